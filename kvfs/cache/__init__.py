@@ -1,0 +1,1 @@
+"""What is known already and could be asked again. May be emptied at any checkpoint."""

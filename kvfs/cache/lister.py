@@ -1,0 +1,194 @@
+"""Store → listings: pages of keys, fetched when somebody asks, each page once.
+
+Two askers of the same page share one request: the second waits on the lock of its listing and finds the
+answer there. Nothing here retries or remembers failures of the network beyond a moment; the store's wrappers
+do.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from kvfs.cache.listings import Listings, end_of
+from kvfs.cache.spans import Span, successor
+from kvfs.core.errors import RejectedError, UnavailableError
+from kvfs.core.limits import LIST_KEYS
+from kvfs.core.model import NamespaceId
+from kvfs.store.base import Store
+
+_PAUSE = 5.0  # seconds for which stale knowledge is preferred after the store could not be reached
+_CURSOR = 60.0  # seconds for which a listing may be taken up where it stopped: KV's own window
+_HINTS = 4096  # prefixes of which is remembered where their listing stopped, and whether it fits a page
+
+Place = tuple[NamespaceId, str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    """A listing under way: `cursor` answers what is at `at` and above, as of `since` (epoch seconds)."""
+
+    at: str
+    cursor: str
+    since: float
+    forgotten: int
+
+
+class Lister:
+    """Fetches listing pages. Raises what the store raises."""
+
+    def __init__(self, store: Store, listings: Listings, now: Callable[[], float]) -> None:
+        # dependencies
+        self._store = store
+        self._listings = listings
+        self._now = now
+        # mutable state; but for the locks only hints, which cost a request when they are wrong or missing
+        self._locks: dict[Place, trio.Lock] = {}
+        self._stopped: OrderedDict[Place, _Stopped] = OrderedDict()
+        self._large: OrderedDict[Place, bool] = OrderedDict()  # false: the whole listing fitted one page
+        self._down_until = float("-inf")
+
+    def is_down(self) -> bool:
+        """Whether the store could not be reached a moment ago: better answer stale than wait again."""
+        return self._now() < self._down_until
+
+    # one page
+
+    @asynccontextmanager
+    async def _alone(self, place: Place) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(place, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():  # a released lock that somebody waits for is held again at once
+                self._locks.pop(place, None)
+
+    async def _page(self, place: Place, start: _Stopped | None) -> None:
+        """Fetch the page of a listing at `start`, None for the first, and take it in."""
+        namespace, prefix = place
+        cursor, low = (start.cursor, start.at) if start is not None else (None, prefix)
+        try:
+            page = await self._store.list_keys(namespace, prefix=prefix, cursor=cursor, limit=LIST_KEYS)
+        except UnavailableError:
+            self._down_until = self._now() + _PAUSE
+            raise
+        except RejectedError:
+            if start is None:
+                raise
+            self._stopped.pop(place, None)  # the cursor got too old: from the start, then
+            return
+        self._down_until = float("-inf")
+        if page.cursor is not None and page.cursor == cursor:
+            raise UnavailableError("list keys: the server answers the cursor it was asked with")
+        self._listings.learn(namespace, prefix, page, low=low)
+        if start is None:
+            _remember(self._large, place, page.cursor is not None)
+        if page.cursor is None:
+            self._stopped.pop(place, None)
+        else:
+            at = end_of(page, low)
+            _remember(self._stopped, place, _Stopped(at, page.cursor, self._now(), self._listings.forgotten))
+
+    def _resumable(self, place: Place, position: str, start: str) -> _Stopped | None:
+        """Where the listing of a place stopped, if going on from there leads to `position` soon enough."""
+        found = self._stopped.get(place)
+        if found is None or not start <= found.at <= position or found.forgotten != self._listings.forgotten:
+            return None
+        return found if 0 <= self._now() - found.since < _CURSOR else None
+
+    def _listing_for(self, namespace: NamespaceId, prefix: str, position: str) -> Place:
+        """Whose next page to ask for: a listing under way that stopped nearest to the position …
+
+        … or a larger one that fits one page: it costs no more, and answers the neighbours too.
+        """
+        best, at = (namespace, prefix), prefix
+        for shorter in _prefixes(prefix):
+            place = (namespace, shorter)
+            if self._large.get(place) is False:
+                return place
+            stopped = self._resumable(place, position, at)
+            if stopped is not None:
+                best, at = place, stopped.at
+        return best
+
+    async def _turn(self, namespace: NamespaceId, prefix: str, position: str) -> None:
+        """One page towards `position`, unless that became known meanwhile."""
+        place = self._listing_for(namespace, prefix, position)
+        async with self._alone(place):
+            if self._listings.span_of(namespace, position) is None:
+                await self._page(place, self._resumable(place, position, prefix))
+
+    # whole listings
+
+    async def advance(self, namespace: NamespaceId, prefix: str, position: str) -> None:
+        """Make `position`, a text from `prefix` on below its successor, known; mostly by one more page."""
+        while self._listings.span_of(namespace, position) is None:
+            await self._turn(namespace, prefix, position)
+
+    async def whole(self, namespace: NamespaceId, prefix: str) -> None:
+        """Make every key that starts with `prefix` known; `Listings.complete` has them in one span then."""
+        end = successor(prefix)
+        position = prefix
+        while True:
+            await self.advance(namespace, prefix, position)
+            span = self._listings.span_of(namespace, position)
+            if span is None:  # forgotten between two lines of ours
+                continue
+            if span.reaches(end):
+                self._listings.settle(namespace, prefix)
+                return
+            assert span.high is not None
+            position = span.high
+
+    # one name
+
+    def knows(self, namespace: NamespaceId, key: str, below: str | None, *, stale: bool = False) -> bool:
+        """Whether it is known that `key` exists or not, and that keys start with `below` or not."""
+        if self._listings.span_of(namespace, key, stale=stale) is None:
+            return False
+        if below is None:
+            return True
+        span = self._listings.span_of(namespace, below, stale=stale)
+        return span is not None and (span.reaches(successor(below)) or _any_below(span, below))
+
+    async def resolve(self, namespace: NamespaceId, directory: str, key: str, below: str | None) -> None:
+        """Make `knows` true, in two requests however many keys there are.
+
+        The first page of the directory answers its siblings too, so it comes first; a directory that is
+        known to be larger than a page is asked for the very key instead. (The first look into a large
+        directory needs a third request when a thousand keys sort between `key` and `below`.)
+        """
+
+        def known() -> bool:
+            return self.knows(namespace, key, below)
+
+        if not known() and not self._large.get((namespace, directory), False):
+            await self._turn(namespace, directory, key if key.startswith(directory) else directory)
+        for prefix in (key, below):
+            if known():
+                return
+            assert prefix is not None
+            async with self._alone((namespace, prefix)):
+                if not known():
+                    await self._page((namespace, prefix), None)
+
+
+def _any_below(span: Span, below: str) -> bool:
+    return any(key.startswith(below) for key in span.first_from(below))
+
+
+def _prefixes(text: str) -> Iterator[str]:
+    """From the empty one to `text` itself."""
+    return (text[:end] for end in range(len(text) + 1))
+
+
+def _remember(hints: OrderedDict[Place, T], place: Place, hint: T) -> None:
+    hints[place] = hint
+    hints.move_to_end(place)
+    if len(hints) > _HINTS:
+        hints.popitem(last=False)

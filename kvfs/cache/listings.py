@@ -1,0 +1,152 @@
+"""What the listings of all namespaces said, and until when it counts as fresh.
+
+Only what the store answered belongs here; this mount's own changes lie over it in the overlay, and come in
+through `apply` once the store is sure to show them.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from kvfs.cache.spans import Span, SpanIndex, successor
+from kvfs.core.model import Key, KeyInfo, KeyPage, Metadata, NamespaceId
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Metadata and expiration of a listed key."""
+
+    metadata: Metadata | None = None
+    expiration: int | None = None
+
+
+PLAIN = Attributes()
+
+_MOMENT = 1.0  # seconds for which any answer counts
+
+
+def end_of(page: KeyPage, low: str) -> str:
+    """Up to where a page that is not the last knows everything from `low` on."""
+    return max(low, page.keys[-1].key + "\0") if page.keys else low
+
+
+@dataclass(frozen=True, slots=True)
+class ListingStatistics:
+    """Keys known, and in how many spans."""
+
+    keys: int
+    spans: int
+
+
+class Listings:
+    """Known keys of every namespace. All methods are plain calls: no waiting, no request."""
+
+    def __init__(self, ttl: float, now: Callable[[], float]) -> None:
+        # dependencies and constants
+        self._ttl = max(ttl, _MOMENT)  # who asked must be able to look at the answer
+        self._now = now
+        # mutable state
+        self._namespaces: dict[NamespaceId, SpanIndex] = {}
+        self.forgotten = 0  # how often somebody asked for everything anew
+
+    def span_of(self, namespace: NamespaceId, key: str, *, stale: bool = False) -> Span | None:
+        """The span that holds `key`, if it is fresh (or whatever its age with `stale`)."""
+        index = self._namespaces.get(namespace)
+        span = index.span_of(key) if index is not None else None
+        if span is None or stale or self.is_fresh(span):
+            return span
+        return None
+
+    def is_fresh(self, span: Span) -> bool:
+        """Whether what the span says still counts."""
+        return 0 <= self._now() - span.known_at < self._ttl
+
+    def fresh_until(self, span: Span) -> float:
+        """Epoch seconds at which the span stops being fresh."""
+        return span.known_at + self._ttl
+
+    def complete(self, namespace: NamespaceId, prefix: str, *, stale: bool = False) -> Span | None:
+        """The one span that knows every key starting with `prefix`, if everything is known."""
+        index = self._namespaces.get(namespace)
+        span = index.join(prefix, successor(prefix)) if index is not None else None
+        return span if span is not None and (stale or self.is_fresh(span)) else None
+
+    def settle(self, namespace: NamespaceId, prefix: str) -> None:
+        """A whole listing arrived: one span from now on, which counts for a moment even if it took long."""
+        span = self.complete(namespace, prefix, stale=True)
+        if span is not None:
+            span.known_at = max(span.known_at, self._now() - self._ttl + _MOMENT)
+
+    def attributes(self, namespace: NamespaceId, key: str) -> Attributes:
+        """Metadata and expiration of a key, as far as known."""
+        index = self._namespaces.get(namespace)
+        found = index.attributes.get(key) if index is not None else None
+        return Attributes(*found) if found is not None else PLAIN
+
+    def learn(
+        self, namespace: NamespaceId, prefix: str, page: KeyPage, *, low: str | None = None
+    ) -> Span | None:
+        """Take in one page of the listing of `prefix`; `low` is where the page before it ended, if any.
+
+        Returns the span that holds the page; None for an empty page that says nothing yet.
+        """
+        low = prefix if low is None else low
+        high = successor(prefix) if page.cursor is None else end_of(page, low)
+        if high is not None and high <= low:
+            return None
+        index = self._namespaces.setdefault(namespace, SpanIndex())
+        now = self._now()
+        return index.learn(low, high, page.keys, now, join=now - self._ttl / 2)
+
+    def following(self, namespace: NamespaceId, key: str, count: int) -> list[Key]:
+        """Up to `count` known keys from `key` on, in listing order, whatever their age; for reading ahead."""
+        index = self._namespaces.get(namespace)
+        found: list[str] = []
+        for span in index.run(key) if index is not None else ():
+            start = bisect_left(span.keys, key)
+            found += span.keys[start : start + count - len(found)]
+            if len(found) >= count:
+                break
+        return cast(list[Key], found)
+
+    def before(self, namespace: NamespaceId, key: str, count: int) -> str | None:
+        """The text from which on at most `count` known keys lie before `key`; None when `key` is unknown."""
+        span = self.span_of(namespace, key, stale=True)
+        if span is None:
+            return None
+        index = bisect_left(span.keys, key)
+        return span.keys[index - count] if index >= count else span.low
+
+    def apply(self, namespace: NamespaceId, present: Iterable[KeyInfo], absent: Iterable[Key]) -> None:
+        """Bring the knowledge up to changes that the store took and now shows."""
+        index = self._namespaces.get(namespace)
+        if index is not None:
+            index.apply(present, absent)
+
+    def amend(self, namespace: NamespaceId, info: KeyInfo) -> None:
+        """A read of one key answered its attributes: newer than the listing's, if that knows the key."""
+        span = self.span_of(namespace, info.key, stale=True)
+        if span is not None and span.has(info.key):
+            self._namespaces[namespace].apply([info], ())
+
+    def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
+        """Drop what is known of the keys that start with `prefix`."""
+        self.forgotten += 1
+        index = self._namespaces.get(namespace)
+        if index is None:
+            return
+        if prefix:
+            index.drop(prefix, successor(prefix))
+        else:
+            del self._namespaces[namespace]
+
+    def statistics(self) -> ListingStatistics:
+        """How much is known."""
+        spans = [span for index in self._namespaces.values() for span in index]
+        return ListingStatistics(sum(len(span.keys) for span in spans), len(spans))
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the knowledge of a namespace contradicts itself."""
+        for index in self._namespaces.values():
+            index.check_invariants()

@@ -1,0 +1,300 @@
+"""Store → values: misses are gathered into bulk gets, and the walk that causes them is read ahead.
+
+`run` is the one task that sends; a caller waits on the flight of its key and may be cancelled freely. Text
+travels by bulk get, a hundred keys a request. One binary value fails a whole bulk get, so such a batch is
+divided and the binaries come singly; what was learned of names by their ending keeps the next batches whole.
+"""
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import trio
+
+from kvfs.cache.kinds import Kinds, halves, is_text
+from kvfs.cache.listings import Listings
+from kvfs.cache.readahead import Readahead
+from kvfs.cache.values import Clean, Place, Values
+from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
+from kvfs.core.model import Entry, Key, KeyInfo, NamespaceId
+from kvfs.store.base import Store
+
+log = logging.getLogger("kvfs.cache")
+
+_REQUESTS = 8  # bulk gets and single gets in flight at once
+_AHEAD = 6  # of which so many may be for nobody yet
+_SINGLES = 8  # up to this many keys, a batch with a binary in it is asked for singly at once
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One key being fetched; `clean` None with no error means the key does not exist."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    clean: Clean | None = None
+    error: StoreError | None = None
+    waited: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One request to come; `rest` comes after it, or fails with it when the store is out of reach."""
+
+    namespace: NamespaceId
+    keys: Sequence[Key]
+    singly: bool = False
+    rest: "list[_Request]" = field(default_factory=list)
+
+
+class Loader:
+    """Fetches values. `load` raises what the store raises."""
+
+    def __init__(
+        self,
+        store: Store,
+        values: Values,
+        listings: Listings,
+        now: Callable[[], float],
+        shadowed: Callable[[NamespaceId, Key], bool],
+    ) -> None:
+        # dependencies
+        self._store = store
+        self._values = values
+        self._listings = listings
+        self._now = now
+        self._shadowed = shadowed
+        self.on_changed: Callable[[Place], None] = lambda place: None  # told of others' changes
+        self._kinds = Kinds()
+        self._readahead = Readahead(listings, self._is_wanted, values.statistics().limit)
+        # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
+        self._flights: dict[Place, _Flight] = {}
+        self._awaited: dict[Place, None] = {}
+        self._ahead: dict[Place, None] = {}
+        self._divided: deque[_Request] = deque()
+        self._running = 0
+        self._wake = trio.Event()
+        self._stopped = False
+
+    async def load(self, place: Place, directory: str, *, fresh: bool = True) -> Clean | None:
+        """The value of a key from the cache, or else from the store; None when the key does not exist."""
+        clean = self._values.get(place, stale=not fresh)
+        namespace, key = place
+        if clean is not None:
+            self.touch(place, directory)
+            return clean
+        if self._stopped:
+            raise UnavailableError("the mount is ending")
+        flight = self._flights.get(place)
+        if flight is None:
+            wanted = self._readahead.miss(namespace, directory, key)
+            flight = self._request(place, self._awaited)
+            for further in wanted[1:]:
+                self._request((namespace, further), self._ahead)
+        else:
+            if place in self._ahead:
+                del self._ahead[place]
+                self._awaited[place] = None
+            self.touch(place, directory)
+        flight.waited = True
+        await flight.done.wait()
+        if flight.error is not None:
+            raise copy.copy(flight.error)  # every waiter its own: a traceback grows with each raise
+        return flight.clean
+
+    def touch(self, place: Place, directory: str) -> None:
+        """A key was answered without a request: keep what is read ahead ahead."""
+        for wanted in self._readahead.hit(place[0], directory, place[1]):
+            self._request((place[0], wanted), self._ahead)
+
+    def _is_wanted(self, place: Place) -> bool:
+        return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)
+
+    def _request(self, place: Place, queue: dict[Place, None]) -> _Flight:
+        flight = self._flights[place] = _Flight()
+        queue[place] = None
+        self._wake.set()
+        return flight
+
+    # requests
+
+    async def run(self) -> None:
+        """Send what is asked for, for ever."""
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    await trio.lowlevel.checkpoint()  # let askers of the same instant share the batch
+                    while (request := self._next()) is not None:
+                        self._running += 1
+                        nursery.start_soon(self._work, request)
+        finally:
+            self._stopped = True
+            self._fail(list(self._flights), UnavailableError("the mount is ending"))
+
+    def _next(self) -> _Request | None:
+        """The next request, while there is room for one: what somebody waits for goes first."""
+        if self._running >= _REQUESTS:
+            return None
+        request = self._part(waited=True)
+        if request is None and (self._awaited or self._running < _AHEAD):
+            request = (None if self._awaited else self._part(waited=False)) or self._gathered()
+        return request
+
+    def _part(self, *, waited: bool) -> _Request | None:
+        """The next of the divided requests; a key that turned out likely to be binary leaves it alone."""
+        for index, request in enumerate(self._divided):
+            if waited and not any(self._is_waited(request.namespace, key) for key in request.keys):
+                continue
+            if len(request.keys) > 1:
+                risky = (k for k in request.keys if self._kinds.is_single((request.namespace, k)))
+                if (key := next(risky, None)) is not None:
+                    request.keys = [other for other in request.keys if other != key]
+                    return _Request(request.namespace, [key], singly=True)
+            del self._divided[index]
+            return request
+        return None
+
+    def _is_waited(self, namespace: NamespaceId, key: Key) -> bool:
+        flight = self._flights.get((namespace, key))
+        return flight is not None and flight.waited
+
+    def _gathered(self) -> _Request | None:
+        """As much of the queues as goes into one request."""
+        namespace: NamespaceId | None = None
+        keys: list[Key] = []
+        risk = 0.0
+        most = self._readahead.batch
+        for place in chain(self._awaited, self._ahead):
+            if self._kinds.is_single(place):
+                if not keys:
+                    keys, namespace = [place[1]], place[0]
+                    break
+                continue
+            more = risk + self._kinds.risk(place)
+            if place[0] != (namespace or place[0]) or not self._kinds.fits(more):
+                continue
+            namespace, risk = place[0], more
+            keys.append(place[1])
+            if len(keys) >= most:
+                break
+        if namespace is None:
+            return None
+        for key in keys:
+            self._awaited.pop((namespace, key), None)
+            self._ahead.pop((namespace, key), None)
+        return _Request(namespace, keys, singly=self._kinds.is_single((namespace, keys[0])))
+
+    async def _work(self, request: _Request) -> None:
+        try:
+            await self._send(request)
+        except NotTextError as exc:
+            self._without_binaries(request, exc)
+        except BodyTooLargeError as exc:
+            self._in_halves(request, exc)
+        except RejectedError as exc:
+            self._rejected(request, exc)
+        except StoreError as exc:
+            log.debug("loading %d values failed: %s", len(request.keys), exc)
+            for each in (request, *request.rest):
+                self._fail([(each.namespace, key) for key in each.keys], exc)
+        else:
+            self._divided.extend(request.rest)
+        finally:
+            self._running -= 1
+            self._wake.set()
+
+    async def _send(self, request: _Request) -> None:
+        if request.singly:
+            await self._single(request.namespace, request.keys[0])
+            return
+        entries = await self._store.bulk_get(request.namespace, request.keys)
+        for key in request.keys:
+            self._arrived((request.namespace, key), entries.get(key))
+
+    async def _single(self, namespace: NamespaceId, key: Key) -> None:
+        read = await self._store.get(namespace, key)
+        if read is None:
+            self._arrived((namespace, key), None)
+            return
+        span = self._listings.span_of(namespace, key)
+        if span is not None and span.has(key):
+            metadata = self._listings.attributes(namespace, key).metadata
+        else:  # a value read singly comes without its metadata
+            metadata = await self._store.get_metadata(namespace, key)
+        self._arrived((namespace, key), Entry(read.value, metadata, read.expiration))
+
+    # refused requests
+
+    def _without_binaries(self, request: _Request, error: StoreError) -> None:
+        """One of the values is binary."""
+        if request.singly:
+            self._rejected(request, error)
+            return
+        namespace, keys = request.namespace, list(request.keys)
+        few = len(keys) <= _SINGLES
+        parts = [[key] for key in keys] if few else self._kinds.divide(namespace, keys)
+        first, *others = [_Request(namespace, part, singly=len(part) == 1) for part in parts]
+        if first.singly and others and not others[0].singly:  # it tells what the others are
+            first.rest = others + request.rest
+            self._divided.append(first)
+        else:
+            self._divided.extend([first, *others, *request.rest])
+
+    def _in_halves(self, request: _Request, error: StoreError) -> None:
+        """Too much for one answer, or for the time; the other half waits until one of them came through."""
+        if request.singly:
+            self._fail([(request.namespace, key) for key in request.keys], error)
+            self._divided.extend(request.rest)
+            return
+        parts = halves(request.keys)
+        first, *others = [_Request(request.namespace, part, singly=len(part) == 1) for part in parts]
+        first.rest = others + request.rest
+        self._divided.append(first)
+
+    def _rejected(self, request: _Request, error: StoreError) -> None:
+        """The store will never answer this. Of several keys, those somebody waits for are tried alone."""
+        places = [(request.namespace, key) for key in request.keys]
+        waited = [place for place in places if self._is_waited(*place)]
+        if len(places) > 1:
+            self._divided.extend(_Request(p[0], [p[1]], singly=True) for p in waited)
+            places = [place for place in places if place not in waited]
+        self._fail(places, error)
+        self._divided.extend(request.rest)
+
+    # answers
+
+    def _arrived(self, place: Place, entry: Entry | None) -> None:
+        flight = self._flights.get(place)
+        is_shadowed = self._shadowed(*place)  # what was written here meanwhile is newer
+        if entry is None:
+            if not is_shadowed:
+                self._values.drop(place)
+                self._listings.apply(place[0], [], [place[1]])
+        else:
+            self._readahead.observe(len(entry.value))
+            self._kinds.learn(place, is_text=is_text(entry.value))
+            clean = Clean(entry.value, entry.metadata, entry.expiration, self._now())
+            if not is_shadowed:
+                if self._values.differs(place, entry.value):
+                    self.on_changed(place)
+                self._values.put(place, clean)
+                self._listings.amend(place[0], KeyInfo(place[1], entry.metadata, entry.expiration))
+            if flight is not None:
+                flight.clean = clean
+        self._finish(place)
+
+    def _fail(self, places: Sequence[Place], error: StoreError) -> None:
+        for place in places:
+            flight = self._flights.get(place)
+            if flight is not None:
+                flight.error = error
+            self._finish(place)
+
+    def _finish(self, place: Place) -> None:
+        flight = self._flights.pop(place, None)
+        if flight is not None:
+            flight.done.set()

@@ -1,0 +1,124 @@
+"""The account's namespaces, as last listed, and the three operations on them, which are immediate."""
+
+from collections.abc import Callable, Iterable
+
+import trio
+
+from kvfs.core.errors import DeniedError, NamespaceNotFoundError, UnavailableError
+from kvfs.core.model import Key, Namespace, NamespaceId
+from kvfs.core.names import title_names
+from kvfs.store.base import Store
+
+_PAUSE = 5.0  # seconds for which stale knowledge is preferred after the store could not be reached
+
+
+class NamespaceTable:
+    """Directory names ↔ namespaces. Raises what the store raises."""
+
+    def __init__(self, store: Store, ttl: float, now: Callable[[], float]) -> None:
+        self._store = store
+        self._ttl = ttl
+        self._now = now
+        self._by_name: dict[str, Namespace] = {}
+        self._by_id: dict[NamespaceId, Namespace] = {}
+        self._known_at: float | None = None
+        self._ours: dict[NamespaceId, tuple[float, Namespace | None]] = {}  # since when; None: deleted
+        self._lock = trio.Lock()
+
+    def _is_fresh(self) -> bool:
+        return self._known_at is not None and 0 <= self._now() - self._known_at < self._ttl
+
+    async def names(self) -> dict[str, Namespace]:
+        """Every namespace by its directory name; served stale while the store cannot be reached."""
+        if self._is_fresh():
+            return self._by_name
+        async with self._lock:
+            if not self._is_fresh():
+                asked_at = self._now()
+                try:
+                    self._take(await self._store.list_namespaces(), asked_at)
+                except (UnavailableError, DeniedError):
+                    if self._known_at is None:
+                        raise
+                    self._known_at = self._now() - self._ttl + min(_PAUSE, self._ttl)
+        return self._by_name
+
+    def _take(self, namespaces: list[Namespace], asked_at: float) -> None:
+        """What the store listed; it may be from before a change of ours that ended since it was asked."""
+        self._ours = {id_: change for id_, change in self._ours.items() if change[0] >= asked_at}
+        listed = {namespace.id: namespace for namespace in namespaces}
+        for id_, (_, namespace) in self._ours.items():
+            _set(listed, id_, namespace)
+        self._know(listed)
+        self._known_at = self._now()
+
+    def _changed(self, id_: NamespaceId, namespace: Namespace | None) -> None:
+        """A change of ours: known at once, but no news of the others."""
+        self._ours[id_] = (self._now(), namespace)
+        known = dict(self._by_id)
+        _set(known, id_, namespace)
+        self._know(known)
+
+    def _know(self, namespaces: dict[NamespaceId, Namespace]) -> None:
+        self._by_id = namespaces
+        self._by_name = title_names(list(namespaces.values()))
+
+    def get(self, namespace: NamespaceId) -> Namespace | None:
+        """One of the known namespaces."""
+        return self._by_id.get(namespace)
+
+    def name_of(self, namespace: NamespaceId) -> str | None:
+        """The directory name of a namespace, as last listed."""
+        for name, known in self._by_name.items():
+            if known.id == namespace:
+                return name
+        return None
+
+    def ids(self) -> Iterable[NamespaceId]:
+        """The ids of the known namespaces."""
+        return self._by_id.keys()
+
+    async def create(self, title: str) -> Namespace:
+        """Create it in the store, and know it."""
+        created = await self._store.create_namespace(title)
+        self._changed(created.id, created)
+        return created
+
+    async def rename(self, namespace: NamespaceId, title: str) -> None:
+        """Give it another title in the store."""
+        await self._store.rename_namespace(namespace, title)
+        old = self._by_id.get(namespace)
+        renamed = Namespace(namespace, title, old.mode if old is not None else "")
+        self._changed(namespace, renamed)
+
+    async def delete_empty(self, namespace: NamespaceId, gone: Callable[[Key], bool]) -> bool:
+        """Delete it if the store itself says that it holds nothing; whether it was deleted.
+
+        `gone` tells the keys that this mount deleted: listings may lag a minute behind.
+        """
+        cursor: str | None = None
+        try:
+            while True:
+                page = await self._store.list_keys(namespace, cursor=cursor)
+                if not all(gone(info.key) for info in page.keys):
+                    return False
+                cursor = page.cursor
+                if cursor is None:
+                    break
+            await self._store.delete_namespace(namespace)
+        except NamespaceNotFoundError:
+            pass  # somebody else was quicker
+        self._changed(namespace, None)
+        return True
+
+    def forget(self) -> None:
+        """Ask again at the next use; what was known serves on should the store not answer."""
+        if self._known_at is not None:
+            self._known_at = float("-inf")
+
+
+def _set(table: dict[NamespaceId, Namespace], id_: NamespaceId, namespace: Namespace | None) -> None:
+    if namespace is None:
+        table.pop(id_, None)
+    else:
+        table[id_] = namespace

@@ -1,0 +1,137 @@
+"""Clean values, bounded by bytes, and sizes that outlive them.
+
+Everything here came from the store (or was sent to it and settled) and could be asked again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kvfs.core.model import Key, Metadata, NamespaceId
+
+_OVERHEAD = 200  # bytes a cached entry costs beside its value, measured with tracemalloc
+_SIZES = 1_000_000  # sizes remembered at the most
+
+NEVER = 0.0  # epoch seconds: older than any cache time
+
+Place = tuple[NamespaceId, Key]
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """A value as the store answered it at `known_at` (epoch seconds)."""
+
+    value: bytes
+    metadata: Metadata | None
+    expiration: int | None
+    known_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ValueStatistics:
+    """Bytes and entries held, and the bound."""
+
+    bytes: int
+    entries: int
+    limit: int
+
+
+class Values:
+    """Least recently used values go first; a value larger than the bound is kept alone until the next."""
+
+    def __init__(self, limit: int, ttl: float, now: Callable[[], float]) -> None:
+        # dependencies and constants
+        self._limit = limit
+        self._ttl = ttl
+        self._now = now
+        # mutable state. Invariant: _bytes is the sum of the lengths and overheads in _entries.
+        self._entries: OrderedDict[Place, Clean] = OrderedDict()
+        self._bytes = 0
+        self._sizes: OrderedDict[Place, tuple[int, float]] = OrderedDict()
+
+    def get(self, place: Place, *, stale: bool = False) -> Clean | None:
+        """The value if it is held and fresh (or of any age with `stale`)."""
+        found = self._entries.get(place)
+        if found is None:
+            return None
+        if not stale and not self.is_fresh(found.known_at):
+            return None
+        self._entries.move_to_end(place)
+        return found
+
+    def size(self, place: Place, *, stale: bool = False) -> int | None:
+        """The value's size in bytes, remembered beyond the value itself."""
+        found = self._sizes.get(place)
+        if found is None or not (stale or self.is_fresh(found[1])):
+            return None
+        return found[0]
+
+    def known_at(self, place: Place) -> float | None:
+        """When the size (and the value, if held) was answered."""
+        found = self._sizes.get(place)
+        return found[1] if found is not None else None
+
+    def is_fresh(self, known_at: float) -> bool:
+        """Whether something answered at `known_at` still counts."""
+        return 0 <= self._now() - known_at < self._ttl
+
+    def put(self, place: Place, clean: Clean) -> None:
+        """Hold a value, evicting the least recently used ones beyond the bound."""
+        self.drop(place)
+        self._entries[place] = clean
+        self._bytes += len(clean.value) + _OVERHEAD
+        self._sizes[place] = (len(clean.value), clean.known_at)
+        while self._bytes > self._limit and len(self._entries) > 1:
+            _, evicted = self._entries.popitem(last=False)
+            self._bytes -= len(evicted.value) + _OVERHEAD
+        if len(self._sizes) > _SIZES:
+            self.drop(next(iter(self._sizes)))
+
+    def differs(self, place: Place, value: bytes) -> bool:
+        """Whether this is another value than the one held, or remembered by its size, whatever its age."""
+        held = self._entries.get(place)
+        if held is not None:
+            return held.value != value
+        remembered = self._sizes.get(place)
+        return remembered is not None and remembered[0] != len(value)
+
+    def expire(self, namespace: NamespaceId, prefix: str = "") -> None:
+        """Nothing of the keys that start with `prefix` is fresh any more; it still tells what changed."""
+        for place in [p for p in self._sizes if p[0] == namespace and p[1].startswith(prefix)]:
+            self._sizes[place] = (self._sizes[place][0], NEVER)
+            if place in self._entries:
+                self._entries[place] = replace(self._entries[place], known_at=NEVER)
+
+    def drop(self, place: Place) -> None:
+        """Forget value and size of one key."""
+        found = self._entries.pop(place, None)
+        if found is not None:
+            self._bytes -= len(found.value) + _OVERHEAD
+        self._sizes.pop(place, None)
+
+    def rename(self, old: Place, new: Place) -> None:
+        """Value and size are another key's now."""
+        if old == new:
+            return
+        clean, size = self._entries.get(old), self._sizes.get(old)
+        self.drop(old)
+        self.drop(new)
+        if clean is not None:
+            self.put(new, clean)
+        elif size is not None:
+            self._sizes[new] = size
+
+    def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
+        """Forget every value of the keys that start with `prefix`."""
+        gone = [p for p in self._sizes if p[0] == namespace and p[1].startswith(prefix)]
+        for place in gone:
+            self.drop(place)
+
+    def statistics(self) -> ValueStatistics:
+        """How much is held."""
+        return ValueStatistics(self._bytes, len(self._entries), self._limit)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the byte count is not the sum of what is held."""
+        assert self._bytes == sum(len(clean.value) + _OVERHEAD for clean in self._entries.values())
+        assert all(place in self._sizes for place in self._entries)

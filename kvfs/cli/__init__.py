@@ -1,0 +1,58 @@
+"""The command line: `kvfs COMMAND …`, one file a command (or a few that belong together).
+
+Commands are imported when they are called: `kvfs status` in a prompt should not wait for pyfuse3 and httpx.
+A command returns its exit status and raises what it cannot do; `guard.py` makes that a line and a status.
+"""
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from kvfs import __version__
+from kvfs.cli.guard import guarded
+
+COMMANDS: Final = {
+    "mount": "mount",
+    "umount": "umount",
+    "status": "status",
+    "sync": "sync",
+    "refresh": "sync",
+    "rejected": "rejected",
+    "serve": "serve",
+    "doctor": "doctor",
+}
+"""Name of a command → the module in this folder that has it, under the same name."""
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"kvfs.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="kvfs", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Cloudflare Workers KV as a file system.
+
+    kvfs mount local: DIR mounts the embedded store, kvfs mount cloudflare:ACCOUNT DIR an account; end it with
+    kvfs umount DIR.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line (of this process by default) and return its exit status."""
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    return guarded(lambda: cli.main(args=words, prog_name="kvfs", standalone_mode=False))

@@ -1,0 +1,101 @@
+"""Finding the daemon of a mount, and listening to one that sends what is pending."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.output import SendingProgress, complain, duration_text, say
+from kvfs.control import SILENCE_SECONDS, Client, Message, connect
+from kvfs.core.errors import UserError
+from kvfs.mounts import mount_at, mount_of, real_mountpoint
+from kvfs.state import MountRecord, control_path, default_state_dir, read_record, record_path, records
+
+LEFT_SHOWN = 20
+
+
+def state_of(state_dir: Path | None) -> Path:
+    """The state directory that an option or the default names."""
+    return state_dir or default_state_dir()
+
+
+def find_record(directory: Path, state_dir: Path) -> MountRecord | None:
+    """The record of the mount at `directory`, if this user made it."""
+    return read_record(record_path(directory, state_dir))
+
+
+def socket_of(directory: Path, state_dir: Path) -> Path:
+    """The control socket of the mount at `directory`; its record knows best."""
+    record = find_record(directory, state_dir)
+    return Path(record.socket) if record is not None else control_path(directory, state_dir)
+
+
+def chosen_mounts(directory: Path | None, state_dir: Path) -> list[Path]:
+    """The mount that was named, or all of this user; `UserError` when there is none."""
+    if directory is not None:
+        return [real_mountpoint(directory)]
+    found = [Path(record.mountpoint) for record in records(state_dir)]
+    if not found:
+        raise UserError("nothing is mounted")
+    return found
+
+
+def mount_containing(path: Path) -> Path:
+    """The mount point that `path` lies in; `UserError` when that is no mount of kvfs."""
+    # realpath would ask the mount itself about the last part
+    absolute = Path(os.path.realpath(path.parent)) / path.name
+    mount = mount_of(absolute)
+    if mount is None:
+        raise UserError(f"{path} is not in a kvfs mount")
+    return mount.mountpoint
+
+
+@contextmanager
+def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
+    """A connection to the daemon that serves `directory`."""
+    path = socket_of(directory, state_dir)
+    if not path.exists():
+        mount = mount_at(directory)
+        if mount is None or not mount.is_kvfs:
+            raise UserError(f"{directory} is not a kvfs mount")
+    with connect(path) as client:
+        yield client
+
+
+def ask(client: Client, request: Message, *, silence: float = SILENCE_SECONDS) -> Message:
+    """The last answer to a request; events before it are passed over."""
+    return list(client.ask(request, silence=silence))[-1]
+
+
+def ask_to_send(client: Client, request: Message, *, silence: float = SILENCE_SECONDS) -> Message:
+    """Ask for something that sends what is pending, and show how far it is."""
+    message: Message = {}
+    with SendingProgress() as progress:
+        for message in client.ask(request, silence=silence):
+            if message.get("event") == "progress":
+                progress.update(int(message.get("done", 0)), int(message.get("total", 0)))
+    return message
+
+
+def report_left(answer: Message, directory: Path, *, kept: str) -> int:
+    """List what could not be sent, if anything; the exit status that says so."""
+    left = [_left_line(item) for item in answer.get("left", [])]
+    count = int(answer.get("left_count", len(left)))
+    if count == 0:
+        return Exit.OK
+    complain(f"{count} change{'s' if count > 1 else ''} of {directory} could not be sent; {kept}:")
+    for line in left[:LEFT_SHOWN]:
+        say(f"  {line}")
+    if count > len(left[:LEFT_SHOWN]):
+        say(f"  … and {count - len(left[:LEFT_SHOWN])} more")
+    return Exit.LEFT
+
+
+def _left_line(item: object) -> str:
+    """An item is a path, or an object with `path` and perhaps `error` and `age` (seconds)."""
+    if not isinstance(item, dict):
+        return str(item)
+    age = f" ({duration_text(float(item['age']))} old)" if item.get("age") is not None else ""
+    error = f": {item['error']}" if item.get("error") else ""
+    return f"{item.get('path', '?')}{age}{error}"

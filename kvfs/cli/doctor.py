@@ -1,0 +1,145 @@
+"""`kvfs doctor`: look at this machine for what stops a mount or makes it costly, and say how to mend it."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+
+from kvfs import __version__
+from kvfs.cli.checks import FUSE_CONF, check_fuse, user_allow_other
+from kvfs.cli.daemons import state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR, option, path
+from kvfs.cli.output import say, size_text
+from kvfs.config import DEFAULT_BASE_URL, TOKEN_PAGE, parse_base_url, read_token_file
+from kvfs.core.errors import KvfsError
+from kvfs.mounts import current_mounts, fusermount, is_stale
+from kvfs.state import private_directory
+
+REQUEST_TIMEOUTS: Final = ("default_request_timeout", "max_request_timeout")
+SHORTEST_TIMEOUT: Final = 60  # the kernel's bound must lie well above ours (30 s), or it ends the mount first
+LOW_DISK: Final = 1024**3
+MARKS: Final = {"ok": "ok  ", "note": "note", "warn": "warn", "fail": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `fail` stops a mount, `warn` costs or endangers something."""
+
+    level: Literal["ok", "note", "warn", "fail"]
+    text: str
+
+
+@click.command()
+@option("token-file", type=path, default=None, help="Look at this file too.")
+@STATE_DIR
+def doctor(token_file: Path | None, state_dir: Path | None) -> int:
+    """Check whether kvfs can work on this machine. Exits with 1 when something stops it."""
+    findings = [
+        *versions(),
+        *fuse(),
+        *kernel_timeouts(Path("/proc/sys/fs/fuse")),
+        *updatedb(Path("/etc/updatedb.conf")),
+        *credentials(os.environ, token_file),
+        *state(state_of(state_dir)),
+        *stale_mounts(),
+    ]
+    for finding in findings:
+        say(f"{MARKS[finding.level]}  {finding.text}")
+    return Exit.FAILED if any(finding.level == "fail" for finding in findings) else Exit.OK
+
+
+def versions() -> Iterator[Finding]:
+    """The programs and libraries that take part."""
+    yield Finding("ok", f"kvfs {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
+    try:
+        yield Finding("ok", f"pyfuse3 {metadata.version('pyfuse3')}, trio {metadata.version('trio')}")
+    except metadata.PackageNotFoundError as exc:
+        yield Finding("fail", f"{exc.name} is not installed: pip install kvfs")
+
+
+def fuse() -> Iterator[Finding]:
+    """The device, its helper, and what they allow."""
+    yield _tried(lambda: check_fuse(allow_other=False), "/dev/fuse can be opened")
+    yield _tried(fusermount, f"fusermount3 {_fusermount_version()}")
+    if os.geteuid() != 0:
+        allowed = user_allow_other(FUSE_CONF)
+        yield Finding("note", f"--allow-other is {'possible' if allowed else 'switched off'} in {FUSE_CONF}")
+
+
+def _fusermount_version() -> str:
+    try:
+        done = subprocess.run([fusermount(), "-V"], capture_output=True, text=True)
+    except (KvfsError, OSError):
+        return "is missing"
+    return done.stdout.strip().rpartition(" ")[2]
+
+
+def _tried(check: Callable[[], object], good: str) -> Finding:
+    try:
+        check()
+    except KvfsError as exc:
+        return Finding("fail", str(exc))
+    return Finding("ok", good)
+
+
+def kernel_timeouts(directory: Path) -> Iterator[Finding]:
+    """Newer kernels can end a FUSE mount whose daemon takes long; too short a bound ends a healthy one."""
+    for name in REQUEST_TIMEOUTS:
+        try:
+            seconds = int((directory / name).read_text())
+        except (OSError, ValueError):
+            continue
+        if 0 < seconds < SHORTEST_TIMEOUT:
+            advice = f"the kernel ends mounts that take {seconds} s: sudo sysctl fs.fuse.{name}=0"
+            yield Finding("warn", f"{advice}, or keep --timeout well below it")
+
+
+def updatedb(configuration: Path) -> Iterator[Finding]:
+    """`updatedb` walks every file system it is not told to leave out: here that is requests and money."""
+    try:
+        found = re.search(r'^\s*PRUNEFS\s*=\s*"([^"]*)"', configuration.read_text(), re.MULTILINE)
+    except OSError:
+        return
+    if found is None or "fuse.kvfs" not in found[1].lower().split():
+        yield Finding("warn", f"updatedb would list every key: add fuse.kvfs to PRUNEFS in {configuration}")
+    else:
+        yield Finding("ok", "updatedb leaves kvfs mounts out")
+
+
+def credentials(environ: Mapping[str, str], token_file: Path | None) -> Iterator[Finding]:
+    """Whether a Cloudflare source would find its token; nothing is sent."""
+    if token_file is not None:
+        yield _tried(lambda: read_token_file(token_file), f"token file {token_file} can be used")
+    elif environ.get("CLOUDFLARE_API_TOKEN", "").strip():
+        yield Finding("ok", "CLOUDFLARE_API_TOKEN is set")
+    else:
+        yield Finding("note", f"CLOUDFLARE_API_TOKEN is not set: only local: can be mounted ({TOKEN_PAGE})")
+    if not environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip():
+        yield Finding("note", "CLOUDFLARE_ACCOUNT_ID is not set: name the account in cloudflare:ACCOUNT")
+    base_url = environ.get("CLOUDFLARE_API_BASE_URL", "").strip() or DEFAULT_BASE_URL
+    yield _tried(lambda: parse_base_url(base_url, insecure=True), f"requests go to {base_url}")
+
+
+def state(directory: Path) -> Iterator[Finding]:
+    """The place of the journal."""
+    yield _tried(lambda: private_directory(directory), f"state is kept in {directory}")
+    if directory.exists() and (free := shutil.disk_usage(directory).free) < LOW_DISK:
+        yield Finding("warn", f"only {size_text(free)} free for the journal in {directory}")
+
+
+def stale_mounts() -> Iterator[Finding]:
+    """Mounts whose daemon has died."""
+    for mount in current_mounts():
+        if mount.is_kvfs and is_stale(mount.mountpoint):
+            yield Finding(
+                "warn", f"the daemon of {mount.mountpoint} has died: kvfs umount {mount.mountpoint}"
+            )

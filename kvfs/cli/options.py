@@ -1,0 +1,154 @@
+"""The options of `kvfs mount`, one for each field of `Config`, and the way back from a `Config` to options.
+
+An option `--write-back` is the field `write_back` and the environment variable KVFS_WRITE_BACK.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from kvfs.cli.logs import LEVELS
+from kvfs.config import Config, parse_size
+from kvfs.core.errors import UserError
+from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
+from kvfs.core.patterns import LOCAL_PATTERNS
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+def seconds(text: str) -> float:
+    """Zero or more seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise click.BadParameter(f"{text!r} is not a number of seconds")
+    return number
+
+
+def some_seconds(text: str) -> float:
+    """More than zero seconds."""
+    if (number := seconds(text)) == 0:
+        raise click.BadParameter("it must be more than 0 seconds")
+    return number
+
+
+def size(text: str) -> int:
+    """Bytes, from a number that may have a unit."""
+    try:
+        return parse_size(text)
+    except UserError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def octal(text: str) -> int:
+    """A mask of permissions."""
+    if not re.fullmatch("[0-7]{1,4}", text) or int(text, 8) > 0o777:
+        raise click.BadParameter(f"{text!r} is not an octal mask like 022")
+    return int(text, 8)
+
+
+def patterns(text: str) -> tuple[str, ...]:
+    """Words."""
+    return tuple(text.split())
+
+
+def path(text: str) -> Path:
+    """An absolute path: the daemon has another working directory."""
+    return Path(os.path.abspath(Path(text).expanduser()))
+
+
+def separator(text: str) -> str:
+    """One character, or none."""
+    if len(text) > 1 or text == "\0":
+        raise click.BadParameter(f"a separator is one character or none, not {text!r}")
+    return text
+
+
+def option(name: str, **settings: Any) -> Callable[[_Decorated], _Decorated]:
+    """A click option with the environment variable that goes with its name."""
+    variable = "KVFS_" + name.upper().replace("-", "_")
+    shown = not settings.get("is_flag") and settings.get("default") is not None
+    return click.option(f"--{name}", envvar=variable, show_default=shown, **settings)
+
+
+def _flag(name: str, text: str) -> Callable[[_Decorated], _Decorated]:
+    return option(name, is_flag=True, help=text)
+
+
+def _number(
+    name: str, text: str, default: object, kind: object = seconds
+) -> Callable[[_Decorated], _Decorated]:
+    metavar = "SECONDS" if kind in (seconds, some_seconds) else "SIZE" if kind is size else "NUMBER"
+    return option(name, type=kind, metavar=metavar, default=default, help=text)
+
+
+def _choice(name: str, text: str, *words: str) -> Callable[[_Decorated], _Decorated]:
+    return option(name, type=click.Choice(words), default=words[0], help=text)
+
+
+_ID: Final = click.IntRange(0, 2**32 - 2)
+_LOCAL: Final = " ".join(LOCAL_PATTERNS)
+
+_OPTIONS: Final = (
+    option("separator", type=separator, default="/", help="Splits keys into directories; '' for none."),
+    _number("write-back", "Send changes this long after the last one.", 5.0),
+    _number("cache-ttl", "How long what was read counts as current.", 60.0),
+    _number("cache-size", "Memory for values that were read.", "256M", size),
+    _number("timeout", "Longest wait for the server; bounds fsync.", 30.0, some_seconds),
+    _number("drain-timeout", "Longest wait for sending at the end.", 60.0),
+    _flag("read-only", "Refuse every change."),
+    _flag("allow-other", "Let other users in; permissions apply."),
+    option("uid", type=_ID, metavar="ID", help="Owner of all files.  [default: you]"),
+    option("gid", type=_ID, metavar="ID", help="Group of all files.  [default: yours]"),
+    option("umask", type=octal, default="022", help="Permissions that files do not get by default."),
+    _flag("durable-close", "close survives power loss too (slower)."),
+    _choice("on-conflict", "When a value changed since it was read here.", "keep-both", "overwrite"),
+    _number("max-pending", "Most bytes kept unsent; then ENOSPC.", "10G", size),
+    _choice("sizes", "exact reads a value when its size is asked for.", "exact", "known"),
+    option("local-names", type=patterns, default=_LOCAL, help="Names of files that are never sent."),
+    _number("poll-interval", "List anew this often; 0: only when asked.", 0.0),
+    _number("rate-requests", "Most requests in a window.", RATE_REQUESTS, click.IntRange(1)),
+    _number("rate-seconds", "Length of the window.", float(RATE_SECONDS), some_seconds),
+    _number("settle", "How long the server may answer with what was before a change.", 90.0),
+    option("state-dir", type=path, help="Journal, socket, log.  [default: XDG state directory]"),
+    _choice("log-level", "What the log holds.", *LEVELS),
+    option("log-file", type=path, help="Write the log there.  [default: in the state directory]"),
+)
+
+STATE_DIR: Final = option("state-dir", type=path, help="Where the mount keeps its state.")
+"""For the commands that look for a running mount."""
+
+
+def mount_options(command: _Decorated) -> _Decorated:
+    """Give `command` every option of a mount."""
+    for decorate in reversed(_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def config_arguments(config: Config) -> list[str]:
+    """Options that make the same `Config` again, without its source and mount point."""
+    arguments = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in ("source", "mountpoint") or value is None or value is False:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        arguments.append(flag if value is True else f"{flag}={_word(field.name, value)}")
+    return arguments
+
+
+def _word(name: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    if name == "umask":
+        return f"{value:03o}"
+    return str(value)

@@ -1,0 +1,118 @@
+"""A mount in the background: the parent starts the daemon, waits for its word, and reports it.
+
+The daemon is `kvfs mount … --ready-fd N`, a session of its own with its log as stdout and stderr. Through the
+pipe it says `ready`, or a JSON object with the error. The token is in the environment, or in a file that is
+named: never in the arguments.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import kvfs
+from kvfs.cli.guard import describe
+from kvfs.cli.options import config_arguments
+from kvfs.cli.output import say
+from kvfs.config import Config
+from kvfs.core.errors import KvfsError, UserError
+from kvfs.state import log_path
+
+READY = "ready"
+
+
+class ReadyPipe:
+    """The daemon's end of the pipe. Without a descriptor it does nothing, so the foreground needs no case."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is not None and self._descriptor is not None:
+            message, _ = describe(exc)
+            self._send(json.dumps({"error": message}))
+
+    def ready(self) -> bool:
+        """Let the parent go; False when there is none."""
+        if self._descriptor is None:
+            return False
+        self._send(READY)
+        return True
+
+    def _send(self, line: str) -> None:
+        assert self._descriptor is not None
+        with suppress(OSError):  # the parent was interrupted: the mount stays all the same
+            os.write(self._descriptor, line.encode() + b"\n")
+            os.close(self._descriptor)
+        self._descriptor = None
+
+
+class DaemonError(KvfsError):
+    """What the daemon said before it ended."""
+
+
+def start_in_background(config: Config, extra: list[str]) -> int:
+    """Start the daemon and return 0 when the mount can be used; raises what the daemon said otherwise."""
+    log = config.log_file or log_path(config.mountpoint, config.state_dir)
+    arguments = [arg for arg in config_arguments(config) if not arg.startswith("--log-file=")]
+    places = [f"--log-file={log}", *extra, "--", str(config.source), os.fspath(config.mountpoint)]
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8") as answers:
+        try:
+            process = _spawn([*arguments, f"--ready-fd={writing}", *places], log, writing)
+        finally:
+            os.close(writing)
+        try:
+            line = answers.readline().rstrip("\n")
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
+    if line == READY:
+        say(f"{config.source} is mounted on {config.mountpoint}")
+        return 0
+    status = process.wait()
+    if not line:
+        raise UserError(f"the daemon ended before it was ready (status {status}): see {log}")
+    raise DaemonError(json.loads(line)["error"])
+
+
+def _spawn(arguments: list[str], log: Path, descriptor: int) -> subprocess.Popen[bytes]:
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise UserError(f"cannot write the log {log}: {exc.strerror}") from exc
+    try:
+        # -P: a directory that somebody mounts in must not lend its modules to the daemon
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "kvfs", "mount", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[descriptor],
+            start_new_session=True,
+            cwd="/",
+            umask=0o077,
+            env=_environment(),
+        )
+    finally:
+        os.close(output)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the way to this very package when it is not installed."""
+    root = Path(kvfs.__file__).parent.parent
+    if root.name in ("site-packages", "dist-packages"):
+        return dict(os.environ)
+    paths = [os.fspath(root), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

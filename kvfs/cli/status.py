@@ -1,0 +1,134 @@
+"""`kvfs status`: what every mount is doing, for people as a table and for programs as JSON (docs/status.md).
+
+The daemon's answer to `status` is passed on as it is; this adds what is known without it.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, find_record, state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.output import duration_text, printable, say, size_text
+from kvfs.control import ControlError
+from kvfs.core.errors import UserError
+from kvfs.mounts import mount_at
+from kvfs.state import MountRecord, lives, records
+
+VERSION: Final = 1
+"""Of the JSON: raised when a name goes or changes its meaning, not when one is added."""
+
+REJECTED_SHOWN: Final = 20
+SILENCE_SECONDS: Final = 5.0  # the answer needs no request, so a daemon that takes longer hangs
+LABEL_WIDTH: Final = 10
+
+Status = dict[str, Any]
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", type=path, required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs: docs/status.md says what it holds.")
+@STATE_DIR
+def status(directory: Path | None, as_json: bool, state_dir: Path | None) -> int:
+    """Show what is pending, what was refused, and how the server answers, in DIR or all mounts of yours."""
+    state = state_of(state_dir)
+    if directory is None:
+        mountpoints = [Path(record.mountpoint) for record in records(state) if _lives(record)]
+    else:
+        mountpoints = chosen_mounts(directory, state)
+    found = [status_of(mountpoint, state) for mountpoint in mountpoints]
+    if as_json:
+        click.echo(json.dumps({"version": VERSION, "mounts": found}, indent=2))
+    elif not found:
+        say("nothing is mounted")
+    else:
+        _draw(found)
+    return Exit.OK if all(one["state"] != "dead" for one in found) else Exit.FAILED
+
+
+def _lives(record: MountRecord) -> bool:
+    """Whether a record is worth a line: a daemon killed long ago and unmounted since is not."""
+    return mount_at(Path(record.mountpoint)) is not None or lives(record.pid)
+
+
+def status_of(mountpoint: Path, state_dir: Path) -> Status:
+    """The status of one mount; `UserError` when there is none at `mountpoint`."""
+    record = find_record(mountpoint, state_dir)
+    mount = mount_at(mountpoint)
+    known: Status = {"mountpoint": str(mountpoint), "source": "", "state": "mounted", "pid": 0, "since": 0.0}
+    if record is not None:
+        known |= {"source": record.source, "pid": record.pid, "since": record.since}
+    elif mount is not None:
+        known["source"] = mount.source
+    try:
+        with daemon_of(mountpoint, state_dir) as client:
+            answer = ask(client, {"request": "status"}, silence=SILENCE_SECONDS)
+    except ControlError as exc:
+        if record is None and (mount is None or not mount.is_kvfs):
+            raise UserError(f"{mountpoint} is not a kvfs mount") from exc
+        return known | {"state": "dead" if exc.kind != "silent" else "silent", "error": str(exc)}
+    answer.pop("event")
+    return known | answer
+
+
+# For people
+
+
+def _draw(found: list[Status]) -> None:
+    for number, one in enumerate(found):
+        if number:
+            say("")
+        click.secho(printable(one["mountpoint"]), bold=True)
+        for label, text in _rows(one):
+            say(f"  {label:<{LABEL_WIDTH}} {text}")
+
+
+def _rows(one: Status) -> Iterator[tuple[str, str]]:
+    since = f", {duration_text(time.time() - one['since'])}" if one["since"] else ""
+    yield "source", one["source"]
+    yield "state", f"{one['state']} (process {one['pid']}{since})"
+    if "pending" in one:
+        yield "pending", _counted(one["pending"])
+    if "local" in one:
+        yield "local", _counted(one["local"])
+    yield from _rejected_rows(one.get("rejected", {}))
+    yield from _store_rows(one.get("store", {}))
+    if requests := {name: count for name, count in one.get("requests", {}).items() if count}:
+        yield "requests", ", ".join(f"{name} {count}" for name, count in requests.items())
+    if "cache" in one:
+        cache = one["cache"]
+        size, limit = size_text(cache.get("bytes", 0)), size_text(cache.get("limit", 0))
+        yield "cache", f"{cache.get('values', 0)} values, {size} of {limit}"
+    if one.get("error"):
+        yield "error", one["error"]
+
+
+def _counted(group: Status) -> str:
+    count = group.get("count", 0)
+    if not count:
+        return "nothing"
+    age = group.get("oldest_seconds")
+    oldest = f", the oldest {duration_text(age)} old" if age is not None else ""
+    return f"{count} {'change' if count == 1 else 'changes'}, {size_text(group.get('bytes', 0))}{oldest}"
+
+
+def _rejected_rows(group: Status) -> Iterator[tuple[str, str]]:
+    count, items = group.get("count", 0), group.get("items", [])
+    if count:
+        yield "refused", f"{count} by the server: kvfs rejected list"
+    for item in items[:REJECTED_SHOWN]:
+        yield "", f"{item.get('path', '?')}: {item.get('error', '')}"
+
+
+def _store_rows(store: Status) -> Iterator[tuple[str, str]]:
+    if not store:
+        return
+    if store.get("reachable", True):
+        yield "server", "answers"
+    else:
+        yield "server", f"does not answer: {store.get('error') or 'no reason known'}"

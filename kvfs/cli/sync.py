@@ -1,0 +1,48 @@
+"""`kvfs sync` sends what is pending now; `kvfs refresh` forgets what was read."""
+
+import os
+from pathlib import Path
+
+import click
+
+from kvfs.cli.daemons import (
+    ask,
+    ask_to_send,
+    chosen_mounts,
+    daemon_of,
+    mount_containing,
+    report_left,
+    state_of,
+)
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR, path, seconds
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", type=path, required=False)
+@click.option("--timeout", type=seconds, help="Stop after this long.  [default: as mounted]")
+@STATE_DIR
+def sync(directory: Path | None, timeout: float | None, state_dir: Path | None) -> int:
+    """Send what is pending in DIR (in every mount of yours without it), and wait until it is at the server.
+
+    Exits with 3 when something could not be sent: it is listed, and kept.
+    """
+    state = state_of(state_dir)
+    worst: int = Exit.OK
+    for mountpoint in chosen_mounts(directory, state):
+        with daemon_of(mountpoint, state) as client:
+            answer = ask_to_send(client, {"request": "sync", "timeout": timeout})
+        worst = max(worst, report_left(answer, mountpoint, kept="they stay in the journal"))
+    return worst
+
+
+@click.command()
+@click.argument("target", metavar="PATH", type=path)
+@STATE_DIR
+def refresh(target: Path, state_dir: Path | None) -> int:
+    """Forget what was read at and below PATH, so that the next look asks the server."""
+    mountpoint = mount_containing(target)
+    inside = Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint)
+    with daemon_of(mountpoint, state_of(state_dir)) as client:
+        ask(client, {"request": "refresh", "path": "" if inside == Path() else os.fspath(inside)})
+    return Exit.OK

@@ -1,0 +1,226 @@
+"""What a mount is asked to be: one frozen `Config`, the source it names and its token.
+
+Belongs here: reading the words of the command line and the environment once, with a clear refusal. Defaults
+are the fields' own. Nothing here opens a store or a socket; where files live is `kvfs/state.py`.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from kvfs.core.errors import UserError
+from kvfs.core.limits import KEY_BYTES, RATE_REQUESTS, RATE_SECONDS
+from kvfs.core.patterns import LOCAL_PATTERNS
+from kvfs.state import control_path, default_data_dir, default_state_dir, state_name
+
+DEFAULT_BASE_URL: Final = "https://api.cloudflare.com/client/v4"
+SOURCE_SYNTAX: Final = "local:[FILE] or cloudflare:[ACCOUNT[/NAMESPACE[/PREFIX]]]"
+TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
+MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """The embedded store: one SQLite file, absolute."""
+
+    file: Path
+
+    def __str__(self) -> str:
+        return f"local:{self.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class CloudflareSource:
+    """An account, one of its namespaces (title or id), or the keys of that starting with `prefix`."""
+
+    account: str
+    namespace: str | None = None
+    prefix: str = ""
+    base_url: str = DEFAULT_BASE_URL
+
+    def __str__(self) -> str:
+        parts = [self.account]
+        if self.namespace is not None:
+            parts.append(self.namespace)
+            if self.prefix:
+                parts.append(self.prefix)
+        return "cloudflare:" + "/".join(parts)
+
+
+Source = LocalSource | CloudflareSource
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The API token. It has no business in a log, so its repr does not hold it."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything one mount was asked to be. Times are seconds, sizes bytes, paths absolute."""
+
+    source: Source
+    mountpoint: Path
+    separator: str = "/"
+    write_back: float = 5.0
+    cache_ttl: float = 60.0
+    cache_size: int = 256 * MIB
+    timeout: float = 30.0
+    drain_timeout: float = 60.0
+    read_only: bool = False
+    allow_other: bool = False
+    uid: int = field(default_factory=os.getuid)
+    gid: int = field(default_factory=os.getgid)
+    umask: int = 0o022
+    durable_close: bool = False
+    on_conflict: Literal["keep-both", "overwrite"] = "keep-both"
+    max_pending: int = 10 * 1024 * MIB
+    sizes: Literal["exact", "known"] = "exact"
+    local_names: tuple[str, ...] = LOCAL_PATTERNS
+    poll_interval: float = 0.0
+    rate_requests: int = RATE_REQUESTS
+    rate_seconds: float = RATE_SECONDS
+    settle: float = 90.0
+    state_dir: Path = field(default_factory=default_state_dir)
+    log_level: str = "info"
+    log_file: Path | None = None
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal of this source; its folder is private and exists after `private_directory`."""
+        return journal_path(self)
+
+    @property
+    def control_path(self) -> Path:
+        """The control socket of this mount point."""
+        return control_path(self.mountpoint, self.state_dir)
+
+
+def parse_source(text: str, environ: Mapping[str, str], *, insecure: bool = False) -> Source:
+    """SOURCE of the command line; raises `UserError` with what is wrong and how it is written."""
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme == "local":
+        return LocalSource(_store_file(rest))
+    if colon and scheme == "cloudflare":
+        return _cloudflare_source(rest, environ, insecure=insecure)
+    raise UserError(f"SOURCE is {SOURCE_SYNTAX}, not {text!r}")
+
+
+def _store_file(text: str) -> Path:
+    file = Path(text).expanduser() if text else default_data_dir() / "store.sqlite"
+    file = Path(os.path.abspath(file))
+    if file.is_dir():
+        raise UserError(f"{file} is a directory: local: takes a file")
+    if file.parent != default_data_dir() and not file.parent.is_dir():
+        raise UserError(f"{file.parent} does not exist: make it first, or name another FILE in local:FILE")
+    return file
+
+
+def _cloudflare_source(text: str, environ: Mapping[str, str], *, insecure: bool) -> CloudflareSource:
+    account, _, rest = text.partition("/")
+    namespace, _, prefix = rest.partition("/")
+    account = account or environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip()
+    if not account:
+        raise UserError("no account: write cloudflare:ACCOUNT, or set CLOUDFLARE_ACCOUNT_ID")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", account):
+        raise UserError(f"{account!r} is not an account id: it is 32 hex digits, usually")
+    if prefix and not namespace:
+        raise UserError(f"a prefix needs a namespace: {SOURCE_SYNTAX}")
+    if len(prefix.encode(errors="surrogateescape")) > KEY_BYTES:
+        raise UserError(f"the prefix is longer than a key may be ({KEY_BYTES} bytes)")
+    base_url = environ.get("CLOUDFLARE_API_BASE_URL", "").strip() or DEFAULT_BASE_URL
+    return CloudflareSource(account, namespace or None, prefix, parse_base_url(base_url, insecure=insecure))
+
+
+def parse_base_url(text: str, *, insecure: bool = False) -> str:
+    """A usable base URL without trailing slash; plain http only to this machine, or with `insecure`."""
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port  # .port raises for nonsense
+    except ValueError as exc:
+        raise UserError(f"CLOUDFLARE_API_BASE_URL is not a URL: {text!r} ({exc})") from exc
+    if url.scheme not in ("http", "https") or not host or url.query or url.fragment:
+        raise UserError(f"CLOUDFLARE_API_BASE_URL is not https://HOST/PATH: {_without_user(text)!r}")
+    if url.username is not None:
+        raise UserError("CLOUDFLARE_API_BASE_URL holds a user name or password: the token goes elsewhere")
+    if url.scheme == "http" and not _is_loopback(host) and not insecure:
+        raise UserError(f"the token would cross the network unencrypted to {host}: use https, or --insecure")
+    return text.rstrip("/")
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def load_credentials(
+    source: Source, token_file: Path | None, environ: Mapping[str, str]
+) -> Credentials | None:
+    """The token of a Cloudflare source, from `token_file` or CLOUDFLARE_API_TOKEN; None for a local one."""
+    if isinstance(source, LocalSource):
+        return None
+    if token_file is not None:
+        return Credentials(_checked_token(read_token_file(token_file), str(token_file)))
+    token = environ.get("CLOUDFLARE_API_TOKEN", "")
+    if not token.strip():
+        raise UserError(
+            f"no token: set CLOUDFLARE_API_TOKEN, or name a file with --token-file (make one at {TOKEN_PAGE})"
+        )
+    return Credentials(_checked_token(token, "CLOUDFLARE_API_TOKEN"))
+
+
+def read_token_file(path: Path) -> str:
+    """The text of a token file that nobody else can read; `UserError` says what to do about others."""
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"token file {path} is not a regular file")
+            if status.st_mode & 0o077:
+                raise UserError(f"token file {path} can be read by others: chmod 600 {path}")
+            return file.read(4096).decode("ascii", errors="replace")
+    except OSError as exc:
+        raise UserError(f"token file {path}: {exc.strerror}") from exc
+
+
+def _open_without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)  # a pipe would wait for a writer
+
+
+def _checked_token(text: str, where: str) -> str:
+    token = text.strip()
+    if not re.fullmatch(r"[!-~]+", token):  # anything else could not be a header
+        raise UserError(f"the token in {where} is empty or holds spaces, line breaks or non-ASCII characters")
+    return token
+
+
+def parse_size(text: str) -> int:
+    """`300`, `64K`, `256M`, `10GiB` as bytes (powers of 1024)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise UserError(f"{text!r} is not a size: write bytes, or a number with K, M, G or T")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+def source_identity(config: Config) -> str:
+    """Text that is the same for every mount of the same data; the journal is found by it."""
+    source = config.source
+    if isinstance(source, LocalSource):
+        return f"local:{os.path.realpath(source.file)}"
+    parts = [source.base_url, source.account, source.namespace or "", source.prefix]
+    return "cloudflare:" + "\n".join(parts)
+
+
+def journal_path(config: Config) -> Path:
+    """`STATE/sources/<hash of the identity>/journal.sqlite`."""
+    return config.state_dir / "sources" / state_name(source_identity(config)) / "journal.sqlite"

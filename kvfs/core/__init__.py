@@ -1,0 +1,1 @@
+"""Rules. No I/O, no clock, no await, nothing from outside the standard library."""

@@ -1,0 +1,42 @@
+"""The bytes of a value: write into, cut, grow and read at an offset, within KV's 25 MiB."""
+
+from kvfs.core.errors import FileTooBigError, InvalidError
+from kvfs.core.limits import VALUE_BYTES
+
+
+def splice(buffer: bytearray, offset: int, data: bytes | bytearray | memoryview) -> None:
+    """Write `data` at `offset`; a hole in front of it reads as zeros. Writing nothing changes nothing.
+
+    Raises `FileTooBigError`, before anything is allocated or changed.
+    """
+    end = _checked(offset + len(data), least=len(data))
+    if not data:
+        return
+    if offset > len(buffer):
+        buffer.extend(bytes(offset - len(buffer)))
+    buffer[offset:end] = data
+
+
+def resize(buffer: bytearray, size: int) -> None:
+    """Cut off what is beyond `size`, or grow to it with zeros. Raises `FileTooBigError`."""
+    missing = _checked(size) - len(buffer)
+    if missing > 0:
+        buffer.extend(bytes(missing))
+    else:
+        del buffer[size:]
+
+
+def read_at(buffer: bytes | bytearray, offset: int, size: int) -> bytes:
+    """At most `size` bytes from `offset`: fewer at the end, none beyond it. Copies once."""
+    if offset < 0 or size < 0:
+        raise InvalidError(f"no bytes at offset {offset}, size {size}")
+    with memoryview(buffer) as view:
+        return bytes(view[offset : offset + size])
+
+
+def _checked(size: int, *, least: int = 0) -> int:
+    if size < least:
+        raise InvalidError(f"a file has no negative offset or size: {size - least}")
+    if size > VALUE_BYTES:
+        raise FileTooBigError(f"a value has at most {VALUE_BYTES} bytes (25 MiB), this would be {size}")
+    return size

@@ -1,0 +1,177 @@
+"""Every error of kvfs, by what the caller must do about it.
+
+    KvfsError
+    ├── UserError                     wrong use: one clear line on the terminal, no traceback
+    ├── StoreError                    the store did not do what was asked
+    │   ├── UnavailableError          retry later (network, 429, 5xx, nonsense); may carry retry_after seconds
+    │   │   ├── RateLimitedError      429: everybody waits
+    │   │   └── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
+    │   ├── DeniedError               credentials: keep everything, tell the user
+    │   │   └── QuotaError            the account's allowance is used up (10048)
+    │   ├── RejectedError             this content never
+    │   │   └── NotTextError          bulk get met a binary value (10029): ask singly
+    │   ├── NamespaceNotFoundError    the namespace is gone (10013)
+    │   └── TitleExistsError          another namespace has the title (10014)
+    ├── JournalError                  the journal cannot be used as it is; never deleted
+    │   ├── JournalLockedError        another daemon has it: carries pid and mount point
+    │   └── JournalUnreadableError    damaged, or of a newer version
+    └── FileError                     a system call cannot be answered with success; `fuse/convert.py` maps
+        └── (one class a reason)      each class to its errno in one table
+
+A message names the thing, the limit and the way out, and never holds a token.
+"""
+
+
+class KvfsError(Exception):
+    """Base of everything kvfs raises on purpose."""
+
+
+class UserError(KvfsError):
+    """Wrong use or a missing prerequisite; the message is shown as it is."""
+
+
+class StoreError(KvfsError):
+    """The store did not do what was asked.
+
+    `code` is the API's own error code (0 when there is none), `status` its HTTP status (0 likewise).
+    """
+
+    def __init__(self, message: str, *, code: int = 0, status: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class UnavailableError(StoreError):
+    """Try again later. `retry_after` is what the server asked for, in seconds, or None."""
+
+    def __init__(
+        self, message: str, *, code: int = 0, status: int = 0, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, code=code, status=status)
+        self.retry_after = retry_after
+
+
+class RateLimitedError(UnavailableError):
+    """HTTP 429: the budget of requests is used up, or a key was written twice within a second."""
+
+
+class BodyTooLargeError(UnavailableError):
+    """The request was too much for the server (413, 524): the same in smaller pieces may pass."""
+
+
+class DeniedError(StoreError):
+    """The credentials do not permit it (401, 403). Nothing is lost; somebody must act."""
+
+
+class QuotaError(DeniedError):
+    """The account's allowance for the day is used up (10048); it comes back at 00:00 UTC."""
+
+
+class RejectedError(StoreError):
+    """The server will never take this content (400): set it aside and say so."""
+
+
+class NotTextError(RejectedError):
+    """A bulk get named a key whose value is not text (10029)."""
+
+
+class NamespaceNotFoundError(StoreError):
+    """No namespace of that id (10013)."""
+
+
+class TitleExistsError(StoreError):
+    """Another namespace of the account has that title (10014)."""
+
+
+class JournalError(KvfsError):
+    """The journal cannot be used as it is. It is kept, whatever its state."""
+
+
+class JournalLockedError(JournalError):
+    """Another daemon holds the journal; `pid` and `mountpoint` name it (0 and "" when unknown)."""
+
+    def __init__(self, message: str, *, pid: int = 0, mountpoint: str = "") -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.mountpoint = mountpoint
+
+
+class JournalUnreadableError(JournalError):
+    """The journal is damaged or of a newer version; the message says what to do."""
+
+
+class JournalFullError(JournalError):
+    """No room on the disk, or the pending changes reached their bound."""
+
+
+class FileError(KvfsError):
+    """A system call that cannot succeed; subclasses say why."""
+
+
+class NotFoundError(FileError):
+    """No such file or directory."""
+
+
+class ExistsError(FileError):
+    """There is one already."""
+
+
+class NotEmptyError(FileError):
+    """A directory or namespace still has entries."""
+
+
+class NotADirectoryError_(FileError):
+    """A directory was needed."""
+
+
+class IsADirectoryError_(FileError):
+    """A file was needed."""
+
+
+class NameTooLongError(FileError):
+    """A name above 255 bytes, or a key above 512."""
+
+
+class NameNotTextError(FileError):
+    """A name that is not UTF-8: keys are text."""
+
+
+class InvalidError(FileError):
+    """An argument KV cannot keep: a forbidden key, a time below the floor, malformed JSON, unknown flags."""
+
+
+class FileTooBigError(FileError):
+    """A value above 25 MiB."""
+
+
+class NoSpaceError(FileError):
+    """Metadata above 1,024 bytes, the disk is full, or too much is pending."""
+
+
+class NoAttributeError(FileError):
+    """No such extended attribute."""
+
+
+class NotSupportedError(FileError):
+    """Something KV has no place for: attributes of directories, other attribute classes."""
+
+
+class NotPermittedError(FileError):
+    """Links, devices, sockets; reserved names."""
+
+
+class CrossDeviceError(FileError):
+    """A rename from one namespace to another: `mv` copies instead."""
+
+
+class StaleError(FileError):
+    """The inode is no longer what the kernel takes it for; it looks the name up again."""
+
+
+class BadHandleError(FileError):
+    """The handle is not open, or not for this."""
+
+
+class TimedOutError(FileError):
+    """The bound of a request passed without an answer from the store."""

@@ -1,0 +1,106 @@
+"""The nouns: frozen data that every room may hold. No behaviour beyond what the fields imply."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+NamespaceId = NewType("NamespaceId", str)
+Key = NewType("Key", str)
+Seq = NewType("Seq", int)
+
+Metadata = bytes
+"""Metadata of a key: the JSON text, UTF-8, as the server sent it or compact when made here.
+
+JSON `null` and "no metadata" are the same to KV and are `None` here.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace of the account. `mode` is "" or what the API says ("instant")."""
+
+    id: NamespaceId
+    title: str
+    mode: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What KV keeps under a key; a PUT replaces all three. `expiration` is epoch seconds, None for never."""
+
+    value: bytes
+    metadata: Metadata | None = None
+    expiration: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A line of a listing: no value, no size."""
+
+    key: Key
+    metadata: Metadata | None = None
+    expiration: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """A page of a listing in UTF-8 order; it may be short or empty, only `cursor is None` ends the listing."""
+
+    keys: tuple[KeyInfo, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRead:
+    """A value read singly: the API does not answer its metadata with it."""
+
+    value: bytes
+    expiration: int | None = None
+
+
+class ChangeKind(StrEnum):
+    """A put or a tombstone."""
+
+    PUT = "put"
+    DELETE = "delete"
+
+
+class ChangeState(StrEnum):
+    """Life of a change: pending → (in flight, known to the flusher only) → settling → gone; or set aside."""
+
+    PENDING = "pending"
+    SETTLING = "settling"
+    REJECTED = "rejected"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The newest change of one key, without its value (`Journal.value` reads that).
+
+    `seq` is the number by which it is acknowledged: a newer change of the key has another.
+    `size` is the value's length in bytes, 0 for a tombstone.
+    `base` is the digest of the server's value this mount had read before changing it: `None` when it never
+    read one, `b""` when it knew the key to be absent.
+    `attempted` is true once a request that may have carried it has left.
+    Times are epoch seconds; `acked_at` is set when the server took it.
+    """
+
+    seq: Seq
+    namespace: NamespaceId
+    key: Key
+    kind: ChangeKind
+    state: ChangeState
+    size: int
+    metadata: Metadata | None
+    expiration: int | None
+    base: bytes | None
+    attempted: bool
+    recorded_at: float
+    acked_at: float | None
+    error: str | None
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether the key is to be absent."""
+        return self.kind is ChangeKind.DELETE

@@ -1,0 +1,124 @@
+"""Changes to requests: what goes together in one body, and in which order. Sizes only, no values.
+
+Puts come before deletes, all of them: a rename is a put and a tombstone, and a crash or a refusal between
+the two may leave both names, never neither.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from kvfs.core.limits import BULK_VALUE_CHARS
+from kvfs.core.model import Change, Key, NamespaceId
+
+PAIR_BYTES: Final = 120  # field names, quotes, `"base64":true`, a 16-digit expiration, and some
+
+
+class BatchKind(StrEnum):
+    """The request a batch becomes."""
+
+    PUT = "put"  # one bulk write
+    DELETE = "delete"  # one bulk delete
+    SINGLE = "single"  # one PUT of one value too big for a bulk body
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one request carries: changes of one namespace, oldest first, no key twice."""
+
+    namespace: NamespaceId
+    kind: BatchKind
+    changes: tuple[Change, ...]
+
+
+def pack(changes: Sequence[Change], *, pairs: int, body_bytes: int) -> list[Batch]:
+    """The requests for these changes in the order to send them: bulk puts, single puts, bulk deletes.
+
+    Of several changes of a key only the newest is sent. A bulk batch has at most `pairs` changes, and its
+    body at most `body_bytes` by `pair_bytes`; a put that would exceed that alone is single. The only batch
+    above `body_bytes` is a delete of one key, which cannot be any smaller.
+    """
+    newest = _newest(changes)
+    puts = [change for change in newest if not change.is_tombstone]
+    singles = [change for change in puts if _is_single(change, body_bytes)]
+    alone = {change.seq for change in singles}
+    bulk = [change for change in puts if change.seq not in alone]
+    tombstones = [change for change in newest if change.is_tombstone]
+    return [
+        *_fill(bulk, BatchKind.PUT, pair_bytes, pairs, body_bytes),
+        *(Batch(change.namespace, BatchKind.SINGLE, (change,)) for change in singles),
+        *_fill(tombstones, BatchKind.DELETE, _key_bytes, pairs, body_bytes),
+    ]
+
+
+def halve(batch: Batch) -> tuple[Batch, Batch]:
+    """The first and the second half of a batch of two or more changes: `ValueError` for one."""
+    middle = len(batch.changes) // 2
+    if not middle:
+        raise ValueError("a batch of one change has no halves")
+    first, second = batch.changes[:middle], batch.changes[middle:]
+    return Batch(batch.namespace, batch.kind, first), Batch(batch.namespace, batch.kind, second)
+
+
+def pair_bytes(change: Change) -> int:
+    """At most how many bytes a put adds to a bulk body: base64, and every odd character of the key escaped.
+
+    A value sent as text instead must be no longer than its base64 would be.
+    """
+    return _base64_chars(change.size) + _key_bytes(change) + len(change.metadata or b"") + PAIR_BYTES
+
+
+def _key_bytes(change: Change) -> int:
+    return len(json.dumps(change.key)) + 1
+
+
+def _base64_chars(size: int) -> int:
+    return (size + 2) // 3 * 4
+
+
+def _is_single(change: Change, body_bytes: int) -> bool:
+    return _base64_chars(change.size) > BULK_VALUE_CHARS or pair_bytes(change) + 2 > body_bytes
+
+
+def _newest(changes: Iterable[Change]) -> list[Change]:
+    """One change a key, oldest first."""
+    latest: dict[tuple[NamespaceId, Key], Change] = {}
+    for change in sorted(changes, key=lambda change: change.seq):
+        place = (change.namespace, change.key)
+        latest.pop(place, None)  # the key moves to where its newest change is
+        latest[place] = change
+    return list(latest.values())
+
+
+def _fill(
+    changes: Iterable[Change],
+    kind: BatchKind,
+    cost: Callable[[Change], int],
+    pairs: int,
+    body_bytes: int,
+) -> Iterator[Batch]:
+    """Batches of each namespace, each filled in order until the next change would not fit."""
+    spaces: dict[NamespaceId, list[Change]] = {}
+    for change in changes:
+        spaces.setdefault(change.namespace, []).append(change)
+    for namespace, group in spaces.items():
+        for part in _parts(group, cost, pairs, body_bytes):
+            yield Batch(namespace, kind, part)
+
+
+def _parts(
+    group: Iterable[Change], cost: Callable[[Change], int], pairs: int, body_bytes: int
+) -> Iterator[tuple[Change, ...]]:
+    part: list[Change] = []
+    used = 2  # the brackets
+    for change in group:
+        size = cost(change)
+        if part and (len(part) >= pairs or used + size > body_bytes):
+            yield tuple(part)
+            part, used = [], 2
+        part.append(change)
+        used += size
+    if part:
+        yield tuple(part)

@@ -1,0 +1,159 @@
+"""Config → objects: which store, wrapped how, seen through which caches. Nothing here runs yet."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from kvfs.cache.lister import Lister
+from kvfs.cache.listings import Listings
+from kvfs.cache.loader import Loader
+from kvfs.cache.namespaces import NamespaceTable
+from kvfs.cache.values import Clean, Values
+from kvfs.config import CloudflareSource, Config, Credentials
+from kvfs.core.errors import (
+    DeniedError,
+    InvalidError,
+    NamespaceNotFoundError,
+    StoreError,
+    UnavailableError,
+    UserError,
+)
+from kvfs.core.model import Change, Key, KeyInfo, NamespaceId
+from kvfs.core.names import CONTROL, DirRef, Naming
+from kvfs.store.base import Store
+from kvfs.store.limiting import Budget, Limiting, Priority
+from kvfs.store.rest import RestStore, open_rest
+from kvfs.store.retrying import Retrying
+from kvfs.store.sqlite import SqliteStore
+from kvfs.vfs.files import Invalidator, Sender
+from kvfs.vfs.filesystem import FileSystem, Options
+from kvfs.vfs.overlay import Overlay
+from kvfs.vfs.roots import find_namespace
+from kvfs.writeback.journal import Journal
+
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """One store seen twice: by those who wait in a system call, and by the sender, which retries itself."""
+
+    reading: Store
+    writing: Store
+    rest: RestStore | None
+    budget: Budget | None
+
+
+@asynccontextmanager
+async def open_stores(config: Config, credentials: Credentials | None) -> AsyncIterator[Stores]:
+    """The store of a source, ready for use."""
+    if not isinstance(config.source, CloudflareSource):
+        async with SqliteStore.open(config.source.file) as store:
+            yield Stores(store, store, None, None)
+        return
+    if credentials is None:
+        raise UserError("no API token")
+    source = config.source
+    async with open_rest(
+        base_url=source.base_url, account=source.account, token=credentials.token, timeout=config.timeout
+    ) as rest:
+        budget = Budget(requests=config.rate_requests, window=config.rate_seconds)
+        foreground = Limiting(rest, budget, Priority.FOREGROUND)
+        reading = Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout)
+        yield Stores(reading, Limiting(rest, budget, Priority.UPLOAD), rest, budget)
+
+
+async def mount_place(config: Config, store: Store) -> tuple[NamespaceId, DirRef] | None:
+    """Where the root of the mount is; asks the store, so that a wrong token or name is known at once.
+
+    Raises `UserError` with one line that says what to do.
+    """
+    source = config.source
+    wanted = source.namespace if isinstance(source, CloudflareSource) else None
+    try:
+        namespaces = await store.list_namespaces()
+        if wanted is None:
+            return None
+        namespace = find_namespace(namespaces, wanted).id
+    except DeniedError as exc:
+        raise UserError(f"the token is not accepted for {source}: {exc}") from exc
+    except (NamespaceNotFoundError, InvalidError) as exc:
+        raise UserError(str(exc)) from exc
+    except UnavailableError as exc:
+        raise UserError(f"the server of {source} does not answer: {exc}") from exc
+    except StoreError as exc:
+        raise UserError(f"{source}: {exc}") from exc
+    assert isinstance(source, CloudflareSource)
+    prefix = source.prefix
+    if prefix and config.separator and not prefix.endswith(config.separator):
+        prefix += config.separator
+    return namespace, DirRef(prefix, len(prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The caches and what fills them."""
+
+    table: NamespaceTable
+    listings: Listings
+    values: Values
+    loader: Loader
+    overlay: Overlay
+
+
+def build_reading(
+    config: Config, stores: Stores, journal: Journal, *, at_root: bool, now: Callable[[], float] = time.time
+) -> Reading:
+    """Caches and overlay. `at_root`: the mount's root is a namespace, so `.kvfs` is no key's name."""
+    naming = Naming(config.separator, frozenset({CONTROL}) if at_root else frozenset())
+    listings = Listings(config.cache_ttl, now)
+    values = Values(config.cache_size, config.cache_ttl, now)
+
+    def shadowed(namespace: NamespaceId, key: Key) -> bool:
+        return journal.get(namespace, key) is not None
+
+    loader = Loader(stores.reading, values, listings, now, shadowed)
+    lister = Lister(stores.reading, listings, now)
+    overlay = Overlay(journal, listings, lister, values, loader, naming, now, config.cache_ttl)
+    return Reading(NamespaceTable(stores.reading, config.cache_ttl, now), listings, values, loader, overlay)
+
+
+def build_filesystem(
+    config: Config,
+    reading: Reading,
+    sender: Sender,
+    invalidator: Invalidator,
+    place: tuple[NamespaceId, DirRef] | None,
+    now: Callable[[], float] = time.time,
+) -> FileSystem:
+    """The file system over the caches."""
+    options = Options(
+        timeout=config.timeout,
+        max_pending=config.max_pending,
+        durable=config.durable_close,
+        read_only=config.read_only,
+        umask=config.umask,
+        exact_sizes=config.sizes == "exact",
+        local_names=config.local_names,
+    )
+    return FileSystem(reading.overlay, reading.table, sender, invalidator, now, options, place)
+
+
+def settle_into(reading: Reading, changes: Sequence[Change], now: float) -> None:
+    """The store shows these changes by now: they become clean knowledge, as old as their acknowledgement."""
+    by_namespace: dict[NamespaceId, tuple[list[KeyInfo], list[Key]]] = {}
+    for change in changes:
+        place = (change.namespace, change.key)
+        present, absent = by_namespace.setdefault(change.namespace, ([], []))
+        if change.is_tombstone:
+            absent.append(change.key)
+            reading.values.drop(place)
+            continue
+        present.append(KeyInfo(change.key, change.metadata, change.expiration))
+        held = reading.values.get(place, stale=True)
+        if held is not None:
+            at = change.acked_at if change.acked_at is not None else now
+            reading.values.put(place, Clean(held.value, change.metadata, change.expiration, at))
+    for namespace, (present, absent) in by_namespace.items():
+        reading.listings.apply(namespace, present, absent)

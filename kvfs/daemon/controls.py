@@ -1,0 +1,112 @@
+"""What the control socket can ask of a running mount."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from kvfs.control import Handler, Message, Send
+from kvfs.core.errors import InvalidError
+from kvfs.core.model import Change
+from kvfs.daemon.ending import Ending
+from kvfs.daemon.status import Reporter
+from kvfs.vfs.filesystem import FileSystem
+from kvfs.vfs.nodes import Directory, File
+from kvfs.writeback.flusher import Flusher
+from kvfs.writeback.journal import Journal
+
+
+class Controls:
+    """Handlers by request; see `kvfs/control.py` for how they are called."""
+
+    def __init__(
+        self, fs: FileSystem, journal: Journal, flusher: Flusher, reporter: Reporter, ending: Ending
+    ) -> None:
+        self._fs = fs
+        self._journal = journal
+        self._flusher = flusher
+        self._reporter = reporter
+        self._ending = ending
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By the name of the request."""
+        return {
+            "status": self.status,
+            "sync": self.sync,
+            "unmount": self.unmount,
+            "refresh": self.refresh,
+            "rejected_list": self.rejected_list,
+            "rejected_retry": self.rejected_retry,
+            "rejected_discard": self.rejected_discard,
+        }
+
+    async def status(self, request: Message, send: Send) -> Message:
+        """The whole status."""
+        return self._reporter.status()
+
+    async def sync(self, request: Message, send: Send) -> Message:
+        """Send what is pending, with progress; says what is left."""
+        timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
+        await self._ending.drain(timeout, send)
+        return self._left()
+
+    def _left(self) -> Message:
+        count = self._journal.pending_count + len(self._journal.rejected())
+        return {"left": self._reporter.left(), "left_count": count}
+
+    async def unmount(self, request: Message, send: Send) -> Message:
+        """End the mount: take it from the tree, send what is pending, say what is left."""
+        timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
+        with self._ending.announced():
+            await self._ending.unmount(lazy=bool(request.get("lazy")))
+            await self._ending.finished(timeout, send)
+            return self._left()
+
+    async def refresh(self, request: Message, send: Send) -> Message:
+        """Forget what was read at and below a path."""
+        names = PurePosixPath(str(request.get("path", ""))).parts
+        node: Any = self._fs.inodes.root
+        for name in names:
+            node = await self._fs.tree.lookup(node.ino, name.encode(errors="surrogateescape"))
+        if isinstance(node, Directory):
+            self._fs.forget_knowledge(node.namespace, node.ref.prefix)
+        elif isinstance(node, File):
+            self._fs.forget_knowledge(node.namespace, node.key)
+        else:
+            self._fs.forget_knowledge()
+        self._fs.forget_kernel(node)
+        return {}
+
+    async def rejected_list(self, request: Message, send: Send) -> Message:
+        """What the server refused for ever."""
+        return {"items": self._reporter.rejected()}
+
+    async def rejected_retry(self, request: Message, send: Send) -> Message:
+        """Send refused changes again."""
+        chosen = self._chosen(request)
+        for change in chosen:
+            self._journal.retry(change.namespace, change.key)
+        return {"count": len(chosen)}
+
+    async def rejected_discard(self, request: Message, send: Send) -> Message:
+        """Give refused changes up: the store's own answer counts again."""
+        chosen = self._chosen(request)
+        for change in chosen:
+            self._discard(change)
+        return {"count": len(chosen)}
+
+    def _chosen(self, request: Message) -> list[Change]:
+        wanted = set(request.get("seqs") or ())
+        return [c for c in self._journal.rejected() if request.get("all") or c.seq in wanted]
+
+    def _discard(self, change: Change) -> None:
+        self._journal.discard(change.namespace, change.key)
+        self._fs.overlay.values.drop((change.namespace, change.key))
+        self._fs.overlay.listings.forget(change.namespace, change.key)
+
+
+def _seconds(value: object, default: float) -> float:
+    if value is None:
+        return default
+    if not isinstance(value, int | float) or value < 0:
+        raise InvalidError("timeout is a number of seconds")
+    return float(value)

@@ -1,0 +1,194 @@
+"""The daemon's life. Two nurseries: workers outlive the intake.
+
+    store → journal → caches → workers → kernel … → unmounted, from either side → drain → workers end →
+    journal closes → store closes
+
+Pending changes of an earlier run need no replay: they are the journal's state, and the sender finds them.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+import trio
+
+from kvfs.config import Config, Credentials, source_identity
+from kvfs.control import serve_control
+from kvfs.core.errors import KvfsError
+from kvfs.core.model import Change, NamespaceId
+from kvfs.core.names import DirRef
+from kvfs.daemon.build import (
+    Reading,
+    Stores,
+    build_filesystem,
+    build_reading,
+    mount_place,
+    open_stores,
+    settle_into,
+)
+from kvfs.daemon.controls import Controls
+from kvfs.daemon.ending import Ending
+from kvfs.daemon.polling import poll
+from kvfs.daemon.status import RecentErrors, Reporter
+from kvfs.fuse.operations import Operations
+from kvfs.fuse.session import KernelInvalidator, Session
+from kvfs.vfs.filesystem import FileSystem
+from kvfs.writeback.events import Event, FlusherOptions, OnConflict
+from kvfs.writeback.flusher import Flusher
+from kvfs.writeback.journal import Journal
+
+log = logging.getLogger("kvfs.daemon")
+
+LEFT = 3  # exit status: something could not be sent
+_OPEN_FILES = 30.0  # seconds that open files of a mount being ended may take to close
+
+
+def run_daemon(config: Config, credentials: Credentials | None, ready: Callable[[], None]) -> int:
+    """Mount, call `ready`, serve until unmounted, drain. The exit status: 0, or 3 when something is left.
+
+    Raises `KvfsError` for what makes the mount impossible, before `ready`.
+    """
+    return trio.run(_daemon, config, credentials, ready)
+
+
+async def _daemon(config: Config, credentials: Credentials | None, ready: Callable[[], None]) -> int:
+    errors = RecentErrors()
+    logging.getLogger("kvfs").addHandler(errors)
+    async with AsyncExitStack() as stack:
+        stack.callback(logging.getLogger("kvfs").removeHandler, errors)
+        journal = stack.enter_context(_open_journal(config))
+        stores = await stack.enter_async_context(open_stores(config, credentials))
+        place = await mount_place(config, stores.reading)
+        mounted = Mounted(config, stores, journal, place, errors)
+        try:
+            return await mounted.serve(ready)
+        except BaseExceptionGroup as group:
+            ours = group.subgroup(KvfsError)
+            if ours is None or not mounted.starting:
+                raise
+            raise _first(ours) from group
+
+
+def _first(group: BaseExceptionGroup[KvfsError]) -> KvfsError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _open_journal(config: Config) -> Journal:
+    return Journal.open(
+        config.journal_path,
+        source=source_identity(config),
+        now=time.time,
+        mountpoint=str(config.mountpoint),
+        durable=config.durable_close,
+    )
+
+
+class Mounted:
+    """One mount's objects and tasks."""
+
+    def __init__(
+        self,
+        config: Config,
+        stores: Stores,
+        journal: Journal,
+        place: tuple[NamespaceId, DirRef] | None,
+        errors: RecentErrors,
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self.starting = True
+        self._reading: Reading = build_reading(config, stores, journal, at_root=place is not None)
+        self._invalidator = KernelInvalidator()
+        self._flusher = Flusher(
+            journal,
+            stores.writing,
+            now=time.time,
+            options=FlusherOptions(
+                delay=config.write_back,
+                settle_window=config.settle if stores.rest is not None else 0.0,
+                on_conflict=OnConflict(config.on_conflict),
+            ),
+            on_settled=self._settled,
+            on_event=self._event,
+        )
+        self._fs: FileSystem = build_filesystem(
+            config, self._reading, self._flusher, self._invalidator, place
+        )
+        reporter = Reporter(self._fs, journal, self._flusher, self._reading, stores)
+        self._fs.tree.add_control(reporter.files(errors))
+        self._ending = Ending(config.mountpoint, self._flusher, config.drain_timeout)
+        self._controls = Controls(self._fs, journal, self._flusher, reporter, self._ending)
+
+    async def serve(self, ready: Callable[[], None]) -> int:
+        """From the mount to the last word."""
+        async with trio.open_nursery() as workers:
+            await workers.start(serve_control, self._config.control_path, self._controls.handlers())
+            workers.start_soon(self._reading.loader.run)
+            workers.start_soon(self._flusher.run)
+            workers.start_soon(self._journal.maintain)
+            if self._config.poll_interval > 0:
+                workers.start_soon(poll, self._reading, self._fs, self._config.poll_interval)
+            operations = Operations(self._fs, uid=self._config.uid, gid=self._config.gid)
+            session = Session(
+                self._config.mountpoint,
+                operations,
+                source=str(self._config.source),
+                allow_other=self._config.allow_other,
+            )
+            try:
+                await self._serve_kernel(session, ready)
+            finally:
+                session.close()
+            self._ending.served()
+            await self._finish()
+            workers.cancel_scope.cancel()
+        left = self._journal.pending_count
+        if left:
+            log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)
+        return LEFT if left else 0
+
+    async def _serve_kernel(self, session: Session, ready: Callable[[], None]) -> None:
+        async with trio.open_nursery() as intake:
+            await intake.start(self._end_on_signal, session)
+            self.starting = False
+            ready()
+            log.info("%s is mounted on %s", self._config.source, self._config.mountpoint)
+            await session.run()
+            intake.cancel_scope.cancel()
+
+    async def _end_on_signal(
+        self, session: Session, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """SIGTERM, SIGINT, SIGHUP: nothing new can be opened; what is open may finish, for a while."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                log.info("%s: ending the mount", signal.Signals(number).name)
+                try:
+                    await self._ending.unmount(lazy=True)
+                except KvfsError as exc:
+                    log.warning("%s", exc)
+                with trio.move_on_after(_OPEN_FILES):
+                    await trio.sleep_forever()
+                log.warning("files are still open: the mount ends without them")
+                session.stop()
+
+    async def _finish(self) -> None:
+        """Whoever asked for the end drains and is told; else the daemon drains by itself."""
+        await self._ending.said()
+        await self._ending.drain(self._ending.wanted)
+
+    def _settled(self, changes: Sequence[Change]) -> None:
+        settle_into(self._reading, changes, time.time())
+
+    def _event(self, event: Event) -> None:
+        """A line in the log for each thing a user may want to know."""
+        log.warning("%s", event.text)
+        if event.namespace is None:
+            return
+        for key in (event.key, event.copy):
+            if key is not None:
+                self._fs.forget_kernel_name(event.namespace, key)

@@ -1,0 +1,171 @@
+"""What the daemon says of itself: the status object (docs/status.md), the queue, recent errors, metrics."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any, Final
+
+import msgspec
+
+from kvfs.core.limits import BULK_GET_KEYS
+from kvfs.core.model import Change, NamespaceId
+from kvfs.daemon.build import Reading, Stores
+from kvfs.vfs.filesystem import FileSystem
+from kvfs.writeback.flusher import Flusher
+from kvfs.writeback.journal import Journal
+
+SHOWN: Final = 100  # changes listed by name
+
+# List prices in dollars a key (paid plan, developers.cloudflare.com/kv/platform/pricing)
+READ_PRICE: Final = 0.5e-6
+WRITE_PRICE: Final = 5e-6
+
+Message = dict[str, Any]
+
+
+class RecentErrors(logging.Handler):
+    """Keeps the last warnings and errors for `.kvfs/errors`."""
+
+    def __init__(self, count: int = 200) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: deque[str] = deque(maxlen=count)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember one line, without its traceback."""
+        self._lines.append(self.format(record).splitlines()[0])
+
+    def text(self) -> bytes:
+        """All that are kept, oldest first."""
+        return "".join(f"{line}\n" for line in self._lines).encode()
+
+
+class Reporter:
+    """Reads everybody's statistics; changes nothing."""
+
+    def __init__(
+        self, fs: FileSystem, journal: Journal, flusher: Flusher, reading: Reading, stores: Stores
+    ) -> None:
+        self._fs = fs
+        self._journal = journal
+        self._flusher = flusher
+        self._reading = reading
+        self._stores = stores
+
+    def path_of(self, change: Change) -> str:
+        """A change's path below the mount point, as far as names are known."""
+        names = self._reading.overlay.naming.path_of(change.key)
+        return "/".join((*self._namespace_path(change.namespace), *names))
+
+    def _namespace_path(self, namespace: NamespaceId) -> tuple[str, ...]:
+        if self._fs.inodes.root is self._fs.inodes.peek_directory(namespace, self._root_ref()):
+            return ()
+        return (self._reading.table.name_of(namespace) or namespace,)
+
+    def _root_ref(self) -> Any:
+        return getattr(self._fs.inodes.root, "ref", None)
+
+    def left(self) -> list[Message]:
+        """What is not at the server: path, error and age, the oldest first, at most `SHOWN`."""
+        now = time.time()
+        changes = [*self._journal.rejected(), *self._journal.pending()]
+        return [
+            {"path": self.path_of(c), "error": c.error or "", "age": max(0.0, now - c.recorded_at)}
+            for c in changes[:SHOWN]
+        ]
+
+    def rejected(self) -> list[Message]:
+        """What the server refused for ever."""
+        return [
+            {"seq": c.seq, "path": self.path_of(c), "size": c.size, "error": c.error or ""}
+            for c in self._journal.rejected()
+        ]
+
+    def status(self) -> Message:
+        """The whole status; times are seconds, sizes bytes."""
+        counts = self._journal.statistics()
+        sender = self._flusher.statistics()
+        values = self._reading.values.statistics()
+        listings = self._reading.listings.statistics()
+        inodes = self._fs.inodes.statistics()
+        oldest = counts.oldest_pending_at
+        rejected = self.rejected()
+        return {
+            "state": "mounted",
+            "pending": {
+                "count": counts.pending,
+                "bytes": counts.pending_bytes,
+                "oldest_seconds": max(0.0, time.time() - oldest) if oldest is not None else None,
+            },
+            "settling": {"count": counts.settling},
+            "local": {"count": counts.local},
+            "rejected": {"count": len(rejected), "items": rejected[:SHOWN]},
+            "sender": {**asdict(sender), "state": str(sender.state)},
+            "store": {"reachable": sender.retry_at is None, "error": sender.last_error or ""},
+            "requests": self._requests(),
+            "keys": self._keys(),
+            "budget": self._budget(),
+            "cache": {
+                "bytes": values.bytes,
+                "limit": values.limit,
+                "values": values.entries,
+                "keys": listings.keys,
+            },
+            "inodes": {"count": inodes.nodes, "open": inodes.open},
+        }
+
+    def _requests(self) -> dict[str, int]:
+        return dict(self._stores.rest.statistics().requests) if self._stores.rest is not None else {}
+
+    def _keys(self) -> Message:
+        """Keys as they are billed, the requests that bulk calls saved, and the price at list."""
+        if self._stores.rest is None:
+            return {}
+        counts = self._stores.rest.statistics()
+        written = counts.keys_written + counts.keys_deleted + counts.lists
+        requests = sum(counts.requests.values())
+        singly = counts.keys_read + counts.keys_written + counts.keys_deleted + counts.lists
+        return {
+            "read": counts.keys_read,
+            "written": counts.keys_written,
+            "deleted": counts.keys_deleted,
+            "lists": counts.lists,
+            "requests_saved": max(0, singly - requests),
+            "dollars": round(counts.keys_read * READ_PRICE + written * WRITE_PRICE, 6),
+        }
+
+    def _budget(self) -> Message:
+        if self._stores.budget is None:
+            return {}
+        budget = self._stores.budget.statistics()
+        return {"used": budget.used, "left": budget.left, "window_seconds": budget.window}
+
+    # the control files
+
+    def files(self, errors: RecentErrors) -> dict[str, Callable[[], bytes]]:
+        """The contents of `.kvfs/`."""
+        return {
+            "status": lambda: msgspec.json.format(msgspec.json.encode(self.status()), indent=2) + b"\n",
+            "queue": lambda: b"".join(self._queue()),
+            "errors": errors.text,
+            "metrics": lambda: "".join(_metrics(self.status())).encode(),
+        }
+
+    def _queue(self) -> Iterable[bytes]:
+        for change in [*self._journal.rejected(), *self._journal.pending()]:
+            size = "-" if change.is_tombstone else str(change.size)
+            line = f"{change.seq}\t{change.state}\t{change.kind}\t{size}\t{self.path_of(change)}\n"
+            yield line.encode(errors="surrogateescape")
+
+
+def _metrics(status: Message) -> Iterable[str]:
+    """The numbers of the status in Prometheus' text format."""
+    yield f"# one bulk get reads up to {BULK_GET_KEYS} keys\n"
+    for group, fields in sorted(status.items()):
+        if not isinstance(fields, dict):
+            continue
+        for name, value in sorted(fields.items()):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield f"kvfs_{group}_{name} {value}\n"

@@ -1,0 +1,1 @@
+"""The kernel's face: unpack, one call, pack. It decides nothing."""

@@ -1,0 +1,97 @@
+"""Ours → the kernel's: attributes and errors. The one place that knows errno."""
+
+import errno
+import stat
+from typing import Final
+
+import pyfuse3
+
+from kvfs.core import errors
+from kvfs.vfs.attributes import Attr
+
+FILE_BLOCK: Final = 128 * 1024  # what cp and cat use as their buffer
+DIRECTORY_BLOCK: Final = 1024 * 1024  # glibc sizes getdents by it: thousands of entries a call
+
+ERRNO: Final[dict[type[errors.KvfsError], int]] = {
+    errors.NotFoundError: errno.ENOENT,
+    errors.ExistsError: errno.EEXIST,
+    errors.NotEmptyError: errno.ENOTEMPTY,
+    errors.NotADirectoryError_: errno.ENOTDIR,
+    errors.IsADirectoryError_: errno.EISDIR,
+    errors.NameTooLongError: errno.ENAMETOOLONG,
+    errors.NameNotTextError: errno.EILSEQ,
+    errors.InvalidError: errno.EINVAL,
+    errors.FileTooBigError: errno.EFBIG,
+    errors.NoSpaceError: errno.ENOSPC,
+    errors.NoAttributeError: errno.ENODATA,
+    errors.NotSupportedError: errno.ENOTSUP,
+    errors.NotPermittedError: errno.EPERM,
+    errors.CrossDeviceError: errno.EXDEV,
+    errors.StaleError: errno.ESTALE,
+    errors.BadHandleError: errno.EBADF,
+    errors.TimedOutError: errno.ETIMEDOUT,
+    errors.QuotaError: errno.EDQUOT,
+    errors.DeniedError: errno.EACCES,
+    errors.NamespaceNotFoundError: errno.ENOENT,
+    errors.TitleExistsError: errno.EEXIST,
+    errors.RejectedError: errno.EIO,
+    errors.UnavailableError: errno.EIO,
+    errors.JournalFullError: errno.ENOSPC,
+    errors.KvfsError: errno.EIO,
+}
+"""The nearest class in an error's ancestry counts."""
+
+
+def errno_of(error: errors.KvfsError) -> int:
+    """What the system call answers."""
+    for kind in type(error).__mro__:
+        if kind in ERRNO:
+            return ERRNO[kind]
+    return errno.EIO
+
+
+def name_of(number: int) -> str:
+    """An errno's name, for the log."""
+    return errno.errorcode.get(number, str(number))
+
+
+NOT_SUPPORTED: Final = pyfuse3.FUSEError(errno.ENOTSUP)
+"""Raised as it is, ready made: the kernel asks for security.capability before every write."""
+INPUT_OUTPUT: Final = errno.EIO
+READ_ONLY: Final = errno.EROFS
+TIMED_OUT: Final = errno.ETIMEDOUT
+NO_ENTRY: Final = errno.ENOENT
+NOT_PERMITTED: Final = errno.EPERM
+INVALID: Final = errno.EINVAL
+
+_NANOSECONDS = 1_000_000_000
+
+
+def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
+    """stat(2) as pyfuse3 wants it."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(attr.ino)
+    entry.generation = 0
+    entry.entry_timeout = attr.entry_timeout
+    entry.attr_timeout = attr.attr_timeout
+    kind = stat.S_IFDIR if attr.is_directory else stat.S_IFREG
+    entry.st_mode = pyfuse3.ModeT(kind | attr.mode)
+    entry.st_nlink = attr.links
+    entry.st_uid = uid
+    entry.st_gid = gid
+    entry.st_size = attr.size
+    entry.st_blksize = DIRECTORY_BLOCK if attr.is_directory else FILE_BLOCK
+    entry.st_blocks = (attr.size + 511) // 512
+    entry.st_atime_ns = attr.atime * _NANOSECONDS
+    entry.st_mtime_ns = attr.mtime * _NANOSECONDS
+    entry.st_ctime_ns = attr.ctime * _NANOSECONDS
+    return entry
+
+
+def absent(timeout: float) -> pyfuse3.EntryAttributes:
+    """A negative answer that the kernel may remember for so many seconds."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(0)
+    entry.entry_timeout = timeout
+    entry.attr_timeout = timeout
+    return entry

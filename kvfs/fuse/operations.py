@@ -1,0 +1,332 @@
+"""The kernel's calls: unpack, one call into the vfs, pack. The kernel wrote the list of methods."""
+
+import os
+import stat
+from collections.abc import Sequence
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from kvfs.core.errors import NotFoundError
+from kvfs.fuse import convert
+from kvfs.fuse.guard import bounded, guarded
+from kvfs.vfs.attributes import Attr, Changes
+from kvfs.vfs.filesystem import FileSystem
+from kvfs.vfs.nodes import Node
+
+_NEGATIVE_SECONDS = 2.0  # how long the kernel may remember that a name is not there
+_PERMISSIONS = 0o7777
+_BLOCK = 4096
+_CAPACITY = 1 << 50  # bytes shown as the size: paid accounts have no limit
+_FILES = 1 << 40
+
+
+class Operations(pyfuse3.Operations):
+    """Handlers of one mount; `uid` and `gid` are who owns everything in it."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, fs: FileSystem, *, uid: int, gid: int) -> None:
+        super().__init__()
+        self._fs = fs
+        self._inodes = fs.inodes
+        self._uid = uid
+        self._gid = gid
+        self._read_only = fs.options.read_only
+        self.bound = fs.options.timeout
+
+    def _entry(self, node: Node) -> EntryAttributes:
+        """Attributes as known, and one lookup more: the last thing before the return."""
+        entry = convert.attributes(self._fs.attributes.peek(node), self._uid, self._gid)
+        node.lookups += 1
+        return entry
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise FUSEError(convert.READ_ONLY)
+
+    # names
+
+    @bounded
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        """A name's inode; absence is an answer that the kernel may keep for a moment."""
+        try:
+            return self._entry(await self._fs.tree.lookup(parent_inode, name))
+        except NotFoundError:
+            return convert.absent(_NEGATIVE_SECONDS)
+
+    @guarded
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """The kernel dropped references."""
+        for inode, count in inode_list:
+            self._inodes.forget(inode, count)
+
+    @guarded
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        """stat(2), with the exact size."""
+        node = self._inodes.get(inode)
+        attr = self._fs.attributes.peek(node)
+        if attr.attr_timeout <= 0:
+            attr = await self._truth(node)
+        return convert.attributes(attr, self._uid, self._gid)
+
+    @bounded
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        """chmod, truncate, utimens; chown is accepted and not kept."""
+        self._check_writable()
+        second = 1_000_000_000
+        changes = Changes(
+            size=attr.st_size if fields.update_size else None,
+            mode=attr.st_mode & _PERMISSIONS if fields.update_mode else None,
+            mtime=attr.st_mtime_ns // second if fields.update_mtime else None,
+            atime=attr.st_atime_ns // second if fields.update_atime else None,
+        )
+        changed = await self._fs.attributes.setattr(self._inodes.get(inode), changes)
+        return convert.attributes(changed, self._uid, self._gid)
+
+    @bounded
+    async def mkdir(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
+    ) -> EntryAttributes:
+        """A directory, or a namespace at the root."""
+        self._check_writable()
+        return self._entry(await self._fs.tree.mkdir(parent_inode, name, mode & _PERMISSIONS))
+
+    @bounded
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        """Remove an empty directory or namespace."""
+        self._check_writable()
+        await self._fs.tree.rmdir(parent_inode, name)
+
+    @bounded
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        """Delete a key."""
+        self._check_writable()
+        await self._fs.tree.unlink(parent_inode, name)
+
+    @bounded
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        """rename(2); of the flags only RENAME_NOREPLACE."""
+        self._check_writable()
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise FUSEError(convert.INVALID)
+        await self._fs.renames.rename(
+            parent_inode_old, name_old, parent_inode_new, name_new, no_replace=bool(flags)
+        )
+
+    @guarded
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        """KV has no links."""
+        raise FUSEError(convert.NOT_PERMITTED)
+
+    @guarded
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        """KV has no links."""
+        raise FUSEError(convert.NOT_PERMITTED)
+
+    @bounded
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        """An empty file (tar --xattrs makes them so); KV has no devices, pipes or sockets."""
+        self._check_writable()
+        if not stat.S_ISREG(mode):
+            raise FUSEError(convert.NOT_PERMITTED)
+        node, number, _ = await self._fs.create(
+            parent_inode, name, mode=mode & _PERMISSIONS, exclusive=True, truncate=False, append=False
+        )
+        try:
+            await self._fs.files.flush(number)
+            return self._entry(node)
+        finally:
+            await self._fs.files.release(number)
+
+    # directories
+
+    @bounded
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        """A handle on the entries."""
+        return FileHandleT(await self._fs.tree.opendir(inode))
+
+    @bounded
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        """`.` and `..` are offsets 1 and 2, entry i of the stream is i + 3."""
+        tree = self._fs.tree
+        handle = self._fs.handles.directory(fh)
+        if start_id == 0:
+            tree.rewind(handle)
+        for dots, ino in ((1, handle.ino), (2, handle.parent)):
+            if start_id < dots:
+                attr = self._fs.attributes.peek(self._inodes.get(ino))
+                entry = convert.attributes(attr, self._uid, self._gid)
+                if not pyfuse3.readdir_reply(token, FileNameT(b"." * dots), entry, dots):
+                    return
+        index = max(start_id - 2, 0)
+        while (found := await tree.entry(handle, index)) is not None:
+            name, node = found
+            index += 1
+            if node is None:
+                continue
+            attr = self._fs.attributes.peek(node)
+            entry = convert.attributes(attr, self._uid, self._gid)
+            if not pyfuse3.readdir_reply(token, FileNameT(name.encode()), entry, index + 2):
+                self._inodes.drop_unused(node)
+                return
+            node.lookups += 1
+
+    @guarded
+    async def releasedir(self, fh: FileHandleT) -> None:
+        """closedir."""
+        self._fs.handles.remove(fh)
+
+    @bounded
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        """What was changed below a directory is in the store."""
+        await self._fs.sync_directory(self._fs.handles.directory(fh))
+
+    # files
+
+    @bounded
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        """The whole value is there when this returns; reads wait for nothing."""
+        writing = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
+        if writing:
+            self._check_writable()
+        number, keep, direct = await self._fs.open(
+            self._inodes.get(inode),
+            write=writing,
+            truncate=bool(flags & os.O_TRUNC),
+            append=bool(flags & os.O_APPEND),
+        )
+        return FileInfo(fh=FileHandleT(number), keep_cache=keep, direct_io=direct)
+
+    @bounded
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        """O_CREAT of a name the kernel does not know; the key may be there all the same."""
+        self._check_writable()
+        node, number, keep = await self._fs.create(
+            parent_inode,
+            name,
+            mode=mode & _PERMISSIONS,
+            exclusive=bool(flags & os.O_EXCL),
+            truncate=bool(flags & os.O_TRUNC),
+            append=bool(flags & os.O_APPEND),
+        )
+        return FileInfo(fh=FileHandleT(number), keep_cache=keep), self._entry(node)
+
+    @guarded
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        """At most `size` bytes."""
+        return self._fs.files.read(fh, off, size)  # type: ignore[return-value]  # any buffer will do
+
+    @guarded
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        """Into the content in memory."""
+        return self._fs.files.write(fh, off, buf)
+
+    @bounded
+    async def flush(self, fh: FileHandleT) -> None:
+        """close(2): into the journal."""
+        await self._fs.files.flush(fh)
+
+    @bounded
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        """On the server before it returns, or why not."""
+        await self._fs.files.fsync(fh)
+
+    @guarded
+    async def release(self, fh: FileHandleT) -> None:
+        """The last reference is gone."""
+        await self._fs.files.release(fh)
+
+    # extended attributes
+
+    @bounded
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        """One attribute; all but `user.` answered at once."""
+        if not name.startswith(b"user."):
+            raise convert.NOT_SUPPORTED
+        return await self._fs.attributes.get_xattr(self._inodes.get(inode), _text(name))
+
+    @bounded
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        """Change one field of the metadata."""
+        self._check_writable()
+        await self._fs.attributes.set_xattr(self._inodes.get(inode), _text(name), value)
+
+    @bounded
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        """The fields of the metadata."""
+        names = await self._fs.attributes.list_xattrs(self._inodes.get(inode))
+        return [XAttrNameT(name.encode(errors="surrogateescape")) for name in names]
+
+    @bounded
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        """Remove one field of the metadata."""
+        self._check_writable()
+        await self._fs.attributes.remove_xattr(self._inodes.get(inode), _text(name))
+
+    # the whole
+
+    @guarded
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """df: keys and bytes as far as known, without a request."""
+        usage = self._fs.usage()
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = _BLOCK
+        data.f_blocks = _CAPACITY // _BLOCK
+        data.f_bfree = data.f_bavail = max(1, (_CAPACITY - usage.bytes) // _BLOCK)
+        data.f_files = _FILES
+        data.f_ffree = data.f_favail = max(1, _FILES - usage.keys)
+        data.f_namemax = 255
+        return data
+
+    @guarded
+    async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
+        """The kernel checks permissions itself (default_permissions)."""
+        return True
+
+    @bounded
+    async def _truth(self, node: Node) -> Attr:
+        return await self._fs.attributes.getattr(node)
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")

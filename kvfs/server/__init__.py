@@ -1,0 +1,1 @@
+"""The REST face: Cloudflare's routes over any `Store`. It decides nothing."""

@@ -1,0 +1,146 @@
+"""The REST face: Cloudflare's routes over a store. `build_app` makes the ASGI application."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from kvfs.core.errors import StoreError
+from kvfs.server.auth import check_token
+from kvfs.server.bulk import Bulk
+from kvfs.server.calls import Accounts
+from kvfs.server.fault_rules import Faults
+from kvfs.server.faults import FaultControl, Faulty
+from kvfs.server.namespaces import Namespaces
+from kvfs.server.refusals import INTERNAL, METHOD, NO_ROUTE, Refusal, refusal_of
+from kvfs.server.shell import App, Metrics, Observed, Receive, Scope, Send
+from kvfs.server.staleness import StaleAccounts
+from kvfs.server.stubs import Stubs
+from kvfs.server.values import Values
+
+API: Final = "/client/v4"
+FAULTS_PATH: Final = "/_kvfs/faults"
+
+log = logging.getLogger("kvfs.server")
+
+Handler = Callable[[Request], Awaitable[Response]]
+Table = list[tuple[str, str, str, Handler]]
+
+
+def build_app(
+    store: Accounts,
+    *,
+    token: str,
+    faults: Faults | None = None,
+    now: Callable[[], float] = time.time,
+) -> App:
+    """The application that serves `store` to whoever has `token`.
+
+    `faults` not None: it may misbehave, and how can be changed through /_kvfs/faults. `now` is epoch seconds.
+    """
+    metrics = Metrics()
+    accounts: Accounts = store if faults is None else StaleAccounts(store, faults)
+    table = _routes(accounts, now)
+    table.append(("metrics", "GET", "/metrics", _metrics_handler(metrics)))
+    if faults is not None:
+        control = FaultControl(faults).handle
+        table += [
+            (f"{method.lower()}_faults", method, FAULTS_PATH, control) for method in ("GET", "PUT", "DELETE")
+        ]
+    app: App = (dispatcher := Dispatcher(table, token))
+    if faults is not None:
+        app = Faulty(app, faults, spared=(FAULTS_PATH, "/metrics"))
+    return Observed(app, metrics, dispatcher.operation_of)
+
+
+def _routes(accounts: Accounts, now: Callable[[], float]) -> Table:
+    """Name, method, path and handler of each operation."""
+    namespaces, values = Namespaces(accounts, now), Values(accounts, now)
+    bulk, stubs = Bulk(accounts, now), Stubs(accounts, now)
+    every = API + "/accounts/{account}/storage/kv/namespaces"
+    one = every + "/{namespace}"
+    return [
+        ("list_namespaces", "GET", every, namespaces.list),
+        ("create_namespace", "POST", every, namespaces.create),
+        ("get_namespace", "GET", one, namespaces.get),
+        ("rename_namespace", "PUT", one, namespaces.rename),
+        ("delete_namespace", "DELETE", one, namespaces.delete),
+        ("bulk_put", "PUT", one + "/bulk", bulk.put),
+        ("bulk_delete", "DELETE", one + "/bulk", bulk.delete),
+        ("bulk_delete", "POST", one + "/bulk/delete", bulk.delete),
+        ("bulk_get", "POST", one + "/bulk/get", bulk.get),
+        ("list_keys", "GET", one + "/keys", namespaces.list_keys),
+        ("get_metadata", "GET", one + "/metadata/{key}", values.get_metadata),
+        ("put_value", "PUT", one + "/values/{key}", values.put),
+        ("get_value", "GET", one + "/values/{key}", values.get),
+        ("delete_value", "DELETE", one + "/values/{key}", values.delete),
+        ("accounts", "GET", API + "/accounts", stubs.accounts),
+        ("memberships", "GET", API + "/memberships", stubs.memberships),
+        ("verify_token", "GET", API + "/user/tokens/verify", stubs.verify_token),
+    ]
+
+
+class Dispatcher:
+    """Finds the handler, checks the token, and turns whatever goes wrong into an envelope."""
+
+    def __init__(self, table: Table, token: str) -> None:
+        self._routes = [
+            (Route(path, handler, methods=[method], name=name), handler)
+            for name, method, path, handler in table
+        ]
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(scope, receive)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        try:
+            _, handler = self._find(scope)
+            request = Request(scope, receive)
+            check_token(request, self._token)
+            return await handler(request)
+        except Refusal as refusal:
+            return refusal.response()
+        except StoreError as exc:
+            return refusal_of(exc).response()
+        except ClientDisconnect:
+            raise
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            return Refusal(500, INTERNAL, "internal error: see the log of the server").response()
+
+    def operation_of(self, scope: Scope) -> str:
+        """The name of the operation that a request asks for, "none" when there is no such."""
+        try:
+            return self._find(scope)[0]
+        except Refusal:
+            return "none"
+
+    def _find(self, scope: Scope) -> tuple[str, Handler]:
+        """Name and handler; what is in the braces of its path is in `path_params`, as it was sent."""
+        known = False
+        for route, handler in self._routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL and scope["method"] in (route.methods or ()):
+                scope["path_params"] = found["path_params"]
+                return route.name, handler
+            known = known or match is not Match.NONE
+        if known:
+            raise Refusal(405, METHOD, f"{scope['method']} method not allowed for this path")
+        raise Refusal(404, NO_ROUTE, "No route for that URI")
+
+
+def _metrics_handler(metrics: Metrics) -> Handler:
+    async def handle(request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return handle

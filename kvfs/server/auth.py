@@ -1,0 +1,88 @@
+"""Who may ask: the bearer token, how it is compared, and the file it is kept in."""
+
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+
+from kvfs.core.errors import UserError
+from kvfs.server.refusals import UNAUTHENTICATED, Refusal
+
+_SCHEME: Final = "bearer "
+_LONGEST: Final = 4096  # bytes of a token file
+
+
+def check_token(request: Request, token: str) -> None:
+    """Raises `Refusal` (401) unless the request carries `token`; takes the same time for every wrong one."""
+    header = request.headers.get("authorization", "")
+    given = header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else ""
+    if not hmac.compare_digest(given.encode(), token.encode()):
+        raise Refusal(401, UNAUTHENTICATED, "Authentication error")
+
+
+def load_or_create_token(path: Path | None) -> tuple[str, Path]:
+    """The token in the file at `path` (default: below the state directory), made if there is none.
+
+    Raises `UserError` for a file that others can read, that is not ours, or that holds no token.
+    """
+    path = path or default_token_path()
+    try:
+        if not os.path.lexists(path):
+            _create(path)
+        return _load(path), path
+    except OSError as exc:
+        raise UserError(f"cannot use the token file {path}: {exc.strerror}") from exc
+
+
+def default_token_path() -> Path:
+    """$XDG_STATE_HOME/kvfs/serve-token."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    return base / "kvfs" / "serve-token"
+
+
+def _create(path: Path) -> None:
+    """A fresh token under `path`, whole from the first moment, unless another process was faster."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        os.unlink(draft)
+
+
+def _load(path: Path) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"the token file {path} is not a file")
+        if found.st_uid != os.geteuid():
+            raise UserError(f"the token file {path} belongs to another user")
+        if found.st_mode & 0o077:
+            raise UserError(f"the token file {path} can be read by others: chmod 600 {path}")
+        content = file.read(_LONGEST)
+    try:
+        token = content.decode("ascii").strip()
+    except UnicodeDecodeError:
+        token = ""
+    if not usable_token(token):
+        raise UserError(f"the token file {path} holds no usable token: delete it and start again")
+    return token
+
+
+def usable_token(token: str) -> bool:
+    """Whether a header can hold it."""
+    return bool(token) and all("!" <= char <= "~" for char in token)

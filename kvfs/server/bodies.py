@@ -1,0 +1,127 @@
+"""Request bodies: read up to a limit and not a byte further, taken apart when they are multipart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from kvfs.core.limits import VALUE_BYTES
+from kvfs.server.refusals import MULTIPART, Refusal, invalid, oversize
+from kvfs.store.wire import MalformedError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+T = TypeVar("T")
+
+SMALL_BODY: Final = 64 * 1024  # bytes: a title
+MULTIPART_BODY: Final = VALUE_BYTES + 64 * 1024  # a value, its metadata and what is around them
+OFF_LOOP_BYTES: Final = 256 * 1024  # work on more than this is done in a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The body of a single put: `metadata` is its text as sent, None without such a part."""
+
+    value: bytes
+    metadata: bytes | None
+
+
+async def read_body(request: Request, limit: int, what: str = "Request body") -> bytes:
+    """The whole body. Raises `Refusal` (413) as soon as it is known to be above `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise oversize(f"{what} length of {declared}", limit)
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise oversize(what, limit)
+    return b"".join(chunks)
+
+
+async def read_upload(request: Request) -> Upload:
+    """The body of a single put: multipart, or anything else taken as it is."""
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith("multipart/form-data"):
+        return Upload(await read_body(request, VALUE_BYTES, "Value"), None)
+    body = await read_body(request, MULTIPART_BODY)
+    upload = await off_loop(len(body), lambda: _parse_multipart(content_type, body))
+    if len(upload.value) > VALUE_BYTES:
+        raise oversize(f"Value length of {len(upload.value)}", VALUE_BYTES)
+    return upload
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """`work`, in a thread when it is about that many bytes. `MalformedError` becomes a `Refusal` (400)."""
+    try:
+        return await trio.to_thread.run_sync(work) if size > OFF_LOOP_BYTES else work()
+    except MalformedError as exc:
+        raise invalid(f"invalid request body: {exc}") from exc
+
+
+def _parse_multipart(content_type: str, body: bytes) -> Upload:
+    parts = _Parts()
+    try:
+        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+        parser = MultipartParser(boundary, parts.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as exc:
+        raise invalid("put: 'malformed multipart body'") from exc
+    if not boundary or not parts.ended:
+        raise invalid("put: 'malformed multipart body'")
+    if "value" not in parts.found:
+        raise Refusal(
+            400, MULTIPART, "put: 'multipart put request does not contain required form field 'value''"
+        )
+    return Upload(parts.found["value"], parts.found.get("metadata"))
+
+
+class _Parts:
+    """Gathers the parts by name, as the parser meets them."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, bytes] = {}
+        self.ended = False
+        self._header = bytearray()
+        self._content = bytearray()
+        self._value = bytearray()
+        self._disposition = b""
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._content.extend(data[start:end]),
+            "on_header_end": self._header_end,
+            "on_part_data": lambda data, start, end: self._value.extend(memoryview(data)[start:end]),
+            "on_part_end": self._end,
+            "on_end": self._all_done,
+        }
+
+    def _begin(self) -> None:
+        self._value, self._disposition = bytearray(), b""
+
+    def _header_end(self) -> None:
+        if bytes(self._header).lower() == b"content-disposition":
+            self._disposition = bytes(self._content)
+        self._header, self._content = bytearray(), bytearray()
+
+    def _end(self) -> None:
+        name = parse_options_header(self._disposition)[1].get(b"name", b"")
+        self.found[name.decode("latin-1")] = bytes(self._value)
+
+    def _all_done(self) -> None:
+        self.ended = True

@@ -1,0 +1,52 @@
+"""What all handlers share: whose store a request means, how an answer is made, how many keys it touched."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kvfs.server.parameters import account_of
+from kvfs.server.refusals import JSON
+from kvfs.store.base import Store
+
+TALLY: Final = "kvfs.tally"
+"""Where the scope of a request holds its `Tally`."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known of a request while it is answered: for the metrics, whatever becomes of it."""
+
+    operation: str = "none"
+    keys: int = 0
+
+
+class Accounts(Protocol):
+    """Stores by account; what `SqliteStore` is."""
+
+    def for_account(self, account: str) -> Store:
+        """The store of one account."""
+        ...
+
+
+class Calls:
+    """Base of the handlers: `accounts` to serve, `now` in epoch seconds."""
+
+    def __init__(self, accounts: Accounts, now: Callable[[], float]) -> None:
+        self._accounts = accounts
+        self.now = now
+
+    def store(self, request: Request) -> Store:
+        """The store of the account that the path names."""
+        return self._accounts.for_account(account_of(request))
+
+    def count(self, request: Request, keys: int) -> None:
+        """So many keys were read, written, deleted or listed."""
+        request.scope[TALLY].keys = keys
+
+
+def json_answer(body: bytes) -> Response:
+    """200 with a JSON body."""
+    return Response(body, media_type=JSON)

@@ -1,0 +1,98 @@
+"""What a request says outside its body: account, namespace and key of its path, its query, its expiration."""
+
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import Request
+
+from kvfs.core.limits import EXPIRATION_SECONDS
+from kvfs.core.model import Key, NamespaceId
+from kvfs.server.refusals import (
+    BAD_ACCOUNT,
+    BAD_EXPIRATION,
+    BAD_NAMESPACE_ID,
+    BAD_TTL,
+    Refusal,
+    invalid,
+)
+from kvfs.store import wire
+
+_NAMESPACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def account_of(request: Request) -> str:
+    """The account id. Raises `Refusal` for what cannot be one."""
+    account: str = request.path_params["account"]
+    if not wire.acceptable_identifier(account):
+        raise Refusal(
+            400,
+            BAD_ACCOUNT,
+            f"Could not route to {request.url.path}, perhaps your object identifier is invalid?",
+        )
+    return account
+
+
+def namespace_of(request: Request) -> NamespaceId:
+    """The namespace id. Raises `Refusal` for what cannot be one."""
+    namespace: str = request.path_params["namespace"]
+    if _NAMESPACE_ID.fullmatch(namespace) is None:
+        reason = f"'invalid namespace format: {namespace}'"
+        raise Refusal(400, BAD_NAMESPACE_ID, f"could not parse UUID from request's namespace_id: {reason}")
+    return NamespaceId(namespace)
+
+
+def key_of(request: Request) -> Key:
+    """The key: one path segment, decoded once. Whether KV takes it is the store's to check."""
+    try:
+        return Key(unquote_to_bytes(request.path_params["key"]).decode())
+    except UnicodeDecodeError as exc:
+        raise invalid("the key is not valid UTF-8") from exc
+
+
+def integer_of(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """A number of the query. Raises `Refusal` outside `low` to `high`."""
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise invalid(f"{name} must be a number from {low} to {high}")
+    return int(text)
+
+
+def choice_of(request: Request, name: str, choices: tuple[str, ...]) -> str:
+    """A word of the query, the first of `choices` by default."""
+    text = request.query_params.get(name, "") or choices[0]
+    if text not in choices:
+        raise invalid(f"{name} must be one of {', '.join(choices)}")
+    return text
+
+
+def seconds_of(request: Request, name: str, code: int) -> int | None:
+    """A number of seconds of the query, or None. Raises `Refusal` with `code`."""
+    text = request.query_params.get(name, "")
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,15}", text):
+        raise Refusal(400, code, f"put: 'Invalid {name} of {text[:40]}. Please specify integer.'")
+    return int(text)
+
+
+def expiration_of(operation: str, expiration: float | None, ttl: float | None, now: float) -> int | None:
+    """Epoch seconds at which the entry expires; the ttl wins. Raises `Refusal` below KV's 60 seconds."""
+    if ttl is not None:
+        if ttl < EXPIRATION_SECONDS:
+            message = (
+                f"{operation}: 'Invalid expiration_ttl of {ttl:.0f}. Expiration TTL must be at least 60.'"
+            )
+            raise Refusal(400, BAD_TTL, message)
+        return wire.whole_seconds(now + ttl)
+    if expiration is None:
+        return None
+    if expiration < int(now) + EXPIRATION_SECONDS:
+        reason = "Please specify integer greater than the current number of seconds since the UNIX epoch."
+        if expiration > now:
+            reason = "Expiration times must be at least 60 seconds in the future."
+        message = f"{operation}: 'Invalid expiration of {expiration:.0f}. {reason}'"
+        raise Refusal(400, BAD_EXPIRATION, message)
+    return wire.whole_seconds(expiration)

@@ -1,0 +1,150 @@
+"""Where kvfs keeps its state on this machine, who may read it, and which mounts are served from it.
+
+$XDG_STATE_HOME/kvfs/               0700, as everything below
+    sources/<hash of source>/       the journal of one source
+    mounts/<hash of directory>.json which process serves the directory: `MountRecord`
+                              .sock its control socket
+                              .log  its log, when it runs in the background
+    errors.log                      tracebacks that no terminal should see
+"""
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from kvfs.core.errors import UserError
+
+SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path holds 108 with its NUL
+
+
+@dataclass(frozen=True, slots=True)
+class MountRecord:
+    """One mount of this user: what serves `mountpoint`. `since` is epoch seconds, paths are absolute."""
+
+    mountpoint: str
+    source: str
+    pid: int
+    socket: str
+    since: float
+
+
+def default_state_dir() -> Path:
+    """$KVFS_STATE_DIR, or $XDG_STATE_HOME/kvfs."""
+    if chosen := os.environ.get("KVFS_STATE_DIR"):
+        return Path(os.path.abspath(chosen))
+    return Path(platformdirs.user_state_path("kvfs", appauthor=False)).absolute()
+
+
+def default_data_dir() -> Path:
+    """$XDG_DATA_HOME/kvfs: the embedded store of a bare `local:`."""
+    return Path(platformdirs.user_data_path("kvfs", appauthor=False)).absolute()
+
+
+def state_name(text: str) -> str:
+    """A file name that stands for `text`."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+def record_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
+    """The file that keeps the `MountRecord` of `mountpoint`."""
+    return (state_dir or default_state_dir()) / "mounts" / f"{state_name(os.fspath(mountpoint))}.json"
+
+
+def log_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
+    """Where a mount in the background writes its log unless told otherwise."""
+    return record_path(mountpoint, state_dir).with_suffix(".log")
+
+
+def control_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
+    """`STATE/mounts/<hash>.sock`, or a shorter place when that is more than a socket address can hold."""
+    path = record_path(mountpoint, state_dir).with_suffix(".sock")
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        return path
+    # The state directory takes part in the name, or two of them would share the short place.
+    name = state_name(os.fspath(path)) + ".sock"
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "")) / "kvfs" / name
+    if runtime.is_absolute() and len(os.fsencode(runtime)) <= SOCKET_PATH_BYTES:
+        return runtime
+    return Path("/tmp") / f"kvfs-{os.geteuid()}" / name
+
+
+def private_directory(path: Path) -> Path:
+    """Make `path` (0700) if need be, and refuse one that somebody else controls; returns it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.lstat()
+    except FileExistsError as exc:
+        raise UserError(f"{path} is in the way: it is not a directory") from exc
+    except OSError as exc:
+        raise UserError(f"cannot make the directory {path}: {exc.strerror}") from exc
+    if stat.S_ISLNK(status.st_mode):
+        raise UserError(f"{path} is a symbolic link: kvfs keeps its state in real directories only")
+    if status.st_uid != os.geteuid():
+        raise UserError(
+            f"{path} belongs to uid {status.st_uid}, not to you (uid {os.geteuid()}):"
+            " choose another with --state-dir or KVFS_STATE_DIR"
+        )
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+@contextmanager
+def recorded(record: MountRecord, path: Path) -> Iterator[None]:
+    """Keep `record` in `path` as long as the mount is served."""
+    write_private(path, json.dumps(asdict(record)).encode())
+    try:
+        yield
+    finally:
+        forget(record, path)
+
+
+def forget(record: MountRecord, path: Path) -> None:
+    """Take `record` back; a later mount of the directory may have its own there, which stays."""
+    if read_record(path) == record:
+        path.unlink(missing_ok=True)
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and was not reaped yet is none."""
+    try:
+        state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace the file `path` (0600) as a whole: nobody sees half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_record(path: Path) -> MountRecord | None:
+    """The record in `path`; None when there is none, or none that makes sense."""
+    try:
+        found = json.loads(path.read_bytes())
+        return MountRecord(**{name: found[name] for name in MountRecord.__slots__})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def records(state_dir: Path) -> list[MountRecord]:
+    """The mounts that were recorded and not taken back, by mount point; some may have died since."""
+    found = (read_record(path) for path in (state_dir / "mounts").glob("*.json"))
+    return sorted((record for record in found if record is not None), key=lambda record: record.mountpoint)

@@ -1,0 +1,1 @@
+"""Where entries live: one protocol (`base.Store`), many stores."""

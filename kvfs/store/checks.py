@@ -1,0 +1,114 @@
+"""What KV refuses, decided before anything is stored or sent: keys, titles, values, metadata, batches.
+
+Each function raises `RejectedError`. The floor of an expiration needs a clock and is the server's to check.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from kvfs.core.errors import RejectedError
+from kvfs.core.limits import (
+    BULK_GET_KEYS,
+    BULK_PAIRS,
+    FORBIDDEN_KEYS,
+    KEY_BYTES,
+    LIST_KEYS,
+    METADATA_BYTES,
+    TITLE_CHARS,
+    VALUE_BYTES,
+)
+from kvfs.core.model import Entry, Key, Metadata
+from kvfs.store.jsontext import NULL, is_json
+
+INVALID_REQUEST: Final = 10012
+NO_TITLE: Final = 10019
+BULK_GET: Final = 10029
+BAD_EXPIRATION: Final = 10033
+BAD_METADATA: Final = 10147
+
+_LATEST: Final = 2**63  # what a SQLite integer holds; far beyond any date
+
+
+def key_bytes(operation: str, key: Key) -> bytes:
+    """The key as UTF-8. Rejects what /kv/api/write-key-value-pairs forbids and keys above 512 bytes."""
+    encoded = text_bytes(operation, "key", key)
+    if key in FORBIDDEN_KEYS:
+        raise RejectedError(f"{operation}: '{key}' cannot be a key: empty, '.' and '..' are forbidden")
+    if len(encoded) > KEY_BYTES:
+        raise RejectedError(
+            f"{operation}: 'UTF-8 encoded length of {len(encoded)} exceeds key length limit of {KEY_BYTES}.'"
+        )
+    return encoded
+
+
+def text_bytes(operation: str, what: str, text: str) -> bytes:
+    """`text` as UTF-8; rejects lone surrogates, which are no text."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise RejectedError(f"{operation}: the {what} is not valid Unicode", code=INVALID_REQUEST) from exc
+
+
+def check_entry(operation: str, entry: Entry) -> None:
+    """Value, metadata and expiration within what KV keeps."""
+    if len(entry.value) > VALUE_BYTES:
+        raise RejectedError(
+            f"{operation}: 'Value length of {len(entry.value)} exceeds limit of {VALUE_BYTES}.'"
+        )
+    if entry.expiration is not None and not 0 <= entry.expiration < _LATEST:
+        raise RejectedError(f"{operation}: 'Invalid expiration of {entry.expiration}.'", code=BAD_EXPIRATION)
+    check_metadata(operation, entry.metadata)
+
+
+def check_metadata(operation: str, metadata: Metadata | None) -> None:
+    """At most 1,024 bytes of JSON."""
+    if metadata is None:
+        return
+    if len(metadata) > METADATA_BYTES:
+        raise RejectedError(
+            f"{operation}: 'Metadata length of {len(metadata)} exceeds limit of {METADATA_BYTES}.'"
+        )
+    if not is_json(metadata):
+        raise RejectedError(f"{operation}: 'metadata must be valid json'", code=BAD_METADATA)
+
+
+def present_metadata(metadata: Metadata | None) -> Metadata | None:
+    """`None` for JSON null: to KV they are the same."""
+    return None if metadata is None or metadata.strip() == NULL else metadata
+
+
+def check_title(operation: str, title: str) -> None:
+    """1 to 512 characters of Unicode text."""
+    if not title:
+        raise RejectedError(f"{operation}: 'request is missing a title definition'", code=NO_TITLE)
+    if len(title) > TITLE_CHARS:
+        raise RejectedError(
+            f"{operation}: the title has {len(title)} characters, at most {TITLE_CHARS} are allowed",
+            code=INVALID_REQUEST,
+        )
+    text_bytes(operation, "title", title)
+
+
+def check_pairs(operation: str, pairs: Collection[Key] | Mapping[Key, Entry]) -> None:
+    """At most 10,000 in one bulk write or delete."""
+    if len(pairs) > BULK_PAIRS:
+        raise RejectedError(
+            f"{operation}: {len(pairs)} keys in one request, at most {BULK_PAIRS} are allowed",
+            code=INVALID_REQUEST,
+        )
+
+
+def check_bulk_get(operation: str, keys: Collection[Key]) -> None:
+    """1 to 100 keys in one bulk get."""
+    if not keys:
+        raise RejectedError(f"{operation}: 'You must request at least 1 key'", code=BULK_GET)
+    if len(keys) > BULK_GET_KEYS:
+        raise RejectedError(
+            f"{operation}: 'You can request a maximum of {BULK_GET_KEYS} keys'", code=BULK_GET
+        )
+
+
+def check_list_limit(operation: str, limit: int) -> None:
+    """1 to 1,000 keys a page; that the API wants at least 10 is its own affair."""
+    if not 1 <= limit <= LIST_KEYS:
+        raise RejectedError(f"{operation}: limit is {limit}, must be 1 to {LIST_KEYS}", code=INVALID_REQUEST)

@@ -1,0 +1,199 @@
+"""What the embedded store asks of its tables: functions of a connection, in a transaction of the caller.
+
+Keys are UTF-8 bytes here, `number` is `namespaces.number`, `now` is epoch seconds.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, TitleExistsError
+from kvfs.core.limits import BULK_GET_BYTES, NAMESPACES
+from kvfs.core.model import Entry, Key, KeyInfo, Metadata, Namespace, NamespaceId, ValueRead
+from kvfs.store.checks import present_metadata
+
+NOT_FOUND: Final = 10013
+TITLE_EXISTS: Final = 10014
+
+PURGE_KEYS: Final = 200  # rows a write removes at least, beside its own: a few milliseconds' worth
+PURGE_GRACE: Final = 3600  # seconds an expired key stays, unseen: a clock set ahead must not destroy it
+
+Row = tuple[bytes, bytes | None, int | None]
+
+_VISIBLE = "(expiration IS NULL OR expiration > :now)"
+
+LIST_KEYS = f"""
+    SELECT key, metadata, expiration FROM keys
+    WHERE namespace = :number AND key >= :first AND key < :beyond AND {_VISIBLE}
+    ORDER BY key LIMIT :limit"""
+GET_ENTRY = f"""
+    SELECT value, metadata, expiration FROM keys JOIN contents ON contents.id = keys.content
+    WHERE namespace = :number AND key = :key AND {_VISIBLE}"""
+GET_METADATA = f"SELECT metadata FROM keys WHERE namespace = :number AND key = :key AND {_VISIBLE}"
+GET_SIZE = f"SELECT size FROM keys WHERE namespace = :number AND key = :key AND {_VISIBLE}"
+COUNT_KEYS = f"SELECT count(*), coalesce(sum(size), 0) FROM keys WHERE namespace = :number AND {_VISIBLE}"
+# A key that exists keeps its `content`, whose row `PUT_VALUE` then replaces.
+PUT_KEY = """
+    INSERT INTO keys (namespace, key, content, size, metadata, expiration) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (namespace, key) DO UPDATE SET
+        size = excluded.size, metadata = excluded.metadata, expiration = excluded.expiration"""
+PUT_VALUE = """
+    INSERT OR REPLACE INTO contents (id, value)
+    SELECT content, ? FROM keys WHERE namespace = ? AND key = ?"""
+DELETE_KEY = "DELETE FROM keys WHERE namespace = ? AND key = ?"  # the trigger removes the value
+EXPIRED = "SELECT namespace, key FROM keys WHERE expiration <= ? LIMIT ?"
+ORPHANS = "SELECT namespace, key FROM keys WHERE namespace = ? LIMIT ?"
+
+
+def find_namespace(db: sqlite3.Connection, operation: str, account: str, namespace: NamespaceId) -> int:
+    """The number of a namespace. Raises `NamespaceNotFoundError`."""
+    row: tuple[int] | None = None
+    if namespace.isascii():  # what is not cannot be bound, let alone be found
+        row = db.execute(
+            "SELECT number FROM namespaces WHERE account = ? AND id = ?", (account, namespace)
+        ).fetchone()
+    if row is None:
+        raise NamespaceNotFoundError(f"{operation}: 'namespace not found'", code=NOT_FOUND)
+    return row[0]
+
+
+def list_namespaces(db: sqlite3.Connection, account: str) -> list[Namespace]:
+    """All namespaces of an account, by title."""
+    rows: Iterable[tuple[str, str]] = db.execute(
+        "SELECT id, title FROM namespaces WHERE account = ? ORDER BY title", (account,)
+    )
+    return [Namespace(NamespaceId(id_), title) for id_, title in rows]
+
+
+def get_namespace(db: sqlite3.Connection, number: int) -> Namespace:
+    """One namespace."""
+    row: tuple[str, str] = db.execute(
+        "SELECT id, title FROM namespaces WHERE number = ?", (number,)
+    ).fetchone()
+    return Namespace(NamespaceId(row[0]), row[1])
+
+
+def create_namespace(db: sqlite3.Connection, account: str, new: Namespace) -> None:
+    """Add `new`. Raises `TitleExistsError`, and `RejectedError` for one more than an account may have."""
+    _refuse_title("create namespace", db, account, new.title, but=None)
+    count: tuple[int] = db.execute("SELECT count(*) FROM namespaces WHERE account = ?", (account,)).fetchone()
+    if count[0] >= NAMESPACES:
+        raise RejectedError(f"create namespace: an account holds at most {NAMESPACES} namespaces")
+    db.execute("INSERT INTO namespaces (account, id, title) VALUES (?, ?, ?)", (account, new.id, new.title))
+
+
+def rename_namespace(db: sqlite3.Connection, number: int, account: str, title: str) -> None:
+    """Give it another title; its own again is no conflict. Raises `TitleExistsError`."""
+    _refuse_title("rename namespace", db, account, title, but=number)
+    db.execute("UPDATE namespaces SET title = ? WHERE number = ?", (title, number))
+
+
+def _refuse_title(
+    operation: str, db: sqlite3.Connection, account: str, title: str, *, but: int | None
+) -> None:
+    taken = db.execute(
+        "SELECT 1 FROM namespaces WHERE account = ? AND title = ? AND number IS NOT ?", (account, title, but)
+    ).fetchone()
+    if taken:
+        raise TitleExistsError(
+            f"{operation}: 'a namespace with this account ID and title already exists'", code=TITLE_EXISTS
+        )
+
+
+def drop_namespace(db: sqlite3.Connection, number: int) -> None:
+    """Make it vanish at once; `sweep` removes its keys, later and in bites."""
+    db.execute("DELETE FROM namespaces WHERE number = ?", (number,))
+    db.execute("INSERT INTO dropped (number) VALUES (?)", (number,))
+
+
+def sweep(db: sqlite3.Connection, limit: int) -> bool:
+    """Remove up to `limit` keys of deleted namespaces; whether any may be left."""
+    row: tuple[int] | None = db.execute("SELECT number FROM dropped LIMIT 1").fetchone()
+    if row is None:
+        return False
+    orphans = db.execute(ORPHANS, (row[0], limit)).fetchall()
+    db.executemany(DELETE_KEY, orphans)
+    if len(orphans) < limit:
+        db.execute("DELETE FROM dropped WHERE number = ?", row)
+    return True
+
+
+def purge(db: sqlite3.Connection, work: int, now: float) -> None:
+    """Housekeeping of a write of `work` keys, in proportion: so the file does not grow with what is gone."""
+    limit = max(work, PURGE_KEYS)
+    db.executemany(DELETE_KEY, db.execute(EXPIRED, (int(now) - PURGE_GRACE, limit)).fetchall())
+    sweep(db, limit)
+
+
+def list_keys(
+    db: sqlite3.Connection, number: int, *, first: bytes, beyond: bytes, limit: int, now: float
+) -> list[KeyInfo]:
+    """Up to `limit` keys from `first` on and before `beyond`, in order."""
+    rows: Iterable[Row] = db.execute(
+        LIST_KEYS, {"number": number, "first": first, "beyond": beyond, "limit": limit, "now": now}
+    )
+    return [KeyInfo(Key(key.decode()), metadata, expiration) for key, metadata, expiration in rows]
+
+
+def get(db: sqlite3.Connection, number: int, *, key: bytes, now: float) -> ValueRead | None:
+    """Value and expiration."""
+    entry = _get_entry(db, number, key, now)
+    return ValueRead(entry.value, entry.expiration) if entry else None
+
+
+def get_metadata(db: sqlite3.Connection, number: int, *, key: bytes, now: float) -> Metadata | None:
+    """Metadata, `None` also for a key that is not there."""
+    row: tuple[bytes | None] | None = db.execute(
+        GET_METADATA, {"number": number, "key": key, "now": now}
+    ).fetchone()
+    return row[0] if row else None
+
+
+def bulk_get(
+    db: sqlite3.Connection, number: int, *, keys: Mapping[Key, bytes], now: float
+) -> dict[Key, Entry | None]:
+    """Whole entries; the sizes are looked at before any value is read. Raises `BodyTooLargeError`."""
+    size = sum(_get_size(db, number, key, now) for key in keys.values())
+    if size > BULK_GET_BYTES:
+        raise BodyTooLargeError(
+            f"bulk get keys: the values have {size} bytes together, more than {BULK_GET_BYTES}"
+        )
+    return {name: _get_entry(db, number, key, now) for name, key in keys.items()}
+
+
+def _get_size(db: sqlite3.Connection, number: int, key: bytes, now: float) -> int:
+    row: tuple[int] | None = db.execute(GET_SIZE, {"number": number, "key": key, "now": now}).fetchone()
+    return row[0] if row else 0
+
+
+def _get_entry(db: sqlite3.Connection, number: int, key: bytes, now: float) -> Entry | None:
+    row: Row | None = db.execute(GET_ENTRY, {"number": number, "key": key, "now": now}).fetchone()
+    return Entry(*row) if row else None
+
+
+def count_keys(db: sqlite3.Connection, number: int, *, now: float) -> tuple[int, int]:
+    """Keys, and bytes of their values."""
+    counts: tuple[int, int] = db.execute(COUNT_KEYS, {"number": number, "now": now}).fetchone()
+    return counts
+
+
+def put_all(
+    db: sqlite3.Connection, number: int, *, entries: Sequence[tuple[bytes, Entry]], now: float
+) -> None:
+    """Replace entries whole."""
+    purge(db, len(entries), now)
+    last: tuple[int] = db.execute("SELECT coalesce(max(id), 0) FROM contents").fetchone()
+    db.executemany(
+        PUT_KEY,
+        (
+            (number, key, content, len(entry.value), present_metadata(entry.metadata), entry.expiration)
+            for content, (key, entry) in enumerate(entries, last[0] + 1)
+        ),
+    )
+    db.executemany(PUT_VALUE, ((entry.value, number, key) for key, entry in entries))
+
+
+def delete_all(db: sqlite3.Connection, number: int, *, keys: Sequence[bytes], now: float) -> None:
+    """Remove keys, those that are there."""
+    purge(db, len(keys), now)
+    db.executemany(DELETE_KEY, ((number, key) for key in keys))

@@ -1,0 +1,120 @@
+"""Bodies on their way: sent in bites, received within a size and a time, whatever the other side does.
+
+A request has a deadline of its own on top of the client's time-outs, which each byte that moves pushes on a
+little: an honest slow line gets through, an answer that drips does not.
+"""
+
+import zlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import httpx
+import trio
+
+from kvfs.core.errors import UnavailableError
+
+BITE: Final = 256 * 1024  # bytes handed to the connection at a time
+SLOWEST: Final = 64 * 1024  # bytes per second below which a transfer does not count as moving
+
+
+class AnswerTooLongError(UnavailableError):
+    """The answer is longer than any honest one."""
+
+
+class Patience:
+    """A deadline that moves on with the bytes."""
+
+    def __init__(self, scope: trio.CancelScope, seconds: float) -> None:
+        self._scope = scope
+        scope.deadline = trio.current_time() + seconds
+
+    def moved(self, count: int) -> None:
+        """So many bytes went through."""
+        self._scope.deadline += count / SLOWEST
+
+
+class Upload(httpx.AsyncByteStream):
+    """A body made of pieces, sent once; `size` is their length together.
+
+    An iterator rather than a generator: one that is left half-way leaves nothing behind to be collected.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], patience: Patience) -> None:
+        self.size = sum(map(len, pieces))
+        self._bites = iter(_bites(pieces))
+        self._patience = patience
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        bite = next(self._bites, None)
+        if bite is None:
+            raise StopAsyncIteration
+        self._patience.moved(len(bite))
+        return bite
+
+
+async def read_body(response: httpx.Response, limit: int, patience: Patience) -> bytes:
+    """The body as it was before its content encoding, at most `limit` bytes of it.
+
+    Raises `AnswerTooLongError` beyond the limit, which counts what comes out of a compressed body, and
+    `UnavailableError` for an encoding that was not asked for or is damaged.
+    """
+    chunks = response.aiter_raw()
+    try:
+        return await _read(chunks, response.headers.get("content-encoding", ""), limit, patience)
+    except UnavailableError:
+        await response.aclose()
+        with suppress(httpx.HTTPError, httpx.StreamError):  # runs into the closed connection, and so ends
+            async for _ in chunks:
+                pass
+        raise
+
+
+async def _read(chunks: AsyncIterator[bytes], encoding: str, limit: int, patience: Patience) -> bytes:
+    inflate = _inflater(encoding)
+    body = bytearray()
+    async for chunk in chunks:
+        patience.moved(len(chunk))
+        body += _inflated(inflate, chunk, limit + 1 - len(body)) if inflate else chunk
+        if len(body) > limit:
+            raise AnswerTooLongError(f"the answer is longer than {limit} bytes")
+    if inflate and not inflate.eof and body:
+        raise UnavailableError("the compressed answer ends too early")
+    return bytes(body)
+
+
+def _bites(pieces: Iterable[bytes]) -> Iterable[bytes]:
+    """The pieces cut and joined to bites."""
+    gathered: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if size + len(piece) > BITE and gathered:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+        if len(piece) > BITE:
+            view = memoryview(piece)
+            yield from (bytes(view[start : start + BITE]) for start in range(0, len(piece), BITE))
+        else:
+            gathered.append(piece)
+            size += len(piece)
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _inflater(encoding: str) -> "zlib._Decompress | None":
+    if encoding.strip().lower() in ("", "identity"):
+        return None
+    if encoding.strip().lower() in ("gzip", "x-gzip"):
+        return zlib.decompressobj(wbits=31)
+    # A list of encodings is a bomb within a bomb, and nothing but gzip was asked for.
+    raise UnavailableError("the answer has a content encoding that was not asked for")
+
+
+def _inflated(inflate: "zlib._Decompress", chunk: bytes, room: int) -> bytes:
+    try:
+        return inflate.decompress(chunk, room)
+    except zlib.error as exc:
+        raise UnavailableError("the compressed answer is damaged") from exc

@@ -1,0 +1,378 @@
+"""Attributes: stat, times and modes, extended attributes.
+
+Times tell of expiration (`core/expiry.py`); what KV has no place for (mode bits, times of keys that do not
+expire) this machine keeps in the journal file. `chown` is accepted and not kept.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kvfs.core import xattrs
+from kvfs.core.errors import (
+    InvalidError,
+    IsADirectoryError_,
+    JournalError,
+    NoAttributeError,
+    NotFoundError,
+    NotSupportedError,
+    StaleError,
+)
+from kvfs.core.expiry import expiration_for_mtime, mtime_of
+from kvfs.core.model import Key, Metadata, NamespaceId
+from kvfs.vfs.files import Files
+from kvfs.vfs.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node
+from kvfs.vfs.overlay import UNKNOWN, Overlay, View
+from kvfs.writeback.attributes import DirRow, LocalAttrs
+
+log = logging.getLogger("kvfs.vfs")
+
+FILE_MODE = 0o644
+DIRECTORY_MODE = 0o755
+
+
+@dataclass(slots=True, eq=False)
+class Attr:
+    """stat(2) of a node. Sizes in bytes, times in epoch seconds, time-outs in seconds from now."""
+
+    ino: int
+    is_directory: bool
+    mode: int
+    links: int
+    size: int
+    mtime: int
+    ctime: int
+    atime: int
+    entry_timeout: float
+    attr_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What setattr is to set; None: leave it. Times in epoch seconds."""
+
+    size: int | None = None
+    mode: int | None = None
+    mtime: int | None = None
+    atime: int | None = None
+
+
+class Attributes:
+    """Reads and changes of attributes; contents are `Files`' matter."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        files: Files,
+        now: Callable[[], float],
+        *,
+        umask: int = 0o022,
+        exact_sizes: bool = True,
+    ) -> None:
+        self._exact_sizes = exact_sizes
+        self._overlay = overlay
+        self._local = overlay.journal.attributes
+        self._files = files
+        self._now = now
+        self._ttl = overlay.ttl
+        self._file_mode = 0o666 & ~umask
+        self._directory_mode = 0o777 & ~umask
+        self._started = int(now())
+
+    # stat
+
+    def peek(self, node: Node) -> Attr:
+        """What can be said without waiting: a size that is not known shows 0 with a time-out of 0."""
+        if isinstance(node, File):
+            return self._file(node)
+        if isinstance(node, Directory):
+            return self._directory(node)
+        if isinstance(node, ControlFile):
+            now = int(self._now())
+            return Attr(node.ino, False, 0o400, 1, len(node.produce()), now, now, now, self._ttl, 0)
+        mode = 0o500 if isinstance(node, ControlDirectory) else self._directory_mode
+        since = self._started
+        return Attr(node.ino, True, mode, 2, 0, since, since, since, self._ttl, self._ttl)
+
+    async def getattr(self, node: Node) -> Attr:
+        """The truth, exact size included, asking the store if need be. Raises `StaleError`."""
+        if isinstance(node, Directory):
+            return await self._getattr_directory(node)
+        if not isinstance(node, File):
+            return self.peek(node)
+        attr = self._file(node)
+        if attr.attr_timeout > 0 or node.open is not None or node.detached:
+            return attr
+        try:
+            if self._exact_sizes:
+                await self._overlay.size(node.namespace, node.key)
+            elif await self._overlay.view(node.namespace, node.key) is None:
+                raise NotFoundError(f"{node.key!r} is gone")
+            else:  # not worth a read to this user: the kernel asks again after an open, which knows
+                return self._file(node)
+        except NotFoundError as exc:
+            raise StaleError(str(exc)) from exc
+        attr = self._file(node)
+        if attr.attr_timeout <= 0:
+            attr.attr_timeout = 0.001  # known now, whatever the clock says
+        return attr
+
+    def _file(self, node: File) -> Attr:
+        namespace, key, shared = node.namespace, node.key, node.open
+        local = self._local.file_attrs(namespace, key) if not node.detached else None
+        mode = local.mode if local is not None and local.mode is not None else self._file_mode
+        changed = self._changed(namespace, local)
+        size, expiration, timeout = 0, None, 0.0
+        view = self._overlay.peek(namespace, key, stale=True) if not node.detached else None
+        if shared is not None:
+            size, expiration, timeout = len(shared.buffer), shared.expiration, self._ttl
+            changed = shared.mtime if shared.mtime is not None else changed
+            mode = shared.mode if shared.mode is not None else mode
+        elif isinstance(view, View):
+            expiration = view.expiration
+            if view.size is not None:
+                size, timeout = view.size, view.fresh_until - self._now()
+        shown = mtime_of(expiration, changed)
+        ctime = local.ctime if local is not None and local.ctime is not None else changed
+        ctime = max(ctime, shared.mtime) if shared is not None and shared.mtime is not None else ctime
+        atime = local.atime if local is not None and local.atime is not None else changed
+        entry_timeout = view.fresh_until - self._now() if isinstance(view, View) else 0.0
+        if expiration is not None:  # the kernel must not show it a moment longer
+            left = expiration - self._now()
+            timeout, entry_timeout = min(timeout, left), min(entry_timeout, left)
+        return Attr(
+            node.ino,
+            False,
+            mode,
+            0 if node.detached else 1,
+            size,
+            shown,
+            ctime,
+            atime,
+            max(0.0, min(entry_timeout, self._ttl)),
+            max(0.0, min(timeout, self._ttl)),
+        )
+
+    def _changed(self, namespace: NamespaceId, local: LocalAttrs | None) -> int:
+        if local is not None and local.mtime is not None:
+            return local.mtime
+        return self._local.namespace_first_seen(namespace, self._now())
+
+    def _directory(self, node: Directory) -> Attr:
+        row = self._local.dir(node.namespace, node.ref.prefix, node.ref.start)
+        seen = self._local.namespace_first_seen(node.namespace, self._now())
+        mode = row.mode if row is not None and row.mode is not None else self._directory_mode
+        mtime = row.mtime if row is not None and row.mtime is not None else seen
+        ctime = row.ctime if row is not None and row.ctime is not None else mtime
+        mtime, ctime = max(mtime, node.changed), max(ctime, node.changed)
+        links = 0 if node.detached else 2
+        timeout = self._ttl
+        if row is None and self._is_implied(node):
+            timeout = min(timeout, max(0.0, self._overlay.fresh_for(node.namespace, node.ref)))
+        return Attr(node.ino, True, mode, links, 0, mtime, ctime, mtime, timeout, timeout)
+
+    @staticmethod
+    def _is_implied(node: Directory) -> bool:
+        """Whether keys below it make a directory: not a namespace, nor the root of the mount."""
+        return bool(node.ref.prefix) and node.ino != ROOT_INO and not node.detached
+
+    async def _getattr_directory(self, node: Directory) -> Attr:
+        attr = self._directory(node)
+        if attr.attr_timeout <= 0:
+            if self._is_implied(node) and not await self._overlay.is_there(node.namespace, node.ref):
+                raise StaleError("nothing is in the directory any more")  # the kernel looks its name up anew
+            attr = self._directory(node)
+            attr.attr_timeout = max(attr.attr_timeout, 0.001)
+        return attr
+
+    def content_changed(self, place: tuple[NamespaceId, Key]) -> None:
+        """Another client's change was seen, just now: editors, make and rsync go by the mtime."""
+        now = int(self._now())
+        local = self._local.file_attrs(*place) or LocalAttrs()
+        try:
+            self._local.set_file_attrs(*place, replace(local, mtime=now, ctime=now))
+        except JournalError as exc:  # a time is not worth failing a read
+            log.debug("the time of %r is not kept: %s", place[1], exc)
+
+    # setattr
+
+    async def setattr(self, node: Node, changes: Changes) -> Attr:
+        """chmod, truncate, utimens. Raises `InvalidError` for an mtime below KV's floor."""
+        if isinstance(node, File):
+            await self._set_file(node, changes)
+        elif isinstance(node, Directory):
+            if changes.size is not None:
+                raise IsADirectoryError_("a directory has no size to set")
+            self._set_directory(node, changes)
+        return await self.getattr(node)
+
+    async def _set_file(self, node: File, changes: Changes) -> None:
+        expiration: int | None = None
+        if changes.mtime is not None:
+            expiration = expiration_for_mtime(changes.mtime, self._now())
+        if changes.size is not None:
+            await self._files.truncate(node, changes.size)
+        if changes.mtime is not None:
+            await self._files.amend(node, lambda metadata, _: (metadata, expiration))
+        shared = node.open
+        if changes.mode is not None and shared is not None:
+            shared.mode = changes.mode
+        if changes.mtime is not None and shared is not None:
+            shared.mtime = min(changes.mtime, int(self._now())) if expiration is not None else changes.mtime
+        if node.detached or (shared is not None and shared.created):
+            return
+        self._keep(node, changes, expiration)
+
+    def _keep(self, node: File, changes: Changes, expiration: int | None) -> None:
+        """What KV has no place for stays on this machine. An expiration shows instead of the mtime."""
+        if changes.mode is None and changes.mtime is None and changes.atime is None:
+            return
+        now = int(self._now())
+        local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
+        mtime = local.mtime
+        if changes.mtime is not None and expiration is None:
+            mtime = changes.mtime
+        self._local.set_file_attrs(
+            node.namespace,
+            node.key,
+            replace(
+                local,
+                mode=changes.mode if changes.mode is not None else local.mode,
+                mtime=max(mtime, 0) if mtime is not None else None,
+                atime=max(changes.atime, 0) if changes.atime is not None else local.atime,
+                ctime=now,
+            ),
+        )
+
+    def _set_directory(self, node: Directory, changes: Changes) -> None:
+        if node.detached:
+            raise StaleError("the directory was removed")
+        if changes.mode is None and changes.mtime is None:
+            return
+        ref, now = node.ref, int(self._now())
+        row = self._local.dir(node.namespace, ref.prefix, ref.start) or DirRow(ref.prefix, ref.start)
+        node.changed = 0 if changes.mtime is not None else node.changed
+        mtime = row.mtime if changes.mtime is None else max(changes.mtime, 0)
+        mode = row.mode if changes.mode is None else changes.mode
+        self._local.add_dir(node.namespace, replace(row, mode=mode, mtime=mtime, ctime=now))
+
+    # extended attributes
+
+    async def list_xattrs(self, node: Node) -> list[str]:
+        """The names of a file's fields; what is computed is not listed, so that nobody copies it."""
+        if not isinstance(node, File):
+            return []
+        return xattrs.list_names((await self._view(node))[0])
+
+    async def get_xattr(self, node: Node, name: str) -> bytes:
+        """One attribute. Raises `NoAttributeError`, `NotSupportedError`."""
+        if not name.startswith(xattrs.USER):
+            raise NotSupportedError("only user.* attributes are kept")
+        if isinstance(node, Directory) and name in ("user.kvfs.key", "user.kvfs.namespace_id"):
+            return (node.ref.prefix if name.endswith("key") else node.namespace).encode()
+        if not isinstance(node, File):
+            raise NoAttributeError("directories have no attributes")
+        metadata, expiration, view = await self._view(node)
+        if name in xattrs.COMPUTED:
+            return self._computed(node, name, expiration, view)
+        return xattrs.get(metadata, name)
+
+    async def _view(self, node: File) -> tuple[Metadata | None, int | None, View | None]:
+        if node.open is not None:
+            view = self._overlay.peek(node.namespace, node.key, stale=True)
+            found = view if isinstance(view, View) and not node.detached else None
+            return node.open.metadata, node.open.expiration, found
+        view = await self._overlay.view(node.namespace, node.key)
+        if view is None:
+            raise StaleError("the file is gone")
+        return view.metadata, view.expiration, view
+
+    def _computed(self, node: File, name: str, expiration: int | None, view: View | None) -> bytes:
+        now = self._now()
+        if name == "user.kvfs.key":
+            return node.key.encode()
+        if name == "user.kvfs.namespace_id":
+            return node.namespace.encode()
+        if name == "user.kvfs.state":
+            return self._state(node, view).encode()
+        if name == "user.kvfs.age":
+            known = view.fresh_until - self._ttl if view is not None else now
+            return str(max(0, int(now - known))).encode()
+        if name == "user.kvfs.error" and view is not None and view.change is not None and view.change.error:
+            return view.change.error.encode()
+        if name in ("user.kvfs.expiration", "user.kvfs.ttl") and expiration is not None:
+            return str(expiration if name.endswith("expiration") else max(0, int(expiration - now))).encode()
+        raise NoAttributeError(f"no attribute {name!r}")
+
+    def _state(self, node: File, view: View | None) -> str:
+        if node.open is not None and node.open.dirty:
+            return "pending"
+        if view is None or view.change is None or view.change.acked_at is not None:
+            return "clean"
+        return self._files.state_of(view.change)
+
+    async def set_xattr(self, node: Node, name: str, value: bytes) -> None:
+        """Change one field of the metadata, or the expiration by `user.kvfs.ttl`."""
+        self._check_settable(node, name)
+        assert isinstance(node, File)
+        if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
+            expiration = self._expiration_of(name, value)
+            await self._files.amend(node, lambda metadata, _: (metadata, expiration))
+        else:
+            await self._files.amend(
+                node, lambda metadata, expiration: (xattrs.set(metadata, name, value), expiration)
+            )
+        self._touch(node)
+
+    async def remove_xattr(self, node: Node, name: str) -> None:
+        """Remove one field, or by `user.kvfs.ttl` the expiration."""
+        self._check_settable(node, name, NoAttributeError)
+        assert isinstance(node, File)
+        if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
+            await self.get_xattr(node, name)
+            await self._files.amend(node, lambda metadata, _: (metadata, None))
+        else:
+            await self._files.amend(
+                node, lambda metadata, expiration: (xattrs.remove(metadata, name), expiration)
+            )
+        self._touch(node)
+
+    @staticmethod
+    def _check_settable(
+        node: Node, name: str, missing: type[NoAttributeError] | type[NotSupportedError] = NotSupportedError
+    ) -> None:
+        if not name.startswith(xattrs.USER):
+            raise NotSupportedError("only user.* attributes are kept")
+        if not isinstance(node, File):
+            raise missing("directories have no attributes: KV keeps metadata for keys only")
+
+    def _expiration_of(self, name: str, value: bytes) -> int | None:
+        try:
+            number = int(value)
+        except ValueError as exc:
+            raise InvalidError(f"{name} takes whole seconds, not {value[:32]!r}") from exc
+        if name.endswith("ttl"):
+            number += int(self._now())
+        expiration = expiration_for_mtime(number, self._now())
+        if expiration is None:
+            raise InvalidError(f"{name}: KV keeps nothing for less than 60 s")
+        return expiration
+
+    def _touch(self, node: File) -> None:
+        """ctime moves on every change, mtime never by itself."""
+        if node.detached or (node.open is not None and node.open.created):
+            return
+        local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
+        self._local.set_file_attrs(node.namespace, node.key, replace(local, ctime=int(self._now())))
+
+    def is_known(self, node: File) -> bool:
+        """Whether something is known of the key at all, fresh or not."""
+        return self._overlay.peek(node.namespace, node.key, stale=True) is not UNKNOWN
+
+    # statfs
+
+    def usage(self) -> tuple[int, int]:
+        """Keys and bytes known: cheap, never a request."""
+        listings = self._overlay.listings.statistics()
+        values = self._overlay.values.statistics()
+        return listings.keys, values.bytes

@@ -1,0 +1,137 @@
+"""A readdir that stays stable while the directory changes.
+
+Entries are numbered as they are found, in listing order, and a number means the same entry for as long as
+the handle is open: the kernel may come back to any of them. Pages of a long listing are handed on as they
+arrive. What this mount wrote and made beside the listing comes at the end.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from kvfs.cache.spans import successor
+from kvfs.core.errors import DeniedError, UnavailableError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import SELF, DirRef
+from kvfs.vfs.overlay import Overlay, View
+
+_BITE = 2048  # entries found at a time, so that no directory holds the loop for long
+
+Target = Key | DirRef
+
+
+@dataclass(slots=True, eq=False)
+class DirStream:
+    """The entries of one open directory, as far as anybody has asked."""
+
+    overlay: Overlay
+    namespace: NamespaceId
+    ref: DirRef
+    entries: list[tuple[str, Target]] = field(default_factory=list)
+    complete: bool = False
+    _names: set[str] = field(default_factory=set)
+    _position: str = ""
+
+    def __post_init__(self) -> None:
+        self._position = self.ref.prefix
+
+    async def reach(self, index: int) -> bool:
+        """Make entry `index` known, waiting for pages if need be; false when there are not so many."""
+        while len(self.entries) <= index and not self.complete:
+            await self._more()
+        return len(self.entries) > index
+
+    async def _more(self) -> None:
+        listings = self.overlay.listings
+        span = listings.span_of(self.namespace, self._position)
+        if span is None:
+            if self.overlay.lister.is_down():
+                span = listings.span_of(self.namespace, self._position, stale=True)
+            if span is None:
+                try:
+                    await self.overlay.lister.advance(self.namespace, self.ref.prefix, self._position)
+                    return
+                except (UnavailableError, DeniedError):
+                    span = listings.span_of(self.namespace, self._position, stale=True)
+                    if span is None:
+                        raise
+        if self._take(span.keys):
+            if span.reaches(successor(self.ref.prefix)):
+                await self._finish()
+            elif span.high is not None:
+                self._position = span.high
+
+    def _take(self, keys: list[str]) -> bool:
+        """Add entries from the position on; true when the keys known here are used up."""
+        naming, ref = self.overlay.naming, self.ref
+        end = successor(ref.prefix)
+        found = 0
+        index = bisect_left(keys, self._position)
+        while index < len(keys):
+            key = Key(keys[index])
+            if end is not None and key >= end:
+                return True
+            if found >= _BITE:
+                self._position = key
+                return False
+            index += 1
+            name, below = naming.split_child(ref, key)
+            if not name or not self._is_live(key):
+                continue
+            if below is None:
+                if not self._is_directory_too(key):
+                    found += self._add(name, key)
+                continue
+            found += self._add(name, below)
+            if not below.is_chunk:  # the rest of a plain directory's keys say nothing new here
+                after = successor(below.prefix)
+                index = len(keys) if after is None else bisect_left(keys, after, index)
+        return True
+
+    def _is_live(self, key: Key) -> bool:
+        return isinstance(self.overlay.peek(self.namespace, key, stale=True), View)
+
+    def _is_directory_too(self, key: Key) -> bool:
+        """Key `a` beside keys `a/…` shows as `a/%self`."""
+        separator = self.overlay.naming.separator
+        if not separator:
+            return False
+        prefix = key + separator
+        return bool(self.overlay.has_directory(self.namespace, DirRef(prefix, len(prefix)), stale=True))
+
+    def _add(self, name: str, target: Target) -> int:
+        if name in self._names:
+            return 0
+        self._names.add(name)
+        self.entries.append((name, target))
+        return 1
+
+    async def _finish(self) -> None:
+        """What the listing cannot know: changes and directories of this mount, and `%self`."""
+        overlay, naming, ref = self.overlay, self.overlay.naming, self.ref
+        for change in overlay.written_below(self.namespace, ref):
+            name, below = naming.split_child(ref, change.key)
+            if name and (below is not None or not self._is_directory_too(change.key)):
+                self._add(name, below if below is not None else change.key)
+        for key in overlay.creating_below(self.namespace, ref.prefix):
+            name, below = naming.split_child(ref, key)
+            if name:
+                self._add(name, below if below is not None else key)
+        for row in overlay.journal.attributes.dirs_under(self.namespace, ref.prefix):
+            if row.prefix != ref.prefix:
+                self._add_directory(DirRef(row.prefix, row.start))
+        own = naming.self_key(ref)
+        if own is not None and await overlay.view(self.namespace, own) is not None:
+            self._add(SELF, own)
+        self.complete = True
+
+    def _add_directory(self, made: DirRef) -> None:
+        """The directory here in which a directory made on this machine lies, or that it is."""
+        naming = self.overlay.naming
+        while True:
+            parent = naming.parent_of(made)
+            if parent == self.ref:
+                self._add(naming.name_in_parent(made), made)
+                return
+            if len(parent.prefix) < len(self.ref.prefix) or not parent.prefix:
+                return
+            made = parent

@@ -1,0 +1,114 @@
+"""Open files: the one content that all handles of a file share, and the numbers the kernel knows them by."""
+
+from dataclasses import dataclass
+
+from kvfs.core.errors import BadHandleError
+from kvfs.core.model import Metadata
+from kvfs.vfs.dirstream import DirStream
+from kvfs.vfs.nodes import ControlFile, File
+
+
+@dataclass(slots=True, eq=False)
+class OpenFile:
+    """The content of a file while it is open, and the attributes that will be recorded with it.
+
+    `version` counts changes of the content, `saved` is the version the journal has: the file is dirty while
+    they differ. `base` is what `Change.base` will be. `created` until the first record of a file that was
+    made by this open.
+    """
+
+    buffer: bytes | bytearray
+    metadata: Metadata | None = None
+    expiration: int | None = None
+    base: bytes | None = None
+    version: int = 0
+    saved: int = 0
+    created: bool = False
+    handles: int = 0
+    mtime: int | None = None  # epoch seconds of the last change; None: not changed by this open
+    mode: int | None = None  # permission bits of a file that is being created
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the journal lacks something of it."""
+        return self.version != self.saved
+
+    def writable(self) -> bytearray:
+        """The buffer for changing it; counts as a change."""
+        if not isinstance(self.buffer, bytearray):
+            self.buffer = bytearray(self.buffer)
+        self.version += 1
+        return self.buffer
+
+
+@dataclass(slots=True, eq=False)
+class FileHandle:
+    """One open(2). `append` writes at the end whatever the offset; `write`: it may change the content."""
+
+    node: File
+    append: bool = False
+    write: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class TextHandle:
+    """An open control file: its text as of the open."""
+
+    node: ControlFile
+    text: bytes
+
+
+@dataclass(slots=True, eq=False)
+class DirectoryHandle:
+    """An open directory; `entries` for the fixed ones (root, control), else a stream."""
+
+    ino: int
+    parent: int
+    entries: list[tuple[str, int]] | None = None
+    stream: DirStream | None = None
+
+
+Handle = FileHandle | TextHandle | DirectoryHandle
+
+
+class HandleTable:
+    """Handle numbers, never used twice."""
+
+    def __init__(self) -> None:
+        self._handles: dict[int, Handle] = {}
+        self._next = 1
+
+    def add(self, handle: Handle) -> int:
+        """The number of a new handle."""
+        number = self._next
+        self._next += 1
+        self._handles[number] = handle
+        return number
+
+    def get(self, number: int) -> Handle:
+        """Raises `BadHandleError`."""
+        try:
+            return self._handles[number]
+        except KeyError:
+            raise BadHandleError(f"handle {number} is not open") from None
+
+    def file(self, number: int) -> FileHandle:
+        """A handle that must be a file's. Raises `BadHandleError`."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, FileHandle):
+            raise BadHandleError(f"handle {number} is no open file")
+        return handle
+
+    def directory(self, number: int) -> DirectoryHandle:
+        """A handle that must be a directory's. Raises `BadHandleError`."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, DirectoryHandle):
+            raise BadHandleError(f"handle {number} is no open directory")
+        return handle
+
+    def remove(self, number: int) -> Handle | None:
+        """Forget a handle; None when it was not there."""
+        return self._handles.pop(number, None)
+
+    def __len__(self) -> int:
+        return len(self._handles)

@@ -1,0 +1,51 @@
+"""What a key passes on to the file that replaces it.
+
+Editors and tools save by replacing: a new file renamed over the old one, or the old one renamed away and
+the name created anew. To the user it is still the same key, so its metadata and expiration stay.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kvfs.core.expiry import is_expired
+from kvfs.core.model import Key, Metadata, NamespaceId
+
+_SECONDS = 60.0  # an editor creates the name anew within moments; nobody else's file is meant a minute later
+_PLACES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """Attributes of a key that was renamed away."""
+
+    metadata: Metadata | None
+    expiration: int | None
+    left_at: float
+
+
+class Inheritance:
+    """Remembers for a moment what was renamed away."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._left: dict[tuple[NamespaceId, Key], Legacy] = {}
+
+    def leave(
+        self, namespace: NamespaceId, key: Key, metadata: Metadata | None, expiration: int | None
+    ) -> None:
+        """A key is renamed away; a file created under its name soon takes over."""
+        if metadata is None and expiration is None:
+            self._left.pop((namespace, key), None)
+            return
+        self._left[namespace, key] = Legacy(metadata, expiration, self._now())
+        while len(self._left) > _PLACES:
+            del self._left[next(iter(self._left))]
+
+    def take(self, namespace: NamespaceId, key: Key) -> Legacy | None:
+        """What a file created under this name takes over; once."""
+        legacy = self._left.pop((namespace, key), None)
+        if legacy is None or self._now() - legacy.left_at > _SECONDS:
+            return None
+        if is_expired(legacy.expiration, self._now()):
+            return replace(legacy, expiration=None)
+        return legacy

@@ -1,0 +1,69 @@
+"""What an inode number stands for. Identity only: a node knows what it is, never where it is reached."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import DirRef
+
+if TYPE_CHECKING:
+    from kvfs.vfs.handles import OpenFile
+
+ROOT_INO = 1
+_NOWHERE = NamespaceId("")
+_NO_KEY = Key("")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """`lookups` is the kernel's lookup count: the node lives at least until it is forgotten as often."""
+
+    ino: int
+    lookups: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Root(Node):
+    """The list of namespaces."""
+
+
+@dataclass(slots=True, eq=False)
+class Directory(Node):
+    """A namespace (its `ref` is where the mount begins in it) or a directory of keys.
+
+    `detached` when it was removed and the kernel still holds it. `changed`: when (epoch seconds) an entry came
+    or went through this mount.
+    """
+
+    namespace: NamespaceId = _NOWHERE
+    ref: DirRef = DirRef.ROOT
+    detached: bool = False
+    changed: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class File(Node):
+    """A key, or what is left of one that was deleted while open (`detached`).
+
+    `open` is set while handles are open. `shown` identifies the content whose pages the kernel may hold.
+    """
+
+    namespace: NamespaceId = _NOWHERE
+    key: Key = _NO_KEY
+    detached: bool = False
+    open: "OpenFile | None" = None
+    shown: bytes | int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ControlDirectory(Node):
+    """The hidden `.kvfs` at the root."""
+
+
+@dataclass(slots=True, eq=False)
+class ControlFile(Node):
+    """A text that is produced when it is opened."""
+
+    name: str = ""
+    produce: Callable[[], bytes] = field(default=lambda: b"")

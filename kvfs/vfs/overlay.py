@@ -1,0 +1,300 @@
+"""Pending over cache over store: the one answer to "what is at this key?".
+
+A change of this mount, from `close` until well after the server took it, hides whatever older answer the
+store may still give. Below it lies what listings and values said, fresh first; when the store cannot be
+reached, what they said before serves on.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal, Protocol
+
+from kvfs.cache.lister import Lister
+from kvfs.cache.listings import Listings
+from kvfs.cache.loader import Loader
+from kvfs.cache.spans import Span, successor
+from kvfs.cache.values import Clean, Values
+from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
+from kvfs.core.expiry import is_expired
+from kvfs.core.model import Change, Key, Metadata, NamespaceId
+from kvfs.core.names import Child, DirRef, Naming
+from kvfs.writeback.journal import Journal
+
+
+class Knowledge(Enum):
+    """What can be said without asking the store."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Knowledge.UNKNOWN
+Unknown = Literal[Knowledge.UNKNOWN]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A key that exists. `size` None: not known yet. `fresh_until`: epoch seconds this may be repeated."""
+
+    metadata: Metadata | None
+    expiration: int | None
+    size: int | None
+    fresh_until: float
+    change: Change | None
+    ours: bool = False  # written here: the store need not be asked about it
+
+
+class Creating(Protocol):
+    """A file that was created and is not in the journal yet."""
+
+    buffer: bytes | bytearray
+    metadata: Metadata | None
+    expiration: int | None
+
+
+class Overlay:
+    """Reads of everything; writes nothing but caches."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        listings: Listings,
+        lister: Lister,
+        values: Values,
+        loader: Loader,
+        naming: Naming,
+        now: Callable[[], float],
+        ttl: float,
+    ) -> None:
+        self.journal = journal
+        self.listings = listings
+        self.lister = lister
+        self.values = values
+        self.loader = loader
+        self.naming = naming
+        self._now = now
+        self.ttl = ttl
+        self._creating: dict[tuple[NamespaceId, Key], Creating] = {}
+
+    def created(self, namespace: NamespaceId, key: Key, file: Creating | None) -> None:
+        """A file exists from its creation on; None: from now on the journal says so (or it is gone)."""
+        if file is None:
+            self._creating.pop((namespace, key), None)
+        else:
+            self._creating[namespace, key] = file
+
+    def creating_below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
+        """Keys of files that were created and are not in the journal yet."""
+        return [key for ns, key in self._creating if ns == namespace and key.startswith(prefix)]
+
+    # one key
+
+    def peek(self, namespace: NamespaceId, key: Key, *, stale: bool = False) -> View | Unknown | None:
+        """What is at a key, without waiting; None when it is known to be absent."""
+        now = self._now()
+        if self._creating and (made := self._creating.get((namespace, key))) is not None:
+            return View(made.metadata, made.expiration, len(made.buffer), now + self.ttl, None, ours=True)
+        change = self.journal.get(namespace, key)
+        if change is not None:
+            if change.is_tombstone or is_expired(change.expiration, now):
+                return None
+            return View(change.metadata, change.expiration, change.size, now + self.ttl, change, ours=True)
+        span = self.listings.span_of(namespace, key, stale=stale)
+        if span is None:
+            return UNKNOWN
+        if not span.has(key):
+            return None
+        found = self.listings.attributes(namespace, key)
+        if is_expired(found.expiration, now):
+            return None
+        until = self.listings.fresh_until(span)
+        place = (namespace, key)
+        size = self.values.size(place, stale=stale)
+        if size is not None:
+            known_at = self.values.known_at(place)
+            until = min(until, (known_at if known_at is not None else now) + self.ttl)
+        return View(found.metadata, found.expiration, size, until, None)
+
+    async def view(self, namespace: NamespaceId, key: Key) -> View | None:
+        """What is at a key, asking the store if need be."""
+        found = self.peek(namespace, key)
+        if found is UNKNOWN:
+            directory = self.naming.parent_of_key(key).prefix
+            await self._resolve(namespace, directory, key, None)
+            found = self.peek(namespace, key)
+            if found is UNKNOWN:
+                found = self.peek(namespace, key, stale=True)
+        return None if found is UNKNOWN else found
+
+    async def size(self, namespace: NamespaceId, key: Key) -> int:
+        """The exact size of a value, fetching it if need be. Raises `NotFoundError`."""
+        view = await self.view(namespace, key)
+        if view is None:
+            raise NotFoundError(f"{key!r} is gone")
+        if view.size is not None:
+            if not view.ours:
+                self.loader.touch((namespace, key), self.naming.parent_of_key(key).prefix)
+            return view.size
+        return len((await self._load(namespace, key)).value)
+
+    async def content(self, namespace: NamespaceId, key: Key) -> Clean:
+        """The whole value with its attributes. Raises `NotFoundError`."""
+        change = self.journal.get(namespace, key)
+        if change is None:
+            return await self._load(namespace, key)
+        if change.is_tombstone or is_expired(change.expiration, self._now()):
+            raise NotFoundError(f"{key!r} is gone")
+        held = self.values.get((namespace, key), stale=True)
+        value = held.value if held is not None else await self.journal.read_value(change)
+        return Clean(value, change.metadata, change.expiration, self._now())
+
+    async def _load(self, namespace: NamespaceId, key: Key) -> Clean:
+        place = (namespace, key)
+        directory = self.naming.parent_of_key(key).prefix
+        if self.lister.is_down() and (old := self.values.get(place, stale=True)) is not None:
+            return old
+        try:
+            clean = await self.loader.load(place, directory)
+        except UnavailableError:
+            old = self.values.get(place, stale=True)
+            if old is None:
+                raise
+            return old
+        if clean is None or is_expired(clean.expiration, self._now()):
+            raise NotFoundError(f"{key!r} is gone")
+        return clean
+
+    def shadowed(self, namespace: NamespaceId, key: Key) -> bool:
+        """Whether a change of this mount answers for the key."""
+        return self.journal.get(namespace, key) is not None
+
+    # one name
+
+    async def child(self, namespace: NamespaceId, ref: DirRef, child: Child) -> Key | DirRef | None:
+        """What a name below a directory is: a directory wins over a file of the same name."""
+        stale = False
+        for _ in range(2):
+            found = self._peek_child(namespace, child, stale=stale)
+            if found is not UNKNOWN:
+                return found
+            asked = child.key if child.key is not None else Key(child.directory.prefix)  # type: ignore[union-attr]
+            below = child.directory.prefix if child.directory is not None else None
+            stale = await self._resolve(namespace, ref.prefix, asked, below)
+        found = self._peek_child(namespace, child, stale=True)
+        return None if found is UNKNOWN else found
+
+    def _peek_child(
+        self, namespace: NamespaceId, child: Child, *, stale: bool
+    ) -> Key | DirRef | Unknown | None:
+        is_directory: bool | None = False
+        if child.directory is not None:
+            is_directory = self.has_directory(namespace, child.directory, stale=stale)
+            if is_directory:
+                return child.directory
+        view = self.peek(namespace, child.key, stale=stale) if child.key is not None else None
+        if view is UNKNOWN:
+            return UNKNOWN
+        if view is not None and view.ours:
+            return child.key  # written here, where no directory of the name was: no need to ask
+        if is_directory is None:
+            return UNKNOWN
+        return child.key if view is not None else None
+
+    async def _resolve(self, namespace: NamespaceId, directory: str, key: str, below: str | None) -> bool:
+        """Ask the store about a name; true when only stale knowledge is to be had."""
+        known = self.lister.knows(namespace, key, below, stale=True)
+        if known and self.lister.is_down():
+            return True
+        try:
+            await self.lister.resolve(namespace, directory, key, below)
+        except (UnavailableError, DeniedError):
+            if not known:
+                raise
+            return True
+        return False
+
+    # directories
+
+    def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
+        """Whether a directory exists: made here, or with a live key below; None when that is not known."""
+        if self.journal.attributes.has_dir(namespace, ref.prefix, ref.start):
+            return True
+        return self.live_below(namespace, ref, stale=stale)
+
+    def fresh_for(self, namespace: NamespaceId, ref: DirRef) -> float:
+        """Seconds for which what is known below a directory still counts; at most 0: no longer."""
+        span = self.listings.span_of(namespace, ref.prefix)
+        return self.listings.fresh_until(span) - self._now() if span is not None else 0.0
+
+    async def is_there(self, namespace: NamespaceId, ref: DirRef) -> bool:
+        """Whether a directory exists (still), asking the store if need be."""
+        found = self.has_directory(namespace, ref)
+        if found is None:
+            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix)
+            found = self.has_directory(namespace, ref, stale=stale)
+        return found is not False
+
+    def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
+        """Whether something lies in a directory: a live key, or a directory made here."""
+        if self.journal.any_under(namespace, ref.prefix) and any(self.written_below(namespace, ref)):
+            return True
+        if self._creating and self.creating_below(namespace, ref.prefix):
+            return True
+        if any(row.prefix != ref.prefix for row in self.journal.attributes.dirs_under(namespace, ref.prefix)):
+            return True
+        span = self.listings.span_of(namespace, ref.prefix, stale=stale)
+        if span is None:
+            return None
+        for _ in self.listed_below(namespace, ref, span):
+            return True
+        return False if span.reaches(successor(ref.prefix)) else None
+
+    def written_below(self, namespace: NamespaceId, ref: DirRef) -> Iterator[Change]:
+        """Live changes of this mount in a directory, in key order."""
+        now = self._now()
+        for change in self.journal.under(namespace, ref.prefix):
+            if not change.is_tombstone and not is_expired(change.expiration, now):
+                if ref.is_chunk and not self.naming.split_child(ref, change.key)[0]:
+                    continue
+                yield change
+
+    def listed_below(
+        self, namespace: NamespaceId, ref: DirRef, span: Span, *, start: str | None = None
+    ) -> Iterator[Key]:
+        """Listed keys of a directory from `start` on that no change of this mount hides."""
+        now = self._now()
+        end = successor(ref.prefix)
+        index = bisect_left(span.keys, ref.prefix if start is None else start)
+        while index < len(span.keys):
+            key = Key(span.keys[index])
+            if end is not None and key >= end:
+                return
+            index += 1
+            if self.journal.get(namespace, key) is not None:
+                continue
+            if is_expired(self.listings.attributes(namespace, key).expiration, now):
+                continue
+            if ref.is_chunk and not self.naming.split_child(ref, key)[0]:
+                continue
+            yield key
+
+    async def is_empty(self, namespace: NamespaceId, ref: DirRef) -> bool:
+        """Whether nothing lies in a directory, asking the store if need be."""
+        found = self.live_below(namespace, ref)
+        if found is None:
+            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix)
+            found = self.live_below(namespace, ref, stale=stale)
+            if found is None:  # every key of the first page was deleted here: look at all of them
+                await self.lister.whole(namespace, ref.prefix)
+                found = self.live_below(namespace, ref)
+        return not found
+
+    async def keys_below(self, namespace: NamespaceId, ref: DirRef) -> list[Key]:
+        """Every live key of a directory, in key order, asking the store for the whole listing."""
+        await self.lister.whole(namespace, ref.prefix)
+        span = self.listings.complete(namespace, ref.prefix)
+        listed = list(self.listed_below(namespace, ref, span)) if span is not None else []
+        written = [change.key for change in self.written_below(namespace, ref)]
+        creating = self.creating_below(namespace, ref.prefix)
+        return sorted({*listed, *written, *creating})

@@ -1,0 +1,245 @@
+"""Rename: of a file, and of a directory with everything below it, inside one namespace.
+
+A rename is a put under the new name and a tombstone under the old, recorded together and sent in that order:
+at no moment, and after no crash, does neither name exist. The kernel's inode goes along.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from kvfs.core.errors import (
+    CrossDeviceError,
+    ExistsError,
+    InvalidError,
+    IsADirectoryError_,
+    NameTooLongError,
+    NotADirectoryError_,
+    NotFoundError,
+    NotPermittedError,
+)
+from kvfs.core.limits import KEY_BYTES
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import SELF, Child, DirRef
+from kvfs.vfs.files import Files
+from kvfs.vfs.inheritance import Inheritance
+from kvfs.vfs.inodes import InodeTable
+from kvfs.vfs.nodes import ControlDirectory, Directory, Root
+from kvfs.vfs.overlay import Overlay, View
+from kvfs.vfs.roots import Roots
+from kvfs.vfs.tree import Tree
+from kvfs.writeback.attributes import DirRow
+from kvfs.writeback.journal import Move, digest
+
+log = logging.getLogger("kvfs.vfs")
+
+_LOADS = 16  # values awaited at once while a directory moves
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    directory: Directory
+    name: bytes
+    child: Child
+    target: Key | DirRef | None
+
+
+class Renames:
+    """rename(2), with `no_replace` for RENAME_NOREPLACE."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        inodes: InodeTable,
+        tree: Tree,
+        files: Files,
+        roots: Roots,
+        inheritance: Inheritance,
+        now: Callable[[], float],
+    ) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._inodes = inodes
+        self._tree = tree
+        self._files = files
+        self._roots = roots
+        self._inheritance = inheritance
+        self._now = now
+
+    async def rename(
+        self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
+    ) -> None:
+        """Give a file or directory another name. Raises `CrossDeviceError` across namespaces."""
+        source, goal = self._tree.parent(old_parent), self._tree.parent(new_parent)
+        if isinstance(source, ControlDirectory) or isinstance(goal, ControlDirectory):
+            raise NotPermittedError("the control directory is not to be changed")
+        if isinstance(source, Root) and isinstance(goal, Root):
+            await self._roots.rename(old_name, new_name)
+            return
+        if not isinstance(source, Directory) or not isinstance(goal, Directory):
+            raise CrossDeviceError("a namespace is no directory of another")
+        if source.namespace != goal.namespace:
+            raise CrossDeviceError("from one namespace to another is a copy and a delete")
+        old = _Place(source, old_name, *await self._tree.child(source, old_name))
+        new = _Place(goal, new_name, *await self._tree.child(goal, new_name))
+        if old.target is None:
+            raise NotFoundError(f"{old_name!r} is not there")
+        if no_replace and new.target is not None:
+            raise ExistsError(f"{new_name!r} exists")
+        if old.target == new.target:
+            return
+        if isinstance(old.target, DirRef):
+            await self._directory(old, old.target, new)
+        else:
+            await self._file(old, old.target, new)
+        new.directory.changed = int(self._now())
+        self._tree.keep_directory(old.directory)
+
+    # files
+
+    async def _file(self, old: _Place, key: Key, new: _Place) -> None:
+        if isinstance(new.target, DirRef):
+            raise IsADirectoryError_(f"{new.name!r} is a directory")
+        if new.child.key is None:
+            raise InvalidError(f"{new.name!r} can only be a directory: a key of that name is forbidden")
+        namespace, goal = old.directory.namespace, new.child.key
+        move = await self._move_of(namespace, key, goal, replaced=new.target, inherits=True)
+        self._leave(namespace, key)
+        self._journal.move(namespace, [move])
+        self._moved(namespace, key, goal)
+
+    def _leave(self, namespace: NamespaceId, key: Key) -> None:
+        """A file renamed away may be about to be written anew: remember what it had."""
+        view = self._overlay.peek(namespace, key, stale=True)
+        if isinstance(view, View):
+            self._inheritance.leave(namespace, key, view.metadata, view.expiration)
+
+    async def _move_of(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        goal: Key,
+        *,
+        replaced: Key | DirRef | None,
+        inherits: bool = False,
+    ) -> Move:
+        """What the journal is told of one file's move; its value is fetched if only the store has it."""
+        node = self._inodes.peek_file(namespace, key)
+        if node is not None and node.open is not None and (node.open.dirty or node.open.created):
+            await self._files.save(node)
+        body = base = None
+        change = self._journal.get(namespace, key)
+        if change is None or change.is_tombstone:
+            clean = await self._overlay.content(namespace, key)
+            body, base = await self._files.body_of(clean.value), digest(clean.value)
+            metadata, expiration = clean.metadata, clean.expiration
+        else:
+            metadata, expiration = change.metadata, change.expiration
+        if isinstance(replaced, str):  # saved by replacing: what the new file was not given, it inherits
+            kept = self._overlay.peek(namespace, replaced, stale=True)
+            if isinstance(kept, View):
+                metadata = kept.metadata if metadata is None else metadata
+                expiration = kept.expiration if expiration is None else expiration
+        elif (
+            inherits and change is not None and (left := self._inheritance.take(namespace, goal)) is not None
+        ):
+            metadata = left.metadata if metadata is None else metadata  # sed -i.bak: away, then the new one
+            expiration = left.expiration if expiration is None else expiration
+        if node is not None and node.open is not None:
+            node.open.metadata, node.open.expiration = metadata, expiration
+        base_new = b"" if replaced is None else None
+        return Move(
+            key, goal, metadata, expiration, body, base, base_new, local=self._files.is_local(namespace, goal)
+        )
+
+    def _moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
+        """The journal has it: nodes and caches follow."""
+        self._overlay.values.rename((namespace, key), (namespace, goal))
+        self._overlay.created(namespace, goal, None)
+        node = self._inodes.peek_file(namespace, key)
+        if node is not None:
+            self._inodes.move_file(node, goal)
+            return
+        target = self._inodes.peek_file(namespace, goal)
+        if target is not None:
+            self._inodes.detach(target)
+
+    # directories
+
+    async def _directory(self, old: _Place, source: DirRef, new: _Place) -> None:
+        namespace = old.directory.namespace
+        goal = self._goal(source, new)
+        if isinstance(new.target, DirRef):
+            await self._tree.check_empty(namespace, new.target, new.name)
+        keys = await self._overlay.keys_below(namespace, source)
+        pairs = [(key, Key(goal.prefix + key[len(source.prefix) :])) for key in keys]
+        own, own_goal = self._overlay.naming.self_key(source), self._overlay.naming.self_key(goal)
+        if own is not None and await self._overlay.view(namespace, own) is not None:
+            if own_goal is None:
+                raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
+            pairs.append((own, own_goal))
+        for key, moved in pairs:
+            if len(moved.encode()) > KEY_BYTES:
+                raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
+        moves = await self._moves_of(namespace, pairs)
+        with self._journal.transaction():
+            self._journal.move(namespace, moves)
+            if isinstance(new.target, DirRef):
+                self._journal.attributes.remove_dir(namespace, goal.prefix, goal.start)
+            self._journal.attributes.move_dirs(namespace, source.prefix, goal.prefix)
+            if not self._journal.attributes.has_dir(namespace, goal.prefix, goal.start):
+                now = int(self._now())
+                self._journal.attributes.add_dir(namespace, DirRow(goal.prefix, goal.start, None, now, now))
+        self._directory_moved(namespace, source, goal, pairs)
+
+    @staticmethod
+    def _goal(source: DirRef, new: _Place) -> DirRef:
+        if new.target is not None and not isinstance(new.target, DirRef):
+            raise NotADirectoryError_(f"{new.name!r} is a file")
+        if new.child.directory is None:
+            raise InvalidError(f"nothing can be below {new.name!r}")
+        goal = new.child.directory
+        if source.is_chunk or goal.is_chunk:
+            raise InvalidError("the directories of a long name stand for parts of it: rename the file")
+        if goal.prefix.startswith(source.prefix):
+            raise InvalidError("a directory cannot become its own descendant")
+        return goal
+
+    async def _moves_of(self, namespace: NamespaceId, pairs: list[tuple[Key, Key]]) -> list[Move]:
+        """Every file's move, values read in bulk ahead of need."""
+        moves: dict[Key, Move] = {}
+        failures: list[Exception] = []
+        limit = trio.CapacityLimiter(_LOADS * 100)
+
+        async def prepare(key: Key, goal: Key) -> None:
+            async with limit:
+                if failures:
+                    return
+                try:
+                    moves[key] = await self._move_of(namespace, key, goal, replaced=None)
+                except NotFoundError:
+                    pass  # it vanished meanwhile: nothing to move
+                except Exception as exc:
+                    failures.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for number, (key, goal) in enumerate(pairs):
+                nursery.start_soon(prepare, key, goal)
+                if number and number % 10_000 == 0:
+                    log.info("renaming: %d of %d values", number, len(pairs))
+        if failures:
+            raise failures[0]
+        return [moves[key] for key, _ in pairs if key in moves]
+
+    def _directory_moved(
+        self, namespace: NamespaceId, source: DirRef, goal: DirRef, pairs: list[tuple[Key, Key]]
+    ) -> None:
+        for key, moved in pairs:
+            self._moved(namespace, key, moved)
+        _, directories = self._inodes.below(namespace, source.prefix)
+        for node in directories:
+            shift = len(goal.prefix) - len(source.prefix)
+            prefix = goal.prefix + node.ref.prefix[len(source.prefix) :]
+            self._inodes.move_directory(node, DirRef(prefix, node.ref.start + shift))

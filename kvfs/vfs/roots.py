@@ -1,0 +1,138 @@
+"""The root of an account: its namespaces as directories. Changes here are immediate, never written back."""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
+
+from kvfs.cache.namespaces import NamespaceTable
+from kvfs.core.errors import ExistsError, InvalidError, NotEmptyError, NotFoundError, TitleExistsError
+from kvfs.core.model import Key, KeyPage, Namespace, NamespaceId
+from kvfs.core.names import DirRef, title_of
+from kvfs.vfs.inodes import InodeTable
+from kvfs.vfs.nodes import Directory
+from kvfs.vfs.overlay import Overlay
+
+
+class Sender(Protocol):
+    """What rmdir needs of the flusher."""
+
+    async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
+        """Return when the store has these keys, or raise why not."""
+        ...
+
+
+class Roots:
+    """Namespaces by their directory names."""
+
+    def __init__(
+        self,
+        table: NamespaceTable,
+        overlay: Overlay,
+        inodes: InodeTable,
+        sender: Sender,
+        now: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        self._table = table
+        self._overlay = overlay
+        self._inodes = inodes
+        self._sender = sender
+        self._now = now
+        self._timeout = timeout
+
+    async def entries(self) -> dict[str, Directory]:
+        """Every namespace under its name."""
+        names = await self._table.names()
+        return {name: self._node(namespace) for name, namespace in names.items()}
+
+    async def lookup(self, name: bytes) -> Directory | None:
+        """The namespace of a name."""
+        found = (await self._table.names()).get(name.decode(errors="surrogateescape"))
+        return self._node(found) if found is not None else None
+
+    def _node(self, namespace: Namespace) -> Directory:
+        return self._inodes.directory(namespace.id, DirRef.ROOT)
+
+    async def create(self, name: bytes) -> Directory:
+        """mkdir: a new namespace. Raises `ExistsError`, `InvalidError`, `NameTooLongError`."""
+        title = title_of(name.decode(errors="surrogateescape"))
+        if await self.lookup(name) is not None:
+            raise ExistsError(f"there is a namespace {title!r}")
+        try:
+            created = await self._table.create(title)
+        except TitleExistsError as exc:
+            self._table.forget()
+            raise ExistsError(f"there is a namespace {title!r}") from exc
+        # It was born empty: nobody need ask what is in it.
+        self._overlay.listings.learn(created.id, "", KeyPage((), None))
+        return self._node(created)
+
+    async def remove(self, name: bytes) -> None:
+        """rmdir: only of a namespace that the store itself calls empty, once it knows of our deletions."""
+        node = await self._existing(name)
+        namespace = node.namespace
+        if await self._has_live(namespace):
+            raise NotEmptyError(f"{name!r} is not empty")
+        rows = self._overlay.journal.under(namespace, "")
+        pending = [(namespace, change.key) for change in rows if change.acked_at is None]
+        if pending:
+            await self._sender.send_now(pending, self._timeout)
+
+        def gone(key: Key) -> bool:
+            change = self._overlay.journal.get(namespace, key)
+            return change is not None and change.is_tombstone
+
+        if not await self._table.delete_empty(namespace, gone):
+            self._overlay.listings.forget(namespace)
+            raise NotEmptyError(f"{name!r} is not empty")
+        self.vanished(namespace)
+
+    async def _has_live(self, namespace: NamespaceId) -> bool:
+        journal = self._overlay.journal
+        if any(not change.is_tombstone for change in journal.under(namespace, "")):
+            return True
+        return any(True for _ in journal.attributes.dirs_under(namespace, "")) or bool(
+            self._overlay.creating_below(namespace, "")
+        )
+
+    def vanished(self, namespace: NamespaceId) -> None:
+        """A namespace is gone: nothing of it is kept."""
+        self._overlay.journal.drop_namespace(namespace)
+        self._overlay.listings.forget(namespace)
+        self._overlay.values.forget(namespace)
+        for node in list(self._inodes.of_namespace(namespace)):
+            self._inodes.detach(node)
+
+    async def rename(self, old: bytes, new: bytes) -> None:
+        """mv: another title."""
+        node = await self._existing(old)
+        title = title_of(new.decode(errors="surrogateescape"))
+        if old == new:
+            return
+        if await self.lookup(new) is not None:
+            raise ExistsError(f"there is a namespace {title!r}")
+        try:
+            await self._table.rename(node.namespace, title)
+        except TitleExistsError as exc:
+            self._table.forget()
+            raise ExistsError(f"there is a namespace {title!r}") from exc
+
+    async def _existing(self, name: bytes) -> Directory:
+        node = await self.lookup(name)
+        if node is None:
+            raise NotFoundError(f"there is no namespace {name!r}")
+        return node
+
+
+def find_namespace(namespaces: Iterable[Namespace], wanted: str) -> Namespace:
+    """The namespace that a source names, by id or by title. Raises `InvalidError` when there is none."""
+    known = list(namespaces)
+    if re.fullmatch(r"[0-9a-f]{32}", wanted):
+        for namespace in known:
+            if namespace.id == wanted:
+                return namespace
+    for namespace in known:
+        if namespace.title == wanted:
+            return namespace
+    titles = ", ".join(sorted(repr(namespace.title) for namespace in known)[:10]) or "none at all"
+    raise InvalidError(f"unknown namespace {wanted!r}: the account has {titles}")

@@ -1,0 +1,275 @@
+"""The tree: lookup, readdir, create, unlink, mkdir, rmdir, and who is whose child.
+
+Everything here is about names. What a rename does stands in `renames.py`, what the root of an account does
+(namespaces come and go at once, not through the journal) in `roots.py`.
+"""
+
+from collections.abc import Callable
+
+from kvfs.core.errors import (
+    ExistsError,
+    InvalidError,
+    IsADirectoryError_,
+    NameTooLongError,
+    NotADirectoryError_,
+    NotEmptyError,
+    NotFoundError,
+    NotPermittedError,
+    StaleError,
+)
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import CONTROL, Child, DirRef
+from kvfs.vfs.dirstream import DirStream
+from kvfs.vfs.files import Files
+from kvfs.vfs.handles import DirectoryHandle, HandleTable
+from kvfs.vfs.inodes import InodeTable
+from kvfs.vfs.nodes import ControlDirectory, ControlFile, Directory, File, Node, Root
+from kvfs.vfs.overlay import Overlay
+from kvfs.vfs.roots import Roots
+from kvfs.writeback.attributes import DirRow
+
+Parent = Root | Directory | ControlDirectory
+
+
+class Tree:
+    """Names → nodes, and the changes of names."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        inodes: InodeTable,
+        handles: HandleTable,
+        files: Files,
+        roots: Roots,
+        now: Callable[[], float],
+    ) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._inodes = inodes
+        self._handles = handles
+        self._files = files
+        self._roots = roots
+        self._now = now
+        self.control_directory: ControlDirectory | None = None
+        self.control_files: dict[str, ControlFile] = {}
+
+    def add_control(self, files: dict[str, Callable[[], bytes]]) -> None:
+        """Put the hidden directory at the root."""
+        self.control_directory, self.control_files = self._inodes.control(files)
+
+    # lookup
+
+    def parent(self, ino: int) -> Parent:
+        """The node of a directory. Raises `NotADirectoryError_`, `StaleError`."""
+        node = self._inodes.get(ino)
+        if not isinstance(node, Root | Directory | ControlDirectory):
+            raise NotADirectoryError_("not a directory")
+        return node
+
+    def directory(self, ino: int) -> Directory:
+        """The node of a directory that holds keys. Raises `NotPermittedError` for the other ones."""
+        node = self.parent(ino)
+        if not isinstance(node, Directory):
+            raise NotPermittedError("only namespaces are here: make a directory to make one")
+        if node.detached:
+            raise NotFoundError("the directory was removed")
+        return node
+
+    async def lookup(self, parent_ino: int, name: bytes) -> Node:
+        """The node of a name. Raises `NotFoundError`."""
+        parent = self.parent(parent_ino)
+        if isinstance(parent, ControlDirectory):
+            return self._found(self.control_files.get(name.decode(errors="replace")), name)
+        if parent is self._inodes.root and name == CONTROL.encode() and self.control_directory is not None:
+            return self.control_directory
+        if isinstance(parent, Root):
+            return self._found(await self._roots.lookup(name), name)
+        if parent.detached:
+            raise NotFoundError("the directory was removed")
+        try:
+            child = self._overlay.naming.child(parent.ref, name)
+        except (InvalidError, NameTooLongError) as exc:
+            if len(name) > 255:
+                raise
+            raise NotFoundError(str(exc)) from exc  # no key has that name: then it is not there
+        target = await self._overlay.child(parent.namespace, parent.ref, child)
+        return self._found(self.node_of(parent.namespace, target) if target is not None else None, name)
+
+    @staticmethod
+    def _found(node: Node | None, name: bytes) -> Node:
+        if node is None:
+            raise NotFoundError(f"{name!r} is not there")
+        return node
+
+    def node_of(self, namespace: NamespaceId, target: Key | DirRef) -> File | Directory:
+        """The node of what a name leads to."""
+        if isinstance(target, DirRef):
+            return self._inodes.directory(namespace, target)
+        return self._inodes.file(namespace, target)
+
+    async def child(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None]:
+        """What a name stands for, and what is there now."""
+        child = self._overlay.naming.child(parent.ref, name)
+        return child, await self._overlay.child(parent.namespace, parent.ref, child)
+
+    # readdir
+
+    async def opendir(self, ino: int) -> int:
+        """A handle on a directory's entries as they are from now on."""
+        node = self.parent(ino)
+        handle = DirectoryHandle(ino, self.parent_ino(node))
+        if isinstance(node, Directory):
+            handle.stream = DirStream(self._overlay, node.namespace, node.ref)
+        elif isinstance(node, ControlDirectory):
+            handle.entries = [(name, file.ino) for name, file in self.control_files.items()]
+        else:
+            handle.entries = [(name, child.ino) for name, child in (await self._roots.entries()).items()]
+        return self._handles.add(handle)
+
+    async def entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None] | None:
+        """Entry `index` of an open directory (no node: it is gone by now), or None at the end."""
+        if handle.entries is not None:
+            if index >= len(handle.entries):
+                return None
+            name, ino = handle.entries[index]
+            return name, self._inodes.get(ino)
+        assert handle.stream is not None
+        if not await handle.stream.reach(index):
+            return None
+        name, target = handle.stream.entries[index]
+        namespace = handle.stream.namespace
+        if isinstance(target, str) and self._overlay.peek(namespace, target, stale=True) is None:
+            return name, None
+        return name, self.node_of(handle.stream.namespace, target)
+
+    def rewind(self, handle: DirectoryHandle) -> None:
+        """rewinddir: the entries as they are from now on."""
+        if handle.stream is not None and handle.stream.entries:
+            handle.stream = DirStream(self._overlay, handle.stream.namespace, handle.stream.ref)
+
+    def parent_ino(self, node: Parent) -> int:
+        """Where `..` of a directory leads, as far as the kernel knows."""
+        if not isinstance(node, Directory) or node is self._inodes.root:
+            return self._inodes.root.ino
+        root = self._inodes.root
+        if isinstance(root, Directory) and root.ref == node.ref:
+            return root.ino
+        if not node.ref.prefix:
+            return root.ino
+        known = self._inodes.peek_directory(node.namespace, self._overlay.naming.parent_of(node.ref))
+        return known.ino if known is not None else root.ino
+
+    # create and remove
+
+    async def create(self, parent_ino: int, name: bytes, *, mode: int, exclusive: bool) -> tuple[File, bool]:
+        """The file of a name, and whether it is to be made; `Files` opens it either way."""
+        parent = self.directory(parent_ino)
+        child, target = await self.child(parent, name)
+        if isinstance(target, DirRef):
+            raise IsADirectoryError_(f"{name!r} is a directory")
+        if target is not None:
+            if exclusive:
+                raise ExistsError(f"{name!r} exists")
+            return self._inodes.file(parent.namespace, target), False
+        if child.key is None:
+            raise InvalidError(f"{name!r} can only be a directory: a key of that name is forbidden")
+        parent.changed = int(self._now())
+        return self._inodes.file(parent.namespace, child.key), True
+
+    async def unlink(self, parent_ino: int, name: bytes) -> None:
+        """Delete a key; whoever has it open keeps its content."""
+        parent = self.directory(parent_ino)
+        _, target = await self.child(parent, name)
+        if target is None:
+            raise NotFoundError(f"{name!r} is not there")
+        if isinstance(target, DirRef):
+            raise IsADirectoryError_(f"{name!r} is a directory")
+        self.delete_key(parent.namespace, target)
+        self.keep_directory(parent)
+
+    def delete_key(self, namespace: NamespaceId, key: Key) -> None:
+        """Record the deletion and part the node from its name."""
+        node = self._inodes.peek_file(namespace, key)
+        if node is not None and node.open is not None and node.open.created:
+            self._overlay.created(namespace, key, None)
+        else:
+            self._journal.record_delete(namespace, key, base=None)
+        if node is not None:
+            self._inodes.detach(node)
+
+    def keep_directory(self, directory: Directory) -> None:
+        """An entry left: a directory whose last it was stays until it is removed.
+
+        One that only stands for a piece of a long name goes with it; the one around it stays.
+        """
+        directory.changed = int(self._now())
+        ref, namespace = directory.ref, directory.namespace
+        while ref.is_chunk:
+            ref = self._overlay.naming.parent_of(ref)
+        root = self._inodes.root
+        if not ref.prefix or (isinstance(root, Directory) and root.ref == ref):
+            return
+        if self._journal.attributes.has_dir(namespace, ref.prefix, ref.start):
+            return
+        if not self._overlay.live_below(namespace, ref, stale=True):
+            self._add_dir(namespace, ref)
+
+    def _add_dir(self, namespace: NamespaceId, ref: DirRef, mode: int | None = None) -> None:
+        now = int(self._now())
+        self._journal.attributes.add_dir(namespace, DirRow(ref.prefix, ref.start, mode, now, now))
+
+    async def mkdir(self, parent_ino: int, name: bytes, mode: int) -> Directory:
+        """A directory kept on this machine, or at the root a namespace."""
+        parent = self.parent(parent_ino)
+        if isinstance(parent, ControlDirectory) or (parent is self._inodes.root and name == CONTROL.encode()):
+            raise ExistsError(f"{CONTROL} is reserved")
+        if isinstance(parent, Root):
+            return await self._roots.create(name)
+        parent = self.directory(parent_ino)
+        child, target = await self.child(parent, name)
+        if target is not None:
+            raise ExistsError(f"{name!r} exists")
+        if child.directory is None:
+            raise InvalidError(
+                f"nothing can be below {name!r}: no key would be short enough, or names are flat"
+            )
+        ref = child.directory
+        parent.changed = int(self._now())
+        self._add_dir(parent.namespace, ref, mode)
+        return self._inodes.directory(parent.namespace, ref)
+
+    async def rmdir(self, parent_ino: int, name: bytes) -> None:
+        """Remove an empty directory, or at the root an empty namespace."""
+        parent = self.parent(parent_ino)
+        if isinstance(parent, ControlDirectory):
+            raise NotPermittedError("the control directory is not to be changed")
+        if isinstance(parent, Root):
+            await self._roots.remove(name)
+            return
+        parent = self.directory(parent_ino)
+        child, target = await self.child(parent, name)
+        if target is None and (ref := child.directory) is not None and ref.is_chunk:
+            known = self._inodes.peek_directory(parent.namespace, ref)
+            target = ref if known is not None else None  # it went with the long name: `rm -r` saw it before
+        if target is None:
+            raise NotFoundError(f"{name!r} is not there")
+        if not isinstance(target, DirRef):
+            raise NotADirectoryError_(f"{name!r} is a file")
+        await self.check_empty(parent.namespace, target, name)
+        self._journal.attributes.remove_dir(parent.namespace, target.prefix, target.start)
+        node = self._inodes.peek_directory(parent.namespace, target)
+        if node is not None:
+            self._inodes.detach(node)
+        self.keep_directory(parent)
+
+    async def check_empty(self, namespace: NamespaceId, ref: DirRef, name: bytes) -> None:
+        """Raise `NotEmptyError` unless nothing lies in the directory."""
+        own = self._overlay.naming.self_key(ref)
+        has_own = own is not None and await self._overlay.view(namespace, own) is not None
+        if has_own or not await self._overlay.is_empty(namespace, ref):
+            raise NotEmptyError(f"{name!r} is not empty")
+
+    def check_alive(self, node: Node) -> None:
+        """Raise `StaleError` for a directory that was removed."""
+        if isinstance(node, Directory) and node.detached:
+            raise StaleError("the directory was removed")

@@ -1,0 +1,217 @@
+"""Contents of puts: small ones in the journal file, large ones in files beside it (the spool).
+
+A write of 25 MiB through SQLite holds the loop for a sixth of a second; a thread and a rename hold it for
+nothing. A file is complete before a row names it, and goes only after the row that named it is gone for good.
+"""
+
+import hashlib
+import os
+import sqlite3
+import uuid
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import trio
+
+from kvfs.core.errors import JournalError, JournalFullError
+from kvfs.writeback.opening import sync_directory
+
+INLINE_BYTES: Final = 128 * 1024
+DIGEST_BYTES: Final = 16
+
+Buffer = bytes | bytearray | memoryview
+
+
+def digest(value: Buffer) -> bytes:
+    """The digest by which values are compared: blake2b, 16 bytes."""
+    return hashlib.blake2b(value, digest_size=DIGEST_BYTES).digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Body:
+    """A content ready to be recorded: in memory (`value`), or already in a file of the spool (its name)."""
+
+    size: int
+    digest: bytes
+    value: bytes | None
+    spool: str | None
+
+
+@dataclass(slots=True)
+class Stored:
+    """A body that rows refer to: how many, and its file in the spool if it has one."""
+
+    refs: int
+    spool: str | None
+
+
+class Bodies:
+    """The `bodies` table and the spool.
+
+    Invariant between transactions: `stored` has exactly the table's ids, each with refs > 0.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, directory: Path, *, durable: bool) -> None:
+        self._db = connection
+        self._directory = directory
+        self._durable = durable
+        self.stored: dict[int, Stored] = {}
+        self._next = 1
+        self._spooled: dict[str, int] = {}  # file name -> id, of those in the table
+        self.garbage: list[str] = []  # files no row needs any more; removed once the log is on the disk
+        self._idle: list[int] = []  # ids whose refs fell to 0, or that are new, in this transaction
+
+    def load(self) -> None:
+        """Fill from the table; references are counted as the rows arrive."""
+        for identity, spool in self._db.execute("SELECT id, spool FROM bodies ORDER BY id"):
+            self.stored[identity] = Stored(0, spool)
+            self._idle.append(identity)
+            self._next = identity + 1
+            if spool is not None:
+                self._spooled[spool] = identity
+
+    def stage(self, value: bytes) -> Body:
+        """A small content, kept in memory until it is recorded."""
+        return Body(len(value), digest(value), bytes(value), None)
+
+    async def spool(self, value: Buffer) -> Body:
+        """Write a content into the spool, in a thread. The caller leaves `value` unchanged meanwhile.
+
+        Raises JournalFullError when the disk does not take it.
+        """
+        name = uuid.uuid4().hex
+        try:
+            found = await trio.to_thread.run_sync(self._write, name, value)
+        except OSError as exc:
+            raise JournalFullError(f"cannot write {len(value):,} bytes to {self._directory}: {exc}") from exc
+        body = Body(len(value), found, None, name)
+        weakref.finalize(body, self._abandon, name).atexit = False
+        return body
+
+    def _abandon(self, name: str) -> None:
+        """A spooled body left memory: unless a row has it, its file is of no use."""
+        if name not in self._spooled:
+            self.garbage.append(name)
+
+    def _write(self, name: str, value: Buffer) -> bytes:
+        path = self._directory / name
+        partial = path.with_suffix(".tmp")
+        try:
+            with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(value)
+                file.flush()
+                if self._durable:
+                    os.fsync(file.fileno())
+            partial.rename(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        if self._durable:
+            sync_directory(self._directory)
+        return digest(value)
+
+    def insert(self, body: Body) -> int:
+        """Give the body a row, inside the caller's transaction; a spooled one that has a row shares it."""
+        if body.spool is not None and body.spool in self._spooled:
+            return self._spooled[body.spool]
+        identity = self._next
+        self._db.execute(
+            "INSERT INTO bodies (id, size, digest, value, spool) VALUES (?, ?, ?, ?, ?)",
+            (identity, body.size, body.digest, body.value, body.spool),
+        )
+        self._next += 1
+        self.stored[identity] = Stored(0, body.spool)
+        self._idle.append(identity)
+        if body.spool is not None:
+            self._spooled[body.spool] = identity
+        return identity
+
+    def acquire(self, identity: int) -> None:
+        """One more row refers to it."""
+        self.stored[identity].refs += 1
+
+    def release(self, identity: int) -> None:
+        """One row less refers to it; `sweep` removes it if it was the last."""
+        stored = self.stored[identity]
+        stored.refs -= 1
+        if not stored.refs:
+            self._idle.append(identity)
+
+    @property
+    def has_unused(self) -> bool:
+        """Whether `sweep` has something to do."""
+        return any(not stored.refs for stored in self.stored.values())
+
+    def sweep(self) -> list[int]:
+        """Delete the rows of bodies nobody refers to, as the end of a transaction; returns ids."""
+        unused = [i for i in dict.fromkeys(self._idle) if i in self.stored and not self.stored[i].refs]
+        for identity in unused:
+            self._db.execute("DELETE FROM bodies WHERE id = ?", (identity,))
+        return unused
+
+    def forget(self, unused: Iterable[int]) -> None:
+        """The transaction that swept `unused` is committed."""
+        for identity in unused:
+            name = self.stored.pop(identity).spool
+            if name is not None:
+                del self._spooled[name]
+                self.garbage.append(name)
+        self._idle.clear()
+
+    def rolled_back(self) -> None:
+        """The transaction failed and the rows' references are as before: what it inserted is gone."""
+        for identity in self._idle:
+            stored = self.stored.get(identity)
+            if stored is not None and not stored.refs:
+                del self.stored[identity]
+                if stored.spool is not None:
+                    del self._spooled[stored.spool]
+        self._idle.clear()
+
+    def read(self, identity: int) -> bytes:
+        """The content, wherever it is; from a file it may take milliseconds."""
+        value, spool = self._row(identity)
+        if spool is None:
+            return value
+        with self._opened(spool) as file:
+            return file.read()
+
+    async def read_async(self, identity: int) -> bytes:
+        """The content, a spooled one in a thread. It stays readable though the row goes meanwhile."""
+        value, spool = self._row(identity)
+        if spool is None:
+            return value
+        with self._opened(spool) as file:  # before any checkpoint: the file is there now
+            return await trio.to_thread.run_sync(file.read)
+
+    def _opened(self, spool: str) -> BinaryIO:
+        try:
+            return (self._directory / spool).open("rb")
+        except OSError as exc:
+            raise JournalError(f"a content of the journal cannot be read: {exc}") from exc
+
+    def _row(self, identity: int) -> tuple[bytes, str | None]:
+        row = self._db.execute("SELECT value, spool FROM bodies WHERE id = ?", (identity,)).fetchone()
+        return row[0], row[1]
+
+    def orphans(self) -> list[str]:
+        """Files in the spool that no row needs; only at open, when no body is about to be recorded."""
+        return [name for name in os.listdir(self._directory) if name not in self._spooled]
+
+    def is_whole(self, identity: int, size: int) -> bool:
+        """Whether the content is all there: a power cut may take a spooled file that was not forced out."""
+        spool = self.stored[identity].spool
+        if spool is None:
+            return True
+        try:
+            return (self._directory / spool).stat().st_size == size
+        except FileNotFoundError:
+            return False
+
+    def unlink(self, names: Iterable[str]) -> None:
+        """Remove files of the spool; for a thread."""
+        for name in names:
+            (self._directory / name).unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""What the sender tells the outside: events as they happen, options it is given, results it hands back."""
+
+import socket
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from kvfs.core.limits import BULK_PAIRS
+from kvfs.core.model import Key, NamespaceId
+
+BODY_BYTES: Final = 90_000_000  # "well below 100 MB encoded"
+
+
+class EventKind(StrEnum):
+    """What happened."""
+
+    CONFLICT = "conflict"  # somebody else changed the key: our change went to `copy`
+    REJECTED = "rejected"  # the store will never take it; set aside
+    EXPIRED = "expired"  # its time passed before it was sent
+    UNAVAILABLE = "unavailable"  # the store cannot be reached; once until `recovered`
+    DENIED = "denied"  # the credentials do not permit it; once likewise
+    QUOTA = "quota"  # the day's allowance is used up; once likewise
+    RECOVERED = "recovered"  # the store takes changes again
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing a user may want to know: `text` says it in a line; without a key it is about all of them."""
+
+    kind: EventKind
+    text: str
+    namespace: NamespaceId | None = None
+    key: Key | None = None
+    copy: Key | None = None
+
+
+class OnConflict(StrEnum):
+    """What to do with a change of a value that somebody else changed meanwhile."""
+
+    KEEP_BOTH = "keep-both"
+    OVERWRITE = "overwrite"
+
+
+@dataclass(frozen=True, slots=True)
+class FlusherOptions:
+    """Times in seconds. `timeout` bounds a request, `pairs` and `body_bytes` a body; `parallel` at once."""
+
+    delay: float = 5.0
+    max_age: float = 30.0
+    pairs: int = BULK_PAIRS
+    body_bytes: int = BODY_BYTES
+    settle_window: float = 90.0
+    timeout: float = 300.0
+    parallel: int = 4
+    on_conflict: OnConflict = OnConflict.KEEP_BOTH
+    host: str = field(default_factory=socket.gethostname)
+
+
+class FlusherState(StrEnum):
+    """What the sender is at."""
+
+    IDLE = "idle"
+    SENDING = "sending"
+    UNAVAILABLE = "unavailable"
+    DENIED = "denied"
+    QUOTA = "quota"
+
+
+@dataclass(frozen=True, slots=True)
+class FlusherStatistics:
+    """Counts since the start; `retry_at` is epoch seconds, None when nothing is wrong.
+
+    `sent` and `deleted` count changes, `requests` the writes and reads made for them.
+    """
+
+    state: FlusherState
+    sent: int
+    deleted: int
+    requests: int
+    failures: int
+    rejected: int
+    conflicts: int
+    expired: int
+    last_error: str | None
+    retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainResult:
+    """`sent` arrived; `left` did not, `rejected` of them are set aside; `error`: why the others stay."""
+
+    sent: int
+    left: int
+    rejected: int
+    error: str | None

@@ -1,0 +1,73 @@
+"""When to try again after a failure: the three kinds, and how long each waits.
+
+Unavailable backs off from a second to a minute, denied from half a minute to five, a used-up quota waits for
+its reset. What the server itself asked for (Retry-After) is the least.
+"""
+
+from typing import Final
+
+from tenacity import RetryCallState, Retrying
+from tenacity.wait import wait_base, wait_exponential, wait_random
+
+from kvfs.core.errors import DeniedError, KvfsError, QuotaError, UnavailableError
+from kvfs.writeback.events import EventKind, FlusherState
+
+DAY: Final = 86_400
+_UNAVAILABLE: Final = wait_exponential(multiplier=1, max=60) + wait_random(0, 1)
+_DENIED: Final = wait_exponential(multiplier=30, max=300) + wait_random(0, 5)
+_QUOTA: Final = wait_random(1, 60)  # after the reset: not all machines at once
+
+
+def trouble(error: KvfsError) -> FlusherState:
+    """Which kind a failure is."""
+    if isinstance(error, QuotaError):
+        return FlusherState.QUOTA
+    return FlusherState.DENIED if isinstance(error, DeniedError) else FlusherState.UNAVAILABLE
+
+
+def pause(error: KvfsError, attempt: int, now: float) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row (from 1), at epoch second `now`."""
+    kind = trouble(error)
+    if kind is FlusherState.QUOTA:
+        return DAY - now % DAY + _draw(_QUOTA, 1)  # the allowance comes back at 00:00 UTC
+    if kind is FlusherState.DENIED:
+        return _draw(_DENIED, attempt)
+    asked = error.retry_after if isinstance(error, UnavailableError) else None
+    return max(_draw(_UNAVAILABLE, attempt), asked or 0.0)
+
+
+def _draw(strategy: wait_base, attempt: int) -> float:
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    return strategy(state)
+
+
+class Backoff:
+    """How many failures there were in a row, and until when (monotonic seconds) nothing is tried.
+
+    `binding` when the wait is the server's word, which holds for an fsync too.
+    """
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.kind: FlusherState | None = None
+        self.error: KvfsError | None = None
+        self.retry_at = float("-inf")
+        self.binding = False
+
+    def fail(self, error: KvfsError, *, now: float, monotonic: float) -> EventKind | None:
+        """Count a failure; returns the event when it is news."""
+        kind = trouble(error)
+        news = kind is not self.kind
+        self.attempts = 1 if news else self.attempts + 1
+        self.kind, self.error = kind, error
+        self.retry_at = monotonic + pause(error, self.attempts, now)
+        asked = isinstance(error, UnavailableError) and error.retry_after is not None
+        self.binding = kind is FlusherState.QUOTA or asked
+        return EventKind(kind.value) if news else None
+
+    def succeed(self) -> bool:
+        """The store took something; True when that is news."""
+        news = self.kind is not None
+        self.__init__()  # type: ignore[misc]  # back to the start, all fields of it
+        return news

@@ -1,0 +1,312 @@
+"""The tables `changes` and `bodies` and their image in memory, kept equal: all that alters either is here.
+
+A transaction that fails puts the image back as it was; one that is committed is in the file. No meaning: what
+a change on top of another amounts to is in `merging`, who may ask for it in `recording` and `outbox`.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from operator import itemgetter
+from pathlib import Path
+from typing import Final
+
+from sortedcontainers import SortedDict, SortedSet
+
+from kvfs.core.errors import JournalError, JournalUnreadableError
+from kvfs.core.model import Change, ChangeKind, ChangeState, Key, NamespaceId, Seq
+from kvfs.writeback.attributes import Attributes
+from kvfs.writeback.bodies import Bodies
+from kvfs.writeback.merging import Row
+from kvfs.writeback.opening import translate
+
+_COLUMNS: Final = (
+    "namespace, key, seq, kind, state, changes.size, metadata, expiration, base, attempted, recorded_at,"
+    " acked_at, error, body, may_exist, ancestors, waits_for"
+)
+_UPSERT: Final = f"INSERT OR REPLACE INTO changes VALUES ({', '.join('?' * 17)})"
+_DELETE: Final = "DELETE FROM changes WHERE namespace = ? AND key = ?"
+_LOAD: Final = f"SELECT {_COLUMNS}, digest FROM changes LEFT JOIN bodies ON bodies.id = body ORDER BY seq"
+_Record = tuple[
+    str, str, int, str, str, int, bytes | None, int | None, bytes | None, int, float,
+    float | None, str | None, int | None, int, bytes, int | None, bytes | None,
+]  # fmt: skip
+
+LOST: Final = (
+    "its content did not survive a power failure"  # the error of a change whose spooled file is gone
+)
+
+Place = tuple[NamespaceId, Key]
+"""Where a row is: at most one for each."""
+
+
+def columns(row: Row) -> tuple[object, ...]:
+    """A row as the table has it."""
+    change = row.change
+    return (
+        change.namespace, change.key, change.seq, change.kind.value, change.state.value, change.size,
+        change.metadata, change.expiration, change.base, int(change.attempted), change.recorded_at,
+        change.acked_at, change.error, row.body, int(row.may_exist), row.ancestors, row.waits_for,
+    )  # fmt: skip
+
+
+def _row(record: _Record) -> Row:
+    """The inverse of `columns`, of a record of `_LOAD`. Raises ValueError for what we never wrote."""
+    (namespace, key, seq, kind, state, size, metadata, expiration, base, attempted, recorded_at,
+     acked_at, error, body, may_exist, ancestors, waits_for, digest) = record  # fmt: skip
+    change = Change(
+        Seq(seq), NamespaceId(namespace), Key(key), ChangeKind(kind), ChangeState(state), size, metadata,
+        expiration, base, bool(attempted), recorded_at, acked_at, error,
+    )  # fmt: skip
+    put = None if waits_for is None else Seq(waits_for)
+    return Row(change, body, digest or b"", bool(may_exist), ancestors, put, recorded_at)
+
+
+class Ledger:
+    """Rows by place, by state and by sequence number.
+
+    Invariants between transactions (`faults` tells the broken ones):
+    `rows` holds exactly the table's rows; `live` the keys of those that are puts; `pending`, `rejected` and
+    `settling` together with the local rows are a partition of them, `pending` in order but for rollbacks;
+    `waiting[seq]` are the places of the tombstones whose `waits_for` is seq.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, bodies: Bodies) -> None:
+        self._db = connection
+        self._path = path
+        self.bodies = bodies
+        self.attributes = Attributes(connection, self.transaction)
+        self.rows: dict[NamespaceId, SortedDict[Key, Row]] = {}
+        self.live: dict[NamespaceId, SortedSet[Key]] = {}
+        self.pending: dict[Seq, Row] = {}
+        self.rejected: dict[Seq, Row] = {}
+        self.settling: dict[Seq, Row] = {}
+        self.waiting: dict[Seq, set[Place]] = {}
+        self.pending_bytes = 0
+        self.written = 0  # bytes since the last checkpoint, roughly
+        # told whether rows were altered
+        self.on_commit: Callable[[bool], None] = lambda altered: None
+        self._by_state: dict[ChangeState, dict[Seq, Row]] = {
+            ChangeState.PENDING: self.pending,
+            ChangeState.REJECTED: self.rejected,
+            ChangeState.SETTLING: self.settling,
+            ChangeState.LOCAL: {},
+        }
+        self.last_seq = Seq(0)
+        self._undo: list[tuple[Row | None, Row | None]] = []
+        self._open = False
+        self._doomed = False
+        self._in_order = True  # False when a rollback put rows back at the end of `pending`
+
+    def load(self) -> None:
+        """Fill from the tables. Raises JournalUnreadableError when a row is not of our making."""
+        try:
+            self.bodies.load()
+            for record in self._db.execute(_LOAD):
+                row = _row(record)
+                self._image(None, row)
+                self.last_seq = max(self.last_seq, row.change.seq, row.waits_for or Seq(0))
+            self.attributes.load()
+        except (sqlite3.Error, ValueError, KeyError) as exc:
+            raise JournalUnreadableError(
+                f"the journal {self._path} cannot be read ({exc}); it is left as it is"
+            ) from exc
+
+    def next_seq(self) -> Seq:
+        """A number above all before it."""
+        self.last_seq = Seq(self.last_seq + 1)
+        return self.last_seq
+
+    def get(self, namespace: NamespaceId, key: Key) -> Row | None:
+        """The row at a place."""
+        rows = self.rows.get(namespace)
+        return rows.get(key) if rows is not None else None
+
+    def count(self, state: ChangeState) -> int:
+        """How many rows are in a state."""
+        return len(self._by_state[state])
+
+    def ordered_pending(self) -> Iterable[Row]:
+        """The pending rows by sequence number."""
+        if not self._in_order:
+            rows = sorted(self.pending.items(), key=itemgetter(0))
+            self.pending.clear()
+            self.pending.update(rows)
+            self._in_order = True
+        return self.pending.values()
+
+    # transactions
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, in the file and in memory; inside another it is part of that one.
+
+        Raises JournalFullError or JournalError when the file does not take it.
+        """
+        if self._open:
+            try:
+                yield
+            except BaseException:
+                self._doomed = True  # half of it may be done: the outermost must not commit
+                raise
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._open = True
+            yield
+            if self._doomed:
+                raise JournalError("a part of the transaction failed")
+            unused = self.bodies.sweep()
+            self._db.execute("COMMIT")
+        except BaseException as exc:
+            self._roll_back()
+            if isinstance(exc, sqlite3.Error):
+                raise translate(exc, self._path) from exc
+            raise
+        self._open = False
+        altered = bool(self._undo)
+        self._undo.clear()
+        self.bodies.forget(unused)
+        self.on_commit(altered)
+
+    def _roll_back(self) -> None:
+        self._open = self._doomed = False
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        for old, new in reversed(self._undo):
+            self._image(new, old)
+        self._in_order = self._in_order and not self._undo
+        self._undo.clear()
+        self.bodies.rolled_back()
+        self.attributes.load()
+
+    # rows, inside a transaction
+
+    def put(self, row: Row) -> None:
+        """Insert the row or replace the one at its place; what waited for a put there waits for the new."""
+        change = row.change
+        old = self.get(change.namespace, change.key)
+        self._db.execute(_UPSERT, columns(row))
+        self._apply(old, row)
+        self.written += 512 if old is not None and old.body == row.body else 8192 + change.size
+        if old is not None and not change.is_tombstone and old.change.seq != change.seq:
+            self.repoint(old.change.seq, change.seq)
+
+    def remove(self, row: Row) -> None:
+        """Delete the row."""
+        change = row.change
+        self._db.execute(_DELETE, (change.namespace, change.key))
+        self._apply(row, None)
+
+    def repoint(self, old: Seq, new: Seq) -> None:
+        """Tombstones that wait for the put `old` wait for `new`, which carries its content on."""
+        for namespace, key in list(self.waiting.get(old, ())):
+            row = self.get(namespace, key)
+            if row is not None and row.waits_for == old:
+                self._wait_for(row, new)
+
+    def _wait_for(self, row: Row, seq: Seq) -> None:
+        new = Row(row.change, row.body, row.digest, row.may_exist, row.ancestors, seq, row.since)
+        self._db.execute(_UPSERT, columns(new))
+        self._apply(row, new)
+
+    def _apply(self, old: Row | None, new: Row | None) -> None:
+        self._undo.append((old, new))
+        self._image(old, new)
+
+    def _image(self, old: Row | None, new: Row | None) -> None:
+        """Make memory hold `new` where it held `old`. Its own inverse with the two exchanged."""
+        self._image_state(old, new)
+        self._image_place(old, new)
+        body_was = old.body if old is not None else None
+        body_is = new.body if new is not None else None
+        if body_was != body_is:
+            if body_is is not None:
+                self.bodies.acquire(body_is)
+            if body_was is not None:
+                self.bodies.release(body_was)
+        if (old and old.waits_for) != (new and new.waits_for):
+            self._image_waiting(old, new)
+
+    def _image_state(self, old: Row | None, new: Row | None) -> None:
+        if old is not None:
+            change = old.change
+            if change.state is ChangeState.PENDING:
+                self.pending_bytes -= change.size
+            if new is None or (new.change.state, new.change.seq) != (change.state, change.seq):
+                del self._by_state[change.state][change.seq]
+        if new is not None:
+            change = new.change
+            if change.state is ChangeState.PENDING:
+                self.pending_bytes += change.size
+            self._by_state[change.state][change.seq] = new  # in place when it was there: the order stays
+
+    def _image_place(self, old: Row | None, new: Row | None) -> None:
+        if new is None:
+            if old is not None:
+                del self.rows[old.change.namespace][old.change.key]
+                self.live[old.change.namespace].discard(old.change.key)
+            return
+        change = new.change
+        rows = self.rows.get(change.namespace)
+        if rows is None:
+            rows = self.rows[change.namespace] = SortedDict()
+            self.live[change.namespace] = SortedSet()
+        rows[change.key] = new
+        if old is None or old.change.kind is not change.kind:
+            live = self.live[change.namespace]
+            live.discard(change.key) if change.is_tombstone else live.add(change.key)
+
+    def _image_waiting(self, old: Row | None, new: Row | None) -> None:
+        if old is not None and old.waits_for is not None:
+            places = self.waiting[old.waits_for]
+            places.discard((old.change.namespace, old.change.key))
+            if not places:
+                del self.waiting[old.waits_for]
+        if new is not None and new.waits_for is not None:
+            self.waiting.setdefault(new.waits_for, set()).add((new.change.namespace, new.change.key))
+
+    def faults(self) -> list[str]:
+        """Which invariants are broken, recomputed from the tables; empty when all hold."""
+        found = []
+        mine = {(*columns(row), row.digest) for rows in self.rows.values() for row in rows.values()}
+        theirs = {(*columns(row), row.digest) for row in map(_row, self._db.execute(_LOAD))}
+        if mine != theirs:
+            found.append(f"rows differ: {mine ^ theirs}")
+        everything = [row for rows in self.rows.values() for row in rows.values()]
+        for state, by_seq in self._by_state.items():
+            if by_seq != {row.change.seq: row for row in everything if row.change.state is state}:
+                found.append(f"index of {state} differs")
+        for namespace, rows in self.rows.items():
+            if list(self.live[namespace]) != [
+                key for key, row in rows.items() if not row.change.is_tombstone
+            ]:
+                found.append(f"live keys of {namespace} differ")
+        if self.pending_bytes != sum(row.change.size for row in self.pending.values()):
+            found.append("pending_bytes differs")
+        waiting: dict[Seq, set[Place]] = {}
+        for row in everything:
+            if row.waits_for is not None:
+                waiting.setdefault(row.waits_for, set()).add((row.change.namespace, row.change.key))
+        if waiting != self.waiting:
+            found.append("waiting differs")
+        return found + self._body_faults(everything)
+
+    def _body_faults(self, everything: list[Row]) -> list[str]:
+        references: dict[int, int] = {}
+        for row in everything:
+            if (row.body is None) is not row.change.is_tombstone:
+                return [f"body of {row.change.key!r} is wrong"]
+            if row.body is not None:
+                references[row.body] = references.get(row.body, 0) + 1
+        table = dict(self._db.execute("SELECT id, size FROM bodies"))
+        if references.keys() != table.keys():
+            return [f"bodies without rows or rows without bodies: {references.keys() ^ table.keys()}"]
+        if references != {i: stored.refs for i, stored in self.bodies.stored.items()}:
+            return ["references differ"]
+        lost = {row.body for row in everything if row.change.error == LOST}
+        return [
+            f"body {i} is not whole"
+            for i, n in table.items()
+            if i not in lost and not self.bodies.is_whole(i, n)
+        ]

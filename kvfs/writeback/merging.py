@@ -1,0 +1,132 @@
+"""What a new change of a key means on top of the one before it: pure rules, no I/O.
+
+A row carries over what is known of the *store*, which the newer change must not forget: the value this mount
+had read before its first change, whether the store may hold the key at all, and which values it may still
+answer that are our own doing. Get this
+wrong and a deleted key comes back, or we take ourselves for a stranger.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
+from kvfs.writeback.bodies import DIGEST_BYTES
+
+ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A change and what only this room needs of it; the columns of `changes` say what each means."""
+
+    change: Change
+    body: int | None
+    digest: bytes  # of the body, b"" for a tombstone
+    may_exist: bool
+    ancestors: bytes
+    waits_for: Seq | None
+    since: float  # when this key began to differ from what was last attempted; memory only
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What a put says, whatever was there before."""
+
+    namespace: NamespaceId
+    key: Key
+    size: int
+    body: int
+    digest: bytes
+    metadata: Metadata | None
+    expiration: int | None
+    base: bytes | None
+    local: bool = False
+
+
+def store_may_hold(row: Row) -> bool:
+    """Whether the store may hold the row's key, now or once a request under way lands."""
+    change = row.change
+    if row.may_exist or change.attempted or change.is_tombstone or change.state is ChangeState.SETTLING:
+        return True
+    return change.state is not ChangeState.LOCAL and change.base != b""
+
+
+def base_over(old: Row | None, base: bytes | None) -> bytes | None:
+    """The base of a change on top of `old`: what `old` knows of the store beats what the caller had read."""
+    if old is None:
+        return base
+    return old.digest if old.change.state is ChangeState.SETTLING else old.change.base
+
+
+def ancestors_over(old: Row | None) -> bytes:
+    """Values of our own that a stale store may still answer once `old` is replaced."""
+    if old is None:
+        return b""
+    found = [old.ancestors[i : i + DIGEST_BYTES] for i in range(0, len(old.ancestors), DIGEST_BYTES)]
+    if old.change.attempted or old.change.state is ChangeState.SETTLING:
+        found += [digest for digest in (old.change.base, old.digest) if digest]
+    return b"".join(list(dict.fromkeys(found))[-ANCESTORS:])
+
+
+def since_over(old: Row | None, now: float) -> float:
+    """A key rewritten before it was ever sent has been waiting since its first rewrite."""
+    if old is None or old.change.state is not ChangeState.PENDING or old.change.attempted:
+        return now
+    return old.since
+
+
+def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
+    """The row of `put` on top of `old`."""
+    change = Change(
+        seq=seq,
+        namespace=put.namespace,
+        key=put.key,
+        kind=ChangeKind.PUT,
+        state=ChangeState.LOCAL if put.local and _may_stay_local(old) else ChangeState.PENDING,
+        size=put.size,
+        metadata=put.metadata,
+        expiration=put.expiration,
+        base=base_over(old, put.base),
+        attempted=False,
+        recorded_at=now,
+        acked_at=None,
+        error=None,
+    )
+    may_exist = old is not None and store_may_hold(old)
+    return Row(change, put.body, put.digest, may_exist, ancestors_over(old), None, since_over(old, now))
+
+
+def _may_stay_local(old: Row | None) -> bool:
+    """A local file may not hide a key the store holds, nor the tombstone that is to remove it there."""
+    if old is None or old.change.state is ChangeState.LOCAL or not store_may_hold(old):
+        return True
+    return old.change.is_tombstone and old.change.state is ChangeState.SETTLING
+
+
+def needs_tombstone(old: Row | None, base: bytes | None) -> bool:
+    """Whether deleting the key must reach the store; if not, forgetting the row is all."""
+    if old is None:
+        return base != b""
+    return store_may_hold(old)
+
+
+def tombstone_over(
+    old: Row | None, namespace: NamespaceId, key: Key, base: bytes | None, seq: Seq, now: float
+) -> Row:
+    """The row of a deletion on top of `old`."""
+    change = Change(
+        seq=seq,
+        namespace=namespace,
+        key=key,
+        kind=ChangeKind.DELETE,
+        state=ChangeState.PENDING,
+        size=0,
+        metadata=None,
+        expiration=None,
+        base=base_over(old, base),
+        attempted=False,
+        recorded_at=now,
+        acked_at=None,
+        error=None,
+    )
+    return Row(change, None, b"", True, ancestors_over(old), None, since_over(old, now))

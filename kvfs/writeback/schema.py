@@ -1,0 +1,130 @@
+"""The tables of the journal: the one place that says what each column and each sentinel means.
+
+Creating, recognising and migrating the file belong here too; nothing here knows what a change is for.
+"""
+
+import sqlite3
+from typing import Final
+
+APPLICATION_ID: Final = 0x6B766A31  # "kvj1": tells our journal from any other SQLite file
+VERSION: Final = 1
+
+DDL: Final = """
+-- What the file is for.
+-- name: 'source' (identity of the account or store; another source refuses the file),
+--       'created' (epoch seconds).
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- The newest change of each key. A row leaves when it settled, or when it is deleted before it was sent.
+CREATE TABLE changes (
+    namespace   TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    seq         INTEGER NOT NULL,  -- grows with every change, never reused; an ack names it
+    kind        TEXT NOT NULL CHECK (kind IN ('put', 'delete')),
+    state       TEXT NOT NULL CHECK (state IN ('pending', 'settling', 'rejected', 'local')),
+    size        INTEGER NOT NULL,  -- of the value; 0 for a tombstone
+    metadata    BLOB,              -- JSON text, UTF-8; NULL: none
+    expiration  INTEGER,           -- epoch seconds; NULL: never
+    base        BLOB,              -- digest of the store's value this mount had read;
+                                   -- X'': known absent; NULL: never read
+    attempted   INTEGER NOT NULL,  -- 1: a request that may have carried this seq has left
+    recorded_at REAL NOT NULL,     -- epoch seconds
+    acked_at    REAL,              -- epoch seconds; set by ack, NULL before
+    error       TEXT,              -- why it was rejected, or what the last attempt said
+    body        INTEGER,           -- bodies.id; NULL exactly for tombstones
+    may_exist   INTEGER NOT NULL,  -- 1: whatever base says, the store may hold the key because of an
+                                   -- earlier change of ours
+    ancestors   BLOB NOT NULL,     -- digests, 16 bytes each, of values a stale store may still
+                                   -- answer and that are our own doing
+    waits_for   INTEGER,           -- of a rename's tombstone: seq of the put that must land first; no such
+                                   -- pending or rejected put: it has landed
+    PRIMARY KEY (namespace, key)
+) WITHOUT ROWID;
+
+-- Contents. Several changes may share one (rename); it goes with the last of them.
+CREATE TABLE bodies (
+    id     INTEGER PRIMARY KEY,
+    size   INTEGER NOT NULL,
+    digest BLOB NOT NULL,  -- blake2b, 16 bytes
+    value  BLOB,           -- NULL: it is in the file spool/<spool> beside the journal
+    spool  TEXT            -- NULL: it is in value
+);
+
+-- What this machine keeps about keys, pending or not. NULL: not set here, the caller has its default.
+CREATE TABLE local_files (
+    namespace TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    mode      INTEGER,  -- permission bits
+    mtime     INTEGER,  -- epoch seconds, as the other times
+    ctime     INTEGER,
+    atime     INTEGER,
+    PRIMARY KEY (namespace, key)
+) WITHOUT ROWID;
+
+-- Directories that mkdir made on this machine, until rmdir.
+CREATE TABLE local_dirs (
+    namespace TEXT NOT NULL,
+    prefix    TEXT NOT NULL,     -- text every key below it starts with
+    start     INTEGER NOT NULL,  -- where its last component begins in prefix (core.names)
+    mode      INTEGER,
+    mtime     INTEGER,
+    ctime     INTEGER,
+    PRIMARY KEY (namespace, prefix, start)
+) WITHOUT ROWID;
+
+-- When this machine saw a namespace first: the time shown for what was never changed here.
+CREATE TABLE namespaces (
+    id         TEXT PRIMARY KEY,
+    first_seen INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+TABLES: Final = frozenset({"meta", "changes", "bodies", "local_files", "local_dirs", "namespaces"})
+
+MIGRATIONS: Final[dict[int, str]] = {}
+"""Script that takes a file from version n to n + 1, by n; each runs in one transaction."""
+
+
+def create(connection: sqlite3.Connection, source: str, created: float) -> None:
+    """Lay the tables into an empty file."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.executescript(f"BEGIN; {DDL} PRAGMA user_version = {VERSION}; COMMIT;")
+    connection.executemany(
+        "INSERT INTO meta VALUES (?, ?)", [("source", source), ("created", str(int(created)))]
+    )
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring an older file to VERSION, a version a transaction."""
+    for version in range(_pragma(connection, "user_version"), VERSION):
+        connection.executescript(f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+
+
+def fault(connection: sqlite3.Connection, source: str) -> str | None:
+    """Why this file cannot be our journal of `source`, or None. Only reads.
+
+    Raises sqlite3.DatabaseError when the file is no database or damaged.
+    """
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        return "it is not a journal of kvfs"
+    version = _pragma(connection, "user_version")
+    if version > VERSION:
+        return f"it was written by a newer kvfs (journal version {version}, this one knows {VERSION})"
+    if version < VERSION and version not in MIGRATIONS:
+        return f"its version {version} is unknown"
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if version == VERSION and not names >= TABLES:
+        return f"it lacks {', '.join(sorted(TABLES - names))}"
+    row = connection.execute("SELECT value FROM meta WHERE name = 'source'").fetchone()
+    if row is None or row[0] != source:
+        return f"it belongs to {row[0] if row else 'nobody'!r}, not to {source!r}"
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return None if verdict == "ok" else f"it is damaged ({verdict})"
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])

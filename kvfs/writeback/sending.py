@@ -1,0 +1,163 @@
+"""One round of sending: which of the chosen changes go, in which order, in which bodies.
+
+Puts first, and a tombstone only when every put recorded before it has arrived: a crash or a refusal may leave
+both names of a rename, never neither.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import JournalError, StoreError
+from kvfs.core.expiry import EXPIRED, expiration_to_send
+from kvfs.core.limits import KEY_WRITE_SECONDS
+from kvfs.core.model import Change
+from kvfs.core.packing import Batch, pack
+from kvfs.store.base import Store
+from kvfs.writeback.conflicts import Digests, copy_key, is_ours, needs_check
+from kvfs.writeback.events import Event, EventKind, FlusherOptions, OnConflict
+from kvfs.writeback.journal import Journal
+from kvfs.writeback.posting import Poster
+from kvfs.writeback.rounds import Counts, Limits, Outcome, Reports, body_size
+
+PACK_IN_THREAD: Final = 2_000  # packing more changes than this would hold the loop for long
+
+
+class Sender:
+    """Sends what it is given. One call of `send` at a time: the caller holds the sending lock."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        store: Store,
+        *,
+        now: Callable[[], float],
+        options: FlusherOptions,
+        reports: Reports,
+    ) -> None:
+        self._journal = journal
+        self._now = now
+        self._options = options
+        self._reports = reports
+        self._digests = Digests(store)
+        self._poster = Poster(journal, store, now=now, options=options, reports=reports)
+        self.limits: Limits = self._poster.limits
+
+    @property
+    def counts(self) -> Counts:
+        """So far."""
+        counts = self._poster.counts
+        counts.requests += self._digests.requests
+        self._digests.requests = 0
+        return counts
+
+    def ready_at(self, change: Change) -> float:
+        """From when (monotonic) the key may be written again: KV takes one write a second."""
+        return self._poster.written_at(change) + KEY_WRITE_SECONDS
+
+    async def send(self, changes: Sequence[Change]) -> Outcome:
+        """Send these. Raises nothing the store or a full disk does: that is in the outcome."""
+        outcome = Outcome()
+        try:
+            puts = self._unexpired([change for change in changes if not change.is_tombstone], outcome)
+            puts = await self._without_conflicts(puts, outcome)
+            await self._send_all(puts, outcome)
+            if outcome.failure is None:
+                tombstones = [change for change in changes if change.is_tombstone]
+                await self._send_all(self._unblocked(tombstones), outcome)
+        except (StoreError, JournalError) as exc:
+            self.counts.failures += 1
+            outcome.fail(exc)
+        return outcome
+
+    def _unexpired(self, puts: Iterable[Change], outcome: Outcome) -> list[Change]:
+        """Those whose time has not come; the others become absent, here and in the store."""
+        alive = []
+        for change in puts:
+            if expiration_to_send(change.expiration, self._now()) is not EXPIRED:
+                alive.append(change)
+                continue
+            self._journal.expire(change)
+            outcome.done += 1
+            self.counts.expired += 1
+            text = f"{change.key!r} expired before it was sent"
+            self._reports.event(Event(EventKind.EXPIRED, text, change.namespace, change.key))
+        return alive
+
+    async def _without_conflicts(self, puts: list[Change], outcome: Outcome) -> list[Change]:
+        """Those nobody else changed; the others become copies beside them, for the next round."""
+        if self._options.on_conflict is OnConflict.OVERWRITE:
+            return puts
+        current = await self._digests.read(filter(needs_check, puts))
+        clear = []
+        for change in puts:
+            place = (change.namespace, change.key)
+            row = self._journal.row(change.seq)
+            if row is None:
+                continue
+            if place not in current or is_ours(row, current[place]):
+                clear.append(change)
+            else:
+                self._keep_both(change, outcome)
+        return clear
+
+    def _keep_both(self, change: Change, outcome: Outcome) -> None:
+        namespace = change.namespace
+        copy = copy_key(
+            change.key,
+            self._options.host,
+            self._now(),
+            lambda key: self._journal.get(namespace, key) is not None,
+        )
+        self._journal.set_beside(change, copy)
+        outcome.done += 1
+        self.counts.conflicts += 1
+        beside = self._journal.get(namespace, copy)
+        if beside is not None:
+            self._reports.moved(change, beside)
+        text = (
+            f"{change.key!r} was changed elsewhere since it was read here; the change made here is {copy!r}"
+        )
+        self._reports.event(Event(EventKind.CONFLICT, text, namespace, change.key, copy))
+
+    def _unblocked(self, tombstones: Iterable[Change]) -> list[Change]:
+        """Tombstones that no put still has to precede."""
+        first_put = next((c.seq for c in self._journal.iter_pending() if not c.is_tombstone), None)
+        return [
+            change
+            for change in tombstones
+            if (first_put is None or change.seq < first_put) and self._journal.blocker(change) is None
+        ]
+
+    async def _send_all(self, changes: Sequence[Change], outcome: Outcome) -> None:
+        """All of them, a few requests at a time; after a failure what has not left stays."""
+        for group in self._groups(await self._packed(changes)):
+            async with trio.open_nursery() as nursery:
+                for batch in group:
+                    nursery.start_soon(self._poster.post, batch, outcome)
+            if outcome.failure is not None:
+                return
+
+    async def _packed(self, changes: Sequence[Change]) -> list[tuple[Batch, int]]:
+        """The batches with their sizes."""
+        limits = self.limits
+
+        def packed() -> list[tuple[Batch, int]]:
+            batches = pack(changes, pairs=limits.pairs, body_bytes=limits.body_bytes)
+            return [(batch, body_size(batch)) for batch in batches]
+
+        return await trio.to_thread.run_sync(packed) if len(changes) > PACK_IN_THREAD else packed()
+
+    def _groups(self, batches: Iterable[tuple[Batch, int]]) -> Iterator[list[Batch]]:
+        """Requests to make at the same time: few, and together not above one full body."""
+        group: list[Batch] = []
+        used = 0
+        for batch, size in batches:
+            if group and (len(group) >= self._options.parallel or used + size > self._options.body_bytes):
+                yield group
+                group, used = [], 0
+            group.append(batch)
+            used += size
+        if group:
+            yield group

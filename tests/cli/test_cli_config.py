@@ -1,0 +1,250 @@
+"""Words of the command line and the environment become a `Config`, or one clear line."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvfs.config import (
+    CloudflareSource,
+    Config,
+    Credentials,
+    LocalSource,
+    journal_path,
+    load_credentials,
+    parse_base_url,
+    parse_size,
+    parse_source,
+    read_token_file,
+    source_identity,
+)
+from kvfs.core.errors import UserError
+
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+BASE = "https://api.cloudflare.com/client/v4"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("local:/tmp/a.sqlite", {}, LocalSource(Path("/tmp/a.sqlite"))),
+        ("local:/tmp/../tmp/a.sqlite", {}, LocalSource(Path("/tmp/a.sqlite"))),
+        (f"cloudflare:{ACCOUNT}", {}, CloudflareSource(ACCOUNT)),
+        ("cloudflare:", {"CLOUDFLARE_ACCOUNT_ID": "acc"}, CloudflareSource("acc")),
+        ("cloudflare:a/ns", {}, CloudflareSource("a", "ns")),
+        ("cloudflare:/ns", {"CLOUDFLARE_ACCOUNT_ID": "acc"}, CloudflareSource("acc", "ns")),
+        ("cloudflare:a/", {}, CloudflareSource("a")),
+        ("cloudflare:a/ns/users/", {}, CloudflareSource("a", "ns", "users/")),
+        ("cloudflare:a/ns/a//b c", {}, CloudflareSource("a", "ns", "a//b c")),
+        (
+            "cloudflare:a",
+            {"CLOUDFLARE_API_BASE_URL": "http://127.0.0.1:8787/client/v4/"},
+            CloudflareSource("a", base_url="http://127.0.0.1:8787/client/v4"),
+        ),
+        ("cloudflare:b", {"CLOUDFLARE_ACCOUNT_ID": "acc"}, CloudflareSource("b")),
+    ],
+)
+def test_a_source_is_read(text: str, environ: dict[str, str], expected: object) -> None:
+    """The documented forms of SOURCE, with what the environment adds."""
+    assert parse_source(text, environ) == expected
+
+
+def test_a_bare_local_is_below_the_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`local:` is the store in $XDG_DATA_HOME/kvfs."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert parse_source("local:", {}) == LocalSource(tmp_path / "kvfs" / "store.sqlite")
+
+
+def test_a_relative_store_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The daemon works in another directory than the shell."""
+    monkeypatch.chdir(tmp_path)
+    assert parse_source("local:a.sqlite", {}) == LocalSource(tmp_path / "a.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "SOURCE is local:"),
+        ("somewhere", "SOURCE is local:"),
+        ("s3:bucket", "SOURCE is local:"),
+        ("local", "SOURCE is local:"),
+        ("local:/tmp", "is a directory"),
+        ("local:/no/such/place/a.sqlite", "does not exist"),
+        ("cloudflare:", "CLOUDFLARE_ACCOUNT_ID"),
+        ("cloudflare:../x", "is not an account id"),
+        ("cloudflare:a b", "is not an account id"),
+        ("cloudflare:a//prefix", "a prefix needs a namespace"),
+        ("cloudflare:a/ns/" + "x" * 513, "longer than a key"),
+    ],
+)
+def test_a_wrong_source_says_how_it_is_written(text: str, message: str) -> None:
+    """One line, and no request is ever made of it."""
+    with pytest.raises(UserError, match=message):
+        parse_source(text, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://host/", "not https://HOST/PATH"),
+        ("api.cloudflare.com/client/v4", "not https://HOST/PATH"),
+        ("https://", "not https://HOST/PATH"),
+        ("https://host:port/", "is not a URL"),
+        ("https://[::1/", "is not a URL"),
+        ("https://host/?a=b", "not https://HOST/PATH"),
+        ("https://ada:secret@host/", "holds a user name"),
+        ("http://api.example/client/v4", "unencrypted to api.example"),
+        ("http://127.0.0.1.example/", "unencrypted"),
+        ("http://localhost.example/", "unencrypted"),
+    ],
+)
+def test_a_base_url_that_would_betray_the_token_is_refused(url: str, message: str) -> None:
+    """Nonsense, and plain http to another machine. A password in it is not repeated."""
+    with pytest.raises(UserError, match=message) as caught:
+        parse_base_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8787", "127.1.2.3", "localhost:1", "[::1]:8787"])
+def test_plain_http_to_this_machine_is_fine(host: str) -> None:
+    """A test server has no certificate."""
+    assert parse_base_url(f"http://{host}/client/v4/") == f"http://{host}/client/v4"
+
+
+def test_insecure_allows_plain_http_elsewhere() -> None:
+    """Who asks for it gets it."""
+    assert parse_base_url("http://api.example", insecure=True) == "http://api.example"
+
+
+def test_the_token_comes_from_the_environment() -> None:
+    """Surrounding white space, as `echo` and files leave it, is not part of it."""
+    found = load_credentials(CloudflareSource("a"), None, {"CLOUDFLARE_API_TOKEN": " abc-123\n"})
+    assert found == Credentials("abc-123")
+
+
+def test_a_token_file_wins_over_the_environment(tmp_path: Path) -> None:
+    """What was named on the command line was meant."""
+    file = private_file(tmp_path, "from-file\n")
+    found = load_credentials(CloudflareSource("a"), file, {"CLOUDFLARE_API_TOKEN": "other"})
+    assert found == Credentials("from-file")
+
+
+def test_a_local_source_needs_no_token() -> None:
+    """The embedded store asks nobody."""
+    assert load_credentials(LocalSource(Path("/x")), None, {}) is None
+
+
+def test_no_token_names_the_variable_and_where_to_make_one() -> None:
+    """The first thing a new user meets."""
+    with pytest.raises(UserError, match=r"CLOUDFLARE_API_TOKEN.*--token-file.*api-tokens"):
+        load_credentials(CloudflareSource("a"), None, {"CLOUDFLARE_API_TOKEN": "  "})
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "schlüssel", "nul\0"])
+def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(token: str) -> None:
+    """A line break in a header is another header."""
+    with pytest.raises(UserError, match="empty or holds spaces") as caught:
+        load_credentials(CloudflareSource("a"), None, {"CLOUDFLARE_API_TOKEN": token})
+    assert token not in str(caught.value)
+
+
+def test_credentials_do_not_show_the_token() -> None:
+    """A repr ends in logs and tracebacks."""
+    assert "secret" not in repr(Credentials("secret"))
+    assert "secret" not in str(Credentials("secret"))
+
+
+def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """The message says what to type."""
+    file = private_file(tmp_path, "abc")
+    file.chmod(0o640)
+    with pytest.raises(UserError, match=f"chmod 600 {file}"):
+        read_token_file(file)
+
+
+def test_a_token_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    """Missing, a directory, or a pipe that would never answer."""
+    with pytest.raises(UserError, match="No such file"):
+        read_token_file(tmp_path / "missing")
+    with pytest.raises(UserError, match="directory"):
+        read_token_file(tmp_path)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(UserError, match="not a regular file"):
+        read_token_file(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("300", 300),
+        ("64K", 65536),
+        ("1.5k", 1536),
+        ("256M", 2**28),
+        ("10GiB", 10 * 2**30),
+        ("1 MB", 2**20),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    """Powers of 1024, whatever the unit is called."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "big", "1X", "1e9", "0x10"])
+def test_what_is_no_size(text: str) -> None:
+    """Said, not guessed."""
+    with pytest.raises(UserError, match="is not a size"):
+        parse_size(text)
+
+
+@given(st.text())
+def test_no_text_breaks_the_parsers(text: str) -> None:
+    """Whatever is typed gives a value or a `UserError`, never another exception."""
+    for parse in (lambda: parse_source(text, {}), lambda: parse_base_url(text), lambda: parse_size(text)):
+        with suppress(UserError):
+            parse()
+
+
+def test_the_same_data_has_the_same_journal(tmp_path: Path) -> None:
+    """However a store is named, its journal is one; other data has another."""
+    real = tmp_path / "real.sqlite"
+    real.touch()
+    (tmp_path / "link.sqlite").symlink_to(real)
+    one = config(LocalSource(real), tmp_path)
+    same = config(LocalSource(tmp_path / "link.sqlite"), tmp_path)
+    assert journal_path(one) == journal_path(same) == one.journal_path
+    assert journal_path(config(LocalSource(tmp_path / "x"), tmp_path)) != journal_path(one)
+
+
+def test_every_part_of_a_source_counts_in_its_identity(tmp_path: Path) -> None:
+    """Two accounts, namespaces, prefixes or servers never share a journal."""
+    sources = [
+        CloudflareSource("a"),
+        CloudflareSource("b"),
+        CloudflareSource("a", "ns"),
+        CloudflareSource("a", "ns", "p"),
+        CloudflareSource("a", base_url="http://localhost/"),
+    ]
+    assert len({source_identity(config(source, tmp_path)) for source in sources}) == len(sources)
+
+
+@pytest.mark.parametrize(
+    "text", ["local:/tmp/a", f"cloudflare:{ACCOUNT}", "cloudflare:a/n", "cloudflare:a/n/p/q/"]
+)
+def test_a_source_is_written_as_it_is_read(text: str) -> None:
+    """The daemon is given the source again as text."""
+    assert str(parse_source(text, {})) == text
+
+
+def config(source: LocalSource | CloudflareSource, state: Path) -> Config:
+    return Config(source=source, mountpoint=Path("/mnt"), state_dir=state)
+
+
+def private_file(folder: Path, content: str) -> Path:
+    file = folder / "token"
+    file.touch(mode=0o600)
+    file.write_text(content)
+    return file

@@ -1,0 +1,245 @@
+"""What a user sees when something is wrong: one line, an exit status, never a traceback."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import kvfs
+from kvfs.cli import main
+from kvfs.cli.checks import check_fuse, check_source_outside
+from kvfs.cli.guard import Exit, describe, guarded
+from kvfs.cli.mount import prepare_state
+from kvfs.config import CloudflareSource, Config, LocalSource
+from kvfs.core.errors import JournalLockedError, KvfsError, UserError
+
+ROOT = Path(kvfs.__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "state"))
+    for name in ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Path:
+    (tmp_path / "mnt").mkdir()
+    return tmp_path / "mnt"
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit status and the one line of a command that fails."""
+    status = main(list(words))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("kvfs: ")
+    assert err.count("\n") == 1
+    return status, err.removeprefix("kvfs: ").rstrip("\n")
+
+
+def test_a_missing_mount_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says what to type."""
+    status, line = complaint(capsys, "mount", f"local:{tmp_path}/s", f"{tmp_path}/none")
+    assert (status, line) == (1, f"the mount point {tmp_path}/none does not exist: mkdir {tmp_path}/none")
+
+
+def test_a_mount_point_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a directory."""
+    (tmp_path / "file").touch()
+    assert "is not a directory" in complaint(capsys, "mount", f"local:{tmp_path}/s", f"{tmp_path}/file")[1]
+
+
+def test_a_mount_point_that_is_not_empty(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its files would be hidden."""
+    (mountpoint / "file").touch()
+    line = complaint(capsys, "mount", f"local:{mountpoint.parent}/s", str(mountpoint))[1]
+    assert line == f"the mount point {mountpoint} is not empty: its files would be hidden"
+
+
+def test_no_token(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Found before anything is mounted."""
+    assert complaint(capsys, "mount", "cloudflare:acc", str(mountpoint))[1].startswith(
+        "no token: set CLOUDFLARE"
+    )
+
+
+def test_no_account(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other thing a new user forgets."""
+    assert complaint(capsys, "mount", "cloudflare:", str(mountpoint))[1].startswith("no account: ")
+
+
+def test_no_fusermount(
+    mountpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names the package."""
+    monkeypatch.setenv("PATH", str(mountpoint))
+    line = complaint(capsys, "mount", f"local:{mountpoint.parent}/s", str(mountpoint))[1]
+    assert line.startswith("fusermount3 is missing: install the package fuse3")
+
+
+def test_no_fuse_device(tmp_path: Path) -> None:
+    """A machine or container without FUSE."""
+    with pytest.raises(UserError, match=r"none is missing: sudo modprobe fuse"):
+        check_fuse(allow_other=False, device=tmp_path / "none")
+
+
+def test_a_fuse_device_that_cannot_be_opened(tmp_path: Path) -> None:
+    """The reason is the kernel's, the advice ours."""
+    (tmp_path / "device").mkdir()
+    with pytest.raises(UserError, match=r"cannot open .*device \(Is a directory\): sudo chmod 666"):
+        check_fuse(allow_other=False, device=tmp_path / "device")
+
+
+def test_the_state_below_the_mount_point(mountpoint: Path) -> None:
+    """The daemon would wait for itself."""
+    config = Config(source=CloudflareSource("a"), mountpoint=mountpoint, state_dir=mountpoint / "state")
+    with pytest.raises(UserError, match=r"the state directory .* lies below the mount point"):
+        check_source_outside(config)
+
+
+def test_the_store_below_the_mount_point(mountpoint: Path, tmp_path: Path) -> None:
+    """Also by way of a link."""
+    (tmp_path / "link").symlink_to(mountpoint)
+    source = LocalSource(tmp_path / "link" / "store.sqlite")
+    with pytest.raises(UserError, match=r"the store .* lies below the mount point"):
+        check_source_outside(Config(source=source, mountpoint=mountpoint, state_dir=tmp_path))
+
+
+@pytest.mark.parametrize("command", ["umount", "status", "sync", "refresh"])
+def test_a_directory_that_is_no_mount(
+    command: str, mountpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command that looks for a mount says so in the same words."""
+    status, line = complaint(capsys, command, str(mountpoint))
+    assert status == 1
+    assert re.fullmatch(r"\S+ is not (in )?a kvfs mount", line)
+
+
+def test_nothing_mounted(capsys: pytest.CaptureFixture[str]) -> None:
+    """`sync` has nothing to do; `status` has nothing to show, and that is no failure."""
+    assert complaint(capsys, "sync") == (1, "nothing is mounted")
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out == "nothing is mounted\n"
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": 1, "mounts": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["mount"], "Missing argument 'SOURCE'"),
+        (["mount", "local:"], "Missing argument 'DIR'"),
+        (["mount", "--no-such", "local:", "x"], "No such option"),
+        (["mount", "--timeout=soon", "local:", "x"], "'soon' is not a number of seconds"),
+        (["mount", "--timeout=0", "local:", "x"], "more than 0 seconds"),
+        (["mount", "--write-back=nan", "local:", "x"], "'nan' is not a number of seconds"),
+        (["mount", "--write-back=-1", "local:", "x"], "'-1' is not a number of seconds"),
+        (["mount", "--cache-size=big", "local:", "x"], "'big' is not a size"),
+        (["mount", "--umask=999", "local:", "x"], "is not an octal mask"),
+        (["mount", "--separator=::", "local:", "x"], "one character or none"),
+        (["mount", "--sizes=wrong", "local:", "x"], "'wrong' is not one of"),
+        (["serve", "--listen=8787"], "is not HOST:PORT"),
+        (["serve", "--listen=localhost:99999"], "is not HOST:PORT"),
+        (["rejected", "retry", "/mnt"], "name the NUMBERs"),
+    ],
+)
+def test_wrong_use(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2, and where to read on."""
+    status, line = complaint(capsys, *words)
+    assert status == Exit.USAGE
+    assert message in line
+    assert line.endswith("--help shows how)")
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command there is help; the version is the package's."""
+    assert main([]) == 0
+    assert "umount" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kvfs {kvfs.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("exc", "line", "status"),
+    [
+        (UserError("a reason"), "a reason", 1),
+        (JournalLockedError("held by process 7", pid=7), "held by process 7", 1),
+        (ExceptionGroup("g", [ExceptionGroup("g", [KvfsError("inside")])]), "inside", 1),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory", 1),
+        (OSError("bare"), "bare", 1),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (click.Abort(), "interrupted", 130),
+    ],
+)
+def test_exceptions_become_a_line_and_a_status(exc: BaseException, line: str, status: int) -> None:
+    """Those that are meant for users, as they are; groups of one as what is inside."""
+    assert describe(exc) == (line, status)
+
+
+def test_an_unforeseen_exception_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The user sees where the traceback is; nobody else can read it."""
+
+    def bug() -> None:
+        raise ZeroDivisionError("a bug")
+
+    assert guarded(bug) == 1
+    file = tmp_path / "state" / "errors.log"
+    assert capsys.readouterr().err == (
+        f"kvfs: internal error (ZeroDivisionError): please report it with the traceback in {file}\n"
+    )
+    assert "in bug" in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_no_place_for_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even then there is a line."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "file"))
+    assert describe(ValueError())[0].endswith("there is no place to write the traceback to")
+
+
+def test_control_characters_never_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A message may hold what a server or a file name said."""
+
+    def fail() -> None:
+        raise UserError("bad \x1b[31mname\x07\n\udcff")
+
+    assert guarded(fail) == 1
+    assert capsys.readouterr().err == "kvfs: bad \\x1b[31mname\\x07\\n\\udcff\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`kvfs --help | head -1`, in a real pipe."""
+    command = f"{sys.executable} -m kvfs --help | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == ""
+
+
+def test_the_state_of_a_mount_is_private(tmp_path: Path, mountpoint: Path) -> None:
+    """Every directory that a daemon will use, before it starts."""
+    config = Config(
+        source=LocalSource(tmp_path / "s"), mountpoint=mountpoint, state_dir=tmp_path / "new" / "state"
+    )
+    prepare_state(config)
+    for directory in (config.state_dir, config.journal_path.parent, config.control_path.parent):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_state_directory_that_is_a_link_is_refused(
+    tmp_path: Path, mountpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is written through it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    words = ["mount", f"--state-dir={tmp_path}/link", f"local:{tmp_path}/s", str(mountpoint)]
+    assert "is a symbolic link" in complaint(capsys, *words)[1]
+    assert not os.listdir(tmp_path / "real")

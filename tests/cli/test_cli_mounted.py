@@ -1,0 +1,380 @@
+"""The command line against real mounts: how they start, what they say, how they end."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.mounted import Api, environment
+from support.serving import Served, served_by_process
+
+from kvfs.cli.guard import Exit
+from kvfs.mounts import mount_at
+
+pytestmark = pytest.mark.fuse
+
+Done = subprocess.CompletedProcess[str]
+
+
+@dataclass
+class Shell:
+    """A user's shell: a home with state of its own, an empty directory to mount on, and perhaps a server."""
+
+    home: Path
+    env: dict[str, str]
+
+    @property
+    def mnt(self) -> Path:
+        return self.home / "mnt"
+
+    @property
+    def local(self) -> str:
+        return f"local:{self.home}/store.sqlite"
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state" / "kvfs"
+
+    def kvfs(self, *words: object, cwd: Path | None = None, **env: str) -> Done:
+        """Run one command and return how it ended."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "kvfs", *map(str, words)],
+            env={**self.env, **env},
+            cwd=cwd or self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def ok(self, *words: object, **env: str) -> str:
+        """Run one command that must do, silently but for its result."""
+        done = self.kvfs(*words, **env)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    def fails(self, *words: object, status: int = Exit.FAILED, **env: str) -> str:
+        """Run one command that must fail, with one line; the line."""
+        done = self.kvfs(*words, **env)
+        assert done.returncode == status, done
+        assert done.stderr.startswith("kvfs: ")
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr.removeprefix("kvfs: ").rstrip("\n")
+
+    def daemon(self) -> int:
+        """The process that serves the mount, as the status says."""
+        return int(self.status()["pid"])
+
+    def status(self) -> dict[str, object]:
+        [found] = json.loads(self.kvfs("status", "--json", self.mnt).stdout)["mounts"]
+        return dict(found)
+
+    def end(self) -> None:
+        """Whatever is left of a mount goes."""
+        for record in self.state.glob("mounts/*.json"):
+            pid = int(json.loads(record.read_text())["pid"])
+            subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
+        subprocess.run(["fusermount3", "-uzq", str(self.mnt)], check=False, capture_output=True)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    user = Shell(tmp_path, environment(tmp_path, None))
+    user.mnt.mkdir()
+    yield user
+    user.end()
+
+
+@pytest.fixture
+def server(tmp_path: Path, shell: Shell) -> Iterator[Served]:
+    with served_by_process(tmp_path, faults="") as ready:
+        shell.env = environment(tmp_path, ready)
+        yield ready
+        shell.end()
+
+
+def test_a_mount_returns_when_it_can_be_used_and_ends_when_all_is_sent(shell: Shell) -> None:
+    """The whole life of a mount in four commands."""
+    said = shell.ok("mount", shell.local, shell.mnt)
+    assert said == f"{shell.local} is mounted on {shell.mnt}\n"
+    (shell.mnt / "notes").mkdir()
+    (shell.mnt / "notes" / "a").write_text("value")
+    daemon = shell.daemon()
+    assert shell.ok("umount", shell.mnt) == ""
+    assert mount_at(shell.mnt) is None
+    assert not Path("/proc", str(daemon)).exists() or "Z" in Path("/proc", str(daemon), "stat").read_text()
+    assert shell.ok("status") == "nothing is mounted\n"
+    shell.ok("mount", shell.local, shell.mnt)
+    assert (shell.mnt / "notes" / "a").read_text() == "value"
+    shell.ok("umount", shell.mnt)
+
+
+def test_relative_names_mean_the_directory_of_the_shell(shell: Shell) -> None:
+    """The daemon works in another one."""
+    shell.ok("mount", "local:store.sqlite", "mnt")
+    assert (shell.home / "store.sqlite").exists()
+    assert os.readlink(f"/proc/{shell.daemon()}/cwd") == "/"
+    shell.ok("umount", "mnt")
+
+
+def test_what_a_daemon_leaves_on_the_disk_is_private(shell: Shell) -> None:
+    """Files 0600, directories 0700, with any umask."""
+    before = os.umask(0)
+    try:
+        shell.ok("mount", shell.local, shell.mnt)
+    finally:
+        os.umask(before)
+    (shell.mnt / "notes").mkdir()
+    for path in [shell.state, *shell.state.rglob("*"), shell.home / "store.sqlite"]:
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        assert mode & 0o077 == 0, f"{path} has mode {mode:o}"
+    shell.ok("umount", shell.mnt)
+
+
+def test_a_mount_point_in_use_is_refused(shell: Shell) -> None:
+    """It names what is mounted there, and by whom."""
+    shell.ok("mount", shell.local, shell.mnt)
+    line = shell.fails("mount", "local:other.sqlite", shell.mnt)
+    assert f"{shell.local} is already mounted on {shell.mnt} by process {shell.daemon()}" in line
+    shell.ok("umount", shell.mnt)
+
+
+def test_a_source_in_use_is_refused(shell: Shell) -> None:
+    """A second daemon on one journal would lose data; the first is named."""
+    shell.ok("mount", shell.local, shell.mnt)
+    (shell.home / "second").mkdir()
+    line = shell.fails("mount", shell.local, shell.home / "second")
+    assert f"process {shell.daemon()}" in line
+    assert str(shell.mnt) in line
+    shell.ok("umount", shell.mnt)
+
+
+@pytest.mark.parametrize("command", ["mount", "umount"])
+def test_a_dead_mount_is_cleaned_up(shell: Shell, command: str) -> None:
+    """By the next mount on it, which goes on, or by umount. What was closed is still there."""
+    shell.ok("mount", shell.local, shell.mnt)
+    (shell.mnt / "notes").mkdir()
+    (shell.mnt / "notes" / "a").write_text("kept")
+    os.kill(shell.daemon(), signal.SIGKILL)
+    assert shell.kvfs("status").returncode == Exit.FAILED
+    if command == "umount":
+        assert "cleaned up" in shell.ok("umount", shell.mnt)
+        assert shell.ok("status") == "nothing is mounted\n"
+    done = shell.kvfs("mount", shell.local, shell.mnt)
+    assert done.returncode == 0, done
+    assert ("cleaned up" in done.stderr) == (command == "mount")
+    assert (shell.mnt / "notes" / "a").read_text() == "kept"
+    shell.ok("umount", shell.mnt)
+
+
+def test_a_busy_mount_names_who_uses_it(shell: Shell) -> None:
+    """And stays, with nothing lost; --lazy detaches it all the same."""
+    shell.ok("mount", shell.local, shell.mnt)
+    with subprocess.Popen(["sleep", "60"], cwd=shell.mnt) as inside:
+        line = shell.fails("umount", shell.mnt)
+        assert f"sleep (pid {inside.pid}, working directory)" in line
+        assert mount_at(shell.mnt) is not None
+        inside.kill()
+    shell.ok("umount", shell.mnt)
+
+
+def test_umount_can_be_called_from_inside(shell: Shell) -> None:
+    """The command itself does not keep the mount busy; a shell that stays inside would."""
+    shell.ok("mount", shell.local, shell.mnt)
+    done = shell.kvfs("umount", ".", cwd=shell.mnt)
+    assert done.returncode == 0, done
+
+
+def test_a_daemon_that_hangs_can_be_ended(shell: Shell) -> None:
+    """Without --force umount says that it does not answer; with it, the journal keeps everything."""
+    shell.ok("mount", shell.local, shell.mnt)
+    (shell.mnt / "notes").mkdir()
+    (shell.mnt / "notes" / "a").write_text("kept")
+    os.kill(shell.daemon(), signal.SIGSTOP)
+    line = shell.fails("umount", "--force", shell.mnt, status=Exit.LEFT)
+    assert "did not answer and was ended" in line
+    assert mount_at(shell.mnt) is None
+    shell.ok("mount", shell.local, shell.mnt)
+    assert (shell.mnt / "notes" / "a").read_text() == "kept"
+    shell.ok("umount", shell.mnt)
+
+
+def test_ctrl_c_ends_a_mount_in_the_foreground(shell: Shell) -> None:
+    """It says when it is ready, and what it wrote is in the store when it has ended."""
+    command = [sys.executable, "-P", "-m", "kvfs", "mount", "-f", shell.local, str(shell.mnt)]
+    with subprocess.Popen(
+        command, env=shell.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == f"{shell.local} is mounted on {shell.mnt}; Ctrl-C ends it\n"
+        (shell.mnt / "notes").mkdir()
+        daemon.send_signal(signal.SIGINT)
+        _, log = daemon.communicate(timeout=30)
+    assert daemon.returncode == 0, log
+    assert "Traceback" not in log
+    assert mount_at(shell.mnt) is None
+
+
+def test_a_daemon_does_not_load_modules_from_where_it_was_started(shell: Shell) -> None:
+    """Somebody else's directory may hold anything."""
+    trap = shell.home / "trap"
+    trap.mkdir()
+    for name in ("kvfs", "trio", "pyfuse3", "logging"):
+        (trap / f"{name}.py").write_text("raise SystemExit('trapped')\n")
+    assert shell.kvfs("mount", shell.local, shell.mnt, cwd=trap).returncode == 0
+    shell.ok("umount", shell.mnt)
+
+
+def test_a_wrong_token_is_found_before_the_mount(shell: Shell, server: Served) -> None:
+    """One line, nothing mounted, no record, and the token nowhere."""
+    secret = "wrong-token-4711"
+    line = shell.fails("mount", "cloudflare:", shell.mnt, CLOUDFLARE_API_TOKEN=secret)
+    assert re.search("token|authenticat", line, re.IGNORECASE)
+    assert mount_at(shell.mnt) is None
+    assert list(shell.state.glob("mounts/*.json")) == []
+    assert secret not in line
+
+
+def test_an_unknown_namespace_is_found_before_the_mount(shell: Shell, server: Served) -> None:
+    """It is named."""
+    assert "nowhere" in shell.fails("mount", f"cloudflare:{server.account}/nowhere", shell.mnt)
+    assert mount_at(shell.mnt) is None
+
+
+def test_a_server_that_cannot_be_reached_is_named_before_the_mount(shell: Shell, server: Served) -> None:
+    """Within the bound of a request."""
+    line = shell.fails(
+        *("mount", "--timeout=2", "cloudflare:", shell.mnt),
+        CLOUDFLARE_API_BASE_URL="http://127.0.0.1:9/client/v4",
+    )
+    assert re.search("answer|reach|connect", line, re.IGNORECASE)
+    assert mount_at(shell.mnt) is None
+
+
+def test_the_token_is_in_no_argument_and_in_no_log(shell: Shell, server: Served) -> None:
+    """`ps` and the state directory show nothing."""
+    file = shell.home / "token"
+    file.touch(mode=0o600)
+    file.write_text(server.token)
+    shell.ok(
+        "mount", "--token-file", file, "--log-level=debug", "cloudflare:", shell.mnt, CLOUDFLARE_API_TOKEN=""
+    )
+    (shell.mnt / "notes").mkdir()
+    arguments = Path("/proc", str(shell.daemon()), "cmdline").read_bytes()
+    shell.ok("umount", shell.mnt)
+    assert server.token.encode() not in arguments
+    for path in shell.state.rglob("*"):
+        assert not path.is_file() or server.token.encode() not in path.read_bytes(), path
+
+
+def test_what_cannot_be_sent_is_listed_and_sent_by_the_next_mount(shell: Shell, server: Served) -> None:
+    """Exit status 3, the path, and nothing lost."""
+    with Api(server) as api:
+        shell.ok("mount", "cloudflare:", shell.mnt)
+        (shell.mnt / "notes").mkdir()
+        api.set_faults({"fault": "status", "status": 503, "method": "PUT"})
+        (shell.mnt / "notes" / "a").write_text("kept")
+        for command in ("sync", "umount"):
+            done = shell.kvfs(command, "--timeout=0.5", shell.mnt)
+            assert done.returncode == Exit.LEFT, done
+            assert "1 change of" in done.stderr
+            assert "notes/a" in done.stdout
+        api.set_faults()
+        shell.ok("mount", "cloudflare:", shell.mnt)
+        shell.ok("umount", shell.mnt)
+        assert api.get(api.namespace("notes"), "a") == b"kept"
+
+
+def test_the_status_is_documented(shell: Shell, server: Served) -> None:
+    """Every name at the top of a mount's JSON is in docs/status.md, and what that shows is there."""
+    page = (Path(__file__).parents[2] / "docs" / "status.md").read_text()
+    shell.ok("mount", "cloudflare:", shell.mnt)
+    (shell.mnt / "notes").mkdir()
+    (shell.mnt / "notes" / "a").write_text("x")
+    found = shell.status()
+    shown = shell.ok("status", shell.mnt)
+    shell.ok("umount", shell.mnt)
+    assert found["state"] == "mounted"
+    assert found["mountpoint"] == str(shell.mnt)
+    assert found["pending"]["count"] == 1
+    [example] = json.loads(page.partition("```json\n")[2].partition("```")[0])["mounts"]
+    assert set(example) <= set(found)
+    for name, part in found.items():
+        assert f"`{name}`" in page
+        if isinstance(part, dict) and name in example and name != "requests":
+            assert set(example[name]) <= set(part), name
+    for word in ("source", "mounted (process", "1 change", "server     answers", "requests"):
+        assert word in shown
+
+
+def test_refused_changes_wait_for_the_user(shell: Shell, server: Served) -> None:
+    """Listed with number and reason, retried on request, given up on request."""
+    with Api(server) as api:
+        shell.ok("mount", "--write-back=0", "cloudflare:", shell.mnt)
+        (shell.mnt / "notes").mkdir()
+        assert shell.ok("rejected", "list", shell.mnt) == ""
+        api.set_faults({"fault": "status", "status": 400, "code": 10012, "method": "PUT"})
+        (shell.mnt / "notes" / "a").write_text("refused")
+        (shell.mnt / "notes" / "b").write_text("refused")
+        assert shell.kvfs("sync", shell.mnt).returncode == Exit.LEFT
+        [first, second] = json.loads(shell.ok("rejected", "list", "--json", shell.mnt))
+        assert {first["path"], second["path"]} == {"notes/a", "notes/b"}
+        assert "2 by the server" in shell.ok("status", shell.mnt)
+        api.set_faults()
+        assert "1 change will be sent" in shell.ok("rejected", "retry", shell.mnt, first["seq"])
+        assert "not in" in shell.fails("rejected", "retry", shell.mnt, "999999")
+        assert "1 change discarded" in shell.ok("rejected", "discard", "--yes", "--all", shell.mnt)
+        shell.ok("umount", shell.mnt)
+        assert set(api.keys(api.namespace("notes"))) == {first["path"].removeprefix("notes/")}
+
+
+def test_refresh_shows_what_others_changed(shell: Shell, server: Served) -> None:
+    """Before the cache time is over."""
+    with Api(server) as api:
+        namespace = api.result("POST", "", json={"title": "notes"})["id"]
+        api.put(namespace, "a", b"old")
+        shell.ok("mount", "cloudflare:", shell.mnt)
+        assert (shell.mnt / "notes" / "a").read_bytes() == b"old"
+        api.put(namespace, "a", b"new value")
+        assert shell.ok("refresh", shell.mnt / "notes" / "a") == ""
+        assert (shell.mnt / "notes" / "a").read_bytes() == b"new value"
+        api.put(namespace, "b", b"more")
+        shell.ok("refresh", shell.mnt)
+        assert sorted(os.listdir(shell.mnt / "notes")) == ["a", "b"]
+        shell.ok("umount", shell.mnt)
+
+
+def test_serve_says_where_it_is_and_makes_a_token(shell: Shell) -> None:
+    """The line has all that a mount needs."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "kvfs",
+        "serve",
+        "--store",
+        "served.sqlite",
+        "--listen",
+        "127.0.0.1:0",
+    ]
+    with subprocess.Popen(
+        command, env=shell.env, cwd=shell.home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = re.search(r"at (http://\S+/client/v4) \(token in (.*)\)", process.stdout.readline())
+        assert said is not None
+        token = Path(said[2])
+        assert token == shell.state / "serve-token"
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        shell.ok("mount", "--token-file", token, "cloudflare:a", shell.mnt, CLOUDFLARE_API_BASE_URL=said[1])
+        (shell.mnt / "notes").mkdir()
+        shell.ok("umount", shell.mnt)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0

@@ -1,0 +1,61 @@
+"""Words for people."""
+
+import pytest
+
+from kvfs.cli.output import SendingProgress, duration_text, printable, size_text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (26_214_400, "25.0 MiB"),
+        (10 * 2**30, "10.0 GiB"),
+        (2**50, "1048576.0 GiB"),
+    ],
+)
+def test_sizes(size: int, text: str) -> None:
+    """Powers of 1024, one decimal."""
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    """The biggest unit that fits."""
+    assert duration_text(seconds) == text
+
+
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    """Escape sequences, line breaks, text direction, undecodable bytes; ordinary text is not touched."""
+    assert printable("größe 🦊 a b") == "größe 🦊 a b"
+    assert printable("\x1b]0;x\x07\r\n\u202e\udcff") == "\\x1b]0;x\\x07\\r\\n\\u202e\\udcff"
+
+
+def test_progress_without_a_terminal_is_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Now and then one, so that a log stays short."""
+    with SendingProgress() as progress:
+        progress.update(1, 3)
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr(SendingProgress, "LINE_SECONDS", 0.0)
+        progress.update(2, 3)
+    assert capsys.readouterr().err == "sent 2 of 3\n"
+
+
+def test_progress_on_a_terminal_is_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It counts, and is gone in the end."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with SendingProgress() as progress:
+        progress.update(1, 3)
+        progress.update(3, 3)
+    shown = capsys.readouterr().err
+    assert "sending" in shown
+    assert "3/3" in shown

@@ -1,0 +1,69 @@
+"""What every test gets: warnings in kvfs's log must be announced, and no mount may be left behind."""
+
+import logging
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kvfs.mounts import MOUNTINFO, parse_mountinfo
+
+ExpectLog = Callable[[str], None]
+
+
+class _Collected(logging.Handler):
+    """Keeps the warnings of the kvfs loggers, and the patterns that a test announced."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+        self.expected: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+    def unexpected(self) -> list[str]:
+        return [line for line in self.lines if not any(re.search(p, line) for p in self.expected)]
+
+    def missing(self) -> list[str]:
+        return [p for p in self.expected if not any(re.search(p, line) for line in self.lines)]
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_announced() -> Iterator[_Collected]:
+    """A warning in the log fails the test unless `expect_log` announced it; so does one that never came."""
+    collected = _Collected()
+    logger = logging.getLogger("kvfs")
+    logger.addHandler(collected)
+    yield collected
+    logger.removeHandler(collected)
+    if unexpected := collected.unexpected():
+        pytest.fail("unannounced in the log:\n" + "\n".join(unexpected))
+    if missing := collected.missing():
+        pytest.fail(f"announced, but not in the log: {missing}")
+
+
+@pytest.fixture
+def expect_log(_warnings_are_announced: _Collected) -> ExpectLog:
+    """Announce that the log will have a line (`LEVEL logger: message`) matching a regular expression."""
+    return _warnings_are_announced.expected.append
+
+
+@pytest.fixture(autouse=True)
+def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test that leaves a mount below the temporary directory fails, and the mount goes."""
+    yield
+    base = tmp_path_factory.getbasetemp()
+    for mountpoint in _mounts_below(base):
+        subprocess.run(["fusermount3", "-uz", mountpoint], check=False)
+        pytest.fail(f"left mounted: {mountpoint}")
+
+
+def _mounts_below(base: Path) -> list[Path]:
+    content = MOUNTINFO.read_bytes()
+    if b" fuse.kvfs " not in content:
+        return []
+    mounts = (mount for mount in parse_mountinfo(content) if mount.is_kvfs)
+    return [mount.mountpoint for mount in mounts if mount.mountpoint.is_relative_to(base)]

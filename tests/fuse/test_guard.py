@@ -1,0 +1,100 @@
+"""The guard around handlers: nothing but FUSEError may leave one, and none may wait for ever."""
+
+import errno
+import inspect
+
+import pyfuse3
+import pytest
+import trio
+
+from kvfs.core import errors
+from kvfs.fuse import convert
+from kvfs.fuse.guard import bounded, guarded
+from kvfs.fuse.operations import Operations
+
+
+class Handlers:
+    """Stands where `Operations` does."""
+
+    bound = 1.0
+
+    @guarded
+    async def fail(self, error: BaseException) -> None:
+        raise error
+
+    @bounded
+    async def wait(self) -> None:
+        await trio.sleep_forever()
+
+    @bounded
+    async def answer(self, value: int) -> int:
+        await trio.sleep(0.5)
+        return value
+
+
+async def test_a_bug_answers_eio_and_is_logged_with_its_traceback(expect_log, caplog) -> None:
+    """A ValueError in a handler is EIO to the caller; pyfuse3 never sees it."""
+    expect_log("fail.*a bug of kvfs")
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Handlers().fail(ValueError("boom"))
+    assert caught.value.errno == errno.EIO
+    assert "boom" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.NotFoundError("x"), errno.ENOENT),
+        (errors.NameNotTextError("x"), errno.EILSEQ),
+        (errors.FileTooBigError("x"), errno.EFBIG),
+        (errors.StaleError("x"), errno.ESTALE),
+    ],
+)
+async def test_our_errors_become_errnos(error: errors.KvfsError, expected: int) -> None:
+    """The table decides; ordinary refusals are no warnings."""
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Handlers().fail(error)
+    assert caught.value.errno == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.QuotaError("x"), errno.EDQUOT),
+        (errors.DeniedError("x"), errno.EACCES),
+        (errors.RateLimitedError("x"), errno.EIO),
+        (errors.JournalFullError("x"), errno.ENOSPC),
+        (errors.KvfsError("x"), errno.EIO),
+    ],
+)
+async def test_trouble_with_the_store_is_told(error: errors.KvfsError, expected: int, expect_log) -> None:
+    """What the caller cannot know is a line in the log with the errno's name."""
+    expect_log(errno.errorcode[expected])
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Handlers().fail(error)
+    assert caught.value.errno == expected
+
+
+async def test_waiting_is_bounded(autojump_clock, expect_log) -> None:
+    """A handler that waits for ever answers ETIMEDOUT; one that answers in time does not."""
+    expect_log("no answer within 1 s")
+    assert await Handlers().answer(7) == 7
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Handlers().wait()
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+async def test_cancelling_from_outside_is_not_swallowed(autojump_clock) -> None:
+    """The daemon's own end cancels handlers: that is no answer of theirs."""
+    with trio.move_on_after(0.1) as scope:
+        await Handlers().wait()
+    assert scope.cancelled_caught
+
+
+def test_every_handler_is_guarded() -> None:
+    """Each method that pyfuse3 calls went through the guard, and every FileError has its errno."""
+    for name, method in vars(Operations).items():
+        if inspect.iscoroutinefunction(inspect.unwrap(method)) if callable(method) else False:
+            assert hasattr(method, "__wrapped__"), name
+    for kind in errors.FileError.__subclasses__():
+        assert convert.errno_of(kind("x")) != errno.EIO, kind

@@ -1,0 +1,187 @@
+"""Editors, driven at a terminal: no warning on any save, one write per save, the key's attributes kept."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.standing import DELETES, WRITES, Namespace, Standing, changed, standing, wait_for
+from support.terminal import Terminal, terminal
+
+pytestmark = pytest.mark.fuse
+
+METADATA = {"author": "ada", "version": 3}
+TTL = "0.4"
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Standing]:
+    """Caches that forget within half a second, so that every save meets a fresh look at the server."""
+    with standing(f"--cache-ttl={TTL}", f"--settle={TTL}", "--write-back=0.3", "--timeout=10") as world:
+        yield world
+
+
+class Edited:
+    """Keys with metadata and an expiration, and what must hold of them after every save."""
+
+    def __init__(self, world: Standing, *names: str) -> None:
+        self._world = world
+        self._space: Namespace = world.namespace()
+        self._expiration = int(time.time()) + 7200
+        self.names = names or ("notes.txt",)
+        self.name = self.names[0]
+        self.cwd: Path = self._space.path
+        theirs = {"value": "one\n", "metadata": METADATA, "expiration": self._expiration}
+        pairs = [{"key": name, **theirs} for name in self.names]
+        world.api.bulk_put(self._space.id, [*pairs, {"key": "other", "value": "untouched"}])
+        wait_for(lambda: (self.cwd / self.name).exists())
+        self._before = world.api.keys_counted()
+        self._saves = 0
+
+    def saved(self, content: str, *, last: bool = False) -> None:
+        """Each was saved once: one write of each came, with all that the key had; then time passes."""
+        self._saves += 1
+        self._world.mount.sync()
+        asked = changed(self._before, self._world.api.keys_counted())
+        assert sum(asked.get(name, 0) for name in WRITES) == self._saves * len(self.names), asked
+        assert sum(asked.get(name, 0) for name in DELETES) == 0, asked
+        keys = self._world.api.keys(self._space.id)
+        assert set(keys) == {*self.names, "other"}
+        for name in self.names:
+            assert self._world.api.get(self._space.id, name) == content.encode(), name
+            assert keys[name].get("metadata") == METADATA, name
+            assert keys[name].get("expiration") == self._expiration, name
+            assert (self.cwd / name).read_text() == content, name
+            assert (self.cwd / name).stat().st_mtime == self._expiration, name
+        if not last:
+            time.sleep(1.0)  # longer than caches, settling and the key's one write a second
+
+    def left(self, *names: str) -> None:
+        """What lies beside the files in the mount when the editor ended."""
+        assert sorted(os.listdir(self.cwd)) == sorted([*self.names, "other", *names])
+
+
+def _vim_save(screen: Terminal, line: str) -> None:
+    screen.press("G", "o")
+    screen.wait_for("INSERT")
+    screen.type(line)
+    screen.press("Escape")
+    screen.wait_gone("INSERT")
+    screen.type(":w")
+    screen.press("Enter")
+    screen.wait_for("written")
+    assert "WARNING" not in screen.screen()
+
+
+@pytest.mark.parametrize("backup", ["", "set backupcopy=yes", "set backupcopy=no", "set backup"])
+def test_vim_saves_twice(world: Standing, tmp_path: Path, backup: str) -> None:
+    """vim opens, saves, saves again and quits, whichever way it backs the file up."""
+    edited = Edited(world)
+    options = ["-c", backup] if backup else []
+    with terminal(tmp_path, ["vim", *options, edited.name], cwd=edited.cwd) as screen:
+        screen.wait_for("one")
+        _vim_save(screen, "two")
+        edited.saved("one\ntwo\n")
+        _vim_save(screen, "three")
+        edited.saved("one\ntwo\nthree\n", last=True)
+        screen.type(":q")
+        screen.press("Enter")
+        assert screen.wait_end() == 0
+        assert not any("W1" in text or "changed since" in text for text in screen.seen)
+    edited.left(*(["notes.txt~"] if backup == "set backup" else []))
+
+
+@pytest.mark.parametrize("options", [[], ["-B"]])
+def test_nano_saves_twice(world: Standing, tmp_path: Path, options: list[str]) -> None:
+    """nano, with and without a backup, never says that the file on disk has changed."""
+    edited = Edited(world)
+    with terminal(tmp_path, ["nano", *options, edited.name], cwd=edited.cwd) as screen:
+        screen.wait_for("one")
+        for number, line in enumerate(("two", "three"), start=1):
+            screen.type(line)
+            screen.press("Enter")
+            screen.wait_for(line)
+            screen.press("C-o")
+            screen.wait_for("File Name to Write")
+            screen.press("Enter")
+            screen.wait_for(f"Wrote {number + 1} lines")
+            edited.saved("\n".join(["two", "three"][:number]) + "\none\n", last=number == 2)
+        screen.press("C-x")
+        assert screen.wait_end() == 0
+        assert not any("changed" in text for text in screen.seen)
+    edited.left(*(["notes.txt~"] if options else []))
+
+
+def test_emacs_saves_twice(world: Standing, tmp_path: Path) -> None:
+    """emacs renames the file to its backup at the first save and writes in place at the second."""
+    edited = Edited(world)
+    with terminal(tmp_path, ["emacs", "-nw", "-Q", edited.name], cwd=edited.cwd) as screen:
+        screen.wait_for("one")
+        screen.wait_for("notes.txt")
+        content = "one\n"
+        for line in ("two", "three"):
+            screen.type(line)
+            screen.press("Enter")
+            screen.wait_for(line)
+            screen.wait_gone("Wrote")
+            screen.press("C-x", "C-s")
+            screen.wait_for("Wrote")
+            content = content.replace("one\n", f"{line}\none\n")
+            edited.saved(content, last=line == "three")
+        screen.press("C-x", "C-c")
+        assert screen.wait_end() == 0
+        assert not any("changed" in text for text in screen.seen)
+    edited.left("notes.txt~")
+    assert (edited.cwd / "notes.txt~").read_text() == "one\n"
+
+
+def _replace(directory: Path, name: str, temporary: str, content: str) -> None:
+    """The save of VS Code and of many libraries: a new file, fsync, rename over the old one."""
+    path = directory / temporary
+    with open(path, "x") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path, directory / name)
+
+
+def _in_place(path: Path, content: str) -> None:
+    with open(path, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fdatasync(file.fileno())
+
+
+def _run(cwd: Path, *command: str) -> None:
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True)
+
+
+def _shell(cwd: Path, script: str) -> None:
+    _run(cwd, "sh", "-euc", script)
+
+
+SAVERS: dict[str, Callable[[Path, str, str, str], None]] = {
+    "sed -i": lambda cwd, name, old, new: _run(cwd, "sed", "-i", f"s/{old}/{new}/", name),
+    "sed -i.bak~": lambda cwd, name, old, new: _run(cwd, "sed", "-i.bak~", f"s/{old}/{new}/", name),
+    "perl -i": lambda cwd, name, old, new: _run(cwd, "perl", "-pi", "-e", f"s/{old}/{new}/", name),
+    "VS Code": lambda cwd, name, old, new: _in_place(cwd / name, f"{new}\n"),
+    "VS Code, atomic": lambda cwd, name, old, new: _replace(cwd, name, f"{name}.vsctmp", f"{new}\n"),
+    "GLib": lambda cwd, name, old, new: _replace(cwd, name, f".goutputstream-{new}X1Y2Z3", f"{new}\n"),
+    "sort -o": lambda cwd, name, old, new: _shell(cwd, f"echo {new} | sort -o {name}"),
+    "tee": lambda cwd, name, old, new: _shell(cwd, f"echo {new} | tee {name}"),
+    "shell": lambda cwd, name, old, new: _shell(cwd, f"echo {new} > {name}"),
+    "cp": lambda cwd, name, old, new: _shell(cwd, f"f=$(mktemp); echo {new} > $f; cp $f {name}; rm $f"),
+}
+
+
+def test_saves_without_a_terminal(world: Standing) -> None:
+    """Whatever a program does to save, it is one write, and the key keeps what it had."""
+    edited = Edited(world, *(f"{number}.txt" for number in range(len(SAVERS))))
+    for old, new in (("one", "two"), ("two", "three")):
+        for name, save in zip(edited.names, SAVERS.values(), strict=True):
+            save(edited.cwd, name, old, new)
+        edited.saved(f"{new}\n", last=new == "three")
+    backups = [f"{number}.txt.bak~" for number, saver in enumerate(SAVERS) if "bak" in saver]
+    edited.left(*backups)

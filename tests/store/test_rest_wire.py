@@ -1,0 +1,165 @@
+"""The codec: what one side writes the other reads, and no bytes bring it out of step."""
+
+import base64
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvfs.core.limits import FORBIDDEN_KEYS
+from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Namespace, NamespaceId
+from kvfs.store import wire
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+KEYS = TEXT.filter(lambda text: text not in FORBIDDEN_KEYS and len(text.encode()) <= 512).map(Key)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+METADATA = JSON_VALUES.map(lambda value: json.dumps(value).encode()).filter(lambda text: text != b"null")
+EXPIRATIONS = st.none() | st.integers(0, wire.LATEST)
+VALUES = st.binary(max_size=2000) | TEXT.map(str.encode)
+ENTRIES = st.builds(Entry, VALUES, st.none() | METADATA, EXPIRATIONS)
+
+DECODERS = [
+    wire.decode_envelope,
+    wire.decode_namespace,
+    wire.decode_namespaces,
+    wire.decode_keys,
+    wire.decode_metadata,
+    wire.decode_unsuccessful,
+    wire.decode_values,
+    wire.decode_pairs,
+    wire.decode_key_list,
+    wire.decode_bulk_get,
+    wire.decode_title,
+]
+
+FRAGMENTS = st.sampled_from(
+    [b"{", b"}", b"[", b"]", b",", b":", b'"', b"null", b"true", b"1", b"-", b"1e999", b"\\ud800", b"\\udc00"]
+    + [
+        b'"%b"' % name
+        for name in (b"name", b"id", b"title", b"result", b"success", b"values", b"value", b"k")
+    ]
+    + [b'"metadata"', b'"expiration"', b'"errors"', b'"code"', b'"cursor"', b"\xff", b"\\", b"\x00", b" "]
+)
+NOISE = st.binary(max_size=60) | st.lists(FRAGMENTS, max_size=25).map(b"".join)
+FIELDS = ("success", "result", "errors", "result_info", "id", "title", "values", "keys", "name")
+SHAPED = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON_VALUES)).map(
+    lambda value: json.dumps(value).encode()
+)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@given(noise=NOISE | SHAPED | SHAPED.map(lambda text: b"[%b]" % text))
+def test_no_bytes_make_a_decoder_fail_in_any_other_way(decode, noise):
+    """Whatever arrives is either what it should be or a `MalformedError`."""
+    with contextlib.suppress(wire.MalformedError):
+        decode(noise)
+
+
+@given(noise=NOISE)
+def test_metadata_is_judged_without_surprises(noise):
+    """What is called metadata can be compacted, and stays the same JSON."""
+    if not wire.is_metadata(noise):
+        with pytest.raises(wire.MalformedError):
+            wire.compact_metadata(noise)
+        return
+    compact = wire.compact_metadata(noise)
+    assert json.loads(compact or b"null") == json.loads(noise)
+
+
+@given(entries=st.dictionaries(KEYS, ENTRIES, max_size=6))
+def test_a_bulk_put_arrives_as_it_was_sent(entries):
+    """Values byte for byte, metadata as the same text, expirations."""
+    body = b"".join(wire.encode_pairs(entries))
+    assert {
+        pair.key: Entry(
+            pair.value_bytes(), None if pair.metadata_text == b"null" else pair.metadata_text, pair.expiration
+        )
+        for pair in wire.decode_pairs(body)
+    } == entries
+    assert isinstance(json.loads(body), list)
+
+
+@given(key=KEYS, entry=ENTRIES)
+def test_the_bound_of_a_pair_is_never_exceeded(key, entry):
+    """Packing may rely on it without having seen the value."""
+    assert len(wire.encode_pair(key, entry)) + 1 <= wire.encoded_bound(key, len(entry.value), entry.metadata)
+
+
+@given(key=KEYS, entry=ENTRIES)
+def test_base64_is_for_what_is_not_text_or_is_shorter_that_way(key, entry):
+    """Text stays readable on the wire unless escaping makes it longer than base64."""
+    pair = json.loads(wire.encode_pair(key, entry))
+    if pair.get("base64"):
+        assert base64.b64decode(pair["value"]) == entry.value
+    else:
+        assert pair["value"].encode() == entry.value
+        assert len(json.dumps(pair["value"], ensure_ascii=False)) <= 2 + 4 * ((len(entry.value) + 2) // 3)
+
+
+def test_a_value_that_no_bulk_put_can_carry_is_named():
+    """Binary above 18.75 MiB goes by a single put; text up to the full 25 MiB does not."""
+    with pytest.raises(wire.TooLongError):
+        wire.encode_pair(Key("k"), Entry(b"\xff" * 19_660_801))
+    assert len(wire.encode_pair(Key("k"), Entry(b"\xff" * 19_660_800))) > 26_214_400
+    assert len(wire.encode_pair(Key("k"), Entry(b"x" * 26_214_400))) > 26_214_400
+
+
+@given(entries=st.dictionaries(KEYS, st.none() | ENTRIES, max_size=6))
+def test_a_bulk_get_answers_with_what_is_stored(entries):
+    """Keys that are missing included; what is not text is not answered."""
+    try:
+        result = wire.encode_values(entries, with_metadata=True)
+    except wire.MalformedError:
+        assert any(entry and not _is_text(entry.value) for entry in entries.values())
+        return
+    assert wire.decode_values(result) == entries
+
+
+@given(
+    keys=st.lists(st.builds(KeyInfo, KEYS, st.none() | METADATA, EXPIRATIONS), max_size=6),
+    cursor=st.none() | st.just("c"),
+)
+def test_a_page_of_keys_arrives_as_it_was_sent(keys, cursor):
+    """Metadata and expiration with it, and the cursor."""
+    envelope = wire.decode_envelope(wire.encode_page(KeyPage(tuple(keys), cursor)))
+    assert wire.decode_keys(envelope.result) == keys
+    assert (envelope.result_info.cursor or None) == cursor
+
+
+@given(title=TEXT, mode=st.sampled_from(["", "instant"]))
+def test_a_namespace_arrives_as_it_was_sent(title, mode):
+    """Any title."""
+    namespace = Namespace(NamespaceId("a" * 32), title, mode)
+    envelope = wire.decode_envelope(wire.encode_success(wire.encode_namespace(namespace)))
+    assert wire.decode_namespace(envelope.result) == namespace
+    assert wire.decode_title(wire.encode_title(title)) == title
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("1700000000.9", 1_700_000_000),
+        ("-5", 0),
+        ("1e300", wire.LATEST),
+        ("9" * 25, wire.LATEST),
+        ("null", None),
+    ],
+)
+def test_an_expiration_is_whole_seconds_within_reason(sent, read):
+    """The schema says number; nothing later than the year 9999 gets in."""
+    (key,) = wire.decode_keys(f'[{{"name":"k","expiration":{sent}}}]'.encode())
+    assert key.expiration == read
+
+
+def _is_text(value):
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

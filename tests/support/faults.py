@@ -1,0 +1,273 @@
+"""Stores that misbehave on purpose: FaultStore by name of operation, StaleStore by answering old news."""
+
+import copy
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from kvfs.core.errors import StoreError, UnavailableError
+from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
+from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, NamespaceId, ValueRead
+from kvfs.store.around import Around
+from kvfs.store.base import Store
+
+EVERY = "*"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the store: `number` counts the calls of its operation from 1."""
+
+    operation: str
+    number: int
+    args: tuple
+    kwargs: dict
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The keys it names, none for a listing."""
+        if len(self.args) < 2:
+            return ()
+        named = self.args[1]
+        return (named,) if isinstance(named, str) else tuple(named)
+
+
+Proceed = Callable[..., Awaitable]
+Callback = Callable[[Call], object]
+
+
+@dataclass
+class Rule:
+    """What happens to the calls it matches; `times` is how many more of them, None for all."""
+
+    operation: str
+    on: Collection[int] | None
+    when: Callable[[Call], bool] | None
+    times: int | None
+    action: Callable[[Call, Proceed], Awaitable]
+
+    def takes(self, call: Call) -> bool:
+        """Whether the call is one of its calls; counts it if so."""
+        fits = (
+            self.operation in (EVERY, call.operation)
+            and (self.on is None or call.number in self.on)
+            and (self.when is None or self.when(call))
+            and self.times != 0
+        )
+        if fits and self.times is not None:
+            self.times -= 1
+        return fits
+
+
+@dataclass
+class Gate:
+    """Where calls wait: `entered` when the first arrived, all go on after `open()`."""
+
+    entered: trio.Event = field(default_factory=trio.Event)
+    opened: trio.Event = field(default_factory=trio.Event)
+
+    def open(self) -> None:
+        """Let everybody through, from now on."""
+        self.opened.set()
+
+
+class FaultStore(Around):
+    """Hands calls on, counts them, and does to them what it was told.
+
+    Every fault takes the name of an operation (a method of `Store`, or "*"), and which of its calls: `on` the
+    n-th ones (a number or several), `when` a predicate holds, at most so many `times`. Faults nest in the
+    order of their making: the first made is outermost. `clear()` ends them all.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.calls: list[Call] = []
+        self._rules: list[Rule] = []
+
+    def count(self, operation: str = EVERY) -> int:
+        """How many calls there were."""
+        return sum(operation in (EVERY, call.operation) for call in self.calls)
+
+    def clear(self) -> None:
+        """No more faults; the calls stay counted."""
+        self._rules.clear()
+
+    def fail(self, operation: str, error: StoreError | None = None, **which) -> None:
+        """Raise `error` instead of asking the store."""
+
+        async def action(call, proceed):
+            raise _fresh(error)
+
+        self._add(operation, action, **which)
+
+    def lost_ack(self, operation: str, error: StoreError | None = None, **which) -> None:
+        """Do it, then raise: the answer never came."""
+
+        async def action(call, proceed):
+            await proceed()
+            raise _fresh(error)
+
+        self._add(operation, action, **which)
+
+    def torn(
+        self, operation: str = "bulk_put", *, leave: Callable[[Key], bool] | None = None, **which
+    ) -> None:
+        """Do a bulk in part: keys for which `leave` holds (every other one) stay undone and are answered."""
+
+        async def action(call, proceed):
+            keys = call.keys
+            left = set(filter(leave, keys)) if leave else set(keys[1::2])
+            return frozenset(left) | await proceed(_without(call.args[1], left))
+
+        self._add(operation, action, **which)
+
+    def delay(self, operation: str, seconds: float, **which) -> None:
+        """Wait before asking the store."""
+
+        async def action(call, proceed):
+            await trio.sleep(seconds)
+            return await proceed()
+
+        self._add(operation, action, **which)
+
+    def block(self, operation: str, **which) -> Gate:
+        """Hold calls at a gate before they reach the store."""
+        gate = Gate()
+
+        async def action(call, proceed):
+            gate.entered.set()
+            await gate.opened.wait()
+            return await proceed()
+
+        self._add(operation, action, **which)
+        return gate
+
+    def before(self, operation: str, callback: Callback, **which) -> None:
+        """Call (and await, if it asks for it) `callback(call)` before the store."""
+
+        async def action(call, proceed):
+            await _run(callback, call)
+            return await proceed()
+
+        self._add(operation, action, **which)
+
+    def after(self, operation: str, callback: Callback, **which) -> None:
+        """The same, when the store has done it."""
+
+        async def action(call, proceed):
+            result = await proceed()
+            await _run(callback, call)
+            return result
+
+        self._add(operation, action, **which)
+
+    def _add(self, operation, action, *, on=None, when=None, times=None) -> None:
+        assert operation == EVERY or hasattr(Store, operation), f"no operation {operation!r}"
+        on = (on,) if isinstance(on, int) else on
+        self._rules.append(Rule(operation, on, when, times, action))
+
+    async def _call(self, operation, method, /, *args, **kwargs):
+        call = Call(operation, self.count(operation) + 1, args, kwargs)
+        self.calls.append(call)
+        actions = [rule.action for rule in self._rules if rule.takes(call)]
+
+        async def proceed(subject=None):
+            """The rest of the chain; `subject` replaces the keys or entries asked for."""
+            nonlocal args
+            if subject is not None:
+                args = (args[0], subject, *args[2:])
+            if actions:
+                return await actions.pop(0)(Call(operation, call.number, args, kwargs), proceed)
+            return await method(*args, **kwargs)
+
+        return await proceed()
+
+
+def _fresh(error: StoreError | None) -> StoreError:
+    return UnavailableError("planted: unavailable") if error is None else copy.copy(error)
+
+
+def _without(subject, left: set[Key]):
+    if isinstance(subject, Mapping):
+        return {key: entry for key, entry in subject.items() if key not in left}
+    return [key for key in subject if key not in left]
+
+
+async def _run(callback: Callback, call: Call) -> None:
+    result = callback(call)
+    if inspect.isawaitable(result):
+        await result
+
+
+class StaleStore(Around):
+    """Answers lists, values and negatives as they were `seconds` ago by the clock `now`; writes act at once.
+
+    Only what was written through this store has a past. `seconds` may be changed at any time.
+    """
+
+    def __init__(self, store: Store, seconds: float, now: Callable[[], float]) -> None:
+        super().__init__(store)
+        self.seconds = seconds
+        self._now = now
+        self._past: list[tuple[float, NamespaceId, dict[Key, Entry | None]]] = []
+
+    async def get(self, namespace, key):
+        """The value of then."""
+        entry = (await self.bulk_get(namespace, [key]))[key]
+        return ValueRead(entry.value, entry.expiration) if entry else None
+
+    async def get_metadata(self, namespace, key):
+        """The metadata of then."""
+        entry = (await self.bulk_get(namespace, [key]))[key]
+        return entry.metadata if entry else None
+
+    async def bulk_get(self, namespace, keys):
+        """The entries of then."""
+        current = await self._store.bulk_get(namespace, keys)
+        then = self._then(namespace)
+        return {key: then.get(key, entry) for key, entry in current.items()}
+
+    async def list_keys(self, namespace, *, prefix="", cursor=None, limit=LIST_KEYS):
+        """The keys of then; the cursor is the last key."""
+        infos = {info.key: info for info in await self._list_now(namespace, prefix)}
+        for key, entry in self._then(namespace).items():
+            if entry is None:
+                infos.pop(key, None)
+            elif key.startswith(prefix):
+                infos[key] = KeyInfo(key, entry.metadata, entry.expiration)
+        after = sorted(key for key in infos if cursor is None or key > cursor)
+        page = tuple(infos[key] for key in after[:limit])
+        return KeyPage(page, page[-1].key if len(after) > limit else None)
+
+    async def _call(self, operation, method, /, *args, **kwargs):
+        if operation in ("put", "bulk_put", "delete", "bulk_delete"):
+            namespace, subject = args[:2]
+            await self._remember(namespace, [subject] if isinstance(subject, str) else list(subject))
+        return await method(*args, **kwargs)
+
+    async def _remember(self, namespace: NamespaceId, keys: list[Key]) -> None:
+        before: dict[Key, Entry | None] = {}
+        for start in range(0, len(keys), BULK_GET_KEYS):
+            before.update(await self._store.bulk_get(namespace, keys[start : start + BULK_GET_KEYS]))
+        self._past.append((self._now(), namespace, before))
+
+    def _then(self, namespace: NamespaceId) -> dict[Key, Entry | None]:
+        """The entries of then, of the keys written since."""
+        then: dict[Key, Entry | None] = {}
+        for written_at, where, before in reversed(self._past):
+            if where == namespace and written_at > self._now() - self.seconds:
+                then.update(before)
+        return {key: None if self._expired(entry) else entry for key, entry in then.items()}
+
+    def _expired(self, entry: Entry | None) -> bool:
+        return entry is not None and entry.expiration is not None and entry.expiration <= self._now()
+
+    async def _list_now(self, namespace: NamespaceId, prefix: str) -> list[KeyInfo]:
+        page = await self._store.list_keys(namespace, prefix=prefix)
+        infos = list(page.keys)
+        while page.cursor is not None:
+            page = await self._store.list_keys(namespace, prefix=prefix, cursor=page.cursor)
+            infos += page.keys
+        return infos

@@ -1,0 +1,49 @@
+"""The embedded store without threads, for tests of simulated time.
+
+`autojump_clock` jumps whenever every task waits, and waiting for a thread looks like that: a deadline may
+pass while SQLite works. Here SQLite works on the loop.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import trio
+
+from kvfs.store.sqlite import SqliteStore
+from kvfs.store.sqlite_connections import Connections
+
+
+class InlineConnections(Connections):
+    """Connections used by the calling task itself."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """As always, but without waiting for the disk."""
+        connections = super().open(path)
+        connections._writer.execute("PRAGMA synchronous = OFF")
+        return connections
+
+    async def read(self, query):
+        """Run `query` here."""
+        await trio.lowlevel.checkpoint()
+        return self._read(query)
+
+    async def write(self, change):
+        """Run `change` here."""
+        await trio.lowlevel.checkpoint()
+        return self._write(change)
+
+
+@contextmanager
+def open_inline(
+    path: Path, *, account: str = "local", now: Callable[[], float] = time.time
+) -> Iterator[SqliteStore]:
+    """A `SqliteStore` on the file at `path` that needs no threads."""
+    connections = InlineConnections.open(path)
+    try:
+        yield SqliteStore(connections, account, now)
+    finally:
+        connections.close()

@@ -1,0 +1,576 @@
+"""The file system below the mount, driven as the kernel drives it: no /dev/fuse, no threads, simulated time.
+
+`Rig` wires store, journal, sender and file system together as the daemon does, over files that survive a
+`crash`. `FakeKernel` walks paths by lookups, counts and forgets them, makes the checks the VFS makes before
+it asks, and can cache entries, attributes and pages as long as it was told it may.
+"""
+
+import os
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+import trio.testing
+from support.faults import FaultStore
+from support.inline import open_inline
+
+from kvfs.config import Config, LocalSource
+from kvfs.core.errors import (
+    ExistsError,
+    InvalidError,
+    IsADirectoryError_,
+    NotADirectoryError_,
+    NotEmptyError,
+    NotFoundError,
+    StaleError,
+)
+from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
+from kvfs.vfs.attributes import Attr, Changes
+from kvfs.vfs.filesystem import FileSystem
+from kvfs.writeback.events import FlusherOptions, OnConflict
+from kvfs.writeback.flusher import Flusher
+from kvfs.writeback.journal import Journal
+
+START = 1_800_000_000.0
+NEGATIVE_SECONDS = 2.0  # what fuse/operations.py lets the kernel remember an absence
+
+
+class Rig:
+    """Everything of one mount but the kernel. `offset` moves the wall clock against trio's."""
+
+    def __init__(self, base: Path, *, settle: float = 0.0, on_conflict="overwrite", **config) -> None:
+        self.base = base
+        self.now = lambda: START + trio.current_time()
+        options = {"mountpoint": base / "mnt", "state_dir": base, "umask": 0o022} | config
+        self.config = Config(LocalSource(base / "store.db"), **options)
+        self._settle = settle
+        self._on_conflict = OnConflict(on_conflict)
+        self.place = None
+
+    def open(self) -> None:
+        """What the daemon builds at its start. `place` is where the mount's root is, as `mount_place`'s."""
+        opened = open_inline(self.base / "store.db", now=self.now)
+        self.backend = opened.__enter__()
+        self._closing = [opened]
+        self.store = FaultStore(self.backend)
+        self.journal = Journal.open(self.base / "journal.db", source="test", now=self.now)
+        self._closing.append(self.journal)
+        stores = Stores(self.store, self.store, None, None)
+        self.reading = build_reading(
+            self.config, stores, self.journal, at_root=self.place is not None, now=self.now
+        )
+        self.events = []
+        self.flusher = Flusher(
+            self.journal,
+            self.store,
+            now=self.now,
+            options=FlusherOptions(
+                settle_window=self._settle, on_conflict=self._on_conflict, delay=self.config.write_back,
+                host="host",
+            ),
+            on_settled=lambda changes: settle_into(self.reading, changes, self.now()),
+            on_event=self.events.append,
+        )  # fmt: skip
+        self.kernel = FakeKernel(self.now)
+        self.fs = build_filesystem(
+            self.config, self.reading, self.flusher, self.kernel, self.place, now=self.now
+        )
+        self.kernel.fs = self.fs
+
+    def close(self) -> None:
+        """A crash: nothing is flushed, nothing sent; only the files remain."""
+        for opened in reversed(self._closing):
+            opened.__exit__(None, None, None)
+
+    @asynccontextmanager
+    async def workers(self):
+        """The daemon's tasks that loads wait for; ends when no load is under way."""
+        async with trio.open_nursery() as nursery:
+            self.reading.loader._stopped = False  # one run after another stands for one that goes on
+            nursery.start_soon(self.reading.loader.run)
+            yield self
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    async def settle(self) -> None:
+        """Hand on what has settled by now."""
+        self.flusher._settle_at = 0.0  # the loop's memory of when to look next: here nobody loops
+        await self.flusher.settle_due()
+
+    async def drain(self) -> None:
+        """Everything pending is sent, and what settles at once has settled."""
+        await self.flusher.drain()
+        await self.settle()
+
+    def check(self) -> None:
+        """The invariants of all rooms, and of the kernel's counts against ours."""
+        self.fs.check_invariants()
+        for ino, count in self.kernel.counts.items():
+            assert self.fs.inodes.get(ino).lookups == count, f"inode {ino}: the kernel counts {count}"
+
+
+@dataclass(slots=True)
+class File:
+    """An open file: the daemon's number, its inode, the inodes on the path that stay referenced."""
+
+    number: int
+    ino: int
+    path: tuple[int, ...]
+    append: bool = False
+    position: int = 0
+
+
+@dataclass(slots=True)
+class Directory:
+    """An open directory and the offset at which getdents goes on."""
+
+    number: int
+    ino: int
+    path: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Walk:
+    """Where a path leads; `ino` None: nowhere."""
+
+    parent: int
+    name: bytes
+    ino: int | None
+    path: tuple[int, ...] = field(default=())
+
+
+class FakeKernel:
+    """System calls by path. With `caching` it believes time-outs; without, it asks every time.
+
+    `eager` forgets every inode as soon as nothing refers to it; otherwise `forget` does.
+    """
+
+    fs: FileSystem
+
+    def __init__(self, now, *, caching: bool = False, eager: bool = True) -> None:
+        self._now = now
+        self.caching = caching
+        self.eager = eager
+        self.counts: Counter[int] = Counter()
+        self.entries: dict[tuple[int, bytes], tuple[int | None, float]] = {}
+        self.attrs: dict[int, tuple[Attr, float]] = {}
+        self.pages: dict[int, tuple[bytes, int]] = {}  # content, and the mtime it belongs to
+        self.held: Counter[int] = Counter()
+        self.is_directory: dict[int, bool] = {1: True}
+
+    # the Invalidator's side
+
+    def attributes(self, ino: int) -> None:
+        """notify_inval_inode, attributes only."""
+        self.attrs.pop(ino, None)
+
+    def entry(self, parent: int, name: bytes) -> None:
+        """notify_inval_entry."""
+        self.entries.pop((parent, name), None)
+
+    # names
+
+    def _believe(self, attr: Attr) -> Attr:
+        self.is_directory[attr.ino] = attr.is_directory
+        if self.caching and attr.attr_timeout > 0:
+            self.attrs[attr.ino] = (attr, self._now() + attr.attr_timeout)
+        else:
+            self.attrs.pop(attr.ino, None)
+        return attr
+
+    def _entry(self, parent: int, name: bytes, node) -> int:
+        attr = self._believe(self.fs.attributes.peek(node))
+        assert attr.ino == node.ino
+        node.lookups += 1
+        self.counts[attr.ino] += 1
+        if self.caching:
+            self.entries[parent, name] = (attr.ino, self._now() + attr.entry_timeout)
+        return attr.ino
+
+    async def lookup(self, parent: int, name: bytes) -> int | None:
+        """LOOKUP, or what is remembered of one."""
+        known = self.entries.get((parent, name))
+        if known is not None and self._now() < known[1]:
+            return known[0]
+        try:
+            node = await self.fs.tree.lookup(parent, name)
+        except NotFoundError:
+            if self.caching:
+                self.entries[parent, name] = (None, self._now() + NEGATIVE_SECONDS)
+            return None
+        return self._entry(parent, name, node)
+
+    async def _walk(self, path: str) -> Walk:
+        ino, path_inos = 1, [1]
+        names = [name.encode(errors="surrogateescape") for name in path.split("/") if name]
+        walk = Walk(1, b"", 1, (1,))
+        for index, name in enumerate(names):
+            found = await self.lookup(ino, name)
+            walk = Walk(ino, name, found, tuple(path_inos))
+            if index + 1 < len(names):
+                if found is None:
+                    raise NotFoundError(f"{path!r}: {name!r} is not there")
+                if not self.is_directory[found]:
+                    raise NotADirectoryError_(f"{path!r}: {name!r} is a file")
+            if found is not None:
+                path_inos.append(found)
+                ino = found
+        walk.path = tuple(path_inos)
+        return walk
+
+    async def _on(self, act, *paths: str):
+        """Walk the paths and act on them; once more, asking for every name anew, when an inode was stale."""
+        try:
+            try:
+                return await act(*[await self._walk(path) for path in paths])
+            except StaleError:
+                self.entries.clear()
+                self.attrs.clear()
+                return await act(*[await self._walk(path) for path in paths])
+        finally:
+            if self.eager:
+                self.forget()
+
+    def forget(self) -> None:
+        """Memory is short: every inode that nothing refers to is forgotten."""
+        for ino in [ino for ino in self.counts if not self.held[ino]]:
+            self.fs.inodes.forget(ino, self.counts.pop(ino))
+            self.attrs.pop(ino, None)
+            self.pages.pop(ino, None)
+            for place in [p for p, (known, _) in self.entries.items() if ino in (p[0], known)]:
+                del self.entries[place]
+
+    def _hold(self, inos, by: int) -> None:
+        for ino in inos:
+            self.held[ino] += by
+
+    # attributes
+
+    async def getattr(self, ino: int) -> Attr:
+        """GETATTR, or what is remembered of one; changed pages go, as AUTO_INVAL_DATA asks."""
+        known = self.attrs.get(ino)
+        if known is not None and self._now() < known[1]:
+            return known[0]
+        node = self.fs.inodes.get(ino)
+        attr = self.fs.attributes.peek(node)
+        if attr.attr_timeout <= 0:
+            attr = await self.fs.attributes.getattr(node)
+        self._believe(attr)
+        pages = self.pages.get(ino)
+        if pages is not None and (len(pages[0]) != attr.size or pages[1] != attr.mtime):
+            del self.pages[ino]
+        return attr
+
+    async def stat(self, path: str) -> Attr:
+        """stat(2)."""
+
+        async def act(walk: Walk) -> Attr:
+            return await self.getattr(_there(walk))
+
+        return await self._on(act, path)
+
+    async def fstat(self, file: File | Directory) -> Attr:
+        """fstat(2)."""
+        return await self.getattr(file.ino)
+
+    async def exists(self, path: str) -> bool:
+        """Whether stat finds something."""
+        try:
+            await self.stat(path)
+        except NotFoundError:
+            return False
+        return True
+
+    async def setattr(self, path: str, **changes) -> Attr:
+        """SETATTR of a path: `size`, `mode`, `mtime`, `atime`."""
+
+        async def act(walk: Walk) -> Attr:
+            ino = _there(walk)
+            if "size" in changes and self.is_directory[ino]:
+                raise IsADirectoryError_(path)
+            return await self._setattr(ino, changes)
+
+        return await self._on(act, path)
+
+    async def _setattr(self, ino: int, changes) -> Attr:
+        attr = await self.fs.attributes.setattr(self.fs.inodes.get(ino), Changes(**changes))
+        if "size" in changes:
+            self.pages.pop(ino, None)
+        return self._believe(attr)
+
+    async def ftruncate(self, file: File, size: int) -> Attr:
+        """ftruncate(2)."""
+        return await self._setattr(file.ino, {"size": size})
+
+    async def utimens(self, path: str, mtime: int) -> Attr:
+        """utimensat(2) with whole seconds."""
+        return await self.setattr(path, mtime=mtime, atime=mtime)
+
+    async def truncate(self, path: str, size: int) -> Attr:
+        """truncate(2)."""
+        return await self.setattr(path, size=size)
+
+    # extended attributes
+
+    async def getxattr(self, path: str, name: str) -> bytes:
+        """getxattr(2)."""
+
+        async def act(walk: Walk) -> bytes:
+            return await self.fs.attributes.get_xattr(self.fs.inodes.get(_there(walk)), name)
+
+        return await self._on(act, path)
+
+    async def setxattr(self, path: str, name: str, value: bytes) -> None:
+        """setxattr(2)."""
+
+        async def act(walk: Walk) -> None:
+            ino = _there(walk)
+            await self.fs.attributes.set_xattr(self.fs.inodes.get(ino), name, value)
+            self.attrs.pop(ino, None)
+
+        await self._on(act, path)
+
+    async def listxattr(self, path: str) -> list[str]:
+        """listxattr(2)."""
+
+        async def act(walk: Walk) -> list[str]:
+            return await self.fs.attributes.list_xattrs(self.fs.inodes.get(_there(walk)))
+
+        return await self._on(act, path)
+
+    async def removexattr(self, path: str, name: str) -> None:
+        """removexattr(2)."""
+
+        async def act(walk: Walk) -> None:
+            ino = _there(walk)
+            await self.fs.attributes.remove_xattr(self.fs.inodes.get(ino), name)
+            self.attrs.pop(ino, None)
+
+        await self._on(act, path)
+
+    async def xattrs(self, path: str) -> dict[str, bytes]:
+        """What `getfattr -d` shows."""
+        return {name: await self.getxattr(path, name) for name in await self.listxattr(path)}
+
+    # names that change
+
+    async def unlink(self, path: str) -> None:
+        """unlink(2)."""
+
+        async def act(walk: Walk) -> None:
+            ino = _there(walk)
+            if self.is_directory[ino]:
+                raise IsADirectoryError_(path)
+            await self.fs.tree.unlink(walk.parent, walk.name)
+            self._gone(walk)
+
+        await self._on(act, path)
+
+    async def mkdir(self, path: str, mode: int = 0o755) -> None:
+        """mkdir(2)."""
+
+        async def act(walk: Walk) -> None:
+            if walk.ino is not None:
+                raise ExistsError(path)
+            node = await self.fs.tree.mkdir(walk.parent, walk.name, mode)
+            self.attrs.pop(walk.parent, None)
+            self._entry(walk.parent, walk.name, node)
+
+        await self._on(act, path)
+
+    async def rmdir(self, path: str) -> None:
+        """rmdir(2)."""
+
+        async def act(walk: Walk) -> None:
+            if not self.is_directory[_there(walk)]:
+                raise NotADirectoryError_(path)
+            await self.fs.tree.rmdir(walk.parent, walk.name)
+            self._gone(walk)
+
+        await self._on(act, path)
+
+    def _gone(self, walk: Walk) -> None:
+        self.entries.pop((walk.parent, walk.name), None)
+        for ino in (walk.parent, walk.ino):
+            self.attrs.pop(ino, None)
+
+    async def rename(self, old: str, new: str, *, no_replace: bool = False) -> None:
+        """rename(2), with the checks of vfs_rename and its helpers in front of it."""
+
+        async def act(source: Walk, goal: Walk) -> None:
+            ino = _there(source)
+            if goal.ino is not None and no_replace:
+                raise ExistsError(new)
+            if goal.parent == ino or ino in goal.path[:-1]:
+                raise InvalidError("a directory cannot become its own descendant")
+            if goal.ino is not None and goal.ino in source.path[:-1]:
+                raise NotEmptyError(new)
+            if goal.ino == ino:
+                return
+            if goal.ino is not None and self.is_directory[ino] != self.is_directory[goal.ino]:
+                raise (IsADirectoryError_ if self.is_directory[goal.ino] else NotADirectoryError_)(new)
+            await self.fs.renames.rename(
+                source.parent, source.name, goal.parent, goal.name, no_replace=no_replace
+            )
+            moved = self.entries.get((source.parent, source.name))
+            self._gone(source)
+            self._gone(goal)
+            if moved is not None:
+                self.entries[goal.parent, goal.name] = moved
+
+        await self._on(act, old, new)
+
+    # files
+
+    async def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> File:
+        """open(2)."""
+
+        async def act(walk: Walk) -> File:
+            writing = bool(flags & (os.O_WRONLY | os.O_RDWR))
+            append = bool(flags & os.O_APPEND)
+            if walk.ino is None:
+                if not flags & os.O_CREAT:
+                    raise NotFoundError(path)
+                node, number, keep = await self.fs.create(
+                    walk.parent, walk.name, mode=mode, exclusive=bool(flags & os.O_EXCL),
+                    truncate=bool(flags & os.O_TRUNC), append=append,
+                )  # fmt: skip
+                walk.ino = self._entry(walk.parent, walk.name, node)
+                walk.path = (*walk.path, walk.ino)
+                self.attrs.pop(walk.parent, None)
+            else:
+                if flags & os.O_CREAT and flags & os.O_EXCL:
+                    raise ExistsError(path)
+                if self.is_directory[walk.ino]:
+                    raise IsADirectoryError_(path)
+                number, keep, _ = await self.fs.open(
+                    self.fs.inodes.get(walk.ino),
+                    write=writing,
+                    truncate=bool(flags & os.O_TRUNC),
+                    append=append,
+                )
+                if flags & os.O_TRUNC:
+                    self.attrs.pop(walk.ino, None)
+            if not keep or flags & os.O_TRUNC:
+                self.pages.pop(walk.ino, None)
+            self._hold(walk.path, 1)
+            return File(number, walk.ino, walk.path, append)
+
+        return await self._on(act, path)
+
+    async def pread(self, file: File, offset: int, size: int) -> bytes:
+        """pread(2) through the page cache: bounded by the size as known, zeros where a page came short."""
+        attr = await self.getattr(file.ino)
+        pages = self.pages.get(file.ino)
+        if pages is None or not self.caching:
+            content = bytes(self.fs.files.read(file.number, 0, max(attr.size, 1) + 4096))
+            pages = (content[: attr.size].ljust(attr.size, b"\0"), attr.mtime)
+            if self.caching:
+                self.pages[file.ino] = pages
+        return pages[0][offset : offset + size]
+
+    async def pwrite(self, file: File, offset: int, data: bytes) -> int:
+        """pwrite(2); with O_APPEND at the end as the kernel knows it."""
+        if file.append:
+            offset = (await self.getattr(file.ino)).size
+        try:
+            return self.fs.files.write(file.number, offset, data)
+        finally:
+            self.attrs.pop(file.ino, None)
+            self.pages.pop(file.ino, None)
+
+    async def fsync(self, file: File) -> None:
+        """fsync(2)."""
+        await self.fs.files.fsync(file.number)
+
+    async def flush(self, file: File) -> None:
+        """What close(2) of one of several descriptors does."""
+        await self.fs.files.flush(file.number)
+
+    async def close(self, file: File) -> None:
+        """close(2) of the last descriptor: FLUSH, whose answer counts, and RELEASE."""
+        try:
+            await self.fs.files.flush(file.number)
+        finally:
+            await self.fs.files.release(file.number)
+            self._hold(file.path, -1)
+            if self.eager:
+                self.forget()
+
+    async def read(self, path: str) -> bytes:
+        """The whole content of a file."""
+        file = await self.open(path)
+        try:
+            return await self.pread(file, 0, 1 << 30)
+        finally:
+            await self.close(file)
+
+    async def write(self, path: str, data: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
+        """`printf … > path`."""
+        file = await self.open(path, flags | os.O_WRONLY)
+        try:
+            if data:
+                await self.pwrite(file, 0, data)
+        finally:
+            await self.close(file)
+
+    # directories
+
+    async def opendir(self, path: str) -> Directory:
+        """opendir(3)."""
+
+        async def act(walk: Walk) -> Directory:
+            ino = _there(walk)
+            if not self.is_directory[ino]:
+                raise NotADirectoryError_(path)
+            number = await self.fs.tree.opendir(ino)
+            self._hold(walk.path, 1)
+            return Directory(number, ino, walk.path)
+
+        return await self._on(act, path)
+
+    async def getdents(self, directory: Directory, count: int = 1 << 30) -> list[tuple[str, int]]:
+        """At most so many entries from the handle's offset on, with the offset behind each: READDIRPLUS."""
+        tree, inodes = self.fs.tree, self.fs.inodes
+        handle = self.fs.handles.directory(directory.number)
+        if directory.offset == 0:
+            tree.rewind(handle)
+        found: list[tuple[str, int]] = []
+        for dots, ino in ((1, handle.ino), (2, handle.parent)):
+            if directory.offset < dots and len(found) < count:
+                inodes.get(ino)
+                found.append(("." * dots, dots))
+                directory.offset = dots
+        index = max(directory.offset - 2, 0)
+        while len(found) < count and (entry := await tree.entry(handle, index)) is not None:
+            index += 1
+            directory.offset = index + 2
+            name, node = entry
+            if node is not None:
+                self._entry(directory.ino, name.encode(), node)
+                found.append((name, directory.offset))
+        return found
+
+    async def closedir(self, directory: Directory) -> None:
+        """closedir(3)."""
+        self.fs.handles.remove(directory.number)
+        self._hold(directory.path, -1)
+        if self.eager:
+            self.forget()
+
+    async def listdir(self, path: str) -> list[str]:
+        """The names in a directory, without the dots, in the order they come."""
+        directory = await self.opendir(path)
+        try:
+            return [name for name, _ in await self.getdents(directory) if name not in (".", "..")]
+        finally:
+            await self.closedir(directory)
+
+
+def _there(walk: Walk) -> int:
+    if walk.ino is None:
+        raise NotFoundError(f"{walk.name!r} is not there")
+    return walk.ino

@@ -1,0 +1,137 @@
+"""A real `kvfs serve` for tests: in this process on a port of its own, or as a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from kvfs.server.serving import ServeOptions, serving
+from kvfs.store.rest import RestStore, open_rest
+
+TOKEN = "test-token-0123456789"
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+REPOSITORY = Path(__file__).parents[2]
+
+_OURS = ("metrics", "get_faults", "put_faults", "delete_faults")
+
+_RUN = """
+import json, sys, pathlib
+from kvfs.server.serving import ServeOptions, run_server
+given = json.load(sys.stdin)
+options = ServeOptions(store=pathlib.Path(given.pop("store")), **given)
+run_server(options, announce=lambda line: print(line, flush=True))
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that is ready. `url` ends in /client/v4; `root` is what is before."""
+
+    url: str
+    token: str = TOKEN
+    account: str = ACCOUNT
+    pid: int = 0
+
+    @property
+    def root(self) -> str:
+        return self.url.removesuffix("/client/v4")
+
+    @property
+    def port(self) -> int:
+        return int(self.root.rpartition(":")[2])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+    @property
+    def namespaces(self) -> str:
+        """The URL of the account's namespaces."""
+        return f"{self.url}/accounts/{self.account}/storage/kv/namespaces"
+
+    def open_rest(self, **options: object) -> AbstractAsyncContextManager[RestStore]:
+        """Our own client for it."""
+        return open_rest(base_url=self.url, account=self.account, token=self.token, **options)
+
+    def client(self) -> httpx.AsyncClient:
+        """A plain HTTP client that carries the token."""
+        return httpx.AsyncClient(headers=self.headers, trust_env=False, timeout=30)
+
+    async def requests(self) -> dict[str, int]:
+        """How many requests the server has answered so far, by operation, those of this helper left out."""
+        return _totals(await self._metrics(), "kvfs_requests_total")
+
+    async def keys(self) -> dict[str, int]:
+        """How many keys have been read, written, deleted or listed so far, by operation."""
+        return _totals(await self._metrics(), "kvfs_keys_total")
+
+    async def set_faults(self, *rules: dict[str, object]) -> None:
+        """Replace the fault rules (the server must have been started with `faults`)."""
+        async with self.client() as client:
+            answer = await client.put(f"{self.root}/_kvfs/faults", json=list(rules))
+            assert answer.status_code == 200, answer.text
+
+    async def _metrics(self) -> str:
+        async with self.client() as client:
+            return (await client.get(f"{self.root}/metrics")).text
+
+
+@asynccontextmanager
+async def served(
+    directory: Path, *, faults: str | None = None, now: Callable[[], float] = time.time
+) -> AsyncIterator[Served]:
+    """A server in this process, on a store in `directory`; `now` is its clock."""
+    options = ServeOptions(directory / "store.sqlite", port=0, token=TOKEN, faults=faults)
+    async with serving(options, now=now) as ready:
+        yield Served(ready.url)
+
+
+@contextmanager
+def served_by_process(
+    directory: Path, *, faults: str | None = None, stop: signal.Signals = signal.SIGTERM
+) -> Iterator[Served]:
+    """The same as a process of its own, ended by the signal `stop`; a traceback of it fails the test."""
+    options = {"store": str(directory / "store.sqlite"), "port": 0, "token": TOKEN, "faults": faults}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _RUN],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        process.stdin.write(json.dumps(options))
+        process.stdin.close()
+        announced = process.stdout.readline()
+        url = re.search(r"http://\S+", announced)
+        assert url, process.stderr.read()
+        yield Served(url[0], pid=process.pid)
+        process.send_signal(stop)
+        assert process.wait(timeout=20) == 0
+        errors = process.stderr.read()
+        assert "Traceback" not in errors, errors
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def _totals(metrics: str, name: str) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for line in metrics.splitlines():
+        found = re.match(rf'{name}{{operation="(\w+)"[^}}]*}} (\S+)', line)
+        if found and found[1] not in _OURS:
+            totals[found[1]] = totals.get(found[1], 0) + int(float(found[2]))
+    return totals

@@ -1,0 +1,100 @@
+"""A server and a mount that stand for a whole module of tests, each test in a namespace of its own."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support.mounted import Api, Mounted, mounted
+from support.serving import Served, served_by_process
+
+WRITES = ("bulk_put", "put_value")
+DELETES = ("bulk_delete", "bulk_delete_post", "delete_value")
+
+
+@dataclass
+class Namespace:
+    """A fresh namespace: its directory in the mount, and its id."""
+
+    path: Path
+    id: str
+
+
+@dataclass
+class Standing:
+    """A server, its API, a mount of the whole account, and a directory on the local disk."""
+
+    served: Served
+    api: Api
+    mount: Mounted
+    scratch: Path
+    _numbers: "count[int]" = field(default_factory=count)
+
+    def namespace(self) -> Namespace:
+        """A namespace nobody else uses."""
+        title = f"ns{next(self._numbers)}"
+        (self.mount.path / title).mkdir()
+        return Namespace(self.mount.path / title, self.api.namespace(title))
+
+    def local(self) -> Path:
+        """A directory on the local disk nobody else uses."""
+        return Path(tempfile.mkdtemp(dir=self.scratch))
+
+    def counts(self) -> "Counts":
+        """Requests from here on."""
+        return Counts(self.api)
+
+
+class Counts:
+    """What was asked of the server since this was made."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._before = api.requests()
+
+    def since(self) -> dict[str, int]:
+        """Requests by operation."""
+        return changed(self._before, self._api.requests())
+
+    def writes(self) -> int:
+        """How many of them wrote values."""
+        return sum(self.since().get(name, 0) for name in WRITES)
+
+    def deletes(self) -> int:
+        """How many of them deleted keys."""
+        return sum(self.since().get(name, 0) for name in DELETES)
+
+
+def changed(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """By how much counts grew, without those that did not."""
+    found = {name: number - before.get(name, 0) for name, number in after.items()}
+    return {name: number for name, number in found.items() if number}
+
+
+@contextmanager
+def standing(*options: str) -> Iterator[Standing]:
+    """Both, on a directory outside pytest's: what is mounted below pytest's must be gone after each test."""
+    # Not below /tmp either: editors make no backups there.
+    with tempfile.TemporaryDirectory(prefix="kvfs-tests-", dir="/var/tmp") as name:
+        directory = Path(name)
+        scratch = directory / "scratch"
+        scratch.mkdir()
+        with (
+            served_by_process(directory) as served,
+            Api(served) as api,
+            mounted(directory, "cloudflare:", *options, served=served) as mount,
+        ):
+            yield Standing(served, api, mount, scratch)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Poll for what time brings to a real kernel and a real server."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail("it did not come about in time")
+        time.sleep(0.03)

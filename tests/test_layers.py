@@ -1,0 +1,204 @@
+"""The walls: who imports whom, which words live where, how long things get. Read from the source itself."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "kvfs"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Room → what it may import of ours, and from outside. `cli`, `daemon` and files beside the rooms: everything.
+OURS = {
+    "core": {"core"},
+    "store": {"core", "store"},
+    "writeback": {"core", "store.base", "writeback"},
+    "cache": {"core", "store.base", "cache"},
+    "vfs": {"core", "store.base", "writeback", "cache", "vfs"},
+    "fuse": {"core", "vfs", "fuse"},
+    "server": {"core", "store.base", "store.wire", "store.shapes", "store.checks", "server"},
+}
+# One file of the server puts it together: it chooses the store, as the daemon does for mounts.
+ASSEMBLY = {"server/serving.py": {"store.sqlite"}}
+OUTSIDE = {
+    "core": set[str](),
+    "store": {"httpx", "msgspec", "tenacity", "trio"},
+    "writeback": {"sortedcontainers", "tenacity", "trio"},
+    "cache": {"sortedcontainers", "trio"},
+    "vfs": {"trio"},
+    "fuse": {"pyfuse3", "trio"},
+    "server": {"hypercorn", "msgspec", "prometheus_client", "python_multipart", "starlette", "trio"},
+}
+# Standard modules that do I/O, tell the time or hold state of the process: not in core.
+NOT_IN_CORE = {
+    "asyncio",
+    "datetime",
+    "logging",
+    "os",
+    "pathlib",
+    "random",
+    "socket",
+    "sqlite3",
+    "threading",
+    "time",
+}
+# Standard modules with a home.
+HOMES = {
+    "sqlite3": {"store", "writeback"},
+    # The kernel's word for a dead mount (ENOTCONN) has no exception class: mounts.py must name it.
+    "errno": {"fuse/convert.py", "mounts.py"},
+}
+# Words with a home: identifiers and attributes, not comments.
+WORDS = {
+    r"status_code": r"store/(rest|answers|transfer)\.py|server/",
+    r"_?dirty": r"vfs/|fuse/",
+    # of files on this machine's disk, wherever there are any; never of ours
+    r"st_\w+": r"fuse/|writeback/|store/sqlite|server/auth\.py|(state|config|control)\.py|cli/",
+}
+MOST_LINES = 400
+MOST_FUNCTION_LINES = 60
+
+by_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(PACKAGE)) for file in FILES])
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+def room_of(file: Path) -> str:
+    """`core`, `store`, …; "" for the files beside the rooms and for the command line."""
+    first = file.relative_to(PACKAGE).parts[0]
+    return first if first in OURS else ""
+
+
+def imports_of(file: Path, *, for_types: bool = True) -> Iterator[str]:
+    """Dotted names of the modules a file imports; without `for_types`, only those it imports when it runs."""
+    nodes = list(ast.walk(tree_of(file)))
+    guards = [n for n in nodes if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    left_out = set() if for_types else {id(n) for guard in guards for n in ast.walk(guard)}
+    for node in nodes:
+        if id(node) in left_out:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() else node.module
+
+
+def test_every_folder_is_a_known_room() -> None:
+    """A new folder gets its walls before it gets its second file."""
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert folders == {*OURS, "cli", "daemon"}
+
+
+@by_file
+def test_a_room_imports_only_what_its_wall_lets_in(file: Path) -> None:
+    """Imports of ours point down: faces → vfs → writeback and cache → store.base → core."""
+    allowed = OURS.get(room_of(file))
+    extra = ASSEMBLY.get(file.relative_to(PACKAGE).as_posix(), set())
+    for name in imports_of(file):
+        if allowed is not None and name.partition(".")[0] == "kvfs":
+            inner = name.removeprefix("kvfs.")  # `kvfs` itself has the version
+            assert any(inner == a or inner.startswith(f"{a}.") for a in allowed | extra) or name == "kvfs", (
+                name
+            )
+
+
+@by_file
+def test_a_library_stays_in_its_rooms(file: Path) -> None:
+    """Each library outside the standard one is known in named rooms only."""
+    room = room_of(file)
+    outside = {name.partition(".")[0] for name in imports_of(file)} - sys.stdlib_module_names - {"kvfs"}
+    if room:
+        assert outside <= OUTSIDE[room]
+
+
+@by_file
+def test_a_standard_module_stays_in_its_home(file: Path) -> None:
+    """SQL, errno, and in core whatever is not a pure rule."""
+    place = file.relative_to(PACKAGE).as_posix()
+    names = {name.partition(".")[0] for name in imports_of(file)}
+    if room_of(file) == "core":
+        assert not names & NOT_IN_CORE
+    for module, homes in HOMES.items():
+        if module in names:
+            assert place in homes or room_of(file) in homes, f"{module} does not belong here"
+
+
+@by_file
+def test_a_word_stays_in_its_home(file: Path) -> None:
+    """One word, one meaning, one owner: the sharpest words are checked like imports."""
+    place = file.relative_to(PACKAGE).as_posix()
+    used = {node.id for node in ast.walk(tree_of(file)) if isinstance(node, ast.Name)}
+    used |= {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}
+    for word, homes in WORDS.items():
+        if not re.match(homes, place):
+            assert not [name for name in used if re.fullmatch(word, name)], f"{word} belongs to {homes}"
+
+
+@by_file
+def test_imports_are_absolute_and_at_the_top(file: Path) -> None:
+    """Only the command line imports late: `kvfs status` in a prompt must not load FUSE, HTTP and a server."""
+    late = file.is_relative_to(PACKAGE / "cli")
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not late:
+            inside = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+            assert not inside, f"import inside {node.name}"
+
+
+@by_file
+def test_nothing_gets_too_long(file: Path) -> None:
+    """A file has at most 400 lines and a function at most 60, docstring included."""
+    assert len(file.read_text().splitlines()) <= MOST_LINES
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MOST_FUNCTION_LINES, node.name
+
+
+@by_file
+def test_a_module_says_what_belongs_in_it(file: Path) -> None:
+    """Every module opens with a docstring."""
+    assert ast.get_docstring(tree_of(file))
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    """`pip install kvfs` brings what kvfs imports; the server's own libraries are an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] + project["optional-dependencies"]["server"]
+    names = {re.split(r"[\[<>=~ ]", line)[0].replace("-", "_") for line in declared}
+    imported = {name.partition(".")[0] for file in FILES for name in imports_of(file)}
+    assert imported - sys.stdlib_module_names - {"kvfs"} <= names
+
+
+def test_modules_import_each_other_without_a_cycle() -> None:
+    """Any module can be imported first."""
+    graph = {module_name(file): set(imports_of(file, for_types=False)) for file in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path[path.index(module) :], module))
+        if module in done or module not in graph:
+            return
+        for other in graph[module]:
+            visit(other, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

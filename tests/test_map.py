@@ -1,0 +1,54 @@
+"""The map of the package, in the docstring of `kvfs`, is true; run this with --write to draw it again."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+from textwrap import shorten
+
+PACKAGE = Path(__file__).parent.parent / "kvfs"
+TITLE = "kvfs: Cloudflare Workers KV as a file system."
+INTRODUCTION = "The map: every module, and how it introduces itself (`python tests/test_map.py --write`)."
+NAME_WIDTH = 30
+PHRASE_WIDTH = 78
+
+
+def phrase_of(file: Path) -> str:
+    """The first line of a module's docstring, or as much of it as fits and makes sense alone."""
+    docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+    first = docstring.partition("\n")[0].rstrip(".:").replace("\\", "/")
+    if len(first) <= PHRASE_WIDTH:
+        return first
+    ends = [found.start() for found in re.finditer(r"[.;] ", first[:PHRASE_WIDTH]) if found.start() > 15]
+    return first[: ends[-1]] if ends else shorten(first, PHRASE_WIDTH, placeholder=" …")
+
+
+def drawn_map() -> str:
+    """The docstring as it should be: folders in order, their own phrase first."""
+    lines = [TITLE, "", INTRODUCTION, ""]
+    top = [file for file in PACKAGE.glob("*.py") if file.name != "__init__.py"]
+    lines += [f"{file.name:<{NAME_WIDTH}}{phrase_of(file)}" for file in sorted(top)]
+    for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
+        lines += ["", f"{folder.name + '/':<{NAME_WIDTH}}{phrase_of(folder / '__init__.py')}"]
+        modules = sorted(file for file in folder.glob("*.py") if file.name != "__init__.py")
+        lines += [f"    {file.name:<{NAME_WIDTH - 4}}{phrase_of(file)}" for file in modules]
+    return "\n".join(lines)
+
+
+def written_map() -> str:
+    return ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text())) or ""
+
+
+def test_the_map_of_the_package_is_true() -> None:
+    """Whoever opens the package sees every module with its own first line, and none that is gone."""
+    assert written_map() == drawn_map(), "run: python tests/test_map.py --write"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        init = PACKAGE / "__init__.py"
+        source = init.read_text()
+        end = source.index('"""', 3) + 3
+        init.write_text(f'"""{drawn_map()}\n"""' + source[end:])
+    else:
+        print(drawn_map())

@@ -1,0 +1,501 @@
+"""The journal's file: who may open it, what it refuses, what a full or read-only disk does."""
+
+import multiprocessing
+import os
+import sqlite3
+import stat
+import threading
+
+import pytest
+import trio
+import trio.testing
+from support.journals import NS, SOURCE, START, ack_all, keys, open_journal, put, shown
+
+from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
+from kvfs.core.model import ChangeState, Key
+from kvfs.writeback import schema
+from kvfs.writeback.journal import INLINE_BYTES, Journal
+
+BIG = bytes(range(256)) * 1024  # twice the inline limit
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the journal is to be."""
+    return tmp_path / "state" / "journal.db"
+
+
+def sql(path, statement: str) -> list:
+    """Meddle with the file from outside, leaving the log out of it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+def two_puts(journal: Journal) -> None:
+    """A small and a large one, both or none."""
+    with journal.transaction():
+        put(journal, "b", b"small")
+        put(journal, "c", b"x" * 100_000)
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def record_big(journal: Journal, key: str, value: bytes = BIG) -> None:
+    """Record a value that goes to the spool."""
+    body = await journal.spool(value)
+    journal.record_put(NS, Key(key), body, metadata=None, expiration=None, base=b"")
+
+
+def test_what_was_recorded_is_there_after_a_reopen(path):
+    """State by state, with numbers that go on growing."""
+    with open_journal(path) as journal:
+        put(journal, "settled", b"1")
+        ack_all(journal)
+        journal.reject(put(journal, "rejected", b"2"), "why")
+        put(journal, "local", b"3", local=True)
+        last = put(journal, "pending", b"4", metadata=b'"m"', expiration=1_900_000_000)
+        before = list(journal.under(NS, ""))
+    with open_journal(path) as journal:
+        assert list(journal.under(NS, "")) == before
+        assert shown(journal) == {"settled": b"1", "rejected": b"2", "local": b"3", "pending": b"4"}
+        assert put(journal, "new") > last
+        journal.check_invariants()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+async def test_nobody_else_can_read_it(path, umask):
+    """Directory 0700, files 0600, whatever the umask."""
+    old = os.umask(umask)
+    try:
+        with open_journal(path) as journal:
+            put(journal, "a")
+            await record_big(journal, "b")
+            assert mode(path.parent) == 0o700
+            spool = path.with_name("journal.db.spool")
+            assert mode(spool) == 0o700
+            files = [file for file in [*path.parent.iterdir(), *spool.iterdir()] if file.is_file()]
+            assert {"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock"} < {
+                f.name for f in files
+            }
+            assert {mode(file) for file in files} == {0o600}
+    finally:
+        os.umask(old)
+
+
+def _hold(path, ready, done):
+    with open_journal(path, mountpoint="/mnt/kv"):
+        ready.set()
+        done.wait(60)
+
+
+def test_a_second_daemon_is_told_who_has_it(path):
+    """Pid and mount point of the first; when that ends, even by a kill, the journal is free."""
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(path, ready, done))
+    process.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(JournalLockedError, match=f"{process.pid}.*/mnt/kv") as caught:
+            open_journal(path)
+        assert (caught.value.pid, caught.value.mountpoint) == (process.pid, "/mnt/kv")
+    finally:
+        process.kill()
+        process.join()
+    with open_journal(path) as journal:
+        assert journal.pending() == []
+
+
+def test_a_lock_without_an_owner_still_locks(path):
+    """A full disk may have kept pid and mount point from being written."""
+    with open_journal(path):
+        lock = path.with_name("journal.db.lock")
+        lock.write_bytes(b"")
+        with pytest.raises(JournalLockedError, match="unknown") as caught:
+            open_journal(path)
+        assert caught.value.pid == 0
+
+
+def test_closing_frees_it(path):
+    """In the same process too, and when opening failed."""
+    with open_journal(path):
+        pass
+    with pytest.raises(JournalUnreadableError):
+        open_journal(path, source="other")
+    with open_journal(path):
+        pass
+
+
+def _a_journal(path):
+    """Written and closed."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"precious")
+
+
+def _foreign(path):
+    sql(path, "CREATE TABLE t (x)")
+
+
+def _text(path):
+    path.write_text("not a database at all, but somebody's text\n" * 100)
+
+
+def _empty(path):
+    path.touch()
+
+
+def _newer(path):
+    _a_journal(path)
+    sql(path, f"PRAGMA user_version = {schema.VERSION + 1}")
+
+
+def _other_source(path):
+    open_journal(path, source="cloudflare:other").close()
+
+
+def _damaged(path):
+    with open_journal(path) as journal:
+        for number in range(200):
+            put(journal, f"key{number}", b"x" * 2000)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8192] = b"\xff" * 8192
+    path.write_bytes(content)
+
+
+def _truncated(path):
+    with open_journal(path) as journal:
+        for number in range(200):
+            put(journal, f"key{number}", b"x" * 2000)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _without_table(path):
+    _a_journal(path)
+    sql(path, "DROP TABLE local_dirs")
+
+
+def _unknown_state(path):
+    _a_journal(path)
+    sql(path, "PRAGMA writable_schema = ON")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("UPDATE changes SET state = 'sideways'")
+    connection.close()
+
+
+def _with_log(path):
+    """Newer, with a write-ahead log that its kvfs left behind."""
+    _newer(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("UPDATE meta SET value = value")
+    log = path.with_name("journal.db-wal")
+    content, logged = path.read_bytes(), log.read_bytes()
+    connection.close()
+    path.write_bytes(content)
+    log.write_bytes(logged)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_foreign, "not a journal of kvfs"),
+        (_text, "not a database"),
+        (_empty, "not a journal of kvfs"),
+        (_newer, "newer kvfs"),
+        (_other_source, "cloudflare:other"),
+        (_damaged, "damaged|malformed"),
+        (_truncated, "damaged|malformed"),
+        (_without_table, "lacks local_dirs"),
+        (_unknown_state, "sideways"),
+        (_with_log, "newer kvfs"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_left_alone(path, spoil, reason):
+    """With instructions; not a byte of the file or of its log is changed, for it may hold the only copy."""
+    path.parent.mkdir()
+    spoil(path)
+    log = path.with_name("journal.db-wal")
+    before = path.read_bytes(), log.read_bytes() if log.exists() else b""
+
+    with pytest.raises(JournalUnreadableError, match=reason) as caught:
+        open_journal(path)
+
+    assert str(path) in str(caught.value)
+    assert "left as it is" in str(caught.value)
+    assert (path.read_bytes(), log.read_bytes() if log.exists() else b"") == before
+
+
+def test_an_older_version_is_migrated_once(path, monkeypatch):
+    """Step by step, in a transaction each, and what it held is still there."""
+    _a_journal(path)
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    monkeypatch.setitem(schema.MIGRATIONS, schema.VERSION - 1, "ALTER TABLE meta ADD COLUMN note TEXT;")
+    for _ in range(2):
+        with open_journal(path) as journal:
+            assert shown(journal) == {"a": b"precious"}
+    assert sql(path, "PRAGMA user_version") == [(schema.VERSION,)]
+
+
+def test_a_half_written_log_gives_what_was_complete(path):
+    """The tail of the log that a crash tore is no transaction; those before it are."""
+    journal = open_journal(path)
+    put(journal, "a", b"1")
+    put(journal, "b", b"2")
+    log = path.with_name("journal.db-wal")
+    content, logged = path.read_bytes(), log.read_bytes()
+    journal.close()
+    path.write_bytes(content)
+    log.write_bytes(logged[:-1000])
+
+    with open_journal(path) as journal:
+        assert shown(journal) == {"a": b"1"}
+        journal.check_invariants()
+
+
+def test_a_failed_creation_is_begun_again(path):
+    """Half a file under the temporary name is nobody's journal."""
+    path.parent.mkdir()
+    path.with_name("journal.db.new").write_bytes(b"half")
+    with open_journal(path) as journal:
+        put(journal, "a")
+    assert not path.with_name("journal.db.new").exists()
+
+
+def test_a_directory_that_cannot_be_written_says_so(tmp_path):
+    """A file where the directory should be."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(OSError, match="state"):
+        open_journal(tmp_path / "state" / "journal.db")
+
+
+def test_a_full_disk_loses_nothing(path):
+    """The change that does not fit raises, what was there stays as it was, and room makes it work again."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"kept")
+        database = journal._ledger._db
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages + 10}")
+        with pytest.raises(JournalFullError, match="make room"):
+            put(journal, "a", b"x" * 100_000)
+        with pytest.raises(JournalFullError):
+            two_puts(journal)
+        assert shown(journal) == {"a": b"kept"}
+        assert journal.pending_bytes == 4
+        journal.check_invariants()
+
+        database.execute("PRAGMA max_page_count = 1073741823")
+        put(journal, "a", b"x" * 100_000)
+        journal.check_invariants()
+    with open_journal(path) as journal:
+        assert shown(journal) == {"a": b"x" * 100_000}
+
+
+def test_a_journal_that_became_read_only_says_so(path):
+    """A change raises and is not in memory either."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"kept")
+        journal._ledger._db.execute("PRAGMA query_only = ON")
+        with pytest.raises(JournalFullError, match="read"):
+            put(journal, "b")
+        assert shown(journal) == {"a": b"kept"}
+
+
+async def test_a_large_value_goes_beside_the_file(path):
+    """Read back the same, removed when its change has settled and the journal was tidied."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change = journal.get(NS, Key("a"))
+        assert change.size == len(BIG) > INLINE_BYTES
+        assert journal.value(change) == await journal.read_value(change) == BIG
+        assert len(list(spool.iterdir())) == 1
+        journal.check_invariants()
+        ack_all(journal)
+        journal.settle(START + 90, 90)
+        await journal.tidy()
+        assert list(spool.iterdir()) == []
+
+
+async def test_a_large_value_being_read_outlives_its_change(path):
+    """The reader keeps what it began to read."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change = journal.get(NS, Key("a"))
+        found = []
+
+        async def read():
+            found.append(await journal.read_value(change))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            journal.discard(NS, Key("a"))
+            await journal.tidy()
+        assert found == [BIG]
+
+
+async def test_a_value_nobody_recorded_is_cleared_away(path):
+    """Its file goes when the body is dropped, or at the next start."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        body = await journal.spool(BIG)
+        await journal.tidy()
+        assert len(list(spool.iterdir())) == 1
+        del body
+        await journal.tidy()
+        assert list(spool.iterdir()) == []
+        kept = await journal.spool(BIG)
+    assert len(list(spool.iterdir())) == 1
+    with open_journal(path):
+        assert list(spool.iterdir()) == []
+    del kept
+
+
+async def test_a_large_value_survives_a_failed_record(path):
+    """The same body is recorded at the second try."""
+    with open_journal(path) as journal:
+        body = await journal.spool(BIG)
+
+        def fails():
+            with journal.transaction():
+                journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            fails()
+        await journal.tidy()
+        journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+        assert journal.value(journal.get(NS, Key("a"))) == BIG
+        journal.check_invariants()
+
+
+async def test_one_large_body_may_serve_several_keys(path):
+    """Its file stays until the last of them is gone."""
+    with open_journal(path) as journal:
+        body = await journal.spool(BIG)
+        for key in "ab":
+            journal.record_put(NS, Key(key), body, metadata=None, expiration=None, base=b"")
+        journal.discard(NS, Key("a"))
+        await journal.tidy()
+        assert shown(journal) == {"b": BIG}
+        journal.check_invariants()
+
+
+async def test_a_spool_that_cannot_be_written_says_so(path):
+    """Nothing is left half done."""
+    with open_journal(path) as journal:
+        path.with_name("journal.db.spool").rmdir()
+        with pytest.raises(JournalFullError, match="cannot write"):
+            await journal.spool(BIG)
+
+
+async def test_a_large_value_lost_in_a_power_cut_is_said_to_be(path):
+    """A torn file is no value: the change is set aside with that reason, the others are whole."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        put(journal, "small", b"whole")
+        await record_big(journal, "torn")
+        await record_big(journal, "sent")
+        ack = journal.get(NS, Key("sent")).seq
+        journal.mark_attempted([ack])
+        journal.ack([ack], START)
+    for file in spool.iterdir():
+        os.truncate(file, 0)
+    with open_journal(path) as journal:
+        change = journal.get(NS, Key("torn"))
+        assert change.state is ChangeState.REJECTED
+        assert "power" in change.error
+        assert keys(journal.pending()) == ["small"]
+        assert journal.get(NS, Key("sent")) is None
+        journal.check_invariants()
+
+
+async def test_a_value_that_vanished_is_an_error_of_the_journal(path):
+    """Not one of the operating system."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        for file in path.with_name("journal.db.spool").iterdir():
+            file.unlink()
+        change = journal.get(NS, Key("a"))
+        with pytest.raises(JournalError, match="cannot be read"):
+            journal.value(change)
+        with pytest.raises(JournalError, match="cannot be read"):
+            await journal.read_value(change)
+        journal.discard(NS, Key("a"))
+
+
+async def test_the_log_is_moved_into_the_file(path):
+    """`maintain` sees to it when some MiB are written."""
+    with open_journal(path) as journal:
+        size = path.stat().st_size
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.maintain)
+            for number in range(100):
+                put(journal, str(number), bytes(120_000))
+            with trio.fail_after(30):
+                while path.stat().st_size < size + 8_000_000:
+                    await journal.make_durable()  # a thread of ours lets that of `maintain` run
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_log_does_not_grow_for_ever(path, monkeypatch):
+    """A writer that never pauses keeps it from being copied whole: then it is cut."""
+    monkeypatch.setattr("kvfs.writeback.opening.LOG_BYTES", 5_000_000)
+    with open_journal(path) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tidy_for_ever, journal)
+            for number in range(1000):
+                put(journal, str(number % 20), bytes(120_000))
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert path.with_name("journal.db-wal").stat().st_size < 60_000_000
+        journal.check_invariants()
+
+
+async def _tidy_for_ever(journal):
+    while True:
+        await journal.tidy()
+
+
+async def test_callers_of_a_sync_share_it(path, monkeypatch):
+    """Those who come while one is under way share the next: theirs may have come too late for it."""
+    syncs, under_way, may_end = [], threading.Event(), threading.Event()
+
+    def sync(path):
+        syncs.append(path)
+        under_way.set()
+        assert may_end.wait(30)
+
+    monkeypatch.setattr("kvfs.writeback.upkeep.sync_log", sync)
+    with open_journal(path, durable=True) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.make_durable)
+            assert await trio.to_thread.run_sync(under_way.wait, 30)
+            for _ in range(100):
+                nursery.start_soon(journal.make_durable)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(syncs) == 1
+            may_end.set()
+        assert len(syncs) == 2
+
+
+async def test_a_durable_journal_forces_what_it_says(path):
+    """Log, spooled value and its name: no error, and all of it readable."""
+    with open_journal(path, durable=True) as journal:
+        await record_big(journal, "a")
+        await journal.make_durable()
+        assert shown(journal) == {"a": BIG}
+
+
+def test_the_file_names_its_source(path):
+    """So that another account's changes are never sent to this one."""
+    open_journal(path).close()
+    assert sql(path, "SELECT value FROM meta WHERE name = 'source'") == [(SOURCE,)]

@@ -18,7 +18,13 @@ from support.kernel import START, Rig
 from support.model import Model
 from trio.testing import MockClock
 
-from kvfs.core.errors import KvfsError
+from kvfs.core.errors import (
+    IsADirectoryError_,
+    KvfsError,
+    NotADirectoryError_,
+    NotFoundError,
+    StaleError,
+)
 from kvfs.core.limits import FORBIDDEN_KEYS, VALUE_BYTES
 from kvfs.core.model import Entry
 from kvfs.core.names import Naming
@@ -390,18 +396,40 @@ class Machine(RuleBasedStateMachine):
             else:
                 await self.rig.backend.put(self.namespace, key, entry)
 
+        before = self.contents()
         self.run_(act)
         if entry is None:
             self.model.server.pop(key, None)
         else:
+            if key not in self.model.changes:
+                self.model.loose.add(key)
             self.model.server[key] = entry
+        after = self.contents()
+        self.run_(lambda: self.probe({path: (before.get(path), after.get(path)) for path in before | after}))
         if refresh:
-            self.rig.fs.forget_knowledge(self.namespace)
-            self.rig.fs.forget_kernel(self.rig.fs.inodes.root)
+            self.alive(self.refresh)
             if self.rig.kernel.caching:
                 self.pass_time(TTL)
         else:
             self.pass_time(TTL)
+
+    def contents(self):
+        """Content by path."""
+        return {path: self.model.shown(path)[0] for path in self.model.tree()[0]}
+
+    async def probe(self, expected):
+        """Before knowledge is old each file is as it was or as it is, whole; never a mixture."""
+        for path, allowed in expected.items():
+            try:
+                found = await self.kernel.read(self.path(path))
+            except (NotFoundError, NotADirectoryError_, IsADirectoryError_, StaleError):
+                found = None
+            assert found in allowed, path
+
+    def refresh(self) -> None:
+        """`kvfs refresh`."""
+        self.rig.fs.forget_knowledge(self.namespace)
+        self.rig.fs.forget_kernel(self.rig.fs.inodes.root)
 
     def pass_time(self, seconds) -> None:
         """Time goes by, and what settles in it has settled."""
@@ -538,7 +566,12 @@ class Machine(RuleBasedStateMachine):
             value, metadata, mtime = self.model.shown(path)
             text = self.path(path)
             assert await self.kernel.getxattr(text, "user.kvfs.key") == files[path].encode()
-            assert (attr.size, attr.mtime) == (len(value), mtime), path
+            assert attr.size == len(value), path
+            if files[path] in self.model.loose and attr.mtime != mtime:
+                assert self.model.visible()[files[path]].expiration is None
+                assert mtime < attr.mtime <= self.model.now
+            else:
+                assert attr.mtime == mtime, path
             assert await self.kernel.read(text) == value
             if metadata is not None:
                 assert await self.kernel.getxattr(text, "user.kvfs.metadata") == metadata

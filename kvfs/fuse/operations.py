@@ -49,6 +49,7 @@ class Operations(pyfuse3.Operations):
         self._uid = uid
         self._gid = gid
         self._read_only = fs.options.read_only
+        self._negative_seconds = min(_NEGATIVE_SECONDS, fs.overlay.ttl)
         self.bound = fs.options.timeout
 
     def _entry(self, node: Node) -> EntryAttributes:
@@ -69,7 +70,7 @@ class Operations(pyfuse3.Operations):
         try:
             return self._entry(await self._fs.tree.lookup(parent_inode, name))
         except NotFoundError:
-            return convert.absent(_NEGATIVE_SECONDS)
+            return convert.absent(self._negative_seconds)
 
     @guarded
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:

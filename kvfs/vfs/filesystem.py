@@ -127,11 +127,9 @@ class FileSystem:
         if namespace is None:
             self.table.forget()
             for known in list(self.table.ids()):
-                self.overlay.listings.forget(known)
-                self.overlay.values.expire(known)
+                self.overlay.forget(known)
             return
-        self.overlay.listings.forget(namespace, prefix)
-        self.overlay.values.expire(namespace, prefix)
+        self.overlay.forget(namespace, prefix)
 
     def forget_kernel(self, node: Node) -> None:
         """Make the kernel ask anew about a node and everything known below it."""

@@ -76,6 +76,7 @@ class Overlay:
         self._now = now
         self.ttl = ttl
         self._creating: dict[tuple[NamespaceId, Key], Creating] = {}
+        self._forgotten_at = float("-inf")
 
     def created(self, namespace: NamespaceId, key: Key, file: Creating | None) -> None:
         """A file exists from its creation on; None: from now on the journal says so (or it is gone)."""
@@ -87,6 +88,19 @@ class Overlay:
     def creating_below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
         """Keys of files that were created and are not in the journal yet."""
         return [key for ns, key in self._creating if ns == namespace and key.startswith(prefix)]
+
+    def _is_in(self, ref: DirRef, key: Key) -> bool:
+        """Whether a key with the directory's prefix lies in it: not all do where a long name is cut."""
+        return not ref.is_chunk or bool(self.naming.split_child(ref, key)[0])
+
+    def _made_below(self, namespace: NamespaceId, ref: DirRef) -> bool:
+        """Whether a directory made here lies below another."""
+        for row in self.journal.attributes.dirs_under(namespace, ref.prefix):
+            made = DirRef(row.prefix, row.start)
+            while len(made.prefix) > len(ref.prefix):
+                if not ref.is_chunk or (made := self.naming.parent_of(made)) == ref:
+                    return True
+        return False
 
     # one key
 
@@ -180,7 +194,12 @@ class Overlay:
                 return found
             asked = child.key if child.key is not None else Key(child.directory.prefix)  # type: ignore[union-attr]
             below = child.directory.prefix if child.directory is not None else None
-            stale = await self._resolve(namespace, ref.prefix, asked, below)
+            try:
+                stale = await self._resolve(namespace, ref.prefix, asked, below)
+            except (UnavailableError, DeniedError):
+                if (found := self._peek_child(namespace, child, stale=True)) is UNKNOWN:
+                    raise
+                return found
         found = self._peek_child(namespace, child, stale=True)
         return None if found is UNKNOWN else found
 
@@ -195,11 +214,23 @@ class Overlay:
         view = self.peek(namespace, child.key, stale=stale) if child.key is not None else None
         if view is UNKNOWN:
             return UNKNOWN
-        if view is not None and view.ours:
+        if view is not None and view.ours and (stale or self._is_young(view.change)):
             return child.key  # written here, where no directory of the name was: no need to ask
         if is_directory is None:
             return UNKNOWN
         return child.key if view is not None else None
+
+    def _is_young(self, change: Change | None) -> bool:
+        """Whether what was known when a file was written still counts; None: it is being created."""
+        if change is None:
+            return True
+        return change.recorded_at > self._forgotten_at and 0 <= self._now() - change.recorded_at < self.ttl
+
+    def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
+        """What the caches say of a place is asked for anew."""
+        self._forgotten_at = self._now()
+        self.listings.forget(namespace, prefix)
+        self.values.expire(namespace, prefix)
 
     async def _resolve(self, namespace: NamespaceId, directory: str, key: str, below: str | None) -> bool:
         """Ask the store about a name; true when only stale knowledge is to be had."""
@@ -223,9 +254,14 @@ class Overlay:
         return self.live_below(namespace, ref, stale=stale)
 
     def fresh_for(self, namespace: NamespaceId, ref: DirRef) -> float:
-        """Seconds for which what is known below a directory still counts; at most 0: no longer."""
+        """Seconds for which a directory is known to be there, by its first listed key; at most 0: ask."""
         span = self.listings.span_of(namespace, ref.prefix)
-        return self.listings.fresh_until(span) - self._now() if span is not None else 0.0
+        first = span.first_from(ref.prefix) if span is not None else []
+        if span is None or not first or not first[0].startswith(ref.prefix):
+            return 0.0
+        until = self.listings.fresh_until(span)
+        expiration = self.listings.attributes(namespace, first[0]).expiration
+        return (until if expiration is None else min(until, expiration)) - self._now()
 
     async def is_there(self, namespace: NamespaceId, ref: DirRef) -> bool:
         """Whether a directory exists (still), asking the store if need be."""
@@ -239,9 +275,11 @@ class Overlay:
         """Whether something lies in a directory: a live key, or a directory made here."""
         if self.journal.any_under(namespace, ref.prefix) and any(self.written_below(namespace, ref)):
             return True
-        if self._creating and self.creating_below(namespace, ref.prefix):
+        if self._creating and any(
+            self._is_in(ref, key) for key in self.creating_below(namespace, ref.prefix)
+        ):
             return True
-        if any(row.prefix != ref.prefix for row in self.journal.attributes.dirs_under(namespace, ref.prefix)):
+        if self._made_below(namespace, ref):
             return True
         span = self.listings.span_of(namespace, ref.prefix, stale=stale)
         if span is None:
@@ -254,9 +292,9 @@ class Overlay:
         """Live changes of this mount in a directory, in key order."""
         now = self._now()
         for change in self.journal.under(namespace, ref.prefix):
-            if not change.is_tombstone and not is_expired(change.expiration, now):
-                if ref.is_chunk and not self.naming.split_child(ref, change.key)[0]:
-                    continue
+            if change.is_tombstone or is_expired(change.expiration, now):
+                continue
+            if self._is_in(ref, change.key):
                 yield change
 
     def listed_below(
@@ -275,9 +313,8 @@ class Overlay:
                 continue
             if is_expired(self.listings.attributes(namespace, key).expiration, now):
                 continue
-            if ref.is_chunk and not self.naming.split_child(ref, key)[0]:
-                continue
-            yield key
+            if self._is_in(ref, key):
+                yield key
 
     async def is_empty(self, namespace: NamespaceId, ref: DirRef) -> bool:
         """Whether nothing lies in a directory, asking the store if need be."""

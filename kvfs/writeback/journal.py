@@ -86,23 +86,29 @@ class Journal(Outbox):
         """Open or make the journal of `source` (identity of the account or store).
 
         With `durable`, contents in the spool are forced to the disk at once (`make_durable` does the rest).
-        Raises JournalLockedError, JournalUnreadableError (the file is left as it is), JournalFullError.
+        Raises JournalLockedError, JournalUnreadableError (the file is left as it is), JournalFullError, or
+        JournalError when the directory cannot be used.
         """
         path = path.absolute()
         spool = path.with_name(path.name + ".spool")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = opening.lock(path, mountpoint)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = opening.lock(path, mountpoint)
+        except OSError as exc:
+            raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
         try:
             opening.prepare(path, source, now())
             spool.mkdir(mode=0o700, exist_ok=True)
             connection = opening.connect(path)
-        except BaseException:
+        except BaseException as exc:
             os.close(lock)
+            if isinstance(exc, OSError):
+                raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
             raise
         bodies = Bodies(connection, spool, durable=durable)
         ledger = Ledger(connection, path, bodies)
         journal = cls(path, ledger, Upkeep(path, bodies), now)
-        journal._close += [lambda: os.close(lock), connection.close]
+        journal._close += [lambda: os.close(lock), connection.close, lambda: opening.shrink(connection)]
         try:
             journal._recover()
         except BaseException:

@@ -18,6 +18,7 @@ from kvfs.writeback import schema
 
 CHECK_SECONDS: Final = 3.0  # the integrity check of a huge journal ends here, undecided counts as sound
 LOG_BYTES: Final = 64 * 1024 * 1024  # a write-ahead log above this is cut
+FREE_PAGES: Final = 4096  # of 4 KiB: with more of them unused the file is cut when it is closed
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 
 
@@ -125,6 +126,14 @@ def checkpoint(path: Path) -> None:
         if os.stat(f"{path}-wal").st_size > LOG_BYTES:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def shrink(connection: sqlite3.Connection) -> None:
+    """Give room of what was sent back to the disk, if it is worth it; for the end."""
+    with contextlib.suppress(sqlite3.Error):
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        if free > FREE_PAGES:
+            connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
 
 
 def sync_log(path: Path) -> None:

@@ -171,6 +171,16 @@ async def test_a_batch_of_an_unknown_kind_probes_before_it_divides() -> None:
         assert room.failed_bulks() <= 8
 
 
+async def test_a_hundred_binaries_asked_for_at_once_fail_hardly_more_than_one_batch() -> None:
+    """One of them is tried alone; then the others are not tried together any more."""
+    async with opened_room(binaries(100)) as room:
+        async with trio.open_nursery() as nursery:
+            for key in room.memory.entries:
+                nursery.start_soon(room.walk, [key])
+        assert room.store.count("get") == 100
+        assert room.failed_bulks() <= 4  # not every reader comes in time for the first batch
+
+
 async def test_values_too_large_together_are_divided() -> None:
     """A hundred values of a mebibyte come in batches that fit one answer, and the walk learns the size."""
     async with opened_room(texts(100, size=1 << 20), cache=1 << 30) as room:

@@ -15,7 +15,7 @@ from support.serving import Served, served_by_process
 pytestmark = pytest.mark.fuse
 
 MIB = 1024 * 1024
-OPTIONS = ("--cache-ttl=0.5", "--settle=0.5", "--timeout=4", "--write-back=0.3")
+OPTIONS = ("--cache-ttl=1", "--settle=0.5", "--timeout=4", "--write-back=0.3")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def mount(tmp_path: Path, server: Served) -> Iterator[Mounted]:
 
 
 def _errno(call: Callable[..., object], *args: object) -> str:
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError) as caught:  # noqa: PT011  the errno is what is asked
         call(*args)
     return errno.errorcode[caught.value.errno or 0]
 
@@ -121,7 +121,7 @@ def test_a_sick_server_is_retried(mount: Mounted, api: Api, fault: str) -> None:
     ns = mount.path / "ns"
     namespace = api.namespace("ns")
     api.put(namespace, "other", b"from elsewhere")
-    time.sleep(0.6)  # the cache's time
+    time.sleep(1.1)  # the cache's time
     api.set_faults({**SICK[fault], "times": 2, "path": "/storage/"})
     assert (ns / "other").read_bytes() == b"from elsewhere"
     api.set_faults({**SICK[fault], "times": 2, "path": "/bulk"})
@@ -141,7 +141,7 @@ def test_denied_credentials_lose_nothing(
     ns = mount.path / "ns"
     namespace = api.namespace("ns")
     api.put(namespace, "other", b"x")
-    time.sleep(0.6)
+    time.sleep(1.1)
     assert "other" in os.listdir(ns)
     api.set_faults({"fault": "status", "status": status, "code": 10000, "path": "/storage/"})
     assert _errno((ns / "other").read_bytes) == reads
@@ -176,7 +176,7 @@ def test_a_stalled_server_does_not_hang_the_mount(mount: Mounted, api: Api) -> N
     """A server that accepts and never answers: the call ends within its bound with an errno, the mount lives."""
     ns = mount.path / "ns"
     api.put(api.namespace("ns"), "other", b"x")
-    time.sleep(0.6)
+    time.sleep(1.1)
     api.set_faults({"fault": "stall", "seconds": 600, "path": "/storage/"})
     start = time.monotonic()
     with pytest.raises(OSError):  # noqa: PT011  which errno depends on which bound is met first

@@ -47,6 +47,12 @@ class Edited:
         asked = changed(self._before, self._world.api.keys_counted())
         assert sum(asked.get(name, 0) for name in WRITES) == self._saves * len(self.names), asked
         assert sum(asked.get(name, 0) for name in DELETES) == 0, asked
+        self.kept(content)
+        if not last:
+            time.sleep(1.0)  # longer than caches, settling and the key's one write a second
+
+    def kept(self, content: str) -> None:
+        """Server and mount have the content, and all that the keys had."""
         keys = self._world.api.keys(self._space.id)
         assert set(keys) == {*self.names, "other"}
         for name in self.names:
@@ -55,8 +61,6 @@ class Edited:
             assert keys[name].get("expiration") == self._expiration, name
             assert (self.cwd / name).read_text() == content, name
             assert (self.cwd / name).stat().st_mtime == self._expiration, name
-        if not last:
-            time.sleep(1.0)  # longer than caches, settling and the key's one write a second
 
     def left(self, *names: str) -> None:
         """What lies beside the files in the mount when the editor ended."""
@@ -185,3 +189,16 @@ def test_saves_without_a_terminal(world: Standing) -> None:
         edited.saved(f"{new}\n", last=new == "three")
     backups = [f"{number}.txt.bak~" for number, saver in enumerate(SAVERS) if "bak" in saver]
     edited.left(*backups)
+
+
+def test_a_temporary_file_that_was_synced_is_sent(world: Standing) -> None:
+    """fsync means the server, whatever the name: then the rename is another write and a deletion."""
+    edited = Edited(world)
+    before = world.api.keys_counted()
+    _replace(edited.cwd, edited.name, "tmpabcdef", "two\n")
+    world.mount.sync()
+    asked = changed(before, world.api.keys_counted())
+    assert sum(asked.get(name, 0) for name in WRITES) == 2
+    assert sum(asked.get(name, 0) for name in DELETES) == 1
+    edited.kept("two\n")
+    edited.left()

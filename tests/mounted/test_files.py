@@ -1,27 +1,21 @@
 """File semantics through the real kernel: what POSIX promises of an open file holds in a mount."""
 
+import ctypes
 import errno
-import fcntl
 import mmap
 import multiprocessing
 import os
 import random
-import shutil
-import stat
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mounted import KVFS, REPOSITORY
-from support.standing import Standing, standing
+from support.standing import Standing, errno_of, standing
 
 pytestmark = pytest.mark.fuse
 
-NOBODY = 65534
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
 
@@ -36,12 +30,6 @@ def world() -> Iterator[Standing]:
 def here(world: Standing) -> Path:
     """An empty namespace."""
     return world.namespace().path
-
-
-def _errno(call: Callable[..., object], *args: object) -> str:
-    with pytest.raises(OSError) as caught:
-        call(*args)
-    return errno.errorcode[caught.value.errno]
 
 
 # contents
@@ -126,8 +114,8 @@ def test_truncate_works_up_and_down_on_open_and_closed_files(here: Path) -> None
         assert path.read_bytes() == b"01\0\0\0x"
     os.truncate(path, 0)
     assert path.stat().st_size == 0
-    assert _errno(os.truncate, path, 25 * 1024 * 1024 + 1) == "EFBIG"
-    assert _errno(os.truncate, path, 10**15) == "EFBIG"
+    assert errno_of(os.truncate, path, 25 * 1024 * 1024 + 1) == "EFBIG"
+    assert errno_of(os.truncate, path, 10**15) == "EFBIG"
     assert path.stat().st_size == 0
 
 
@@ -139,7 +127,7 @@ def test_holes_read_as_zeros(here: Path) -> None:
     assert os.pread(fd, 10, 500_000) == bytes(10)
     assert os.lseek(fd, 0, os.SEEK_DATA) == 0
     assert os.lseek(fd, 0, os.SEEK_HOLE) == 1_000_003
-    assert _errno(os.lseek, fd, 1_000_003, os.SEEK_DATA) == "ENXIO"
+    assert errno_of(os.lseek, fd, 1_000_003, os.SEEK_DATA) == "ENXIO"
     os.close(fd)
     assert path.read_bytes() == bytes(1_000_000) + b"end"
     subprocess.run(["cp", "--sparse=always", path, here / "copy"], check=True)
@@ -268,11 +256,11 @@ def test_rename_refuses_what_posix_refuses(here: Path) -> None:
     for name in ("file", "empty/", "full/x", "dir/y"):
         path = here / name
         path.mkdir() if name.endswith("/") else (path.parent.mkdir(exist_ok=True), path.write_bytes(b"1"))
-    assert _errno(os.rename, here / "dir", here / "full") == "ENOTEMPTY"
-    assert _errno(os.rename, here / "dir", here / "file") == "ENOTDIR"
-    assert _errno(os.rename, here / "file", here / "dir") == "EISDIR"
-    assert _errno(os.rename, here / "dir", here / "dir/below") == "EINVAL"
-    assert _errno(os.rename, here / "none", here / "file") == "ENOENT"
+    assert errno_of(os.rename, here / "dir", here / "full") == "ENOTEMPTY"
+    assert errno_of(os.rename, here / "dir", here / "file") == "ENOTDIR"
+    assert errno_of(os.rename, here / "file", here / "dir") == "EISDIR"
+    assert errno_of(os.rename, here / "dir", here / "dir/below") == "EINVAL"
+    assert errno_of(os.rename, here / "none", here / "file") == "ENOENT"
     os.rename(here / "dir", here / "empty")
     assert sorted(os.listdir(here)) == ["empty", "file", "full"]
     assert (here / "empty/y").read_bytes() == b"1"
@@ -280,8 +268,6 @@ def test_rename_refuses_what_posix_refuses(here: Path) -> None:
 
 def test_rename_flags(here: Path) -> None:
     """RENAME_NOREPLACE is honoured, RENAME_EXCHANGE is not there."""
-    import ctypes
-
     libc = ctypes.CDLL(None, use_errno=True)
     (here / "a").write_bytes(b"a")
     (here / "b").write_bytes(b"b")
@@ -319,236 +305,4 @@ def test_exclusive_creation_sees_the_servers_keys(world: Standing) -> None:
     space = world.namespace()
     world.api.put(space.id, "theirs", b"x")
     time.sleep(1.2)
-    assert _errno(os.open, space.path / "theirs", os.O_CREAT | os.O_EXCL) == "EEXIST"
-
-
-# directories
-
-
-def test_a_directory_that_is_not_empty_stays(here: Path) -> None:
-    """rmdir of one with a file, pending or not, with a directory, or with an open new file: ENOTEMPTY."""
-    (here / "d/e").mkdir(parents=True)
-    assert _errno(os.rmdir, here / "d") == "ENOTEMPTY"
-    (here / "d/e").rmdir()
-    fd = os.open(here / "d/new", os.O_CREAT | os.O_WRONLY)
-    assert _errno(os.rmdir, here / "d") == "ENOTEMPTY"
-    os.close(fd)
-    assert _errno(os.rmdir, here / "d") == "ENOTEMPTY"
-    (here / "d/new").unlink()
-    (here / "d").rmdir()
-    assert os.listdir(here) == []
-
-
-def test_empty_directories_are_kept(world: Standing, here: Path) -> None:
-    """An empty directory stays when its last file goes, through sending and forgetting."""
-    (here / "d").mkdir()
-    (here / "d/f").write_bytes(b"1")
-    world.mount.sync()
-    (here / "d/f").unlink()
-    world.mount.sync()
-    time.sleep(2.2)
-    assert os.listdir(here) == ["d"]
-    assert os.listdir(here / "d") == []
-
-
-def test_readdir_is_stable_while_the_directory_changes(here: Path) -> None:
-    """What was there before and after a walk shows once in it, whatever was removed and made on the way."""
-    for number in range(3000):
-        (here / f"stays-{number:04}").touch()
-    for number in range(500):
-        (here / f"goes-{number:03}").touch()
-    seen = []
-    with os.scandir(here) as walk:
-        for count, entry in enumerate(walk):
-            seen.append(entry.name)
-            if count % 10 == 0 and count // 10 < 300:
-                (here / f"new-{count:05}").touch()
-                (here / f"goes-{count // 10:03}").unlink(missing_ok=True)
-    assert len(seen) == len(set(seen))
-    assert {name for name in seen if name.startswith("stays")} == {f"stays-{n:04}" for n in range(3000)}
-    subprocess.run("rm -rf -- *", shell=True, cwd=here, check=True)
-    assert os.listdir(here) == []
-
-
-_SEEK = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-libc.opendir.restype = ctypes.c_void_p
-libc.readdir.restype = ctypes.c_void_p
-libc.telldir.restype = ctypes.c_long
-for call in (libc.readdir, libc.rewinddir, libc.closedir, libc.telldir):
-    call.argtypes = [ctypes.c_void_p]
-libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
-here = sys.argv[1]
-stream = libc.opendir(os.fsencode(here))
-def names():
-    while entry := libc.readdir(stream):
-        yield libc.telldir(stream), ctypes.string_at(entry + 19).decode()
-first = list(names())
-positions = dict(first)
-order = [name for _, name in first]
-os.unlink(here + "/f0001"); open(here + "/added", "w").close()
-for index in (5, 400, 0, 799, 2):
-    libc.seekdir(stream, first[index][0])
-    again = [name for _, name in names()]
-    wanted = [name for name in order[index + 1:] if name != "f0001"]
-    assert [name for name in again if name not in ("added", "f0001")] == wanted, (index, again[:3], wanted[:3])
-libc.rewinddir(stream)
-fresh = {name for _, name in names()}
-assert "added" in fresh and "f0001" not in fresh
-libc.closedir(stream)
-"""
-
-
-def test_seekdir_finds_its_place_again(here: Path) -> None:
-    """A position of telldir leads to the same entry after changes; rewinddir shows them."""
-    for number in range(900):
-        (here / f"f{number:04}").touch()
-    done = subprocess.run([sys.executable, "-c", _SEEK, here], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-# attributes
-
-
-def test_modes_and_times_are_kept(world: Standing, here: Path) -> None:
-    """chmod and utimens (into the past) are remembered; sending does not move them."""
-    path = here / "f"
-    path.write_bytes(b"x")
-    path.chmod(0o750)
-    os.utime(path, (1_000_000_000, 1_100_000_000))
-    world.mount.sync()
-    time.sleep(2.2)
-    found = path.stat()
-    assert stat.S_IMODE(found.st_mode) == 0o750
-    assert found.st_mtime == 1_100_000_000
-    assert found.st_atime == 1_000_000_000
-    assert world.api.keys(world.api.namespace(here.name))["f"].get("expiration") is None
-
-
-def test_mtime_tells_of_writes_only(world: Standing, here: Path) -> None:
-    """mtime moves with a write and stands still when the value is sent, settled and read anew."""
-    path = here / "f"
-    path.write_bytes(b"x")
-    os.utime(path, (1_000_000_000, 1_000_000_000))
-    before = time.time()
-    with path.open("ab") as file:
-        file.write(b"y")
-    written = path.stat().st_mtime
-    assert written >= int(before)
-    world.mount.sync()
-    time.sleep(2.2)
-    assert path.read_bytes() == b"xy"
-    assert path.stat().st_mtime == written
-
-
-def test_links_and_devices_are_refused(here: Path) -> None:
-    """EPERM for what KV has no place for."""
-    (here / "f").touch()
-    assert _errno(os.link, here / "f", here / "hard") == "EPERM"
-    assert _errno(os.symlink, "f", here / "soft") == "EPERM"
-    assert _errno(os.mkfifo, here / "fifo") == "EPERM"
-    assert os.listdir(here) == ["f"]
-
-
-def test_ownership_is_accepted_and_not_kept(here: Path) -> None:
-    """chown succeeds and changes nothing."""
-    (here / "f").touch()
-    before = (here / "f").stat()
-    os.chown(here / "f", os.getuid(), os.getgid())
-    if os.getuid() == 0:
-        os.chown(here / "f", 1234, 1234)
-    after = (here / "f").stat()
-    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
-
-
-def _locked(path: str, kind: str) -> bool:
-    with open(path, "r+b") as file:
-        try:
-            if kind == "flock":
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def test_locks_hold_between_processes(here: Path) -> None:
-    """flock and fcntl locks taken by one process are seen by another of the same mount."""
-    path = here / "f"
-    path.write_bytes(b"x" * 100)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        with path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            assert pool.apply(_locked, (str(path), "flock"))
-            fcntl.flock(file, fcntl.LOCK_UN)
-            assert not pool.apply(_locked, (str(path), "flock"))
-        with path.open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX, 5, 0)
-            assert pool.apply(_locked, (str(path), "fcntl"))
-        assert not pool.apply(_locked, (str(path), "fcntl"))
-
-
-def test_df_is_never_empty_and_asks_nothing(world: Standing, here: Path) -> None:
-    """statvfs has room, names of 255 bytes, and costs no request."""
-    counts = world.counts()
-    found = os.statvfs(here)
-    assert found.f_blocks > 0
-    assert found.f_bavail > 0
-    assert found.f_ffree > 0
-    assert found.f_namemax == 255
-    assert "kvfs" not in world.mount.shell("df . | tail -n +2 | awk '{ if ($2 == 0 || $4 == 0) print }'")
-    assert counts.since() == {}
-
-
-# an unprivileged user
-
-
-@pytest.fixture
-def fuse_for_all() -> Iterator[None]:
-    """/dev/fuse open to users, as distributions have it."""
-    before = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
-    if os.getuid() == 0:
-        os.chmod("/dev/fuse", 0o666)
-    yield
-    if os.getuid() == 0:
-        os.chmod("/dev/fuse", before)
-
-
-@pytest.mark.usefixtures("fuse_for_all")
-def test_an_unprivileged_user_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any privilege over mounts: mount, work, unmount, by the setuid helper fusermount3."""
-    # Root becomes nobody, who may still read this checkout and its Python wherever they lie.
-    become: list[str] = []
-    if os.getuid() == 0:
-        keep = "+dac_read_search"
-        become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        become += [f"--inh-caps=-all,{keep}", f"--ambient-caps=-all,{keep}"]
-    home = Path(tempfile.mkdtemp(prefix="kvfs-nobody-"))
-    (home / "mnt").mkdir()
-    if become:
-        for path in (home, home / "mnt"):
-            os.chown(path, NOBODY, NOBODY)
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "LANG": "C.UTF-8"}
-
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            [*become, *command], env=env, cwd="/", capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    try:
-        run(*KVFS, "mount", "local:", str(home / "mnt"))
-        try:
-            assert "CapEff:\t0" in run("grep", "CapEff", "/proc/self/status")
-            script = "mkdir ns && echo hello > ns/key && chmod 600 ns/key && cat ns/key"
-            assert run("bash", "-ec", f"cd {home}/mnt && {script}") == "hello\n"
-            assert run("stat", "-c", "%a", f"{home}/mnt/ns/key") == "600\n"
-        finally:
-            run(*KVFS, "umount", str(home / "mnt"))
-        assert run("ls", str(home / "mnt")) == ""
-    finally:
-        subprocess.run(["fusermount3", "-uzq", str(home / "mnt")], check=False, capture_output=True)
-        shutil.rmtree(home)
+    assert errno_of(os.open, space.path / "theirs", os.O_CREAT | os.O_EXCL) == "EEXIST"

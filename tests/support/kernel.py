@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from support.faults import FaultStore
 from support.inline import open_inline
+from support.journals import stored
 
 from kvfs.config import Config, LocalSource
 from kvfs.core.errors import (
@@ -26,6 +27,7 @@ from kvfs.core.errors import (
     NotFoundError,
     StaleError,
 )
+from kvfs.core.model import Entry
 from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
 from kvfs.vfs.attributes import Attr, Changes
 from kvfs.vfs.filesystem import FileSystem
@@ -38,11 +40,13 @@ NEGATIVE_SECONDS = 2.0  # what fuse/operations.py lets the kernel remember an ab
 
 
 class Rig:
-    """Everything of one mount but the kernel. `offset` moves the wall clock against trio's."""
+    """Everything of one mount but the kernel. `now` is the wall clock; without one it goes with trio's."""
 
-    def __init__(self, base: Path, *, settle: float = 0.0, on_conflict="overwrite", **config) -> None:
+    def __init__(
+        self, base: Path, *, now=None, settle: float = 0.0, on_conflict="overwrite", **config
+    ) -> None:
         self.base = base
-        self.now = lambda: START + trio.current_time()
+        self.now = now or (lambda: START + trio.current_time())
         options = {"mountpoint": base / "mnt", "state_dir": base, "umask": 0o022} | config
         self.config = Config(LocalSource(base / "store.db"), **options)
         self._settle = settle
@@ -84,15 +88,34 @@ class Rig:
         for opened in reversed(self._closing):
             opened.__exit__(None, None, None)
 
+    def restart(self) -> None:
+        """A crash and the next mount, inside `workers`."""
+        self.close()
+        self.open()
+        self._nursery.start_soon(self.reading.loader.run)
+
     @asynccontextmanager
     async def workers(self):
         """The daemon's tasks that loads wait for; ends when no load is under way."""
         async with trio.open_nursery() as nursery:
             self.reading.loader._stopped = False  # one run after another stands for one that goes on
             nursery.start_soon(self.reading.loader.run)
+            self._nursery = nursery
             yield self
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
+
+    async def other(self, key: str, value: bytes | None, metadata=None, ahead: int | None = None) -> None:
+        """Another client puts a key, or deletes it (None); its expiration is so many seconds ahead."""
+        if value is None:
+            await self.backend.delete(self.namespace, key)
+        else:
+            expiration = None if ahead is None else int(self.now()) + ahead
+            await self.backend.put(self.namespace, key, Entry(value, metadata, expiration))
+
+    async def stored(self) -> dict[str, Entry]:
+        """Everything the store has in the namespace of the test."""
+        return await stored(self.backend, self.namespace)
 
     async def settle(self) -> None:
         """Hand on what has settled by now."""

@@ -55,6 +55,7 @@ class Model:
     opens: dict[str, Open] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     left: dict[str, tuple[Entry, float]] = field(default_factory=dict)
+    loose: set[str] = field(default_factory=set)  # changed elsewhere: the mtime is when the mount saw it
     now: float = 0
 
     # what there is
@@ -170,6 +171,7 @@ class Model:
             self.change(file.key, file.entry)
             if file.mtime is not None:
                 self.times[file.key] = file.mtime
+                self.loose.discard(file.key)
             file.dirty = file.created = False
 
     def close(self, file: Open) -> None:
@@ -216,6 +218,7 @@ class Model:
             file.mtime = mtime if expiration is None else int(self.now)
         if expiration is None and not (file and file.created):
             self.times[key] = mtime
+            self.loose.discard(key)
 
     def setxattr(self, path: Path, name: str, value: bytes) -> None:
         """setxattr(2)."""
@@ -248,6 +251,7 @@ class Model:
         """The key is to be absent."""
         self.detach(key)
         self.times.pop(key, None)
+        self.loose.discard(key)
         self.change(key, None)
 
     def mkdir(self, path: Path) -> None:
@@ -306,23 +310,25 @@ class Model:
             metadata = kept.metadata if entry.metadata is None else entry.metadata
             expiration = kept.expiration if entry.expiration is None else entry.expiration
             entry = replace(entry, metadata=metadata, expiration=expiration)
-        file, mtime = self.opens.pop(key, None), self.times.get(key)
+        file, mtime, is_loose = self.opens.pop(key, None), self.times.get(key), key in self.loose
         self.remove(goal)
         self.remove(key)
         self.change(goal, entry)
         if mtime is not None:
             self.times[goal] = mtime
+        if is_loose:
+            self.loose.add(goal)
         if file:
             file.key, self.opens[goal] = goal, file
             file.entry = replace(entry, value=file.entry.value)
 
     def rename_directory(self, old: Path, new: Path) -> None:
         """A directory moves with its own key and all that is below."""
-        if self.at(new) is not None and self.children(new):
-            raise NotEmptyError(new)
         source, goal = self.child(old).directory, self.child(new).directory
         if goal is None or source.is_chunk or goal.is_chunk:
             raise InvalidError(new)
+        if self.at(new) is not None and self.children(new):
+            raise NotEmptyError(new)
         pairs = {
             k: goal.prefix + k[len(source.prefix) :] for k in self.visible() if k.startswith(source.prefix)
         }

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-
 from support.serving import Served
 
 REPOSITORY = Path(__file__).parents[2]

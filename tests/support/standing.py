@@ -1,5 +1,9 @@
 """A server and a mount that stand for a whole module of tests, each test in a namespace of its own."""
 
+import errno
+import os
+import random
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -98,3 +102,53 @@ def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:
         if time.monotonic() > deadline:
             pytest.fail("it did not come about in time")
         time.sleep(0.03)
+
+
+def errno_of(call: Callable[..., object], *args: object) -> str:
+    """The name of the errno that a call must fail with."""
+    with pytest.raises(OSError, match=r"\[Errno") as caught:
+        call(*args)
+    return errno.errorcode[caught.value.errno or 0]
+
+
+def run(*command: str | Path, cwd: Path | None = None, **env: str) -> str:
+    """A command that must succeed; all that it said."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=dict(os.environ) | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def some_tree(parent: Path) -> Path:
+    """Some three hundred files: text, binaries, an empty one, odd names, an executable, old times."""
+    dice, top = random.Random(7), parent / "tree"
+    for number in range(240):
+        path = top / f"d{number % 7}" / f"e{number % 3}" / f"f{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"line {number}\n" * dice.randrange(1, 300))
+    for number in range(40):
+        (top / f"d{number % 7}" / f"b{number}.bin").write_bytes(dice.randbytes(dice.randrange(1, 60_000)))
+    for name in (
+        "empty",
+        "with space",
+        "über",
+        "per%cent",
+        "new\nline",
+        "-dash",
+        "foo%20bar",
+        "a:b",
+        "x" * 255,
+    ):
+        (top / name).write_text("" if name == "empty" else f"{name}\n")
+    (top / "script.sh").write_text("#!/bin/sh\necho ran\n")
+    (top / "script.sh").chmod(0o755)
+    for path in top.rglob("*"):
+        os.utime(path, (1_500_000_000, 1_500_000_000 + dice.randrange(10_000_000)))
+    return top

@@ -167,6 +167,31 @@ async def test_a_failed_put_holds_the_deletes_after_it(autojump_clock, setting, 
     assert list(await stored(setting.backend, setting.namespace)) == ["new"]
 
 
+async def test_a_put_that_may_not_go_yet_holds_the_deletes_after_it(autojump_clock, setting, write):
+    """`cp a b; rm a` where b was written less than a second ago: a stays until b has its content."""
+    await setting.backend.put(setting.namespace, Key("a"), Entry(b"1"))
+    flusher = setting.sender()
+    write("b", b"0")
+    await flusher.send_once()
+    write("b", b"1")
+    delete(setting.journal, "a", namespace=setting.namespace)
+    await flusher.send_once()
+    assert list(await stored(setting.backend, setting.namespace)) == ["a", "b"]
+    await flusher.drain()
+    assert await stored(setting.backend, setting.namespace) == {"b": Entry(b"1")}
+
+
+async def test_a_change_made_while_sending_is_sent_in_its_turn(autojump_clock, setting, write, running):
+    """The loop finds it without another change to wake it."""
+    setting.store.before("bulk_put", lambda call: write("late"), on=1)
+    running()
+    write("early")
+    await trio.sleep(5.1)
+    assert list(await stored(setting.backend, setting.namespace)) == ["early"]
+    await trio.sleep(5)
+    assert list(await stored(setting.backend, setting.namespace)) == ["early", "late"]
+
+
 async def test_a_delete_before_a_put_does_not_wait_for_it(autojump_clock, setting, write):
     """Only what was recorded earlier can be what it depends on."""
     await setting.backend.put(setting.namespace, Key("old"), Entry(b"1"))

@@ -272,7 +272,7 @@ def test_a_failed_creation_is_begun_again(path):
 def test_a_directory_that_cannot_be_written_says_so(tmp_path):
     """A file where the directory should be."""
     (tmp_path / "state").write_text("")
-    with pytest.raises(OSError, match="state"):
+    with pytest.raises(JournalError, match="state"):
         open_journal(tmp_path / "state" / "journal.db")
 
 
@@ -493,6 +493,21 @@ async def test_a_durable_journal_forces_what_it_says(path):
         await record_big(journal, "a")
         await journal.make_durable()
         assert shown(journal) == {"a": BIG}
+
+
+def test_room_is_given_back_at_the_end(path):
+    """A journal that was large once does not stay so."""
+    with open_journal(path) as journal:
+        with journal.transaction():
+            for number in range(300):
+                put(journal, str(number), bytes(100_000))
+        ack_all(journal)
+        journal.settle(START + 90, 90)
+        put(journal, "left", b"1")
+    assert path.stat().st_size < 1_000_000
+    with open_journal(path) as journal:
+        assert shown(journal) == {"left": b"1"}
+        journal.check_invariants()
 
 
 def test_the_file_names_its_source(path):

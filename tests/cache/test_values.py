@@ -1,0 +1,117 @@
+"""Clean values: bounded, least recently used first to go, sizes remembered beyond them."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clock import Clock
+
+from kvfs.cache.values import _OVERHEAD, Clean, Values
+from kvfs.core.model import Key, NamespaceId
+
+NS = NamespaceId("n")
+OTHER = NamespaceId("o")
+
+
+def place(key: str, namespace: NamespaceId = NS) -> tuple[NamespaceId, Key]:
+    return namespace, Key(key)
+
+
+def clean(size: int, clock: Clock) -> Clean:
+    return Clean(b"x" * size, None, None, clock())
+
+
+def test_the_least_recently_used_go_first_and_their_sizes_stay() -> None:
+    """Using a value keeps it; an evicted one is gone, its size is not."""
+    clock = Clock()
+    values = Values(3 * (100 + _OVERHEAD), 60.0, clock)
+    for key in "abc":
+        values.put(place(key), clean(100, clock))
+    values.get(place("a"))
+    values.put(place("d"), clean(100, clock))
+    assert [key for key in "abcd" if values.get(place(key)) is not None] == ["a", "c", "d"]
+    assert values.size(place("b")) == 100
+    assert values.statistics().entries == 3
+
+
+def test_a_value_above_the_bound_is_kept_alone() -> None:
+    """It can be read piece by piece, and goes with the next."""
+    clock = Clock()
+    values = Values(1000, 60.0, clock)
+    values.put(place("small"), clean(10, clock))
+    values.put(place("large"), clean(5000, clock))
+    assert values.get(place("small")) is None
+    assert values.get(place("large")) is not None
+    values.put(place("small"), clean(10, clock))
+    assert values.get(place("large")) is None
+
+
+def test_values_and_sizes_get_stale_together() -> None:
+    """After the ttl neither counts, both are there for who asks for stale ones."""
+    clock = Clock()
+    values = Values(1000, 60.0, clock)
+    values.put(place("a"), clean(10, clock))
+    clock.advance(59)
+    assert values.size(place("a")) == 10
+    clock.advance(1)
+    assert values.size(place("a")) is None
+    assert values.get(place("a")) is None
+    assert values.size(place("a"), stale=True) == 10
+    assert values.get(place("a"), stale=True) is not None
+    clock.advance(-100)  # a clock that was set back proves nothing
+    assert values.size(place("a")) is None
+
+
+def test_a_rename_takes_value_and_size_along() -> None:
+    """Also the size of a value that was evicted; the old name knows nothing, and itself is itself."""
+    clock = Clock()
+    values = Values(2 * (100 + _OVERHEAD), 60.0, clock)
+    for key in "abc":
+        values.put(place(key), clean(100, clock))
+    values.rename(place("a"), place("x"))
+    assert (values.size(place("a")), values.size(place("x")), values.get(place("x"))) == (None, 100, None)
+    values.rename(place("b"), place("c"))
+    assert values.get(place("b")) is None
+    assert values.get(place("c")) is not None
+    values.rename(place("c"), place("c"))
+    assert values.get(place("c")) is not None
+    values.rename(place("unknown"), place("c"))
+    assert values.size(place("c")) is None
+    values.check_invariants()
+
+
+def test_forgetting_is_of_one_namespace_and_prefix() -> None:
+    """Whatever its neighbours are."""
+    clock = Clock()
+    values = Values(10_000, 60.0, clock)
+    for where in (place("a/1"), place("a/2"), place("b/1"), place("a/1", OTHER)):
+        values.put(where, clean(1, clock))
+    values.forget(NS, "a/")
+    kept = [place("b/1"), place("a/1", OTHER)]
+    assert [w for w in (place("a/1"), place("a/2"), *kept) if values.size(w) is not None] == kept
+    values.forget(NS)
+    assert values.size(place("b/1")) is None
+    assert values.size(place("a/1", OTHER)) == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("pgdrf"), st.integers(0, 400)), max_size=60), st.randoms())
+def test_the_bound_holds_whatever_happens(steps, rng: random.Random) -> None:
+    """Never more bytes than the bound but for a single value, and the count is true."""
+    clock = Clock()
+    values = Values(2000, 60.0, clock)
+    for kind, number in steps:
+        where = place(str(number % 7))
+        if kind == "p":
+            values.put(where, clean(number * 5, clock))
+            assert values.get(where) is not None
+        elif kind == "g":
+            values.get(where)
+        elif kind == "d":
+            values.drop(where)
+        elif kind == "r":
+            values.rename(where, place(str(rng.randrange(7))))
+        else:
+            values.forget(NS, str(number % 3))
+        values.check_invariants()
+        statistics = values.statistics()
+        assert statistics.bytes <= 2000 or statistics.entries == 1

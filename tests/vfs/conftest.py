@@ -1,0 +1,26 @@
+"""A mount below the kernel: one namespace `ns`, and `mount.now.advance` to let time pass.
+
+A test that has one key sent twice also takes `autojump_clock`: the sender waits a second in between.
+"""
+
+import pytest
+from support.clock import Clock
+from support.kernel import Rig
+
+
+@pytest.fixture
+async def mount(tmp_path):
+    """A `Rig` with a store, a journal and a file system."""
+    rig = Rig(tmp_path, now=Clock())
+    rig.open()
+    rig.namespace = (await rig.backend.create_namespace("ns")).id
+    async with rig.workers():
+        yield rig
+        rig.check()
+    rig.close()
+
+
+@pytest.fixture
+def kernel(mount):
+    """System calls on the mount."""
+    return mount.kernel

@@ -1,0 +1,133 @@
+"""Directories: which ones there are, and what a listing that is being read shows while they change."""
+
+import pytest
+
+from kvfs.core.errors import NotEmptyError, NotFoundError
+
+
+def plain(entries):
+    """Names without the dots."""
+    return [name for name, _ in entries if name not in (".", "..")]
+
+
+async def test_a_directory_stays_after_its_last_file_is_removed_here(mount, kernel):
+    """Also after a restart; until it is removed itself."""
+    await mount.other("a/b/c", b"x")
+    await kernel.unlink("/ns/a/b/c")
+    assert await kernel.listdir("/ns/a") == ["b"]
+    await kernel.rmdir("/ns/a/b")
+    await mount.drain()
+    mount.restart()
+    assert await mount.kernel.listdir("/ns") == ["a"]
+    await mount.kernel.rmdir("/ns/a")
+    assert await mount.kernel.listdir("/ns") == []
+
+
+async def test_a_directory_goes_with_its_last_key_when_others_remove_it(mount, kernel):
+    """It was never made here: it exists while a key lies below."""
+    await mount.other("a/b", b"x")
+    assert await kernel.listdir("/ns") == ["a"]
+    await mount.other("a/b", None)
+    mount.now.advance(61)
+    assert await kernel.listdir("/ns") == []
+    with pytest.raises(NotFoundError):
+        await kernel.stat("/ns/a")
+
+
+async def test_a_directory_is_removed_only_when_empty(mount, kernel):
+    """ENOTEMPTY also for what another client put there."""
+    await kernel.mkdir("/ns/d")
+    await mount.other("d/x", b"")
+    mount.now.advance(61)
+    with pytest.raises(NotEmptyError):
+        await kernel.rmdir("/ns/d")
+    await kernel.unlink("/ns/d/x")
+    await kernel.rmdir("/ns/d")
+    assert await kernel.listdir("/ns") == []
+
+
+async def test_the_pieces_of_a_long_name_go_with_it(mount, kernel):
+    """`rm -r` finds nothing to complain of, and the directory around it stays."""
+    kernel.eager = False
+    long = "x" * 300
+    await mount.other(f"d/{long}", b"x")
+    piece = (await kernel.listdir("/ns/d"))[0]
+    rest = (await kernel.listdir(f"/ns/d/{piece}"))[0]
+    kernel.caching = True
+    assert (await kernel.stat(f"/ns/d/{piece}/{rest}")).size == 1
+    await kernel.unlink(f"/ns/d/{piece}/{rest}")
+    await kernel.rmdir(f"/ns/d/{piece}")
+    assert await kernel.listdir("/ns/d") == []
+    await kernel.rmdir("/ns/d")
+
+
+async def test_a_namespace_is_removed_only_when_the_store_says_empty(mount, kernel):
+    """The check asks the store, not a cache; deletions that wait are sent first."""
+    await kernel.write("/ns/f", b"x")
+    await mount.drain()
+    assert await kernel.listdir("/ns") == ["f"]
+    await kernel.unlink("/ns/f")
+    await mount.other("theirs", b"x")
+    with pytest.raises(NotEmptyError):
+        await kernel.rmdir("/ns")
+    await mount.other("theirs", None)
+    await kernel.rmdir("/ns")
+    assert await mount.backend.list_namespaces() == []
+
+
+async def test_a_listing_is_stable_while_its_directory_changes(mount, kernel):
+    """Offsets stay valid; what was there all the time comes exactly once; what was removed may be missing."""
+    for number in range(30):
+        await mount.other(f"d/{number:02}", b"")
+    directory = await kernel.opendir("/ns/d")
+    first = await kernel.getdents(directory, 12)
+    await kernel.unlink("/ns/d/03")
+    await kernel.unlink("/ns/d/20")
+    await kernel.write("/ns/d/00a", b"")
+    await kernel.write("/ns/d/25a", b"")
+    mount.fs.forget_knowledge(mount.namespace)
+    rest = await kernel.getdents(directory)
+    names = plain(first + rest)
+    assert len(names) == len(set(names))
+    assert set(names) >= {f"{n:02}" for n in range(30)} - {"20"}
+    assert "20" not in names
+
+    directory.offset = first[5][1]
+    again = await kernel.getdents(directory, 3)
+    assert again[:1] == first[6:7]
+    directory.offset = 0
+    assert "25a" in plain(await kernel.getdents(directory))
+    await kernel.closedir(directory)
+
+
+async def test_rm_r_of_a_large_directory_sees_every_entry(mount, kernel):
+    """Removing while reading skips nothing."""
+    for number in range(250):
+        await mount.other(f"d/{number}", b"")
+    directory = await kernel.opendir("/ns/d")
+    while entries := await kernel.getdents(directory, 20):
+        for name in plain(entries):
+            await kernel.unlink(f"/ns/d/{name}")
+    await kernel.closedir(directory)
+    await kernel.rmdir("/ns/d")
+    await mount.drain()
+    assert await mount.stored() == {}
+
+
+async def test_names_made_here_appear_in_a_listing_at_once(kernel):
+    """Created, not closed; made; renamed: all before anything is sent."""
+    file = await kernel.open("/ns/new", 0o102)
+    await kernel.mkdir("/ns/dir")
+    await kernel.write("/ns/a", b"")
+    await kernel.rename("/ns/a", "/ns/b")
+    assert sorted(await kernel.listdir("/ns")) == ["b", "dir", "new"]
+    await kernel.close(file)
+
+
+async def test_a_created_name_with_keys_below_is_self(mount, kernel):
+    """A file being created as `a/%self` shows in the directory only."""
+    await mount.other("a/b", b"x")
+    file = await kernel.open("/ns/a/%self", 0o102)
+    assert sorted(await kernel.listdir("/ns/a")) == ["%self", "b"]
+    assert await kernel.listdir("/ns") == ["a"]
+    await kernel.close(file)

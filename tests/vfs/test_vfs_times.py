@@ -1,0 +1,100 @@
+"""Expiration as mtime."""
+
+import pytest
+
+from kvfs.core.errors import InvalidError, NotFoundError
+
+
+async def test_a_future_mtime_is_the_expiration(mount, kernel):
+    """`touch -d '+1 hour'`; the server is told, and stat shows it."""
+    await kernel.write("/ns/f", b"x")
+    then = int(mount.now()) + 3600
+    assert (await kernel.utimens("/ns/f", then)).mtime == then
+    await mount.drain()
+    assert (await mount.stored())["f"].expiration == then
+    assert await kernel.getxattr("/ns/f", "user.kvfs.ttl") == b"3600"
+
+
+@pytest.mark.parametrize("back", [0, 1000, -5])
+async def test_an_mtime_in_the_past_or_now_clears_the_expiration(mount, kernel, back):
+    """And is kept on this machine, so that a second rsync copies nothing."""
+    await mount.other("f", b"x", ahead=1000)
+    then = int(mount.now()) - back
+    await kernel.utimens("/ns/f", then)
+    await mount.drain()
+    assert (await mount.stored())["f"].expiration is None
+    assert (await kernel.stat("/ns/f")).mtime == then
+    mount.restart()
+    assert (await mount.kernel.stat("/ns/f")).mtime == then
+
+
+@pytest.mark.parametrize("ahead", [6, 30, 59])
+async def test_an_mtime_below_the_floor_is_refused(mount, kernel, ahead):
+    """EINVAL, and nothing changed."""
+    await kernel.write("/ns/f", b"x")
+    before = (await kernel.stat("/ns/f")).mtime
+    with pytest.raises(InvalidError):
+        await kernel.utimens("/ns/f", int(mount.now()) + ahead)
+    assert (await kernel.stat("/ns/f")).mtime == before
+
+
+@pytest.mark.parametrize("caching", [True, False])
+async def test_a_key_disappears_at_its_expiration_without_a_request(mount, kernel, caching):
+    """Lookup, listing and the kernel's caches agree, to the second."""
+    kernel.caching, kernel.eager = caching, False
+    await mount.other("f", b"x", ahead=40)
+    assert await kernel.read("/ns/f") == b"x"
+    mount.now.advance(39)
+    assert (await kernel.stat("/ns/f")).size == 1
+    count = len(mount.store.calls)
+    mount.now.advance(1)
+    with pytest.raises(NotFoundError):
+        await kernel.stat("/ns/f")
+    assert await kernel.listdir("/ns") == []
+    assert len(mount.store.calls) == count
+
+
+async def test_mtime_does_not_move_by_itself(mount, kernel):
+    """Not when the upload ends, not when knowledge gets old, not at a restart."""
+    await kernel.write("/ns/f", b"x")
+    before = await kernel.stat("/ns/f")
+    mount.now.advance(7)
+    await mount.drain()
+    assert (await kernel.stat("/ns/f")).mtime == before.mtime
+    mount.now.advance(100)
+    assert (await kernel.stat("/ns/f")).mtime == before.mtime
+    mount.restart()
+    assert (await mount.kernel.stat("/ns/f")).mtime == before.mtime
+
+
+async def test_ctime_moves_on_every_change(mount, kernel):
+    """mtime with the content only, ctime with attributes too."""
+    await kernel.write("/ns/f", b"x")
+    first = await kernel.stat("/ns/f")
+    mount.now.advance(10)
+    await kernel.setxattr("/ns/f", "user.k", b"v")
+    second = await kernel.stat("/ns/f")
+    assert (second.mtime, second.ctime) == (first.mtime, first.ctime + 10)
+
+
+async def test_modes_and_times_of_directories_are_kept_here(mount, kernel):
+    """chmod and touch of a directory survive a remount."""
+    await kernel.mkdir("/ns/d")
+    await kernel.setattr("/ns/d", mode=0o700)
+    await kernel.utimens("/ns/d", 1_000_000)
+    await kernel.write("/ns/f", b"")
+    await kernel.setattr("/ns/f", mode=0o755)
+    mount.restart()
+    attr = await mount.kernel.stat("/ns/d")
+    assert (attr.mode, attr.mtime) == (0o700, 1_000_000)
+    assert (await mount.kernel.stat("/ns/f")).mode == 0o755
+
+
+async def test_a_write_to_a_key_that_expired_is_not_resurrected(mount, kernel):
+    """What waits until its time has passed is deleted, not sent."""
+    await mount.other("f", b"x", ahead=70)
+    await kernel.write("/ns/f", b"y")
+    mount.now.advance(71)
+    await mount.drain()
+    assert await mount.stored() == {}
+    assert not await kernel.exists("/ns/f")

@@ -22,6 +22,7 @@ from kvfs.store.base import Store
 
 _PAUSE = 5.0  # seconds for which stale knowledge is preferred after the store could not be reached
 _CURSOR = 60.0  # seconds for which a listing may be taken up where it stopped: KV's own window
+_SINGLES = 4  # names asked for singly in a large directory before its listing is fetched along
 _HINTS = 4096  # prefixes of which is remembered where their listing stopped, and whether it fits a page
 
 Place = tuple[NamespaceId, str]
@@ -49,6 +50,7 @@ class Lister:
         # mutable state; but for the locks only hints, which cost a request when they are wrong or missing
         self._locks: dict[Place, trio.Lock] = {}
         self._stopped: OrderedDict[Place, _Stopped] = OrderedDict()
+        self._asked: OrderedDict[Place, tuple[int, float]] = OrderedDict()  # single names, since when
         self._large: OrderedDict[Place, bool] = OrderedDict()  # false: the whole listing fitted one page
         self._down_until = float("-inf")
 
@@ -160,22 +162,48 @@ class Lister:
         """Make `knows` true, in two requests however many keys there are.
 
         The first page of the directory answers its siblings too, so it comes first; a directory that is
-        known to be larger than a page is asked for the very key instead. (The first look into a large
-        directory needs a third request when a thousand keys sort between `key` and `below`.)
+        known to be larger than a page is asked for the very key instead, and when that happens again and
+        again its next page as well: a copy into it then costs its listing, not a request a file. (A third
+        request is needed only when a thousand keys sort between `key` and `below`.)
         """
 
         def known() -> bool:
             return self.knows(namespace, key, below)
 
-        if not known() and not self._large.get((namespace, directory), False):
+        if known():
+            return
+        large = self._large.get((namespace, directory), False)
+        if not large:
             await self._turn(namespace, directory, key if key.startswith(directory) else directory)
+        asked = 0
         for prefix in (key, below):
             if known():
+                if large and asked == 1 and self._is_walked((namespace, directory)):
+                    # one request was enough here: the other one saves later ones
+                    await self._turn(namespace, directory, self._first_unknown(namespace, directory))
                 return
             assert prefix is not None
             async with self._alone((namespace, prefix)):
                 if not known():
+                    asked += 1
                     await self._page((namespace, prefix), None)
+
+
+    def _is_walked(self, place: Place) -> bool:
+        """Whether names of a large directory are asked for one after the other; counts this one."""
+        count, since = self._asked.get(place, (0, self._now()))
+        if not 0 <= self._now() - since < _CURSOR:
+            count, since = 0, self._now()
+        _remember(self._asked, place, (count + 1, since))
+        return count >= _SINGLES
+
+    def _first_unknown(self, namespace: NamespaceId, prefix: str) -> str:
+        """Where the knowledge of a prefix, read from its start, ends."""
+        position, end = prefix, successor(prefix)
+        while (span := self._listings.span_of(namespace, position)) is not None and not span.reaches(end):
+            assert span.high is not None
+            position = span.high
+        return position
 
 
 def _any_below(span: Span, below: str) -> bool:

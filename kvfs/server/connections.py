@@ -1,7 +1,7 @@
 """Breaking off: ending a client's connection without an answer, and noticing that the client ended it.
 
 ASGI knows no way to close a connection, so the one of a request is looked up among this process's own
-descriptors by its two addresses (Linux).
+descriptors by its two addresses (Linux). And hypercorn's own end of a connection, made to survive that.
 """
 
 import os
@@ -10,11 +10,27 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import hypercorn.trio.run
 import trio
+from hypercorn.trio.tcp_server import TCPServer
 
 from kvfs.server.shell import Receive, Scope
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Connection(TCPServer):
+    """One connection. hypercorn lets two of its tasks close it at once, and what trio says to that end the server."""
+
+    async def run(self) -> None:
+        """Serve it until it ends."""
+        try:
+            await super().run()
+        except* (trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client has gone, in the middle of something
+
+
+hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]  # it offers no other way
 
 
 async def break_connection(scope: Scope) -> None:

@@ -94,6 +94,14 @@ async def test_the_first_look_costs_at_most_two_as_well(tmp_path: Path) -> None:
             assert (await it.look("", name))[2] <= most, name
 
 
+async def test_many_names_in_a_large_directory_cost_its_listing_once(tmp_path: Path) -> None:
+    """Two thousand new names in a directory of 5,000 keys: its pages and a few single questions."""
+    async with opened(tmp_path, [f"big/{n:05}" for n in range(5000)]) as it:
+        costs = [(await it.look("big/", f"{n:05}-new"))[2] for n in range(2000)]
+        assert max(costs) <= 2
+        assert sum(costs) <= 25
+
+
 async def test_the_first_page_of_a_small_directory_answers_all_siblings(tmp_path: Path) -> None:
     """In a large namespace, one request answers every name of a directory, present or not."""
     async with opened(tmp_path, LARGE) as it:

@@ -265,3 +265,16 @@ def test_the_same_seed_meets_the_same_faults(seed, probability):
         return [any(armed.rule is rule for armed in faults.fire("GET", "/")) for _ in range(30)]
 
     assert pattern([rule]) == pattern([rule]) == pattern([rule, Rule("stall", probability=0.5)])
+
+
+async def test_clients_that_go_in_the_middle_of_a_broken_request_do_not_end_the_server(tmp_path):
+    """A body that never comes, on a connection that a rule breaks: the next client is served."""
+    async with served(tmp_path, faults="reset") as server:
+        path = server.namespaces.partition(str(server.port))[2]
+        head = f"PUT {path}/x/bulk HTTP/1.1\r\nhost: x\r\ncontent-length: 56\r\n\r\n".encode()
+        for number in range(40):
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            await stream.send_all(head)
+            await trio.sleep(0.0005 * (number % 9))
+            await stream.aclose()
+        await server.set_faults()

@@ -190,5 +190,8 @@ class Mounted:
         if event.namespace is None:
             return
         for key in (event.key, event.copy):
+            if key is not None and event.copy is not None:  # what the key shows now is the store's again
+                self._reading.values.drop((event.namespace, key))
+                self._reading.listings.forget(event.namespace, key)
             if key is not None:
                 self._fs.forget_kernel_name(event.namespace, key)

@@ -35,6 +35,10 @@ class Sender(Protocol):
         """Return when the store has these keys, or raise why not."""
         ...
 
+    def is_in_flight(self, change: Change) -> bool:
+        """Whether a request that carries the change is on its way."""
+        ...
+
 
 class Invalidator(Protocol):
     """Makes the kernel forget; never waits for it."""
@@ -291,7 +295,7 @@ class Files:
 
     def state_of(self, change: Change) -> str:
         """The state of a change in the user's words."""
-        return str(change.state)
+        return "in-flight" if self._sender.is_in_flight(change) else str(change.state)
 
     async def fsync(self, number: int) -> None:
         """Return when the store has what this file holds, or raise why it has not."""

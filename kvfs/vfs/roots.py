@@ -1,24 +1,16 @@
 """The root of an account: its namespaces as directories. Changes here are immediate, never written back."""
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.core.errors import ExistsError, InvalidError, NotEmptyError, NotFoundError, TitleExistsError
 from kvfs.core.model import Key, KeyPage, Namespace, NamespaceId
 from kvfs.core.names import DirRef, title_of
+from kvfs.vfs.files import Sender
 from kvfs.vfs.inodes import InodeTable
 from kvfs.vfs.nodes import Directory
 from kvfs.vfs.overlay import Overlay
-
-
-class Sender(Protocol):
-    """What rmdir needs of the flusher."""
-
-    async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
-        """Return when the store has these keys, or raise why not."""
-        ...
 
 
 class Roots:

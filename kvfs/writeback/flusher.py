@@ -90,6 +90,7 @@ class Flusher:
         self._quiet = Span(options.delay)
         self._age = Span(options.max_age)
         self._passed_over = False  # whether the last round left changes out that it was not asked for
+        self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
         self._settle_at: float | None = None  # when (monotonic) the next change has settled
 
     # the loop
@@ -98,8 +99,9 @@ class Flusher:
         """For ever: send a quiet while after the last change, at an age, or when a body is full; settle."""
         while True:
             await self.settle_due()
-            with trio.move_on_after(self._pause()):
+            with trio.move_on_after(self._pause()) as self._nap:
                 await self._wait_for_work()
+            self._nap = None
             if self._until_send() <= 0:
                 await self._send_through(self._journal.last_seq)
 
@@ -175,6 +177,8 @@ class Flusher:
 
     def _learn(self, outcome: Outcome) -> None:
         """Slow down after a failure, go on after a success; say so when it is news."""
+        if self._nap is not None:  # another's send: what it settled, or put off, changes when to wake
+            self._nap.cancel()
         if outcome.failure is not None:
             if outcome.answered:
                 self._backoff.attempts = 0
@@ -346,6 +350,10 @@ class Flusher:
                 wanted.add((beside.namespace, beside.key))
 
     # telling
+
+    def is_in_flight(self, change: Change) -> bool:
+        """Whether a request that carries the change is on its way."""
+        return self._sender.is_in_flight(change)
 
     def statistics(self) -> FlusherStatistics:
         """What was done so far and what it is at."""

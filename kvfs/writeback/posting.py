@@ -20,7 +20,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.limits import KEY_WRITE_SECONDS
-from kvfs.core.model import Change, Entry, Key, NamespaceId
+from kvfs.core.model import Change, Entry, Key, NamespaceId, Seq
 from kvfs.core.packing import Batch, BatchKind, halve
 from kvfs.store.base import Store
 from kvfs.writeback.events import Event, EventKind, FlusherOptions
@@ -53,6 +53,7 @@ class Poster:
 
         self.limits = Limits(options)
         self.counts = Counts()
+        self.in_flight: set[Seq] = set()  # carried by requests under way
         self._written_at: dict[Place, float] = {}  # when (monotonic) a key was last written, the latest last
         self._missing_since: dict[NamespaceId, float] = {}
 
@@ -104,10 +105,12 @@ class Poster:
         if not changes:
             return
         self.counts.requests += 1
+        self.in_flight |= {change.seq for change in changes}
         try:
             left = await self._request(part, [change.key for change in changes], entries)
         finally:  # even a request that failed may have been a write
             self._note_written(changes)
+            self.in_flight -= {change.seq for change in changes}
         self._missing_since.pop(part.namespace, None)
         self.limits.grow(part)
         await self._acknowledge(changes, left, outcome)

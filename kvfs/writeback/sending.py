@@ -52,6 +52,10 @@ class Sender:
         self._digests.requests = 0
         return counts
 
+    def is_in_flight(self, change: Change) -> bool:
+        """Whether a request that carries the change is under way."""
+        return change.seq in self._poster.in_flight
+
     def ready_at(self, change: Change) -> float:
         """From when (monotonic) the key may be written again: KV takes one write a second."""
         return self._poster.written_at(change) + KEY_WRITE_SECONDS

@@ -362,6 +362,21 @@ async def test_what_settled_is_handed_on_while_it_can_be_read(autojump_clock, se
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("way", ["drain", "fsync"])
+async def test_what_others_sent_settles_in_time(autojump_clock, setting, write, running, way):
+    """The loop is asleep while `sync` or fsync sends; it wakes to settle though nothing is written any more."""
+    flusher = running(delay=1000, max_age=1000, settle_window=90)
+    write("a")
+    await trio.sleep(1)  # the loop waits for the quiet while
+    if way == "drain":
+        await flusher.drain()
+    else:
+        await flusher.send_now([(setting.namespace, Key("a"))], 10)
+    await trio.sleep(95)
+    assert keys(setting.settled) == ["a"]
+    assert setting.journal.statistics().settling == 0
+
+
 async def test_settling_goes_on_through_an_outage(autojump_clock, setting, write, running):
     """The loop waits for the store and for time."""
     running(settle_window=90)

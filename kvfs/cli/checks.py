@@ -67,6 +67,14 @@ def check_source_outside(config: Config) -> None:
 
 def check_fuse(*, allow_other: bool, device: Path = DEVICE, fuse_conf: Path = FUSE_CONF) -> None:
     """Refuse when FUSE cannot be used here: the device, the helper, the permission for `allow_other`."""
+    check_device(device)
+    fusermount()
+    if allow_other and os.geteuid() != 0 and not user_allow_other(fuse_conf):
+        raise UserError(f"--allow-other needs a line “user_allow_other” in {fuse_conf}")
+
+
+def check_device(device: Path = DEVICE) -> None:
+    """Refuse when the device of FUSE cannot be opened."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -75,9 +83,6 @@ def check_fuse(*, allow_other: bool, device: Path = DEVICE, fuse_conf: Path = FU
         ) from None
     except OSError as exc:
         raise UserError(f"cannot open {device} ({exc.strerror}): sudo chmod 666 {device}") from exc
-    fusermount()
-    if allow_other and os.geteuid() != 0 and not user_allow_other(fuse_conf):
-        raise UserError(f"--allow-other needs a line “user_allow_other” in {fuse_conf}")
 
 
 def user_allow_other(fuse_conf: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import click
 
 from kvfs import __version__
-from kvfs.cli.checks import FUSE_CONF, check_fuse, user_allow_other
+from kvfs.cli.checks import FUSE_CONF, check_device, user_allow_other
 from kvfs.cli.daemons import state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, option, path
@@ -68,7 +68,7 @@ def versions() -> Iterator[Finding]:
 
 def fuse() -> Iterator[Finding]:
     """The device, its helper, and what they allow."""
-    yield _tried(lambda: check_fuse(allow_other=False), "/dev/fuse can be opened")
+    yield _tried(check_device, "/dev/fuse can be opened")
     yield _tried(fusermount, f"fusermount3 {_fusermount_version()}")
     if os.geteuid() != 0:
         allowed = user_allow_other(FUSE_CONF)

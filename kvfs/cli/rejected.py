@@ -13,7 +13,7 @@ from kvfs.control import Message
 from kvfs.core.errors import UserError
 
 
-@click.group()
+@click.group(no_args_is_help=False)  # the help would be more than one line of complaint
 def rejected() -> None:
     """List, retry or discard changes that the server refused.
 

@@ -31,6 +31,8 @@ def serve(
 ) -> int:
     """Serve the REST API of Workers KV over an embedded store, until SIGTERM or Ctrl-C."""
     host, port = parse_listen(listen)
+    if store is not None and not store.absolute().parent.is_dir():
+        raise UserError(f"{store.absolute().parent} does not exist: make it first, or name another --store")
     try:
         from kvfs.server.serving import ServeOptions, run_server  # starlette and hypercorn: an extra
     except ImportError as exc:

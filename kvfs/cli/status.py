@@ -17,7 +17,7 @@ from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, printable, say, size_text
 from kvfs.control import ControlError
 from kvfs.core.errors import UserError
-from kvfs.mounts import mount_at
+from kvfs.mounts import is_stale, mount_at
 from kvfs.state import MountRecord, lives, records
 
 VERSION: Final = 1
@@ -71,6 +71,9 @@ def status_of(mountpoint: Path, state_dir: Path) -> Status:
     except ControlError as exc:
         if record is None and (mount is None or not mount.is_kvfs):
             raise UserError(f"{mountpoint} is not a kvfs mount") from exc
+        if record is None and not is_stale(mountpoint):
+            error = "it is another user's, or was mounted with another --state-dir"
+            return known | {"state": "silent", "error": error}
         return known | {"state": "dead" if exc.kind != "silent" else "silent", "error": str(exc)}
     answer.pop("event")
     return known | answer
@@ -91,7 +94,8 @@ def _draw(found: list[Status]) -> None:
 def _rows(one: Status) -> Iterator[tuple[str, str]]:
     since = f", {duration_text(time.time() - one['since'])}" if one["since"] else ""
     yield "source", one["source"]
-    yield "state", f"{one['state']} (process {one['pid']}{since})"
+    process = f" (process {one['pid']}{since})" if one["pid"] else ""
+    yield "state", f"{one['state']}{process}"
     if "pending" in one:
         yield "pending", _counted(one["pending"])
     if "local" in one:

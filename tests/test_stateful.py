@@ -14,8 +14,9 @@ import trio.testing
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.kernel import START, Rig
+from support.journals import START
 from support.model import Model
+from support.rig import Rig
 from trio.testing import MockClock
 
 from kvfs.core.errors import (
@@ -603,7 +604,7 @@ def isinstance_directory(model, names) -> bool:
 
 
 Machine.TestCase.settings = settings(
-    max_examples=max(1, STEPS // 100) if STEPS else 60,
+    max_examples=max(1, STEPS // 100) if STEPS else 100,
     stateful_step_count=int(os.environ.get("KVFS_SPAN", "100" if STEPS else "40")),
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -55,6 +55,7 @@ class Model:
     opens: dict[str, Open] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     left: dict[str, tuple[Entry, float]] = field(default_factory=dict)
+    unsent: set[str] = field(default_factory=set)  # made here where nothing was, and never sent
     loose: set[str] = field(default_factory=set)  # changed elsewhere: the mtime is when the mount saw it
     now: float = 0
 
@@ -183,6 +184,8 @@ class Model:
 
     def change(self, key: str, entry: Entry | None) -> None:
         """This mount's newest word on a key."""
+        if entry and key not in self.changes and not self.holds(key):
+            self.unsent.add(key)
         self.changes[key] = entry
         self.acked.pop(key, None)
 
@@ -252,7 +255,15 @@ class Model:
         self.detach(key)
         self.times.pop(key, None)
         self.loose.discard(key)
-        self.change(key, None)
+        if key in self.unsent or (key not in self.changes and not self.holds(key)):
+            self.changes.pop(key, None)  # the server need not hear of it
+            self.unsent.discard(key)
+        else:
+            self.change(key, None)
+
+    def holds(self, key: str) -> bool:
+        """Whether the server has a key, as far as is known."""
+        return key in self.server and not is_expired(self.server[key].expiration, self.now)
 
     def mkdir(self, path: Path) -> None:
         """mkdir(2)."""
@@ -360,6 +371,7 @@ class Model:
             else:
                 self.server[key] = replace(entry, expiration=expiration)
             self.acked[key] = self.now
+        self.unsent.clear()
         self.settle()
 
     def settle(self) -> None:

@@ -5,7 +5,7 @@ A test that has one key sent twice also takes `autojump_clock`: the sender waits
 
 import pytest
 from support.clock import Clock
-from support.kernel import Rig
+from support.rig import Rig
 
 
 @pytest.fixture

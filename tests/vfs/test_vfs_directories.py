@@ -61,6 +61,13 @@ async def test_the_pieces_of_a_long_name_go_with_it(mount, kernel):
     await kernel.rmdir("/ns/d")
 
 
+async def test_a_directory_of_a_long_name_is_not_the_piece_of_a_longer_one(kernel):
+    """`xx…/` kept here does not make `xx…%+` exist, where longer names that start alike would be."""
+    await kernel.mkdir("/ns/" + "x" * 253)
+    assert not await kernel.exists("/ns/" + "x" * 253 + "%+")
+    assert await kernel.listdir("/ns") == ["x" * 253]
+
+
 async def test_a_namespace_is_removed_only_when_the_store_says_empty(mount, kernel):
     """The check asks the store, not a cache; deletions that wait are sent first."""
     await kernel.write("/ns/f", b"x")

@@ -137,6 +137,17 @@ async def test_holes_read_as_zeros_and_sizes_go_both_ways(kernel):
     assert await kernel.read("/ns/f") == b"\0"
 
 
+async def test_opening_with_truncate_empties_closed_and_open_files(mount, kernel):
+    """`>` leaves nothing of the old content, and other handles see that."""
+    await mount.other("f", b"a long old content")
+    await kernel.write("/ns/f", b"new")
+    assert await kernel.read("/ns/f") == b"new"
+    file = await kernel.open("/ns/f", RW)
+    await kernel.write("/ns/f", b"")
+    assert await kernel.pread(file, 0, 10) == b""
+    await kernel.close(file)
+
+
 async def test_a_value_above_25_mib_is_refused_by_the_call_that_asks(kernel):
     """EFBIG at write and at truncate, and the content stays."""
     file = await kernel.open("/ns/f", NEW)

@@ -63,6 +63,18 @@ async def test_a_key_beside_keys_below_it_is_self(mount, kernel):
     assert (await mount.stored())["a"].value == b"changed"
 
 
+async def test_a_listing_shows_the_directory_not_the_key_beside_it(mount, kernel):
+    """What readdir says of the name is what a kernel that caches goes by."""
+    kernel.caching, kernel.eager = True, False
+    await mount.other("a", b"own")
+    await mount.other("a/b", b"below")
+
+    assert await kernel.listdir("/ns") == ["a"]
+    count = len(mount.store.calls)
+    assert (await kernel.stat("/ns/a")).is_directory
+    assert len(mount.store.calls) == count
+
+
 async def test_the_last_key_below_leaves_self_in_its_directory(mount, kernel):
     """A directory whose last other entry is removed here stays, with `%self` in it."""
     await mount.other("a", b"own")

@@ -1,0 +1,116 @@
+"""One mount without a kernel: store, journal, sender and file system put together as the daemon does.
+
+Over files that survive a crash, without threads, in simulated time.
+"""
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+import trio.testing
+from support.faults import FaultStore
+from support.inline import open_inline
+from support.journals import START, stored
+from support.kernel import FakeKernel
+
+from kvfs.config import Config, LocalSource
+from kvfs.core.model import Entry
+from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
+from kvfs.writeback.events import FlusherOptions, OnConflict
+from kvfs.writeback.flusher import Flusher
+from kvfs.writeback.journal import Journal
+
+
+class Rig:
+    """Everything of one mount but the kernel. `now` is the wall clock; without one it goes with trio's."""
+
+    def __init__(
+        self, base: Path, *, now=None, settle: float = 0.0, on_conflict="overwrite", **config
+    ) -> None:
+        self.base = base
+        self.now = now or (lambda: START + trio.current_time())
+        options = {"mountpoint": base / "mnt", "state_dir": base, "umask": 0o022} | config
+        self.config = Config(LocalSource(base / "store.db"), **options)
+        self._settle = settle
+        self._on_conflict = OnConflict(on_conflict)
+        self.place = None
+
+    def open(self) -> None:
+        """What the daemon builds at its start. `place` is where the mount's root is, as `mount_place`'s."""
+        opened = open_inline(self.base / "store.db", now=self.now)
+        self.backend = opened.__enter__()
+        self._closing = [opened]
+        self.store = FaultStore(self.backend)
+        self.journal = Journal.open(self.base / "journal.db", source="test", now=self.now)
+        self._closing.append(self.journal)
+        stores = Stores(self.store, self.store, None, None)
+        self.reading = build_reading(
+            self.config, stores, self.journal, at_root=self.place is not None, now=self.now
+        )
+        self.events = []
+        self.flusher = Flusher(
+            self.journal,
+            self.store,
+            now=self.now,
+            options=FlusherOptions(
+                settle_window=self._settle, on_conflict=self._on_conflict, delay=self.config.write_back,
+                host="host",
+            ),
+            on_settled=lambda changes: settle_into(self.reading, changes, self.now()),
+            on_event=self.events.append,
+        )  # fmt: skip
+        self.kernel = FakeKernel(self.now)
+        self.fs = build_filesystem(
+            self.config, self.reading, self.flusher, self.kernel, self.place, now=self.now
+        )
+        self.kernel.fs = self.fs
+
+    def close(self) -> None:
+        """A crash: nothing is flushed, nothing sent; only the files remain."""
+        for opened in reversed(self._closing):
+            opened.__exit__(None, None, None)
+
+    def restart(self) -> None:
+        """A crash and the next mount, inside `workers`."""
+        self.close()
+        self.open()
+        self._nursery.start_soon(self.reading.loader.run)
+
+    @asynccontextmanager
+    async def workers(self):
+        """The daemon's tasks that loads wait for; ends when no load is under way."""
+        async with trio.open_nursery() as nursery:
+            self.reading.loader._stopped = False  # one run after another stands for one that goes on
+            nursery.start_soon(self.reading.loader.run)
+            self._nursery = nursery
+            yield self
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    async def other(self, key: str, value: bytes | None, metadata=None, ahead: int | None = None) -> None:
+        """Another client puts a key, or deletes it (None); its expiration is so many seconds ahead."""
+        if value is None:
+            await self.backend.delete(self.namespace, key)
+        else:
+            expiration = None if ahead is None else int(self.now()) + ahead
+            await self.backend.put(self.namespace, key, Entry(value, metadata, expiration))
+
+    async def stored(self) -> dict[str, Entry]:
+        """Everything the store has in the namespace of the test."""
+        return await stored(self.backend, self.namespace)
+
+    async def settle(self) -> None:
+        """Hand on what has settled by now."""
+        self.flusher._settle_at = 0.0  # the loop's memory of when to look next: here nobody loops
+        await self.flusher.settle_due()
+
+    async def drain(self) -> None:
+        """Everything pending is sent, and what settles at once has settled."""
+        await self.flusher.drain()
+        await self.settle()
+
+    def check(self) -> None:
+        """The invariants of all rooms, and of the kernel's counts against ours."""
+        self.fs.check_invariants()
+        for ino, count in self.kernel.counts.items():
+            assert self.fs.inodes.get(ino).lookups == count, f"inode {ino}: the kernel counts {count}"

@@ -188,7 +188,6 @@ class Lister:
                     asked += 1
                     await self._page((namespace, prefix), None)
 
-
     def _is_walked(self, place: Place) -> bool:
         """Whether names of a large directory are asked for one after the other; counts this one."""
         count, since = self._asked.get(place, (0, self._now()))

@@ -122,6 +122,7 @@ class Loader:
 
     async def run(self) -> None:
         """Send what is asked for, for ever."""
+        self._stopped = False
         try:
             async with trio.open_nursery() as nursery:
                 while True:

@@ -49,10 +49,19 @@ class Ending:
         """The kernel let go: no new change can come."""
         self._served.set()
 
+    @property
+    def has_let_go(self) -> bool:
+        """Whether the kernel let go."""
+        return self._served.is_set()
+
+    async def let_go(self) -> None:
+        """Wait until the kernel let go."""
+        await self._served.wait()
+
     async def finished(self, timeout: float, send: Send) -> None:
         """Wait until the kernel let go, then drain with progress."""
         self.wanted = timeout
-        await self._served.wait()
+        await self.let_go()
         await self.drain(timeout, send)
 
     async def drain(self, timeout: float, send: Send | None = None) -> None:

@@ -9,8 +9,9 @@ Pending changes of an earlier run need no replay: they are the journal's state, 
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import trio
 
@@ -43,6 +44,7 @@ log = logging.getLogger("kvfs.daemon")
 
 LEFT = 3  # exit status: something could not be sent
 _OPEN_FILES = 30.0  # seconds that open files of a mount being ended may take to close
+_PAUSE = 5.0  # seconds before a worker that failed goes on
 
 
 def run_daemon(config: Config, credentials: Credentials | None, ready: Callable[[], None]) -> int:
@@ -74,6 +76,18 @@ async def _daemon(config: Config, credentials: Credentials | None, ready: Callab
 def _first(group: BaseExceptionGroup[KvfsError]) -> KvfsError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
+    """A worker for ever: what fails it (a full disk, a bug) is told, and must not take the mount down."""
+    while True:
+        try:
+            await work()
+        except (KvfsError, OSError) as exc:
+            log.warning("%s: going on in %g s", exc, _PAUSE)
+        except Exception:
+            log.exception("a worker failed: a bug of kvfs, please report it")
+        await trio.sleep(_PAUSE)
 
 
 def _open_journal(config: Config) -> Journal:
@@ -126,11 +140,11 @@ class Mounted:
         """From the mount to the last word."""
         async with trio.open_nursery() as workers:
             await workers.start(serve_control, self._config.control_path, self._controls.handlers())
-            workers.start_soon(self._reading.loader.run)
-            workers.start_soon(self._flusher.run)
-            workers.start_soon(self._journal.maintain)
+            for work in (self._reading.loader.run, self._flusher.run, self._journal.maintain):
+                workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
-                workers.start_soon(poll, self._reading, self._fs, self._config.poll_interval)
+                polling = partial(poll, self._reading, self._fs, self._config.poll_interval)
+                workers.start_soon(_kept_going, polling)
             operations = Operations(self._fs, uid=self._config.uid, gid=self._config.gid)
             session = Session(
                 self._config.mountpoint,
@@ -138,43 +152,58 @@ class Mounted:
                 source=str(self._config.source),
                 allow_other=self._config.allow_other,
             )
+            draining = trio.CancelScope()
             try:
-                await self._serve_kernel(session, ready)
+                await workers.start(self._watch_signals, workers, session, draining)
+                self.starting = False
+                ready()
+                log.info("%s is mounted on %s", self._config.source, self._config.mountpoint)
+                await session.run()
             finally:
                 session.close()
             self._ending.served()
-            await self._finish()
+            with draining:
+                await self._finish()
             workers.cancel_scope.cancel()
         left = self._journal.pending_count
         if left:
             log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)
         return LEFT if left else 0
 
-    async def _serve_kernel(self, session: Session, ready: Callable[[], None]) -> None:
-        async with trio.open_nursery() as intake:
-            await intake.start(self._end_on_signal, session)
-            self.starting = False
-            ready()
-            log.info("%s is mounted on %s", self._config.source, self._config.mountpoint)
-            await session.run()
-            intake.cancel_scope.cancel()
-
-    async def _end_on_signal(
-        self, session: Session, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    async def _watch_signals(
+        self,
+        workers: trio.Nursery,
+        session: Session,
+        draining: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """SIGTERM, SIGINT, SIGHUP: nothing new can be opened; what is open may finish, for a while."""
+        """SIGTERM, SIGINT, SIGHUP end the mount, once; a drain under way goes on, until SIGINT comes again."""
+        asked = False
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             async for number in signals:
-                log.info("%s: ending the mount", signal.Signals(number).name)
-                try:
-                    await self._ending.unmount(lazy=True)
-                except KvfsError as exc:
-                    log.warning("%s", exc)
-                with trio.move_on_after(_OPEN_FILES):
-                    await trio.sleep_forever()
-                log.warning("files are still open: the mount ends without them")
-                session.stop()
+                if not asked:
+                    log.info("%s: ending the mount", signal.Signals(number).name)
+                    workers.start_soon(self._end, session)
+                elif number == signal.SIGINT and self._ending.has_let_go:
+                    log.warning("SIGINT: what is not sent yet is left to the next mount")
+                    draining.cancel()
+                asked = True
+
+    async def _end(self, session: Session) -> None:
+        """Nothing new can be opened; what is open may finish, for a while."""
+        if self._ending.has_let_go:
+            return
+        try:
+            await self._ending.unmount(lazy=True)
+        except KvfsError as exc:
+            log.warning("%s", exc)
+        with trio.move_on_after(_OPEN_FILES):
+            await self._ending.let_go()
+            return
+        log.warning("files are still open: the mount ends without them")
+        session.stop()
 
     async def _finish(self) -> None:
         """Whoever asked for the end drains and is told; else the daemon drains by itself."""

@@ -186,7 +186,11 @@ class Operations(pyfuse3.Operations):
 
     @bounded
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        """`.` and `..` are offsets 1 and 2, entry i of the stream is i + 3."""
+        """`.` and `..` are offsets 1 and 2, entry i of the stream is i + 3.
+
+        What has arrived is handed on before anything is waited for: an answer that fails carries no entries,
+        whose lookup counts nobody would give back.
+        """
         tree = self._fs.tree
         handle = self._fs.handles.directory(fh)
         if start_id == 0:
@@ -197,8 +201,11 @@ class Operations(pyfuse3.Operations):
                 entry = convert.attributes(attr, self._uid, self._gid)
                 if not pyfuse3.readdir_reply(token, FileNameT(b"." * dots), entry, dots):
                     return
-        index = max(start_id - 2, 0)
-        while (found := await tree.entry(handle, index)) is not None:
+        index, handed_on = max(start_id - 2, 0), False
+        while not handed_on or tree.has_arrived(handle, index):
+            found = await tree.entry(handle, index)
+            if found is None:
+                return
             name, node = found
             index += 1
             if node is None:
@@ -209,6 +216,7 @@ class Operations(pyfuse3.Operations):
                 self._inodes.drop_unused(node)
                 return
             node.lookups += 1
+            handed_on = True
 
     @guarded
     async def releasedir(self, fh: FileHandleT) -> None:

@@ -45,12 +45,10 @@ class Session:
                 f"cannot mount on {mountpoint}: {exc} (fusermount3's own words are in the log; "
                 "--allow-other needs user_allow_other in /etc/fuse.conf)"
             ) from exc
-        self._mounted = True
 
     async def run(self) -> None:
         """Serve until unmounted, from either side."""
         await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
-        self._mounted = False
 
     def stop(self) -> None:
         """Make `run` return; requests under way are answered first."""

@@ -17,6 +17,7 @@ from kvfs.core.errors import (
     NotFoundError,
     NotSupportedError,
     StaleError,
+    StoreError,
 )
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.model import Key, Metadata, NamespaceId
@@ -204,7 +205,10 @@ class Attributes:
             if changes.size is not None:
                 raise IsADirectoryError_("a directory has no size to set")
             self._set_directory(node, changes)
-        return await self.getattr(node)
+        try:
+            return await self.getattr(node)
+        except StoreError:  # it took effect all the same; the kernel asks for the size when it needs it
+            return self.peek(node)
 
     async def _set_file(self, node: File, changes: Changes) -> None:
         expiration: int | None = None

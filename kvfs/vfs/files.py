@@ -90,12 +90,10 @@ class Files:
         """A handle, and whether the kernel may keep the pages it has. Raises `StaleError`, store errors."""
         if isinstance(node, ControlFile):
             return self._handles.add(TextHandle(node, node.produce())), False
-        if node.open is None and not truncate:
-            opened = await self._load(node)
+        if node.open is None:
+            opened = await (self._emptied(node) if truncate else self._load(node))
             if node.open is None:  # another open may have been quicker
                 node.open = opened
-        elif node.open is None:
-            node.open = await self._emptied(node)
         shared = node.open
         if truncate:
             self._truncate_open(shared, 0)
@@ -104,18 +102,27 @@ class Files:
         return self._handles.add(FileHandle(node, append, write or truncate)), keep
 
     async def _load(self, node: File) -> OpenFile:
-        if node.detached:
-            raise StaleError("the file was deleted")
-        try:
-            clean = await self._overlay.content(node.namespace, node.key)
-        except NotFoundError as exc:
-            raise StaleError(str(exc)) from exc
-        return OpenFile(clean.value, clean.metadata, clean.expiration, digest(clean.value))
+        while not node.detached:
+            before = self._recorded(node)
+            try:
+                clean = await self._overlay.content(node.namespace, node.key)
+            except NotFoundError as exc:
+                if before == self._recorded(node):
+                    raise StaleError(str(exc)) from exc
+                continue
+            if before == self._recorded(node):  # else somebody wrote and closed it, or renamed it, meanwhile
+                return OpenFile(clean.value, clean.metadata, clean.expiration, digest(clean.value))
+        raise StaleError("the file was deleted")
+
+    def _recorded(self, node: File) -> tuple[Key, int | None]:
+        """What the journal has of a file: another answer means that what was read before is out of date."""
+        change = self._journal.get(node.namespace, node.key)
+        return node.key, change.seq if change is not None else None
 
     async def _emptied(self, node: File) -> OpenFile:
         """Opened with O_TRUNC: nothing is read, only the attributes are kept."""
         view = await self._overlay.view(node.namespace, node.key)
-        if view is None:
+        if view is None or node.detached:
             raise StaleError("the file was deleted")
         held = self._overlay.values.get((node.namespace, node.key), stale=True)
         base = digest(held.value) if held is not None else None
@@ -323,6 +330,8 @@ class Files:
             if not shared.created:
                 await self.save(node)
             return
+        if node.detached:  # the name may be another file's by now
+            raise StaleError("the file was deleted")
         change = self._journal.get(node.namespace, node.key)
         if change is not None and not change.is_tombstone:
             metadata, expiration = edit(change.metadata, change.expiration)

@@ -113,7 +113,7 @@ class FileSystem:
         if not isinstance(node, Directory):
             return
         rows = self.overlay.journal.under(node.namespace, node.ref.prefix)
-        keys = [(node.namespace, change.key) for change in rows if change.state == "pending"]
+        keys = [(node.namespace, change.key) for change in rows if change.state in ("pending", "rejected")]
         if keys:
             await self._sender.send_now(keys, self.options.timeout)
 

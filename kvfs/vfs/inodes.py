@@ -43,6 +43,10 @@ class InodeTable:
         except KeyError:
             raise StaleError(f"inode {ino} is gone") from None
 
+    def find(self, ino: int) -> Node | None:
+        """The node of a number, None for one that is gone."""
+        return self._nodes.get(ino)
+
     def file(self, namespace: NamespaceId, key: Key) -> File:
         """The node of a key, made when there is none."""
         node = self._files.get((namespace, key))
@@ -147,6 +151,8 @@ class InodeTable:
         """Let go of a node that neither the kernel nor a handle holds."""
         if node.lookups > 0 or node is self.root or isinstance(node, ControlDirectory | ControlFile):
             return
+        if isinstance(node, Directory) and node.ref == DirRef.ROOT and not node.detached:
+            return  # a namespace: few, and an open listing of the root names them by number
         if isinstance(node, File):
             if node.open is not None:
                 return

@@ -160,8 +160,13 @@ class Overlay:
         if change.is_tombstone or is_expired(change.expiration, self._now()):
             raise NotFoundError(f"{key!r} is gone")
         held = self.values.get((namespace, key), stale=True)
-        value = held.value if held is not None else await self.journal.read_value(change)
-        return Clean(value, change.metadata, change.expiration, self._now())
+        if held is not None:
+            return Clean(held.value, change.metadata, change.expiration, self._now())
+        value = await self.journal.read_value(change)
+        clean = Clean(value, change.metadata, change.expiration, self._now())
+        if self.journal.get(namespace, key) is change:  # kept for when it has settled and left the journal
+            self.values.put((namespace, key), clean)
+        return clean
 
     async def _load(self, namespace: NamespaceId, key: Key) -> Clean:
         place = (namespace, key)

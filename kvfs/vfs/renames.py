@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
+from kvfs.cache.values import Clean
 from kvfs.core.errors import (
     CrossDeviceError,
     ExistsError,
@@ -21,7 +22,7 @@ from kvfs.core.errors import (
     NotPermittedError,
 )
 from kvfs.core.limits import KEY_BYTES
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import SELF, Child, DirRef
 from kvfs.vfs.files import Files
 from kvfs.vfs.inheritance import Inheritance
@@ -31,7 +32,7 @@ from kvfs.vfs.overlay import Overlay, View
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
 from kvfs.writeback.attributes import DirRow
-from kvfs.writeback.journal import Move, digest
+from kvfs.writeback.journal import Body, Move
 
 log = logging.getLogger("kvfs.vfs")
 
@@ -129,14 +130,11 @@ class Renames:
         node = self._inodes.peek_file(namespace, key)
         if node is not None and node.open is not None and (node.open.dirty or node.open.created):
             await self._files.save(node)
-        body = base = None
-        change = self._journal.get(namespace, key)
-        if change is None or change.is_tombstone:
-            clean = await self._overlay.content(namespace, key)
-            body, base = await self._files.body_of(clean.value), digest(clean.value)
-            metadata, expiration = clean.metadata, clean.expiration
-        else:
-            metadata, expiration = change.metadata, change.expiration
+        found, body = await self._source(namespace, key)
+        # No checkpoint from here: what was found holds until the journal is told.
+        node, change = self._inodes.peek_file(namespace, key), self._journal.get(namespace, key)
+        base = body.digest if body is not None else None
+        metadata, expiration = found.metadata, found.expiration
         if isinstance(replaced, str):  # saved by replacing: what the new file was not given, it inherits
             kept = self._overlay.peek(namespace, replaced, stale=True)
             if isinstance(kept, View):
@@ -153,6 +151,24 @@ class Renames:
         return Move(
             key, goal, metadata, expiration, body, base, base_new, local=self._files.is_local(namespace, goal)
         )
+
+    async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
+        """What moves: the journal's own change, or the store's value. Raises `NotFoundError`.
+
+        Others may write, close and delete the file while its value is on its way: then it is not what moves.
+        """
+        while True:
+            change = self._journal.get(namespace, key)
+            if change is not None and not change.is_tombstone:
+                return change, None
+            clean = await self._overlay.content(namespace, key)
+            body = await self._files.body_of(clean.value)
+            if self._seq(namespace, key) == (change.seq if change is not None else None):
+                return clean, body
+
+    def _seq(self, namespace: NamespaceId, key: Key) -> int | None:
+        change = self._journal.get(namespace, key)
+        return change.seq if change is not None else None
 
     def _moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
         """The journal has it: nodes and caches follow."""
@@ -173,17 +189,15 @@ class Renames:
         goal = self._goal(source, new)
         if isinstance(new.target, DirRef):
             await self._tree.check_empty(namespace, new.target, new.name)
-        keys = await self._overlay.keys_below(namespace, source)
-        pairs = [(key, Key(goal.prefix + key[len(source.prefix) :])) for key in keys]
+        pairs = {
+            key: _renamed(key, source, goal) for key in await self._overlay.keys_below(namespace, source)
+        }
         own, own_goal = self._overlay.naming.self_key(source), self._overlay.naming.self_key(goal)
         if own is not None and await self._overlay.view(namespace, own) is not None:
             if own_goal is None:
                 raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
-            pairs.append((own, own_goal))
-        for key, moved in pairs:
-            if len(moved.encode()) > KEY_BYTES:
-                raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
-        moves = await self._moves_of(namespace, pairs)
+            pairs[own] = own_goal
+        moves = await self._moves_of(namespace, source, goal, pairs)
         with self._journal.transaction():
             self._journal.move(namespace, moves)
             if isinstance(new.target, DirRef):
@@ -192,7 +206,7 @@ class Renames:
             if not self._journal.attributes.has_dir(namespace, goal.prefix, goal.start):
                 now = int(self._now())
                 self._journal.attributes.add_dir(namespace, DirRow(goal.prefix, goal.start, None, now, now))
-        self._directory_moved(namespace, source, goal, pairs)
+        self._directory_moved(namespace, source, goal, moves)
 
     @staticmethod
     def _goal(source: DirRef, new: _Place) -> DirRef:
@@ -207,9 +221,35 @@ class Renames:
             raise InvalidError("a directory cannot become its own descendant")
         return goal
 
-    async def _moves_of(self, namespace: NamespaceId, pairs: list[tuple[Key, Key]]) -> list[Move]:
-        """Every file's move, values read in bulk ahead of need."""
+    async def _moves_of(
+        self, namespace: NamespaceId, source: DirRef, goal: DirRef, pairs: dict[Key, Key]
+    ) -> list[Move]:
+        """Every file's move, as things are when this returns: what changed meanwhile is prepared anew."""
         moves: dict[Key, Move] = {}
+        seqs: dict[Key, int | None] = {}
+        while True:
+            creating = self._overlay.creating_below(namespace, source.prefix)
+            written = [change.key for change in self._overlay.written_below(namespace, source)]
+            for key in (*creating, *written):
+                pairs.setdefault(key, _renamed(key, source, goal))
+            unsaved = set(creating)
+            stale = [
+                key
+                for key in pairs
+                if key not in seqs or key in unsaved or seqs[key] != self._seq(namespace, key)
+            ]
+            if not stale:
+                return [moves[key] for key in pairs if key in moves]
+            await self._prepare(namespace, {key: pairs[key] for key in stale}, moves, seqs)
+
+    async def _prepare(
+        self,
+        namespace: NamespaceId,
+        pairs: dict[Key, Key],
+        moves: dict[Key, Move],
+        seqs: dict[Key, int | None],
+    ) -> None:
+        """Fill in moves and the journal's numbers they are good for; values are read in bulk ahead of need."""
         failures: list[Exception] = []
         limit = trio.CapacityLimiter(_LOADS * 100)
 
@@ -220,26 +260,33 @@ class Renames:
                 try:
                     moves[key] = await self._move_of(namespace, key, goal, replaced=None)
                 except NotFoundError:
-                    pass  # it vanished meanwhile: nothing to move
+                    moves.pop(key, None)  # it vanished meanwhile: nothing to move
                 except Exception as exc:
                     failures.append(exc)
+                seqs[key] = self._seq(namespace, key)
 
+        for key, moved in pairs.items():
+            if len(moved.encode()) > KEY_BYTES:
+                raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
         async with trio.open_nursery() as nursery:
-            for number, (key, goal) in enumerate(pairs):
+            for number, (key, goal) in enumerate(pairs.items()):
                 nursery.start_soon(prepare, key, goal)
                 if number and number % 10_000 == 0:
                     log.info("renaming: %d of %d values", number, len(pairs))
         if failures:
             raise failures[0]
-        return [moves[key] for key, _ in pairs if key in moves]
 
     def _directory_moved(
-        self, namespace: NamespaceId, source: DirRef, goal: DirRef, pairs: list[tuple[Key, Key]]
+        self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move]
     ) -> None:
-        for key, moved in pairs:
-            self._moved(namespace, key, moved)
+        for move in moves:
+            self._moved(namespace, move.old, move.new)
         _, directories = self._inodes.below(namespace, source.prefix)
         for node in directories:
             shift = len(goal.prefix) - len(source.prefix)
             prefix = goal.prefix + node.ref.prefix[len(source.prefix) :]
             self._inodes.move_directory(node, DirRef(prefix, node.ref.start + shift))
+
+
+def _renamed(key: Key, source: DirRef, goal: DirRef) -> Key:
+    return Key(goal.prefix + key[len(source.prefix) :])

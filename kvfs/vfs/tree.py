@@ -132,7 +132,7 @@ class Tree:
             if index >= len(handle.entries):
                 return None
             name, ino = handle.entries[index]
-            return name, self._inodes.get(ino)
+            return name, self._inodes.find(ino)
         assert handle.stream is not None
         if not await handle.stream.reach(index):
             return None
@@ -141,6 +141,11 @@ class Tree:
         if isinstance(target, str) and self._overlay.peek(namespace, target, stale=True) is None:
             return name, None
         return name, self.node_of(handle.stream.namespace, target)
+
+    def has_arrived(self, handle: DirectoryHandle, index: int) -> bool:
+        """Whether entry `index`, or that there is none, can be told without waiting."""
+        stream = handle.stream
+        return stream is None or stream.complete or index < len(stream.entries)
 
     def rewind(self, handle: DirectoryHandle) -> None:
         """rewinddir: the entries as they are from now on."""

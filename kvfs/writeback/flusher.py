@@ -134,7 +134,7 @@ class Flusher:
     async def _send_through(self, seq: Seq) -> None:
         """Send what was recorded up to `seq`: what comes later waits its own time."""
         while True:
-            outcome = await self._round(lambda change: change.seq <= seq)
+            outcome = await self._round(lambda change: change.seq <= seq, patient=True)
             if outcome.failure is not None or outcome.idle:
                 return
 
@@ -142,8 +142,12 @@ class Flusher:
         """One round: a body of puts, then of deletes. How many changes it settled one way or another."""
         return (await self._round(lambda change: True)).done
 
-    async def _round(self, accept: Accept) -> Outcome:
+    async def _round(self, accept: Accept, *, patient: bool = False) -> Outcome:
+        """Select and send. `patient`: not if another's try failed while this one waited for its turn, or each
+        pause would count double and soon be a minute."""
         async with self._lock:
+            if patient and self._backoff.error is not None and trio.current_time() < self._backoff.retry_at:
+                return Outcome(failure=self._backoff.error)
             version = self._journal.version
             changes = self._select(accept)
             outcome = await self._sender.send(changes)
@@ -237,8 +241,11 @@ class Flusher:
         total, sent = len(wanted), self._sent()
         if self._backoff.binding and self._backoff.kind is FlusherState.UNAVAILABLE:
             await trio.sleep_until(self._backoff.retry_at)
+        outcome = Outcome()
         while True:
-            outcome = await self._round(lambda change: (change.namespace, change.key) in wanted)
+            outcome = await self._round(
+                lambda change: (change.namespace, change.key) in wanted, patient=outcome.failure is not None
+            )
             if progress is not None:
                 left = sum((c.namespace, c.key) in wanted for c in self._journal.iter_pending())
                 progress(total - left, total)

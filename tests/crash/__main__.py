@@ -1,0 +1,42 @@
+"""The command line of the crash harness: see `scripts/crash --help`."""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from crash.harness import Plan, run
+from crash.lane import Violation
+from crash.shim import PLANTS
+
+
+def main() -> int:
+    """Exit status 0 when every promise was kept, 1 when one was not."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/crash", description="Kill the daemon, and see what is lost."
+    )
+    parser.add_argument("--kills", type=int, default=100, metavar="N")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--faults", action="store_true", help="30 %% of the requests meet a fault")
+    parser.add_argument(
+        "--stale", type=float, nargs="?", const=60.0, default=0.0, metavar="SECONDS",
+        help="the server's answers are up to so old (60)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--deep", type=float, default=0.5, help="how often everything is sent and compared")
+    parser.add_argument("--plant", choices=sorted(PLANTS), help="put a bug in: the run has to fail")
+    words = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="kvfs-crash-"))
+    plan = Plan(words.kills, words.faults, words.stale, words.seed, words.plant, words.seconds, words.deep)
+    try:
+        print(run(directory, plan))
+    except Violation as exc:
+        print(f"BROKEN: {exc}\neverything is kept in {directory}", file=sys.stderr)
+        return 1
+    shutil.rmtree(directory)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Mixed work by eight processes for a while, with faults: nothing stalls, nothing leaks, nothing is left."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from crash.harness import LATENCY, MIXED
+from support.mounted import Api, Mounted, mounted
+from support.serving import served_by_process
+
+WORKER = Path(__file__).with_name("worker.py")
+WORKERS = 8
+TIMEOUT = 10.0  # --timeout of the mount
+BOUND = TIMEOUT + 3  # seconds that one request of the kernel may take, on a busy machine
+OPTIONS = (
+    f"--timeout={TIMEOUT:g}", "--settle=2", "--cache-ttl=2", "--write-back=0.5", "--cache-size=8M",
+    "--rate-requests=1000000", "--drain-timeout=300",
+)  # fmt: skip
+GROWTH = 24  # MiB that the daemon may grow between the second and the last quarter of the time
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the daemon holds: MiB, descriptors, inodes."""
+
+    rss: float
+    descriptors: int
+    inodes: int
+
+
+def sample(mount: Mounted) -> Sample:
+    """Now."""
+    process = Path("/proc", str(mount.process.pid))
+    pages = int((process / "statm").read_text().split()[1])
+    status = mount.status()
+    return Sample(
+        pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(process / "fd")), status["inodes"]["count"]
+    )
+
+
+def soak(directory: Path, seconds: float, *, faults: bool) -> list[str]:
+    """Run it; what was wrong, empty when nothing was."""
+    with (
+        served_by_process(directory, faults="seed=1") as served,
+        Api(served) as api,
+        mounted(directory, "cloudflare:", *OPTIONS, served=served) as mount,
+    ):
+        (mount.path / "ns").mkdir()
+        before = sample(mount)
+        api.set_faults(*(MIXED if faults else []), LATENCY)
+        samples, problems = work(mount, seconds)
+        api.set_faults()
+        problems += judge(samples)
+        mount.sync()
+        return problems + left(mount, api, before)
+
+
+def work(mount: Mounted, seconds: float) -> tuple[list[Sample], list[str]]:
+    """Eight workers, and a look at the daemon now and then."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", WORKER, mount.path / "ns" / f"{n}", str(n), str(seconds)],
+            cwd="/", stdout=subprocess.PIPE, text=True,
+        )
+        for n in range(WORKERS)
+    ]  # fmt: skip
+    samples, problems = [], []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(min(2.0, seconds / 20))
+        samples.append(sample(mount))
+    calls = 0
+    for number, process in enumerate(workers):
+        said, _ = process.communicate(timeout=300)
+        if process.returncode:
+            problems.append(f"worker {number} failed")
+            continue
+        answer = json.loads(said)
+        calls += answer["calls"]
+        took, call = answer["longest"]
+        print(f"worker {number}: {answer['calls']} calls, longest {call} {took:.2f} s, {answer['errors']}")
+        problems += [f"worker {number}: {wrong}" for wrong in answer["wrong"]]
+        if took > BOUND:
+            problems.append(f"worker {number}: {call} took {took:.1f} s")
+    print(f"{calls} calls in {seconds:.0f} s; sender: {mount.status()['sender']}")
+    return samples, problems
+
+
+def judge(samples: list[Sample]) -> list[str]:
+    """Whether the daemon grew."""
+    quarter = max(1, len(samples) // 4)
+    early, late = samples[quarter : 2 * quarter], samples[-quarter:]
+    problems = []
+    rss = [median(one.rss for one in part) for part in (early, late)]
+    descriptors = [median(one.descriptors for one in part) for part in (early, late)]
+    print(
+        f"resident {rss[0]:.0f} → {rss[1]:.0f} MiB (most {max(s.rss for s in samples):.0f}), "
+        f"descriptors {descriptors[0]:.0f} → {descriptors[1]:.0f}, inodes at most {max(s.inodes for s in samples)}"
+    )
+    if rss[1] > rss[0] + GROWTH:
+        problems.append(f"the daemon grew from {rss[0]:.0f} to {rss[1]:.0f} MiB")
+    if descriptors[1] > descriptors[0] + 20:
+        problems.append(f"descriptors: {descriptors}")
+    return problems
+
+
+def left(mount: Mounted, api: Api, before: Sample) -> list[str]:
+    """What is still there when all is sent, settled and forgotten."""
+    until = time.monotonic() + 30
+    while mount.status()["settling"]["count"] and time.monotonic() < until:
+        time.sleep(0.2)
+    if os.geteuid() == 0:
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        time.sleep(1)
+    status, now = mount.status(), sample(mount)
+    print(f"left: {now.descriptors} descriptors, {now.inodes} inodes, {now.rss:.0f} MiB (before: {before})")
+    counts = {name: status[name]["count"] for name in ("pending", "settling", "rejected", "local")}
+    counts |= {"open": status["inodes"]["open"], "conflicts": status["sender"]["conflicts"]}
+    problems = [f"{name}: {count} are left" for name, count in counts.items() if count]
+    if os.geteuid() == 0 and now.inodes > before.inodes + 2:
+        problems.append(f"{now.inodes} inodes are left, {before.inodes} at the start")
+    if now.descriptors > before.descriptors + 20:
+        problems.append(f"{now.descriptors} descriptors are left, {before.descriptors} at the start")
+    if keys := api.keys(api.namespace("ns")):
+        problems.append(f"the server has {len(keys)} keys: {sorted(keys)[:5]}")
+    spool = list(mount.state.glob("sources/*/*.spool/*"))
+    return problems + ([f"{len(spool)} spooled files are left"] if spool else [])
+
+
+def main() -> int:
+    """Exit status 0 when all was well."""
+    parser = argparse.ArgumentParser(prog="scripts/soak", description="Work hard for a while.")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--no-faults", action="store_true")
+    words = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kvfs-soak-") as directory:
+        problems = soak(Path(directory), words.minutes * 60, faults=not words.no_faults)
+    print("\n".join(f"WRONG: {problem}" for problem in problems) or "all is well")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

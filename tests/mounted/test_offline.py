@@ -1,0 +1,179 @@
+"""The API away for a while, and what comes together when it is back: waiting changes, and other people's."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.mounted import Api, Mounted, mounted
+from support.serving import Served, served_by_process
+
+pytestmark = pytest.mark.fuse
+
+TIMEOUT = 2.0
+BOUND = 2 * TIMEOUT + 1.5  # seconds: a path of two names is two requests of the kernel, on a busy machine
+OPTIONS = (f"--timeout={TIMEOUT:g}", "--cache-ttl=0.3", "--settle=1", "--write-back=0.2", "--max-pending=64K")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Served]:
+    """A server on an empty store."""
+    with served_by_process(tmp_path, faults="") as served:
+        yield served
+
+
+@contextmanager
+def silent(server: Served, api: Api) -> Iterator[None]:
+    """It accepts connections and never answers."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@contextmanager
+def resetting(server: Served, api: Api) -> Iterator[None]:
+    """It breaks every connection."""
+    api.set_faults({"fault": "reset"})
+    yield
+    api.set_faults()
+
+
+def bounded(act: Callable[[], object]) -> object:
+    """What it returns, or the errno it raised, soon enough."""
+    begun = time.monotonic()
+    try:
+        return act()
+    except OSError as exc:
+        return exc.errno
+    finally:
+        assert time.monotonic() - begun < BOUND
+
+
+def filled(mount: Mounted, count: int) -> Path:
+    """A namespace of small files, all at the server, their caches about to be old."""
+    ns = mount.path / "ns"
+    ns.mkdir()
+    for number in range(count):
+        (ns / f"{number}").write_text(f"value {number}")
+    mount.sync()
+    return ns
+
+
+@pytest.mark.parametrize("away", [silent, resetting])
+def test_work_goes_on_while_the_api_is_away(tmp_path: Path, server: Served, away) -> None:
+    """Reads of what is cached, writes and deletes up to --max-pending; the rest fails in time, and all is sent."""
+    with Api(server) as api:
+        with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
+            filled(mount, 40)
+        api.put(api.namespace("ns"), "unread", b"never read here")
+        with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
+            ns = mount.path / "ns"
+            for number in range(20):
+                assert (ns / f"{number}").read_text() == f"value {number}"
+            names = set(os.listdir(ns))
+            time.sleep(0.4)  # what was read is no longer fresh
+            before = sum(api.requests().values())
+            with away(server, api):
+                for number in range(20):
+                    assert bounded((ns / f"{number}").read_text) == f"value {number}"
+                assert set(bounded(lambda: os.listdir(ns))) == names
+                assert bounded((ns / "unread").read_bytes) in (errno.EIO, errno.ETIMEDOUT, errno.EAGAIN)
+                for edit in range(3):
+                    for number in range(10):
+                        written = bounded(lambda n=number, e=edit: (ns / f"{n}").write_text(f"edit {e} {n}"))
+                        assert written == 8
+                for number in range(30, 40):
+                    assert bounded((ns / f"{number}").unlink) is None
+                for number in range(10):
+                    assert bounded(lambda n=number: (ns / f"new{n}").write_text("new")) == 3
+                assert bounded((ns / "5").read_text) == "edit 2 5"
+                assert bounded((ns / "30").exists) is False
+                assert bounded(lambda: (ns / "big").write_bytes(b"x" * 70_000)) == errno.ENOSPC
+                assert mount.status()["pending"]["count"] >= 30
+            mount.sync()
+            namespace = api.namespace("ns")
+            sent = sum(api.requests().values()) - before
+            assert sent < 50, api.requests()  # there were 50 changes, and reads
+            keys = api.keys(namespace)
+            assert {key for key in keys if key.startswith("new")} == {f"new{n}" for n in range(10)}
+            assert not set(keys) & {f"{n}" for n in range(30, 40)}
+            assert api.get(namespace, "5") == b"edit 2 5"
+
+
+def test_an_fsync_while_the_api_is_away_says_why_and_loses_nothing(tmp_path: Path, server: Served) -> None:
+    """It fails within --timeout; the value is still sent when the API is back."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
+        ns = filled(mount, 1)
+
+        def write() -> None:
+            with (ns / "synced").open("w") as handle:
+                handle.write("kept")
+                handle.flush()
+                os.fsync(handle.fileno())
+
+        with silent(server, api):
+            assert bounded(write) in (errno.EIO, errno.ETIMEDOUT)
+        mount.sync()
+        assert api.get(api.namespace("ns"), "synced") == b"kept"
+
+
+# somebody else's changes
+
+
+def test_an_edit_of_a_value_that_changed_elsewhere_keeps_both(tmp_path: Path, server: Served) -> None:
+    """The copy lies beside it, the log and the status tell of it; the same bytes are no conflict."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
+        ns = filled(mount, 2)
+        namespace = api.namespace("ns")
+        time.sleep(1.5)  # settled: what is edited is the server's value, not our own
+        with (ns / "0").open("r+") as ours, (ns / "1").open("r+") as same:
+            ours.read()
+            same.read()
+            api.put(namespace, "0", b"theirs")
+            api.put(namespace, "1", b"agreed on")
+            for handle, text in ((ours, "ours"), (same, "agreed on")):
+                handle.seek(0)
+                handle.truncate()
+                handle.write(text)
+        mount.sync()
+        keys = api.keys(namespace)
+        (copy,) = set(keys) - {"0", "1"}
+        assert re.fullmatch(r"0\.kvfs-conflict-[\w.-]+-\d{8}T\d{6}Z", copy)
+        assert api.get(namespace, "0") == b"theirs"
+        assert api.get(namespace, copy) == b"ours"
+        assert api.get(namespace, "1") == b"agreed on"
+        assert (ns / copy).read_bytes() == b"ours"
+        assert copy in mount.log.read_text()
+        assert mount.status()["sender"]["conflicts"] == 1
+        assert copy in (mount.path / ".kvfs/errors").read_text()
+        time.sleep(0.5)
+        assert (ns / "0").read_bytes() == b"theirs"
+
+
+def test_looking_for_conflicts_costs_a_request_a_hundred_keys(tmp_path: Path, server: Served) -> None:
+    """250 values read, then edited: three bulk gets more than without an edit, and one bulk put."""
+    with Api(server) as api:
+        with mounted(tmp_path, "cloudflare:", "--settle=0", served=server) as mount:
+            filled(mount, 250)
+        with mounted(tmp_path, "cloudflare:", "--settle=0", "--write-back=600", served=server) as mount:
+            ns = mount.path / "ns"
+            while mount.status()["settling"]["count"]:
+                time.sleep(0.1)
+            subprocess.run("cat *", shell=True, cwd=ns, check=True, stdout=subprocess.DEVNULL)
+            before = api.requests()
+            for number in range(250):
+                with (ns / f"{number}").open("a") as handle:
+                    handle.write(" edited")
+            mount.sync()
+            after = api.requests()
+            spent = {name: after[name] - before.get(name, 0) for name in after}
+            assert {name: count for name, count in spent.items() if count} == {"bulk_get": 3, "bulk_put": 1}
+        assert api.get(api.namespace("ns"), "249") == b"value 249 edited"

@@ -1,10 +1,12 @@
 """Store → listings: pages of keys, fetched when somebody asks, each page once.
 
 Two askers of the same page share one request: the second waits on the lock of its listing and finds the
-answer there. Nothing here retries or remembers failures of the network beyond a moment; the store's wrappers
-do.
+answer there. Who reads a long listing page by page finds the next one on its way: `run` asks for it while the
+last one is consumed. Nothing here retries or remembers failures of the network beyond a moment; the store's
+wrappers do.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -15,11 +17,15 @@ import trio
 
 from kvfs.cache.listings import Listings, end_of
 from kvfs.cache.spans import Span, successor
-from kvfs.core.errors import RejectedError, UnavailableError
+from kvfs.core.errors import RejectedError, StoreError, UnavailableError
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import NamespaceId
 from kvfs.store.base import Store
 
+log = logging.getLogger("kvfs.cache")
+
+_WALK = 2  # pages of a listing after which the next one is asked for before anybody needs it
+_PATIENCE = 10.0  # seconds that such a request may take: somebody may wait for its lock by then
 _PAUSE = 5.0  # seconds for which stale knowledge is preferred after the store could not be reached
 _CURSOR = 60.0  # seconds for which a listing may be taken up where it stopped: KV's own window
 _SINGLES = 4  # names asked for singly in a large directory before its listing is fetched along
@@ -31,12 +37,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Stopped:
-    """A listing under way: `cursor` answers what is at `at` and above, as of `since` (epoch seconds)."""
+    """A listing under way, after so many `pages`: `cursor`, given at `since` (epoch seconds), goes on at `at`."""
 
     at: str
     cursor: str
     since: float
     forgotten: int
+    pages: int
 
 
 class Lister:
@@ -52,11 +59,13 @@ class Lister:
         self._stopped: OrderedDict[Place, _Stopped] = OrderedDict()
         self._asked: OrderedDict[Place, tuple[int, float]] = OrderedDict()  # single names, since when
         self._large: OrderedDict[Place, bool] = OrderedDict()  # false: the whole listing fitted one page
+        self._wanted: dict[Place, str] = {}  # pages to ask for ahead: where the listing stopped
+        self._wake = trio.Event()
         self._down_until = float("-inf")
 
     def is_down(self) -> bool:
         """Whether the store could not be reached a moment ago: better answer stale than wait again."""
-        return self._now() < self._down_until
+        return 0 < self._down_until - self._now() <= _PAUSE  # a clock set back does not make it hours
 
     # one page
 
@@ -93,8 +102,9 @@ class Lister:
         if page.cursor is None:
             self._stopped.pop(place, None)
         else:
-            at = end_of(page, low)
-            _remember(self._stopped, place, _Stopped(at, page.cursor, self._now(), self._listings.forgotten))
+            at, pages = end_of(page, low), start.pages + 1 if start is not None else 1
+            stopped = _Stopped(at, page.cursor, self._now(), self._listings.forgotten, pages)
+            _remember(self._stopped, place, stopped)
 
     def _resumable(self, place: Place, position: str, start: str) -> _Stopped | None:
         """Where the listing of a place stopped, if going on from there leads to `position` soon enough."""
@@ -132,12 +142,18 @@ class Lister:
         while self._listings.span_of(namespace, position) is None:
             await self._turn(namespace, prefix, position)
 
-    async def whole(self, namespace: NamespaceId, prefix: str) -> None:
-        """Make every key that starts with `prefix` known; `Listings.complete` has them in one span then."""
+    async def whole(
+        self, namespace: NamespaceId, prefix: str, *, progress: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make every key that starts with `prefix` known; `Listings.complete` has them in one span then.
+
+        `progress` is called after every page.
+        """
         end = successor(prefix)
         position = prefix
         while True:
             await self.advance(namespace, prefix, position)
+            progress()
             span = self._listings.span_of(namespace, position)
             if span is None:  # forgotten between two lines of ours
                 continue
@@ -146,6 +162,35 @@ class Lister:
                 return
             assert span.high is not None
             position = span.high
+
+    # ahead of a reader
+
+    def consumed(self, namespace: NamespaceId, prefix: str, position: str) -> None:
+        """Somebody reads a listing page by page and will want what is at `position` soon."""
+        place = self._listing_for(namespace, prefix, position)
+        stopped = self._stopped.get(place)
+        if stopped is not None and stopped.at == position and stopped.pages >= _WALK:
+            self._wanted[place] = position
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Ask for the pages that are wanted ahead, for ever; without it every reader waits for its own."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._wanted:
+                    nursery.start_soon(self._ahead, *self._wanted.popitem())
+
+    async def _ahead(self, place: Place, position: str) -> None:
+        try:
+            with trio.move_on_after(_PATIENCE):
+                async with self._alone(place):
+                    start = self._resumable(place, position, position)
+                    if start is not None and self._listings.span_of(place[0], position) is None:
+                        await self._page(place, start)
+        except StoreError as exc:
+            log.debug("listing ahead failed: %s", exc)
 
     # one name
 

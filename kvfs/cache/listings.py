@@ -49,6 +49,7 @@ class Listings:
         # mutable state
         self._namespaces: dict[NamespaceId, SpanIndex] = {}
         self.forgotten = 0  # how often somebody asked for everything anew
+        self.changes = 0  # grows whenever another answer than before may be given, time apart
 
     def span_of(self, namespace: NamespaceId, key: str, *, stale: bool = False) -> Span | None:
         """The span that holds `key`, if it is fresh (or whatever its age with `stale`)."""
@@ -76,6 +77,7 @@ class Listings:
         """A whole listing arrived: one span from now on, which counts for a moment even if it took long."""
         span = self.complete(namespace, prefix, stale=True)
         if span is not None:
+            self.changes += 1
             span.known_at = max(span.known_at, self._now() - self._ttl + _MOMENT)
 
     def attributes(self, namespace: NamespaceId, key: str) -> Attributes:
@@ -96,6 +98,7 @@ class Listings:
         if high is not None and high <= low:
             return None
         index = self._namespaces.setdefault(namespace, SpanIndex())
+        self.changes += 1
         now = self._now()
         return index.learn(low, high, page.keys, now, join=now - self._ttl / 2)
 
@@ -122,17 +125,20 @@ class Listings:
         """Bring the knowledge up to changes that the store took and now shows."""
         index = self._namespaces.get(namespace)
         if index is not None:
+            self.changes += 1
             index.apply(present, absent)
 
     def amend(self, namespace: NamespaceId, info: KeyInfo) -> None:
         """A read of one key answered its attributes: newer than the listing's, if that knows the key."""
         span = self.span_of(namespace, info.key, stale=True)
         if span is not None and span.has(info.key):
+            self.changes += 1
             self._namespaces[namespace].apply([info], ())
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Drop what is known of the keys that start with `prefix`."""
         self.forgotten += 1
+        self.changes += 1
         index = self._namespaces.get(namespace)
         if index is None:
             return

@@ -19,12 +19,13 @@ Place = tuple[NamespaceId, Key]
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """A value as the store answered it at `known_at` (epoch seconds)."""
+    """A value as the store answered it at `known_at` (epoch seconds). `digest` of a large one, if anybody made it."""
 
     value: bytes
     metadata: Metadata | None
     expiration: int | None
     known_at: float
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Values:
         # mutable state. Invariant: _bytes is the sum of the lengths and overheads in _entries.
         self._entries: OrderedDict[Place, Clean] = OrderedDict()
         self._bytes = 0
+        self.changes = 0  # grows whenever another size than before may be answered, time apart
         self._sizes: OrderedDict[Place, tuple[int, float]] = OrderedDict()
 
     def get(self, place: Place, *, stale: bool = False) -> Clean | None:
@@ -58,6 +60,15 @@ class Values:
             return None
         self._entries.move_to_end(place)
         return found
+
+    def peek(self, place: Place) -> Clean | None:
+        """The value if it is held, of any age, without counting as a use."""
+        return self._entries.get(place)
+
+    def note_digest(self, place: Place, clean: Clean, digest: bytes) -> None:
+        """The digest of a value was made: keep it with the value, if that is still held."""
+        if self._entries.get(place) is clean:
+            self._entries[place] = replace(clean, digest=digest)
 
     def size(self, place: Place, *, stale: bool = False) -> int | None:
         """The value's size in bytes, remembered beyond the value itself."""
@@ -97,13 +108,23 @@ class Values:
 
     def expire(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Nothing of the keys that start with `prefix` is fresh any more; it still tells what changed."""
+        self.changes += 1
         for place in [p for p in self._sizes if p[0] == namespace and p[1].startswith(prefix)]:
             self._sizes[place] = (self._sizes[place][0], NEVER)
             if place in self._entries:
                 self._entries[place] = replace(self._entries[place], known_at=NEVER)
 
+    def expire_one(self, place: Place) -> None:
+        """One value is not fresh any more."""
+        self.changes += 1
+        if place in self._entries:
+            self._entries[place] = replace(self._entries[place], known_at=NEVER)
+        if place in self._sizes:
+            self._sizes[place] = (self._sizes[place][0], NEVER)
+
     def drop(self, place: Place) -> None:
         """Forget value and size of one key."""
+        self.changes += 1
         found = self._entries.pop(place, None)
         if found is not None:
             self._bytes -= len(found.value) + _OVERHEAD
@@ -119,6 +140,7 @@ class Values:
         if clean is not None:
             self.put(new, clean)
         elif size is not None:
+            self.changes += 1
             self._sizes[new] = size
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:

@@ -104,6 +104,7 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
     yield from _store_rows(one.get("store", {}))
     if requests := {name: count for name, count in one.get("requests", {}).items() if count}:
         yield "requests", ", ".join(f"{name} {count}" for name, count in requests.items())
+    yield from _billed_rows(one.get("keys", {}), one.get("budget", {}))
     if "cache" in one:
         cache = one["cache"]
         size, limit = size_text(cache.get("bytes", 0)), size_text(cache.get("limit", 0))
@@ -127,6 +128,17 @@ def _rejected_rows(group: Status) -> Iterator[tuple[str, str]]:
         yield "refused", f"{count} by the server: kvfs rejected list"
     for item in items[:REJECTED_SHOWN]:
         yield "", f"{item.get('path', '?')}: {item.get('error', '')}"
+
+
+def _billed_rows(keys: Status, budget: Status) -> Iterator[tuple[str, str]]:
+    """What the account pays for, and what is left until the server would say 429."""
+    if keys:
+        kinds = ", ".join(f"{keys.get(name, 0):,} {name}" for name in ("read", "written", "deleted"))
+        yield "keys", f"{kinds}, {keys.get('lists', 0):,} lists: ${keys.get('dollars', 0):.6f} at list price"
+        yield "saved", f"{keys.get('requests_saved', 0):,} requests, by bulk calls"
+    if budget:
+        window = duration_text(budget.get("window_seconds", 0))
+        yield "budget", f"{budget.get('left', 0):,} requests left of this {window}"
 
 
 def _store_rows(store: Status) -> Iterator[tuple[str, str]]:

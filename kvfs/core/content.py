@@ -34,6 +34,11 @@ def read_at(buffer: bytes | bytearray, offset: int, size: int) -> bytes:
         return bytes(view[offset : offset + size])
 
 
+def check_size(size: int) -> None:
+    """Raise `FileTooBigError` for a size no value can have."""
+    _checked(size)
+
+
 def _checked(size: int, *, least: int = 0) -> int:
     if size < least:
         raise InvalidError(f"a file has no negative offset or size: {size - least}")

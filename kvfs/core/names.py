@@ -30,6 +30,7 @@ CONTROL: Final = ".kvfs"  # the hidden directory at the root of a mount
 _CHUNK_BYTES = NAME_BYTES - len(CHUNK)
 _CHUNK_LEAST = _CHUNK_BYTES + 1 - 4  # a character more adds at most 4 bytes to a name
 _PLAIN_CHARS = NAME_BYTES // 4  # that many characters fit whatever they are
+_SHORT_KEY = KEY_BYTES // 4 - 1  # a key of fewer characters, and the separator, fits whatever they are
 
 _ESCAPED = re.compile(r"\0|/|%(?=00|2F|25)")
 _TOKEN = re.compile(r"%00|%2F|%25")
@@ -184,11 +185,22 @@ class Naming:
             text = name.decode()
         except UnicodeDecodeError as exc:
             raise NameNotTextError(f"keys are UTF-8 text, {name!r} is not") from exc
+        if len(directory.prefix) + len(text) < _SHORT_KEY and self._is_plain(text):
+            separator = self.separator
+            if directory.start == len(directory.prefix) and (separator not in text or not separator):
+                return self._short_child(directory.prefix + text)
         if text == SELF:
             return self._self_child(directory)
         return (
             self._chunk_child(directory, text) if text.endswith(CHUNK) else self._plain_child(directory, text)
         )
+
+    def _short_child(self, key: str) -> Child:
+        """Of a name that is its own text, in a directory that is no chunk; of a key that is surely short."""
+        if not self.separator:
+            return Child(Key(key), None)
+        below = key + self.separator
+        return Child(Key(key), DirRef(below, len(below)))
 
     def _self_child(self, directory: DirRef) -> Child:
         key = self.self_key(directory)
@@ -298,6 +310,8 @@ class Naming:
     def parent_of_key(self, key: Key) -> DirRef:
         """The directory of `path_of(key)`, not of its `%self`."""
         start = self._last_start(key)
+        if self._is_plain(key[start:]):
+            return DirRef(key[:start], start)
         *chunks, _ = self._cut(key[start:], NAME_BYTES)
         return DirRef(key[:start] + "".join(chunks), start)
 

@@ -1,4 +1,9 @@
-"""Names of files that editors and desktops make for themselves and nobody means to publish."""
+"""Names of files that editors and desktops make for themselves and nobody means to publish.
+
+A program's temporary file belongs here when its name says beyond doubt that it is one: then a save by write,
+fsync and rename is one write at the server. A name that a user might choose (`x.tmp`, `x.bak`, `x.AbCdEf`)
+does not: a file that silently stays here is worse than a write too many.
+"""
 
 import re
 from collections.abc import Iterable
@@ -13,6 +18,11 @@ LOCAL_PATTERNS: Final = (
     ".~lock.*#",  # LibreOffice: lock
     ".goutputstream-*",  # GLib: the new file before its rename
     "*.vsctmp",  # VS Code: likewise
+    "*___jb_tmp___",  # JetBrains: likewise
+    "*___jb_old___",  # JetBrains: the old file after its rename
+    ".subl*.tmp",  # Sublime Text: the new file before its rename
+    ".tmp??????",  # Rust's tempfile: likewise
+    ".*.kate-swp",  # Kate: swap
     ".fuse_hidden*",  # libfuse: removed while open
     ".nfs*",  # NFS: removed while open
     ".DS_Store",  # macOS: Finder

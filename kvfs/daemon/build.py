@@ -22,6 +22,7 @@ from kvfs.core.errors import (
 from kvfs.core.model import Change, Key, KeyInfo, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.store.base import Store
+from kvfs.store.breaking import PAUSE, Breaker, Breaking
 from kvfs.store.limiting import Budget, Limiting, Priority
 from kvfs.store.rest import RestStore, open_rest
 from kvfs.store.retrying import Retrying
@@ -60,8 +61,10 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
     ) as rest:
         budget = Budget(requests=config.rate_requests, window=config.rate_seconds)
         foreground = Limiting(rest, budget, Priority.FOREGROUND)
-        reading = Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout)
-        yield Stores(reading, Limiting(rest, budget, Priority.UPLOAD), rest, budget)
+        breaker = Breaker(min(PAUSE, config.timeout))
+        reading = Breaking(Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout), breaker)
+        writing = Breaking(Limiting(rest, budget, Priority.UPLOAD), breaker, patient=True)
+        yield Stores(reading, writing, rest, budget)
 
 
 async def mount_place(config: Config, store: Store) -> tuple[NamespaceId, DirRef] | None:
@@ -154,6 +157,7 @@ def settle_into(reading: Reading, changes: Sequence[Change], now: float) -> None
         held = reading.values.get(place, stale=True)
         if held is not None:
             at = change.acked_at if change.acked_at is not None else now
-            reading.values.put(place, Clean(held.value, change.metadata, change.expiration, at))
+            clean = Clean(held.value, change.metadata, change.expiration, at, held.digest)
+            reading.values.put(place, clean)
     for namespace, (present, absent) in by_namespace.items():
         reading.listings.apply(namespace, present, absent)

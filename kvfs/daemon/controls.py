@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
 from kvfs.control import Handler, Message, Send
 from kvfs.core.errors import InvalidError
@@ -10,7 +9,6 @@ from kvfs.core.model import Change
 from kvfs.daemon.ending import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.vfs.nodes import Directory, File
 from kvfs.writeback.flusher import Flusher
 from kvfs.writeback.journal import Journal
 
@@ -63,17 +61,7 @@ class Controls:
 
     async def refresh(self, request: Message, send: Send) -> Message:
         """Forget what was read at and below a path."""
-        names = PurePosixPath(str(request.get("path", ""))).parts
-        node: Any = self._fs.inodes.root
-        for name in names:
-            node = await self._fs.tree.lookup(node.ino, name.encode(errors="surrogateescape"))
-        if isinstance(node, Directory):
-            self._fs.forget_knowledge(node.namespace, node.ref.prefix)
-        elif isinstance(node, File):
-            self._fs.forget_knowledge(node.namespace, node.key)
-        else:
-            self._fs.forget_knowledge()
-        self._fs.forget_kernel(node)
+        await self._fs.refresh(PurePosixPath(str(request.get("path", ""))).parts)
         return {}
 
     async def rejected_list(self, request: Message, send: Send) -> Message:
@@ -95,18 +83,23 @@ class Controls:
         return {"count": len(chosen)}
 
     def _chosen(self, request: Message) -> list[Change]:
-        wanted = set(request.get("seqs") or ())
+        seqs = request.get("seqs") or []
+        if not isinstance(seqs, list) or not all(isinstance(seq, int) for seq in seqs):
+            raise InvalidError("seqs is a list of numbers")
+        wanted = set(seqs)
         return [c for c in self._journal.rejected() if request.get("all") or c.seq in wanted]
 
     def _discard(self, change: Change) -> None:
         self._journal.discard(change.namespace, change.key)
-        self._fs.overlay.values.drop((change.namespace, change.key))
-        self._fs.overlay.listings.forget(change.namespace, change.key)
+        self._fs.given_up(change.namespace, change.key)
+
+
+_LONGEST = 1e9  # seconds
 
 
 def _seconds(value: object, default: float) -> float:
     if value is None:
         return default
-    if not isinstance(value, int | float) or value < 0:
+    if not isinstance(value, int | float) or not 0 <= value < _LONGEST:  # NaN is not either
         raise InvalidError("timeout is a number of seconds")
     return float(value)

@@ -25,6 +25,7 @@ class Ending:
         self._flusher = flusher
         self.drain_timeout = drain_timeout
         self.wanted = drain_timeout
+        self._asked = False
         self._served = trio.Event()
         self._announced = 0
         self._quiet = trio.Event()
@@ -60,7 +61,8 @@ class Ending:
 
     async def finished(self, timeout: float, send: Send) -> None:
         """Wait until the kernel let go, then drain with progress."""
-        self.wanted = timeout
+        self.wanted = max(self.wanted, timeout) if self._asked else timeout  # of several, the most patient
+        self._asked = True
         await self.let_go()
         await self.drain(timeout, send)
 

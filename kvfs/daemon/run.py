@@ -8,6 +8,7 @@ Pending changes of an earlier run need no replay: they are the journal's state, 
 
 import logging
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -44,6 +45,7 @@ log = logging.getLogger("kvfs.daemon")
 
 LEFT = 3  # exit status: something could not be sent
 _OPEN_FILES = 30.0  # seconds that open files of a mount being ended may take to close
+_SWITCH = 0.001  # seconds a thread that makes a body may go on while the loop waits for the interpreter
 _PAUSE = 5.0  # seconds before a worker that failed goes on
 
 
@@ -52,6 +54,7 @@ def run_daemon(config: Config, credentials: Credentials | None, ready: Callable[
 
     Raises `KvfsError` for what makes the mount impossible, before `ready`.
     """
+    sys.setswitchinterval(_SWITCH)
     return trio.run(_daemon, config, credentials, ready)
 
 
@@ -140,7 +143,8 @@ class Mounted:
         """From the mount to the last word."""
         async with trio.open_nursery() as workers:
             await workers.start(serve_control, self._config.control_path, self._controls.handlers())
-            for work in (self._reading.loader.run, self._flusher.run, self._journal.maintain):
+            readers = (self._reading.loader.run, self._reading.overlay.lister.run)
+            for work in (*readers, self._flusher.run, self._journal.maintain):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)
@@ -220,7 +224,6 @@ class Mounted:
             return
         for key in (event.key, event.copy):
             if key is not None and event.copy is not None:  # what the key shows now is the store's again
-                self._reading.values.drop((event.namespace, key))
-                self._reading.listings.forget(event.namespace, key)
-            if key is not None:
+                self._fs.given_up(event.namespace, key)
+            elif key is not None:
                 self._fs.forget_kernel_name(event.namespace, key)

@@ -55,8 +55,7 @@ def name_of(number: int) -> str:
     return errno.errorcode.get(number, str(number))
 
 
-NOT_SUPPORTED: Final = pyfuse3.FUSEError(errno.ENOTSUP)
-"""Raised as it is, ready made: the kernel asks for security.capability before every write."""
+NOT_SUPPORTED: Final = errno.ENOTSUP
 INPUT_OUTPUT: Final = errno.EIO
 READ_ONLY: Final = errno.EROFS
 TIMED_OUT: Final = errno.ETIMEDOUT

@@ -23,10 +23,13 @@ from pyfuse3 import (
 
 from kvfs.core.errors import NotFoundError
 from kvfs.fuse import convert
-from kvfs.fuse.guard import bounded, guarded
+from kvfs.fuse.guard import bounded, guarded, in_time
+from kvfs.fuse.listing import Listing
 from kvfs.vfs.attributes import Attr, Changes
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.vfs.nodes import Node
+from kvfs.vfs.handles import DirectoryHandle
+from kvfs.vfs.nodes import File, Node
+from kvfs.vfs.overlay import UNKNOWN
 
 _NEGATIVE_SECONDS = 2.0  # how long the kernel may remember that a name is not there
 _PERMISSIONS = 0o7777
@@ -50,6 +53,8 @@ class Operations(pyfuse3.Operations):
         self._gid = gid
         self._read_only = fs.options.read_only
         self._negative_seconds = min(_NEGATIVE_SECONDS, fs.overlay.ttl)
+        self._listing = Listing(fs, uid, gid)
+        self._absent = convert.absent(self._negative_seconds)
         self.bound = fs.options.timeout
 
     def _entry(self, node: Node) -> EntryAttributes:
@@ -64,13 +69,23 @@ class Operations(pyfuse3.Operations):
 
     # names
 
-    @bounded
+    @guarded
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """A name's inode; absence is an answer that the kernel may keep for a moment."""
         try:
-            return self._entry(await self._fs.tree.lookup(parent_inode, name))
+            node = self._fs.tree.find(parent_inode, name)
+            if node is UNKNOWN:
+                node = await self._lookup(parent_inode, name)
         except NotFoundError:
-            return convert.absent(self._negative_seconds)
+            node = None
+        if node is None:
+            self._fs.absent(parent_inode, name, self._negative_seconds)
+            return self._absent
+        return self._entry(node)
+
+    @in_time
+    async def _lookup(self, parent: int, name: bytes) -> Node:
+        return await self._fs.tree.lookup(parent, name)
 
     @guarded
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -122,13 +137,18 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         await self._fs.tree.rmdir(parent_inode, name)
 
-    @bounded
+    @guarded
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """Delete a key."""
         self._check_writable()
-        await self._fs.tree.unlink(parent_inode, name)
+        if not self._fs.tree.unlink_at_once(parent_inode, name):
+            await self._unlink(parent_inode, name)
 
-    @bounded
+    @in_time
+    async def _unlink(self, parent: int, name: bytes) -> None:
+        await self._fs.tree.unlink(parent, name)
+
+    @guarded  # as long as it gets on: a directory may be of any size (see `Renames`)
     async def rename(
         self,
         parent_inode_old: InodeT,
@@ -184,39 +204,17 @@ class Operations(pyfuse3.Operations):
         """A handle on the entries."""
         return FileHandleT(await self._fs.tree.opendir(inode))
 
-    @bounded
+    @guarded
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        """`.` and `..` are offsets 1 and 2, entry i of the stream is i + 3.
-
-        What has arrived is handed on before anything is waited for: an answer that fails carries no entries,
-        whose lookup counts nobody would give back.
-        """
-        tree = self._fs.tree
+        """Entries from an offset on."""
         handle = self._fs.handles.directory(fh)
-        if start_id == 0:
-            tree.rewind(handle)
-        for dots, ino in ((1, handle.ino), (2, handle.parent)):
-            if start_id < dots:
-                attr = self._fs.attributes.peek(self._inodes.get(ino))
-                entry = convert.attributes(attr, self._uid, self._gid)
-                if not pyfuse3.readdir_reply(token, FileNameT(b"." * dots), entry, dots):
-                    return
-        index, handed_on = max(start_id - 2, 0), False
-        while not handed_on or tree.has_arrived(handle, index):
-            found = await tree.entry(handle, index)
-            if found is None:
-                return
-            name, node = found
-            index += 1
-            if node is None:
-                continue
-            attr = self._fs.attributes.peek(node)
-            entry = convert.attributes(attr, self._uid, self._gid)
-            if not pyfuse3.readdir_reply(token, FileNameT(name.encode()), entry, index + 2):
-                self._inodes.drop_unused(node)
-                return
-            node.lookups += 1
-            handed_on = True
+        index = self._listing.begin(handle, start_id, token)
+        if index >= 0:
+            await self._readdir(handle, index, token, told=index > max(start_id - 2, 0))
+
+    @in_time
+    async def _readdir(self, handle: DirectoryHandle, index: int, token: ReaddirToken, *, told: bool) -> None:
+        await self._listing.go_on(handle, index, token, told=told)
 
     @guarded
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -230,35 +228,48 @@ class Operations(pyfuse3.Operations):
 
     # files
 
-    @bounded
+    @guarded
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """The whole value is there when this returns; reads wait for nothing."""
         writing = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
         if writing:
             self._check_writable()
+        node = self._inodes.get(inode)
+        if isinstance(node, File) and not flags & os.O_TRUNC:
+            found = self._fs.files.open_at_once(node, write=writing, append=bool(flags & os.O_APPEND))
+            if found is not None:
+                return FileInfo(fh=FileHandleT(found[0]), keep_cache=found[1])
+        return await self._open(node, flags, writing=writing)
+
+    @in_time
+    async def _open(self, node: Node, flags: int, *, writing: bool) -> FileInfo:
         number, keep, direct = await self._fs.open(
-            self._inodes.get(inode),
-            write=writing,
-            truncate=bool(flags & os.O_TRUNC),
-            append=bool(flags & os.O_APPEND),
+            node, write=writing, truncate=bool(flags & os.O_TRUNC), append=bool(flags & os.O_APPEND)
         )
         return FileInfo(fh=FileHandleT(number), keep_cache=keep, direct_io=direct)
 
-    @bounded
+    @guarded
     async def create(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """O_CREAT of a name the kernel does not know; the key may be there all the same."""
         self._check_writable()
-        node, number, keep = await self._fs.create(
-            parent_inode,
+        found = self._fs.create_at_once(
+            parent_inode, name, mode=mode & _PERMISSIONS, append=bool(flags & os.O_APPEND)
+        )
+        node, number, keep = found or await self._create(parent_inode, name, mode & _PERMISSIONS, flags)
+        return FileInfo(fh=FileHandleT(number), keep_cache=keep), self._entry(node)
+
+    @in_time
+    async def _create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[File, int, bool]:
+        return await self._fs.create(
+            parent,
             name,
-            mode=mode & _PERMISSIONS,
+            mode=mode,
             exclusive=bool(flags & os.O_EXCL),
             truncate=bool(flags & os.O_TRUNC),
             append=bool(flags & os.O_APPEND),
         )
-        return FileInfo(fh=FileHandleT(number), keep_cache=keep), self._entry(node)
 
     @guarded
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -270,9 +281,14 @@ class Operations(pyfuse3.Operations):
         """Into the content in memory."""
         return self._fs.files.write(fh, off, buf)
 
-    @bounded
+    @guarded
     async def flush(self, fh: FileHandleT) -> None:
         """close(2): into the journal."""
+        if not self._fs.files.flush_at_once(fh):
+            await self._flush(fh)
+
+    @in_time
+    async def _flush(self, fh: int) -> None:
         await self._fs.files.flush(fh)
 
     @bounded
@@ -283,15 +299,20 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def release(self, fh: FileHandleT) -> None:
         """The last reference is gone."""
-        await self._fs.files.release(fh)
+        if not self._fs.files.release_at_once(fh):
+            await self._fs.files.release(fh)
 
     # extended attributes
 
-    @bounded
+    @guarded
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        """One attribute; all but `user.` answered at once."""
+        """One attribute; all but `user.` answered at once: the kernel asks for one before every write."""
         if not name.startswith(b"user."):
-            raise convert.NOT_SUPPORTED
+            raise FUSEError(convert.NOT_SUPPORTED)  # a new one: an error grows a traceback with each raise
+        return await self._getxattr(inode, name)
+
+    @in_time
+    async def _getxattr(self, inode: InodeT, name: bytes) -> bytes:
         return await self._fs.attributes.get_xattr(self._inodes.get(inode), _text(name))
 
     @bounded
@@ -332,7 +353,7 @@ class Operations(pyfuse3.Operations):
         """The kernel checks permissions itself (default_permissions)."""
         return True
 
-    @bounded
+    @in_time
     async def _truth(self, node: Node) -> Attr:
         return await self._fs.attributes.getattr(node)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyfuse3
 
 from kvfs.core.errors import UserError
+from kvfs.fuse import polling
 from kvfs.fuse.operations import Operations
 
 log = logging.getLogger("kvfs.fuse")
@@ -48,6 +49,8 @@ class Session:
 
     async def run(self) -> None:
         """Serve until unmounted, from either side."""
+        if not polling.enable():
+            log.info("this pyfuse3 is not made as expected: requests take the long way through its loop")
         await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
 
     def stop(self) -> None:

@@ -13,6 +13,7 @@ in `faults.py`.
     lost_ack        takes effect, then the connection dies
     torn_bulk       `count` of its keys (half) are left alone and reported as unsuccessful
     quota           is refused with 10048 (`status`, 429)
+    key_rate        writes of a key within `seconds` (1) after its last write: 429, in a bulk unsuccessful
     rate_budget     is counted: above `count` (1,200) in `seconds` (300) everything is 429 for as long
     gzip_bomb       is answered with `count` MiB (1,024) of compressed zeros
     redirect        is sent to `location`
@@ -42,6 +43,7 @@ FaultName = Literal[
     "lost_ack",
     "torn_bulk",
     "quota",
+    "key_rate",
     "rate_budget",
     "gzip_bomb",
     "redirect",
@@ -51,8 +53,14 @@ FaultName = Literal[
 
 STALE_SECONDS: Final = 60.0
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
-_TIMED: Final = frozenset({"stall", "slow_drip", "stale"})
+_TIMED: Final = frozenset({"stall", "slow_drip", "stale", "key_rate"})
 _COUNTED: Final = frozenset({"rate_budget", "torn_bulk", "gzip_bomb", "endless_cursor"})
+
+WORDS: Final = (
+    "latency", "jitter", "error", *(name for name in get_args(FaultName) if name not in ("status", "latency")),
+    "seed",
+)  # fmt: skip
+"""What `--faults` understands, and docs/server.md explains."""
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -148,9 +156,9 @@ class Faults:
     def parse(cls, text: str) -> "Faults":
         """Faults from the command line: `latency=50ms,jitter=10ms,error=503:0.1,lost_ack=0.05,seed=7`.
 
-        `error=STATUS[:PROBABILITY]`; `stall`, `slow_drip` and `stale` take `DURATION[:PROBABILITY]`, and
-        `rate_budget`, `torn_bulk`, `gzip_bomb` and `endless_cursor` may take `COUNT[:PROBABILITY]`; the
-        others `PROBABILITY`. A name alone means always. Raises `UserError`.
+        `error=STATUS[:PROBABILITY]`; `stall`, `slow_drip`, `stale` and `key_rate` take
+        `DURATION[:PROBABILITY]`, and `rate_budget`, `torn_bulk`, `gzip_bomb` and `endless_cursor` may take
+        `COUNT[:PROBABILITY]`; the others `PROBABILITY`. A name alone means always. Raises `UserError`.
         """
         seed, rules, jitter = 0, [], 0.0
         for word in filter(None, (word.strip() for word in text.split(","))):
@@ -185,7 +193,7 @@ def _fault(name: str) -> FaultName:
         if known == name:
             found: FaultName = known
             return found
-    raise ValueError(f"no such fault; there are {', '.join(get_args(FaultName))}")
+    raise ValueError(f"no such fault; there are {', '.join(WORDS)}")
 
 
 def _jittery(rule: Rule, jitter: float) -> Rule:

@@ -1,12 +1,13 @@
 """What each fault does to a request, as ASGI middleware. Which request it hits is in `fault_rules.py`."""
 
 import json
+import math
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode
 
 import msgspec
 import trio
@@ -28,6 +29,7 @@ Effect = Callable[[Armed, App, Scope, Receive, Send], Awaitable[None]]
 _QUOTA: Final = "your account has reached the free usage limit for this operation for today"
 _THROTTLED: Final = "Please wait and consider throttling your request speed"
 _ELSEWHERE: Final = "https://elsewhere.invalid/"
+_WRITTEN: Final = 100_000  # keys of which is remembered when they were written, before old ones are dropped
 _ENDLESS: Final = "endless-"
 _PAGE: Final = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body>Error</body></html>"
 
@@ -91,6 +93,8 @@ async def _capture(app: App, scope: Scope, receive: Receive) -> _Captured:
 
 async def _replay(answer: _Captured, body: bytes, send: Send) -> None:
     """The answer with another body."""
+    if not answer.start:
+        return  # another fault left it unanswered
     headers = [(name, value) for name, value in answer.start["headers"] if name != b"content-length"]
     headers.append((b"content-length", str(len(body)).encode()))
     await send({**answer.start, "headers": headers})
@@ -223,7 +227,7 @@ async def _endless_cursor(armed: Armed, app: App, scope: Scope, receive: Receive
     kept = [(name, value) for name, value in query if not (name == "cursor" and value.startswith(_ENDLESS))]
     answer = await _capture(app, {**scope, "query_string": urlencode(kept).encode()}, receive)
     body = answer.body
-    if answer.start["status"] == 200 and scope["path"].endswith("/keys"):
+    if answer.start.get("status") == 200 and scope["path"].endswith("/keys"):
         envelope = msgspec.json.decode(body)
         number = armed.fired % armed.rule.count if armed.rule.count else armed.fired
         envelope["result_info"]["cursor"] = f"{_ENDLESS}{number}"
@@ -238,36 +242,82 @@ async def _stale(armed: Armed, app: App, scope: Scope, receive: Receive, send: S
 
 
 async def _torn_bulk(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    if not scope["path"].endswith(("/bulk", "/bulk/delete")):
+    def choose(items: list[msgspec.Raw]) -> set[int]:
+        torn = min((len(items) + 1) // 2 if armed.rule.count is None else armed.rule.count, len(items))
+        return set(armed.random.sample(range(len(items)), torn))
+
+    if _is_bulk_write(scope):
+        await _leave_out(choose, app, scope, receive, send)
+    else:
         await app(scope, receive, send)
-        return
+
+
+def _is_bulk_write(scope: Scope) -> bool:
+    return bool(scope["path"].endswith(("/bulk", "/bulk/delete")))
+
+
+async def _leave_out(
+    choose: Callable[[list[msgspec.Raw]], set[int]], app: App, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """A bulk write without the items that `choose` names by their places: they are reported unsuccessful."""
     try:
         body = await read_body(Request(scope, receive), BULK_BYTES)
         items = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (Refusal, msgspec.MsgspecError):
+        left = choose(items)
+    except (Refusal, ValueError, KeyError):
         await Refusal(400, INTERNAL, "fault: cannot tear this").response()(scope, receive, send)
         return
-    torn = min((len(items) + 1) // 2 if armed.rule.count is None else armed.rule.count, len(items))
-    chosen = set(armed.random.sample(range(len(items)), torn))
     answer = await _capture_body(
-        app, scope, [item for place, item in enumerate(items) if place not in chosen]
+        app, scope, receive, [item for place, item in enumerate(items) if place not in left]
     )
     body = answer.body
-    if answer.start["status"] == 200:
-        body = _reported(body, [_key(items[place]) for place in sorted(chosen)])
+    if answer.start.get("status") == 200:
+        body = _reported(body, [_key(items[place]) for place in sorted(left)])
     await _replay(answer, body, send)
 
 
-async def _capture_body(app: App, scope: Scope, items: list[msgspec.Raw]) -> _Captured:
+async def _key_rate(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    seconds = 1.0 if armed.rule.seconds is None else armed.rule.seconds
+    namespace, _, name = scope["path"].rpartition("/values/")
+    if scope["method"] == "PUT" and namespace and name:
+        if _is_too_soon(armed.budget, f"{namespace}/{unquote(name)}", seconds):
+            headers = {"retry-after": str(math.ceil(seconds))}
+            await Refusal(429, 971, _THROTTLED, headers=headers).response()(scope, receive, send)
+            return
+    elif scope["method"] == "PUT" and _is_bulk_write(scope):
+        namespace = scope["path"].removesuffix("/bulk")
+
+        def choose(items: list[msgspec.Raw]) -> set[int]:
+            keys = (f"{namespace}/{_key(item)}" for item in items)
+            return {place for place, key in enumerate(keys) if _is_too_soon(armed.budget, key, seconds)}
+
+        await _leave_out(choose, app, scope, receive, send)
+        return
+    await app(scope, receive, send)
+
+
+def _is_too_soon(written: dict[str, float], key: str, seconds: float) -> bool:
+    """Whether a key was written less than `seconds` ago; else it is now."""
+    now = trio.current_time()
+    if now - written.get(key, float("-inf")) < seconds:
+        return True
+    if len(written) >= _WRITTEN:
+        for old in [known for known, at in written.items() if now - at >= seconds]:
+            del written[old]
+    written[key] = now
+    return False
+
+
+async def _capture_body(app: App, scope: Scope, receive: Receive, items: list[msgspec.Raw]) -> _Captured:
     """The answer to the same request with these items."""
     body = msgspec.json.encode(items)
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
-    message: Message = {"type": "http.request", "body": body, "more_body": False}
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive() -> Message:
-        return message
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()  # the end of the connection, when it comes
 
-    return await _capture(app, {**scope, "headers": headers}, receive)
+    return await _capture(app, {**scope, "headers": headers}, receive_again)
 
 
 def _key(item: msgspec.Raw) -> str:
@@ -293,6 +343,7 @@ _EFFECTS: Final[dict[str, Effect]] = {
     "lost_ack": _lost_ack,
     "torn_bulk": _torn_bulk,
     "quota": _quota,
+    "key_rate": _key_rate,
     "rate_budget": _rate_budget,
     "gzip_bomb": _gzip_bomb,
     "redirect": _redirect,

@@ -179,5 +179,8 @@ def _address(options: ServeOptions) -> ipaddress.IPv4Address | ipaddress.IPv6Add
     except ValueError as exc:
         raise UserError(f"{options.host!r} is not an IP address to listen on") from exc
     if not address.is_loopback and not options.allow_any_host:
-        raise UserError(f"{options.host} can be reached from other machines: allow that explicitly")
+        raise UserError(
+            f"{options.host} can be reached from other machines: allow that with --allow-any-host"
+            " (the API speaks plain http; put something that speaks https in front)"
+        )
     return address

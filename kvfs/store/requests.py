@@ -13,6 +13,7 @@ from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, Rejected
 from kvfs.core.limits import METADATA_BYTES, VALUE_BYTES
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store import checks, wire
+from kvfs.store.texts import Pause, go_on
 
 JSON: Final = "application/json"
 
@@ -96,13 +97,13 @@ def put_body(entry: Entry) -> tuple[str, list[bytes]]:
     return f"multipart/form-data; boundary={boundary}", pieces
 
 
-def bulk_put_body(entries: Mapping[Key, Entry]) -> list[bytes]:
+def bulk_put_body(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[bytes]:
     """The body of a bulk put, in pieces; fit for a thread. Raises `RejectedError`, `BodyTooLargeError`."""
     for key, entry in entries.items():
         checks.key_bytes("bulk put", key)
         check_entry("bulk put", entry)
     try:
-        return wire.encode_pairs(entries)
+        return wire.encode_pairs(entries, pause)
     except wire.TooLongError as exc:
         raise BodyTooLargeError(f"bulk put: {exc}") from exc
 

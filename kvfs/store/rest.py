@@ -20,6 +20,7 @@ from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE, VALUE_BY
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
 from kvfs.store import checks, requests, wire
 from kvfs.store.answers import Answer, error_of, key_is_missing, successful
+from kvfs.store.texts import GiveWay, go_on
 from kvfs.store.transfer import AnswerTooLongError, Patience, Upload, read_body
 
 PLAIN_ANSWER: Final = 16 * 1024 * 1024  # bytes: any list or confirmation
@@ -224,7 +225,8 @@ class RestStore:
             return frozenset()
         checks.check_pairs("bulk put", entries)
         size = sum(len(entry.value) for entry in entries.values()) + 100 * len(entries)
-        body = await _off_loop(size, partial(requests.bulk_put_body, entries))
+        pause = GiveWay() if size > OFF_LOOP_BYTES else go_on
+        body = await _off_loop(size, partial(requests.bulk_put_body, entries, pause))
         path = self._path(namespace, "bulk")
         answer = await self._send("bulk_put", "PUT", path, body=body, splittable=True)
         failed = self._unsuccessful("bulk put", answer, entries)

@@ -5,7 +5,6 @@ Unknown fields are ignored. Metadata stays the JSON text it was. What is not wha
 `MalformedError`, and nothing else does.
 """
 
-import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -32,6 +31,7 @@ from kvfs.store.shapes import BulkGetRequest as BulkGetRequest
 from kvfs.store.shapes import Envelope as Envelope
 from kvfs.store.shapes import PairRequest as PairRequest
 from kvfs.store.shapes import ResultInfo as ResultInfo
+from kvfs.store.texts import BITE, Pause, as_base64, as_string, go_on
 
 LATEST: Final = 253_402_300_799  # epoch seconds: the end of the year 9999, what a hostile answer is cut to
 PAIR_OVERHEAD: Final = 120  # bytes: field names, flags, expiration and punctuation of one bulk pair
@@ -119,19 +119,37 @@ def decode_values(result: bytes) -> dict[str, Entry | None]:
 # Written by the client.
 
 
-def encode_pairs(entries: Mapping[Key, Entry]) -> list[bytes]:
-    """The body of a bulk put in pieces, one a pair: joined they are the JSON array.
+def encode_pairs(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[bytes]:
+    """The body of a bulk put in pieces: joined they are the JSON array.
 
-    Raises `TooLongError` for a value that cannot be part of one.
+    `pause` is called every now and then. Raises `TooLongError` for a value that cannot be part of one.
     """
-    return list(_array(encode_pair(key, entry) for key, entry in entries.items()))
+    pieces: list[bytes] = []
+    since = 0
+    for key, entry in entries.items():
+        pieces.append(b"," if pieces else b"[")
+        pieces += _pair_pieces(key, entry, pause)
+        since += len(entry.value) + PAIR_OVERHEAD
+        if since >= BITE // 4:  # small ones cost more a byte
+            since = 0
+            pause()
+    return [*pieces, b"]"] if pieces else [b"[]"]
 
 
 def encode_pair(key: Key, entry: Entry) -> bytes:
     """One pair of a bulk put: text as text, what is not UTF-8 or shorter that way as base64."""
-    text, is_base64 = _value_text(entry.value)
-    pair = Pair(key, Raw(text), is_base64, entry.expiration, _raw(entry.metadata))
-    return msgspec.json.encode(pair)
+    return b"".join(_pair_pieces(key, entry, go_on))
+
+
+def _pair_pieces(key: Key, entry: Entry, pause: Pause) -> list[bytes]:
+    text, is_base64 = _value_text(entry.value, pause)
+    pair = Pair(key, Raw(text[0]), is_base64, entry.expiration, _raw(entry.metadata))
+    if len(text) == 1:
+        return [msgspec.json.encode(pair)]
+    pair.value = Raw(b"0")  # stands for the pieces, which go between what is before and behind it
+    whole, before = msgspec.json.encode(pair), msgspec.json.encode(key)
+    at = len(b'{"key":') + len(before) + len(b',"value":')
+    return [whole[:at], *text, whole[at + 1 :]]
 
 
 def encoded_bound(key: Key, value_bytes: int, metadata: Metadata | None) -> int:
@@ -251,18 +269,18 @@ def _array(items: Iterable[bytes]) -> Iterator[bytes]:
     yield b"[]" if opening == b"[" else b"]"
 
 
-def _value_text(value: bytes) -> tuple[bytes, bool]:
-    """The value as a JSON string and whether that is base64. Raises `TooLongError`."""
+def _value_text(value: bytes, pause: Pause) -> tuple[list[bytes], bool]:
+    """The value as a JSON string, a large one in pieces, and whether that is base64. Raises `TooLongError`."""
     size = 4 * ((len(value) + 2) // 3)
-    try:
-        text = msgspec.json.encode(value.decode())
-        if len(text) - 2 <= size:
-            return text, False
-    except UnicodeDecodeError:
-        pass
-    if size > BULK_VALUE_CHARS:
-        raise TooLongError(f"a value of {len(value)} bytes takes {size} characters, too many for a bulk put")
-    return b'"' + binascii.b2a_base64(value, newline=False) + b'"', True
+    text = as_string(value, size, pause)
+    is_base64 = text is None
+    if text is None:
+        if size > BULK_VALUE_CHARS:
+            raise TooLongError(
+                f"a value of {len(value)} bytes takes {size} characters, too many for a bulk put"
+            )
+        text = as_base64(value, pause)
+    return text if len(value) > BITE else [b"".join(text)], is_base64
 
 
 def _bulk_value(entry: Entry, as_json: bool, with_metadata: bool) -> object:

@@ -8,8 +8,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from kvfs.cache.values import NEVER
 from kvfs.core import xattrs
 from kvfs.core.errors import (
+    DeniedError,
     InvalidError,
     IsADirectoryError_,
     JournalError,
@@ -18,18 +20,17 @@ from kvfs.core.errors import (
     NotSupportedError,
     StaleError,
     StoreError,
+    UnavailableError,
 )
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
+from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, Metadata, NamespaceId
 from kvfs.vfs.files import Files
 from kvfs.vfs.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node
-from kvfs.vfs.overlay import UNKNOWN, Overlay, View
+from kvfs.vfs.overlay import Overlay, View
 from kvfs.writeback.attributes import DirRow, LocalAttrs
 
 log = logging.getLogger("kvfs.vfs")
-
-FILE_MODE = 0o644
-DIRECTORY_MODE = 0o755
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +114,11 @@ class Attributes:
                 return self._file(node)
         except NotFoundError as exc:
             raise StaleError(str(exc)) from exc
+        except (UnavailableError, DeniedError):
+            # The kernel asks before it opens a file to overwrite it, too, and that needs no store. At most this
+            # large; not 0, by which `find -empty -delete` and tar would go.
+            attr.size = VALUE_BYTES
+            return attr
         attr = self._file(node)
         if attr.attr_timeout <= 0:
             attr.attr_timeout = 0.001  # known now, whatever the clock says
@@ -120,7 +126,8 @@ class Attributes:
 
     def _file(self, node: File) -> Attr:
         namespace, key, shared = node.namespace, node.key, node.open
-        local = self._local.file_attrs(namespace, key) if not node.detached else None
+        is_named = not node.detached and (shared is None or not shared.created)  # nothing is kept of a new one
+        local = self._local.file_attrs(namespace, key) if is_named else None
         mode = local.mode if local is not None and local.mode is not None else self._file_mode
         changed = self._changed(namespace, local)
         size, expiration, timeout = 0, None, 0.0
@@ -223,6 +230,7 @@ class Attributes:
             shared.mode = changes.mode
         if changes.mtime is not None and shared is not None:
             shared.mtime = min(changes.mtime, int(self._now())) if expiration is not None else changes.mtime
+        self._overlay.touched()
         if node.detached or (shared is not None and shared.created):
             return
         self._keep(node, changes, expiration)
@@ -286,6 +294,8 @@ class Attributes:
             view = self._overlay.peek(node.namespace, node.key, stale=True)
             found = view if isinstance(view, View) and not node.detached else None
             return node.open.metadata, node.open.expiration, found
+        if node.detached:  # the name may be another file's by now
+            raise StaleError("the file was deleted")
         view = await self._overlay.view(node.namespace, node.key)
         if view is None:
             raise StaleError("the file is gone")
@@ -301,6 +311,8 @@ class Attributes:
             return self._state(node, view).encode()
         if name == "user.kvfs.age":
             known = view.fresh_until - self._ttl if view is not None else now
+            if known <= NEVER:
+                raise NoAttributeError("what was read is to be asked for anew")
             return str(max(0, int(now - known))).encode()
         if name == "user.kvfs.error" and view is not None and view.change is not None and view.change.error:
             return view.change.error.encode()
@@ -368,10 +380,6 @@ class Attributes:
             return
         local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
         self._local.set_file_attrs(node.namespace, node.key, replace(local, ctime=int(self._now())))
-
-    def is_known(self, node: File) -> bool:
-        """Whether something is known of the key at all, fresh or not."""
-        return self._overlay.peek(node.namespace, node.key, stale=True) is not UNKNOWN
 
     # statfs
 

@@ -7,6 +7,7 @@ arrive. What this mount wrote and made beside the listing comes at the end.
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from typing import Any
 
 from kvfs.cache.spans import successor
 from kvfs.core.errors import DeniedError, UnavailableError
@@ -18,6 +19,9 @@ _BITE = 2048  # entries found at a time, so that no directory holds the loop for
 
 Target = Key | DirRef
 
+Face = tuple[bytes, Any, int, float | None]
+"""Name, the kernel's attributes, inode, and until when (epoch seconds) they hold; None: as long as ours do."""
+
 
 @dataclass(slots=True, eq=False)
 class DirStream:
@@ -26,19 +30,38 @@ class DirStream:
     overlay: Overlay
     namespace: NamespaceId
     ref: DirRef
-    entries: list[tuple[str, Target]] = field(default_factory=list)
+    entries: list[Key | tuple[str, Target]] = field(default_factory=list)
+    """See `entry`; a listed file is its key alone, which the listing holds anyway."""
     complete: bool = False
+    stamp: int = 0
+    """`Overlay.stamp` when it began."""
+    until: float = float("inf")
+    """Epoch seconds; until then, and while the stamp is the same, another reading would find the same."""
+    faces: list[Face | None] = field(default_factory=list)
+    """What the kernel was told of the first entries, ready to be told again; None: to be made anew."""
     _names: set[str] = field(default_factory=set)
     _position: str = ""
 
     def __post_init__(self) -> None:
         self._position = self.ref.prefix
+        self.stamp = self.overlay.stamp
+
+    def is_current(self, now: float) -> bool:
+        """Whether reading the directory now would find the same, and nothing about a file in it changed."""
+        return self.complete and now < self.until and self.stamp == self.overlay.stamp
 
     async def reach(self, index: int) -> bool:
         """Make entry `index` known, waiting for pages if need be; false when there are not so many."""
         while len(self.entries) <= index and not self.complete:
             await self._more()
         return len(self.entries) > index
+
+    def entry(self, index: int) -> tuple[str, Target]:
+        """Name of an entry that is known, and what it is."""
+        found = self.entries[index]
+        if isinstance(found, tuple):
+            return found
+        return self.overlay.naming.split_child(self.ref, found)[0], found
 
     async def _more(self) -> None:
         listings = self.overlay.listings
@@ -54,11 +77,13 @@ class DirStream:
                     span = listings.span_of(self.namespace, self._position, stale=True)
                     if span is None:
                         raise
+        self.until = min(self.until, listings.fresh_until(span))
         if self._take(span.keys):
             if span.reaches(successor(self.ref.prefix)):
                 await self._finish()
             elif span.high is not None:
                 self._position = span.high
+                self.overlay.lister.consumed(self.namespace, self.ref.prefix, span.high)
 
     def _take(self, keys: list[str]) -> bool:
         """Add entries from the position on; true when the keys known here are used up."""
@@ -79,7 +104,8 @@ class DirStream:
                 continue
             if below is None:
                 if not self._is_directory_too(key):
-                    found += self._add(name, key)
+                    self.entries.append(key)
+                    found += 1
                 continue
             found += self._add(name, below)
             if not below.is_chunk:  # the rest of a plain directory's keys say nothing new here
@@ -88,7 +114,15 @@ class DirStream:
         return True
 
     def _is_live(self, key: Key) -> bool:
-        return isinstance(self.overlay.peek(self.namespace, key, stale=True), View)
+        view = self.overlay.peek(self.namespace, key, stale=True)
+        if not isinstance(view, View):
+            return False
+        self._lasts_until(view.expiration)
+        return True
+
+    def _lasts_until(self, expiration: int | None) -> None:
+        if expiration is not None:
+            self.until = min(self.until, expiration)
 
     def _is_directory_too(self, key: Key) -> bool:
         """Key `a` beside keys `a/…` shows as `a/%self`."""
@@ -108,13 +142,17 @@ class DirStream:
     async def _finish(self) -> None:
         """What the listing cannot know: changes and directories of this mount, and `%self`."""
         overlay, naming, ref = self.overlay, self.overlay.naming, self.ref
+        listed: set[object] | None = None
         for change in overlay.written_below(self.namespace, ref):
+            listed = set(self.entries) if listed is None else listed
             name, below = naming.split_child(ref, change.key)
-            if name and (below is not None or not self._is_directory_too(change.key)):
+            self._lasts_until(change.expiration)
+            if name and (below is not None or not self._is_hidden(change.key, listed)):
                 self._add(name, below if below is not None else change.key)
         for key in overlay.creating_below(self.namespace, ref.prefix):
+            listed = set(self.entries) if listed is None else listed
             name, below = naming.split_child(ref, key)
-            if name:
+            if name and (below is not None or key not in listed):
                 self._add(name, below if below is not None else key)
         for row in overlay.journal.attributes.dirs_under(self.namespace, ref.prefix):
             if row.prefix != ref.prefix:
@@ -123,6 +161,10 @@ class DirStream:
         if own is not None and await overlay.view(self.namespace, own) is not None:
             self._add(SELF, own)
         self.complete = True
+
+    def _is_hidden(self, key: Key, listed: set[object]) -> bool:
+        """Whether a file written here shows already, or as a directory's `%self`."""
+        return key in listed or self._is_directory_too(key)
 
     def _add_directory(self, made: DirRef) -> None:
         """The directory here in which a directory made on this machine lies, or that it is."""

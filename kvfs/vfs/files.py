@@ -7,9 +7,11 @@ journal, which is the promise of `close`; `fsync` waits until the store has it.
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+import trio
+
 from kvfs.cache.values import Clean
-from kvfs.core import content
-from kvfs.core.errors import FileTooBigError, NoSpaceError, NotFoundError, StaleError
+from kvfs.core.errors import FileTooBigError, NotFoundError, StaleError
+from kvfs.core.expiry import is_expired
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
 from kvfs.core.patterns import LocalNames
@@ -18,11 +20,9 @@ from kvfs.vfs.inheritance import Inheritance
 from kvfs.vfs.inodes import InodeTable
 from kvfs.vfs.nodes import ControlFile, File
 from kvfs.vfs.overlay import Overlay
-from kvfs.writeback.attributes import LocalAttrs
-from kvfs.writeback.journal import INLINE_BYTES, Body, digest
-
-_CHANGED = -1
-"""`File.shown` while the kernel's pages follow the changes made through it (a hash is never -1)."""
+from kvfs.vfs.rope import Rope
+from kvfs.vfs.saving import CHANGED, Saving
+from kvfs.writeback.journal import INLINE_BYTES, digest
 
 Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None]]
 """Metadata and expiration as they are → as they shall be."""
@@ -52,7 +52,7 @@ class Invalidator(Protocol):
         ...
 
 
-class Files:
+class Files(Saving):
     """The contents of files, from open to release."""
 
     def __init__(
@@ -69,18 +69,13 @@ class Files:
         max_pending: int,
         durable: bool,
     ) -> None:
-        self._overlay = overlay
-        self._journal = overlay.journal
+        super().__init__(overlay, local_names, now, max_pending, durable)
         self._inodes = inodes
         self._handles = handles
         self._inheritance = inheritance
         self._sender = sender
         self._invalidator = invalidator
-        self._local_names = local_names
-        self._now = now
         self._timeout = timeout
-        self._max_pending = max_pending
-        self._durable = durable
 
     # open and release
 
@@ -97,21 +92,47 @@ class Files:
         shared = node.open
         if truncate:
             self._truncate_open(shared, 0)
+        return self._add_handle(node, shared, write=write or truncate, append=append)
+
+    def open_at_once(self, node: File, *, write: bool, append: bool) -> tuple[int, bool] | None:
+        """What `open` without O_TRUNC answers, where that takes no waiting; None where it does."""
+        if node.open is None:
+            clean = None if node.detached else self._overlay.at_hand(node.namespace, node.key)
+            if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
+                return None
+            node.open = self._opened(clean, self._identity_of(clean.value, clean.digest))
+        return self._add_handle(node, node.open, write=write, append=append)
+
+    def _add_handle(self, node: File, shared: OpenFile, *, write: bool, append: bool) -> tuple[int, bool]:
         shared.handles += 1
         keep = self._show(node, shared)
-        return self._handles.add(FileHandle(node, append, write or truncate)), keep
+        return self._handles.add(FileHandle(node, append, write)), keep
+
+    @staticmethod
+    def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
+        value = clean.value
+        return OpenFile(Rope(value), clean.metadata, clean.expiration, value, identity=identity)
+
+    async def _digest_of(self, node: File, clean: Clean) -> bytes:
+        """The digest of a large value; it takes long, so a thread makes it, once. A small one's is not needed."""
+        if clean.digest or len(clean.value) <= INLINE_BYTES:
+            return clean.digest
+        found = await trio.to_thread.run_sync(digest, clean.value)
+        self._overlay.values.note_digest((node.namespace, node.key), clean, found)
+        return found
 
     async def _load(self, node: File) -> OpenFile:
         while not node.detached:
             before = self._recorded(node)
             try:
                 clean = await self._overlay.content(node.namespace, node.key)
+                known_digest = await self._digest_of(node, clean)
             except NotFoundError as exc:
                 if before == self._recorded(node):
                     raise StaleError(str(exc)) from exc
                 continue
             if before == self._recorded(node):  # else somebody wrote and closed it, or renamed it, meanwhile
-                return OpenFile(clean.value, clean.metadata, clean.expiration, digest(clean.value))
+                return self._opened(clean, self._identity_of(clean.value, known_digest))
         raise StaleError("the file was deleted")
 
     def _recorded(self, node: File) -> tuple[Key, int | None]:
@@ -124,18 +145,24 @@ class Files:
         view = await self._overlay.view(node.namespace, node.key)
         if view is None or node.detached:
             raise StaleError("the file was deleted")
-        held = self._overlay.values.get((node.namespace, node.key), stale=True)
-        base = digest(held.value) if held is not None else None
-        return OpenFile(b"", view.metadata, view.expiration, base)
+        held, base = self._overlay.values.get((node.namespace, node.key), stale=True), None
+        if held is not None:
+            base = await self._digest_of(node, held) or digest(held.value)
+            if node.detached:
+                raise StaleError("the file was deleted")
+        return OpenFile(self._empty(), view.metadata, view.expiration, None, base)
+
+    def _empty(self) -> Rope:
+        return Rope(open_stream=self._journal.stream)
 
     def _show(self, node: File, shared: OpenFile) -> bool:
         """Note what the kernel is about to see; true when its pages are of this very content."""
         if shared.handles > 1:
             return True  # open already: the kernel has seen this very content change
-        if isinstance(shared.buffer, bytearray):
-            node.shown = _CHANGED
+        if shared.buffer.changed or shared.identity is None:
+            node.shown = CHANGED
             return False
-        shown = hash(shared.buffer)
+        shown = shared.identity
         keep = node.shown == shown
         if node.shown is not None and not keep:
             self._invalidator.attributes(node.ino)
@@ -150,16 +177,29 @@ class Files:
             node = self._inodes.file(namespace, key)
         legacy = self._inheritance.take(namespace, key)
         # Known absent, as far as the journal does not know better (it does after an own deletion).
-        opened = OpenFile(bytearray(), base=b"", version=1, created=True)
+        opened = OpenFile(self._empty(), base=b"", version=1, created=True)
+        opened.buffer.changed = True
         if legacy is not None:
             opened.metadata, opened.expiration = legacy.metadata, legacy.expiration
         opened.mode = mode
         opened.mtime = int(self._now())
         opened.handles = 1
         node.open = opened
-        node.shown = _CHANGED
+        node.shown = CHANGED
         self._overlay.created(namespace, key, opened)
         return node, self._handles.add(FileHandle(node, append, write=True))
+
+    def release_at_once(self, number: int) -> bool:
+        """`release` where nothing is left to record, so that it takes no waiting; else false."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, FileHandle):
+            return False
+        shared = handle.node.open
+        if shared is None or shared.version != shared.saved:
+            return False
+        self._handles.remove(number)
+        self._let_go(handle.node, shared)
+        return True
 
     async def release(self, number: int) -> None:
         """The last reference of an open is gone: what mmap wrote after the last flush is recorded."""
@@ -173,10 +213,18 @@ class Files:
             if shared.dirty and (handle.write or shared.handles == 1):
                 await self.save(node)
         finally:
-            shared.handles -= 1
-            if shared.handles == 0 and node.open is shared:
-                node.open = None
-                self._inodes.release(node)
+            self._let_go(node, shared)
+
+    def _let_go(self, node: File, shared: OpenFile) -> None:
+        shared.handles -= 1
+        if shared.handles == 0 and node.open is shared:
+            if shared.created and not node.detached:  # never recorded, and close said so: no such file
+                self._overlay.created(node.namespace, node.key, None)
+            if shared.buffer.changed:
+                self._overlay.touched()
+            shared.buffer.close()
+            node.open = None
+            self._inodes.release(node)
 
     # content
 
@@ -185,10 +233,7 @@ class Files:
         handle = self._handles.get(number)
         if isinstance(handle, TextHandle):
             return handle.text[offset : offset + size]
-        shared = self._open_of(number)
-        if isinstance(shared.buffer, bytes):
-            return memoryview(shared.buffer)[offset : offset + size]
-        return content.read_at(shared.buffer, offset, size)
+        return self._open_of(number).buffer.read(offset, size)
 
     def _open_of(self, number: int) -> OpenFile:
         shared = self._handles.file(number).node.open
@@ -201,11 +246,11 @@ class Files:
         shared = self._open_of(number)
         if handle.append:
             offset = len(shared.buffer)
-        if offset + len(data) > VALUE_BYTES:
-            raise FileTooBigError(f"a value has at most {VALUE_BYTES:,} bytes")
-        content.splice(shared.writable(), offset, data)
+        shared.buffer.write(offset, data)
+        shared.version += 1
+        self._overlay.touched()
         shared.mtime = int(self._now())
-        handle.node.shown = _CHANGED
+        handle.node.shown = CHANGED
         return len(data)
 
     async def truncate(self, node: File, size: int) -> None:
@@ -214,13 +259,15 @@ class Files:
             raise FileTooBigError(f"a value has at most {VALUE_BYTES:,} bytes")
         if node.open is not None:
             self._truncate_open(node.open, size)
-            node.shown = _CHANGED
+            node.shown = CHANGED
             return
         await self._while_open(node, lambda opened: self._truncate_open(opened, size), empty=size == 0)
         node.shown = None
 
     def _truncate_open(self, shared: OpenFile, size: int) -> None:
-        content.resize(shared.writable(), size)
+        shared.buffer.resize(size)
+        shared.version += 1
+        self._overlay.touched()
         shared.mtime = int(self._now())
 
     # to the journal and to the store
@@ -234,71 +281,10 @@ class Files:
         if isinstance(handle, FileHandle) and handle.write:
             await self.save(handle.node)
 
-    async def save(self, node: File) -> None:
-        """Record a dirty content. Raises `NoSpaceError`; the content stays dirty then."""
-        shared = node.open
-        if shared is None or not shared.dirty or node.detached:
-            return
-        if self._journal.pending_bytes + len(shared.buffer) > self._max_pending:
-            raise NoSpaceError(
-                f"{self._journal.pending_bytes:,} bytes wait to be sent: --max-pending is reached"
-            )
-        version = shared.version
-        value = bytes(shared.buffer)
-        body = await self.body_of(value)
-        if self._is_gone(node) or shared.saved >= version:
-            return  # deleted, or another close recorded a newer content meanwhile
-        # No checkpoint from here: key, attributes and version belong together.
-        self._record(node, shared, body, value)
-        shared.saved = version
-        if node.shown == _CHANGED and shared.version == version:
-            node.shown = hash(value)  # what the kernel has now, should nobody change it elsewhere
-        if self._durable:
-            await self._journal.make_durable()
-
-    async def body_of(self, value: bytes) -> Body:
-        """A content ready to be recorded; a large one is written beside the journal, in a thread."""
-        return self._journal.stage(value) if len(value) <= INLINE_BYTES else await self._journal.spool(value)
-
-    @staticmethod
-    def _is_gone(node: File) -> bool:
-        return node.detached
-
-    def _record(self, node: File, shared: OpenFile, body: Body, value: bytes) -> None:
-        namespace, key = node.namespace, node.key
-        before = self._journal.attributes.file_attrs(namespace, key) or LocalAttrs()
-        now = int(self._now())
-        attrs = LocalAttrs(
-            mode=shared.mode if shared.mode is not None else before.mode,
-            mtime=shared.mtime if shared.mtime is not None else before.mtime,
-            ctime=now,
-            atime=before.atime,
-        )
-        self._journal.record_put(
-            namespace,
-            key,
-            body,
-            metadata=shared.metadata,
-            expiration=shared.expiration,
-            base=shared.base,
-            local=self.is_local(namespace, key),
-            attrs=attrs,
-        )
-        if shared.created:
-            shared.created = False
-            self._overlay.created(namespace, key, None)
-        shared.base = body.digest  # what the store has once this is sent
-        self._overlay.values.put((namespace, key), Clean(value, shared.metadata, shared.expiration, now))
-
-    def is_local(self, namespace: NamespaceId, key: Key) -> bool:
-        """Whether a file is kept on this machine: named so, and no key of the store."""
-        if not self._local_names.matches(self._overlay.naming.name_of_key(key)):
-            return False
-        change = self._journal.get(namespace, key)
-        if change is not None:
-            return change.state is ChangeState.LOCAL
-        span = self._overlay.listings.span_of(namespace, key, stale=True)
-        return span is None or not span.has(key)
+    def flush_at_once(self, number: int) -> bool:
+        """`flush`, where that takes no waiting; false where it does."""
+        handle = self._handles.get(number)
+        return not isinstance(handle, FileHandle) or not handle.write or self.save_at_once(handle.node)
 
     def state_of(self, change: Change) -> str:
         """The state of a change in the user's words."""
@@ -326,13 +312,18 @@ class Files:
         """Change metadata or expiration of a file: KV has no call for that, so its value goes along."""
         shared = node.open
         if shared is not None:
-            self._amend_open(shared, edit)
-            if not shared.created:
+            written = shared.written
+            self._overlay.touched()
+            if self._amend_open(shared, edit) and written:
+                await self._amend_written(node, shared)
+            elif not written and not shared.created:
                 await self.save(node)
             return
         if node.detached:  # the name may be another file's by now
             raise StaleError("the file was deleted")
         change = self._journal.get(node.namespace, node.key)
+        if change is not None and is_expired(change.expiration, self._now()):
+            raise StaleError("the file has expired")
         if change is not None and not change.is_tombstone:
             metadata, expiration = edit(change.metadata, change.expiration)
             if (metadata, expiration) != (change.metadata, change.expiration):
@@ -345,14 +336,39 @@ class Files:
             return
         await self._while_open(node, lambda opened: self._amend_open(opened, edit))
 
-    @staticmethod
-    def _amend_open(shared: OpenFile, edit: Edit) -> None:
-        metadata, expiration = edit(shared.metadata, shared.expiration)
-        if (metadata, expiration) != (shared.metadata, shared.expiration):
-            shared.metadata, shared.expiration = metadata, expiration
-            shared.version += 1
+    async def _amend_written(self, node: File, shared: OpenFile) -> None:
+        """Somebody is in the midst of writing: the new attributes go with what was closed last.
 
-    async def _while_open(self, node: File, act: Callable[[OpenFile], None], *, empty: bool = False) -> None:
+        Where that is not known (a file being made, or emptied by its open), they go with the close.
+        """
+        if shared.created or node.detached:
+            return
+        if shared.closed is None:
+            self._amend_recorded(node, shared)
+            return
+        value = shared.closed
+        body = await self.body_of(value)
+        if not self._is_gone(node) and shared.closed is value:  # else a close recorded them meanwhile
+            self._record(node, shared, body, value, mtime=None)
+
+    def _amend_recorded(self, node: File, shared: OpenFile) -> None:
+        change = self._journal.get(node.namespace, node.key)
+        if change is None or change.is_tombstone or is_expired(change.expiration, self._now()):
+            return
+        self._journal.amend(node.namespace, node.key, metadata=shared.metadata, expiration=shared.expiration)
+
+    @staticmethod
+    def _amend_open(shared: OpenFile, edit: Edit) -> bool:
+        metadata, expiration = edit(shared.metadata, shared.expiration)
+        if (metadata, expiration) == (shared.metadata, shared.expiration):
+            return False
+        shared.metadata, shared.expiration = metadata, expiration
+        shared.version += 1
+        return True
+
+    async def _while_open(
+        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False
+    ) -> None:
         """Do something to a file nobody has open, and record it at once."""
         opened = await (self._emptied(node) if empty else self._load(node))
         if node.open is None:

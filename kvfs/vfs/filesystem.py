@@ -1,12 +1,13 @@
 """One file system: the objects of this room, put together, and the few calls that need several of them."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.core.errors import NotPermittedError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.core.names import DirRef
+from kvfs.core.names import SELF, DirRef
 from kvfs.core.patterns import LocalNames
 from kvfs.vfs.attributes import Attributes
 from kvfs.vfs.files import Files, Invalidator, Sender
@@ -18,6 +19,8 @@ from kvfs.vfs.overlay import Overlay
 from kvfs.vfs.renames import Renames
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
+
+_ABSENCES = 10_000  # names the kernel believes absent, of the last moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,17 @@ class FileSystem:
         )
         self.roots = Roots(table, overlay, self.inodes, sender, now, options.timeout)
         self.tree = Tree(overlay, self.inodes, self.handles, self.files, self.roots, now)
-        self.renames = Renames(overlay, self.inodes, self.tree, self.files, self.roots, self.inheritance, now)
+        self.renames = Renames(
+            overlay, self.inodes, self.tree, self.files, self.roots, self.inheritance, now, options.timeout
+        )
         self.attributes = Attributes(
             overlay, self.files, now, umask=options.umask, exact_sizes=options.exact_sizes
         )
         overlay.loader.on_changed = self.attributes.content_changed
         self._sender = sender
         self._invalidator = invalidator
+        self.now = now
+        self._absences: deque[tuple[float, int, bytes]] = deque(maxlen=_ABSENCES)
 
     async def create(
         self, parent: int, name: bytes, *, mode: int, exclusive: bool, truncate: bool, append: bool
@@ -90,10 +97,19 @@ class FileSystem:
         """O_CREAT: the file, a handle on it, and whether the kernel may keep its pages."""
         node, is_new = await self.tree.create(parent, name, mode=mode, exclusive=exclusive)
         if is_new:
-            node, number = self.files.create(node.namespace, node.key, mode=mode, append=append)
-            return node, number, False
+            return *self.files.create(node.namespace, node.key, mode=mode, append=append), False
         number, keep = await self.files.open(node, write=True, truncate=truncate, append=append)
         return node, number, keep
+
+    def create_at_once(
+        self, parent: int, name: bytes, *, mode: int, append: bool
+    ) -> tuple[File, int, bool] | None:
+        """`create` of a file that is not there, where that takes no waiting; else None."""
+        found = self.tree.create_at_once(parent, name, exclusive=False)
+        if found is None or not found[1]:
+            return None
+        node = found[0]
+        return *self.files.create(node.namespace, node.key, mode=mode, append=append), False
 
     async def open(self, node: Node, *, write: bool, truncate: bool, append: bool) -> tuple[int, bool, bool]:
         """A handle, whether the kernel may keep its pages, and whether it should bypass them."""
@@ -122,6 +138,48 @@ class FileSystem:
         keys, held = self.attributes.usage()
         return Usage(keys + self.overlay.journal.pending_count, held + self.overlay.journal.pending_bytes)
 
+    def absent(self, parent: int, name: bytes, seconds: float) -> None:
+        """The kernel was told that a name is not there, and believes it for so long."""
+        self._absences.append((self.now() + seconds, parent, name))
+
+    async def refresh(self, names: Sequence[str]) -> None:
+        """Forget what was read at and below a path, given by its names. Raises `NotFoundError`."""
+        node: Node = self.inodes.root
+        walked = []
+        try:
+            for name in names:
+                node = await self.tree.lookup(node.ino, name.encode(errors="surrogateescape"))
+                walked.append(node)
+            if isinstance(node, Directory):
+                own = self.overlay.naming.self_key(node.ref)
+                self.forget_knowledge(node.namespace, node.ref.prefix if own is None else own)
+            elif isinstance(node, File):
+                self.forget_knowledge(node.namespace, node.key)
+            else:
+                self.forget_knowledge()
+            self.forget_kernel(node)
+            self._forget_absences()
+        finally:
+            for node in reversed(walked):
+                self.inodes.drop_unused(node)
+
+    def given_up(self, namespace: NamespaceId, key: Key) -> None:
+        """This mount's change of a key is gone, and what it was before: the store is to be asked again."""
+        self.overlay.values.drop((namespace, key))
+        self.overlay.listings.forget(namespace, key)
+        node = self.inodes.peek_file(namespace, key)
+        if node is not None:
+            self._invalidator.attributes(node.ino)
+        self.forget_kernel_name(namespace, key)
+        self._forget_absences()
+
+    def _forget_absences(self) -> None:
+        now = self.now()
+        while self._absences:
+            until, parent, name = self._absences.popleft()
+            if until > now:
+                self._invalidator.entry(parent, name)
+
     def forget_knowledge(self, namespace: NamespaceId | None = None, prefix: str = "") -> None:
         """`kvfs refresh`: what is cached of a place is asked for anew."""
         if namespace is None:
@@ -134,7 +192,10 @@ class FileSystem:
     def forget_kernel(self, node: Node) -> None:
         """Make the kernel ask anew about a node and everything known below it."""
         if isinstance(node, Directory):
+            own = self.overlay.naming.self_key(node.ref)
             files, directories = self.inodes.below(node.namespace, node.ref.prefix)
+            if own is not None and (file := self.inodes.peek_file(node.namespace, own)) is not None:
+                files.append(file)
             for directory in directories:
                 self._invalidator.attributes(directory.ino)
             for file in files:
@@ -154,6 +215,10 @@ class FileSystem:
         parent = self.inodes.peek_directory(namespace, naming.parent_of_key(key))
         if parent is not None and parent.lookups:
             self._invalidator.entry(parent.ino, naming.name_of_key(key).encode())
+        prefix = key + naming.separator
+        inside = self.inodes.peek_directory(namespace, DirRef(prefix, len(prefix)))
+        if inside is not None and inside.lookups and naming.separator:
+            self._invalidator.entry(inside.ino, SELF.encode())
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a table disagrees with another."""

@@ -6,6 +6,8 @@ from kvfs.core.errors import BadHandleError
 from kvfs.core.model import Metadata
 from kvfs.vfs.dirstream import DirStream
 from kvfs.vfs.nodes import ControlFile, File
+from kvfs.vfs.rope import Rope
+from kvfs.writeback.journal import digest
 
 
 @dataclass(slots=True, eq=False)
@@ -13,13 +15,16 @@ class OpenFile:
     """The content of a file while it is open, and the attributes that will be recorded with it.
 
     `version` counts changes of the content, `saved` is the version the journal has: the file is dirty while
-    they differ. `base` is what `Change.base` will be. `created` until the first record of a file that was
-    made by this open.
+    they differ. `closed` is the content as of the last record, or as it was read: what stands while somebody
+    is in the midst of writing (None: never known). `base` is what `Change.base` will be; None while `closed` is
+    what was read and nobody asked. `created` until the first record of a file that was made by this open.
+    `identity` tells the content, as it was read, from others.
     """
 
-    buffer: bytes | bytearray
+    buffer: Rope
     metadata: Metadata | None = None
     expiration: int | None = None
+    closed: bytes | None = None
     base: bytes | None = None
     version: int = 0
     saved: int = 0
@@ -27,18 +32,24 @@ class OpenFile:
     handles: int = 0
     mtime: int | None = None  # epoch seconds of the last change; None: not changed by this open
     mode: int | None = None  # permission bits of a file that is being created
+    identity: int | bytes | None = None
 
     @property
     def dirty(self) -> bool:
         """Whether the journal lacks something of it."""
         return self.version != self.saved
 
-    def writable(self) -> bytearray:
-        """The buffer for changing it; counts as a change."""
-        if not isinstance(self.buffer, bytearray):
-            self.buffer = bytearray(self.buffer)
-        self.version += 1
-        return self.buffer
+    @property
+    def written(self) -> bool:
+        """Whether somebody is in the midst of writing it."""
+        return self.dirty and self.buffer.changed
+
+    def known_base(self) -> bytes | None:
+        """The base, made when it is wanted: most opens only read."""
+        if self.base is None and self.closed is not None:
+            found = self.identity
+            self.base = found if isinstance(found, bytes) else digest(self.closed)
+        return self.base
 
 
 @dataclass(slots=True, eq=False)

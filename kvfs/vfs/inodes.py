@@ -11,6 +11,7 @@ from kvfs.core.errors import StaleError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.vfs.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node, Root
+from kvfs.vfs.resting import Resting
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,14 @@ class InodeTable:
 
     def __init__(self, root: Root | Directory) -> None:
         # Invariants: every node is in _nodes under its number; a file or directory that is not detached is
-        # also found by what it is; control nodes live as long as the mount.
+        # also found by what it is; control nodes live as long as the mount; no file is a node and at rest.
         root.ino = ROOT_INO
         self.root = root
         self._nodes: dict[int, Node] = {ROOT_INO: root}
         self._files: dict[tuple[NamespaceId, str], File] = {}
         self._directories: dict[tuple[NamespaceId, DirRef], Directory] = {}
+        self._resting = Resting()
+        self._made: File | None = None  # by the last call of `file`: nobody else holds it yet
         self._next = ROOT_INO + 1
         if isinstance(root, Directory):
             self._directories[root.namespace, root.ref] = root
@@ -41,19 +44,52 @@ class InodeTable:
         try:
             return self._nodes[ino]
         except KeyError:
-            raise StaleError(f"inode {ino} is gone") from None
+            node = self._wake(ino)
+            if node is None:
+                raise StaleError(f"inode {ino} is gone") from None
+            return node
 
     def find(self, ino: int) -> Node | None:
         """The node of a number, None for one that is gone."""
-        return self._nodes.get(ino)
+        return self._nodes.get(ino) or self._wake(ino)
+
+    def _wake(self, ino: int | None) -> File | None:
+        """The node of a file at rest."""
+        found = self._resting.take(ino) if ino is not None else None
+        if ino is None or found is None:
+            return None
+        namespace, key, lookups = found
+        node = self._nodes[ino] = self._files[namespace, key] = File(ino, lookups, namespace, key)
+        return node
+
+    def listed(self, node: Node) -> None:
+        """A listing just showed the node to the kernel: one lookup more. A file nobody holds may rest now."""
+        node.lookups += 1
+        if node is self._made and isinstance(node, File) and node.ino != ROOT_INO:
+            self._made = None
+            if self._resting.add(node.ino, node.namespace, node.key, node.lookups):
+                del self._nodes[node.ino], self._files[node.namespace, node.key]
+
+    def listed_again(self, ino: int) -> bool:
+        """A listing shows a file to the kernel that it showed before: one lookup more. False when it is gone."""
+        node = self._nodes.get(ino)
+        if node is None:
+            return self._resting.shown_again(ino)
+        node.lookups += 1
+        return True
 
     def file(self, namespace: NamespaceId, key: Key) -> File:
         """The node of a key, made when there is none."""
         node = self._files.get((namespace, key))
+        if node is not None:
+            self._made = None
+            return node
+        node = self._wake(self._resting.number_of(namespace, key))
         if node is None:
             node = File(self._next, 0, namespace, key)
             self._add(node)
             self._files[namespace, key] = node
+        self._made = node
         return node
 
     def directory(self, namespace: NamespaceId, ref: DirRef) -> Directory:
@@ -83,7 +119,7 @@ class InodeTable:
 
     def peek_file(self, namespace: NamespaceId, key: Key) -> File | None:
         """The node of a key if the kernel knows one."""
-        return self._files.get((namespace, key))
+        return self._files.get((namespace, key)) or self._wake(self._resting.number_of(namespace, key))
 
     def peek_directory(self, namespace: NamespaceId, ref: DirRef) -> Directory | None:
         """The node of a directory if the kernel knows one."""
@@ -101,7 +137,7 @@ class InodeTable:
 
     def move_file(self, node: File, key: Key) -> None:
         """The file is another key of its namespace now; whoever had that name is detached."""
-        target = self._files.get((node.namespace, key))
+        target = self.peek_file(node.namespace, key)
         if target is not None and target is not node:
             self.detach(target)
         self._files.pop((node.namespace, node.key), None)
@@ -119,6 +155,8 @@ class InodeTable:
 
     def below(self, namespace: NamespaceId, prefix: str) -> tuple[list[File], list[Directory]]:
         """Every known node below a prefix, the directory of the prefix itself included."""
+        for ino in self._resting.below(namespace, prefix):
+            self._wake(ino)
         files = [
             node for (ns, key), node in self._files.items() if ns == namespace and key.startswith(prefix)
         ]
@@ -139,6 +177,7 @@ class InodeTable:
         """The kernel dropped so many of its references."""
         node = self._nodes.get(ino)
         if node is None:
+            self._resting.forget(ino, count)
             return
         node.lookups -= count
         self.drop_unused(node)
@@ -165,7 +204,7 @@ class InodeTable:
     def statistics(self) -> InodeStatistics:
         """How many nodes are held."""
         open_files = sum(1 for node in self._nodes.values() if isinstance(node, File) and node.open)
-        return InodeStatistics(len(self._nodes), open_files)
+        return InodeStatistics(len(self._nodes) + len(self._resting), open_files)
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a table disagrees with another."""
@@ -179,3 +218,7 @@ class InodeTable:
         for ino, known in self._nodes.items():
             assert known.ino == ino
             assert known.lookups >= 0
+        self._resting.check_invariants()
+        for ino, *place in self._resting:
+            assert ino not in self._nodes
+            assert tuple(place) not in self._files

@@ -7,9 +7,7 @@ reached, what they said before serves on.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Final
 
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
@@ -20,37 +18,12 @@ from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Change, Key, Metadata, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
+from kvfs.vfs.views import UNKNOWN, Creating, Unknown, View
 from kvfs.writeback.journal import Journal
 
+__all__ = ["UNKNOWN", "Overlay", "Unknown", "View"]
 
-class Knowledge(Enum):
-    """What can be said without asking the store."""
-
-    UNKNOWN = "unknown"
-
-
-UNKNOWN: Final = Knowledge.UNKNOWN
-Unknown = Literal[Knowledge.UNKNOWN]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A key that exists. `size` None: not known yet. `fresh_until`: epoch seconds this may be repeated."""
-
-    metadata: Metadata | None
-    expiration: int | None
-    size: int | None
-    fresh_until: float
-    change: Change | None
-    ours: bool = False  # written here: the store need not be asked about it
-
-
-class Creating(Protocol):
-    """A file that was created and is not in the journal yet."""
-
-    buffer: bytes | bytearray
-    metadata: Metadata | None
-    expiration: int | None
+_WITNESSES: Final = 1024  # directories of which a key is remembered
 
 
 class Overlay:
@@ -77,13 +50,29 @@ class Overlay:
         self.ttl = ttl
         self._creating: dict[tuple[NamespaceId, Key], Creating] = {}
         self._forgotten_at = float("-inf")
+        self._touches = 0
+        self._witnesses: dict[tuple[NamespaceId, DirRef], Key] = {}  # a key of each that was live
+
+    def touched(self) -> None:
+        """Something of an open file that shows in its attributes changed."""
+        self._touches += 1
+
+    @property
+    def stamp(self) -> int:
+        """Grows whenever names or attributes of files may be others than before, the passing of time apart."""
+        return self.journal.changes + self.listings.changes + self.values.changes + self._touches
 
     def created(self, namespace: NamespaceId, key: Key, file: Creating | None) -> None:
         """A file exists from its creation on; None: from now on the journal says so (or it is gone)."""
+        self._touches += 1
         if file is None:
             self._creating.pop((namespace, key), None)
         else:
             self._creating[namespace, key] = file
+
+    def is_creating(self, namespace: NamespaceId, key: Key) -> bool:
+        """Whether a file was created that is not in the journal yet."""
+        return (namespace, key) in self._creating
 
     def creating_below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
         """Keys of files that were created and are not in the journal yet."""
@@ -125,7 +114,9 @@ class Overlay:
         until = self.listings.fresh_until(span)
         place = (namespace, key)
         size = self.values.size(place, stale=stale)
-        if size is not None:
+        if size is not None and self._is_outdated(place, span, found.metadata, found.expiration):
+            size = None
+        elif size is not None:
             known_at = self.values.known_at(place)
             until = min(until, (known_at if known_at is not None else now) + self.ttl)
         return View(found.metadata, found.expiration, size, until, None)
@@ -152,6 +143,28 @@ class Overlay:
             return view.size
         return len((await self._load(namespace, key)).value)
 
+    def at_hand(self, namespace: NamespaceId, key: Key) -> Clean | None:
+        """What `content` would answer, where that takes no waiting."""
+        place = (namespace, key)
+        change = self.journal.get(namespace, key)
+        held = self.values.get(place, stale=change is not None)
+        if held is None:
+            return None
+        now = self._now()
+        if change is not None:
+            if change.is_tombstone or is_expired(change.expiration, now):
+                return None
+            return Clean(held.value, change.metadata, change.expiration, now, held.digest)
+        if is_expired(held.expiration, now):
+            return None
+        span = self.listings.span_of(namespace, key)
+        if span is not None:
+            listed = self.listings.attributes(namespace, key)
+            if self._is_outdated(place, span, listed.metadata, listed.expiration):
+                return None
+        self.loader.touch(place, self.naming.parent_of_key(key).prefix)
+        return held
+
     async def content(self, namespace: NamespaceId, key: Key) -> Clean:
         """The whole value with its attributes. Raises `NotFoundError`."""
         change = self.journal.get(namespace, key)
@@ -161,7 +174,7 @@ class Overlay:
             raise NotFoundError(f"{key!r} is gone")
         held = self.values.get((namespace, key), stale=True)
         if held is not None:
-            return Clean(held.value, change.metadata, change.expiration, self._now())
+            return Clean(held.value, change.metadata, change.expiration, self._now(), held.digest)
         value = await self.journal.read_value(change)
         clean = Clean(value, change.metadata, change.expiration, self._now())
         if self.journal.get(namespace, key) is change:  # kept for when it has settled and left the journal
@@ -171,6 +184,11 @@ class Overlay:
     async def _load(self, namespace: NamespaceId, key: Key) -> Clean:
         place = (namespace, key)
         directory = self.naming.parent_of_key(key).prefix
+        span = self.listings.span_of(namespace, key)
+        if span is not None:
+            listed = self.listings.attributes(namespace, key)
+            if self._is_outdated(place, span, listed.metadata, listed.expiration):
+                self.values.expire_one(place)
         if self.lister.is_down() and (old := self.values.get(place, stale=True)) is not None:
             return old
         try:
@@ -184,6 +202,18 @@ class Overlay:
             raise NotFoundError(f"{key!r} is gone")
         return clean
 
+    def _is_outdated(
+        self, place: tuple[NamespaceId, Key], span: Span, metadata: Metadata | None, expiration: int | None
+    ) -> bool:
+        """Whether a held value is older than a listing that has other attributes: it was written since.
+
+        Else new attributes would show with the old content, and a change of them would be made to the old ones.
+        """
+        held = self.values.peek(place)
+        if held is None or (held.expiration == expiration and held.metadata == metadata):
+            return False
+        return held.known_at < span.known_at
+
     def shadowed(self, namespace: NamespaceId, key: Key) -> bool:
         """Whether a change of this mount answers for the key."""
         return self.journal.get(namespace, key) is not None
@@ -194,7 +224,7 @@ class Overlay:
         """What a name below a directory is: a directory wins over a file of the same name."""
         stale = False
         for _ in range(2):
-            found = self._peek_child(namespace, child, stale=stale)
+            found = self.peek_child(namespace, child, stale=stale)
             if found is not UNKNOWN:
                 return found
             asked = child.key if child.key is not None else Key(child.directory.prefix)  # type: ignore[union-attr]
@@ -202,15 +232,16 @@ class Overlay:
             try:
                 stale = await self._resolve(namespace, ref.prefix, asked, below)
             except (UnavailableError, DeniedError):
-                if (found := self._peek_child(namespace, child, stale=True)) is UNKNOWN:
+                if (found := self.peek_child(namespace, child, stale=True)) is UNKNOWN:
                     raise
                 return found
-        found = self._peek_child(namespace, child, stale=True)
+        found = self.peek_child(namespace, child, stale=True)
         return None if found is UNKNOWN else found
 
-    def _peek_child(
-        self, namespace: NamespaceId, child: Child, *, stale: bool
+    def peek_child(
+        self, namespace: NamespaceId, child: Child, *, stale: bool = False
     ) -> Key | DirRef | Unknown | None:
+        """What `child` answers, where that takes no waiting."""
         is_directory: bool | None = False
         if child.directory is not None:
             is_directory = self.has_directory(namespace, child.directory, stale=stale)
@@ -277,9 +308,16 @@ class Overlay:
         return found is not False
 
     def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
-        """Whether something lies in a directory: a live key, or a directory made here."""
-        if self.journal.any_under(namespace, ref.prefix) and any(self.written_below(namespace, ref)):
+        """Whether something lies in a directory: a live key, or a directory made here.
+
+        `rm -r` asks after every file: the key that answered last time most often does so again.
+        """
+        witness = self._witnesses.get((namespace, ref))
+        if witness is not None and isinstance(self.peek(namespace, witness, stale=stale), View):
             return True
+        if self.journal.any_under(namespace, ref.prefix):
+            for change in self.written_below(namespace, ref):
+                return self._lives(namespace, ref, change.key)
         if self._creating and any(
             self._is_in(ref, key) for key in self.creating_below(namespace, ref.prefix)
         ):
@@ -289,9 +327,17 @@ class Overlay:
         span = self.listings.span_of(namespace, ref.prefix, stale=stale)
         if span is None:
             return None
-        for _ in self.listed_below(namespace, ref, span):
-            return True
+        for start in (witness, None):  # what lies before it went first, most likely
+            for key in self.listed_below(namespace, ref, span, start=start):
+                return self._lives(namespace, ref, key)
         return False if span.reaches(successor(ref.prefix)) else None
+
+    def _lives(self, namespace: NamespaceId, ref: DirRef, key: Key) -> bool:
+        """A live key of a directory was found: remember it."""
+        if len(self._witnesses) >= _WITNESSES:
+            self._witnesses.clear()
+        self._witnesses[namespace, ref] = key
+        return True
 
     def written_below(self, namespace: NamespaceId, ref: DirRef) -> Iterator[Change]:
         """Live changes of this mount in a directory, in key order."""
@@ -332,9 +378,14 @@ class Overlay:
                 found = self.live_below(namespace, ref)
         return not found
 
-    async def keys_below(self, namespace: NamespaceId, ref: DirRef) -> list[Key]:
-        """Every live key of a directory, in key order, asking the store for the whole listing."""
-        await self.lister.whole(namespace, ref.prefix)
+    async def keys_below(
+        self, namespace: NamespaceId, ref: DirRef, progress: Callable[[], None]
+    ) -> list[Key]:
+        """Every live key of a directory, in key order, asking the store for the whole listing.
+
+        `progress` is called after every page of it.
+        """
+        await self.lister.whole(namespace, ref.prefix, progress=progress)
         span = self.listings.complete(namespace, ref.prefix)
         listed = list(self.listed_below(namespace, ref, span)) if span is not None else []
         written = [change.key for change in self.written_below(namespace, ref)]

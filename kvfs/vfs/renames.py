@@ -19,7 +19,7 @@ from kvfs.core.errors import (
     NameTooLongError,
     NotADirectoryError_,
     NotFoundError,
-    NotPermittedError,
+    TimedOutError,
 )
 from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import Change, Key, NamespaceId
@@ -27,7 +27,7 @@ from kvfs.core.names import SELF, Child, DirRef
 from kvfs.vfs.files import Files
 from kvfs.vfs.inheritance import Inheritance
 from kvfs.vfs.inodes import InodeTable
-from kvfs.vfs.nodes import ControlDirectory, Directory, Root
+from kvfs.vfs.nodes import Directory, Root
 from kvfs.vfs.overlay import Overlay, View
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
@@ -36,7 +36,10 @@ from kvfs.writeback.journal import Body, Move
 
 log = logging.getLogger("kvfs.vfs")
 
-_LOADS = 16  # values awaited at once while a directory moves
+_LOADS = 1_600  # values awaited at once while a directory moves: sixteen bulk gets
+_TELL = 10_000  # values between two lines in the log
+_BREATH = 100  # values between two checkpoints, where nothing is waited for
+_SLACK = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,33 @@ class _Place:
     name: bytes
     child: Child
     target: Key | DirRef | None
+
+
+class _Progress:
+    """How far the rename of a directory is: it may take long, but not long without getting anywhere."""
+
+    def __init__(self, old: bytes, new: bytes, patience: float) -> None:
+        self._names = old, new
+        self._patience = patience
+        self._done = self._total = 0
+        self.scope = trio.CancelScope(deadline=trio.current_time() + patience)
+
+    def moved(self) -> None:
+        """Something arrived."""
+        self.scope.deadline = trio.current_time() + self._patience
+
+    def expect(self, total: int) -> None:
+        """So many values are to be read."""
+        self._done, self._total = 0, total
+
+    async def done(self) -> None:
+        """One of them was."""
+        self.moved()
+        self._done += 1
+        if self._done % _TELL == 0:
+            log.info("renaming %r to %r: %d of %d values read", *self._names, self._done, self._total)
+        if self._done % _BREATH == 0:
+            await trio.lowlevel.checkpoint()
 
 
 class Renames:
@@ -59,6 +89,7 @@ class Renames:
         roots: Roots,
         inheritance: Inheritance,
         now: Callable[[], float],
+        timeout: float,
     ) -> None:
         self._overlay = overlay
         self._journal = overlay.journal
@@ -68,14 +99,33 @@ class Renames:
         self._roots = roots
         self._inheritance = inheritance
         self._now = now
+        self._patience = timeout + _SLACK
 
     async def rename(
         self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
     ) -> None:
-        """Give a file or directory another name. Raises `CrossDeviceError` across namespaces."""
+        """Give a file or directory another name.
+
+        Raises `CrossDeviceError` across namespaces, `TimedOutError` when nothing arrives for too long.
+        """
+        progress = _Progress(old_name, new_name, self._patience)
+        with progress.scope:
+            await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)
+            return
+        raise TimedOutError(f"the store is too slow to rename {old_name!r}: nothing was renamed")
+
+    async def _rename(
+        self,
+        old_parent: int,
+        old_name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        no_replace: bool,
+        progress: _Progress,
+    ) -> None:
         source, goal = self._tree.parent(old_parent), self._tree.parent(new_parent)
-        if isinstance(source, ControlDirectory) or isinstance(goal, ControlDirectory):
-            raise NotPermittedError("the control directory is not to be changed")
+        self._tree.check_changeable(source, old_name)
+        self._tree.check_changeable(goal, new_name)
         if isinstance(source, Root) and isinstance(goal, Root):
             await self._roots.rename(old_name, new_name)
             return
@@ -92,7 +142,7 @@ class Renames:
         if old.target == new.target:
             return
         if isinstance(old.target, DirRef):
-            await self._directory(old, old.target, new)
+            await self._directory(old, old.target, new, progress)
         else:
             await self._file(old, old.target, new)
         new.directory.changed = int(self._now())
@@ -147,9 +197,18 @@ class Renames:
             expiration = left.expiration if expiration is None else expiration
         if node is not None and node.open is not None:
             node.open.metadata, node.open.expiration = metadata, expiration
-        base_new = b"" if replaced is None else None
+            self._overlay.touched()
+        is_new = replaced is None or self._overlay.is_creating(namespace, goal)
+        base_new = b"" if is_new else None
         return Move(
-            key, goal, metadata, expiration, body, base, base_new, local=self._files.is_local(namespace, goal)
+            key,
+            goal,
+            metadata,
+            expiration,
+            body,
+            base,
+            base_new,
+            local=self._files.is_local(namespace, goal, is_new=is_new),
         )
 
     async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
@@ -184,20 +243,19 @@ class Renames:
 
     # directories
 
-    async def _directory(self, old: _Place, source: DirRef, new: _Place) -> None:
+    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: _Progress) -> None:
         namespace = old.directory.namespace
         goal = self._goal(source, new)
         if isinstance(new.target, DirRef):
             await self._tree.check_empty(namespace, new.target, new.name)
-        pairs = {
-            key: _renamed(key, source, goal) for key in await self._overlay.keys_below(namespace, source)
-        }
+        keys = await self._overlay.keys_below(namespace, source, progress.moved)
+        pairs = {key: _renamed(key, source, goal) for key in keys}
         own, own_goal = self._overlay.naming.self_key(source), self._overlay.naming.self_key(goal)
         if own is not None and await self._overlay.view(namespace, own) is not None:
             if own_goal is None:
                 raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
             pairs[own] = own_goal
-        moves = await self._moves_of(namespace, source, goal, pairs)
+        moves = await self._moves_of(namespace, source, goal, pairs, progress)
         with self._journal.transaction():
             self._journal.move(namespace, moves)
             if isinstance(new.target, DirRef):
@@ -222,7 +280,12 @@ class Renames:
         return goal
 
     async def _moves_of(
-        self, namespace: NamespaceId, source: DirRef, goal: DirRef, pairs: dict[Key, Key]
+        self,
+        namespace: NamespaceId,
+        source: DirRef,
+        goal: DirRef,
+        pairs: dict[Key, Key],
+        progress: _Progress,
     ) -> list[Move]:
         """Every file's move, as things are when this returns: what changed meanwhile is prepared anew."""
         moves: dict[Key, Move] = {}
@@ -240,7 +303,7 @@ class Renames:
             ]
             if not stale:
                 return [moves[key] for key in pairs if key in moves]
-            await self._prepare(namespace, {key: pairs[key] for key in stale}, moves, seqs)
+            await self._prepare(namespace, {key: pairs[key] for key in stale}, moves, seqs, progress)
 
     async def _prepare(
         self,
@@ -248,13 +311,14 @@ class Renames:
         pairs: dict[Key, Key],
         moves: dict[Key, Move],
         seqs: dict[Key, int | None],
+        progress: _Progress,
     ) -> None:
         """Fill in moves and the journal's numbers they are good for; values are read in bulk ahead of need."""
         failures: list[Exception] = []
-        limit = trio.CapacityLimiter(_LOADS * 100)
+        left = iter(pairs.items())
 
-        async def prepare(key: Key, goal: Key) -> None:
-            async with limit:
+        async def prepare() -> None:
+            for key, goal in left:
                 if failures:
                     return
                 try:
@@ -264,15 +328,15 @@ class Renames:
                 except Exception as exc:
                     failures.append(exc)
                 seqs[key] = self._seq(namespace, key)
+                await progress.done()
 
+        progress.expect(len(pairs))
         for key, moved in pairs.items():
             if len(moved.encode()) > KEY_BYTES:
                 raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
         async with trio.open_nursery() as nursery:
-            for number, (key, goal) in enumerate(pairs.items()):
-                nursery.start_soon(prepare, key, goal)
-                if number and number % 10_000 == 0:
-                    log.info("renaming: %d of %d values", number, len(pairs))
+            for _ in range(min(_LOADS, len(pairs))):
+                nursery.start_soon(prepare)
         if failures:
             raise failures[0]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.core.errors import ExistsError, InvalidError, NotEmptyError, NotFoundError, TitleExistsError
+from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, KeyPage, Namespace, NamespaceId
 from kvfs.core.names import DirRef, title_of
 from kvfs.vfs.files import Sender
@@ -31,6 +32,11 @@ class Roots:
         self._sender = sender
         self._now = now
         self._timeout = timeout
+        self._closing: set[NamespaceId] = set()  # being deleted: nothing can be made in them
+
+    def is_closing(self, namespace: NamespaceId) -> bool:
+        """Whether the store is being told to delete a namespace."""
+        return namespace in self._closing
 
     async def entries(self) -> dict[str, Directory]:
         """Every namespace under its name."""
@@ -63,7 +69,7 @@ class Roots:
         """rmdir: only of a namespace that the store itself calls empty, once it knows of our deletions."""
         node = await self._existing(name)
         namespace = node.namespace
-        if await self._has_live(namespace):
+        if self._has_live(namespace):
             raise NotEmptyError(f"{name!r} is not empty")
         rows = self._overlay.journal.under(namespace, "")
         pending = [(namespace, change.key) for change in rows if change.acked_at is None]
@@ -74,22 +80,34 @@ class Roots:
             change = self._overlay.journal.get(namespace, key)
             return change is not None and change.is_tombstone
 
-        if not await self._table.delete_empty(namespace, gone):
+        if self._has_live(namespace):  # made while the deletions were on their way
+            raise NotEmptyError(f"{name!r} is not empty")
+        self._closing.add(namespace)
+        try:
+            deleted = await self._table.delete_empty(namespace, gone)
+        finally:
+            self._closing.discard(namespace)
+        if not deleted:
             self._overlay.listings.forget(namespace)
             raise NotEmptyError(f"{name!r} is not empty")
         self.vanished(namespace)
 
-    async def _has_live(self, namespace: NamespaceId) -> bool:
-        journal = self._overlay.journal
-        if any(not change.is_tombstone for change in journal.under(namespace, "")):
+    def _has_put(self, namespace: NamespaceId) -> bool:
+        now, rows = self._now(), self._overlay.journal.under(namespace, "")
+        return any(not change.is_tombstone and not is_expired(change.expiration, now) for change in rows)
+
+    def _has_live(self, namespace: NamespaceId) -> bool:
+        if self._has_put(namespace) or self._overlay.creating_below(namespace, ""):
             return True
-        return any(True for _ in journal.attributes.dirs_under(namespace, "")) or bool(
-            self._overlay.creating_below(namespace, "")
-        )
+        return any(True for _ in self._overlay.journal.attributes.dirs_under(namespace, ""))
 
     def vanished(self, namespace: NamespaceId) -> None:
-        """A namespace is gone: nothing of it is kept."""
-        self._overlay.journal.drop_namespace(namespace)
+        """A namespace is gone: nothing of it is kept, but what an open file recorded in its last moment.
+
+        That the sender will find to have no place any more, and set aside for the user.
+        """
+        if not self._has_put(namespace):
+            self._overlay.journal.drop_namespace(namespace)
         self._overlay.listings.forget(namespace)
         self._overlay.values.forget(namespace)
         for node in list(self._inodes.of_namespace(namespace)):

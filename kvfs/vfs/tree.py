@@ -15,7 +15,6 @@ from kvfs.core.errors import (
     NotEmptyError,
     NotFoundError,
     NotPermittedError,
-    StaleError,
 )
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef
@@ -24,11 +23,15 @@ from kvfs.vfs.files import Files
 from kvfs.vfs.handles import DirectoryHandle, HandleTable
 from kvfs.vfs.inodes import InodeTable
 from kvfs.vfs.nodes import ControlDirectory, ControlFile, Directory, File, Node, Root
-from kvfs.vfs.overlay import Overlay
+from kvfs.vfs.overlay import UNKNOWN, Overlay, Unknown
 from kvfs.vfs.roots import Roots
 from kvfs.writeback.attributes import DirRow
 
 Parent = Root | Directory | ControlDirectory
+
+_CONTROL = CONTROL.encode()
+_KEPT = 8  # listings kept for the next reader
+_KEPT_ENTRIES = 10_000  # of at most so many entries each: some 300 bytes an entry
 
 
 class Tree:
@@ -52,6 +55,7 @@ class Tree:
         self._now = now
         self.control_directory: ControlDirectory | None = None
         self.control_files: dict[str, ControlFile] = {}
+        self._streams: dict[tuple[NamespaceId, DirRef], DirStream] = {}
 
     def add_control(self, files: dict[str, Callable[[], bytes]]) -> None:
         """Put the hidden directory at the root."""
@@ -74,6 +78,18 @@ class Tree:
         if node.detached:
             raise NotFoundError("the directory was removed")
         return node
+
+    def find(self, parent_ino: int, name: bytes) -> Node | Unknown | None:
+        """What `lookup` answers, where that takes no waiting; None: nothing is there."""
+        parent = self._inodes.get(parent_ino)
+        if not isinstance(parent, Directory) or parent.detached or name == _CONTROL:
+            return UNKNOWN
+        try:
+            child = self._overlay.naming.child(parent.ref, name)
+        except (InvalidError, NameTooLongError):
+            return UNKNOWN
+        target = self._overlay.peek_child(parent.namespace, child)
+        return target if target is None or target is UNKNOWN else self.node_of(parent.namespace, target)
 
     async def lookup(self, parent_ino: int, name: bytes) -> Node:
         """The node of a name. Raises `NotFoundError`."""
@@ -109,8 +125,26 @@ class Tree:
 
     async def child(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None]:
         """What a name stands for, and what is there now."""
+        found = self._child_at_once(parent, name)
+        if found is not None:
+            return found
         child = self._overlay.naming.child(parent.ref, name)
-        return child, await self._overlay.child(parent.namespace, parent.ref, child)
+        target = await self._overlay.child(parent.namespace, parent.ref, child)
+        self._check_there(parent)
+        return child, target
+
+    def _child_at_once(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None] | None:
+        """What `child` answers, where that takes no waiting; None where it does."""
+        child = self._overlay.naming.child(parent.ref, name)
+        target = self._overlay.peek_child(parent.namespace, child)
+        if target is UNKNOWN:
+            return None
+        self._check_there(parent)
+        return child, target
+
+    def _check_there(self, parent: Directory) -> None:
+        if parent.detached or self._roots.is_closing(parent.namespace):
+            raise NotFoundError("the directory was removed")
 
     # readdir
 
@@ -119,7 +153,7 @@ class Tree:
         node = self.parent(ino)
         handle = DirectoryHandle(ino, self.parent_ino(node))
         if isinstance(node, Directory):
-            handle.stream = DirStream(self._overlay, node.namespace, node.ref)
+            handle.stream = self._stream(node.namespace, node.ref)
         elif isinstance(node, ControlDirectory):
             handle.entries = [(name, file.ino) for name, file in self.control_files.items()]
         else:
@@ -135,8 +169,9 @@ class Tree:
             return name, self._inodes.find(ino)
         assert handle.stream is not None
         if not await handle.stream.reach(index):
+            self._keep(handle.stream)
             return None
-        name, target = handle.stream.entries[index]
+        name, target = handle.stream.entry(index)
         namespace = handle.stream.namespace
         if isinstance(target, str) and self._overlay.peek(namespace, target, stale=True) is None:
             return name, None
@@ -150,7 +185,24 @@ class Tree:
     def rewind(self, handle: DirectoryHandle) -> None:
         """rewinddir: the entries as they are from now on."""
         if handle.stream is not None and handle.stream.entries:
-            handle.stream = DirStream(self._overlay, handle.stream.namespace, handle.stream.ref)
+            handle.stream = self._stream(handle.stream.namespace, handle.stream.ref)
+
+    def _stream(self, namespace: NamespaceId, ref: DirRef) -> DirStream:
+        """A directory's entries; those of the last reading, where another would find the same."""
+        kept = self._streams.get((namespace, ref))
+        if kept is not None and kept.is_current(self._now()):
+            return kept
+        return DirStream(self._overlay, namespace, ref)
+
+    def _keep(self, stream: DirStream) -> None:
+        """A listing was read to its end: the next reader may have it, if it is of moderate size."""
+        if len(stream.entries) > _KEPT_ENTRIES:
+            return
+        place = (stream.namespace, stream.ref)
+        self._streams.pop(place, None)
+        self._streams[place] = stream
+        if len(self._streams) > _KEPT:
+            del self._streams[next(iter(self._streams))]
 
     def parent_ino(self, node: Parent) -> int:
         """Where `..` of a directory leads, as far as the kernel knows."""
@@ -169,7 +221,17 @@ class Tree:
     async def create(self, parent_ino: int, name: bytes, *, mode: int, exclusive: bool) -> tuple[File, bool]:
         """The file of a name, and whether it is to be made; `Files` opens it either way."""
         parent = self.directory(parent_ino)
-        child, target = await self.child(parent, name)
+        return self._create(parent, name, *await self.child(parent, name), exclusive=exclusive)
+
+    def create_at_once(self, parent_ino: int, name: bytes, *, exclusive: bool) -> tuple[File, bool] | None:
+        """`create`, where that takes no waiting; None where it does."""
+        parent = self.directory(parent_ino)
+        found = self._child_at_once(parent, name)
+        return None if found is None else self._create(parent, name, *found, exclusive=exclusive)
+
+    def _create(
+        self, parent: Directory, name: bytes, child: Child, target: Key | DirRef | None, *, exclusive: bool
+    ) -> tuple[File, bool]:
         if isinstance(target, DirRef):
             raise IsADirectoryError_(f"{name!r} is a directory")
         if target is not None:
@@ -185,6 +247,18 @@ class Tree:
         """Delete a key; whoever has it open keeps its content."""
         parent = self.directory(parent_ino)
         _, target = await self.child(parent, name)
+        self._unlink(parent, name, target)
+
+    def unlink_at_once(self, parent_ino: int, name: bytes) -> bool:
+        """`unlink`, where that takes no waiting; false where it does."""
+        parent = self.directory(parent_ino)
+        found = self._child_at_once(parent, name)
+        if found is None:
+            return False
+        self._unlink(parent, name, found[1])
+        return True
+
+    def _unlink(self, parent: Directory, name: bytes, target: Key | DirRef | None) -> None:
         if target is None:
             raise NotFoundError(f"{name!r} is not there")
         if isinstance(target, DirRef):
@@ -195,9 +269,11 @@ class Tree:
     def delete_key(self, namespace: NamespaceId, key: Key) -> None:
         """Record the deletion and part the node from its name."""
         node = self._inodes.peek_file(namespace, key)
-        if node is not None and node.open is not None and node.open.created:
+        is_new = node is not None and node.open is not None and node.open.created
+        if is_new:
             self._overlay.created(namespace, key, None)
-        else:
+        # Somebody else may have made the key in the meantime: then that goes too.
+        if not is_new or self._overlay.peek(namespace, key, stale=True) is not None:
             self._journal.record_delete(namespace, key, base=None)
         if node is not None:
             self._inodes.detach(node)
@@ -226,7 +302,7 @@ class Tree:
     async def mkdir(self, parent_ino: int, name: bytes, mode: int) -> Directory:
         """A directory kept on this machine, or at the root a namespace."""
         parent = self.parent(parent_ino)
-        if isinstance(parent, ControlDirectory) or (parent is self._inodes.root and name == CONTROL.encode()):
+        if self._is_control(parent, name):
             raise ExistsError(f"{CONTROL} is reserved")
         if isinstance(parent, Root):
             return await self._roots.create(name)
@@ -246,8 +322,7 @@ class Tree:
     async def rmdir(self, parent_ino: int, name: bytes) -> None:
         """Remove an empty directory, or at the root an empty namespace."""
         parent = self.parent(parent_ino)
-        if isinstance(parent, ControlDirectory):
-            raise NotPermittedError("the control directory is not to be changed")
+        self.check_changeable(parent, name)
         if isinstance(parent, Root):
             await self._roots.remove(name)
             return
@@ -274,7 +349,12 @@ class Tree:
         if has_own or not await self._overlay.is_empty(namespace, ref):
             raise NotEmptyError(f"{name!r} is not empty")
 
-    def check_alive(self, node: Node) -> None:
-        """Raise `StaleError` for a directory that was removed."""
-        if isinstance(node, Directory) and node.detached:
-            raise StaleError("the directory was removed")
+    def _is_control(self, parent: Parent, name: bytes) -> bool:
+        return isinstance(parent, ControlDirectory) or (
+            parent is self._inodes.root and name == CONTROL.encode()
+        )
+
+    def check_changeable(self, parent: Parent, name: bytes) -> None:
+        """Raise `NotPermittedError` for what is, or would be, the control directory or in it."""
+        if self._is_control(parent, name):
+            raise NotPermittedError("the control directory is not to be changed")

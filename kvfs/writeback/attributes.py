@@ -52,11 +52,15 @@ class Attributes:
         self._files: dict[tuple[NamespaceId, Key], LocalAttrs | None] = {}
         self._dirs: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self._seen: dict[NamespaceId, int] = {}
+        self.changes = 0  # grows with everything that is written here
+        self._any_files = True  # whether local_files may hold a row: mostly it does not
 
     def load(self) -> None:
         """Fill from the tables: at open, and after a transaction that failed."""
+        self.changes += 1
         self._files.clear()
         self._dirs.clear()
+        self._any_files = self._db.execute("SELECT 1 FROM local_files LIMIT 1").fetchone() is not None
         for namespace, *columns in self._db.execute(
             "SELECT namespace, prefix, start, mode, mtime, ctime FROM local_dirs"
         ):
@@ -65,6 +69,8 @@ class Attributes:
 
     def file_attrs(self, namespace: NamespaceId, key: Key) -> LocalAttrs | None:
         """What is kept of a key, None when nothing is."""
+        if not self._any_files:
+            return None
         place = (namespace, key)
         if place in self._files:
             return self._files[place]
@@ -81,7 +87,9 @@ class Attributes:
 
     def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
         """Keep these, in place of all that was kept."""
+        self.changes += 1
         with self._transaction():
+            self._any_files = True
             self._db.execute(
                 "INSERT OR REPLACE INTO local_files (namespace, key, mode, mtime, ctime, atime)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -91,14 +99,17 @@ class Attributes:
 
     def drop_file_attrs(self, namespace: NamespaceId, key: Key) -> None:
         """Keep nothing of the key any more."""
+        self.changes += 1
         with self._transaction():
             self._db.execute("DELETE FROM local_files WHERE namespace = ? AND key = ?", (namespace, key))
             self._remember((namespace, key), None)
 
     def dirs_under(self, namespace: NamespaceId, prefix: str) -> Iterator[DirRow]:
         """Made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
-        rows = self._dirs.get(namespace, SortedDict())
-        found = []
+        rows = self._dirs.get(namespace)
+        found: list[DirRow] = []
+        if rows is None:
+            return iter(found)
         for place in rows.irange((prefix, 0)):
             if not place[0].startswith(prefix):
                 break
@@ -116,6 +127,7 @@ class Attributes:
 
     def add_dir(self, namespace: NamespaceId, row: DirRow) -> None:
         """Make a directory, or change its attributes."""
+        self.changes += 1
         with self._transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO local_dirs (namespace, prefix, start, mode, mtime, ctime)"
@@ -126,6 +138,7 @@ class Attributes:
 
     def remove_dir(self, namespace: NamespaceId, prefix: str, start: int) -> None:
         """Forget a made directory; nothing happens when it was not."""
+        self.changes += 1
         with self._transaction():
             self._db.execute(
                 "DELETE FROM local_dirs WHERE namespace = ? AND prefix = ? AND start = ?",

@@ -4,10 +4,8 @@ A write of 25 MiB through SQLite holds the loop for a sixth of a second; a threa
 nothing. A file is complete before a row names it, and goes only after the row that named it is gone for good.
 """
 
-import hashlib
 import os
 import sqlite3
-import uuid
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,28 +14,12 @@ from typing import BinaryIO, Final
 
 import trio
 
-from kvfs.core.errors import JournalError, JournalFullError
-from kvfs.writeback.opening import sync_directory
+from kvfs.core.errors import JournalError
+from kvfs.writeback.streaming import DIGEST_BYTES, Body, Buffer, Stream, digest
+
+__all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored", "Stream", "digest"]
 
 INLINE_BYTES: Final = 128 * 1024
-DIGEST_BYTES: Final = 16
-
-Buffer = bytes | bytearray | memoryview
-
-
-def digest(value: Buffer) -> bytes:
-    """The digest by which values are compared: blake2b, 16 bytes."""
-    return hashlib.blake2b(value, digest_size=DIGEST_BYTES).digest()
-
-
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Body:
-    """A content ready to be recorded: in memory (`value`), or already in a file of the spool (its name)."""
-
-    size: int
-    digest: bytes
-    value: bytes | None
-    spool: str | None
 
 
 @dataclass(slots=True)
@@ -82,36 +64,23 @@ class Bodies:
 
         Raises JournalFullError when the disk does not take it.
         """
-        name = uuid.uuid4().hex
-        try:
-            found = await trio.to_thread.run_sync(self._write, name, value)
-        except OSError as exc:
-            raise JournalFullError(f"cannot write {len(value):,} bytes to {self._directory}: {exc}") from exc
-        body = Body(len(value), found, None, name)
+        stream = self.stream()
+        stream.feed(value)
+        return await stream.finish()
+
+    def _spooled_body(self, size: int, found: bytes, name: str) -> Body:
+        body = Body(size, found, None, name)
         weakref.finalize(body, self._abandon, name).atexit = False
         return body
+
+    def stream(self) -> Stream:
+        """A spooled content whose pieces arrive one by one; `Stream.finish` then makes its body."""
+        return Stream(self._directory, durable=self._durable, made=self._spooled_body)
 
     def _abandon(self, name: str) -> None:
         """A spooled body left memory: unless a row has it, its file is of no use."""
         if name not in self._spooled:
             self.garbage.append(name)
-
-    def _write(self, name: str, value: Buffer) -> bytes:
-        path = self._directory / name
-        partial = path.with_suffix(".tmp")
-        try:
-            with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-                file.write(value)
-                file.flush()
-                if self._durable:
-                    os.fsync(file.fileno())
-            partial.rename(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        if self._durable:
-            sync_directory(self._directory)
-        return digest(value)
 
     def insert(self, body: Body) -> int:
         """Give the body a row, inside the caller's transaction; a spooled one that has a row shares it."""

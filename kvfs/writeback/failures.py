@@ -13,6 +13,7 @@ from kvfs.core.errors import DeniedError, KvfsError, QuotaError, UnavailableErro
 from kvfs.writeback.events import EventKind, FlusherState
 
 DAY: Final = 86_400
+SHORT_WAIT: Final = 2.0  # seconds for which it is worth to wait in the middle of a round
 _UNAVAILABLE: Final = wait_exponential(multiplier=1, max=60) + wait_random(0, 1)
 _DENIED: Final = wait_exponential(multiplier=30, max=300) + wait_random(0, 5)
 _QUOTA: Final = wait_random(1, 60)  # after the reset: not all machines at once
@@ -23,6 +24,16 @@ def trouble(error: KvfsError) -> FlusherState:
     if isinstance(error, QuotaError):
         return FlusherState.QUOTA
     return FlusherState.DENIED if isinstance(error, DeniedError) else FlusherState.UNAVAILABLE
+
+
+def may_go_on(error: KvfsError) -> bool:
+    """Whether something else may be asked of the store after `asked_wait`: it said neither no nor much later."""
+    return isinstance(error, UnavailableError) and asked_wait(error) <= SHORT_WAIT
+
+
+def asked_wait(error: KvfsError) -> float:
+    """Seconds in which the server wants to be left alone."""
+    return (error.retry_after or 0.0) if isinstance(error, UnavailableError) else 0.0
 
 
 def pause(error: KvfsError, attempt: int, now: float) -> float:

@@ -14,6 +14,7 @@ import trio
 from kvfs.core.errors import DeniedError, KvfsError, RejectedError, TimedOutError
 from kvfs.core.model import Change, ChangeState, Seq
 from kvfs.store.base import Store
+from kvfs.writeback.choosing import FOREVER, Accept, Choice
 from kvfs.writeback.events import (
     DrainResult,
     Event,
@@ -32,9 +33,6 @@ from kvfs.writeback.sending import Sender
 SETTLE_AT_ONCE: Final = 200  # changes handed to on_settled between two checkpoints
 LEAST_WAIT: Final = 0.05  # seconds between two looks at something that has no moment of its own
 INSTANT: Final = 0.001  # seconds; epoch seconds as a float are no finer than some 1e-7
-FOREVER: Final = float("inf")
-
-Accept = Callable[[Change], bool]
 
 
 class Span:
@@ -79,6 +77,7 @@ class Flusher:
         self._on_event = on_event
         reports = Reports(self._resolved, self._moved, on_event)
         self._sender = Sender(journal, store, now=now, options=options, reports=reports)
+        self._choice = Choice(journal, self._sender)
 
         self._lock = trio.Lock()
         self._backoff = Backoff()
@@ -86,10 +85,8 @@ class Flusher:
         self._drained: list[set[Place]] = []  # what each drain under way waits for
         self._last_error: str | None = None
         self._exhausted: int | None = None  # the journal's version at which nothing could be sent
-        self._next_ready = FOREVER  # when (monotonic) a key left out of a round may be written again
         self._quiet = Span(options.delay)
         self._age = Span(options.max_age)
-        self._passed_over = False  # whether the last round left changes out that it was not asked for
         self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
         self._settle_at: float | None = None  # when (monotonic) the next change has settled
 
@@ -120,7 +117,7 @@ class Flusher:
             return FOREVER
         monotonic = trio.current_time()
         if self._exhausted == self._journal.version:
-            return self._next_ready - monotonic
+            return self._choice.next_ready - monotonic
         self._exhausted = None
         if self._backoff.kind is not None:
             return self._backoff.retry_at - monotonic
@@ -149,42 +146,21 @@ class Flusher:
             if patient and self._backoff.error is not None and trio.current_time() < self._backoff.retry_at:
                 return Outcome(failure=self._backoff.error)
             version = self._journal.version
-            changes = self._select(accept)
+            changes = self._choice.choose(accept)
             outcome = await self._sender.send(changes)
             self._learn(outcome)
+            self._choice.learn(changes, outcome)
             outcome.idle = outcome.failure is None and version == self._journal.version
-            if outcome.idle and not self._passed_over:
+            if outcome.idle and not self._choice.passed_over:
                 self._exhausted = version
             return outcome
-
-    def _select(self, accept: Accept) -> list[Change]:
-        """The oldest pending changes that may be written now, a body full of them."""
-        limits, now = self._sender.limits, trio.current_time()
-        found: list[Change] = []
-        size = 0
-        self._next_ready, self._passed_over = FOREVER, False
-        for change in self._journal.iter_pending():
-            if not accept(change):
-                self._passed_over = True
-                continue
-            if self._journal.blocker(change) is not None:
-                continue
-            ready_at = self._sender.ready_at(change)
-            if ready_at > now:
-                self._next_ready = min(self._next_ready, ready_at)
-                continue
-            if found and (len(found) >= limits.pairs or size + change.size > limits.body_bytes):
-                break
-            found.append(change)
-            size += change.size
-        return found
 
     def _learn(self, outcome: Outcome) -> None:
         """Slow down after a failure, go on after a success; say so when it is news."""
         if self._nap is not None:  # another's send: what it settled, or put off, changes when to wake
             self._nap.cancel()
         if outcome.failure is not None:
-            if outcome.answered:
+            if outcome.progress:
                 self._backoff.attempts = 0
             self._last_error = str(outcome.failure)
             news = self._backoff.fail(outcome.failure, now=self._now(), monotonic=trio.current_time())
@@ -254,9 +230,9 @@ class Flusher:
             if outcome.failure is not None:
                 await trio.sleep_until(self._backoff.retry_at)
             elif outcome.idle:
-                if self._next_ready == FOREVER:
+                if self._choice.next_ready == FOREVER:
                     break
-                await trio.sleep_until(self._next_ready)
+                await trio.sleep_until(self._choice.next_ready)
         error = str(outcome.failure) if outcome.failure is not None else None
         statistics = self._journal.statistics()
         left = statistics.pending + statistics.rejected
@@ -312,10 +288,13 @@ class Flusher:
     def _requested(self, requests: Sequence[Request]) -> list[Change]:
         """The changes they need, and every put that has to precede a deletion among them."""
         found = {change.seq: change for request in requests for change in request.review(self._journal)}
-        last_tombstone = max((seq for seq, change in found.items() if change.is_tombstone), default=None)
-        if last_tombstone is not None:
+        tombstones = [change for change in found.values() if change.is_tombstone]
+        blockers = [self._journal.blocker(change) for change in tombstones]
+        found |= {put.seq: put for put in blockers if put is not None and put.state is ChangeState.PENDING}
+        last = max((change.seq for change in tombstones if self._sender.gives_way(change)), default=None)
+        if last is not None:
             for change in self._journal.iter_pending():
-                if change.seq > last_tombstone:
+                if change.seq > last:
                     break
                 if not change.is_tombstone:
                     found[change.seq] = change

@@ -21,6 +21,7 @@ from kvfs.writeback.bodies import INLINE_BYTES, Bodies, Body, Buffer, digest
 from kvfs.writeback.ledger import LOST, Ledger
 from kvfs.writeback.outbox import Outbox
 from kvfs.writeback.recording import UNCHANGED, Move
+from kvfs.writeback.streaming import Stream
 from kvfs.writeback.upkeep import Upkeep
 
 __all__ = [
@@ -162,6 +163,10 @@ class Journal(Outbox):
         """
         return await self._bodies.spool(value)
 
+    def stream(self) -> Stream:
+        """A large content that is written beside the journal while it grows; see `Stream`."""
+        return self._bodies.stream()
+
     # reading
 
     def get(self, namespace: NamespaceId, key: Key) -> Change | None:
@@ -202,13 +207,18 @@ class Journal(Outbox):
             found.append(rows[key].change)
         return iter(found)
 
+    @property
+    def changes(self) -> int:
+        """Grows whenever the readings here may answer otherwise than before."""
+        return self._ledger.changes + self.attributes.changes
+
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
         """Whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
         live = self._ledger.live.get(namespace)
         if not live:
             return False
-        place = live.bisect_left(prefix)
-        return place < len(live) and bool(live[place].startswith(prefix))
+        first = next(live.irange(prefix), None)  # without the positions, which cost after every change
+        return first is not None and bool(first.startswith(prefix))
 
     # waiting and telling
 

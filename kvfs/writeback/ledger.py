@@ -5,10 +5,10 @@ a change on top of another amounts to is in `merging`, who may ask for it in `re
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from operator import itemgetter
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from sortedcontainers import SortedDict, SortedSet
@@ -44,7 +44,7 @@ def columns(row: Row) -> tuple[object, ...]:
     """A row as the table has it."""
     change = row.change
     return (
-        change.namespace, change.key, change.seq, change.kind.value, change.state.value, change.size,
+        change.namespace, change.key, change.seq, change.kind._value_, change.state._value_, change.size,
         change.metadata, change.expiration, change.base, int(change.attempted), change.recorded_at,
         change.acked_at, change.error, row.body, int(row.may_exist), row.ancestors, row.waits_for,
     )  # fmt: skip
@@ -62,6 +62,23 @@ def _row(record: _Record) -> Row:
     return Row(change, body, digest or b"", bool(may_exist), ancestors, put, recorded_at)
 
 
+class Transaction:
+    """What `Ledger.transaction` answers, always the same: a generator's context costs as much as a statement."""
+
+    __slots__ = ("_ledger",)
+
+    def __init__(self, ledger: "Ledger") -> None:
+        self._ledger = ledger
+
+    def __enter__(self) -> None:
+        self._ledger.begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ledger.end(error)
+
+
 class Ledger:
     """Rows by place, by state and by sequence number.
 
@@ -75,6 +92,7 @@ class Ledger:
         self._db = connection
         self._path = path
         self.bodies = bodies
+        self._execute = connection.execute
         self.attributes = Attributes(connection, self.transaction)
         self.rows: dict[NamespaceId, SortedDict[Key, Row]] = {}
         self.live: dict[NamespaceId, SortedSet[Key]] = {}
@@ -83,6 +101,7 @@ class Ledger:
         self.settling: dict[Seq, Row] = {}
         self.waiting: dict[Seq, set[Place]] = {}
         self.pending_bytes = 0
+        self.changes = 0  # grows whenever a key may answer otherwise than before, time apart
         self.written = 0  # bytes since the last checkpoint, roughly
         # told whether rows were altered
         self.on_commit: Callable[[bool], None] = lambda altered: None
@@ -94,8 +113,9 @@ class Ledger:
         }
         self.last_seq = Seq(0)
         self._undo: list[tuple[Row | None, Row | None]] = []
-        self._open = False
+        self._depth = 0  # of `with transaction()` inside each other
         self._doomed = False
+        self._transaction = Transaction(self)
         self._in_order = True  # False when a rollback put rows back at the end of `pending`
 
     def load(self) -> None:
@@ -137,40 +157,52 @@ class Ledger:
 
     # transactions
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> "Transaction":
         """All or nothing, in the file and in memory; inside another it is part of that one.
 
         Raises JournalFullError or JournalError when the file does not take it.
         """
-        if self._open:
+        return self._transaction
+
+    def begin(self) -> None:
+        """`with transaction()` begins."""
+        if not self._depth:
             try:
-                yield
-            except BaseException:
+                self._execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as exc:
+                raise translate(exc, self._path) from exc
+        self._depth += 1
+
+    def end(self, error: BaseException | None) -> None:
+        """`with transaction()` ends, with an error or without."""
+        if self._depth > 1:
+            self._depth -= 1
+            if error is not None:
                 self._doomed = True  # half of it may be done: the outermost must not commit
-                raise
+            return
+        if error is not None:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise translate(error, self._path) from error
             return
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._open = True
-            yield
             if self._doomed:
                 raise JournalError("a part of the transaction failed")
             unused = self.bodies.sweep()
-            self._db.execute("COMMIT")
+            self._execute("COMMIT")
         except BaseException as exc:
             self._roll_back()
             if isinstance(exc, sqlite3.Error):
                 raise translate(exc, self._path) from exc
             raise
-        self._open = False
+        self._depth = 0
         altered = bool(self._undo)
         self._undo.clear()
         self.bodies.forget(unused)
         self.on_commit(altered)
 
     def _roll_back(self) -> None:
-        self._open = self._doomed = False
+        self._depth, self._doomed = 0, False
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         for old, new in reversed(self._undo):
@@ -183,13 +215,16 @@ class Ledger:
     # rows, inside a transaction
 
     def put(self, row: Row) -> None:
-        """Insert the row or replace the one at its place; what waited for a put there waits for the new."""
+        """Insert the row or replace the one at its place.
+
+        What waited for a put there waits for the new one, unless that had landed: then the wait was over.
+        """
         change = row.change
         old = self.get(change.namespace, change.key)
         self._db.execute(_UPSERT, columns(row))
         self._apply(old, row)
         self.written += 512 if old is not None and old.body == row.body else 8192 + change.size
-        if old is not None and not change.is_tombstone and old.change.seq != change.seq:
+        if old is not None and not change.is_tombstone and old.change.seq != change.seq and old.awaited:
             self.repoint(old.change.seq, change.seq)
 
     def remove(self, row: Row) -> None:
@@ -216,6 +251,8 @@ class Ledger:
 
     def _image(self, old: Row | None, new: Row | None) -> None:
         """Make memory hold `new` where it held `old`. Its own inverse with the two exchanged."""
+        if old is None or new is None or old.change.seq != new.change.seq:
+            self.changes += 1  # else only what became of the same change: it answers as before
         self._image_state(old, new)
         self._image_place(old, new)
         body_was = old.body if old is not None else None

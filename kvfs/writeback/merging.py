@@ -27,6 +27,11 @@ class Row:
     waits_for: Seq | None
     since: float  # when this key began to differ from what was last attempted; memory only
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a tombstone that waits for this still has to: it has not landed."""
+        return self.change.state in (ChangeState.PENDING, ChangeState.REJECTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Put:

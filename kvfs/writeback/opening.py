@@ -15,10 +15,12 @@ from typing import Final
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.writeback import schema
+from kvfs.writeback.torn import keep_unread
 
 CHECK_SECONDS: Final = 3.0  # the integrity check of a huge journal ends here, undecided counts as sound
 LOG_BYTES: Final = 64 * 1024 * 1024  # a write-ahead log above this is cut
 FREE_PAGES: Final = 4096  # of 4 KiB: with more of them unused the file is cut when it is closed
+DAMAGE: Final = (sqlite3.Error, ValueError, TypeError, KeyError)  # what reading a garbled file may raise
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 
 
@@ -83,16 +85,21 @@ def _check(path: Path, source: str) -> None:
         with contextlib.closing(_read_only(path)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
             reason = schema.fault(connection, source)
-    except sqlite3.Error as exc:
+    except DAMAGE as exc:
         if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             return
-        reason = str(exc)
+        reason = f"it is damaged ({exc})"
     if reason is not None:
-        raise JournalUnreadableError(
-            f"the journal {path} cannot be used: {reason}. It may hold changes that were never sent, so it "
-            f"is left as it is. Move it and {path}-wal away together to start with an empty one, or use the "
-            "kvfs version and the source that wrote it."
-        )
+        raise unreadable(path, reason)
+
+
+def unreadable(path: Path, reason: str) -> JournalUnreadableError:
+    """The refusal of a journal, with the way out."""
+    return JournalUnreadableError(
+        f"the journal {path} cannot be used: {reason}. It may hold changes that were never sent, so it "
+        f"is left as it is. Move it and {path}-wal away together to start with an empty one, or use the "
+        "kvfs version and the source that wrote it."
+    )
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -108,6 +115,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA secure_delete = OFF")  # Debian's default ON writes every freed page again
+        keep_unread(connection, path)
         schema.migrate(connection)
     except sqlite3.Error as exc:
         raise translate(exc, path) from exc

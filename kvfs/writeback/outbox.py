@@ -4,7 +4,7 @@ Changes are named by their sequence numbers. One that is not pending any more (a
 its place) is passed over silently: so progress on the wire and changes of the file system never collide.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -51,6 +51,25 @@ class Outbox(Recording):
             return None
         put = self._ledger.pending.get(row.waits_for) or self._ledger.rejected.get(row.waits_for)
         return put.change if put is not None else None
+
+    def waiting_for(self, puts: Iterable[Seq]) -> Mapping[Seq, Sequence[Seq]]:
+        """The tombstones of renames that are not sent before one of these puts has landed, by that put."""
+        found: dict[Seq, list[Seq]] = {}
+        for put in self._ledger.waiting.keys() & set(puts):
+            rows = [self._ledger.get(*place) for place in self._ledger.waiting[put]]
+            found[put] = [row.change.seq for row in rows if row is not None]
+        return found
+
+    def release(self, tombstones: Iterable[Seq]) -> None:
+        """What these waited for has landed, even if a newer put has its place by now and is still to come.
+
+        Else a name that is written all the time would keep the name it had before for ever.
+        """
+        rows = [self._ledger.pending[seq] for seq in tombstones if seq in self._ledger.pending]
+        if rows:
+            with self._ledger.transaction():
+                for row in rows:
+                    self._ledger.put(replace(row, waits_for=None))
 
     @property
     def last_seq(self) -> Seq:

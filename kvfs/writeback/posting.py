@@ -4,7 +4,7 @@ What fails stays pending; what is refused is halved until the culprit stands alo
 body is made, so that no more than a body of them is in memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -106,6 +106,7 @@ class Poster:
             return
         self.counts.requests += 1
         self.in_flight |= {change.seq for change in changes}
+        waiting = self._journal.waiting_for(change.seq for change in changes)
         try:
             left = await self._request(part, [change.key for change in changes], entries)
         finally:  # even a request that failed may have been a write
@@ -113,7 +114,15 @@ class Poster:
             self.in_flight -= {change.seq for change in changes}
         self._missing_since.pop(part.namespace, None)
         self.limits.grow(part)
+        self._release(changes, left, waiting)
         await self._acknowledge(changes, left, outcome)
+
+    def _release(
+        self, changes: Iterable[Change], left: frozenset[Key], waiting: Mapping[Seq, Sequence[Seq]]
+    ) -> None:
+        """Tombstones that waited for what has landed, though a newer put has its place by now."""
+        replaced = (c.seq for c in changes if c.key not in left and self._journal.row(c.seq) is None)
+        self._journal.release([tombstone for seq in replaced for tombstone in waiting.get(seq, ())])
 
     async def _entries(
         self, changes: Iterable[Change], outcome: Outcome

@@ -165,7 +165,7 @@ class Recording:
             Put(namespace, move.new, size, identity, content, move.metadata, move.expiration,
                 move.base_new, move.local)
         )  # fmt: skip
-        if old is not None:
+        if old is not None and old.awaited:
             self._ledger.repoint(old.change.seq, put.change.seq)
         self._delete(namespace, move.old, move.base_old, waits_for=put.change.seq)
         attrs = move.attrs or self.attributes.file_attrs(namespace, move.old)

@@ -4,27 +4,53 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import trio
+
 from kvfs.core.errors import DeniedError, KvfsError
 from kvfs.core.model import Change
 from kvfs.core.packing import Batch, pair_bytes
 from kvfs.writeback.events import Event, FlusherOptions
+from kvfs.writeback.failures import asked_wait, may_go_on
 
 LEAST_BYTES: Final = 1_000_000  # bodies are not made smaller than this
 
 
 @dataclass
 class Outcome:
-    """What a round did: changes settled in some way, and the failure that ended it early, if one did."""
+    """What a round did: changes settled in some way, and a failure of what is left, if there was one."""
 
     done: int = 0
-    answered: bool = False  # the store said yes or no to something
+    answered: bool = False  # the store said yes or no to a write
+    checked: bool = False  # it answered a check for conflicts
     idle: bool = False  # there was nothing that could be sent
     failure: KvfsError | None = None
+    refused: bool = False  # a write failed
+    wait_until: float = float("-inf")  # monotonic; the server wants no request before
 
     def fail(self, error: KvfsError) -> None:
-        """Remember the failure that says most: credentials before the network."""
-        if not isinstance(self.failure, DeniedError):
+        """A write failed. Remember what says most: credentials before the network."""
+        self.refused = True
+        self.fail_check(error, trio.current_time() + asked_wait(error))
+
+    def fail_check(self, error: KvfsError, wait_until: float) -> None:
+        """A check for conflicts failed; nothing is to be asked before that moment (monotonic)."""
+        self.wait_until = max(self.wait_until, wait_until)
+        if self.failure is None or not isinstance(self.failure, DeniedError):
             self.failure = error
+
+    @property
+    def progress(self) -> bool:
+        """Whether it came nearer to its end, so that the next may be tried soon.
+
+        An answered check counts only while no write fails: else a store that takes no writes is never left
+        in peace.
+        """
+        return self.answered or (self.checked and not self.refused)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more of the round may be tried: the store is away, or said so."""
+        return self.failure is not None and not (may_go_on(self.failure) and self.progress)
 
 
 @dataclass

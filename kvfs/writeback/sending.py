@@ -1,7 +1,8 @@
 """One round of sending: which of the chosen changes go, in which order, in which bodies.
 
-Puts first, and a tombstone only when every put recorded before it has arrived: a crash or a refusal may leave
-both names of a rename, never neither.
+Puts first. A tombstone of a rename goes only when the new name has arrived: a crash or a refusal may leave both
+names, never neither. Any other waits for the puts before it as well, as `cp a b; rm a` means it, but no longer
+than the oldest change waits: a put that does not get through must not hold up every deletion.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,8 +16,9 @@ from kvfs.core.limits import KEY_WRITE_SECONDS
 from kvfs.core.model import Change
 from kvfs.core.packing import Batch, pack
 from kvfs.store.base import Store
-from kvfs.writeback.conflicts import Digests, copy_key, is_ours, needs_check
+from kvfs.writeback.conflicts import Checks, copy_key, needs_check
 from kvfs.writeback.events import Event, EventKind, FlusherOptions, OnConflict
+from kvfs.writeback.failures import may_go_on
 from kvfs.writeback.journal import Journal
 from kvfs.writeback.posting import Poster
 from kvfs.writeback.rounds import Counts, Limits, Outcome, Reports, body_size
@@ -40,7 +42,7 @@ class Sender:
         self._now = now
         self._options = options
         self._reports = reports
-        self._digests = Digests(store)
+        self._checks = Checks(store, lambda change: journal.row(change.seq))
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
 
@@ -48,8 +50,8 @@ class Sender:
     def counts(self) -> Counts:
         """So far."""
         counts = self._poster.counts
-        counts.requests += self._digests.requests
-        self._digests.requests = 0
+        counts.requests += self._checks.digests.requests
+        self._checks.digests.requests = 0
         return counts
 
     def is_in_flight(self, change: Change) -> bool:
@@ -66,8 +68,9 @@ class Sender:
         try:
             puts = self._unexpired([change for change in changes if not change.is_tombstone], outcome)
             puts = await self._without_conflicts(puts, outcome)
-            await self._send_all(puts, outcome)
-            if outcome.failure is None:
+            if outcome.failure is None or may_go_on(outcome.failure):
+                await self._send_all(puts, outcome)
+            if not outcome.is_over:
                 tombstones = [change for change in changes if change.is_tombstone]
                 await self._send_all(self._unblocked(tombstones), outcome)
         except (StoreError, JournalError) as exc:
@@ -90,20 +93,27 @@ class Sender:
         return alive
 
     async def _without_conflicts(self, puts: list[Change], outcome: Outcome) -> list[Change]:
-        """Those nobody else changed; the others become copies beside them, for the next round."""
-        if self._options.on_conflict is OnConflict.OVERWRITE:
+        """Those nobody else changed; the others become copies beside them, for the next round.
+
+        Those that could not be asked for stay for the next round too, and hold up nobody.
+        """
+        asked = [change for change in puts if needs_check(change)]
+        if self._options.on_conflict is OnConflict.OVERWRITE or not asked:
             return puts
-        current = await self._digests.read(filter(needs_check, puts))
+        verdicts = await self._checks.check(asked)
+        outcome.checked = verdicts.answered
+        if verdicts.failure is not None:
+            self.counts.failures += 1
+            outcome.fail_check(verdicts.failure, verdicts.wait_until)
         clear = []
         for change in puts:
             place = (change.namespace, change.key)
-            row = self._journal.row(change.seq)
-            if row is None:
+            if self._journal.row(change.seq) is None:
                 continue
-            if place not in current or is_ours(row, current[place]):
-                clear.append(change)
-            else:
+            if place in verdicts.changed:
                 self._keep_both(change, outcome)
+            elif place not in verdicts.open:
+                clear.append(change)
         return clear
 
     def _keep_both(self, change: Change, outcome: Outcome) -> None:
@@ -131,16 +141,23 @@ class Sender:
         return [
             change
             for change in tombstones
-            if (first_put is None or change.seq < first_put) and self._journal.blocker(change) is None
+            if (first_put is None or change.seq < first_put or not self.gives_way(change))
+            and self._journal.blocker(change) is None
         ]
 
+    def gives_way(self, tombstone: Change) -> bool:
+        """Whether a deletion waits for puts before it that it does not depend on, as far as we know."""
+        return tombstone.recorded_at > self._now() - self._options.max_age
+
     async def _send_all(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        """All of them, a few requests at a time; after a failure what has not left stays."""
+        """All of them, a few requests at a time; when none of these comes through, what has not left stays."""
         for group in self._groups(await self._packed(changes)):
+            await trio.sleep_until(outcome.wait_until)
+            done = outcome.done
             async with trio.open_nursery() as nursery:
                 for batch in group:
                     nursery.start_soon(self._poster.post, batch, outcome)
-            if outcome.failure is not None:
+            if outcome.is_over or (outcome.refused and outcome.done == done):
                 return
 
     async def _packed(self, changes: Sequence[Change]) -> list[tuple[Batch, int]]:

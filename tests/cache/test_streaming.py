@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
 from support.clock import Clock
 from support.faults import FaultStore
 from support.inline import open_inline
@@ -34,7 +35,7 @@ class Setting:
         stream = self.stream(prefix)
         while await stream.reach(len(stream.entries)):
             pass
-        return [name for name, _ in stream.entries]
+        return [stream.entry(index)[0] for index in range(len(stream.entries))]
 
     def asked(self) -> int:
         return self.store.count("list_keys")
@@ -70,7 +71,9 @@ async def test_the_first_entries_come_after_the_first_page(tmp_path: Path) -> No
         assert await stream.reach(1000)
         assert it.asked() == 2
         assert not await stream.reach(5000)
-        assert [name for name, _ in stream.entries] == [f"f{n:05}" for n in range(5000)]
+        assert [stream.entry(index)[0] for index in range(len(stream.entries))] == [
+            f"f{n:05}" for n in range(5000)
+        ]
         assert it.asked() == 5
 
 
@@ -144,7 +147,7 @@ async def test_every_key_of_a_directory_is_found_however_it_was_listed(tmp_path:
     """Also when the listing took longer than what it answered counts."""
     async with opened(tmp_path, [f"d/{n:05}" for n in range(5000)]) as it:
         it.store.after("list_keys", lambda _: it.clock.advance(25))
-        keys = await it.overlay.keys_below(it.namespace, DirRef("d/", 2))
+        keys = await it.overlay.keys_below(it.namespace, DirRef("d/", 2), lambda: None)
         assert keys == [f"d/{n:05}" for n in range(5000)]
 
 
@@ -161,3 +164,65 @@ async def test_one_who_lags_behind_a_faster_reader_gets_every_entry(tmp_path: Pa
         assert len(slow.entries) == 6000
         assert not await fast.reach(6000)
         assert it.asked() == 4 + 6
+
+
+PAGES = 20
+TRIP = 0.05
+
+
+async def _consumed(it: Setting, entries: int = PAGES * 1000) -> float:
+    """Read a directory as a tool does, which takes as long for a page as the store: how long it took."""
+
+    async def travel(_: object) -> None:
+        await trio.sleep(TRIP)
+
+    it.store.clear()
+    it.store.before("list_keys", travel)
+    begun, stream, index = trio.current_time(), it.stream(""), 0
+    while index < entries and await stream.reach(index):
+        if index % 1000 == 999:
+            await trio.sleep(TRIP)
+        index += 1
+    return trio.current_time() - begun
+
+
+async def test_the_next_page_is_on_its_way_while_one_is_consumed(tmp_path: Path, autojump_clock) -> None:
+    """A walk waits for the first two pages only, and costs not a request more."""
+    async with opened(tmp_path, [f"{n:05}" for n in range(PAGES * 1000)]) as it:
+        alone = await _consumed(it)
+        it.overlay.forget(it.namespace)
+        before = it.asked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.overlay.lister.run)
+            together = await _consumed(it)
+            nursery.cancel_scope.cancel()
+        assert it.asked() - before == PAGES
+        assert alone >= 2 * PAGES * TRIP
+        assert together <= (PAGES + 3) * TRIP
+
+
+async def test_who_looks_at_the_first_entries_only_costs_one_page(tmp_path: Path, autojump_clock) -> None:
+    """`ls | head`: nothing is asked for ahead before a second page was."""
+    async with opened(tmp_path, [f"{n:05}" for n in range(5000)]) as it, trio.open_nursery() as nursery:
+        nursery.start_soon(it.overlay.lister.run)
+        await _consumed(it, 900)
+        await trio.sleep(1)
+        assert it.asked() == 1
+        await _consumed(it, 1900)
+        await trio.sleep(1)
+        assert it.asked() == 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_page_asked_for_ahead_that_fails_is_asked_for_again(tmp_path: Path, autojump_clock) -> None:
+    """The reader meets the failure itself, or does not notice."""
+    async with opened(tmp_path, [f"{n:05}" for n in range(5000)]) as it, trio.open_nursery() as nursery:
+        nursery.start_soon(it.overlay.lister.run)
+        stream = it.stream("")
+        assert await stream.reach(1500)
+        it.store.fail("list_keys", times=1)
+        await trio.sleep(1)
+        it.clock.advance(10)  # nobody goes by the failure any more
+        assert await stream.reach(4999)
+        assert not await stream.reach(5000)
+        nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from kvfs.core.patterns import LOCAL_PATTERNS, LocalNames
 LOCAL = [".a.swp", ".notes.txt.swo", ".x.swpx"[:-1], ".#file", "#file#", "##", "file~", "~", ".~lock.a.odt#"]
 LOCAL += [".goutputstream-AB12", ".fuse_hidden0001", ".nfs0000a1", ".DS_Store", "._photo.jpg", ".Trash-1000"]
 LOCAL += ["notes.txt.vsctmp", ".two\nlines.swp", "back\nup~"]
+LOCAL += ["main.py___jb_tmp___", "main.py___jb_old___", ".subl3f2.tmp", ".tmpAb3dEf", ".main.cpp.kate-swp"]
 ORDINARY = [
     "file",
     ".bashrc",
@@ -33,6 +34,8 @@ ORDINARY += [
     "",
     "a.#b",
 ]
+ORDINARY += ["x.tmp", "tmp4gq2_x1z", "x.AbCdEf", ".x.AbCdEf", "x.bak", "x.bck", "x.orig", "x___jb_tmp__"]
+ORDINARY += [".tmp", ".tmp12345", ".tmp1234567", "x.subl1.tmp", "main.kate-swp"]
 
 
 @pytest.mark.parametrize("name", LOCAL)

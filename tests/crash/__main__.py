@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from crash.harness import Plan, run
+from crash.harness import run
 from crash.lane import Violation
+from crash.plan import Plan
 from crash.shim import PLANTS
 
 
@@ -23,12 +24,22 @@ def main() -> int:
         "--stale", type=float, nargs="?", const=60.0, default=0.0, metavar="SECONDS",
         help="the server's answers are up to so old (60)",
     )  # fmt: skip
+    parser.add_argument(
+        "--lost-acks", type=float, nargs="?", const=0.3, default=0.0, metavar="SHARE", dest="lost",
+        help="so many writes are done without an answer (0.3)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--latency", type=float, default=0.02, help="seconds that a bulk request takes (0.02)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deep", type=float, default=0.5, help="how often everything is sent and compared")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="put a bug in: the run has to fail")
     words = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="kvfs-crash-"))
-    plan = Plan(words.kills, words.faults, words.stale, words.seed, words.plant, words.seconds, words.deep)
+    plan = Plan(
+        words.kills, words.faults, words.stale, words.seed, words.plant, words.seconds, words.deep, words.lost,
+        latency=words.latency, births=words.plant is None,
+    )  # fmt: skip
     try:
         print(run(directory, plan))
     except Violation as exc:

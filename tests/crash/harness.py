@@ -13,15 +13,17 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from crash import shim
 from crash.forge import Daemon, Forge, forging
 from crash.lane import Lane, State, Violation
+from crash.plan import LANES, Plan, Report
+from crash.points import Points
+from crash.shim import Death
 from crash.writer import DEAD, FUTURE
 from support.mounted import Api, environment
 from support.serving import Served, served_by_process
@@ -30,72 +32,14 @@ from kvfs.control import ControlError, call
 from kvfs.state import control_path
 
 WRITER = Path(__file__).with_name("writer.py")
-LANES = ("left", "right")
 WINDOW = 0.45  # seconds that a daemon has at most before it is killed
+STARTING = 5.0  # seconds that the writers have at most to promise something
 OPERATIONS = 400  # of a writer in a round, more than it comes to
-MOMENTS, STRIDE = 450, 137  # before and after statements: every one comes, early and late ones in turn
-WRITE_BACK = (0, 0.02, 0.1)
 QUIET = 0.05  # seconds after a kill in which the server finishes what it had received
-LATENCY = {"fault": "latency", "seconds": 0.02, "path": "/bulk"}  # so that kills meet requests on their way
-TOO_MANY = 0.3  # at this share of kills nothing may have been pending
 DRAIN_SECONDS = 120
-
-MIXED = [
-    {"fault": "status", "status": 500, "probability": 0.05},
-    {"fault": "status", "status": 503, "probability": 0.03},
-    {"fault": "status", "status": 429, "retry_after": 0.05, "probability": 0.03},
-    {"fault": "reset", "probability": 0.05},
-    {"fault": "lost_ack", "probability": 0.05},
-    {"fault": "truncate", "probability": 0.03},
-    {"fault": "html", "probability": 0.02},
-    {
-        "fault": "garbage",
-        "path": "/(bulk|keys|bulk/get|bulk/delete)$",
-        "probability": 0.02,
-    },  # a raw value may be any
-    {"fault": "torn_bulk", "probability": 0.08},
-    {"fault": "stall", "seconds": 0.2, "probability": 0.01},
-]
-"""Some 30 % of all requests meet one of these."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run. `stale`: seconds that the server's answers may be old; `plant`: a bug of `shim.PLANTS`."""
-
-    kills: int = 100
-    faults: bool = False
-    stale: float = 0.0
-    seed: int = 0
-    plant: str | None = None
-    seconds: float = float("inf")
-    deep: float = 0.5
-    """How often everything is sent and compared."""
-
-
-@dataclass
-class Report:
-    """What was done. `idle`: kills at which nothing was pending."""
-
-    kills: int = 0
-    idle: int = 0
-    pending: int = 0
-    promised: int = 0
-    drained: int = 0
-    seconds: float = 0.0
-    statements: int = 0
-    early: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        rate = self.kills / self.seconds if self.seconds else 0.0
-        return (
-            f"{self.kills} kills in {self.seconds:.0f} s ({rate:.2f}/s): {self.statements} at a statement of the "
-            f"journal, {self.early} before the mount was ready; {self.promised} promises; pending at a kill: "
-            f"{self.pending / max(1, self.kills):.1f} on average, nothing at {self.idle}; everything sent and "
-            f"compared {self.drained} times; operations: "
-            + ", ".join(f"{kind} {count}" for kind, count in sorted(self.counts.items()))
-        )
+PENDING = """
+    SELECT substr(key, 1, instr(key, '/') - 1), count(*) FROM changes WHERE state = 'pending' GROUP BY 1
+"""
 
 
 class Died(Exception):
@@ -110,44 +54,71 @@ class Harness:
         self._plan = plan
         self._forge = forge
         self._random = random.Random(plan.seed)
-        self._env = environment(directory, faulty)
+        self._faulty = faulty
         self._plain = plain
         self._mountpoint = directory / "mnt"
         self._mountpoint.mkdir()
         self._api = Api(plain)
         self._lanes = {name: Lane() for name in LANES}
-        self._moment = 0
+        self._points = Points(directory / "points.log", self._random)
         self.report = Report()
         with Api(faulty) as control:
             namespace = control.result("POST", "", json={"title": "ns"})
             self._namespace = namespace["id"]
-            stale = [{"fault": "stale", "seconds": plan.stale, "method": "GET"}] if plan.stale else []
-            stale += [{**rule, "method": "POST", "path": "/bulk/get"} for rule in stale]
-            control.set_faults(*(MIXED if plan.faults else []), LATENCY, *stale)
+            control.set_faults(*plan.rules())
 
     def run(self) -> Report:
         """All rounds, and a last look. Raises `Violation`."""
         begun = time.monotonic()
+        if self._plan.births:
+            self._births()
         while self.report.kills < self._plan.kills and time.monotonic() - begun < self._plan.seconds:
             self._round()
             self.report.seconds = time.monotonic() - begun
         daemon = self._start(None)
         self._look(daemon, deep=True)
         self._end(daemon)
-        if self.report.idle > TOO_MANY * self.report.kills:
-            raise Violation(f"nothing was pending at {self.report.idle} of {self.report.kills} kills")
+        self.report.points = str(self._points)
+        self.report.judge()
         return self.report
+
+    def _births(self) -> None:
+        """Die at each moment in which a new journal is made: the next daemon copes with what is there."""
+        for moment in count(1):
+            directory = self._directory / f"birth{moment}"
+            (directory / "mnt").mkdir(parents=True)
+            first = self._mount(directory, self._plain, death=Death(moment))
+            lived = first.said == "ready" and self._first_look(directory / "mnt")
+            self._end(first)
+            second = self._mount(directory, self._plain)
+            self._end(second)
+            _unmount(directory / "mnt")
+            if second.said != "ready":
+                raise Violation(f"killed at moment {moment} of a new journal: {second.said}")
+            self._points.read()
+            subprocess.run(["rm", "-rf", directory], check=True)
+            if lived:
+                return
+            self.report.births += 1
+
+    @staticmethod
+    def _first_look(mountpoint: Path) -> bool:
+        """Let the journal note when the namespace was seen first; False when the daemon died of it."""
+        try:
+            os.listdir(mountpoint)
+            return (mountpoint / "ns").stat().st_ino > 0
+        except OSError as exc:
+            if exc.errno not in DEAD:
+                raise
+            return False
 
     # a round
 
     def _round(self) -> None:
-        moment = None
-        if self._random.random() < 0.5:
-            self._moment = (self._moment + STRIDE) % MOMENTS
-            moment = self._moment + 1
-        daemon = self._start(moment)
+        death = self._points.choose() if self._random.random() < 0.6 else None
+        daemon = self._start(death)
         if daemon.said != "ready":
-            if moment is None:
+            if death is None:
                 raise Violation(f"the mount does not start: {daemon.said}\n{self._log()[-2000:]}")
             self.report.early += 1
         writers = []
@@ -155,31 +126,39 @@ class Harness:
             if daemon.said == "ready":
                 self._look(daemon, deep=self._random.random() < self._plan.deep)
                 writers = [self._write(name) for name in LANES]
-                self._wait(daemon, WINDOW if moment else WINDOW * self._random.random() ** 1.5)
+                self._wait(daemon, WINDOW if death else WINDOW * self._random.random() ** 1.5)
         except Died:
             pass
-        self.report.statements += daemon.is_dead()
         self._end(daemon)
+        self.report.statements += self._points.read()
         for process in writers:
             if process.wait(20):
                 raise Violation("a writer failed")
         self._account()
 
-    def _start(self, moment: int | None) -> Daemon:
+    def _start(self, death: Death | None) -> Daemon:
         if self._random.random() < 0.5:  # else the daemon finds a dead mount, and cleans up
             _unmount(self._mountpoint)
-        plan = self._plan
-        env = self._env | ({shim.CRASH_AT: str(moment)} if moment else {})
-        settle = plan.stale + 1.0
-        return self._forge.start(
-            [
-                f"--settle={settle}", "--cache-ttl=1", "--timeout=20",
-                f"--write-back={self._random.choice(WRITE_BACK)}",
-                "--rate-requests=1000000", f"--log-file={self._directory}/mnt.log",
-                "cloudflare:", str(self._mountpoint),
-            ],
-            env, self._directory / "mnt.log", plan.plant,
-        )  # fmt: skip
+        options = [
+            f"--settle={self._plan.stale + 1.0}", "--cache-ttl=1", "--timeout=20",
+            f"--write-back={self._random.choice(self._plan.write_back)}",
+            "--rate-requests=1000000", f"--log-file={self._directory}/mnt.log",
+        ]  # fmt: skip
+        return self._mount(self._directory, self._faulty, *options, death=death, plant=self._plan.plant)
+
+    def _mount(
+        self,
+        directory: Path,
+        served: Served,
+        *options: str,
+        death: Death | None = None,
+        plant: str | None = None,
+    ) -> Daemon:
+        env = environment(directory, served)
+        if death is not None:
+            env |= {shim.CRASH_AT: death.encode(), shim.NOTES: str(self._points.notes)}
+        arguments = [*options, "cloudflare:", str(directory / "mnt")]
+        return self._forge.start(arguments, env, directory / "mnt.log", plant)
 
     def _log(self) -> str:
         return (self._directory / "mnt.log").read_text(errors="replace")
@@ -191,8 +170,14 @@ class Harness:
         ]  # fmt: skip
         return subprocess.Popen([sys.executable, "-I", "-S", WRITER, *map(str, arguments)], cwd="/")
 
-    @staticmethod
-    def _wait(daemon: Daemon, seconds: float) -> None:
+    def _wait(self, daemon: Daemon, seconds: float) -> None:
+        """Until so long after both writers did something, however busy the machine, or the daemon's death."""
+        logs = [self._directory / f"{name}.log" for name in LANES]
+        until = time.monotonic() + STARTING
+        while time.monotonic() < until and not daemon.is_dead():
+            if all(log.exists() and b"done" in log.read_bytes() for log in logs):
+                break
+            time.sleep(0.005)
         until = time.monotonic() + seconds
         while time.monotonic() < until and not daemon.is_dead():
             time.sleep(0.005)
@@ -221,20 +206,21 @@ class Harness:
             self.report.counts.update(line["kind"] for line in lines if "kind" in line)
         self.report.kills += 1
         pending = self._pending()
-        self.report.pending += pending
-        self.report.idle += pending == 0
+        self.report.pending += sum(pending.values())
+        self.report.idle += not pending
+        self.report.busy.update(pending.keys())
         for name, found in self._quiet_server().items():
             with (self._directory / f"{name}.all").open("a") as everything:
                 everything.write(f"server {time.time()} {sorted(found.items())}\n")
             with _saying(name):
                 self._lanes[name].check_server(found)
 
-    def _pending(self) -> int:
-        """Read-only: even the write-ahead log stays as the crash left it."""
+    def _pending(self) -> Mapping[str, int]:
+        """By lane. Read-only: even the write-ahead log stays as the crash left it."""
         for path in self._directory.glob("state/kvfs/sources/*/journal.sqlite"):
             with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
-                return int(db.execute("SELECT count(*) FROM changes WHERE state = 'pending'").fetchone()[0])
-        return 0  # the daemon died before it made one
+                return dict(db.execute(PENDING))
+        return {}  # the daemon died before it made one
 
     # looking
 
@@ -288,10 +274,7 @@ class Harness:
     def _fresh_mount(self) -> Iterator[Path]:
         directory = self._directory / f"fresh{self.report.drained}"
         (directory / "mnt").mkdir(parents=True)
-        daemon = self._forge.start(
-            ["--write-back=600", "cloudflare:", str(directory / "mnt")],
-            environment(directory, self._plain), directory / "log",
-        )  # fmt: skip
+        daemon = self._mount(directory, self._plain, "--write-back=600")
         if daemon.said != "ready":
             raise Violation(f"a fresh mount does not start: {daemon.said}")
         try:

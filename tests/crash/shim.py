@@ -3,12 +3,17 @@
 The product knows nothing of this: everything here replaces its parts from outside, in the forked process only.
 """
 
+import json
 import os
 import signal
 import sqlite3
+import sys
 import types
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
 from kvfs.core.model import Seq
 from kvfs.writeback import opening
@@ -16,12 +21,34 @@ from kvfs.writeback.outbox import Outbox
 from kvfs.writeback.sending import Sender
 
 CRASH_AT = "KVFS_CRASH_AT"
+NOTES = "KVFS_CRASH_NOTES"
 
 
-class Counting(sqlite3.Connection):
-    """A connection of the journal that counts the moments before and after each statement, and dies at one."""
+@dataclass(frozen=True)
+class Death:
+    """When a daemon is to die: at the `nth` moment of all, or of those called `point` if that is given.
 
+    A point is what the journal is at, the statement, and whether that has run: two moments a statement.
+    """
+
+    nth: int
+    point: str | None = None
+
+    def encode(self) -> str:
+        """For the environment."""
+        return json.dumps(asdict(self))
+
+
+class Watched(sqlite3.Connection):
+    """A connection of the journal that notes the points it comes to, and dies at one.
+
+    The notes are lines of a file: `seen POINT` the first time, `died POINT` the last.
+    """
+
+    death = Death(0)
     left = 0
+    notes = -1
+    seen: ClassVar[set[str]] = set()
 
     def execute(self, *arguments):
         return self._around(super().execute, arguments)
@@ -34,23 +61,48 @@ class Counting(sqlite3.Connection):
 
     @staticmethod
     def _around(call, arguments):
-        _tick()
+        label = f"{operation()}: {' '.join(arguments[0].split())[:40]}"
+        _come_to(f"before {label}")
         result = call(*arguments)
-        _tick()
+        _come_to(f"after {label}")
         return result
 
 
-def _tick() -> None:
-    Counting.left -= 1
-    if Counting.left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+def _come_to(point: str) -> None:
+    if point not in Watched.seen:
+        Watched.seen.add(point)
+        os.write(Watched.notes, f"seen {point}\n".encode())
+    if Watched.death.point in (None, point):
+        Watched.left -= 1
+        if Watched.left == 0:
+            os.write(Watched.notes, f"died {point}\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at(moment: int) -> None:
-    """SIGKILL this process at the so many-th moment before or after a statement of the journal."""
-    Counting.left = moment
+JOURNAL = str(Path(opening.__file__).parent)
+SENDER = {"flusher", "sending", "posting", "conflicts"}
+
+
+def operation() -> str:
+    """What the journal is asked for: its outermost function on the stack, or who holds the transaction."""
+    frame, found = sys._getframe(2), ""
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if str(path.parent) == JOURNAL and path.stem not in SENDER:
+            found = frame.f_code.co_qualname
+        elif path.name != "contextlib.py" and found:
+            within = found.endswith(".transaction")
+            return frame.f_code.co_qualname if within else found
+        frame = frame.f_back
+    return found
+
+
+def die(death: Death, notes: str) -> None:
+    """SIGKILL this process then; note the points it comes to."""
+    Watched.death, Watched.left = death, death.nth
+    Watched.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     names = dict(vars(sqlite3))
-    names["connect"] = partial(sqlite3.connect, factory=Counting)
+    names["connect"] = partial(sqlite3.connect, factory=Watched)
     opening.sqlite3 = types.SimpleNamespace(**names)
 
 
@@ -95,6 +147,6 @@ PLANTS = {"ack-by-key": acknowledge_by_key, "delete-before-put": delete_before_p
 def apply(environ: dict[str, str], plant: str | None) -> None:
     """What one daemon is to be, before it starts."""
     if CRASH_AT in environ:
-        die_at(int(environ[CRASH_AT]))
+        die(Death(**json.loads(environ[CRASH_AT])), environ[NOTES])
     if plant is not None:
         PLANTS[plant]()

@@ -9,9 +9,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression, median
 
-from crash.harness import LATENCY, MIXED
+from crash.plan import LATENCY, MIXED
 from support.mounted import Api, Mounted, mounted
 from support.serving import served_by_process
 
@@ -23,13 +23,15 @@ OPTIONS = (
     f"--timeout={TIMEOUT:g}", "--settle=2", "--cache-ttl=2", "--write-back=0.5", "--cache-size=8M",
     "--rate-requests=1000000", "--drain-timeout=300",
 )  # fmt: skip
-GROWTH = 24  # MiB that the daemon may grow between the second and the last quarter of the time
+GROWTH = 24  # MiB that the daemon may grow by in the time after the first quarter
+DESCRIPTORS = 20  # that may be open for requests under way
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the daemon holds: MiB, descriptors, inodes."""
+    """What the daemon holds `at` a moment (seconds): MiB, descriptors, inodes."""
 
+    at: float
     rss: float
     descriptors: int
     inodes: int
@@ -41,7 +43,10 @@ def sample(mount: Mounted) -> Sample:
     pages = int((process / "statm").read_text().split()[1])
     status = mount.status()
     return Sample(
-        pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(process / "fd")), status["inodes"]["count"]
+        time.monotonic(),
+        pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
+        len(os.listdir(process / "fd")),
+        status["inodes"]["count"],
     )
 
 
@@ -94,20 +99,22 @@ def work(mount: Mounted, seconds: float) -> tuple[list[Sample], list[str]]:
 
 
 def judge(samples: list[Sample]) -> list[str]:
-    """Whether the daemon grew."""
-    quarter = max(1, len(samples) // 4)
-    early, late = samples[quarter : 2 * quarter], samples[-quarter:]
-    problems = []
-    rss = [median(one.rss for one in part) for part in (early, late)]
-    descriptors = [median(one.descriptors for one in part) for part in (early, late)]
+    """Whether the daemon grew, once it was warm: by a line through the samples, not by its ends."""
+    warm = samples[len(samples) // 4 :]
+    slope = linear_regression([one.at for one in warm], [one.rss for one in warm]).slope
+    took = warm[-1].at - warm[0].at
+    middle = len(warm) // 2
+    early, late = (median(one.descriptors for one in part) for part in (warm[:middle], warm[middle:]))
     print(
-        f"resident {rss[0]:.0f} → {rss[1]:.0f} MiB (most {max(s.rss for s in samples):.0f}), "
-        f"descriptors {descriptors[0]:.0f} → {descriptors[1]:.0f}, inodes at most {max(s.inodes for s in samples)}"
+        f"resident {median(one.rss for one in warm):.0f} MiB, at most {max(one.rss for one in samples):.0f}, "
+        f"growing by {slope * 60:+.2f} MiB a minute; descriptors {early:.0f} → {late:.0f}; "
+        f"inodes at most {max(one.inodes for one in samples)}"
     )
-    if rss[1] > rss[0] + GROWTH:
-        problems.append(f"the daemon grew from {rss[0]:.0f} to {rss[1]:.0f} MiB")
-    if descriptors[1] > descriptors[0] + 20:
-        problems.append(f"descriptors: {descriptors}")
+    problems = []
+    if slope * took > GROWTH:
+        problems.append(f"the daemon grew by {slope * took:.0f} MiB in {took:.0f} s")
+    if late > early + DESCRIPTORS:
+        problems.append(f"descriptors went from {early} to {late}")
     return problems
 
 
@@ -126,7 +133,7 @@ def left(mount: Mounted, api: Api, before: Sample) -> list[str]:
     problems = [f"{name}: {count} are left" for name, count in counts.items() if count]
     if os.geteuid() == 0 and now.inodes > before.inodes + 2:
         problems.append(f"{now.inodes} inodes are left, {before.inodes} at the start")
-    if now.descriptors > before.descriptors + 20:
+    if now.descriptors > before.descriptors + DESCRIPTORS:
         problems.append(f"{now.descriptors} descriptors are left, {before.descriptors} at the start")
     if keys := api.keys(api.namespace("ns")):
         problems.append(f"the server has {len(keys)} keys: {sorted(keys)[:5]}")

@@ -1,25 +1,46 @@
 """What was promised survives kill -9: a few rounds of the crash harness, which `scripts/crash` runs for longer."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from crash.harness import Plan, run
+from crash.harness import run
 from crash.lane import Violation
+from crash.plan import Plan, Report
 
 pytestmark = pytest.mark.fuse
 
 
 def test_nothing_is_lost_and_nothing_comes_back(tmp_path: Path) -> None:
     """Killed at random moments and at statements of the journal, with changes pending: every promise is kept."""
-    report = run(tmp_path, Plan(kills=25, seed=4, deep=0.3))
-    assert report.kills == 25
+    report = run(tmp_path, Plan(kills=14, seed=4, deep=0.3))
+    assert report.kills == 14
     assert report.promised > 50
-    assert report.statements >= 5
-    assert report.drained >= 3
+    assert report.statements >= 3
+    assert report.drained >= 2
 
 
-@pytest.mark.parametrize("plant", ["ack-by-key", "delete-before-put"])
-def test_the_harness_finds_a_planted_bug(tmp_path: Path, plant: str) -> None:
+def test_faults_lost_answers_and_a_stale_store_end_in_the_right_state(tmp_path: Path) -> None:
+    """The same work, with a third of the requests failing, writes done unanswered and answers a minute old."""
+    report = run(tmp_path, Plan(kills=6, faults=True, lost=0.2, stale=60, seed=3, deep=0))
+    assert report.promised > 20
+    assert report.drained == 1
+
+
+@pytest.mark.parametrize(("plant", "seed"), [("ack-by-key", 2), ("delete-before-put", 1)])
+def test_the_harness_finds_a_planted_bug(tmp_path: Path, plant: str, seed: int) -> None:
     """Acknowledging by key, or deleting the old name before the new one is sent, turns it red."""
+    deep = 0.8 if plant == "ack-by-key" else 0.2
+    plan = Plan(kills=150, seed=seed, deep=deep, plant=plant, latency=0.1, write_back=(0, 0.02))
     with pytest.raises(Violation, match=r"the mount shows|the server has"):
-        run(tmp_path, Plan(kills=150, seed=1, deep=0.8 if plant == "ack-by-key" else 0.2, plant=plant))
+        run(tmp_path, plan)
+
+
+@pytest.mark.parametrize(
+    ("idle", "busy"), [(4, {"left": 6, "right": 6}), (0, {"left": 10}), (0, {"left": 10, "right": 3})]
+)
+def test_a_run_with_nothing_at_stake_is_no_success(idle: int, busy: dict[str, int]) -> None:
+    """Too many kills at which nothing was pending, or a writer whose changes always were sent by then."""
+    Report(kills=10, idle=3, busy=Counter(left=4, right=7)).judge()
+    with pytest.raises(Violation, match="pending"):
+        Report(kills=10, idle=idle, busy=Counter(busy)).judge()

@@ -18,24 +18,15 @@ from pathlib import Path
 
 import pytest
 from support.mounted import KVFS, REPOSITORY
-from support.standing import Standing, errno_of, standing
+from support.standing import Standing, errno_of
 
 pytestmark = pytest.mark.fuse
 
 NOBODY = 65534
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Standing]:
-    """Short times, so that sending, settling and forgetting all happen while the tests run."""
-    with standing("--cache-ttl=1", "--settle=1", "--write-back=0.3", "--timeout=10") as world:
-        yield world
-
-
-@pytest.fixture
-def here(world: Standing) -> Path:
-    """An empty namespace."""
-    return world.namespace().path
+OPTIONS = ("--cache-ttl=1", "--settle=1", "--write-back=0.3", "--timeout=10")
+"""Short times, so that sending, settling and forgetting all happen while the tests run."""
 
 
 # directories
@@ -142,6 +133,30 @@ def test_seekdir_finds_its_place_again(here: Path) -> None:
         (here / f"f{number:04}").touch()
     done = subprocess.run([sys.executable, "-c", _SEEK, here], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_large_directory_moves_and_goes(world: Standing, here: Path) -> None:
+    """mv of a directory, mv of all its files one by one, rm -rf: nothing is left out, here and at the server."""
+    count = 1200  # more than a page of a listing
+    namespace = world.api.namespace(here.name)
+    pairs = [{"key": f"big/{number:05}", "value": f"{number}"} for number in range(count)]
+    world.api.bulk_put(namespace, pairs)
+    time.sleep(1.2)  # the cache's time
+    os.rename(here / "big", here / "moved")
+    assert len(os.listdir(here / "moved")) == count
+    (here / "other").mkdir()
+    subprocess.run(
+        "find moved -type f -print0 | xargs -0 mv -t other", shell=True, cwd=here, check=True, timeout=120
+    )
+    assert os.listdir(here / "moved") == []
+    world.mount.sync()
+    found = world.api.keys(namespace)
+    assert set(found) == {f"other/{number:05}" for number in range(count)}
+    assert (here / "other/01199").read_text() == "1199"
+    subprocess.run(["rm", "-rf", here / "other", here / "moved"], check=True, timeout=120)
+    world.mount.sync()
+    assert world.api.keys(namespace) == {}
+    assert os.listdir(here) == []
 
 
 # attributes

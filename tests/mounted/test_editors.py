@@ -3,11 +3,11 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.standing import DELETES, WRITES, Namespace, Standing, changed, standing, wait_for
+from support.standing import DELETES, WRITES, Namespace, Standing, changed, wait_for
 from support.terminal import Terminal, terminal
 
 pytestmark = pytest.mark.fuse
@@ -16,11 +16,8 @@ METADATA = {"author": "ada", "version": 3}
 TTL = "0.4"
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Standing]:
-    """Caches that forget within half a second, so that every save meets a fresh look at the server."""
-    with standing(f"--cache-ttl={TTL}", f"--settle={TTL}", "--write-back=0.3", "--timeout=10") as world:
-        yield world
+OPTIONS = (f"--cache-ttl={TTL}", f"--settle={TTL}", "--write-back=0.3", "--timeout=10")
+"""Caches that forget within half a second, so that every save meets a fresh look at the server."""
 
 
 class Edited:
@@ -151,6 +148,31 @@ def _replace(directory: Path, name: str, temporary: str, content: str) -> None:
     os.replace(path, directory / name)
 
 
+def _jetbrains(directory: Path, name: str, content: str) -> None:
+    """The save of IntelliJ and its kin: the new file beside, the old one out of the way, then the names."""
+    temporary, old = directory / f"{name}___jb_tmp___", directory / f"{name}___jb_old___"
+    _in_place(temporary, content)
+    os.rename(directory / name, old)
+    os.rename(temporary, directory / name)
+    os.unlink(old)
+
+
+def _helix(directory: Path, name: str, content: str) -> None:
+    """The old file out of the way under a name that is nobody's pattern, the new one synced in its place."""
+    backup = directory / f"{name}qX3vB9.bck"
+    os.rename(directory / name, backup)
+    _in_place(directory / name, content)
+    os.unlink(backup)
+
+
+def _kate(directory: Path, name: str, content: str) -> None:
+    """A swap file that is synced while one types; saved in place."""
+    swap = directory / f".{name}.kate-swp"
+    _in_place(swap, "what was typed")
+    _in_place(directory / name, content)
+    swap.unlink()
+
+
 def _in_place(path: Path, content: str) -> None:
     with open(path, "w") as file:
         file.write(content)
@@ -173,6 +195,11 @@ SAVERS: dict[str, Callable[[Path, str, str, str], None]] = {
     "VS Code": lambda cwd, name, old, new: _in_place(cwd / name, f"{new}\n"),
     "VS Code, atomic": lambda cwd, name, old, new: _replace(cwd, name, f"{name}.vsctmp", f"{new}\n"),
     "GLib": lambda cwd, name, old, new: _replace(cwd, name, f".goutputstream-{new}X1Y2Z3", f"{new}\n"),
+    "JetBrains": lambda cwd, name, old, new: _jetbrains(cwd, name, f"{new}\n"),
+    "Sublime Text": lambda cwd, name, old, new: _replace(cwd, name, f".subl{new}.tmp", f"{new}\n"),
+    "Rust's tempfile": lambda cwd, name, old, new: _replace(cwd, name, f".tmp{new:x<6}", f"{new}\n"),
+    "Kate": lambda cwd, name, old, new: _kate(cwd, name, f"{new}\n"),
+    "Helix": lambda cwd, name, old, new: _helix(cwd, name, f"{new}\n"),
     "sort -o": lambda cwd, name, old, new: _shell(cwd, f"echo {new} | sort -o {name}"),
     "tee": lambda cwd, name, old, new: _shell(cwd, f"echo {new} | tee {name}"),
     "shell": lambda cwd, name, old, new: _shell(cwd, f"echo {new} > {name}"),
@@ -191,14 +218,27 @@ def test_saves_without_a_terminal(world: Standing) -> None:
     edited.left(*backups)
 
 
-def test_a_temporary_file_that_was_synced_is_sent(world: Standing) -> None:
-    """fsync means the server, whatever the name: then the rename is another write and a deletion."""
+@pytest.mark.parametrize(
+    "temporary", ["tmpx7_k2q9a", "notes.txt.AbCdEf", "notes.txt.tmp", ".notes.txt.x7k2q9"]
+)
+def test_a_temporary_file_that_was_synced_is_sent(world: Standing, temporary: str) -> None:
+    """fsync means the server, and such names may be meant: then the rename is another write and a deletion."""
     edited = Edited(world)
     before = world.api.keys_counted()
-    _replace(edited.cwd, edited.name, "tmpabcdef", "two\n")
+    _replace(edited.cwd, edited.name, temporary, "two\n")
     world.mount.sync()
     asked = changed(before, world.api.keys_counted())
     assert sum(asked.get(name, 0) for name in WRITES) == 2
     assert sum(asked.get(name, 0) for name in DELETES) == 1
     edited.kept("two\n")
+    edited.left()
+
+
+@pytest.mark.parametrize("temporary", ["tmpx7_k2q9a", "notes.txt.AbCdEf"])
+def test_a_temporary_file_that_was_not_synced_is_not_sent(world: Standing, temporary: str) -> None:
+    """Without fsync a save by replacing is one write, whatever the temporary file's name."""
+    edited = Edited(world)
+    (edited.cwd / temporary).write_text("two\n")
+    os.replace(edited.cwd / temporary, edited.cwd / edited.name)
+    edited.saved("two\n", last=True)
     edited.left()

@@ -8,28 +8,18 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.standing import Standing, errno_of, standing
+from support.standing import Standing, errno_of
 
 pytestmark = pytest.mark.fuse
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Standing]:
-    """Short times, so that sending, settling and forgetting all happen while the tests run."""
-    with standing("--cache-ttl=1", "--settle=1", "--write-back=0.3", "--timeout=10") as world:
-        yield world
-
-
-@pytest.fixture
-def here(world: Standing) -> Path:
-    """An empty namespace."""
-    return world.namespace().path
+OPTIONS = ("--cache-ttl=1", "--settle=1", "--write-back=0.3", "--timeout=10")
+"""Short times, so that sending, settling and forgetting all happen while the tests run."""
 
 
 # contents
@@ -161,6 +151,32 @@ def test_shared_writable_mappings_reach_the_value(world: Standing, here: Path) -
     stored = world.api.get(world.api.namespace(here.name), "mapped")
     assert stored is not None
     assert (stored[:3], stored[5_000:5_005], len(stored)) == (b"abc", b"hello", 10_000)
+
+
+def _map_elsewhere(path: str, wanted: bytes, reply: bytes) -> bool:
+    """Wait in a mapping of its own until the bytes are there, and store others behind them."""
+    deadline = time.monotonic() + 20
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        while view[: len(wanted)] != wanted:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        view[100 : 100 + len(reply)] = reply
+    return True
+
+
+def test_two_processes_share_a_mapping(here: Path) -> None:
+    """What one stores the other sees, without msync and without closing."""
+    path = here / "mapped"
+    path.write_bytes(bytes(8192))
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    with pool, path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        answer = pool.apply_async(_map_elsewhere, (str(path), b"ping", b"pong"))
+        view[:4] = b"ping"
+        assert answer.get(30)
+        assert view[100:104] == b"pong"
+    content = path.read_bytes()
+    assert (content[:4], content[100:104], len(content)) == (b"ping", b"pong", 8192)
 
 
 def test_a_mapping_outlives_its_descriptor(world: Standing, here: Path) -> None:

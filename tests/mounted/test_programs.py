@@ -4,27 +4,17 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.mounted import Mounted, mounted
-from support.standing import Namespace, Standing, run, some_tree, standing
+from support.standing import Namespace, Standing, run, some_tree
 
 pytestmark = pytest.mark.fuse
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Standing]:
-    """Values are sent soon, so that tools and sending meet."""
-    with standing("--cache-ttl=60", "--settle=1", "--write-back=0.5", "--timeout=15") as world:
-        yield world
-
-
-@pytest.fixture
-def space(world: Standing) -> Namespace:
-    """An empty namespace."""
-    return world.namespace()
+OPTIONS = ("--cache-ttl=60", "--settle=1", "--write-back=0.5", "--timeout=15")
+"""Values are sent soon, so that tools and sending meet."""
 
 
 def test_git_works_inside_the_mount(world: Standing, space: Namespace) -> None:
@@ -223,5 +213,8 @@ def _listing(mount: Mounted) -> str:
 
 def test_tools_are_here() -> None:
     """Every tool that these tests use is installed: a missing one is a failure."""
-    tools = "tar rsync git sqlite3 zip unzip gcc make patch perl vim nano emacs tmux setfattr"
+    tools = "tar rsync git sqlite3 zip unzip gzip gcc make patch perl vim nano emacs tmux setfattr getfattr"
+    tools += (
+        " sed awk find xargs grep diff cmp cp mv rm du cat split sort shuf tee dd truncate install fallocate"
+    )
     assert [tool for tool in tools.split(" ") if shutil.which(tool) is None] == []

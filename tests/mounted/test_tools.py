@@ -2,26 +2,16 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.standing import Namespace, Standing, run, some_tree, standing
+from support.standing import Namespace, Standing, run, some_tree
 
 pytestmark = pytest.mark.fuse
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Standing]:
-    """Values are sent soon, so that tools and sending meet."""
-    with standing("--cache-ttl=60", "--settle=1", "--write-back=0.5", "--timeout=15") as world:
-        yield world
-
-
-@pytest.fixture
-def space(world: Standing) -> Namespace:
-    """An empty namespace."""
-    return world.namespace()
+OPTIONS = ("--cache-ttl=60", "--settle=1", "--write-back=0.5", "--timeout=15")
+"""Values are sent soon, so that tools and sending meet."""
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,16 @@ async def test_a_torn_bulk_write_reports_exactly_what_it_left_out(server, store,
     assert {line.key for line in (await store.list_keys(namespace)).keys} == left
 
 
+async def test_a_torn_write_that_stalls_does_not_stop_the_server(server, store, namespace):
+    """Two faults at once: the client leaves, and the next one is answered."""
+    await server.set_faults({"fault": "torn_bulk", "count": 1}, {"fault": "stall", "method": "PUT"})
+    async with server.open_rest(timeout=0.2) as impatient:
+        with pytest.raises(errors.UnavailableError, match="no progress"):
+            await impatient.bulk_put(namespace, {K: Entry(b"v"), Key("other"): Entry(b"v")})
+    with trio.fail_after(5):
+        assert await store.get(namespace, K) is None
+
+
 async def test_latency_delays_and_then_answers(server, store, namespace):
     """By its seconds, give or take the jitter."""
     await server.set_faults({"fault": "latency", "seconds": 0.2, "jitter": 0.05, **GET})

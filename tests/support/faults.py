@@ -123,6 +123,14 @@ class FaultStore(Around):
 
         self._add(operation, action, **which)
 
+    def lie(self, operation: str, answer: object, **which) -> None:
+        """Answer this without asking the store."""
+
+        async def action(call, proceed):
+            return answer
+
+        self._add(operation, action, **which)
+
     def delay(self, operation: str, seconds: float, **which) -> None:
         """Wait before asking the store."""
 

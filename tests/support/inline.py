@@ -38,6 +38,22 @@ class InlineConnections(Connections):
 
 
 @contextmanager
+def inline_threads() -> Iterator[None]:
+    """What would be done in a thread is done at once, so that simulated time does not pass meanwhile."""
+    before = trio.to_thread.run_sync
+
+    async def run_sync(act, *args, **_):
+        await trio.lowlevel.checkpoint()
+        return act(*args)
+
+    trio.to_thread.run_sync = run_sync
+    try:
+        yield
+    finally:
+        trio.to_thread.run_sync = before
+
+
+@contextmanager
 def open_inline(
     path: Path, *, account: str = "local", now: Callable[[], float] = time.time
 ) -> Iterator[SqliteStore]:

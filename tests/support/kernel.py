@@ -5,8 +5,8 @@ and can cache entries, attributes and pages as long as it was told it may.
 """
 
 import os
-from collections import Counter
-from dataclasses import dataclass, field
+
+from support.kernel_cache import Directory, File, KernelCache, Walk
 
 from kvfs.core.errors import (
     ExistsError,
@@ -15,166 +15,12 @@ from kvfs.core.errors import (
     NotADirectoryError_,
     NotEmptyError,
     NotFoundError,
-    StaleError,
 )
 from kvfs.vfs.attributes import Attr, Changes
-from kvfs.vfs.filesystem import FileSystem
-
-NEGATIVE_SECONDS = 2.0  # what fuse/operations.py lets the kernel remember an absence
 
 
-@dataclass(slots=True)
-class File:
-    """An open file: the daemon's number, its inode, the inodes on the path that stay referenced."""
-
-    number: int
-    ino: int
-    path: tuple[int, ...]
-    append: bool = False
-    position: int = 0
-
-
-@dataclass(slots=True)
-class Directory:
-    """An open directory and the offset at which getdents goes on."""
-
-    number: int
-    ino: int
-    path: tuple[int, ...]
-    offset: int = 0
-
-
-@dataclass(slots=True)
-class Walk:
-    """Where a path leads; `ino` None: nowhere."""
-
-    parent: int
-    name: bytes
-    ino: int | None
-    path: tuple[int, ...] = field(default=())
-
-
-class FakeKernel:
-    """System calls by path. With `caching` it believes time-outs; without, it asks every time.
-
-    `eager` forgets every inode as soon as nothing refers to it; otherwise `forget` does.
-    """
-
-    fs: FileSystem
-
-    def __init__(self, now, *, caching: bool = False, eager: bool = True) -> None:
-        self._now = now
-        self.caching = caching
-        self.eager = eager
-        self.counts: Counter[int] = Counter()
-        self.entries: dict[tuple[int, bytes], tuple[int | None, float]] = {}
-        self.attrs: dict[int, tuple[Attr, float]] = {}
-        self.pages: dict[int, tuple[bytes, int]] = {}  # content, and the mtime it belongs to
-        self.held: Counter[int] = Counter()
-        self.is_directory: dict[int, bool] = {1: True}
-
-    # the Invalidator's side
-
-    def attributes(self, ino: int) -> None:
-        """notify_inval_inode, attributes only."""
-        self.attrs.pop(ino, None)
-
-    def entry(self, parent: int, name: bytes) -> None:
-        """notify_inval_entry."""
-        self.entries.pop((parent, name), None)
-
-    # names
-
-    def _believe(self, attr: Attr) -> Attr:
-        self.is_directory[attr.ino] = attr.is_directory
-        if self.caching and attr.attr_timeout > 0:
-            self.attrs[attr.ino] = (attr, self._now() + attr.attr_timeout)
-        else:
-            self.attrs.pop(attr.ino, None)
-        return attr
-
-    def _entry(self, parent: int, name: bytes, node) -> int:
-        attr = self._believe(self.fs.attributes.peek(node))
-        assert attr.ino == node.ino
-        node.lookups += 1
-        self.counts[attr.ino] += 1
-        if self.caching:
-            self.entries[parent, name] = (attr.ino, self._now() + attr.entry_timeout)
-        return attr.ino
-
-    async def lookup(self, parent: int, name: bytes) -> int | None:
-        """LOOKUP, or what is remembered of one."""
-        known = self.entries.get((parent, name))
-        if known is not None and self._now() < known[1]:
-            return known[0]
-        try:
-            node = await self.fs.tree.lookup(parent, name)
-        except NotFoundError:
-            if self.caching:
-                self.entries[parent, name] = (None, self._now() + NEGATIVE_SECONDS)
-            return None
-        return self._entry(parent, name, node)
-
-    async def _walk(self, path: str) -> Walk:
-        ino, path_inos = 1, [1]
-        names = [name.encode(errors="surrogateescape") for name in path.split("/") if name]
-        walk = Walk(1, b"", 1, (1,))
-        for index, name in enumerate(names):
-            found = await self.lookup(ino, name)
-            walk = Walk(ino, name, found, tuple(path_inos))
-            if index + 1 < len(names):
-                if found is None:
-                    raise NotFoundError(f"{path!r}: {name!r} is not there")
-                if not self.is_directory[found]:
-                    raise NotADirectoryError_(f"{path!r}: {name!r} is a file")
-            if found is not None:
-                path_inos.append(found)
-                ino = found
-        walk.path = tuple(path_inos)
-        return walk
-
-    async def _on(self, act, *paths: str):
-        """Walk the paths and act on them; once more, asking for every name anew, when an inode was stale."""
-        try:
-            try:
-                return await act(*[await self._walk(path) for path in paths])
-            except StaleError:
-                self.entries.clear()
-                self.attrs.clear()
-                return await act(*[await self._walk(path) for path in paths])
-        finally:
-            if self.eager:
-                self.forget()
-
-    def forget(self) -> None:
-        """Memory is short: every inode that nothing refers to is forgotten."""
-        for ino in [ino for ino in self.counts if not self.held[ino]]:
-            self.fs.inodes.forget(ino, self.counts.pop(ino))
-            self.attrs.pop(ino, None)
-            self.pages.pop(ino, None)
-            for place in [p for p, (known, _) in self.entries.items() if ino in (p[0], known)]:
-                del self.entries[place]
-
-    def _hold(self, inos, by: int) -> None:
-        for ino in inos:
-            self.held[ino] += by
-
-    # attributes
-
-    async def getattr(self, ino: int) -> Attr:
-        """GETATTR, or what is remembered of one; changed pages go, as AUTO_INVAL_DATA asks."""
-        known = self.attrs.get(ino)
-        if known is not None and self._now() < known[1]:
-            return known[0]
-        node = self.fs.inodes.get(ino)
-        attr = self.fs.attributes.peek(node)
-        if attr.attr_timeout <= 0:
-            attr = await self.fs.attributes.getattr(node)
-        self._believe(attr)
-        pages = self.pages.get(ino)
-        if pages is not None and (len(pages[0]) != attr.size or pages[1] != attr.mtime):
-            del self.pages[ino]
-        return attr
+class FakeKernel(KernelCache):
+    """System calls by path."""
 
     async def stat(self, path: str) -> Attr:
         """stat(2)."""
@@ -462,7 +308,7 @@ class FakeKernel:
             directory.offset = index + 2
             name, node = entry
             if node is not None:
-                self._entry(directory.ino, name.encode(), node)
+                self._entry(directory.ino, name.encode(), node, listed=True)
                 found.append((name, directory.offset))
         return found
 

@@ -16,6 +16,7 @@ from support.kernel import FakeKernel
 from kvfs.config import Config, LocalSource
 from kvfs.core.model import Entry
 from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
+from kvfs.daemon.controls import Controls
 from kvfs.writeback.events import FlusherOptions, OnConflict
 from kvfs.writeback.flusher import Flusher
 from kvfs.writeback.journal import Journal
@@ -48,6 +49,7 @@ class Rig:
             self.config, stores, self.journal, at_root=self.place is not None, now=self.now
         )
         self.events = []
+        self.controls = None
         self.flusher = Flusher(
             self.journal,
             self.store,
@@ -57,13 +59,28 @@ class Rig:
                 host="host",
             ),
             on_settled=lambda changes: settle_into(self.reading, changes, self.now()),
-            on_event=self.events.append,
+            on_event=self._event,
         )  # fmt: skip
         self.kernel = FakeKernel(self.now)
         self.fs = build_filesystem(
             self.config, self.reading, self.flusher, self.kernel, self.place, now=self.now
         )
         self.kernel.fs = self.fs
+        self.controls = Controls(self.fs, self.journal, self.flusher, None, None)
+
+    def _event(self, event) -> None:
+        self.events.append(event)
+        for key in (event.key, event.copy):
+            if key is not None and event.copy is not None:
+                self.fs.given_up(event.namespace, key)
+
+    async def decide(self, what: str) -> None:
+        """`kvfs rejected retry --all`, or discard."""
+        await self.controls.handlers()[f"rejected_{what}"]({"all": True}, None)
+
+    def now_at(self, clock: trio.abc.Clock) -> float:
+        """What `now` tells inside a run with this clock."""
+        return START + clock.current_time()
 
     def close(self) -> None:
         """A crash: nothing is flushed, nothing sent; only the files remain."""

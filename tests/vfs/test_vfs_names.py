@@ -177,3 +177,31 @@ async def test_a_local_name_on_the_server_is_an_ordinary_file(mount, kernel):
     await kernel.write("/ns/f~", b"new")
     await mount.drain()
     assert (await mount.stored())["f~"].value == b"new"
+
+
+async def test_removing_a_file_that_is_being_made_removes_what_another_client_put_there(mount, kernel):
+    """rm of a name leaves nothing under it, whoever was quicker."""
+    file = await kernel.open("/ns/f", os.O_CREAT | os.O_WRONLY)
+    await mount.other("f", b"theirs")
+    await mount.fs.refresh(["ns"])
+    await kernel.listdir("/ns")
+    await kernel.unlink("/ns/f")
+    assert await kernel.listdir("/ns") == []
+    await kernel.close(file)
+    await mount.drain()
+    assert await mount.stored() == {}
+
+
+@pytest.mark.parametrize("caching", [True, False])
+async def test_a_refresh_of_a_directory_includes_its_own_key(mount, kernel, caching):
+    """`d/%self` is below `d`."""
+    kernel.caching, kernel.eager = caching, False
+    await mount.other("d", b"old")
+    await mount.other("d/f", b"x")
+    assert await kernel.read("/ns/d/%self") == b"old"
+    await mount.other("d", b"newer")
+    await mount.fs.refresh(["ns", "d"])
+    assert await kernel.read("/ns/d/%self") == b"newer"
+    await mount.other("d", None)
+    await mount.fs.refresh(["ns", "d"])
+    assert not await kernel.exists("/ns/d/%self")

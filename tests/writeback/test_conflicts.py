@@ -1,15 +1,17 @@
 """Edits never silently overwrite someone else's change: what is asked, what is a conflict, what is kept."""
 
+import random
+
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from support.faults import StaleStore
-from support.journals import START, put, simulated_now, stored
+from support.journals import START, keys, put, simulated_now, stored
 
-from kvfs.core.errors import DeniedError, UnavailableError
+from kvfs.core.errors import DeniedError, NotTextError, RateLimitedError, UnavailableError
 from kvfs.core.limits import KEY_BYTES
-from kvfs.core.model import ChangeKind, Entry, Key
+from kvfs.core.model import ChangeKind, Entry, Key, ValueRead
 from kvfs.writeback.attributes import LocalAttrs
 from kvfs.writeback.conflicts import copy_key
 from kvfs.writeback.events import EventKind, FlusherOptions, OnConflict
@@ -38,6 +40,21 @@ def there(setting):
         await setting.backend.put(setting.namespace, Key(key), Entry(value, **options))
 
     return there
+
+
+@pytest.fixture
+def binary(setting):
+    """Make keys come singly only, as the API has it for values that are no text."""
+
+    def binary(*names):
+        named = set(names)
+        setting.store.fail(
+            "bulk_get",
+            NotTextError("a non-text value", code=10029, status=400),
+            when=lambda call: named & set(call.keys),
+        )
+
+    return binary
 
 
 async def test_an_edit_of_what_was_read_is_sent(autojump_clock, setting, edit, there):
@@ -122,18 +139,147 @@ async def test_a_hundred_keys_are_asked_for_at_once(autojump_clock, setting, edi
     assert len(await stored(setting.backend, setting.namespace)) == 255
 
 
-async def test_binary_values_are_compared_too(autojump_clock, setting, edit, there):
+async def test_binary_values_are_compared_too(autojump_clock, setting, edit, there, binary):
     """They do not come by bulk get: the batch is split, the binaries come singly."""
     for number in range(40):
         await there(f"k{number:02}", b"\xff" if number in (7, 30) else b"text")
         edit(f"k{number:02}", b"mine", b"\xfe" if number == 7 else b"\xff" if number == 30 else b"text")
+    binary("k07", "k30")
     flusher = setting.sender()
     await flusher.drain()
-    assert setting.store.count("get") <= 20
+    assert 2 <= setting.store.count("get") <= 20
     found = await stored(setting.backend, setting.namespace)
     assert found["k07"] == Entry(b"\xff")
     assert found["k30"] == Entry(b"mine")
     assert flusher.statistics().conflicts == 1
+
+
+async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
+    autojump_clock, setting, edit, there, binary
+):
+    """It would fail for all hundred of them each time; when it became text it goes with the others again."""
+    binary("b")
+    await there("b", b"\xff0")
+    flusher = setting.sender()
+    for number in (1, 2, 3):
+        edit("b", b"\xff%d" % number, b"\xff%d" % (number - 1))
+        edit("text", b"%d" % number, b"%d" % (number - 1))
+        await flusher.drain()
+        await trio.sleep(200)
+        setting.journal.settle(simulated_now(), 90)
+    assert setting.store.count("get") == 4  # b and text at first, then b alone
+    assert setting.store.count("bulk_get") == 3
+    setting.store.clear()
+    await there("b", b"plain")
+    for read, value in ((b"plain", b"mine"), (b"mine", b"mine again")):
+        edit("b", value, read)
+        await flusher.drain()
+        await trio.sleep(200)
+        setting.journal.settle(simulated_now(), 90)
+    assert setting.store.count("get") == 5
+    assert setting.store.count("bulk_get") == 4
+    assert await stored(setting.backend, setting.namespace) == {
+        "b": Entry(b"mine again"),
+        "text": Entry(b"3"),
+    }
+
+
+async def test_one_false_answer_makes_no_conflict(autojump_clock, setting, edit, there, binary):
+    """A raw value is whatever came: a stranger's is read again before it is believed, once."""
+    binary("a")
+    await there("a", b"\xffread")
+    edit("a", b"\xffmine", b"\xffread")
+    setting.store.lie("get", ValueRead(b"<html>", None), times=1)
+    await setting.sender().drain()
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"\xffmine")}
+    assert EventKind.CONFLICT not in setting.happened()
+
+    await there("a", b"\xfftheirs")
+    edit("a", b"\xffmore", b"\xffmine")
+    before = setting.store.count("get")
+    await setting.sender().drain()
+    assert setting.store.count("get") == before + 2
+    assert setting.happened().count(EventKind.CONFLICT) == 1
+
+
+async def test_a_check_that_fails_holds_up_nobody_else(autojump_clock, setting, edit, there):
+    """What was checked goes, and what needs no check; the others are asked for again, alone."""
+    for number in range(250):
+        await there(f"k{number:03}", b"read")
+        edit(f"k{number:03}", b"mine", b"read")
+    put(setting.journal, "new", namespace=setting.namespace)
+    setting.store.fail("bulk_get", on=2)
+    flusher = setting.sender()
+    await flusher.send_once()
+    assert setting.journal.pending_count == 100
+    assert setting.store.count("bulk_get") == 3
+    await flusher.drain()
+    assert setting.store.count("bulk_get") == 4
+    assert setting.journal.pending_count == 0
+
+
+async def test_one_of_several_single_checks_may_fail(autojump_clock, setting, edit, there, binary):
+    """The seven others are sent."""
+    binary(*(f"k{number}" for number in range(8)))
+    for number in range(8):
+        await there(f"k{number}", b"\xff")
+        edit(f"k{number}", b"\xfe", b"\xff")
+    setting.store.fail("get", when=lambda call: call.keys == ("k3",), times=1)
+    await setting.sender().send_once()
+    assert keys(setting.journal.pending()) == ["k3"]
+
+
+async def test_a_third_of_all_checks_failing_slows_nothing_down(autojump_clock, setting, edit, there):
+    """The pause does not grow while part of what was asked is answered."""
+    rng = random.Random(1)
+    for number in range(2_000):
+        await there(f"k{number:04}", b"read")
+        edit(f"k{number:04}", b"mine", b"read")
+    setting.store.fail("*", when=lambda call: rng.random() < 0.3)
+    started = trio.current_time()
+    await setting.sender().drain()
+    assert trio.current_time() - started < 30
+
+
+async def test_checks_that_never_get_through_are_few(autojump_clock, setting, edit):
+    """An outage: one question a try, not one for each hundred of keys, and the pause grows."""
+    for number in range(1_000):
+        edit(f"k{number:03}", b"mine", b"read")
+    setting.store.fail("bulk_get")
+    flusher = setting.sender()
+    with trio.move_on_after(600):
+        await flusher.drain()
+    assert setting.store.count() < 20
+
+
+async def test_a_short_wait_is_waited_out_in_the_middle(autojump_clock, setting, edit, there):
+    """What was asked before it is not asked again: else a round of many would never come to its end."""
+    for number in range(250):
+        await there(f"k{number:03}", b"read")
+        edit(f"k{number:03}", b"mine", b"read")
+    setting.store.fail("bulk_get", RateLimitedError("429", retry_after=1.5), on=2)
+    times = []
+    setting.store.before("*", lambda call: times.append(trio.current_time()))
+    await setting.sender().send_once()
+    assert setting.operations() == ["bulk_get", "bulk_get", "bulk_get", "bulk_put"]
+    assert [time - times[0] for time in times] == pytest.approx([0, 1.5, 1.5], abs=0.01)
+    assert setting.journal.pending_count == 100
+
+
+async def test_a_server_that_asks_to_wait_is_asked_nothing_more(autojump_clock, setting, edit, there):
+    """Not another check, and no write."""
+    for number in range(250):
+        edit(f"k{number:03}", b"mine", b"read")
+    put(setting.journal, "new", namespace=setting.namespace)
+    setting.store.fail("bulk_get", RateLimitedError("429", retry_after=60.0), on=1)
+    flusher = setting.sender()
+    await flusher.send_once()
+    assert setting.operations() == ["bulk_get"]
+    with trio.move_on_after(59):
+        await flusher.drain()
+    assert setting.operations() == ["bulk_get"]
+    await flusher.drain()
+    assert setting.journal.pending_count == 0
 
 
 async def test_our_own_last_write_is_no_conflict(autojump_clock, setting, edit, there):

@@ -223,6 +223,71 @@ async def test_a_refused_put_keeps_the_old_name_of_a_rename(autojump_clock, sett
     assert await stored(setting.backend, namespace) == {"b": Entry(b"text", b'"json"')}
 
 
+async def test_a_new_name_written_all_the_time_does_not_keep_the_old_one(
+    autojump_clock, setting, write, running
+):
+    """Any version of the new name that has landed will do, even one that was replaced on its way."""
+    namespace, journal = setting.namespace, setting.journal
+    await setting.backend.put(namespace, Key("old"), Entry(b"text"))
+    move = Move(Key("old"), Key("log"), None, None, body=journal.stage(b"text"), base_old=digest(b"text"))
+    journal.move(namespace, [move])
+    setting.store.delay("bulk_put", 0.5)
+    flusher = running(delay=1, max_age=2)
+    for number in range(100):
+        await trio.sleep(0.2)
+        write("log", b"text%d" % number)
+    await flusher.drain()
+    assert sorted(await stored(setting.backend, namespace)) == ["log"]
+    deleted = [number for number, call in enumerate(setting.store.calls) if call.operation == "bulk_delete"]
+    assert deleted[0] < 4, setting.operations()
+
+
+async def test_the_old_name_waits_for_where_its_content_went(autojump_clock, setting):
+    """a → b → c: b is replaced on its way and never sent again, so a stays until c is there."""
+    namespace, journal = setting.namespace, setting.journal
+    await setting.backend.put(namespace, Key("a"), Entry(b"text"))
+    names = [Key(name) for name in "abcd"]
+    seen = []
+
+    async def look(call):
+        seen.append(sorted(await stored(setting.backend, namespace)))
+
+    setting.store.after("*", look)
+    setting.store.fail("bulk_put", times=1)
+    flusher = setting.sender()
+    body = journal.stage(b"text")
+    journal.move(namespace, [Move(names[0], names[1], None, None, body=body, base_old=digest(b"text"))])
+    await flusher.send_once()
+    journal.move(namespace, [Move(names[1], names[2], None, None)])
+    setting.store.before(
+        "bulk_put", lambda call: journal.move(namespace, [Move(names[2], names[3], None, None)]), times=1
+    )
+    await flusher.drain()
+    await flusher.drain()
+    assert await stored(setting.backend, namespace) == {"d": Entry(b"text")}
+    assert all(seen), seen
+
+
+async def test_a_put_that_never_gets_through_does_not_hold_every_deletion(
+    autojump_clock, setting, write, running
+):
+    """Deletions that do not depend on it give it the time the oldest change has, and go."""
+    for number in range(20):
+        await setting.backend.put(setting.namespace, Key(f"old{number}"), Entry(b"1"))
+    setting.store.fail("put")
+    running(delay=1, max_age=10, body_bytes=100_000)
+    write("large", b"x" * 100_000)
+    for number in range(20):
+        delete(setting.journal, f"old{number}", namespace=setting.namespace)
+    await trio.sleep(9)
+    assert "old1" in await stored(setting.backend, setting.namespace)
+    for number in range(60):
+        write(f"new{number}")
+        await trio.sleep(1)
+    assert not [key for key in await stored(setting.backend, setting.namespace) if key.startswith("old")]
+    assert setting.journal.get(setting.namespace, Key("large")).state is ChangeState.PENDING
+
+
 async def test_only_held_back_changes_do_not_keep_the_loop_busy(autojump_clock, setting, running):
     """A deletion that waits for the user's decision waits without turning."""
     setting.journal.move(

@@ -1,5 +1,7 @@
 """The three kinds of failure, and what else servers do to a batch: nothing is lost, nobody is hammered."""
 
+from itertools import pairwise
+
 import pytest
 import trio
 from hypothesis import given
@@ -78,6 +80,50 @@ async def test_retry_after_is_obeyed(autojump_clock, setting, write, running):
     await trio.sleep(2)
     assert setting.store.count() == 2
     assert setting.journal.pending() == []
+
+
+async def test_two_that_wait_for_the_store_count_one_failure(autojump_clock, setting, write, running):
+    """The loop and a drain both wait for the end of a pause; whoever comes second must not double the next."""
+    pauses = []
+
+    def note(call):
+        pauses.append(trio.current_time())
+
+    setting.store.before("bulk_put", note)
+    setting.store.delay("bulk_put", 0.5)
+    setting.store.fail("bulk_put", times=4)
+    flusher = running(delay=1)
+    write("a")
+    await trio.sleep(1.1)
+    await flusher.drain()
+    assert setting.journal.pending_count == 0
+    assert len(pauses) == 5
+    assert [later - earlier for earlier, later in pairwise(pauses)] == [
+        pytest.approx(0.5 + 2**n + 0.5, abs=0.51) for n in range(4)
+    ]
+
+
+async def test_the_pause_does_not_grow_while_something_gets_through(autojump_clock, setting, write, running):
+    """One namespace whose writes fail does not make the others wait for a minute."""
+    other = await setting.backend.create_namespace("other")
+    setting.store.fail("bulk_put", when=lambda call: call.args[0] == other.id)
+    flusher = running(delay=1)
+    put(setting.journal, "stuck", namespace=other.id)
+    for number in range(100):
+        write(f"k{number}")
+        await trio.sleep(3)
+    assert flusher.statistics().retry_at - simulated_now() < 3
+    assert len(await stored(setting.backend, setting.namespace)) >= 98
+
+
+async def test_writes_that_never_get_through_are_left_in_peace(autojump_clock, setting, write, running):
+    """That checks are answered meanwhile is no reason to try again every second."""
+    setting.store.fail("bulk_put")
+    running(delay=1)
+    for number in range(600):
+        write(f"k{number}", base=digest(b"read"))
+        await trio.sleep(1)
+    assert setting.store.count("bulk_put") < 30
 
 
 async def test_an_expired_token_rejects_nothing(autojump_clock, setting, write, running):

@@ -1,5 +1,7 @@
 """`send_now`: fsync means on the server, callers of a moment share a request, and the errno tells why not."""
 
+from itertools import pairwise
+
 import pytest
 import trio
 from support.journals import START, delete, put, simulated_now, stored
@@ -109,6 +111,39 @@ async def test_a_file_removed_meanwhile_is_done(autojump_clock, setting, write, 
         assert delete(setting.journal, "a", namespace=setting.namespace) is None
         gate.open()
     assert list(await stored(setting.backend, setting.namespace)) == ["other"]
+
+
+async def test_a_deletion_whose_new_name_was_written_again(autojump_clock, setting, write, fsync):
+    """What it waits for came after it, and goes along."""
+    await setting.backend.put(setting.namespace, Key("old"), Entry(b"x"))
+    move = Move(Key("old"), Key("new"), None, None, body=setting.journal.stage(b"x"), base_old=digest(b"x"))
+    setting.journal.move(setting.namespace, [move])
+    write("new", b"y")
+    await fsync("old", timeout=5)
+    assert await stored(setting.backend, setting.namespace) == {"new": Entry(b"y")}
+
+
+async def test_a_burst_for_one_key_writes_it_once_a_second(autojump_clock, setting, write, fsync):
+    """However many ask, at once or one after the other, and whatever fails: KV answers 429 otherwise."""
+    times = []
+    for operation in ("bulk_put", "bulk_delete", "put", "delete"):
+        setting.store.before(operation, lambda call: times.append(trio.current_time()))
+    setting.store.lost_ack("bulk_put", on=3)
+    setting.store.torn("bulk_put", leave=lambda key: True, on=5)
+
+    async def save(number):
+        await trio.sleep(number * 0.05)
+        write("a", b"%d" % number)
+        await fsync("a")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(save, number)
+    delete(setting.journal, "a", namespace=setting.namespace)
+    await fsync("a")
+    assert 5 <= len(times) <= 12
+    assert min(later - earlier for earlier, later in pairwise(times)) >= 1
+    assert await stored(setting.backend, setting.namespace) == {}
 
 
 async def test_it_waits_out_a_short_trouble(autojump_clock, setting, write, fsync):

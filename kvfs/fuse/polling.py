@@ -1,0 +1,117 @@
+"""A shorter way round pyfuse3's request loop: look for the next request before asking trio to wait for it.
+
+As it comes, pyfuse3 goes through trio's scheduler twice a request (a fair lock, then epoll), which costs more
+than most requests. A busy process and its file system talk in turns: the next request is there microseconds
+after the answer. So the task that answered looks for it itself, waits for it about as long as a turn of the
+scheduler takes, and only then lets trio wait. The other tasks get a turn after `CALM` seconds at the latest,
+after `ALERT` when they had something to do lately.
+
+pyfuse3 names the library it runs on in its global `trio`, which is how `pyfuse3.asyncio.enable` puts another
+in its place; so does this. Where that is not so, `enable` changes nothing.
+"""
+
+import select
+import time
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+CALM: Final = 0.001  # seconds of requests between two turns of tasks that have nothing to do
+ALERT: Final = 0.000_1  # ... that had something to do lately
+LATELY: Final = 0.005  # seconds
+PATIENCE: Final = 0.000_05  # seconds to wait for the next request: about what the way through trio takes
+_IDLE_TURN: Final = 0.000_05  # seconds: a turn that was longer did some work
+_MOST_FD: Final = 1023  # select(2) knows no more
+
+_NEEDED: Final = ("_session_loop", "_wait_fuse_readable", "main")
+
+
+class Turnstile:
+    """The lock around the wait for a request, one task at a time: free, it is taken without a checkpoint.
+
+    Whoever leaves wakes one that waits, which goes back to waiting when the place is taken again by then.
+    """
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._queue = trio.lowlevel.ParkingLot()
+
+    async def __aenter__(self) -> None:
+        while self._taken:
+            await self._queue.park()
+        self._taken = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._taken = False
+        if self._queue:
+            self._queue.unpark()
+
+
+class Readiness:
+    """`wait_readable` that looks first."""
+
+    def __init__(self) -> None:
+        self._turn_due = 0.0  # monotonic seconds
+        self._alert_until = 0.0
+
+    async def wait_readable(self, fd: int) -> None:
+        """Return when `fd` can be read. A checkpoint now and then, not every time."""
+        if fd > _MOST_FD:
+            await trio.lowlevel.wait_readable(fd)
+            return
+        now = time.monotonic()
+        if now < self._turn_due:
+            if select.select((fd,), (), (), PATIENCE)[0]:
+                return
+            await trio.lowlevel.wait_readable(fd)
+            now = time.monotonic()
+        else:
+            await trio.lowlevel.checkpoint()
+            after = time.monotonic()
+            if after - now > _IDLE_TURN:
+                self._alert_until = after + LATELY
+            now = after
+            if not select.select((fd,), (), (), 0)[0]:
+                await trio.lowlevel.wait_readable(fd)
+                now = time.monotonic()
+        self._turn_due = now + (ALERT if now < self._alert_until else CALM)
+
+
+class _Lowlevel:
+    """`trio.lowlevel` with another `wait_readable`."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self.wait_readable = readiness.wait_readable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio.lowlevel, name)
+
+
+class _Trio:
+    """`trio` with another `Lock` and `lowlevel`."""
+
+    Lock = Turnstile
+
+    def __init__(self) -> None:
+        self.lowlevel = _Lowlevel(Readiness())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+
+def enable() -> bool:
+    """Let pyfuse3 look first, if it is made as expected; to be called before its `main`. Whether it does."""
+    known = getattr(pyfuse3, "trio", None)
+    if isinstance(known, _Trio):
+        return True
+    if known is not trio or not all(hasattr(pyfuse3, name) for name in _NEEDED):
+        return False
+    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]
+    return True
+
+
+def disable() -> None:
+    """As it comes."""
+    if isinstance(getattr(pyfuse3, "trio", None), _Trio):
+        pyfuse3.trio = trio  # type: ignore[attr-defined]

@@ -1,0 +1,67 @@
+"""Values as JSON text, a bite at a time: no step holds the interpreter for more than about a millisecond.
+
+A body of 60 MB is made in a thread, but threads take turns: one long step there delays every file operation.
+Between two bites `pause` is called, which in a thread gives the others a turn.
+"""
+
+import binascii
+import codecs
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+BITE: Final = 192 * 1024  # bytes, a multiple of 3
+_STRETCH: Final = 0.001  # seconds of work between two pauses
+_TURN: Final = 0.000_1  # seconds of a pause: with none at all the same thread most often goes on
+
+Pause = Callable[[], None]
+
+
+def go_on() -> None:
+    """The pause of work nobody waits behind."""
+
+
+class GiveWay:
+    """The pause of work in a thread: whoever waits for the interpreter gets it, every now and then."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def __call__(self) -> None:
+        """Sleep for a moment if it is time."""
+        if time.monotonic() - self._since > _STRETCH:
+            time.sleep(_TURN)
+            self._since = time.monotonic()
+
+
+def as_string(value: bytes, most: int, pause: Pause = go_on) -> list[bytes] | None:
+    """The value as a JSON string, in pieces; None when it is no text, or takes more than `most` bytes."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    pieces, left = [b'"'], most
+    try:
+        for bite, is_last in _bites(value):
+            text = msgspec.json.encode(decode(bite, is_last))[1:-1]
+            left -= len(text)
+            if left < 0:
+                return None
+            pieces.append(text)
+            pause()
+    except UnicodeDecodeError:
+        return None
+    return [*pieces, b'"']
+
+
+def as_base64(value: bytes, pause: Pause = go_on) -> list[bytes]:
+    """The value as a JSON string of base64, in pieces."""
+    pieces = [b'"']
+    for bite, _ in _bites(value):
+        pieces.append(binascii.b2a_base64(bite, newline=False))
+        pause()
+    return [*pieces, b'"']
+
+
+def _bites(value: bytes) -> Iterator[tuple[bytes, bool]]:
+    for start in range(0, len(value) or 1, BITE):
+        yield value[start : start + BITE], start + BITE >= len(value)

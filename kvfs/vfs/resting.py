@@ -1,0 +1,117 @@
+"""Files the kernel knows by number from a listing and that nobody used since, a million of them in little memory.
+
+A node costs some 300 bytes with what finds it, and `find` over a large namespace makes the kernel know every
+file in it. Here such a file is a number, its key (the listing's own text) and a count; it becomes a node when
+the kernel names it.
+"""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from kvfs.core.model import Key, NamespaceId
+
+_PAGE = 512  # numbers a page; one lets go of its memory when the last of them is gone
+
+
+@dataclass(slots=True, eq=False)
+class _Page:
+    """Files of one namespace with consecutive numbers; `counts` are the kernel's lookups, 0: not here."""
+
+    namespace: NamespaceId
+    held: int = 0
+    keys: list[Key | None] = field(default_factory=lambda: [None] * _PAGE)
+    counts: "array[int]" = field(default_factory=lambda: array("I", bytes(_PAGE * array("I").itemsize)))
+
+
+class Resting:
+    """Numbers ↔ keys of files at rest."""
+
+    def __init__(self) -> None:
+        # Invariant: a number is in the page of its range and, by its key, in _numbers; or in neither.
+        self._pages: dict[int, _Page] = {}
+        self._numbers: dict[NamespaceId, dict[Key, int]] = {}
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self._held
+
+    def add(self, ino: int, namespace: NamespaceId, key: Key, lookups: int) -> bool:
+        """Let a file rest; false when it must stay a node: its neighbours are of another namespace."""
+        page = self._pages.get(ino // _PAGE)
+        if page is None:
+            page = self._pages[ino // _PAGE] = _Page(namespace)
+        elif page.namespace != namespace:
+            return False
+        page.keys[ino % _PAGE] = key
+        page.counts[ino % _PAGE] = lookups
+        page.held += 1
+        self._held += 1
+        self._numbers.setdefault(namespace, {})[key] = ino
+        return True
+
+    def number_of(self, namespace: NamespaceId, key: Key) -> int | None:
+        """The number of a file at rest."""
+        numbers = self._numbers.get(namespace)
+        return numbers.get(key) if numbers else None
+
+    def take(self, ino: int) -> tuple[NamespaceId, Key, int] | None:
+        """A file that wakes: what it is, and the kernel's lookups. None when none rests under the number."""
+        page = self._pages.get(ino // _PAGE)
+        index = ino % _PAGE
+        key = page.keys[index] if page is not None else None
+        if page is None or key is None:
+            return None
+        found = page.namespace, key, page.counts[index]
+        page.keys[index], page.counts[index] = None, 0
+        page.held -= 1
+        self._held -= 1
+        if not page.held:
+            del self._pages[ino // _PAGE]
+        numbers = self._numbers[page.namespace]
+        del numbers[key]
+        if not numbers:  # a dict never shrinks
+            del self._numbers[page.namespace]
+        return found
+
+    def shown(self, ino: int) -> None:
+        """The kernel counts one lookup more."""
+        self._pages[ino // _PAGE].counts[ino % _PAGE] += 1
+
+    def shown_again(self, ino: int) -> bool:
+        """One lookup more of a file that may rest here; false when it does not."""
+        page = self._pages.get(ino // _PAGE)
+        if page is None or page.keys[ino % _PAGE] is None:
+            return False
+        page.counts[ino % _PAGE] += 1
+        return True
+
+    def forget(self, ino: int, count: int) -> bool:
+        """The kernel dropped so many references; false when no file rests under the number."""
+        page = self._pages.get(ino // _PAGE)
+        if page is None or page.keys[ino % _PAGE] is None:
+            return False
+        if page.counts[ino % _PAGE] <= count:
+            self.take(ino)
+        else:
+            page.counts[ino % _PAGE] -= count
+        return True
+
+    def below(self, namespace: NamespaceId, prefix: str) -> list[int]:
+        """The numbers of files whose keys start with `prefix`."""
+        numbers = self._numbers.get(namespace, {})
+        return [number for key, number in numbers.items() if key.startswith(prefix)]
+
+    def __iter__(self) -> Iterator[tuple[int, NamespaceId, Key]]:
+        for namespace, numbers in self._numbers.items():
+            for key, number in numbers.items():
+                yield number, namespace, key
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the two tables disagree."""
+        for number, namespace, key in self:
+            page = self._pages[number // _PAGE]
+            assert (page.namespace, page.keys[number % _PAGE]) == (namespace, key)
+            assert page.counts[number % _PAGE] > 0
+        assert self._held == sum(len(numbers) for numbers in self._numbers.values())
+        assert self._held == sum(page.held for page in self._pages.values())

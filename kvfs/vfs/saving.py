@@ -1,0 +1,151 @@
+"""What is recorded of an open file, and how: the way of a content from memory to the journal."""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from kvfs.cache.values import Clean
+from kvfs.core.errors import NoSpaceError
+from kvfs.core.model import ChangeState, Key, NamespaceId
+from kvfs.core.patterns import LocalNames
+from kvfs.vfs.handles import OpenFile
+from kvfs.vfs.nodes import File
+from kvfs.vfs.overlay import Overlay
+from kvfs.vfs.rope import Rope
+from kvfs.writeback.attributes import LocalAttrs
+from kvfs.writeback.journal import INLINE_BYTES, Body
+
+CHANGED: Final = -1
+"""`File.shown` while the kernel's pages follow the changes made through it (a hash is never -1)."""
+
+
+_NO_ATTRS: Final = LocalAttrs()
+
+
+class Saving:
+    """Records contents. `Files` is made of it."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        local_names: LocalNames,
+        now: Callable[[], float],
+        max_pending: int,
+        durable: bool,
+    ) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._local_names = local_names
+        self._now = now
+        self._max_pending = max_pending
+        self._durable = durable
+
+    @staticmethod
+    def _identity_of(value: bytes, known_digest: bytes) -> int | bytes:
+        """What tells a content from others: a hash of a small one, the digest of a large one."""
+        return hash(value) if len(value) <= INLINE_BYTES else known_digest
+
+    def save_at_once(self, node: File) -> bool:
+        """Record a dirty content, where that takes no waiting; false where it does."""
+        shared = node.open
+        if shared is None or shared.version == shared.saved or node.detached:
+            return True
+        rope = shared.buffer
+        if self._durable or len(rope) > INLINE_BYTES:
+            return False
+        self._check_room(len(rope))
+        value = rope.value()
+        self._save_as(node, shared, shared.version, value, self._journal.stage(value))
+        return True
+
+    def _check_room(self, size: int) -> None:
+        if self._journal.pending_bytes + size > self._max_pending:
+            raise NoSpaceError(
+                f"{self._journal.pending_bytes:,} bytes wait to be sent: --max-pending is reached"
+            )
+
+    async def save(self, node: File) -> None:
+        """Record a dirty content. Raises `NoSpaceError`; the content stays dirty then."""
+        shared = node.open
+        if shared is None or not shared.dirty or node.detached:
+            return
+        self._check_room(len(shared.buffer))
+        version = shared.version
+        if len(shared.buffer) <= INLINE_BYTES:
+            value = shared.buffer.value()
+            body = self._journal.stage(value)
+        else:
+            value, body = await self._spooled(shared.buffer)
+            if self._is_gone(node) or shared.saved >= version:
+                return  # deleted, or another close recorded a newer content meanwhile
+        self._save_as(node, shared, version, value, body)
+        if self._durable:
+            await self._journal.make_durable()
+
+    async def _spooled(self, rope: Rope) -> tuple[bytes, Body]:
+        """A large content as it is now, and its body: written by threads, so that nobody else waits."""
+        stream, pieces = rope.take_stream(), rope.pieces()
+        value = pieces[0] if len(pieces) == 1 else await trio.to_thread.run_sync(b"".join, pieces)
+        return value, await (stream.finish() if stream is not None else self._journal.spool(value))
+
+    def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes, body: Body) -> None:
+        """Record a content. No checkpoint in here: key, attributes and version belong together."""
+        self._record(node, shared, body, value, mtime=shared.mtime)
+        shared.saved, shared.closed = version, value
+        if shared.version == version:
+            shared.buffer.joined(value)
+            if node.shown == CHANGED:  # what the kernel has now, should nobody change it elsewhere
+                node.shown = self._identity_of(value, body.digest)
+
+    async def body_of(self, value: bytes) -> Body:
+        """A content ready to be recorded; a large one is written beside the journal, in a thread."""
+        return self._journal.stage(value) if len(value) <= INLINE_BYTES else await self._journal.spool(value)
+
+    @staticmethod
+    def _is_gone(node: File) -> bool:
+        return node.detached
+
+    def _record(self, node: File, shared: OpenFile, body: Body, value: bytes, *, mtime: int | None) -> None:
+        namespace, key = node.namespace, node.key
+        before = None if shared.created else self._journal.attributes.file_attrs(namespace, key)
+        before = before or _NO_ATTRS
+        now = int(self._now())
+        attrs = LocalAttrs(
+            mode=shared.mode if shared.mode is not None else before.mode,
+            mtime=mtime if mtime is not None else before.mtime,
+            ctime=now,
+            atime=before.atime,
+        )
+        self._journal.record_put(
+            namespace,
+            key,
+            body,
+            metadata=shared.metadata,
+            expiration=shared.expiration,
+            base=shared.known_base(),
+            local=self.is_local(namespace, key, is_new=shared.created),
+            attrs=attrs,
+        )
+        if shared.created:
+            shared.created = False
+            self._overlay.created(namespace, key, None)
+        shared.base = body.digest  # what the store has once this is sent
+        self._overlay.values.put(
+            (namespace, key), Clean(value, shared.metadata, shared.expiration, now, body.digest)
+        )
+
+    def is_local(self, namespace: NamespaceId, key: Key, *, is_new: bool) -> bool:
+        """Whether a file is kept on this machine: named so, and no key of the store.
+
+        `is_new`: nothing was there before. What was, and is not the journal's, was the store's.
+        """
+        if not self._local_names.matches(self._overlay.naming.name_of_key(key)):
+            return False
+        change = self._journal.get(namespace, key)
+        if change is not None:
+            return change.state is ChangeState.LOCAL
+        if not is_new:
+            return False
+        span = self._overlay.listings.span_of(namespace, key, stale=True)
+        return span is None or not span.has(key)

@@ -1,0 +1,181 @@
+"""What the handlers of everyday calls cost, counted: statements, answers told again, and no waiting at all."""
+
+import errno
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import pyfuse3
+import pytest
+from support.clock import Clock
+from support.rig import Rig
+
+from kvfs.fuse.operations import Operations
+
+NAMES = [b"one", b"two", b"three"]
+
+
+def at_once(handler: Coroutine[Any, Any, Any]) -> Any:
+    """Run a handler without an event loop: it would fail if it waited, or only set a deadline."""
+    try:
+        handler.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waited")
+
+
+class Handlers:
+    """The handlers of a mount whose namespace `ns` is empty, and known to be."""
+
+    def __init__(self, rig: Rig, parent: int) -> None:
+        self.rig = rig
+        self.ops = Operations(rig.fs, uid=0, gid=0)
+        self.parent = parent
+        self.statements: list[str] = []
+        rig.journal._ledger._db.set_trace_callback(self.statements.append)
+
+    def create(self, name: bytes, data: bytes) -> int:
+        """create, write and close as the kernel asks for them; the inode."""
+        ops = self.ops
+        assert at_once(ops.lookup(self.parent, name, None)).st_ino == 0
+        info, entry = at_once(ops.create(self.parent, name, 0o644, os.O_CREAT | os.O_WRONLY, None))
+        with pytest.raises(pyfuse3.FUSEError):
+            at_once(ops.getxattr(entry.st_ino, b"security.capability", None))
+        assert at_once(ops.write(info.fh, 0, data)) == len(data)
+        at_once(ops.flush(info.fh))
+        at_once(ops.release(info.fh))
+        return entry.st_ino
+
+    def read(self, inode: int) -> bytes:
+        """open, read and close."""
+        info = at_once(self.ops.open(inode, os.O_RDONLY, None))
+        data = at_once(self.ops.read(info.fh, 0, 4096))
+        at_once(self.ops.flush(info.fh))
+        at_once(self.ops.release(info.fh))
+        return bytes(data)
+
+
+@pytest.fixture
+async def handlers(tmp_path):
+    """Over files that are gone with the test."""
+    rig = Rig(tmp_path, now=Clock())
+    rig.open()
+    rig.namespace = (await rig.backend.create_namespace("ns")).id
+    async with rig.workers():
+        parent = await rig.fs.tree.lookup(1, b"ns")
+        parent.lookups += 1
+        await rig.fs.tree.opendir(parent.ino)
+        assert await rig.kernel.listdir("ns") == []
+        yield Handlers(rig, parent.ino)
+        rig.check()
+    rig.close()
+
+
+async def test_everyday_calls_wait_for_nothing(handlers) -> None:
+    """Where all is known, no call touches the scheduler or sets a deadline, from create to unlink."""
+    inode = handlers.create(b"file", b"content")
+    assert handlers.read(inode) == b"content"
+    assert at_once(handlers.ops.getattr(inode, None)).st_size == 7
+    assert at_once(handlers.ops.lookup(handlers.parent, b"file", None)).st_ino == inode
+    at_once(handlers.ops.unlink(handlers.parent, b"file", None))
+    assert at_once(handlers.ops.lookup(handlers.parent, b"file", None)).st_ino == 0
+
+
+async def test_a_small_file_is_one_transaction_of_three_writes(handlers) -> None:
+    """create + write + close: the content, the change, the attributes; nothing is read for it.
+
+    open + read + close of what is at hand asks the file for nothing.
+    """
+    handlers.create(b"one before", b"content")
+    handlers.statements.clear()
+    inode = handlers.create(b"file", b"content")
+    verbs = [statement.split()[0] for statement in handlers.statements]
+    assert verbs == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
+    handlers.statements.clear()
+    handlers.read(inode)
+    assert handlers.statements == []
+
+
+async def test_a_refused_attribute_leaves_nothing_behind(handlers) -> None:
+    """The kernel asks before every write: an error raised again and again would grow a traceback for ever."""
+    errors = []
+    for _ in range(2):
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await handlers.ops.getxattr(1, b"security.capability", None)
+        assert caught.value.errno == errno.ENOTSUP
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+
+
+class Told:
+    """`readdir_reply` of a kernel with room for so many entries an answer."""
+
+    def __init__(self, monkeypatch, room: int) -> None:
+        self.entries: list[tuple[bytes, int, int, float]] = []
+        self.room = room
+        monkeypatch.setattr(pyfuse3, "readdir_reply", self)
+
+    def __call__(self, token, name, entry, offset) -> bool:
+        if len(self.entries) - self.at >= self.room:
+            return False
+        self.entries.append((bytes(name), entry.st_ino, entry.st_size, entry.attr_timeout))
+        self.offset = offset
+        return True
+
+    async def read(self, handlers) -> dict[bytes, tuple[int, float]]:
+        """A whole reading: size and time-out by name."""
+        ops = handlers.ops
+        handle, self.entries, self.offset = await ops.opendir(handlers.parent, None), [], 0
+        while True:
+            self.at = len(self.entries)
+            await ops.readdir(handle, self.offset, None)
+            if len(self.entries) == self.at:
+                break
+        await ops.releasedir(handle)
+        counted = [(ino, 1) for name, ino, _, _ in self.entries if name.strip(b".")]
+        await ops.forget(counted)  # at once, so that the counts of the test stay those of its lookups
+        return {name: (size, timeout) for name, _, size, timeout in self.entries if name.strip(b".")}
+
+
+@pytest.mark.parametrize("room", [1000, 2, 1])
+async def test_a_listing_told_again_is_the_same_and_follows_every_change(handlers, monkeypatch, room) -> None:
+    """Nothing is looked up for it while nothing changed; after any change it shows the change."""
+    inodes = [handlers.create(name, b"x" * (n + 1)) for n, name in enumerate(NAMES)]
+    told = Told(monkeypatch, room)
+    ttl = handlers.rig.fs.overlay.ttl
+    first = await told.read(handlers)
+    assert {name: size for name, (size, _) in first.items()} == {b"one": 1, b"two": 2, b"three": 3}
+    handlers.rig.now.advance(ttl / 3)
+    assert (await told.read(handlers)).keys() == first.keys()
+
+    info = await handlers.ops.open(inodes[0], os.O_WRONLY, None)
+    await handlers.ops.write(info.fh, 0, b"longer")
+    assert (await told.read(handlers))[b"one"][0] == 6, "written and not yet closed"
+    await handlers.ops.flush(info.fh)
+    await handlers.ops.release(info.fh)
+    await handlers.ops.unlink(handlers.parent, b"two", None)
+    handlers.create(b"four", b"4444")
+    again = await told.read(handlers)
+    assert {name: size for name, (size, _) in again.items()} == {b"one": 6, b"three": 3, b"four": 4}
+    assert (await told.read(handlers)) == again
+    assert handlers.rig.fs.inodes.get(inodes[2]).lookups == 1, (
+        "its creation; what did not fit was not counted"
+    )
+
+
+async def test_what_is_told_again_of_others_files_grows_old(handlers, monkeypatch) -> None:
+    """The kernel may keep it as long as the listing is fresh, not as long again; then the store is asked."""
+    rig = handlers.rig
+    await rig.other("theirs", b"value")
+    rig.fs.forget_knowledge()
+    assert await rig.kernel.read("ns/theirs") == b"value"
+    await handlers.ops.lookup(handlers.parent, b"theirs", None)  # the kernel keeps it: it can be told again
+    told = Told(monkeypatch, 1000)
+    ttl = rig.fs.overlay.ttl
+    await told.read(handlers)
+    rig.now.advance(ttl / 2)
+    (_, timeout), = (await told.read(handlers)).values()  # fmt: skip
+    assert 0 < timeout <= ttl / 2
+    await rig.other("more", b"value")
+    rig.now.advance(ttl)
+    assert set(await told.read(handlers)) == {b"theirs", b"more"}

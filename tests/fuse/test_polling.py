@@ -1,0 +1,103 @@
+"""The short way round the request loop: one reader at a time, and nobody else starves."""
+
+import os
+
+import pyfuse3
+import pytest
+import trio
+import trio.testing
+
+from kvfs.fuse import polling
+from kvfs.fuse.polling import Readiness, Turnstile
+
+
+@pytest.fixture
+def pipe():
+    """Reading and writing end."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+async def test_one_task_at_a_time_goes_through() -> None:
+    """Of several that want in, one is inside; each gets there."""
+    turnstile, inside, seen = Turnstile(), 0, []
+
+    async def enter(number: int) -> None:
+        nonlocal inside
+        for _ in range(3):
+            async with turnstile:
+                inside += 1
+                assert inside == 1
+                await trio.lowlevel.checkpoint()
+                inside -= 1
+            seen.append(number)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(enter, number)
+    assert sorted(seen) == sorted(list(range(4)) * 3)
+
+
+async def test_who_is_cancelled_inside_leaves_the_place_free() -> None:
+    """A reader that is cancelled does not keep the others out."""
+    turnstile = Turnstile()
+    with trio.move_on_after(0.01):
+        async with turnstile:
+            await trio.sleep_forever()
+    with trio.fail_after(5):
+        async with turnstile:
+            pass
+
+
+async def test_a_request_that_comes_later_is_waited_for(pipe) -> None:
+    """Nothing to read yet: the wait ends when there is."""
+    reading, writing = pipe
+    readiness = Readiness()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(readiness.wait_readable, reading)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        os.write(writing, b"x")
+
+
+async def test_others_get_their_turn_under_a_stream_of_requests(pipe) -> None:
+    """However fast requests come, the other tasks of the process go on."""
+    reading, writing = pipe
+    os.write(writing, b"x")  # never read: always ready
+    readiness, turns, requests = Readiness(), 0, 0
+
+    async def other() -> None:
+        nonlocal turns
+        for _ in range(20):
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            while turns < 20:
+                await readiness.wait_readable(reading)
+                requests += 1
+    assert requests > 20, "most requests need no turn of the scheduler"
+
+
+def test_it_is_put_in_place_of_trio_and_taken_out_again() -> None:
+    """pyfuse3 then finds the short way under the names it uses, and everything else of trio as ever."""
+    try:
+        assert polling.enable()
+        assert polling.enable(), "twice is once"
+        assert pyfuse3.trio.Lock is Turnstile
+        assert pyfuse3.trio.open_nursery is trio.open_nursery
+        assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task
+    finally:
+        polling.disable()
+    assert pyfuse3.trio is trio
+
+
+def test_another_pyfuse3_is_left_alone(monkeypatch) -> None:
+    """Without the names it replaces, nothing is replaced."""
+    monkeypatch.setattr(pyfuse3, "trio", object())
+    assert not polling.enable()

@@ -1,0 +1,232 @@
+"""Steps of the world: other clients, time, sending, outages, refusals, crashes, memory pressure."""
+
+import trio
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+from model.draws import AHEAD, DATA, METADATA, PICK, SMALL
+from model.machine import TTL, Frame
+
+from kvfs.core.errors import (
+    DeniedError,
+    IsADirectoryError_,
+    NotADirectoryError_,
+    NotFoundError,
+    StaleError,
+    UnavailableError,
+)
+from kvfs.core.model import Entry
+
+OUTAGES = {"unavailable": UnavailableError("no answer"), "denied": DeniedError("the token is revoked")}
+MARK = ".kvfs-conflict-host-"
+
+
+class WorldSteps(Frame):
+    """What happens to a mount."""
+
+    # other clients
+
+    @precondition(lambda self: self.outage is None)
+    @rule(data=st.data(), value=DATA, metadata=METADATA, ahead=AHEAD, refresh=st.booleans())
+    def other_puts(self, data, value, metadata, ahead, refresh):
+        """Another client writes a key; the mount learns of it in time."""
+        key = data.draw(self.keys)
+        if self.model.local_names.matches(self.model.naming.name_of_key(key)):
+            ahead = None  # whether a local name is free is asked of the listing, which may remember it
+        self.other(
+            key, Entry(value, metadata, None if ahead is None else int(self.model.now) + ahead), refresh
+        )
+
+    @precondition(lambda self: self.outage is None)
+    @rule(data=st.data(), pick=PICK, refresh=st.booleans())
+    def other_deletes(self, data, pick, refresh):
+        """Another client deletes a key."""
+        known = sorted(self.model.server)
+        key = known[pick % len(known)] if known and pick % 4 else data.draw(self.keys)
+        self.other(key, None, refresh)
+
+    def other(self, key, entry, refresh):
+        """What another client does, and the time after which it must be seen."""
+        if key in self.model.rejected or (self.conflicts == "keep-both" and key in self.model.opens):
+            return  # a conflict: a step of its own
+        if self.rig.journal.get(self.model.namespace, key) is not None:
+            self.drain()
+            self.pass_time(self.settle_window + 1)
+        before = self.contents()
+        self.run_(lambda: self.put_there(key, entry))
+        after = self.contents()
+        self.run_(lambda: self.probe({path: (before.get(path), after.get(path)) for path in before | after}))
+        if refresh:
+            self.refresh()
+        else:
+            self.pass_time(TTL)
+
+    async def put_there(self, key, entry):
+        """Change the server's content, and what the model says of it."""
+        if entry is None:
+            await self.rig.backend.delete(self.model.namespace, key)
+            self.model.server.pop(key, None)
+            return
+        await self.rig.backend.put(self.model.namespace, key, entry)
+        self.model.server[key] = entry
+        if key not in self.model.changes:
+            self.model.loose.add(key)
+
+    def contents(self):
+        """Content by path."""
+        return {path: self.model.shown(path)[0] for path in self.model.tree()[0]}
+
+    async def probe(self, expected):
+        """Before knowledge is old each file is as it was or as it is, whole; never a mixture."""
+        for path, allowed in expected.items():
+            try:
+                found = await self.kernel.read(self.path(path))
+            except (NotFoundError, NotADirectoryError_, IsADirectoryError_, StaleError):
+                found = None
+            assert found in allowed, path
+
+    @rule()
+    def refresh(self) -> None:
+        """`kvfs refresh`."""
+        if self.outage is None:
+            names = [self.model.name] if self.shape == "account" else []
+            self.run_(lambda: self.rig.fs.refresh(names))
+
+    @precondition(lambda self: self.outage is None)
+    @rule(pick=PICK, ours=SMALL, theirs=SMALL)
+    def conflict(self, pick, ours, theirs):
+        """A value that was read here is changed here and elsewhere: both are kept, or ours is what stays."""
+        self.drain()
+        self.pass_time(self.settle_window + 1)
+        model, busy = self.model, {*self.model.opens, *self.model.changes}
+        free = [path for path, key in sorted(model.tree()[0].items()) if key not in busy]
+        free = [path for path in free if model.visible()[model.file(path)].expiration is None]
+        if not free:
+            return
+        path = free[pick % len(free)]
+        key, read = model.file(path), model.shown(path)[0]
+        self.both(lambda: self.kernel.read(self.path(path)), lambda: read)
+        self.both(lambda: self.kernel.write(self.path(path), ours), lambda: self.overwrite(path, ours))
+        ours_now = model.changes[key]
+        self.run_(lambda: self.put_there(key, Entry(theirs)))
+        if self.conflicts == "keep-both" and theirs not in (read, ours_now.value):
+            self.run_(self.rig.drain)
+            self.keep_both(key, ours_now)
+        else:
+            self.drain()
+
+    def overwrite(self, path, value):
+        """`printf > path` in the model."""
+        file = self.model.open(path, truncate=True)
+        if value:
+            self.model.write(file, 0, value)
+        self.model.close(file)
+
+    def keep_both(self, key, ours):
+        """The key is theirs again, and ours is beside it."""
+        model = self.model
+        listed = self.run_(lambda: self.rig.backend.list_keys(model.namespace)).keys
+        [copy] = {info.key for info in listed} - set(model.server)
+        assert MARK in copy
+        model.forget(key)
+        model.loose.add(key)
+        mtime = model.times.pop(key)
+        model.change(copy, ours)
+        model.times[copy] = mtime
+        self.drain()
+
+    # time, sending
+
+    @rule(seconds=st.sampled_from([1, 3, 10, 61, 130, 401]))
+    def time_passes(self, seconds):
+        """Expirations come, knowledge gets old."""
+        self.pass_time(seconds)
+
+    @precondition(lambda self: self.outage is None)
+    @rule()
+    def drain(self):
+        """What is pending is sent: the server has exactly what the model says."""
+        self.run_(self.rig.drain)
+        for space in self.spaces:
+            space.drain()
+        soon = any(
+            entry.expiration is not None and 0 < entry.expiration - space.now < 80
+            for space in self.spaces
+            for entry in space.server.values()
+        )
+        if soon:  # at KV's floor the second of the request counts: not modelled, only awaited
+            self.pass_time(200)
+        for space in self.spaces:
+            self.run_(lambda space=space: self.compare_server(space))
+
+    async def compare_server(self, space):
+        """Key by key."""
+        found = {}
+        page = await self.rig.backend.list_keys(space.namespace)
+        for info in page.keys:
+            read = await self.rig.backend.get(space.namespace, info.key)
+            found[info.key] = Entry(read.value, info.metadata, read.expiration)
+        now = space.now
+        expected = {k: e for k, e in space.server.items() if not (e.expiration and e.expiration <= now)}
+        assert found == expected
+        rejected = {change.key for change in self.rig.journal.rejected()}
+        assert rejected == set().union(*(space.rejected for space in self.spaces))
+
+    # trouble
+
+    @precondition(lambda self: self.outage is None)
+    @rule(kind=st.sampled_from(sorted(OUTAGES)))
+    def outage_begins(self, kind):
+        """The server is out of reach, or says no to everything."""
+        self.outage = kind
+        self.rig.store.fail("*", OUTAGES[kind])
+
+    @precondition(lambda self: self.outage is not None)
+    @rule(seconds=st.sampled_from([1, 100]))
+    def sending_in_an_outage(self, seconds):
+        """Nothing is lost, nothing is set aside."""
+        pending = self.rig.journal.pending_count
+        rejected = len(self.rig.journal.rejected())
+
+        async def act():
+            with trio.move_on_after(seconds):
+                await self.rig.flusher.drain()
+
+        self.run_(act)
+        assert len(self.rig.journal.rejected()) == rejected
+        assert self.rig.journal.pending_count <= pending  # what expired is dropped
+
+    @precondition(lambda self: self.outage is not None)
+    @rule()
+    def back(self):
+        """It is over."""
+        self.outage = None
+        self.rig.store.clear()
+        self.wire()
+
+    @precondition(lambda self: any(space.rejected for space in self.spaces))
+    @rule(retry=st.booleans())
+    def decide(self, retry):
+        """`kvfs rejected retry --all`, or discard."""
+        self.run_(lambda: self.rig.decide("retry" if retry else "discard"))
+        for space in self.spaces:
+            if retry:
+                space.rejected.clear()
+            else:
+                space.discard()
+
+    @rule()
+    def crash(self):
+        """The daemon is killed and mounted again."""
+        self.alive(self.rig.close)
+        self.files, self.streams = [], []
+        for space in self.spaces:
+            space.crash()
+        self.alive(self.rig.open)
+        self.wire()
+        if self.outage is not None:
+            self.rig.store.fail("*", OUTAGES[self.outage])
+
+    @rule()
+    def forget(self):
+        """Memory is short."""
+        self.alive(self.kernel.forget)

@@ -1,0 +1,124 @@
+"""However a mount ends, what was closed is at the server in the end: by the ending daemon or by the next one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.mounted import Api, Mounted, mounted
+from support.serving import Served, served_by_process
+
+pytestmark = pytest.mark.fuse
+
+LATER = ("--write-back=600", "--settle=1", "--cache-ttl=1")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Served]:
+    """A server on an empty store."""
+    with served_by_process(tmp_path, faults="") as served:
+        yield served
+
+
+def run(*words: str) -> Callable[[Mounted], None]:
+    """A command that ends the mount."""
+    return lambda mount: subprocess.run([*words, mount.path], check=True) and None
+
+
+def sent(number: signal.Signals) -> Callable[[Mounted], None]:
+    """A signal to the daemon."""
+    return lambda mount: mount.process.send_signal(number)
+
+
+ENDS: dict[str, Callable[[Mounted], object]] = {
+    "kvfs umount": lambda mount: mount.kvfs("umount", str(mount.path)),
+    "SIGTERM": sent(signal.SIGTERM),
+    "SIGINT": sent(signal.SIGINT),
+    "SIGHUP": sent(signal.SIGHUP),
+    "umount": run("umount"),
+    "umount -l": run("umount", "-l"),
+    "fusermount3 -u": run("fusermount3", "-u"),
+    "fusermount3 -uz": run("fusermount3", "-uz"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_every_orderly_end_sends_what_waits(tmp_path: Path, server: Served, end: str) -> None:
+    """The daemon ends with 0 when the server has everything, and nothing is mounted any more."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
+        (mount.path / "ns").mkdir()
+        (mount.path / "ns/key").write_text("value")
+        ENDS[end](mount)
+        assert mount.process.wait(60) == 0
+        assert not os.path.ismount(mount.path)
+        assert api.get(api.namespace("ns"), "key") == b"value"
+
+
+def test_a_file_open_at_a_lazy_unmount_is_sent_when_it_is_closed(tmp_path: Path, server: Served) -> None:
+    """The name is gone from the tree, the open file is not; its close still promises something."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
+        (mount.path / "ns").mkdir()
+        with (mount.path / "ns/open").open("w") as file:
+            file.write("before ")
+            file.flush()
+            subprocess.run(["fusermount3", "-uz", mount.path], check=True)
+            file.write("after")
+        assert mount.process.wait(60) == 0
+        assert api.get(api.namespace("ns"), "open") == b"before after"
+
+
+def test_after_a_reboot_whoever_has_the_old_number_is_not_the_daemon(tmp_path: Path, server: Served) -> None:
+    """The leftovers of a machine that crashed name a process that is somebody else's by now: no hindrance."""
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        with Api(server) as api:
+            with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
+                (mount.path / "ns").mkdir()
+                (mount.path / "ns/key").write_text("value")
+                mount.kill()
+            (lock,) = mount.state.glob("sources/*/journal.sqlite.lock")
+            (record,) = mount.state.glob("mounts/*.json")
+            for leftover in (lock, record):
+                found = json.loads(leftover.read_text())
+                leftover.write_text(json.dumps({**found, "pid": other.pid}))
+            with mounted(tmp_path, "cloudflare:", *LATER, served=server):
+                pass
+            assert api.get(api.namespace("ns"), "key") == b"value"
+    finally:
+        other.communicate(b"\n")
+
+
+def test_the_next_mount_takes_a_dead_one_away(tmp_path: Path, server: Served) -> None:
+    """ "Transport endpoint is not connected": mounting there again is all it takes, and nothing was lost."""
+    with Api(server) as api:
+        with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
+            (mount.path / "ns").mkdir()
+            (mount.path / "ns/key").write_text("value")
+            mount.process.kill()
+            mount.process.wait()
+            with pytest.raises(OSError, match="not connected"):
+                os.listdir(mount.path)
+            mount.kvfs("mount", *LATER, "cloudflare:", str(mount.path))
+            assert (mount.path / "ns/key").read_text() == "value"
+            mount.kvfs("umount", str(mount.path))
+        assert api.get(api.namespace("ns"), "key") == b"value"
+
+
+def test_another_account_never_gets_the_journal(tmp_path: Path, server: Served) -> None:
+    """What waits for one account waits for it, whoever mounts meanwhile."""
+    with Api(server) as api:
+        with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
+            (mount.path / "ns").mkdir()
+            (mount.path / "ns/key").write_text("value")
+            mount.kill()
+        with mounted(tmp_path, "cloudflare:another", *LATER, served=server) as mount:
+            assert os.listdir(mount.path) == []
+            assert mount.status()["pending"]["count"] == 0
+        assert api.get(api.namespace("ns"), "key") is None
+        with mounted(tmp_path, "cloudflare:", *LATER, served=server):
+            pass
+        assert api.get(api.namespace("ns"), "key") == b"value"

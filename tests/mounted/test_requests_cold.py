@@ -1,0 +1,223 @@
+"""What reading costs in requests, counted at the server: a mount that knows nothing yet, and one that does.
+
+The floor for n keys is n/1000 lists and n/100 bulk gets. Above it: one list of the namespaces, and up to four
+bulk gets while the window grows: 1, 8, 16, 32, 64 keys, then 100.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support.mounted import Api, Mounted, mounted
+from support.serving import Served, served_by_process
+from support.standing import Counts
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+N = 2000
+SIZE = 300
+GROWTH = 4  # bulk gets beside the full ones
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with a namespace of each kind."""
+    with served_by_process(tmp_path_factory.mktemp("server"), faults="seed=1") as served, Api(served) as api:
+        dice = random.Random(5)
+        _fill(api, "text", {f"t/d{n // 200}/f{n:04}.txt": "x" * SIZE for n in range(N)})
+        _fill(api, "binary", {f"b/{n:03}.bin": dice.randbytes(SIZE) for n in range(120)})
+        _fill(api, "many", {f"d{n // 500:02}/f{n % 500:03}": "" for n in range(20_000)})
+        _fill(api, "between", {"a/x": "", **{f"a-{n:04}": "" for n in range(1500)}, "b/y": ""})
+        _fill(api, "small", {f"src/{n:03}.py": "pass\n" for n in range(400)})
+        yield served
+
+
+def _fill(api: Api, title: str, values: dict[str, str | bytes]) -> None:
+    api.result("POST", "", json={"title": title})
+    namespace, items = api.namespace(title), list(values.items())
+    if title == "binary":
+        for key, value in items:
+            api.put(namespace, key, bytes(value))
+        return
+    for start in range(0, len(items), 10_000):
+        api.bulk_put(
+            namespace, [{"key": key, "value": value} for key, value in items[start : start + 10_000]]
+        )
+
+
+@pytest.fixture
+def api(served: Served) -> Iterator[Api]:
+    """Plain requests."""
+    with Api(served) as api:
+        yield api
+
+
+@pytest.fixture
+def cold(tmp_path: Path, served: Served, api: Api) -> Callable[..., object]:
+    """Mounts of machines that never saw the server, each with a count from its beginning."""
+    numbers = count()
+
+    @contextmanager
+    def mount(*options: str) -> Iterator[tuple[Mounted, Counts]]:
+        directory = tmp_path / f"machine{next(numbers)}"
+        directory.mkdir()
+        with mounted(directory, "cloudflare:", *options, served=served) as found:
+            yield found, Counts(api)
+
+    return mount
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "grep -r nothing-has-this text/t || true",
+        "tar c text/t | wc -c",
+        "cp -r text/t /dev/shm/$TARGET && rm -r /dev/shm/$TARGET",
+        "ls -lR text/t",
+        "du --apparent-size text/t",
+        "find text/t -type f -size +1k",
+        "cat text/t/*/*.txt",
+    ],
+)
+def test_a_cold_walk_costs_its_pages_and_a_bulk_get_per_hundred(cold, command: str) -> None:
+    """Every tool that reads values or sizes: n/1000 lists, n/100 bulk gets; the second time nothing."""
+    with cold() as (mount, counts):
+        script = command.replace("$TARGET", f"kvfs-{os.getpid()}")
+        mount.shell(script)
+        found = counts.since()
+        bulk_gets = found.pop("bulk_get")
+        assert found == {"list_namespaces": 1, "list_keys": N // 1000}
+        assert N // 100 <= bulk_gets <= N // 100 + GROWTH
+        mount.shell(script)
+        assert counts.since() == found | {"bulk_get": bulk_gets}
+
+
+def test_cold_names_alone_cost_their_pages(cold) -> None:
+    """find and ls without sizes ask for no value; afterwards ls costs nothing."""
+    with cold() as (mount, counts):
+        mount.shell("find text/t; ls text/t/d3")
+        assert counts.since() == {"list_namespaces": 1, "list_keys": N // 1000}
+        mount.shell("ls text text/t text/t/d7; test ! -e text/t/d1/none")
+        assert counts.since() == {"list_namespaces": 1, "list_keys": N // 1000}
+
+
+def test_binaries_come_singly_and_at_the_same_time(cold, api: Api) -> None:
+    """One get each, a few bulk gets that found out, and far less waiting than one after the other."""
+    delay = 0.05
+    with cold() as (mount, counts):
+        mount.shell("ls binary/b")
+        api.set_faults({"fault": "latency", "seconds": delay})
+        begun = time.monotonic()
+        try:
+            mount.shell("cat binary/b/* > /dev/null")
+        finally:
+            took = time.monotonic() - begun
+            api.set_faults()
+        found = counts.since()
+        assert found["get_value"] <= 120
+        assert found["get_value"] + found["bulk_get"] <= 120 + 8, found
+        assert found.get("get_metadata", 0) == 0, found
+        assert took < 120 * delay / 2
+
+
+@pytest.mark.parametrize(
+    ("path", "is_there"),
+    [
+        ("many/d20/f250", True),
+        ("many/d20/none", False),
+        ("many/none", False),
+        ("between/b/y", True),
+    ],
+)
+def test_a_cold_lookup_in_a_large_namespace_costs_two_requests_a_name(
+    cold, path: str, is_there: bool
+) -> None:
+    """However many keys there are: at most two lists for each name on the way that is in the namespace."""
+    with cold() as (mount, counts):
+        assert (mount.path / path).exists() == is_there
+        found = counts.since()
+        assert found.get("list_keys", 0) <= 2 * path.count("/"), found
+        assert found.get("bulk_get", 0) <= 1  # the size of what is there
+
+
+def test_a_name_far_before_its_directory_costs_two_once_the_first_page_is_known(cold) -> None:
+    """`a` while `a-0000` … sort between it and `a/`."""
+    with cold() as (mount, counts):
+        with os.scandir(mount.path / "between") as entries:
+            next(entries)
+        before = counts.since()["list_keys"]
+        assert (mount.path / "between/a").is_dir()
+        assert counts.since()["list_keys"] - before <= 2
+
+
+def test_the_first_page_of_a_small_directory_answers_every_sibling(cold) -> None:
+    """Four hundred names and as many that are not there: one list."""
+    with cold("--sizes=known") as (mount, counts):
+        for number in range(400):
+            assert (mount.path / f"small/src/{number:03}.py").exists()
+            assert not (mount.path / f"small/src/{number:03}.pyc").exists()
+        assert counts.since() == {"list_namespaces": 1, "list_keys": 1}
+
+
+def test_a_shell_prompt_and_completion_cost_nothing(cold) -> None:
+    """Once listed: a prompt with git status in it, completion of names, `ls` and `test`."""
+    prompt = (
+        "cd small/src; compgen -f 1 > /dev/null; compgen -G '3*.py' > /dev/null;"
+        " git status > /dev/null 2>&1 || true; git rev-parse --show-toplevel 2> /dev/null || true;"
+        " ls > /dev/null; test -e .envrc || test -e package.json || true"
+    )
+    with cold() as (mount, counts):
+        mount.shell("ls . small small/src")
+        before = counts.since()
+        for _ in range(3):
+            mount.shell(prompt)
+        assert counts.since() == before
+        mount.shell("cd small/src; compgen -d || true")  # bash stats every name: their sizes, once
+        sized = counts.since()
+        assert sized["bulk_get"] <= 400 // 100 + GROWTH
+        assert sized == before | {"bulk_get": sized["bulk_get"]}
+        mount.shell("cd small/src; compgen -d || true")
+        assert counts.since() == sized
+
+
+def test_a_shell_prompt_in_a_repository_costs_nothing(tmp_path: Path, cold) -> None:
+    """git status of a work tree inside the mount, after the first."""
+    with cold("--write-back=600") as (mount, counts):
+        mount.shell(
+            "cd small && mkdir repo && cd repo && git init -q . && seq 20 | xargs touch && git add . &&"
+            " git -c user.name=n -c user.email=e commit -qm first && git status --porcelain"
+        )
+        before = counts.since()
+        assert mount.shell("cd small/repo; git status --porcelain; compgen -f").count("\n") >= 20
+        assert counts.since() == before
+        mount.shell("rm -rf small/repo")
+
+
+def test_status_tells_requests_keys_money_and_what_is_left(cold, served: Served) -> None:
+    """By kind, with what bulk requests saved, the price at list and the rate budget's rest."""
+    with cold() as (mount, counts):
+        mount.shell("cat text/t/*/*.txt > /dev/null")
+        counted, status = counts.since(), mount.status()
+        assert {name: n for name, n in status["requests"].items() if name != "list_namespaces"} == {
+            name: n for name, n in counted.items() if name != "list_namespaces"
+        }
+        keys = status["keys"]
+        assert (keys["read"], keys["lists"]) == (N, counted["list_keys"])
+        assert keys["requests_saved"] == N - counted["bulk_get"] - status["requests"]["list_namespaces"]
+        assert keys["dollars"] == pytest.approx(N * 0.5e-6 + keys["lists"] * 5e-6)
+        assert status["budget"]["left"] + status["budget"]["used"] == 1200
+        assert status["budget"]["used"] == sum(status["requests"].values())
+        told = mount.kvfs("status", str(mount.path)).stdout
+        for word in (
+            "2,000 read",
+            f"bulk_get {counted['bulk_get']}",
+            f"{keys['requests_saved']:,} requests",
+            "$0.00",
+            "requests left",
+        ):
+            assert word in told, told

@@ -1,0 +1,92 @@
+"""Files that a listing showed to the kernel rest in little memory until the kernel names them."""
+
+import pytest
+
+from kvfs.core.errors import StaleError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.vfs.inodes import InodeTable
+from kvfs.vfs.nodes import Root
+
+ONE, TWO = NamespaceId("1" * 32), NamespaceId("2" * 32)
+
+
+def listed(table: InodeTable, key: str, namespace: NamespaceId = ONE) -> int:
+    """A listing shows a key; its number."""
+    node = table.file(namespace, Key(key))
+    table.listed(node)
+    table.check_invariants()
+    return node.ino
+
+
+def test_a_listed_file_rests_and_wakes_as_the_same_file() -> None:
+    """The same number, key and count, however the kernel or the mount comes to it."""
+    table = InodeTable(Root(1))
+    ino = listed(table, "a")
+    assert len(table._resting) == 1
+    assert listed(table, "a") == ino
+    assert len(table._resting) == 1
+    node = table.get(ino)
+    assert (node.ino, node.lookups, table.peek_file(ONE, Key("a"))) == (ino, 2, node)
+    assert len(table._resting) == 0
+    assert listed(table, "a") == ino
+    assert table.get(ino) is node, "somebody holds it: it must not be made anew"
+    assert node.lookups == 3
+
+
+def test_a_file_that_rests_is_forgotten_by_count() -> None:
+    """Gone when the kernel gave back every reference, and its number is never used again."""
+    table = InodeTable(Root(1))
+    ino = listed(table, "a")
+    listed(table, "a")
+    table.forget(ino, 1)
+    table.check_invariants()
+    assert table.find(ino) is not None
+    table.forget(ino, 1)
+    with pytest.raises(StaleError):
+        table.get(ino)
+    assert listed(table, "a") > ino
+    assert table.statistics().nodes == 2
+
+
+def test_neighbours_of_several_namespaces_and_many_pages() -> None:
+    """Whatever rests or not, every file is found, and nothing is left when all is forgotten."""
+    table = InodeTable(Root(1))
+    numbers = [listed(table, f"{n:04}", ONE if n % 3 else TWO) for n in range(300)]
+    for n in range(300, 2000):
+        node = table.file(ONE, Key(f"{n:04}"))
+        table.listed(node)
+        numbers.append(node.ino)
+    table.check_invariants()
+    assert len(set(numbers)) == 2000
+    assert table.statistics().nodes == 2001
+    assert len(table.below(ONE, "19")[0]) == 100
+    for number in numbers:
+        table.forget(number, 1)
+    table.check_invariants()
+    assert table.statistics().nodes == 1
+    assert not table._resting._pages
+
+
+def test_a_file_that_somebody_holds_does_not_rest() -> None:
+    """Made by a lookup, shown by a listing: still one node."""
+    table = InodeTable(Root(1))
+    node = table.file(ONE, Key("a"))
+    table.file(ONE, Key("b"))
+    assert listed(table, "a") == node.ino
+    assert table.find(node.ino) is node
+
+
+async def test_what_a_listing_showed_is_changed_like_anything_else(mount, kernel) -> None:
+    """Written, renamed with its directory and removed after a listing, and listed again."""
+    for number in range(5):
+        await mount.other(f"d/{number}", b"x")
+    assert len(await kernel.listdir("/ns/d")) == 5
+    mount.check()
+    await kernel.write("/ns/d/1", b"longer")
+    await kernel.rename("/ns/d/2", "/ns/d/3")
+    await kernel.unlink("/ns/d/4")
+    await kernel.rename("/ns/d", "/ns/e")
+    assert sorted(await kernel.listdir("/ns/e")) == ["0", "1", "3"]
+    assert await kernel.read("/ns/e/1") == b"longer"
+    await mount.drain()
+    assert sorted(await mount.stored()) == ["e/0", "e/1", "e/3"]

@@ -1,0 +1,154 @@
+"""Attributes changed while others write, look elsewhere, or have just deleted the file."""
+
+import os
+
+import pytest
+
+from kvfs.core.errors import NoAttributeError, StaleError
+
+
+@pytest.fixture
+def kernel(mount):
+    """A kernel that keeps its inodes while calls of other processes are under way."""
+    mount.kernel.eager = False
+    return mount.kernel
+
+
+@pytest.fixture(params=["in the journal", "in the store"])
+async def closed(request, mount, kernel):
+    """A file whose whole content is `whole`, known here or in the store only."""
+    await mount.other("f", b"whole")
+    if request.param == "in the journal":
+        await kernel.write("/ns/f", b"whole")
+    return "/ns/f"
+
+
+def content(mount, key="f"):
+    """What the next mount would find after a crash now: content and metadata."""
+    change = mount.journal.get(mount.namespace, key)
+    return (mount.journal.value(change), change.metadata) if change is not None else None
+
+
+async def test_attributes_go_with_what_was_closed_not_with_what_is_half_written(mount, kernel, closed):
+    """setfattr while another process writes: recorded at once, with the content as of the last close."""
+    file = await kernel.open(closed, os.O_RDWR)
+    await kernel.pwrite(file, 0, b"hal")
+    await kernel.setxattr(closed, "user.a", b"1")
+    assert content(mount) == (b"whole", b'{"a":1}')
+    assert await kernel.read(closed) == b"halle"
+    await kernel.close(file)
+    assert content(mount) == (b"halle", b'{"a":1}')
+
+
+async def test_an_expiration_does_not_publish_what_is_half_written_either(mount, kernel, closed):
+    """touch -d, and a sync in the midst: the server has whole contents only."""
+    then = int(mount.now()) + 1000
+    file = await kernel.open(closed, os.O_RDWR)
+    await kernel.pwrite(file, 0, b"hal")
+    await kernel.utimens(closed, then)
+    await mount.drain()
+    stored = (await mount.stored())["f"]
+    assert (stored.value, stored.expiration) == (b"whole", then)
+    await kernel.close(file)
+    assert content(mount)[0] == b"halle"
+
+
+async def test_attributes_of_a_file_just_emptied_go_with_its_close(mount, kernel, closed):
+    """What `cp` over a file does: nothing is read, and what stood before is published at most."""
+    file = await kernel.open(closed, os.O_RDWR | os.O_TRUNC)
+    await kernel.pwrite(file, 0, b"n")
+    await kernel.setxattr(closed, "user.a", b"1")
+    assert content(mount) in (None, (b"whole", b'{"a":1}'))
+    assert mount.store.count("bulk_get") == 0
+    await kernel.close(file)
+    assert content(mount) == (b"n", b'{"a":1}')
+
+
+async def test_attributes_of_an_open_file_that_is_not_being_written_are_recorded(mount, kernel, closed):
+    """A reader does not keep them back, nor does a writer that has closed."""
+    file = await kernel.open(closed, os.O_RDWR)
+    await kernel.setxattr(closed, "user.a", b"1")
+    assert content(mount) == (b"whole", b'{"a":1}')
+    await kernel.pwrite(file, 0, b"W")
+    await kernel.flush(file)
+    await kernel.setxattr(closed, "user.a", b"2")
+    assert content(mount) == (b"Whole", b'{"a":2}')
+    await kernel.close(file)
+
+
+async def test_what_was_deleted_has_no_attributes_though_its_name_is_used_again(mount, kernel):
+    """An inode that the kernel still holds is not the new file of its old name."""
+    await kernel.write("/ns/f", b"old")
+    node = mount.fs.inodes.peek_file(mount.namespace, "f")
+    await kernel.unlink("/ns/f")
+    await kernel.write("/ns/f", b"new")
+    await kernel.setxattr("/ns/f", "user.a", b"1")
+    with pytest.raises(StaleError):
+        await mount.fs.attributes.get_xattr(node, "user.a")
+    with pytest.raises(StaleError):
+        await mount.fs.attributes.set_xattr(node, "user.b", b"1")
+    assert await kernel.listxattr("/ns/f") == ["user.a"]
+
+
+async def test_what_expired_before_it_was_sent_is_not_brought_back_by_its_attributes(mount, kernel):
+    """The kernel may come with an inode it looked up a moment before."""
+    await kernel.write("/ns/f", b"old")
+    await kernel.utimens("/ns/f", int(mount.now()) + 100)
+    node = mount.fs.inodes.peek_file(mount.namespace, "f")
+    mount.now.advance(100)
+    with pytest.raises(StaleError):
+        await mount.fs.attributes.set_xattr(node, "user.kvfs.ttl", b"1000")
+    await mount.drain()
+    assert await mount.stored() == {}
+
+
+@pytest.mark.parametrize("attribute", ["expiration", "metadata"])
+async def test_a_change_is_made_to_the_newest_attributes_known(mount, kernel, attribute):
+    """Another client's expiration came with a listing younger than the value: touching the file clears it."""
+    await mount.other("f", b"old")
+    await kernel.stat("/ns/f")
+    mount.now.advance(40)
+    assert await kernel.read("/ns/f") == b"old"
+    mount.fs.overlay.values.expire(mount.namespace)
+    assert await kernel.read("/ns/f") == b"old"  # asked for again: younger than the listing
+    await mount.other("f", b"new", b'{"theirs":1}', ahead=1000)
+    mount.now.advance(30)
+    if attribute == "expiration":
+        mtime = int(mount.now()) - 5
+        assert (await kernel.utimens("/ns/f", mtime)).mtime == mtime
+    else:
+        await kernel.setxattr("/ns/f", "user.ours", b"1")
+    await mount.drain()
+    stored = (await mount.stored())["f"]
+    assert stored.value == b"new"
+    if attribute == "expiration":
+        assert (stored.metadata, stored.expiration) == (b'{"theirs":1}', None)
+    else:
+        assert stored.metadata == b'{"theirs":1,"ours":1}'
+
+
+async def test_a_refresh_leaves_no_inode_and_no_absence_behind(mount, kernel):
+    """`kvfs refresh` looks the path up itself; the kernel knows nothing of that, and forgets nothing for it."""
+    kernel.caching, kernel.eager = True, True
+    await mount.other("d/e/f", b"x")
+    assert not await kernel.exists("/ns/new")
+    before = mount.fs.inodes.statistics().nodes
+    await mount.fs.refresh(["ns", "d", "e", "f"])
+    assert mount.fs.inodes.statistics().nodes == before
+    await mount.other("new", b"x")
+    await mount.fs.refresh(["ns"])
+    assert await kernel.exists("/ns/new")
+
+
+async def test_the_age_counts_from_the_answer_that_is_shown(mount, kernel):
+    """Not from the epoch after a refresh: what is to be asked for anew has none."""
+    await mount.other("f", b"x")
+    file = await kernel.open("/ns/f")
+    mount.now.advance(7)
+    assert await kernel.getxattr("/ns/f", "user.kvfs.age") == b"7"
+    await mount.fs.refresh(["ns"])
+    await kernel.listdir("/ns")
+    with pytest.raises(NoAttributeError):
+        await kernel.getxattr("/ns/f", "user.kvfs.age")
+    await kernel.close(file)
+    assert await kernel.getxattr("/ns/f", "user.kvfs.age") == b"0"

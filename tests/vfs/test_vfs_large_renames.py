@@ -1,0 +1,81 @@
+"""Directories of thousands of keys, renamed: what it costs, what it says, and how long it may take."""
+
+import logging
+
+import pytest
+
+from kvfs.core.errors import TimedOutError, UnavailableError
+from kvfs.core.model import Entry, Key
+
+COUNT = 12_000
+
+
+async def fill(mount, count):
+    """So many keys in `d`, some of them deeper."""
+    entries = {Key(f"d/{number % 7}/{number:05}"): Entry(b"%d" % number) for number in range(count)}
+    for start in range(0, count, 10_000):
+        some = list(entries.items())[start : start + 10_000]
+        await mount.backend.bulk_put(mount.namespace, dict(some))
+    return entries
+
+
+def moved(entries):
+    """The same under `e`."""
+    return {"e" + key[1:]: entry.value for key, entry in entries.items()}
+
+
+async def test_thousands_of_keys_move_in_bulk_puts_before_deletes(mount, kernel, caplog):
+    """Read by the hundred, recorded at once, sent by the ten thousand, and the log says how far it is."""
+    caplog.set_level(logging.INFO, logger="kvfs.vfs")
+    entries = await fill(mount, COUNT)
+    version = mount.journal.version
+    mount.store.calls.clear()
+    await kernel.rename("/ns/d", "/ns/e")
+    assert mount.journal.version == version + 1
+    counted = {name: mount.store.count(name) for name in ("list_keys", "bulk_get", "get")}
+    assert counted == {"list_keys": 1 + COUNT // 1000, "bulk_get": COUNT // 100, "get": 0}
+    assert caplog.messages == [f"renaming b'd' to b'e': {done} of 12000 values read" for done in (10_000,)]
+    mount.store.calls.clear()
+    await mount.drain()
+    put: set[str] = set()
+    for call in mount.store.calls:
+        if call.operation == "bulk_delete":
+            assert {"e" + key[1:] for key in call.keys} <= put
+        put |= set(call.keys)
+    assert sorted(call.operation for call in mount.store.calls) == ["bulk_delete"] * 2 + ["bulk_put"] * 2
+    assert {key: entry.value for key, entry in (await mount.stored()).items()} == moved(entries)
+
+
+async def test_a_slow_store_may_take_long_as_long_as_values_arrive(autojump_clock, mount, kernel):
+    """Longer than the bound of a call: every answer that arrives is progress."""
+    entries = await fill(mount, 3000)
+    mount.store.delay("list_keys", 20)
+    mount.store.delay("bulk_get", 30)
+    await kernel.rename("/ns/d", "/ns/e")
+    mount.store.clear()
+    await mount.drain()
+    assert {key: entry.value for key, entry in (await mount.stored()).items()} == moved(entries)
+
+
+async def test_a_store_that_stops_answering_ends_the_rename_with_nothing_renamed(
+    autojump_clock, mount, kernel
+):
+    """ETIMEDOUT, and every key has its old name."""
+    entries = await fill(mount, 3000)
+    mount.store.block("bulk_get", when=lambda call: call.number > 10)
+    with pytest.raises(TimedOutError):
+        await kernel.rename("/ns/d", "/ns/e")
+    mount.store.clear()
+    assert mount.journal.pending_count == 0
+    assert set(await mount.stored()) == set(entries)
+
+
+async def test_one_value_that_cannot_be_had_stops_the_whole_rename(mount, kernel):
+    """All or nothing."""
+    await fill(mount, 3000)
+    mount.store.fail("bulk_get", on=7)
+    with pytest.raises(UnavailableError):
+        await kernel.rename("/ns/d", "/ns/e")
+    assert mount.journal.pending_count == 0
+    await kernel.rename("/ns/d", "/ns/e")
+    assert await kernel.listdir("/ns") == ["e"]

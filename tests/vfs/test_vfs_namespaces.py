@@ -1,0 +1,112 @@
+"""Namespaces that come and go while others work in them, and the names that nobody may take."""
+
+import pytest
+import trio
+
+from kvfs.core.errors import ExistsError, KvfsError, NotEmptyError, NotFoundError, NotPermittedError
+
+
+@pytest.fixture
+def kernel(mount):
+    """A kernel that keeps its inodes while calls of other processes are under way."""
+    mount.kernel.eager = False
+    mount.fs.tree.add_control({"status": lambda: b""})
+    return mount.kernel
+
+
+async def attempt(call, *args):
+    """The error of a call, None when it succeeds."""
+    try:
+        await call(*args)
+    except KvfsError as exc:
+        return exc
+    return None
+
+
+@pytest.mark.parametrize("make", ["write", "mkdir"])
+async def test_what_was_made_while_a_namespace_was_removed_is_not_lost(autojump_clock, mount, kernel, make):
+    """rmdir sends its deletions first; a file made meanwhile means it is not empty."""
+    await mount.other("f", b"x")
+    await kernel.unlink("/ns/f")
+    gate = mount.store.block("bulk_delete")
+    errors = []
+
+    async def rmdir():
+        errors.append(await attempt(kernel.rmdir, "/ns"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rmdir)
+        await gate.entered.wait()
+        await (kernel.write("/ns/new", b"mine") if make == "write" else kernel.mkdir("/ns/new"))
+        gate.open()
+    assert isinstance(errors[0], NotEmptyError)
+    assert await kernel.listdir("/ns") == ["new"]
+
+
+@pytest.mark.parametrize("make", ["write", "mkdir", "rename"])
+async def test_nothing_is_made_in_a_namespace_that_the_store_is_deleting(autojump_clock, mount, kernel, make):
+    """No file is told to be saved where its namespace is gone a moment later."""
+    await mount.other("d/f", b"x")
+    file = await kernel.open("/ns/d/f")
+    await mount.other("d/f", None)
+    mount.now.advance(61)
+    gate = mount.store.block("delete_namespace")
+    errors = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kernel.rmdir, "/ns")
+        await gate.entered.wait()
+        tree, parent = mount.fs.tree, file.path[-2]
+        if make == "write":
+            create = {"mode": 0o644, "exclusive": False, "truncate": True, "append": False}
+            call = mount.fs.create(parent, b"new", **create)
+        elif make == "mkdir":
+            call = tree.mkdir(parent, b"new", 0o755)
+        else:
+            call = mount.fs.renames.rename(parent, b"f", parent, b"new", no_replace=False)
+        errors.append(await attempt(lambda: call))
+        gate.open()
+    assert isinstance(errors[0], NotFoundError)
+    assert mount.journal.statistics().pending == 0
+    await kernel.close(file)
+
+
+async def test_what_an_open_file_closes_while_its_namespace_is_deleted_is_kept(autojump_clock, mount, kernel):
+    """close returned 0: the value is set aside with its reason, not dropped."""
+    await mount.other("f", b"x")
+    file = await kernel.open("/ns/f", 2)
+    await mount.other("f", None)
+    mount.now.advance(61)
+    gate = mount.store.block("delete_namespace")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kernel.rmdir, "/ns")
+        await gate.entered.wait()
+        await kernel.pwrite(file, 0, b"mine")
+        await kernel.close(file)
+        gate.open()
+    with trio.move_on_after(60):
+        await mount.flusher.drain()
+    [change] = mount.journal.rejected()
+    assert mount.journal.value(change) == b"mine"
+    assert "is gone" in change.error
+
+
+async def test_a_pending_value_that_has_expired_does_not_keep_a_namespace(mount, kernel):
+    """Nothing shows in it, and nothing would ever be sent."""
+    await kernel.write("/ns/f", b"x")
+    await kernel.utimens("/ns/f", int(mount.now()) + 100)
+    mount.now.advance(100)
+    await kernel.rmdir("/ns")
+    assert await kernel.listdir("/") == []
+
+
+async def test_nothing_becomes_the_control_directory(mount, kernel):
+    """`mv ns .kvfs`, `mv .kvfs ns`, and making or removing it: EPERM or EEXIST, not something about names."""
+    tree, renames = mount.fs.tree, mount.fs.renames
+    for old, new in [(b"ns", b".kvfs"), (b".kvfs", b"other")]:
+        with pytest.raises(NotPermittedError):
+            await renames.rename(1, old, 1, new, no_replace=False)
+    with pytest.raises(ExistsError):
+        await tree.mkdir(1, b".kvfs", 0o755)
+    with pytest.raises(NotPermittedError):
+        await tree.rmdir(1, b".kvfs")
+    assert await kernel.listdir("/") == ["ns"]

@@ -1,0 +1,96 @@
+"""The command line of the benchmarks: see `scripts/bench --help`."""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import cpu, everything, results, scale
+from bench.report import Report, Row
+
+Command = Callable[[argparse.Namespace], int]
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A directory on the local disk, not below /tmp (editors and some systems treat that as memory)."""
+    directory = Path(tempfile.mkdtemp(prefix="kvfs-bench-", dir="/var/tmp"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _cpu(words: argparse.Namespace) -> int:
+    """The targets against the floor; exit status 1 when one is missed and `--strict` was given."""
+    with workplace() as directory:
+        found = cpu.run(directory, n=words.files, seconds=words.seconds, only=words.only)
+    rows = cpu.rows(found)
+    print(json.dumps([asdict(row) for row in rows], indent=1) if words.json else cpu.table(rows), end="")
+    return int(words.strict and not all(row.passed for row in rows))
+
+
+def _run(words: argparse.Namespace) -> int:
+    with workplace() as directory:
+        return everything.run(words, directory, words.out)
+
+
+def _scale(words: argparse.Namespace) -> int:
+    with workplace() as directory:
+        return scale.run(words, directory, words.out)
+
+
+def _headline(words: argparse.Namespace) -> int:
+    """The rows that the README shows, from the last results."""
+    found = json.loads((words.out / "results.json").read_text())["rows"]
+    delays = {row["delay"] for row in found} - {None}
+    report = Report([Row(**row) for row in found], sorted(delays))
+    print(report.headline(report.delays[-1]), end="")
+    return 0
+
+
+def main() -> int:
+    """The exit status of what was asked for."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is unmounted then, too
+    given = sys.argv[1:]
+    words = _parser().parse_args(given if given[:1] and not given[0].startswith("--q") else ["run", *given])
+    command: Command = words.command
+    return command(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measure kvfs beside what else there is. Without a command: run."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    whole = commands.add_parser("run", help="kvfs, rclone, the SDK, wrangler, memory and disk side by side")
+    whole.set_defaults(command=_run)
+    everything.add_arguments(whole)
+    growth = commands.add_parser("scale", help="how each cost grows with the keys of a namespace")
+    growth.set_defaults(command=_scale)
+    growth.add_argument("--quick", action="store_true", help="a small one")
+    scale.add_arguments(growth)
+    headline = commands.add_parser("headline", help="print the README's table from the last results")
+    headline.set_defaults(command=_headline)
+    for command in (whole, growth, headline):
+        command.add_argument(
+            "--out", type=Path, default=results.DEFAULT, metavar="DIR", help="docs/benchmarks"
+        )
+    floor = commands.add_parser("cpu", help="kvfs beside an in-memory file system, within a minute")
+    floor.set_defaults(command=_cpu)
+    floor.add_argument("--seconds", type=float, default=45, help="rounds are added until then (45)")
+    floor.add_argument("--files", type=int, default=1500, help="small files in a round (1500)")
+    floor.add_argument("--only", default="", metavar="TEXT", help="show only tasks whose name has TEXT in it")
+    floor.add_argument("--json", action="store_true", help="print JSON, not a table")
+    floor.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

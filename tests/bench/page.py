@@ -1,0 +1,132 @@
+"""The Markdown page and the JSON document of a run of everything."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import cpu, plots, results, tables
+from bench.machine import machine_lines
+from bench.report import Report, cpu_cell, kinds_cell, peak_cell, requests_cell, wall_cell
+from bench.suite import SLOW
+from bench.workloads import MEANING, Subject
+
+_HEAD = """# Benchmarks
+
+Written by `scripts/bench`; do not edit. {n:,} files of 1 KiB in directories of 50, and one of 25 MiB. Everything
+under test takes its turn at each phase, again and again; these are medians of {rounds}. ¹ measured once: what takes
+longer than {slow:g} s is not repeated (it is waiting for the network, which hardly varies).
+
+{machine}
+Every request, of everything under test that speaks HTTP, passes the same relay, which holds it for 0 ms or for the
+delay named and counts it. Cold is a fresh mount with fresh state and empty caches, or a fresh process, over content
+that the server already has. What changes something is over when the server has it. Nothing waits for a write-back
+delay: kvfs is told to `sync`, rclone has none.
+
+"""
+_AFTER = """
+## What to know when reading
+
+- The two stores are not the same: rclone's is a directory behind WebDAV, kvfs' and the SDK's is `kvfs serve`, a server
+  in Python over SQLite that answers as Workers KV does. WebDAV has a rename and sizes in its listings, Workers KV has
+  neither: `mv` and `ls -l` cost rclone one request a directory, and everybody else the values. A rename through the
+  SDK is reading, writing and deleting.
+- The SDK and wrangler leave nothing behind that other programs could open; their `create` reads local files, their
+  `read` keeps the values in memory. Importing the SDK is not measured, starting wrangler is: that is how it is used.
+- CPU is that of the daemon, plus that of the command that uses it (`cp`, `grep`; for the SDK the daemon is the script
+  itself). The server's own is in the JSON, the relay's nowhere.
+- ext4 is what the kernel has in its page cache: nothing is ever cold there. memfs is mounted anew, as kvfs is.
+- Peak memory is the most that was resident (VmHWM) while the workload ran.
+- A connection's own round trips (TCP, TLS) are not delayed.
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How it was run."""
+
+    n: int
+    rounds: int
+    machine: Mapping[str, str]
+    notes: Sequence[str] = ()
+    """What is to be known of this run: who could not be measured, say."""
+
+
+def write(
+    out: Path, report: Report, floor: Sequence[cpu.Row], subjects: Sequence[Subject], how: Setting
+) -> None:
+    """`results.md`, `results.json` and the plots."""
+    out.mkdir(parents=True, exist_ok=True)
+    made = report.plot(out)
+    if floor:
+        made.append(_floor_plot(out, floor))
+    text = _HEAD.format(n=how.n, rounds=how.rounds, slow=SLOW, machine=machine_lines(dict(how.machine)))
+    text += "".join(f"{note}\n\n" for note in how.notes)
+    text += _verdicts(report) + _tables(report) + _floor(floor) + _settings(subjects) + _AFTER
+    text += "\n## Plots\n\n" + "".join(f"![{name}]({name})\n\n" for name in made)
+    document: dict[str, Any] = {
+        "machine": dict(how.machine),
+        "files": how.n,
+        "rounds": how.rounds,
+        "notes": list(how.notes),
+        "verdicts": [asdict(verdict) for verdict in report.verdicts()],
+        "rows": report.document(),
+        "cpu": [asdict(row) | {"passed": row.passed} for row in floor],
+    }
+    results.write(out, "results", document, text.rstrip() + "\n")
+
+
+def _verdicts(report: Report) -> str:
+    found = report.verdicts()
+    if not found:
+        return ""
+    kept = sum(verdict.kept for verdict in found)
+    lines = [(v.workload, v.what, "yes" if v.kept else "**no**", v.detail) for v in found]
+    return (
+        f"## Is kvfs ahead?\n\nIn {kept} of {len(found)} comparisons with the best of its peers.\n\n"
+        + tables.markdown(["", "ahead in", "", "kvfs; the best peer"], lines)
+        + "\n"
+    )
+
+
+def _tables(report: Report) -> str:
+    text = "## Wall time\n"
+    for delay in reversed(report.delays):
+        text += f"\nEach request {delay * 1000:.0f} ms late:\n\n" + report.table(delay, wall_cell)
+    last, first = report.delays[-1], report.delays[0]
+    networked = [name for name in report.subjects if name not in ("memfs", "ext4")]
+    daemons = [name for name in report.subjects if name not in ("wrangler", "ext4")]
+    text += "\n## Requests\n\n" + report.table(last, requests_cell, networked)
+    if "kvfs" in report.subjects:
+        text += "\nThose of kvfs by kind:\n\n" + report.table(last, kinds_cell, ["kvfs"])
+    text += "\n## CPU, daemon + client\n\nWithout delay:\n\n" + report.table(first, cpu_cell)
+    text += "\n## Peak memory of the daemon\n\n" + report.table(first, peak_cell, daemons)
+    text += "\n## The workloads\n\n"
+    return text + "".join(f"- *{name}*: {MEANING[name]}\n" for name in report.workloads) + "\n"
+
+
+def _floor(floor: Sequence[cpu.Row]) -> str:
+    if not floor:
+        return ""
+    return (
+        "## CPU: the distance to the floor\n\n`scripts/bench cpu`: no network, everything warm, rate of operations. "
+        "memfs is a file system in memory on the same Python, pyfuse3 and settings; bare, it is not even asked for "
+        "flush and extended attributes, which kvfs needs.\n\n" + cpu.table(floor) + "\n"
+    )
+
+
+def _floor_plot(out: Path, floor: Sequence[cpu.Row]) -> str:
+    names = [row.task for row in floor]
+    series = {
+        "kvfs ÷ memfs": [row.share * 100 for row in floor],
+        "target": [row.target * 100 for row in floor],
+    }
+    plots.bars(
+        out / "floor.svg", "Rate, as a share of memfs (%)", names, series, y_title="%", logarithmic=False
+    )
+    return "floor.svg"
+
+
+def _settings(subjects: Sequence[Subject]) -> str:
+    known = {subject.name: subject.settings for subject in subjects}
+    return "## How each was set up\n\n" + "".join(f"- *{name}*: {text}\n" for name, text in known.items())

@@ -1,0 +1,159 @@
+"""A script over Cloudflare's official SDK, as one would write it: `python -m bench.sdk MODE` does what stdin asks.
+
+Modes: `singly` (a key at a time), `threads` (the same by 16 threads), `bulk` (its bulk calls, as many keys as each
+takes). A command is a line of JSON, `{"do": NAME, …}`; the answer is one too, with the `count` of keys.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cloudflare
+
+THREADS = 16
+GET_KEYS, PUT_KEYS = 100, 10_000  # what a bulk call takes
+
+Command = dict[str, Any]
+Each = Callable[[Callable[[str], object], Iterable[str]], list[object]]
+
+
+def _chunks(names: Sequence[str], size: int) -> Iterator[list[str]]:
+    for first in range(0, len(names), size):
+        yield list(names[first : first + size])
+
+
+class Singly:
+    """Values one by one; `each` is how a function is applied to all keys."""
+
+    def __init__(self, client: cloudflare.Cloudflare, account: str, each: Each) -> None:
+        self._kv = client.kv.namespaces
+        self._account = {"account_id": account}
+        self._each = each
+
+    def _at(self, command: Command) -> dict[str, str]:
+        return {**self._account, "namespace_id": command["namespace"]}
+
+    def create(self, command: Command) -> int:
+        """Files below a directory become values."""
+        directory, at = Path(command["directory"]), self._at(command)
+        put = lambda name: self._kv.values.update(name, value=(directory / name).read_bytes(), **at)  # noqa: E731
+        return len(self._each(put, command["names"]))
+
+    def names(self, command: Command) -> int:
+        """All names."""
+        return len(self._names(command))
+
+    def _names(self, command: Command) -> list[str]:
+        found = self._kv.keys.list(command["namespace"], prefix=command["prefix"], **self._account)
+        return [key.name for key in found]
+
+    def read(self, command: Command) -> int:
+        """All names, and their values."""
+        at = self._at(command)
+        get = lambda name: self._kv.values.get(name, **at).read()  # noqa: E731
+        return sum(bool(value) for value in self._each(get, self._names(command)))
+
+    def rename(self, command: Command) -> int:
+        """KV has no rename: read, write, delete."""
+        at, old, new = self._at(command), command["prefix"], command["to"]
+
+        def move(name: str) -> object:
+            value = self._kv.values.get(name, **at).read()
+            self._kv.values.update(new + name.removeprefix(old), value=value, **at)
+            return self._kv.values.delete(name, **at)
+
+        return len(self._each(move, self._names(command)))
+
+    def delete(self, command: Command) -> int:
+        """All names of a prefix."""
+        at = self._at(command)
+        return len(self._each(lambda name: self._kv.values.delete(name, **at), self._names(command)))
+
+    def save(self, command: Command) -> int:
+        """The same text in some values."""
+        at, text = self._at(command), command["text"].encode()
+        return len([self._kv.values.update(name, value=text, **at) for name in command["names"]])
+
+    def put_file(self, command: Command) -> int:
+        """One large value."""
+        value = Path(command["file"]).read_bytes()
+        self._kv.values.update(command["name"], value=value, **self._at(command))
+        return len(value)
+
+    def get_file(self, command: Command) -> int:
+        """One large value, compared with a file."""
+        value = self._kv.values.get(command["name"], **self._at(command)).read()
+        return len(value) if value == Path(command["file"]).read_bytes() else -1
+
+
+class Bulk(Singly):
+    """Values by the bulk calls, one after the other."""
+
+    def create(self, command: Command) -> int:
+        """The files must be text."""
+        directory = Path(command["directory"])
+        return self._put({name: (directory / name).read_text() for name in command["names"]}, command)
+
+    def _put(self, values: dict[str, str], command: Command) -> int:
+        for names in _chunks(list(values), PUT_KEYS):
+            body = [{"key": name, "value": values[name]} for name in names]
+            self._kv.bulk_update(command["namespace"], body=body, **self._account)
+        return len(values)
+
+    def _get(self, command: Command) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for names in _chunks(self._names(command), GET_KEYS):
+            found |= self._kv.bulk_get(command["namespace"], keys=names, **self._account).values
+        return found
+
+    def read(self, command: Command) -> int:
+        """A hundred at a time."""
+        return len(self._get(command))
+
+    def rename(self, command: Command) -> int:
+        """Read all, write all, delete all."""
+        old, new, values = command["prefix"], command["to"], self._get(command)
+        self._put({new + name.removeprefix(old): value for name, value in values.items()}, command)
+        return self._drop(list(values), command)
+
+    def delete(self, command: Command) -> int:
+        """Up to 10,000 at a time."""
+        return self._drop(self._names(command), command)
+
+    def _drop(self, found: Sequence[str], command: Command) -> int:
+        for names in _chunks(found, PUT_KEYS):
+            self._kv.bulk_delete(command["namespace"], body=names, **self._account)
+        return len(found)
+
+
+def _serially(function: Callable[[str], object], names: Iterable[str]) -> list[object]:
+    return [function(name) for name in names]
+
+
+def _client(mode: str) -> Singly:
+    base = os.environ["CLOUDFLARE_API_BASE_URL"]
+    client = cloudflare.Cloudflare(base_url=base, api_token=os.environ["CLOUDFLARE_API_TOKEN"])
+    account = os.environ["CLOUDFLARE_ACCOUNT_ID"]
+    if mode == "bulk":
+        return Bulk(client, account, _serially)
+    if mode == "threads":
+        pool = ThreadPoolExecutor(THREADS)
+        return Singly(client, account, lambda function, names: list(pool.map(function, names)))
+    return Singly(client, account, _serially)
+
+
+def main() -> None:
+    """Until stdin ends."""
+    client = _client(sys.argv[1])
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        print(json.dumps({"count": getattr(client, command["do"])(command)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,16 @@ _FORGET = 10_000  # values of a kind after which older ones count half
 _ENDINGS = 10_000  # endings remembered
 _BINARIES = 100_000  # single keys remembered as binary
 _ENDING = 8  # characters of an ending; what is longer, or a number, says nothing
+# Endings taken for binary until a value says otherwise.
+# fmt: off
+_BINARY = frozenset([
+    "7z", "a", "avi", "avif", "bin", "bmp", "bz2", "class", "db", "dll", "docx", "dylib", "eot", "exe",
+    "flac", "gif", "gz", "heic", "ico", "iso", "jar", "jpeg", "jpg", "lz4", "lzma", "m4a", "m4v", "mkv",
+    "mov", "mp3", "mp4", "npy", "npz", "o", "odt", "ogg", "otf", "parquet", "pdf", "png", "pptx", "pyc",
+    "rar", "so", "sqlite", "sqlite3", "tar", "tgz", "tif", "tiff", "ttf", "wasm", "wav", "webm", "webp",
+    "woff", "woff2", "xlsx", "xz", "zip", "zst",
+])
+# fmt: on
 _GROUPS = 8  # more endings than this in a refused batch: halves tell more
 
 Kind = tuple[NamespaceId, str]
@@ -47,8 +57,16 @@ class Kinds:
         """How likely the value is binary, 0 to 1; 0 for what nothing is known of."""
         if place in self._binaries:
             return 1.0
-        texts, binaries = self._seen.get(kind_of(place), (0, 0))
-        return binaries / (texts + binaries) if binaries else 0.0
+        kind = kind_of(place)
+        seen = self._seen.get(kind)
+        if seen is None:
+            return 1.0 if _is_known_binary(kind) else 0.0
+        return seen[1] / sum(seen)
+
+    def is_guessed(self, place: Place) -> bool:
+        """Whether its well-known ending is all that is known of it."""
+        kind = kind_of(place)
+        return kind not in self._seen and _is_known_binary(kind)
 
     def is_single(self, place: Place) -> bool:
         """Whether the value is better asked for alone."""
@@ -89,13 +107,8 @@ def kind_of(place: Place) -> Kind:
     return namespace, directory + slash
 
 
-def is_text(value: bytes) -> bool:
-    """Whether a bulk get could have answered it."""
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _is_known_binary(kind: Kind) -> bool:
+    return kind[1].startswith(".") and kind[1][1:].lower() in _BINARY
 
 
 def _bound(remembered: dict[tuple[NamespaceId, T], U], most: int) -> None:

@@ -14,10 +14,11 @@ from itertools import chain
 
 import trio
 
-from kvfs.cache.kinds import Kinds, halves, is_text
+from kvfs.cache.kinds import Kinds, halves
 from kvfs.cache.listings import Listings
 from kvfs.cache.readahead import Readahead
 from kvfs.cache.values import Clean, Place, Values
+from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
 from kvfs.core.model import Entry, Key, KeyInfo, NamespaceId
 from kvfs.store.base import Store
@@ -68,7 +69,9 @@ class Loader:
         self._shadowed = shadowed
         self.on_changed: Callable[[Place], None] = lambda place: None  # told of others' changes
         self._kinds = Kinds()
-        self._readahead = Readahead(listings, self._is_wanted, values.statistics().limit)
+        self._readahead = Readahead(
+            listings, self._is_wanted, self._kinds.is_single, values.statistics().limit
+        )
         # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
         self._flights: dict[Place, _Flight] = {}
         self._awaited: dict[Place, None] = {}
@@ -217,9 +220,15 @@ class Loader:
             self._arrived((request.namespace, key), entries.get(key))
 
     async def _single(self, namespace: NamespaceId, key: Key) -> None:
+        is_guessed = self._kinds.is_guessed((namespace, key))
         read = await self._store.get(namespace, key)
         if read is None:
             self._arrived((namespace, key), None)
+            return
+        if is_guessed and is_text(read.value):  # by bulk get value and metadata are of one moment
+            self._kinds.learn((namespace, key), is_text=True)
+            queue = self._awaited if self._is_waited(namespace, key) else self._ahead
+            queue[namespace, key] = None
             return
         span = self._listings.span_of(namespace, key)
         if span is not None and span.has(key):

@@ -1,8 +1,9 @@
 """Which values to ask for before anybody does: pure decisions over listing order.
 
 A walk (`grep -r`, `ls -l`, `cp -r`) touches keys in listing order. The first miss somewhere asks for one
-value; a second miss that continues it asks for a window, which doubles up to a full bulk get; from then on
-hits that pass a mark keep the requests ahead of the reader. Reading here and there is no walk.
+value. When the next one is the very next key, it asks for a full bulk get at once; when it is only near, for
+a window that doubles up to that: keys are billed, and two reads in a large directory are no walk yet. From
+then on hits that pass a mark keep the requests ahead of the reader. Reading here and there is no walk.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +14,14 @@ from kvfs.cache.values import Place
 from kvfs.core.limits import BULK_GET_BYTES, BULK_GET_KEYS
 from kvfs.core.model import Key, NamespaceId
 
-_FIRST = 8  # keys of the first window
+_FIRST = 8  # keys of the first window, and read from a full one before more is asked for
+_SOON = 1 << 20  # bytes that a second read in order may wait for; of larger values the window doubles
 _STREAMS = 16  # walks remembered at once
 _AHEAD = 4  # full windows kept ahead of a steady reader
+_AT_ONCE = 2  # of which so many are asked for at one mark
 _GAP = 32  # keys a walk may skip (locally known, filtered by the tool) and still be the same walk
 _SCAN = 8  # keys looked at for each that is to be asked for: what is cached is passed over
+_STEADY = 20  # values after which one more changes the average by a twentieth
 _LARGE = 1 << 20  # bytes; a value of this size says more of its neighbours than a small one
 _NOTHING: Sequence[Key] = ()
 
@@ -31,6 +35,7 @@ class _Stream:
     last: Key
     end: Key
     window: int = 1
+    passed: int = 0  # keys from the first to the last
     mark: Key | None = None  # a hit from here to `end` asks for more
     wide: bool = False  # it went from one directory to another, so it will again
 
@@ -38,31 +43,45 @@ class _Stream:
 class Readahead:
     """Remembers a few walks and says what to fetch next.
 
-    `is_wanted` tells keys that are neither held nor under way; `room` is how many bytes the cache holds.
+    `is_wanted` tells keys that are neither held nor under way, `is_single` those that cost a request each;
+    `room` is how many bytes the cache holds.
     """
 
-    def __init__(self, listings: Listings, is_wanted: Callable[[Place], bool], room: int) -> None:
+    def __init__(
+        self,
+        listings: Listings,
+        is_wanted: Callable[[Place], bool],
+        is_single: Callable[[Place], bool],
+        room: int,
+    ) -> None:
         # dependencies and constants
         self._listings = listings
         self._is_wanted = is_wanted
+        self._is_single = is_single
         self._room = room
         # mutable state. Invariant: most recently used last, at most _STREAMS; _marks are the marked ones.
         self._streams: list[_Stream] = []
         self._marks: list[tuple[Key, Key, _Stream]] = []
         self._average = 1024.0  # bytes a value, smoothed
+        self._observed = 0  # values in it, as far as that matters
 
     def observe(self, size: int) -> None:
         """A value of so many bytes arrived: what is asked for fits one answer, and the cache."""
-        self._average += (size - self._average) * (0.05 if size < _LARGE else 0.5)
+        self._observed = min(self._observed + 1, _STEADY)
+        self._average += (size - self._average) * max(1 / self._observed, 0.5 if size >= _LARGE else 0.0)
+
+    @property
+    def _mean(self) -> float:
+        return max(self._average, 1.0)
 
     @property
     def batch(self) -> int:
         """Keys of a full window: as many as go into one answer with room to spare."""
-        return max(1, min(BULK_GET_KEYS, int(BULK_GET_BYTES / 2 / max(self._average, 1.0))))
+        return max(1, min(BULK_GET_KEYS, int(BULK_GET_BYTES / 2 / self._mean)))
 
     def _depth(self) -> int:
         """The most keys asked for ahead of a reader; half the cache stays for what was read."""
-        return min(_AHEAD * self.batch, int(self._room / 2 / max(self._average, 1.0)))
+        return min(_AHEAD * self.batch, int(self._room / 2 / self._mean))
 
     def miss(self, namespace: NamespaceId, directory: str, key: Key) -> Sequence[Key]:
         """The keys to ask for now that `key` is missing; `key` is the first of them."""
@@ -72,14 +91,30 @@ class Readahead:
             return [key]
         if key == stream.last:  # the same again
             return [key]
+        batch, depth = self.batch, self._depth()
+        pace = _FIRST if depth >= 2 * batch else batch
+        windows = 1
         if key <= stream.end:  # asked for, and gone again: less at a time
             stream.window = _FIRST
         else:
+            leap = self._leap(stream, key)
+            if leap >= batch and stream.passed >= _FIRST:  # a walk for long, out of its directory now
+                windows, pace = 1 + _AT_ONCE, batch
+            stream.window = max(_FIRST, stream.window * 2, leap)
             stream.end = key
-            stream.window = max(_FIRST, stream.window * 2)
-        stream.window = max(1, min(stream.window, self.batch, self._depth()))
-        ahead = self._further(stream, directory, key, stream.window - 1)
-        return [key, *ahead]
+        stream.window = max(1, min(stream.window, batch, depth))
+        ahead = min(windows * stream.window, depth // batch * batch or depth)
+        return [key, *self._further(stream, directory, key, max(0, ahead - 1), pace)]
+
+    def _leap(self, stream: _Stream, key: Key) -> int:
+        """Keys that a walk in order is ready for at once: a full window, up to what comes singly or slowly."""
+        passed = self._listings.following(stream.namespace, stream.end + "\0", _GAP)
+        following = next((k for k in passed if k == key or self._is_wanted((stream.namespace, k))), None)
+        if following != key:
+            return 0
+        soon = min(self.batch, int(_SOON / self._mean))
+        walk = self._listings.following(stream.namespace, key, soon)
+        return next((n for n, k in enumerate(walk) if self._is_single((stream.namespace, k))), soon)
 
     def hit(self, namespace: NamespaceId, directory: str, key: Key) -> Sequence[Key]:
         """The keys to ask for now that `key` was answered from the cache; mostly none."""
@@ -93,11 +128,17 @@ class Readahead:
         asked = self._between(namespace, key, stream.end, depth)
         if stream.window < batch or depth < 2 * batch:
             return self._further(stream, directory, key, min(stream.window, depth - asked))
-        return self._further(stream, directory, key, (depth - asked) // batch * batch)
+        return self._further(stream, directory, key, min((depth - asked) // batch, _AT_ONCE) * batch)
 
-    def _further(self, stream: _Stream, directory: str, key: Key, count: int) -> Sequence[Key]:
-        """Up to `count` wanted keys after what the stream asked for; the next hit that asks is marked."""
+    def _further(
+        self, stream: _Stream, directory: str, key: Key, count: int, pace: int | None = None
+    ) -> Sequence[Key]:
+        """Up to `count` wanted keys after what the stream asked for; the next hit that asks is marked.
+
+        With full windows that is `pace` keys from here, or a window.
+        """
         stream.wide = stream.wide or directory != stream.directory
+        stream.passed += self._between(stream.namespace, stream.last, key, self.batch)
         stream.directory, stream.last = directory, key
         found, end = self._wanted(stream, count)
         if end == stream.end:
@@ -105,7 +146,7 @@ class Readahead:
         elif stream.window < self.batch:
             stream.mark = found[0] if found else end
         else:
-            walk = self._listings.following(stream.namespace, key, stream.window + 1)
+            walk = self._listings.following(stream.namespace, key, (pace or stream.window) + 1)
             stream.mark = min(walk[-1], end) if walk else end
         stream.end = end
         self._use(stream)

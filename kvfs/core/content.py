@@ -1,4 +1,4 @@
-"""The bytes of a value: write into, cut, grow and read at an offset, within KV's 25 MiB."""
+"""The bytes of a value: write into, cut, grow and read at an offset, within KV's 25 MiB; whether they are text."""
 
 from kvfs.core.errors import FileTooBigError, InvalidError
 from kvfs.core.limits import VALUE_BYTES
@@ -45,3 +45,12 @@ def _checked(size: int, *, least: int = 0) -> int:
     if size > VALUE_BYTES:
         raise FileTooBigError(f"a value has at most {VALUE_BYTES} bytes (25 MiB), this would be {size}")
     return size
+
+
+def is_text(value: bytes) -> bool:
+    """Whether a bulk get can answer it: it takes UTF-8 only (error 10029)."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

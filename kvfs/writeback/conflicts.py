@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from kvfs.core.content import is_text
 from kvfs.core.errors import (
     BodyTooLargeError,
     DeniedError,
@@ -177,7 +178,7 @@ class Digests:
                 answers.digests[place] = digest(value.value) if value else None
                 answers.raw.add(place)
                 self._binary.pop(place, None)
-                if learn and value is not None and not _is_text(value.value):
+                if learn and value is not None and not is_text(value.value):
                     self._remember(place)
 
         async with trio.open_nursery() as nursery:
@@ -250,11 +251,3 @@ def _place(change: Change) -> Place:
 def _parts(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
     for start in range(0, len(keys), size):
         yield keys[start : start + size]
-
-
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

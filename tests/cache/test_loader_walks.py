@@ -5,7 +5,7 @@ import random
 import pytest
 import trio
 import trio.testing
-from support.caching import NS, bulks, opened_room, texts
+from support.caching import NS, binaries, bulks, opened_room, texts
 
 from kvfs.core.errors import (
     BodyTooLargeError,
@@ -16,16 +16,12 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Entry, Key
 
-START = 5  # requests until a walk is at its full window
-
-
-def binaries(count: int, pattern: str = "image-{:06}.png") -> dict[str, bytes]:
-    return {pattern.format(number): b"\xff" + str(number).encode() for number in range(count)}
+START = 1  # the request of the first key, before anybody knows of a walk
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 100, 1000, 10_000])
 async def test_a_sequential_walk_costs_one_bulk_get_a_hundred_keys(count: int) -> None:
-    """Reading n keys in listing order costs n/100 bulk gets and a few to find out that it is a walk."""
+    """Reading n keys in listing order costs n/100 bulk gets and one to find out that it is a walk."""
     async with opened_room(texts(count)) as room:
         await room.listed()
         await room.walk(sorted(room.memory.entries))
@@ -71,6 +67,45 @@ async def test_reading_here_and_there_asks_for_nothing_else() -> None:
         assert len(asked) <= len(keys) + 16
 
 
+async def test_two_reads_next_to_each_other_cost_a_window_and_ten_three() -> None:
+    """Keys are billed: a large directory is read ahead no faster than it is read in order."""
+    async with opened_room(texts(10_000)) as room:
+        await room.listed()
+        asked = []
+        for key in sorted(room.memory.entries)[:12]:
+            await room.walk([key])
+            await trio.testing.wait_all_tasks_blocked()
+            asked.append(sum(len(call.keys) for call in room.store.calls))
+        assert asked == [1] + 8 * [101] + 3 * [301]
+
+
+async def test_reads_that_only_lie_near_each_other_double_the_window() -> None:
+    """Every third key is no walk in order: 8 keys at the second, 16 where that ended."""
+    async with opened_room(texts(10_000)) as room:
+        await room.listed()
+        for key in sorted(room.memory.entries)[:6:3]:
+            await room.walk([key])
+            await trio.testing.wait_all_tasks_blocked()
+        assert [len(call.keys) for call in room.store.calls] == [1, 8]
+
+
+async def test_large_values_in_order_double_the_window() -> None:
+    """Nobody waits for ten megabytes because he reads a second file of a hundred kilobytes."""
+    async with opened_room(texts(1000, size=100_000)) as room:
+        await room.listed()
+        await room.walk(sorted(room.memory.entries)[:2])
+        assert [len(call.keys) for call in room.store.calls[:2]] == [1, 10]
+
+
+async def test_binaries_in_order_double_the_window() -> None:
+    """Two images of a large directory are not a hundred requests."""
+    async with opened_room(binaries(1000)) as room:
+        await room.listed()
+        await room.walk(sorted(room.memory.entries)[:2])
+        await trio.testing.wait_all_tasks_blocked()
+        assert room.store.count("get") <= 9 + 16
+
+
 async def test_two_walks_at_once_are_both_read_ahead() -> None:
     """Interleaved readers in one directory do not take each other's window away."""
     async with opened_room(texts(4000)) as room:
@@ -114,88 +149,6 @@ async def test_a_small_cache_is_not_read_past() -> None:
         asked = [key for call in room.store.calls for key in call.keys]
         assert len(asked) == len(set(asked)) == 1000
         assert room.values.statistics().bytes <= room.values.statistics().limit
-
-
-# binaries
-
-
-async def test_a_directory_of_binaries_costs_one_get_each() -> None:
-    """After the first one, names of its ending are asked for singly at once."""
-    async with opened_room(binaries(1000)) as room:
-        await room.listed()
-        await room.walk(sorted(room.memory.entries))
-        assert room.reads() == {"bulk_get": 1, "get": 1000}
-
-
-async def test_endings_tell_binaries_from_text() -> None:
-    """Mixed directories: each binary singly, the text in bulk, few bulk gets in vain."""
-    entries = {}
-    for number in range(1000):
-        entries |= {f"{number:04}.html": b"text", f"{number:04}.png": b"\xff%d" % number}
-    async with opened_room(entries) as room:
-        await room.listed()
-        await room.walk(sorted(entries))
-        assert room.store.count("get") <= 1000 + 4
-        assert room.failed_bulks() <= 3
-        assert room.store.count("bulk_get") <= bulks(1000) + 2 * START + 3
-
-
-@pytest.mark.parametrize("where", [0, 1, 50, 4321, 9999])
-async def test_one_binary_among_ten_thousand_texts_stays_an_exception(where: int) -> None:
-    """It is found by dividing; names of its ending still come by the hundred, and later nothing fails."""
-    entries = texts(10_000)
-    culprit = sorted(entries)[where]
-    entries[culprit] = b"\xff\xfe"
-    async with opened_room(entries) as room:
-        await room.listed()
-        await room.walk(sorted(entries))
-        assert room.failed_bulks() <= 6
-        assert room.store.count("get") <= 16
-        assert sum(room.reads().values()) <= bulks(10_000) + 30
-
-        room.clock.advance(100)
-        await room.listed()
-        await room.walk(sorted(entries))
-        assert room.failed_bulks() == 0
-        assert room.reads() == {"bulk_get": room.store.count("bulk_get"), "get": 1}
-        assert room.store.count("bulk_get") <= bulks(10_000) + START
-
-
-async def test_a_batch_of_an_unknown_kind_probes_before_it_divides() -> None:
-    """Binaries that are met in the middle of a walk over text fail a bulk get or two, not one a half."""
-    entries = texts(500, "a-{:05}.txt") | binaries(500, "b-{:05}.bin")
-    async with opened_room(entries) as room:
-        await room.listed()
-        await room.walk(sorted(entries))
-        assert room.store.count("get") <= 502
-        assert room.failed_bulks() <= 8
-
-
-async def test_a_hundred_binaries_asked_for_at_once_fail_hardly_more_than_one_batch() -> None:
-    """One of them is tried alone; then the others are not tried together any more."""
-    async with opened_room(binaries(100)) as room:
-        async with trio.open_nursery() as nursery:
-            for key in room.memory.entries:
-                nursery.start_soon(room.walk, [key])
-        assert room.store.count("get") == 100
-        assert room.failed_bulks() <= 4  # not every reader comes in time for the first batch
-
-
-async def test_values_too_large_together_are_divided() -> None:
-    """A hundred values of a mebibyte come in batches that fit one answer, and the walk learns the size."""
-    async with opened_room(texts(100, size=1 << 20), cache=1 << 30) as room:
-        await room.listed()
-        async with trio.open_nursery() as nursery:  # all at once: nobody knows their size yet
-            for key in room.memory.entries:
-                nursery.start_soon(room.walk, [key])
-        assert room.store.count("bulk_get") <= 20
-        assert room.store.count("get") <= 10
-
-        room.clock.advance(100)
-        await room.listed()
-        await room.walk(sorted(room.memory.entries))
-        refused = [call for call in room.store.calls if len(call.keys) > 25]
-        assert refused == []
 
 
 # failures
@@ -332,7 +285,7 @@ async def test_a_single_value_gets_its_metadata() -> None:
         clean = await room.loader.load((NS, Key("a.png")), "")
         assert clean is not None
         assert (clean.metadata, clean.expiration) == (b'{"a":1}', 2_000_000_000)
-        assert room.reads() == {"bulk_get": 1, "get": 1, "get_metadata": 1}
+        assert room.reads() == {"get": 1, "get_metadata": 1}
         room.values.drop((NS, Key("a.png")))
         await room.listed()
         clean = await room.loader.load((NS, Key("a.png")), "")
@@ -350,7 +303,7 @@ async def test_reading_ahead_hides_the_round_trips(autojump_clock: trio.testing.
         await room.listed()
         began = trio.current_time()
         await room.walk(sorted(room.memory.entries), pause=1 / 2000)
-        assert trio.current_time() - began <= 10_000 / 2000 + 8 * 0.05
+        assert trio.current_time() - began <= 10_000 / 2000 + 3 * 0.05
 
 
 async def test_who_waits_goes_before_what_is_read_ahead(autojump_clock: trio.testing.MockClock) -> None:

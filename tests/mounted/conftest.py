@@ -1,9 +1,11 @@
-"""What most mounted tests share: a server and a mount for a whole module, a namespace for each test."""
+"""What mounted tests share: a server and a mount for a whole module, a namespace or a server for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.mounted import Api
+from support.serving import Served, served_by_process
 from support.standing import Namespace, Standing, standing
 
 
@@ -24,3 +26,17 @@ def space(world: Standing) -> Namespace:
 def here(space: Namespace) -> Path:
     """The directory of an empty namespace."""
     return space.path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Served]:
+    """A server on an empty store that can be made sick."""
+    with served_by_process(tmp_path, faults="") as served:
+        yield served
+
+
+@pytest.fixture
+def api(server: Served) -> Iterator[Api]:
+    """The same, asked directly."""
+    with Api(server) as api:
+        yield api

@@ -10,26 +10,12 @@ from typing import Any
 
 import pytest
 from support.mounted import Api, Mounted, mounted
-from support.serving import Served, served_by_process
+from support.serving import Served
 
 pytestmark = pytest.mark.fuse
 
 MIB = 1024 * 1024
 OPTIONS = ("--cache-ttl=1", "--settle=0.5", "--timeout=4", "--write-back=0.3")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server that can be made sick."""
-    with served_by_process(tmp_path, faults="") as served:
-        yield served
-
-
-@pytest.fixture
-def api(server: Served) -> Iterator[Api]:
-    """The same, asked directly."""
-    with Api(server) as api:
-        yield api
 
 
 @pytest.fixture
@@ -160,8 +146,9 @@ def test_denied_credentials_lose_nothing(
 def test_a_namespace_that_vanished_is_an_answer(mount: Mounted, api: Api) -> None:
     """Another client deleted the namespace: reads say so, pending values stay readable and are named."""
     ns = mount.path / "ns"
-    api.result("DELETE", "/" + api.namespace("ns"))
-    (ns / "late").write_text("kept here")
+    with (ns / "late").open("w") as late:  # open before: what is asked for afterwards is not there any more
+        api.result("DELETE", "/" + api.namespace("ns"))
+        late.write("kept here")
     done = mount.kvfs("sync", str(mount.path), check=False)
     assert done.returncode == 3
     assert "ns/late" in done.stdout + done.stderr or "late" in done.stdout + done.stderr

@@ -11,25 +11,11 @@ from pathlib import Path
 
 import pytest
 from support.mounted import Api, Mounted, mounted
-from support.serving import Served, served_by_process
+from support.serving import Served
 
 pytestmark = pytest.mark.fuse
 
 LATER = ("--write-back=600", "--settle=0", "--cache-ttl=1", "--timeout=3")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server that can be made sick."""
-    with served_by_process(tmp_path, faults="") as served:
-        yield served
-
-
-@pytest.fixture
-def api(server: Served) -> Iterator[Api]:
-    """The same, asked directly."""
-    with Api(server) as api:
-        yield api
 
 
 @pytest.fixture

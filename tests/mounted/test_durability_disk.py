@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.mounted import Api, Mounted, mounted
-from support.serving import Served, served_by_process
+from support.serving import Served
 
 pytestmark = [
     pytest.mark.fuse,
@@ -19,13 +19,6 @@ pytestmark = [
 LATER = ("--write-back=600", "--settle=1", "--cache-ttl=1")
 LARGE = b"\0\xff" * 500_000  # goes to the spool
 SMALL = b"x" * 20_000
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server on an empty store."""
-    with served_by_process(tmp_path, faults="") as served:
-        yield served
 
 
 @contextmanager

@@ -2,21 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.mounted import QUICK, Api, mounted
-from support.serving import Served, served_by_process
+from support.serving import Served
 
 pytestmark = pytest.mark.fuse
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server on an empty store."""
-    with served_by_process(tmp_path, faults="") as served:
-        yield served
 
 
 def test_a_closed_file_survives_kill_9(tmp_path: Path, server: Served) -> None:

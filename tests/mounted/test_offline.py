@@ -12,20 +12,13 @@ from pathlib import Path
 
 import pytest
 from support.mounted import Api, Mounted, mounted
-from support.serving import Served, served_by_process
+from support.serving import Served
 
 pytestmark = pytest.mark.fuse
 
 TIMEOUT = 2.0
 BOUND = TIMEOUT + 1.5  # seconds, on a busy machine; also for a path that is several requests of the kernel
 OPTIONS = (f"--timeout={TIMEOUT:g}", "--cache-ttl=0.3", "--settle=1", "--write-back=0.2", "--max-pending=64K")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server on an empty store."""
-    with served_by_process(tmp_path, faults="") as served:
-        yield served
 
 
 @contextmanager

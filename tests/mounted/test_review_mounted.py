@@ -3,21 +3,14 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.mounted import Api, mounted
-from support.serving import Served, served_by_process
+from support.serving import Served
 
 pytestmark = pytest.mark.fuse
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server on an empty store."""
-    with served_by_process(tmp_path, faults="") as served:
-        yield served
 
 
 def until(holds: Callable[[], bool]) -> None:

@@ -13,6 +13,7 @@ from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
 from kvfs.cache.values import Clean, Values
+from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError
 from kvfs.core.limits import BULK_GET_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, NamespaceId, ValueRead
@@ -49,7 +50,7 @@ class MemoryStore:
         await trio.sleep(self.latency)
         found = {key: self.entries.get(key) for key in keys}
         values = [entry.value for entry in found.values() if entry is not None]
-        if not all(_is_text(value) for value in values):
+        if not all(is_text(value) for value in values):
             raise NotTextError("bulk get keys: not text", code=10029)
         if sum(map(len, values)) > BULK_GET_BYTES:
             raise BodyTooLargeError("bulk get: 413", status=413)
@@ -64,14 +65,6 @@ class MemoryStore:
         await trio.sleep(self.latency)
         entry = self.entries.get(key)
         return entry.metadata if entry is not None else None
-
-
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @dataclass
@@ -113,7 +106,7 @@ class Room:
 
     def failed_bulks(self) -> int:
         bulks = [call.keys for call in self.store.calls if call.operation == "bulk_get"]
-        return sum(not all(_is_text(self.memory.entries[key].value) for key in keys) for keys in bulks)
+        return sum(not all(is_text(self.memory.entries[key].value) for key in keys) for keys in bulks)
 
 
 def directory_of(key: str) -> str:
@@ -140,6 +133,10 @@ async def opened_room(
 
 def texts(count: int, pattern: str = "file-{:06}.txt", size: int = 8) -> dict[str, bytes]:
     return {pattern.format(number): b"x" * size for number in range(count)}
+
+
+def binaries(count: int, pattern: str = "data-{:06}.unheard") -> dict[str, bytes]:
+    return {pattern.format(number): b"\xff" + str(number).encode() for number in range(count)}
 
 
 def bulks(count: int) -> int:

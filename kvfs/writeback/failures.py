@@ -17,6 +17,7 @@ SHORT_WAIT: Final = 2.0  # seconds for which it is worth to wait in the middle o
 _UNAVAILABLE: Final = wait_exponential(multiplier=1, max=60) + wait_random(0, 1)
 _DENIED: Final = wait_exponential(multiplier=30, max=300) + wait_random(0, 5)
 _QUOTA: Final = wait_random(1, 60)  # after the reset: not all machines at once
+_URGENT: Final = wait_exponential(multiplier=0.25, max=4) + wait_random(0, 0.1)  # somebody waits in fsync
 
 
 def trouble(error: KvfsError) -> FlusherState:
@@ -56,7 +57,7 @@ def _draw(strategy: wait_base, attempt: int) -> float:
 class Backoff:
     """How many failures there were in a row, and until when (monotonic seconds) nothing is tried.
 
-    `binding` when the wait is the server's word, which holds for an fsync too.
+    `asked_until` is the part of it that is the server's word, which holds for an fsync too.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class Backoff:
         self.kind: FlusherState | None = None
         self.error: KvfsError | None = None
         self.retry_at = float("-inf")
-        self.binding = False
+        self.asked_until = float("-inf")
 
     def fail(self, error: KvfsError, *, now: float, monotonic: float) -> EventKind | None:
         """Count a failure; returns the event when it is news."""
@@ -73,8 +74,8 @@ class Backoff:
         self.attempts = 1 if news else self.attempts + 1
         self.kind, self.error = kind, error
         self.retry_at = monotonic + pause(error, self.attempts, now)
-        asked = isinstance(error, UnavailableError) and error.retry_after is not None
-        self.binding = kind is FlusherState.QUOTA or asked
+        asked = self.retry_at if kind is FlusherState.QUOTA else monotonic + asked_wait(error)
+        self.asked_until = max(self.asked_until, asked)
         return EventKind(kind.value) if news else None
 
     def succeed(self) -> bool:
@@ -82,3 +83,23 @@ class Backoff:
         news = self.kind is not None
         self.__init__()  # type: ignore[misc]  # back to the start, all fields of it
         return news
+
+
+class Urgency:
+    """When those who wait in an fsync may try again after a failure: soon, whatever the loop's back-off.
+
+    They try together, so a crowd of them in an outage costs as few requests as one.
+    """
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.retry_at = float("-inf")
+
+    def fail(self, monotonic: float) -> None:
+        """Count a try of theirs that failed."""
+        self.attempts += 1
+        self.retry_at = monotonic + _draw(_URGENT, self.attempts)
+
+    def succeed(self) -> None:
+        """The store answers: start again with the shortest wait."""
+        self.attempts = 0

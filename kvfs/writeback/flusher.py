@@ -23,7 +23,7 @@ from kvfs.writeback.events import (
     FlusherState,
     FlusherStatistics,
 )
-from kvfs.writeback.failures import Backoff
+from kvfs.writeback.failures import Backoff, Urgency
 from kvfs.writeback.journal import Journal
 from kvfs.writeback.ledger import Place
 from kvfs.writeback.requests import Request
@@ -81,6 +81,7 @@ class Flusher:
 
         self._lock = trio.Lock()
         self._backoff = Backoff()
+        self._urgency = Urgency()
         self._requests: list[Request] = []
         self._drained: list[set[Place]] = []  # what each drain under way waits for
         self._last_error: str | None = None
@@ -159,7 +160,10 @@ class Flusher:
         """Slow down after a failure, go on after a success; say so when it is news."""
         if self._nap is not None:  # another's send: what it settled, or put off, changes when to wake
             self._nap.cancel()
+        if outcome.answered or outcome.checked:
+            self._urgency.succeed()
         if outcome.failure is not None:
+            self._exhausted = None  # from now on the back-off says when
             if outcome.progress:
                 self._backoff.attempts = 0
             self._last_error = str(outcome.failure)
@@ -215,8 +219,8 @@ class Flusher:
 
     async def _drain(self, wanted: set[Place], progress: Callable[[int, int], None] | None) -> DrainResult:
         total, sent = len(wanted), self._sent()
-        if self._backoff.binding and self._backoff.kind is FlusherState.UNAVAILABLE:
-            await trio.sleep_until(self._backoff.retry_at)
+        if self._backoff.kind is FlusherState.UNAVAILABLE:
+            await trio.sleep_until(self._backoff.asked_until)
         outcome = Outcome()
         while True:
             outcome = await self._round(
@@ -273,8 +277,9 @@ class Flusher:
 
     async def _send_requested(self, request: Request) -> None:
         """Send what all requests wait for, unless somebody just tried or the server said when."""
-        early = trio.current_time() < self._backoff.retry_at
-        if request.done or (early and (request.tried or self._backoff.binding)):
+        now = trio.current_time()
+        early = now < self._backoff.asked_until or (request.tried and now < self._urgency.retry_at)
+        if request.done or early:
             self._tell_requests([request], self._backoff.error)
             return
         requests = [other for other in self._requests if not other.done]
@@ -283,6 +288,8 @@ class Flusher:
             other.tried = True
         outcome = await self._sender.send(changes)
         self._learn(outcome)
+        if outcome.failure is not None:
+            self._urgency.fail(trio.current_time())
         self._tell_requests(requests, outcome.failure)
 
     def _requested(self, requests: Sequence[Request]) -> list[Change]:
@@ -321,7 +328,7 @@ class Flusher:
                 return
         ready_at = max((self._sender.ready_at(change) for change in pending), default=0.0)
         soon = trio.current_time() + LEAST_WAIT
-        with trio.move_on_at(max(ready_at, self._backoff.retry_at, soon)):
+        with trio.move_on_at(max(ready_at, self._urgency.retry_at, self._backoff.asked_until, soon)):
             await request.settled.wait()
 
     def _resolved(self, change: Change, error: KvfsError | None) -> None:

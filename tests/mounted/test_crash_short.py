@@ -13,17 +13,17 @@ pytestmark = pytest.mark.fuse
 
 def test_nothing_is_lost_and_nothing_comes_back(tmp_path: Path) -> None:
     """Killed at random moments and at statements of the journal, with changes pending: every promise is kept."""
-    report = run(tmp_path, Plan(kills=14, seed=4, deep=0.3))
-    assert report.kills == 14
-    assert report.promised > 50
-    assert report.statements >= 3
-    assert report.drained >= 2
+    report = run(tmp_path, Plan(kills=9, seed=4, deep=0.25, write_back=(0.1, 0.4, 1.0)))
+    assert report.kills == 9
+    assert report.promised > 30
+    assert report.statements >= 1
+    assert report.drained >= 1
 
 
 def test_faults_lost_answers_and_a_stale_store_end_in_the_right_state(tmp_path: Path) -> None:
     """The same work, with a third of the requests failing, writes done unanswered and answers a minute old."""
-    report = run(tmp_path, Plan(kills=6, faults=True, lost=0.2, stale=60, seed=3, deep=0))
-    assert report.promised > 20
+    report = run(tmp_path, Plan(kills=4, faults=True, lost=0.2, stale=60, seed=3, deep=0))
+    assert report.promised > 10
     assert report.drained == 1
 
 

@@ -1,5 +1,6 @@
 """`send_now`: fsync means on the server, callers of a moment share a request, and the errno tells why not."""
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -193,7 +194,7 @@ async def test_what_was_refused_before_is_said_again(autojump_clock, setting, wr
 
 
 async def test_many_callers_in_an_outage_do_not_hammer(autojump_clock, setting, write, fsync):
-    """They share the attempts as they share the success."""
+    """They share the attempts as they share the success, and try more rarely the longer it lasts."""
     setting.store.fail("*")
 
     async def fails(name):
@@ -204,7 +205,47 @@ async def test_many_callers_in_an_outage_do_not_hammer(autojump_clock, setting, 
         for number in range(100):
             write(f"k{number}")
             nursery.start_soon(fails, f"k{number}")
-    assert setting.store.count() < 10
+    assert setting.store.count() < 15
+
+
+async def test_a_third_of_all_requests_failing_keeps_no_caller_from_success(
+    autojump_clock, setting, write, fsync, nursery
+):
+    """An fsync tries again within its bound, not when the loop, which fails for its own changes, may."""
+    rng = random.Random(1)
+    setting.store.delay("*", 0.05)
+    setting.store.fail("*", when=lambda call: rng.random() < 0.3)
+    flusher = setting.sender(delay=0.5)
+    nursery.start_soon(flusher.run)
+    failed = []
+
+    async def save(worker):
+        for number in range(40):
+            await trio.sleep(rng.random())
+            write(f"{worker}/other{number}", base=b"read")  # asks for what the store has before it is sent
+            name = f"{worker}/{number}"
+            write(name, base=b"read")
+            try:
+                await flusher.send_now([(setting.namespace, Key(name))], 10)
+            except (UnavailableError, TimedOutError):
+                failed.append(name)
+
+    async with trio.open_nursery() as workers:
+        for worker in range(5):
+            workers.start_soon(save, worker)
+    assert len(failed) <= 3, failed
+
+
+@pytest.mark.parametrize("asked", [0.05, 4.0])
+async def test_a_short_wait_the_server_asks_for_is_no_back_off(autojump_clock, setting, write, fsync, asked):
+    """It is waited out, and not more than that."""
+    setting.store.fail("bulk_put", RateLimitedError("429", retry_after=asked), times=1)
+    write("a")
+    await fsync.flusher.send_once()
+    started = trio.current_time()
+    write("b")
+    await fsync("b", timeout=10)
+    assert asked <= trio.current_time() - started < asked + 0.2
 
 
 async def test_a_first_try_does_not_wait_for_the_back_off(autojump_clock, setting, write, fsync):

@@ -5,7 +5,7 @@ from pyfuse3 import EntryAttributes, FileNameT, ReaddirToken
 
 from kvfs.fuse import convert
 from kvfs.vfs.attributes import Attr
-from kvfs.vfs.dirstream import Face
+from kvfs.vfs.dirstream import KEPT_ENTRIES, Face
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.handles import DirectoryHandle
 from kvfs.vfs.nodes import File, Node
@@ -96,5 +96,5 @@ class Listing:
         faces = handle.stream.faces if handle.stream is not None else []
         if index < len(faces):
             faces[index] = face
-        elif index == len(faces):
+        elif index == len(faces) and index < KEPT_ENTRIES:  # more are not kept beyond their first reader
             faces.append(face)

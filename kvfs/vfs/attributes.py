@@ -126,7 +126,9 @@ class Attributes:
 
     def _file(self, node: File) -> Attr:
         namespace, key, shared = node.namespace, node.key, node.open
-        is_named = not node.detached and (shared is None or not shared.created)  # nothing is kept of a new one
+        is_named = not node.detached and (
+            shared is None or not shared.created
+        )  # nothing is kept of a new one
         local = self._local.file_attrs(namespace, key) if is_named else None
         mode = local.mode if local is not None and local.mode is not None else self._file_mode
         changed = self._changed(namespace, local)

@@ -7,7 +7,7 @@ arrive. What this mount wrote and made beside the listing comes at the end.
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from kvfs.cache.spans import successor
 from kvfs.core.errors import DeniedError, UnavailableError
@@ -15,6 +15,7 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.vfs.overlay import Overlay, View
 
+KEPT_ENTRIES: Final = 10_000  # of a listing that is kept for the next reader: some 300 bytes an entry
 _BITE = 2048  # entries found at a time, so that no directory holds the loop for long
 
 Target = Key | DirRef
@@ -40,6 +41,8 @@ class DirStream:
     faces: list[Face | None] = field(default_factory=list)
     """What the kernel was told of the first entries, ready to be told again; None: to be made anew."""
     _names: set[str] = field(default_factory=set)
+    _doubtful: list[Key] = field(default_factory=list)
+    """Where a page ended before it was known whether more keys lie below: file or directory, the end tells."""
     _position: str = ""
 
     def __post_init__(self) -> None:
@@ -89,7 +92,7 @@ class DirStream:
         """Add entries from the position on; true when the keys known here are used up."""
         naming, ref = self.overlay.naming, self.ref
         end = successor(ref.prefix)
-        found = 0
+        found = self._settle_doubts()
         index = bisect_left(keys, self._position)
         while index < len(keys):
             key = Key(keys[index])
@@ -103,7 +106,10 @@ class DirStream:
             if not name or not self._is_live(key):
                 continue
             if below is None:
-                if not self._is_directory_too(key):
+                is_directory = self._is_directory_too(key)
+                if is_directory is None:
+                    self._doubtful.append(key)
+                elif not is_directory:
                     self.entries.append(key)
                     found += 1
                 continue
@@ -112,6 +118,14 @@ class DirStream:
                 after = successor(below.prefix)
                 index = len(keys) if after is None else bisect_left(keys, after, index)
         return True
+
+    def _settle_doubts(self) -> int:
+        """The last key of a page, in its order as soon as the next page tells that nothing is below it."""
+        doubtful = [(key, self._is_directory_too(key)) for key in self._doubtful]
+        self._doubtful = [key for key, is_directory in doubtful if is_directory is None]
+        plain = [key for key, is_directory in doubtful if is_directory is False]
+        self.entries.extend(plain)
+        return len(plain)
 
     def _is_live(self, key: Key) -> bool:
         view = self.overlay.peek(self.namespace, key, stale=True)
@@ -124,13 +138,13 @@ class DirStream:
         if expiration is not None:
             self.until = min(self.until, expiration)
 
-    def _is_directory_too(self, key: Key) -> bool:
-        """Key `a` beside keys `a/…` shows as `a/%self`."""
+    def _is_directory_too(self, key: Key) -> bool | None:
+        """Key `a` beside keys `a/…` shows as `a/%self`; None when it is not known whether there are any."""
         separator = self.overlay.naming.separator
         if not separator:
             return False
         prefix = key + separator
-        return bool(self.overlay.has_directory(self.namespace, DirRef(prefix, len(prefix)), stale=True))
+        return self.overlay.has_directory(self.namespace, DirRef(prefix, len(prefix)), stale=True)
 
     def _add(self, name: str, target: Target) -> int:
         if name in self._names:
@@ -142,6 +156,9 @@ class DirStream:
     async def _finish(self) -> None:
         """What the listing cannot know: changes and directories of this mount, and `%self`."""
         overlay, naming, ref = self.overlay, self.overlay.naming, self.ref
+        for key in self._doubtful:
+            if naming.name_of_key(key) not in self._names:
+                self.entries.append(key)
         listed: set[object] | None = None
         for change in overlay.written_below(self.namespace, ref):
             listed = set(self.entries) if listed is None else listed
@@ -164,7 +181,7 @@ class DirStream:
 
     def _is_hidden(self, key: Key, listed: set[object]) -> bool:
         """Whether a file written here shows already, or as a directory's `%self`."""
-        return key in listed or self._is_directory_too(key)
+        return key in listed or bool(self._is_directory_too(key))
 
     def _add_directory(self, made: DirRef) -> None:
         """The directory here in which a directory made on this machine lies, or that it is."""

@@ -157,8 +157,9 @@ class Files(Saving):
 
     def _show(self, node: File, shared: OpenFile) -> bool:
         """Note what the kernel is about to see; true when its pages are of this very content."""
-        if shared.handles > 1:
+        if shared.shown:
             return True  # open already: the kernel has seen this very content change
+        shared.shown = True
         if shared.buffer.changed or shared.identity is None:
             node.shown = CHANGED
             return False
@@ -183,7 +184,7 @@ class Files(Saving):
             opened.metadata, opened.expiration = legacy.metadata, legacy.expiration
         opened.mode = mode
         opened.mtime = int(self._now())
-        opened.handles = 1
+        opened.handles, opened.shown = 1, True
         node.open = opened
         node.shown = CHANGED
         self._overlay.created(namespace, key, opened)
@@ -304,7 +305,7 @@ class Files(Saving):
         if change is None or change.state is ChangeState.SETTLING:
             return
         if change.state is ChangeState.LOCAL:
-            await self._journal.make_durable()
+            await self._journal.make_durable(None if change.is_tombstone else change)
             return
         await self._sender.send_now([(namespace, key)], self._timeout)
 

@@ -15,10 +15,11 @@ class OpenFile:
     """The content of a file while it is open, and the attributes that will be recorded with it.
 
     `version` counts changes of the content, `saved` is the version the journal has: the file is dirty while
-    they differ. `closed` is the content as of the last record, or as it was read: what stands while somebody
-    is in the midst of writing (None: never known). `base` is what `Change.base` will be; None while `closed` is
-    what was read and nobody asked. `created` until the first record of a file that was made by this open.
-    `identity` tells the content, as it was read, from others.
+    they differ; `forced`, with --durable-close, the version known to be on the disk. `closed` is the content as
+    of the last record, or as it was read: what stands while somebody is in the midst of writing (None: never
+    known). `base` is what `Change.base` will be; None while `closed` is what was read and nobody asked. `created`
+    until the first record of a file that was made by this open. `identity` tells the content, as it was read,
+    from others.
     """
 
     buffer: Rope
@@ -28,8 +29,10 @@ class OpenFile:
     base: bytes | None = None
     version: int = 0
     saved: int = 0
+    forced: int = 0
     created: bool = False
     handles: int = 0
+    shown: bool = False  # some open told the kernel whether its pages are of this content
     mtime: int | None = None  # epoch seconds of the last change; None: not changed by this open
     mode: int | None = None  # permission bits of a file that is being created
     identity: int | bytes | None = None

@@ -99,7 +99,8 @@ class Roots:
     def _has_live(self, namespace: NamespaceId) -> bool:
         if self._has_put(namespace) or self._overlay.creating_below(namespace, ""):
             return True
-        return any(True for _ in self._overlay.journal.attributes.dirs_under(namespace, ""))
+        rows = self._overlay.journal.attributes.dirs_under(namespace, "")
+        return any(row.prefix for row in rows)  # the empty one is the namespace's own, with its times
 
     def vanished(self, namespace: NamespaceId) -> None:
         """A namespace is gone: nothing of it is kept, but what an open file recorded in its last moment.

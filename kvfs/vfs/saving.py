@@ -49,8 +49,10 @@ class Saving:
     def save_at_once(self, node: File) -> bool:
         """Record a dirty content, where that takes no waiting; false where it does."""
         shared = node.open
-        if shared is None or shared.version == shared.saved or node.detached:
+        if shared is None or node.detached:
             return True
+        if shared.version == shared.saved:
+            return not self._durable or shared.forced == shared.saved
         rope = shared.buffer
         if self._durable or len(rope) > INLINE_BYTES:
             return False
@@ -68,8 +70,21 @@ class Saving:
     async def save(self, node: File) -> None:
         """Record a dirty content. Raises `NoSpaceError`; the content stays dirty then."""
         shared = node.open
-        if shared is None or not shared.dirty or node.detached:
+        if shared is None or node.detached:
             return
+        if shared.dirty:
+            await self._save_dirty(node, shared)
+        if self._durable:
+            await self._force(shared)
+
+    async def _force(self, shared: OpenFile) -> None:
+        """What is recorded is on the disk when this returns, whoever of several handles recorded it."""
+        saved = shared.saved
+        if shared.forced < saved:
+            await self._journal.make_durable()
+            shared.forced = max(shared.forced, saved)
+
+    async def _save_dirty(self, node: File, shared: OpenFile) -> None:
         self._check_room(len(shared.buffer))
         version = shared.version
         if len(shared.buffer) <= INLINE_BYTES:
@@ -80,14 +95,17 @@ class Saving:
             if self._is_gone(node) or shared.saved >= version:
                 return  # deleted, or another close recorded a newer content meanwhile
         self._save_as(node, shared, version, value, body)
-        if self._durable:
-            await self._journal.make_durable()
 
     async def _spooled(self, rope: Rope) -> tuple[bytes, Body]:
         """A large content as it is now, and its body: written by threads, so that nobody else waits."""
         stream, pieces = rope.take_stream(), rope.pieces()
-        value = pieces[0] if len(pieces) == 1 else await trio.to_thread.run_sync(b"".join, pieces)
-        return value, await (stream.finish() if stream is not None else self._journal.spool(value))
+        try:
+            value = pieces[0] if len(pieces) == 1 else await trio.to_thread.run_sync(b"".join, pieces)
+            return value, await (stream.finish() if stream is not None else self._journal.spool(value))
+        except trio.Cancelled:  # the close took too long: another try begins anew
+            if stream is not None:
+                stream.abandon()
+            raise
 
     def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes, body: Body) -> None:
         """Record a content. No checkpoint in here: key, attributes and version belong together."""

@@ -18,7 +18,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef
-from kvfs.vfs.dirstream import DirStream
+from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream
 from kvfs.vfs.files import Files
 from kvfs.vfs.handles import DirectoryHandle, HandleTable
 from kvfs.vfs.inodes import InodeTable
@@ -31,7 +31,6 @@ Parent = Root | Directory | ControlDirectory
 
 _CONTROL = CONTROL.encode()
 _KEPT = 8  # listings kept for the next reader
-_KEPT_ENTRIES = 10_000  # of at most so many entries each: some 300 bytes an entry
 
 
 class Tree:
@@ -196,7 +195,7 @@ class Tree:
 
     def _keep(self, stream: DirStream) -> None:
         """A listing was read to its end: the next reader may have it, if it is of moderate size."""
-        if len(stream.entries) > _KEPT_ENTRIES:
+        if len(stream.entries) > KEPT_ENTRIES:
             return
         place = (stream.namespace, stream.ref)
         self._streams.pop(place, None)

@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 import trio
 
 from kvfs.core.errors import JournalError
+from kvfs.writeback.opening import sync_directory
 from kvfs.writeback.streaming import DIGEST_BYTES, Body, Buffer, Stream, digest
 
 __all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored", "Stream", "digest"]
@@ -155,6 +156,14 @@ class Bodies:
             return value
         with self._opened(spool) as file:  # before any checkpoint: the file is there now
             return await trio.to_thread.run_sync(file.read)
+
+    async def force(self, identity: int) -> None:
+        """Return once a content that is in a file is on the disk, and its name. Raises OSError."""
+        spool = self.stored[identity].spool
+        if spool is not None and not self._durable:
+            with self._opened(spool) as file:
+                await trio.to_thread.run_sync(os.fsync, file.fileno())
+            await trio.to_thread.run_sync(sync_directory, self._directory)
 
     def _opened(self, spool: str) -> BinaryIO:
         try:

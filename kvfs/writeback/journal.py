@@ -266,12 +266,15 @@ class Journal(Outbox):
         """One round of `maintain`. Raises JournalError when the disk refuses."""
         await self._upkeep.tidy()
 
-    async def make_durable(self) -> None:
+    async def make_durable(self, change: Change | None = None) -> None:
         """Until what was recorded before the call survives a power cut; concurrent callers share a sync.
 
-        Raises JournalError when the disk refuses.
+        Of contents in the spool that holds for `change`, a put, and in a durable journal for all. Raises
+        JournalError when the disk refuses.
         """
         try:
+            if change is not None:
+                await self._bodies.force(self._body_of(change))
             await self._upkeep.make_durable()
         except OSError as exc:
             raise JournalError(f"the journal {self.path} cannot be forced to the disk: {exc}") from exc

@@ -16,12 +16,13 @@ from support.journals import START
 from support.rig import Rig
 from trio.testing import MockClock
 
-from kvfs.core.errors import KvfsError, RejectedError, StoreError
+from kvfs.core.errors import DeniedError, KvfsError, RejectedError, StoreError, UnavailableError
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.fuse.convert import errno_of, name_of
 
 TTL = 60.0
+OUTAGES = {"unavailable": UnavailableError("no answer"), "denied": DeniedError("the token is revoked")}
 SHAPES = ["account", "account", "namespace", "prefix"]
 
 
@@ -83,6 +84,9 @@ class Frame(RuleBasedStateMachine):
         self.kernel.caching, self.kernel.eager = self.kinds
         refused = RejectedError("the content is refused")
         store = self.rig.store
+        store.clear()
+        if self.outage is not None:  # the first made is the outermost
+            store.fail("*", OUTAGES[self.outage])
         store.fail("bulk_put", refused, when=lambda c: any(e.value == REFUSED for e in c.args[1].values()))
         store.fail("put", refused, when=lambda call: call.args[2].value == REFUSED)
 

@@ -4,19 +4,16 @@ import trio
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from model.draws import AHEAD, DATA, METADATA, PICK, SMALL
-from model.machine import TTL, Frame
+from model.machine import OUTAGES, TTL, Frame
 
 from kvfs.core.errors import (
-    DeniedError,
     IsADirectoryError_,
     NotADirectoryError_,
     NotFoundError,
     StaleError,
-    UnavailableError,
 )
 from kvfs.core.model import Entry
 
-OUTAGES = {"unavailable": UnavailableError("no answer"), "denied": DeniedError("the token is revoked")}
 MARK = ".kvfs-conflict-host-"
 
 
@@ -177,8 +174,9 @@ class WorldSteps(Frame):
     @rule(kind=st.sampled_from(sorted(OUTAGES)))
     def outage_begins(self, kind):
         """The server is out of reach, or says no to everything."""
+        self.run_(self.compare_all)  # what is served meanwhile is what was known
         self.outage = kind
-        self.rig.store.fail("*", OUTAGES[kind])
+        self.wire()
 
     @precondition(lambda self: self.outage is not None)
     @rule(seconds=st.sampled_from([1, 100]))
@@ -200,7 +198,6 @@ class WorldSteps(Frame):
     def back(self):
         """It is over."""
         self.outage = None
-        self.rig.store.clear()
         self.wire()
 
     @precondition(lambda self: any(space.rejected for space in self.spaces))
@@ -223,8 +220,6 @@ class WorldSteps(Frame):
             space.crash()
         self.alive(self.rig.open)
         self.wire()
-        if self.outage is not None:
-            self.rig.store.fail("*", OUTAGES[self.outage])
 
     @rule()
     def forget(self):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.mounted import Api, Mounted, mounted
-from support.serving import Served, served_by_process
+from support.serving import Served
 
 from kvfs.writeback.journal import Journal
 
@@ -20,13 +20,6 @@ pytestmark = [
 
 LARGE = b"\0\xff" * 400_000  # goes to the spool
 Shown = dict[str, bytes | None]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    """A server on an empty store."""
-    with served_by_process(tmp_path, faults="") as served:
-        yield served
 
 
 @contextmanager
@@ -84,7 +77,10 @@ def steps(mount: Mounted) -> Iterator[Shown]:
     yield dict(shown)
 
 
-def test_a_file_kept_on_this_machine_is_on_its_disk_after_fsync(tmp_path: Path, server: Served) -> None:
+@pytest.mark.parametrize("size", [7, 700_000])
+def test_a_file_kept_on_this_machine_is_on_its_disk_after_fsync(
+    tmp_path: Path, server: Served, size: int
+) -> None:
     """Also without --durable-close: an editor's swap file is there after the power was cut."""
     image = tmp_path / "image"
     with image.open("wb") as file:
@@ -95,12 +91,12 @@ def test_a_file_kept_on_this_machine_is_on_its_disk_after_fsync(tmp_path: Path, 
         with mounted(tmp_path, "cloudflare:", "--write-back=600", served=server) as mount:
             os.sync()
             with (mount.path / "ns/.notes.swp").open("w") as swap:
-                swap.write("unsaved")
+                swap.write("u" * size)
                 swap.flush()
                 os.fsync(swap.fileno())
                 copy = cut(image, 0)
             mount.kill()
-    assert found_after(copy) == {".notes.swp": b"unsaved"}
+    assert found_after(copy) == {".notes.swp": b"u" * size}
 
 
 @pytest.mark.parametrize("durable", [True, False])

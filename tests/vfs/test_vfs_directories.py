@@ -138,3 +138,15 @@ async def test_a_created_name_with_keys_below_is_self(mount, kernel):
     assert sorted(await kernel.listdir("/ns/a")) == ["%self", "b"]
     assert await kernel.listdir("/ns") == ["a"]
     await kernel.close(file)
+
+
+async def test_a_key_at_the_end_of_a_page_is_one_entry_with_what_lies_below_it(mount, kernel):
+    """The thousandth key is `d/z`, the next page begins with `d/z/a`: one directory, not a file beside it."""
+    for number in range(999):
+        await mount.other(f"d/f{number:03}", b"")
+    await mount.other("d/z", b"own")
+    await mount.other("d/z/a", b"below")
+    names = await kernel.listdir("/ns/d")
+    assert sorted(names) == [f"f{number:03}" for number in range(999)] + ["z"]
+    assert (await kernel.stat("/ns/d/z")).is_directory
+    assert sorted(await kernel.listdir("/ns/d/z")) == ["%self", "a"]

@@ -110,3 +110,10 @@ async def test_nothing_becomes_the_control_directory(mount, kernel):
     with pytest.raises(NotPermittedError):
         await tree.rmdir(1, b".kvfs")
     assert await kernel.listdir("/") == ["ns"]
+
+
+async def test_a_namespace_with_times_of_its_own_can_be_removed(mount, kernel):
+    """`cp -a` sets the times of the directory it copies to; that makes nothing that lies in it."""
+    await kernel.utimens("/ns", int(mount.now()) - 1000)
+    await kernel.rmdir("/ns")
+    assert await kernel.listdir("/") == []

@@ -1,0 +1,87 @@
+"""What `--durable-close` promises when several close a file at once: each close that returned is on the disk."""
+
+import os
+
+import pytest
+import trio
+import trio.testing
+from support.clock import Clock
+from support.rig import Rig
+
+from kvfs.core.errors import JournalError
+
+NEW = os.O_RDWR | os.O_CREAT
+
+
+@pytest.fixture
+async def durable(tmp_path):
+    """A mount below the kernel, with --durable-close."""
+    rig = Rig(tmp_path, now=Clock(), durable_close=True)
+    rig.open()
+    rig.namespace = (await rig.backend.create_namespace("ns")).id
+    async with rig.workers():
+        yield rig
+        rig.check()
+    rig.close()
+
+
+async def test_a_close_waits_for_the_disk_though_another_recorded_the_content(durable) -> None:
+    """Two handles: the one that finds nothing left to record is not done before the sync of the other."""
+    kernel, done = durable.kernel, []
+    files = [await kernel.open("/ns/f", NEW) for _ in range(2)]
+    await kernel.pwrite(files[1], 0, b"content")
+
+    async def close(number: int) -> None:
+        await durable.fs.files.flush(files[number].number)
+        done.append(number)
+
+    async with trio.open_nursery() as nursery, durable.journal._upkeep._lock:  # a sync under way
+        nursery.start_soon(close, 0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not durable.fs.files.flush_at_once(files[1].number)
+        nursery.start_soon(close, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == []
+    assert sorted(done) == [0, 1]
+    assert durable.fs.files.flush_at_once(files[0].number), "nothing changed since: nothing to wait for"
+    for file in files:
+        await kernel.close(file)
+
+
+async def test_a_close_that_failed_to_reach_the_disk_is_tried_again(durable) -> None:
+    """The disk refused once: the next close does not say that all is well before it is."""
+    kernel = durable.kernel
+    file = await kernel.open("/ns/f", NEW)
+    await kernel.pwrite(file, 0, b"content")
+    hidden = durable.journal._upkeep._path
+    durable.journal._upkeep._path = durable.base / "store.db" / "no directory"
+    for _ in range(2):
+        with pytest.raises(JournalError, match="cannot be forced to the disk"):
+            await durable.fs.files.flush(file.number)
+    durable.journal._upkeep._path = hidden
+    await kernel.close(file)
+    assert await kernel.read("/ns/f") == b"content"
+
+
+async def test_pages_of_before_do_not_stay_because_attributes_are_being_set(durable) -> None:
+    """The kernel saw another content; an open while setxattr holds the file open does not call that the same."""
+    kernel, files = durable.kernel, durable.fs.files
+    await durable.other("f", b"old")
+    await kernel.stat("/ns/f")
+    node = durable.fs.inodes.file(durable.namespace, "f")
+    node.lookups += 1
+    assert await kernel.read("/ns/f") == b"old"
+    await durable.other("f", b"new")
+    durable.now.advance(3600)
+    await kernel.stat("/ns/f")
+    async with trio.open_nursery() as nursery, durable.journal._upkeep._lock:  # recorded, not on the disk
+        nursery.start_soon(kernel.setxattr, "/ns/f", "user.kvfs.metadata", b'{"a": 1}')
+        await trio.testing.wait_all_tasks_blocked()
+        assert node.open is not None
+        number, keep = await files.open(node, write=False, truncate=False, append=False)
+        assert not keep
+        other, keep = await files.open(node, write=False, truncate=False, append=False)
+        assert keep
+    for one in (number, other):
+        await files.release(one)
+    durable.fs.inodes.forget(node.ino, 1)

@@ -36,6 +36,8 @@ class Points:
             file.seek(self._offset)
             for line in file:
                 word, point = line.rstrip("\n").split(" ", 1)
+                if word == "site":
+                    continue
                 self.seen[point] = None
                 self.died[point] += word == "died"
             self._offset = file.tell()

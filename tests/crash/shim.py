@@ -9,9 +9,11 @@ import signal
 import sqlite3
 import sys
 import types
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +24,10 @@ from kvfs.writeback.sending import Sender
 
 CRASH_AT = "KVFS_CRASH_AT"
 NOTES = "KVFS_CRASH_NOTES"
+TUNE = "KVFS_CRASH_TUNE"
+LABEL = (
+    100  # characters of a statement in a label; of a longer one also a checksum, so that no two are merged
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,26 @@ class Death:
 class Watched(sqlite3.Connection):
     """A connection of the journal that notes the points it comes to, and dies at one.
 
-    The notes are lines of a file: `seen POINT` the first time, `died POINT` the last.
+    The notes are lines of a file: `seen POINT` the first time, `died POINT` the last, `site FILE:LINE` where a
+    statement stands in the source, the first time.
     """
+
+    pages = 0  # so many at most may the file have, if not 0: SQLite then answers that the disk is full
+    length = (
+        0  # so many bytes at most may a value have, if not 0: that statement fails, the transaction stays
+    )
 
     death = Death(0)
     left = 0
     notes = -1
     seen: ClassVar[set[str]] = set()
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        if self.pages:
+            super().execute(f"PRAGMA max_page_count = {self.pages}")
+        if self.length:
+            self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.length)
 
     def execute(self, *arguments):
         return self._around(super().execute, arguments)
@@ -61,17 +80,27 @@ class Watched(sqlite3.Connection):
 
     @staticmethod
     def _around(call, arguments):
-        label = f"{operation()}: {' '.join(arguments[0].split())[:40]}"
+        label = f"{operation()}: {_shown(' '.join(arguments[0].split()))}"
         _come_to(f"before {label}")
         result = call(*arguments)
         _come_to(f"after {label}")
         return result
 
 
+def _shown(statement: str) -> str:
+    if len(statement) <= LABEL:
+        return statement
+    return f"{statement[:LABEL]}… ({zlib.crc32(statement.encode()):08x})"
+
+
+def _note(word: str, what: str) -> None:
+    if (line := f"{word} {what}\n") not in Watched.seen:
+        Watched.seen.add(line)
+        os.write(Watched.notes, line.encode())
+
+
 def _come_to(point: str) -> None:
-    if point not in Watched.seen:
-        Watched.seen.add(point)
-        os.write(Watched.notes, f"seen {point}\n".encode())
+    _note("seen", point)
     if Watched.death.point in (None, point):
         Watched.left -= 1
         if Watched.left == 0:
@@ -84,17 +113,22 @@ SENDER = {"flusher", "sending", "posting", "conflicts"}
 
 
 def operation() -> str:
-    """What the journal is asked for: its outermost function on the stack, or who holds the transaction."""
-    frame, found = sys._getframe(2), ""
+    """What the journal is at: its functions on the stack, the outermost first, and who holds the transaction."""
+    frame, found, last = sys._getframe(2), [], ""
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if str(path.parent) == JOURNAL and path.stem not in SENDER:
-            found = frame.f_code.co_qualname
-        elif path.name != "contextlib.py" and found:
-            within = found.endswith(".transaction")
-            return frame.f_code.co_qualname if within else found
+        folder, name = os.path.split(frame.f_code.co_filename)
+        inside = folder == JOURNAL and name.removesuffix(".py") not in SENDER
+        if found and not inside and last.startswith("Transaction."):
+            inside = True  # the caller of `with journal.transaction()`
+        if inside:
+            if not found:
+                _note("site", f"{name}:{frame.f_lineno}")
+            last = frame.f_code.co_qualname
+            found.append(last)
+        elif found:
+            break
         frame = frame.f_back
-    return found
+    return " > ".join(one for one in reversed(found) if not one.startswith("Transaction."))
 
 
 def die(death: Death, notes: str) -> None:
@@ -144,8 +178,26 @@ def delete_before_put() -> None:
 PLANTS = {"ack-by-key": acknowledge_by_key, "delete-before-put": delete_before_put}
 
 
+def tune(values: dict[str, int]) -> None:
+    """Set bounds of the product, by `module.NAME`, so that little work reaches them.
+
+    For `pages` and `length` see `Watched`.
+    """
+    for name, value in values.items():
+        if name in ("pages", "length"):
+            setattr(Watched, name, value)
+            continue
+        module, _, constant = name.rpartition(".")
+        found = import_module(module)
+        if not hasattr(found, constant):
+            raise AttributeError(name)
+        setattr(found, constant, value)
+
+
 def apply(environ: dict[str, str], plant: str | None) -> None:
     """What one daemon is to be, before it starts."""
+    if TUNE in environ:
+        tune(json.loads(environ[TUNE]))
     if CRASH_AT in environ:
         die(Death(**json.loads(environ[CRASH_AT])), environ[NOTES])
     if plant is not None:

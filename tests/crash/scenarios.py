@@ -1,0 +1,285 @@
+"""Work that reaches every statement of the journal: short plays for `scripts/crash --every-point`.
+
+A play acts on a `Stage` (`stage.py`), which follows what was promised. It may have a `prior` part, whose daemon
+is killed, and tamper with the state before the part in which the daemon is to die.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from crash.stage import Stage
+
+LARGE = b"large " * 60_000  # goes to the spool
+INLINE = b"inline " * 16_000  # stays in the journal
+POSTING, OPENING, UPKEEP = "kvfs.writeback.posting", "kvfs.writeback.opening", "kvfs.writeback.upkeep"
+
+
+@dataclass(frozen=True, eq=False)
+class Play:
+    """One of them. `loose`: what becomes of its files is not compared, only that the mount starts and shows."""
+
+    act: Callable[[Stage], None]
+    prior: Callable[[Stage], None] | None = None
+    tamper: Callable[[Stage], None] | None = None
+    write_back: float = 600
+    settle: float = 60
+    tune: Mapping[str, int] = field(default_factory=dict)
+    loose: bool = False
+
+    @property
+    def name(self) -> str:
+        """For the report."""
+        return self.act.__name__
+
+
+def files(stage: Stage) -> None:
+    """All that can be done to a file that is pending."""
+    for name in ("a", "b", "c"):
+        stage.put(name, name.encode())
+    stage.chmod("a", 0o600)
+    stage.xattr("a", 7)
+    stage.touch("b", 3600)
+    stage.touch("b", -3600)
+    stage.put("c", b"again")
+    stage.rename("a", "d")
+    stage.rename("c", "d")
+    stage.unlink("b")
+    stage.put("large", LARGE)
+    stage.rename("large", "larger")
+    stage.put("larger", b"small")
+    stage.unlink("d")
+
+
+def sent(stage: Stage) -> None:
+    """Files that the store has: sent, renamed, rewritten and deleted, and sent again."""
+    for name in ("a", "b", "c", "e"):
+        stage.put(name, name.encode())
+    stage.put("large", LARGE)
+    stage.chmod("e", 0o640)
+    stage.sync()
+    stage.gone("SELECT 1 FROM changes")
+    stage.rename("a", "d")
+    stage.rename("d", "b")
+    stage.rename("e", "f")
+    stage.xattr("f", 3)
+    stage.touch("f", 3600)
+    stage.unlink("c")
+    stage.rename("large", "larger")
+    stage.sync()
+    stage.gone("SELECT 1 FROM changes")
+
+
+def directories(stage: Stage) -> None:
+    """Directories that are kept here: made, changed, moved with what is in them, and removed."""
+    for name in ("p", "p/q", "p/q/r", "s"):
+        stage.mkdir(name)
+    stage.put("p/q/f", b"f")
+    stage.put("p/g", b"g")
+    stage.chmod("p/g", 0o600)
+    stage.chmod("p", 0o700)
+    stage.touch("p", -3600)
+    stage.rename("p", "t")
+    stage.rename("t", "s")
+    stage.rmdir("s/q/r")
+    stage.sync()
+    stage.rename("s", "u")
+    stage.unlink("u/g")
+
+
+def in_flight(stage: Stage) -> None:
+    """A new name that is written over while the request with the first content is on its way."""
+    stage.put("a", b"first")
+    stage.sync()
+    stage.faults({"fault": "latency", "seconds": 0.25, "path": "/bulk"})
+    stage.rename("a", "b")
+    stage.there("SELECT 1 FROM changes WHERE key = 'b' AND attempted")
+    stage.put("b", b"second")
+    stage.sync()
+    stage.rename("b", "c")
+    stage.put("c", b"third")
+    stage.rename("c", "d")
+    stage.sync()
+
+
+def torn(stage: Stage) -> None:
+    """The store asks to send one key again."""
+    stage.put("a", b"a")
+    stage.put("b", b"b")
+    stage.faults({"fault": "torn_bulk", "count": 1, "times": 1})
+    stage.sync()
+
+
+def refused(stage: Stage) -> None:
+    """The store refuses changes; they are tried again, refused again, and given up."""
+    stage.put("kept", b"kept")
+    stage.put("old", b"old")
+    stage.sync()
+    stage.faults({"fault": "status", "status": 400, "code": 10147, "method": "PUT"})
+    stage.rename("old", "new")
+    stage.put("kept", b"refused")
+    stage.chmod("kept", 0o600)
+    refusals = "SELECT 1 FROM changes GROUP BY state HAVING state = 'rejected' AND count(*) = 2"
+    stage.sync(timeout=0.2)
+    stage.there(refusals)
+    stage.ask("rejected_retry", all=True)
+    stage.sync(timeout=0.2)
+    stage.there(refusals)
+    stage.put("kept", b"over it")
+    stage.sync(timeout=0.2)
+    stage.there(refusals)
+    stage.ask("rejected_discard", all=True)
+
+
+def conflict(stage: Stage) -> None:
+    """Somebody else wrote what was read and changed here: our value goes beside it."""
+    stage.put("c", b"ours")
+    stage.put("old", b"renamed")
+    stage.chmod("c", 0o640)
+    stage.sync()
+    stage.gone("SELECT 1 FROM changes")
+    stage.read("c")
+    stage.put("c", b"changed")
+    stage.api_put("c", b"theirs")
+    stage.sync(timeout=5)
+    stage.there("SELECT 1 FROM changes WHERE key LIKE 'c.kvfs%'")
+
+
+def one_expiring(stage: Stage) -> None:
+    """A pending change with an expiration."""
+    stage.put("a", b"soon gone")
+    stage.touch("a", 3600)
+    stage.chmod("a", 0o600)
+
+
+def pass_time(stage: Stage) -> None:
+    """Its time has passed."""
+    _alter(stage, f"UPDATE changes SET expiration = {int(time.time()) - 1}")
+
+
+def expired(stage: Stage) -> None:
+    """The time of a change passed before it was sent."""
+    stage.sync()
+    stage.gone("SELECT 1 FROM changes WHERE kind = 'put'")
+
+
+def namespace_gone(stage: Stage) -> None:
+    """Somebody deletes the namespace while changes of it are pending."""
+    stage.put("a", b"a")
+    stage.api_drop()
+    stage.sync(timeout=2)
+    stage.there("SELECT 1 FROM changes WHERE state = 'rejected'")
+
+
+def namespace_removed(stage: Stage) -> None:
+    """A namespace is made and removed through the mount, with what was kept of it."""
+    stage.call(os.mkdir, stage.mountpoint / "second")
+    stage.call(os.mkdir, stage.mountpoint / "second" / "kept")
+    stage.call(os.rmdir, stage.mountpoint / "second" / "kept")
+    stage.call(os.rmdir, stage.mountpoint / "second")
+
+
+def full(stage: Stage) -> None:
+    """The journal may not grow: transactions are rolled back."""
+    for number in range(4):
+        stage.put(f"f{number}", INLINE, may_fail=True)
+    stage.put("large", LARGE, may_fail=True)
+    for number in range(30):
+        stage.mkdir(f"d{number}" + "x" * 200, may_fail=True)
+
+
+def too_long(stage: Stage) -> None:
+    """A statement fails in the middle of a transaction, which is then undone."""
+    stage.put("small", b"small")
+    stage.put("long", INLINE, may_fail=True)
+    stage.put("small", INLINE, may_fail=True)
+    stage.rename("small", "other")
+
+
+def upkeep(stage: Stage) -> None:
+    """Checkpoints after every commit, the log cut, and the file when it is closed."""
+    for number in range(3):
+        stage.put(f"f{number}", INLINE)
+    stage.put("large", LARGE)
+    stage.sync()
+    stage.gone("SELECT 1 FROM changes")
+    stage.unlink("f0")
+    stage.sync()
+
+
+def two_large(stage: Stage) -> None:
+    """Spooled contents, one sent, one pending."""
+    stage.put("sent", LARGE)
+    stage.sync()
+    stage.put("pending", LARGE + b"2")
+
+
+def lose_contents(stage: Stage) -> None:
+    """What a power cut may do: files of the spool gone, and a content that no change needs."""
+    for path in stage.state.glob("kvfs/sources/*/journal.sqlite.spool/*"):
+        path.unlink()
+    _alter(stage, "INSERT INTO bodies VALUES (99, 1, x'00', x'00', NULL)")
+
+
+def after_loss(stage: Stage) -> None:
+    """The mount starts on what is left."""
+    stage.names()
+
+
+def after_kill(stage: Stage) -> None:
+    """The mount starts on a log that was not copied into the file."""
+    stage.look()
+
+
+def one_sent(stage: Stage) -> None:
+    """An acknowledged change that has not settled."""
+    stage.put("a", b"a")
+    stage.sync()
+
+
+def set_clock_back(stage: Stage) -> None:
+    """The change was acknowledged in what is now the future."""
+    _alter(stage, f"UPDATE changes SET acked_at = {time.time() + 3600}")
+    _alter(
+        stage,
+        f"""INSERT INTO changes SELECT namespace, 'b', seq + 1, 'delete', state, 0, NULL, NULL, NULL, 1,
+        recorded_at, {time.time() - 90}, NULL, NULL, 1, x'', NULL FROM changes""",
+    )
+
+
+def after_clock(stage: Stage) -> None:
+    """It settles nevertheless."""
+    stage.look()
+    stage.gone(f"SELECT 1 FROM changes WHERE acked_at > {time.time() + 1800}")
+
+
+def _alter(stage: Stage, statement: str) -> None:
+    with closing(sqlite3.connect(stage.journal())) as database:
+        database.execute(statement)
+        database.commit()
+
+
+PLAYS = (
+    Play(files),
+    Play(sent, settle=0.2),
+    Play(directories),
+    Play(in_flight, write_back=0, settle=0.2),
+    Play(torn),
+    Play(refused, loose=True),
+    Play(conflict, settle=0.2, loose=True),
+    Play(expired, one_expiring, pass_time, loose=True),
+    Play(namespace_gone, tune={f"{POSTING}.GONE_SECONDS": 0}, loose=True),
+    Play(namespace_removed),
+    Play(full, tune={"pages": 40}),
+    Play(too_long, tune={"length": 60_000}),
+    Play(after_kill, two_large),
+    Play(
+        upkeep, settle=0.2,
+        tune={f"{UPKEEP}.CHECKPOINT_BYTES": 1, f"{OPENING}.LOG_BYTES": 0, f"{OPENING}.FREE_PAGES": 0},
+    ),
+    Play(after_loss, two_large, lose_contents, loose=True),
+    Play(after_clock, one_sent, set_clock_back, settle=0.2, loose=True),
+)  # fmt: skip

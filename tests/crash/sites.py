@@ -1,0 +1,85 @@
+"""Every place in the source of the journal at which a statement is run, and which of them no daemon can come to."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvfs.writeback import opening
+
+CALLS = {"execute", "executemany", "executescript", "_execute"}
+UNREACHABLE = {
+    "schema.py migrate": "there is one version of the journal so far, and nothing to migrate from",
+    "ledger.py Ledger.faults": "for tests: no daemon looks for faults in its own memory",
+    "ledger.py Ledger._body_faults": "part of Ledger.faults",
+}
+"""By file and function: why. Where it is come to all the same, that is an error too."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A call that runs a statement, from its first line to its last."""
+
+    file: str
+    function: str
+    first: int
+    last: int
+
+    @property
+    def where(self) -> str:
+        """As `UNREACHABLE` names it."""
+        return f"{self.file} {self.function}"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.first} ({self.function})"
+
+
+def all_sites() -> list[Site]:
+    """In the order of the source."""
+    found = []
+    for path in sorted(Path(opening.__file__).parent.glob("*.py")):
+        for function, node in _calls(ast.parse(path.read_text()), ""):
+            found.append(Site(path.name, function, node.lineno, node.end_lineno))
+    return found
+
+
+def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, ast.Call]]:
+    for child in ast.iter_child_nodes(node):
+        name = within
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{within}.{child.name}".lstrip(".")
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr in CALLS:
+            yield name, child
+        yield from _calls(child, name)
+
+
+def operations() -> set[str]:
+    """Functions of the journal that open a transaction, and those that are told apart by their callers only."""
+    found = {"Outbox.reject", "Outbox.expire"}
+    for path in Path(opening.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                functions = [one for one in node.body if isinstance(one, ast.FunctionDef)]
+                found |= {f"{node.name}.{one.name}" for one in functions if _opens_transaction(one)}
+    return found
+
+
+def _opens_transaction(function: ast.FunctionDef) -> bool:
+    contexts = [
+        item.context_expr for one in ast.walk(function) if isinstance(one, ast.With) for item in one.items
+    ]
+    return any(ast.unparse(context).endswith("transaction()") for context in contexts)
+
+
+def judge(reached: set[str], points: Iterable[str]) -> list[str]:
+    """What is wrong: places and operations not come to that have no excuse, and excuses that are none."""
+    come_to = {name for point in points for name in point.partition(": ")[0].partition(" ")[2].split(" > ")}
+    sites, wrong = all_sites(), []
+    lines = {(file, int(line)) for file, _, line in (one.partition(":") for one in reached)}
+    for site in sites:
+        come = any(file == site.file and site.first <= line <= site.last for file, line in lines)
+        if come == (site.where in UNREACHABLE):
+            wrong.append(f"{site} {'is on the list of the unreachable' if come else 'was never come to'}")
+    wrong += [f"{where} runs no statement" for where in UNREACHABLE.keys() - {site.where for site in sites}]
+    wrong += [f"{name} was never come to" for name in sorted(operations() - come_to)]
+    return wrong

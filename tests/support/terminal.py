@@ -82,7 +82,7 @@ def terminal(scratch: Path, command: list[str], *, cwd: Path, **env: str) -> Ite
     plain = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "USER")}
     screen = Terminal(socket)
     try:
-        screen.start(command, cwd, plain | {"HOME": str(home), "LANG": "C.UTF-8"} | env)
+        screen.start(command, cwd, plain | {"HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"} | env)
         yield screen
     finally:
         screen.close()

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class Stage:
     def end(self, kind: signal.Signals = signal.SIGKILL) -> None:
         """End the daemon, and wait until it has ended."""
         if self.daemon is not None and not self.daemon.is_dead():
-            os.kill(self.daemon.pid, kind)
+            with suppress(ProcessLookupError):  # it may die of its point this very moment
+                os.kill(self.daemon.pid, kind)
             deadline = time.monotonic() + 30
             while not self.daemon.is_dead():
                 if time.monotonic() > deadline:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SCRIPT = """
+HEAPS = """
 import ctypes, threading
 from kvfs.daemon.memory import limit_heaps
 
@@ -24,9 +24,47 @@ libc = ctypes.CDLL(None)
 libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
 libc.fflush(None)
 """
+HELD = """
+import os
+import trio
+import trio.testing
+from kvfs.daemon.memory import PERIOD, keep_trimmed
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_trimmed)
+        await trio.testing.wait_all_tasks_blocked()
+        values = [bytearray(b"x" * 100_000) for _ in range(1000)]
+        last = bytearray(b"x" * 100_000)
+        values.clear()
+        kept = resident()
+        await trio.sleep(PERIOD * 1.5)
+        print(kept, resident())
+        nursery.cancel_scope.cancel()
+
+
+trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.5))
+"""
+
+
+def run(script: str) -> str:
+    """What a process of its own printed."""
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
 
 def test_threads_do_not_have_a_heap_each() -> None:
     """Each would keep what large values left in it."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
-    assert 1 <= done.stdout.count("<heap nr=") <= 2
+    assert 1 <= run(HEAPS).count("<heap nr=") <= 2
+
+
+def test_memory_below_an_object_that_stays_is_given_back() -> None:
+    """glibc gives back the end of a heap only: a hundred megabytes of free pages would stay resident."""
+    kept, left = map(float, run(HELD).split())
+    assert kept > 90
+    assert left < kept - 80

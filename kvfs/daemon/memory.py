@@ -4,7 +4,10 @@ import ctypes
 from contextlib import suppress
 from typing import Final
 
+import trio
+
 ARENAS: Final = 2  # heaps of the C library
+PERIOD: Final = 60.0  # seconds between two looks for memory to give back
 _M_ARENA_MAX: Final = -8  # malloc.h of glibc
 
 
@@ -16,3 +19,20 @@ def limit_heaps() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+
+
+def trim_heaps() -> None:
+    """Give free pages back to the system, where the C library can.
+
+    By itself glibc gives back only the end of a heap: one small object after a large value that was freed
+    holds all of it (malloc_trim(3)).
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+async def keep_trimmed() -> None:
+    """For ever, once in `PERIOD`, in a thread: some milliseconds for tens of megabytes."""
+    while True:
+        await trio.sleep(PERIOD)
+        await trio.to_thread.run_sync(trim_heaps)

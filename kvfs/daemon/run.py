@@ -32,7 +32,7 @@ from kvfs.daemon.build import (
 )
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.ending import Ending
-from kvfs.daemon.memory import limit_heaps
+from kvfs.daemon.memory import keep_trimmed, limit_heaps
 from kvfs.daemon.polling import poll
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.fuse.operations import Operations
@@ -146,7 +146,7 @@ class Mounted:
         async with trio.open_nursery() as workers:
             await workers.start(serve_control, self._config.control_path, self._controls.handlers())
             readers = (self._reading.loader.run, self._reading.overlay.lister.run)
-            for work in (*readers, self._flusher.run, self._journal.maintain):
+            for work in (*readers, self._flusher.run, self._journal.maintain, keep_trimmed):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)

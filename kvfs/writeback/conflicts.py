@@ -25,10 +25,10 @@ from kvfs.core.errors import (
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.store.base import Store
-from kvfs.writeback.bodies import DIGEST_BYTES, digest
+from kvfs.writeback.bodies import digest
 from kvfs.writeback.failures import asked_wait, may_go_on
 from kvfs.writeback.ledger import Place
-from kvfs.writeback.merging import Row
+from kvfs.writeback.merging import UNREAD, Row, digests
 
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
@@ -40,11 +40,14 @@ def needs_check(change: Change) -> bool:
 
 
 def is_ours(row: Row, current: bytes | None) -> bool:
-    """Whether the store's value, by digest, is what was read, what is to be written, or between the two."""
+    """Whether the store's value, by digest, may be what was read, what is to be written, or between the two.
+
+    Where a value was written over unread, any may be: the store may answer that one for a while yet.
+    """
     if current is None or current in (row.change.base, row.digest):
         return True
-    known = range(0, len(row.ancestors), DIGEST_BYTES)
-    return any(row.ancestors[i : i + DIGEST_BYTES] == current for i in known)
+    ancestors = digests(row.ancestors)
+    return current in ancestors or UNREAD in ancestors
 
 
 def copy_key(key: Key, host: str, now: float, taken: Callable[[Key], bool]) -> Key:

@@ -13,6 +13,7 @@ from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, Name
 from kvfs.writeback.bodies import DIGEST_BYTES
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
+UNREAD: Final = bytes(DIGEST_BYTES)  # among ancestors: a value that was written over without having been read
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,19 @@ def base_over(old: Row | None, base: bytes | None) -> bytes | None:
 
 
 def ancestors_over(old: Row | None) -> bytes:
-    """Values of our own that a stale store may still answer once `old` is replaced."""
+    """Values that a stale store may still answer once `old` is replaced: our own, and what these replaced."""
     if old is None:
         return b""
-    found = [old.ancestors[i : i + DIGEST_BYTES] for i in range(0, len(old.ancestors), DIGEST_BYTES)]
+    found = digests(old.ancestors)
     if old.change.attempted or old.change.state is ChangeState.SETTLING:
-        found += [digest for digest in (old.change.base, old.digest) if digest]
+        replaced = UNREAD if old.change.base is None else old.change.base
+        found += [digest for digest in (replaced, old.digest) if digest]
     return b"".join(list(dict.fromkeys(found))[-ANCESTORS:])
+
+
+def digests(ancestors: bytes) -> list[bytes]:
+    """What `Row.ancestors` is made of."""
+    return [ancestors[start : start + DIGEST_BYTES] for start in range(0, len(ancestors), DIGEST_BYTES)]
 
 
 def since_over(old: Row | None, now: float) -> float:

@@ -294,8 +294,10 @@ async def test_our_own_last_write_is_no_conflict(autojump_clock, setting, edit, 
     assert setting.events == []
 
 
-async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, edit, there):
-    """A store that still shows what was there before our own last writes is not somebody else."""
+@pytest.mark.parametrize("read", [digest(b"read"), None])
+async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, there, read):
+    """A store that still shows what was there before our own last writes is not somebody else; even if that
+    was never read, but written over."""
     store = StaleStore(setting.backend, 60, simulated_now)
     await there("a", b"read")
     flusher = Flusher(
@@ -306,10 +308,23 @@ async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, edit, ther
         on_event=setting.events.append,
     )
     for value in (b"1", b"2", b"3", b"4"):
-        edit("a", value, b"read")
+        put(setting.journal, "a", value, namespace=setting.namespace, base=read)
         await flusher.drain()
         await trio.sleep(5)
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"4")}
+    assert setting.events == []
+
+
+async def test_a_key_made_anew_over_one_never_read_is_no_conflict(autojump_clock, setting, there):
+    """Deleted unread, made, and made again: a stale answer of the first is not somebody else's."""
+    await there("a", b"never read")
+    flusher = setting.sender()
+    setting.journal.record_delete(setting.namespace, A, base=None)
+    await flusher.drain()
+    for value in (b"1", b"2"):
+        put(setting.journal, "a", value, namespace=setting.namespace, base=b"")
+        await flusher.drain()
+        await there("a", b"never read")
     assert setting.events == []
 
 

@@ -132,6 +132,8 @@ class Listings:
         """A read of one key answered its attributes: newer than the listing's, if that knows the key."""
         span = self.span_of(namespace, info.key, stale=True)
         if span is not None and span.has(info.key):
+            if self.attributes(namespace, info.key) == Attributes(info.metadata, info.expiration):
+                return  # nothing new: most reads are so, and a directory that was read stays as it was told
             self.changes += 1
             self._namespaces[namespace].apply([info], ())
 

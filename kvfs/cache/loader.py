@@ -17,6 +17,7 @@ import trio
 from kvfs.cache.kinds import Kinds, halves
 from kvfs.cache.listings import Listings
 from kvfs.cache.readahead import Readahead
+from kvfs.cache.scans import Scans
 from kvfs.cache.values import Clean, Place, Values
 from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
@@ -72,6 +73,7 @@ class Loader:
         self._readahead = Readahead(
             listings, self._is_wanted, self._kinds.is_single, values.statistics().limit
         )
+        self._scans = Scans(now, self._is_wanted)
         # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
         self._flights: dict[Place, _Flight] = {}
         self._awaited: dict[Place, None] = {}
@@ -92,7 +94,8 @@ class Loader:
             raise UnavailableError("the mount is ending")
         flight = self._flights.get(place)
         if flight is None:
-            wanted = self._readahead.miss(namespace, directory, key)
+            walk = self._scans.walk(namespace, directory, key)
+            wanted = self._readahead.miss(namespace, directory, key, walk)
             flight = self._request(place, self._awaited)
             for further in wanted[1:]:
                 self._request((namespace, further), self._ahead)
@@ -111,6 +114,22 @@ class Loader:
         """A key was answered without a request: keep what is read ahead ahead."""
         for wanted in self._readahead.hit(place[0], directory, place[1]):
             self._request((place[0], wanted), self._ahead)
+
+    def is_marked(self, place: Place) -> bool:
+        """Whether `touch` has something to do."""
+        return self._readahead.is_marked(*place)
+
+    def scanned(
+        self,
+        namespace: NamespaceId,
+        directory: str,
+        parent: str | None,
+        entries: Sequence[object],
+        *,
+        is_first: bool = True,
+    ) -> None:
+        """The entries of a directory are being read: see `Scans.note`."""
+        self._scans.note(namespace, directory, parent, entries, is_first=is_first)
 
     def _is_wanted(self, place: Place) -> bool:
         return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)

@@ -1,15 +1,22 @@
 """Which values to ask for before anybody does: pure decisions over listing order.
 
-A walk (`grep -r`, `ls -l`, `cp -r`) touches keys in listing order. The first miss somewhere asks for one
-value. When the next one is the very next key, it asks for a full bulk get at once; when it is only near, for
-a window that doubles up to that: keys are billed, and two reads in a large directory are no walk yet. From
-then on hits that pass a mark keep the requests ahead of the reader. Reading here and there is no walk.
+A walk (`grep -r`, `ls -l`, `cp -r`) touches keys in listing order. When its beginning is seen (`scans`: the
+first file of a directory whose entries were just read), the first miss asks for a full bulk get: of a tree in
+listing order, or of one directory's files. In a tree the second key, a hit by then, fills the depth: some bulk
+gets at once, in windows that follow each other without a hole. So n values cost n/100 requests and two round
+trips. Of a tree nothing is asked for that lies outside it, of a directory no other.
+
+Any other first miss asks for one value. When the next one is the very next key, it asks for a full bulk get at
+once; when it is only near, for a window that doubles up to that: keys are billed, and two reads in a large
+directory are no walk yet. From then on hits that pass a mark keep the requests ahead of the reader. Reading
+here and there is no walk.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvfs.cache.listings import Listings
+from kvfs.cache.scans import Walk
 from kvfs.cache.values import Place
 from kvfs.core.limits import BULK_GET_BYTES, BULK_GET_KEYS
 from kvfs.core.model import Key, NamespaceId
@@ -17,8 +24,8 @@ from kvfs.core.model import Key, NamespaceId
 _FIRST = 8  # keys of the first window, and read from a full one before more is asked for
 _SOON = 1 << 20  # bytes that a second read in order may wait for; of larger values the window doubles
 _STREAMS = 16  # walks remembered at once
-_AHEAD = 4  # full windows kept ahead of a steady reader
-_AT_ONCE = 2  # of which so many are asked for at one mark
+_AHEAD = 5  # full windows kept ahead of a steady reader
+_AT_ONCE = 2  # of which so many are asked for at one mark, unless it is sure that a tree is walked
 _GAP = 32  # keys a walk may skip (locally known, filtered by the tool) and still be the same walk
 _SCAN = 8  # keys looked at for each that is to be asked for: what is cached is passed over
 _STEADY = 20  # values after which one more changes the average by a twentieth
@@ -37,7 +44,8 @@ class _Stream:
     window: int = 1
     passed: int = 0  # keys from the first to the last
     mark: Key | None = None  # a hit from here to `end` asks for more
-    wide: bool = False  # it went from one directory to another, so it will again
+    root: str = ""  # no key is asked for that does not start with it
+    is_sure: bool = False  # entries were read one directory below another
 
 
 class Readahead:
@@ -83,12 +91,17 @@ class Readahead:
         """The most keys asked for ahead of a reader; half the cache stays for what was read."""
         return min(_AHEAD * self.batch, int(self._room / 2 / self._mean))
 
-    def miss(self, namespace: NamespaceId, directory: str, key: Key) -> Sequence[Key]:
-        """The keys to ask for now that `key` is missing; `key` is the first of them."""
+    def miss(
+        self, namespace: NamespaceId, directory: str, key: Key, walk: Walk | None = None
+    ) -> Sequence[Key]:
+        """The keys to ask for now that `key` is missing, perhaps of a walk; `key` is the first of them."""
         stream = self._continued(namespace, key)
-        if stream is None:
-            self._use(_Stream(namespace, directory, key, key))
-            return [key]
+        if stream is None or (walk is not None and self._is_new(stream, directory, walk)):
+            stream = _Stream(namespace, directory, key, key, root=directory)
+            self._use(stream)
+            return [key, *(self._begun(stream, walk) if walk is not None else ())]
+        if walk is not None and walk.is_recursive:
+            stream.root, stream.is_sure = walk.root, True
         if key == stream.last:  # the same again
             return [key]
         batch, depth = self.batch, self._depth()
@@ -96,10 +109,16 @@ class Readahead:
         windows = 1
         if key <= stream.end:  # asked for, and gone again: less at a time
             stream.window = _FIRST
+            following = self._listings.following(namespace, key + "\0", 1)
+            if following and self._is_wanted(
+                (namespace, following[0])
+            ):  # more went than this: again from here
+                stream.end = key
         else:
             leap = self._leap(stream, key)
-            if leap >= batch and stream.passed >= _FIRST:  # a walk for long, out of its directory now
-                windows, pace = 1 + _AT_ONCE, batch
+            if leap >= batch and (stream.is_sure or stream.passed >= _FIRST):
+                # a walk for long, out of its directory now; or of a tree, whose sizes were told with the entries
+                windows, pace = _AHEAD if stream.is_sure else 1 + _AT_ONCE, batch
             stream.window = max(_FIRST, stream.window * 2, leap)
             stream.end = key
         stream.window = max(1, min(stream.window, batch, depth))
@@ -112,9 +131,41 @@ class Readahead:
         following = next((k for k in passed if k == key or self._is_wanted((stream.namespace, k))), None)
         if following != key:
             return 0
-        soon = min(self.batch, int(_SOON / self._mean))
-        walk = self._listings.following(stream.namespace, key, soon)
-        return next((n for n, k in enumerate(walk) if self._is_single((stream.namespace, k))), soon)
+        soon = self._soon()
+        return self._shared(stream.namespace, self._listings.following(stream.namespace, key, soon), soon)
+
+    def _soon(self) -> int:
+        return min(self.batch, int(_SOON / self._mean), self._depth())
+
+    def _shared(self, namespace: NamespaceId, keys: Sequence[Key], most: int) -> int:
+        """How many of these keys go into one request: up to the first that comes singly; or `most`."""
+        return next((n for n, key in enumerate(keys) if self._is_single((namespace, key))), most)
+
+    def _is_new(self, stream: _Stream, directory: str, walk: Walk) -> bool:
+        """Whether a walk has nothing to do with the few reads that happened to end where it begins."""
+        return not walk.is_recursive and directory != stream.directory and stream.passed < _FIRST
+
+    def _begun(self, stream: _Stream, walk: Walk) -> Sequence[Key]:
+        """What to ask for after the first key of a walk: the rest of its window."""
+        namespace, key = stream.namespace, stream.last
+        soon = self._soon()
+        if walk.is_recursive:
+            stream.root, stream.is_sure = walk.root, True
+            order = self._listings.following(namespace, key, soon)
+            stream.window = max(1, self._shared(namespace, order, soon))
+            return self._further(stream, stream.directory, key, stream.window - 1, 1)
+        files = [key, *(file for file in walk.siblings if self._is_wanted((namespace, file)))]
+        stream.window = max(1, self._shared(namespace, files[:soon], min(soon, len(files))))
+        found = files[1 : stream.window]
+        stream.end = found[-1] if found else key
+        if stream.window < len(files):  # else that is all of the directory
+            self._mark(stream, key, found, _FIRST)
+            self._use(stream)
+        return found
+
+    def is_marked(self, namespace: NamespaceId, key: Key) -> bool:
+        """Whether `hit` has something to do."""
+        return any(mark <= key <= end and at.namespace == namespace for mark, end, at in self._marks)
 
     def hit(self, namespace: NamespaceId, directory: str, key: Key) -> Sequence[Key]:
         """The keys to ask for now that `key` was answered from the cache; mostly none."""
@@ -128,7 +179,8 @@ class Readahead:
         asked = self._between(namespace, key, stream.end, depth)
         if stream.window < batch or depth < 2 * batch:
             return self._further(stream, directory, key, min(stream.window, depth - asked))
-        return self._further(stream, directory, key, min((depth - asked) // batch, _AT_ONCE) * batch)
+        at_once = _AHEAD if stream.is_sure else _AT_ONCE
+        return self._further(stream, directory, key, min((depth - asked) // batch, at_once) * batch)
 
     def _further(
         self, stream: _Stream, directory: str, key: Key, count: int, pace: int | None = None
@@ -137,20 +189,26 @@ class Readahead:
 
         With full windows that is `pace` keys from here, or a window.
         """
-        stream.wide = stream.wide or directory != stream.directory
+        if not directory.startswith(stream.root):  # it went from one directory to another, so it will again
+            stream.root, stream.is_sure = "", False
         stream.passed += self._between(stream.namespace, stream.last, key, self.batch)
         stream.directory, stream.last = directory, key
         found, end = self._wanted(stream, count)
         if end == stream.end:
             stream.mark = end if key < end else None  # the end of what is known: perhaps it goes on then
-        elif stream.window < self.batch:
-            stream.mark = found[0] if found else end
         else:
-            walk = self._listings.following(stream.namespace, key, (pace or stream.window) + 1)
-            stream.mark = min(walk[-1], end) if walk else end
-        stream.end = end
+            stream.end = end
+            self._mark(stream, key, found, pace)
         self._use(stream)
         return found
+
+    def _mark(self, stream: _Stream, key: Key, found: Sequence[Key], pace: int | None) -> None:
+        """Where the next hit asks for more than was found from `key` on."""
+        if stream.window < self.batch:
+            stream.mark = found[0] if found else stream.end
+        else:
+            walk = self._listings.following(stream.namespace, key, (pace or stream.window) + 1)
+            stream.mark = min(walk[-1], stream.end) if walk else stream.end
 
     def _wanted(self, stream: _Stream, count: int) -> tuple[list[Key], Key]:
         """The keys to ask for, and the last key looked at."""
@@ -159,7 +217,7 @@ class Readahead:
         if count <= 0:
             return found, end
         for key in self._listings.following(stream.namespace, end + "\0", count * _SCAN):
-            if not stream.wide and not key.startswith(stream.directory):
+            if not key.startswith(stream.root):
                 break
             end = key
             if self._is_wanted((stream.namespace, key)):

@@ -59,7 +59,6 @@ NOT_SUPPORTED: Final = errno.ENOTSUP
 INPUT_OUTPUT: Final = errno.EIO
 READ_ONLY: Final = errno.EROFS
 TIMED_OUT: Final = errno.ETIMEDOUT
-NO_ENTRY: Final = errno.ENOENT
 NOT_PERMITTED: Final = errno.EPERM
 INVALID: Final = errno.EINVAL
 
@@ -78,13 +77,18 @@ def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     entry.st_nlink = attr.links
     entry.st_uid = uid
     entry.st_gid = gid
-    entry.st_size = attr.size
+    resize(entry, attr.size)
     entry.st_blksize = DIRECTORY_BLOCK if attr.is_directory else FILE_BLOCK
-    entry.st_blocks = (attr.size + 511) // 512
     entry.st_atime_ns = attr.atime * _NANOSECONDS
     entry.st_mtime_ns = attr.mtime * _NANOSECONDS
     entry.st_ctime_ns = attr.ctime * _NANOSECONDS
     return entry
+
+
+def resize(entry: pyfuse3.EntryAttributes, size: int) -> None:
+    """Another size, in bytes, and what follows from it."""
+    entry.st_size = size
+    entry.st_blocks = (size + 511) // 512
 
 
 def absent(timeout: float) -> pyfuse3.EntryAttributes:

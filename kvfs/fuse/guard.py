@@ -13,14 +13,13 @@ import trio
 
 from kvfs.core.errors import FileError, KvfsError
 from kvfs.fuse import convert
+from kvfs.vfs.renames import SLACK
 
 log = logging.getLogger("kvfs.fuse")
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Ops = TypeVar("Ops")
-
-_SLACK = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
 
 Handler = Callable[Concatenate[Ops, P], Coroutine[Any, Any, R]]
 
@@ -59,7 +58,7 @@ def in_time(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
     @functools.wraps(handler)
     async def bound(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
         seconds: float = self.bound  # type: ignore[attr-defined]  # of Operations
-        with trio.move_on_after(seconds + _SLACK):
+        with trio.move_on_after(seconds + SLACK):
             return await handler(self, *args, **kwargs)
         log.warning("%s%r: no answer within %g s (ETIMEDOUT)", handler.__name__, _plain(args), seconds)
         raise pyfuse3.FUSEError(convert.TIMED_OUT)

@@ -5,10 +5,11 @@ from pyfuse3 import EntryAttributes, FileNameT, ReaddirToken
 
 from kvfs.fuse import convert
 from kvfs.vfs.attributes import Attr
-from kvfs.vfs.dirstream import KEPT_ENTRIES, Face
+from kvfs.vfs.dirstream import DirStream, Face
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.handles import DirectoryHandle
 from kvfs.vfs.nodes import File, Node
+from kvfs.vfs.views import Seen, View, told_size
 
 _MOMENT = 0.01  # seconds between two looks at the clock
 
@@ -20,12 +21,17 @@ class Listing:
         self._fs = fs
         self._inodes = fs.inodes
         self._now = fs.now
+        self._overlay = fs.overlay
+        self._values = fs.overlay.values
         self._ttl = fs.overlay.ttl
         self._uid = uid
         self._gid = gid
 
     def begin(self, handle: DirectoryHandle, start: int, token: ReaddirToken) -> int:
-        """What takes no waiting because it was told before; the index to go on at, -1 when that is all."""
+        """What takes no waiting; the index to go on at when that was nothing at all, else -1.
+
+        An answer that fails carries no entries, whose lookup counts nobody would give back.
+        """
         if start == 0:
             self._fs.tree.rewind(handle)
         for dots, ino in ((1, handle.ino), (2, handle.parent)):
@@ -34,67 +40,86 @@ class Listing:
                 entry = convert.attributes(attr, self._uid, self._gid)
                 if not pyfuse3.readdir_reply(token, FileNameT(b"." * dots), entry, dots):
                     return -1
-        return self._again(handle, max(start - 2, 0), token)
+        first = max(start - 2, 0)
+        index = self._again(handle, first, token)
+        if index < 0:
+            return -1
+        told, after = self._arrived(handle, index, token)
+        return -1 if told or index > first or self._fs.tree.has_arrived(handle, after) else after
+
+    async def go_on(self, handle: DirectoryHandle, index: int, token: ReaddirToken) -> None:
+        """Entries from `index` on, which has not arrived yet: waiting for the first of them, not for more."""
+        told = False
+        while not told:
+            if await self._fs.tree.entry(handle, index) is None:
+                return
+            told, index = self._arrived(handle, index, token)
 
     def _again(self, handle: DirectoryHandle, index: int, token: ReaddirToken) -> int:
+        """Entries as they were told before; the index to go on at, -1 when the answer is full or complete."""
         stream, now = handle.stream, self._now()
         if stream is None or not stream.is_current(now):
             return index
         for face in stream.faces[index:]:
-            if face is None:
+            if face is None or not (face.until is None or self._still_holds(stream, index, face, now)):
                 break
-            name, entry, ino, until = face
-            if until is not None:
-                if until <= now:
-                    break
-                entry.entry_timeout = entry.attr_timeout = min(until - now, self._ttl)
-            if not self._inodes.listed_again(ino):
+            if not self._inodes.listed_again(face.ino):
                 break
             index += 1
-            if not pyfuse3.readdir_reply(token, name, entry, index + 2):
-                self._inodes.forget(ino, 1)
+            if not pyfuse3.readdir_reply(token, face.name, face.attributes, index + 2):
+                self._inodes.forget(face.ino, 1)
                 return -1
         return -1 if index and index == len(stream.entries) else index
 
-    async def go_on(self, handle: DirectoryHandle, index: int, token: ReaddirToken, *, told: bool) -> None:
-        """What has arrived is handed on before anything is waited for (`told`: something was already).
+    def _still_holds(self, stream: DirStream, index: int, face: Face, now: float) -> bool:
+        """Whether what was told of a file can be told again: its size and time-outs are as of now, then."""
+        entry = face.attributes
+        if face.until is not None and face.sizes == self._values.changes:
+            entry.entry_timeout = left = min(face.until - now, self._ttl)
+            if entry.attr_timeout:  # none: the size is not known
+                entry.attr_timeout = left
+            return left > 0
+        key = stream.entries[index]
+        seen = None if isinstance(key, tuple) else self._overlay.peek(stream.namespace, key, stale=True)
+        if not isinstance(seen, View) or self._inodes.is_open(face.ino):
+            return False
+        size, entry.attr_timeout, left = told_size(seen, now, self._ttl)
+        entry.entry_timeout = left
+        convert.resize(entry, size)
+        face.until, face.sizes = now + left, self._values.changes
+        return left > 0
 
-        An answer that fails carries no entries, whose lookup counts nobody would give back.
-        """
-        tree = self._fs.tree
-        while not told or tree.has_arrived(handle, index):
-            found = await tree.entry(handle, index)
+    def _arrived(self, handle: DirectoryHandle, index: int, token: ReaddirToken) -> tuple[bool, int]:
+        """Entries from `index` on, as far as they have arrived: whether any was told, and the index after."""
+        tree, told = self._fs.tree, False
+        while tree.has_arrived(handle, index):
+            found = tree.arrived_entry(handle, index)
             if found is None:
-                return
-            name, node = found
+                break
+            name, node, seen = found
             index += 1
             if node is None:
-                self._remember(handle, index - 1, None)
                 continue
-            attr = self._fs.attributes.peek(node)
+            attr = self._fs.attributes.peek(node, seen)
             entry = convert.attributes(attr, self._uid, self._gid)
             encoded = FileNameT(name.encode())
             if not pyfuse3.readdir_reply(token, encoded, entry, index + 2):
                 self._inodes.drop_unused(node)
-                return
-            self._remember(handle, index - 1, self._face(encoded, node, attr, entry))
+                return True, index
+            if handle.stream is not None:
+                handle.stream.remember(index - 1, self._face(encoded, node, attr, entry, seen))
             self._inodes.listed(node)
             told = True
+        return told, index
 
-    def _face(self, name: FileNameT, node: Node, attr: Attr, entry: EntryAttributes) -> Face | None:
-        """What may be told again; not of directories (their times move), nor of files half known."""
-        left = min(attr.attr_timeout, attr.entry_timeout)
-        if not isinstance(node, File) or left <= 0:
+    def _face(
+        self, name: FileNameT, node: Node, attr: Attr, entry: EntryAttributes, seen: Seen
+    ) -> Face | None:
+        """What may be told again; not of directories, whose times move, nor of files that are open."""
+        left = min(attr.attr_timeout or attr.entry_timeout, attr.entry_timeout)
+        if not isinstance(node, File) or node.open is not None or left <= 0:
             return None
-        change = self._fs.overlay.journal.get(node.namespace, node.key)
-        if change is not None and change.expiration is None and left > self._ttl - _MOMENT:
-            return name, entry, attr.ino, None  # ours, and for ever: as good later as it is now
-        return name, entry, attr.ino, self._now() + left
-
-    @staticmethod
-    def _remember(handle: DirectoryHandle, index: int, face: Face | None) -> None:
-        faces = handle.stream.faces if handle.stream is not None else []
-        if index < len(faces):
-            faces[index] = face
-        elif index == len(faces) and index < KEPT_ENTRIES:  # more are not kept beyond their first reader
-            faces.append(face)
+        change = seen.change if isinstance(seen, View) else None
+        is_ours = change is not None and change.expiration is None and left > self._ttl - _MOMENT
+        until = None if is_ours else self._now() + left  # ours, and for ever: as good later as it is now
+        return Face(name, entry, attr.ino, until, self._values.changes)

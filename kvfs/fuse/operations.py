@@ -199,10 +199,15 @@ class Operations(pyfuse3.Operations):
 
     # directories
 
-    @bounded
+    @guarded
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """A handle on the entries."""
-        return FileHandleT(await self._fs.tree.opendir(inode))
+        number = self._fs.tree.opendir_at_once(inode)
+        return FileHandleT(number if number is not None else await self._opendir(inode))
+
+    @in_time
+    async def _opendir(self, inode: int) -> int:
+        return await self._fs.tree.opendir(inode)
 
     @guarded
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
@@ -210,11 +215,11 @@ class Operations(pyfuse3.Operations):
         handle = self._fs.handles.directory(fh)
         index = self._listing.begin(handle, start_id, token)
         if index >= 0:
-            await self._readdir(handle, index, token, told=index > max(start_id - 2, 0))
+            await self._readdir(handle, index, token)
 
     @in_time
-    async def _readdir(self, handle: DirectoryHandle, index: int, token: ReaddirToken, *, told: bool) -> None:
-        await self._listing.go_on(handle, index, token, told=told)
+    async def _readdir(self, handle: DirectoryHandle, index: int, token: ReaddirToken) -> None:
+        await self._listing.go_on(handle, index, token)
 
     @guarded
     async def releasedir(self, fh: FileHandleT) -> None:

@@ -27,7 +27,8 @@ from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, Metadata, NamespaceId
 from kvfs.vfs.files import Files
 from kvfs.vfs.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node
-from kvfs.vfs.overlay import Overlay, View
+from kvfs.vfs.overlay import UNKNOWN, Overlay, View
+from kvfs.vfs.views import Seen, told_size
 from kvfs.writeback.attributes import DirRow, LocalAttrs
 
 log = logging.getLogger("kvfs.vfs")
@@ -83,10 +84,13 @@ class Attributes:
 
     # stat
 
-    def peek(self, node: Node) -> Attr:
-        """What can be said without waiting: a size that is not known shows 0 with a time-out of 0."""
+    def peek(self, node: Node, seen: Seen = UNKNOWN) -> Attr:
+        """What can be said without waiting: a size that is not known shows 0 with a time-out of 0.
+
+        `seen`: what `Overlay.peek` just said of a file, if somebody asked.
+        """
         if isinstance(node, File):
-            return self._file(node)
+            return self._file(node, seen)
         if isinstance(node, Directory):
             return self._directory(node)
         if isinstance(node, ControlFile):
@@ -104,6 +108,8 @@ class Attributes:
             return self.peek(node)
         attr = self._file(node)
         if attr.attr_timeout > 0 or node.open is not None or node.detached:
+            if self._exact_sizes and not node.detached:
+                self._overlay.touch(node.namespace, node.key)
             return attr
         try:
             if self._exact_sizes:
@@ -124,24 +130,23 @@ class Attributes:
             attr.attr_timeout = 0.001  # known now, whatever the clock says
         return attr
 
-    def _file(self, node: File) -> Attr:
+    def _file(self, node: File, seen: Seen = UNKNOWN) -> Attr:
         namespace, key, shared = node.namespace, node.key, node.open
-        is_named = not node.detached and (
-            shared is None or not shared.created
-        )  # nothing is kept of a new one
-        local = self._local.file_attrs(namespace, key) if is_named else None
+        is_new = shared is not None and shared.created  # nothing is kept of it yet
+        local = None if node.detached or is_new else self._local.file_attrs(namespace, key)
         mode = local.mode if local is not None and local.mode is not None else self._file_mode
         changed = self._changed(namespace, local)
         size, expiration, timeout = 0, None, 0.0
-        view = self._overlay.peek(namespace, key, stale=True) if not node.detached else None
+        view: Seen = None
+        if not node.detached:
+            view = seen if seen is not UNKNOWN else self._overlay.peek(namespace, key, stale=True)
         if shared is not None:
             size, expiration, timeout = len(shared.buffer), shared.expiration, self._ttl
             changed = shared.mtime if shared.mtime is not None else changed
             mode = shared.mode if shared.mode is not None else mode
         elif isinstance(view, View):
             expiration = view.expiration
-            if view.size is not None:
-                size, timeout = view.size, view.fresh_until - self._now()
+            size, timeout, _ = told_size(view, self._now(), self._ttl)
         shown = mtime_of(expiration, changed)
         ctime = local.ctime if local is not None and local.ctime is not None else changed
         ctime = max(ctime, shared.mtime) if shared is not None and shared.mtime is not None else ctime

@@ -15,13 +15,25 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.vfs.overlay import Overlay, View
 
-KEPT_ENTRIES: Final = 10_000  # of a listing that is kept for the next reader: some 300 bytes an entry
+KEPT_ENTRIES: Final = 5_000  # of a listing that is kept for the next reader: some 400 bytes an entry
 _BITE = 2048  # entries found at a time, so that no directory holds the loop for long
 
 Target = Key | DirRef
 
-Face = tuple[bytes, Any, int, float | None]
-"""Name, the kernel's attributes, inode, and until when (epoch seconds) they hold; None: as long as ours do."""
+
+@dataclass(slots=True, eq=False)
+class Face:
+    """What the kernel was told of a file. `attributes` are in its own form, with their time-outs.
+
+    `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
+    `Values.changes` when the size was looked up.
+    """
+
+    name: bytes
+    attributes: Any
+    ino: int
+    until: float | None
+    sizes: int
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +51,7 @@ class DirStream:
     until: float = float("inf")
     """Epoch seconds; until then, and while the stamp is the same, another reading would find the same."""
     faces: list[Face | None] = field(default_factory=list)
-    """What the kernel was told of the first entries, ready to be told again; None: to be made anew."""
+    """Of the first entries; None: to be made anew. While the stream is current, they are so but for sizes."""
     _names: set[str] = field(default_factory=set)
     _doubtful: list[Key] = field(default_factory=list)
     """Where a page ended before it was known whether more keys lie below: file or directory, the end tells."""
@@ -50,13 +62,29 @@ class DirStream:
         self.stamp = self.overlay.stamp
 
     def is_current(self, now: float) -> bool:
-        """Whether reading the directory now would find the same, and nothing about a file in it changed."""
+        """Whether reading the directory now would find the same entries."""
         return self.complete and now < self.until and self.stamp == self.overlay.stamp
+
+    def remember(self, index: int, face: Face | None) -> None:
+        """What the kernel was just told of an entry; of a long listing only the beginning is kept."""
+        if index >= KEPT_ENTRIES:
+            return
+        faces = self.faces
+        if index >= len(faces):
+            faces.extend([None] * (index + 1 - len(faces)))
+        faces[index] = face
+
+    def note_reader(self, *, is_first: bool = True) -> None:
+        """Somebody reads the entries, from now on or still: what he reads of the files next may be foreseen."""
+        ref, naming = self.ref, self.overlay.naming
+        parent = naming.parent_of(ref).prefix if ref.prefix else None
+        self.overlay.loader.scanned(self.namespace, ref.prefix, parent, self.entries, is_first=is_first)
 
     async def reach(self, index: int) -> bool:
         """Make entry `index` known, waiting for pages if need be; false when there are not so many."""
         while len(self.entries) <= index and not self.complete:
             await self._more()
+            self.note_reader(is_first=False)
         return len(self.entries) > index
 
     def entry(self, index: int) -> tuple[str, Target]:

@@ -10,12 +10,12 @@ from typing import Protocol
 import trio
 
 from kvfs.cache.values import Clean
-from kvfs.core.errors import FileTooBigError, NotFoundError, StaleError
+from kvfs.core.errors import BadHandleError, FileTooBigError, NotFoundError, StaleError
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
 from kvfs.core.patterns import LocalNames
-from kvfs.vfs.handles import FileHandle, HandleTable, OpenFile, TextHandle
+from kvfs.vfs.handles import FileHandle, Handle, HandleTable, OpenFile, TextHandle
 from kvfs.vfs.inheritance import Inheritance
 from kvfs.vfs.inodes import InodeTable
 from kvfs.vfs.nodes import ControlFile, File
@@ -234,17 +234,20 @@ class Files(Saving):
         handle = self._handles.get(number)
         if isinstance(handle, TextHandle):
             return handle.text[offset : offset + size]
-        return self._open_of(number).buffer.read(offset, size)
+        return self._open_of(handle).buffer.read(offset, size)
 
-    def _open_of(self, number: int) -> OpenFile:
-        shared = self._handles.file(number).node.open
+    @staticmethod
+    def _open_of(handle: Handle) -> OpenFile:
+        if not isinstance(handle, FileHandle):
+            raise BadHandleError("no open file")
+        shared = handle.node.open
         assert shared is not None, "a handle holds its file open"
         return shared
 
     def write(self, number: int, offset: int, data: bytes) -> int:
         """Put bytes into the content. Raises `FileTooBigError`."""
         handle = self._handles.file(number)
-        shared = self._open_of(number)
+        shared = self._open_of(handle)
         if handle.append:
             offset = len(shared.buffer)
         shared.buffer.write(offset, data)

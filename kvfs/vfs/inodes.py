@@ -78,6 +78,11 @@ class InodeTable:
         node.lookups += 1
         return True
 
+    def is_open(self, ino: int) -> bool:
+        """Whether a number is that of an open file."""
+        node = self._nodes.get(ino)
+        return isinstance(node, File) and node.open is not None
+
     def file(self, namespace: NamespaceId, key: Key) -> File:
         """The node of a key, made when there is none."""
         node = self._files.get((namespace, key))

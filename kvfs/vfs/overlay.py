@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from kvfs.cache.lister import Lister
-from kvfs.cache.listings import Listings
+from kvfs.cache.listings import Attributes, Listings
 from kvfs.cache.loader import Loader
 from kvfs.cache.spans import Span, successor
 from kvfs.cache.values import Clean, Values
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
-from kvfs.core.model import Change, Key, Metadata, NamespaceId
+from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
 from kvfs.vfs.views import UNKNOWN, Creating, Unknown, View
 from kvfs.writeback.journal import Journal
@@ -59,8 +59,8 @@ class Overlay:
 
     @property
     def stamp(self) -> int:
-        """Grows whenever names or attributes of files may be others than before, the passing of time apart."""
-        return self.journal.changes + self.listings.changes + self.values.changes + self._touches
+        """Grows whenever names or attributes may be others than before; time and `Values.changes` apart."""
+        return self.journal.changes + self.listings.changes + self._touches
 
     def created(self, namespace: NamespaceId, key: Key, file: Creating | None) -> None:
         """A file exists from its creation on; None: from now on the journal says so (or it is gone)."""
@@ -114,7 +114,7 @@ class Overlay:
         until = self.listings.fresh_until(span)
         place = (namespace, key)
         size = self.values.size(place, stale=stale)
-        if size is not None and self._is_outdated(place, span, found.metadata, found.expiration):
+        if size is not None and self._is_outdated(place, span, found):
             size = None
         elif size is not None:
             known_at = self.values.known_at(place)
@@ -143,6 +143,11 @@ class Overlay:
             return view.size
         return len((await self._load(namespace, key)).value)
 
+    def touch(self, namespace: NamespaceId, key: Key) -> None:
+        """A size or value was told without a request: what is read ahead stays ahead."""
+        if self.loader.is_marked((namespace, key)):
+            self.loader.touch((namespace, key), self.naming.parent_of_key(key).prefix)
+
     def at_hand(self, namespace: NamespaceId, key: Key) -> Clean | None:
         """What `content` would answer, where that takes no waiting."""
         place = (namespace, key)
@@ -154,15 +159,15 @@ class Overlay:
         if change is not None:
             if change.is_tombstone or is_expired(change.expiration, now):
                 return None
+            if held.expiration == change.expiration and held.metadata == change.metadata:
+                return held
             return Clean(held.value, change.metadata, change.expiration, now, held.digest)
         if is_expired(held.expiration, now):
             return None
         span = self.listings.span_of(namespace, key)
-        if span is not None:
-            listed = self.listings.attributes(namespace, key)
-            if self._is_outdated(place, span, listed.metadata, listed.expiration):
-                return None
-        self.loader.touch(place, self.naming.parent_of_key(key).prefix)
+        if span is not None and self._is_outdated(place, span, self.listings.attributes(namespace, key)):
+            return None
+        self.touch(namespace, key)
         return held
 
     async def content(self, namespace: NamespaceId, key: Key) -> Clean:
@@ -185,10 +190,8 @@ class Overlay:
         place = (namespace, key)
         directory = self.naming.parent_of_key(key).prefix
         span = self.listings.span_of(namespace, key)
-        if span is not None:
-            listed = self.listings.attributes(namespace, key)
-            if self._is_outdated(place, span, listed.metadata, listed.expiration):
-                self.values.expire_one(place)
+        if span is not None and self._is_outdated(place, span, self.listings.attributes(namespace, key)):
+            self.values.expire_one(place)
         if self.lister.is_down() and (old := self.values.get(place, stale=True)) is not None:
             return old
         try:
@@ -202,15 +205,13 @@ class Overlay:
             raise NotFoundError(f"{key!r} is gone")
         return clean
 
-    def _is_outdated(
-        self, place: tuple[NamespaceId, Key], span: Span, metadata: Metadata | None, expiration: int | None
-    ) -> bool:
+    def _is_outdated(self, place: tuple[NamespaceId, Key], span: Span, listed: Attributes) -> bool:
         """Whether a held value is older than a listing that has other attributes: it was written since.
 
         Else new attributes would show with the old content, and a change of them would be made to the old ones.
         """
         held = self.values.peek(place)
-        if held is None or (held.expiration == expiration and held.metadata == metadata):
+        if held is None or (held.expiration == listed.expiration and held.metadata == listed.metadata):
             return False
         return held.known_at < span.known_at
 
@@ -327,7 +328,9 @@ class Overlay:
         span = self.listings.span_of(namespace, ref.prefix, stale=stale)
         if span is None:
             return None
-        for start in (witness, None):  # what lies before it went first, most likely
+        first = span.first_from(ref.prefix)
+        is_listed = bool(first) and first[0].startswith(ref.prefix)
+        for start in (witness, None) if is_listed else ():  # what lies before it went first, most likely
             for key in self.listed_below(namespace, ref, span, start=start):
                 return self._lives(namespace, ref, key)
         return False if span.reaches(successor(ref.prefix)) else None

@@ -7,6 +7,7 @@ at no moment, and after no crash, does neither name exist. The kernel's inode go
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -36,10 +37,10 @@ from kvfs.writeback.journal import Body, Move
 
 log = logging.getLogger("kvfs.vfs")
 
+SLACK: Final = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
 _LOADS = 1_600  # values awaited at once while a directory moves: sixteen bulk gets
 _TELL = 10_000  # values between two lines in the log
 _BREATH = 100  # values between two checkpoints, where nothing is waited for
-_SLACK = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Renames:
         self._roots = roots
         self._inheritance = inheritance
         self._now = now
-        self._patience = timeout + _SLACK
+        self._patience = timeout + SLACK
 
     async def rename(
         self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool

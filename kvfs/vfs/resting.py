@@ -55,13 +55,19 @@ class Resting:
         numbers = self._numbers.get(namespace)
         return numbers.get(key) if numbers else None
 
+    def _page_of(self, ino: int) -> _Page | None:
+        """Where the file of a number is, None when none rests under it."""
+        page = self._pages.get(ino // _PAGE)
+        return page if page is not None and page.keys[ino % _PAGE] is not None else None
+
     def take(self, ino: int) -> tuple[NamespaceId, Key, int] | None:
         """A file that wakes: what it is, and the kernel's lookups. None when none rests under the number."""
-        page = self._pages.get(ino // _PAGE)
-        index = ino % _PAGE
-        key = page.keys[index] if page is not None else None
-        if page is None or key is None:
+        page = self._page_of(ino)
+        if page is None:
             return None
+        index = ino % _PAGE
+        key = page.keys[index]
+        assert key is not None
         found = page.namespace, key, page.counts[index]
         page.keys[index], page.counts[index] = None, 0
         page.held -= 1
@@ -74,22 +80,18 @@ class Resting:
             del self._numbers[page.namespace]
         return found
 
-    def shown(self, ino: int) -> None:
-        """The kernel counts one lookup more."""
-        self._pages[ino // _PAGE].counts[ino % _PAGE] += 1
-
     def shown_again(self, ino: int) -> bool:
         """One lookup more of a file that may rest here; false when it does not."""
-        page = self._pages.get(ino // _PAGE)
-        if page is None or page.keys[ino % _PAGE] is None:
+        page = self._page_of(ino)
+        if page is None:
             return False
         page.counts[ino % _PAGE] += 1
         return True
 
     def forget(self, ino: int, count: int) -> bool:
         """The kernel dropped so many references; false when no file rests under the number."""
-        page = self._pages.get(ino // _PAGE)
-        if page is None or page.keys[ino % _PAGE] is None:
+        page = self._page_of(ino)
+        if page is None:
             return False
         if page.counts[ino % _PAGE] <= count:
             self.take(ino)

@@ -5,29 +5,13 @@ closed. Everything else happens in one buffer.
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from kvfs.core import content
-from kvfs.writeback.journal import Body
+from kvfs.writeback.streaming import Stream
 
 PIECE: Final = 32 * 1024  # bytes: smaller ones are cheaper copied than kept
 STREAM_BYTES: Final = 512 * 1024  # a content that grew to this from nothing goes to the disk as it grows
-
-
-class Stream(Protocol):
-    """Takes a content piece by piece while it grows; see `writeback/streaming.py`."""
-
-    def feed(self, piece: bytes) -> None:
-        """The next piece."""
-        ...
-
-    def abandon(self) -> None:
-        """The content became another one."""
-        ...
-
-    async def finish(self) -> Body:
-        """What is recorded of it."""
-        ...
 
 
 class Rope:

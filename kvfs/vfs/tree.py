@@ -25,12 +25,13 @@ from kvfs.vfs.inodes import InodeTable
 from kvfs.vfs.nodes import ControlDirectory, ControlFile, Directory, File, Node, Root
 from kvfs.vfs.overlay import UNKNOWN, Overlay, Unknown
 from kvfs.vfs.roots import Roots
+from kvfs.vfs.views import Seen
 from kvfs.writeback.attributes import DirRow
 
 Parent = Root | Directory | ControlDirectory
 
 _CONTROL = CONTROL.encode()
-_KEPT = 8  # listings kept for the next reader
+_MOST_KEPT = KEPT_ENTRIES  # of all listings together that are kept for the next reader
 
 
 class Tree:
@@ -54,7 +55,9 @@ class Tree:
         self._now = now
         self.control_directory: ControlDirectory | None = None
         self.control_files: dict[str, ControlFile] = {}
+        # Invariant: _kept is the sum of the costs of _streams, whose first was kept first.
         self._streams: dict[tuple[NamespaceId, DirRef], DirStream] = {}
+        self._kept = 0
 
     def add_control(self, files: dict[str, Callable[[], bytes]]) -> None:
         """Put the hidden directory at the root."""
@@ -149,32 +152,49 @@ class Tree:
 
     async def opendir(self, ino: int) -> int:
         """A handle on a directory's entries as they are from now on."""
+        found = self.opendir_at_once(ino)
+        if found is not None:
+            return found
+        handle = DirectoryHandle(ino, self.parent_ino(self.parent(ino)))
+        handle.entries = [(name, child.ino) for name, child in (await self._roots.entries()).items()]
+        return self._handles.add(handle)
+
+    def opendir_at_once(self, ino: int) -> int | None:
+        """`opendir`, where that takes no waiting; None where it does."""
         node = self.parent(ino)
+        if isinstance(node, Root):
+            return None
         handle = DirectoryHandle(ino, self.parent_ino(node))
         if isinstance(node, Directory):
             handle.stream = self._stream(node.namespace, node.ref)
-        elif isinstance(node, ControlDirectory):
-            handle.entries = [(name, file.ino) for name, file in self.control_files.items()]
         else:
-            handle.entries = [(name, child.ino) for name, child in (await self._roots.entries()).items()]
+            handle.entries = [(name, file.ino) for name, file in self.control_files.items()]
         return self._handles.add(handle)
 
     async def entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None] | None:
         """Entry `index` of an open directory (no node: it is gone by now), or None at the end."""
-        if handle.entries is not None:
-            if index >= len(handle.entries):
+        if handle.stream is not None:
+            await handle.stream.reach(index)
+        found = self.arrived_entry(handle, index)
+        return found[:2] if found is not None else None
+
+    def arrived_entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None, Seen] | None:
+        """`entry` of an index that `has_arrived`, with what is known of it if it is a file."""
+        stream = handle.stream
+        if stream is None:
+            entries = handle.entries or []
+            if index >= len(entries):
                 return None
-            name, ino = handle.entries[index]
-            return name, self._inodes.find(ino)
-        assert handle.stream is not None
-        if not await handle.stream.reach(index):
-            self._keep(handle.stream)
+            name, ino = entries[index]
+            return name, self._inodes.find(ino), UNKNOWN
+        if index >= len(stream.entries):
+            self._keep(stream)
             return None
-        name, target = handle.stream.entry(index)
-        namespace = handle.stream.namespace
-        if isinstance(target, str) and self._overlay.peek(namespace, target, stale=True) is None:
-            return name, None
-        return name, self.node_of(handle.stream.namespace, target)
+        name, target = stream.entry(index)
+        if isinstance(target, DirRef):
+            return name, self._inodes.directory(stream.namespace, target), UNKNOWN
+        seen = self._overlay.peek(stream.namespace, target, stale=True)
+        return name, self._inodes.file(stream.namespace, target) if seen is not None else None, seen
 
     def has_arrived(self, handle: DirectoryHandle, index: int) -> bool:
         """Whether entry `index`, or that there is none, can be told without waiting."""
@@ -188,20 +208,27 @@ class Tree:
 
     def _stream(self, namespace: NamespaceId, ref: DirRef) -> DirStream:
         """A directory's entries; those of the last reading, where another would find the same."""
-        kept = self._streams.get((namespace, ref))
-        if kept is not None and kept.is_current(self._now()):
-            return kept
-        return DirStream(self._overlay, namespace, ref)
+        stream = self._streams.get((namespace, ref))
+        if stream is None or not stream.is_current(self._now()):
+            stream = DirStream(self._overlay, namespace, ref)
+        stream.note_reader()
+        return stream
 
     def _keep(self, stream: DirStream) -> None:
         """A listing was read to its end: the next reader may have it, if it is of moderate size."""
+        place = (stream.namespace, stream.ref)
+        self._drop_stream(place)
         if len(stream.entries) > KEPT_ENTRIES:
             return
-        place = (stream.namespace, stream.ref)
-        self._streams.pop(place, None)
         self._streams[place] = stream
-        if len(self._streams) > _KEPT:
-            del self._streams[next(iter(self._streams))]
+        self._kept += _cost(stream)
+        while self._kept > _MOST_KEPT:
+            self._drop_stream(next(iter(self._streams)))
+
+    def _drop_stream(self, place: tuple[NamespaceId, DirRef]) -> None:
+        dropped = self._streams.pop(place, None)
+        if dropped is not None:
+            self._kept -= _cost(dropped)
 
     def parent_ino(self, node: Parent) -> int:
         """Where `..` of a directory leads, as far as the kernel knows."""
@@ -357,3 +384,8 @@ class Tree:
         """Raise `NotPermittedError` for what is, or would be, the control directory or in it."""
         if self._is_control(parent, name):
             raise NotPermittedError("the control directory is not to be changed")
+
+
+def _cost(stream: DirStream) -> int:
+    """In entries; an empty directory's listing costs something, too."""
+    return len(stream.entries) + 4

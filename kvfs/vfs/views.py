@@ -30,6 +30,22 @@ class View:
     ours: bool = False  # written here: the store need not be asked about it
 
 
+Seen = View | Unknown | None
+"""What is at a key, as far as known; None: nothing."""
+
+
+def told_size(view: View, now: float, ttl: float) -> tuple[int, float, float]:
+    """Of a file nobody has open: the size to show, and the time-outs (seconds) of attributes and name.
+
+    A size that is not known shows as 0, to be asked for: its time-out is 0.
+    """
+    left = view.fresh_until - now
+    if view.expiration is not None:  # the kernel must not show it a moment longer
+        left = min(left, view.expiration - now)
+    left = max(0.0, min(left, ttl))
+    return (0, 0.0, left) if view.size is None else (view.size, left, left)
+
+
 class Creating(Protocol):
     """A file that was created and is not in the journal yet."""
 

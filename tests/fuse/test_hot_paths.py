@@ -8,8 +8,9 @@ from typing import Any
 import pyfuse3
 import pytest
 from support.clock import Clock
-from support.rig import Rig
+from support.rig import Rig, open_rig
 
+from kvfs.fuse import convert
 from kvfs.fuse.operations import Operations
 
 NAMES = [b"one", b"two", b"three"]
@@ -58,17 +59,12 @@ class Handlers:
 @pytest.fixture
 async def handlers(tmp_path):
     """Over files that are gone with the test."""
-    rig = Rig(tmp_path, now=Clock())
-    rig.open()
-    rig.namespace = (await rig.backend.create_namespace("ns")).id
-    async with rig.workers():
+    async with open_rig(tmp_path, now=Clock()) as rig:
         parent = await rig.fs.tree.lookup(1, b"ns")
         parent.lookups += 1
         await rig.fs.tree.opendir(parent.ino)
         assert await rig.kernel.listdir("ns") == []
         yield Handlers(rig, parent.ino)
-        rig.check()
-    rig.close()
 
 
 async def test_everyday_calls_wait_for_nothing(handlers) -> None:
@@ -122,10 +118,10 @@ class Told:
         self.offset = offset
         return True
 
-    async def read(self, handlers) -> dict[bytes, tuple[int, float]]:
+    async def read(self, handlers, parent: int | None = None) -> dict[bytes, tuple[int, float]]:
         """A whole reading: size and time-out by name."""
         ops = handlers.ops
-        handle, self.entries, self.offset = await ops.opendir(handlers.parent, None), [], 0
+        handle, self.entries, self.offset = await ops.opendir(parent or handlers.parent, None), [], 0
         while True:
             self.at = len(self.entries)
             await ops.readdir(handle, self.offset, None)
@@ -179,3 +175,75 @@ async def test_what_is_told_again_of_others_files_grows_old(handlers, monkeypatc
     await rig.other("more", b"value")
     rig.now.advance(ttl)
     assert set(await told.read(handlers)) == {b"theirs", b"more"}
+
+
+class Made:
+    """Counts the answers that are made for the kernel from nothing."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.entries = 0
+        self.make = convert.attributes
+        monkeypatch.setattr(convert, "attributes", self)
+
+    def __call__(self, *words):
+        self.entries += 1
+        return self.make(*words)
+
+
+async def test_a_walk_told_again_makes_no_entry_anew_though_values_came_since(handlers, monkeypatch) -> None:
+    """`ls -lR` reads the directories, then asks for each size; the second finds entries ready, and the sizes."""
+    rig, told, made = handlers.rig, Told(monkeypatch, 1000), Made(monkeypatch)
+    for number in range(20):
+        await rig.other(f"d{number:02}/one", b"value")
+        await rig.other(f"d{number:02}/two", b"other value")
+    rig.fs.forget_knowledge()
+    assert len(await told.read(handlers)) == 20
+    parents, inodes = [], []
+    for number in range(20):
+        parents.append((await handlers.ops.lookup(handlers.parent, b"d%02d" % number, None)).st_ino)
+        for name in (b"one", b"two"):  # the kernel keeps them: they can be told again
+            inodes.append((await handlers.ops.lookup(parents[-1], name, None)).st_ino)
+        assert await told.read(handlers, parents[-1]) == {b"one": (0, 0.0), b"two": (0, 0.0)}
+    for inode in inodes:
+        await handlers.ops.getattr(inode, None)
+    made.entries = 0
+    for parent in parents:
+        found = await told.read(handlers, parent)
+        assert {name: size for name, (size, _) in found.items()} == {b"one": 5, b"two": 11}
+        assert all(timeout > 0 for _, timeout in found.values()), "or each would be asked for once more"
+    assert made.entries == 2 * len(parents), "`.` and `..` only"
+
+
+async def test_a_size_told_again_is_that_of_the_open_content(handlers, monkeypatch) -> None:
+    """What is cached of a file may go while somebody reads it: the kernel goes on with what was opened."""
+    rig, told = handlers.rig, Told(monkeypatch, 1000)
+    await rig.other("file", b"value")
+    rig.fs.forget_knowledge()
+    assert await rig.kernel.read("ns/file") == b"value"
+    inode = (await handlers.ops.lookup(handlers.parent, b"file", None)).st_ino
+    assert (await told.read(handlers))[b"file"][0] == 5
+    info = await handlers.ops.open(inode, os.O_RDONLY, None)
+    rig.fs.overlay.values.drop((rig.namespace, "file"))
+    size, timeout = (await told.read(handlers))[b"file"]
+    assert (size, timeout > 0) == (5, True)
+    await handlers.ops.release(info.fh)
+    assert (await told.read(handlers))[b"file"] == (0, 0.0), "not known any more: the kernel is to ask"
+
+
+async def test_what_is_told_again_never_outlives_its_expiration(handlers, monkeypatch) -> None:
+    """The size arrives between two listings; the second allows the kernel no moment more than the key has."""
+    rig, told = handlers.rig, Told(monkeypatch, 1000)
+    await rig.other("brief", b"value", ahead=90)
+    rig.fs.forget_knowledge()
+    assert (await told.read(handlers))[b"brief"] == (0, 0.0)
+    rig.now.advance(50)
+    rig.fs.forget_knowledge()
+    inode = (await handlers.ops.lookup(handlers.parent, b"brief", None)).st_ino
+    assert (await told.read(handlers))[b"brief"] == (0, 0.0)
+    await handlers.ops.getattr(inode, None)
+    rig.now.advance(10)
+    size, timeout = (await told.read(handlers))[b"brief"]
+    assert size == 5
+    assert 0 < timeout <= 30
+    rig.now.advance(30)
+    assert await told.read(handlers) == {}

@@ -11,7 +11,7 @@ from support.serving import Served, served_by_process
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 FILES = 10_000
-FLOOR = FILES // 1000 + FILES // 100 + 2  # and the namespaces, and the first key alone
+FLOOR = FILES // 1000 + FILES // 100 + 1  # and the namespaces
 WRITES = ("bulk_put", "put_value", "bulk_delete", "bulk_delete_post", "delete_value")
 
 

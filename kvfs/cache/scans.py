@@ -1,0 +1,118 @@
+"""Directories whose entries were read lately: what the first read of a file in one of them foretells.
+
+A program that goes through a tree (`ls -lR`, `grep -r`, `tar`, `cp -r`, a shell's `*`) reads a directory's
+entries, then its files from the first one on, all within moments; who opens one file he knows reads no entries.
+So the first file of a directory just read begins a walk through it. When the directory above was read just
+before, and this is its first or the next one in it, the walk goes through the tree below the topmost of them;
+not when directories are visited here and there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from kvfs.cache.values import Place
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import DirRef
+
+RECENT: Final = 3.0  # seconds between reading entries and the first file, or the directory below
+_LOOKED = 256  # entries of a directory that are looked at
+_SCANS = 64  # directories remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What is likely to be read next, seen from the first file of a directory.
+
+    Every key that starts with `root`, when `is_recursive`; else `siblings`, the files that follow in the directory.
+    """
+
+    root: str
+    siblings: Sequence[Key]
+    is_recursive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """The first entries of a directory; `visited` is the index of the directory below that was read last.
+
+    -1: none yet; their number: one that is not among them, and none that follows is next to it.
+    """
+
+    root: str
+    entries: Sequence[object]
+    at: float
+    visited: int = -1
+
+    def visit(self, directory: str) -> tuple[int, bool]:
+        """The index of a directory, and whether who goes through them in order reads it now (still)."""
+        count = len(self.entries)
+        if self.visited >= count > 0:
+            return count, False
+        after = range(self.visited + 1, count)
+        following = next((index for index in after if self._directory(index) is not None), -1)
+        for index in (self.visited, following):
+            if 0 <= index < count and self._directory(index) == directory:
+                return index, True
+        return next((index for index in range(count) if self._directory(index) == directory), count), False
+
+    def _directory(self, index: int) -> str | None:
+        entry = self.entries[index]
+        ref = entry[1] if isinstance(entry, tuple) else None
+        return ref.prefix if isinstance(ref, DirRef) else None
+
+
+class Scans:
+    """Remembers a few directories. `is_wanted` tells keys that are neither held nor under way."""
+
+    def __init__(self, now: Callable[[], float], is_wanted: Callable[[Place], bool]) -> None:
+        # dependencies
+        self._now = now
+        self._is_wanted = is_wanted
+        # mutable state. Invariant: most recently read last, at most _SCANS.
+        self._scans: dict[tuple[NamespaceId, str], _Scan] = {}
+
+    def note(
+        self,
+        namespace: NamespaceId,
+        directory: str,
+        parent: str | None,
+        entries: Sequence[object],
+        *,
+        is_first: bool = True,
+    ) -> None:
+        """Somebody reads a directory, whose first entries are these: of files the keys, else (name, DirRef).
+
+        `directory` and `parent` (None for the root) are prefixes; `is_first` when he opened it just now.
+        """
+        now, known, root = self._now(), self._recent(namespace, directory), directory
+        above = self._recent(namespace, parent) if parent is not None else None
+        if above is not None and parent is not None:
+            visited, is_next = above.visit(directory)
+            root = above.root if is_next else directory
+            self._keep(namespace, parent, replace(above, at=now, visited=visited))
+        elif known is not None:
+            root = known.root
+        visited = known.visited if known is not None and not is_first else -1
+        self._keep(namespace, directory, _Scan(root, entries[:_LOOKED], now, visited))
+
+    def walk(self, namespace: NamespaceId, directory: str, key: Key) -> Walk | None:
+        """The walk that a miss of `key`, in this directory, seems to begin; None when it does not."""
+        scan = self._recent(namespace, directory)
+        if scan is None:
+            return None
+        files = [Key(entry) for entry in scan.entries if isinstance(entry, str)]
+        first = next((index for index, file in enumerate(files) if self._is_wanted((namespace, file))), None)
+        if first is None or files[first] != key:
+            return None
+        return Walk(scan.root, files[first + 1 :], scan.root != directory)
+
+    def _recent(self, namespace: NamespaceId, directory: str) -> _Scan | None:
+        scan = self._scans.get((namespace, directory))
+        return scan if scan is not None and 0 <= self._now() - scan.at < RECENT else None
+
+    def _keep(self, namespace: NamespaceId, directory: str, scan: _Scan) -> None:
+        self._scans.pop((namespace, directory), None)
+        self._scans[namespace, directory] = scan
+        if len(self._scans) > _SCANS:
+            del self._scans[next(iter(self._scans))]

@@ -65,12 +65,11 @@ DirRef.ROOT = DirRef("", 0)
 class Child:
     """What a name below a directory stands for: as a file `key`, as a directory `directory`.
 
-    Either is None when it cannot be that, never both. `is_self` marks `%self`, which is only ever a file.
+    Either is None when it cannot be that, never both.
     """
 
     key: Key | None
     directory: DirRef | None
-    is_self: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ class Naming:
         key = self.self_key(directory)
         if key is None:
             raise InvalidError(f"{SELF} means nothing here; a file of that name is %25self")
-        return Child(key, None, is_self=True)
+        return Child(key, None)
 
     def _chunk_child(self, directory: DirRef, name: str) -> Child:
         """A chunk is a name here only when some longer component starts with exactly these pieces.

@@ -34,7 +34,7 @@ from kvfs.store.shapes import ResultInfo as ResultInfo
 from kvfs.store.texts import BITE, Pause, as_base64, as_string, go_on
 
 LATEST: Final = 253_402_300_799  # epoch seconds: the end of the year 9999, what a hostile answer is cut to
-PAIR_OVERHEAD: Final = 120  # bytes: field names, flags, expiration and punctuation of one bulk pair
+_PAIR_OVERHEAD: Final = 120  # bytes: field names, flags, expiration and punctuation of one bulk pair
 
 _IDENTIFIER: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -122,6 +122,7 @@ def decode_values(result: bytes) -> dict[str, Entry | None]:
 def encode_pairs(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[bytes]:
     """The body of a bulk put in pieces: joined they are the JSON array.
 
+    Text goes as text, what is not UTF-8 or shorter that way as base64.
     `pause` is called every now and then. Raises `TooLongError` for a value that cannot be part of one.
     """
     pieces: list[bytes] = []
@@ -129,16 +130,11 @@ def encode_pairs(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[byt
     for key, entry in entries.items():
         pieces.append(b"," if pieces else b"[")
         pieces += _pair_pieces(key, entry, pause)
-        since += len(entry.value) + PAIR_OVERHEAD
+        since += len(entry.value) + _PAIR_OVERHEAD
         if since >= BITE // 4:  # small ones cost more a byte
             since = 0
             pause()
     return [*pieces, b"]"] if pieces else [b"[]"]
-
-
-def encode_pair(key: Key, entry: Entry) -> bytes:
-    """One pair of a bulk put: text as text, what is not UTF-8 or shorter that way as base64."""
-    return b"".join(_pair_pieces(key, entry, go_on))
 
 
 def _pair_pieces(key: Key, entry: Entry, pause: Pause) -> list[bytes]:
@@ -150,12 +146,6 @@ def _pair_pieces(key: Key, entry: Entry, pause: Pause) -> list[bytes]:
     whole, before = msgspec.json.encode(pair), msgspec.json.encode(key)
     at = len(b'{"key":') + len(before) + len(b',"value":')
     return [whole[:at], *text, whole[at + 1 :]]
-
-
-def encoded_bound(key: Key, value_bytes: int, metadata: Metadata | None) -> int:
-    """What `encode_pair` and a comma take at most, in bytes, for any value of that many bytes."""
-    value = 4 * ((value_bytes + 2) // 3)
-    return len(msgspec.json.encode(key)) + value + len(metadata or b"") + PAIR_OVERHEAD
 
 
 def encode_keys(keys: Sequence[Key]) -> bytes:

@@ -24,7 +24,6 @@ from kvfs.config import (
 from kvfs.core.errors import UserError
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
-BASE = "https://api.cloudflare.com/client/v4"
 
 
 @pytest.mark.parametrize(

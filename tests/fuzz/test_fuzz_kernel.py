@@ -8,7 +8,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzzing import JSON, ODD_TEXT, almost, fuzzed, slowly_fuzzed
-from support.rig import Rig
+from support.rig import open_rig
 
 from kvfs.core import xattrs
 from kvfs.core.errors import FileError, InvalidError
@@ -113,17 +113,13 @@ def test_no_sequence_of_calls_breaks_the_file_system(tmp_path_factory, calls):
     base = tmp_path_factory.mktemp("fuzz")
 
     async def main() -> None:
-        rig = Rig(base)
-        rig.open()
-        rig.namespace = (await rig.backend.create_namespace("ns")).id
-        async with rig.workers():
+        async with open_rig(base) as rig:
             root = (await rig.fs.tree.lookup(1, b"ns")).ino
             for call in calls:
                 with contextlib.suppress(FileError):
                     await _call(rig.fs, root, *call)
                 rig.fs.check_invariants()
                 rig.journal.check_invariants()
-        rig.close()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzzing import JSON, ODD_TEXT, almost, fuzzed, slowly_fuzzed
-from support.rig import Rig
+from support.rig import open_rig
 
 from kvfs.cli import cli
 from kvfs.config import (
@@ -158,10 +158,7 @@ def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_fact
             json.dumps(message)
 
     async def main() -> None:
-        rig = Rig(base)
-        rig.open()
-        rig.namespace = (await rig.backend.create_namespace("ns")).id
-        async with rig.workers():
+        async with open_rig(base) as rig:
             ending = Ending(base / "mnt", rig.flusher, 1.0)
             handlers = Controls(rig.fs, rig.journal, rig.flusher, Reporter(), ending).handlers()
             for line in lines:
@@ -171,6 +168,5 @@ def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_fact
                     )
                 assert answer["event"] in ("done", "error")
                 assert answer.get("kind") != "internal", line
-        rig.close()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

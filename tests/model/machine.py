@@ -1,6 +1,5 @@
 """The machine's frame: one mount below the kernel and its model, steps on both, and the comparison of the whole."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -36,9 +35,8 @@ class Frame(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.base = Path(tempfile.mkdtemp(prefix="kvfs-stateful-"))
         self.clock = MockClock(autojump_threshold=0)
-        self.rig = None
+        self.rig = self.scratch = None
 
     @initialize(
         settle=st.sampled_from([0.0, 30.0, 90.0]),
@@ -51,6 +49,7 @@ class Frame(RuleBasedStateMachine):
     )
     def start(self, settle, conflicts, separator, shape, caching, eager, every) -> None:
         """A new store and journal, one of the sources, one of the ways a kernel may be."""
+        self.scratch = tempfile.TemporaryDirectory(prefix="kvfs-stateful-", ignore_cleanup_errors=True)
         self.kinds = (caching, eager)
         self.shape, self.settle_window, self.conflicts = shape, settle, conflicts
         self.every = 1 if conflicts == "keep-both" else every  # then what was read is what is there
@@ -60,7 +59,8 @@ class Frame(RuleBasedStateMachine):
         self.spaces = []
         self.separator, self.top = separator, f"p{separator or '-'}" if shape == "prefix" else ""
         self.keys = keys(separator, self.top)
-        self.rig = Rig(self.base, settle=settle, cache_ttl=TTL, on_conflict=conflicts, separator=separator)
+        base = Path(self.scratch.name)
+        self.rig = Rig(base, settle=settle, cache_ttl=TTL, on_conflict=conflicts, separator=separator)
         self.alive(self.rig.open)
         self.run_(lambda: self.rig.backend.create_namespace("ns"))
         namespace = self.run_(self.rig.backend.list_namespaces)[0].id
@@ -236,12 +236,14 @@ class Frame(RuleBasedStateMachine):
 
     def teardown(self):
         """Once more everything, then everything away."""
-        if self.rig is not None and self.spaces:
-            try:
-                self.last_look()
-            finally:
-                self.alive(self.rig.close)
-        shutil.rmtree(self.base, ignore_errors=True)
+        if self.scratch is None:
+            return
+        with self.scratch:
+            if self.spaces:
+                try:
+                    self.last_look()
+                finally:
+                    self.alive(self.rig.close)
 
     def last_look(self):
         """What is there, what the server has in the end, and that nothing is held any more."""

@@ -22,6 +22,14 @@ LARGE = b"\0\xff" * 400_000  # goes to the spool
 Shown = dict[str, bytes | None]
 
 
+def formatted(image: Path) -> Path:
+    """An empty ext4 file system."""
+    with image.open("wb") as file:
+        file.truncate(24 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    return image
+
+
 @contextmanager
 def attached(image: Path, path: Path) -> Iterator[None]:
     """The file system in `image`, at `path`."""
@@ -82,10 +90,7 @@ def test_a_file_kept_on_this_machine_is_on_its_disk_after_fsync(
     tmp_path: Path, server: Served, size: int
 ) -> None:
     """Also without --durable-close: an editor's swap file is there after the power was cut."""
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(24 * 1024 * 1024)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    image = formatted(tmp_path / "image")
     with Api(server) as api, attached(image, tmp_path / "state"):
         api.result("POST", "", json={"title": "ns"})
         with mounted(tmp_path, "cloudflare:", "--write-back=600", served=server) as mount:
@@ -104,10 +109,7 @@ def test_what_was_closed_survives_power_loss_if_asked_for(
     tmp_path: Path, server: Served, durable: bool
 ) -> None:
     """With --durable-close nothing that returned is missing; without it, something would be."""
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(24 * 1024 * 1024)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    image = formatted(tmp_path / "image")
     options = ["--write-back=600", "--settle=0", *(["--durable-close"] if durable else [])]
     cuts: list[tuple[Path, Shown]] = []
     with Api(server) as api, attached(image, tmp_path / "state"):

@@ -26,20 +26,13 @@ BYTES_A_KEY = 250  # so that a million stay below 300 MiB, with the 50 of an emp
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with a namespace of many keys, and one of large values."""
     directory = tmp_path_factory.mktemp("server")
     fill(directory / "store.sqlite", ACCOUNT, "big", KEYS)
     fill(directory / "store.sqlite", ACCOUNT, "large", 10, value=b"\xff" * LARGE)
     with served_by_process(directory, faults="seed=1") as served:
         yield served
-
-
-@pytest.fixture
-def api(served: Served) -> Iterator[Api]:
-    """Plain requests."""
-    with Api(served) as api:
-        yield api
 
 
 def _resident(mount: Mounted) -> int:
@@ -52,11 +45,11 @@ def _find(mount: Mounted) -> int:
 
 
 def test_many_keys_cost_nothing_before_they_are_listed_and_little_afterwards(
-    tmp_path: Path, served: Served, api: Api
+    tmp_path: Path, server: Served, api: Api
 ) -> None:
     """No list at the mount; find costs its pages; memory a few hundred bytes a key, also the second time."""
     counts = Counts(api)
-    with mounted(tmp_path, "cloudflare:", "--cache-ttl=600", served=served) as mount:
+    with mounted(tmp_path, "cloudflare:", "--cache-ttl=600", served=server) as mount:
         assert counts.since() == {"list_namespaces": 1}
         before = _resident(mount)
         assert before < 100 * MIB
@@ -75,10 +68,10 @@ def test_many_keys_cost_nothing_before_they_are_listed_and_little_afterwards(
 
 
 def test_the_first_entry_of_a_huge_directory_comes_with_the_first_page(
-    tmp_path: Path, served: Served, api: Api
+    tmp_path: Path, server: Served, api: Api
 ) -> None:
     """readdir hands on what has arrived: the second page is not answered before the first is read."""
-    with mounted(tmp_path, "cloudflare:", "--separator=", served=served) as mount:
+    with mounted(tmp_path, "cloudflare:", "--separator=", served=server) as mount:
         counts = Counts(api)
         api.set_faults({"fault": "stall", "path": "/keys", "after": 1, "seconds": 20})
         try:
@@ -97,9 +90,9 @@ def test_the_first_entry_of_a_huge_directory_comes_with_the_first_page(
         assert counts.since()["list_keys"] <= 2
 
 
-def test_memory_is_bounded_by_the_cache_size_however_much_is_read(tmp_path: Path, served: Served) -> None:
+def test_memory_is_bounded_by_the_cache_size_however_much_is_read(tmp_path: Path, server: Served) -> None:
     """250 MiB through a cache of 16: that, the empty mount, and the few values that are under way."""
-    with mounted(tmp_path, "cloudflare:", "--cache-size=16M", served=served) as mount:
+    with mounted(tmp_path, "cloudflare:", "--cache-size=16M", served=server) as mount:
         for number in range(10):
             with (mount.path / f"large/d0000/f{number:03}.txt").open("rb") as file:
                 assert sum(len(part) for part in iter(lambda file=file: file.read(MIB), b"")) == LARGE
@@ -107,10 +100,10 @@ def test_memory_is_bounded_by_the_cache_size_however_much_is_read(tmp_path: Path
         assert mount.status()["cache"]["bytes"] <= 26 * MIB  # one value that is larger is held alone
 
 
-def test_memory_does_not_grow_with_what_waits_to_be_sent(tmp_path: Path, served: Served, api: Api) -> None:
+def test_memory_does_not_grow_with_what_waits_to_be_sent(tmp_path: Path, server: Served, api: Api) -> None:
     """480 MB of pending values are in the journal, not in memory; sending takes that of a batch."""
     count, size = 1200, 400_000
-    with mounted(tmp_path, "cloudflare:", "--cache-size=8M", "--write-back=600", served=served) as mount:
+    with mounted(tmp_path, "cloudflare:", "--cache-size=8M", "--write-back=600", served=server) as mount:
         (mount.path / "pending").mkdir()
         counts = Counts(api)
         for number in range(count):

@@ -52,6 +52,11 @@ class Server:
         if seen:
             refresh(self._world, self._space)
 
+    def delete(self, key: str) -> None:
+        """Delete a key; what this mount knows of the namespace is forgotten."""
+        self._api.delete(self._space.id, key)
+        refresh(self._world, self._space)
+
     def get(self, key: str) -> bytes | None:
         """A value, None when there is none."""
         return self._api.get(self._space.id, key)

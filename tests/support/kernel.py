@@ -7,6 +7,7 @@ and can cache entries, attributes and pages as long as it was told it may.
 import os
 
 from support.kernel_cache import Directory, File, KernelCache, Walk
+from support.whole_files import WholeFiles
 
 from kvfs.core.errors import (
     ExistsError,
@@ -19,7 +20,7 @@ from kvfs.core.errors import (
 from kvfs.vfs.attributes import Attr, Changes
 
 
-class FakeKernel(KernelCache):
+class FakeKernel(KernelCache, WholeFiles):
     """System calls by path."""
 
     async def stat(self, path: str) -> Attr:
@@ -257,23 +258,6 @@ class FakeKernel(KernelCache):
             self._hold(file.path, -1)
             if self.eager:
                 self.forget()
-
-    async def read(self, path: str) -> bytes:
-        """The whole content of a file."""
-        file = await self.open(path)
-        try:
-            return await self.pread(file, 0, 1 << 30)
-        finally:
-            await self.close(file)
-
-    async def write(self, path: str, data: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
-        """`printf … > path`."""
-        file = await self.open(path, flags | os.O_WRONLY)
-        try:
-            if data:
-                await self.pwrite(file, 0, data)
-        finally:
-            await self.close(file)
 
     # directories
 

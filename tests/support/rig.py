@@ -131,3 +131,17 @@ class Rig:
         self.fs.check_invariants()
         for ino, count in self.kernel.counts.items():
             assert self.fs.inodes.get(ino).lookups == count, f"inode {ino}: the kernel counts {count}"
+
+
+@asynccontextmanager
+async def open_rig(base: Path, **options):
+    """A rig at work with an empty namespace `ns`; its invariants hold in the end, and it is closed."""
+    rig = Rig(base, **options)
+    rig.open()
+    try:
+        rig.namespace = (await rig.backend.create_namespace("ns")).id
+        async with rig.workers():
+            yield rig
+            rig.check()
+    finally:
+        rig.close()

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.whole_files import WholeFiles
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NOREPLACE = 1
 
@@ -30,7 +32,7 @@ def _stat(found: os.stat_result) -> Stat:
     return Stat(bool(found.st_mode & 0o040000), found.st_size, int(found.st_mtime))
 
 
-class RealKernel:
+class RealKernel(WholeFiles):
     """System calls by path below a mount point. They raise OSError."""
 
     def __init__(self, root: Path) -> None:
@@ -74,22 +76,6 @@ class RealKernel:
     async def close(self, file: File) -> None:
         """close(2)."""
         os.close(file.number)
-
-    async def read(self, path: str) -> bytes:
-        """The whole content of a file."""
-        file = await self.open(path)
-        try:
-            return await self.pread(file, 0, 1 << 30)
-        finally:
-            await self.close(file)
-
-    async def write(self, path: str, data: bytes, flags: int) -> None:
-        """Over the beginning of a file."""
-        file = await self.open(path, flags | os.O_WRONLY)
-        try:
-            await self.pwrite(file, 0, data)
-        finally:
-            await self.close(file)
 
     async def truncate(self, path: str, size: int) -> None:
         """truncate(2)."""

@@ -5,19 +5,14 @@ A test that has one key sent twice also takes `autojump_clock`: the sender waits
 
 import pytest
 from support.clock import Clock
-from support.rig import Rig
+from support.rig import open_rig
 
 
 @pytest.fixture
 async def mount(tmp_path):
     """A `Rig` with a store, a journal and a file system."""
-    rig = Rig(tmp_path, now=Clock())
-    rig.open()
-    rig.namespace = (await rig.backend.create_namespace("ns")).id
-    async with rig.workers():
+    async with open_rig(tmp_path, now=Clock()) as rig:
         yield rig
-        rig.check()
-    rig.close()
 
 
 @pytest.fixture

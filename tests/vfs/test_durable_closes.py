@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 from support.clock import Clock
-from support.rig import Rig
+from support.rig import open_rig
 
 from kvfs.core.errors import JournalError
 
@@ -16,13 +16,8 @@ NEW = os.O_RDWR | os.O_CREAT
 @pytest.fixture
 async def durable(tmp_path):
     """A mount below the kernel, with --durable-close."""
-    rig = Rig(tmp_path, now=Clock(), durable_close=True)
-    rig.open()
-    rig.namespace = (await rig.backend.create_namespace("ns")).id
-    async with rig.workers():
+    async with open_rig(tmp_path, now=Clock(), durable_close=True) as rig:
         yield rig
-        rig.check()
-    rig.close()
 
 
 async def test_a_close_waits_for_the_disk_though_another_recorded_the_content(durable) -> None:

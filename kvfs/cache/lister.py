@@ -81,6 +81,10 @@ class Lister:
 
     async def _page(self, place: Place, start: _Stopped | None) -> None:
         """Fetch the page of a listing at `start`, None for the first, and take it in."""
+        with self._listings.settled.asking() as moment:
+            await self._page_of(place, start, moment)
+
+    async def _page_of(self, place: Place, start: _Stopped | None, moment: int) -> None:
         namespace, prefix = place
         cursor, low = (start.cursor, start.at) if start is not None else (None, prefix)
         try:
@@ -96,7 +100,7 @@ class Lister:
         self._down_until = float("-inf")
         if page.cursor is not None and page.cursor == cursor:
             raise UnavailableError("list keys: the server answers the cursor it was asked with")
-        self._listings.learn(namespace, prefix, page, low=low)
+        self._listings.learn(namespace, prefix, page, low=low, moment=moment)
         if start is None:
             _remember(self._large, place, page.cursor is not None)
         if page.cursor is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
+from kvfs.cache.settled import Settled
 from kvfs.cache.spans import Span, SpanIndex, successor
 from kvfs.core.model import Key, KeyInfo, KeyPage, Metadata, NamespaceId
 
@@ -48,6 +49,7 @@ class Listings:
         self._now = now
         # mutable state
         self._namespaces: dict[NamespaceId, SpanIndex] = {}
+        self.settled = Settled()
         self.forgotten = 0  # how often somebody asked for everything anew
         self.changes = 0  # grows whenever another answer than before may be given, time apart
 
@@ -87,10 +89,17 @@ class Listings:
         return Attributes(*found) if found is not None else PLAIN
 
     def learn(
-        self, namespace: NamespaceId, prefix: str, page: KeyPage, *, low: str | None = None
+        self,
+        namespace: NamespaceId,
+        prefix: str,
+        page: KeyPage,
+        *,
+        low: str | None = None,
+        moment: int | None = None,
     ) -> Span | None:
         """Take in one page of the listing of `prefix`; `low` is where the page before it ended, if any.
 
+        What settled since the `moment` it was asked for is believed instead.
         Returns the span that holds the page; None for an empty page that says nothing yet.
         """
         low = prefix if low is None else low
@@ -100,7 +109,10 @@ class Listings:
         index = self._namespaces.setdefault(namespace, SpanIndex())
         self.changes += 1
         now = self._now()
-        return index.learn(low, high, page.keys, now, join=now - self._ttl / 2)
+        span = index.learn(low, high, page.keys, now, join=now - self._ttl / 2)
+        if moment is not None:
+            index.apply(*self.settled.since(namespace, moment))
+        return span
 
     def following(self, namespace: NamespaceId, key: str, count: int) -> list[Key]:
         """Up to `count` known keys from `key` on, in listing order, whatever their age; for reading ahead."""

@@ -231,30 +231,34 @@ class Loader:
             self._wake.set()
 
     async def _send(self, request: _Request) -> None:
-        if request.singly:
-            await self._single(request.namespace, request.keys[0])
-            return
-        entries = await self._store.bulk_get(request.namespace, request.keys)
-        for key in request.keys:
-            self._arrived((request.namespace, key), entries.get(key))
+        with self._listings.settled.asking() as moment:
+            if request.singly:
+                await self._single(request.namespace, request.keys[0], moment)
+                return
+            entries = await self._store.bulk_get(request.namespace, request.keys)
+            for key in request.keys:
+                self._arrived((request.namespace, key), entries.get(key), moment)
 
-    async def _single(self, namespace: NamespaceId, key: Key) -> None:
+    async def _single(self, namespace: NamespaceId, key: Key, moment: int) -> None:
         is_guessed = self._kinds.is_guessed((namespace, key))
         read = await self._store.get(namespace, key)
         if read is None:
-            self._arrived((namespace, key), None)
+            self._arrived((namespace, key), None, moment)
             return
         if is_guessed and is_text(read.value):  # by bulk get value and metadata are of one moment
             self._kinds.learn((namespace, key), is_text=True)
-            queue = self._awaited if self._is_waited(namespace, key) else self._ahead
-            queue[namespace, key] = None
+            self._again((namespace, key))
             return
         span = self._listings.span_of(namespace, key)
         if span is not None and span.has(key):
             metadata = self._listings.attributes(namespace, key).metadata
         else:  # a value read singly comes without its metadata
             metadata = await self._store.get_metadata(namespace, key)
-        self._arrived((namespace, key), Entry(read.value, metadata, read.expiration))
+        self._arrived((namespace, key), Entry(read.value, metadata, read.expiration), moment)
+
+    def _again(self, place: Place) -> None:
+        queue = self._awaited if self._is_waited(*place) else self._ahead
+        queue[place] = None
 
     # refused requests
 
@@ -296,8 +300,16 @@ class Loader:
 
     # answers
 
-    def _arrived(self, place: Place, entry: Entry | None) -> None:
+    def _arrived(self, place: Place, entry: Entry | None, moment: int) -> None:
+        """What the store had of a key at some time after `moment`."""
         flight = self._flights.get(place)
+        if self._listings.settled.is_newer(place, moment):  # what was written here may be newer than this
+            clean = self._values.get(place)
+            if flight is not None and clean is None:
+                self._again(place)
+            else:
+                self._finish(place, clean)
+            return
         is_shadowed = self._shadowed(*place)  # what was written here meanwhile is newer
         if entry is None:
             if not is_shadowed:
@@ -312,8 +324,8 @@ class Loader:
                     self.on_changed(place)
                 self._values.put(place, clean)
                 self._listings.amend(place[0], KeyInfo(place[1], entry.metadata, entry.expiration))
-            if flight is not None:
-                flight.clean = clean
+            self._finish(place, clean)
+            return
         self._finish(place)
 
     def _fail(self, places: Sequence[Place], error: StoreError) -> None:
@@ -323,7 +335,8 @@ class Loader:
                 flight.error = error
             self._finish(place)
 
-    def _finish(self, place: Place) -> None:
+    def _finish(self, place: Place, clean: Clean | None = None) -> None:
         flight = self._flights.pop(place, None)
         if flight is not None:
+            flight.clean = clean
             flight.done.set()

@@ -160,4 +160,5 @@ def settle_into(reading: Reading, changes: Sequence[Change], now: float) -> None
             clean = Clean(held.value, change.metadata, change.expiration, at, held.digest)
             reading.values.put(place, clean)
     for namespace, (present, absent) in by_namespace.items():
+        reading.listings.settled.note(namespace, present, absent)
         reading.listings.apply(namespace, present, absent)

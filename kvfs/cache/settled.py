@@ -1,0 +1,70 @@
+"""What settled while requests were under way: their answers may be older than that.
+
+While the journal has a change of a key, the change answers. Once it has settled the store does; but an answer on
+its way by then may have been given before the change arrived there, and comes too late to be believed.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from kvfs.cache.values import Place
+from kvfs.core.model import Key, KeyInfo, NamespaceId
+
+
+class Settled:
+    """Remembers for as long as a request that began before is under way."""
+
+    def __init__(self) -> None:
+        # Invariant: both ascend in moments; _places holds what settled after the first request under way began.
+        self._moment = 0
+        self._under_way: dict[int, int] = {}  # moment: requests that began then
+        self._places: dict[Place, tuple[int, KeyInfo | None]] = {}
+
+    @contextmanager
+    def asking(self) -> Iterator[int]:
+        """Around a request and the use of its answer; gives the moment it began."""
+        moment = self._moment
+        self._under_way[moment] = self._under_way.get(moment, 0) + 1
+        try:
+            yield moment
+        finally:
+            self._under_way[moment] -= 1
+            if not self._under_way[moment]:
+                del self._under_way[moment]
+            self._forget()
+
+    def _forget(self) -> None:
+        oldest = next(iter(self._under_way), self._moment)
+        while self._places:
+            place = next(iter(self._places))
+            if self._places[place][0] > oldest:
+                return
+            del self._places[place]
+
+    def note(self, namespace: NamespaceId, present: Iterable[KeyInfo], absent: Iterable[Key]) -> None:
+        """From now on the store answers for these keys, which it has or has not."""
+        if not self._under_way:
+            return
+        self._moment += 1
+        known: list[tuple[Key, KeyInfo | None]] = [(info.key, info) for info in present]
+        for key, info in known + [(key, None) for key in absent]:
+            self._places.pop((namespace, key), None)
+            self._places[namespace, key] = self._moment, info
+
+    def is_newer(self, place: Place, moment: int) -> bool:
+        """Whether the key settled after that moment."""
+        found = self._places.get(place)
+        return found is not None and found[0] > moment
+
+    def since(self, namespace: NamespaceId, moment: int) -> tuple[list[KeyInfo], list[Key]]:
+        """What settled in a namespace after that moment: keys it has, keys it has not."""
+        present: list[KeyInfo] = []
+        absent: list[Key] = []
+        for (where, key), (settled_at, info) in self._places.items():
+            if where != namespace or settled_at <= moment:
+                continue
+            if info is None:
+                absent.append(key)
+            else:
+                present.append(info)
+        return present, absent

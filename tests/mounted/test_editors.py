@@ -16,7 +16,7 @@ METADATA = {"author": "ada", "version": 3}
 TTL = "0.4"
 
 
-OPTIONS = (f"--cache-ttl={TTL}", f"--settle={TTL}", "--write-back=0.3", "--timeout=10")
+OPTIONS = (f"--cache-ttl={TTL}", f"--settle={TTL}", "--timeout=10")
 """Caches that forget within half a second, so that every save meets a fresh look at the server."""
 
 

@@ -36,7 +36,7 @@ WINDOW = 0.45  # seconds that a daemon has at most before it is killed
 STARTING = 5.0  # seconds that the writers have at most to promise something
 OPERATIONS = 400  # of a writer in a round, more than it comes to
 QUIET = 0.05  # seconds after a kill in which the server finishes what it had received
-DRAIN_SECONDS = 120
+DRAIN_SECONDS = 600.0  # of faults and lost answers together most tries fail, and pauses grow to a minute
 PENDING = """
     SELECT substr(key, 1, instr(key, '/') - 1), count(*) FROM changes WHERE state = 'pending' GROUP BY 1
 """

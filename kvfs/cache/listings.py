@@ -111,7 +111,11 @@ class Listings:
         now = self._now()
         span = index.learn(low, high, page.keys, now, join=now - self._ttl / 2)
         if moment is not None:
-            index.apply(*self.settled.since(namespace, moment))
+            present, absent = self.settled.since(namespace, moment)
+            index.apply(
+                [info for info in present if low <= info.key and (high is None or info.key < high)],
+                [key for key in absent if low <= key and (high is None or key < high)],
+            )
         return span
 
     def following(self, namespace: NamespaceId, key: str, count: int) -> list[Key]:

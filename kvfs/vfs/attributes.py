@@ -113,7 +113,7 @@ class Attributes:
             return attr
         try:
             if self._exact_sizes:
-                await self._overlay.size(node.namespace, node.key)
+                size = await self._overlay.size(node.namespace, node.key)
             elif await self._overlay.view(node.namespace, node.key) is None:
                 raise NotFoundError(f"{node.key!r} is gone")
             else:  # not worth a read to this user: the kernel asks again after an open, which knows
@@ -127,7 +127,7 @@ class Attributes:
             return attr
         attr = self._file(node)
         if attr.attr_timeout <= 0:
-            attr.attr_timeout = 0.001  # known now, whatever the clock says
+            attr.size, attr.attr_timeout = size, 0.001  # known now, whatever clock and caches say meanwhile
         return attr
 
     def _file(self, node: File, seen: Seen = UNKNOWN) -> Attr:

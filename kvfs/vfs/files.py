@@ -122,23 +122,30 @@ class Files(Saving):
         return found
 
     async def _load(self, node: File) -> OpenFile:
+        asking = self._overlay.listings.settled.asking
         while not node.detached:
-            before = self._recorded(node)
-            try:
-                clean = await self._overlay.content(node.namespace, node.key)
-                known_digest = await self._digest_of(node, clean)
-            except NotFoundError as exc:
-                if before == self._recorded(node):
-                    raise StaleError(str(exc)) from exc
-                continue
-            if before == self._recorded(node):  # else somebody wrote and closed it, or renamed it, meanwhile
-                return self._opened(clean, self._identity_of(clean.value, known_digest))
+            with asking() as moment:  # a change that came and settled meanwhile has left the journal again
+                before = self._recorded(node)
+                try:
+                    clean = await self._overlay.content(node.namespace, node.key)
+                    known_digest = await self._digest_of(node, clean)
+                except NotFoundError as exc:
+                    if self._still_stands(node, before, moment):
+                        raise StaleError(str(exc)) from exc
+                    continue
+                if self._still_stands(node, before, moment):  # else somebody wrote, closed or renamed it
+                    return self._opened(clean, self._identity_of(clean.value, known_digest))
         raise StaleError("the file was deleted")
 
     def _recorded(self, node: File) -> tuple[Key, int | None]:
         """What the journal has of a file: another answer means that what was read before is out of date."""
         change = self._journal.get(node.namespace, node.key)
         return node.key, change.seq if change is not None else None
+
+    def _still_stands(self, node: File, before: tuple[Key, int | None], moment: int) -> bool:
+        """Whether nothing was recorded since, and nothing settled since that moment."""
+        settled = self._overlay.listings.settled
+        return before == self._recorded(node) and not settled.is_newer((node.namespace, node.key), moment)
 
     async def _emptied(self, node: File) -> OpenFile:
         """Opened with O_TRUNC: nothing is read, only the attributes are kept."""

@@ -203,7 +203,7 @@ class Tree:
 
     def rewind(self, handle: DirectoryHandle) -> None:
         """rewinddir: the entries as they are from now on."""
-        if handle.stream is not None and handle.stream.entries:
+        if handle.stream is not None and (handle.stream.entries or handle.stream.complete):
             handle.stream = self._stream(handle.stream.namespace, handle.stream.ref)
 
     def _stream(self, namespace: NamespaceId, ref: DirRef) -> DirStream:
@@ -218,7 +218,7 @@ class Tree:
         """A listing was read to its end: the next reader may have it, if it is of moderate size."""
         place = (stream.namespace, stream.ref)
         self._drop_stream(place)
-        if len(stream.entries) > KEPT_ENTRIES:
+        if _cost(stream) > _MOST_KEPT:
             return
         self._streams[place] = stream
         self._kept += _cost(stream)

@@ -28,7 +28,7 @@ from kvfs.store.base import Store
 from kvfs.writeback.bodies import digest
 from kvfs.writeback.failures import asked_wait, may_go_on
 from kvfs.writeback.ledger import Place
-from kvfs.writeback.merging import UNREAD, Row, digests
+from kvfs.writeback.merging import Row, digests, is_unread_since
 
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
@@ -39,15 +39,15 @@ def needs_check(change: Change) -> bool:
     return bool(change.base) and not change.is_tombstone and not change.attempted
 
 
-def is_ours(row: Row, current: bytes | None) -> bool:
+def is_ours(row: Row, current: bytes | None, since: float) -> bool:
     """Whether the store's value, by digest, may be what was read, what is to be written, or between the two.
 
-    Where a value was written over unread, any may be: the store may answer that one for a while yet.
+    Where a value was written over unread after `since` (epoch seconds), any may be: the store may answer it yet.
     """
     if current is None or current in (row.change.base, row.digest):
         return True
     ancestors = digests(row.ancestors)
-    return current in ancestors or UNREAD in ancestors
+    return current in ancestors or any(is_unread_since(ancestor, since) for ancestor in ancestors)
 
 
 def copy_key(key: Key, host: str, now: float, taken: Callable[[Key], bool]) -> Key:
@@ -214,10 +214,16 @@ class Verdicts:
 class Checks:
     """Which changes would write over somebody else's."""
 
-    def __init__(self, store: Store, row: Callable[[Change], Row | None]) -> None:
-        """`row`: what the journal has of a change, None when a newer one took its place."""
+    def __init__(
+        self, store: Store, row: Callable[[Change], Row | None], oldest: Callable[[], float]
+    ) -> None:
+        """`row`: what the journal has of a change, None when a newer one took its place.
+
+        `oldest`: epoch seconds; values replaced before that are not answered any more.
+        """
         self.digests = Digests(store)
         self._row = row
+        self._oldest = oldest
 
     async def check(self, changes: Collection[Change]) -> Verdicts:
         """Ask the store. A stranger's value that came raw is asked for once more before it is believed."""
@@ -239,10 +245,12 @@ class Checks:
 
     def _strange(self, changes: Iterable[Change], answers: Answers) -> list[Change]:
         """Those where the store has what neither was read here nor came from here."""
-        found = []
+        found, oldest = [], self._oldest()
         for change in changes:
             row, place = self._row(change), _place(change)
-            if row is not None and place in answers.digests and not is_ours(row, answers.digests[place]):
+            if row is None or place not in answers.digests:
+                continue
+            if not is_ours(row, answers.digests[place], oldest):
                 found.append(change)
         return found
 

@@ -7,13 +7,14 @@ wrong and a deleted key comes back, or we take ourselves for a stranger.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.writeback.bodies import DIGEST_BYTES
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
-UNREAD: Final = bytes(DIGEST_BYTES)  # among ancestors: a value that was written over without having been read
+_UNREAD: Final = bytes(DIGEST_BYTES // 2)  # how no digest begins: see `unread`
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +65,25 @@ def base_over(old: Row | None, base: bytes | None) -> bytes | None:
     return old.digest if old.change.state is ChangeState.SETTLING else old.change.base
 
 
-def ancestors_over(old: Row | None) -> bytes:
+def ancestors_over(old: Row | None, now: float) -> bytes:
     """Values that a stale store may still answer once `old` is replaced: our own, and what these replaced."""
     if old is None:
         return b""
     found = digests(old.ancestors)
     if old.change.attempted or old.change.state is ChangeState.SETTLING:
-        replaced = UNREAD if old.change.base is None else old.change.base
+        replaced = unread(old.change.acked_at or now) if old.change.base is None else old.change.base
         found += [digest for digest in (replaced, old.digest) if digest]
     return b"".join(list(dict.fromkeys(found))[-ANCESTORS:])
+
+
+def unread(at: float) -> bytes:
+    """Stands among ancestors for a value that was written over without having been read, at epoch seconds."""
+    return _UNREAD + ceil(at).to_bytes(DIGEST_BYTES - len(_UNREAD))
+
+
+def is_unread_since(ancestor: bytes, moment: float) -> bool:
+    """Whether this is what `unread` made, of a value that was still there at that moment (epoch seconds)."""
+    return ancestor.startswith(_UNREAD) and int.from_bytes(ancestor[len(_UNREAD) :]) >= moment
 
 
 def digests(ancestors: bytes) -> list[bytes]:
@@ -105,7 +116,7 @@ def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
         error=None,
     )
     may_exist = old is not None and store_may_hold(old)
-    return Row(change, put.body, put.digest, may_exist, ancestors_over(old), None, since_over(old, now))
+    return Row(change, put.body, put.digest, may_exist, ancestors_over(old, now), None, since_over(old, now))
 
 
 def _may_stay_local(old: Row | None) -> bool:
@@ -141,4 +152,4 @@ def tombstone_over(
         acked_at=None,
         error=None,
     )
-    return Row(change, None, b"", True, ancestors_over(old), None, since_over(old, now))
+    return Row(change, None, b"", True, ancestors_over(old, now), None, since_over(old, now))

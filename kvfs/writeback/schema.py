@@ -38,8 +38,8 @@ CREATE TABLE changes (
     may_exist   INTEGER NOT NULL,  -- 1: whatever base says, the store may hold the key because of an
                                    -- earlier change of ours
     ancestors   BLOB NOT NULL,     -- digests, 16 bytes each, of values a stale store may still
-                                   -- answer and that are our own doing; zeros: one that was
-                                   -- written over unread
+                                   -- answer and that are our own doing; zeros, then 8 bytes of
+                                   -- epoch seconds: one written over unread by then
     waits_for   INTEGER,           -- of a rename's tombstone: seq of the put that must land first; no such
                                    -- pending or rejected put: it has landed
     PRIMARY KEY (namespace, key)

@@ -42,7 +42,9 @@ class Sender:
         self._now = now
         self._options = options
         self._reports = reports
-        self._checks = Checks(store, lambda change: journal.row(change.seq))
+        self._checks = Checks(
+            store, lambda change: journal.row(change.seq), lambda: now() - options.settle_window
+        )
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
 

@@ -36,6 +36,7 @@ WINDOW = 0.45  # seconds that a daemon has at most before it is killed
 STARTING = 5.0  # seconds that the writers have at most to promise something
 OPERATIONS = 400  # of a writer in a round, more than it comes to
 QUIET = 0.05  # seconds after a kill in which the server finishes what it had received
+TRIES = 20  # of what may meet faults again and again
 DRAIN_SECONDS = 600.0  # of faults and lost answers together most tries fail, and pauses grow to a minute
 PENDING = """
     SELECT substr(key, 1, instr(key, '/') - 1), count(*) FROM changes WHERE state = 'pending' GROUP BY 1
@@ -117,6 +118,11 @@ class Harness:
     def _round(self) -> None:
         death = self._points.choose() if self._random.random() < 0.6 else None
         daemon = self._start(death)
+        for _ in range(TRIES if self._plan.faults and death is None else 0):
+            if daemon.said == "ready":
+                break
+            self._end(daemon)  # the server did not answer in all the time there is
+            daemon = self._start(death)
         if daemon.said != "ready":
             if death is None:
                 raise Violation(f"the mount does not start: {daemon.said}\n{self._log()[-2000:]}")
@@ -238,12 +244,13 @@ class Harness:
 
     def _files(self, name: str) -> Mapping[str, State]:
         """A lane as the mount shows it. A read that met too many faults is tried again, a lie never."""
-        for _ in range(5):
+        for _ in range(TRIES):
             try:
                 return _files(self._mountpoint / "ns" / name)
             except OSError as exc:
                 if exc.errno not in (errno.EIO, errno.ETIMEDOUT) or not self._plan.faults:
                     raise
+                time.sleep(1)  # after a call that failed the next ones do at once, for some seconds
         raise Violation(f"{name} cannot be read")
 
     def _drain(self) -> bool:

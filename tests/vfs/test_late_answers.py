@@ -1,10 +1,13 @@
 """Answers that were given before a change of ours arrived, and come when it has settled already."""
 
+import threading
+
 import pytest
 import trio
 from support.journals import put
 
 from kvfs.core.model import Key
+from kvfs.vfs import files
 
 
 @pytest.fixture
@@ -69,6 +72,57 @@ async def test_a_listing_made_before_ours_arrived_is_not_believed(mount, kernel,
     assert await kernel.read("ns/made") == b"ours"
     with trio.fail_after(1):
         assert not await kernel.exists("ns/gone")
+
+
+async def test_a_late_page_says_nothing_of_keys_that_are_not_in_it(mount, change):
+    """What settled there meanwhile may have been deleted by others since, as a newer listing knows."""
+    await mount.other("a/x", b"1")
+    await mount.other("b/x", b"1")
+    lister, listings = mount.reading.overlay.lister, mount.reading.listings
+    gate = mount.store.block("list_keys", when=lambda call: call.kwargs.get("prefix") == "a/", times=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lister.whole, mount.namespace, "a/")
+        await gate.entered.wait()
+        await change({"b/k": b"ours"})
+        await mount.other("b/k", None)
+        await lister.whole(mount.namespace, "b/")
+        gate.open()
+    assert not listings.span_of(mount.namespace, "b/k").has("b/k")
+
+
+async def test_a_change_that_settles_while_a_large_value_is_opened_is_seen(mount, kernel, monkeypatch):
+    """Its digest is made in a thread; by the end of that the change has come and left the journal again."""
+    kernel.eager = False
+    await mount.other("f", b"o" * 1_000_000)
+    begun, go, make = threading.Event(), threading.Event(), files.digest
+
+    def slow(value):
+        if not begun.is_set():
+            begun.set()
+            go.wait(5)
+        return make(value)
+
+    async def meanwhile():
+        await trio.to_thread.run_sync(begun.wait, 5)
+        await kernel.write("ns/f", b"ours")
+        await mount.drain()
+        go.set()
+
+    monkeypatch.setattr(files, "digest", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meanwhile)
+        assert await kernel.read("ns/f") == b"ours"
+    kernel.forget()
+
+
+@pytest.mark.parametrize("name", ["a", "a.png"])
+async def test_a_size_asked_for_during_a_refresh_is_never_zero(mount, kernel, name):
+    """What was answered counts, though everything else was forgotten when it came."""
+    await mount.other(name, b"\xffvalue")
+    await kernel.listdir("ns")
+    for request in ("get", "bulk_get"):
+        mount.store.after(request, lambda call: mount.fs.forget_knowledge())
+    assert (await kernel.stat(f"ns/{name}")).size == 6
 
 
 async def test_nothing_is_remembered_of_what_settled_when_no_request_is_under_way(mount, kernel, change):

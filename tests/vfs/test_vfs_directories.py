@@ -3,6 +3,8 @@
 import pytest
 
 from kvfs.core.errors import NotEmptyError, NotFoundError
+from kvfs.core.model import Entry, Key
+from kvfs.vfs.dirstream import KEPT_ENTRIES
 
 
 def plain(entries):
@@ -150,3 +152,24 @@ async def test_a_key_at_the_end_of_a_page_is_one_entry_with_what_lies_below_it(m
     assert sorted(names) == [f"f{number:03}" for number in range(999)] + ["z"]
     assert (await kernel.stat("/ns/d/z")).is_directory
     assert sorted(await kernel.listdir("/ns/d/z")) == ["%self", "a"]
+
+
+async def test_rewinding_an_empty_directory_shows_what_came(mount, kernel):
+    """rewinddir(3): as if it had been opened anew."""
+    directory = await kernel.opendir("ns")
+    assert [name for name, _ in await kernel.getdents(directory)] == [".", ".."]
+    await kernel.write("ns/new", b"x")
+    directory.offset = 0
+    assert [name for name, _ in await kernel.getdents(directory)] == [".", "..", "new"]
+    await kernel.closedir(directory)
+
+
+@pytest.mark.parametrize("count", [KEPT_ENTRIES - 1, KEPT_ENTRIES + 1])
+async def test_a_listing_that_is_too_long_to_keep_costs_the_others_nothing(mount, kernel, count):
+    """The short one that was read before is told again."""
+    entries = {Key(f"long/{number:05}"): Entry(b"1") for number in range(count)}
+    await mount.backend.bulk_put(mount.namespace, entries)
+    await mount.other("short/x", b"1")
+    await kernel.listdir("ns/short")
+    await kernel.listdir("ns/long")
+    assert len(mount.fs.tree._streams) == 1

@@ -328,6 +328,53 @@ async def test_a_key_made_anew_over_one_never_read_is_no_conflict(autojump_clock
     assert setting.events == []
 
 
+@pytest.fixture
+def minutely(setting):
+    """A sender whose changes settle after 90 s."""
+    return Flusher(
+        setting.journal,
+        setting.store,
+        now=simulated_now,
+        options=FlusherOptions(settle_window=90.0, host="host"),
+        on_event=setting.events.append,
+    )
+
+
+@pytest.mark.parametrize("read", [digest(b"read"), None])
+async def test_somebody_elses_change_long_after_an_unread_one_is_a_conflict(
+    autojump_clock, setting, there, minutely, read
+):
+    """Even if each rewrite came before the one ahead of it had settled: nobody answers that old value now."""
+    await there("a", b"read")
+    for number in range(60):
+        put(setting.journal, "a", b"%d" % number, namespace=setting.namespace, base=read)
+        await minutely.drain()
+        await trio.sleep(60)
+        await minutely.settle_due()
+    await there("a", b"somebody else's")
+    await trio.sleep(20)
+    put(setting.journal, "a", b"ours", namespace=setting.namespace, base=digest(b"59"))
+    await minutely.drain()
+    assert (await stored(setting.backend, setting.namespace))["a"].value == b"somebody else's"
+    assert [event.kind for event in setting.events] == [EventKind.CONFLICT]
+
+
+async def test_an_edit_that_waited_out_an_outage_does_not_hide_somebody_else(
+    autojump_clock, setting, there, minutely
+):
+    """Made seconds after a value was written over unread, sent when nobody answers that any more."""
+    await there("a", b"never read")
+    put(setting.journal, "a", b"first", namespace=setting.namespace, base=None)
+    await minutely.drain()
+    await trio.sleep(10)
+    put(setting.journal, "a", b"ours", namespace=setting.namespace, base=digest(b"first"))
+    await there("a", b"somebody else's")
+    await trio.sleep(3600)
+    await minutely.drain()
+    assert (await stored(setting.backend, setting.namespace))["a"].value == b"somebody else's"
+    assert [event.kind for event in setting.events] == [EventKind.CONFLICT]
+
+
 async def test_somebody_elses_write_after_ours_is_a_conflict(autojump_clock, setting, edit, there):
     """Within the window in which our own still answers."""
     await there("a", b"read")

@@ -162,7 +162,7 @@ class Lister:
             if span is None:  # forgotten between two lines of ours
                 continue
             if span.reaches(end):
-                self._listings.settle(namespace, prefix)
+                self._listings.finish(namespace, prefix)
                 return
             assert span.high is not None
             position = span.high

@@ -75,7 +75,7 @@ class Listings:
         span = index.join(prefix, successor(prefix)) if index is not None else None
         return span if span is not None and (stale or self.is_fresh(span)) else None
 
-    def settle(self, namespace: NamespaceId, prefix: str) -> None:
+    def finish(self, namespace: NamespaceId, prefix: str) -> None:
         """A whole listing arrived: one span from now on, which counts for a moment even if it took long."""
         span = self.complete(namespace, prefix, stale=True)
         if span is not None:

@@ -73,7 +73,7 @@ class Loader:
         self._readahead = Readahead(
             listings, self._is_wanted, self._kinds.is_single, values.statistics().limit
         )
-        self._scans = Scans(now, self._is_wanted)
+        self.scans = Scans(now, self._is_wanted)  # to be told which directories are read
         # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
         self._flights: dict[Place, _Flight] = {}
         self._awaited: dict[Place, None] = {}
@@ -94,7 +94,7 @@ class Loader:
             raise UnavailableError("the mount is ending")
         flight = self._flights.get(place)
         if flight is None:
-            walk = self._scans.walk(namespace, directory, key)
+            walk = self.scans.walk(namespace, directory, key)
             wanted = self._readahead.miss(namespace, directory, key, walk)
             flight = self._request(place, self._awaited)
             for further in wanted[1:]:
@@ -118,18 +118,6 @@ class Loader:
     def is_marked(self, place: Place) -> bool:
         """Whether `touch` has something to do."""
         return self._readahead.is_marked(*place)
-
-    def scanned(
-        self,
-        namespace: NamespaceId,
-        directory: str,
-        parent: str | None,
-        entries: Sequence[object],
-        *,
-        is_first: bool = True,
-    ) -> None:
-        """The entries of a directory are being read: see `Scans.note`."""
-        self._scans.note(namespace, directory, parent, entries, is_first=is_first)
 
     def _is_wanted(self, place: Place) -> bool:
         return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)
@@ -300,17 +288,21 @@ class Loader:
 
     # answers
 
+    def _overtaken(self, place: Place) -> None:
+        """The answer may be older than what was written here: that counts, or else the store is asked again."""
+        clean = self._values.get(place)
+        if clean is None and place in self._flights:
+            self._again(place)
+        else:
+            self._finish(place, clean)
+
     def _arrived(self, place: Place, entry: Entry | None, moment: int) -> None:
         """What the store had of a key at some time after `moment`."""
-        flight = self._flights.get(place)
-        if self._listings.settled.is_newer(place, moment):  # what was written here may be newer than this
-            clean = self._values.get(place)
-            if flight is not None and clean is None:
-                self._again(place)
-            else:
-                self._finish(place, clean)
+        if self._listings.settled.is_newer(place, moment):
+            self._overtaken(place)
             return
         is_shadowed = self._shadowed(*place)  # what was written here meanwhile is newer
+        clean = None
         if entry is None:
             if not is_shadowed:
                 self._values.drop(place)
@@ -324,9 +316,7 @@ class Loader:
                     self.on_changed(place)
                 self._values.put(place, clean)
                 self._listings.amend(place[0], KeyInfo(place[1], entry.metadata, entry.expiration))
-            self._finish(place, clean)
-            return
-        self._finish(place)
+        self._finish(place, clean)
 
     def _fail(self, places: Sequence[Place], error: StoreError) -> None:
         for place in places:

@@ -109,10 +109,8 @@ class Readahead:
         windows = 1
         if key <= stream.end:  # asked for, and gone again: less at a time
             stream.window = _FIRST
-            following = self._listings.following(namespace, key + "\0", 1)
-            if following and self._is_wanted(
-                (namespace, following[0])
-            ):  # more went than this: again from here
+            after = self._listings.following(namespace, key + "\0", 1)
+            if any(self._is_wanted((namespace, other)) for other in after):  # more went: again from here
                 stream.end = key
         else:
             leap = self._leap(stream, key)

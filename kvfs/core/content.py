@@ -9,7 +9,7 @@ def splice(buffer: bytearray, offset: int, data: bytes | bytearray | memoryview)
 
     Raises `FileTooBigError`, before anything is allocated or changed.
     """
-    end = _checked(offset + len(data), least=len(data))
+    end = check_size(offset + len(data), least=len(data))
     if not data:
         return
     if offset > len(buffer):
@@ -19,7 +19,7 @@ def splice(buffer: bytearray, offset: int, data: bytes | bytearray | memoryview)
 
 def resize(buffer: bytearray, size: int) -> None:
     """Cut off what is beyond `size`, or grow to it with zeros. Raises `FileTooBigError`."""
-    missing = _checked(size) - len(buffer)
+    missing = check_size(size) - len(buffer)
     if missing > 0:
         buffer.extend(bytes(missing))
     else:
@@ -34,12 +34,8 @@ def read_at(buffer: bytes | bytearray, offset: int, size: int) -> bytes:
         return bytes(view[offset : offset + size])
 
 
-def check_size(size: int) -> None:
-    """Raise `FileTooBigError` for a size no value can have."""
-    _checked(size)
-
-
-def _checked(size: int, *, least: int = 0) -> int:
+def check_size(size: int, *, least: int = 0) -> int:
+    """The size. Raises `FileTooBigError` for one no value can have, `InvalidError` for less than the `least`."""
     if size < least:
         raise InvalidError(f"a file has no negative offset or size: {size - least}")
     if size > VALUE_BYTES:

@@ -60,7 +60,9 @@ class Listing:
         stream, now = handle.stream, self._now()
         if stream is None or not stream.is_current(now):
             return index
-        for face in stream.faces[index:]:
+        faces = stream.faces
+        while index < len(faces):
+            face = faces[index]
             if face is None or not (face.until is None or self._still_holds(stream, index, face, now)):
                 break
             if not self._inodes.listed_again(face.ino):

@@ -78,7 +78,7 @@ class DirStream:
         """Somebody reads the entries, from now on or still: what he reads of the files next may be foreseen."""
         ref, naming = self.ref, self.overlay.naming
         parent = naming.parent_of(ref).prefix if ref.prefix else None
-        self.overlay.loader.scanned(self.namespace, ref.prefix, parent, self.entries, is_first=is_first)
+        self.overlay.loader.scans.note(self.namespace, ref.prefix, parent, self.entries, is_first=is_first)
 
     async def reach(self, index: int) -> bool:
         """Make entry `index` known, waiting for pages if need be; false when there are not so many."""

@@ -35,7 +35,7 @@ def _scan(room: Room, *directories: str) -> None:
     """Somebody reads the entries of one directory after the other."""
     for directory in directories:
         parent = directory_of(directory[:-1]) if directory else None
-        room.loader.scanned(NS, directory, parent, _entries(room, directory))
+        room.loader.scans.note(NS, directory, parent, _entries(room, directory))
 
 
 async def _walk(room: Room, directory: str, pause: float = 0.0) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,10 +60,19 @@ def filled(mount: Mounted, count: int) -> Path:
     return ns
 
 
-def unread(api: Api, count: int) -> None:
-    """The same, made by somebody else."""
-    namespace = api.result("POST", "", json={"title": "ns"})["id"]
-    api.bulk_put(namespace, [{"key": f"{number}", "value": f"value {number}"} for number in range(count)])
+@pytest.fixture
+def unread(tmp_path: Path, server: Served, api: Api) -> Callable[[int], AbstractContextManager[Mounted]]:
+    """Mounts such a namespace made by somebody else, of which only the names are known here."""
+
+    @contextmanager
+    def unread(count: int) -> Iterator[Mounted]:
+        namespace = api.result("POST", "", json={"title": "ns"})["id"]
+        api.bulk_put(namespace, [{"key": f"{number}", "value": f"value {number}"} for number in range(count)])
+        with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
+            os.listdir(mount.path / "ns")
+            yield mount
+
+    return unread
 
 
 @pytest.mark.parametrize("away", [silent, resetting])
@@ -129,44 +138,38 @@ def test_an_fsync_while_the_api_is_away_says_why_and_loses_nothing(tmp_path: Pat
 
 @pytest.mark.parametrize("away", [silent, resetting])
 def test_what_was_never_read_can_be_overwritten_while_the_api_is_away(
-    tmp_path: Path, server: Served, away
+    server: Served, api: Api, unread, away
 ) -> None:
     """`>`, truncate to nothing and rm need no old value; `>>` and reading do, and fail in time."""
-    with Api(server) as api:
-        unread(api, 4)
-        with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
-            ns = mount.path / "ns"
-            os.listdir(ns)
-            with away(server, api):
-                assert bounded(lambda: (ns / "0").write_text("new")) == 3
-                assert bounded(lambda: os.truncate(ns / "1", 0)) is None
-                assert bounded((ns / "2").unlink) is None
-                assert bounded(lambda: (ns / "3").open("a").close()) == errno.EIO
-                assert (ns / "0").read_text() == "new"
-                assert (ns / "3").stat().st_size != 0  # not known; never shown as empty
-            mount.sync()
-            namespace = api.namespace("ns")
-            found = {key: api.get(namespace, key) for key in api.keys(namespace)}
-            assert found == {"0": b"new", "1": b"", "3": b"value 3"}
+    with unread(4) as mount:
+        ns = mount.path / "ns"
+        with away(server, api):
+            assert bounded(lambda: (ns / "0").write_text("new")) == 3
+            assert bounded(lambda: os.truncate(ns / "1", 0)) is None
+            assert bounded((ns / "2").unlink) is None
+            assert bounded(lambda: (ns / "3").open("a").close()) == errno.EIO
+            assert (ns / "0").read_text() == "new"
+            assert (ns / "3").stat().st_size != 0  # not known; never shown as empty
+        mount.sync()
+        namespace = api.namespace("ns")
+        found = {key: api.get(namespace, key) for key in api.keys(namespace)}
+        assert found == {"0": b"new", "1": b"", "3": b"value 3"}
 
 
-def test_an_outage_is_waited_for_once(tmp_path: Path, server: Served) -> None:
+def test_an_outage_is_waited_for_once(server: Served, api: Api, unread) -> None:
     """After one read that failed in time the next fail at once; soon after the API is back they succeed."""
-    with Api(server) as api:
-        unread(api, 12)
-        with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
-            ns = mount.path / "ns"
-            os.listdir(ns)
-            with silent(server, api):
-                assert bounded((ns / "0").read_text) == errno.EIO
-                begun = time.monotonic()
-                for number in range(1, 12):
-                    assert bounded((ns / f"{number}").read_text) == errno.EIO
-                assert time.monotonic() - begun < TIMEOUT  # waited for at most once more
-            deadline = time.monotonic() + 2 * TIMEOUT + 5
-            while (found := bounded((ns / "1").read_text)) == errno.EIO and time.monotonic() < deadline:
-                pass
-            assert found == "value 1"
+    with unread(12) as mount:
+        ns = mount.path / "ns"
+        with silent(server, api):
+            assert bounded((ns / "0").read_text) == errno.EIO
+            begun = time.monotonic()
+            for number in range(1, 12):
+                assert bounded((ns / f"{number}").read_text) == errno.EIO
+            assert time.monotonic() - begun < TIMEOUT  # waited for at most once more
+        deadline = time.monotonic() + 2 * TIMEOUT + 5
+        while (found := bounded((ns / "1").read_text)) == errno.EIO and time.monotonic() < deadline:
+            pass
+        assert found == "value 1"
 
 
 # somebody else's changes

@@ -49,6 +49,17 @@ def _fill(api: Api, title: str, values: dict[str, str | bytes]) -> None:
         )
 
 
+def _late(api: Api, delay: float, act: Callable[[], object]) -> float:
+    """How long it takes, in seconds, while each request comes so many seconds late."""
+    api.set_faults({"fault": "latency", "seconds": delay})
+    begun = time.monotonic()
+    try:
+        act()
+        return time.monotonic() - begun
+    finally:
+        api.set_faults()
+
+
 @pytest.fixture
 def cold(tmp_path: Path, server: Served, api: Api) -> Callable[..., object]:
     """Mounts of machines that never saw the server, each with a count from its beginning."""
@@ -103,13 +114,7 @@ def test_a_cold_walk_has_several_requests_under_way(cold, api: Api) -> None:
     delay = 0.3
     with cold() as (mount, counts):
         mount.shell("ls text/t")
-        api.set_faults({"fault": "latency", "seconds": delay})
-        begun = time.monotonic()
-        try:
-            mount.shell("grep -r nothing-has-this text/t || true")
-        finally:
-            took = time.monotonic() - begun
-            api.set_faults()
+        took = _late(api, delay, lambda: mount.shell("grep -r nothing-has-this text/t || true"))
         assert counts.since()["bulk_get"] == N // 100
         assert took < N // 100 * delay / 2
 
@@ -128,13 +133,7 @@ def test_binaries_come_singly_and_at_the_same_time(cold, api: Api) -> None:
     delay = 0.05
     with cold() as (mount, counts):
         mount.shell("ls binary/b")
-        api.set_faults({"fault": "latency", "seconds": delay})
-        begun = time.monotonic()
-        try:
-            mount.shell("cat binary/b/* > /dev/null")
-        finally:
-            took = time.monotonic() - begun
-            api.set_faults()
+        took = _late(api, delay, lambda: mount.shell("cat binary/b/* > /dev/null"))
         found = counts.since()
         assert found == {"list_namespaces": 1, "list_keys": 1, "get_value": 120}
         assert took < 120 * delay / 2

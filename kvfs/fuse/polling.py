@@ -2,14 +2,16 @@
 
 As it comes, pyfuse3 goes through trio's scheduler twice a request (a fair lock, then epoll), which costs more
 than most requests. A busy process and its file system talk in turns: the next request is there microseconds
-after the answer. So the task that answered looks for it itself, waits for it about as long as a turn of the
-scheduler takes, and only then lets trio wait. The other tasks get a turn after `CALM` seconds at the latest,
-after `ALERT` when they had something to do lately.
+after the answer. So the task that answered looks for it itself, again and again for about as long as a turn of
+the scheduler takes, and only then lets trio wait. It looks rather than sleeps where there is another processor
+for whoever asks: to put a processor to sleep and wake it costs more than most requests, too. The other tasks get
+a turn after `CALM` seconds at the latest, after `ALERT` when they had something to do lately.
 
 pyfuse3 names the library it runs on in its global `trio`, which is how `pyfuse3.asyncio.enable` puts another
 in its place; so does this. Where that is not so, `enable` changes nothing.
 """
 
+import os
 import select
 import time
 from typing import Any, Final
@@ -51,7 +53,8 @@ class Turnstile:
 class Readiness:
     """`wait_readable` that looks first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool) -> None:
+        self._alone = alone  # on the only processor: looking would keep whoever is to ask from it
         self._turn_due = 0.0  # monotonic seconds
         self._alert_until = 0.0
 
@@ -62,7 +65,7 @@ class Readiness:
             return
         now = time.monotonic()
         if now < self._turn_due:
-            if select.select((fd,), (), (), PATIENCE)[0]:
+            if self._looks_again(fd, now):
                 return
             await trio.lowlevel.wait_readable(fd)
             now = time.monotonic()
@@ -76,6 +79,15 @@ class Readiness:
                 await trio.lowlevel.wait_readable(fd)
                 now = time.monotonic()
         self._turn_due = now + (ALERT if now < self._alert_until else CALM)
+
+    def _looks_again(self, fd: int, now: float) -> bool:
+        if self._alone:
+            return bool(select.select((fd,), (), (), PATIENCE)[0])
+        end = now + PATIENCE
+        while not select.select((fd,), (), (), 0)[0]:
+            if time.monotonic() > end:
+                return False
+        return True
 
 
 class _Lowlevel:
@@ -94,7 +106,7 @@ class _Trio:
     Lock = Turnstile
 
     def __init__(self) -> None:
-        self.lowlevel = _Lowlevel(Readiness())
+        self.lowlevel = _Lowlevel(Readiness(alone=len(os.sched_getaffinity(0)) < 2))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)

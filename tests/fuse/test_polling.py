@@ -1,6 +1,8 @@
 """The short way round the request loop: one reader at a time, and nobody else starves."""
 
 import os
+import resource
+import time
 
 import pyfuse3
 import pytest
@@ -52,10 +54,12 @@ async def test_who_is_cancelled_inside_leaves_the_place_free() -> None:
             pass
 
 
-async def test_a_request_that_comes_later_is_waited_for(pipe) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_request_that_comes_later_is_waited_for(pipe, alone: bool) -> None:
     """Nothing to read yet: the wait ends when there is."""
     reading, writing = pipe
-    readiness = Readiness()
+    readiness = Readiness(alone=alone)
+    await trio.lowlevel.checkpoint()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(readiness.wait_readable, reading)
         await trio.testing.wait_all_tasks_blocked()
@@ -63,11 +67,28 @@ async def test_a_request_that_comes_later_is_waited_for(pipe) -> None:
         os.write(writing, b"x")
 
 
-async def test_others_get_their_turn_under_a_stream_of_requests(pipe) -> None:
+async def test_on_the_only_processor_it_sleeps_while_it_waits(pipe) -> None:
+    """Who is to ask needs the processor: looking again and again would keep it from him."""
+    reading, writing = pipe
+    os.write(writing, b"x")
+    asleep = {}
+    for alone in (False, True):
+        readiness = Readiness(alone=alone)
+        os.write(writing, b"x")
+        await readiness.wait_readable(reading)
+        os.read(reading, 10)
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        assert not readiness._looks_again(reading, time.monotonic())
+        asleep[alone] = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > before
+    assert asleep == {False: False, True: True}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_others_get_their_turn_under_a_stream_of_requests(pipe, alone: bool) -> None:
     """However fast requests come, the other tasks of the process go on."""
     reading, writing = pipe
     os.write(writing, b"x")  # never read: always ready
-    readiness, turns, requests = Readiness(), 0, 0
+    readiness, turns, requests = Readiness(alone=alone), 0, 0
 
     async def other() -> None:
         nonlocal turns

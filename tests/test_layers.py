@@ -28,8 +28,8 @@ OURS = {
 ASSEMBLY = {"server/serving.py": {"store.sqlite"}}
 OUTSIDE = {
     "core": set[str](),
-    "store": {"httpx", "msgspec", "tenacity", "trio"},
-    "writeback": {"sortedcontainers", "tenacity", "trio"},
+    "store": {"httpcore", "httpx", "msgspec", "tenacity", "trio"},
+    "writeback": {"msgspec", "sortedcontainers", "tenacity", "trio"},
     "cache": {"sortedcontainers", "trio"},
     "vfs": {"trio"},
     "fuse": {"pyfuse3", "trio"},

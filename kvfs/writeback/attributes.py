@@ -3,17 +3,18 @@
 Same file and same transactions as the changes, so that a rename or a deletion takes them along.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from sortedcontainers import SortedDict
 
 from kvfs.core.model import Key, NamespaceId
+from kvfs.writeback.tables import Tables, Write
 
 CACHED_FILES: Final = 65_536
+_MISSING: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +38,67 @@ class DirRow:
     ctime: int | None = None
 
 
+def _assign(table: MutableMapping[Any, Any], place: Any, value: Any) -> None:
+    if value is _MISSING:
+        table.pop(place, None)
+    else:
+        table[place] = value
+
+
 class Attributes:
     """The tables local_files, local_dirs and namespaces.
 
     Directories are all in memory; attributes of files are read when asked for and remembered in bounds.
     Every method that writes joins the transaction around it, or is one; JournalError when it fails.
+
+    Invariant: what a transaction wrote is in memory until it ends; `_undo` has what was there before.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, transaction: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._db = connection
+    def __init__(self, tables: Tables, transaction: Callable[[], AbstractContextManager[None]]) -> None:
+        self._tables = tables
         self._transaction = transaction
         self._files: dict[tuple[NamespaceId, Key], LocalAttrs | None] = {}
         self._dirs: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self._seen: dict[NamespaceId, int] = {}
         self.changes = 0  # grows with everything that is written here
+        self._undo: list[tuple[MutableMapping[Any, Any], Any, Any]] = []
         self._any_files = True  # whether local_files may hold a row: mostly it does not
 
     def load(self) -> None:
-        """Fill from the tables: at open, and after a transaction that failed."""
-        self.changes += 1
-        self._files.clear()
-        self._dirs.clear()
-        self._any_files = self._db.execute("SELECT 1 FROM local_files LIMIT 1").fetchone() is not None
-        for namespace, *columns in self._db.execute(
+        """Fill from the tables, at open."""
+        query = self._tables.query
+        self._any_files = query("SELECT 1 FROM local_files LIMIT 1").fetchone() is not None
+        for namespace, *columns in query(
             "SELECT namespace, prefix, start, mode, mtime, ctime FROM local_dirs"
         ):
             self._dir_map(namespace)[columns[0], columns[1]] = DirRow(*columns)
-        self._seen = dict(self._db.execute("SELECT id, first_seen FROM namespaces"))
+        self._seen = dict(query("SELECT id, first_seen FROM namespaces").fetchall())
+
+    # transactions
+
+    def _set(self, table: MutableMapping[Any, Any], place: Any, value: Any) -> None:
+        """Change memory, for as long as the transaction stands; `_MISSING` removes."""
+        self.changes += 1
+        self._undo.append((table, place, table.get(place, _MISSING)))
+        _assign(table, place, value)
+
+    def rolled_back(self) -> None:
+        """The transaction failed: memory is as it was."""
+        for table, place, old in reversed(self._undo):
+            _assign(table, place, old)
+        self._undo.clear()
+        self.changes += 1
+
+    def committed(self) -> None:
+        """The transaction stands."""
+        self._undo.clear()
+        self._trim()
+
+    def _trim(self) -> None:
+        while len(self._files) > CACHED_FILES:
+            del self._files[next(iter(self._files))]
+
+    # files
 
     def file_attrs(self, namespace: NamespaceId, key: Key) -> LocalAttrs | None:
         """What is kept of a key, None when nothing is."""
@@ -74,35 +107,29 @@ class Attributes:
         place = (namespace, key)
         if place in self._files:
             return self._files[place]
-        row = self._db.execute(
+        row = self._tables.query(
             "SELECT mode, mtime, ctime, atime FROM local_files WHERE namespace = ? AND key = ?", place
         ).fetchone()
-        return self._remember(place, LocalAttrs(*row) if row else None)
-
-    def _remember(self, place: tuple[NamespaceId, Key], attrs: LocalAttrs | None) -> LocalAttrs | None:
-        if len(self._files) >= CACHED_FILES and place not in self._files:
-            del self._files[next(iter(self._files))]
-        self._files[place] = attrs
-        return attrs
+        found = self._files[place] = LocalAttrs(*row) if row else None
+        if not self._undo:  # what the transaction under way wrote is nowhere else
+            self._trim()
+        return found
 
     def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
         """Keep these, in place of all that was kept."""
-        self.changes += 1
         with self._transaction():
             self._any_files = True
-            self._db.execute(
-                "INSERT OR REPLACE INTO local_files (namespace, key, mode, mtime, ctime, atime)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (namespace, key, attrs.mode, attrs.mtime, attrs.ctime, attrs.atime),
-            )
-            self._remember((namespace, key), attrs)
+            columns = (namespace, key, attrs.mode, attrs.mtime, attrs.ctime, attrs.atime)
+            self._tables.add(Write.PUT_FILE, columns)
+            self._set(self._files, (namespace, key), attrs)
 
     def drop_file_attrs(self, namespace: NamespaceId, key: Key) -> None:
         """Keep nothing of the key any more."""
-        self.changes += 1
         with self._transaction():
-            self._db.execute("DELETE FROM local_files WHERE namespace = ? AND key = ?", (namespace, key))
-            self._remember((namespace, key), None)
+            self._tables.add(Write.DROP_FILE, (namespace, key))
+            self._set(self._files, (namespace, key), None)
+
+    # directories
 
     def dirs_under(self, namespace: NamespaceId, prefix: str) -> Iterator[DirRow]:
         """Made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
@@ -127,24 +154,16 @@ class Attributes:
 
     def add_dir(self, namespace: NamespaceId, row: DirRow) -> None:
         """Make a directory, or change its attributes."""
-        self.changes += 1
         with self._transaction():
-            self._db.execute(
-                "INSERT OR REPLACE INTO local_dirs (namespace, prefix, start, mode, mtime, ctime)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (namespace, row.prefix, row.start, row.mode, row.mtime, row.ctime),
-            )
-            self._dir_map(namespace)[row.prefix, row.start] = row
+            columns = (namespace, row.prefix, row.start, row.mode, row.mtime, row.ctime)
+            self._tables.add(Write.PUT_DIRECTORY, columns)
+            self._set(self._dir_map(namespace), (row.prefix, row.start), row)
 
     def remove_dir(self, namespace: NamespaceId, prefix: str, start: int) -> None:
         """Forget a made directory; nothing happens when it was not."""
-        self.changes += 1
         with self._transaction():
-            self._db.execute(
-                "DELETE FROM local_dirs WHERE namespace = ? AND prefix = ? AND start = ?",
-                (namespace, prefix, start),
-            )
-            self._dir_map(namespace).pop((prefix, start), None)
+            self._tables.add(Write.DROP_DIRECTORY, (namespace, prefix, start))
+            self._set(self._dir_map(namespace), (prefix, start), _MISSING)
 
     def move_dirs(self, namespace: NamespaceId, old_prefix: str, new_prefix: str) -> None:
         """Rename all made directories whose prefix starts with `old_prefix`."""
@@ -161,22 +180,19 @@ class Attributes:
         """When this machine saw the namespace first, epoch seconds: `now` if it never did."""
         if namespace not in self._seen:
             with self._transaction():
-                self._db.execute(
-                    "INSERT INTO namespaces (id, first_seen) VALUES (?, ?)", (namespace, int(now))
-                )
-                self._seen[namespace] = int(now)
+                self._tables.add(Write.PUT_NAMESPACE, (namespace, int(now)))
+                self._set(self._seen, namespace, int(now))
         return self._seen[namespace]
 
     def drop_namespace(self, namespace: NamespaceId) -> None:
         """Forget all of a namespace."""
         with self._transaction():
-            for table, column in (
-                ("local_files", "namespace"),
-                ("local_dirs", "namespace"),
-                ("namespaces", "id"),
-            ):
-                self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (namespace,))
-            self.load()
+            for write in (Write.DROP_FILES, Write.DROP_DIRECTORIES, Write.DROP_NAMESPACE):
+                self._tables.add(write, (namespace,))
+            for place in [place for place in self._files if place[0] == namespace]:
+                self._set(self._files, place, None)
+            self._set(self._dirs, namespace, _MISSING)
+            self._set(self._seen, namespace, _MISSING)
 
     def _dir_map(self, namespace: NamespaceId) -> "SortedDict[tuple[str, int], DirRow]":
         return self._dirs.setdefault(namespace, SortedDict())

@@ -5,7 +5,6 @@ nothing. A file is complete before a row names it, and goes only after the row t
 """
 
 import os
-import sqlite3
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from typing import BinaryIO, Final
 import trio
 
 from kvfs.core.errors import JournalError
-from kvfs.writeback.opening import sync_directory
+from kvfs.writeback.disk import sync_directory
 from kvfs.writeback.streaming import DIGEST_BYTES, Body, Buffer, Stream, digest
+from kvfs.writeback.tables import Tables, Write
 
 __all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored", "Stream", "digest"]
 
@@ -34,22 +34,26 @@ class Stored:
 class Bodies:
     """The `bodies` table and the spool.
 
-    Invariant between transactions: `stored` has exactly the table's ids, each with refs > 0.
+    Invariant between transactions: `stored` has exactly the table's ids, each with refs > 0; `_behind` the
+    contents among them that SQLite was not told yet.
     """
 
-    def __init__(self, connection: sqlite3.Connection, directory: Path, *, durable: bool) -> None:
-        self._db = connection
+    def __init__(self, tables: Tables, directory: Path, *, durable: bool) -> None:
+        self._tables = tables
+        tables.on_applied = self._applied
         self._directory = directory
         self._durable = durable
         self.stored: dict[int, Stored] = {}
         self._next = 1
         self._spooled: dict[str, int] = {}  # file name -> id, of those in the table
         self.garbage: list[str] = []  # files no row needs any more; removed once the log is on the disk
+        self._behind: dict[int, bytes] = {}  # contents that the table may not have yet
+        self._fresh: dict[int, bytes] = {}  # those of the transaction under way
         self._idle: list[int] = []  # ids whose refs fell to 0, or that are new, in this transaction
 
     def load(self) -> None:
         """Fill from the table; references are counted as the rows arrive."""
-        for identity, spool in self._db.execute("SELECT id, spool FROM bodies ORDER BY id"):
+        for identity, spool in self._tables.query("SELECT id, spool FROM bodies ORDER BY id"):
             self.stored[identity] = Stored(0, spool)
             self._idle.append(identity)
             self._next = identity + 1
@@ -88,10 +92,9 @@ class Bodies:
         if body.spool is not None and body.spool in self._spooled:
             return self._spooled[body.spool]
         identity = self._next
-        self._db.execute(
-            "INSERT INTO bodies (id, size, digest, value, spool) VALUES (?, ?, ?, ?, ?)",
-            (identity, body.size, body.digest, body.value, body.spool),
-        )
+        self._tables.add(Write.PUT_BODY, (identity, body.size, body.digest, body.value, body.spool))
+        if body.value is not None:
+            self._fresh[identity] = body.value
         self._next += 1
         self.stored[identity] = Stored(0, body.spool)
         self._idle.append(identity)
@@ -119,12 +122,15 @@ class Bodies:
         """Delete the rows of bodies nobody refers to, as the end of a transaction; returns ids."""
         unused = [i for i in dict.fromkeys(self._idle) if i in self.stored and not self.stored[i].refs]
         for identity in unused:
-            self._db.execute("DELETE FROM bodies WHERE id = ?", (identity,))
+            self._tables.add(Write.DROP_BODY, (identity,))
         return unused
 
     def forget(self, unused: Iterable[int]) -> None:
         """The transaction that swept `unused` is committed."""
+        self._behind |= self._fresh
+        self._fresh.clear()
         for identity in unused:
+            self._behind.pop(identity, None)
             name = self.stored.pop(identity).spool
             if name is not None:
                 del self._spooled[name]
@@ -139,21 +145,22 @@ class Bodies:
                 del self.stored[identity]
                 if stored.spool is not None:
                     del self._spooled[stored.spool]
+        self._fresh.clear()
         self._idle.clear()
 
     def read(self, identity: int) -> bytes:
         """The content, wherever it is; from a file it may take milliseconds."""
-        value, spool = self._row(identity)
+        spool = self.stored[identity].spool
         if spool is None:
-            return value
+            return self._value(identity)
         with self._opened(spool) as file:
             return file.read()
 
     async def read_async(self, identity: int) -> bytes:
         """The content, a spooled one in a thread. It stays readable though the row goes meanwhile."""
-        value, spool = self._row(identity)
+        spool = self.stored[identity].spool
         if spool is None:
-            return value
+            return self._value(identity)
         with self._opened(spool) as file:  # before any checkpoint: the file is there now
             return await trio.to_thread.run_sync(file.read)
 
@@ -171,9 +178,14 @@ class Bodies:
         except OSError as exc:
             raise JournalError(f"a content of the journal cannot be read: {exc}") from exc
 
-    def _row(self, identity: int) -> tuple[bytes, str | None]:
-        row = self._db.execute("SELECT value, spool FROM bodies WHERE id = ?", (identity,)).fetchone()
-        return row[0], row[1]
+    def _value(self, identity: int) -> bytes:
+        found = self._fresh.get(identity, self._behind.get(identity))
+        if found is None:
+            (found,) = self._tables.look("SELECT value FROM bodies WHERE id = ?", (identity,)).fetchone()
+        return found
+
+    def _applied(self) -> None:
+        self._behind.clear()
 
     def orphans(self) -> list[str]:
         """Files in the spool that no row needs; only at open, when no body is about to be recorded."""

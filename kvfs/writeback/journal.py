@@ -15,13 +15,15 @@ from sortedcontainers import SortedDict
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId
-from kvfs.writeback import opening
+from kvfs.writeback import opening, schema
 from kvfs.writeback.attributes import DirRow, LocalAttrs
 from kvfs.writeback.bodies import INLINE_BYTES, Bodies, Body, Buffer, digest
 from kvfs.writeback.ledger import LOST, Ledger
 from kvfs.writeback.outbox import Outbox
 from kvfs.writeback.recording import UNCHANGED, Move
+from kvfs.writeback.redo import RedoLog
 from kvfs.writeback.streaming import Stream
+from kvfs.writeback.tables import Tables
 from kvfs.writeback.upkeep import Upkeep
 
 __all__ = [
@@ -101,16 +103,19 @@ class Journal(Outbox):
             opening.prepare(path, source, now())
             spool.mkdir(mode=0o700, exist_ok=True)
             connection = opening.connect(path)
+            redo = RedoLog(path, schema.identity(connection), schema.VERSION)
         except BaseException as exc:
             os.close(lock)
             if isinstance(exc, OSError):
                 raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
             raise
-        bodies = Bodies(connection, spool, durable=durable)
-        ledger = Ledger(connection, path, bodies)
-        journal = cls(path, ledger, Upkeep(path, bodies), now)
-        journal._close += [lambda: os.close(lock), connection.close, lambda: opening.shrink(connection)]
+        tables = Tables(connection, redo, path)
+        bodies = Bodies(tables, spool, durable=durable)
+        ledger = Ledger(tables, path, bodies)
+        journal = cls(path, ledger, Upkeep(path, bodies, redo), now)
+        journal._close += [lambda: os.close(lock), lambda: tables.close(opening.shrink)]
         try:
+            tables.recover()
             journal._recover()
         except BaseException:
             journal.close()
@@ -134,7 +139,7 @@ class Journal(Outbox):
                 self._update(row, state=ChangeState.REJECTED, error=LOST)
         orphans = self._bodies.orphans()
         if orphans:
-            opening.sync_log(self.path)
+            self._upkeep.sync()
             self._bodies.unlink(orphans)
 
     def __enter__(self) -> "Journal":
@@ -223,8 +228,7 @@ class Journal(Outbox):
     # waiting and telling
 
     def _committed(self, altered: bool) -> None:
-        if self._upkeep.note(self._ledger.written):
-            self._ledger.written = 0
+        self._upkeep.note()
         if self._touched:
             self._touched = False
             self.last_change_at = self._now()

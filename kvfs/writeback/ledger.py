@@ -18,14 +18,12 @@ from kvfs.core.model import Change, ChangeKind, ChangeState, Key, NamespaceId, S
 from kvfs.writeback.attributes import Attributes
 from kvfs.writeback.bodies import Bodies
 from kvfs.writeback.merging import Row
-from kvfs.writeback.opening import translate
+from kvfs.writeback.tables import Tables, Write
 
 _COLUMNS: Final = (
     "namespace, key, seq, kind, state, changes.size, metadata, expiration, base, attempted, recorded_at,"
     " acked_at, error, body, may_exist, ancestors, waits_for"
 )
-_UPSERT: Final = f"INSERT OR REPLACE INTO changes VALUES ({', '.join('?' * 17)})"
-_DELETE: Final = "DELETE FROM changes WHERE namespace = ? AND key = ?"
 _LOAD: Final = f"SELECT {_COLUMNS}, digest FROM changes LEFT JOIN bodies ON bodies.id = body ORDER BY seq"
 _Record = tuple[
     str, str, int, str, str, int, bytes | None, int | None, bytes | None, int, float,
@@ -88,12 +86,11 @@ class Ledger:
     `waiting[seq]` are the places of the tombstones whose `waits_for` is seq.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, bodies: Bodies) -> None:
-        self._db = connection
+    def __init__(self, tables: Tables, path: Path, bodies: Bodies) -> None:
+        self._tables = tables
         self._path = path
         self.bodies = bodies
-        self._execute = connection.execute
-        self.attributes = Attributes(connection, self.transaction)
+        self.attributes = Attributes(tables, self.transaction)
         self.rows: dict[NamespaceId, SortedDict[Key, Row]] = {}
         self.live: dict[NamespaceId, SortedSet[Key]] = {}
         self.pending: dict[Seq, Row] = {}
@@ -102,7 +99,6 @@ class Ledger:
         self.waiting: dict[Seq, set[Place]] = {}
         self.pending_bytes = 0
         self.changes = 0  # grows whenever a key may answer otherwise than before, time apart
-        self.written = 0  # bytes since the last checkpoint, roughly
         # told whether rows were altered
         self.on_commit: Callable[[bool], None] = lambda altered: None
         self._by_state: dict[ChangeState, dict[Seq, Row]] = {
@@ -122,12 +118,12 @@ class Ledger:
         """Fill from the tables. Raises JournalUnreadableError when a row is not of our making."""
         try:
             self.bodies.load()
-            for record in self._db.execute(_LOAD):
+            for record in self._tables.query(_LOAD):
                 row = _row(record)
                 self._image(None, row)
                 self.last_seq = max(self.last_seq, row.change.seq, row.waits_for or Seq(0))
             self.attributes.load()
-        except (sqlite3.Error, ValueError, KeyError) as exc:
+        except (sqlite3.Error, JournalError, ValueError, KeyError) as exc:
             raise JournalUnreadableError(
                 f"the journal {self._path} cannot be read ({exc}); it is left as it is"
             ) from exc
@@ -158,19 +154,14 @@ class Ledger:
     # transactions
 
     def transaction(self) -> "Transaction":
-        """All or nothing, in the file and in memory; inside another it is part of that one.
+        """All or nothing, in the log and in memory; inside another it is part of that one.
 
-        Raises JournalFullError or JournalError when the file does not take it.
+        Raises JournalFullError or JournalError when the disk does not take it.
         """
         return self._transaction
 
     def begin(self) -> None:
         """`with transaction()` begins."""
-        if not self._depth:
-            try:
-                self._execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as exc:
-                raise translate(exc, self._path) from exc
         self._depth += 1
 
     def end(self, error: BaseException | None) -> None:
@@ -182,35 +173,31 @@ class Ledger:
             return
         if error is not None:
             self._roll_back()
-            if isinstance(error, sqlite3.Error):
-                raise translate(error, self._path) from error
             return
         try:
             if self._doomed:
                 raise JournalError("a part of the transaction failed")
             unused = self.bodies.sweep()
-            self._execute("COMMIT")
-        except BaseException as exc:
+            self._tables.commit()
+        except BaseException:
             self._roll_back()
-            if isinstance(exc, sqlite3.Error):
-                raise translate(exc, self._path) from exc
             raise
         self._depth = 0
         altered = bool(self._undo)
         self._undo.clear()
         self.bodies.forget(unused)
+        self.attributes.committed()
         self.on_commit(altered)
 
     def _roll_back(self) -> None:
         self._depth, self._doomed = 0, False
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        self._tables.rollback()
         for old, new in reversed(self._undo):
             self._image(new, old)
         self._in_order = self._in_order and not self._undo
         self._undo.clear()
         self.bodies.rolled_back()
-        self.attributes.load()
+        self.attributes.rolled_back()
 
     # rows, inside a transaction
 
@@ -221,16 +208,15 @@ class Ledger:
         """
         change = row.change
         old = self.get(change.namespace, change.key)
-        self._db.execute(_UPSERT, columns(row))
+        self._tables.add(Write.PUT_CHANGE, columns(row))
         self._apply(old, row)
-        self.written += 512 if old is not None and old.body == row.body else 8192 + change.size
         if old is not None and not change.is_tombstone and old.change.seq != change.seq and old.awaited:
             self.repoint(old.change.seq, change.seq)
 
     def remove(self, row: Row) -> None:
         """Delete the row."""
         change = row.change
-        self._db.execute(_DELETE, (change.namespace, change.key))
+        self._tables.add(Write.DROP_CHANGE, (change.namespace, change.key))
         self._apply(row, None)
 
     def repoint(self, old: Seq, new: Seq) -> None:
@@ -242,7 +228,7 @@ class Ledger:
 
     def _wait_for(self, row: Row, seq: Seq) -> None:
         new = Row(row.change, row.body, row.digest, row.may_exist, row.ancestors, seq, row.since)
-        self._db.execute(_UPSERT, columns(new))
+        self._tables.add(Write.PUT_CHANGE, columns(new))
         self._apply(row, new)
 
     def _apply(self, old: Row | None, new: Row | None) -> None:
@@ -307,7 +293,7 @@ class Ledger:
         """Which invariants are broken, recomputed from the tables; empty when all hold."""
         found = []
         mine = {(*columns(row), row.digest) for rows in self.rows.values() for row in rows.values()}
-        theirs = {(*columns(row), row.digest) for row in map(_row, self._db.execute(_LOAD))}
+        theirs = {(*columns(row), row.digest) for row in map(_row, self._tables.query(_LOAD))}
         if mine != theirs:
             found.append(f"rows differ: {mine ^ theirs}")
         everything = [row for rows in self.rows.values() for row in rows.values()]
@@ -336,7 +322,7 @@ class Ledger:
                 return [f"body of {row.change.key!r} is wrong"]
             if row.body is not None:
                 references[row.body] = references.get(row.body, 0) + 1
-        table = dict(self._db.execute("SELECT id, size FROM bodies"))
+        table = dict(self._tables.query("SELECT id, size FROM bodies"))
         if references.keys() != table.keys():
             return [f"bodies without rows or rows without bodies: {references.keys() ^ table.keys()}"]
         if references != {i: stored.refs for i, stored in self.bodies.stored.items()}:

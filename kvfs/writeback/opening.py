@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
-from kvfs.writeback import schema
+from kvfs.writeback import redo, schema
+from kvfs.writeback.disk import sync_directory
 from kvfs.writeback.torn import keep_unread
 
 CHECK_SECONDS: Final = 3.0  # the integrity check of a huge journal ends here, undecided counts as sound
@@ -65,6 +66,8 @@ def prepare(path: Path, source: str, created: float) -> None:
     if path.exists():
         _check(path, source)
         return
+    if logs := redo.files_of(path):
+        raise unreadable(path, f"it is gone, but {logs[0].name} is still there")
     fresh = path.with_name(path.name + ".new")
     for leftover in (fresh, Path(f"{fresh}-journal")):
         leftover.unlink(missing_ok=True)
@@ -85,6 +88,8 @@ def _check(path: Path, source: str) -> None:
         with contextlib.closing(_read_only(path)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
             reason = schema.fault(connection, source)
+            if reason is None:
+                reason = redo.stranger(path, schema.identity(connection), schema.VERSION)
     except DAMAGE as exc:
         if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             return
@@ -97,8 +102,8 @@ def unreadable(path: Path, reason: str) -> JournalUnreadableError:
     """The refusal of a journal, with the way out."""
     return JournalUnreadableError(
         f"the journal {path} cannot be used: {reason}. It may hold changes that were never sent, so it "
-        f"is left as it is. Move it and {path}-wal away together to start with an empty one, or use the "
-        "kvfs version and the source that wrote it."
+        f"is left as it is. Move it, {path}-wal and {path}-redo.* away together to start with an empty one, or "
+        "use the kvfs version and the source that wrote it."
     )
 
 
@@ -142,28 +147,3 @@ def shrink(connection: sqlite3.Connection) -> None:
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         if free > FREE_PAGES:
             connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
-
-
-def sync_log(path: Path) -> None:
-    """Force the write-ahead log to the disk; for a thread.
-
-    Opening the log by itself is safe: SQLite's locks lie on the database and its -shm, which must never be
-    opened beside it (closing them would drop the locks).
-    """
-    try:
-        descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(path: Path) -> None:
-    """Force names made or removed in `path` to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

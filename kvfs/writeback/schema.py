@@ -3,16 +3,18 @@
 Creating, recognising and migrating the file belong here too; nothing here knows what a change is for.
 """
 
+import secrets
 import sqlite3
 from typing import Final
 
+ID_BYTES: Final = 16
 APPLICATION_ID: Final = 0x6B766A31  # "kvj1": tells our journal from any other SQLite file
-VERSION: Final = 1
+VERSION: Final = 2
 
 DDL: Final = """
 -- What the file is for.
 -- name: 'source' (identity of the account or store; another source refuses the file),
---       'created' (epoch seconds).
+--       'created' (epoch seconds), 'id' (16 random bytes in hex: the redo log beside it names it).
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -85,7 +87,9 @@ CREATE TABLE namespaces (
 
 TABLES: Final = frozenset({"meta", "changes", "bodies", "local_files", "local_dirs", "namespaces"})
 
-MIGRATIONS: Final[dict[int, str]] = {}
+MIGRATIONS: Final[dict[int, str]] = {
+    1: "INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));",
+}
 """Script that takes a file from version n to n + 1, by n; each runs in one transaction."""
 
 
@@ -93,9 +97,8 @@ def create(connection: sqlite3.Connection, source: str, created: float) -> None:
     """Lay the tables into an empty file."""
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.executescript(f"BEGIN; {DDL} PRAGMA user_version = {VERSION}; COMMIT;")
-    connection.executemany(
-        "INSERT INTO meta VALUES (?, ?)", [("source", source), ("created", str(int(created)))]
-    )
+    meta = [("source", source), ("created", str(int(created))), ("id", secrets.token_hex(ID_BYTES))]
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
@@ -103,6 +106,12 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring an older file to VERSION, a version a transaction."""
     for version in range(_pragma(connection, "user_version"), VERSION):
         connection.executescript(f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+
+
+def identity(connection: sqlite3.Connection) -> bytes:
+    """What tells this journal from every other; empty in a file of version 1."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
+    return bytes.fromhex(row[0]) if row else b""
 
 
 def fault(connection: sqlite3.Connection, source: str) -> str | None:

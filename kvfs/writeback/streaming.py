@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import JournalFullError
-from kvfs.writeback.opening import sync_directory
+from kvfs.writeback.disk import sync_directory
 
 DIGEST_BYTES: Final = 16
 _BATCH: Final = 1024 * 1024  # bytes that are worth waking a thread for

@@ -1,37 +1,37 @@
-"""What keeps the journal file in shape while the loop writes: checkpoints, leftovers of the spool, syncs.
+"""What keeps the journal's files in shape while the loop writes: checkpoints, leftovers of the log and the spool,
+syncs.
 
 All of it in threads with a connection or descriptor of its own; the loop's connection is never waited for.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import trio
 
 from kvfs.writeback.bodies import Bodies
-from kvfs.writeback.opening import checkpoint, sync_log, translate
-
-CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
+from kvfs.writeback.disk import sync_log
+from kvfs.writeback.opening import checkpoint, translate
+from kvfs.writeback.redo import RedoLog
 
 
 class Upkeep:
-    """Checkpoints and syncs of one journal file."""
+    """Checkpoints and syncs of one journal."""
 
-    def __init__(self, path: Path, bodies: Bodies) -> None:
+    def __init__(self, path: Path, bodies: Bodies, redo: RedoLog) -> None:
         self._path = path
         self._bodies = bodies
+        self._redo = redo
         self._due = trio.Event()
         self._lock = trio.Lock()
         self._syncs_started = 0
         self._syncs_done = 0
 
-    def note(self, written: int) -> bool:
-        """Called after each commit with the bytes written since the last checkpoint; True when one is due."""
-        due = written >= CHECKPOINT_BYTES or len(self._bodies.garbage) > 0
-        if due:
+    def note(self) -> None:
+        """Called after each commit: something may have come due."""
+        if self._redo.retired or self._bodies.garbage:
             self._due.set()
-        return due
 
     async def wait_due(self) -> None:
         """Until there is something to do."""
@@ -39,22 +39,32 @@ class Upkeep:
         self._due = trio.Event()
 
     async def tidy(self) -> None:
-        """Move the log into the file and remove files of the spool that no row needs.
+        """Remove files of the log that the tables have, and files of the spool that no row needs.
 
-        The log is forced out first: after a power cut an older state must not name a file that is gone.
+        Before either goes, what takes its place is forced out: after a power cut nothing may name a file that
+        is gone, and no record be neither in a log nor in a table.
         """
         garbage, self._bodies.garbage = self._bodies.garbage, []
+        retired, self._redo.retired = self._redo.retired, []
         try:
-            await trio.to_thread.run_sync(self._tidy, garbage)
+            await trio.to_thread.run_sync(self._tidy, garbage, retired)
         except (sqlite3.Error, OSError) as exc:
             self._bodies.garbage += garbage
+            self._redo.retired += retired
             raise (translate(exc, self._path) if isinstance(exc, sqlite3.Error) else exc) from exc
 
-    def _tidy(self, garbage: list[str]) -> None:
+    def _tidy(self, garbage: Sequence[str], retired: Sequence[Path]) -> None:
         if garbage:
-            sync_log(self._path)
+            self.sync()
             self._bodies.unlink(garbage)
+        if retired:
+            sync_log(self._path)
+            self._redo.remove(retired)
         checkpoint(self._path)
+
+    def sync(self) -> None:
+        """Force everything to the disk that was committed before the call; for a thread. Raises OSError."""
+        self._redo.sync()
 
     async def make_durable(self) -> None:
         """Return once everything committed before the call is on the disk; concurrent callers share a sync.
@@ -66,5 +76,5 @@ class Upkeep:
             if self._syncs_done >= wanted:
                 return
             self._syncs_started += 1
-            await trio.to_thread.run_sync(sync_log, self._path)
+            await trio.to_thread.run_sync(self.sync)
             self._syncs_done = self._syncs_started

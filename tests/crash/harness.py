@@ -9,12 +9,11 @@ import errno
 import json
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from crash.plan import LANES, Plan, Report
 from crash.points import Points
 from crash.shim import Death
 from crash.writer import DEAD, FUTURE
+from support.journals import seen
 from support.mounted import Api, environment
 from support.serving import Served, served_by_process
 
@@ -160,11 +160,18 @@ class Harness:
         death: Death | None = None,
         plant: str | None = None,
     ) -> Daemon:
-        env = environment(directory, served)
+        env = environment(directory, served) | {shim.TUNE: json.dumps(self._tuning())}
         if death is not None:
             env |= {shim.CRASH_AT: death.encode(), shim.NOTES: str(self._points.notes)}
         arguments = [*options, "cloudflare:", str(directory / "mnt")]
         return self._forge.start(arguments, env, directory / "mnt.log", plant)
+
+    def _tuning(self) -> dict[str, int]:
+        """So that kills meet records in the log, in the tables and in both, and logs that give way to the next."""
+        return {
+            "kvfs.writeback.tables.APPLY_COUNT": self._random.choice([1, 3, 20, 256]),
+            "kvfs.writeback.tables.ROTATE_BYTES": self._random.choice([1_000, 30_000, 8_000_000]),
+        }
 
     def _log(self) -> str:
         return (self._directory / "mnt.log").read_text(errors="replace")
@@ -222,9 +229,9 @@ class Harness:
                 self._lanes[name].check_server(found)
 
     def _pending(self) -> Mapping[str, int]:
-        """By lane. Read-only: even the write-ahead log stays as the crash left it."""
+        """By lane. Of a copy: the logs stay as the crash left them."""
         for path in self._directory.glob("state/kvfs/sources/*/journal.sqlite"):
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            with seen(path) as db:
                 return dict(db.execute(PENDING))
         return {}  # the daemon died before it made one
 

@@ -5,17 +5,16 @@ is killed, and tamper with the state before the part in which the daemon is to d
 """
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 
 from crash.stage import Stage
+from support.journals import replayed
 
 LARGE = b"large " * 60_000  # goes to the spool
 INLINE = b"inline " * 16_000  # stays in the journal
-POSTING, OPENING, UPKEEP = "kvfs.writeback.posting", "kvfs.writeback.opening", "kvfs.writeback.upkeep"
+POSTING, OPENING, TABLES = "kvfs.writeback.posting", "kvfs.writeback.opening", "kvfs.writeback.tables"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +182,7 @@ def namespace_removed(stage: Stage) -> None:
 
 
 def full(stage: Stage) -> None:
-    """The journal may not grow: transactions are rolled back."""
+    """The tables may not grow: what is recorded waits in the log."""
     for number in range(4):
         stage.put(f"f{number}", INLINE, may_fail=True)
     stage.put("large", LARGE, may_fail=True)
@@ -191,11 +190,20 @@ def full(stage: Stage) -> None:
         stage.mkdir(f"d{number}" + "x" * 200, may_fail=True)
 
 
-def too_long(stage: Stage) -> None:
-    """A statement fails in the middle of a transaction, which is then undone."""
+def not_taken(stage: Stage) -> None:
+    """A statement fails in the middle of a transaction of the tables: what is recorded waits in the log."""
+    stage.put("small", b"small")
+    stage.put("long", INLINE)
+    stage.put("small", INLINE)
+    stage.rename("small", "other")
+
+
+def full_log(stage: Stage) -> None:
+    """The log may not grow: a record that does not fit is cut off again, and its change never was."""
     stage.put("small", b"small")
     stage.put("long", INLINE, may_fail=True)
-    stage.put("small", INLINE, may_fail=True)
+    stage.put("small", b"still there")
+    stage.put("long", INLINE, may_fail=True)
     stage.rename("small", "other")
 
 
@@ -229,6 +237,17 @@ def after_loss(stage: Stage) -> None:
     stage.names()
 
 
+def be_older(stage: Stage) -> None:
+    """The journal is as the version before left it."""
+    _alter(stage, "DELETE FROM meta WHERE name = 'id'")
+    _alter(stage, "PRAGMA user_version = 1")
+
+
+def after_update(stage: Stage) -> None:
+    """The mount starts on a journal that an older kvfs wrote."""
+    stage.look()
+
+
 def after_kill(stage: Stage) -> None:
     """The mount starts on a log that was not copied into the file."""
     stage.look()
@@ -257,9 +276,8 @@ def after_clock(stage: Stage) -> None:
 
 
 def _alter(stage: Stage, statement: str) -> None:
-    with closing(sqlite3.connect(stage.journal())) as database:
+    with replayed(stage.journal()) as database:
         database.execute(statement)
-        database.commit()
 
 
 PLAYS = (
@@ -274,11 +292,13 @@ PLAYS = (
     Play(namespace_gone, tune={f"{POSTING}.GONE_SECONDS": 0}, loose=True),
     Play(namespace_removed),
     Play(full, tune={"pages": 40}),
-    Play(too_long, tune={"length": 60_000}),
+    Play(not_taken, tune={"length": 60_000}),
+    Play(full_log, tune={"room": 20_000}),
+    Play(after_update, two_large, be_older),
     Play(after_kill, two_large),
     Play(
         upkeep, settle=0.2,
-        tune={f"{UPKEEP}.CHECKPOINT_BYTES": 1, f"{OPENING}.LOG_BYTES": 0, f"{OPENING}.FREE_PAGES": 0},
+        tune={f"{TABLES}.ROTATE_BYTES": 1, f"{OPENING}.LOG_BYTES": 0, f"{OPENING}.FREE_PAGES": 0},
     ),
     Play(after_loss, two_large, lose_contents, loose=True),
     Play(after_clock, one_sent, set_clock_back, settle=0.2, loose=True),

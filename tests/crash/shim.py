@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import types
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kvfs.core.model import Seq
-from kvfs.writeback import opening
+from kvfs.writeback import opening, redo
 from kvfs.writeback.outbox import Outbox
 from kvfs.writeback.sending import Sender
 
@@ -34,7 +34,8 @@ LABEL = (
 class Death:
     """When a daemon is to die: at the `nth` moment of all, or of those called `point` if that is given.
 
-    A point is what the journal is at, the statement, and whether that has run: two moments a statement.
+    A point is what the journal is at, the statement, and whether that has run: two moments a statement, three a
+    record of the log.
     """
 
     nth: int
@@ -53,9 +54,8 @@ class Watched(sqlite3.Connection):
     """
 
     pages = 0  # so many at most may the file have, if not 0: SQLite then answers that the disk is full
-    length = (
-        0  # so many bytes at most may a value have, if not 0: that statement fails, the transaction stays
-    )
+    length = 0  # so many bytes at most may a value of a table have, if not 0: it stays in the log
+    room = 0  # so many bytes at most may a file of the log have, if not 0: a record is then taken in part
 
     death = Death(0)
     left = 0
@@ -85,6 +85,27 @@ class Watched(sqlite3.Connection):
         result = call(*arguments)
         _come_to(f"after {label}")
         return result
+
+
+def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
+    """What the log is written with: it may die before, halfway and after."""
+    label, record = f"{operation()}: append", b"".join(parts)
+    if Watched.room:
+        record = record[: max(0, Watched.room - os.fstat(descriptor).st_size)]
+    half = len(record) // 2
+    _come_to(f"before {label}")
+    written = os.write(descriptor, record[:half])
+    _come_to(f"halfway {label}")
+    written += os.write(descriptor, record[half:])
+    _come_to(f"after {label}")
+    return written
+
+
+def _ftruncate(descriptor: int, size: int) -> None:
+    label = f"{operation()}: cut"
+    _come_to(f"before {label}")
+    os.ftruncate(descriptor, size)
+    _come_to(f"after {label}")
 
 
 def _shown(statement: str) -> str:
@@ -138,6 +159,7 @@ def die(death: Death, notes: str) -> None:
     names = dict(vars(sqlite3))
     names["connect"] = partial(sqlite3.connect, factory=Watched)
     opening.sqlite3 = types.SimpleNamespace(**names)
+    redo.os = types.SimpleNamespace(**vars(os) | {"writev": _writev, "ftruncate": _ftruncate})
 
 
 def acknowledge_by_key() -> None:
@@ -181,10 +203,10 @@ PLANTS = {"ack-by-key": acknowledge_by_key, "delete-before-put": delete_before_p
 def tune(values: dict[str, int]) -> None:
     """Set bounds of the product, by `module.NAME`, so that little work reaches them.
 
-    For `pages` and `length` see `Watched`.
+    For `pages`, `length` and `room` see `Watched`.
     """
     for name, value in values.items():
-        if name in ("pages", "length"):
+        if name in ("pages", "length", "room"):
             setattr(Watched, name, value)
             continue
         module, _, constant = name.rpartition(".")

@@ -1,24 +1,24 @@
-"""Every place in the source of the journal at which a statement is run, and which of them no daemon can come to."""
+"""Every place in the source of the journal at which a statement is run or its log is written, and which of them no
+daemon can come to."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvfs.writeback import opening
 
-CALLS = {"execute", "executemany", "executescript", "_execute"}
-UNREACHABLE = {
-    "schema.py migrate": "there is one version of the journal so far, and nothing to migrate from",
-    "ledger.py Ledger.faults": "for tests: no daemon looks for faults in its own memory",
-    "ledger.py Ledger._body_faults": "part of Ledger.faults",
-}
+CALLS = {"execute", "executemany", "executescript"}
+LOG, LOG_CALLS = "redo.py", {"writev", "ftruncate"}
+UNREACHABLE: dict[str, str] = {}
 """By file and function: why. Where it is come to all the same, that is an error too."""
+INNER = {"Attributes.drop_file_attrs", "Attributes.drop_namespace", "Attributes.move_dirs"}
+"""Always a part of another's transaction, with whose end it is written."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A call that runs a statement, from its first line to its last."""
+    """A call that runs a statement or writes the log, from its first line to its last."""
 
     file: str
     function: str
@@ -38,30 +38,35 @@ def all_sites() -> list[Site]:
     """In the order of the source."""
     found = []
     for path in sorted(Path(opening.__file__).parent.glob("*.py")):
-        for function, node in _calls(ast.parse(path.read_text()), ""):
+        calls = CALLS | LOG_CALLS if path.name == LOG else CALLS
+        for function, node in _calls(ast.parse(path.read_text()), calls, ""):
             found.append(Site(path.name, function, node.lineno, node.end_lineno))
     return found
 
 
-def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, ast.Call]]:
+def _calls(node: ast.AST, wanted: Set[str], within: str) -> Iterator[tuple[str, ast.Call]]:
     for child in ast.iter_child_nodes(node):
         name = within
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             name = f"{within}.{child.name}".lstrip(".")
-        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr in CALLS:
+        if (
+            isinstance(child, ast.Call)
+            and isinstance(child.func, ast.Attribute)
+            and child.func.attr in wanted
+        ):
             yield name, child
-        yield from _calls(child, name)
+        yield from _calls(child, wanted, name)
 
 
 def operations() -> set[str]:
-    """Functions of the journal that open a transaction, and those that are told apart by their callers only."""
+    """Functions of the journal that open a transaction of their own, and those told apart by their callers only."""
     found = {"Outbox.reject", "Outbox.expire"}
     for path in Path(opening.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 functions = [one for one in node.body if isinstance(one, ast.FunctionDef)]
                 found |= {f"{node.name}.{one.name}" for one in functions if _opens_transaction(one)}
-    return found
+    return found - INNER
 
 
 def _opens_transaction(function: ast.FunctionDef) -> bool:

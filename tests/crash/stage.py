@@ -23,6 +23,7 @@ from support.serving import Served
 from kvfs.control import ControlError, call
 from kvfs.state import control_path
 
+APPLY_COUNT = "kvfs.writeback.tables.APPLY_COUNT"  # at once: the plays look at the tables
 SECONDS = 8.0  # that a condition is waited for at most
 World = dict[str, tuple[bytes, int | None] | None]
 """By path: content and `user.m`, None for a directory."""
@@ -56,8 +57,7 @@ class Stage:
         """Mount; False when the daemon died of it."""
         env = environment(self.directory, self._served)
         env |= {shim.CRASH_AT: death.encode(), shim.NOTES: str(self.notes)}
-        if tune:
-            env[shim.TUNE] = json.dumps(dict(tune))
+        env[shim.TUNE] = json.dumps({APPLY_COUNT: 1, **(tune or {})})
         self.unmount()
         options = ("--cache-ttl=1", "--timeout=10", "--rate-requests=1000000", *options)
         log = self.directory / "mnt.log"

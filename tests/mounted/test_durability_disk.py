@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.mounted import Api, Mounted, mounted
 from support.serving import Served
+from support.standing import wait_for
 
 pytestmark = [
     pytest.mark.fuse,
@@ -74,13 +75,16 @@ def prepared(mount: Mounted) -> Path:
 
 
 def crowd(ns: Path) -> dict[str, bytes]:
-    """Write until the journal takes no more; what was acknowledged."""
-    taken = {}
+    """Write until the journal takes no more, not even a byte; what was acknowledged."""
+    taken, left = {}, [SMALL, b"x"]
     for number in range(1000):
-        if (refused := answer(write, ns / f"{number}", SMALL)) != 0:
-            assert refused == errno.ENOSPC
+        if (refused := answer(write, ns / f"{number}", left[0])) == 0:
+            taken[f"{number}"] = left[0]
+            continue
+        assert refused == errno.ENOSPC
+        del left[0]
+        if not left:
             return taken
-        taken[f"{number}"] = SMALL
     raise AssertionError("the disk was not full")
 
 
@@ -102,6 +106,7 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path, server: Served) -
             lambda: os.setxattr(ns / "kept", "user.a", SMALL[:900]),
         ):
             assert answer(call) == errno.ENOSPC
+        wait_for(lambda: len(os.listdir(ns)) <= len(expected))  # a refused file goes with its release
         assert {path.name: path.read_bytes() for path in ns.iterdir()} == expected
         ballast.unlink()
         write(ns / "kept", b"again")

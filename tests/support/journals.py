@@ -1,11 +1,20 @@
 """A journal to test with, and short ways to write to it."""
 
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
+from kvfs.writeback import opening, schema
 from kvfs.writeback.journal import Journal
+from kvfs.writeback.redo import RedoLog
+from kvfs.writeback.tables import Tables
 
 NS = NamespaceId("n" * 32)
 START = 1_800_000_000.0
@@ -20,6 +29,49 @@ def simulated_now() -> float:
 def open_journal(path: Path, **options) -> Journal:
     """The journal of these tests; the clock stands still unless one is given."""
     return Journal.open(path, **{"source": SOURCE, "now": lambda: START} | options)
+
+
+def tables_of(journal: Journal) -> sqlite3.Connection:
+    """SQLite's side of it, which has everything when this returns."""
+    journal._ledger._tables.apply()
+    return journal._ledger._tables._db
+
+
+@contextmanager
+def replayed(path: Path) -> Iterator[sqlite3.Connection]:
+    """The tables of a journal nobody has open, with its log in them; in place."""
+    connection = opening.connect(path)
+    tables = Tables(connection, RedoLog(path, schema.identity(connection), schema.VERSION), path)
+    try:
+        tables.recover()
+        yield connection
+    finally:
+        tables.close(lambda _: None)
+
+
+@contextmanager
+def seen(path: Path) -> Iterator[sqlite3.Connection]:
+    """The same of a copy: the journal stays as a crash left it."""
+    with tempfile.TemporaryDirectory() as directory:
+        for file in path.parent.glob(f"{path.name}*"):
+            if file.is_file():
+                shutil.copyfile(file, Path(directory) / file.name)
+        with replayed(Path(directory) / path.name) as connection:
+            yield connection
+
+
+@contextmanager
+def full_disk(journal: Journal) -> Iterator[None]:
+    """The log it writes to takes nothing; something must be in it already."""
+    descriptor = journal._ledger._tables.redo._descriptor
+    kept, full = os.dup(descriptor), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(full)
 
 
 def put(journal: Journal, key: str, value: bytes = b"value", *, namespace=NS, **options) -> int:

@@ -48,12 +48,12 @@ async def test_a_close_that_failed_to_reach_the_disk_is_tried_again(durable) -> 
     kernel = durable.kernel
     file = await kernel.open("/ns/f", NEW)
     await kernel.pwrite(file, 0, b"content")
-    hidden = durable.journal._upkeep._path
-    durable.journal._upkeep._path = durable.base / "store.db" / "no directory"
+    log = durable.journal._upkeep._redo
+    hidden, log._path = log._path, durable.base / "store.db" / "no directory"
     for _ in range(2):
         with pytest.raises(JournalError, match="cannot be forced to the disk"):
             await durable.fs.files.flush(file.number)
-    durable.journal._upkeep._path = hidden
+    log._path = hidden
     await kernel.close(file)
     assert await kernel.read("/ns/f") == b"content"
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from support.journals import START, delete, keys, put, simulated_now, stored
+from support.journals import START, delete, full_disk, keys, put, simulated_now, stored
 
 from kvfs.core.errors import (
     BodyTooLargeError,
@@ -358,12 +358,10 @@ async def test_a_full_disk_does_not_stop_the_loop(autojump_clock, setting, write
     """What cannot be noted is tried again later; nothing is lost meanwhile."""
     write("a")
     flusher = running()
-    database = setting.journal._ledger._db
-    database.execute("PRAGMA query_only = ON")
-    await trio.sleep(30)
-    assert "journal" in flusher.statistics().last_error
-    assert await stored(setting.backend, setting.namespace) == {}
-    database.execute("PRAGMA query_only = OFF")
+    with full_disk(setting.journal):
+        await trio.sleep(30)
+        assert "journal" in flusher.statistics().last_error
+        assert await stored(setting.backend, setting.namespace) == {}
     await trio.sleep(70)
     assert list(await stored(setting.backend, setting.namespace)) == ["a"]
     assert setting.journal.pending() == []

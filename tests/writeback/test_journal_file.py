@@ -1,5 +1,6 @@
 """The journal's file: who may open it, what it refuses, what a full or read-only disk does."""
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
@@ -9,7 +10,18 @@ import threading
 import pytest
 import trio
 import trio.testing
-from support.journals import NS, SOURCE, START, ack_all, keys, open_journal, put, shown
+from support.journals import (
+    NS,
+    SOURCE,
+    START,
+    ack_all,
+    full_disk,
+    keys,
+    open_journal,
+    put,
+    shown,
+    tables_of,
+)
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
@@ -79,9 +91,10 @@ async def test_nobody_else_can_read_it(path, umask):
             spool = path.with_name("journal.db.spool")
             assert mode(spool) == 0o700
             files = [file for file in [*path.parent.iterdir(), *spool.iterdir()] if file.is_file()]
-            assert {"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock"} < {
-                f.name for f in files
-            }
+            names = {file.name for file in files}
+            tables_of(journal)
+            assert names > {"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock"}
+            assert "journal.db-redo.1" in names
             assert {mode(file) for file in files} == {0o600}
     finally:
         os.umask(old)
@@ -247,9 +260,10 @@ def test_an_older_version_is_migrated_once(path, monkeypatch):
 def test_a_half_written_log_gives_what_was_complete(path):
     """The tail of the log that a crash tore is no transaction; those before it are."""
     journal = open_journal(path)
-    put(journal, "a", b"1")
-    put(journal, "b", b"2")
     log = path.with_name("journal.db-wal")
+    for key in "ab":
+        put(journal, key, b"12"["ab".index(key) :][:1])
+        tables_of(journal)
     content, logged = path.read_bytes(), log.read_bytes()
     journal.close()
     path.write_bytes(content)
@@ -280,32 +294,54 @@ def test_a_full_disk_loses_nothing(path):
     """The change that does not fit raises, what was there stays as it was, and room makes it work again."""
     with open_journal(path) as journal:
         put(journal, "a", b"kept")
-        database = journal._ledger._db
-        (pages,) = database.execute("PRAGMA page_count").fetchone()
-        database.execute(f"PRAGMA max_page_count = {pages + 10}")
-        with pytest.raises(JournalFullError, match="make room"):
-            put(journal, "a", b"x" * 100_000)
-        with pytest.raises(JournalFullError):
-            two_puts(journal)
-        assert shown(journal) == {"a": b"kept"}
-        assert journal.pending_bytes == 4
+        with full_disk(journal):
+            with pytest.raises(JournalFullError, match="make room"):
+                put(journal, "a", b"x" * 100_000)
+            with pytest.raises(JournalFullError):
+                two_puts(journal)
+            assert shown(journal) == {"a": b"kept"}
+            assert journal.pending_bytes == 4
         journal.check_invariants()
-
-        database.execute("PRAGMA max_page_count = 1073741823")
         put(journal, "a", b"x" * 100_000)
         journal.check_invariants()
     with open_journal(path) as journal:
         assert shown(journal) == {"a": b"x" * 100_000}
 
 
-def test_a_journal_that_became_read_only_says_so(path):
-    """A change raises and is not in memory either."""
+def test_what_the_tables_do_not_take_waits_in_the_log(path, monkeypatch, expect_log):
+    """Within bounds; all of it answers, and is there at the next open."""
+    monkeypatch.setattr("kvfs.writeback.tables.MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("kvfs.writeback.tables.APPLY_BYTES", 100_000)
+    with open_journal(path) as journal:
+        put(journal, "0", b"first")
+        tables_of(journal).execute("PRAGMA query_only = ON")
+        expect_log("stays in the journal's log")
+        count = 1
+        with contextlib.suppress(JournalFullError):
+            while count < 100:
+                put(journal, str(count), b"x" * 90_000)
+                count += 1
+        assert 5 < count < 20
+        assert len(shown(journal)) == count
+        assert journal.pending_count == count
+    assert path.with_name("journal.db-redo.1").exists()
+    with open_journal(path) as journal:
+        assert len(shown(journal)) == count
+        journal.check_invariants()
+
+
+def test_a_journal_that_became_read_only_takes_what_the_log_takes(path):
+    """What must be read from the tables then says why it cannot."""
     with open_journal(path) as journal:
         put(journal, "a", b"kept")
-        journal._ledger._db.execute("PRAGMA query_only = ON")
+        database = tables_of(journal)
+        database.execute("PRAGMA query_only = ON")
+        put(journal, "b", b"taken")
         with pytest.raises(JournalFullError, match="read"):
-            put(journal, "b")
-        assert shown(journal) == {"a": b"kept"}
+            journal.attributes.file_attrs(NS, Key("never seen")) or journal.check_invariants()
+        assert shown(journal) == {"a": b"kept", "b": b"taken"}
+        database.execute("PRAGMA query_only = OFF")
+        journal.check_invariants()
 
 
 async def test_a_large_value_goes_beside_the_file(path):
@@ -469,12 +505,12 @@ async def test_callers_of_a_sync_share_it(path, monkeypatch):
     """Those who come while one is under way share the next: theirs may have come too late for it."""
     syncs, under_way, may_end = [], threading.Event(), threading.Event()
 
-    def sync(path):
-        syncs.append(path)
+    def sync(log):
+        syncs.append(log)
         under_way.set()
         assert may_end.wait(30)
 
-    monkeypatch.setattr("kvfs.writeback.upkeep.sync_log", sync)
+    monkeypatch.setattr("kvfs.writeback.redo.RedoLog.sync", sync)
     with open_journal(path, durable=True) as journal:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.make_durable)

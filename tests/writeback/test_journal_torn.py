@@ -1,9 +1,10 @@
-"""A journal whose write-ahead log is cut or garbled somewhere: what is before is there, nothing is thrown away."""
+"""A journal whose tables have a write-ahead log that is cut or garbled somewhere: what is before is there, nothing
+is thrown away. (The journal's own log: test_redo.py.)"""
 
 import random
 from pathlib import Path
 
-from support.journals import open_journal, put, shown
+from support.journals import open_journal, put, shown, tables_of
 
 from kvfs.core.errors import JournalUnreadableError
 
@@ -17,6 +18,7 @@ def written(path: Path) -> tuple[bytes, bytes, list[int]]:
     journal = open_journal(path)
     for number in range(RECORDS):
         put(journal, f"{number:02}", b"%d" % number * 50)
+        tables_of(journal)
         sizes.append(log.stat().st_size)
     content, logged = path.read_bytes(), log.read_bytes()
     journal.close()
@@ -35,7 +37,8 @@ def reopened(path: Path, content: bytes, logged: bytes) -> tuple[dict[str, bytes
         with open_journal(path) as journal:
             journal.check_invariants()
             found = shown(journal)
-            put(journal, "new", b"new")  # writes over the log
+            put(journal, "new", b"new")
+            tables_of(journal)  # writes over the log
     except JournalUnreadableError:
         assert path.with_name("journal.db-wal").read_bytes() == logged
     return found, [kept.read_bytes() for kept in path.parent.glob("journal.db-wal.damaged-*")]

@@ -1,0 +1,226 @@
+"""The redo log: what was committed and need not be in the tables yet, in files beside the journal.
+
+A commit is one record at the end of one file, and costs one system call; SQLite's own costs twenty. A record
+says what rows are, never how they change, so that it may be replayed over tables that have it already. A file
+goes only when the tables, forced to the disk, have all of it. Layout: a head, then records, each with a head
+of its own; every head says by a sum that it is whole.
+"""
+
+import logging
+import os
+import re
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from kvfs.core.errors import JournalFullError
+from kvfs.writeback.disk import sync_directory
+from kvfs.writeback.schema import ID_BYTES
+
+ROTATE_BYTES: Final = 8 * 1024 * 1024  # a file of this size is the last's successor's turn
+
+_MAGIC: Final = b"kvfsredo"
+_HEAD: Final = struct.Struct(f"<8sI{ID_BYTES}s")  # magic, version of the journal's tables, the journal's id
+_RECORD: Final = struct.Struct("<II")  # bytes of the payload, its sum
+_SUM: Final = struct.Struct("<I")  # of the head before it
+_RECORD_HEAD: Final = _RECORD.size + _SUM.size
+
+log = logging.getLogger("kvfs.writeback")
+
+
+def _with_sum(head: bytes) -> bytes:
+    return head + _SUM.pack(crc32(head))
+
+
+def _is_whole(head: bytes) -> bool:
+    return head[-_SUM.size :] == _SUM.pack(crc32(head[: -_SUM.size]))
+
+
+def files_of(path: Path) -> list[Path]:
+    """The redo log of the journal at `path`, oldest file first."""
+    name = re.compile(re.escape(path.name) + r"-redo\.([0-9]+)")
+    found = [(int(match[1]), file) for file in path.parent.iterdir() if (match := name.fullmatch(file.name))]
+    return [file for _, file in sorted(found)]
+
+
+def stranger(path: Path, identity: bytes, version: int) -> str | None:
+    """Why a file of the log cannot be replayed into the journal of that id and version; None: all can be."""
+    for file in files_of(path):
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD.size + _SUM.size)
+        if len(head) < _HEAD.size + _SUM.size or not _is_whole(head):
+            continue  # nothing in it can be read: see `Damage`
+        magic, made_by, owner = _HEAD.unpack(head[: _HEAD.size])
+        if magic != _MAGIC or owner != identity:
+            return f"{file.name} beside it is of another journal"
+        if made_by != version:
+            return f"{file.name} beside it was written by another kvfs (version {made_by}, not {version})"
+    return None
+
+
+class RedoLog:
+    """Appends to the newest file. All but `sync` and `remove` are the loop's.
+
+    Invariant: the newest file ends after the record of the last `append` that returned, or `_is_torn`.
+    """
+
+    def __init__(self, path: Path, identity: bytes, version: int) -> None:
+        self._path = path
+        self._head = _with_sum(_HEAD.pack(_MAGIC, version, identity))
+        self._number = max((int(file.suffix[1:]) for file in files_of(path)), default=0)
+        self._descriptor = -1
+        self._current: Path | None = None
+        self._is_torn = False
+        self._is_unnamed = False  # a file was made since the directory was forced out
+        self.size = 0
+        self.retired: list[Path] = []  # in the tables to the last record; to be removed
+
+    def append(self, payload: bytes) -> None:
+        """One record. Raises JournalFullError: then it is not there."""
+        try:
+            if self._descriptor < 0:
+                self._begin()
+            if self._is_torn:
+                self._cut()
+            head = _with_sum(_RECORD.pack(len(payload), crc32(payload)))
+            self._write([head, payload])
+        except OSError as exc:
+            raise JournalFullError(
+                f"the journal {self._path} cannot be written ({exc}); make room and try again"
+            ) from exc
+
+    def _begin(self) -> None:
+        self._number += 1
+        self._current = self._path.with_name(f"{self._path.name}-redo.{self._number}")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._current, flags, 0o600)
+        self.size, self._is_unnamed = 0, True
+        self._write([self._head])
+
+    def _write(self, parts: Sequence[bytes]) -> None:
+        wanted = sum(map(len, parts))
+        self._is_torn = True
+        written = os.writev(self._descriptor, parts)
+        if written != wanted:
+            raise OSError(f"only {written:,} of {wanted:,} bytes were taken")
+        self._is_torn = False
+        self.size += wanted
+
+    def _cut(self) -> None:
+        """What an append that failed may have left behind the last record goes."""
+        os.ftruncate(self._descriptor, self.size)
+        self._is_torn = False
+        if not self.size:
+            self._write([self._head])
+
+    def retire(self) -> None:
+        """The tables have all of it: the next record begins a new file."""
+        if self._current is not None:
+            self.retired.append(self._current)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the newest file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._current, self.size, self._is_torn = -1, None, 0, False
+
+    # in threads
+
+    def sync(self) -> None:
+        """Force every record to the disk that was appended before the call. Raises OSError."""
+        for file in files_of(self._path):
+            try:
+                descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # retired and removed: the tables on the disk have it
+                continue
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        if self._is_unnamed:
+            self._is_unnamed = False
+            try:
+                sync_directory(self._path.parent)
+            except OSError:
+                self._is_unnamed = True
+                raise
+
+    @staticmethod
+    def remove(files: Sequence[Path]) -> None:
+        """The tables, on the disk, have all that is in these. Raises OSError."""
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+# reading
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Where reading a file ended before its end; `is_cut`: by what an append that never returned leaves."""
+
+    at: int
+    is_cut: bool
+
+
+class Reading:
+    """The records of one file; when they are all read, `damage` says why there were no more."""
+
+    def __init__(self, file: Path) -> None:
+        self._data = file.read_bytes()
+        self.damage: Damage | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        data, at = self._data, _HEAD.size + _SUM.size
+        if len(data) < at or not _is_whole(data[:at]):
+            self.damage = self._end(0, is_cut=len(data) < at)
+            return
+        while at < len(data):
+            start = at + _RECORD_HEAD
+            head = data[at:start]
+            if len(head) < _RECORD_HEAD or not _is_whole(head):
+                self.damage = self._end(at, is_cut=len(head) < _RECORD_HEAD)
+                return
+            length, expected = _RECORD.unpack_from(head)
+            payload = data[start : start + length]
+            if len(payload) < length or crc32(payload) != expected:
+                self.damage = self._end(at, is_cut=len(payload) < length)
+                return
+            yield payload
+            at = start + length
+
+    def _end(self, at: int, *, is_cut: bool) -> Damage | None:
+        """Zeros are what a power cut leaves of what was never forced out."""
+        return Damage(at, is_cut or not any(memoryview(self._data)[at:]))
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """Every record of the log at `path`, oldest first, as far as it can be read.
+
+    What cannot, but may hold something promised, is kept under another name, and that is said.
+    """
+    files = files_of(path)
+    for index, file in enumerate(files):
+        reading = Reading(file)
+        yield from reading
+        if reading.damage is not None:
+            following = [other for other in files[index + 1 :] if other.stat().st_size > len(_MAGIC)]
+            if not reading.damage.is_cut or following:
+                _keep([file, *following], reading.damage)
+            return
+
+
+def _keep(files: Sequence[Path], damage: Damage) -> None:
+    suffix = f".damaged-{time.time_ns()}"
+    for file in files:
+        os.link(file, f"{file}{suffix}")
+    log.error(
+        "the log of the journal is damaged: what was recorded after byte %d of %s cannot be read; "
+        "it is kept with the ending %s",
+        *(damage.at, files[0].name, suffix),
+    )

@@ -1,0 +1,226 @@
+"""The way of a row into the tables: collected by the transaction, committed to the redo log, applied in bulk.
+
+A transaction that is committed survives `kill -9` (`redo.py`). SQLite hears of it later, with hundreds of
+others, or when somebody has to read what it would say. Everything that alters a table is here, by name.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from kvfs.core.errors import JournalError, JournalUnreadableError
+from kvfs.writeback import redo
+from kvfs.writeback.disk import sync_log
+from kvfs.writeback.opening import translate
+from kvfs.writeback.redo import ROTATE_BYTES, RedoLog
+
+APPLY_COUNT: Final = 256  # transactions: a few milliseconds of SQLite
+APPLY_BYTES: Final = 1024 * 1024
+MOST_BYTES: Final = 16 * 1024 * 1024  # what SQLite does not take may wait in memory up to this
+
+log = logging.getLogger("kvfs.writeback")
+
+
+class Write(IntEnum):
+    """What a transaction can do to a row. The numbers are in redo logs: schema.VERSION goes with them."""
+
+    PUT_CHANGE = 0
+    DROP_CHANGE = 1
+    PUT_BODY = 2
+    DROP_BODY = 3
+    PUT_FILE = 4
+    DROP_FILE = 5
+    PUT_DIRECTORY = 6
+    DROP_DIRECTORY = 7
+    PUT_NAMESPACE = 8
+    DROP_NAMESPACE = 9
+    DROP_FILES = 10
+    DROP_DIRECTORIES = 11
+
+
+def _put(table: str, columns: int) -> str:
+    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * columns)})"
+
+
+_STATEMENTS: Final[dict[int, str]] = {
+    Write.PUT_CHANGE: _put("changes", 17),
+    Write.DROP_CHANGE: "DELETE FROM changes WHERE namespace = ? AND key = ?",
+    Write.PUT_BODY: _put("bodies", 5),
+    Write.DROP_BODY: "DELETE FROM bodies WHERE id = ?",
+    Write.PUT_FILE: _put("local_files", 6),
+    Write.DROP_FILE: "DELETE FROM local_files WHERE namespace = ? AND key = ?",
+    Write.PUT_DIRECTORY: _put("local_dirs", 6),
+    Write.DROP_DIRECTORY: "DELETE FROM local_dirs WHERE namespace = ? AND prefix = ? AND start = ?",
+    Write.PUT_NAMESPACE: _put("namespaces", 2),
+    Write.DROP_NAMESPACE: "DELETE FROM namespaces WHERE id = ?",
+    Write.DROP_FILES: "DELETE FROM local_files WHERE namespace = ?",
+    Write.DROP_DIRECTORIES: "DELETE FROM local_dirs WHERE namespace = ?",
+}
+
+_KEYS: Final[dict[int, tuple[int, int]]] = {
+    write: (inverse, length)
+    for put, drop, length in (
+        (Write.PUT_CHANGE, Write.DROP_CHANGE, 2),
+        (Write.PUT_BODY, Write.DROP_BODY, 1),
+        (Write.PUT_FILE, Write.DROP_FILE, 2),
+        (Write.PUT_DIRECTORY, Write.DROP_DIRECTORY, 3),
+        (Write.PUT_NAMESPACE, Write.DROP_NAMESPACE, 1),
+    )
+    for write, inverse in ((put, drop), (drop, put))
+}
+"""Of what is about one row: what undoes it, and how many columns name the row."""
+_WHOLE: Final = frozenset({Write.DROP_FILES, Write.DROP_DIRECTORIES})
+
+Columns = Sequence[Any]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[int, list[Any]]]).decode
+
+
+class Tables:
+    """The tables of one journal, seen through what was committed and not applied.
+
+    Invariant: redo log = what `_behind` holds, after records that the tables have.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, log: RedoLog, path: Path) -> None:
+        self._db = connection
+        self._path = path
+        self.redo = log
+        self.on_applied: Callable[[], None] = lambda: None
+        self._open: list[tuple[int, Columns]] = []  # of the transaction under way
+        self._behind: list[tuple[int, Columns]] = []
+        self._count = 0  # transactions behind
+        self._bytes = 0  # their records
+        self._next_try = APPLY_COUNT
+        self._is_failing = False
+
+    # writing
+
+    def add(self, write: Write, columns: Columns) -> None:
+        """One row more in the transaction under way."""
+        self._open.append((write, columns))
+
+    def commit(self) -> None:
+        """What was added is in the log. Raises JournalError, and nothing of it is, as after `rollback`."""
+        if not self._open:
+            return
+        record = _encode(self._open)
+        if self._bytes + len(record) > MOST_BYTES and self._behind:
+            self.apply()
+        self.redo.append(record)
+        self._behind += self._open
+        self._open = []
+        self._count += 1
+        self._bytes += len(record)
+        if self._count >= self._next_try or self._bytes >= APPLY_BYTES:
+            self._try_to_apply()
+        if self.redo.size >= ROTATE_BYTES and not self._behind:
+            self.redo.retire()
+
+    def rollback(self) -> None:
+        """What was added never was."""
+        self._open = []
+
+    def _try_to_apply(self) -> None:
+        """The log has it: that SQLite does not take it now (a full disk, say) is nobody's error yet."""
+        try:
+            self.apply()
+        except JournalError as exc:
+            self._next_try = self._count + APPLY_COUNT
+            if not self._is_failing:
+                log.warning("what was recorded stays in the journal's log for now: %s", exc)
+            self._is_failing = True
+
+    def apply(self) -> None:
+        """Bring the tables up to date. Raises JournalError; the log has it all the same."""
+        if not self._behind:
+            return
+        try:
+            self._run(self._behind)
+        except sqlite3.Error as exc:
+            raise translate(exc, self._path) from exc
+        self._behind, self._count, self._bytes = [], 0, 0
+        self._next_try, self._is_failing = APPLY_COUNT, False
+        self.on_applied()
+
+    def _run(self, writes: Iterable[tuple[int, Columns]]) -> None:
+        """All of them in one transaction. Of several to one row the last is enough: it says what the row is."""
+        last: dict[int, dict[tuple[Any, ...], Columns]] = {}
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for write, columns in writes:
+                if write in _WHOLE:
+                    self._execute(last)
+                    self._db.execute(_STATEMENTS[write], columns)
+                    continue
+                inverse, length = _KEYS[write]
+                key = tuple(columns[:length])
+                last.setdefault(inverse, {}).pop(key, None)
+                last.setdefault(write, {})[key] = columns
+            self._execute(last)
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _execute(self, last: dict[int, dict[tuple[Any, ...], Columns]]) -> None:
+        for write, rows in last.items():
+            self._db.executemany(_STATEMENTS[write], rows.values())
+        last.clear()
+
+    # reading
+
+    def query(self, statement: str, columns: Columns = ()) -> sqlite3.Cursor:
+        """Ask the tables, with all that was committed in them. Raises JournalError."""
+        self.apply()
+        return self.look(statement, columns)
+
+    def look(self, statement: str, columns: Columns = ()) -> sqlite3.Cursor:
+        """Ask the tables for what is known to be in them. Raises JournalError."""
+        try:
+            return self._db.execute(statement, columns)
+        except sqlite3.Error as exc:
+            raise translate(exc, self._path) from exc
+
+    # opening and closing
+
+    def recover(self) -> None:
+        """Take in what the last run left in the log. Raises JournalError; the log stays then."""
+        files = redo.files_of(self._path)
+        if not files:
+            return
+        try:
+            records = redo.records(self._path)
+            while some := list(islice(records, APPLY_COUNT)):
+                self._run([write for record in some for write in _decode(record)])
+            sync_log(self._path)
+            self.redo.remove(files)
+        except (msgspec.DecodeError, KeyError) as exc:
+            raise JournalUnreadableError(
+                f"the log of the journal {self._path} cannot be read ({exc}); it is left as it is"
+            ) from exc
+        except (sqlite3.Error, OSError) as exc:
+            raise JournalError(f"the log of the journal {self._path} cannot be replayed: {exc}") from exc
+
+    def close(self, shrink: Callable[[sqlite3.Connection], None]) -> None:
+        """Leave all in the tables and no log, if the disk lets us; the next open sees to the rest."""
+        try:
+            self.apply()
+            shrink(self._db)
+        except JournalError as exc:
+            log.warning("what was recorded stays in the journal's log: %s", exc)
+        self._db.close()
+        self.redo.retire()
+        if self._behind:
+            return
+        try:
+            sync_log(self._path)
+            self.redo.remove(self.redo.retired)
+        except OSError as exc:
+            log.warning("the log of the journal %s stays beside it: %s", self._path, exc)

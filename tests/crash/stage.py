@@ -49,6 +49,7 @@ class Stage:
         self._root = self.mountpoint / "ns"
         self.world: World = {}
         self.maybe: World | None = None
+        self.emptied: World | None = None
         self.daemon: Daemon | None = None
 
     # daemons
@@ -101,12 +102,15 @@ class Stage:
                 raise
         else:
             self.world = after
-        self.maybe = None
+        self.maybe = self.emptied = None
 
     def put(self, name: str, value: bytes, *, may_fail: bool = False) -> None:
         """Write a whole file."""
         old = self.world.get(name)
-        after = {**self.world, name: (value, old[1] if old else None)}
+        m = old[1] if old else None
+        after = {**self.world, name: (value, m)}
+        # A fork of this process (the other lane's) closes the file in the child: what is not written yet goes then.
+        self.emptied = {**self.world, name: (b"", m)}
         self._promise(after, (self._root / name).write_bytes, value, may_fail=may_fail)
 
     def xattr(self, name: str, number: int) -> None:
@@ -232,7 +236,7 @@ class Stage:
     def check(self) -> None:
         """What was promised is there, and nothing else; then it is sent, and the server has exactly that."""
         shown = self.look()
-        if shown not in (self.world, self.maybe):
+        if shown not in (self.world, self.maybe, self.emptied):
             raise Violation(
                 f"the mount shows {_brief(shown)}, not {_brief(self.world)} or {_brief(self.maybe)}"
             )

@@ -43,6 +43,10 @@ class NamespaceTable:
                     self._known_at = self._now() - self._ttl + min(_PAUSE, self._ttl)
         return self._by_name
 
+    def learn(self, namespaces: list[Namespace]) -> None:
+        """Somebody has just listed them."""
+        self._take(namespaces, self._now())
+
     def _take(self, namespaces: list[Namespace], asked_at: float) -> None:
         """What the store listed; it may be from before a change of ours that ended since it was asked."""
         self._ours = {id_: change for id_, change in self._ours.items() if change[0] >= asked_at}

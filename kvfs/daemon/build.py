@@ -19,7 +19,7 @@ from kvfs.core.errors import (
     UnavailableError,
     UserError,
 )
-from kvfs.core.model import Change, Key, KeyInfo, NamespaceId
+from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.store.base import Store
 from kvfs.store.breaking import PAUSE, Breaker, Breaking
@@ -67,17 +67,22 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
         yield Stores(reading, writing, rest, budget)
 
 
-async def mount_place(config: Config, store: Store) -> tuple[NamespaceId, DirRef] | None:
-    """Where the root of the mount is; asks the store, so that a wrong token or name is known at once.
+Place = tuple[NamespaceId, DirRef]
+"""Where the root of a mount is, if it is not the list of namespaces."""
 
-    Raises `UserError` with one line that says what to do.
+
+async def mount_place(config: Config, store: Store) -> tuple[Place | None, list[Namespace]]:
+    """Where the root of the mount is, and the namespaces there are.
+
+    Asks the store, so that a wrong token or name is known at once. Raises `UserError` with one line that says
+    what to do.
     """
     source = config.source
     wanted = source.namespace if isinstance(source, CloudflareSource) else None
     try:
         namespaces = await store.list_namespaces()
         if wanted is None:
-            return None
+            return None, namespaces
         namespace = find_namespace(namespaces, wanted).id
     except DeniedError as exc:
         raise UserError(f"the token is not accepted for {source}: {exc}") from exc
@@ -91,7 +96,7 @@ async def mount_place(config: Config, store: Store) -> tuple[NamespaceId, DirRef
     prefix = source.prefix
     if prefix and config.separator and not prefix.endswith(config.separator):
         prefix += config.separator
-    return namespace, DirRef(prefix, len(prefix))
+    return (namespace, DirRef(prefix, len(prefix))), namespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ def build_filesystem(
     reading: Reading,
     sender: Sender,
     invalidator: Invalidator,
-    place: tuple[NamespaceId, DirRef] | None,
+    place: Place | None,
     now: Callable[[], float] = time.time,
 ) -> FileSystem:
     """The file system over the caches."""

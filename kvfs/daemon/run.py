@@ -19,9 +19,9 @@ import trio
 from kvfs.config import Config, Credentials, source_identity
 from kvfs.control import serve_control
 from kvfs.core.errors import KvfsError
-from kvfs.core.model import Change, NamespaceId
-from kvfs.core.names import DirRef
+from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
+    Place,
     Reading,
     Stores,
     build_filesystem,
@@ -67,8 +67,9 @@ async def _daemon(config: Config, credentials: Credentials | None, ready: Callab
         stack.callback(logging.getLogger("kvfs").removeHandler, errors)
         journal = stack.enter_context(_open_journal(config))
         stores = await stack.enter_async_context(open_stores(config, credentials))
-        place = await mount_place(config, stores.reading)
+        place, namespaces = await mount_place(config, stores.reading)
         mounted = Mounted(config, stores, journal, place, errors)
+        mounted.know(namespaces)
         try:
             return await mounted.serve(ready)
         except BaseExceptionGroup as group:
@@ -113,7 +114,7 @@ class Mounted:
         config: Config,
         stores: Stores,
         journal: Journal,
-        place: tuple[NamespaceId, DirRef] | None,
+        place: Place | None,
         errors: RecentErrors,
     ) -> None:
         self._config = config
@@ -140,6 +141,10 @@ class Mounted:
         self._fs.tree.add_control(reporter.files(errors))
         self._ending = Ending(config.mountpoint, self._flusher, config.drain_timeout)
         self._controls = Controls(self._fs, journal, self._flusher, reporter, self._ending)
+
+    def know(self, namespaces: list[Namespace]) -> None:
+        """They were listed to find the root: whoever looks there first need not ask again."""
+        self._reading.table.learn(namespaces)
 
     async def serve(self, ready: Callable[[], None]) -> int:
         """From the mount to the last word."""

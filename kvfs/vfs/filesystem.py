@@ -1,12 +1,12 @@
 """One file system: the objects of this room, put together, and the few calls that need several of them."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.core.errors import NotPermittedError
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.core.patterns import LocalNames
 from kvfs.vfs.attributes import Attributes
@@ -125,11 +125,14 @@ class FileSystem:
 
     async def sync_directory(self, handle: DirectoryHandle) -> None:
         """fsync(2) of a directory: what was changed below it is in the store."""
-        node = self.inodes.get(handle.ino)
-        if not isinstance(node, Directory):
-            return
-        rows = self.overlay.journal.under(node.namespace, node.ref.prefix)
-        keys = [(node.namespace, change.key) for change in rows if change.state in ("pending", "rejected")]
+        journal, node = self.overlay.journal, self.inodes.get(handle.ino)
+        unsent: Iterable[Change] = ()
+        if isinstance(node, Root):
+            unsent = (*journal.iter_pending(), *journal.rejected())
+        elif isinstance(node, Directory):
+            rows = journal.under(node.namespace, node.ref.prefix)
+            unsent = (change for change in rows if change.state in ("pending", "rejected"))
+        keys = [(change.namespace, change.key) for change in unsent]
         if keys:
             await self._sender.send_now(keys, self.options.timeout)
 

@@ -3,7 +3,16 @@
 import pytest
 import trio
 
-from kvfs.core.errors import ExistsError, KvfsError, NotEmptyError, NotFoundError, NotPermittedError
+from kvfs.core.errors import (
+    ExistsError,
+    KvfsError,
+    NotEmptyError,
+    NotFoundError,
+    NotPermittedError,
+    RejectedError,
+)
+from kvfs.vfs.handles import DirectoryHandle
+from kvfs.vfs.nodes import ROOT_INO
 
 
 @pytest.fixture
@@ -117,3 +126,19 @@ async def test_a_namespace_with_times_of_its_own_can_be_removed(mount, kernel):
     await kernel.utimens("/ns", int(mount.now()) - 1000)
     await kernel.rmdir("/ns")
     assert await kernel.listdir("/") == []
+
+
+async def test_fsync_of_the_root_sends_what_was_changed_in_every_namespace(autojump_clock, mount, kernel):
+    """As of any directory: all below it. What was refused is told."""
+    await kernel.mkdir("/second")
+    await kernel.write("/ns/f", b"1")
+    await kernel.write("/second/g", b"2")
+    await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    assert mount.journal.pending() == []
+    assert mount.store.count("bulk_put") == 2
+    await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    assert mount.store.count("bulk_put") == 2, "what is there already costs nothing"
+    await kernel.write("/ns/f", b"3")
+    mount.store.fail("bulk_put", RejectedError("never"))
+    with pytest.raises(RejectedError):
+        await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))

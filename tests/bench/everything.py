@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import cpu, page
-from bench.clients import Sdk, Wrangler, find_wrangler
+from bench.clients import Sdk
 from bench.filesystems import Disk, Kvfs, Memory
 from bench.machine import machine
 from bench.material import make
@@ -18,11 +18,12 @@ from bench.relay import relaying
 from bench.report import Report, rows
 from bench.suite import Suite
 from bench.workloads import FILE_WORK, Subject, phases_of
+from bench.wrangler import Wrangler, find_wrangler
 from support.serving import served_by_process
 
 DELAYS = (0.0, 0.05)
 FILES, QUICK_FILES = 500, 50
-ROUNDS, MINUTES = 3, 13.0
+ROUNDS, MINUTES = 5, 20.0
 FLOOR_SECONDS = 40.0
 KINDS = ("kvfs", "rclone", "sdk", "wrangler", "memfs", "ext4")
 
@@ -36,11 +37,11 @@ _PACED = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of the command line."""
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_FILES} files, one round: a minute")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_FILES} files, one round: three minutes")
     parser.add_argument("--files", type=int, help=f"small files ({FILES})")
     parser.add_argument("--rounds", type=int, help=f"at most ({ROUNDS})")
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help=f"no new round is begun after that ({MINUTES:g})"
+        "--minutes", type=float, default=MINUTES, help=f"what is quick is repeated until then ({MINUTES:g})"
     )
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="what is measured")
     parser.add_argument("--delays", nargs="+", type=float, default=list(DELAYS), help="seconds (0 0.05)")

@@ -3,25 +3,24 @@
 import os
 import subprocess
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.material import BIG_NAME, TREE, Material
+from bench.material import Material
 from bench.measuring import Cost, Run, cpu_seconds, peak_memory
 from bench.mounts import kvfs_mount, memory_mount
 from bench.relay import Relay
-from bench.workloads import FILE_WORK, WrongError
-from support.mounted import Api
+from bench.remote import Remote, relayed, remote
+from bench.workloads import FILE_WORK, OVERWRITE, Phase, WrongError
 from support.serving import Served
-
-_BULK_PAIRS = 10_000
 
 
 class MountedPlace:
     """A directory with a daemon behind it, or none."""
+
+    working: float | None = None
 
     def __init__(self, path: Path, pids: Sequence[int] = (), servers: Sequence[int] = ()) -> None:
         self.path = path
@@ -48,13 +47,13 @@ class MountedPlace:
         """The file's content."""
         return (self.path / name).read_bytes()
 
-    def flush(self, done: Callable[[], bool]) -> None:
+    def flush(self, done: Callable[[], bool], directory: str = "") -> None:
         """fsync of the directory: with kvfs, all that was changed below is at the server."""
         self._done = done
-        self._sync()
+        self._sync(self.path / directory)
 
-    def _sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY)
+    def _sync(self, directory: Path) -> None:
+        descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -82,15 +81,15 @@ class Disk:
         self._material = material
 
     @contextmanager
-    def place(self, directory: Path, content: Sequence[str]) -> Iterator[MountedPlace]:
+    def place(self, directory: Path, phase: Phase) -> Iterator[MountedPlace]:
         """A directory."""
-        self._material.copy(directory / "mnt", content)
+        self._material.copy(directory / "mnt", phase.content)
         yield _DiskPlace(directory / "mnt")
 
 
 class _DiskPlace(MountedPlace):
-    def _sync(self) -> None:
-        subprocess.run(["sync", "-f", str(self.path)], check=True)
+    def _sync(self, directory: Path) -> None:
+        subprocess.run(["sync", "-f", str(directory)], check=True)
 
 
 class Memory:
@@ -105,9 +104,9 @@ class Memory:
         self._material = material
 
     @contextmanager
-    def place(self, directory: Path, content: Sequence[str]) -> Iterator[MountedPlace]:
+    def place(self, directory: Path, phase: Phase) -> Iterator[MountedPlace]:
         """A fresh mount."""
-        self._material.copy(directory / "content", content)
+        self._material.copy(directory / "content", phase.content)
         begun = time.perf_counter()
         with memory_mount(directory / "mount", content=directory / "content") as mount:
             place = MountedPlace(mount.path, [mount.pid])
@@ -124,7 +123,8 @@ class Kvfs:
     name = "kvfs"
     work = FILE_WORK
     settings = (
-        "`kvfs mount`, its defaults, over `kvfs serve`; `sync DIR` at the end of what changes something"
+        "`kvfs mount`, its defaults, over `kvfs serve`; `sync DIR` at the end of what changes something; "
+        f"`save, unchecked` with `{OVERWRITE}`"
     )
 
     def __init__(self, material: Material, served: Served, relay: Relay, delay: float) -> None:
@@ -134,50 +134,22 @@ class Kvfs:
         self.delay = delay
 
     @contextmanager
-    def place(self, directory: Path, content: Sequence[str]) -> Iterator[MountedPlace]:
-        """A fresh mount of a fresh namespace."""
+    def place(self, directory: Path, phase: Phase) -> Iterator[MountedPlace]:
+        """A fresh mount of a fresh namespace, or of an account that has none."""
         self._relay.aim(self._served.port)
-        with namespace(self._served, self._material, content) as (api, title, number):
+        with remote(self._served, self._material, phase) as there:
             begun, before = time.perf_counter(), self._relay.counts()
             seen = relayed(self._served, self._relay)
-            with kvfs_mount(directory / "mount", seen, f"cloudflare:/{title}") as mount:
-                place = _KvfsPlace(mount.path, mount.pid, self._served, self._relay, api, number)
+            source = f"cloudflare:{self._served.account}/{there.title}".rstrip("/")
+            with kvfs_mount(directory / "mount", seen, source, *phase.options) as mount:
+                place = _KvfsPlace(mount.path, mount.pid, self._relay, there)
                 place.ready(begun, before)
                 yield place
 
 
 class _KvfsPlace(MountedPlace):
-    def __init__(self, path: Path, pid: int, served: Served, relay: Relay, api: Api, namespace: str) -> None:
-        super().__init__(path, [pid], [served.pid])
+    def __init__(self, path: Path, pid: int, relay: Relay, there: Remote) -> None:
+        super().__init__(path, [pid], [there.server])
         self.counts = relay.counts
-        self._api = api
-        self._namespace = namespace
-
-    def stored(self) -> Set[str]:
-        return self._api.keys(self._namespace).keys()
-
-    def value(self, name: str) -> bytes | None:
-        return self._api.get(self._namespace, name)
-
-
-def relayed(served: Served, relay: Relay) -> Served:
-    """The same server seen through a relay."""
-    return Served(f"http://127.0.0.1:{relay.port}/client/v4", served.token, served.account, served.pid)
-
-
-@contextmanager
-def namespace(served: Served, material: Material, content: Sequence[str]) -> Iterator[tuple[Api, str, str]]:
-    """A namespace with this content, filled past the relay: the API, the title, the id."""
-    title = f"bench-{uuid.uuid4().hex[:8]}"
-    with Api(served) as api:
-        number = api.result("POST", "", json={"title": title})["id"]
-        if TREE in content:
-            pairs = material.pairs()
-            for first in range(0, len(pairs), _BULK_PAIRS):
-                api.bulk_put(number, pairs[first : first + _BULK_PAIRS])
-        if BIG_NAME in content:
-            api.put(number, BIG_NAME, material.big.read_bytes())
-        try:
-            yield api, title, number
-        finally:
-            api.result("DELETE", f"/{number}")
+        self.stored = there.stored
+        self.value = there.value

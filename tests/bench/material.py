@@ -16,6 +16,7 @@ NEEDLE_EVERY = 10
 SAVED = 5  # files that the editor saves
 
 TREE, BIG_NAME = "tree", "big.bin"
+FIRST = f"{TREE}/d000"  # the directory whose files are renamed one by one
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Material:
     def big(self) -> Path:
         """The large file."""
         return self.directory / BIG_NAME
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The files of the first directory."""
+        return self.names[:PER_DIRECTORY]
 
     @property
     def needles(self) -> int:

@@ -56,6 +56,8 @@ class Run:
 
     cost: Cost
     requests: "Counter[str]"
+    start: float = 0.0
+    """Of the wall time: starting the program and importing what it needs, where that is much."""
 
 
 def measured(work: Callable[[], object], pids: Iterable[int] = (), servers: Iterable[int] = ()) -> Cost:

@@ -7,23 +7,28 @@ from typing import Any
 
 from bench import cpu, plots, results, tables
 from bench.machine import machine_lines
-from bench.report import Report, cpu_cell, kinds_cell, peak_cell, requests_cell, wall_cell
+from bench.reasons import reason
+from bench.report import BEHIND, Report, Row, counted, cpu_cell, kinds_cell, peak_cell, requests_cell
 from bench.suite import SLOW
 from bench.workloads import MEANING, Subject
 
 _HEAD = """# Benchmarks
 
 Written by `scripts/bench`; do not edit. {n:,} files of 1 KiB in directories of 50, and one of 25 MiB. Everything
-under test takes its turn at each phase, again and again; these are medians of {rounds}. ¹ measured once: what takes
-longer than {slow:g} s is not repeated (it is waiting for the network, which hardly varies).
+under test takes its turn at each phase, again and again; these are medians of {rounds}. A small digit says how often
+something was measured that takes longer: what takes more than {slow:g} s is not repeated (it is waiting for the
+network, which hardly varies), the rest as often as there was time.
 
 {machine}
 Every request, of everything under test that speaks HTTP, passes the same relay, which holds it for 0 ms or for the
 delay named and counts it. Cold is a fresh mount with fresh state and empty caches, or a fresh process, over content
 that the server already has. What changes something is over when the server has it. Nothing waits for a write-back
-delay: kvfs is told to `sync`, rclone has none.
+delay: kvfs is told to `sync`, rclone has none. A workload is one command or a few, from the start of the first
+process to the end of the last: `cp`, a Python script that saves files, the same over the SDK, `wrangler`. Nobody is
+told names that a user would have to look up.
 
 """
+_DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _AFTER = """
 ## What to know when reading
 
@@ -32,9 +37,11 @@ _AFTER = """
   neither: `mv` and `ls -l` cost rclone one request a directory, and everybody else the values. A rename through the
   SDK is reading, writing and deleting.
 - The SDK and wrangler leave nothing behind that other programs could open; their `create` reads local files, their
-  `read` keeps the values in memory. Importing the SDK is not measured, starting wrangler is: that is how it is used.
-- CPU is that of the daemon, plus that of the command that uses it (`cp`, `grep`; for the SDK the daemon is the script
-  itself). The server's own is in the JSON, the relay's nowhere.
+  `read` keeps the values in memory. What they start is measured, a mount is started once before: row *mount*.
+- CPU is that of the daemon, plus that of the commands (`cp`, `grep`, the scripts, wrangler). The server's own is in
+  the JSON, the relay's nowhere.
+- A *save* of kvfs looks first whether somebody else changed the value since it was read (a bulk get), and keeps both
+  if so; nobody else looks. *save, unchecked* is kvfs doing what they do.
 - ext4 is what the kernel has in its page cache: nothing is ever cold there. memfs is mounted anew, as kvfs is.
 - Peak memory is the most that was resident (VmHWM) while the workload ran.
 - A connection's own round trips (TCP, TLS) are not delayed.
@@ -62,7 +69,8 @@ def write(
         made.append(_floor_plot(out, floor))
     text = _HEAD.format(n=how.n, rounds=how.rounds, slow=SLOW, machine=machine_lines(dict(how.machine)))
     text += "".join(f"{note}\n\n" for note in how.notes)
-    text += _verdicts(report) + _tables(report) + _floor(floor) + _settings(subjects) + _AFTER
+    text += _verdicts(report) + _beside_running(report) + _tables(report, how.rounds)
+    text += _floor(floor) + _settings(subjects) + _AFTER
     text += "\n## Plots\n\n" + "".join(f"![{name}]({name})\n\n" for name in made)
     document: dict[str, Any] = {
         "machine": dict(how.machine),
@@ -70,6 +78,7 @@ def write(
         "rounds": how.rounds,
         "notes": list(how.notes),
         "verdicts": [asdict(verdict) for verdict in report.verdicts()],
+        "sdk_start": report.start,
         "rows": report.document(),
         "cpu": [asdict(row) | {"passed": row.passed} for row in floor],
     }
@@ -80,22 +89,45 @@ def _verdicts(report: Report) -> str:
     found = report.verdicts()
     if not found:
         return ""
-    kept = sum(verdict.kept for verdict in found)
-    lines = [(v.workload, v.what, "yes" if v.kept else "**no**", v.detail) for v in found]
-    return (
-        f"## Is kvfs ahead?\n\nIn {kept} of {len(found)} comparisons with the best of its peers.\n\n"
-        + tables.markdown(["", "ahead in", "", "kvfs; the best peer"], lines)
-        + "\n"
+    lines = [
+        (v.workload, v.what, "**behind**" if v.standing == BEHIND else v.standing, v.detail) for v in found
+    ]
+    behind = dict.fromkeys((v.workload, v.measure) for v in found if v.standing == BEHIND)
+    text = (
+        f"## Is kvfs ahead?\n\n{counted([v.standing for v in found]).capitalize()} comparisons with the best of its "
+        "peers.\n\n" + tables.markdown(["", "in", "", "kvfs; the best peer"], lines) + "\n"
     )
+    if behind:
+        text += "Where it is behind, why, and what the least would be:\n\n"
+        text += "".join(
+            f"- *{workload}*, {measure}: {reason(workload, measure)}\n" for workload, measure in behind
+        )
+    return text + "\n"
 
 
-def _tables(report: Report) -> str:
+def _beside_running(report: Report) -> str:
+    if report.start is None or "kvfs" not in report.subjects:
+        return ""
+    text = (
+        "## Beside an SDK that is running already\n\n"
+        f"Of the SDK's times, {tables.seconds(report.start)} are starting Python and importing it (the median; each "
+        "run measured its own): subtract them for a program that is running already. That leaves:\n"
+    )
+    for delay in reversed(report.delays):
+        text += f"\nEach request {delay * 1000:.0f} ms late:\n\n{report.beside_running(delay)}"
+    return text + "\n"
+
+
+def _tables(report: Report, rounds: int) -> str:
+    def wall_cell(row: Row) -> str:
+        return tables.seconds(row.wall) + (_DIGITS[min(row.runs, 9)] if row.runs < max(rounds, 2) else "")
+
     text = "## Wall time\n"
     for delay in reversed(report.delays):
         text += f"\nEach request {delay * 1000:.0f} ms late:\n\n" + report.table(delay, wall_cell)
     last, first = report.delays[-1], report.delays[0]
     networked = [name for name in report.subjects if name not in ("memfs", "ext4")]
-    daemons = [name for name in report.subjects if name not in ("wrangler", "ext4")]
+    daemons = [name for name in report.subjects if any(r.peak for r in report.rows if r.subject == name)]
     text += "\n## Requests\n\n" + report.table(last, requests_cell, networked)
     if "kvfs" in report.subjects:
         text += "\nThose of kvfs by kind:\n\n" + report.table(last, kinds_cell, ["kvfs"])

@@ -19,7 +19,7 @@ from bench.filesystems import MountedPlace
 from bench.material import Material
 from bench.mounts import ended
 from bench.relay import Relay
-from bench.workloads import FILE_WORK, WrongError
+from bench.workloads import FILE_WORK, Phase, WrongError
 
 MODES = ("writes", "full")
 _OPTIONS = ("--vfs-write-back=0s", "--transfers=16", "--attr-timeout=60s")
@@ -55,10 +55,10 @@ class Rclone:
         )
 
     @contextmanager
-    def place(self, directory: Path, content: Sequence[str]) -> Iterator[MountedPlace]:
+    def place(self, directory: Path, phase: Phase) -> Iterator[MountedPlace]:
         """A fresh server and a fresh mount."""
         served, path = directory / "served", directory / "mnt"
-        self._material.copy(served, content)
+        self._material.copy(served, phase.content)
         path.mkdir()
         with ExitStack() as stack:
             server = stack.enter_context(_rclone_server(directory, served))
@@ -109,7 +109,7 @@ class _RclonePlace(MountedPlace):
         path = self._served / name
         return path.read_bytes() if path.exists() else None
 
-    def _sync(self) -> None:
+    def _sync(self, directory: Path) -> None:
         """rclone has no such call: its queue is empty and the server has it."""
         begun = time.monotonic()
         while self._uploads() or not self._done():

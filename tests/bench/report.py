@@ -7,28 +7,37 @@ from typing import Any
 
 from bench import plots, tables
 from bench.measuring import median
+from bench.reasons import REQUESTS, TENFOLD, TIME
 from bench.suite import Found
 from bench.workloads import (
     BIG_READ,
     BIG_WRITE,
     CREATE,
+    CREATE_INTO,
     DELETE,
     LIST,
     MEANING,
     MOUNT,
     READ,
     RENAME,
+    RENAME_FILES,
     SAVE,
     STAT,
     TAR,
+    UNCHECKED,
 )
 
 KVFS, FLOOR, DISK = "kvfs", "memfs", "ext4"
+_ORDER = (KVFS, "rclone", "SDK", "wrangler", FLOOR, DISK)
 RCLONE = ("rclone writes", "rclone full")
-MANY_FILES = (CREATE, READ, TAR, DELETE)
+SDK = "SDK "
+MANY_FILES = (CREATE, CREATE_INTO, READ, TAR, DELETE)
 """Where a request for each file is what others pay."""
-WITHOUT_DELAY = (CREATE, READ, STAT, LIST, RENAME)
-HEADLINE = (CREATE, LIST, STAT, READ, TAR, SAVE, RENAME, DELETE, BIG_WRITE, BIG_READ)
+WITHOUT_DELAY = (CREATE, CREATE_INTO, READ, STAT, LIST, RENAME, RENAME_FILES)
+HEADLINE = (
+    CREATE, LIST, STAT, READ, TAR, SAVE, UNCHECKED, RENAME, RENAME_FILES, DELETE, BIG_WRITE, BIG_READ,
+)  # fmt: skip
+AHEAD, LEVEL, BEHIND = "ahead", "level", "behind"
 TIMES_RCLONE = 10.0
 
 
@@ -49,6 +58,10 @@ class Row:
     peak: int
     requests: int
     kinds: Mapping[str, int]
+    start: float
+    """Of `wall`: starting the program, where that is much."""
+    running: float
+    """The median without that."""
 
 
 def rows(found: Found) -> list[Row]:
@@ -65,6 +78,7 @@ def _row(subject: str, delay: float | None, workload: str, runs: Sequence[Any]) 
         median([cost.cpu for cost in costs]), median([cost.client for cost in costs]),
         median([cost.server for cost in costs]), max(cost.peak for cost in costs),
         typical.requests.total(), dict(typical.requests),
+        median([run.start for run in runs]), median([run.cost.wall - run.start for run in runs]),
     )  # fmt: skip
 
 
@@ -73,8 +87,11 @@ class Verdict:
     """A promise, held against the rows."""
 
     workload: str
+    measure: str
+    """`REQUESTS`, `TIME` or `TENFOLD`."""
     what: str
-    kept: bool
+    standing: str
+    """`AHEAD`, `LEVEL` or `BEHIND`; not as many times ahead as promised is behind."""
     detail: str
 
 
@@ -86,7 +103,7 @@ class Report:
         self.delays = sorted(delays)
         self._by = {(row.subject, row.delay, row.workload): row for row in self.rows}
         self.subjects = list(dict.fromkeys(row.subject for row in self.rows))
-        self.subjects.sort(key=lambda name: (name != KVFS, name in (FLOOR, DISK)))
+        self.subjects.sort(key=lambda name: _ORDER.index(name.split()[0]))
 
     def get(self, subject: str, delay: float, workload: str) -> Row | None:
         """What has no network is the same at every delay."""
@@ -96,6 +113,12 @@ class Report:
     def workloads(self) -> list[str]:
         """Those measured, in the order of the tables."""
         return [name for name in MEANING if any(row.workload == name for row in self.rows)]
+
+    @property
+    def start(self) -> float | None:
+        """Seconds that a command over the SDK takes before and after its work."""
+        found = [row.start for row in self.rows if row.subject.startswith(SDK)]
+        return median(found) if found else None
 
     @property
     def peers(self) -> list[str]:
@@ -127,6 +150,24 @@ class Report:
             ["", "**kvfs**", "rclone mount, the faster mode", "official SDK, bulk calls"], lines
         )
 
+    # the SDK in a program that is running already
+
+    def beside_running(self, delay: float) -> str:
+        """kvfs and the SDK so; then in how many kvfs is ahead of its fastest mode."""
+        modes = [name for name in self.subjects if name.startswith(SDK)]
+        lines, standings = [], []
+        for workload in self.workloads:
+            ours = self.get(KVFS, delay, workload)
+            found = [self.get(name, delay, workload) for name in modes]
+            best = _best(found, lambda row: row.running)
+            if ours is None or best is None:
+                continue
+            standings.append(_standing(ours.wall, best.running))
+            cells = [tables.seconds(row.running) if row is not None else "—" for row in (ours, *found)]
+            lines.append([workload, *cells, standings[-1]])
+        header = ["", f"**{KVFS}**", *modes, "kvfs, beside the fastest"]
+        return f"{tables.markdown(header, lines)}\n{counted(standings).capitalize()}.\n"
+
     # verdicts
 
     def verdicts(self) -> list[Verdict]:
@@ -141,18 +182,14 @@ class Report:
             ours = self.get(KVFS, late, workload)
             if ours is None:
                 continue
-            found += _ahead(ours, rivals, "requests", lambda row: row.requests, str)
-            found += _ahead(ours, rivals, f"wall time at {_ms(late)}", _wall, tables.seconds)
+            found += _against(ours, rivals, REQUESTS, REQUESTS, lambda row: row.requests, str)
+            found += _in_time(ours, rivals, f"wall time at {_ms(late)}")
             if workload in MANY_FILES:
-                found += _ahead(
-                    ours, rclone, f"ten times rclone at {_ms(late)}", _wall, tables.seconds, TIMES_RCLONE
-                )
+                found += _in_time(ours, rclone, f"{TENFOLD} at {_ms(late)}", TENFOLD, TIMES_RCLONE)
             ours = self.get(KVFS, early, workload)
             rclone = [row for name in RCLONE if (row := self.get(name, early, workload))]
             if early != late and ours is not None and workload in WITHOUT_DELAY:
-                found += _ahead(
-                    ours, rclone, f"wall time at {_ms(early)}, against rclone", _wall, tables.seconds
-                )
+                found += _in_time(ours, rclone, f"wall time at {_ms(early)}, against rclone")
         return found
 
     # plots
@@ -204,14 +241,22 @@ def _best(found: Iterable[Row | None], of: Callable[[Row], float]) -> Row | None
     return min((row for row in found if row is not None), key=of, default=None)
 
 
-def _ahead(
+def _in_time(
+    ours: Row, rivals: Sequence[Row], what: str, measure: str = TIME, factor: float = 1.0
+) -> list[Verdict]:
+    return _against(ours, rivals, measure, what, _wall, tables.seconds, factor)
+
+
+def _against(
     ours: Row,
     rivals: Sequence[Row],
+    measure: str,
     what: str,
     of: Callable[[Row], float],
     show: Callable[[Any], str],
     factor: float = 1.0,
 ) -> list[Verdict]:
+    """The verdict beside the best of the rivals, if there is one."""
     best = _best(rivals, of)
     if best is None:
         return []
@@ -220,25 +265,28 @@ def _ahead(
         said = f"level with {best.subject}: {show(mine)}"
     elif mine and theirs:
         ratio = max(mine, theirs) / min(mine, theirs)
-        said = f"{show(mine)}; {best.subject} {show(theirs)}: {tables.times(ratio)} {_side(mine < theirs)}"
+        said = f"{show(mine)}; {best.subject} {show(theirs)}: {tables.times(ratio)} {_standing(mine, theirs)}"
     else:
         said = f"{show(mine)}; {best.subject} {show(theirs)}"
-    return [Verdict(ours.workload, what, mine * factor <= theirs, said)]
+    return [Verdict(ours.workload, measure, what, _standing(mine * factor, theirs), said)]
 
 
-def _side(ahead: bool) -> str:
-    return "ahead" if ahead else "behind"
+def _standing(mine: float, theirs: float) -> str:
+    if mine == theirs:
+        return LEVEL
+    return AHEAD if mine < theirs else BEHIND
+
+
+def counted(standings: Sequence[str]) -> str:
+    """How many of which."""
+    found = [f"{standing} in {standings.count(standing)}" for standing in (AHEAD, LEVEL, BEHIND)]
+    return f"{', '.join(found)} of {len(standings)}"
 
 
 def _time_and_requests(row: Row | None) -> str:
     if row is None:
         return "—"
     return f"{tables.seconds(row.wall)}, {row.requests:,} requests".replace(" 1 requests", " 1 request")
-
-
-def wall_cell(row: Row) -> str:
-    """Once-measured values are marked."""
-    return tables.seconds(row.wall) + ("¹" if row.runs == 1 else "")
 
 
 def cpu_cell(row: Row) -> str:

@@ -1,12 +1,14 @@
-"""A script over Cloudflare's official SDK, as one would write it: `python -m bench.sdk MODE` does what stdin asks.
+"""A script over Cloudflare's official SDK, as one would write it: `python -P sdk.py MODE COMMAND`.
 
 Modes: `singly` (a key at a time), `threads` (the same by 16 threads), `bulk` (its bulk calls, as many keys as each
-takes). A command is a line of JSON, `{"do": NAME, …}`; the answer is one too, with the `count` of keys.
+takes). The command is JSON, `{"do": NAME, …}`; so is what is printed: the `count` of keys, and the `seconds` that a
+program would have taken that is running already.
 """
 
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +28,12 @@ def _chunks(names: Sequence[str], size: int) -> Iterator[list[str]]:
         yield list(names[first : first + size])
 
 
+def _files(command: Command) -> dict[str, Path]:
+    """The files below a directory, by the keys they become."""
+    top = Path(command["directory"])
+    return {str(file.relative_to(top.parent)): file for file in sorted(top.rglob("*")) if file.is_file()}
+
+
 class Singly:
     """Values one by one; `each` is how a function is applied to all keys."""
 
@@ -38,10 +46,15 @@ class Singly:
         return {**self._account, "namespace_id": command["namespace"]}
 
     def create(self, command: Command) -> int:
+        """`write` into a new namespace."""
+        made = self._kv.create(title=command["title"], **self._account)
+        return self.write(command | {"namespace": made.id})
+
+    def write(self, command: Command) -> int:
         """Files below a directory become values."""
-        directory, at = Path(command["directory"]), self._at(command)
-        put = lambda name: self._kv.values.update(name, value=(directory / name).read_bytes(), **at)  # noqa: E731
-        return len(self._each(put, command["names"]))
+        at, files = self._at(command), _files(command)
+        put = lambda name: self._kv.values.update(name, value=files[name].read_bytes(), **at)  # noqa: E731
+        return len(self._each(put, files))
 
     def names(self, command: Command) -> int:
         """All names."""
@@ -58,12 +71,21 @@ class Singly:
         return sum(bool(value) for value in self._each(get, self._names(command)))
 
     def rename(self, command: Command) -> int:
+        """Another prefix for every name."""
+        old, new = command["prefix"], command["to"]
+        return self._move(command, lambda name: new + name.removeprefix(old))
+
+    def rename_files(self, command: Command) -> int:
+        """Another ending for every name."""
+        return self._move(command, lambda name: os.path.splitext(name)[0] + command["ending"])
+
+    def _move(self, command: Command, goal: Callable[[str], str]) -> int:
         """KV has no rename: read, write, delete."""
-        at, old, new = self._at(command), command["prefix"], command["to"]
+        at = self._at(command)
 
         def move(name: str) -> object:
             value = self._kv.values.get(name, **at).read()
-            self._kv.values.update(new + name.removeprefix(old), value=value, **at)
+            self._kv.values.update(goal(name), value=value, **at)
             return self._kv.values.delete(name, **at)
 
         return len(self._each(move, self._names(command)))
@@ -93,10 +115,9 @@ class Singly:
 class Bulk(Singly):
     """Values by the bulk calls, one after the other."""
 
-    def create(self, command: Command) -> int:
+    def write(self, command: Command) -> int:
         """The files must be text."""
-        directory = Path(command["directory"])
-        return self._put({name: (directory / name).read_text() for name in command["names"]}, command)
+        return self._put({name: file.read_text() for name, file in _files(command).items()}, command)
 
     def _put(self, values: dict[str, str], command: Command) -> int:
         for names in _chunks(list(values), PUT_KEYS):
@@ -114,10 +135,10 @@ class Bulk(Singly):
         """A hundred at a time."""
         return len(self._get(command))
 
-    def rename(self, command: Command) -> int:
+    def _move(self, command: Command, goal: Callable[[str], str]) -> int:
         """Read all, write all, delete all."""
-        old, new, values = command["prefix"], command["to"], self._get(command)
-        self._put({new + name.removeprefix(old): value for name, value in values.items()}, command)
+        values = self._get(command)
+        self._put({goal(name): value for name, value in values.items()}, command)
         return self._drop(list(values), command)
 
     def delete(self, command: Command) -> int:
@@ -147,12 +168,11 @@ def _client(mode: str) -> Singly:
 
 
 def main() -> None:
-    """Until stdin ends."""
-    client = _client(sys.argv[1])
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        print(json.dumps({"count": getattr(client, command["do"])(command)}), flush=True)
+    """Do it."""
+    client, command = _client(sys.argv[1]), json.loads(sys.argv[2])
+    begun = time.perf_counter()
+    count = getattr(client, command["do"])(command)
+    print(json.dumps({"count": count, "seconds": time.perf_counter() - begun}))
 
 
 if __name__ == "__main__":

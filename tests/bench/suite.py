@@ -1,7 +1,8 @@
 """Rounds: everything under test takes its turn at every phase, again and again."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -12,7 +13,8 @@ from bench.measuring import Run, measured
 from bench.workloads import BEFORE, MOUNT, PHASES, Phase, Place, Subject, WrongError
 
 SLOW = 12.0  # seconds: what took so long is not repeated; network waits, which hardly vary
-
+Turn = tuple[int, Phase]
+"""A subject, by its index, at a phase."""
 Tell = Callable[[str], None]
 Found = dict[tuple[str, float | None, str], list[Run]]
 """By subject, its delay and workload."""
@@ -27,54 +29,58 @@ class Suite:
     directory: Path
     tell: Tell = lambda _: None
     phases: Sequence[Phase] = PHASES
+    slow: float = SLOW
     found: Found = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     """What did not do what it should, and why: it has no numbers."""
-    _over: set[tuple[int, Phase]] = field(default_factory=set)
+    _took: dict[Turn, float] = field(default_factory=dict)
+    """Seconds at the slowest."""
 
     def run(self, rounds: int, deadline: float) -> int:
-        """At most so many rounds, at least one, and none that would end after `deadline` (monotonic)."""
-        expected = 0.0
-        for number in range(rounds):
-            begun = time.monotonic()
-            if number and begun + expected > deadline:
+        """So many rounds: everything, then what is quick, over soon after `deadline` (monotonic)."""
+        self._round(0, {(index, phase) for phase in self.phases for index in range(len(self.subjects))})
+        for number in range(1, rounds):
+            turns = self._affordable((deadline - time.monotonic()) / (rounds - number))
+            if not turns:
                 return number
-            skipped = self._round(number)
-            expected = time.monotonic() - begun - skipped
+            self._round(number, turns)
         return rounds
 
-    def _round(self, number: int) -> float:
-        """Everybody at one phase, then the next: what is compared was measured within moments.
+    def _affordable(self, seconds: float) -> set[Turn]:
+        """The quickest, as many as have their turn in so many seconds together."""
+        found: set[Turn] = set()
+        for turn, took in sorted(self._took.items(), key=lambda item: item[1]):
+            seconds -= took
+            if took > self.slow or seconds < 0:
+                break
+            found.add(turn)
+        return found
 
-        Returns the seconds that the next round will not need.
-        """
-        skipped = 0.0
+    def _round(self, number: int, turns: Set[Turn]) -> None:
+        """Everybody at one phase, then the next: what is compared was measured within moments."""
+        first = number % len(self.subjects)
         for phase in self.phases:
-            turn = number % len(self.subjects)
-            order = [*range(turn, len(self.subjects)), *range(turn)]
-            for index in order:
+            for index in (*range(first, len(self.subjects)), *range(first)):
                 wanted = [name for name in phase.workloads if name in self.subjects[index].work]
-                if wanted and (index, phase) not in self._over:
+                if wanted and (turn := (index, phase)) in turns:
                     took = self._phase(number, index, phase, wanted)
-                    if took > SLOW:
-                        self._over.add((index, phase))
-                        skipped += took
-        return skipped
+                    self._took[turn] = max(took, self._took.get(turn, 0.0))
 
     def _phase(self, number: int, index: int, phase: Phase, wanted: Sequence[str]) -> float:
+        """The seconds it took; infinitely many where it went wrong, and need not be tried again."""
         begun, subject = time.monotonic(), self.subjects[index]
         directory = self.directory / f"{number}-{index}"
         directory.mkdir()
         try:
-            with subject.place(directory, phase.content) as place:
+            with subject.place(directory, phase) as place:
                 if place.mounting is not None:
                     self._add(subject, MOUNT, place.mounting)
                 for name in wanted:
                     self._add(subject, name, self._workload(subject, place, name))
         except (WrongError, RuntimeError, TimeoutExpired) as exc:
-            self._over.add((index, phase))
             self.problems.append(f"{_called(subject)}, {' and '.join(wanted)}: {exc}")
             self.tell(self.problems[-1])
+            begun = -math.inf
         rmtree(directory)
         return time.monotonic() - begun
 
@@ -85,7 +91,7 @@ class Suite:
         cost = measured(lambda: subject.work[name](place, self.material), place.pids, place.servers)
         requests = place.counts() - before
         place.verify()
-        return Run(cost, requests)
+        return Run(cost, requests, cost.wall - place.working if place.working is not None else 0.0)
 
     def _add(self, subject: Subject, name: str, run: Run) -> None:
         self.found.setdefault((subject.name, subject.delay, name), []).append(run)

@@ -5,20 +5,24 @@ say) or a fresh process, over a server that has the phase's content already. Wha
 server has it.
 """
 
-import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from bench.material import BIG_NAME, SAVED, SMALL, TREE, Material
+from bench import edits
+from bench.material import BIG_NAME, FIRST, SAVED, SMALL, TREE, Material
 from bench.measuring import Run
 
 COMMAND_SECONDS = 400
-SAVED_TEXT = "saved by an editor\n" * 40
+_EDITS = (sys.executable, "-P", edits.__file__)
+SAVED_TEXT = "saved by an editor " * 40 + "\n"
+NEW = "new"  # the namespace, or directory, that a place makes for itself
+OVERWRITE = "--on-conflict=overwrite"
 
 
 class WrongError(Exception):
@@ -32,6 +36,8 @@ class Place(Protocol):
     servers: Sequence[int]
     mounting: Run | None
     """What it took to get here, of a mount."""
+    working: float | None
+    """Seconds of the last workload without starting its program, where that is much."""
 
     def counts(self) -> Counter[str]:
         """Requests so far, by kind."""
@@ -59,8 +65,8 @@ class Subject(Protocol):
     settings: str
     """How it was set up, for the page."""
 
-    def place(self, directory: Path, content: Sequence[str]) -> AbstractContextManager[Place]:
-        """A fresh place over this content; `directory` is empty, and its own."""
+    def place(self, directory: Path, phase: "Phase") -> AbstractContextManager[Place]:
+        """A fresh place over the phase's content; `directory` is empty, and its own."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +75,23 @@ class Phase:
 
     content: tuple[str, ...]
     workloads: tuple[str, ...]
+    is_account: bool = False
+    """The place is where namespaces are made, not one of them."""
+    options: tuple[str, ...] = ()
+    """Of `kvfs mount`: what the others do anyway."""
 
 
-CREATE, LIST, STAT, STAT_WARM = "create", "list", "stat", "stat, warm"
-READ, READ_WARM, TAR, SAVE = "read", "read, warm", "tar", "save"
+CREATE, CREATE_INTO = "create", "create, into"
+LIST, STAT, STAT_WARM = "list", "stat", "stat, warm"
+READ, READ_WARM, TAR, SAVE, UNCHECKED = "read", "read, warm", "tar", "save", "save, unchecked"
 BIG_WRITE, BIG_READ = "write 25 MiB", "read 25 MiB"
-RENAME, RENAME_WARM, DELETE, MOUNT = "rename", "rename, warm", "delete", "mount"
+RENAME, RENAME_WARM, RENAME_FILES, DELETE = "rename", "rename, warm", "rename files", "delete"
+MOUNT = "mount"
 
 MEANING = {
     MOUNT: "until the mount can be used",
-    CREATE: "`cp -r` of the tree in",
+    CREATE: "a new namespace, and `cp -r` of the tree into it",
+    CREATE_INTO: "`cp -r` of the tree into a namespace that is there, and empty",
     LIST: "`find` over the tree, cold",
     STAT: "`ls -lR` of the tree, cold",
     STAT_WARM: "`ls -lR` again",
@@ -86,32 +99,36 @@ MEANING = {
     READ_WARM: "`grep -r` again",
     TAR: "`tar c` of the tree, cold",
     SAVE: f"{SAVED} small files that were read, each written anew and `fsync`ed",
+    UNCHECKED: f"the same, kvfs mounted with `{OVERWRITE}`: without a look at what is there now",
     BIG_WRITE: "`cp` of one value of 25 MiB in",
     BIG_READ: "reading it, cold",
     RENAME: "`mv` of the tree's directory, cold",
     RENAME_WARM: "`mv` of it after it was read",
+    RENAME_FILES: "50 files of a directory renamed one by one, cold",
     DELETE: "`rm -r` of the tree, cold",
 }
 """Every workload, in the order of the tables."""
 
 PHASES = (
-    Phase((), (CREATE, BIG_WRITE)),
+    Phase((), (CREATE,), is_account=True),
+    Phase((), (CREATE_INTO, BIG_WRITE)),
     Phase((TREE,), (LIST,)),
     Phase((TREE,), (STAT, STAT_WARM)),
     Phase((TREE,), (READ, READ_WARM, RENAME_WARM)),
     Phase((TREE,), (TAR,)),
     Phase((TREE,), (RENAME,)),
+    Phase((TREE,), (RENAME_FILES,)),
     Phase((TREE,), (DELETE,)),
     Phase((TREE, BIG_NAME), (BIG_READ, SAVE)),
+    Phase((TREE,), (UNCHECKED,), options=(OVERWRITE,)),
 )
 
 
 def phases_of(workloads: Sequence[str]) -> list[Phase]:
     """The phases that have one of them, without the others in them; all of them for none."""
-    if not workloads:
-        return list(PHASES)
-    left = [tuple(name for name in phase.workloads if name in workloads) for phase in PHASES]
-    return [Phase(phase.content, kept) for phase, kept in zip(PHASES, left, strict=True) if kept]
+    wanted = workloads or list(MEANING)
+    left = [tuple(name for name in phase.workloads if name in wanted) for phase in PHASES]
+    return [replace(phase, workloads=kept) for phase, kept in zip(PHASES, left, strict=True) if kept]
 
 
 class Files(Place, Protocol):
@@ -119,8 +136,8 @@ class Files(Place, Protocol):
 
     path: Path
 
-    def flush(self, done: Callable[[], bool]) -> None:
-        """Return when all that was changed is where it should be; `done` says whether the server has it."""
+    def flush(self, done: Callable[[], bool], directory: str = "") -> None:
+        """Return when what was changed below is where it should be; `done` says whether the server has it."""
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
@@ -149,6 +166,17 @@ def _lacks(place: Files, prefix: str) -> bool:
 
 
 def _create(place: Files, material: Material) -> None:
+    _run("mkdir", NEW, cwd=place.path)
+    _run("cp", "-r", material.tree, place.path / NEW, cwd=place.path)
+    place.flush(lambda: _has(place, in_new(material.names)), NEW)
+
+
+def in_new(names: Iterable[str]) -> set[str]:
+    """As they are called from outside of the new directory."""
+    return {f"{NEW}/{name}" for name in names}
+
+
+def _create_into(place: Files, material: Material) -> None:
     _run("cp", "-r", material.tree, place.path, cwd=place.path)
     place.flush(lambda: _has(place, material.names))
 
@@ -183,9 +211,19 @@ def _big_read(place: Files, material: Material) -> None:
 
 
 def _rename(place: Files, material: Material) -> None:
-    os.rename(place.path / TREE, place.path / "renamed")
+    _run("mv", TREE, "renamed", cwd=place.path)
     moved = ["renamed" + name.removeprefix(TREE) for name in material.names]
     place.flush(lambda: _has(place, moved) and _lacks(place, TREE))
+
+
+def _rename_files(place: Files, material: Material) -> None:
+    _run(*_EDITS, "rename", FIRST, cwd=place.path)
+    place.flush(lambda: _has(place, map(renamed, material.first)) and not place.stored() & {*material.first})
+
+
+def renamed(name: str) -> str:
+    """What a file is called after `RENAME_FILES`."""
+    return name.removesuffix(".txt") + ".bak"
 
 
 def _delete(place: Files, material: Material) -> None:
@@ -199,16 +237,21 @@ def _open_in_editor(place: Files, material: Material) -> None:
 
 
 def _save(place: Files, material: Material) -> None:
-    for name in material.names[:SAVED]:
-        with (place.path / name).open("w") as file:
-            file.write(SAVED_TEXT)
-            file.flush()
-            os.fsync(file.fileno())
-        place.flush(lambda name=name: place.value(name) == SAVED_TEXT.encode())
+    names = material.names[:SAVED]
+    with subprocess.Popen(
+        [*_EDITS, "save", *names],
+        cwd=place.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as editor:  # fmt: skip
+        print(SAVED_TEXT, end="", file=editor.stdin, flush=True)
+        for name in names:
+            expect(editor.stdout.readline().rstrip(), name, "saved")
+            place.flush(lambda name=name: place.value(name) == SAVED_TEXT.encode())
+            print(file=editor.stdin, flush=True)
 
 
 FILE_WORK: Mapping[str, Work] = {
     CREATE: _create,
+    CREATE_INTO: _create_into,
     LIST: _list,
     STAT: _stat,
     STAT_WARM: _stat,
@@ -216,11 +259,13 @@ FILE_WORK: Mapping[str, Work] = {
     READ_WARM: _read,
     TAR: _tar,
     SAVE: _save,
+    UNCHECKED: _save,
     BIG_WRITE: _big_write,
     BIG_READ: _big_read,
     RENAME: _rename,
     RENAME_WARM: _rename,
+    RENAME_FILES: _rename_files,
     DELETE: _delete,
 }
-BEFORE: Mapping[str, Work] = {SAVE: _open_in_editor}
+BEFORE: Mapping[str, Work] = {SAVE: _open_in_editor, UNCHECKED: _open_in_editor}
 """What comes before a workload in a mount, and is not measured."""

@@ -28,7 +28,7 @@ OURS = {
 ASSEMBLY = {"server/serving.py": {"store.sqlite"}}
 OUTSIDE = {
     "core": set[str](),
-    "store": {"httpcore", "httpx", "msgspec", "tenacity", "trio"},
+    "store": {"httpx", "msgspec", "tenacity", "trio"},
     "writeback": {"msgspec", "sortedcontainers", "tenacity", "trio"},
     "cache": {"sortedcontainers", "trio"},
     "vfs": {"trio"},

@@ -1,7 +1,12 @@
 """The bytes of a value: write into, cut, grow and read at an offset, within KV's 25 MiB; whether they are text."""
 
+from codecs import getincrementaldecoder
+from typing import Final
+
 from kvfs.core.errors import FileTooBigError, InvalidError
 from kvfs.core.limits import VALUE_BYTES
+
+_BITE: Final = 64 * 1024
 
 
 def splice(buffer: bytearray, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -45,8 +50,12 @@ def check_size(size: int, *, least: int = 0) -> int:
 
 def is_text(value: bytes) -> bool:
     """Whether a bulk get can answer it: it takes UTF-8 only (error 10029)."""
+    if value.isascii():
+        return True
+    decode = getincrementaldecoder("utf-8")().decode  # a failed decode() copies the whole value for its error
     try:
-        value.decode()
+        for start in range(0, len(value), _BITE):
+            decode(value[start : start + _BITE], start + _BITE >= len(value))
     except UnicodeDecodeError:
         return False
     return True

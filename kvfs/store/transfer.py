@@ -7,6 +7,7 @@ little: an honest slow line gets through, an answer that drips does not.
 import zlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
+from io import BytesIO
 from typing import Final
 
 import httpx
@@ -75,15 +76,15 @@ async def read_body(response: httpx.Response, limit: int, patience: Patience) ->
 
 async def _read(chunks: AsyncIterator[bytes], encoding: str, limit: int, patience: Patience) -> bytes:
     inflate = _inflater(encoding)
-    body = bytearray()
+    body, size = BytesIO(), 0  # hands its bytes out in the end without copying them
     async for chunk in chunks:
         patience.moved(len(chunk))
-        body += _inflated(inflate, chunk, limit + 1 - len(body)) if inflate else chunk
-        if len(body) > limit:
+        size += body.write(_inflated(inflate, chunk, limit + 1 - size) if inflate else chunk)
+        if size > limit:
             raise AnswerTooLongError(f"the answer is longer than {limit} bytes")
-    if inflate and not inflate.eof and body:
+    if inflate and not inflate.eof and size:
         raise UnavailableError("the compressed answer ends too early")
-    return bytes(body)
+    return body.getvalue()
 
 
 def _bites(pieces: Iterable[bytes]) -> Iterable[bytes]:

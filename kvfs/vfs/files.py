@@ -7,8 +7,6 @@ journal, which is the promise of `close`; `fsync` waits until the store has it.
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-import trio
-
 from kvfs.cache.values import Clean
 from kvfs.core.errors import BadHandleError, FileTooBigError, NotFoundError, StaleError
 from kvfs.core.expiry import is_expired
@@ -113,14 +111,6 @@ class Files(Saving):
         value = clean.value
         return OpenFile(Rope(value), clean.metadata, clean.expiration, value, identity=identity)
 
-    async def _digest_of(self, node: File, clean: Clean) -> bytes:
-        """The digest of a large value; it takes long, so a thread makes it, once. A small one's is not needed."""
-        if clean.digest or len(clean.value) <= INLINE_BYTES:
-            return clean.digest
-        found = await trio.to_thread.run_sync(digest, clean.value)
-        self._overlay.values.note_digest((node.namespace, node.key), clean, found)
-        return found
-
     async def _load(self, node: File) -> OpenFile:
         asking = self._overlay.listings.settled.asking
         while not node.detached:
@@ -128,13 +118,13 @@ class Files(Saving):
                 before = self._recorded(node)
                 try:
                     clean = await self._overlay.content(node.namespace, node.key)
-                    known_digest = await self._digest_of(node, clean)
+                    identity = await self._identity(node, clean)
                 except NotFoundError as exc:
                     if self._still_stands(node, before, moment):
                         raise StaleError(str(exc)) from exc
                     continue
                 if self._still_stands(node, before, moment):  # else somebody wrote, closed or renamed it
-                    return self._opened(clean, self._identity_of(clean.value, known_digest))
+                    return self._opened(clean, identity)
         raise StaleError("the file was deleted")
 
     def _recorded(self, node: File) -> tuple[Key, int | None]:
@@ -232,6 +222,7 @@ class Files(Saving):
                 self._overlay.touched()
             shared.buffer.close()
             node.open = None
+            self._digest_later(node, shared)
             self._inodes.release(node)
 
     # content

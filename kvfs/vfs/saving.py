@@ -1,6 +1,7 @@
 """What is recorded of an open file, and how: the way of a content from memory to the journal."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Final
 
 import trio
@@ -14,11 +15,13 @@ from kvfs.vfs.nodes import File
 from kvfs.vfs.overlay import Overlay
 from kvfs.vfs.rope import Rope
 from kvfs.writeback.attributes import LocalAttrs
-from kvfs.writeback.journal import INLINE_BYTES, Body
+from kvfs.writeback.journal import INLINE_BYTES, Body, digest
+from kvfs.writeback.streaming import digest_soon
 
 CHANGED: Final = -1
 """`File.shown` while the kernel's pages follow the changes made through it (a hash is never -1)."""
 
+_PROVISIONAL: Final = 1 << 64  # from here on: numbers that are no hash
 
 _NO_ATTRS: Final = LocalAttrs()
 
@@ -40,11 +43,73 @@ class Saving:
         self._now = now
         self._max_pending = max_pending
         self._durable = durable
+        self._provisional = count(_PROVISIONAL)
+        self._digested: dict[int, bytes] = {}  # values by provisional identity, while their digests are made
+
+    # what tells contents from others
 
     @staticmethod
     def _identity_of(value: bytes, known_digest: bytes) -> int | bytes:
         """What tells a content from others: a hash of a small one, the digest of a large one."""
         return hash(value) if len(value) <= INLINE_BYTES else known_digest
+
+    async def _identity(self, node: File, clean: Clean) -> int | bytes:
+        """The identity of a content about to be opened.
+
+        The kernel may have no pages of the file to compare it with: then no open waits for a digest, which
+        takes long. A number stands for it until the last close, when nobody waits.
+        """
+        value = clean.value
+        if len(value) <= INLINE_BYTES or clean.digest:
+            return self._identity_of(value, clean.digest)
+        if node.shown is None:
+            return next(self._provisional)
+        if isinstance(node.shown, int) and self._digested.get(node.shown) is value:
+            return node.shown
+        return await self._digest_of(node, clean)
+
+    async def _digest_of(self, node: File, clean: Clean) -> bytes:
+        """The digest of a large value; it takes long, so a thread makes it, once. A small one's is not needed."""
+        if clean.digest or len(clean.value) <= INLINE_BYTES:
+            return clean.digest
+        found = await trio.to_thread.run_sync(digest, clean.value)
+        self._overlay.values.note_digest((node.namespace, node.key), clean, found)
+        return found
+
+    def _digest_later(self, node: File, shared: OpenFile) -> None:
+        """The last handle is closed: a provisional identity gives way to the digest, as soon as there is one."""
+        number, value = shared.identity, shared.closed
+        if not isinstance(number, int) or number < _PROVISIONAL or number != node.shown:
+            return
+        if value is not None and not (shared.buffer.changed or node.detached or number in self._digested):
+            self._digested[number] = value
+            digest_soon(value, lambda found: self._known(node, number, found))
+
+    def _known(self, node: File, number: int, found: bytes) -> None:
+        value = self._digested.pop(number)
+        place = (node.namespace, node.key)
+        held = self._overlay.values.peek(place)
+        if held is not None and held.value is value:
+            self._overlay.values.note_digest(place, held, found)
+        if node.shown == number:
+            node.shown = found
+
+    async def _know_base(self, shared: OpenFile) -> None:
+        """See to it that `known_base` has nothing long to do."""
+        closed = shared.closed
+        if closed is not None and self._is_base_far(shared):
+            found = await trio.to_thread.run_sync(digest, closed)
+            if shared.closed is closed and shared.base is None:
+                shared.base = found
+
+    @staticmethod
+    def _is_base_far(shared: OpenFile) -> bool:
+        """Whether `known_base` would make a digest of a large value."""
+        if shared.base is not None or shared.closed is None or not shared.buffer.changed:
+            return False
+        return len(shared.closed) > INLINE_BYTES and not isinstance(shared.identity, bytes)
+
+    # saving
 
     def save_at_once(self, node: File) -> bool:
         """Record a dirty content, where that takes no waiting; false where it does."""
@@ -54,7 +119,7 @@ class Saving:
         if shared.version == shared.saved:
             return not self._durable or shared.forced == shared.saved
         rope = shared.buffer
-        if self._durable or len(rope) > INLINE_BYTES:
+        if self._durable or len(rope) > INLINE_BYTES or self._is_base_far(shared):
             return False
         self._check_room(len(rope))
         value = rope.value()
@@ -85,6 +150,9 @@ class Saving:
             shared.forced = max(shared.forced, saved)
 
     async def _save_dirty(self, node: File, shared: OpenFile) -> None:
+        await self._know_base(shared)
+        if self._is_gone(node) or not shared.dirty:
+            return
         self._check_room(len(shared.buffer))
         version = shared.version
         if len(shared.buffer) <= INLINE_BYTES:
@@ -98,14 +166,16 @@ class Saving:
 
     async def _spooled(self, rope: Rope) -> tuple[bytes, Body]:
         """A large content as it is now, and its body: written by threads, so that nobody else waits."""
-        stream, pieces = rope.take_stream(), rope.pieces()
-        try:
-            value = pieces[0] if len(pieces) == 1 else await trio.to_thread.run_sync(b"".join, pieces)
-            return value, await (stream.finish() if stream is not None else self._journal.spool(value))
-        except trio.Cancelled:  # the close took too long: another try begins anew
-            if stream is not None:
+        if (stream := rope.take_stream()) is not None:
+            try:
+                body = await stream.finish()
+            except trio.Cancelled:  # the close took too long: another try begins anew
                 stream.abandon()
-            raise
+                raise
+            return stream.content(), body
+        pieces = rope.pieces()
+        value = pieces[0] if len(pieces) == 1 else await trio.to_thread.run_sync(b"".join, pieces)
+        return value, await self._journal.spool(value)
 
     def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes, body: Body) -> None:
         """Record a content. No checkpoint in here: key, attributes and version belong together."""
@@ -128,6 +198,8 @@ class Saving:
         namespace, key = node.namespace, node.key
         before = None if shared.created else self._journal.attributes.file_attrs(namespace, key)
         before = before or _NO_ATTRS
+        if shared.base is None and value is shared.closed:
+            shared.base = body.digest
         now = int(self._now())
         attrs = LocalAttrs(
             mode=shared.mode if shared.mode is not None else before.mode,

@@ -49,6 +49,7 @@ class Bodies:
         self.garbage: list[str] = []  # files no row needs any more; removed once the log is on the disk
         self._behind: dict[int, bytes] = {}  # contents that the table may not have yet
         self._fresh: dict[int, bytes] = {}  # those of the transaction under way
+        self._latest: tuple[int, bytes] | None = None  # a spooled content, to be sent without reading it back
         self._idle: list[int] = []  # ids whose refs fell to 0, or that are new, in this transaction
 
     def load(self) -> None:
@@ -73,8 +74,8 @@ class Bodies:
         stream.feed(value)
         return await stream.finish()
 
-    def _spooled_body(self, size: int, found: bytes, name: str) -> Body:
-        body = Body(size, found, None, name)
+    def _spooled_body(self, size: int, found: bytes, name: str, content: bytes | None) -> Body:
+        body = Body(size, found, None, name, content)
         weakref.finalize(body, self._abandon, name).atexit = False
         return body
 
@@ -100,6 +101,8 @@ class Bodies:
         self._idle.append(identity)
         if body.spool is not None:
             self._spooled[body.spool] = identity
+        if body.content is not None:
+            self._latest = (identity, body.content)
         return identity
 
     def acquire(self, identity: int) -> None:
@@ -131,6 +134,7 @@ class Bodies:
         self._fresh.clear()
         for identity in unused:
             self._behind.pop(identity, None)
+            self._let_go(identity)
             name = self.stored.pop(identity).spool
             if name is not None:
                 del self._spooled[name]
@@ -143,6 +147,7 @@ class Bodies:
             stored = self.stored.get(identity)
             if stored is not None and not stored.refs:
                 del self.stored[identity]
+                self._let_go(identity)
                 if stored.spool is not None:
                     del self._spooled[stored.spool]
         self._fresh.clear()
@@ -161,6 +166,8 @@ class Bodies:
         spool = self.stored[identity].spool
         if spool is None:
             return self._value(identity)
+        if (content := self._let_go(identity)) is not None:
+            return content
         with self._opened(spool) as file:  # before any checkpoint: the file is there now
             return await trio.to_thread.run_sync(file.read)
 
@@ -171,6 +178,13 @@ class Bodies:
             with self._opened(spool) as file:
                 await trio.to_thread.run_sync(os.fsync, file.fileno())
             await trio.to_thread.run_sync(sync_directory, self._directory)
+
+    def _let_go(self, identity: int) -> bytes | None:
+        """The latest spooled content, if it is this one's: memory is not to hold it for long."""
+        if self._latest is None or self._latest[0] != identity:
+            return None
+        content, self._latest = self._latest[1], None
+        return content
 
     def _opened(self, spool: str) -> BinaryIO:
         try:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvfs.core.content import read_at, resize, splice
+from kvfs.core.content import is_text, read_at, resize, splice
 from kvfs.core.errors import FileTooBigError, InvalidError
 from kvfs.core.limits import VALUE_BYTES
 
@@ -81,3 +81,24 @@ def test_there_is_nothing_before_the_start() -> None:
         with pytest.raises(InvalidError):
             call()
     assert buffer == b"abc"
+
+
+@given(st.text(max_size=8), st.integers(-8, 8), st.binary(max_size=4))
+def test_a_value_is_text_when_it_decodes(text: str, shift: int, tail: bytes) -> None:
+    """Whatever its size: also where a character lies across the pieces it is looked at in, or is cut at the end."""
+    value = b"a" * (64 * 1024 + shift) + text.encode() + tail
+    try:
+        value.decode()
+        decodes = True
+    except UnicodeDecodeError:
+        decodes = False
+    assert is_text(value) == decodes
+
+
+@pytest.mark.parametrize("end", ["é", "€", "😀"])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_character_across_the_pieces_is_text_if_it_is_whole(end: str, cut: int) -> None:
+    """However many of its bytes lie before the seam."""
+    for before in range(1, len(end.encode())):
+        value = b"a" * (64 * 1024 - before) + end.encode()
+        assert is_text(value[: len(value) - cut]) == (cut == 0)

@@ -360,6 +360,33 @@ async def test_a_large_value_goes_beside_the_file(path):
         assert list(spool.iterdir()) == []
 
 
+async def test_a_large_value_just_written_is_sent_without_reading_it_back(path):
+    """Once, while memory has it; from then on, and after a rollback, it comes from its file."""
+    with open_journal(path) as journal:
+        stream = journal.stream()
+        stream.gather()
+        stream.feed(BIG)
+        body = await stream.finish()
+
+        def fails():
+            with journal.transaction():
+                journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            fails()
+        assert journal._bodies._latest is None
+        journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+        change = journal.get(NS, Key("a"))
+        (file,) = path.with_name("journal.db.spool").iterdir()
+        hidden = file.rename(path.parent / "hidden")
+        assert await journal.read_value(change) == BIG
+        with pytest.raises(JournalError, match="cannot be read"):
+            await journal.read_value(change)
+        hidden.rename(file)
+        assert await journal.read_value(change) == BIG
+
+
 async def test_a_large_value_being_read_outlives_its_change(path):
     """The reader keeps what it began to read."""
     with open_journal(path) as journal:

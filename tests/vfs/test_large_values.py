@@ -1,0 +1,177 @@
+"""Large values: no open waits for a digest that nothing depends on yet, and no digest holds the loop."""
+
+import hashlib
+import os
+import threading
+
+import pytest
+import trio
+
+from kvfs.core.model import Key
+from kvfs.vfs import handles, saving
+from kvfs.writeback import streaming
+
+SIZE = 1_000_000
+OLD, NEW = b"0" * SIZE, b"n" * SIZE
+
+
+def digest_of(value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=16).digest()
+
+
+class Digests:
+    """Digests of large values, the spool's apart: by which threads they are made, and when they may end."""
+
+    def __init__(self, monkeypatch, files) -> None:
+        self.threads: list[threading.Thread] = []
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self.may_end.set()
+        self._known = trio.Semaphore(0)
+        make, know = streaming.digest, files._known
+
+        def seen(value):
+            if len(value) >= SIZE:
+                self.threads.append(threading.current_thread())
+                self.begun.set()
+                self.may_end.wait(5)
+            return make(value)
+
+        def known(*args):
+            know(*args)
+            self._known.release()
+
+        for module in (handles, saving, streaming):
+            monkeypatch.setattr(module, "digest", seen)
+        monkeypatch.setattr(files, "_known", known)
+
+    async def later(self) -> None:
+        """One that nobody waited for was made."""
+        with trio.fail_after(5):
+            await self._known.acquire()
+
+
+@pytest.fixture
+def digests(monkeypatch, mount, kernel):
+    """A kernel that remembers its pages, over a file `f`."""
+    kernel.eager = False
+    found = Digests(monkeypatch, mount.fs.files)
+    yield found
+    found.may_end.set()
+
+
+async def opened(mount, kernel) -> tuple[bool, bytes]:
+    """Open, look and close: whether the kernel may keep its pages, and the content."""
+    keeps = []
+    open_ = mount.fs.open
+
+    async def listening(*args, **options):
+        found = await open_(*args, **options)
+        keeps.append(found[1])
+        return found
+
+    mount.fs.open = listening
+    try:
+        content = await kernel.read("ns/f")
+    finally:
+        mount.fs.open = open_
+    return keeps[0], content
+
+
+async def test_the_first_open_of_a_large_value_makes_no_digest(mount, kernel, digests):
+    """There is nothing to compare it with; it is made when the file is closed, while nobody waits."""
+    await mount.other("f", OLD)
+    digests.may_end.clear()
+    file = await kernel.open("ns/f")
+    assert await kernel.pread(file, 0, SIZE) == OLD
+    assert digests.threads == []
+    await kernel.close(file)
+    assert await opened(mount, kernel) == (True, OLD)  # before it is made: the same bytes
+    digests.may_end.set()
+    await digests.later()
+    assert await opened(mount, kernel) == (True, OLD)
+    assert len(digests.threads) == 1
+    assert digests.threads[0] is not threading.main_thread()
+    kernel.forget()
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+async def test_pages_are_kept_of_the_same_content_only(mount, kernel, digests, is_made):
+    """Also when it was fetched anew, and though others changed it while the first digest was being made."""
+    await mount.other("f", OLD)
+    digests.may_end.clear()
+    assert await opened(mount, kernel) == (False, OLD)
+    if is_made:
+        digests.may_end.set()
+        await digests.later()
+        mount.fs.forget_knowledge()
+        assert await opened(mount, kernel) == (True, OLD)
+    await mount.other("f", NEW)
+    mount.fs.forget_knowledge()
+    digests.may_end.set()
+    assert await opened(mount, kernel) == (False, NEW)
+    assert await opened(mount, kernel) == (True, NEW)
+    kernel.forget()
+
+
+@pytest.mark.parametrize("size", [10, SIZE])
+async def test_a_change_knows_the_large_value_it_was_made_to(mount, kernel, digests, size):
+    """Its base is made by a thread, whatever is written."""
+    await mount.other("f", OLD)
+    file = await kernel.open("ns/f", os.O_RDWR)
+    await kernel.ftruncate(file, size)
+    await kernel.pwrite(file, 0, b"!")
+    assert not mount.fs.files.flush_at_once(file.number)
+    await kernel.close(file)
+    change = mount.journal.get(mount.namespace, Key("f"))
+    assert (change.base, change.size) == (digest_of(OLD), size)
+    assert threading.main_thread() not in digests.threads
+    await kernel.read("ns/f")
+    kernel.forget()
+
+
+@pytest.mark.parametrize("is_writing", [False, True])
+async def test_new_attributes_know_the_large_value_they_were_made_to(mount, kernel, digests, is_writing):
+    """Its base is the content itself, which is digested once, for both."""
+    await mount.other("f", OLD)
+    file = await kernel.open("ns/f", os.O_RDWR)
+    if is_writing:
+        await kernel.pwrite(file, 0, b"!")
+    await kernel.setxattr("ns/f", "user.colour", b"blue")
+    change = mount.journal.get(mount.namespace, Key("f"))
+    assert change.base == mount.journal.digest(change) == digest_of(OLD)
+    assert digests.threads == []  # the spool made it
+    await kernel.close(file)
+    kernel.forget()
+
+
+async def test_a_file_deleted_while_its_base_is_made_is_not_recorded(mount, kernel, digests):
+    """Nor is there an error."""
+    await mount.other("f", OLD)
+    file = await kernel.open("ns/f", os.O_RDWR)
+    await kernel.ftruncate(file, 10)
+    digests.may_end.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kernel.close, file)
+        await trio.to_thread.run_sync(digests.begun.wait, 5)
+        await kernel.unlink("ns/f")
+        digests.may_end.set()
+    assert mount.journal.get(mount.namespace, Key("f")).is_tombstone
+    kernel.forget()
+
+
+async def test_a_large_file_is_the_joined_pieces_it_was_written_in(mount, kernel, digests):
+    """What is read back is what the spool has; no digest but the spool's own is made."""
+    pieces = [bytes([number]) * 131_072 for number in range(40)]
+    file = await kernel.open("ns/f", os.O_CREAT | os.O_RDWR)
+    for number, piece in enumerate(pieces):
+        await kernel.pwrite(file, number * len(piece), piece)
+    await kernel.close(file)
+    change = mount.journal.get(mount.namespace, Key("f"))
+    assert await mount.journal.read_value(change) == b"".join(pieces)
+    assert mount.journal.digest(change) == digest_of(b"".join(pieces))
+    held = mount.fs.overlay.values.peek((mount.namespace, Key("f")))
+    assert type(held.value) is bytes
+    assert await kernel.read("ns/f") == b"".join(pieces)
+    assert digests.threads == []
+    kernel.forget()

@@ -51,7 +51,8 @@ class Attributes:
     Directories are all in memory; attributes of files are read when asked for and remembered in bounds.
     Every method that writes joins the transaction around it, or is one; JournalError when it fails.
 
-    Invariant: what a transaction wrote is in memory until it ends; `_undo` has what was there before.
+    Invariant: what the table may not have yet is in `_written`, or the namespace in `_dropped`; `_undo` has what was
+    in memory before the transaction under way.
     """
 
     def __init__(self, tables: Tables, transaction: Callable[[], AbstractContextManager[None]]) -> None:
@@ -61,12 +62,14 @@ class Attributes:
         self._dirs: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self._seen: dict[NamespaceId, int] = {}
         self.changes = 0  # grows with everything that is written here
+        self._written: dict[tuple[NamespaceId, Key], LocalAttrs | None] = {}
+        self._dropped: dict[NamespaceId, bool] = {}
         self._undo: list[tuple[MutableMapping[Any, Any], Any, Any]] = []
         self._any_files = True  # whether local_files may hold a row: mostly it does not
 
     def load(self) -> None:
         """Fill from the tables, at open."""
-        query = self._tables.query
+        query = self._tables.look
         self._any_files = query("SELECT 1 FROM local_files LIMIT 1").fetchone() is not None
         for namespace, *columns in query(
             "SELECT namespace, prefix, start, mode, mtime, ctime FROM local_dirs"
@@ -94,6 +97,14 @@ class Attributes:
         self._undo.clear()
         self._trim()
 
+    def applied(self) -> None:
+        """The table has all that was committed, and nothing of the transaction under way."""
+        ours = [(table, place) for table, place, _ in self._undo]
+        for memory in (self._written, self._dropped):
+            kept = {place: memory[place] for table, place in ours if table is memory and place in memory}
+            memory.clear()
+            memory.update(kept)
+
     def _trim(self) -> None:
         while len(self._files) > CACHED_FILES:
             del self._files[next(iter(self._files))]
@@ -107,13 +118,21 @@ class Attributes:
         place = (namespace, key)
         if place in self._files:
             return self._files[place]
-        row = self._tables.query(
+        found = self._files[place] = self._written[place] if place in self._written else self._look(place)
+        self._trim()
+        return found
+
+    def _look(self, place: tuple[NamespaceId, Key]) -> LocalAttrs | None:
+        if place[0] in self._dropped:
+            return None
+        row = self._tables.look(
             "SELECT mode, mtime, ctime, atime FROM local_files WHERE namespace = ? AND key = ?", place
         ).fetchone()
-        found = self._files[place] = LocalAttrs(*row) if row else None
-        if not self._undo:  # what the transaction under way wrote is nowhere else
-            self._trim()
-        return found
+        return LocalAttrs(*row) if row else None
+
+    def _write(self, place: tuple[NamespaceId, Key], attrs: LocalAttrs | None) -> None:
+        self._set(self._written, place, attrs)
+        self._set(self._files, place, attrs)
 
     def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
         """Keep these, in place of all that was kept."""
@@ -121,13 +140,13 @@ class Attributes:
             self._any_files = True
             columns = (namespace, key, attrs.mode, attrs.mtime, attrs.ctime, attrs.atime)
             self._tables.add(Write.PUT_FILE, columns)
-            self._set(self._files, (namespace, key), attrs)
+            self._write((namespace, key), attrs)
 
     def drop_file_attrs(self, namespace: NamespaceId, key: Key) -> None:
         """Keep nothing of the key any more."""
         with self._transaction():
             self._tables.add(Write.DROP_FILE, (namespace, key))
-            self._set(self._files, (namespace, key), None)
+            self._write((namespace, key), None)
 
     # directories
 
@@ -189,8 +208,10 @@ class Attributes:
         with self._transaction():
             for write in (Write.DROP_FILES, Write.DROP_DIRECTORIES, Write.DROP_NAMESPACE):
                 self._tables.add(write, (namespace,))
-            for place in [place for place in self._files if place[0] == namespace]:
-                self._set(self._files, place, None)
+            for memory in (self._files, self._written):
+                for place in [place for place in memory if place[0] == namespace]:
+                    self._set(memory, place, _MISSING)
+            self._set(self._dropped, namespace, True)
             self._set(self._dirs, namespace, _MISSING)
             self._set(self._seen, namespace, _MISSING)
 

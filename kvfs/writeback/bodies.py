@@ -40,7 +40,6 @@ class Bodies:
 
     def __init__(self, tables: Tables, directory: Path, *, durable: bool) -> None:
         self._tables = tables
-        tables.on_applied = self._applied
         self._directory = directory
         self._durable = durable
         self.stored: dict[int, Stored] = {}
@@ -54,7 +53,7 @@ class Bodies:
 
     def load(self) -> None:
         """Fill from the table; references are counted as the rows arrive."""
-        for identity, spool in self._tables.query("SELECT id, spool FROM bodies ORDER BY id"):
+        for identity, spool in self._tables.look("SELECT id, spool FROM bodies ORDER BY id"):
             self.stored[identity] = Stored(0, spool)
             self._idle.append(identity)
             self._next = identity + 1
@@ -198,7 +197,8 @@ class Bodies:
             (found,) = self._tables.look("SELECT value FROM bodies WHERE id = ?", (identity,)).fetchone()
         return found
 
-    def _applied(self) -> None:
+    def applied(self) -> None:
+        """The table has all that was committed."""
         self._behind.clear()
 
     def orphans(self) -> list[str]:

@@ -15,13 +15,12 @@ from sortedcontainers import SortedDict
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId
-from kvfs.writeback import opening, schema
+from kvfs.writeback import opening
 from kvfs.writeback.attributes import DirRow, LocalAttrs
 from kvfs.writeback.bodies import INLINE_BYTES, Bodies, Body, Buffer, digest
 from kvfs.writeback.ledger import LOST, Ledger
 from kvfs.writeback.outbox import Outbox
 from kvfs.writeback.recording import UNCHANGED, Move
-from kvfs.writeback.redo import RedoLog
 from kvfs.writeback.streaming import Stream
 from kvfs.writeback.tables import Tables
 from kvfs.writeback.upkeep import Upkeep
@@ -103,29 +102,29 @@ class Journal(Outbox):
             opening.prepare(path, source, now())
             spool.mkdir(mode=0o700, exist_ok=True)
             connection = opening.connect(path)
-            redo = RedoLog(path, schema.identity(connection), schema.VERSION)
         except BaseException as exc:
             os.close(lock)
             if isinstance(exc, OSError):
                 raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
             raise
-        tables = Tables(connection, redo, path)
+        tables = Tables(connection, path)
         bodies = Bodies(tables, spool, durable=durable)
         ledger = Ledger(tables, path, bodies)
-        journal = cls(path, ledger, Upkeep(path, bodies, redo), now)
+        journal = cls(path, ledger, Upkeep(path, bodies, tables.redo), now)
         journal._close += [lambda: os.close(lock), lambda: tables.close(opening.shrink)]
         try:
             tables.recover()
-            journal._recover()
+            journal._recover(tables)
         except BaseException:
             journal.close()
             raise
         ledger.on_commit = journal._committed
         return journal
 
-    def _recover(self) -> None:
+    def _recover(self, tables: Tables) -> None:
         """Load, and settle accounts with whatever the last run left half done."""
         self._ledger.load()
+        tables.recovered()
         if self._bodies.has_unused:
             with self.transaction():
                 pass  # its end sweeps them
@@ -138,7 +137,7 @@ class Journal(Outbox):
             else:
                 self._update(row, state=ChangeState.REJECTED, error=LOST)
         orphans = self._bodies.orphans()
-        if orphans:
+        if orphans and not opening.kept_logs(self.path):  # else they may be what is named in these
             self._upkeep.sync()
             self._bodies.unlink(orphans)
 

@@ -91,6 +91,7 @@ class Ledger:
         self._path = path
         self.bodies = bodies
         self.attributes = Attributes(tables, self.transaction)
+        tables.on_applied = self._applied
         self.rows: dict[NamespaceId, SortedDict[Key, Row]] = {}
         self.live: dict[NamespaceId, SortedSet[Key]] = {}
         self.pending: dict[Seq, Row] = {}
@@ -118,7 +119,7 @@ class Ledger:
         """Fill from the tables. Raises JournalUnreadableError when a row is not of our making."""
         try:
             self.bodies.load()
-            for record in self._tables.query(_LOAD):
+            for record in self._tables.look(_LOAD):
                 row = _row(record)
                 self._image(None, row)
                 self.last_seq = max(self.last_seq, row.change.seq, row.waits_for or Seq(0))
@@ -198,6 +199,10 @@ class Ledger:
         self._undo.clear()
         self.bodies.rolled_back()
         self.attributes.rolled_back()
+
+    def _applied(self) -> None:
+        self.bodies.applied()
+        self.attributes.applied()
 
     # rows, inside a transaction
 
@@ -293,7 +298,8 @@ class Ledger:
         """Which invariants are broken, recomputed from the tables; empty when all hold."""
         found = []
         mine = {(*columns(row), row.digest) for rows in self.rows.values() for row in rows.values()}
-        theirs = {(*columns(row), row.digest) for row in map(_row, self._tables.query(_LOAD))}
+        self._tables.apply()
+        theirs = {(*columns(row), row.digest) for row in map(_row, self._tables.look(_LOAD))}
         if mine != theirs:
             found.append(f"rows differ: {mine ^ theirs}")
         everything = [row for rows in self.rows.values() for row in rows.values()]
@@ -322,7 +328,7 @@ class Ledger:
                 return [f"body of {row.change.key!r} is wrong"]
             if row.body is not None:
                 references[row.body] = references.get(row.body, 0) + 1
-        table = dict(self._tables.query("SELECT id, size FROM bodies"))
+        table = dict(self._tables.look("SELECT id, size FROM bodies"))
         if references.keys() != table.keys():
             return [f"bodies without rows or rows without bodies: {references.keys() ^ table.keys()}"]
         if references != {i: stored.refs for i, stored in self.bodies.stored.items()}:

@@ -15,7 +15,7 @@ from typing import Final
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.writeback import redo, schema
-from kvfs.writeback.disk import sync_directory
+from kvfs.writeback.disk import sync_directory, sync_log
 from kvfs.writeback.torn import keep_unread
 
 CHECK_SECONDS: Final = 3.0  # the integrity check of a huge journal ends here, undecided counts as sound
@@ -87,9 +87,11 @@ def _check(path: Path, source: str) -> None:
     try:
         with contextlib.closing(_read_only(path)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-            reason = schema.fault(connection, source)
-            if reason is None:
-                reason = redo.stranger(path, schema.identity(connection), schema.VERSION)
+            reason = (
+                schema.fault(connection, source)
+                or redo.stranger(path, schema.identity(connection), schema.VERSION)
+                or schema.damage(connection)
+            )
     except DAMAGE as exc:
         if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             return
@@ -121,10 +123,16 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA secure_delete = OFF")  # Debian's default ON writes every freed page again
         keep_unread(connection, path)
-        schema.migrate(connection)
+        if schema.migrate(connection):
+            sync_log(path)  # the id is on the disk before a log names it
     except sqlite3.Error as exc:
         raise translate(exc, path) from exc
     return connection
+
+
+def kept_logs(path: Path) -> list[Path]:
+    """What was kept of damaged logs, until somebody takes it away."""
+    return list(path.parent.glob(f"{path.name}-*.damaged-*"))
 
 
 def checkpoint(path: Path) -> None:

@@ -1,9 +1,9 @@
 """The redo log: what was committed and need not be in the tables yet, in files beside the journal.
 
-A commit is one record at the end of one file, and costs one system call; SQLite's own costs twenty. A record
-says what rows are, never how they change, so that it may be replayed over tables that have it already. A file
-goes only when the tables, forced to the disk, have all of it. Layout: a head, then records, each with a head
-of its own; every head says by a sum that it is whole.
+A commit is one record at the end of one file, and costs one system call; SQLite's own costs twenty. Records are
+numbered, across files, and the tables say up to which number they have them: a power cut may leave either ahead of
+the other. A file goes only when the tables, forced to the disk, have all of it. Layout: a head, then records, each
+with a head of its own; every head says by a sum that it is whole.
 """
 
 import logging
@@ -11,7 +11,8 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ ROTATE_BYTES: Final = 8 * 1024 * 1024  # a file of this size is the last's succe
 
 _MAGIC: Final = b"kvfsredo"
 _HEAD: Final = struct.Struct(f"<8sI{ID_BYTES}s")  # magic, version of the journal's tables, the journal's id
-_RECORD: Final = struct.Struct("<II")  # bytes of the payload, its sum
+_RECORD: Final = struct.Struct("<QII")  # number, bytes of the payload, their sum
 _SUM: Final = struct.Struct("<I")  # of the head before it
 _RECORD_HEAD: Final = _RECORD.size + _SUM.size
 
@@ -65,17 +66,20 @@ def stranger(path: Path, identity: bytes, version: int) -> str | None:
 class RedoLog:
     """Appends to the newest file. All but `sync` and `remove` are the loop's.
 
-    Invariant: the newest file ends after the record of the last `append` that returned, or `_is_torn`.
+    Invariant: the newest file ends after the record `last`, or `_is_torn`.
     """
 
-    def __init__(self, path: Path, identity: bytes, version: int) -> None:
+    def __init__(self, path: Path, identity: bytes, version: int, last: int = 0) -> None:
+        """`last`: the number of the last record that the tables have."""
         self._path = path
+        self.last = last
         self._head = _with_sum(_HEAD.pack(_MAGIC, version, identity))
         self._number = max((int(file.suffix[1:]) for file in files_of(path)), default=0)
         self._descriptor = -1
         self._current: Path | None = None
         self._is_torn = False
-        self._is_unnamed = False  # a file was made since the directory was forced out
+        self._made = 0  # files so far
+        self._named = 0  # of them, those whose names are on the disk
         self.size = 0
         self.retired: list[Path] = []  # in the tables to the last record; to be removed
 
@@ -86,8 +90,9 @@ class RedoLog:
                 self._begin()
             if self._is_torn:
                 self._cut()
-            head = _with_sum(_RECORD.pack(len(payload), crc32(payload)))
-            self._write([head, payload])
+            head = _with_sum(_RECORD.pack(self.last + 1, len(payload), crc32(payload)))
+            self._write(head, payload)
+            self.last += 1
         except OSError as exc:
             raise JournalFullError(
                 f"the journal {self._path} cannot be written ({exc}); make room and try again"
@@ -98,15 +103,19 @@ class RedoLog:
         self._current = self._path.with_name(f"{self._path.name}-redo.{self._number}")
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._current, flags, 0o600)
-        self.size, self._is_unnamed = 0, True
-        self._write([self._head])
+        self.size = 0
+        self._made += 1
+        self._write(self._head)
 
-    def _write(self, parts: Sequence[bytes]) -> None:
+    def _write(self, *parts: bytes) -> None:
         wanted = sum(map(len, parts))
         self._is_torn = True
         written = os.writev(self._descriptor, parts)
-        if written != wanted:
-            raise OSError(f"only {written:,} of {wanted:,} bytes were taken")
+        while written < wanted:  # the disk is full, or the record is longer than a call takes: 2 GiB
+            rest = memoryview(b"".join(parts))[written:]
+            if not (more := os.writev(self._descriptor, [rest])):
+                raise OSError(f"only {written:,} of {wanted:,} bytes were taken")
+            written += more
         self._is_torn = False
         self.size += wanted
 
@@ -115,7 +124,7 @@ class RedoLog:
         os.ftruncate(self._descriptor, self.size)
         self._is_torn = False
         if not self.size:
-            self._write([self._head])
+            self._write(self._head)
 
     def retire(self) -> None:
         """The tables have all of it: the next record begins a new file."""
@@ -126,13 +135,15 @@ class RedoLog:
     def close(self) -> None:
         """Let go of the newest file."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            with suppress(OSError):  # a write that failed was told by the write
+                os.close(self._descriptor)
         self._descriptor, self._current, self.size, self._is_torn = -1, None, 0, False
 
     # in threads
 
     def sync(self) -> None:
         """Force every record to the disk that was appended before the call. Raises OSError."""
+        made = self._made
         for file in files_of(self._path):
             try:
                 descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
@@ -142,17 +153,13 @@ class RedoLog:
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
-        if self._is_unnamed:
-            self._is_unnamed = False
-            try:
-                sync_directory(self._path.parent)
-            except OSError:
-                self._is_unnamed = True
-                raise
+        if self._named < made:
+            sync_directory(self._path.parent)
+            self._named = max(self._named, made)
 
     @staticmethod
-    def remove(files: Sequence[Path]) -> None:
-        """The tables, on the disk, have all that is in these. Raises OSError."""
+    def remove(files: Iterable[Path]) -> None:
+        """The tables, on the disk, have all that is in these, the oldest first. Raises OSError."""
         for file in files:
             file.unlink(missing_ok=True)
 
@@ -175,7 +182,7 @@ class Reading:
         self._data = file.read_bytes()
         self.damage: Damage | None = None
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
         data, at = self._data, _HEAD.size + _SUM.size
         if len(data) < at or not _is_whole(data[:at]):
             self.damage = self._end(0, is_cut=len(data) < at)
@@ -186,12 +193,12 @@ class Reading:
             if len(head) < _RECORD_HEAD or not _is_whole(head):
                 self.damage = self._end(at, is_cut=len(head) < _RECORD_HEAD)
                 return
-            length, expected = _RECORD.unpack_from(head)
+            number, length, expected = _RECORD.unpack_from(head)
             payload = data[start : start + length]
             if len(payload) < length or crc32(payload) != expected:
                 self.damage = self._end(at, is_cut=len(payload) < length)
                 return
-            yield payload
+            yield number, payload
             at = start + length
 
     def _end(self, at: int, *, is_cut: bool) -> Damage | None:
@@ -199,28 +206,55 @@ class Reading:
         return Damage(at, is_cut or not any(memoryview(self._data)[at:]))
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """Every record of the log at `path`, oldest first, as far as it can be read.
+class Leftover:
+    """The log that the last run left: its records, and what becomes of its files.
 
-    What cannot, but may hold something promised, is kept under another name, and that is said.
+    `last`: the number of the last record that was read, or that the tables had.
     """
-    files = files_of(path)
-    for index, file in enumerate(files):
-        reading = Reading(file)
-        yield from reading
-        if reading.damage is not None:
-            following = [other for other in files[index + 1 :] if other.stat().st_size > len(_MAGIC)]
-            if not reading.damage.is_cut or following:
-                _keep([file, *following], reading.damage)
-            return
 
+    def __init__(self, path: Path, last: int) -> None:
+        self._path = path
+        self.last = last
+        self.files = files_of(path)
+        self._unread: list[Path] = []
+        self._why = ""
 
-def _keep(files: Sequence[Path], damage: Damage) -> None:
-    suffix = f".damaged-{time.time_ns()}"
-    for file in files:
-        os.link(file, f"{file}{suffix}")
-    log.error(
-        "the log of the journal is damaged: what was recorded after byte %d of %s cannot be read; "
-        "it is kept with the ending %s",
-        *(damage.at, files[0].name, suffix),
-    )
+    def records(self) -> Iterator[bytes]:
+        """Those that the tables lack, in order, as far as they can be read.
+
+        A gap between two numbers is an end, too: what follows stands on what is missing.
+        """
+        for index, file in enumerate(self.files):
+            reading = Reading(file)
+            for number, payload in reading:
+                if number > self.last + 1:
+                    self._keep(index, f"{self.last + 1} to {number - 1} are missing before {file.name}")
+                    return
+                if number == self.last + 1:
+                    yield payload
+                    self.last = number
+            if reading.damage is not None and not reading.damage.is_cut:
+                text = f"those after {self.last}, at byte {reading.damage.at} of {file.name}, cannot be read"
+                self._keep(index, text)
+                return
+
+    def _keep(self, index: int, why: str) -> None:
+        self._unread, self._why = self.files[index:], why
+
+    def put_away(self) -> None:
+        """The tables, on the disk, have what could be read. Raises OSError.
+
+        What could not, and may have been promised, is kept under another name.
+        """
+        suffix = f".damaged-{time.time_ns()}"
+        for file in self.files:
+            if file in self._unread:
+                file.rename(f"{file}{suffix}")
+            else:
+                file.unlink()
+        sync_directory(self._path.parent)
+        if self._unread:
+            log.error(
+                "the log of the journal is damaged: of its records %s; the rest is kept with the ending %s",
+                *(self._why, suffix),
+            )

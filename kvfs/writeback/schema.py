@@ -14,7 +14,8 @@ VERSION: Final = 2
 DDL: Final = """
 -- What the file is for.
 -- name: 'source' (identity of the account or store; another source refuses the file),
---       'created' (epoch seconds), 'id' (16 random bytes in hex: the redo log beside it names it).
+--       'created' (epoch seconds), 'id' (16 random bytes in hex: the redo log beside it names it),
+--       'applied' (the number of the last record of the redo log that is in the tables).
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -102,16 +103,29 @@ def create(connection: sqlite3.Connection, source: str, created: float) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring an older file to VERSION, a version a transaction."""
-    for version in range(_pragma(connection, "user_version"), VERSION):
+def migrate(connection: sqlite3.Connection) -> bool:
+    """Bring an older file to VERSION, a version a transaction; whether it was older."""
+    found = _pragma(connection, "user_version")
+    for version in range(found, VERSION):
         connection.executescript(f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+    return found < VERSION
 
 
 def identity(connection: sqlite3.Connection) -> bytes:
     """What tells this journal from every other; empty in a file of version 1."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
     return bytes.fromhex(row[0]) if row else b""
+
+
+def applied(connection: sqlite3.Connection) -> int:
+    """The number of the last record of the redo log that the tables have."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'applied'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def note_applied(connection: sqlite3.Connection, number: int) -> None:
+    """The tables have the records up to this one, with the transaction under way."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('applied', ?)", (str(number),))
 
 
 def fault(connection: sqlite3.Connection, source: str) -> str | None:
@@ -132,6 +146,11 @@ def fault(connection: sqlite3.Connection, source: str) -> str | None:
     row = connection.execute("SELECT value FROM meta WHERE name = 'source'").fetchone()
     if row is None or row[0] != source:
         return f"it belongs to {row[0] if row else 'nobody'!r}, not to {source!r}"
+    return None
+
+
+def damage(connection: sqlite3.Connection) -> str | None:
+    """What is wrong inside of it, or None; takes long for a large one. Only reads."""
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return None if verdict == "ok" else f"it is damaged ({verdict})"
 

@@ -15,13 +15,14 @@ from typing import Any, Final
 import msgspec
 
 from kvfs.core.errors import JournalError, JournalUnreadableError
-from kvfs.writeback import redo
+from kvfs.writeback import schema
 from kvfs.writeback.disk import sync_log
 from kvfs.writeback.opening import translate
-from kvfs.writeback.redo import ROTATE_BYTES, RedoLog
+from kvfs.writeback.redo import ROTATE_BYTES, Leftover, RedoLog, files_of
 
 APPLY_COUNT: Final = 256  # transactions: a few milliseconds of SQLite
 APPLY_BYTES: Final = 1024 * 1024
+ROTATE_ROWS: Final = 4096  # each may make SQLite's own log some pages longer
 MOST_BYTES: Final = 16 * 1024 * 1024  # what SQLite does not take may wait in memory up to this
 
 log = logging.getLogger("kvfs.writeback")
@@ -85,20 +86,23 @@ _decode = msgspec.msgpack.Decoder(list[tuple[int, list[Any]]]).decode
 class Tables:
     """The tables of one journal, seen through what was committed and not applied.
 
-    Invariant: redo log = what `_behind` holds, after records that the tables have.
+    Invariant: the tables have the records up to a number that they name; `_behind` holds the later ones.
     """
 
-    def __init__(self, connection: sqlite3.Connection, log: RedoLog, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
         self._path = path
-        self.redo = log
+        self._leftover = Leftover(path, schema.applied(connection))
+        self.redo = RedoLog(path, schema.identity(connection), schema.VERSION, self._leftover.last)
         self.on_applied: Callable[[], None] = lambda: None
         self._open: list[tuple[int, Columns]] = []  # of the transaction under way
         self._behind: list[tuple[int, Columns]] = []
         self._count = 0  # transactions behind
         self._bytes = 0  # their records
-        self._next_try = APPLY_COUNT
+        self._rows = 0  # told to SQLite since the log was retired
+        self._next_try = (APPLY_COUNT, APPLY_BYTES)  # transactions and bytes behind
         self._is_failing = False
+        self._is_sound = False  # what the last run left was taken in, and loaded
 
     # writing
 
@@ -118,10 +122,11 @@ class Tables:
         self._open = []
         self._count += 1
         self._bytes += len(record)
-        if self._count >= self._next_try or self._bytes >= APPLY_BYTES:
+        if self._count >= self._next_try[0] or self._bytes >= self._next_try[1]:
             self._try_to_apply()
-        if self.redo.size >= ROTATE_BYTES and not self._behind:
+        if (self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS) and not self._behind:
             self.redo.retire()
+            self._rows = 0
 
     def rollback(self) -> None:
         """What was added never was."""
@@ -132,7 +137,7 @@ class Tables:
         try:
             self.apply()
         except JournalError as exc:
-            self._next_try = self._count + APPLY_COUNT
+            self._next_try = (self._count + APPLY_COUNT, self._bytes + APPLY_BYTES)
             if not self._is_failing:
                 log.warning("what was recorded stays in the journal's log for now: %s", exc)
             self._is_failing = True
@@ -142,15 +147,21 @@ class Tables:
         if not self._behind:
             return
         try:
-            self._run(self._behind)
+            self._run(self._behind, self.redo.last)
         except sqlite3.Error as exc:
             raise translate(exc, self._path) from exc
+        except Exception as exc:  # a value SQLite cannot hold: the log has it, so nothing may be undone
+            raise JournalError(f"the tables of the journal {self._path} do not take it: {exc!r}") from exc
+        self._rows += len(self._behind)
         self._behind, self._count, self._bytes = [], 0, 0
-        self._next_try, self._is_failing = APPLY_COUNT, False
+        self._next_try, self._is_failing = (APPLY_COUNT, APPLY_BYTES), False
         self.on_applied()
 
-    def _run(self, writes: Iterable[tuple[int, Columns]]) -> None:
-        """All of them in one transaction. Of several to one row the last is enough: it says what the row is."""
+    def _run(self, writes: Iterable[tuple[int, Columns]], number: int) -> None:
+        """All of them, and that the records up to this number are in, in one transaction.
+
+        Of several to one row the last is enough: it says what the row is.
+        """
         last: dict[int, dict[tuple[Any, ...], Columns]] = {}
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -164,6 +175,7 @@ class Tables:
                 last.setdefault(inverse, {}).pop(key, None)
                 last.setdefault(write, {})[key] = columns
             self._execute(last)
+            schema.note_applied(self._db, number)
             self._db.execute("COMMIT")
         finally:
             if self._db.in_transaction:
@@ -176,13 +188,8 @@ class Tables:
 
     # reading
 
-    def query(self, statement: str, columns: Columns = ()) -> sqlite3.Cursor:
-        """Ask the tables, with all that was committed in them. Raises JournalError."""
-        self.apply()
-        return self.look(statement, columns)
-
     def look(self, statement: str, columns: Columns = ()) -> sqlite3.Cursor:
-        """Ask the tables for what is known to be in them. Raises JournalError."""
+        """Ask the tables, without what is behind. Raises JournalError."""
         try:
             return self._db.execute(statement, columns)
         except sqlite3.Error as exc:
@@ -191,36 +198,44 @@ class Tables:
     # opening and closing
 
     def recover(self) -> None:
-        """Take in what the last run left in the log. Raises JournalError; the log stays then."""
-        files = redo.files_of(self._path)
-        if not files:
-            return
+        """Take in what the last run left in the log. Raises JournalError."""
+        records = self._leftover.records()
         try:
-            records = redo.records(self._path)
             while some := list(islice(records, APPLY_COUNT)):
-                self._run([write for record in some for write in _decode(record)])
-            sync_log(self._path)
-            self.redo.remove(files)
-        except (msgspec.DecodeError, KeyError) as exc:
+                self._run([write for record in some for write in _decode(record)], self._leftover.last)
+        except (msgspec.DecodeError, KeyError, OverflowError) as exc:
             raise JournalUnreadableError(
-                f"the log of the journal {self._path} cannot be read ({exc}); it is left as it is"
+                f"the log of the journal {self._path} cannot be read ({exc!r}); it is left as it is"
             ) from exc
         except (sqlite3.Error, OSError) as exc:
             raise JournalError(f"the log of the journal {self._path} cannot be replayed: {exc}") from exc
+        self.redo.last = self._leftover.last
 
-    def close(self, shrink: Callable[[sqlite3.Connection], None]) -> None:
-        """Leave all in the tables and no log, if the disk lets us; the next open sees to the rest."""
-        try:
-            self.apply()
-            shrink(self._db)
-        except JournalError as exc:
-            log.warning("what was recorded stays in the journal's log: %s", exc)
-        self._db.close()
-        self.redo.retire()
-        if self._behind:
+    def recovered(self) -> None:
+        """What was taken in is sound: the old log goes. Raises JournalError."""
+        self._is_sound = True
+        if not self._leftover.files:
             return
         try:
             sync_log(self._path)
-            self.redo.remove(self.redo.retired)
+            self._leftover.put_away()
+        except OSError as exc:
+            raise JournalError(f"the log of the journal {self._path} cannot be put away: {exc}") from exc
+
+    def close(self, shrink: Callable[[sqlite3.Connection], None]) -> None:
+        """Leave all in the tables and no log, if the disk lets us; the next open sees to the rest."""
+        if self._is_sound:
+            try:
+                self.apply()
+                shrink(self._db)
+            except JournalError as exc:
+                log.warning("what was recorded stays in the journal's log: %s", exc)
+        self._db.close()
+        self.redo.close()
+        if self._behind or not self._is_sound:
+            return
+        try:
+            sync_log(self._path)
+            self.redo.remove(files_of(self._path))
         except OSError as exc:
             log.warning("the log of the journal %s stays beside it: %s", self._path, exc)

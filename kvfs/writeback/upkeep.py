@@ -48,10 +48,12 @@ class Upkeep:
         retired, self._redo.retired = self._redo.retired, []
         try:
             await trio.to_thread.run_sync(self._tidy, garbage, retired)
-        except (sqlite3.Error, OSError) as exc:
+        except BaseException as exc:
             self._bodies.garbage += garbage
-            self._redo.retired += retired
-            raise (translate(exc, self._path) if isinstance(exc, sqlite3.Error) else exc) from exc
+            self._redo.retired[:0] = retired  # the oldest go first
+            if isinstance(exc, sqlite3.Error):
+                raise translate(exc, self._path) from exc
+            raise
 
     def _tidy(self, garbage: Sequence[str], retired: Sequence[Path]) -> None:
         if garbage:

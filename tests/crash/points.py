@@ -54,11 +54,6 @@ class Points:
         self._aimed[point] += 1
         return Death(1 if missed else 1 + int(self._random.random() ** 2 * REPEATS), point)
 
-    def missed(self) -> list[str]:
-        """The points at which nothing died."""
-        return sorted(point for point in self.seen if not self.died[point])
-
     def __str__(self) -> str:
-        hit = len(self.seen) - len(self.missed())
-        rest = f"; missed: {', '.join(self.missed())}" if self.missed() else ""
-        return f"{hit} of {len(self.seen)} points of the journal hit{rest}"
+        hit = sum(self.died[point] > 0 for point in self.seen)
+        return f"{hit} of {len(self.seen)} points of the journal hit"

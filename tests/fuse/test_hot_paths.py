@@ -102,7 +102,7 @@ async def test_the_tables_hear_of_hundreds_at_once(handlers) -> None:
         handlers.create(b"%d" % number, b"content")
     assert handlers.statements[0].split()[0] == "BEGIN"
     assert [statement.split()[0] for statement in handlers.statements].count("COMMIT") == 1
-    assert len(handlers.statements) <= 3 * APPLY_COUNT + 3
+    assert len(handlers.statements) <= 3 * APPLY_COUNT + 4
 
 
 async def test_a_refused_attribute_leaves_nothing_behind(handlers) -> None:

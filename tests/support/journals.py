@@ -11,9 +11,8 @@ from pathlib import Path
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.writeback import opening, schema
+from kvfs.writeback import opening
 from kvfs.writeback.journal import Journal
-from kvfs.writeback.redo import RedoLog
 from kvfs.writeback.tables import Tables
 
 NS = NamespaceId("n" * 32)
@@ -40,11 +39,11 @@ def tables_of(journal: Journal) -> sqlite3.Connection:
 @contextmanager
 def replayed(path: Path) -> Iterator[sqlite3.Connection]:
     """The tables of a journal nobody has open, with its log in them; in place."""
-    connection = opening.connect(path)
-    tables = Tables(connection, RedoLog(path, schema.identity(connection), schema.VERSION), path)
+    tables = Tables(opening.connect(path), path)
     try:
         tables.recover()
-        yield connection
+        tables.recovered()
+        yield tables._db
     finally:
         tables.close(lambda _: None)
 

@@ -5,6 +5,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,22 +121,200 @@ def test_a_log_garbled_anywhere_gives_every_record_before_and_keeps_the_rest(pat
         assert kept(crashed.parent / "copy" / "journal.db") == [bytes(spoilt)], place
 
 
-def test_what_follows_a_damaged_file_is_not_replayed_without_it(path, monkeypatch, expect_log):
-    """Later files are kept as well: their records stand on those that are missing."""
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 3000)
-    monkeypatch.setattr(tables, "APPLY_COUNT", 1)
+def rotating(monkeypatch, *, apply_count: int = 1) -> None:
+    """A file of the log for a few records; the tables hear of so many at once."""
+    monkeypatch.setattr(tables, "ROTATE_BYTES", 1000)
+    monkeypatch.setattr(tables, "APPLY_COUNT", apply_count)
+
+
+def test_records_that_are_missing_end_the_replay(path, monkeypatch, expect_log):
+    """What follows them stands on what they said: it is kept, and the tables stay as far as they are."""
+    with open_journal(path) as journal:
+        start = killed(path, journal)  # the tables of the beginning
+    rotating(monkeypatch)
     with open_journal(path) as journal:
         for number in range(RECORDS):
             put(journal, f"{number:02}", b"%d" % number * 50)
-        assert len(logs(path)) > 2
         crashed = killed(path, journal)
     files = redo.files_of(crashed)
-    files[0].write_bytes(files[0].read_bytes()[:-10])
+    assert len(files) > 4
+    for file in (crashed, crashed.with_name("journal.db-wal")):
+        shutil.copyfile(start.with_name(file.name), file)
+    lost = redo.Reading(files[2])
+    numbers = [number for number, _ in lost]
+    files[2].unlink()
     expect_log("the log of the journal is damaged")
     with open_journal(crashed) as journal:
         journal.check_invariants()
-        assert shown(journal) == expected(RECORDS), "the tables had it all"
-    assert len(kept(crashed)) == len(files)
+        assert shown(journal) == expected(numbers[0] - 1)
+    assert len(kept(crashed)) == len(files) - 3
+
+
+def test_a_file_that_was_cut_short_does_not_hide_the_next_one(path, monkeypatch):
+    """Its tail never was forced out, but the tables have it: the numbers say so."""
+    rotating(monkeypatch)
+    with open_journal(path) as journal:
+        for number in range(RECORDS):
+            put(journal, f"{number:02}", b"%d" % number * 50)
+        crashed = killed(path, journal)
+    first = redo.files_of(crashed)[0]
+    first.write_bytes(first.read_bytes()[:-10])
+    with open_journal(crashed) as journal:
+        journal.check_invariants()
+        assert shown(journal) == expected(RECORDS)
+    assert kept(crashed) == []
+
+
+def test_an_old_log_that_comes_back_changes_nothing(path):
+    """A power cut may undo that it was removed: the tables know that they had all of it."""
+    with open_journal(path) as journal:
+        logged = []
+        for value in (b"first", b"second"):
+            put(journal, "k", value, base=None)
+            ack_all(journal)
+            journal.settle(0, -(10**12))
+            logged.append(redo.files_of(path)[0].read_bytes())
+        assert shown(journal) == {}
+    path.with_name("journal.db-redo.1").write_bytes(logged[0])
+    with open_journal(path) as journal:
+        assert shown(journal) == {}, "what was sent long ago is not sent again"
+        put(journal, "new", b"1")
+        crashed = killed(path, journal)
+    with open_journal(crashed) as journal:
+        assert shown(journal) == {"new": b"1"}
+
+
+async def test_a_round_that_is_cancelled_forgets_no_file(path, monkeypatch):
+    """The daemon ends as one begins: all files of the log go with the close, or none."""
+    rotating(monkeypatch)
+    with open_journal(path) as journal:
+        for number in range(20):
+            put(journal, f"{number}", b"x" * 300)
+        retired = list(journal._ledger._tables.redo.retired)
+        assert len(retired) > 1
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await journal.tidy()
+        assert scope.cancelled_caught
+        assert journal._ledger._tables.redo.retired == retired
+        journal._ledger._tables.redo.retired.clear()
+    assert logs(path) == []
+
+
+def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
+    """What is left of the log may be read by somebody, some day: until it is taken away nothing of it goes."""
+    spool = path.with_name("journal.db.spool")
+
+    async def record() -> None:
+        body = await journal.spool(b"x" * 1_000_000)
+        journal.record_put(NS, Key("large"), body, metadata=None, expiration=None, base=None)
+
+    with open_journal(path) as journal:
+        put(journal, "small", b"1")
+        before = journal._ledger._tables.redo.size
+        trio.run(record)
+        crashed = killed(path, journal)
+    spool = crashed.with_name("journal.db.spool")
+    file = redo.files_of(crashed)[0]
+    file.write_bytes(file.read_bytes()[: before + 30] + b"?" + file.read_bytes()[before + 31 :])
+    expect_log("the log of the journal is damaged")
+    for _ in range(2):
+        with open_journal(crashed) as journal:
+            assert shown(journal) == {"small": b"1"}
+        assert len(list(spool.iterdir())) == 1
+    for kept_log in crashed.parent.glob("*.damaged-*"):
+        kept_log.unlink()
+    with open_journal(crashed):
+        assert list(spool.iterdir()) == []
+
+
+def test_a_strange_log_is_refused_however_long_the_journal_is_checked(path, monkeypatch):
+    """The check of a huge journal may end undecided: whose log it is was decided before."""
+    crashed, _ = written(path)
+    other = redo.RedoLog(path.parent / "other", b"o" * schema.ID_BYTES, schema.VERSION)
+    other.append(b"record")
+    other.close()
+    shutil.copyfile(path.parent / "other-redo.1", redo.files_of(crashed)[0])
+    monkeypatch.setattr("kvfs.writeback.opening.CHECK_SECONDS", 0.0)
+    with pytest.raises(JournalUnreadableError, match="another journal"):
+        open_journal(crashed)
+
+
+def test_a_log_whose_tables_cannot_be_loaded_is_left_alone(path):
+    """However often it is tried: the log may be all there is."""
+    crashed, _ = written(path)
+    with contextlib.closing(sqlite3.connect(crashed, isolation_level=None)) as database:
+        database.execute(
+            "INSERT INTO changes SELECT 'n', 'k', 99, 'put', 'pending', 1, NULL, NULL, NULL, 0, 0, NULL,"
+            " NULL, 77, 0, x'', NULL"
+        )
+    for _ in range(2):
+        with pytest.raises(JournalUnreadableError, match="left as it is"):
+            open_journal(crashed)
+        assert logs(crashed) == ["journal.db-redo.1"]
+
+
+def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
+    """Of two the second returns when the new file's name is on the disk, not before."""
+    forced, may_end = [], threading.Event()
+
+    def sync_directory(directory):
+        assert may_end.wait(30)
+        forced.append(directory)
+
+    monkeypatch.setattr(redo, "sync_directory", sync_directory)
+    with open_journal(path) as journal:
+        put(journal, "a", b"1")
+        log = journal._ledger._tables.redo
+        threads = [threading.Thread(target=log.sync) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        threads[1].join(0.05)
+        assert all(thread.is_alive() for thread in threads)
+        may_end.set()
+        for thread in threads:
+            thread.join()
+        assert forced
+        count = len(forced)
+        log.sync()
+        assert len(forced) == count
+
+
+def test_tables_that_take_nothing_are_not_asked_at_every_close(path, expect_log):
+    """What waits is offered again when as much has come to it."""
+    with open_journal(path) as journal:
+        put(journal, "0", b"first")
+        database = tables_of(journal)
+        database.execute("PRAGMA query_only = ON")
+        expect_log("stays in the journal's log")
+        statements = []
+        database.set_trace_callback(statements.append)
+        for number in range(100):
+            put(journal, f"{number}", b"x" * 100_000)
+        assert 5 < len([one for one in statements if one.startswith("BEGIN")]) < 20
+        database.execute("PRAGMA query_only = OFF")
+
+
+def test_attributes_are_read_though_the_tables_take_nothing(path, monkeypatch):
+    """Of every file, kept in the table or written since, also when the cache has let go of them."""
+    monkeypatch.setattr("kvfs.writeback.attributes.CACHED_FILES", 1)
+    with open_journal(path) as journal:
+        attributes = journal.attributes
+        for name in "abc":
+            attributes.set_file_attrs(NS, Key(name), LocalAttrs(mode=ord(name)))
+        database = tables_of(journal)
+        database.execute("PRAGMA query_only = ON")
+        attributes.set_file_attrs(NS, Key("b"), LocalAttrs(mode=1))
+        attributes.drop_file_attrs(NS, Key("c"))
+        found = [attributes.file_attrs(NS, Key(name)) for name in "abcd"]
+        assert found == [LocalAttrs(mode=ord("a")), LocalAttrs(mode=1), None, None]
+        journal.drop_namespace(NS)
+        assert [attributes.file_attrs(NS, Key(name)) for name in "abcd"] == [None] * 4
+        attributes.set_file_attrs(NS, Key("a"), LocalAttrs(mode=2))
+        attributes.set_file_attrs(NS, Key("z"), LocalAttrs(mode=3))
+        assert attributes.file_attrs(NS, Key("a")) == LocalAttrs(mode=2)
+        database.execute("PRAGMA query_only = OFF")
+        journal.check_invariants()
 
 
 async def test_a_log_replayed_over_tables_that_have_it_changes_nothing(path):
@@ -326,3 +505,86 @@ async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
                     other.check_invariants()
                     assert _state(other) == _state(journal), step
         journal.check_invariants()
+
+
+# power cuts
+
+
+class Disk:
+    """What of a journal's files is on the disk for certain, and all that may be.
+
+    SQLite's side is there as of some moment since its log was last forced out; of a file of the redo log at least
+    what was forced out; a file that was removed since may be there still.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images: list[dict[Path, bytes]] = []  # of SQLite's files, since they were forced out
+        self.forced: dict[Path, int] = {}
+        self.seen: dict[Path, bytes] = {}
+
+    def look(self, *, tables_forced: bool = False) -> None:
+        """After a step."""
+        if tables_forced:
+            self.images.clear()
+        names = ("journal.db", "journal.db-wal")
+        self.images.append({f: f.read_bytes() for name in names if (f := self.path.with_name(name)).exists()})
+        self.seen |= {file: file.read_bytes() for file in redo.files_of(self.path)}
+
+    def force(self) -> None:
+        """`--durable-close` returned."""
+        self.forced |= {file: file.stat().st_size for file in redo.files_of(self.path)}
+
+    def cut(self, rng: random.Random) -> Path:
+        """The power fails: what may be found afterwards, in a directory of its own."""
+        copy = Path(tempfile.mkdtemp(prefix="cut-", dir=self.path.parent))
+        for file, content in rng.choice(self.images).items():
+            (copy / file.name).write_bytes(content)
+        for file, content in self.seen.items():
+            if file.exists() or rng.random() < 0.3:
+                least = self.forced.get(file, 0)
+                whole = rng.random() < 0.3
+                (copy / file.name).write_bytes(
+                    content if whole else content[: rng.randint(least, len(content))]
+                )
+        return copy / self.path.name
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_after_a_power_cut_it_is_as_it_was_at_some_moment_since_the_last_durable_close(
+    path, monkeypatch, seed, expect_log
+):
+    """Whatever of tables and log reached the disk, in whatever order: no mixture, and nothing durable is gone."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(tables, "ROTATE_BYTES", 6_000)
+    monkeypatch.setattr(tables, "APPLY_COUNT", rng.choice([1, 7]))
+    states: list[tuple[int, str]] = []
+    step = durable = 0
+    disk = Disk(path)
+    with open_journal(path) as journal:
+        committed = journal._ledger.on_commit
+
+        def note(altered: bool) -> None:
+            committed(altered)
+            states.append((step, repr(_state(journal)[:2])))
+
+        journal._ledger.on_commit = note
+        disk.look(tables_forced=True)
+        for step in range(70):
+            _act(journal, rng)
+            states.append((step, repr(_state(journal)[:2])))
+            tidied = rng.random() < 0.08
+            if tidied:
+                await journal.tidy()
+            if rng.random() < 0.15:
+                await journal.make_durable()
+                durable = step
+                disk.force()
+            disk.look(tables_forced=tidied)
+            if step > 5 and rng.random() < 0.4:
+                with open_journal(disk.cut(rng)) as other:
+                    other.check_invariants()
+                    found = repr(_state(other)[:2])
+                assert found in {state for at, state in states if at >= durable}, (seed, step)
+    if any(path.parent.glob("cut-*/*.damaged-*")):
+        expect_log("the log of the journal is damaged")

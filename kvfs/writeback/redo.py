@@ -231,8 +231,8 @@ class Leftover:
                     self._keep(index, f"{self.last + 1} to {number - 1} are missing before {file.name}")
                     return
                 if number == self.last + 1:
-                    yield payload
                     self.last = number
+                    yield payload
             if reading.damage is not None and not reading.damage.is_cut:
                 text = f"those after {self.last}, at byte {reading.damage.at} of {file.name}, cannot be read"
                 self._keep(index, text)

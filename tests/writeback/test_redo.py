@@ -165,6 +165,20 @@ def test_a_file_that_was_cut_short_does_not_hide_the_next_one(path, monkeypatch)
     assert kept(crashed) == []
 
 
+@pytest.mark.parametrize("at_once", [1, RECORDS // 2, RECORDS])
+def test_a_replay_counts_to_its_last_record(path, monkeypatch, at_once):
+    """However many the tables are told at once: what is recorded next follows without a gap."""
+    crashed, _ = written(path)
+    monkeypatch.setattr(tables, "APPLY_COUNT", at_once)
+    with open_journal(crashed) as journal:
+        monkeypatch.setattr(tables, "APPLY_COUNT", 1000)
+        journal._ledger._tables._next_try = (1000, 10**6)
+        put(journal, "new", b"new")
+        again = killed(crashed, journal)
+    with open_journal(again) as journal:
+        assert shown(journal) == expected(RECORDS) | {"new": b"new"}
+
+
 def test_an_old_log_that_comes_back_changes_nothing(path):
     """A power cut may undo that it was removed: the tables know that they had all of it."""
     with open_journal(path) as journal:

@@ -126,15 +126,18 @@ class FileSystem:
     async def sync_directory(self, handle: DirectoryHandle) -> None:
         """fsync(2) of a directory: what was changed below it is in the store."""
         journal, node = self.overlay.journal, self.inodes.get(handle.ino)
-        unsent: Iterable[Change] = ()
+        changes: Iterable[Change] = ()
         if isinstance(node, Root):
-            unsent = (*journal.iter_pending(), *journal.rejected())
+            changes = (*journal.iter_pending(), *journal.rejected())
         elif isinstance(node, Directory):
-            rows = journal.under(node.namespace, node.ref.prefix)
-            unsent = (change for change in rows if change.state in ("pending", "rejected"))
-        keys = [(change.namespace, change.key) for change in unsent]
-        if keys:
-            await self._sender.send_now(keys, self.options.timeout)
+            changes = journal.under(node.namespace, node.ref.prefix)
+        keys: dict[str, list[tuple[NamespaceId, Key]]] = {"pending": [], "rejected": []}
+        for change in changes:
+            if change.state in keys:
+                keys[change.state].append((change.namespace, change.key))
+        for some in keys.values():  # what was refused before must not keep the rest from going
+            if some:
+                await self._sender.send_now(some, self.options.timeout)
 
     def usage(self) -> Usage:
         """Keys and bytes known."""

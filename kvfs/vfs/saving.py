@@ -21,6 +21,7 @@ from kvfs.writeback.streaming import digest_soon
 CHANGED: Final = -1
 """`File.shown` while the kernel's pages follow the changes made through it (a hash is never -1)."""
 
+_MOST_DIGESTED: Final = 2  # values that wait for a thread to digest them
 _PROVISIONAL: Final = 1 << 64  # from here on: numbers that are no hash
 
 _NO_ATTRS: Final = LocalAttrs()
@@ -80,6 +81,8 @@ class Saving:
         """The last handle is closed: a provisional identity gives way to the digest, as soon as there is one."""
         number, value = shared.identity, shared.closed
         if not isinstance(number, int) or number < _PROVISIONAL or number != node.shown:
+            return
+        if len(self._digested) >= _MOST_DIGESTED:  # threads that hang hold no more: the next open makes it
             return
         if value is not None and not (shared.buffer.changed or node.detached or number in self._digested):
             self._digested[number] = value

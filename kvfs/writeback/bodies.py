@@ -71,7 +71,11 @@ class Bodies:
         """
         stream = self.stream()
         stream.feed(value)
-        return await stream.finish()
+        try:
+            return await stream.finish()
+        except trio.Cancelled:
+            stream.abandon()
+            raise
 
     def _spooled_body(self, size: int, found: bytes, name: str, content: bytes | None) -> Body:
         body = Body(size, found, None, name, content)

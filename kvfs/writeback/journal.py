@@ -21,7 +21,7 @@ from kvfs.writeback.bodies import INLINE_BYTES, Bodies, Body, Buffer, digest
 from kvfs.writeback.ledger import LOST, Ledger
 from kvfs.writeback.outbox import Outbox
 from kvfs.writeback.recording import UNCHANGED, Move
-from kvfs.writeback.streaming import Stream
+from kvfs.writeback.streaming import PARTIAL, Stream
 from kvfs.writeback.tables import Tables
 from kvfs.writeback.upkeep import Upkeep
 
@@ -137,7 +137,9 @@ class Journal(Outbox):
             else:
                 self._update(row, state=ChangeState.REJECTED, error=LOST)
         orphans = self._bodies.orphans()
-        if orphans and not opening.kept_logs(self.path):  # else they may be what is named in these
+        if opening.kept_logs(self.path):  # whole ones may be what is named in these
+            orphans = [name for name in orphans if name.endswith(PARTIAL)]
+        if orphans:
             self._upkeep.sync()
             self._bodies.unlink(orphans)
 

@@ -176,10 +176,14 @@ class Damage:
 
 
 class Reading:
-    """The records of one file; when they are all read, `damage` says why there were no more."""
+    """The records of one file after the number `last`; when they are all read, `damage` says why there were no more.
 
-    def __init__(self, file: Path) -> None:
+    Of those up to `last` only the heads count: the tables have them.
+    """
+
+    def __init__(self, file: Path, last: int = 0) -> None:
         self._data = file.read_bytes()
+        self._last = last
         self.damage: Damage | None = None
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
@@ -195,10 +199,11 @@ class Reading:
                 return
             number, length, expected = _RECORD.unpack_from(head)
             payload = data[start : start + length]
-            if len(payload) < length or crc32(payload) != expected:
-                self.damage = self._end(at, is_cut=len(payload) < length)
-                return
-            yield number, payload
+            if number > self._last:
+                if len(payload) < length or crc32(payload) != expected:
+                    self.damage = self._end(at, is_cut=len(payload) < length)
+                    return
+                yield number, payload
             at = start + length
 
     def _end(self, at: int, *, is_cut: bool) -> Damage | None:
@@ -225,21 +230,21 @@ class Leftover:
         A gap between two numbers is an end, too: what follows stands on what is missing.
         """
         for index, file in enumerate(self.files):
-            reading = Reading(file)
+            reading = Reading(file, self.last)
             for number, payload in reading:
-                if number > self.last + 1:
-                    self._keep(index, f"{self.last + 1} to {number - 1} are missing before {file.name}")
+                if number != self.last + 1:
+                    self._keep(
+                        self.files[index:], f"{self.last + 1} to {number - 1} are missing before {file.name}"
+                    )
                     return
-                if number == self.last + 1:
-                    self.last = number
-                    yield payload
+                self.last = number
+                yield payload
             if reading.damage is not None and not reading.damage.is_cut:
-                text = f"those after {self.last}, at byte {reading.damage.at} of {file.name}, cannot be read"
-                self._keep(index, text)
-                return
+                self._keep([file], f"some, from byte {reading.damage.at} of {file.name} on, cannot be read")
 
-    def _keep(self, index: int, why: str) -> None:
-        self._unread, self._why = self.files[index:], why
+    def _keep(self, files: list[Path], why: str) -> None:
+        self._unread += [file for file in files if file not in self._unread]
+        self._why = self._why or why
 
     def put_away(self) -> None:
         """The tables, on the disk, have what could be read. Raises OSError.

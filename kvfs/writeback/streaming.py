@@ -23,6 +23,7 @@ from kvfs.core.errors import JournalFullError
 from kvfs.writeback.disk import sync_directory
 
 DIGEST_BYTES: Final = 16
+PARTIAL: Final = ".tmp"  # ends the name of a file that is not complete: no row has it
 _BATCH: Final = 1024 * 1024  # bytes that are worth waking a thread for
 
 Buffer = bytes | bytearray | memoryview
@@ -72,7 +73,7 @@ class Stream:
         self._durable = durable
         self._made = made
         self._name = uuid.uuid4().hex
-        self._partial = directory / f"{self._name}.tmp"
+        self._partial = directory / f"{self._name}{PARTIAL}"
         self._pieces: deque[Buffer] = deque()
         self._size = 0
         self._waiting = 0  # bytes fed since a thread was woken
@@ -80,7 +81,7 @@ class Stream:
         self._file: BufferedWriter | None = None
         self._content: BytesIO | None = None  # all that reached the file, if it is wanted
         self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._abandoned = False
 
     def gather(self) -> None:
@@ -137,7 +138,7 @@ class Stream:
                         self._take_gathered(self._file, self._content)
             except IndexError:  # abandoned between two lines of ours
                 return
-            except OSError as exc:  # told when the content is to be recorded
+            except Exception as exc:  # no room, or no memory: told when the content is to be recorded
                 self._error = exc
 
     def _take(self, file: BufferedWriter, piece: Buffer) -> None:

@@ -213,14 +213,13 @@ class Tables:
 
     def recovered(self) -> None:
         """What was taken in is sound: the old log goes. Raises JournalError."""
-        self._is_sound = True
-        if not self._leftover.files:
-            return
-        try:
-            sync_log(self._path)
-            self._leftover.put_away()
-        except OSError as exc:
-            raise JournalError(f"the log of the journal {self._path} cannot be put away: {exc}") from exc
+        if self._leftover.files:
+            try:
+                sync_log(self._path)
+                self._leftover.put_away()
+            except OSError as exc:
+                raise JournalError(f"the log of the journal {self._path} cannot be put away: {exc}") from exc
+        self._is_sound = True  # not before: until then what lies beside it is not ours to remove
 
     def close(self, shrink: Callable[[sqlite3.Connection], None]) -> None:
         """Leave all in the tables and no log, if the disk lets us; the next open sees to the rest."""

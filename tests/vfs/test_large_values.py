@@ -175,3 +175,18 @@ async def test_a_large_file_is_the_joined_pieces_it_was_written_in(mount, kernel
     assert await kernel.read("ns/f") == b"".join(pieces)
     assert digests.threads == []
     kernel.forget()
+
+
+async def test_values_that_wait_for_a_digest_are_few(mount, kernel, digests):
+    """While the threads hang, on a slow disk say, memory is not filled with what was read."""
+    digests.may_end.clear()
+    for number in range(6):
+        await mount.other(f"f{number}", b"%d" % number * SIZE)
+    for number in range(6):
+        assert await kernel.read(f"/ns/f{number}") == b"%d" % number * SIZE
+    assert len(mount.fs.files._digested) <= 2
+    digests.may_end.set()
+    for _ in range(2):
+        await digests.later()
+    assert mount.fs.files._digested == {}
+    assert await kernel.read("/ns/f5") == b"5" * SIZE

@@ -142,3 +142,10 @@ async def test_fsync_of_the_root_sends_what_was_changed_in_every_namespace(autoj
     mount.store.fail("bulk_put", RejectedError("never"))
     with pytest.raises(RejectedError):
         await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    mount.store.clear()
+    await kernel.write("/second/g", b"4")
+    with pytest.raises(RejectedError):
+        await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    assert [change.key for change in mount.journal.pending()] == [], (
+        "what was refused keeps nothing else back"
+    )

@@ -422,6 +422,36 @@ async def test_a_value_nobody_recorded_is_cleared_away(path):
     del kept
 
 
+async def test_a_spool_that_was_given_up_leaves_no_file(path):
+    """Cancelled before it was complete: nobody can name it."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await journal.spool(BIG * 8)
+        assert scope.cancelled_caught
+        for _ in range(100):
+            if not list(spool.iterdir()):
+                break
+            await journal.make_durable()  # lets the threads run
+        assert list(spool.iterdir()) == []
+
+
+async def test_a_piece_that_was_not_taken_is_told(path, monkeypatch):
+    """No memory for it, say: the content is not recorded with a hole."""
+    with open_journal(path) as journal:
+        stream = journal.stream()
+        stream.gather()
+
+        def take(file, piece):
+            raise MemoryError
+
+        stream._take = take
+        stream.feed(BIG)
+        with pytest.raises(MemoryError):
+            await stream.finish()
+
+
 async def test_a_large_value_survives_a_failed_record(path):
     """The same body is recorded at the second try."""
     with open_journal(path) as journal:

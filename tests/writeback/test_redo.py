@@ -12,7 +12,7 @@ import pytest
 import trio
 from support.journals import NS, SOURCE, ack_all, delete, full_disk, open_journal, put, shown, tables_of
 
-from kvfs.core.errors import JournalFullError, JournalUnreadableError
+from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
 from kvfs.core.model import Key
 from kvfs.writeback import redo, schema, tables
 from kvfs.writeback.attributes import DirRow, LocalAttrs
@@ -240,6 +240,68 @@ def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
         kept_log.unlink()
     with open_journal(crashed):
         assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_damaged_log_that_cannot_be_put_away_stays(path, monkeypatch, expect_log, fails_at):
+    """A full disk, say: the journal is refused, and the next try finds all that there was."""
+    rotating(monkeypatch, apply_count=1000)
+    monkeypatch.setattr(tables, "ROTATE_BYTES", 10**9)
+    crashed, sizes = written(path)
+    file = redo.files_of(crashed)[0]
+    spoilt = bytearray(file.read_bytes())
+    spoilt[sizes[20] + 30] ^= 1
+    for number in range(1, 3):
+        file.with_name(f"journal.db-redo.{number}").write_bytes(spoilt)
+    rename, calls = Path.rename, []
+
+    def failing(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) == fails_at:
+            raise OSError("no room for a longer name")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(JournalError, match="put away"):
+        open_journal(crashed)
+    assert len(logs(crashed)) + len(kept(crashed)) == 2
+    expect_log("the log of the journal is damaged")
+    with open_journal(crashed) as journal:
+        assert shown(journal) == expected(21)
+    assert len(kept(crashed)) == 2
+
+
+def test_damage_in_what_the_tables_have_hides_nothing_else(path, monkeypatch):
+    """Of records that are in the tables only the heads count."""
+    monkeypatch.setattr(tables, "APPLY_COUNT", RECORDS - 5)
+    crashed, sizes = written(path)
+    file = redo.files_of(crashed)[0]
+    spoilt = bytearray(file.read_bytes())
+    spoilt[sizes[3] + 40] ^= 1
+    file.write_bytes(spoilt)
+    with open_journal(crashed) as journal:
+        assert shown(journal) == expected(RECORDS)
+    assert kept(crashed) == []
+
+
+def test_a_damaged_file_does_not_keep_the_next_one_from_being_read(path, monkeypatch, expect_log):
+    """Where the tables have all that the damaged one can be missing."""
+    rotating(monkeypatch)
+    with open_journal(path) as journal:
+        for number in range(RECORDS - 1):
+            put(journal, f"{number:02}", b"%d" % number * 50)
+        journal._ledger._tables.redo.retire()
+        journal._ledger._tables._next_try = (1000, 10**9)
+        put(journal, f"{RECORDS - 1:02}", b"%d" % (RECORDS - 1) * 50)  # in the log alone
+        crashed = killed(path, journal)
+    file = redo.files_of(crashed)[0]
+    spoilt = bytearray(file.read_bytes())
+    spoilt[33] ^= 1  # the head of its first record
+    file.write_bytes(spoilt)
+    expect_log("the log of the journal is damaged")
+    with open_journal(crashed) as journal:
+        assert shown(journal) == expected(RECORDS)
+    assert kept(crashed) == [bytes(spoilt)]
 
 
 def test_a_strange_log_is_refused_however_long_the_journal_is_checked(path, monkeypatch):

@@ -63,6 +63,13 @@ async def record_big(journal: Journal, key: str, value: bytes = BIG) -> None:
     journal.record_put(NS, Key(key), body, metadata=None, expiration=None, base=b"")
 
 
+def half_recorded(journal: Journal, body) -> None:
+    """A put whose transaction fails."""
+    with journal.transaction():
+        journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+        raise LookupError
+
+
 def test_what_was_recorded_is_there_after_a_reopen(path):
     """State by state, with numbers that go on growing."""
     with open_journal(path) as journal:
@@ -368,13 +375,8 @@ async def test_a_large_value_just_written_is_sent_without_reading_it_back(path):
         stream.feed(BIG)
         body = await stream.finish()
 
-        def fails():
-            with journal.transaction():
-                journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
-                raise LookupError
-
         with pytest.raises(LookupError):
-            fails()
+            half_recorded(journal, body)
         assert journal._bodies._latest is None
         journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
         change = journal.get(NS, Key("a"))
@@ -457,13 +459,8 @@ async def test_a_large_value_survives_a_failed_record(path):
     with open_journal(path) as journal:
         body = await journal.spool(BIG)
 
-        def fails():
-            with journal.transaction():
-                journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
-                raise LookupError
-
         with pytest.raises(LookupError):
-            fails()
+            half_recorded(journal, body)
         await journal.tidy()
         journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
         assert journal.value(journal.get(NS, Key("a"))) == BIG

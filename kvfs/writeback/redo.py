@@ -19,7 +19,7 @@ from typing import Final
 from zlib import crc32
 
 from kvfs.core.errors import JournalFullError
-from kvfs.writeback.disk import sync_directory
+from kvfs.writeback.disk import sync_directory, sync_file
 from kvfs.writeback.schema import ID_BYTES
 
 ROTATE_BYTES: Final = 8 * 1024 * 1024  # a file of this size is the last's successor's turn
@@ -145,14 +145,7 @@ class RedoLog:
         """Force every record to the disk that was appended before the call. Raises OSError."""
         made = self._made
         for file in files_of(self._path):
-            try:
-                descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:  # retired and removed: the tables on the disk have it
-                continue
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(file)  # one that is gone by now is in the tables, on the disk
         if self._named < made:
             sync_directory(self._path.parent)
             self._named = max(self._named, made)
@@ -206,7 +199,7 @@ class Reading:
                 yield number, payload
             at = start + length
 
-    def _end(self, at: int, *, is_cut: bool) -> Damage | None:
+    def _end(self, at: int, *, is_cut: bool) -> Damage:
         """Zeros are what a power cut leaves of what was never forced out."""
         return Damage(at, is_cut or not any(memoryview(self._data)[at:]))
 

@@ -113,14 +113,12 @@ def migrate(connection: sqlite3.Connection) -> bool:
 
 def identity(connection: sqlite3.Connection) -> bytes:
     """What tells this journal from every other; empty in a file of version 1."""
-    row = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
-    return bytes.fromhex(row[0]) if row else b""
+    return bytes.fromhex(_meta(connection, "id") or "")
 
 
 def applied(connection: sqlite3.Connection) -> int:
     """The number of the last record of the redo log that the tables have."""
-    row = connection.execute("SELECT value FROM meta WHERE name = 'applied'").fetchone()
-    return int(row[0]) if row else 0
+    return int(_meta(connection, "applied") or 0)
 
 
 def note_applied(connection: sqlite3.Connection, number: int) -> None:
@@ -143,9 +141,9 @@ def fault(connection: sqlite3.Connection, source: str) -> str | None:
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if version == VERSION and not names >= TABLES:
         return f"it lacks {', '.join(sorted(TABLES - names))}"
-    row = connection.execute("SELECT value FROM meta WHERE name = 'source'").fetchone()
-    if row is None or row[0] != source:
-        return f"it belongs to {row[0] if row else 'nobody'!r}, not to {source!r}"
+    found = _meta(connection, "source")
+    if found != source:
+        return f"it belongs to {found if found is not None else 'nobody'!r}, not to {source!r}"
     return None
 
 
@@ -153,6 +151,11 @@ def damage(connection: sqlite3.Connection) -> str | None:
     """What is wrong inside of it, or None; takes long for a large one. Only reads."""
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return None if verdict == "ok" else f"it is damaged ({verdict})"
+
+
+def _meta(connection: sqlite3.Connection, name: str) -> str | None:
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

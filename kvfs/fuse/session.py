@@ -1,7 +1,10 @@
 """The mount itself: mount, serve, unmount, and what the kernel is told to forget."""
 
 import logging
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from pathlib import Path
+from typing import Final
 
 import pyfuse3
 
@@ -13,6 +16,9 @@ log = logging.getLogger("kvfs.fuse")
 
 _MAX_TASKS = 1000  # handlers at once: each that waits for the store takes one, and the mount must go on
 _MIN_TASKS = 4
+
+_Loop = Callable[..., Awaitable[None]]
+_LOOP: Final[_Loop | None] = getattr(pyfuse3, "_session_loop", None)  # `main` looks it up by this name
 
 
 class KernelInvalidator:
@@ -38,7 +44,7 @@ class Session:
         options |= {f"fsname={_option(source)}", "subtype=kvfs", "noatime"}
         if allow_other:
             options.add("allow_other")
-        self._mountpoint = mountpoint
+        self.stopped = False
         try:
             pyfuse3.init(operations, str(mountpoint), options)
         except RuntimeError as exc:  # libfuse says why on stderr only
@@ -51,15 +57,36 @@ class Session:
         """Serve until unmounted, from either side."""
         if not polling.enable():
             log.info("this pyfuse3 is not made as expected: requests take the long way through its loop")
+        if _LOOP is not None:
+            pyfuse3._session_loop = ends_when_aborted(_LOOP)  # type: ignore[attr-defined]
         await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
 
     def stop(self) -> None:
-        """Make `run` return; requests under way are answered first."""
+        """Make `run` return; requests under way are answered first. Files may be open: `stopped` says so."""
+        self.stopped = True
         pyfuse3.terminate()
 
     def close(self) -> None:
         """Unmount (lazily when busy) and give the session back."""
         pyfuse3.close(unmount=True)
+
+
+def ends_when_aborted(loop: _Loop) -> _Loop:
+    """pyfuse3's request loop, one task of several, for which an aborted read is an end, not an error.
+
+    A connection that goes while a request is being read answers ECONNABORTED, not ENODEV (`fuse_dev_do_read`):
+    so it happens when the last file of a lazy unmount is closed. pyfuse3 raises that, which cancels the handlers
+    under way. The other tasks are told ENODEV and end in order.
+    """
+
+    @wraps(loop)
+    async def patient(*args: object) -> None:
+        try:
+            await loop(*args)
+        except ConnectionAbortedError:
+            log.info("the kernel ended the connection while a request was on its way")
+
+    return patient
 
 
 def _option(text: str) -> str:

@@ -1,11 +1,12 @@
 """One file system: the objects of this room, put together, and the few calls that need several of them."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kvfs.cache.namespaces import NamespaceTable
-from kvfs.core.errors import NotPermittedError
+from kvfs.core.errors import KvfsError, NotPermittedError
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.core.patterns import LocalNames
@@ -19,6 +20,8 @@ from kvfs.vfs.overlay import Overlay
 from kvfs.vfs.renames import Renames
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
+
+log = logging.getLogger("kvfs.vfs")
 
 _ABSENCES = 10_000  # names the kernel believes absent, of the last moments
 
@@ -225,6 +228,18 @@ class FileSystem:
         inside = self.inodes.peek_directory(namespace, DirRef(prefix, len(prefix)))
         if inside is not None and inside.lookups and naming.separator:
             self._invalidator.entry(inside.ino, SELF.encode())
+
+    async def release_left(self) -> None:
+        """The file system is unmounted, so all was closed: a RELEASE the kernel had no time to send is made up.
+
+        It drops what waits in its queue when the connection ends (`fuse_abort_conn`), and a mapping's last
+        changes are recorded at RELEASE.
+        """
+        for number in self.handles.numbers():
+            try:
+                await self.files.release(number)
+            except KvfsError as exc:
+                log.warning("a file that was closed at the unmount could not be recorded: %s", exc)
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a table disagrees with another."""

@@ -124,5 +124,9 @@ class HandleTable:
         """Forget a handle; None when it was not there."""
         return self._handles.pop(number, None)
 
+    def numbers(self) -> list[int]:
+        """Of everything that is open."""
+        return list(self._handles)
+
     def __len__(self) -> int:
         return len(self._handles)

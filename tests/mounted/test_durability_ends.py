@@ -1,11 +1,14 @@
 """However a mount ends, what was closed is at the server in the end: by the ending daemon or by the next one."""
 
+import ctypes
 import json
+import mmap
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,13 @@ from support.mounted import Api, Mounted, mounted
 from support.serving import Served
 
 pytestmark = pytest.mark.fuse
+
+LIBC = ctypes.CDLL(None)
+LIBC.mmap.restype = ctypes.c_void_p
+LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+LIBC.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+WRITE_AND_WAIT, MNT_FORCE, MNT_DETACH = 7, 1, 2
 
 LATER = ("--write-back=600", "--settle=1", "--cache-ttl=1")
 
@@ -62,6 +72,47 @@ def test_a_file_open_at_a_lazy_unmount_is_sent_when_it_is_closed(tmp_path: Path,
             file.write("after")
         assert mount.process.wait(60) == 0
         assert api.get(api.namespace("ns"), "open") == b"before after"
+
+
+def test_what_a_mapping_changed_outlives_a_close_the_daemon_never_hears_of(
+    tmp_path: Path, server: Served
+) -> None:
+    """The kernel drops the RELEASEs that wait when a mount goes; by then every file is closed all the same."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
+        (mount.path / "ns").mkdir()
+        (mount.path / "ns/mapped").write_bytes(bytes(5_000))
+        fd = os.open(mount.path / "ns/mapped", os.O_RDWR)
+        at = LIBC.mmap(None, 5_000, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+        os.close(fd)
+        ctypes.memmove(at + 100, b"later", 5)
+        reader = os.open(mount.path / "ns/mapped", os.O_RDONLY)
+        assert LIBC.sync_file_range(reader, 0, 0, WRITE_AND_WAIT) == 0  # a WRITE and no FSYNC
+        os.close(reader)
+        mount.process.send_signal(signal.SIGSTOP)
+        try:  # whatever waits for the daemon now waits for ever: no look at the mount, no flush
+            LIBC.munmap(at, 5_000)  # its RELEASE stays in the queue
+            assert LIBC.umount2(os.fsencode(mount.path), MNT_DETACH) == 0
+        finally:
+            mount.process.send_signal(signal.SIGCONT)
+        assert mount.process.wait(60) == 0
+        stored = api.get(api.namespace("ns"), "mapped")
+        assert stored is not None
+        assert stored[100:105] == b"later"
+
+
+def test_a_mount_that_is_cut_off_sends_what_was_closed_and_no_half_a_file(
+    tmp_path: Path, server: Served
+) -> None:
+    """The connection is aborted from outside while a file is being written: all others are sent, status 0."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
+        (mount.path / "ns").mkdir()
+        (mount.path / "ns/whole").write_text("value")
+        with suppress(OSError), (mount.path / "ns/half").open("w", buffering=1) as file:
+            file.write("half\n")
+            assert LIBC.umount2(os.fsencode(mount.path), MNT_FORCE) == -1  # busy, but cut off by now
+            assert mount.process.wait(60) == 0
+        assert api.get(api.namespace("ns"), "whole") == b"value"
+        assert api.get(api.namespace("ns"), "half") is None
 
 
 def test_after_a_reboot_whoever_has_the_old_number_is_not_the_daemon(tmp_path: Path, server: Served) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
+from msgspec import Struct
+
 from kvfs.cache.settled import Settled
 from kvfs.cache.spans import Span, SpanIndex, successor
 from kvfs.core.model import Key, KeyInfo, KeyPage, Metadata, NamespaceId
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(Struct, frozen=True):
     """Metadata and expiration of a listed key."""
 
     metadata: Metadata | None = None

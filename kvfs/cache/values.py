@@ -5,7 +5,10 @@ Everything here came from the store (or was sent to it and settled) and could be
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvfs.core.model import Key, Metadata, NamespaceId
 
@@ -17,8 +20,7 @@ NEVER = 0.0  # epoch seconds: older than any cache time
 Place = tuple[NamespaceId, Key]
 
 
-@dataclass(frozen=True, slots=True)
-class Clean:
+class Clean(Struct, frozen=True):
     """A value as the store answered it at `known_at` (epoch seconds). `digest` of a large one, if anybody made it."""
 
     value: bytes

@@ -1,8 +1,9 @@
 """The nouns: frozen data that every room may hold. No behaviour beyond what the fields imply."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
+
+from msgspec import Struct
 
 NamespaceId = NewType("NamespaceId", str)
 Key = NewType("Key", str)
@@ -15,8 +16,7 @@ JSON `null` and "no metadata" are the same to KV and are `None` here.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(Struct, frozen=True):
     """A namespace of the account. `mode` is "" or what the API says ("instant")."""
 
     id: NamespaceId
@@ -24,8 +24,7 @@ class Namespace:
     mode: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What KV keeps under a key; a PUT replaces all three. `expiration` is epoch seconds, None for never."""
 
     value: bytes
@@ -33,8 +32,7 @@ class Entry:
     expiration: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyInfo:
+class KeyInfo(Struct, frozen=True):
     """A line of a listing: no value, no size."""
 
     key: Key
@@ -42,16 +40,14 @@ class KeyInfo:
     expiration: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPage:
+class KeyPage(Struct, frozen=True):
     """A page of a listing in UTF-8 order; it may be short or empty, only `cursor is None` ends the listing."""
 
     keys: tuple[KeyInfo, ...]
     cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ValueRead:
+class ValueRead(Struct, frozen=True):
     """A value read singly: the API does not answer its metadata with it."""
 
     value: bytes
@@ -74,8 +70,7 @@ class ChangeState(StrEnum):
     LOCAL = "local"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """The newest change of one key, without its value (`Journal.value` reads that).
 
     `seq` is the number by which it is acknowledged: a newer change of the key has another.

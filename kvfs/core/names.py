@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
+from msgspec import Struct
+
 from kvfs.core.errors import InvalidError, NameNotTextError, NameTooLongError
 from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES
 from kvfs.core.model import Key, Namespace
@@ -38,8 +40,7 @@ _ESCAPE = {"\0": "%00", "/": "%2F", "%": "%25"}
 _UNESCAPE = {token: text for text, token in _ESCAPE.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class DirRef:
+class DirRef(Struct, frozen=True):
     """A directory of one namespace.
 
     All keys below it start with `prefix`. `start` is where the component that is not finished yet begins:
@@ -61,8 +62,7 @@ class DirRef:
 DirRef.ROOT = DirRef("", 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(Struct, frozen=True):
     """What a name below a directory stands for: as a file `key`, as a directory `directory`.
 
     Either is None when it cannot be that, never both.

@@ -6,7 +6,9 @@ expire) this machine keeps in the journal file. `chown` is accepted and not kept
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvfs.cache.values import NEVER
 from kvfs.core import xattrs
@@ -34,8 +36,7 @@ from kvfs.writeback.attributes import DirRow, LocalAttrs
 log = logging.getLogger("kvfs.vfs")
 
 
-@dataclass(slots=True, eq=False)
-class Attr:
+class Attr(Struct, eq=False):
     """stat(2) of a node. Sizes in bytes, times in epoch seconds, time-outs in seconds from now."""
 
     ino: int
@@ -50,8 +51,7 @@ class Attr:
     attr_timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What setattr is to set; None: leave it. Times in epoch seconds."""
 
     size: int | None = None

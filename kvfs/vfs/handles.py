@@ -1,6 +1,6 @@
 """Open files: the one content that all handles of a file share, and the numbers the kernel knows them by."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from kvfs.core.errors import BadHandleError
 from kvfs.core.model import Metadata
@@ -10,8 +10,7 @@ from kvfs.vfs.rope import Rope
 from kvfs.writeback.journal import digest
 
 
-@dataclass(slots=True, eq=False)
-class OpenFile:
+class OpenFile(Struct, eq=False):
     """The content of a file while it is open, and the attributes that will be recorded with it.
 
     `version` counts changes of the content, `saved` is the version the journal has: the file is dirty while
@@ -55,8 +54,7 @@ class OpenFile:
         return self.base
 
 
-@dataclass(slots=True, eq=False)
-class FileHandle:
+class FileHandle(Struct, eq=False):
     """One open(2). `append` writes at the end whatever the offset; `write`: it may change the content."""
 
     node: File
@@ -64,16 +62,14 @@ class FileHandle:
     write: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class TextHandle:
+class TextHandle(Struct, eq=False):
     """An open control file: its text as of the open."""
 
     node: ControlFile
     text: bytes
 
 
-@dataclass(slots=True, eq=False)
-class DirectoryHandle:
+class DirectoryHandle(Struct, eq=False):
     """An open directory; `entries` for the fixed ones (root, control), else a stream."""
 
     ino: int

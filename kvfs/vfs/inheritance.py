@@ -5,7 +5,9 @@ the name created anew. To the user it is still the same key, so its metadata and
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, Metadata, NamespaceId
@@ -14,8 +16,7 @@ _SECONDS = 60.0  # an editor creates the name anew within moments; nobody else's
 _PLACES = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Legacy:
+class Legacy(Struct, frozen=True):
     """Attributes of a key that was renamed away."""
 
     metadata: Metadata | None

@@ -1,8 +1,9 @@
 """What an inode number stands for. Identity only: a node knows what it is, never where it is reached."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
@@ -15,21 +16,18 @@ _NOWHERE = NamespaceId("")
 _NO_KEY = Key("")
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(Struct, eq=False):
     """`lookups` is the kernel's lookup count: the node lives at least until it is forgotten as often."""
 
     ino: int
     lookups: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Root(Node):
+class Root(Node, eq=False):
     """The list of namespaces."""
 
 
-@dataclass(slots=True, eq=False)
-class Directory(Node):
+class Directory(Node, eq=False):
     """A namespace (its `ref` is where the mount begins in it) or a directory of keys.
 
     `detached` when it was removed and the kernel still holds it. `changed`: when (epoch seconds) an entry came
@@ -42,8 +40,7 @@ class Directory(Node):
     changed: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class File(Node):
+class File(Node, eq=False):
     """A key, or what is left of one that was deleted while open (`detached`).
 
     `open` is set while handles are open. `shown` identifies the content whose pages the kernel may hold.
@@ -56,14 +53,12 @@ class File(Node):
     shown: bytes | int | None = None
 
 
-@dataclass(slots=True, eq=False)
-class ControlDirectory(Node):
+class ControlDirectory(Node, eq=False):
     """The hidden `.kvfs` at the root."""
 
 
-@dataclass(slots=True, eq=False)
-class ControlFile(Node):
+class ControlFile(Node, eq=False):
     """A text that is produced when it is opened."""
 
     name: str = ""
-    produce: Callable[[], bytes] = field(default=lambda: b"")
+    produce: Callable[[], bytes] = bytes

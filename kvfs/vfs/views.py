@@ -1,9 +1,10 @@
 """What can be said of a key: the overlay's answers, and what it asks of a file that is being made."""
 
 from collections.abc import Sized
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, Protocol
+
+from msgspec import Struct
 
 from kvfs.core.model import Change, Metadata
 
@@ -18,8 +19,7 @@ UNKNOWN: Final = Knowledge.UNKNOWN
 Unknown = Literal[Knowledge.UNKNOWN]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """A key that exists. `size` None: not known yet. `fresh_until`: epoch seconds this may be repeated."""
 
     metadata: Metadata | None

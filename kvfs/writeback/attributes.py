@@ -5,9 +5,10 @@ Same file and same transactions as the changes, so that a rename or a deletion t
 
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sortedcontainers import SortedDict
 
 from kvfs.core.model import Key, NamespaceId
@@ -17,8 +18,7 @@ CACHED_FILES: Final = 65_536
 _MISSING: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class LocalAttrs:
+class LocalAttrs(Struct, frozen=True):
     """Permission bits and times (epoch seconds) of a key; None: not set on this machine."""
 
     mode: int | None = None
@@ -27,8 +27,7 @@ class LocalAttrs:
     atime: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DirRow:
+class DirRow(Struct, frozen=True):
     """A directory that exists because mkdir made it; `prefix` and `start` as in core.names."""
 
     prefix: str

@@ -7,11 +7,11 @@ nothing. A file is complete before a row names it, and goes only after the row t
 import os
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import trio
+from msgspec import Struct
 
 from kvfs.core.errors import JournalError
 from kvfs.writeback.disk import sync_directory
@@ -23,8 +23,7 @@ __all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored",
 INLINE_BYTES: Final = 128 * 1024
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(Struct):
     """A body that rows refer to: how many, and its file in the spool if it has one."""
 
     refs: int

@@ -6,9 +6,10 @@ answer that are our own doing. Get this
 wrong and a deleted key comes back, or we take ourselves for a stranger.
 """
 
-from dataclasses import dataclass
 from math import ceil
 from typing import Final
+
+from msgspec import Struct
 
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.writeback.bodies import DIGEST_BYTES
@@ -17,8 +18,7 @@ ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of sta
 _UNREAD: Final = bytes(DIGEST_BYTES // 2)  # how no digest begins: see `unread`
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A change and what only this room needs of it; the columns of `changes` say what each means."""
 
     change: Change
@@ -35,8 +35,7 @@ class Row:
         return self.change.state in (ChangeState.PENDING, ChangeState.REJECTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     """What a put says, whatever was there before."""
 
     namespace: NamespaceId

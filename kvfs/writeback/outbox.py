@@ -5,8 +5,9 @@ its place) is passed over silently: so progress on the wire and changes of the f
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
+
+from msgspec.structs import replace
 
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId, Seq
 from kvfs.writeback.ledger import Place

@@ -5,9 +5,11 @@ Each method is one transaction: when it returns, the change is in the file; when
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvfs.core.model import ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.writeback.attributes import Attributes, LocalAttrs
@@ -25,8 +27,7 @@ class Unchanged(Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     """One key's part in a rename.
 
     `body` is the content when the journal has none under `old` (it was read from the store), else None.

@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BufferedWriter, BytesIO
 from pathlib import Path
 from typing import Final
 
 import trio
+from msgspec import Struct
 
 from kvfs.core.errors import JournalFullError
 from kvfs.writeback.disk import sync_directory
@@ -34,8 +34,7 @@ def digest(value: Buffer) -> bytes:
     return hashlib.blake2b(value, digest_size=DIGEST_BYTES).digest()
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Body:
+class Body(Struct, frozen=True, eq=False, weakref=True):
     """A content ready to be recorded: in memory (`value`), or already in a file of the spool (its name)."""
 
     size: int

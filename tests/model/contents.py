@@ -1,8 +1,7 @@
 """Open files and attributes in the model: each call raises what the system call answers, or changes the state."""
 
-from dataclasses import replace
-
 from model.shown import Open, Path, Shown
+from msgspec.structs import replace
 
 from kvfs.core import xattrs
 from kvfs.core.errors import ExistsError, FileTooBigError, InvalidError, NotFoundError

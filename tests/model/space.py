@@ -1,9 +1,8 @@
 """Names that change in the model of one namespace, and what the world does to it: sending, time, a crash."""
 
-from dataclasses import replace
-
 from model.contents import Contents
 from model.shown import Path
+from msgspec.structs import replace
 
 from kvfs.core.errors import (
     ExistsError,

@@ -1,9 +1,8 @@
 """What the journal makes of puts, deletions, renames and acknowledgements."""
 
-from dataclasses import replace
-
 import pytest
 import trio
+from msgspec.structs import replace
 from support.journals import NS, START, ack_all, delete, keys, open_journal, put, shown
 
 from kvfs.core.errors import JournalError

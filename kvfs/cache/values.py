@@ -90,7 +90,9 @@ class Values:
 
     def put(self, place: Place, clean: Clean) -> None:
         """Hold a value, evicting the least recently used ones beyond the bound."""
-        self.drop(place)
+        if place in self._sizes:
+            self.drop(place)
+        self.changes += 1
         self._entries[place] = clean
         self._bytes += len(clean.value) + _OVERHEAD
         self._sizes[place] = (len(clean.value), clean.known_at)

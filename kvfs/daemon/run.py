@@ -152,7 +152,8 @@ class Mounted:
         async with trio.open_nursery() as workers:
             await workers.start(serve_control, self._config.control_path, self._controls.handlers())
             readers = (self._reading.loader.run, self._reading.overlay.lister.run)
-            for work in (*readers, self._flusher.run, self._journal.maintain, keep_trimmed):
+            journal = (self._journal.maintain, self._journal.catch_up)
+            for work in (*readers, self._flusher.run, *journal, keep_trimmed):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)

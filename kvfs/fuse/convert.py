@@ -7,7 +7,7 @@ from typing import Final
 import pyfuse3
 
 from kvfs.core import errors
-from kvfs.vfs.attributes import Attr
+from kvfs.vfs.views import Attr
 
 FILE_BLOCK: Final = 128 * 1024  # what cp and cat use as their buffer
 DIRECTORY_BLOCK: Final = 1024 * 1024  # glibc sizes getdents by it: thousands of entries a call
@@ -67,18 +67,21 @@ _NANOSECONDS = 1_000_000_000
 
 def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     """stat(2) as pyfuse3 wants it."""
-    entry = pyfuse3.EntryAttributes()
-    entry.st_ino = pyfuse3.InodeT(attr.ino)
-    entry.generation = 0
+    entry = pyfuse3.EntryAttributes()  # of generation 0
+    entry.st_ino = attr.ino  # InodeT would be a call, and so would ModeT
     entry.entry_timeout = attr.entry_timeout
     entry.attr_timeout = attr.attr_timeout
-    kind = stat.S_IFDIR if attr.is_directory else stat.S_IFREG
-    entry.st_mode = pyfuse3.ModeT(kind | attr.mode)
+    if attr.is_directory:
+        entry.st_mode = stat.S_IFDIR | attr.mode
+        entry.st_blksize = DIRECTORY_BLOCK
+    else:
+        entry.st_mode = stat.S_IFREG | attr.mode
+        entry.st_blksize = FILE_BLOCK
     entry.st_nlink = attr.links
     entry.st_uid = uid
     entry.st_gid = gid
-    resize(entry, attr.size)
-    entry.st_blksize = DIRECTORY_BLOCK if attr.is_directory else FILE_BLOCK
+    entry.st_size = attr.size
+    entry.st_blocks = (attr.size + 511) // 512
     entry.st_atime_ns = attr.atime * _NANOSECONDS
     entry.st_mtime_ns = attr.mtime * _NANOSECONDS
     entry.st_ctime_ns = attr.ctime * _NANOSECONDS

@@ -4,12 +4,11 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileNameT, ReaddirToken
 
 from kvfs.fuse import convert
-from kvfs.vfs.attributes import Attr
 from kvfs.vfs.dirstream import DirStream, Face
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.handles import DirectoryHandle
 from kvfs.vfs.nodes import File, Node
-from kvfs.vfs.views import Seen, View, told_size
+from kvfs.vfs.views import Attr, Seen, View, told_size
 
 _MOMENT = 0.01  # seconds between two looks at the clock
 

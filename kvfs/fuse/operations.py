@@ -23,13 +23,15 @@ from pyfuse3 import (
 
 from kvfs.core.errors import NotFoundError
 from kvfs.fuse import convert
-from kvfs.fuse.guard import bounded, guarded, in_time
+from kvfs.fuse.guard import Answer, bounded, guarded, in_time, prompt
 from kvfs.fuse.listing import Listing
-from kvfs.vfs.attributes import Attr, Changes
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.handles import DirectoryHandle
 from kvfs.vfs.nodes import File, Node
 from kvfs.vfs.overlay import UNKNOWN
+from kvfs.vfs.views import Changes
+
+_Created = tuple[FileInfo, EntryAttributes]
 
 _NEGATIVE_SECONDS = 2.0  # how long the kernel may remember that a name is not there
 _PERMISSIONS = 0o7777
@@ -69,38 +71,44 @@ class Operations(pyfuse3.Operations):
 
     # names
 
-    @guarded
-    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+    @prompt
+    def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> Answer[EntryAttributes]:
         """A name's inode; absence is an answer that the kernel may keep for a moment."""
+        node = self._fs.tree.find(parent_inode, name)
+        return self._lookup(parent_inode, name) if node is UNKNOWN else self._named(parent_inode, name, node)
+
+    @in_time
+    async def _lookup(self, parent: int, name: bytes) -> EntryAttributes:
         try:
-            node = self._fs.tree.find(parent_inode, name)
-            if node is UNKNOWN:
-                node = await self._lookup(parent_inode, name)
+            node = await self._fs.tree.lookup(parent, name)
         except NotFoundError:
-            node = None
+            return self._named(parent, name, None)
+        return self._named(parent, name, node)
+
+    def _named(self, parent: int, name: bytes, node: Node | None) -> EntryAttributes:
         if node is None:
-            self._fs.absent(parent_inode, name, self._negative_seconds)
+            self._fs.absent(parent, name, self._negative_seconds)
             return self._absent
         return self._entry(node)
 
-    @in_time
-    async def _lookup(self, parent: int, name: bytes) -> Node:
-        return await self._fs.tree.lookup(parent, name)
-
-    @guarded
-    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+    @prompt
+    def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """The kernel dropped references."""
         for inode, count in inode_list:
             self._inodes.forget(inode, count)
 
-    @guarded
-    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+    @prompt
+    def getattr(self, inode: InodeT, ctx: RequestContext) -> Answer[EntryAttributes]:
         """stat(2), with the exact size."""
         node = self._inodes.get(inode)
         attr = self._fs.attributes.peek(node)
-        if attr.attr_timeout <= 0:
-            attr = await self._truth(node)
-        return convert.attributes(attr, self._uid, self._gid)
+        return (
+            self._getattr(node) if attr.attr_timeout <= 0 else convert.attributes(attr, self._uid, self._gid)
+        )
+
+    @in_time
+    async def _getattr(self, node: Node) -> EntryAttributes:
+        return convert.attributes(await self._fs.attributes.getattr(node), self._uid, self._gid)
 
     @bounded
     async def setattr(
@@ -137,12 +145,12 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         await self._fs.tree.rmdir(parent_inode, name)
 
-    @guarded
-    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+    @prompt
+    def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> Answer[None]:
         """Delete a key."""
         self._check_writable()
-        if not self._fs.tree.unlink_at_once(parent_inode, name):
-            await self._unlink(parent_inode, name)
+        at_once = self._fs.tree.unlink_at_once(parent_inode, name)
+        return None if at_once else self._unlink(parent_inode, name)
 
     @in_time
     async def _unlink(self, parent: int, name: bytes) -> None:
@@ -199,30 +207,29 @@ class Operations(pyfuse3.Operations):
 
     # directories
 
-    @guarded
-    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+    @prompt
+    def opendir(self, inode: InodeT, ctx: RequestContext) -> Answer[FileHandleT]:
         """A handle on the entries."""
         number = self._fs.tree.opendir_at_once(inode)
-        return FileHandleT(number if number is not None else await self._opendir(inode))
+        return self._opendir(inode) if number is None else FileHandleT(number)
 
     @in_time
-    async def _opendir(self, inode: int) -> int:
-        return await self._fs.tree.opendir(inode)
+    async def _opendir(self, inode: int) -> FileHandleT:
+        return FileHandleT(await self._fs.tree.opendir(inode))
 
-    @guarded
-    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+    @prompt
+    def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> Answer[None]:
         """Entries from an offset on."""
         handle = self._fs.handles.directory(fh)
         index = self._listing.begin(handle, start_id, token)
-        if index >= 0:
-            await self._readdir(handle, index, token)
+        return self._readdir(handle, index, token) if index >= 0 else None
 
     @in_time
     async def _readdir(self, handle: DirectoryHandle, index: int, token: ReaddirToken) -> None:
         await self._listing.go_on(handle, index, token)
 
-    @guarded
-    async def releasedir(self, fh: FileHandleT) -> None:
+    @prompt
+    def releasedir(self, fh: FileHandleT) -> None:
         """closedir."""
         self._fs.handles.remove(fh)
 
@@ -233,8 +240,8 @@ class Operations(pyfuse3.Operations):
 
     # files
 
-    @guarded
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+    @prompt
+    def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> Answer[FileInfo]:
         """The whole value is there when this returns; reads wait for nothing."""
         writing = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
         if writing:
@@ -243,8 +250,8 @@ class Operations(pyfuse3.Operations):
         if isinstance(node, File) and not flags & os.O_TRUNC:
             found = self._fs.files.open_at_once(node, write=writing, append=bool(flags & os.O_APPEND))
             if found is not None:
-                return FileInfo(fh=FileHandleT(found[0]), keep_cache=found[1])
-        return await self._open(node, flags, writing=writing)
+                return FileInfo(fh=found[0], keep_cache=found[1])
+        return self._open(node, flags, writing=writing)
 
     @in_time
     async def _open(self, node: Node, flags: int, *, writing: bool) -> FileInfo:
@@ -253,21 +260,25 @@ class Operations(pyfuse3.Operations):
         )
         return FileInfo(fh=FileHandleT(number), keep_cache=keep, direct_io=direct)
 
-    @guarded
-    async def create(
+    @prompt
+    def create(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
-    ) -> tuple[FileInfo, EntryAttributes]:
+    ) -> Answer[_Created]:
         """O_CREAT of a name the kernel does not know; the key may be there all the same."""
         self._check_writable()
         found = self._fs.create_at_once(
             parent_inode, name, mode=mode & _PERMISSIONS, append=bool(flags & os.O_APPEND)
         )
-        node, number, keep = found or await self._create(parent_inode, name, mode & _PERMISSIONS, flags)
-        return FileInfo(fh=FileHandleT(number), keep_cache=keep), self._entry(node)
+        return (
+            self._created(*found) if found else self._create(parent_inode, name, mode & _PERMISSIONS, flags)
+        )
+
+    def _created(self, node: File, number: int, keep: bool) -> _Created:
+        return FileInfo(fh=number, keep_cache=keep), self._entry(node)
 
     @in_time
-    async def _create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[File, int, bool]:
-        return await self._fs.create(
+    async def _create(self, parent: int, name: bytes, mode: int, flags: int) -> _Created:
+        made = await self._fs.create(
             parent,
             name,
             mode=mode,
@@ -275,22 +286,22 @@ class Operations(pyfuse3.Operations):
             truncate=bool(flags & os.O_TRUNC),
             append=bool(flags & os.O_APPEND),
         )
+        return self._created(*made)
 
-    @guarded
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+    @prompt
+    def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """At most `size` bytes."""
         return self._fs.files.read(fh, off, size)  # type: ignore[return-value]  # any buffer will do
 
-    @guarded
-    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+    @prompt
+    def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         """Into the content in memory."""
         return self._fs.files.write(fh, off, buf)
 
-    @guarded
-    async def flush(self, fh: FileHandleT) -> None:
+    @prompt
+    def flush(self, fh: FileHandleT) -> Answer[None]:
         """close(2): into the journal."""
-        if not self._fs.files.flush_at_once(fh):
-            await self._flush(fh)
+        return None if self._fs.files.flush_at_once(fh) else self._flush(fh)
 
     @in_time
     async def _flush(self, fh: int) -> None:
@@ -301,20 +312,19 @@ class Operations(pyfuse3.Operations):
         """On the server before it returns, or why not."""
         await self._fs.files.fsync(fh)
 
-    @guarded
-    async def release(self, fh: FileHandleT) -> None:
+    @prompt
+    def release(self, fh: FileHandleT) -> Answer[None]:
         """The last reference is gone."""
-        if not self._fs.files.release_at_once(fh):
-            await self._fs.files.release(fh)
+        return None if self._fs.files.release_at_once(fh) else self._fs.files.release(fh)
 
     # extended attributes
 
-    @guarded
-    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+    @prompt
+    def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> Answer[bytes]:
         """One attribute; all but `user.` answered at once: the kernel asks for one before every write."""
         if not name.startswith(b"user."):
             raise FUSEError(convert.NOT_SUPPORTED)  # a new one: an error grows a traceback with each raise
-        return await self._getxattr(inode, name)
+        return self._getxattr(inode, name)
 
     @in_time
     async def _getxattr(self, inode: InodeT, name: bytes) -> bytes:
@@ -357,10 +367,6 @@ class Operations(pyfuse3.Operations):
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         """The kernel checks permissions itself (default_permissions)."""
         return True
-
-    @in_time
-    async def _truth(self, node: Node) -> Attr:
-        return await self._fs.attributes.getattr(node)
 
 
 def _text(name: bytes) -> str:

@@ -7,7 +7,6 @@ expire) this machine keeps in the journal file. `chown` is accepted and not kept
 import logging
 from collections.abc import Callable
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from kvfs.cache.values import NEVER
@@ -28,36 +27,13 @@ from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, Metadata, NamespaceId
 from kvfs.vfs.files import Files
+from kvfs.vfs.handles import OpenFile
 from kvfs.vfs.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node
 from kvfs.vfs.overlay import UNKNOWN, Overlay, View
-from kvfs.vfs.views import Seen, told_size
+from kvfs.vfs.views import Attr, Changes, Seen, told_size
 from kvfs.writeback.attributes import DirRow, LocalAttrs
 
 log = logging.getLogger("kvfs.vfs")
-
-
-class Attr(Struct, eq=False):
-    """stat(2) of a node. Sizes in bytes, times in epoch seconds, time-outs in seconds from now."""
-
-    ino: int
-    is_directory: bool
-    mode: int
-    links: int
-    size: int
-    mtime: int
-    ctime: int
-    atime: int
-    entry_timeout: float
-    attr_timeout: float
-
-
-class Changes(Struct, frozen=True):
-    """What setattr is to set; None: leave it. Times in epoch seconds."""
-
-    size: int | None = None
-    mode: int | None = None
-    mtime: int | None = None
-    atime: int | None = None
 
 
 class Attributes:
@@ -132,6 +108,8 @@ class Attributes:
 
     def _file(self, node: File, seen: Seen = UNKNOWN) -> Attr:
         namespace, key, shared = node.namespace, node.key, node.open
+        if shared is not None and shared.created and shared.expiration is None and not node.detached:
+            return self._created(node, shared)
         is_new = shared is not None and shared.created  # nothing is kept of it yet
         local = None if node.detached or is_new else self._local.file_attrs(namespace, key)
         mode = local.mode if local is not None and local.mode is not None else self._file_mode
@@ -167,6 +145,13 @@ class Attributes:
             max(0.0, min(entry_timeout, self._ttl)),
             max(0.0, min(timeout, self._ttl)),
         )
+
+    def _created(self, node: File, shared: OpenFile) -> Attr:
+        """What the rest of `_file` comes to for a file that this open made: nothing is kept of it yet."""
+        mode = shared.mode if shared.mode is not None else self._file_mode
+        changed = shared.mtime if shared.mtime is not None else self._changed(node.namespace, None)
+        size, ttl = len(shared.buffer), self._ttl
+        return Attr(node.ino, False, mode, 1, size, changed, changed, changed, ttl, ttl)
 
     def _changed(self, namespace: NamespaceId, local: LocalAttrs | None) -> int:
         if local is not None and local.mtime is not None:

@@ -222,3 +222,42 @@ class DirStream:
             if len(parent.prefix) < len(self.ref.prefix) or not parent.prefix:
                 return
             made = parent
+
+
+class KeptStreams:
+    """Listings that were read to their end, for the next reader: of moderate size, KEPT_ENTRIES in all.
+
+    Invariant: `_kept` is the sum of the costs of `_streams`, whose first was kept first.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[tuple[NamespaceId, DirRef], DirStream] = {}
+        self._kept = 0
+
+    def get(self, place: tuple[NamespaceId, DirRef]) -> DirStream | None:
+        """The last one of a directory; whether it is current is another question."""
+        return self._streams.get(place)
+
+    def keep(self, stream: DirStream) -> None:
+        """A listing was read to its end."""
+        place = (stream.namespace, stream.ref)
+        self._drop(place)
+        if self._cost(stream) > KEPT_ENTRIES:
+            return
+        self._streams[place] = stream
+        self._kept += self._cost(stream)
+        while self._kept > KEPT_ENTRIES:
+            self._drop(next(iter(self._streams)))
+
+    def _drop(self, place: tuple[NamespaceId, DirRef]) -> None:
+        dropped = self._streams.pop(place, None)
+        if dropped is not None:
+            self._kept -= self._cost(dropped)
+
+    @staticmethod
+    def _cost(stream: DirStream) -> int:
+        """In entries; an empty directory's listing costs something, too."""
+        return len(stream.entries) + 4
+
+    def __len__(self) -> int:
+        return len(self._streams)

@@ -18,7 +18,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef
-from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream
+from kvfs.vfs.dirstream import DirStream, KeptStreams
 from kvfs.vfs.files import Files
 from kvfs.vfs.handles import DirectoryHandle, HandleTable
 from kvfs.vfs.inodes import InodeTable
@@ -31,7 +31,7 @@ from kvfs.writeback.attributes import DirRow
 Parent = Root | Directory | ControlDirectory
 
 _CONTROL = CONTROL.encode()
-_MOST_KEPT = KEPT_ENTRIES  # of all listings together that are kept for the next reader
+_MOMENT = 1.0  # seconds: the kernel itself believes longer that a name is absent
 
 
 class Tree:
@@ -55,9 +55,9 @@ class Tree:
         self._now = now
         self.control_directory: ControlDirectory | None = None
         self.control_files: dict[str, ControlFile] = {}
-        # Invariant: _kept is the sum of the costs of _streams, whose first was kept first.
-        self._streams: dict[tuple[NamespaceId, DirRef], DirStream] = {}
-        self._kept = 0
+        self._streams = KeptStreams()
+        # the name `find` missed last, what it stands for, and when: a create asks for it next
+        self._missed: tuple[Directory, bytes, Child, int, float] | None = None
 
     def add_control(self, files: dict[str, Callable[[], bytes]]) -> None:
         """Put the hidden directory at the root."""
@@ -91,7 +91,10 @@ class Tree:
         except (InvalidError, NameTooLongError):
             return UNKNOWN
         target = self._overlay.peek_child(parent.namespace, child)
-        return target if target is None or target is UNKNOWN else self.node_of(parent.namespace, target)
+        if target is None:
+            self._missed = (parent, name, child, self._overlay.stamp, self._now())
+            return None
+        return target if target is UNKNOWN else self.node_of(parent.namespace, target)
 
     async def lookup(self, parent_ino: int, name: bytes) -> Node:
         """The node of a name. Raises `NotFoundError`."""
@@ -137,8 +140,18 @@ class Tree:
 
     def _child_at_once(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None] | None:
         """What `child` answers, where that takes no waiting; None where it does."""
-        child = self._overlay.naming.child(parent.ref, name)
-        target = self._overlay.peek_child(parent.namespace, child)
+        missed, target = self._missed, None
+        if (
+            missed is not None
+            and missed[0] is parent
+            and missed[1] == name
+            and missed[3] == self._overlay.stamp
+            and 0 <= self._now() - missed[4] < _MOMENT
+        ):
+            child = missed[2]
+        else:
+            child = self._overlay.naming.child(parent.ref, name)
+            target = self._overlay.peek_child(parent.namespace, child)
         if target is UNKNOWN:
             return None
         self._check_there(parent)
@@ -188,7 +201,7 @@ class Tree:
             name, ino = entries[index]
             return name, self._inodes.find(ino), UNKNOWN
         if index >= len(stream.entries):
-            self._keep(stream)
+            self._streams.keep(stream)
             return None
         name, target = stream.entry(index)
         if isinstance(target, DirRef):
@@ -213,22 +226,6 @@ class Tree:
             stream = DirStream(self._overlay, namespace, ref)
         stream.note_reader()
         return stream
-
-    def _keep(self, stream: DirStream) -> None:
-        """A listing was read to its end: the next reader may have it, if it is of moderate size."""
-        place = (stream.namespace, stream.ref)
-        self._drop_stream(place)
-        if _cost(stream) > _MOST_KEPT:
-            return
-        self._streams[place] = stream
-        self._kept += _cost(stream)
-        while self._kept > _MOST_KEPT:
-            self._drop_stream(next(iter(self._streams)))
-
-    def _drop_stream(self, place: tuple[NamespaceId, DirRef]) -> None:
-        dropped = self._streams.pop(place, None)
-        if dropped is not None:
-            self._kept -= _cost(dropped)
 
     def parent_ino(self, node: Parent) -> int:
         """Where `..` of a directory leads, as far as the kernel knows."""
@@ -384,8 +381,3 @@ class Tree:
         """Raise `NotPermittedError` for what is, or would be, the control directory or in it."""
         if self._is_control(parent, name):
             raise NotPermittedError("the control directory is not to be changed")
-
-
-def _cost(stream: DirStream) -> int:
-    """In entries; an empty directory's listing costs something, too."""
-    return len(stream.entries) + 4

@@ -1,4 +1,4 @@
-"""What can be said of a key: the overlay's answers, and what it asks of a file that is being made."""
+"""What can be said of a key: the overlay's answers, what it asks of a file that is being made, stat(2) in numbers."""
 
 from collections.abc import Sized
 from enum import Enum
@@ -56,3 +56,27 @@ class Creating(Protocol):
     def buffer(self) -> Sized:
         """Its content."""
         ...
+
+
+class Attr(Struct, eq=False):
+    """stat(2) of a node. Sizes in bytes, times in epoch seconds, time-outs in seconds from now."""
+
+    ino: int
+    is_directory: bool
+    mode: int
+    links: int
+    size: int
+    mtime: int
+    ctime: int
+    atime: int
+    entry_timeout: float
+    attr_timeout: float
+
+
+class Changes(Struct, frozen=True):
+    """What setattr is to set; None: leave it. Times in epoch seconds."""
+
+    size: int | None = None
+    mode: int | None = None
+    mtime: int | None = None
+    atime: int | None = None

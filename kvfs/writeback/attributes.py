@@ -93,8 +93,9 @@ class Attributes:
 
     def committed(self) -> None:
         """The transaction stands."""
-        self._undo.clear()
-        self._trim()
+        if self._undo:
+            self._undo.clear()
+            self._trim()
 
     def applied(self) -> None:
         """The table has all that was committed, and nothing of the transaction under way."""
@@ -129,23 +130,29 @@ class Attributes:
         ).fetchone()
         return LocalAttrs(*row) if row else None
 
-    def _write(self, place: tuple[NamespaceId, Key], attrs: LocalAttrs | None) -> None:
-        self._set(self._written, place, attrs)
-        self._set(self._files, place, attrs)
-
-    def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
-        """Keep these, in place of all that was kept."""
-        with self._transaction():
+    def write_file(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs | None) -> None:
+        """Keep these, in place of all that was kept; None: nothing any more. Inside the caller's transaction."""
+        place = (namespace, key)
+        if attrs is None:
+            self._tables.add(Write.DROP_FILE, place)
+        else:
             self._any_files = True
             columns = (namespace, key, attrs.mode, attrs.mtime, attrs.ctime, attrs.atime)
             self._tables.add(Write.PUT_FILE, columns)
-            self._write((namespace, key), attrs)
+        self.changes += 1
+        self._undo.append((self._written, place, self._written.get(place, _MISSING)))
+        self._undo.append((self._files, place, self._files.get(place, _MISSING)))
+        self._written[place] = self._files[place] = attrs
+
+    def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
+        """`write_file`, as a transaction or a part of one."""
+        with self._transaction():
+            self.write_file(namespace, key, attrs)
 
     def drop_file_attrs(self, namespace: NamespaceId, key: Key) -> None:
         """Keep nothing of the key any more."""
         with self._transaction():
-            self._tables.add(Write.DROP_FILE, (namespace, key))
-            self._write((namespace, key), None)
+            self.write_file(namespace, key, None)
 
     # directories
 
@@ -153,7 +160,7 @@ class Attributes:
         """Made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
         rows = self._dirs.get(namespace)
         found: list[DirRow] = []
-        if rows is None:
+        if not rows or rows.peekitem(-1)[0][0] < prefix:  # most often: so it is below a name that is being made
             return iter(found)
         for place in rows.irange((prefix, 0)):
             if not place[0].startswith(prefix):

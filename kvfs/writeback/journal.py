@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 
 import trio
-from sortedcontainers import SortedDict
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId
@@ -24,6 +23,8 @@ from kvfs.writeback.recording import UNCHANGED, Move
 from kvfs.writeback.streaming import PARTIAL, Stream
 from kvfs.writeback.tables import Tables
 from kvfs.writeback.upkeep import Upkeep
+
+QUIET = 0.05  # seconds without a record: a burst is over
 
 __all__ = [
     "INLINE_BYTES",
@@ -60,10 +61,13 @@ class Journal(Outbox):
     Invariant: see `Ledger`; `check_invariants` tests them.
     """
 
-    def __init__(self, path: Path, ledger: Ledger, upkeep: Upkeep, now: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, ledger: Ledger, tables: Tables, upkeep: Upkeep, now: Callable[[], float]
+    ) -> None:
         super().__init__(ledger, now)
         self.path = path
         self._upkeep = upkeep
+        self._tables = tables
         self._close: list[Callable[[], None]] = []
 
         self.version = 0  # grows with every transaction that altered changes
@@ -110,21 +114,21 @@ class Journal(Outbox):
         tables = Tables(connection, path)
         bodies = Bodies(tables, spool, durable=durable)
         ledger = Ledger(tables, path, bodies)
-        journal = cls(path, ledger, Upkeep(path, bodies, tables.redo), now)
+        journal = cls(path, ledger, tables, Upkeep(path, bodies, tables.redo), now)
         journal._close += [lambda: os.close(lock), lambda: tables.close(opening.shrink)]
         try:
             tables.recover()
-            journal._recover(tables)
+            journal._recover()
         except BaseException:
             journal.close()
             raise
         ledger.on_commit = journal._committed
         return journal
 
-    def _recover(self, tables: Tables) -> None:
+    def _recover(self) -> None:
         """Load, and settle accounts with whatever the last run left half done."""
         self._ledger.load()
-        tables.recovered()
+        self._tables.recovered()
         if self._bodies.has_unused:
             with self.transaction():
                 pass  # its end sweeps them
@@ -205,13 +209,8 @@ class Journal(Outbox):
 
     def under(self, namespace: NamespaceId, prefix: str) -> Iterator[Change]:
         """The changes of keys that start with `prefix`, in key order, as they are at the call."""
-        rows = self._ledger.rows.get(namespace, SortedDict())
-        found = []
-        for key in rows.irange(prefix):
-            if not key.startswith(prefix):
-                break
-            found.append(rows[key].change)
-        return iter(found)
+        rows = self._ledger.rows.get(namespace, {})
+        return iter([rows[key].change for key in self._ledger.under(namespace, prefix)])
 
     @property
     def changes(self) -> int:
@@ -220,11 +219,7 @@ class Journal(Outbox):
 
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
         """Whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
-        live = self._ledger.live.get(namespace)
-        if not live:
-            return False
-        first = next(live.irange(prefix), None)  # without the positions, which cost after every change
-        return first is not None and bool(first.startswith(prefix))
+        return self._ledger.any_under(namespace, prefix)
 
     # waiting and telling
 
@@ -266,6 +261,17 @@ class Journal(Outbox):
         while True:
             await self._upkeep.wait_due()
             await self.tidy()
+
+    async def catch_up(self) -> None:
+        """For ever: what was recorded in a burst goes into the tables when the burst is over."""
+        while True:
+            await self._tables.wait_due()
+            count = 0
+            while count < self._tables.count:
+                count = self._tables.count
+                await trio.sleep(QUIET)
+            self._tables.try_to_apply()
+            self._upkeep.note()
 
     async def tidy(self) -> None:
         """One round of `maintain`. Raises JournalError when the disk refuses."""

@@ -5,13 +5,13 @@ a change on top of another amounts to is in `merging`, who may ask for it in `re
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from sortedcontainers import SortedDict, SortedSet
+from sortedcontainers import SortedList
 
 from kvfs.core.errors import JournalError, JournalUnreadableError
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, NamespaceId, Seq
@@ -60,6 +60,14 @@ def _row(record: _Record) -> Row:
     return Row(change, body, digest or b"", bool(may_exist), ancestors, put, recorded_at)
 
 
+def _under(keys: "SortedList[Key] | None", prefix: str) -> Iterator[Key]:
+    """Those of sorted keys that start with `prefix`; without positions in the list, which cost after every change."""
+    for key in keys.irange(prefix) if keys is not None else ():
+        if not key.startswith(prefix):
+            return
+        yield key
+
+
 class Transaction:
     """What `Ledger.transaction` answers, always the same: a generator's context costs as much as a statement."""
 
@@ -81,8 +89,9 @@ class Ledger:
     """Rows by place, by state and by sequence number.
 
     Invariants between transactions (`faults` tells the broken ones):
-    `rows` holds exactly the table's rows; `live` the keys of those that are puts; `pending`, `rejected` and
-    `settling` together with the local rows are a partition of them, `pending` in order but for rollbacks;
+    `rows` holds exactly the table's rows; `live` the keys of those that are puts, `dead` of the others;
+    `pending`, `rejected` and `settling` together with the local rows are a partition of them, `pending` in order
+    but for rollbacks;
     `waiting[seq]` are the places of the tombstones whose `waits_for` is seq.
     """
 
@@ -92,8 +101,9 @@ class Ledger:
         self.bodies = bodies
         self.attributes = Attributes(tables, self.transaction)
         tables.on_applied = self._applied
-        self.rows: dict[NamespaceId, SortedDict[Key, Row]] = {}
-        self.live: dict[NamespaceId, SortedSet[Key]] = {}
+        self.rows: dict[NamespaceId, dict[Key, Row]] = {}
+        self.live: dict[NamespaceId, SortedList[Key]] = {}
+        self.dead: dict[NamespaceId, SortedList[Key]] = {}
         self.pending: dict[Seq, Row] = {}
         self.rejected: dict[Seq, Row] = {}
         self.settling: dict[Seq, Row] = {}
@@ -138,6 +148,19 @@ class Ledger:
         """The row at a place."""
         rows = self.rows.get(namespace)
         return rows.get(key) if rows is not None else None
+
+    def under(self, namespace: NamespaceId, prefix: str) -> list[Key]:
+        """The keys that start with `prefix` and have a row, in order."""
+        found = list(_under(self.live.get(namespace), prefix))
+        dead = list(_under(self.dead.get(namespace), prefix))
+        return sorted(found + dead) if found and dead else found or dead
+
+    def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
+        """Whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
+        live = self.live.get(namespace)
+        if not live or live[-1] < prefix:  # most often, while names are made in order
+            return False
+        return next(_under(live, prefix), None) is not None
 
     def count(self, state: ChangeState) -> int:
         """How many rows are in a state."""
@@ -242,6 +265,9 @@ class Ledger:
 
     def _image(self, old: Row | None, new: Row | None) -> None:
         """Make memory hold `new` where it held `old`. Its own inverse with the two exchanged."""
+        if old is None and new is not None and new.waits_for is None:
+            self._image_new(new)
+            return
         if old is None or new is None or old.change.seq != new.change.seq:
             self.changes += 1  # else only what became of the same change: it answers as before
         self._image_state(old, new)
@@ -255,6 +281,32 @@ class Ledger:
                 self.bodies.release(body_was)
         if (old and old.waits_for) != (new and new.waits_for):
             self._image_waiting(old, new)
+
+    def _image_new(self, row: Row) -> None:
+        """What the rest of `_image` comes to for most: a key that was not here, and waits for nothing."""
+        change = row.change
+        self.changes += 1
+        if change.state is ChangeState.PENDING:
+            self.pending_bytes += change.size
+        self._by_state[change.state][change.seq] = row
+        rows = self.rows.get(change.namespace)
+        if rows is None:
+            rows = self._begin(change.namespace)
+        rows[change.key] = row
+        if row.body is not None:
+            self.live[change.namespace].add(change.key)
+            self.bodies.acquire(row.body)
+        else:
+            self.dead[change.namespace].add(change.key)
+
+    def _begin(self, namespace: NamespaceId) -> dict[Key, Row]:
+        rows = self.rows[namespace] = {}
+        self.live[namespace], self.dead[namespace] = SortedList(), SortedList()
+        return rows
+
+    def _keys(self, change: Change) -> "SortedList[Key]":
+        """Those that are what a change is: puts or tombstones."""
+        return (self.dead if change.is_tombstone else self.live)[change.namespace]
 
     def _image_state(self, old: Row | None, new: Row | None) -> None:
         if old is not None:
@@ -270,20 +322,20 @@ class Ledger:
             self._by_state[change.state][change.seq] = new  # in place when it was there: the order stays
 
     def _image_place(self, old: Row | None, new: Row | None) -> None:
+        is_same_kind = old is not None and new is not None and old.change.kind is new.change.kind
+        if old is not None and not is_same_kind:
+            self._keys(old.change).remove(old.change.key)
         if new is None:
             if old is not None:
                 del self.rows[old.change.namespace][old.change.key]
-                self.live[old.change.namespace].discard(old.change.key)
             return
         change = new.change
         rows = self.rows.get(change.namespace)
         if rows is None:
-            rows = self.rows[change.namespace] = SortedDict()
-            self.live[change.namespace] = SortedSet()
+            rows = self._begin(change.namespace)
         rows[change.key] = new
-        if old is None or old.change.kind is not change.kind:
-            live = self.live[change.namespace]
-            live.discard(change.key) if change.is_tombstone else live.add(change.key)
+        if not is_same_kind:
+            self._keys(change).add(change.key)
 
     def _image_waiting(self, old: Row | None, new: Row | None) -> None:
         if old is not None and old.waits_for is not None:
@@ -307,10 +359,9 @@ class Ledger:
             if by_seq != {row.change.seq: row for row in everything if row.change.state is state}:
                 found.append(f"index of {state} differs")
         for namespace, rows in self.rows.items():
-            if list(self.live[namespace]) != [
-                key for key, row in rows.items() if not row.change.is_tombstone
-            ]:
-                found.append(f"live keys of {namespace} differ")
+            dead = sorted(key for key, row in rows.items() if row.change.is_tombstone)
+            if list(self.dead[namespace]) != dead or list(self.live[namespace]) != sorted({*rows} - {*dead}):
+                found.append(f"sorted keys of {namespace} differ")
         if self.pending_bytes != sum(row.change.size for row in self.pending.values()):
             found.append("pending_bytes differs")
         waiting: dict[Seq, set[Place]] = {}

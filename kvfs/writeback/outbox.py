@@ -212,6 +212,6 @@ class Outbox(Recording):
         return min((row.change.acked_at or 0.0 for row in self._ledger.settling.values()), default=None)
 
     def _update(self, row: Row, **fields: object) -> None:
-        change = replace(row.change, **fields)  # type: ignore[arg-type]  # named fields of Change, by the callers above
+        change = replace(row.change, **fields)
         with self._ledger.transaction():
             self._ledger.put(replace(row, change=change))

@@ -81,7 +81,7 @@ class Recording:
             put = Put(namespace, key, body.size, identity, body.digest, metadata, expiration, base, local)
             row = self._put(put)
             if attrs is not None:
-                self.attributes.set_file_attrs(namespace, key, attrs)
+                self.attributes.write_file(namespace, key, attrs)
             return row.change.seq
 
     def _put(self, put: Put) -> Row:
@@ -124,7 +124,7 @@ class Recording:
         None when the store need not hear of it: it never had the key (`base` b"", or a put never attempted).
         """
         with self._ledger.transaction():
-            self.attributes.drop_file_attrs(namespace, key)
+            self.attributes.write_file(namespace, key, None)
             return self._delete(namespace, key, base)
 
     def _delete(

@@ -90,8 +90,8 @@ class RedoLog:
                 self._begin()
             if self._is_torn:
                 self._cut()
-            head = _with_sum(_RECORD.pack(self.last + 1, len(payload), crc32(payload)))
-            self._write(head, payload)
+            head = _RECORD.pack(self.last + 1, len(payload), crc32(payload))
+            self._write(head + _SUM.pack(crc32(head)), payload)
             self.last += 1
         except OSError as exc:
             raise JournalFullError(
@@ -107,12 +107,12 @@ class RedoLog:
         self._made += 1
         self._write(self._head)
 
-    def _write(self, *parts: bytes) -> None:
-        wanted = sum(map(len, parts))
+    def _write(self, head: bytes, payload: bytes = b"") -> None:
+        wanted = len(head) + len(payload)
         self._is_torn = True
-        written = os.writev(self._descriptor, parts)
+        written = os.writev(self._descriptor, (head, payload))
         while written < wanted:  # the disk is full, or the record is longer than a call takes: 2 GiB
-            rest = memoryview(b"".join(parts))[written:]
+            rest = memoryview(head + payload)[written:]
             if not (more := os.writev(self._descriptor, [rest])):
                 raise OSError(f"only {written:,} of {wanted:,} bytes were taken")
             written += more

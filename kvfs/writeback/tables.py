@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import trio
 
 from kvfs.core.errors import JournalError, JournalUnreadableError
 from kvfs.writeback import schema
@@ -20,8 +21,9 @@ from kvfs.writeback.disk import sync_log
 from kvfs.writeback.opening import translate
 from kvfs.writeback.redo import ROTATE_BYTES, Leftover, RedoLog, files_of
 
-APPLY_COUNT: Final = 256  # transactions: a few milliseconds of SQLite
-APPLY_BYTES: Final = 1024 * 1024
+APPLY_COUNT: Final = 2048  # transactions: some fifteen milliseconds of SQLite
+WORTH_COUNT: Final = 256  # that many are worth a moment when nobody records
+APPLY_BYTES: Final = 4 * 1024 * 1024
 ROTATE_ROWS: Final = 4096  # each may make SQLite's own log some pages longer
 MOST_BYTES: Final = 16 * 1024 * 1024  # what SQLite does not take may wait in memory up to this
 
@@ -97,7 +99,8 @@ class Tables:
         self.on_applied: Callable[[], None] = lambda: None
         self._open: list[tuple[int, Columns]] = []  # of the transaction under way
         self._behind: list[tuple[int, Columns]] = []
-        self._count = 0  # transactions behind
+        self.count = 0  # transactions behind
+        self._due = trio.Event()  # some are behind, and worth a moment
         self._bytes = 0  # their records
         self._rows = 0  # told to SQLite since the log was retired
         self._next_try = (APPLY_COUNT, APPLY_BYTES)  # transactions and bytes behind
@@ -120,24 +123,28 @@ class Tables:
         self.redo.append(record)
         self._behind += self._open
         self._open = []
-        self._count += 1
+        self.count += 1
         self._bytes += len(record)
-        if self._count >= self._next_try[0] or self._bytes >= self._next_try[1]:
-            self._try_to_apply()
-        if (self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS) and not self._behind:
-            self.redo.retire()
-            self._rows = 0
+        if self.count >= self._next_try[0] or self._bytes >= self._next_try[1]:
+            self.try_to_apply()
+        elif self.count == WORTH_COUNT:
+            self._due.set()
 
     def rollback(self) -> None:
         """What was added never was."""
         self._open = []
 
-    def _try_to_apply(self) -> None:
+    async def wait_due(self) -> None:
+        """Until so much is behind that it is worth a moment when nobody records."""
+        await self._due.wait()
+        self._due = trio.Event()
+
+    def try_to_apply(self) -> None:
         """The log has it: that SQLite does not take it now (a full disk, say) is nobody's error yet."""
         try:
             self.apply()
         except JournalError as exc:
-            self._next_try = (self._count + APPLY_COUNT, self._bytes + APPLY_BYTES)
+            self._next_try = (self.count + APPLY_COUNT, self._bytes + APPLY_BYTES)
             if not self._is_failing:
                 log.warning("what was recorded stays in the journal's log for now: %s", exc)
             self._is_failing = True
@@ -153,9 +160,12 @@ class Tables:
         except Exception as exc:  # a value SQLite cannot hold: the log has it, so nothing may be undone
             raise JournalError(f"the tables of the journal {self._path} do not take it: {exc!r}") from exc
         self._rows += len(self._behind)
-        self._behind, self._count, self._bytes = [], 0, 0
+        self._behind, self.count, self._bytes = [], 0, 0
         self._next_try, self._is_failing = (APPLY_COUNT, APPLY_BYTES), False
         self.on_applied()
+        if self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS:
+            self.redo.retire()
+            self._rows = 0
 
     def _run(self, writes: Iterable[tuple[int, Columns]], number: int) -> None:
         """All of them, and that the records up to this number are in, in one transaction.

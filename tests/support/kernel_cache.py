@@ -11,8 +11,8 @@ from kvfs.core.errors import (
     NotFoundError,
     StaleError,
 )
-from kvfs.vfs.attributes import Attr
 from kvfs.vfs.filesystem import FileSystem
+from kvfs.vfs.views import Attr
 
 NEGATIVE_SECONDS = 2.0  # what fuse/operations.py lets the kernel remember an absence
 

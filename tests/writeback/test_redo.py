@@ -16,7 +16,7 @@ from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableEr
 from kvfs.core.model import Key
 from kvfs.writeback import redo, schema, tables
 from kvfs.writeback.attributes import DirRow, LocalAttrs
-from kvfs.writeback.journal import INLINE_BYTES, Journal, Move
+from kvfs.writeback.journal import INLINE_BYTES, QUIET, Journal, Move
 
 RECORDS = 40
 
@@ -39,6 +39,12 @@ def killed(path: Path, journal: Journal) -> Path:
 def logs(path: Path) -> list[str]:
     """The names of the files of its log."""
     return [file.name for file in redo.files_of(path)]
+
+
+def told(path: Path) -> int:
+    """Up to which record the tables have them, as another process sees it."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return schema.applied(connection)
 
 
 def kept(path: Path) -> list[bytes]:
@@ -356,8 +362,9 @@ def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
         assert len(forced) == count
 
 
-def test_tables_that_take_nothing_are_not_asked_at_every_close(path, expect_log):
+def test_tables_that_take_nothing_are_not_asked_at_every_close(path, monkeypatch, expect_log):
     """What waits is offered again when as much has come to it."""
+    monkeypatch.setattr(tables, "APPLY_BYTES", 1_000_000)
     with open_journal(path) as journal:
         put(journal, "0", b"first")
         database = tables_of(journal)
@@ -519,6 +526,38 @@ async def test_a_steady_writer_does_not_fill_the_disk(path, monkeypatch):
             with trio.fail_after(30):
                 while len(logs(path)) > 2:
                     await journal.make_durable()
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_tables_hear_of_a_burst_when_it_is_over(path, monkeypatch, autojump_clock):
+    """`catch_up` waits for a moment without records; then nothing is left to tell, and a full log gives way."""
+    monkeypatch.setattr(tables, "ROTATE_BYTES", 20_000)
+    with open_journal(path) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.catch_up)
+            for number in range(tables.WORTH_COUNT + 50):
+                put(journal, f"{number}", b"x" * 500)
+                await trio.sleep(QUIET / 2)
+            assert told(path) == 0
+            before = logs(path)
+            await trio.sleep(2 * QUIET)
+            assert told(path) == tables.WORTH_COUNT + 50
+            put(journal, "one more")
+            assert before[0] in logs(path)
+            await journal.tidy()
+            assert before[0] not in logs(path)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_few_records_wait_for_more(path, autojump_clock):
+    """A transaction of SQLite for each of them would cost more than all else of it."""
+    with open_journal(path) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.catch_up)
+            for number in range(tables.WORTH_COUNT - 1):
+                put(journal, f"{number}")
+            await trio.sleep(60)
+            assert told(path) == 0
             nursery.cancel_scope.cancel()
 
 

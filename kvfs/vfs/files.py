@@ -94,12 +94,20 @@ class Files(Saving):
 
     def open_at_once(self, node: File, *, write: bool, append: bool) -> tuple[int, bool] | None:
         """What `open` without O_TRUNC answers, where that takes no waiting; None where it does."""
-        if node.open is None:
+        shared = node.open
+        if shared is None:
             clean = None if node.detached else self._overlay.at_hand(node.namespace, node.key)
-            if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
+            if clean is None:
                 return None
-            node.open = self._opened(clean, self._identity_of(clean.value, clean.digest))
-        return self._add_handle(node, node.open, write=write, append=append)
+            value, digest_of, size = clean.value, clean.digest, len(clean.value)
+            if size > INLINE_BYTES and not digest_of:
+                return None
+            identity = hash(value) if size <= INLINE_BYTES else digest_of  # `_identity_of`, without the call
+            rope = Rope(value, size)
+            shared = OpenFile(rope, clean.metadata, clean.expiration, value, identity=identity)
+            node.open = shared
+        shared.handles += 1
+        return self._handles.add(FileHandle(node, append, write)), self._show(node, shared)
 
     def _add_handle(self, node: File, shared: OpenFile, *, write: bool, append: bool) -> tuple[int, bool]:
         shared.handles += 1
@@ -109,7 +117,7 @@ class Files(Saving):
     @staticmethod
     def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
         value = clean.value
-        return OpenFile(Rope(value), clean.metadata, clean.expiration, value, identity=identity)
+        return OpenFile(Rope.of(value), clean.metadata, clean.expiration, value, identity=identity)
 
     async def _load(self, node: File) -> OpenFile:
         asking = self._overlay.listings.settled.asking
@@ -150,7 +158,7 @@ class Files(Saving):
         return OpenFile(self._empty(), view.metadata, view.expiration, None, base)
 
     def _empty(self) -> Rope:
-        return Rope(open_stream=self._journal.stream)
+        return Rope.of(open_stream=self._journal.stream)
 
     def _show(self, node: File, shared: OpenFile) -> bool:
         """Note what the kernel is about to see; true when its pages are of this very content."""
@@ -220,10 +228,13 @@ class Files(Saving):
                 self._overlay.created(node.namespace, node.key, None)
             if shared.buffer.changed:
                 self._overlay.touched()
-            shared.buffer.close()
+            if shared.buffer.stream is not None:
+                shared.buffer.close()
             node.open = None
-            self._digest_later(node, shared)
-            self._inodes.release(node)
+            if shared.closed is not None and len(shared.closed) > INLINE_BYTES:
+                self._digest_later(node, shared)
+            if node.lookups <= 0:
+                self._inodes.drop_unused(node)
 
     # content
 

@@ -187,10 +187,6 @@ class InodeTable:
         node.lookups -= count
         self.drop_unused(node)
 
-    def release(self, node: File) -> None:
-        """The last handle of a file is closed: keep the node only if the kernel does."""
-        self.drop_unused(node)
-
     def drop_unused(self, node: Node) -> None:
         """Let go of a node that neither the kernel nor a handle holds."""
         if node.lookups > 0 or node is self.root or isinstance(node, ControlDirectory | ControlFile):

@@ -7,6 +7,8 @@ closed. Everything else happens in one buffer.
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import Struct
+
 from kvfs.core import content
 from kvfs.writeback.streaming import Stream
 
@@ -14,21 +16,23 @@ PIECE: Final = 32 * 1024  # bytes: smaller ones are cheaper copied than kept
 STREAM_BYTES: Final = 512 * 1024  # a content that grew to this from nothing goes to the disk as it grows
 
 
-class Rope:
-    """A content of at most VALUE_BYTES. `len()` is its size.
+class Rope(Struct, eq=False):
+    """A content of at most VALUE_BYTES. `len()` is its size; `of` makes one.
 
     Invariant: the content is `_base` and then `_tail`; `stream`, if there is one, was fed exactly that.
     """
 
-    __slots__ = ("_base", "_open_stream", "_size", "_tail", "changed", "stream")
+    _base: bytes | bytearray = b""
+    _size: int = 0
+    _open_stream: Callable[[], Stream] | None = None
+    _tail: list[bytes] = []  # each has its own: so it is with structs
+    stream: Stream | None = None
+    changed: bool = False  # by anybody since it was made
 
-    def __init__(self, value: bytes = b"", open_stream: Callable[[], Stream] | None = None) -> None:
-        self._base: bytes | bytearray = value
-        self._tail: list[bytes] = []
-        self._size = len(value)
-        self._open_stream = open_stream
-        self.stream: Stream | None = None
-        self.changed = False  # by anybody since it was made
+    @staticmethod
+    def of(value: bytes = b"", open_stream: Callable[[], Stream] | None = None) -> "Rope":
+        """A content that nobody has changed yet."""
+        return Rope(value, len(value), open_stream)
 
     def __len__(self) -> int:
         return self._size

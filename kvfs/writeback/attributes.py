@@ -160,7 +160,9 @@ class Attributes:
         """Made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
         rows = self._dirs.get(namespace)
         found: list[DirRow] = []
-        if not rows or rows.peekitem(-1)[0][0] < prefix:  # most often: so it is below a name that is being made
+        if (
+            not rows or rows.peekitem(-1)[0][0] < prefix
+        ):  # most often: so it is below a name that is being made
             return iter(found)
         for place in rows.irange((prefix, 0)):
             if not place[0].startswith(prefix):

@@ -50,7 +50,7 @@ def test_a_rope_is_a_file(start: bytes, steps) -> None:
         streams.append(Fed())
         return streams[-1]
 
-    rope, model = Rope(start, opened), bytearray(start)
+    rope, model = Rope.of(start, opened), bytearray(start)
     for what, number, data in steps:
         if what == "write":
             offset = len(model) if number < 0 else number
@@ -73,7 +73,7 @@ def test_a_rope_is_a_file(start: bytes, steps) -> None:
 def test_a_file_written_from_its_start_is_fed_as_it_grows() -> None:
     """In large pieces, whatever their size; a write elsewhere ends that."""
     stream = Fed()
-    rope = Rope(open_stream=lambda: stream)
+    rope = Rope.of(open_stream=lambda: stream)
     for number in range(3 * STREAM_BYTES // PIECE):
         rope.write(len(rope), bytes([number % 256]) * PIECE)
     rope.write(len(rope), b"tail")
@@ -93,7 +93,7 @@ def test_appending_in_pieces_copies_nothing() -> None:
 
 def test_what_no_value_can_hold_changes_nothing() -> None:
     """Beyond 25 MiB is refused before anything is changed."""
-    rope = Rope(b"as it was")
+    rope = Rope.of(b"as it was")
     for refused in (lambda: rope.write(VALUE_BYTES, b"x"), lambda: rope.resize(VALUE_BYTES + 1)):
         with pytest.raises(FileTooBigError):
             refused()

@@ -58,6 +58,7 @@ class Operations(pyfuse3.Operations):
         self._listing = Listing(fs, uid, gid)
         self._absent = convert.absent(self._negative_seconds)
         self.bound = fs.options.timeout
+        self.afterwards = fs.overlay.journal.afterwards
 
     def _entry(self, node: Node) -> EntryAttributes:
         """Attributes as known, and one lookup more: the last thing before the return."""
@@ -300,8 +301,14 @@ class Operations(pyfuse3.Operations):
 
     @prompt
     def flush(self, fh: FileHandleT) -> Answer[None]:
-        """close(2): into the journal."""
-        return None if self._fs.files.flush_at_once(fh) else self._flush(fh)
+        """close(2): into the journal. What nobody sees before the next call may follow the answer."""
+        afterwards = self.afterwards
+        afterwards.is_open = afterwards.is_served
+        try:
+            at_once = self._fs.files.flush_at_once(fh)
+        finally:
+            afterwards.is_open = False
+        return None if at_once else self._flush(fh)
 
     @in_time
     async def _flush(self, fh: int) -> None:

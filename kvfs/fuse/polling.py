@@ -11,13 +11,19 @@ pyfuse3 names the library it runs on in its global `trio`, which is how `pyfuse3
 in its place; so does this. Where that is not so, `enable` changes nothing.
 """
 
+import logging
 import os
 import select
 import time
+from functools import partial
 from typing import Any, Final
 
 import pyfuse3
 import trio
+
+from kvfs.core.afterwards import Afterwards
+
+log = logging.getLogger("kvfs.fuse")
 
 CALM: Final = 0.001  # seconds of requests between two turns of tasks that have nothing to do
 ALERT: Final = 0.000_1  # ... that had something to do lately
@@ -29,17 +35,29 @@ _MOST_FD: Final = 1023  # select(2) knows no more
 _NEEDED: Final = ("_session_loop", "_wait_fuse_readable", "main")
 
 
+def settle(afterwards: Afterwards) -> None:
+    """Do what was left for after the answer, which is out: nobody is there to hear of a failure."""
+    try:
+        afterwards.run()
+    except Exception:
+        log.exception("work after an answer failed: a bug of kvfs, please report it")
+
+
 class Turnstile:
     """The lock around the wait for a request, one task at a time: free, it is taken without a checkpoint.
 
-    Whoever leaves wakes one that waits, which goes back to waiting when the place is taken again by then.
+    Whoever leaves wakes one that waits, which goes back to waiting when the place is taken again by then. Who
+    comes has just answered a request: what was left for then is done before anything else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, afterwards: Afterwards) -> None:
+        self._afterwards = afterwards
         self._taken = False
         self._queue = trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
+        if self._afterwards.late:
+            settle(self._afterwards)
         while self._taken:
             await self._queue.park()
         self._taken = True
@@ -103,23 +121,23 @@ class _Lowlevel:
 class _Trio:
     """`trio` with another `Lock` and `lowlevel`."""
 
-    Lock = Turnstile
-
-    def __init__(self) -> None:
+    def __init__(self, afterwards: Afterwards) -> None:
+        self.afterwards = afterwards
+        self.Lock = partial(Turnstile, afterwards)
         self.lowlevel = _Lowlevel(Readiness(alone=len(os.sched_getaffinity(0)) < 2))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
 
 
-def enable() -> bool:
-    """Let pyfuse3 look first, if it is made as expected; to be called before its `main`. Whether it does."""
+def enable(afterwards: Afterwards) -> bool:
+    """Let pyfuse3 look first, if it is made as expected; to be called before its `main`, once. Whether it does."""
     known = getattr(pyfuse3, "trio", None)
     if isinstance(known, _Trio):
-        return True
+        return known.afterwards is afterwards
     if known is not trio or not all(hasattr(pyfuse3, name) for name in _NEEDED):
         return False
-    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]
+    pyfuse3.trio = _Trio(afterwards)  # type: ignore[attr-defined]
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import pyfuse3
 
+from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import UserError
 from kvfs.fuse import polling
 from kvfs.fuse.operations import Operations
@@ -39,12 +40,15 @@ class KernelInvalidator:
 class Session:
     """One mounted file system of this process; there can only be one at a time (libfuse keeps it global)."""
 
-    def __init__(self, mountpoint: Path, operations: Operations, *, source: str, allow_other: bool) -> None:
+    def __init__(
+        self, mountpoint: Path, operations: pyfuse3.Operations, *, source: str, allow_other: bool
+    ) -> None:
         options = set(pyfuse3.default_options)
         options |= {f"fsname={_option(source)}", "subtype=kvfs", "noatime"}
         if allow_other:
             options.add("allow_other")
         self.stopped = False
+        self._afterwards = operations.afterwards if isinstance(operations, Operations) else Afterwards()
         try:
             pyfuse3.init(operations, str(mountpoint), options)
         except RuntimeError as exc:  # libfuse says why on stderr only
@@ -55,11 +59,18 @@ class Session:
 
     async def run(self) -> None:
         """Serve until unmounted, from either side."""
-        if not polling.enable():
+        afterwards = self._afterwards
+        is_enabled = polling.enable(afterwards)
+        if not is_enabled:
             log.info("this pyfuse3 is not made as expected: requests take the long way through its loop")
         if _LOOP is not None:
-            pyfuse3._session_loop = ends_when_aborted(_LOOP)  # type: ignore[attr-defined]
-        await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+            pyfuse3._session_loop = ends_well(_LOOP, afterwards)  # type: ignore[attr-defined]
+        afterwards.is_served = is_enabled and _LOOP is not None
+        try:
+            await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+        finally:
+            afterwards.is_served = False
+            polling.disable()
 
     def stop(self) -> None:
         """Make `run` return; requests under way are answered first. Files may be open: `stopped` says so."""
@@ -71,8 +82,10 @@ class Session:
         pyfuse3.close(unmount=True)
 
 
-def ends_when_aborted(loop: _Loop) -> _Loop:
+def ends_well(loop: _Loop, afterwards: Afterwards) -> _Loop:
     """pyfuse3's request loop, one task of several, for which an aborted read is an end, not an error.
+
+    However it ends, what it left for after its last answer is done.
 
     A connection that goes while a request is being read answers ECONNABORTED, not ENODEV (`fuse_dev_do_read`):
     so it happens when the last file of a lazy unmount is closed. pyfuse3 raises that, which cancels the handlers
@@ -85,6 +98,8 @@ def ends_when_aborted(loop: _Loop) -> _Loop:
             await loop(*args)
         except ConnectionAbortedError:
             log.info("the kernel ended the connection while a request was on its way")
+        finally:
+            polling.settle(afterwards)
 
     return patient
 

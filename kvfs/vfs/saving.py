@@ -224,9 +224,8 @@ class Saving:
             shared.created = False
             self._overlay.created(namespace, key, None)
         shared.base = body.digest  # what the store has once this is sent
-        self._overlay.values.put(
-            (namespace, key), Clean(value, shared.metadata, shared.expiration, now, body.digest)
-        )
+        clean = Clean(value, shared.metadata, shared.expiration, now, body.digest)
+        self._journal.afterwards(self._overlay.values.put, (namespace, key), clean)
 
     def is_local(self, namespace: NamespaceId, key: Key, *, is_new: bool) -> bool:
         """Whether a file is kept on this machine: named so, and no key of the store.

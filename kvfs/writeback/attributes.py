@@ -44,6 +44,11 @@ def _assign(table: MutableMapping[Any, Any], place: Any, value: Any) -> None:
         table[place] = value
 
 
+def file_columns(namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> tuple[object, ...]:
+    """Attributes of a key as the table has them."""
+    return (namespace, key, attrs.mode, attrs.mtime, attrs.ctime, attrs.atime)
+
+
 class Attributes:
     """The tables local_files, local_dirs and namespaces.
 
@@ -137,12 +142,18 @@ class Attributes:
             self._tables.add(Write.DROP_FILE, place)
         else:
             self._any_files = True
-            columns = (namespace, key, attrs.mode, attrs.mtime, attrs.ctime, attrs.atime)
-            self._tables.add(Write.PUT_FILE, columns)
+            self._tables.add(Write.PUT_FILE, file_columns(namespace, key, attrs))
         self.changes += 1
         self._undo.append((self._written, place, self._written.get(place, _MISSING)))
         self._undo.append((self._files, place, self._files.get(place, _MISSING)))
         self._written[place] = self._files[place] = attrs
+
+    def inserted(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
+        """What `write_file` would keep is in the log already."""
+        self._any_files = True
+        self.changes += 1
+        self._written[namespace, key] = self._files[namespace, key] = attrs
+        self._trim()
 
     def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
         """`write_file`, as a transaction or a part of one."""

@@ -107,6 +107,16 @@ class Bodies:
             self._latest = (identity, body.content)
         return identity
 
+    def reserve(self) -> int:
+        """A number for `inserted`."""
+        self._next += 1
+        return self._next - 1
+
+    def inserted(self, identity: int, value: bytes) -> None:
+        """A small body is in the log under that number; a row will refer to it."""
+        self.stored[identity] = Stored(0, None)
+        self._behind[identity] = value
+
     def acquire(self, identity: int) -> None:
         """One more row refers to it."""
         self.stored[identity].refs += 1

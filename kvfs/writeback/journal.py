@@ -12,9 +12,10 @@ from types import TracebackType
 
 import trio
 
+from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId
-from kvfs.writeback import opening
+from kvfs.writeback import audit, opening
 from kvfs.writeback.attributes import DirRow, LocalAttrs
 from kvfs.writeback.bodies import INLINE_BYTES, Bodies, Body, Buffer, digest
 from kvfs.writeback.ledger import LOST, Ledger
@@ -66,6 +67,7 @@ class Journal(Outbox):
     ) -> None:
         super().__init__(ledger, now)
         self.path = path
+        self.afterwards = ledger.afterwards
         self._upkeep = upkeep
         self._tables = tables
         self._close: list[Callable[[], None]] = []
@@ -113,7 +115,7 @@ class Journal(Outbox):
             raise
         tables = Tables(connection, path)
         bodies = Bodies(tables, spool, durable=durable)
-        ledger = Ledger(tables, path, bodies)
+        ledger = Ledger(tables, path, bodies, Afterwards())
         journal = cls(path, ledger, tables, Upkeep(path, bodies, tables.redo), now)
         journal._close += [lambda: os.close(lock), lambda: tables.close(opening.shrink)]
         try:
@@ -305,7 +307,7 @@ class Journal(Outbox):
 
     def check_invariants(self) -> None:
         """AssertionError when memory and file differ or a content is missing or superfluous: for tests."""
-        faults = self._ledger.faults()
+        faults = audit.faults(self._ledger)
         assert not faults, faults
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ a change on top of another amounts to is in `merging`, who may ask for it in `re
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -13,18 +13,19 @@ from typing import Final
 
 from sortedcontainers import SortedList
 
+from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import JournalError, JournalUnreadableError
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, NamespaceId, Seq
-from kvfs.writeback.attributes import Attributes
+from kvfs.writeback.attributes import Attributes, LocalAttrs, file_columns
 from kvfs.writeback.bodies import Bodies
 from kvfs.writeback.merging import Row
-from kvfs.writeback.tables import Tables, Write
+from kvfs.writeback.tables import Columns, Tables, Write
 
 _COLUMNS: Final = (
     "namespace, key, seq, kind, state, changes.size, metadata, expiration, base, attempted, recorded_at,"
     " acked_at, error, body, may_exist, ancestors, waits_for"
 )
-_LOAD: Final = f"SELECT {_COLUMNS}, digest FROM changes LEFT JOIN bodies ON bodies.id = body ORDER BY seq"
+LOAD: Final = f"SELECT {_COLUMNS}, digest FROM changes LEFT JOIN bodies ON bodies.id = body ORDER BY seq"
 _Record = tuple[
     str, str, int, str, str, int, bytes | None, int | None, bytes | None, int, float,
     float | None, str | None, int | None, int, bytes, int | None, bytes | None,
@@ -48,8 +49,8 @@ def columns(row: Row) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _row(record: _Record) -> Row:
-    """The inverse of `columns`, of a record of `_LOAD`. Raises ValueError for what we never wrote."""
+def row_of(record: _Record) -> Row:
+    """The inverse of `columns`, of a record of `LOAD`. Raises ValueError for what we never wrote."""
     (namespace, key, seq, kind, state, size, metadata, expiration, base, attempted, recorded_at,
      acked_at, error, body, may_exist, ancestors, waits_for, digest) = record  # fmt: skip
     change = Change(
@@ -88,15 +89,16 @@ class Transaction:
 class Ledger:
     """Rows by place, by state and by sequence number.
 
-    Invariants between transactions (`faults` tells the broken ones):
+    Invariants between transactions (`audit.faults` tells the broken ones):
     `rows` holds exactly the table's rows; `live` the keys of those that are puts, `dead` of the others;
     `pending`, `rejected` and `settling` together with the local rows are a partition of them, `pending` in order
     but for rollbacks;
     `waiting[seq]` are the places of the tombstones whose `waits_for` is seq.
     """
 
-    def __init__(self, tables: Tables, path: Path, bodies: Bodies) -> None:
-        self._tables = tables
+    def __init__(self, tables: Tables, path: Path, bodies: Bodies, afterwards: Afterwards) -> None:
+        self.tables = tables
+        self.afterwards = afterwards
         self._path = path
         self.bodies = bodies
         self.attributes = Attributes(tables, self.transaction)
@@ -112,7 +114,7 @@ class Ledger:
         self.changes = 0  # grows whenever a key may answer otherwise than before, time apart
         # told whether rows were altered
         self.on_commit: Callable[[bool], None] = lambda altered: None
-        self._by_state: dict[ChangeState, dict[Seq, Row]] = {
+        self.by_state: dict[ChangeState, dict[Seq, Row]] = {
             ChangeState.PENDING: self.pending,
             ChangeState.REJECTED: self.rejected,
             ChangeState.SETTLING: self.settling,
@@ -129,8 +131,8 @@ class Ledger:
         """Fill from the tables. Raises JournalUnreadableError when a row is not of our making."""
         try:
             self.bodies.load()
-            for record in self._tables.look(_LOAD):
-                row = _row(record)
+            for record in self.tables.look(LOAD):
+                row = row_of(record)
                 self._image(None, row)
                 self.last_seq = max(self.last_seq, row.change.seq, row.waits_for or Seq(0))
             self.attributes.load()
@@ -164,7 +166,7 @@ class Ledger:
 
     def count(self, state: ChangeState) -> int:
         """How many rows are in a state."""
-        return len(self._by_state[state])
+        return len(self.by_state[state])
 
     def ordered_pending(self) -> Iterable[Row]:
         """The pending rows by sequence number."""
@@ -186,6 +188,8 @@ class Ledger:
 
     def begin(self) -> None:
         """`with transaction()` begins."""
+        if self.afterwards.late:  # what is left of the one before comes first
+            self.afterwards.run()
         self._depth += 1
 
     def end(self, error: BaseException | None) -> None:
@@ -202,7 +206,7 @@ class Ledger:
             if self._doomed:
                 raise JournalError("a part of the transaction failed")
             unused = self.bodies.sweep()
-            self._tables.commit()
+            self.tables.commit()
         except BaseException:
             self._roll_back()
             raise
@@ -215,7 +219,7 @@ class Ledger:
 
     def _roll_back(self) -> None:
         self._depth, self._doomed = 0, False
-        self._tables.rollback()
+        self.tables.rollback()
         for old, new in reversed(self._undo):
             self._image(new, old)
         self._in_order = self._in_order and not self._undo
@@ -227,6 +231,36 @@ class Ledger:
         self.bodies.applied()
         self.attributes.applied()
 
+    def is_new(self, namespace: NamespaceId, key: Key) -> bool:
+        """Whether `insert` will do: no transaction is under way, and the key has no row."""
+        return not self._depth and not self.afterwards.late and self.get(namespace, key) is None
+
+    def insert(self, row: Row, value: bytes, attrs: LocalAttrs) -> None:
+        """A whole transaction: the put of a small content, of the row's number, under a key that `is_new`.
+
+        Memory follows the log, so there is nothing to undo, and it may follow after the answer. Raises as
+        `transaction` does.
+        """
+        change = row.change
+        writes = (
+            (Write.PUT_BODY, (row.body, change.size, row.digest, value, None)),
+            (Write.PUT_CHANGE, columns(row)),
+            (Write.PUT_FILE, file_columns(change.namespace, change.key, attrs)),
+        )
+        size = self.tables.append(writes)
+        self.afterwards(self._inserted, row, value, attrs, writes, size)
+
+    def _inserted(
+        self, row: Row, value: bytes, attrs: LocalAttrs, writes: Sequence[tuple[int, Columns]], size: int
+    ) -> None:
+        change = row.change
+        assert row.body is not None
+        self.bodies.inserted(row.body, value)
+        self._image_new(row)
+        self.attributes.inserted(change.namespace, change.key, attrs)
+        self.tables.appended(writes, size)
+        self.on_commit(True)
+
     # rows, inside a transaction
 
     def put(self, row: Row) -> None:
@@ -236,7 +270,7 @@ class Ledger:
         """
         change = row.change
         old = self.get(change.namespace, change.key)
-        self._tables.add(Write.PUT_CHANGE, columns(row))
+        self.tables.add(Write.PUT_CHANGE, columns(row))
         self._apply(old, row)
         if old is not None and not change.is_tombstone and old.change.seq != change.seq and old.awaited:
             self.repoint(old.change.seq, change.seq)
@@ -244,7 +278,7 @@ class Ledger:
     def remove(self, row: Row) -> None:
         """Delete the row."""
         change = row.change
-        self._tables.add(Write.DROP_CHANGE, (change.namespace, change.key))
+        self.tables.add(Write.DROP_CHANGE, (change.namespace, change.key))
         self._apply(row, None)
 
     def repoint(self, old: Seq, new: Seq) -> None:
@@ -256,7 +290,7 @@ class Ledger:
 
     def _wait_for(self, row: Row, seq: Seq) -> None:
         new = Row(row.change, row.body, row.digest, row.may_exist, row.ancestors, seq, row.since)
-        self._tables.add(Write.PUT_CHANGE, columns(new))
+        self.tables.add(Write.PUT_CHANGE, columns(new))
         self._apply(row, new)
 
     def _apply(self, old: Row | None, new: Row | None) -> None:
@@ -288,7 +322,7 @@ class Ledger:
         self.changes += 1
         if change.state is ChangeState.PENDING:
             self.pending_bytes += change.size
-        self._by_state[change.state][change.seq] = row
+        self.by_state[change.state][change.seq] = row
         rows = self.rows.get(change.namespace)
         if rows is None:
             rows = self._begin(change.namespace)
@@ -314,12 +348,12 @@ class Ledger:
             if change.state is ChangeState.PENDING:
                 self.pending_bytes -= change.size
             if new is None or (new.change.state, new.change.seq) != (change.state, change.seq):
-                del self._by_state[change.state][change.seq]
+                del self.by_state[change.state][change.seq]
         if new is not None:
             change = new.change
             if change.state is ChangeState.PENDING:
                 self.pending_bytes += change.size
-            self._by_state[change.state][change.seq] = new  # in place when it was there: the order stays
+            self.by_state[change.state][change.seq] = new  # in place when it was there: the order stays
 
     def _image_place(self, old: Row | None, new: Row | None) -> None:
         is_same_kind = old is not None and new is not None and old.change.kind is new.change.kind
@@ -345,48 +379,3 @@ class Ledger:
                 del self.waiting[old.waits_for]
         if new is not None and new.waits_for is not None:
             self.waiting.setdefault(new.waits_for, set()).add((new.change.namespace, new.change.key))
-
-    def faults(self) -> list[str]:
-        """Which invariants are broken, recomputed from the tables; empty when all hold."""
-        found = []
-        mine = {(*columns(row), row.digest) for rows in self.rows.values() for row in rows.values()}
-        self._tables.apply()
-        theirs = {(*columns(row), row.digest) for row in map(_row, self._tables.look(_LOAD))}
-        if mine != theirs:
-            found.append(f"rows differ: {mine ^ theirs}")
-        everything = [row for rows in self.rows.values() for row in rows.values()]
-        for state, by_seq in self._by_state.items():
-            if by_seq != {row.change.seq: row for row in everything if row.change.state is state}:
-                found.append(f"index of {state} differs")
-        for namespace, rows in self.rows.items():
-            dead = sorted(key for key, row in rows.items() if row.change.is_tombstone)
-            if list(self.dead[namespace]) != dead or list(self.live[namespace]) != sorted({*rows} - {*dead}):
-                found.append(f"sorted keys of {namespace} differ")
-        if self.pending_bytes != sum(row.change.size for row in self.pending.values()):
-            found.append("pending_bytes differs")
-        waiting: dict[Seq, set[Place]] = {}
-        for row in everything:
-            if row.waits_for is not None:
-                waiting.setdefault(row.waits_for, set()).add((row.change.namespace, row.change.key))
-        if waiting != self.waiting:
-            found.append("waiting differs")
-        return found + self._body_faults(everything)
-
-    def _body_faults(self, everything: list[Row]) -> list[str]:
-        references: dict[int, int] = {}
-        for row in everything:
-            if (row.body is None) is not row.change.is_tombstone:
-                return [f"body of {row.change.key!r} is wrong"]
-            if row.body is not None:
-                references[row.body] = references.get(row.body, 0) + 1
-        table = dict(self._tables.look("SELECT id, size FROM bodies"))
-        if references.keys() != table.keys():
-            return [f"bodies without rows or rows without bodies: {references.keys() ^ table.keys()}"]
-        if references != {i: stored.refs for i, stored in self.bodies.stored.items()}:
-            return ["references differ"]
-        lost = {row.body for row in everything if row.change.error == LOST}
-        return [
-            f"body {i} is not whole"
-            for i, n in table.items()
-            if i not in lost and not self.bodies.is_whole(i, n)
-        ]

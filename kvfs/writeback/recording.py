@@ -76,7 +76,15 @@ class Recording:
         `base` counts only where the journal has no change of the key; otherwise the journal knows better.
         `local` is for a key the store does not hold; where an earlier change of ours may be, it is ignored.
         """
-        with self._ledger.transaction():
+        ledger = self._ledger
+        if attrs is not None and body.value is not None and ledger.is_new(namespace, key):
+            identity = self._bodies.reserve()
+            put = Put(namespace, key, body.size, identity, body.digest, metadata, expiration, base, local)
+            row = put_over(None, put, ledger.next_seq(), self._now())
+            self._touched = True
+            ledger.insert(row, body.value, attrs)
+            return row.change.seq
+        with ledger.transaction():
             identity = self._bodies.insert(body)
             put = Put(namespace, key, body.size, identity, body.digest, metadata, expiration, base, local)
             row = self._put(put)

@@ -99,6 +99,7 @@ class Tables:
         self.on_applied: Callable[[], None] = lambda: None
         self._open: list[tuple[int, Columns]] = []  # of the transaction under way
         self._behind: list[tuple[int, Columns]] = []
+        self._last = self.redo.last  # the newest record of what is behind
         self.count = 0  # transactions behind
         self._due = trio.Event()  # some are behind, and worth a moment
         self._bytes = 0  # their records
@@ -117,14 +118,24 @@ class Tables:
         """What was added is in the log. Raises JournalError, and nothing of it is, as after `rollback`."""
         if not self._open:
             return
-        record = _encode(self._open)
+        size = self.append(self._open)
+        writes, self._open = self._open, []
+        self.appended(writes, size)
+
+    def append(self, writes: Sequence[tuple[int, Columns]]) -> int:
+        """A transaction is in the log; `appended`, with the size this answers, has to follow. Raises JournalError."""
+        record = _encode(writes)
         if self._bytes + len(record) > MOST_BYTES and self._behind:
             self.apply()
         self.redo.append(record)
-        self._behind += self._open
-        self._open = []
+        return len(record)
+
+    def appended(self, writes: Sequence[tuple[int, Columns]], size: int) -> None:
+        """SQLite is to hear of what `append` put into the log."""
+        self._behind += writes
+        self._last = self.redo.last
         self.count += 1
-        self._bytes += len(record)
+        self._bytes += size
         if self.count >= self._next_try[0] or self._bytes >= self._next_try[1]:
             self.try_to_apply()
         elif self.count == WORTH_COUNT:
@@ -154,7 +165,7 @@ class Tables:
         if not self._behind:
             return
         try:
-            self._run(self._behind, self.redo.last)
+            self._run(self._behind, self._last)
         except sqlite3.Error as exc:
             raise translate(exc, self._path) from exc
         except Exception as exc:  # a value SQLite cannot hold: the log has it, so nothing may be undone
@@ -163,7 +174,8 @@ class Tables:
         self._behind, self.count, self._bytes = [], 0, 0
         self._next_try, self._is_failing = (APPLY_COUNT, APPLY_BYTES), False
         self.on_applied()
-        if self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS:
+        is_long = self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS
+        if is_long and self._last == self.redo.last:
             self.redo.retire()
             self._rows = 0
 
@@ -219,7 +231,7 @@ class Tables:
             ) from exc
         except (sqlite3.Error, OSError) as exc:
             raise JournalError(f"the log of the journal {self._path} cannot be replayed: {exc}") from exc
-        self.redo.last = self._leftover.last
+        self._last = self.redo.last = self._leftover.last
 
     def recovered(self) -> None:
         """What was taken in is sound: the old log goes. Raises JournalError."""

@@ -36,7 +36,7 @@ class Handlers:
         self.parent = parent
         self.statements: list[str] = []
         tables_of(rig.journal).set_trace_callback(self.statements.append)
-        self.log = rig.journal._ledger._tables.redo
+        self.log = rig.journal._ledger.tables.redo
 
     def create(self, name: bytes, data: bytes) -> int:
         """create, write and close as the kernel asks for them; the inode."""

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from kvfs.core.afterwards import Afterwards
 from kvfs.fuse import polling
 from kvfs.fuse.polling import Readiness, Turnstile
 
@@ -24,7 +25,7 @@ def pipe():
 
 async def test_one_task_at_a_time_goes_through() -> None:
     """Of several that want in, one is inside; each gets there."""
-    turnstile, inside, seen = Turnstile(), 0, []
+    turnstile, inside, seen = Turnstile(Afterwards()), 0, []
 
     async def enter(number: int) -> None:
         nonlocal inside
@@ -43,9 +44,35 @@ async def test_one_task_at_a_time_goes_through() -> None:
     assert sorted(seen) == sorted(list(range(4)) * 3)
 
 
+async def test_whoever_comes_does_what_was_left_before_anything_else(expect_log) -> None:
+    """The request was answered: before the next one, and before any other task, comes what was left for then."""
+    afterwards, done = Afterwards(), []
+    turnstile = Turnstile(afterwards)
+    expect_log("work after an answer failed")
+
+    async def other() -> None:
+        done.append("another task")
+
+    async def inside() -> None:
+        async with turnstile:
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inside)
+        await trio.testing.wait_all_tasks_blocked()
+        afterwards.is_open = True
+        afterwards(done.append, "first")
+        afterwards(int, "no number")
+        afterwards(done.append, "second")
+        afterwards.is_open = False
+        nursery.start_soon(other)
+        async with turnstile:  # taken: this one parks, but not before
+            assert done == ["first", "second", "another task"]
+
+
 async def test_who_is_cancelled_inside_leaves_the_place_free() -> None:
     """A reader that is cancelled does not keep the others out."""
-    turnstile = Turnstile()
+    turnstile = Turnstile(Afterwards())
     with trio.move_on_after(0.01):
         async with turnstile:
             await trio.sleep_forever()
@@ -108,9 +135,11 @@ async def test_others_get_their_turn_under_a_stream_of_requests(pipe, alone: boo
 def test_it_is_put_in_place_of_trio_and_taken_out_again() -> None:
     """pyfuse3 then finds the short way under the names it uses, and everything else of trio as ever."""
     try:
-        assert polling.enable()
-        assert polling.enable(), "twice is once"
-        assert pyfuse3.trio.Lock is Turnstile
+        afterwards = Afterwards()
+        assert polling.enable(afterwards)
+        assert polling.enable(afterwards), "twice is once"
+        assert not polling.enable(Afterwards()), "nobody would see to it"
+        assert isinstance(pyfuse3.trio.Lock(), Turnstile)
         assert pyfuse3.trio.open_nursery is trio.open_nursery
         assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task
     finally:
@@ -121,4 +150,4 @@ def test_it_is_put_in_place_of_trio_and_taken_out_again() -> None:
 def test_another_pyfuse3_is_left_alone(monkeypatch) -> None:
     """Without the names it replaces, nothing is replaced."""
     monkeypatch.setattr(pyfuse3, "trio", object())
-    assert not polling.enable()
+    assert not polling.enable(Afterwards())

@@ -32,8 +32,8 @@ def open_journal(path: Path, **options) -> Journal:
 
 def tables_of(journal: Journal) -> sqlite3.Connection:
     """SQLite's side of it, which has everything when this returns."""
-    journal._ledger._tables.apply()
-    return journal._ledger._tables._db
+    journal._ledger.tables.apply()
+    return journal._ledger.tables._db
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def seen(path: Path) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def full_disk(journal: Journal) -> Iterator[None]:
     """The log it writes to takes nothing; something must be in it already."""
-    descriptor = journal._ledger._tables.redo._descriptor
+    descriptor = journal._ledger.tables.redo._descriptor
     kept, full = os.dup(descriptor), os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, descriptor)
     try:

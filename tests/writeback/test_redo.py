@@ -58,7 +58,7 @@ def written(path: Path) -> tuple[Path, list[int]]:
         sizes = []
         for number in range(RECORDS):
             put(journal, f"{number:02}", b"%d" % number * 50)
-            sizes.append(journal._ledger._tables.redo.size)
+            sizes.append(journal._ledger.tables.redo.size)
         return killed(path, journal), sizes
 
 
@@ -178,7 +178,7 @@ def test_a_replay_counts_to_its_last_record(path, monkeypatch, at_once):
     monkeypatch.setattr(tables, "APPLY_COUNT", at_once)
     with open_journal(crashed) as journal:
         monkeypatch.setattr(tables, "APPLY_COUNT", 1000)
-        journal._ledger._tables._next_try = (1000, 10**6)
+        journal._ledger.tables._next_try = (1000, 10**6)
         put(journal, "new", b"new")
         again = killed(crashed, journal)
     with open_journal(again) as journal:
@@ -210,14 +210,14 @@ async def test_a_round_that_is_cancelled_forgets_no_file(path, monkeypatch):
     with open_journal(path) as journal:
         for number in range(20):
             put(journal, f"{number}", b"x" * 300)
-        retired = list(journal._ledger._tables.redo.retired)
+        retired = list(journal._ledger.tables.redo.retired)
         assert len(retired) > 1
         with trio.CancelScope() as scope:
             scope.cancel()
             await journal.tidy()
         assert scope.cancelled_caught
-        assert journal._ledger._tables.redo.retired == retired
-        journal._ledger._tables.redo.retired.clear()
+        assert journal._ledger.tables.redo.retired == retired
+        journal._ledger.tables.redo.retired.clear()
     assert logs(path) == []
 
 
@@ -231,7 +231,7 @@ def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
 
     with open_journal(path) as journal:
         put(journal, "small", b"1")
-        before = journal._ledger._tables.redo.size
+        before = journal._ledger.tables.redo.size
         trio.run(record)
         crashed = killed(path, journal)
     spool = crashed.with_name("journal.db.spool")
@@ -296,8 +296,8 @@ def test_a_damaged_file_does_not_keep_the_next_one_from_being_read(path, monkeyp
     with open_journal(path) as journal:
         for number in range(RECORDS - 1):
             put(journal, f"{number:02}", b"%d" % number * 50)
-        journal._ledger._tables.redo.retire()
-        journal._ledger._tables._next_try = (1000, 10**9)
+        journal._ledger.tables.redo.retire()
+        journal._ledger.tables._next_try = (1000, 10**9)
         put(journal, f"{RECORDS - 1:02}", b"%d" % (RECORDS - 1) * 50)  # in the log alone
         crashed = killed(path, journal)
     file = redo.files_of(crashed)[0]
@@ -347,7 +347,7 @@ def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
     monkeypatch.setattr(redo, "sync_directory", sync_directory)
     with open_journal(path) as journal:
         put(journal, "a", b"1")
-        log = journal._ledger._tables.redo
+        log = journal._ledger.tables.redo
         threads = [threading.Thread(target=log.sync) for _ in range(2)]
         for thread in threads:
             thread.start()
@@ -483,7 +483,7 @@ def test_an_append_that_failed_leaves_nothing_behind(path):
     """The next one begins where it began."""
     with open_journal(path) as journal:
         put(journal, "a", b"1")
-        log = journal._ledger._tables.redo
+        log = journal._ledger.tables.redo
         with full_disk(journal), pytest.raises(JournalFullError):
             put(journal, "b", b"2" * 1000)
         with open(redo.files_of(path)[0], "ab") as file:  # what a disk took of it before it was full

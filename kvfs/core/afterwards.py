@@ -1,0 +1,41 @@
+"""Work that may follow an answer: done before anything else of the process runs, while the caller wakes up.
+
+A caller that waits longer than a few microseconds lets its processor fall asleep, and what wakes it costs as much
+again. So what nobody can see until the next call comes is left until the answer is out.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Afterwards:
+    """Calls to be made later, in order, while it `is_open`; at once, while it is not.
+
+    `is_served`: somebody calls `run` after every answer, and only then may it be opened. Between a call that is
+    left for later and `run` nothing else of the process may run: no await.
+    """
+
+    __slots__ = ("is_open", "is_served", "late")
+
+    def __init__(self) -> None:
+        self.is_served = False
+        self.is_open = False
+        self.late: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+
+    def __call__(self, work: Callable[..., object], *args: Any) -> None:
+        """Have `work(*args)` done; it must not fail."""
+        self.late.append((work, args))
+        if not self.is_open:
+            self.run()
+
+    def run(self) -> None:
+        """Do what was left. What fails takes nothing else with it: it raises when all is done."""
+        failed: Exception | None = None
+        while self.late:
+            work, args = self.late.pop(0)
+            try:
+                work(*args)
+            except Exception as exc:  # a bug: whoever called tells it
+                failed = exc
+        if failed is not None:
+            raise failed

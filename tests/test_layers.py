@@ -29,7 +29,7 @@ ASSEMBLY = {"server/serving.py": {"store.sqlite"}}
 OUTSIDE = {
     "core": {"msgspec"},  # for records: as frozen as dataclasses, and made in a tenth of the time
     "store": {"httpx", "msgspec", "tenacity", "trio"},
-    "writeback": {"msgspec", "sortedcontainers", "tenacity", "trio"},
+    "writeback": {"blake3", "msgspec", "sortedcontainers", "tenacity", "trio"},
     "cache": {"msgspec", "sortedcontainers", "trio"},
     "vfs": {"msgspec", "trio"},
     "fuse": {"pyfuse3", "trio"},

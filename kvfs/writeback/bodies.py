@@ -8,19 +8,17 @@ import os
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import trio
 from msgspec import Struct
 
 from kvfs.core.errors import JournalError
 from kvfs.writeback.disk import sync_directory
-from kvfs.writeback.streaming import DIGEST_BYTES, Body, Buffer, Stream, digest
+from kvfs.writeback.streaming import DIGEST_BYTES, INLINE_BYTES, Body, Buffer, Stream, digest
 from kvfs.writeback.tables import Tables, Write
 
 __all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored", "Stream", "digest"]
-
-INLINE_BYTES: Final = 128 * 1024
 
 
 class Stored(Struct):

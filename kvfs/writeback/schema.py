@@ -52,7 +52,7 @@ CREATE TABLE changes (
 CREATE TABLE bodies (
     id     INTEGER PRIMARY KEY,
     size   INTEGER NOT NULL,
-    digest BLOB NOT NULL,  -- blake2b, 16 bytes
+    digest BLOB NOT NULL,  -- 16 bytes: see streaming.digest
     value  BLOB,           -- NULL: it is in the file spool/<spool> beside the journal
     spool  TEXT            -- NULL: it is in value
 );

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from blake3 import blake3
 from msgspec import Struct
 
 from kvfs.core.errors import JournalFullError
 from kvfs.writeback.disk import sync_directory
 
 DIGEST_BYTES: Final = 16
+INLINE_BYTES: Final = 128 * 1024  # a content up to this is small: it is kept in the journal itself
 PARTIAL: Final = ".tmp"  # ends the name of a file that is not complete: no row has it
 _BATCH: Final = 1024 * 1024  # bytes that are worth waking a thread for
 
@@ -30,8 +32,35 @@ Buffer = bytes | bytearray | memoryview
 
 
 def digest(value: Buffer) -> bytes:
-    """The digest by which values are compared: blake2b, 16 bytes."""
-    return hashlib.blake2b(value, digest_size=DIGEST_BYTES).digest()
+    """The digest by which values are compared, 16 bytes: BLAKE2b of a small one, BLAKE3 of a large one.
+
+    For 25 MiB BLAKE3 takes three milliseconds, BLAKE2b nineteen; for a kilobyte BLAKE2b is the quicker.
+    """
+    if len(value) <= INLINE_BYTES:
+        return hashlib.blake2b(value, digest_size=DIGEST_BYTES).digest()
+    return blake3(value).digest(length=DIGEST_BYTES)
+
+
+class Digester:
+    """`digest` of a content that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._short = bytearray()
+        self._long: blake3 | None = None
+
+    def update(self, piece: Buffer) -> None:
+        """The next piece."""
+        if self._long is not None:
+            self._long.update(piece)
+        elif len(self._short) + len(piece) <= INLINE_BYTES:
+            self._short += piece
+        else:
+            self._long = blake3(self._short)
+            self._long.update(piece)
+
+    def digest(self) -> bytes:
+        """Of everything so far."""
+        return digest(self._short) if self._long is None else self._long.digest(length=DIGEST_BYTES)
 
 
 class Body(Struct, frozen=True, eq=False, weakref=True):
@@ -79,7 +108,7 @@ class Stream:
         self._turn = threading.Lock()
         self._file: BufferedWriter | None = None
         self._content: BytesIO | None = None  # all that reached the file, if it is wanted
-        self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._digest = Digester()
         self._error: Exception | None = None
         self._abandoned = False
 

@@ -1,6 +1,5 @@
 """Large values: no open waits for a digest that nothing depends on yet, and no digest holds the loop."""
 
-import hashlib
 import os
 import threading
 
@@ -10,13 +9,14 @@ import trio
 from kvfs.core.model import Key
 from kvfs.vfs import handles, saving
 from kvfs.writeback import streaming
+from kvfs.writeback.streaming import digest
 
 SIZE = 1_000_000
 OLD, NEW = b"0" * SIZE, b"n" * SIZE
 
 
 def digest_of(value: bytes) -> bytes:
-    return hashlib.blake2b(value, digest_size=16).digest()
+    return digest(value)
 
 
 class Digests:

@@ -268,8 +268,8 @@ class Journal(Outbox):
         """For ever: what was recorded in a burst goes into the tables when the burst is over."""
         while True:
             await self._tables.wait_due()
-            count = 0
-            while count < self._tables.count:
+            count = -1
+            while count != self._tables.count:
                 count = self._tables.count
                 await trio.sleep(QUIET)
             self._tables.try_to_apply()

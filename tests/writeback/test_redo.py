@@ -549,6 +549,21 @@ async def test_the_tables_hear_of_a_burst_when_it_is_over(path, monkeypatch, aut
             nursery.cancel_scope.cancel()
 
 
+async def test_a_burst_too_long_to_wait_for_is_told_once_a_thousand(path, monkeypatch, autojump_clock):
+    """At the bound, in the midst of it; then not again before as much has come, or it is over."""
+    monkeypatch.setattr(tables, "APPLY_COUNT", tables.WORTH_COUNT + 20)
+    with open_journal(path) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.catch_up)
+            seen = set()
+            for number in range(2 * tables.APPLY_COUNT + 5):
+                put(journal, f"{number}")
+                await trio.sleep(QUIET / 2)
+                seen.add(told(path))
+            assert seen == {0, tables.APPLY_COUNT, 2 * tables.APPLY_COUNT}
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_few_records_wait_for_more(path, autojump_clock):
     """A transaction of SQLite for each of them would cost more than all else of it."""
     with open_journal(path) as journal:

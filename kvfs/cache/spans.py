@@ -51,6 +51,18 @@ class Span:
         index = bisect_left(self.keys, key)
         return index < len(self.keys) and self.keys[index] == key
 
+    def lacks(self, key: str, below: str) -> bool:
+        """Whether `key`, which the span holds, does not exist, and no key that starts with `below` (after it)."""
+        keys = self.keys
+        index = bisect_left(keys, key)
+        if index < len(keys):
+            if keys[index] == key:
+                return False
+            index = bisect_left(keys, below, index)
+            if index < len(keys) and keys[index].startswith(below):
+                return False
+        return self.high is None or self.reaches(successor(below))
+
     def first_from(self, text: str) -> list[str]:
         """The first key at or above `text`, as a list of one or none."""
         index = bisect_left(self.keys, text)

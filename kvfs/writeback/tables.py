@@ -21,7 +21,7 @@ from kvfs.writeback.disk import sync_log
 from kvfs.writeback.opening import translate
 from kvfs.writeback.redo import ROTATE_BYTES, Leftover, RedoLog, files_of
 
-APPLY_COUNT: Final = 2048  # transactions: some fifteen milliseconds of SQLite
+APPLY_COUNT: Final = 1536  # transactions: some fifteen milliseconds of SQLite
 WORTH_COUNT: Final = 256  # that many are worth a moment when nobody records
 APPLY_BYTES: Final = 4 * 1024 * 1024
 ROTATE_ROWS: Final = 4096  # each may make SQLite's own log some pages longer

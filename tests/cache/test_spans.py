@@ -28,6 +28,19 @@ def test_the_successor_divides_what_starts_with_a_prefix_from_what_comes_later(p
         assert text.startswith(prefix) == below
 
 
+@given(KEYS, st.sets(KEYS, max_size=12), st.none() | TEXTS)
+def test_a_span_lacks_what_is_in_none_of_its_keys(key, keys, high) -> None:
+    """Neither the key nor anything below it, and it must reach far enough to say so."""
+    held = sorted(text for text in keys if high is None or text < high)
+    span = Span("", high, held, 0.0)
+    below = key + "/"
+    if not span.holds(key):
+        return
+    known = high is None or all(below + rest < high for rest in ("", "\U0010ffff" * 9))
+    there = key in held or any(text.startswith(below) for text in held)
+    assert span.lacks(key, below) == (known and not there)
+
+
 @pytest.mark.parametrize(
     ("prefix", "end"),
     [

@@ -108,11 +108,14 @@ class FileSystem:
         self, parent: int, name: bytes, *, mode: int, append: bool
     ) -> tuple[File, int, bool] | None:
         """`create` of a file that is not there, where that takes no waiting; else None."""
-        found = self.tree.create_at_once(parent, name, exclusive=False)
-        if found is None or not found[1]:
-            return None
-        node = found[0]
-        return *self.files.create(node.namespace, node.key, mode=mode, append=append), False
+        node = self.tree.create_missed(parent, name)
+        if node is None:
+            found = self.tree.create_at_once(parent, name, exclusive=False)
+            if found is None or not found[1]:
+                return None
+            node = found[0]
+        made, number = self.files.create(node.namespace, node.key, mode=mode, append=append)
+        return made, number, False
 
     async def open(self, node: Node, *, write: bool, truncate: bool, append: bool) -> tuple[int, bool, bool]:
         """A handle, whether the kernel may keep its pages, and whether it should bypass them."""

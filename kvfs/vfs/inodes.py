@@ -189,7 +189,7 @@ class InodeTable:
 
     def drop_unused(self, node: Node) -> None:
         """Let go of a node that neither the kernel nor a handle holds."""
-        if node.lookups > 0 or node is self.root or isinstance(node, ControlDirectory | ControlFile):
+        if node.lookups > 0 or node is self.root or isinstance(node, (ControlDirectory, ControlFile)):
             return
         if isinstance(node, Directory) and node.ref == DirRef.ROOT and not node.detached:
             return  # a namespace: few, and an open listing of the root names them by number

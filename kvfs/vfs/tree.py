@@ -56,8 +56,8 @@ class Tree:
         self.control_directory: ControlDirectory | None = None
         self.control_files: dict[str, ControlFile] = {}
         self._streams = KeptStreams()
-        # the name `find` missed last, what it stands for, and when: a create asks for it next
-        self._missed: tuple[Directory, bytes, Child, int, float] | None = None
+        # the name `find` missed last, where, what it stands for, and when: a create asks for it next
+        self._missed: tuple[Directory, DirRef, bytes, Child, int, float] | None = None
 
     def add_control(self, files: dict[str, Callable[[], bytes]]) -> None:
         """Put the hidden directory at the root."""
@@ -92,7 +92,7 @@ class Tree:
             return UNKNOWN
         target = self._overlay.peek_child(parent.namespace, child)
         if target is None:
-            self._missed = (parent, name, child, self._overlay.stamp, self._now())
+            self._missed = (parent, parent.ref, name, child, self._overlay.stamp, self._now())
             return None
         return target if target is UNKNOWN else self.node_of(parent.namespace, target)
 
@@ -140,18 +140,8 @@ class Tree:
 
     def _child_at_once(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None] | None:
         """What `child` answers, where that takes no waiting; None where it does."""
-        missed, target = self._missed, None
-        if (
-            missed is not None
-            and missed[0] is parent
-            and missed[1] == name
-            and missed[3] == self._overlay.stamp
-            and 0 <= self._now() - missed[4] < _MOMENT
-        ):
-            child = missed[2]
-        else:
-            child = self._overlay.naming.child(parent.ref, name)
-            target = self._overlay.peek_child(parent.namespace, child)
+        child = self._overlay.naming.child(parent.ref, name)
+        target = self._overlay.peek_child(parent.namespace, child)
         if target is UNKNOWN:
             return None
         self._check_there(parent)
@@ -245,6 +235,21 @@ class Tree:
         """The file of a name, and whether it is to be made; `Files` opens it either way."""
         parent = self.directory(parent_ino)
         return self._create(parent, name, *await self.child(parent, name), exclusive=exclusive)
+
+    def create_missed(self, parent_ino: int, name: bytes) -> File | None:
+        """`create` of the name that `find` just missed, which is what a create most often is; else None."""
+        missed = self._missed
+        if missed is None or missed[2] != name or missed[0].ino != parent_ino:
+            return None
+        parent, ref, _, child, stamp, at = missed
+        now = self._now()
+        if child.key is None or stamp != self._overlay.stamp or not 0 <= now - at < _MOMENT:
+            return None
+        if parent.ref is not ref:
+            return None
+        self._check_there(parent)
+        parent.changed = int(now)
+        return self._inodes.file(parent.namespace, child.key)
 
     def create_at_once(self, parent_ino: int, name: bytes, *, exclusive: bool) -> tuple[File, bool] | None:
         """`create`, where that takes no waiting; None where it does."""

@@ -260,3 +260,47 @@ async def test_what_is_told_again_never_outlives_its_expiration(handlers, monkey
     assert 0 < timeout <= 30
     rig.now.advance(30)
     assert await told.read(handlers) == {}
+
+
+async def test_a_create_believes_the_lookup_before_it(handlers, monkeypatch) -> None:
+    """The kernel asks for the name, then makes it: the second look would find what the first did."""
+    known = handlers.rig.fs.overlay
+    looks = []
+    monkeypatch.setattr(
+        known,
+        "peek_child",
+        lambda *args, **more: looks.append(args) or type(known).peek_child(known, *args, **more),
+    )
+    handlers.create(b"file", b"content")
+    assert len(looks) == 1
+
+
+EXCLUSIVE = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+
+
+@pytest.mark.parametrize("when", ["at once", "after a file elsewhere", "after a second"])
+async def test_a_create_does_not_believe_a_lookup_that_is_out_of_date(handlers, when: str) -> None:
+    """Somebody made the file in between: O_EXCL says so."""
+    ops, rig = handlers.ops, handlers.rig
+    assert at_once(ops.lookup(handlers.parent, b"file", None)).st_ino == 0
+    await rig.kernel.write("/ns/file", b"theirs")
+    if when == "after a file elsewhere":
+        handlers.create(b"other", b"content")
+    if when == "after a second":
+        rig.now.advance(1.5)
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await ops.create(handlers.parent, b"file", 0o644, EXCLUSIVE, None)
+    assert caught.value.errno == errno.EEXIST
+
+
+async def test_a_create_below_a_directory_that_was_renamed_is_where_it_is_now(handlers) -> None:
+    """What the lookup found was said of the old place."""
+    ops, kernel = handlers.ops, handlers.rig.kernel
+    await kernel.mkdir("/ns/old")
+    inode = (await ops.lookup(handlers.parent, b"old", None)).st_ino
+    assert (await ops.lookup(inode, b"file", None)).st_ino == 0
+    await kernel.rename("/ns/old", "/ns/new")
+    info, _ = await ops.create(inode, b"file", 0o644, EXCLUSIVE, None)
+    await ops.flush(info.fh)
+    await ops.release(info.fh)
+    assert [change.key for change in handlers.rig.journal.under(handlers.rig.namespace, "")] == ["new/file"]

@@ -243,6 +243,8 @@ class FileSystem:
                 await self.files.release(number)
             except KvfsError as exc:
                 log.warning("a file that was closed at the unmount could not be recorded: %s", exc)
+            except Exception:  # what was recorded is to be sent all the same
+                log.exception("a file that was closed at the unmount was not recorded: a bug of kvfs")
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a table disagrees with another."""

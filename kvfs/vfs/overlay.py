@@ -101,8 +101,9 @@ class Overlay(Known):
         held = self.values.get((namespace, key), stale=True)
         if held is not None:
             return Clean(held.value, change.metadata, change.expiration, self._now(), held.digest)
+        digest = self.journal.digest(change)
         value = await self.journal.read_value(change)
-        clean = Clean(value, change.metadata, change.expiration, self._now())
+        clean = Clean(value, change.metadata, change.expiration, self._now(), digest)
         if self.journal.get(namespace, key) is change:  # kept for when it has settled and left the journal
             self.values.put((namespace, key), clean)
         return clean

@@ -70,7 +70,6 @@ class Rope(Struct, eq=False):
             self.stream.feed(data)
         elif self._size >= STREAM_BYTES and not self._base and self._open_stream is not None:
             self.stream = self._open_stream()
-            self.stream.gather()
             for piece in self._tail:
                 self.stream.feed(piece)
 

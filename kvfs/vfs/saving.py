@@ -50,9 +50,9 @@ class Saving:
     # what tells contents from others
 
     @staticmethod
-    def _identity_of(value: bytes, known_digest: bytes) -> int | bytes:
-        """What tells a content from others: a hash of a small one, the digest of a large one."""
-        return hash(value) if len(value) <= INLINE_BYTES else known_digest
+    def _identity_of(value: bytes | None, known_digest: bytes) -> int | bytes:
+        """What tells a content from others: a hash of a small one, the digest of a large one (None, or not)."""
+        return hash(value) if value is not None and len(value) <= INLINE_BYTES else known_digest
 
     async def _identity(self, node: File, clean: Clean) -> int | bytes:
         """The identity of a content about to be opened.
@@ -158,6 +158,7 @@ class Saving:
             return
         self._check_room(len(shared.buffer))
         version = shared.version
+        value: bytes | None
         if len(shared.buffer) <= INLINE_BYTES:
             value = shared.buffer.value()
             body = self._journal.stage(value)
@@ -167,27 +168,49 @@ class Saving:
                 return  # deleted, or another close recorded a newer content meanwhile
         self._save_as(node, shared, version, value, body)
 
-    async def _spooled(self, rope: Rope) -> tuple[bytes, Body]:
-        """A large content as it is now, and its body: written by threads, so that nobody else waits."""
+    async def _spooled(self, rope: Rope) -> tuple[bytes | None, Body]:
+        """A large content as it is now, and its body: written by threads, so that nobody else waits.
+
+        None: it is in pieces still, and in the body's file. To join them would hold up everybody.
+        """
         if (stream := rope.take_stream()) is not None:
             try:
                 body = await stream.finish()
             except trio.Cancelled:  # the close took too long: another try begins anew
                 stream.abandon()
                 raise
-            return stream.content(), body
+            return None, body
         pieces = rope.pieces()
         value = pieces[0] if len(pieces) == 1 else await trio.to_thread.run_sync(b"".join, pieces)
         return value, await self._journal.spool(value)
 
-    def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes, body: Body) -> None:
+    def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes | None, body: Body) -> None:
         """Record a content. No checkpoint in here: key, attributes and version belong together."""
         self._record(node, shared, body, value, mtime=shared.mtime)
         shared.saved, shared.closed = version, value
+        if value is None:
+            self._read_back(node)
         if shared.version == version:
-            shared.buffer.joined(value)
+            if value is not None:
+                shared.buffer.joined(value)
             if node.shown == CHANGED:  # what the kernel has now, should nobody change it elsewhere
                 node.shown = self._identity_of(value, body.digest)
+
+    def _read_back(self, node: File) -> None:
+        """What was recorded in pieces is kept as a value too, once a thread has read it."""
+        place = (node.namespace, node.key)
+        change = self._journal.get(*place)
+        assert change is not None
+        found, now = self._journal.digest(change), int(self._now())
+
+        def arrived(value: bytes) -> None:
+            current = self._journal.get(*place)
+            if current is not None and current.seq == change.seq:
+                self._overlay.values.put(
+                    place, Clean(value, current.metadata, current.expiration, now, found)
+                )
+
+        self._journal.read_soon(change, arrived)
 
     async def body_of(self, value: bytes) -> Body:
         """A content ready to be recorded; a large one is written beside the journal, in a thread."""
@@ -197,11 +220,13 @@ class Saving:
     def _is_gone(node: File) -> bool:
         return node.detached
 
-    def _record(self, node: File, shared: OpenFile, body: Body, value: bytes, *, mtime: int | None) -> None:
+    def _record(
+        self, node: File, shared: OpenFile, body: Body, value: bytes | None, *, mtime: int | None
+    ) -> None:
         namespace, key = node.namespace, node.key
         before = None if shared.created else self._journal.attributes.file_attrs(namespace, key)
         before = before or _NO_ATTRS
-        if shared.base is None and value is shared.closed:
+        if shared.base is None and value is not None and value is shared.closed:
             shared.base = body.digest
         now = int(self._now())
         attrs = LocalAttrs(
@@ -224,6 +249,9 @@ class Saving:
             shared.created = False
             self._overlay.created(namespace, key, None)
         shared.base = body.digest  # what the store has once this is sent
+        if value is None:
+            self._overlay.values.drop((namespace, key))
+            return
         clean = Clean(value, shared.metadata, shared.expiration, now, body.digest)
         self._journal.afterwards(self._overlay.values.put, (namespace, key), clean)
 

@@ -6,7 +6,7 @@ nothing. A file is complete before a row names it, and goes only after the row t
 
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from kvfs.core.errors import JournalError
 from kvfs.writeback.disk import sync_directory
-from kvfs.writeback.streaming import DIGEST_BYTES, INLINE_BYTES, Body, Buffer, Stream, digest
+from kvfs.writeback.streaming import DIGEST_BYTES, INLINE_BYTES, Body, Buffer, Stream, digest, soon
 from kvfs.writeback.tables import Tables, Write
 
 __all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored", "Stream", "digest"]
@@ -45,7 +45,6 @@ class Bodies:
         self.garbage: list[str] = []  # files no row needs any more; removed once the log is on the disk
         self._behind: dict[int, bytes] = {}  # contents that the table may not have yet
         self._fresh: dict[int, bytes] = {}  # those of the transaction under way
-        self._latest: tuple[int, bytes] | None = None  # a spooled content, to be sent without reading it back
         self._idle: list[int] = []  # ids whose refs fell to 0, or that are new, in this transaction
 
     def load(self) -> None:
@@ -74,8 +73,8 @@ class Bodies:
             stream.abandon()
             raise
 
-    def _spooled_body(self, size: int, found: bytes, name: str, content: bytes | None) -> Body:
-        body = Body(size, found, None, name, content)
+    def _spooled_body(self, size: int, found: bytes, name: str) -> Body:
+        body = Body(size, found, None, name)
         weakref.finalize(body, self._abandon, name).atexit = False
         return body
 
@@ -101,8 +100,6 @@ class Bodies:
         self._idle.append(identity)
         if body.spool is not None:
             self._spooled[body.spool] = identity
-        if body.content is not None:
-            self._latest = (identity, body.content)
         return identity
 
     def reserve(self) -> int:
@@ -148,7 +145,6 @@ class Bodies:
             self._fresh.clear()
         for identity in unused:
             self._behind.pop(identity, None)
-            self._let_go(identity)
             name = self.stored.pop(identity).spool
             if name is not None:
                 del self._spooled[name]
@@ -161,7 +157,6 @@ class Bodies:
             stored = self.stored.get(identity)
             if stored is not None and not stored.refs:
                 del self.stored[identity]
-                self._let_go(identity)
                 if stored.spool is not None:
                     del self._spooled[stored.spool]
         self._fresh.clear()
@@ -180,10 +175,20 @@ class Bodies:
         spool = self.stored[identity].spool
         if spool is None:
             return self._value(identity)
-        if (content := self._let_go(identity)) is not None:
-            return content
         with self._opened(spool) as file:  # before any checkpoint: the file is there now
             return await trio.to_thread.run_sync(file.read)
+
+    def read_soon(self, identity: int, then: Callable[[bytes], object]) -> None:
+        """A spooled content, read by a thread; the loop calls `then` with it, if it can be read."""
+        spool = self.stored[identity].spool
+        assert spool is not None
+        file = self._opened(spool)
+
+        def read() -> bytes:
+            with file:
+                return file.read()
+
+        soon(read, then)
 
     async def force(self, identity: int) -> None:
         """Return once a content that is in a file is on the disk, and its name. Raises OSError."""
@@ -192,13 +197,6 @@ class Bodies:
             with self._opened(spool) as file:
                 await trio.to_thread.run_sync(os.fsync, file.fileno())
             await trio.to_thread.run_sync(sync_directory, self._directory)
-
-    def _let_go(self, identity: int) -> bytes | None:
-        """The latest spooled content, if it is this one's: memory is not to hold it for long."""
-        if self._latest is None or self._latest[0] != identity:
-            return None
-        content, self._latest = self._latest[1], None
-        return content
 
     def _opened(self, spool: str) -> BinaryIO:
         try:

@@ -159,8 +159,12 @@ class Journal(Outbox):
 
     def close(self) -> None:
         """Close the file and give the lock back. What is pending stays for the next open."""
-        while self._close:
-            self._close.pop()()
+        self.afterwards.is_open = False
+        try:
+            self.afterwards.run()
+        finally:
+            while self._close:
+                self._close.pop()()
 
     # contents
 
@@ -196,6 +200,10 @@ class Journal(Outbox):
     async def read_value(self, change: Change) -> bytes:
         """The content, a large one read in a thread; KeyError as for `value`."""
         return await self._bodies.read_async(self._body_of(change))
+
+    def read_soon(self, change: Change, then: Callable[[bytes], object]) -> None:
+        """A large content, read by a thread: `then` gets it, if it can be read. KeyError as for `value`."""
+        self._bodies.read_soon(self._body_of(change), then)
 
     def _body_of(self, change: Change) -> int:
         row = self._ledger.get(change.namespace, change.key)

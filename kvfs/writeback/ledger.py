@@ -255,10 +255,10 @@ class Ledger:
     ) -> None:
         change = row.change
         assert row.body is not None
+        self.tables.appended(writes, size)  # first: whatever became of the rest, the tables hear of it
         self.bodies.inserted(row.body, value)
         self._image_new(row)
         self.attributes.inserted(change.namespace, change.key, attrs)
-        self.tables.appended(writes, size)
         self.on_commit(True)
 
     # rows, inside a transaction

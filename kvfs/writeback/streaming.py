@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import BufferedWriter, BytesIO
+from functools import partial
+from io import BufferedWriter
 from pathlib import Path
 from typing import Final
 
@@ -70,22 +71,27 @@ class Body(Struct, frozen=True, eq=False, weakref=True):
     digest: bytes
     value: bytes | None
     spool: str | None
-    content: bytes | None = None  # of a spooled one, if memory has it anyway
 
 
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kvfs-spool")
 
 
-def digest_soon(value: Buffer, then: Callable[[bytes], None]) -> None:
-    """Make a digest in a thread; the loop calls `then` with it, unless it has ended by then."""
+def soon(make: Callable[[], bytes], then: Callable[[bytes], object]) -> None:
+    """Have a thread make something; the loop calls `then` with it, unless it has ended by then, or it failed."""
     loop = trio.lowlevel.current_trio_token()
 
     def work() -> None:
-        found = digest(value)
-        with suppress(trio.RunFinishedError):
-            loop.run_sync_soon(then, found)
+        with suppress(OSError, MemoryError):
+            found = make()
+            with suppress(trio.RunFinishedError):
+                loop.run_sync_soon(then, found)
 
     _threads.submit(work)
+
+
+def digest_soon(value: Buffer, then: Callable[[bytes], object]) -> None:
+    """Make a digest in a thread; the loop calls `then` with it."""
+    soon(partial(digest, value), then)
 
 
 class Stream:
@@ -94,9 +100,7 @@ class Stream:
     Invariant: pieces reach file and digest in the order they were fed, one thread at a time (`_turn`).
     """
 
-    def __init__(
-        self, directory: Path, *, durable: bool, made: Callable[[int, bytes, str, bytes | None], Body]
-    ) -> None:
+    def __init__(self, directory: Path, *, durable: bool, made: Callable[[int, bytes, str], Body]) -> None:
         self._directory = directory
         self._durable = durable
         self._made = made
@@ -107,19 +111,9 @@ class Stream:
         self._waiting = 0  # bytes fed since a thread was woken
         self._turn = threading.Lock()
         self._file: BufferedWriter | None = None
-        self._content: BytesIO | None = None  # all that reached the file, if it is wanted
         self._digest = Digester()
         self._error: Exception | None = None
         self._abandoned = False
-
-    def gather(self) -> None:
-        """Keep the whole content too, for `content`; to be said before the first piece."""
-        self._content = BytesIO()
-
-    def content(self) -> bytes:
-        """What was gathered, once it is finished; it is not copied."""
-        assert self._content is not None
-        return self._content.getvalue()
 
     def feed(self, piece: Buffer) -> None:
         """The next piece of the content; nobody changes it."""
@@ -143,8 +137,7 @@ class Stream:
             found = await trio.to_thread.run_sync(self._complete)
         except OSError as exc:
             raise JournalFullError(f"cannot write {size:,} bytes to {self._directory}: {exc}") from exc
-        content = self._content.getvalue() if self._content is not None else None
-        return self._made(size, found, self._name, content)
+        return self._made(size, found, self._name)
 
     # in threads
 
@@ -160,10 +153,7 @@ class Stream:
                 if self._file is None:
                     self._file = self._opened()
                 while self._pieces:
-                    if self._content is None:
-                        self._take(self._file, self._pieces.popleft())
-                    else:
-                        self._take_gathered(self._file, self._content)
+                    self._take(self._file, self._pieces.popleft())
             except IndexError:  # abandoned between two lines of ours
                 return
             except Exception as exc:  # no room, or no memory: told when the content is to be recorded
@@ -172,14 +162,6 @@ class Stream:
     def _take(self, file: BufferedWriter, piece: Buffer) -> None:
         file.write(piece)
         self._digest.update(piece)
-
-    def _take_gathered(self, file: BufferedWriter, content: BytesIO) -> None:
-        """Many pieces as one: the loop waits for the interpreter whenever a thread comes back for it."""
-        start = content.tell()
-        while self._pieces and content.tell() - start < _BATCH:
-            content.write(self._pieces.popleft())
-        with content.getbuffer() as whole, whole[start:] as piece:
-            self._take(file, piece)
 
     def _complete(self) -> bytes:
         self._advance()
@@ -205,7 +187,6 @@ class Stream:
             self._remove()
 
     def _remove(self) -> None:
-        self._content = None
         try:
             if self._file is not None:
                 self._file.close()

@@ -131,14 +131,19 @@ class Tables:
         return len(record)
 
     def appended(self, writes: Sequence[tuple[int, Columns]], size: int) -> None:
-        """SQLite is to hear of what `append` put into the log."""
+        """SQLite is to hear of what `append` put into the log.
+
+        Should one have been left out, by a bug, the tables never claim what comes after it: the log stays, and is
+        read at the next open.
+        """
         self._behind += writes
-        self._last = self.redo.last
+        if self.redo.last == self._last + 1:
+            self._last = self.redo.last
         self.count += 1
         self._bytes += size
         if self.count >= self._next_try[0] or self._bytes >= self._next_try[1]:
             self.try_to_apply()
-        elif self.count == WORTH_COUNT:
+        elif self.count % WORTH_COUNT == 0:
             self._due.set()
 
     def rollback(self) -> None:
@@ -253,7 +258,7 @@ class Tables:
                 log.warning("what was recorded stays in the journal's log: %s", exc)
         self._db.close()
         self.redo.close()
-        if self._behind or not self._is_sound:
+        if self._behind or self._last != self.redo.last or not self._is_sound:
             return
         try:
             sync_log(self._path)

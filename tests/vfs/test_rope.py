@@ -17,9 +17,6 @@ class Fed:
         self.content = b""
         self.abandoned = False
 
-    def gather(self) -> None:
-        assert not self.content
-
     def feed(self, piece: bytes) -> None:
         self.content += piece
 

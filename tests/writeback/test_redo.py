@@ -27,6 +27,9 @@ def path(tmp_path) -> Path:
     return tmp_path / "journal.db"
 
 
+ATTRS = LocalAttrs(mode=0o600, mtime=1, ctime=2)
+
+
 def killed(path: Path, journal: Journal) -> Path:
     """The files of a journal as a kill would leave them now, in a directory of their own."""
     copy = Path(tempfile.mkdtemp(prefix="killed-", dir=path.parent))
@@ -527,6 +530,49 @@ async def test_a_steady_writer_does_not_fill_the_disk(path, monkeypatch):
                 while len(logs(path)) > 2:
                     await journal.make_durable()
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("later", [0, 3])
+def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypatch, later):
+    """The answer is out when memory follows: should that fail, the next open has it from the log."""
+    with open_journal(path) as journal:
+        put(journal, "before", attrs=ATTRS)
+        with monkeypatch.context() as patch:
+            patch.setattr(journal._ledger.bodies, "inserted", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                put(journal, "promised", attrs=ATTRS)
+        for number in range(later):
+            put(journal, f"{number}", attrs=ATTRS)
+    with open_journal(path) as journal:
+        assert set(shown(journal)) == {"before", "promised", *map(str, range(later))}
+        journal.check_invariants()
+
+
+@pytest.mark.parametrize("later", [0, 3])
+def test_a_record_the_tables_never_heard_of_is_not_claimed_by_them(path, monkeypatch, later):
+    """Nor does its log go, before the next open has read it."""
+    with open_journal(path) as journal:
+        put(journal, "before", attrs=ATTRS)
+        with monkeypatch.context() as patch:
+            patch.setattr(journal._ledger.tables, "appended", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                put(journal, "promised", attrs=ATTRS)
+        for number in range(later):
+            put(journal, f"{number}", attrs=ATTRS)
+    with open_journal(path) as journal:
+        assert set(shown(journal)) == {"before", "promised", *map(str, range(later))}
+        journal.check_invariants()
+
+
+def test_a_journal_that_is_closed_does_what_was_left_for_later(path):
+    """A close in the middle of an answer: the record is in the log, and in the tables afterwards."""
+    journal = open_journal(path)
+    journal.afterwards.is_open = True
+    put(journal, "promised", attrs=ATTRS)
+    assert journal.afterwards.late
+    journal.close()
+    with open_journal(path) as journal:
+        assert set(shown(journal)) == {"promised"}
 
 
 async def test_the_tables_hear_of_a_burst_when_it_is_over(path, monkeypatch, autojump_clock):

@@ -37,7 +37,6 @@ from kvfs.daemon.polling import poll
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.fuse.operations import Operations
 from kvfs.fuse.session import KernelInvalidator, Session
-from kvfs.mounts import mount_at
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.writeback.events import Event, FlusherOptions, OnConflict
 from kvfs.writeback.flusher import Flusher
@@ -172,7 +171,7 @@ class Mounted:
                 ready()
                 log.info("%s is mounted on %s", self._config.source, self._config.mountpoint)
                 await session.run()
-                if not session.stopped and mount_at(self._config.mountpoint) is None:
+                if not session.stopped:
                     await self._fs.release_left()
             finally:
                 session.close()

@@ -80,7 +80,8 @@ def in_time(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
         seconds: float = self.bound  # type: ignore[attr-defined]  # of Operations
         with trio.move_on_after(seconds + SLACK):
             return await handler(self, *args, **kwargs)
-        log.warning("%s%r: no answer within %g s (ETIMEDOUT)", handler.__name__, _plain(args), seconds)
+        name = handler.__name__.lstrip("_")  # the rest of a handler is named for it
+        log.warning("%s%r: no answer within %g s (ETIMEDOUT)", name, _plain(args), seconds)
         raise pyfuse3.FUSEError(convert.TIMED_OUT)
 
     return bound

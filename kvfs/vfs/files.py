@@ -103,9 +103,7 @@ class Files(Saving):
             if size > INLINE_BYTES and not digest_of:
                 return None
             identity = hash(value) if size <= INLINE_BYTES else digest_of  # `_identity_of`, without the call
-            rope = Rope(value, size)
-            shared = OpenFile(rope, clean.metadata, clean.expiration, value, identity=identity)
-            node.open = shared
+            shared = node.open = self._opened(clean, identity)
         shared.handles += 1
         return self._handles.add(FileHandle(node, append, write)), self._show(node, shared)
 
@@ -116,8 +114,8 @@ class Files(Saving):
 
     @staticmethod
     def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
-        value = clean.value
-        return OpenFile(Rope.of(value), clean.metadata, clean.expiration, value, identity=identity)
+        rope = Rope.of(clean.value)
+        return OpenFile(rope, clean.metadata, clean.expiration, clean.value, identity=identity)
 
     async def _load(self, node: File) -> OpenFile:
         asking = self._overlay.listings.settled.asking
@@ -292,12 +290,16 @@ class Files(Saving):
         """
         handle = self._handles.get(number)
         if isinstance(handle, FileHandle) and handle.write:
+            handle.flushed = True
             await self.save(handle.node)
 
     def flush_at_once(self, number: int) -> bool:
         """`flush`, where that takes no waiting; false where it does."""
         handle = self._handles.get(number)
-        return not isinstance(handle, FileHandle) or not handle.write or self.save_at_once(handle.node)
+        if not isinstance(handle, FileHandle) or not handle.write:
+            return True
+        handle.flushed = True
+        return self.save_at_once(handle.node)
 
     def state_of(self, change: Change) -> str:
         """The state of a change in the user's words."""

@@ -12,7 +12,7 @@ from kvfs.core.names import SELF, DirRef
 from kvfs.core.patterns import LocalNames
 from kvfs.vfs.attributes import Attributes
 from kvfs.vfs.files import Files, Invalidator, Sender
-from kvfs.vfs.handles import DirectoryHandle, HandleTable
+from kvfs.vfs.handles import DirectoryHandle, FileHandle, HandleTable
 from kvfs.vfs.inheritance import Inheritance
 from kvfs.vfs.inodes import InodeTable
 from kvfs.vfs.nodes import ControlFile, Directory, File, Node, Root
@@ -233,12 +233,18 @@ class FileSystem:
             self._invalidator.entry(inside.ino, SELF.encode())
 
     async def release_left(self) -> None:
-        """The file system is unmounted, so all was closed: a RELEASE the kernel had no time to send is made up.
+        """The connection is gone: the RELEASEs that the kernel had no time to send are made up.
 
         It drops what waits in its queue when the connection ends (`fuse_abort_conn`), and a mapping's last
-        changes are recorded at RELEASE.
+        changes are recorded at RELEASE. A file that somebody was writing when the connection was cut off, and
+        never closed, is left as it was: half of it is nobody's wish.
         """
-        for number in self.handles.numbers():
+        left = self.handles.items()
+        files = [handle for _, handle in left if isinstance(handle, FileHandle)]
+        half = {handle.node.ino for handle in files if handle.write and not handle.flushed}
+        for number, handle in left:
+            if isinstance(handle, FileHandle) and handle.node.ino in half:
+                continue
             try:
                 await self.files.release(number)
             except KvfsError as exc:

@@ -55,11 +55,15 @@ class OpenFile(Struct, eq=False):
 
 
 class FileHandle(Struct, eq=False):
-    """One open(2). `append` writes at the end whatever the offset; `write`: it may change the content."""
+    """One open(2). `append` writes at the end whatever the offset; `write`: it may change the content.
+
+    `flushed`: a close(2) reached us; of several descriptors it need not have been the last.
+    """
 
     node: File
     append: bool = False
     write: bool = False
+    flushed: bool = False
 
 
 class TextHandle(Struct, eq=False):
@@ -120,9 +124,9 @@ class HandleTable:
         """Forget a handle; None when it was not there."""
         return self._handles.pop(number, None)
 
-    def numbers(self) -> list[int]:
-        """Of everything that is open."""
-        return list(self._handles)
+    def items(self) -> list[tuple[int, Handle]]:
+        """Everything that is open."""
+        return list(self._handles.items())
 
     def __len__(self) -> int:
         return len(self._handles)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -100,18 +100,24 @@ def test_what_a_mapping_changed_outlives_a_close_the_daemon_never_hears_of(
         assert stored[100:105] == b"later"
 
 
+@pytest.mark.parametrize("flags", [MNT_FORCE, MNT_FORCE | MNT_DETACH], ids=["umount -f", "umount -lf"])
 def test_a_mount_that_is_cut_off_sends_what_was_closed_and_no_half_a_file(
-    tmp_path: Path, server: Served
+    tmp_path: Path, server: Served, flags: int
 ) -> None:
-    """The connection is aborted from outside while a file is being written: all others are sent, status 0."""
+    """The connection is aborted from outside while files are being written: all others are sent, status 0."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
         (mount.path / "ns").mkdir()
         (mount.path / "ns/whole").write_text("value")
-        with suppress(OSError), (mount.path / "ns/half").open("w", buffering=1) as file:
-            file.write("half\n")
-            assert LIBC.umount2(os.fsencode(mount.path), MNT_FORCE) == -1  # busy, but cut off by now
+        (mount.path / "ns/written").write_text("good old value")
+        with ExitStack() as stack:
+            stack.enter_context(suppress(OSError))
+            for name in ("half", "written"):
+                file = stack.enter_context((mount.path / "ns" / name).open("w", buffering=1))
+                file.write("half\n")
+            LIBC.umount2(os.fsencode(mount.path), flags)  # busy, maybe, but cut off by now
             assert mount.process.wait(60) == 0
         assert api.get(api.namespace("ns"), "whole") == b"value"
+        assert api.get(api.namespace("ns"), "written") == b"good old value"
         assert api.get(api.namespace("ns"), "half") is None
 
 

@@ -1,0 +1,191 @@
+"""That a name is absent is told the short way exactly where the long way says so, whatever was done before."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.clock import Clock
+from support.journals import open_journal
+
+from kvfs.cache.listings import Listings
+from kvfs.cache.spans import successor
+from kvfs.cache.values import Values
+from kvfs.core.errors import InvalidError, NameTooLongError
+from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES
+from kvfs.core.model import Key, KeyInfo, KeyPage, NamespaceId
+from kvfs.core.names import CONTROL, Child, DirRef, Naming
+from kvfs.vfs.handles import OpenFile
+from kvfs.vfs.known import Known
+from kvfs.vfs.rope import Rope
+from kvfs.writeback.attributes import DirRow
+from kvfs.writeback.journal import Journal
+
+HERE, THERE = NamespaceId("n" * 32), NamespaceId("m" * 32)
+TTL = 60.0
+LONG = "x" * 253
+
+PARTS = st.sampled_from(["a", "a", "b", "ab", "", "%", "é", LONG, LONG + "y", "a!", "a0", "\U0010ffff"])
+NAMES = st.sampled_from(
+    ["a", "b", "ab", "%", "%self", "é", LONG, LONG + "%+", LONG + "y", "y", "a!", "a0", "c", "\U0010ffff"]
+)
+NAMESPACES = st.sampled_from([HERE, HERE, HERE, THERE])
+AHEAD = st.sampled_from([None, None, -1, 30, 100])
+
+
+def _keys(separator: str) -> st.SearchStrategy[Key]:
+    """Few enough to meet again."""
+    texts = st.lists(PARTS, min_size=1, max_size=3).map((separator or "/").join)
+    return texts.filter(lambda key: 0 < len(key.encode()) <= KEY_BYTES and key not in FORBIDDEN_KEYS).map(Key)
+
+
+class World:
+    """What is known of two namespaces, and what was done to come to it."""
+
+    def __init__(self, journal: Journal, naming: Naming, clock: Clock) -> None:
+        self.journal, self.naming, self.clock = journal, naming, clock
+        self.listings = Listings(TTL, clock)
+        self.known = Known(journal, self.listings, Values(1 << 20, TTL, clock), naming, clock, TTL)
+
+    def expiration(self, ahead: int | None) -> int | None:
+        """So many seconds from now."""
+        return None if ahead is None else int(self.clock()) + ahead
+
+    def put(self, namespace: NamespaceId, key: Key, ahead: int | None) -> None:
+        """A file is closed."""
+        self.journal.record_put(
+            namespace,
+            key,
+            self.journal.stage(b"x"),
+            metadata=None,
+            expiration=self.expiration(ahead),
+            base=b"",
+        )
+
+    def delete(self, namespace: NamespaceId, key: Key) -> None:
+        """A key is deleted, which the store is to hear of."""
+        self.journal.record_delete(namespace, key, base=None)
+
+    def create(self, namespace: NamespaceId, key: Key, *, is_made: bool) -> None:
+        """A file is being made, or no longer."""
+        self.known.created(namespace, key, OpenFile(Rope.of(), created=True) if is_made else None)
+
+    def listed(
+        self, namespace: NamespaceId, prefix: str, keys: list[Key], ahead: int | None, *, is_last: bool
+    ) -> None:
+        """A page arrives; what follows it is not known unless it is the last."""
+        found = sorted({key for key in keys if key.startswith(prefix)})
+        infos = tuple(KeyInfo(key, None, self.expiration(ahead)) for key in found)
+        self.listings.learn(namespace, prefix, KeyPage(infos, None if is_last else "more"))
+
+    def settle(self, namespace: NamespaceId, present: list[Key], absent: list[Key]) -> None:
+        """The store shows what was sent."""
+        self.listings.apply(namespace, [KeyInfo(key) for key in sorted(set(present))], set(absent))
+
+    def directory(self, path: list[str]) -> DirRef:
+        """Where names lead, as far as they do."""
+        ref = DirRef.ROOT
+        for name in path:
+            below = self.child(ref, name)
+            if below is None or below.directory is None:
+                break
+            ref = below.directory
+        return ref
+
+    def mkdir(self, namespace: NamespaceId, path: list[str], *, is_made: bool) -> None:
+        """A directory is made here, or removed."""
+        ref = self.directory(path)
+        if is_made:
+            self.journal.attributes.add_dir(namespace, DirRow(ref.prefix, ref.start))
+        else:
+            self.journal.attributes.remove_dir(namespace, ref.prefix, ref.start)
+
+    def child(self, ref: DirRef, name: str) -> Child | None:
+        """What a name stands for, if for anything."""
+        try:
+            return self.naming.child(ref, name.encode())
+        except (InvalidError, NameTooLongError):
+            return None
+
+    def check(self, namespace: NamespaceId, path: list[str], name: str) -> None:
+        """Both ways tell the same of a name, and absence only where nothing whatever is there."""
+        ref = self.directory(path)
+        child = self.child(ref, name)
+        if child is None:
+            return
+        is_short = child.key is not None and self.known._is_absent(namespace, child.key, child.directory)
+        with _the_long_way(self.known):
+            found = self.known.peek_child(namespace, child)
+        assert self.known.peek_child(namespace, child) == found
+        assert not is_short or found is None
+        is_quiet = not self.known._creating and child.key is not None
+        if found is None and is_quiet and self._is_untouched(namespace, child):
+            assert is_short, "the short way is there for this"
+
+    def _is_untouched(self, namespace: NamespaceId, child: Child) -> bool:
+        """Whether one fresh span tells of a name, and nothing else does."""
+        assert child.key is not None
+        end = child.key + "\0" if child.directory is None else successor(child.directory.prefix)
+        span = self.listings.span_of(namespace, child.key)
+        prefixes = [child.key] if child.directory is None else [child.key, child.directory.prefix]
+        return (
+            span is not None
+            and span.reaches(end)
+            and not any(key.startswith(tuple(prefixes)) for key in span.keys)
+            and not any(list(self.journal.under(namespace, prefix)) for prefix in prefixes)
+            and not any(list(self.journal.attributes.dirs_under(namespace, prefix)) for prefix in prefixes)
+        )
+
+
+@contextmanager
+def _the_long_way(known: Known) -> Iterator[None]:
+    """`peek_child` as it would be without the short cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known, "_is_absent", lambda *_: False)
+        yield
+
+
+def _steps(separator: str) -> st.SearchStrategy[list[tuple[str, dict[str, object]]]]:
+    keys = _keys(separator)
+    some = st.lists(keys, max_size=6)
+    paths = st.lists(NAMES, min_size=1, max_size=3)
+    prefixes = st.sampled_from(["", "", "a", "ab", LONG]) | keys.map(lambda key: key + separator)
+    made = {
+        "put": {"namespace": NAMESPACES, "key": keys, "ahead": AHEAD},
+        "delete": {"namespace": NAMESPACES, "key": keys},
+        "create": {"namespace": NAMESPACES, "key": keys, "is_made": st.sampled_from([True, False, False])},
+        "listed": {
+            "namespace": NAMESPACES, "prefix": prefixes, "keys": some, "ahead": AHEAD, "is_last": st.booleans(),
+        },
+        "settle": {"namespace": NAMESPACES, "present": some, "absent": some},
+        "mkdir": {"namespace": NAMESPACES, "path": paths, "is_made": st.booleans()},
+        "forget": {"namespace": NAMESPACES, "prefix": prefixes},
+        "advance": {"seconds": st.sampled_from([0.5, 20, 50, -5])},
+    }  # fmt: skip
+    step = st.one_of(
+        *(st.tuples(st.just(what), st.fixed_dictionaries(words)) for what, words in made.items())
+    )
+    return st.lists(step, max_size=8)
+
+
+ASKED = st.lists(st.tuples(NAMESPACES, st.lists(NAMES, max_size=2), NAMES), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize("separator", ["/", "", ":"])
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_both_ways_to_an_absence_agree(separator: str, data: st.DataObject) -> None:
+    """Over changes, files being made, directories, pieces of listings, expirations and time."""
+    clock = Clock()
+    with TemporaryDirectory() as base, open_journal(Path(base) / "journal.db", now=clock) as journal:
+        world = World(journal, Naming(separator, frozenset({CONTROL})), clock)
+        if data.draw(st.sampled_from([True, True, False])):
+            world.listed(HERE, "", data.draw(st.lists(_keys(separator), max_size=6)), None, is_last=True)
+        for what, words in data.draw(_steps(separator)):
+            target = {"forget": world.listings.forget, "advance": clock.advance}.get(what)
+            (target or getattr(world, what))(**words)
+            for namespace, path, name in data.draw(ASKED):
+                world.check(namespace, path, name)

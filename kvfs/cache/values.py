@@ -90,9 +90,7 @@ class Values:
 
     def put(self, place: Place, clean: Clean) -> None:
         """Hold a value, evicting the least recently used ones beyond the bound."""
-        if place in self._sizes:
-            self.drop(place)
-        self.changes += 1
+        self.drop(place)
         self._entries[place] = clean
         self._bytes += len(clean.value) + _OVERHEAD
         self._sizes[place] = (len(clean.value), clean.known_at)

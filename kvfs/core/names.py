@@ -316,8 +316,7 @@ class Naming:
 
     def name_of_key(self, key: Key) -> str:
         """The last name of `path_of(key)`."""
-        component = key[self._last_start(key) :]
-        return component if self._is_plain(component) else self.encode_component(component)[-1]
+        return self.encode_component(key[self._last_start(key) :])[-1]
 
     def _last_start(self, key: str) -> int:
         return key.rfind(self.separator) + 1 if self.separator else 0

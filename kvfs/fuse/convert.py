@@ -80,8 +80,7 @@ def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     entry.st_nlink = attr.links
     entry.st_uid = uid
     entry.st_gid = gid
-    entry.st_size = attr.size
-    entry.st_blocks = (attr.size + 511) // 512
+    resize(entry, attr.size)
     entry.st_atime_ns = attr.atime * _NANOSECONDS
     entry.st_mtime_ns = attr.mtime * _NANOSECONDS
     entry.st_ctime_ns = attr.ctime * _NANOSECONDS

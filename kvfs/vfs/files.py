@@ -94,18 +94,12 @@ class Files(Saving):
 
     def open_at_once(self, node: File, *, write: bool, append: bool) -> tuple[int, bool] | None:
         """What `open` without O_TRUNC answers, where that takes no waiting; None where it does."""
-        shared = node.open
-        if shared is None:
+        if node.open is None:
             clean = None if node.detached else self._overlay.at_hand(node.namespace, node.key)
-            if clean is None:
+            if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
                 return None
-            value, digest_of, size = clean.value, clean.digest, len(clean.value)
-            if size > INLINE_BYTES and not digest_of:
-                return None
-            identity = hash(value) if size <= INLINE_BYTES else digest_of  # `_identity_of`, without the call
-            shared = node.open = self._opened(clean, identity)
-        shared.handles += 1
-        return self._handles.add(FileHandle(node, append, write)), self._show(node, shared)
+            node.open = self._opened(clean, self._identity_of(clean.value, clean.digest))
+        return self._add_handle(node, node.open, write=write, append=append)
 
     def _add_handle(self, node: File, shared: OpenFile, *, write: bool, append: bool) -> tuple[int, bool]:
         shared.handles += 1

@@ -98,9 +98,8 @@ class Attributes:
 
     def committed(self) -> None:
         """The transaction stands."""
-        if self._undo:
-            self._undo.clear()
-            self._trim()
+        self._undo.clear()
+        self._trim()
 
     def applied(self) -> None:
         """The table has all that was committed, and nothing of the transaction under way."""
@@ -143,10 +142,8 @@ class Attributes:
         else:
             self._any_files = True
             self._tables.add(Write.PUT_FILE, file_columns(namespace, key, attrs))
-        self.changes += 1
-        self._undo.append((self._written, place, self._written.get(place, _MISSING)))
-        self._undo.append((self._files, place, self._files.get(place, _MISSING)))
-        self._written[place] = self._files[place] = attrs
+        self._set(self._written, place, attrs)
+        self._set(self._files, place, attrs)
 
     def inserted(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
         """What `write_file` would keep is in the log already."""
@@ -171,9 +168,7 @@ class Attributes:
         """Made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
         rows = self._dirs.get(namespace)
         found: list[DirRow] = []
-        if (
-            not rows or rows.peekitem(-1)[0][0] < prefix
-        ):  # most often: so it is below a name that is being made
+        if not rows or rows.peekitem(-1)[0][0] < prefix:  # so it is below most names that are being made
             return iter(found)
         for place in rows.irange((prefix, 0)):
             if not place[0].startswith(prefix):

@@ -1,4 +1,4 @@
-"""What is broken of the journal's invariants, recomputed from the tables: for tests and for the doctor.
+"""What is broken of the journal's invariants, recomputed from the tables: for tests.
 
 It lists what `Ledger`, `Bodies` and the tables say of the same thing; nothing is altered but that SQLite hears of all.
 """

@@ -130,19 +130,15 @@ class Bodies:
 
     def sweep(self) -> list[int]:
         """Delete the rows of bodies nobody refers to, as the end of a transaction; returns ids."""
-        idle = self._idle
-        if not idle or (len(idle) == 1 and idle[0] in self.stored and self.stored[idle[0]].refs):
-            return []
-        unused = [i for i in dict.fromkeys(idle) if i in self.stored and not self.stored[i].refs]
+        unused = [i for i in dict.fromkeys(self._idle) if i in self.stored and not self.stored[i].refs]
         for identity in unused:
             self._tables.add(Write.DROP_BODY, (identity,))
         return unused
 
     def forget(self, unused: Iterable[int]) -> None:
         """The transaction that swept `unused` is committed."""
-        if self._fresh:
-            self._behind.update(self._fresh)
-            self._fresh.clear()
+        self._behind |= self._fresh
+        self._fresh.clear()
         for identity in unused:
             self._behind.pop(identity, None)
             name = self.stored.pop(identity).spool

@@ -99,13 +99,6 @@ def since_over(old: Row | None, now: float) -> float:
 
 def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
     """The row of `put` on top of `old`."""
-    if old is None:  # what all the rest comes to then
-        state = ChangeState.LOCAL if put.local else ChangeState.PENDING
-        fresh = Change(
-            seq, put.namespace, put.key, ChangeKind.PUT, state, put.size, put.metadata, put.expiration,
-            put.base, False, now, None, None,
-        )  # fmt: skip
-        return Row(fresh, put.body, put.digest, False, b"", None, now)
     change = Change(
         seq=seq,
         namespace=put.namespace,
@@ -121,15 +114,8 @@ def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
         acked_at=None,
         error=None,
     )
-    return Row(
-        change,
-        put.body,
-        put.digest,
-        store_may_hold(old),
-        ancestors_over(old, now),
-        None,
-        since_over(old, now),
-    )
+    may_exist = old is not None and store_may_hold(old)
+    return Row(change, put.body, put.digest, may_exist, ancestors_over(old, now), None, since_over(old, now))
 
 
 def _may_stay_local(old: Row | None) -> bool:

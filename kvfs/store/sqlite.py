@@ -165,7 +165,8 @@ class SqliteStore:
         for key, entry in entries.items():
             checks.check_entry(operation, entry)
             encoded.append((checks.key_bytes(operation, key), entry))
-        await self._write(operation, namespace, partial(queries.put_all, entries=encoded, now=self._now()))
+        put_all = partial(queries.put_all, entries=encoded, now=self._now())
+        await self._write(operation, namespace, put_all, sum(len(entry.value) for _, entry in encoded))
 
     async def _delete(self, operation: str, namespace: NamespaceId, keys: Iterable[Key]) -> None:
         encoded = [checks.key_bytes(operation, key) for key in keys]
@@ -177,9 +178,13 @@ class SqliteStore:
         return await self._connections.read(self._inside(operation, namespace, query))
 
     async def _write(
-        self, operation: str, namespace: NamespaceId, change: Callable[[sqlite3.Connection, int], T]
+        self,
+        operation: str,
+        namespace: NamespaceId,
+        change: Callable[[sqlite3.Connection, int], T],
+        size: int = 0,
     ) -> T:
-        return await self._connections.write(self._inside(operation, namespace, change))
+        return await self._connections.write(self._inside(operation, namespace, change), size)
 
     def _inside(
         self, operation: str, namespace: NamespaceId, query: Callable[[sqlite3.Connection, int], T]

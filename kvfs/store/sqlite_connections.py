@@ -10,11 +10,14 @@ from typing import Final, Self, TypeVar
 import trio
 
 from kvfs.core.errors import UnavailableError
+from kvfs.store.checkpointing import Checkpointer
 from kvfs.store.sqlite_schema import BUSY_SECONDS, connect, prepare
 
 T = TypeVar("T")
 
 READERS: Final = 4
+
+_ROW_BYTES: Final = 1024  # of the WAL that a changed row takes, beside its value: about
 
 _REASONS: Final = {
     sqlite3.SQLITE_BUSY: f"is busy: another process has been writing for more than {BUSY_SECONDS:g} s",
@@ -41,6 +44,7 @@ class Connections:
         self._writer = writer
         # state: every reader is in `_idle` unless a thread is using it
         self._idle = deque(readers)
+        self._checkpointer = Checkpointer(path)
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(len(readers))
 
@@ -55,6 +59,7 @@ class Connections:
 
     def close(self) -> None:
         """Close all; the last one of the file writes the WAL back. Blocks."""
+        self._checkpointer.close()
         for connection in (*self._idle, self._writer):
             connection.close()
 
@@ -62,9 +67,9 @@ class Connections:
         """Run `query` in a thread, on one snapshot of the database."""
         return await trio.to_thread.run_sync(self._read, query, limiter=self._reading)
 
-    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `change` in a thread, in one transaction, done whole or not at all."""
-        return await trio.to_thread.run_sync(self._write, change, limiter=self._writing)
+    async def write(self, change: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
+        """Run `change`, which stores values of `size` bytes, in a thread, in one transaction: whole or not at all."""
+        return await trio.to_thread.run_sync(self._write, change, size, limiter=self._writing)
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._idle.popleft()
@@ -74,9 +79,12 @@ class Connections:
         finally:
             self._idle.append(connection)
 
-    def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+    def _write(self, change: Callable[[sqlite3.Connection], T], size: int) -> T:
+        rows = self._writer.total_changes
         with self._errors_as_ours(), _transaction(self._writer, "BEGIN IMMEDIATE"):
-            return change(self._writer)
+            done = change(self._writer)
+        self._checkpointer.note(size + (self._writer.total_changes - rows) * _ROW_BYTES)
+        return done
 
     @contextmanager
     def _errors_as_ours(self) -> Iterator[None]:

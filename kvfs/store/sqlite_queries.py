@@ -18,7 +18,10 @@ TITLE_EXISTS: Final = 10014
 PURGE_KEYS: Final = 200  # rows a write removes at least, beside its own: a few milliseconds' worth
 PURGE_GRACE: Final = 3600  # seconds an expired key stays, unseen: a clock set ahead must not destroy it
 
-Row = tuple[bytes, bytes | None, int | None]
+BLOB_BYTES: Final = 256 * 1024  # values above this are read by SQLite's call for large ones
+
+Row = tuple[bytes, bytes | None, int | None]  # key, metadata, expiration
+Found = tuple[int, int, bytes | None, int | None]  # content, size, metadata, expiration
 
 _VISIBLE = "(expiration IS NULL OR expiration > :now)"
 
@@ -26,11 +29,10 @@ LIST_KEYS = f"""
     SELECT key, metadata, expiration FROM keys
     WHERE namespace = :number AND key >= :first AND key < :beyond AND {_VISIBLE}
     ORDER BY key LIMIT :limit"""
-GET_ENTRY = f"""
-    SELECT value, metadata, expiration FROM keys JOIN contents ON contents.id = keys.content
+FIND = f"""
+    SELECT content, size, metadata, expiration FROM keys
     WHERE namespace = :number AND key = :key AND {_VISIBLE}"""
-GET_METADATA = f"SELECT metadata FROM keys WHERE namespace = :number AND key = :key AND {_VISIBLE}"
-GET_SIZE = f"SELECT size FROM keys WHERE namespace = :number AND key = :key AND {_VISIBLE}"
+GET_VALUE = "SELECT value FROM contents WHERE id = ?"
 COUNT_KEYS = f"SELECT count(*), coalesce(sum(size), 0) FROM keys WHERE namespace = :number AND {_VISIBLE}"
 # A key that exists keeps its `content`, whose row `PUT_VALUE` then replaces.
 PUT_KEY = """
@@ -137,38 +139,42 @@ def list_keys(
 
 def get(db: sqlite3.Connection, number: int, *, key: bytes, now: float) -> ValueRead | None:
     """Value and expiration."""
-    entry = _get_entry(db, number, key, now)
-    return ValueRead(entry.value, entry.expiration) if entry else None
+    found = _find(db, number, key, now)
+    return ValueRead(_value(db, found), found[3]) if found else None
 
 
 def get_metadata(db: sqlite3.Connection, number: int, *, key: bytes, now: float) -> Metadata | None:
     """Metadata, `None` also for a key that is not there."""
-    row: tuple[bytes | None] | None = db.execute(
-        GET_METADATA, {"number": number, "key": key, "now": now}
-    ).fetchone()
-    return row[0] if row else None
+    found = _find(db, number, key, now)
+    return found[2] if found else None
 
 
 def bulk_get(
     db: sqlite3.Connection, number: int, *, keys: Mapping[Key, bytes], now: float
 ) -> dict[Key, Entry | None]:
     """Whole entries; the sizes are looked at before any value is read. Raises `BodyTooLargeError`."""
-    size = sum(_get_size(db, number, key, now) for key in keys.values())
+    rows = {name: _find(db, number, key, now) for name, key in keys.items()}
+    size = sum(row[1] for row in rows.values() if row)
     if size > BULK_GET_BYTES:
         raise BodyTooLargeError(
             f"bulk get keys: the values have {size} bytes together, more than {BULK_GET_BYTES}"
         )
-    return {name: _get_entry(db, number, key, now) for name, key in keys.items()}
+    return {name: Entry(_value(db, row), row[2], row[3]) if row else None for name, row in rows.items()}
 
 
-def _get_size(db: sqlite3.Connection, number: int, key: bytes, now: float) -> int:
-    row: tuple[int] | None = db.execute(GET_SIZE, {"number": number, "key": key, "now": now}).fetchone()
-    return row[0] if row else 0
+def _find(db: sqlite3.Connection, number: int, key: bytes, now: float) -> Found | None:
+    row: Found | None = db.execute(FIND, {"number": number, "key": key, "now": now}).fetchone()
+    return row
 
 
-def _get_entry(db: sqlite3.Connection, number: int, key: bytes, now: float) -> Entry | None:
-    row: Row | None = db.execute(GET_ENTRY, {"number": number, "key": key, "now": now}).fetchone()
-    return Entry(*row) if row else None
+def _value(db: sqlite3.Connection, found: Found) -> bytes:
+    """The value of a key that was found; a large one without a copy of it inside SQLite."""
+    content, size, _, _ = found
+    if size > BLOB_BYTES:
+        with db.blobopen("contents", "value", content, readonly=True) as blob:
+            return blob.read()
+    row: tuple[bytes] = db.execute(GET_VALUE, (content,)).fetchone()
+    return row[0]
 
 
 def count_keys(db: sqlite3.Connection, number: int, *, now: float) -> tuple[int, int]:

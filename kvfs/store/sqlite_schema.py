@@ -19,7 +19,18 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
 _DIRECTORY_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
+_PAGE_BYTES: Final = 8 * 1024  # of a new file: half the pages of a large value, and a small one in its leaf
 _WAL_BYTES: Final = 64 * 1024 * 1024  # a large bulk write does not leave its size behind for ever
+
+_SETTINGS: Final = (
+    # For `local:` this file is the server, and what an fsync promised must outlive a power cut.
+    "synchronous = FULL",
+    f"journal_size_limit = {_WAL_BYTES}",
+    # `Checkpointer` is there long before; this is for a writer that it cannot keep up with.
+    f"wal_autocheckpoint = {_WAL_BYTES // _PAGE_BYTES}",
+    # Debian's SQLite overwrites what is deleted with zeros: no more where that means writing a page for nothing.
+    "secure_delete = FAST",
+)
 
 DDL: Final = """
 CREATE TABLE namespaces (
@@ -62,6 +73,7 @@ def prepare(path: Path) -> sqlite3.Connection:
         _refuse_foreign(path)
         connection = connect(path)
         try:
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of no effect on a file that has pages
             _check_or_create_tables(connection, path)
             _use_wal(connection, path)
         except BaseException:
@@ -83,9 +95,12 @@ def connect(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    # FULL: for `local:` this file is the server, and what an fsync promised must outlive a power cut.
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    try:
+        for setting in _SETTINGS:
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

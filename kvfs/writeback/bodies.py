@@ -28,6 +28,14 @@ class Stored(Struct):
     spool: str | None
 
 
+class _Reading(Struct):
+    """A content that a thread is reading, or has read."""
+
+    body: int
+    done: trio.Event
+    value: bytes | None = None
+
+
 class Bodies:
     """The `bodies` table and the spool.
 
@@ -46,6 +54,7 @@ class Bodies:
         self._behind: dict[int, bytes] = {}  # contents that the table may not have yet
         self._fresh: dict[int, bytes] = {}  # those of the transaction under way
         self._idle: list[int] = []  # ids whose refs fell to 0, or that are new, in this transaction
+        self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
 
     def load(self) -> None:
         """Fill from the table; references are counted as the rows arrive."""
@@ -141,6 +150,8 @@ class Bodies:
         self._fresh.clear()
         for identity in unused:
             self._behind.pop(identity, None)
+            if self._reading is not None and self._reading.body == identity:
+                self._reading = None
             name = self.stored.pop(identity).spool
             if name is not None:
                 del self._spooled[name]
@@ -172,10 +183,25 @@ class Bodies:
         if spool is None:
             return self._value(identity)
         with self._opened(spool) as file:  # before any checkpoint: the file is there now
+            if (value := await self._being_read(identity)) is not None:
+                return value
             return await trio.to_thread.run_sync(file.read)
 
+    async def _being_read(self, identity: int) -> bytes | None:
+        """What `read_soon` reads of it, if it does; once."""
+        reading = self._reading
+        if reading is None or reading.body != identity:
+            return None
+        await reading.done.wait()
+        if self._reading is reading:
+            self._reading = None
+        return reading.value
+
     def read_soon(self, identity: int, then: Callable[[bytes], object]) -> None:
-        """A spooled content, read by a thread; the loop calls `then` with it, if it can be read."""
+        """A spooled content, read by a thread; the loop calls `then` with it, if it can be read.
+
+        As a rule it is sent soon after: `read_async` need not read it again.
+        """
         spool = self.stored[identity].spool
         assert spool is not None
         file = self._opened(spool)
@@ -184,7 +210,14 @@ class Bodies:
             with file:
                 return file.read()
 
-        soon(read, then)
+        def arrived(value: bytes | None) -> None:
+            reading.value = value
+            reading.done.set()
+            if value is not None:
+                then(value)
+
+        self._reading = reading = _Reading(identity, trio.Event())
+        soon(read, arrived)
 
     async def force(self, identity: int) -> None:
         """Return once a content that is in a file is on the disk, and its name. Raises OSError."""

@@ -76,13 +76,15 @@ class Body(Struct, frozen=True, eq=False, weakref=True):
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kvfs-spool")
 
 
-def soon(make: Callable[[], bytes], then: Callable[[bytes], object]) -> None:
-    """Have a thread make something; the loop calls `then` with it, unless it has ended by then, or it failed."""
+def soon(make: Callable[[], bytes], then: Callable[[bytes | None], object]) -> None:
+    """Have a thread make something; the loop calls `then` with it, with None if that failed, unless it has ended."""
     loop = trio.lowlevel.current_trio_token()
 
     def work() -> None:
-        with suppress(OSError, MemoryError):
+        found = None
+        try:
             found = make()
+        finally:
             with suppress(trio.RunFinishedError):
                 loop.run_sync_soon(then, found)
 
@@ -91,7 +93,7 @@ def soon(make: Callable[[], bytes], then: Callable[[bytes], object]) -> None:
 
 def digest_soon(value: Buffer, then: Callable[[bytes], object]) -> None:
     """Make a digest in a thread; the loop calls `then` with it."""
-    soon(partial(digest, value), then)
+    soon(partial(digest, value), lambda found: None if found is None else then(found))
 
 
 class Stream:

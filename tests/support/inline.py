@@ -31,10 +31,10 @@ class InlineConnections(Connections):
         await trio.lowlevel.checkpoint()
         return self._read(query)
 
-    async def write(self, change):
+    async def write(self, change, size=0):
         """Run `change` here."""
         await trio.lowlevel.checkpoint()
-        return self._write(change)
+        return self._write(change, size)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The journal's file: who may open it, what it refuses, what a full or read-only disk does."""
 
 import contextlib
+import io
 import multiprocessing
 import os
 import sqlite3
@@ -26,6 +27,7 @@ from support.journals import (
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.writeback import schema
+from kvfs.writeback.bodies import Bodies
 from kvfs.writeback.journal import INLINE_BYTES, Journal
 
 BIG = bytes(range(256)) * 1024  # twice the inline limit
@@ -61,6 +63,29 @@ async def record_big(journal: Journal, key: str, value: bytes = BIG) -> None:
     """Record a value that goes to the spool."""
     body = await journal.spool(value)
     journal.record_put(NS, Key(key), body, metadata=None, expiration=None, base=b"")
+
+
+class CountedFile(io.FileIO):
+    """A file of the spool; `reads` counts, and the first may fail."""
+
+    def __init__(self, path, reads: list, error: Exception | None) -> None:
+        super().__init__(path)
+        self._reads, self._error = reads, error
+
+    def read(self, size=-1):
+        """All of it."""
+        self._reads.append(self.name)
+        if self._error is not None and len(self._reads) == 1:
+            raise self._error
+        return super().read(size)
+
+
+def count_reads(monkeypatch, error: Exception | None = None) -> list:
+    """Where the reads of spooled contents are noted; the first of them raises `error`."""
+    reads = []
+    opened = lambda bodies, spool: CountedFile(bodies._directory / spool, reads, error)  # noqa: E731
+    monkeypatch.setattr(Bodies, "_opened", opened)
+    return reads
 
 
 def half_recorded(journal: Journal, body) -> None:
@@ -381,6 +406,42 @@ async def test_a_large_value_is_read_by_a_thread_for_whoever_wants_it_soon(path)
         assert found == [BIG]
         with pytest.raises(KeyError):
             journal.read_soon(change, found.append)
+
+
+async def test_a_large_value_is_read_once_to_be_kept_and_sent(path, monkeypatch):
+    """Who sends it waits for the thread that reads it already; a second time the file is read again."""
+    reads = count_reads(monkeypatch)
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change, found = journal.get(NS, Key("a")), []
+        journal.read_soon(change, found.append)
+        with trio.fail_after(30):
+            assert await journal.read_value(change) is found[0]
+        assert (found, len(reads)) == ([BIG], 1)
+        assert await journal.read_value(change) == BIG
+        assert len(reads) == 2
+
+
+async def test_what_could_not_be_read_in_advance_is_read_when_it_is_sent(path, monkeypatch):
+    """Whatever went wrong there, nobody waits for it."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change, found = journal.get(NS, Key("a")), []
+        for error in (MemoryError, RuntimeError):
+            count_reads(monkeypatch, error("for once"))
+            journal.read_soon(change, found.append)
+            with trio.fail_after(30):
+                assert await journal.read_value(change) == BIG
+        assert found == []
+
+
+async def test_a_value_read_in_advance_is_not_taken_for_the_next_one(path):
+    """A newer content of the key, and the same content elsewhere."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        journal.read_soon(journal.get(NS, Key("a")), lambda value: None)
+        await record_big(journal, "a", BIG[::-1])
+        assert await journal.read_value(journal.get(NS, Key("a"))) == BIG[::-1]
 
 
 async def test_a_large_value_being_read_outlives_its_change(path):

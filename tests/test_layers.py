@@ -28,7 +28,7 @@ OURS = {
 ASSEMBLY = {"server/serving.py": {"store.sqlite"}}
 OUTSIDE = {
     "core": {"msgspec"},  # for records: as frozen as dataclasses, and made in a tenth of the time
-    "store": {"httpx", "msgspec", "tenacity", "trio"},
+    "store": {"httpcore", "httpx", "msgspec", "tenacity", "trio"},
     "writeback": {"blake3", "msgspec", "sortedcontainers", "tenacity", "trio"},
     "cache": {"msgspec", "sortedcontainers", "trio"},
     "vfs": {"msgspec", "trio"},

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
 
+import httpcore
 import httpx
 
 from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, UserError
@@ -16,6 +17,10 @@ from kvfs.store import checks, wire
 from kvfs.store.texts import Pause, go_on
 
 JSON: Final = "application/json"
+
+READ_BYTES: Final = 256 * 1024  # of an answer taken from the socket at a time
+# A quarter of the turns for a large value, and httpcore has no option for it.
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES
 
 _OCTETS: Final = "application/octet-stream"
 

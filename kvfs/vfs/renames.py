@@ -11,7 +11,6 @@ from typing import Final
 
 import trio
 
-from kvfs.cache.values import Clean
 from kvfs.core.errors import (
     CrossDeviceError,
     ExistsError,
@@ -23,23 +22,25 @@ from kvfs.core.errors import (
     TimedOutError,
 )
 from kvfs.core.limits import KEY_BYTES
-from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, Child, DirRef
 from kvfs.vfs.files import Files
 from kvfs.vfs.inheritance import Inheritance
 from kvfs.vfs.inodes import InodeTable
+from kvfs.vfs.moves import Moves
 from kvfs.vfs.nodes import Directory, Root
-from kvfs.vfs.overlay import Overlay, View
+from kvfs.vfs.overlay import Overlay
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
 from kvfs.writeback.attributes import DirRow
-from kvfs.writeback.journal import Body, Move
+from kvfs.writeback.journal import Move
 
 log = logging.getLogger("kvfs.vfs")
 
 SLACK: Final = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
 _LOADS = 1_600  # values awaited at once while a directory moves: sixteen bulk gets
 _TELL = 10_000  # values between two lines in the log
+_MOMENT = 0.1  # seconds between two looks at the clock that count
 _BREATH = 100  # values between two checkpoints, where nothing is waited for
 
 
@@ -58,11 +59,14 @@ class _Progress:
         self._names = old, new
         self._patience = patience
         self._done = self._total = 0
-        self.scope = trio.CancelScope(deadline=trio.current_time() + patience)
+        self._moved_at = trio.current_time()
+        self.scope = trio.CancelScope(deadline=self._moved_at + patience)
 
     def moved(self) -> None:
         """Something arrived."""
-        self.scope.deadline = trio.current_time() + self._patience
+        now = trio.current_time()
+        if now - self._moved_at > _MOMENT:
+            self._moved_at, self.scope.deadline = now, now + self._patience
 
     def expect(self, total: int) -> None:
         """So many values are to be read."""
@@ -96,9 +100,8 @@ class Renames:
         self._journal = overlay.journal
         self._inodes = inodes
         self._tree = tree
-        self._files = files
+        self._moves = Moves(overlay, inodes, files, inheritance)
         self._roots = roots
-        self._inheritance = inheritance
         self._now = now
         self._patience = timeout + SLACK
 
@@ -157,90 +160,10 @@ class Renames:
         if new.child.key is None:
             raise InvalidError(f"{new.name!r} can only be a directory: a key of that name is forbidden")
         namespace, goal = old.directory.namespace, new.child.key
-        move = await self._move_of(namespace, key, goal, replaced=new.target, inherits=True)
-        self._leave(namespace, key)
+        move = await self._moves.prepare(namespace, key, goal, replaced=new.target, inherits=True)
+        self._moves.leave(namespace, key)
         self._journal.move(namespace, [move])
-        self._moved(namespace, key, goal)
-
-    def _leave(self, namespace: NamespaceId, key: Key) -> None:
-        """A file renamed away may be about to be written anew: remember what it had."""
-        view = self._overlay.peek(namespace, key, stale=True)
-        if isinstance(view, View):
-            self._inheritance.leave(namespace, key, view.metadata, view.expiration)
-
-    async def _move_of(
-        self,
-        namespace: NamespaceId,
-        key: Key,
-        goal: Key,
-        *,
-        replaced: Key | DirRef | None,
-        inherits: bool = False,
-    ) -> Move:
-        """What the journal is told of one file's move; its value is fetched if only the store has it."""
-        node = self._inodes.peek_file(namespace, key)
-        if node is not None and node.open is not None and (node.open.dirty or node.open.created):
-            await self._files.save(node)
-        found, body = await self._source(namespace, key)
-        # No checkpoint from here: what was found holds until the journal is told.
-        node, change = self._inodes.peek_file(namespace, key), self._journal.get(namespace, key)
-        base = body.digest if body is not None else None
-        metadata, expiration = found.metadata, found.expiration
-        if isinstance(replaced, str):  # saved by replacing: what the new file was not given, it inherits
-            kept = self._overlay.peek(namespace, replaced, stale=True)
-            if isinstance(kept, View):
-                metadata = kept.metadata if metadata is None else metadata
-                expiration = kept.expiration if expiration is None else expiration
-        elif (
-            inherits and change is not None and (left := self._inheritance.take(namespace, goal)) is not None
-        ):
-            metadata = left.metadata if metadata is None else metadata  # sed -i.bak: away, then the new one
-            expiration = left.expiration if expiration is None else expiration
-        if node is not None and node.open is not None:
-            node.open.metadata, node.open.expiration = metadata, expiration
-            self._overlay.touched()
-        is_new = replaced is None or self._overlay.is_creating(namespace, goal)
-        base_new = b"" if is_new else None
-        return Move(
-            key,
-            goal,
-            metadata,
-            expiration,
-            body,
-            base,
-            base_new,
-            local=self._files.is_local(namespace, goal, is_new=is_new),
-        )
-
-    async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
-        """What moves: the journal's own change, or the store's value. Raises `NotFoundError`.
-
-        Others may write, close and delete the file while its value is on its way: then it is not what moves.
-        """
-        while True:
-            change = self._journal.get(namespace, key)
-            if change is not None and not change.is_tombstone:
-                return change, None
-            clean = await self._overlay.content(namespace, key)
-            body = await self._files.body_of(clean.value)
-            if self._seq(namespace, key) == (change.seq if change is not None else None):
-                return clean, body
-
-    def _seq(self, namespace: NamespaceId, key: Key) -> int | None:
-        change = self._journal.get(namespace, key)
-        return change.seq if change is not None else None
-
-    def _moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
-        """The journal has it: nodes and caches follow."""
-        self._overlay.values.rename((namespace, key), (namespace, goal))
-        self._overlay.created(namespace, goal, None)
-        node = self._inodes.peek_file(namespace, key)
-        if node is not None:
-            self._inodes.move_file(node, goal)
-            return
-        target = self._inodes.peek_file(namespace, goal)
-        if target is not None:
-            self._inodes.detach(target)
+        self._moves.moved(namespace, key, goal)
 
     # directories
 
@@ -300,7 +223,7 @@ class Renames:
             stale = [
                 key
                 for key in pairs
-                if key not in seqs or key in unsaved or seqs[key] != self._seq(namespace, key)
+                if key not in seqs or key in unsaved or seqs[key] != self._moves.seq_of(namespace, key)
             ]
             if not stale:
                 return [moves[key] for key in pairs if key in moves]
@@ -315,28 +238,37 @@ class Renames:
         progress: _Progress,
     ) -> None:
         """Fill in moves and the journal's numbers they are good for; values are read in bulk ahead of need."""
+        for key, moved in pairs.items():
+            if len(moved.encode()) > KEY_BYTES:
+                raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
+        progress.expect(len(pairs))
+        away = []
+        for key, goal in pairs.items():
+            move = self._moves.prepare_now(namespace, key, goal)
+            if move is None:
+                away.append(key)
+                continue
+            moves[key] = move
+            seqs[key] = self._moves.seq_of(namespace, key)
+            await progress.done()
         failures: list[Exception] = []
-        left = iter(pairs.items())
+        left = iter(away)
 
         async def prepare() -> None:
-            for key, goal in left:
+            for key in left:
                 if failures:
                     return
                 try:
-                    moves[key] = await self._move_of(namespace, key, goal, replaced=None)
+                    moves[key] = await self._moves.prepare(namespace, key, pairs[key], replaced=None)
                 except NotFoundError:
                     moves.pop(key, None)  # it vanished meanwhile: nothing to move
                 except Exception as exc:
                     failures.append(exc)
-                seqs[key] = self._seq(namespace, key)
+                seqs[key] = self._moves.seq_of(namespace, key)
                 await progress.done()
 
-        progress.expect(len(pairs))
-        for key, moved in pairs.items():
-            if len(moved.encode()) > KEY_BYTES:
-                raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
         async with trio.open_nursery() as nursery:
-            for _ in range(min(_LOADS, len(pairs))):
+            for _ in range(min(_LOADS, len(away))):
                 nursery.start_soon(prepare)
         if failures:
             raise failures[0]
@@ -345,7 +277,7 @@ class Renames:
         self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move]
     ) -> None:
         for move in moves:
-            self._moved(namespace, move.old, move.new)
+            self._moves.moved(namespace, move.old, move.new)
         _, directories = self._inodes.below(namespace, source.prefix)
         for node in directories:
             shift = len(goal.prefix) - len(source.prefix)

@@ -141,7 +141,8 @@ class Journal(Outbox):
                 with self.transaction():
                     self._ledger.remove(row)
             else:
-                self._update(row, state=ChangeState.REJECTED, error=LOST)
+                with self.transaction():
+                    self._update(row, state=ChangeState.REJECTED, error=LOST)
         orphans = self._bodies.orphans()
         if opening.kept_logs(self.path):  # whole ones may be what is named in these
             orphans = [name for name in orphans if name.endswith(PARTIAL)]

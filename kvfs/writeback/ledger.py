@@ -275,6 +275,14 @@ class Ledger:
         if old is not None and not change.is_tombstone and old.change.seq != change.seq and old.awaited:
             self.repoint(old.change.seq, change.seq)
 
+    def update(self, old: Row, change: Change) -> None:
+        """What became of a change: `change` is the row's, of the same number, as it is now."""
+        new = Row(change, old.body, old.digest, old.may_exist, old.ancestors, old.waits_for, old.since)
+        self.tables.add(Write.PUT_CHANGE, columns(new))
+        self._undo.append((old, new))
+        self._image_state(old, new)
+        self.rows[change.namespace][change.key] = new
+
     def remove(self, row: Row) -> None:
         """Delete the row."""
         change = row.change
@@ -347,7 +355,7 @@ class Ledger:
             change = old.change
             if change.state is ChangeState.PENDING:
                 self.pending_bytes -= change.size
-            if new is None or (new.change.state, new.change.seq) != (change.state, change.seq):
+            if new is None or new.change.state is not change.state or new.change.seq != change.seq:
                 del self.by_state[change.state][change.seq]
         if new is not None:
             change = new.change

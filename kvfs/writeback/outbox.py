@@ -101,7 +101,8 @@ class Outbox(Recording):
         """The store will never take it: set aside, readable, until the user decides."""
         row = self._ledger.pending.get(seq)
         if row is not None:
-            self._update(row, state=ChangeState.REJECTED, error=reason)
+            with self._ledger.transaction():
+                self._update(row, state=ChangeState.REJECTED, error=reason)
 
     def rejected(self) -> list[Change]:
         """What the store refused, by seq; each with its `error`."""
@@ -212,6 +213,5 @@ class Outbox(Recording):
         return min((row.change.acked_at or 0.0 for row in self._ledger.settling.values()), default=None)
 
     def _update(self, row: Row, **fields: object) -> None:
-        change = replace(row.change, **fields)
-        with self._ledger.transaction():
-            self._ledger.put(replace(row, change=change))
+        """What became of a change, inside a transaction."""
+        self._ledger.update(row, replace(row.change, **fields))

@@ -1,0 +1,134 @@
+"""One file's part in a rename: what the journal is told of it, and what follows once it was told."""
+
+from kvfs.cache.values import Clean
+from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.names import DirRef
+from kvfs.vfs.files import Files
+from kvfs.vfs.inheritance import Inheritance
+from kvfs.vfs.inodes import InodeTable
+from kvfs.vfs.nodes import File
+from kvfs.vfs.overlay import Overlay, View
+from kvfs.writeback.journal import INLINE_BYTES, Body, Move
+
+
+class Moves:
+    """Prepares moves. What one says holds until the next checkpoint, and as long as `seq_of` its key is the same."""
+
+    def __init__(self, overlay: Overlay, inodes: InodeTable, files: Files, inheritance: Inheritance) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._inodes = inodes
+        self._files = files
+        self._inheritance = inheritance
+
+    def leave(self, namespace: NamespaceId, key: Key) -> None:
+        """A file renamed away may be about to be written anew: remember what it had."""
+        view = self._overlay.peek(namespace, key, stale=True)
+        if isinstance(view, View):
+            self._inheritance.leave(namespace, key, view.metadata, view.expiration)
+
+    async def prepare(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        goal: Key,
+        *,
+        replaced: Key | DirRef | None,
+        inherits: bool = False,
+    ) -> Move:
+        """What the journal is told of one file's move; its value is fetched if only the store has it."""
+        node = self._inodes.peek_file(namespace, key)
+        if node is not None and _is_unsaved(node):
+            await self._files.save(node)
+        found, body = await self._source(namespace, key)
+        return self._move(namespace, key, goal, found, body, replaced=replaced, inherits=inherits)
+
+    def prepare_now(self, namespace: NamespaceId, key: Key, goal: Key) -> Move | None:
+        """The same of a name that is free, if nothing has to be waited for."""
+        node = self._inodes.peek_file(namespace, key)
+        if node is not None and _is_unsaved(node):
+            return None
+        change = self._journal.get(namespace, key)
+        if change is not None and not change.is_tombstone:
+            return self._move(namespace, key, goal, change, None, replaced=None)
+        clean = self._overlay.at_hand(namespace, key)
+        if clean is None or len(clean.value) > INLINE_BYTES:
+            return None
+        return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
+
+    def _move(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        goal: Key,
+        found: Change | Clean,
+        body: Body | None,
+        *,
+        replaced: Key | DirRef | None,
+        inherits: bool = False,
+    ) -> Move:
+        """The same, of what was found. No checkpoint since, and none until it counts: it holds for so long."""
+        node, change = self._inodes.peek_file(namespace, key), self._journal.get(namespace, key)
+        base = body.digest if body is not None else None
+        metadata, expiration = found.metadata, found.expiration
+        if isinstance(replaced, str):  # saved by replacing: what the new file was not given, it inherits
+            kept = self._overlay.peek(namespace, replaced, stale=True)
+            if isinstance(kept, View):
+                metadata = kept.metadata if metadata is None else metadata
+                expiration = kept.expiration if expiration is None else expiration
+        elif (
+            inherits and change is not None and (left := self._inheritance.take(namespace, goal)) is not None
+        ):
+            metadata = left.metadata if metadata is None else metadata  # sed -i.bak: away, then the new one
+            expiration = left.expiration if expiration is None else expiration
+        if node is not None and node.open is not None:
+            node.open.metadata, node.open.expiration = metadata, expiration
+            self._overlay.touched()
+        is_new = replaced is None or self._overlay.is_creating(namespace, goal)
+        base_new = b"" if is_new else None
+        return Move(
+            key,
+            goal,
+            metadata,
+            expiration,
+            body,
+            base,
+            base_new,
+            local=self._files.is_local(namespace, goal, is_new=is_new),
+        )
+
+    async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
+        """What moves: the journal's own change, or the store's value. Raises `NotFoundError`.
+
+        Others may write, close and delete the file while its value is on its way: then it is not what moves.
+        """
+        while True:
+            change = self._journal.get(namespace, key)
+            if change is not None and not change.is_tombstone:
+                return change, None
+            clean = await self._overlay.content(namespace, key)
+            body = await self._files.body_of(clean.value)
+            if self.seq_of(namespace, key) == (change.seq if change is not None else None):
+                return clean, body
+
+    def seq_of(self, namespace: NamespaceId, key: Key) -> int | None:
+        """The number of the key's change in the journal."""
+        change = self._journal.get(namespace, key)
+        return change.seq if change is not None else None
+
+    def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
+        """The journal was told: nodes and caches follow."""
+        self._overlay.values.rename((namespace, key), (namespace, goal))
+        self._overlay.created(namespace, goal, None)
+        node = self._inodes.peek_file(namespace, key)
+        if node is not None:
+            self._inodes.move_file(node, goal)
+            return
+        target = self._inodes.peek_file(namespace, goal)
+        if target is not None:
+            self._inodes.detach(target)
+
+
+def _is_unsaved(node: File) -> bool:
+    """Whether the file has content, or a name, that the journal was not told yet."""
+    return node.open is not None and (node.open.dirty or node.open.created)

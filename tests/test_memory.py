@@ -52,6 +52,33 @@ async def main():
 trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.5))
 """
 
+LARGE = """
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from kvfs.daemon.memory import limit_heaps
+
+limit_heaps()
+thread = ThreadPoolExecutor(1)
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def write(kept):
+    before = faults()
+    pieces = [b"x" * (128 * 1024) for _ in range(200)]
+    taken = faults() - before
+    pieces.clear()
+    kept.append(thread.submit(lambda: b"x" * (25 * 1024 * 1024)).result())
+    return taken
+
+
+kept = []
+for _ in range(4):
+    print(write(kept))
+"""
+
 
 def run(script: str) -> str:
     """What a process of its own printed."""
@@ -68,3 +95,10 @@ def test_memory_below_an_object_that_stays_is_given_back() -> None:
     kept, left = map(float, run(HELD).split())
     assert kept > 90
     assert left < kept - 80
+
+
+def test_a_value_kept_does_not_take_the_place_of_the_next_ones_pieces() -> None:
+    """They would come from pages the kernel has to make first, which takes as long as copying them."""
+    first, *others = map(int, run(LARGE).split())
+    assert first > 6000
+    assert max(others) < first / 20

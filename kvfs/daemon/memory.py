@@ -8,17 +8,26 @@ import trio
 
 ARENAS: Final = 2  # heaps of the C library
 PERIOD: Final = 60.0  # seconds between two looks for memory to give back
-_M_ARENA_MAX: Final = -8  # malloc.h of glibc
+LARGE: Final = 1024 * 1024  # bytes from which on memory is mapped for itself, and given back when it is free
+SPARE: Final = 64 * 1024 * 1024  # free bytes kept at the end of a heap: more than a value comes in as pieces
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h of glibc
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 
 
 def limit_heaps() -> None:
     """At most `ARENAS` heaps, where the C library has several; to be called before there are threads.
 
     glibc makes up to eight for each processor as threads come and go, and each keeps what large values left
-    in it: the resident memory of a day's work would be several times what is used (mallopt(3)).
+    in it: the resident memory of a day's work would be several times what is used (mallopt(3)). And it lets
+    them grow with the values that were freed: the next one's pieces then come from fresh pages, which takes the
+    kernel as long as copying them.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, ARENAS)
+        libc.mallopt(_M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(_M_TRIM_THRESHOLD, SPARE)
 
 
 def trim_heaps() -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measuring import Cost, measured, median
+from bench.measuring import Cost, measured, median, wait_until_idle
 from bench.mounts import Mount, kvfs_mount, memory_mount
 from support.mounted import Api
 from support.serving import served_by_process
@@ -168,31 +168,33 @@ def run(
 ) -> Samples:
     """Rounds of all tasks on all three until the time is used up, at least two."""
     found: Samples = {task.name: {} for task in TASKS if only in task.name}
-    with _mounted(directory) as mounts:
+    with _mounted(directory) as (mounts, server):
         begun = time.monotonic()
         for number in range(rounds):
             if number >= 2 and (time.monotonic() - begun) * (number + 1) / number > seconds:
                 break
-            _round(mounts, number, n, found)
+            _round(mounts, server, number, n, found)
     return found
 
 
 @contextmanager
-def _mounted(directory: Path) -> Iterator[dict[str, Mount]]:
+def _mounted(directory: Path) -> Iterator[tuple[dict[str, Mount], int]]:
+    """The mounts, and the process of the server behind kvfs."""
     with ExitStack() as stack:
         enter = stack.enter_context
         (directory / "server").mkdir(parents=True)
         served = enter(served_by_process(directory / "server"))
         with Api(served) as api:
             api.result("POST", "", json={"title": "bench"})
-        yield {
+        mounts = {
             FLOOR: enter(memory_mount(directory / "memfs")),
             KVFS: enter(kvfs_mount(directory / "kvfs", served, f"cloudflare:{served.account}/bench")),
             BARE: enter(memory_mount(directory / "bare", bare=True)),
         }
+        yield mounts, served.pid
 
 
-def _round(mounts: dict[str, Mount], number: int, n: int, found: Samples) -> None:
+def _round(mounts: dict[str, Mount], server: int, number: int, n: int, found: Samples) -> None:
     names = list(mounts)
     names = names[number % 3 :] + names[: number % 3]  # nobody is always first
     paths = {name: mounts[name].path / f"round{number}" for name in names}
@@ -202,6 +204,7 @@ def _round(mounts: dict[str, Mount], number: int, n: int, found: Samples) -> Non
         for name in names:
             if task.before is not None:
                 task.before(paths[name], n)
+                wait_until_idle(server)
             sample = _sample(task, paths[name], n, mounts[name])
             if task.name in found:
                 found[task.name].setdefault(name, []).append(sample)

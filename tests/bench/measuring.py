@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+_IDLE = 0.1  # seconds
 _PROCESS_CPU = 2  # CPUCLOCK_SCHED, linux/posix-timers.h: a process' clock is (~pid << 3) | 2
 
 
@@ -18,6 +19,15 @@ def cpu_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | _PROCESS_CPU)
     except OSError:
         return 0.0
+
+
+def wait_until_idle(pid: int) -> None:
+    """Return when a process has used no CPU for a tenth of a second: what it does after its answers is done."""
+    used, since = cpu_seconds(pid), time.monotonic()
+    while time.monotonic() - since < _IDLE:
+        time.sleep(_IDLE / 10)
+        if (now := cpu_seconds(pid)) != used:
+            used, since = now, time.monotonic()
 
 
 def peak_memory(pid: int) -> int:

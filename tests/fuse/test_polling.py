@@ -11,7 +11,7 @@ import trio.testing
 
 from kvfs.core.afterwards import Afterwards
 from kvfs.fuse import polling
-from kvfs.fuse.polling import Readiness, Turnstile
+from kvfs.fuse.polling import DOZES, Readiness, Turnstile
 
 
 @pytest.fixture
@@ -108,6 +108,19 @@ async def test_on_the_only_processor_it_sleeps_while_it_waits(pipe) -> None:
         assert not readiness._looks_again(reading, time.monotonic())
         asleep[alone] = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > before
     assert asleep == {False: False, True: True}
+
+
+async def test_now_and_then_it_sleeps_for_the_kernel_to_wake_it_beside_its_caller(pipe) -> None:
+    """Once in `DOZES` waits."""
+    reading, writing = pipe
+    os.write(writing, b"x")
+    readiness = Readiness(alone=False)
+    await readiness.wait_readable(reading)
+    os.read(reading, 1)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    for _ in range(10 * DOZES):
+        assert not readiness._looks_again(reading, time.monotonic())
+    assert 10 <= resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before <= 20
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -33,6 +33,11 @@ class Settled:
                 del self._under_way[moment]
             self._forget()
 
+    @property
+    def moment(self) -> int:
+        """Now, for who is `asking` already."""
+        return self._moment
+
     def _forget(self) -> None:
         oldest = next(iter(self._under_way), self._moment)
         while self._places:

@@ -36,7 +36,9 @@ _BEYOND_ALL: Final = b"\xff"  # occurs in no UTF-8
 
 
 class SqliteStore:
-    """Entries in one SQLite file; safe for several processes on it at a time.
+    """Entries in one SQLite file; safe for several processes on it at a time, one `open` in each.
+
+    (A second look at the file in one process gives up the locks of the first: such are POSIX locks.)
 
     Where it differs from the API: `bulk_get` returns binary values too, a bulk is done whole or not at all,
     any expiration is taken, and what was written is seen at once.

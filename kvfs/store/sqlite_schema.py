@@ -26,7 +26,7 @@ _SETTINGS: Final = (
     # For `local:` this file is the server, and what an fsync promised must outlive a power cut.
     "synchronous = FULL",
     f"journal_size_limit = {_WAL_BYTES}",
-    # `Checkpointer` is there long before; this is for a writer that it cannot keep up with.
+    # The `Checkpointer` is there before; this is for when it fails.
     f"wal_autocheckpoint = {_WAL_BYTES // _PAGE_BYTES}",
     # Debian's SQLite overwrites what is deleted with zeros: no more where that means writing a page for nothing.
     "secure_delete = FAST",

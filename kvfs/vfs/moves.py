@@ -1,5 +1,10 @@
 """One file's part in a rename: what the journal is told of it, and what follows once it was told."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from msgspec import Struct
+
 from kvfs.cache.values import Clean
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import DirRef
@@ -11,12 +16,20 @@ from kvfs.vfs.overlay import Overlay, View
 from kvfs.writeback.journal import INLINE_BYTES, Body, Move
 
 
+class Stamp(Struct, frozen=True):
+    """When a move was prepared: the number of the key's change then, and what had settled."""
+
+    seq: int | None
+    moment: int
+
+
 class Moves:
-    """Prepares moves. What one says holds until the next checkpoint, and as long as `seq_of` its key is the same."""
+    """Prepares moves. What one says holds until the next checkpoint, and as long as its `Stamp` does."""
 
     def __init__(self, overlay: Overlay, inodes: InodeTable, files: Files, inheritance: Inheritance) -> None:
         self._overlay = overlay
         self._journal = overlay.journal
+        self._settled = overlay.listings.settled
         self._inodes = inodes
         self._files = files
         self._inheritance = inheritance
@@ -51,7 +64,7 @@ class Moves:
         change = self._journal.get(namespace, key)
         if change is not None and not change.is_tombstone:
             return self._move(namespace, key, goal, change, None, replaced=None)
-        clean = self._overlay.at_hand(namespace, key)
+        clean = self._overlay.at_hand(namespace, key, ahead=False)  # all of them are wanted
         if clean is None or len(clean.value) > INLINE_BYTES:
             return None
         return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
@@ -81,7 +94,7 @@ class Moves:
         ):
             metadata = left.metadata if metadata is None else metadata  # sed -i.bak: away, then the new one
             expiration = left.expiration if expiration is None else expiration
-        if node is not None and node.open is not None:
+        if node is not None and node.open is not None and not _is_unsaved(node):  # else it knows better
             node.open.metadata, node.open.expiration = metadata, expiration
             self._overlay.touched()
         is_new = replaced is None or self._overlay.is_creating(namespace, goal)
@@ -100,21 +113,35 @@ class Moves:
     async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
         """What moves: the journal's own change, or the store's value. Raises `NotFoundError`.
 
-        Others may write, close and delete the file while its value is on its way: then it is not what moves.
+        Others may write, close and delete the file while its value is on its way, and all that may have reached the
+        store when it arrives: then it is not what moves.
         """
-        while True:
-            change = self._journal.get(namespace, key)
-            if change is not None and not change.is_tombstone:
-                return change, None
-            clean = await self._overlay.content(namespace, key)
-            body = await self._files.body_of(clean.value)
-            if self.seq_of(namespace, key) == (change.seq if change is not None else None):
-                return clean, body
+        with self._settled.asking():
+            while True:
+                change, stamp = self._journal.get(namespace, key), self.stamp(namespace, key)
+                if change is not None and not change.is_tombstone:
+                    return change, None
+                clean = await self._overlay.content(namespace, key)
+                body = await self._files.body_of(clean.value)
+                if self.holds(namespace, key, stamp):
+                    return clean, body
 
-    def seq_of(self, namespace: NamespaceId, key: Key) -> int | None:
-        """The number of the key's change in the journal."""
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Around stamps and their use: what settles meanwhile is remembered."""
+        with self._settled.asking():
+            yield
+
+    def stamp(self, namespace: NamespaceId, key: Key) -> Stamp:
+        """Of what is prepared now."""
         change = self._journal.get(namespace, key)
-        return change.seq if change is not None else None
+        return Stamp(change.seq if change is not None else None, self._settled.moment)
+
+    def holds(self, namespace: NamespaceId, key: Key, stamp: Stamp) -> bool:
+        """Whether the key was not changed here since, not even with the change at the store by now."""
+        change = self._journal.get(namespace, key)
+        seq = change.seq if change is not None else None
+        return seq == stamp.seq and not self._settled.is_newer((namespace, key), stamp.moment)
 
     def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
         """The journal was told: nodes and caches follow."""

@@ -69,8 +69,8 @@ class Overlay(Known):
         if self.loader.is_marked((namespace, key)):
             self.loader.touch((namespace, key), self.naming.parent_of_key(key).prefix)
 
-    def at_hand(self, namespace: NamespaceId, key: Key) -> Clean | None:
-        """What `content` would answer, where that takes no waiting."""
+    def at_hand(self, namespace: NamespaceId, key: Key, *, ahead: bool = True) -> Clean | None:
+        """What `content` would answer, where that takes no waiting; `ahead`: what is read ahead stays ahead."""
         place = (namespace, key)
         change = self.journal.get(namespace, key)
         held = self.values.get(place, stale=change is not None)
@@ -88,7 +88,8 @@ class Overlay(Known):
         span = self.listings.span_of(namespace, key)
         if span is not None and self._is_outdated(place, span, self.listings.attributes(namespace, key)):
             return None
-        self.touch(namespace, key)
+        if ahead:
+            self.touch(namespace, key)
         return held
 
     async def content(self, namespace: NamespaceId, key: Key) -> Clean:

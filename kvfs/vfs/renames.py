@@ -27,7 +27,7 @@ from kvfs.core.names import SELF, Child, DirRef
 from kvfs.vfs.files import Files
 from kvfs.vfs.inheritance import Inheritance
 from kvfs.vfs.inodes import InodeTable
-from kvfs.vfs.moves import Moves
+from kvfs.vfs.moves import Moves, Stamp
 from kvfs.vfs.nodes import Directory, Root
 from kvfs.vfs.overlay import Overlay
 from kvfs.vfs.roots import Roots
@@ -179,16 +179,23 @@ class Renames:
             if own_goal is None:
                 raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
             pairs[own] = own_goal
-        moves = await self._moves_of(namespace, source, goal, pairs, progress)
+        with self._moves.preparing():
+            moves = await self._moves_of(namespace, source, goal, pairs, progress)
+            self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
+        self._directory_moved(namespace, source, goal, moves)
+
+    def _record(
+        self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move], *, replaced: bool
+    ) -> None:
+        attributes = self._journal.attributes
         with self._journal.transaction():
             self._journal.move(namespace, moves)
-            if isinstance(new.target, DirRef):
-                self._journal.attributes.remove_dir(namespace, goal.prefix, goal.start)
-            self._journal.attributes.move_dirs(namespace, source.prefix, goal.prefix)
-            if not self._journal.attributes.has_dir(namespace, goal.prefix, goal.start):
+            if replaced:
+                attributes.remove_dir(namespace, goal.prefix, goal.start)
+            attributes.move_dirs(namespace, source.prefix, goal.prefix)
+            if not attributes.has_dir(namespace, goal.prefix, goal.start):
                 now = int(self._now())
-                self._journal.attributes.add_dir(namespace, DirRow(goal.prefix, goal.start, None, now, now))
-        self._directory_moved(namespace, source, goal, moves)
+                attributes.add_dir(namespace, DirRow(goal.prefix, goal.start, None, now, now))
 
     @staticmethod
     def _goal(source: DirRef, new: _Place) -> DirRef:
@@ -213,7 +220,7 @@ class Renames:
     ) -> list[Move]:
         """Every file's move, as things are when this returns: what changed meanwhile is prepared anew."""
         moves: dict[Key, Move] = {}
-        seqs: dict[Key, int | None] = {}
+        stamps: dict[Key, Stamp] = {}
         while True:
             creating = self._overlay.creating_below(namespace, source.prefix)
             written = [change.key for change in self._overlay.written_below(namespace, source)]
@@ -223,21 +230,21 @@ class Renames:
             stale = [
                 key
                 for key in pairs
-                if key not in seqs or key in unsaved or seqs[key] != self._moves.seq_of(namespace, key)
+                if key not in stamps or key in unsaved or not self._moves.holds(namespace, key, stamps[key])
             ]
             if not stale:
                 return [moves[key] for key in pairs if key in moves]
-            await self._prepare(namespace, {key: pairs[key] for key in stale}, moves, seqs, progress)
+            await self._prepare(namespace, {key: pairs[key] for key in stale}, moves, stamps, progress)
 
     async def _prepare(
         self,
         namespace: NamespaceId,
         pairs: dict[Key, Key],
         moves: dict[Key, Move],
-        seqs: dict[Key, int | None],
+        stamps: dict[Key, Stamp],
         progress: _Progress,
     ) -> None:
-        """Fill in moves and the journal's numbers they are good for; values are read in bulk ahead of need."""
+        """Fill in moves and the stamps they are good for; values are read in bulk ahead of need."""
         for key, moved in pairs.items():
             if len(moved.encode()) > KEY_BYTES:
                 raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
@@ -248,8 +255,7 @@ class Renames:
             if move is None:
                 away.append(key)
                 continue
-            moves[key] = move
-            seqs[key] = self._moves.seq_of(namespace, key)
+            moves[key], stamps[key] = move, self._moves.stamp(namespace, key)
             await progress.done()
         failures: list[Exception] = []
         left = iter(away)
@@ -258,13 +264,14 @@ class Renames:
             for key in left:
                 if failures:
                     return
+                stamps[key] = before = self._moves.stamp(namespace, key)
                 try:
                     moves[key] = await self._moves.prepare(namespace, key, pairs[key], replaced=None)
+                    stamps[key] = Stamp(self._moves.stamp(namespace, key).seq, before.moment)
                 except NotFoundError:
                     moves.pop(key, None)  # it vanished meanwhile: nothing to move
                 except Exception as exc:
                     failures.append(exc)
-                seqs[key] = self._moves.seq_of(namespace, key)
                 await progress.done()
 
         async with trio.open_nursery() as nursery:

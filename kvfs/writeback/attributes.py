@@ -159,8 +159,8 @@ class Attributes:
 
     def drop_file_attrs(self, namespace: NamespaceId, key: Key) -> None:
         """Keep nothing of the key any more."""
-        if self._any_files and self._files.get((namespace, key), _MISSING) is not None:
-            with self._transaction():
+        with self._transaction():
+            if self._any_files and self._files.get((namespace, key), _MISSING) is not None:
                 self.write_file(namespace, key, None)
 
     # directories

@@ -216,8 +216,9 @@ class Bodies:
             if value is not None:
                 then(value)
 
-        self._reading = reading = _Reading(identity, trio.Event())
+        reading = _Reading(identity, trio.Event())
         soon(read, arrived)
+        self._reading = reading  # not before: who waits for it must not wait for ever
 
     async def force(self, identity: int) -> None:
         """Return once a content that is in a file is on the disk, and its name. Raises OSError."""

@@ -275,8 +275,9 @@ class Ledger:
         if old is not None and not change.is_tombstone and old.change.seq != change.seq and old.awaited:
             self.repoint(old.change.seq, change.seq)
 
-    def update(self, old: Row, change: Change) -> None:
-        """What became of a change: `change` is the row's, of the same number, as it is now."""
+    def update(self, change: Change) -> None:
+        """What became of a change that has a row: it is this now, of the same number."""
+        old = self.rows[change.namespace][change.key]
         new = Row(change, old.body, old.digest, old.may_exist, old.ancestors, old.waits_for, old.since)
         self.tables.add(Write.PUT_CHANGE, columns(new))
         self._undo.append((old, new))

@@ -214,4 +214,4 @@ class Outbox(Recording):
 
     def _update(self, row: Row, **fields: object) -> None:
         """What became of a change, inside a transaction."""
-        self._ledger.update(row, replace(row.change, **fields))
+        self._ledger.update(replace(row.change, **fields))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _IDLE = 0.1  # seconds
+_BUSY = 60.0  # seconds: nothing takes so long afterwards
 _PROCESS_CPU = 2  # CPUCLOCK_SCHED, linux/posix-timers.h: a process' clock is (~pid << 3) | 2
 
 
@@ -24,7 +25,10 @@ def cpu_seconds(pid: int) -> float:
 def wait_until_idle(pid: int) -> None:
     """Return when a process has used no CPU for a tenth of a second: what it does after its answers is done."""
     used, since = cpu_seconds(pid), time.monotonic()
+    end = since + _BUSY
     while time.monotonic() - since < _IDLE:
+        if time.monotonic() > end:
+            raise RuntimeError(f"process {pid} is never idle")
         time.sleep(_IDLE / 10)
         if (now := cpu_seconds(pid)) != used:
             used, since = now, time.monotonic()

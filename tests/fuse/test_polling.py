@@ -120,7 +120,8 @@ async def test_now_and_then_it_sleeps_for_the_kernel_to_wake_it_beside_its_calle
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
     for _ in range(10 * DOZES):
         assert not readiness._looks_again(reading, time.monotonic())
-    assert 10 <= resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before <= 20
+    slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    assert 5 <= slept <= 20  # a busy machine takes the processor away before some of the ten
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -1,6 +1,7 @@
 """The embedded store's WAL: written back after the answer, by a thread; without it, nothing is lost."""
 
 import sqlite3
+import threading
 
 import pytest
 import trio
@@ -74,22 +75,68 @@ async def test_without_it_the_wal_has_a_bound_all_the_same(path, idle, monkeypat
         assert path.with_name("store.db-wal").stat().st_size < 4 * len(LARGE.value)
 
 
+async def test_the_writer_waits_for_a_disk_that_cannot_keep_up(path, monkeypatch):
+    """While a checkpoint goes on the WAL never begins anew: it is held, and then does one itself."""
+    gate, held, done = threading.Event(), threading.Event(), []
+    checkpoint = Checkpointer._checkpoint
+
+    def slow(self, length):
+        if threading.current_thread() is self._thread:
+            gate.wait(60)
+        return checkpoint(self, length)
+
+    def watched(condition):
+        """Tells when the writer waits."""
+        wait_for = condition.wait_for
+
+        def told(predicate):
+            held.set()
+            return wait_for(predicate)
+
+        monkeypatch.setattr(condition, "wait_for", told)
+
+    async def write():
+        for number in range(10):
+            await store.put(namespace, Key(f"k{number}"), LARGE)
+            done.append(number)
+
+    monkeypatch.setattr(checkpointing, "MOST_BYTES", 3 * len(LARGE.value))
+    monkeypatch.setattr(Checkpointer, "_checkpoint", slow)
+    wal = path.with_name("store.db-wal")
+    async with SqliteStore.open(path) as store:
+        namespace = (await store.create_namespace("n")).id
+        async with trio.open_nursery() as nursery:
+            watched(store._connections._checkpointer._changed)
+            nursery.start_soon(write)
+            assert await trio.to_thread.run_sync(held.wait, 60)
+            assert len(done) < 4
+            assert wal.stat().st_size < 4 * len(LARGE.value)
+            gate.set()
+        assert len(done) == 10
+        assert wal.stat().st_size < 5 * len(LARGE.value)
+        found = await store.bulk_get(namespace, [Key("k0"), Key("k9")])
+    assert [*found.values()] == [LARGE, LARGE]
+
+
 async def test_one_that_fails_harms_nothing(path, monkeypatch, caplog):
     """It is tried again with the next growth, and the end does not hang."""
     refused = []
 
-    class Refusing:
+    class Refusing(sqlite3.Connection):
         """Its disk is full."""
 
         def execute(self, statement):
+            if "checkpoint" not in statement:
+                return super().execute(statement)
             refused.append(statement)
             raise sqlite3.OperationalError("database or disk is full")
 
-        def close(self):
-            pass
-
     caplog.set_level("DEBUG", "kvfs.store")
-    monkeypatch.setattr(checkpointing, "connect", lambda path: Refusing())
+    monkeypatch.setattr(
+        checkpointing,
+        "connect",
+        lambda path: sqlite3.connect(path, factory=Refusing, check_same_thread=False),
+    )
     async with SqliteStore.open(path) as store:
         namespace = (await store.create_namespace("n")).id
         for count in (1, 2):

@@ -45,6 +45,23 @@ async def test_a_directory_moves_with_everything_below_and_its_own_key(mount, ke
     assert stored["e/a"].expiration is not None
 
 
+async def test_what_is_known_moves_without_waiting(mount, kernel, monkeypatch):
+    """Read before, or written here: none of it takes a task of its own."""
+
+    async def prepare(*words, **options):
+        raise AssertionError("there is nothing to wait for")
+
+    await mount.other("d/a", b"read")
+    await kernel.close(await kernel.open("/ns/d/a"))
+    file = await kernel.open("/ns/d/b", os.O_CREAT | os.O_WRONLY)
+    await kernel.pwrite(file, 0, b"written")
+    await kernel.close(file)
+    monkeypatch.setattr(mount.fs.renames._moves, "prepare", prepare)
+    await kernel.rename("/ns/d", "/ns/e")
+    await mount.drain()
+    assert values(await mount.stored()) == {"e/a": b"read", "e/b": b"written"}
+
+
 async def test_a_file_created_and_not_yet_closed_moves_with_its_directory(kernel):
     """Even when nothing of it is in the journal at the time."""
     await kernel.mkdir("/ns/d")

@@ -435,13 +435,15 @@ async def test_what_could_not_be_read_in_advance_is_read_when_it_is_sent(path, m
         assert found == []
 
 
-async def test_a_value_read_in_advance_is_not_taken_for_the_next_one(path):
-    """A newer content of the key, and the same content elsewhere."""
+async def test_a_value_read_in_advance_is_not_taken_for_another(path):
+    """Of another key, and of a newer content of its own."""
     with open_journal(path) as journal:
         await record_big(journal, "a")
+        await record_big(journal, "b", BIG[::-1])
         journal.read_soon(journal.get(NS, Key("a")), lambda value: None)
-        await record_big(journal, "a", BIG[::-1])
-        assert await journal.read_value(journal.get(NS, Key("a"))) == BIG[::-1]
+        assert await journal.read_value(journal.get(NS, Key("b"))) == BIG[::-1]
+        await record_big(journal, "a", BIG + b"!")
+        assert await journal.read_value(journal.get(NS, Key("a"))) == BIG + b"!"
 
 
 async def test_a_large_value_being_read_outlives_its_change(path):

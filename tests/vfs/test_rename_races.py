@@ -1,0 +1,150 @@
+"""A directory is renamed while its values are fetched: what programs do in it meanwhile counts."""
+
+import os
+
+import pytest
+import trio
+import trio.testing
+
+from kvfs.core.model import Key
+from kvfs.writeback.journal import INLINE_BYTES
+
+LARGE = b"x" * (INLINE_BYTES + 1)
+
+
+async def write(kernel, path, value):
+    """Written and closed, created if it is not there."""
+    file = await kernel.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC)
+    await kernel.pwrite(file, 0, value)
+    await kernel.close(file)
+
+
+async def during_rename(mount, kernel, act):
+    """`d` becomes `e`; `act` is done while the value of `d/z`, which takes long, is on its way."""
+    calls = ("bulk_get", "get")
+    gates = [mount.store.block(call, when=lambda c: "d/z" in c.keys, times=1) for call in calls]
+
+    async def meanwhile():
+        await trio.sleep(0.5)
+        await act()
+        for gate in gates:
+            gate.open()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meanwhile)
+        await kernel.rename("/ns/d", "/ns/e")
+
+
+async def read(mount, kernel, path):
+    """The content that the mount shows."""
+    file = await kernel.open(path)
+    try:
+        return bytes(mount.fs.files.read(file.number, 0, 1 << 20))
+    finally:
+        await kernel.close(file)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_value_that_was_written_and_sent_meanwhile_is_the_one_that_moves(
+    autojump_clock, mount, kernel, known
+):
+    """The journal has nothing of it any more, as before: only that it settled tells."""
+    await mount.other("d/a", b"old")
+    await mount.other("d/z", b"slow")
+    if known:
+        await read(mount, kernel, "/ns/d/a")
+
+    async def act():
+        await write(kernel, "/ns/d/a", b"new")
+        await mount.drain()
+        assert mount.journal.get(mount.namespace, Key("d/a")) is None
+
+    await during_rename(mount, kernel, act)
+    assert await read(mount, kernel, "/ns/e/a") == b"new"
+    await mount.drain()
+    assert {key: entry.value for key, entry in (await mount.stored()).items()} == {
+        "e/a": b"new",
+        "e/z": b"slow",
+    }
+
+
+async def test_a_file_of_its_own_that_was_written_and_sent_meanwhile(autojump_clock, mount, kernel):
+    """The same of a single file."""
+    await mount.other("z", b"old")
+    calls = ("bulk_get", "get")
+    gates = [mount.store.block(call, times=1) for call in calls]
+
+    async def meanwhile():
+        await trio.sleep(0.5)
+        mount.store.clear()
+        file = await kernel.open("/ns/z", os.O_WRONLY | os.O_TRUNC)
+        await kernel.pwrite(file, 0, b"new")
+        await kernel.close(file)
+        await mount.drain()
+        for gate in gates:
+            gate.open()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meanwhile)
+        await kernel.rename("/ns/z", "/ns/y")
+    await mount.drain()
+    assert {key: entry.value for key, entry in (await mount.stored()).items()} == {"y": b"new"}
+
+
+async def test_a_file_that_was_never_sent_and_is_removed_meanwhile_stays_away(autojump_clock, mount, kernel):
+    """No tombstone says so: the store never had it."""
+
+    async def act():
+        await kernel.unlink("/ns/d/x")
+
+    await mount.other("d/z", b"slow")
+    await write(kernel, "/ns/d/x", b"for a moment")
+    await during_rename(mount, kernel, act)
+    assert await kernel.listdir("/ns/e") == ["z"]
+
+
+async def test_a_file_made_anew_while_it_is_found_to_be_gone_moves(autojump_clock, mount, kernel):
+    """Another client deleted it; a program here creates it before the store has said so."""
+    await mount.other("d/a", b"theirs")
+    await kernel.listdir("/ns/d")
+    await mount.other("d/a", None)
+    gates = [mount.store.block(call, when=lambda c: "d/a" in c.keys, times=1) for call in ("bulk_get", "get")]
+
+    async def meanwhile():
+        await trio.sleep(0.5)
+        mount.store.clear()
+        await write(kernel, "/ns/d/a", b"ours")
+        for gate in gates:
+            gate.open()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meanwhile)
+        await kernel.rename("/ns/d", "/ns/e")
+    assert await kernel.listdir("/ns") == ["e"]
+    assert await kernel.listdir("/ns/e") == ["a"]
+    assert await read(mount, kernel, "/ns/e/a") == b"ours"
+
+
+async def test_metadata_set_while_a_large_file_moves_is_kept(autojump_clock, mount, kernel, monkeypatch):
+    """It is on its way to the journal when the rename gets there: what the file was given is newer."""
+    await mount.other("d/a", LARGE, b'{"k":1}')
+    file = await kernel.open("/ns/d/a", os.O_RDWR)
+    spool, renamed, calls = mount.journal.spool, trio.Event(), []
+
+    async def spool_in_turn(value):
+        calls.append(len(value))
+        if len(calls) == 1:  # the rename's
+            nursery.start_soon(kernel.setxattr, "/ns/d/a", "user.q", b"5")
+            await trio.testing.wait_all_tasks_blocked()
+        else:  # that of the attribute
+            await renamed.wait()
+        return await spool(value)
+
+    monkeypatch.setattr(mount.journal, "spool", spool_in_turn)
+    async with trio.open_nursery() as nursery:
+        await kernel.rename("/ns/d", "/ns/e")
+        renamed.set()
+    assert len(calls) == 2
+    await kernel.close(file)
+    await mount.drain()
+    assert (await mount.stored())["e/a"].metadata == b'{"k":1,"q":5}'

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from kvfs.mounts import MOUNTINFO, parse_mountinfo
 
 ExpectLog = Callable[[str], None]
+
+settings.register_profile("kvfs", deadline=None)  # a busy machine is no failure of a property
+settings.load_profile("kvfs")
 
 
 class _Collected(logging.Handler):

@@ -113,7 +113,7 @@ async def test_the_writer_waits_for_a_disk_that_cannot_keep_up(path, monkeypatch
             assert wal.stat().st_size < 4 * len(LARGE.value)
             gate.set()
         assert len(done) == 10
-        assert wal.stat().st_size < 5 * len(LARGE.value)
+        assert wal.stat().st_size < 6 * len(LARGE.value)  # two may come before it is known to be too long
         found = await store.bulk_get(namespace, [Key("k0"), Key("k9")])
     assert [*found.values()] == [LARGE, LARGE]
 

@@ -63,7 +63,7 @@ class Values(Calls):
 
 def stored_metadata(operation: str, text: bytes | None) -> bytes | None:
     """Metadata as it is kept. An empty part means none: the official SDK sends one for `None`."""
-    if text is None or text == b"null" or not text.strip():
+    if text is None or not text.strip():
         return None
     try:
         metadata = wire.compact_metadata(text)

@@ -38,6 +38,9 @@ class GiveWay:
 
 def as_string(value: bytes, most: int, pause: Pause = go_on) -> list[bytes] | None:
     """The value as a JSON string, in pieces; None when it is no text, or takes more than `most` bytes."""
+    if len(value) <= BITE and value.isascii():  # most are
+        whole = msgspec.json.encode(value.decode())
+        return [whole] if len(whole) - 2 <= most else None
     decode = codecs.getincrementaldecoder("utf-8")().decode
     pieces, left = [b'"'], most
     try:

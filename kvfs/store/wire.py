@@ -262,10 +262,6 @@ def _array(items: Iterable[bytes]) -> Iterator[bytes]:
 def _value_text(value: bytes, pause: Pause) -> tuple[list[bytes], bool]:
     """The value as a JSON string, a large one in pieces, and whether that is base64. Raises `TooLongError`."""
     size = 4 * ((len(value) + 2) // 3)
-    if len(value) <= BITE and value.isascii():  # most are: as `as_string` does it, in one step
-        whole = msgspec.json.encode(value.decode())
-        if len(whole) - 2 <= size:
-            return [whole], False
     text = as_string(value, size, pause)
     is_base64 = text is None
     if text is None:

@@ -1,8 +1,5 @@
 """One file's part in a rename: what the journal is told of it, and what follows once it was told."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from msgspec import Struct
 
 from kvfs.cache.values import Clean
@@ -126,22 +123,16 @@ class Moves:
                 if self.holds(namespace, key, stamp):
                     return clean, body
 
-    @contextmanager
-    def preparing(self) -> Iterator[None]:
-        """Around stamps and their use: what settles meanwhile is remembered."""
-        with self._settled.asking():
-            yield
-
     def stamp(self, namespace: NamespaceId, key: Key) -> Stamp:
-        """Of what is prepared now."""
+        """Of what is prepared now, by who is `asking` for as long as it is to tell."""
         change = self._journal.get(namespace, key)
         return Stamp(change.seq if change is not None else None, self._settled.moment)
 
     def holds(self, namespace: NamespaceId, key: Key, stamp: Stamp) -> bool:
         """Whether the key was not changed here since, not even with the change at the store by now."""
-        change = self._journal.get(namespace, key)
-        seq = change.seq if change is not None else None
-        return seq == stamp.seq and not self._settled.is_newer((namespace, key), stamp.moment)
+        if self.stamp(namespace, key).seq != stamp.seq:
+            return False
+        return not self._settled.is_newer((namespace, key), stamp.moment)
 
     def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
         """The journal was told: nodes and caches follow."""

@@ -179,7 +179,7 @@ class Renames:
             if own_goal is None:
                 raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
             pairs[own] = own_goal
-        with self._moves.preparing():
+        with self._overlay.listings.settled.asking():  # as long as stamps are to tell
             moves = await self._moves_of(namespace, source, goal, pairs, progress)
             self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
         self._directory_moved(namespace, source, goal, moves)

@@ -303,9 +303,8 @@ class Tree:
         # Somebody else may have made the key in the meantime: then that goes too.
         if not is_new or self._overlay.peek(namespace, key, stale=True) is not None:
             self._journal.record_delete(namespace, key, base=None)
-        self._overlay.values.drop(
-            (namespace, key)
-        )  # where no tombstone says so, it must not seem to be there
+        # Where no tombstone says so either, it must not seem to be there.
+        self._overlay.values.drop((namespace, key))
         if node is not None:
             self._inodes.detach(node)
 

@@ -19,20 +19,21 @@ async def write(kernel, path, value):
     await kernel.close(file)
 
 
-async def during_rename(mount, kernel, act):
-    """`d` becomes `e`; `act` is done while the value of `d/z`, which takes long, is on its way."""
+async def during_rename(mount, kernel, act, *, slow="d/z", old="/ns/d", new="/ns/e"):
+    """Rename; `act` is done while the value of the key `slow` is on its way."""
     calls = ("bulk_get", "get")
-    gates = [mount.store.block(call, when=lambda c: "d/z" in c.keys, times=1) for call in calls]
+    gates = [mount.store.block(call, when=lambda c: slow in c.keys, times=1) for call in calls]
 
     async def meanwhile():
         await trio.sleep(0.5)
+        mount.store.clear()
         await act()
         for gate in gates:
             gate.open()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(meanwhile)
-        await kernel.rename("/ns/d", "/ns/e")
+        await kernel.rename(old, new)
 
 
 async def read(mount, kernel, path):
@@ -71,22 +72,12 @@ async def test_a_value_that_was_written_and_sent_meanwhile_is_the_one_that_moves
 async def test_a_file_of_its_own_that_was_written_and_sent_meanwhile(autojump_clock, mount, kernel):
     """The same of a single file."""
     await mount.other("z", b"old")
-    calls = ("bulk_get", "get")
-    gates = [mount.store.block(call, times=1) for call in calls]
 
-    async def meanwhile():
-        await trio.sleep(0.5)
-        mount.store.clear()
-        file = await kernel.open("/ns/z", os.O_WRONLY | os.O_TRUNC)
-        await kernel.pwrite(file, 0, b"new")
-        await kernel.close(file)
+    async def act():
+        await write(kernel, "/ns/z", b"new")
         await mount.drain()
-        for gate in gates:
-            gate.open()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(meanwhile)
-        await kernel.rename("/ns/z", "/ns/y")
+    await during_rename(mount, kernel, act, slow="z", old="/ns/z", new="/ns/y")
     await mount.drain()
     assert {key: entry.value for key, entry in (await mount.stored()).items()} == {"y": b"new"}
 
@@ -108,18 +99,11 @@ async def test_a_file_made_anew_while_it_is_found_to_be_gone_moves(autojump_cloc
     await mount.other("d/a", b"theirs")
     await kernel.listdir("/ns/d")
     await mount.other("d/a", None)
-    gates = [mount.store.block(call, when=lambda c: "d/a" in c.keys, times=1) for call in ("bulk_get", "get")]
 
-    async def meanwhile():
-        await trio.sleep(0.5)
-        mount.store.clear()
+    async def act():
         await write(kernel, "/ns/d/a", b"ours")
-        for gate in gates:
-            gate.open()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(meanwhile)
-        await kernel.rename("/ns/d", "/ns/e")
+    await during_rename(mount, kernel, act, slow="d/a")
     assert await kernel.listdir("/ns") == ["e"]
     assert await kernel.listdir("/ns/e") == ["a"]
     assert await read(mount, kernel, "/ns/e/a") == b"ours"

@@ -4,6 +4,7 @@ While the journal has a change of a key, the change answers. Once it has settled
 its way by then may have been given before the change arrived there, and comes too late to be believed.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ class Settled:
         # Invariant: both ascend in moments; _places holds what settled after the first request under way began.
         self._moment = 0
         self._under_way: dict[int, int] = {}  # moment: requests that began then
-        self._places: dict[Place, tuple[int, KeyInfo | None]] = {}
+        self._places: OrderedDict[Place, tuple[int, KeyInfo | None]] = OrderedDict()  # drained from its front
 
     @contextmanager
     def asking(self) -> Iterator[int]:

@@ -4,6 +4,7 @@ What fails stays pending; what is refused is halved until the culprit stands alo
 body is made, so that no more than a body of them is in memory.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -54,7 +55,7 @@ class Poster:
         self.limits = Limits(options)
         self.counts = Counts()
         self.in_flight: set[Seq] = set()  # carried by requests under way
-        self._written_at: dict[Place, float] = {}  # when (monotonic) a key was last written, the latest last
+        self._written_at: OrderedDict[Place, float] = OrderedDict()  # when (monotonic) last, the latest last
         self._missing_since: dict[NamespaceId, float] = {}
 
     def written_at(self, change: Change) -> float:

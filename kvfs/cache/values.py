@@ -20,7 +20,7 @@ NEVER = 0.0  # epoch seconds: older than any cache time
 Place = tuple[NamespaceId, Key]
 
 
-class Clean(Struct, frozen=True):
+class Clean(Struct, frozen=True, gc=False):
     """A value as the store answered it at `known_at` (epoch seconds). `digest` of a large one, if anybody made it."""
 
     value: bytes
@@ -78,6 +78,10 @@ class Values:
         if found is None or not (stale or self.is_fresh(found[1])):
             return None
         return found[0]
+
+    def known(self, place: Place) -> tuple[int, float] | None:
+        """The size, of any age, and when it was answered; the same object until another answer or an end to it."""
+        return self._sizes.get(place)
 
     def known_at(self, place: Place) -> float | None:
         """When the size (and the value, if held) was answered."""

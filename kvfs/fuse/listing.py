@@ -3,8 +3,9 @@
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileNameT, ReaddirToken
 
+from kvfs.core.model import Key, NamespaceId
 from kvfs.fuse import convert
-from kvfs.vfs.dirstream import DirStream, Face
+from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream, Face
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.handles import DirectoryHandle
 from kvfs.vfs.nodes import File, Node
@@ -25,6 +26,7 @@ class Listing:
         self._ttl = fs.overlay.ttl
         self._uid = uid
         self._gid = gid
+        self.unsized: dict[int, Face] = {}  # by inode number: told without a size, so the kernel asks for it
 
     def begin(self, handle: DirectoryHandle, start: int, token: ReaddirToken) -> int:
         """What takes no waiting; the index to go on at when that was nothing at all, else -1.
@@ -74,21 +76,32 @@ class Listing:
 
     def _still_holds(self, stream: DirStream, index: int, face: Face, now: float) -> bool:
         """Whether what was told of a file can be told again: its size and time-outs are as of now, then."""
-        entry = face.attributes
-        if face.until is not None and face.sizes == self._values.changes:
+        entry, key = face.attributes, stream.entries[index]
+        if isinstance(key, tuple):  # `%self`, or one that came here beside the listing
+            return False
+        place = (stream.namespace, key)
+        if face.until is not None and self._is_size_the_same(face, place):
             entry.entry_timeout = left = min(face.until - now, self._ttl)
             if entry.attr_timeout:  # none: the size is not known
                 entry.attr_timeout = left
             return left > 0
-        key = stream.entries[index]
-        seen = None if isinstance(key, tuple) else self._overlay.peek(stream.namespace, key, stale=True)
+        seen = self._overlay.peek(*place, stale=True)
         if not isinstance(seen, View) or self._inodes.is_open(face.ino):
             return False
         size, entry.attr_timeout, left = told_size(seen, now, self._ttl)
         entry.entry_timeout = left
         convert.resize(entry, size)
-        face.until, face.sizes = now + left, self._values.changes
+        face.until, face.sizes, face.size = now + left, self._values.changes, self._values.known(place)
         return left > 0
+
+    def _is_size_the_same(self, face: Face, place: tuple[NamespaceId, Key]) -> bool:
+        """Whether nothing became of the size, by a number if no size changed at all, else by asking for this one."""
+        changes = self._values.changes
+        if face.sizes != changes:
+            if face.size is None or face.size is not self._values.known(place):
+                return False
+            face.sizes = changes
+        return True
 
     def _arrived(self, handle: DirectoryHandle, index: int, token: ReaddirToken) -> tuple[bool, int]:
         """Entries from `index` on, as far as they have arrived: whether any was told, and the index after."""
@@ -123,4 +136,20 @@ class Listing:
         change = seen.change if isinstance(seen, View) else None
         is_ours = change is not None and change.expiration is None and left > self._ttl - _MOMENT
         until = None if is_ours else self._now() + left  # ours, and for ever: as good later as it is now
-        return Face(name, entry, attr.ino, until, self._values.changes)
+        size = self._values.known((node.namespace, node.key))
+        face = Face(name, entry, attr.ino, until, self._values.changes, size)
+        if not attr.attr_timeout:
+            if len(self.unsized) >= KEPT_ENTRIES:
+                self.unsized.clear()
+            self.unsized[attr.ino] = face
+        return face
+
+    def sized(self, node: Node, attr: Attr, entry: EntryAttributes) -> None:
+        """The kernel was told the size that a listing could not tell: the next listing can."""
+        face = self.unsized.pop(node.ino, None)
+        if face is None or face.until is None or not isinstance(node, File) or node.open is not None:
+            return
+        left = min(attr.attr_timeout, attr.entry_timeout)
+        face.size = self._values.known((node.namespace, node.key))
+        if left > 0 and face.size is not None and not node.detached:
+            face.attributes, face.until, face.sizes = entry, self._now() + left, self._values.changes

@@ -29,7 +29,7 @@ from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.handles import DirectoryHandle
 from kvfs.vfs.nodes import File, Node
 from kvfs.vfs.overlay import UNKNOWN
-from kvfs.vfs.views import Changes
+from kvfs.vfs.views import Attr, Changes
 
 _Created = tuple[FileInfo, EntryAttributes]
 
@@ -103,13 +103,17 @@ class Operations(pyfuse3.Operations):
         """stat(2), with the exact size."""
         node = self._inodes.get(inode)
         attr = self._fs.attributes.peek(node)
-        return (
-            self._getattr(node) if attr.attr_timeout <= 0 else convert.attributes(attr, self._uid, self._gid)
-        )
+        return self._getattr(node) if attr.attr_timeout <= 0 else self._told(node, attr)
 
     @in_time
     async def _getattr(self, node: Node) -> EntryAttributes:
-        return convert.attributes(await self._fs.attributes.getattr(node), self._uid, self._gid)
+        return self._told(node, await self._fs.attributes.getattr(node))
+
+    def _told(self, node: Node, attr: Attr) -> EntryAttributes:
+        entry = convert.attributes(attr, self._uid, self._gid)
+        if self._listing.unsized:
+            self._listing.sized(node, attr, entry)
+        return entry
 
     @bounded
     async def setattr(

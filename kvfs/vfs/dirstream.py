@@ -26,7 +26,7 @@ class Face:
     """What the kernel was told of a file. `attributes` are in its own form, with their time-outs.
 
     `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
-    `Values.changes` when the size was looked up.
+    `Values.changes` when the size was looked up, `size` what `Values.known` answered then.
     """
 
     name: bytes
@@ -34,6 +34,7 @@ class Face:
     ino: int
     until: float | None
     sizes: int
+    size: object = None
 
 
 @dataclass(slots=True, eq=False)

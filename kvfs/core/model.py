@@ -16,7 +16,7 @@ JSON `null` and "no metadata" are the same to KV and are `None` here.
 """
 
 
-class Namespace(Struct, frozen=True):
+class Namespace(Struct, frozen=True, gc=False):
     """A namespace of the account. `mode` is "" or what the API says ("instant")."""
 
     id: NamespaceId
@@ -24,7 +24,7 @@ class Namespace(Struct, frozen=True):
     mode: str = ""
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """What KV keeps under a key; a PUT replaces all three. `expiration` is epoch seconds, None for never."""
 
     value: bytes
@@ -32,7 +32,7 @@ class Entry(Struct, frozen=True):
     expiration: int | None = None
 
 
-class KeyInfo(Struct, frozen=True):
+class KeyInfo(Struct, frozen=True, gc=False):
     """A line of a listing: no value, no size."""
 
     key: Key
@@ -40,14 +40,14 @@ class KeyInfo(Struct, frozen=True):
     expiration: int | None = None
 
 
-class KeyPage(Struct, frozen=True):
+class KeyPage(Struct, frozen=True, gc=False):
     """A page of a listing in UTF-8 order; it may be short or empty, only `cursor is None` ends the listing."""
 
     keys: tuple[KeyInfo, ...]
     cursor: str | None
 
 
-class ValueRead(Struct, frozen=True):
+class ValueRead(Struct, frozen=True, gc=False):
     """A value read singly: the API does not answer its metadata with it."""
 
     value: bytes
@@ -70,7 +70,7 @@ class ChangeState(StrEnum):
     LOCAL = "local"
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, gc=False):
     """The newest change of one key, without its value (`Journal.value` reads that).
 
     `seq` is the number by which it is acknowledged: a newer change of the key has another.

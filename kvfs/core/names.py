@@ -40,7 +40,7 @@ _ESCAPE = {"\0": "%00", "/": "%2F", "%": "%25"}
 _UNESCAPE = {token: text for text, token in _ESCAPE.items()}
 
 
-class DirRef(Struct, frozen=True):
+class DirRef(Struct, frozen=True, gc=False):
     """A directory of one namespace.
 
     All keys below it start with `prefix`. `start` is where the component that is not finished yet begins:
@@ -62,7 +62,7 @@ class DirRef(Struct, frozen=True):
 DirRef.ROOT = DirRef("", 0)
 
 
-class Child(Struct, frozen=True):
+class Child(Struct, frozen=True, gc=False):
     """What a name below a directory stands for: as a file `key`, as a directory `directory`.
 
     Either is None when it cannot be that, never both.

@@ -1,6 +1,7 @@
 """Keep what the daemon holds near what it uses."""
 
 import ctypes
+import gc
 from contextlib import suppress
 from typing import Final
 
@@ -9,6 +10,7 @@ import trio
 ARENAS: Final = 2  # heaps of the C library
 PERIOD: Final = 60.0  # seconds between two looks for memory to give back
 LARGE: Final = 1024 * 1024  # bytes from which on memory is mapped for itself, and given back when it is free
+COLLECTED: Final = (30_000, 10, 10)  # containers more than before, and rounds, until it looks at older ones
 SPARE: Final = 64 * 1024 * 1024  # free bytes kept at the end of a heap: more than a value comes in as pieces
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h of glibc
 _M_MMAP_THRESHOLD: Final = -3
@@ -28,6 +30,16 @@ def limit_heaps() -> None:
         libc.mallopt(_M_ARENA_MAX, ARENAS)
         libc.mallopt(_M_MMAP_THRESHOLD, LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, SPARE)
+
+
+def look_less_for_cycles() -> None:
+    """Let Python look for cycles among new objects after tens of thousands; to be called when all is imported.
+
+    It looks after two thousand, and again at what is left: a burst of new files, which stay, was looked at
+    three times over. What is there already lives as long as the process: that is not looked at again.
+    """
+    gc.freeze()
+    gc.set_threshold(*COLLECTED)
 
 
 def trim_heaps() -> None:

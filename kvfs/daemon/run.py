@@ -32,7 +32,7 @@ from kvfs.daemon.build import (
 )
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.ending import Ending
-from kvfs.daemon.memory import keep_trimmed, limit_heaps
+from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
 from kvfs.daemon.polling import poll
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.fuse.operations import Operations
@@ -56,6 +56,7 @@ def run_daemon(config: Config, credentials: Credentials | None, ready: Callable[
     Raises `KvfsError` for what makes the mount impossible, before `ready`.
     """
     limit_heaps()
+    look_less_for_cycles()
     sys.setswitchinterval(_SWITCH)
     return trio.run(_daemon, config, credentials, ready)
 

@@ -2,7 +2,7 @@
 
 import errno
 import stat
-from typing import Final
+from typing import Final, cast
 
 import pyfuse3
 
@@ -66,7 +66,9 @@ _NANOSECONDS = 1_000_000_000
 
 
 def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
-    """stat(2) as pyfuse3 wants it."""
+    """stat(2) as pyfuse3 wants it; not to be changed: a directory's is made once, for as long as it stands."""
+    if attr.told is not None:
+        return cast(pyfuse3.EntryAttributes, attr.told)
     entry = pyfuse3.EntryAttributes()  # of generation 0
     entry.st_ino = attr.ino  # InodeT would be a call, and so would ModeT
     entry.entry_timeout = attr.entry_timeout
@@ -74,6 +76,7 @@ def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     if attr.is_directory:
         entry.st_mode = stat.S_IFDIR | attr.mode
         entry.st_blksize = DIRECTORY_BLOCK
+        attr.told = entry
     else:
         entry.st_mode = stat.S_IFREG | attr.mode
         entry.st_blksize = FILE_BLOCK

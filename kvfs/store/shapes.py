@@ -50,7 +50,7 @@ class NamespaceLine(Struct):
     mode: str | None = None
 
 
-class KeyLine(Struct, omit_defaults=True):
+class KeyLine(Struct, omit_defaults=True, gc=False):
     name: str
     expiration: int | float | None = None
     metadata: Raw = ABSENT
@@ -60,7 +60,7 @@ class BulkResult(Struct):
     unsuccessful_keys: list[str] | None = None
 
 
-class BulkEntry(Struct):
+class BulkEntry(Struct, gc=False):
     value: str
     metadata: Raw = Raw(NULL)
     expiration: int | float | None = None
@@ -70,7 +70,7 @@ class BulkValues(Struct):
     values: dict[str, BulkEntry | None]
 
 
-class Pair(Struct, omit_defaults=True):
+class Pair(Struct, omit_defaults=True, gc=False):
     key: str
     value: Raw
     base64: bool = False

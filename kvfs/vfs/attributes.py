@@ -160,6 +160,9 @@ class Attributes:
 
     def _directory(self, node: Directory) -> Attr:
         row = self._local.dir(node.namespace, node.ref.prefix, node.ref.start)
+        known = node.known
+        if known is not None and known[0] is row and known[1] == node.changed and not node.detached:
+            return known[2]
         seen = self._local.namespace_first_seen(node.namespace, self._now())
         mode = row.mode if row is not None and row.mode is not None else self._directory_mode
         mtime = row.mtime if row is not None and row.mtime is not None else seen
@@ -167,9 +170,13 @@ class Attributes:
         mtime, ctime = max(mtime, node.changed), max(ctime, node.changed)
         links = 0 if node.detached else 2
         timeout = self._ttl
-        if row is None and self._is_implied(node):
+        is_passing = row is None and self._is_implied(node)
+        if is_passing:
             timeout = min(timeout, max(0.0, self._overlay.fresh_for(node.namespace, node.ref)))
-        return Attr(node.ino, True, mode, links, 0, mtime, ctime, mtime, timeout, timeout)
+        attr = Attr(node.ino, True, mode, links, 0, mtime, ctime, mtime, timeout, timeout)
+        lasts = not is_passing and not node.detached and timeout > 0
+        node.known = (row, node.changed, attr) if lasts else None
+        return attr
 
     @staticmethod
     def _is_implied(node: Directory) -> bool:

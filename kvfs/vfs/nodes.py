@@ -10,6 +10,8 @@ from kvfs.core.names import DirRef
 
 if TYPE_CHECKING:
     from kvfs.vfs.handles import OpenFile
+    from kvfs.vfs.views import Attr
+    from kvfs.writeback.journal import DirRow
 
 ROOT_INO = 1
 _NOWHERE = NamespaceId("")
@@ -38,6 +40,7 @@ class Directory(Node, eq=False):
     ref: DirRef = DirRef.ROOT
     detached: bool = False
     changed: int = 0
+    known: "tuple[DirRow | None, int, Attr] | None" = None  # what stat says, and what of
 
 
 class File(Node, eq=False):

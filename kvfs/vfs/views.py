@@ -19,7 +19,7 @@ UNKNOWN: Final = Knowledge.UNKNOWN
 Unknown = Literal[Knowledge.UNKNOWN]
 
 
-class View(Struct, frozen=True):
+class View(Struct, frozen=True, gc=False):
     """A key that exists. `size` None: not known yet. `fresh_until`: epoch seconds this may be repeated."""
 
     metadata: Metadata | None
@@ -58,7 +58,7 @@ class Creating(Protocol):
         ...
 
 
-class Attr(Struct, eq=False):
+class Attr(Struct, eq=False, gc=False):
     """stat(2) of a node. Sizes in bytes, times in epoch seconds, time-outs in seconds from now."""
 
     ino: int
@@ -71,9 +71,10 @@ class Attr(Struct, eq=False):
     atime: int
     entry_timeout: float
     attr_timeout: float
+    told: object = None  # what `fuse` made of it for the kernel, where the same is told again and again
 
 
-class Changes(Struct, frozen=True):
+class Changes(Struct, frozen=True, gc=False):
     """What setattr is to set; None: leave it. Times in epoch seconds."""
 
     size: int | None = None

@@ -12,13 +12,13 @@ from typing import Final
 from msgspec import Struct
 
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
-from kvfs.writeback.bodies import DIGEST_BYTES
+from kvfs.writeback.bodies import DIGEST_BYTES, Body
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
 _UNREAD: Final = bytes(DIGEST_BYTES // 2)  # how no digest begins: see `unread`
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """A change and what only this room needs of it; the columns of `changes` say what each means."""
 
     change: Change
@@ -35,7 +35,7 @@ class Row(Struct, frozen=True):
         return self.change.state in (ChangeState.PENDING, ChangeState.REJECTED)
 
 
-class Put(Struct, frozen=True):
+class Put(Struct, frozen=True, gc=False):
     """What a put says, whatever was there before."""
 
     namespace: NamespaceId
@@ -95,6 +95,26 @@ def since_over(old: Row | None, now: float) -> float:
     if old is None or old.change.state is not ChangeState.PENDING or old.change.attempted:
         return now
     return old.since
+
+
+def first_put(
+    namespace: NamespaceId,
+    key: Key,
+    body: Body,
+    identity: int,
+    metadata: Metadata | None,
+    expiration: int | None,
+    base: bytes | None,
+    local: bool,
+    seq: Seq,
+    now: float,
+) -> Row:
+    """What `put_over` comes to where nothing was before."""
+    change = Change(
+        seq, namespace, key, ChangeKind.PUT, ChangeState.LOCAL if local else ChangeState.PENDING, body.size,
+        metadata, expiration, base, False, now, None, None,
+    )  # fmt: skip
+    return Row(change, identity, body.digest, False, b"", None, now)
 
 
 def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:

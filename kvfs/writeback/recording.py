@@ -15,7 +15,7 @@ from kvfs.core.model import ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.writeback.attributes import Attributes, LocalAttrs
 from kvfs.writeback.bodies import Body
 from kvfs.writeback.ledger import Ledger
-from kvfs.writeback.merging import Put, Row, needs_tombstone, put_over, tombstone_over
+from kvfs.writeback.merging import Put, Row, first_put, needs_tombstone, put_over, tombstone_over
 
 
 class Unchanged(Enum):
@@ -27,7 +27,7 @@ class Unchanged(Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 
-class Move(Struct, frozen=True):
+class Move(Struct, frozen=True, gc=False):
     """One key's part in a rename.
 
     `body` is the content when the journal has none under `old` (it was read from the store), else None.
@@ -78,12 +78,11 @@ class Recording:
         """
         ledger = self._ledger
         if attrs is not None and body.value is not None and ledger.is_new(namespace, key):
-            identity = self._bodies.reserve()
-            put = Put(namespace, key, body.size, identity, body.digest, metadata, expiration, base, local)
-            row = put_over(None, put, ledger.next_seq(), self._now())
+            identity, seq, now = self._bodies.reserve(), ledger.next_seq(), self._now()
+            row = first_put(namespace, key, body, identity, metadata, expiration, base, local, seq, now)
             self._touched = True
             ledger.insert(row, body.value, attrs)
-            return row.change.seq
+            return seq
         with ledger.transaction():
             identity = self._bodies.insert(body)
             put = Put(namespace, key, body.size, identity, body.digest, metadata, expiration, base, local)

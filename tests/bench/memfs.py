@@ -1,6 +1,6 @@
 """The floor: a file system in memory that does nothing else, tuned for the kernel exactly as kvfs is.
 
-It is mounted by kvfs' own `Session` (mount options, event loop, task limits), answers with the same timeouts and
+It is mounted by kvfs' own `Session` (mount options, event loop, task limits), collects garbage as seldom, answers with the same timeouts and
 block sizes, and is asked the same things: flush is a call that does nothing and attributes are refused, because
 kvfs needs both calls. `--bare` turns both off (ENOSYS: the kernel stops asking), which no file system that has
 to journal at close and keeps attributes can do. Run it as `python -m bench.memfs DIR --ready-fd N`.
@@ -18,6 +18,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
+from kvfs.daemon.memory import look_less_for_cycles
 from kvfs.fuse.convert import DIRECTORY_BLOCK, FILE_BLOCK
 from kvfs.fuse.session import Session
 
@@ -273,6 +274,7 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help="never be asked for flush and attributes")
     parser.add_argument("--content", type=Path, help="begin with the files of this directory")
     words = parser.parse_args()
+    look_less_for_cycles()
     trio.run(_serve, words.directory, words.ready_fd, Operations(bare=words.bare, content=words.content))
 
 

@@ -5,6 +5,7 @@ Same file and same transactions as the changes, so that a rename or a deletion t
 
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
@@ -12,13 +13,13 @@ from msgspec.structs import replace
 from sortedcontainers import SortedDict
 
 from kvfs.core.model import Key, NamespaceId
-from kvfs.writeback.tables import Tables, Write
+from kvfs.writeback.tables import Tables, Unapplied, Write
 
 CACHED_FILES: Final = 65_536
 _MISSING: Final = object()
 
 
-class LocalAttrs(Struct, frozen=True):
+class LocalAttrs(Struct, frozen=True, gc=False):
     """Permission bits and times (epoch seconds) of a key; None: not set on this machine."""
 
     mode: int | None = None
@@ -27,7 +28,7 @@ class LocalAttrs(Struct, frozen=True):
     atime: int | None = None
 
 
-class DirRow(Struct, frozen=True):
+class DirRow(Struct, frozen=True, gc=False):
     """A directory that exists because mkdir made it; `prefix` and `start` as in core.names."""
 
     prefix: str
@@ -66,8 +67,9 @@ class Attributes:
         self._dirs: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self._seen: dict[NamespaceId, int] = {}
         self.changes = 0  # grows with everything that is written here
-        self._written: dict[tuple[NamespaceId, Key], LocalAttrs | None] = {}
-        self._dropped: dict[NamespaceId, bool] = {}
+        # What the tables may lack, with the numbers of the records that have it.
+        self._written: Unapplied[tuple[NamespaceId, Key], LocalAttrs | None] = Unapplied()
+        self._dropped: Unapplied[NamespaceId, None] = Unapplied()
         self._undo: list[tuple[MutableMapping[Any, Any], Any, Any]] = []
         self._any_files = True  # whether local_files may hold a row: mostly it does not
 
@@ -86,7 +88,7 @@ class Attributes:
     def _set(self, table: MutableMapping[Any, Any], place: Any, value: Any) -> None:
         """Change memory, for as long as the transaction stands; `_MISSING` removes."""
         self.changes += 1
-        self._undo.append((table, place, table.get(place, _MISSING)))
+        self._undo.append((table, place, table.pop(place, _MISSING)))  # so that the newest comes last
         _assign(table, place, value)
 
     def rolled_back(self) -> None:
@@ -101,17 +103,17 @@ class Attributes:
         self._undo.clear()
         self._trim()
 
-    def applied(self) -> None:
-        """The table has all that was committed, and nothing of the transaction under way."""
-        ours = [(table, place) for table, place, _ in self._undo]
-        for memory in (self._written, self._dropped):
-            kept = {place: memory[place] for table, place in ours if table is memory and place in memory}
-            memory.clear()
-            memory.update(kept)
+    def applied(self, number: int) -> None:
+        """The tables have what is in the records up to that number."""
+        self._written.applied(number)
+        self._dropped.applied(number)
 
     def _trim(self) -> None:
-        while len(self._files) > CACHED_FILES:
-            del self._files[next(iter(self._files))]
+        """Many at once: a dict that loses its first place looks at all that it lost before."""
+        excess = len(self._files) - CACHED_FILES
+        if excess > CACHED_FILES // 16:
+            for place in list(islice(self._files, excess)):
+                del self._files[place]
 
     # files
 
@@ -122,7 +124,7 @@ class Attributes:
         place = (namespace, key)
         if place in self._files:
             return self._files[place]
-        found = self._files[place] = self._written[place] if place in self._written else self._look(place)
+        found = self._files[place] = self._written[place][1] if place in self._written else self._look(place)
         self._trim()
         return found
 
@@ -142,14 +144,17 @@ class Attributes:
         else:
             self._any_files = True
             self._tables.add(Write.PUT_FILE, file_columns(namespace, key, attrs))
-        self._set(self._written, place, attrs)
+        self._set(self._written, place, (self._tables.last + 1, attrs))
         self._set(self._files, place, attrs)
 
     def inserted(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
         """What `write_file` would keep is in the log already."""
         self._any_files = True
         self.changes += 1
-        self._written[namespace, key] = self._files[namespace, key] = attrs
+        place = (namespace, key)
+        self._written.pop(place, None)
+        self._written[place] = (self._tables.last, attrs)
+        self._files[place] = attrs
         self._trim()
 
     def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
@@ -226,7 +231,7 @@ class Attributes:
             for memory in (self._files, self._written):
                 for place in [place for place in memory if place[0] == namespace]:
                     self._set(memory, place, _MISSING)
-            self._set(self._dropped, namespace, True)
+            self._set(self._dropped, namespace, (self._tables.last + 1, None))
             self._set(self._dirs, namespace, _MISSING)
             self._set(self._seen, namespace, _MISSING)
 

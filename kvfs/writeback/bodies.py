@@ -16,12 +16,12 @@ from msgspec import Struct
 from kvfs.core.errors import JournalError
 from kvfs.writeback.disk import sync_directory
 from kvfs.writeback.streaming import DIGEST_BYTES, INLINE_BYTES, Body, Buffer, Stream, digest, soon
-from kvfs.writeback.tables import Tables, Write
+from kvfs.writeback.tables import Tables, Unapplied, Write
 
 __all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored", "Stream", "digest"]
 
 
-class Stored(Struct):
+class Stored(Struct, gc=False):
     """A body that rows refer to: how many, and its file in the spool if it has one."""
 
     refs: int
@@ -51,7 +51,7 @@ class Bodies:
         self._next = 1
         self._spooled: dict[str, int] = {}  # file name -> id, of those in the table
         self.garbage: list[str] = []  # files no row needs any more; removed once the log is on the disk
-        self._behind: dict[int, bytes] = {}  # contents that the table may not have yet
+        self._behind: Unapplied[int, bytes] = Unapplied()  # contents that the table may lack
         self._fresh: dict[int, bytes] = {}  # those of the transaction under way
         self._idle: list[int] = []  # ids whose refs fell to 0, or that are new, in this transaction
         self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
@@ -119,7 +119,7 @@ class Bodies:
     def inserted(self, identity: int, value: bytes) -> None:
         """A small body is in the log under that number; a row will refer to it."""
         self.stored[identity] = Stored(0, None)
-        self._behind[identity] = value
+        self._behind[identity] = (self._tables.last, value)
 
     def acquire(self, identity: int) -> None:
         """One more row refers to it."""
@@ -146,7 +146,8 @@ class Bodies:
 
     def forget(self, unused: Iterable[int]) -> None:
         """The transaction that swept `unused` is committed."""
-        self._behind |= self._fresh
+        for identity, value in self._fresh.items():
+            self._behind[identity] = (self._tables.last, value)
         self._fresh.clear()
         for identity in unused:
             self._behind.pop(identity, None)
@@ -235,14 +236,16 @@ class Bodies:
             raise JournalError(f"a content of the journal cannot be read: {exc}") from exc
 
     def _value(self, identity: int) -> bytes:
-        found = self._fresh.get(identity, self._behind.get(identity))
-        if found is None:
-            (found,) = self._tables.look("SELECT value FROM bodies WHERE id = ?", (identity,)).fetchone()
-        return found
+        if identity in self._fresh:
+            return self._fresh[identity]
+        if identity in self._behind:
+            return self._behind[identity][1]
+        (found,) = self._tables.look("SELECT value FROM bodies WHERE id = ?", (identity,)).fetchone()
+        return found  # type: ignore[no-any-return]  # its column says what it is
 
-    def applied(self) -> None:
-        """The table has all that was committed."""
-        self._behind.clear()
+    def applied(self, number: int) -> None:
+        """The table has the contents of the records up to that number."""
+        self._behind.applied(number)
 
     def orphans(self) -> list[str]:
         """Files in the spool that no row needs; only at open, when no body is about to be recorded."""

@@ -274,15 +274,23 @@ class Journal(Outbox):
             await self.tidy()
 
     async def catch_up(self) -> None:
-        """For ever: what was recorded in a burst goes into the tables when the burst is over."""
+        """For ever: what was recorded in a burst goes into the tables when the burst is over, bit by bit."""
         while True:
             await self._tables.wait_due()
-            count = -1
-            while count != self._tables.count:
-                count = self._tables.count
-                await trio.sleep(QUIET)
-            self._tables.try_to_apply()
-            self._upkeep.note()
+            await self._calm()
+            last = self._tables.last
+            while self._tables.is_behind and self._tables.try_to_apply():
+                self._upkeep.note()
+                await trio.lowlevel.checkpoint()
+                if self._tables.last != last:  # somebody records again
+                    await self._calm()
+                    last = self._tables.last
+
+    async def _calm(self) -> None:
+        last = -1
+        while last != self._tables.last:
+            last = self._tables.last
+            await trio.sleep(QUIET)
 
     async def tidy(self) -> None:
         """One round of `maintain`. Raises JournalError when the disk refuses."""

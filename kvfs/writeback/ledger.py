@@ -5,7 +5,7 @@ a change on top of another amounts to is in `merging`, who may ask for it in `re
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from kvfs.core.model import Change, ChangeKind, ChangeState, Key, NamespaceId, S
 from kvfs.writeback.attributes import Attributes, LocalAttrs, file_columns
 from kvfs.writeback.bodies import Bodies
 from kvfs.writeback.merging import Row
-from kvfs.writeback.tables import Columns, Tables, Write
+from kvfs.writeback.tables import Tables, Write, Writes
 
 _COLUMNS: Final = (
     "namespace, key, seq, kind, state, changes.size, metadata, expiration, base, attempted, recorded_at,"
@@ -227,9 +227,9 @@ class Ledger:
         self.bodies.rolled_back()
         self.attributes.rolled_back()
 
-    def _applied(self) -> None:
-        self.bodies.applied()
-        self.attributes.applied()
+    def _applied(self, number: int) -> None:
+        self.bodies.applied(number)
+        self.attributes.applied(number)
 
     def is_new(self, namespace: NamespaceId, key: Key) -> bool:
         """Whether `insert` will do: no transaction is under way, and the key has no row."""
@@ -250,9 +250,7 @@ class Ledger:
         size = self.tables.append(writes)
         self.afterwards(self._inserted, row, value, attrs, writes, size)
 
-    def _inserted(
-        self, row: Row, value: bytes, attrs: LocalAttrs, writes: Sequence[tuple[int, Columns]], size: int
-    ) -> None:
+    def _inserted(self, row: Row, value: bytes, attrs: LocalAttrs, writes: Writes, size: int) -> None:
         change = row.change
         assert row.body is not None
         self.tables.appended(writes, size)  # first: whatever became of the rest, the tables hear of it

@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,6 +82,9 @@ class RedoLog:
         self._made = 0  # files so far
         self._named = 0  # of them, those whose names are on the disk
         self.size = 0
+        self._full: deque[tuple[int, Path]] = (
+            deque()
+        )  # before the newest, oldest first: with their last records
         self.retired: list[Path] = []  # in the tables to the last record; to be removed
 
     def append(self, payload: bytes) -> None:
@@ -126,11 +130,16 @@ class RedoLog:
         if not self.size:
             self._write(self._head)
 
-    def retire(self) -> None:
-        """The tables have all of it: the next record begins a new file."""
-        if self._current is not None:
-            self.retired.append(self._current)
-        self.close()
+    def rotate(self) -> None:
+        """The next record begins a new file."""
+        if self._current is not None and not self._is_torn:
+            self._full.append((self.last, self._current))
+            self.close()
+
+    def applied(self, number: int) -> None:
+        """The tables have the records up to that number: of the files that are full, those that end there go."""
+        while self._full and self._full[0][0] <= number:
+            self.retired.append(self._full.popleft()[1])
 
     def close(self) -> None:
         """Let go of the newest file."""

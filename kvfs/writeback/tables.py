@@ -6,11 +6,12 @@ others, or when somebody has to read what it would say. Everything that alters a
 
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -21,13 +22,21 @@ from kvfs.writeback.disk import sync_log
 from kvfs.writeback.opening import translate
 from kvfs.writeback.redo import ROTATE_BYTES, Leftover, RedoLog, files_of
 
-APPLY_COUNT: Final = 1536  # transactions: some fifteen milliseconds of SQLite
+APPLY_COUNT: Final = (
+    8192  # transactions that may be behind: read again in a tenth of a second at the next open
+)
+APPLY_BYTES: Final = 8 * 1024 * 1024
 WORTH_COUNT: Final = 256  # that many are worth a moment when nobody records
-APPLY_BYTES: Final = 4 * 1024 * 1024
+WORTH_BYTES: Final = 1024 * 1024
+SLICE_ROWS: Final = 1024  # at once: three milliseconds of SQLite
+SLICE_BYTES: Final = 2 * 1024 * 1024
 ROTATE_ROWS: Final = 4096  # each may make SQLite's own log some pages longer
 MOST_BYTES: Final = 16 * 1024 * 1024  # what SQLite does not take may wait in memory up to this
 
 log = logging.getLogger("kvfs.writeback")
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Write(IntEnum):
@@ -80,9 +89,23 @@ _KEYS: Final[dict[int, tuple[int, int]]] = {
 """Of what is about one row: what undoes it, and how many columns name the row."""
 _WHOLE: Final = frozenset({Write.DROP_FILES, Write.DROP_DIRECTORIES})
 
-Columns = Sequence[Any]
+Columns = tuple[Any, ...]
+Writes = Sequence[tuple[int, Columns]]
+"""What a transaction does, in order."""
+_Record = tuple[int, Writes, int]
+"""A transaction that is in the log: its number there, what it does, its bytes there."""
+_Last = dict[int, dict[tuple[Any, ...], Columns]]
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[tuple[int, list[Any]]]).decode
+_decode = msgspec.msgpack.Decoder(list[tuple[int, tuple[Any, ...]]]).decode
+
+
+class Unapplied(dict[K, tuple[int, V]]):
+    """What the tables lack: by place, the number of the record that has it, and what. The oldest come first."""
+
+    def applied(self, number: int) -> None:
+        """The tables have the records up to that number."""
+        for place in [place for place, _ in takewhile(lambda item: item[1][0] <= number, self.items())]:
+            del self[place]
 
 
 class Tables:
@@ -96,14 +119,13 @@ class Tables:
         self._path = path
         self._leftover = Leftover(path, schema.applied(connection))
         self.redo = RedoLog(path, schema.identity(connection), schema.VERSION, self._leftover.last)
-        self.on_applied: Callable[[], None] = lambda: None
+        self.on_applied: Callable[[int], None] = lambda number: None  # told up to which record
         self._open: list[tuple[int, Columns]] = []  # of the transaction under way
-        self._behind: list[tuple[int, Columns]] = []
-        self._last = self.redo.last  # the newest record of what is behind
-        self.count = 0  # transactions behind
+        self._behind: deque[_Record] = deque()
+        self.last = self.redo.last  # the newest record that SQLite has heard of, or is to hear of
         self._due = trio.Event()  # some are behind, and worth a moment
-        self._bytes = 0  # their records
-        self._rows = 0  # told to SQLite since the log was retired
+        self._bytes = 0  # of the records that are behind
+        self._rows = 0  # told to SQLite since the log began a new file
         self._next_try = (APPLY_COUNT, APPLY_BYTES)  # transactions and bytes behind
         self._is_failing = False
         self._is_sound = False  # what the last run left was taken in, and loaded
@@ -122,28 +144,29 @@ class Tables:
         writes, self._open = self._open, []
         self.appended(writes, size)
 
-    def append(self, writes: Sequence[tuple[int, Columns]]) -> int:
+    def append(self, writes: Writes) -> int:
         """A transaction is in the log; `appended`, with the size this answers, has to follow. Raises JournalError."""
         record = _encode(writes)
-        if self._bytes + len(record) > MOST_BYTES and self._behind:
-            self.apply()
+        while self._behind and self._bytes + len(record) > MOST_BYTES:
+            self._apply_slice()
         self.redo.append(record)
         return len(record)
 
-    def appended(self, writes: Sequence[tuple[int, Columns]], size: int) -> None:
+    def appended(self, writes: Writes, size: int) -> None:
         """SQLite is to hear of what `append` put into the log.
 
         Should one have been left out, by a bug, the tables never claim what comes after it: the log stays, and is
         read at the next open.
         """
-        self._behind += writes
-        if self.redo.last == self._last + 1:
-            self._last = self.redo.last
-        self.count += 1
-        self._bytes += size
-        if self.count >= self._next_try[0] or self._bytes >= self._next_try[1]:
+        if self.redo.last == self.last + 1:
+            self.last = self.redo.last
+        behind, before = self._behind, self._bytes
+        behind.append((self.last, writes, size))
+        count = len(behind)
+        self._bytes = after = before + size
+        if count >= self._next_try[0] or after >= self._next_try[1]:
             self.try_to_apply()
-        elif self.count % WORTH_COUNT == 0:
+        elif count % WORTH_COUNT == 0 or before // WORTH_BYTES != after // WORTH_BYTES:
             self._due.set()
 
     def rollback(self) -> None:
@@ -155,52 +178,84 @@ class Tables:
         await self._due.wait()
         self._due = trio.Event()
 
-    def try_to_apply(self) -> None:
-        """The log has it: that SQLite does not take it now (a full disk, say) is nobody's error yet."""
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something that SQLite was not told."""
+        return bool(self._behind)
+
+    def try_to_apply(self) -> bool:
+        """Tell SQLite some of it, the oldest first; whether it took it.
+
+        The log has it: that SQLite does not take it now (a full disk, say) is nobody's error yet.
+        """
         try:
-            self.apply()
+            self._apply_slice()
         except JournalError as exc:
-            self._next_try = (self.count + APPLY_COUNT, self._bytes + APPLY_BYTES)
+            self._next_try = (len(self._behind) + APPLY_COUNT, self._bytes + APPLY_BYTES)
             if not self._is_failing:
                 log.warning("what was recorded stays in the journal's log for now: %s", exc)
             self._is_failing = True
+            return False
+        return True
 
     def apply(self) -> None:
         """Bring the tables up to date. Raises JournalError; the log has it all the same."""
-        if not self._behind:
+        while self._behind:
+            self._apply_slice()
+
+    def _apply_slice(self) -> None:
+        some = self._slice()
+        if not some:
             return
+        number = some[-1][0]
         try:
-            self._run(self._behind, self._last)
+            self._run((writes for _, writes, _ in some), number)
         except sqlite3.Error as exc:
             raise translate(exc, self._path) from exc
         except Exception as exc:  # a value SQLite cannot hold: the log has it, so nothing may be undone
             raise JournalError(f"the tables of the journal {self._path} do not take it: {exc!r}") from exc
-        self._rows += len(self._behind)
-        self._behind, self.count, self._bytes = [], 0, 0
+        for _, writes, size in some:
+            self._behind.popleft()
+            self._bytes -= size
+            self._rows += len(writes)
         self._next_try, self._is_failing = (APPLY_COUNT, APPLY_BYTES), False
-        self.on_applied()
-        is_long = self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS
-        if is_long and self._last == self.redo.last:
-            self.redo.retire()
+        self.on_applied(number)
+        if self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS:
+            self.redo.rotate()
             self._rows = 0
+        self.redo.applied(number)
 
-    def _run(self, writes: Iterable[tuple[int, Columns]], number: int) -> None:
+    def _slice(self) -> list[_Record]:
+        """The oldest records that are behind, as many as SQLite is to be told at once; one, however large."""
+        some: list[_Record] = []
+        rows, bytes_ = 0, 0
+        for record in self._behind:
+            _, writes, size = record
+            rows += len(writes)
+            bytes_ += size
+            if some and (rows > SLICE_ROWS or bytes_ > SLICE_BYTES):
+                break
+            some.append(record)
+        return some
+
+    def _run(self, transactions: Iterable[Writes], number: int) -> None:
         """All of them, and that the records up to this number are in, in one transaction.
 
-        Of several to one row the last is enough: it says what the row is.
+        Of several writes to one row the last is enough: it says what the row is.
         """
-        last: dict[int, dict[tuple[Any, ...], Columns]] = {}
+        last: _Last = {write: {} for write in _KEYS}
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for write, columns in writes:
-                if write in _WHOLE:
-                    self._execute(last)
-                    self._db.execute(_STATEMENTS[write], columns)
-                    continue
-                inverse, length = _KEYS[write]
-                key = tuple(columns[:length])
-                last.setdefault(inverse, {}).pop(key, None)
-                last.setdefault(write, {})[key] = columns
+            for writes in transactions:
+                for write, columns in writes:
+                    if write in _WHOLE:
+                        self._execute(last)
+                        self._db.execute(_STATEMENTS[write], columns)
+                        continue
+                    inverse, length = _KEYS[write]
+                    key = columns[:length]
+                    last[inverse].pop(key, None)
+                    last[write][key] = columns
             self._execute(last)
             schema.note_applied(self._db, number)
             self._db.execute("COMMIT")
@@ -208,10 +263,11 @@ class Tables:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
-    def _execute(self, last: dict[int, dict[tuple[Any, ...], Columns]]) -> None:
+    def _execute(self, last: _Last) -> None:
         for write, rows in last.items():
-            self._db.executemany(_STATEMENTS[write], rows.values())
-        last.clear()
+            if rows:
+                self._db.executemany(_STATEMENTS[write], rows.values())
+                rows.clear()
 
     # reading
 
@@ -228,15 +284,15 @@ class Tables:
         """Take in what the last run left in the log. Raises JournalError."""
         records = self._leftover.records()
         try:
-            while some := list(islice(records, APPLY_COUNT)):
-                self._run([write for record in some for write in _decode(record)], self._leftover.last)
+            while some := list(islice(records, SLICE_ROWS)):
+                self._run(map(_decode, some), self._leftover.last)
         except (msgspec.DecodeError, KeyError, OverflowError) as exc:
             raise JournalUnreadableError(
                 f"the log of the journal {self._path} cannot be read ({exc!r}); it is left as it is"
             ) from exc
         except (sqlite3.Error, OSError) as exc:
             raise JournalError(f"the log of the journal {self._path} cannot be replayed: {exc}") from exc
-        self._last = self.redo.last = self._leftover.last
+        self.last = self.redo.last = self._leftover.last
 
     def recovered(self) -> None:
         """What was taken in is sound: the old log goes. Raises JournalError."""
@@ -258,7 +314,7 @@ class Tables:
                 log.warning("what was recorded stays in the journal's log: %s", exc)
         self._db.close()
         self.redo.close()
-        if self._behind or self._last != self.redo.last or not self._is_sound:
+        if self._behind or self.last != self.redo.last or not self._is_sound:
             return
         try:
             sync_log(self._path)

@@ -170,6 +170,7 @@ class Harness:
         """So that kills meet records in the log, in the tables and in both, and logs that give way to the next."""
         return {
             "kvfs.writeback.tables.APPLY_COUNT": self._random.choice([1, 3, 20, 256]),
+            "kvfs.writeback.tables.SLICE_ROWS": self._random.choice([1, 20, 1024]),
             "kvfs.writeback.tables.WORTH_COUNT": self._random.choice([2, 10, 256]),
             "kvfs.writeback.tables.ROTATE_BYTES": self._random.choice([1_000, 30_000, 8_000_000]),
         }

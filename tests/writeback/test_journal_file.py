@@ -579,11 +579,12 @@ async def test_a_value_that_vanished_is_an_error_of_the_journal(path):
 
 
 async def test_the_log_is_moved_into_the_file(path):
-    """`maintain` sees to it when some MiB are written."""
+    """`catch_up` and `maintain` see to it when some MiB are written."""
     with open_journal(path) as journal:
         size = path.stat().st_size
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.maintain)
+            nursery.start_soon(journal.catch_up)
             for number in range(100):
                 put(journal, str(number), bytes(120_000))
             with trio.fail_after(30):

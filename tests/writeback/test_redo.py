@@ -299,7 +299,7 @@ def test_a_damaged_file_does_not_keep_the_next_one_from_being_read(path, monkeyp
     with open_journal(path) as journal:
         for number in range(RECORDS - 1):
             put(journal, f"{number:02}", b"%d" % number * 50)
-        journal._ledger.tables.redo.retire()
+        journal._ledger.tables.redo.rotate()
         journal._ledger.tables._next_try = (1000, 10**9)
         put(journal, f"{RECORDS - 1:02}", b"%d" % (RECORDS - 1) * 50)  # in the log alone
         crashed = killed(path, journal)
@@ -515,6 +515,66 @@ async def test_a_log_goes_when_the_tables_have_it_on_the_disk(path, monkeypatch)
         journal.check_invariants()
 
 
+async def test_a_log_that_is_partly_in_the_tables_stays(path, monkeypatch):
+    """The tables hear of the oldest records first, some at a time: a file of the log waits for its last one."""
+    monkeypatch.setattr(tables, "ROTATE_BYTES", 5_000)
+    monkeypatch.setattr(tables, "APPLY_COUNT", 40)
+    monkeypatch.setattr(tables, "SLICE_ROWS", 4)
+    with open_journal(path) as journal:
+        redo_log = journal._ledger.tables.redo
+        seen = set()
+        for number in range(150):
+            put(journal, f"{number:03}", b"x" * 200)
+            seen.add((len(redo_log._full), len(redo_log.retired)))
+            if number % 25 == 24:
+                await journal.tidy()
+                with open_journal(killed(path, journal)) as other:
+                    assert len(shown(other)) == number + 1
+                    other.check_invariants()
+        assert max(full for full, _ in seen) > 1
+        assert max(retired for _, retired in seen) > 0
+    assert logs(path) == []
+
+
+def test_what_the_tables_lack_is_read_from_memory(path, monkeypatch):
+    """A file that was written again while its first attributes were on their way: the last ones count."""
+    monkeypatch.setattr("kvfs.writeback.attributes.CACHED_FILES", 0)
+    monkeypatch.setattr(tables, "SLICE_ROWS", 1)
+    with open_journal(path) as journal:
+        attributes, behind = journal.attributes, journal._ledger.tables
+        first, second = LocalAttrs(mode=0o600), LocalAttrs(mode=0o644)
+        for attrs in (first, second, first):
+            attributes.set_file_attrs(NS, Key("a"), attrs)
+            put(journal, "a", b"%o" % (attrs.mode or 0))
+        attributes.set_file_attrs(NS, Key("b"), second)
+        while behind.is_behind:
+            assert behind.try_to_apply()
+            attributes._files.clear()
+            assert attributes.file_attrs(NS, Key("a")) == first
+            assert attributes.file_attrs(NS, Key("b")) == second
+            assert shown(journal) == {"a": b"600"}
+        assert not attributes._written
+        assert not journal._bodies._behind
+
+
+def test_a_slice_holds_the_loop_for_a_moment(path, monkeypatch):
+    """However many records are behind, SQLite is told a bounded number of rows at once."""
+    with open_journal(path) as journal:
+        for number in range(tables.APPLY_COUNT + 10):
+            put(journal, f"{number}")
+        rows, run = [], journal._ledger.tables._run
+
+        def counted(transactions, number):
+            some = list(transactions)
+            rows.append(sum(map(len, some)))
+            run(some, number)
+
+        monkeypatch.setattr(journal._ledger.tables, "_run", counted)
+        journal._ledger.tables.apply()
+    assert len(rows) > 10
+    assert max(rows) <= tables.SLICE_ROWS
+
+
 async def test_a_steady_writer_does_not_fill_the_disk(path, monkeypatch):
     """`maintain` removes what the tables have."""
     monkeypatch.setattr(tables, "ROTATE_BYTES", 20_000)
@@ -654,6 +714,7 @@ async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
     rng = random.Random(seed)
     monkeypatch.setattr(tables, "ROTATE_BYTES", rng.choice([5_000, 200_000]))
     monkeypatch.setattr(tables, "APPLY_COUNT", rng.choice([1, 7, 1000]))
+    monkeypatch.setattr(tables, "SLICE_ROWS", rng.choice([1, 9, 1000]))
     monkeypatch.setattr("kvfs.writeback.attributes.CACHED_FILES", 3)
     with open_journal(path) as journal:
         for step in range(150):
@@ -719,6 +780,7 @@ async def test_after_a_power_cut_it_is_as_it_was_at_some_moment_since_the_last_d
     rng = random.Random(seed)
     monkeypatch.setattr(tables, "ROTATE_BYTES", 6_000)
     monkeypatch.setattr(tables, "APPLY_COUNT", rng.choice([1, 7]))
+    monkeypatch.setattr(tables, "SLICE_ROWS", rng.choice([1, 9, 1000]))
     states: list[tuple[int, str]] = []
     step = durable = 0
     disk = Disk(path)

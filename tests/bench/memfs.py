@@ -1,9 +1,10 @@
 """The floor: a file system in memory that does nothing else, tuned for the kernel exactly as kvfs is.
 
-It is mounted by kvfs' own `Session` (mount options, event loop, task limits), collects garbage as seldom, answers with the same timeouts and
-block sizes, and is asked the same things: flush is a call that does nothing and attributes are refused, because
-kvfs needs both calls. `--bare` turns both off (ENOSYS: the kernel stops asking), which no file system that has
-to journal at close and keeps attributes can do. Run it as `python -m bench.memfs DIR --ready-fd N`.
+It is mounted by kvfs' own `Session` (mount options, event loop, task limits), looks for cycles as seldom, answers
+with the same timeouts and block sizes, and is asked the same things: flush is a call that does nothing and
+attributes are refused, because kvfs needs both calls. `--bare` turns both off (ENOSYS: the kernel stops asking),
+which no file system that has to journal at close and keeps attributes can do. Run it as
+`python -m bench.memfs DIR --ready-fd N`.
 """
 
 import argparse

@@ -71,7 +71,10 @@ def pair_bytes(change: Change) -> int:
 
 
 def _key_bytes(change: Change) -> int:
-    return len(json.dumps(change.key)) + 1
+    key = change.key
+    if key.isascii() and key.isprintable() and '"' not in key and "\\" not in key:  # as most are: no escapes
+        return len(key) + 3
+    return len(json.dumps(key)) + 1
 
 
 def _base64_chars(size: int) -> int:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 SMALL_BODY: Final = 64 * 1024  # bytes: a title
 MULTIPART_BODY: Final = VALUE_BYTES + 64 * 1024  # a value, its metadata and what is around them
-OFF_LOOP_BYTES: Final = 256 * 1024  # work on more than this is done in a thread
+OFF_LOOP_BYTES: Final = 1024 * 1024  # work on more than this is done in a thread
 
 
 @dataclass(frozen=True, slots=True)

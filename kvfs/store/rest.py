@@ -28,7 +28,7 @@ VALUE_ANSWER: Final = VALUE_BYTES + 64 * 1024
 BULK_ANSWER: Final = 64 * 1024 * 1024  # 25 MiB of values, escaped
 NAMESPACE_PAGES: Final = 1000
 MOST_NAMESPACES: Final = 100_000  # a hundred times what an account may have
-OFF_LOOP_BYTES: Final = 256 * 1024  # JSON above this is encoded and decoded in a thread
+OFF_LOOP_BYTES: Final = 1024 * 1024  # JSON above this is encoded and decoded in a thread
 
 T = TypeVar("T")
 

@@ -273,13 +273,15 @@ class Ledger:
         if old is not None and not change.is_tombstone and old.change.seq != change.seq and old.awaited:
             self.repoint(old.change.seq, change.seq)
 
-    def update(self, change: Change) -> None:
-        """What became of a change that has a row: it is this now, of the same number."""
-        old = self.rows[change.namespace][change.key]
+    def update(self, old: Row, change: Change) -> None:
+        """What became of a row's change: it is this now, of the same number."""
         new = Row(change, old.body, old.digest, old.may_exist, old.ancestors, old.waits_for, old.since)
         self.tables.add(Write.PUT_CHANGE, columns(new))
         self._undo.append((old, new))
-        self._image_state(old, new)
+        if change.state is old.change.state:
+            self.by_state[change.state][change.seq] = new
+        else:
+            self._image_state(old, new)
         self.rows[change.namespace][change.key] = new
 
     def remove(self, row: Row) -> None:

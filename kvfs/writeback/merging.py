@@ -138,6 +138,22 @@ def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
     return Row(change, put.body, put.digest, may_exist, ancestors_over(old, now), None, since_over(old, now))
 
 
+def attempted(change: Change) -> Change:
+    """The same, carried by a request. Thousands at a time: all fields by position, which takes half as long."""
+    return Change(
+        change.seq, change.namespace, change.key, change.kind, change.state, change.size, change.metadata,
+        change.expiration, change.base, True, change.recorded_at, change.acked_at, change.error,
+    )  # fmt: skip
+
+
+def acknowledged(change: Change, at: float) -> Change:
+    """The same, taken by the store at `at` (epoch seconds)."""
+    return Change(
+        change.seq, change.namespace, change.key, change.kind, ChangeState.SETTLING, change.size,
+        change.metadata, change.expiration, change.base, True, change.recorded_at, at, None,
+    )  # fmt: skip
+
+
 def _may_stay_local(old: Row | None) -> bool:
     """A local file may not hide a key the store holds, nor the tombstone that is to remove it there."""
     if old is None or old.change.state is ChangeState.LOCAL or not store_may_hold(old):

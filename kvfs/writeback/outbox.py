@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId, Seq
 from kvfs.writeback.ledger import Place
-from kvfs.writeback.merging import Put, Row
+from kvfs.writeback.merging import Put, Row, acknowledged, attempted
 from kvfs.writeback.recording import Recording
 
 
@@ -45,6 +45,11 @@ class Outbox(Recording):
         """The pending change of that number with what the sender needs beside it."""
         return self._ledger.pending.get(seq)
 
+    def _rows(self, seqs: Iterable[Seq]) -> list[Row]:
+        """Of those that are pending still."""
+        pending = self._ledger.pending
+        return [pending[seq] for seq in seqs if seq in pending]
+
     def blocker(self, change: Change) -> Change | None:
         """The put, pending or rejected, that has to land before this tombstone of a rename is sent."""
         row = self._ledger.pending.get(change.seq)
@@ -66,7 +71,7 @@ class Outbox(Recording):
 
         Else a name that is written all the time would keep the name it had before for ever.
         """
-        rows = [self._ledger.pending[seq] for seq in tombstones if seq in self._ledger.pending]
+        rows = self._rows(tombstones)
         if rows:
             with self._ledger.transaction():
                 for row in rows:
@@ -84,18 +89,17 @@ class Outbox(Recording):
 
     def mark_attempted(self, seqs: Iterable[Seq]) -> None:
         """A request that may carry these is about to leave. Before it does: a crash must not forget it."""
-        rows = [self._ledger.pending[seq] for seq in seqs if seq in self._ledger.pending]
+        rows = [row for row in self._rows(seqs) if not row.change.attempted]
         with self._ledger.transaction():
             for row in rows:
-                if not row.change.attempted:
-                    self._update(row, attempted=True)
+                self._ledger.update(row, attempted(row.change))
 
     def ack(self, seqs: Iterable[Seq], at: float) -> None:
         """The store took these. A newer change of the same key is another seq, and stays pending."""
-        rows = [self._ledger.pending[seq] for seq in seqs if seq in self._ledger.pending]
+        rows = self._rows(seqs)
         with self._ledger.transaction():
             for row in rows:
-                self._update(row, state=ChangeState.SETTLING, acked_at=at, attempted=True, error=None)
+                self._ledger.update(row, acknowledged(row.change, at))
 
     def reject(self, seq: Seq, reason: str) -> None:
         """The store will never take it: set aside, readable, until the user decides."""
@@ -118,7 +122,7 @@ class Outbox(Recording):
 
     def set_error(self, seqs: Iterable[Seq], text: str | None) -> None:
         """What the last attempt said of pending changes."""
-        rows = [self._ledger.pending[seq] for seq in seqs if seq in self._ledger.pending]
+        rows = self._rows(seqs)
         with self._ledger.transaction():
             for row in rows:
                 self._update(row, error=text)
@@ -214,4 +218,4 @@ class Outbox(Recording):
 
     def _update(self, row: Row, **fields: object) -> None:
         """What became of a change, inside a transaction."""
-        self._ledger.update(replace(row.change, **fields))
+        self._ledger.update(row, replace(row.change, **fields))

@@ -25,11 +25,11 @@ from kvfs.core.model import Change, Entry, Key, NamespaceId, Seq
 from kvfs.core.packing import Batch, BatchKind, halve
 from kvfs.store.base import Store
 from kvfs.writeback.events import Event, EventKind, FlusherOptions
-from kvfs.writeback.journal import Journal
+from kvfs.writeback.journal import INLINE_BYTES, Journal
 from kvfs.writeback.ledger import Place
 from kvfs.writeback.rounds import Counts, Limits, Outcome, Reports
 
-CHUNK: Final = 100  # rows of the journal touched between two checkpoints: a few milliseconds
+CHUNK: Final = 500  # rows of the journal touched between two checkpoints: a millisecond or two
 GONE_SECONDS: Final = 10.0  # a namespace just made may be unknown for a moment
 AGAIN: Final = "the store asked to send it again"
 
@@ -134,7 +134,10 @@ class Poster:
         for some in _chunks(list(changes)):
             for change in some:
                 try:
-                    value = await self._journal.read_value(change)
+                    if change.size <= INLINE_BYTES:
+                        value = self._journal.value(change)
+                    else:
+                        value = await self._journal.read_value(change)
                 except KeyError:
                     continue  # a newer change came
                 except JournalError as exc:  # its file is gone

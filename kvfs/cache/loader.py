@@ -32,13 +32,24 @@ _SINGLES = 8  # up to this many keys, a batch with a binary in it is asked for s
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
+class Flight:
     """One key being fetched; `clean` None with no error means the key does not exist."""
 
-    done: trio.Event = field(default_factory=trio.Event)
     clean: Clean | None = None
     error: StoreError | None = None
     waited: bool = False
+    has_ended: bool = False
+    ended: trio.Event | None = None  # made for the first that waits: of hundreds asked for together, one does
+
+    async def arrival(self) -> Clean | None:
+        """The value, or None: there is none. Raises what the store raised."""
+        if not self.has_ended:
+            if self.ended is None:
+                self.ended = trio.Event()
+            await self.ended.wait()
+        if self.error is not None:
+            raise copy.copy(self.error)  # every waiter its own: a traceback grows with each raise
+        return self.clean
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +86,7 @@ class Loader:
         )
         self.scans = Scans(now, self._is_wanted)  # to be told which directories are read
         # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
-        self._flights: dict[Place, _Flight] = {}
+        self._flights: dict[Place, Flight] = {}
         self._awaited: dict[Place, None] = {}
         self._ahead: dict[Place, None] = {}
         self._divided: deque[_Request] = deque()
@@ -105,10 +116,23 @@ class Loader:
                 self._awaited[place] = None
             self.touch(place, directory)
         flight.waited = True
-        await flight.done.wait()
-        if flight.error is not None:
-            raise copy.copy(flight.error)  # every waiter its own: a traceback grows with each raise
-        return flight.clean
+        return await flight.arrival()
+
+    def ask(self, place: Place) -> Flight | None:
+        """Have a value fetched, whatever is held, together with others asked for at the same time.
+
+        For who wants them all and knows which: nothing is read ahead of it. None: the mount is ending.
+        """
+        if self._stopped:
+            return None
+        flight = self._flights.get(place)
+        if flight is None:
+            flight = self._request(place, self._awaited)
+        elif place in self._ahead:
+            del self._ahead[place]
+            self._awaited[place] = None
+        flight.waited = True
+        return flight
 
     def touch(self, place: Place, directory: str) -> None:
         """A key was answered without a request: keep what is read ahead ahead."""
@@ -122,8 +146,8 @@ class Loader:
     def _is_wanted(self, place: Place) -> bool:
         return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)
 
-    def _request(self, place: Place, queue: dict[Place, None]) -> _Flight:
-        flight = self._flights[place] = _Flight()
+    def _request(self, place: Place, queue: dict[Place, None]) -> Flight:
+        flight = self._flights[place] = Flight()
         queue[place] = None
         self._wake.set()
         return flight
@@ -328,5 +352,6 @@ class Loader:
     def _finish(self, place: Place, clean: Clean | None = None) -> None:
         flight = self._flights.pop(place, None)
         if flight is not None:
-            flight.clean = clean
-            flight.done.set()
+            flight.clean, flight.has_ended = clean, True
+            if flight.ended is not None:
+                flight.ended.set()

@@ -1,8 +1,13 @@
 """One file's part in a rename: what the journal is told of it, and what follows once it was told."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
+from kvfs.cache.loader import Flight
 from kvfs.cache.values import Clean
+from kvfs.core.errors import NotFoundError, UnavailableError
+from kvfs.core.expiry import is_expired
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.vfs.files import Files
@@ -23,13 +28,21 @@ class Stamp(Struct, frozen=True):
 class Moves:
     """Prepares moves. What one says holds until the next checkpoint, and as long as its `Stamp` does."""
 
-    def __init__(self, overlay: Overlay, inodes: InodeTable, files: Files, inheritance: Inheritance) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        inodes: InodeTable,
+        files: Files,
+        inheritance: Inheritance,
+        now: Callable[[], float],
+    ) -> None:
         self._overlay = overlay
         self._journal = overlay.journal
         self._settled = overlay.listings.settled
         self._inodes = inodes
         self._files = files
         self._inheritance = inheritance
+        self._now = now
 
     def leave(self, namespace: NamespaceId, key: Key) -> None:
         """A file renamed away may be about to be written anew: remember what it had."""
@@ -65,6 +78,32 @@ class Moves:
         if clean is None or len(clean.value) > INLINE_BYTES:
             return None
         return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
+
+    def ask(self, namespace: NamespaceId, key: Key) -> Flight | None:
+        """The value that a move waits for, on its way; None where more than that has to be seen to."""
+        node = self._inodes.peek_file(namespace, key)
+        return None if node is not None and _is_unsaved(node) else self._overlay.ask(namespace, key)
+
+    async def prepare_arrived(
+        self, namespace: NamespaceId, key: Key, goal: Key, flight: Flight, stamp: Stamp
+    ) -> Move | None:
+        """The same of a name that is free, of the value that was asked for after `stamp`.
+
+        None where that value does not do: `prepare` sees to it. Raises `NotFoundError`, store errors.
+        """
+        try:
+            clean = await flight.arrival()
+        except UnavailableError:
+            if self._overlay.values.peek((namespace, key)) is None:
+                raise
+            return None  # an old value will do
+        body = await self._files.body_of(clean.value) if clean is not None else None
+        node = self._inodes.peek_file(namespace, key)
+        if not self.holds(namespace, key, stamp) or (node is not None and _is_unsaved(node)):
+            return None
+        if clean is None or is_expired(clean.expiration, self._now()):
+            raise NotFoundError(f"{key!r} is gone")
+        return self._move(namespace, key, goal, clean, body, replaced=None)
 
     def _move(
         self,
@@ -127,6 +166,11 @@ class Moves:
         """Of what is prepared now, by who is `asking` for as long as it is to tell."""
         change = self._journal.get(namespace, key)
         return Stamp(change.seq if change is not None else None, self._settled.moment)
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """While it is the same, every stamp holds."""
+        return self._journal.changes, self._settled.moment
 
     def holds(self, namespace: NamespaceId, key: Key, stamp: Stamp) -> bool:
         """Whether the key was not changed here since, not even with the change at the store by now."""

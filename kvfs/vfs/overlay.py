@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
-from kvfs.cache.loader import Loader
+from kvfs.cache.loader import Flight, Loader
 from kvfs.cache.values import Clean, Values
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
@@ -109,12 +109,23 @@ class Overlay(Known):
             self.values.put((namespace, key), clean)
         return clean
 
+    def ask(self, namespace: NamespaceId, key: Key) -> Flight | None:
+        """What `content` would wait for, on its way with others; None where it would not wait for the store."""
+        place = (namespace, key)
+        if self.journal.get(namespace, key) is not None or self.lister.is_down():
+            return None
+        self._expire_outdated(place)
+        return self.loader.ask(place) if self.values.get(place) is None else None
+
+    def _expire_outdated(self, place: tuple[NamespaceId, Key]) -> None:
+        span = self.listings.span_of(*place)
+        if span is not None and self._is_outdated(place, span, self.listings.attributes(*place)):
+            self.values.expire_one(place)
+
     async def _load(self, namespace: NamespaceId, key: Key) -> Clean:
         place = (namespace, key)
         directory = self.naming.parent_of_key(key).prefix
-        span = self.listings.span_of(namespace, key)
-        if span is not None and self._is_outdated(place, span, self.listings.attributes(namespace, key)):
-            self.values.expire_one(place)
+        self._expire_outdated(place)
         if self.lister.is_down() and (old := self.values.get(place, stale=True)) is not None:
             return old
         try:

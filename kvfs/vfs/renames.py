@@ -9,25 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import trio
-
 from kvfs.core.errors import (
     CrossDeviceError,
     ExistsError,
     InvalidError,
     IsADirectoryError_,
-    NameTooLongError,
     NotADirectoryError_,
     NotFoundError,
     TimedOutError,
 )
-from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, Child, DirRef
 from kvfs.vfs.files import Files
+from kvfs.vfs.gathering import Gathering, Progress, renamed
 from kvfs.vfs.inheritance import Inheritance
 from kvfs.vfs.inodes import InodeTable
-from kvfs.vfs.moves import Moves, Stamp
+from kvfs.vfs.moves import Moves
 from kvfs.vfs.nodes import Directory, Root
 from kvfs.vfs.overlay import Overlay
 from kvfs.vfs.roots import Roots
@@ -52,36 +49,6 @@ class _Place:
     target: Key | DirRef | None
 
 
-class _Progress:
-    """How far the rename of a directory is: it may take long, but not long without getting anywhere."""
-
-    def __init__(self, old: bytes, new: bytes, patience: float) -> None:
-        self._names = old, new
-        self._patience = patience
-        self._done = self._total = 0
-        self._moved_at = trio.current_time()
-        self.scope = trio.CancelScope(deadline=self._moved_at + patience)
-
-    def moved(self) -> None:
-        """Something arrived."""
-        now = trio.current_time()
-        if now - self._moved_at > _MOMENT:
-            self._moved_at, self.scope.deadline = now, now + self._patience
-
-    def expect(self, total: int) -> None:
-        """So many values are to be read."""
-        self._done, self._total = 0, total
-
-    async def done(self) -> None:
-        """One of them was."""
-        self.moved()
-        self._done += 1
-        if self._done % _TELL == 0:
-            log.info("renaming %r to %r: %d of %d values read", *self._names, self._done, self._total)
-        if self._done % _BREATH == 0:
-            await trio.lowlevel.checkpoint()
-
-
 class Renames:
     """rename(2), with `no_replace` for RENAME_NOREPLACE."""
 
@@ -100,7 +67,7 @@ class Renames:
         self._journal = overlay.journal
         self._inodes = inodes
         self._tree = tree
-        self._moves = Moves(overlay, inodes, files, inheritance)
+        self._moves = Moves(overlay, inodes, files, inheritance, now)
         self._roots = roots
         self._now = now
         self._patience = timeout + SLACK
@@ -112,7 +79,7 @@ class Renames:
 
         Raises `CrossDeviceError` across namespaces, `TimedOutError` when nothing arrives for too long.
         """
-        progress = _Progress(old_name, new_name, self._patience)
+        progress = Progress(old_name, new_name, self._patience)
         with progress.scope:
             await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)
             return
@@ -125,7 +92,7 @@ class Renames:
         new_parent: int,
         new_name: bytes,
         no_replace: bool,
-        progress: _Progress,
+        progress: Progress,
     ) -> None:
         source, goal = self._tree.parent(old_parent), self._tree.parent(new_parent)
         self._tree.check_changeable(source, old_name)
@@ -167,20 +134,20 @@ class Renames:
 
     # directories
 
-    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: _Progress) -> None:
+    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: Progress) -> None:
         namespace = old.directory.namespace
         goal = self._goal(source, new)
         if isinstance(new.target, DirRef):
             await self._tree.check_empty(namespace, new.target, new.name)
         keys = await self._overlay.keys_below(namespace, source, progress.moved)
-        pairs = {key: _renamed(key, source, goal) for key in keys}
+        pairs = {key: renamed(key, source, goal) for key in keys}
         own, own_goal = self._overlay.naming.self_key(source), self._overlay.naming.self_key(goal)
         if own is not None and await self._overlay.view(namespace, own) is not None:
             if own_goal is None:
                 raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
             pairs[own] = own_goal
         with self._overlay.listings.settled.asking():  # as long as stamps are to tell
-            moves = await self._moves_of(namespace, source, goal, pairs, progress)
+            moves = await Gathering(self._overlay, self._moves, namespace, source, goal, progress).all(pairs)
             self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
         self._directory_moved(namespace, source, goal, moves)
 
@@ -210,76 +177,6 @@ class Renames:
             raise InvalidError("a directory cannot become its own descendant")
         return goal
 
-    async def _moves_of(
-        self,
-        namespace: NamespaceId,
-        source: DirRef,
-        goal: DirRef,
-        pairs: dict[Key, Key],
-        progress: _Progress,
-    ) -> list[Move]:
-        """Every file's move, as things are when this returns: what changed meanwhile is prepared anew."""
-        moves: dict[Key, Move] = {}
-        stamps: dict[Key, Stamp] = {}
-        while True:
-            creating = self._overlay.creating_below(namespace, source.prefix)
-            written = [change.key for change in self._overlay.written_below(namespace, source)]
-            for key in (*creating, *written):
-                pairs.setdefault(key, _renamed(key, source, goal))
-            unsaved = set(creating)
-            stale = [
-                key
-                for key in pairs
-                if key not in stamps or key in unsaved or not self._moves.holds(namespace, key, stamps[key])
-            ]
-            if not stale:
-                return [moves[key] for key in pairs if key in moves]
-            await self._prepare(namespace, {key: pairs[key] for key in stale}, moves, stamps, progress)
-
-    async def _prepare(
-        self,
-        namespace: NamespaceId,
-        pairs: dict[Key, Key],
-        moves: dict[Key, Move],
-        stamps: dict[Key, Stamp],
-        progress: _Progress,
-    ) -> None:
-        """Fill in moves and the stamps they are good for; values are read in bulk ahead of need."""
-        for key, moved in pairs.items():
-            if len(moved.encode()) > KEY_BYTES:
-                raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
-        progress.expect(len(pairs))
-        away = []
-        for key, goal in pairs.items():
-            move = self._moves.prepare_now(namespace, key, goal)
-            if move is None:
-                away.append(key)
-                continue
-            moves[key], stamps[key] = move, self._moves.stamp(namespace, key)
-            await progress.done()
-        failures: list[Exception] = []
-        left = iter(away)
-
-        async def prepare() -> None:
-            for key in left:
-                if failures:
-                    return
-                stamps[key] = before = self._moves.stamp(namespace, key)
-                try:
-                    moves[key] = await self._moves.prepare(namespace, key, pairs[key], replaced=None)
-                    stamps[key] = Stamp(self._moves.stamp(namespace, key).seq, before.moment)
-                except NotFoundError:
-                    moves.pop(key, None)  # it vanished meanwhile: nothing to move
-                except Exception as exc:
-                    failures.append(exc)
-                await progress.done()
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(_LOADS, len(away))):
-                nursery.start_soon(prepare)
-        if failures:
-            raise failures[0]
-
     def _directory_moved(
         self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move]
     ) -> None:
@@ -290,7 +187,3 @@ class Renames:
             shift = len(goal.prefix) - len(source.prefix)
             prefix = goal.prefix + node.ref.prefix[len(source.prefix) :]
             self._inodes.move_directory(node, DirRef(prefix, node.ref.start + shift))
-
-
-def _renamed(key: Key, source: DirRef, goal: DirRef) -> Key:
-    return Key(goal.prefix + key[len(source.prefix) :])

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from kvfs.core.errors import UnavailableError
 from kvfs.core.model import Key
 from kvfs.writeback.journal import INLINE_BYTES
 
@@ -132,3 +133,59 @@ async def test_metadata_set_while_a_large_file_moves_is_kept(autojump_clock, mou
     await kernel.close(file)
     await mount.drain()
     assert (await mount.stored())["e/a"].metadata == b'{"k":1,"q":5}'
+
+
+async def test_a_file_created_while_the_values_are_on_their_way_moves(autojump_clock, mount, kernel):
+    """Open and not closed: the journal has not heard of it."""
+    await mount.other("d/z", b"slow")
+    files = []
+
+    async def act():
+        files.append(await kernel.open("/ns/d/new", os.O_CREAT | os.O_WRONLY))
+
+    await during_rename(mount, kernel, act)
+    assert await kernel.listdir("/ns") == ["e"]
+    await kernel.pwrite(files[0], 0, b"made")
+    await kernel.close(files[0])
+    await mount.drain()
+    assert {key: entry.value for key, entry in (await mount.stored()).items()} == {
+        "e/new": b"made",
+        "e/z": b"slow",
+    }
+
+
+async def test_what_is_written_while_a_large_value_of_the_same_answer_is_kept_counts(
+    autojump_clock, mount, kernel, monkeypatch
+):
+    """The value that came along is older than what was written, sent and settled since."""
+    await mount.other("d/a", LARGE)
+    await mount.other("d/z", b"old")
+    spool = mount.journal.spool
+
+    async def spool_meanwhile(value):
+        if len(value) == len(LARGE) and not seen:
+            seen.append(value)
+            await write(kernel, "/ns/d/z", b"new")
+            await mount.drain()
+            assert mount.journal.get(mount.namespace, Key("d/z")) is None
+        return await spool(value)
+
+    seen: list[bytes] = []
+    monkeypatch.setattr(mount.journal, "spool", spool_meanwhile)
+    await kernel.rename("/ns/d", "/ns/e")
+    assert seen
+    assert await read(mount, kernel, "/ns/e/z") == b"new"
+    await mount.drain()
+    assert (await mount.stored())["e/z"].value == b"new"
+
+
+async def test_a_store_that_goes_leaves_old_values_to_move(autojump_clock, mount, kernel):
+    """What is held, of whatever age, moves; nothing is lost when the store is away by then."""
+    await mount.other("d/a", b"held")
+    await read(mount, kernel, "/ns/d/a")
+    mount.fs.overlay.values.expire(mount.namespace)
+    for operation in ("bulk_get", "get"):
+        mount.store.fail(operation, UnavailableError("away"))
+    await kernel.rename("/ns/d", "/ns/e")
+    mount.store.clear()
+    assert await read(mount, kernel, "/ns/e/a") == b"held"

@@ -28,6 +28,12 @@ class Afterwards:
         if not self.is_open:
             self.run()
 
+    def last(self, work: Callable[..., object], *args: Any) -> None:
+        """The same, of a handler that cannot say when it is open: it returns now, and waited before."""
+        self.late.append((work, args))
+        if not self.is_served:
+            self.run()
+
     def run(self) -> None:
         """Do what was left. What fails takes nothing else with it: it raises when all is done."""
         failed: Exception | None = None

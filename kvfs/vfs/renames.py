@@ -149,7 +149,7 @@ class Renames:
         with self._overlay.listings.settled.asking():  # as long as stamps are to tell
             moves = await Gathering(self._overlay, self._moves, namespace, source, goal, progress).all(pairs)
             self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
-        self._directory_moved(namespace, source, goal, moves)
+        self._journal.afterwards.last(self._directory_moved, namespace, source, goal, moves)
 
     def _record(
         self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move], *, replaced: bool

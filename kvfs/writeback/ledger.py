@@ -261,13 +261,12 @@ class Ledger:
 
     # rows, inside a transaction
 
-    def put(self, row: Row) -> None:
-        """Insert the row or replace the one at its place.
+    def put(self, row: Row, old: Row | None) -> None:
+        """Insert the row or replace `old`, the one at its place.
 
         What waited for a put there waits for the new one, unless that had landed: then the wait was over.
         """
         change = row.change
-        old = self.get(change.namespace, change.key)
         self.tables.add(Write.PUT_CHANGE, columns(row))
         self._apply(old, row)
         if old is not None and not change.is_tombstone and old.change.seq != change.seq and old.awaited:
@@ -308,8 +307,10 @@ class Ledger:
 
     def _image(self, old: Row | None, new: Row | None) -> None:
         """Make memory hold `new` where it held `old`. Its own inverse with the two exchanged."""
-        if old is None and new is not None and new.waits_for is None:
+        if old is None and new is not None:
             self._image_new(new)
+            if new.waits_for is not None:
+                self._image_waiting(None, new)
             return
         if old is None or new is None or old.change.seq != new.change.seq:
             self.changes += 1  # else only what became of the same change: it answers as before
@@ -326,7 +327,7 @@ class Ledger:
             self._image_waiting(old, new)
 
     def _image_new(self, row: Row) -> None:
-        """What the rest of `_image` comes to for most: a key that was not here, and waits for nothing."""
+        """What the rest of `_image` comes to for most, but for waiting: a key that was not here."""
         change = row.change
         self.changes += 1
         if change.state is ChangeState.PENDING:

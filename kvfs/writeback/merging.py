@@ -169,9 +169,15 @@ def needs_tombstone(old: Row | None, base: bytes | None) -> bool:
 
 
 def tombstone_over(
-    old: Row | None, namespace: NamespaceId, key: Key, base: bytes | None, seq: Seq, now: float
+    old: Row | None,
+    namespace: NamespaceId,
+    key: Key,
+    base: bytes | None,
+    seq: Seq,
+    now: float,
+    waits_for: Seq | None = None,
 ) -> Row:
-    """The row of a deletion on top of `old`."""
+    """The row of a deletion on top of `old`; `waits_for`: the put that it must not be sent before."""
     change = Change(
         seq=seq,
         namespace=namespace,
@@ -187,4 +193,4 @@ def tombstone_over(
         acked_at=None,
         error=None,
     )
-    return Row(change, None, b"", True, ancestors_over(old, now), None, since_over(old, now))
+    return Row(change, None, b"", True, ancestors_over(old, now), waits_for, since_over(old, now))

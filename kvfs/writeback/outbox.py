@@ -75,7 +75,7 @@ class Outbox(Recording):
         if rows:
             with self._ledger.transaction():
                 for row in rows:
-                    self._ledger.put(replace(row, waits_for=None))
+                    self._ledger.put(replace(row, waits_for=None), row)
 
     @property
     def last_seq(self) -> Seq:
@@ -135,7 +135,7 @@ class Outbox(Recording):
         seq = self._ledger.next_seq()
         change = replace(row.change, seq=seq, state=ChangeState.PENDING, error=None)
         with self._ledger.transaction():
-            self._ledger.put(replace(row, change=change, since=self._now()))
+            self._ledger.put(replace(row, change=change, since=self._now()), row)
             self._touched = True
         return seq
 

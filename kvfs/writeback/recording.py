@@ -9,7 +9,6 @@ from enum import Enum
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from kvfs.core.model import ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.writeback.attributes import Attributes, LocalAttrs
@@ -94,7 +93,7 @@ class Recording:
     def _put(self, put: Put) -> Row:
         old = self._ledger.get(put.namespace, put.key)
         row = put_over(old, put, self._ledger.next_seq(), self._now())
-        self._ledger.put(row)
+        self._ledger.put(row, old)
         self._touched = True
         return row
 
@@ -144,8 +143,8 @@ class Recording:
             return None
         if old is not None and old.change.is_tombstone and old.change.state is not ChangeState.REJECTED:
             return old.change.seq if old.change.state is ChangeState.PENDING else None
-        row = tombstone_over(old, namespace, key, base, self._ledger.next_seq(), self._now())
-        self._ledger.put(replace(row, waits_for=waits_for))
+        row = tombstone_over(old, namespace, key, base, self._ledger.next_seq(), self._now(), waits_for)
+        self._ledger.put(row, old)
         self._touched = True
         return row.change.seq
 

@@ -69,7 +69,7 @@ class Attributes:
         self.changes = 0  # grows with everything that is written here
         # What the tables may lack, with the numbers of the records that have it.
         self._written: Unapplied[tuple[NamespaceId, Key], LocalAttrs | None] = Unapplied()
-        self._dropped: Unapplied[NamespaceId, None] = Unapplied()
+        self._dropped: dict[NamespaceId, int] = {}  # in no order, after a rollback
         self._undo: list[tuple[MutableMapping[Any, Any], Any, Any]] = []
         self._any_files = True  # whether local_files may hold a row: mostly it does not
 
@@ -106,7 +106,8 @@ class Attributes:
     def applied(self, number: int) -> None:
         """The tables have what is in the records up to that number."""
         self._written.applied(number)
-        self._dropped.applied(number)
+        for namespace in [namespace for namespace, at in self._dropped.items() if at <= number]:
+            del self._dropped[namespace]
 
     def _trim(self) -> None:
         """Many at once: a dict that loses its first place looks at all that it lost before."""
@@ -231,7 +232,7 @@ class Attributes:
             for memory in (self._files, self._written):
                 for place in [place for place in memory if place[0] == namespace]:
                     self._set(memory, place, _MISSING)
-            self._set(self._dropped, namespace, (self._tables.last + 1, None))
+            self._set(self._dropped, namespace, self._tables.last + 1)
             self._set(self._dirs, namespace, _MISSING)
             self._set(self._seen, namespace, _MISSING)
 

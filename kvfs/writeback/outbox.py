@@ -48,7 +48,7 @@ class Outbox(Recording):
     def _rows(self, seqs: Iterable[Seq]) -> list[Row]:
         """Of those that are pending still."""
         pending = self._ledger.pending
-        return [pending[seq] for seq in seqs if seq in pending]
+        return [pending[seq] for seq in dict.fromkeys(seqs) if seq in pending]
 
     def blocker(self, change: Change) -> Change | None:
         """The put, pending or rejected, that has to land before this tombstone of a rename is sent."""

@@ -6,6 +6,7 @@ body is made, so that no more than a body of them is in memory.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Final
 
 import trio
@@ -30,6 +31,9 @@ from kvfs.writeback.ledger import Place
 from kvfs.writeback.rounds import Counts, Limits, Outcome, Reports
 
 CHUNK: Final = 500  # rows of the journal touched between two checkpoints: a millisecond or two
+READ_BYTES: Final = (
+    2 * 1024 * 1024
+)  # contents read between two: five milliseconds, if the journal is read for them
 GONE_SECONDS: Final = 10.0  # a namespace just made may be unknown for a moment
 AGAIN: Final = "the store asked to send it again"
 
@@ -131,7 +135,7 @@ class Poster:
         """The entries of those that are still the newest of their keys and readable, and which they are."""
         entries: dict[Key, Entry] = {}
         taken = []
-        for some in _chunks(list(changes)):
+        for some in _chunks(list(changes), most_bytes=READ_BYTES):
             for change in some:
                 try:
                     if change.size <= INLINE_BYTES:
@@ -240,6 +244,14 @@ class Poster:
         outcome.fail(error)
 
 
-def _chunks(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    for start in range(0, len(changes), CHUNK):
-        yield changes[start : start + CHUNK]
+def _chunks(changes: Iterable[Change], *, most_bytes: float = inf) -> Iterator[Sequence[Change]]:
+    some: list[Change] = []
+    size = 0
+    for change in changes:
+        if len(some) >= CHUNK or (some and size + change.size > most_bytes):
+            yield some
+            some, size = [], 0
+        some.append(change)
+        size += change.size
+    if some:
+        yield some

@@ -130,11 +130,13 @@ class RedoLog:
         if not self.size:
             self._write(self._head)
 
-    def rotate(self) -> None:
-        """The next record begins a new file."""
-        if self._current is not None and not self._is_torn:
-            self._full.append((self.last, self._current))
-            self.close()
+    def rotate(self) -> bool:
+        """The next record begins a new file, unless what an append left behind has to be cut off first."""
+        if self._current is None or self._is_torn:
+            return False
+        self._full.append((self.last, self._current))
+        self.close()
+        return True
 
     def applied(self, number: int) -> None:
         """The tables have the records up to that number: of the files that are full, those that end there go."""

@@ -100,7 +100,11 @@ _decode = msgspec.msgpack.Decoder(list[tuple[int, tuple[Any, ...]]]).decode
 
 
 class Unapplied(dict[K, tuple[int, V]]):
-    """What the tables lack: by place, the number of the record that has it, and what. The oldest come first."""
+    """What the tables lack: by place, the number of the record that has it, and what.
+
+    The oldest come first, but for what a rollback put back: such a place, and what is behind it, stays longer than
+    it has to, which is no harm.
+    """
 
     def applied(self, number: int) -> None:
         """The tables have the records up to that number."""
@@ -219,9 +223,9 @@ class Tables:
             self._bytes -= size
             self._rows += len(writes)
         self._next_try, self._is_failing = (APPLY_COUNT, APPLY_BYTES), False
-        self.on_applied(number)
-        if self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS:
-            self.redo.rotate()
+        if not (self._behind and self._behind[0][0] <= number):  # else one was left out, see `appended`
+            self.on_applied(number)
+        if (self.redo.size >= ROTATE_BYTES or self._rows >= ROTATE_ROWS) and self.redo.rotate():
             self._rows = 0
         self.redo.applied(number)
 

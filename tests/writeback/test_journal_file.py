@@ -661,3 +661,13 @@ def test_the_file_names_its_source(path):
     """So that another account's changes are never sent to this one."""
     open_journal(path).close()
     assert sql(path, "SELECT value FROM meta WHERE name = 'source'") == [(SOURCE,)]
+
+
+def test_a_change_that_is_named_twice_counts_once(path):
+    """Of a sender that says a thing twice the journal learns it once."""
+    with open_journal(path) as journal:
+        seq = put(journal, "a", b"value")
+        journal.mark_attempted([seq, seq])
+        journal.ack([seq, seq], 1.0)
+        assert journal.pending_bytes == 0
+        journal.check_invariants()

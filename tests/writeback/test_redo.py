@@ -13,7 +13,7 @@ import trio
 from support.journals import NS, SOURCE, ack_all, delete, full_disk, open_journal, put, shown, tables_of
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
-from kvfs.core.model import Key
+from kvfs.core.model import Key, NamespaceId
 from kvfs.writeback import redo, schema, tables
 from kvfs.writeback.attributes import DirRow, LocalAttrs
 from kvfs.writeback.journal import INLINE_BYTES, QUIET, Journal, Move
@@ -557,6 +557,25 @@ def test_what_the_tables_lack_is_read_from_memory(path, monkeypatch):
         assert not journal._bodies._behind
 
 
+def test_a_namespace_that_was_dropped_and_is_back_keeps_its_attributes(path, monkeypatch):
+    """A second drop that fails puts the first one behind a later one: the tables have all three all the same."""
+    monkeypatch.setattr("kvfs.writeback.attributes.CACHED_FILES", 0)
+    monkeypatch.setattr(tables, "SLICE_ROWS", 1)
+    with open_journal(path) as journal:
+        attributes, behind = journal.attributes, journal._ledger.tables
+        put(journal, "x", attrs=ATTRS)
+        journal.drop_namespace(NS)
+        attributes.set_file_attrs(NS, Key("k"), ATTRS)
+        journal.drop_namespace(NamespaceId("o" * 32))
+        with contextlib.suppress(LookupError), journal.transaction():
+            journal.drop_namespace(NS)
+            raise LookupError
+        while behind.is_behind:
+            behind.try_to_apply()
+            attributes._files.clear()
+            assert attributes.file_attrs(NS, Key("k")) == ATTRS
+
+
 def test_a_slice_holds_the_loop_for_a_moment(path, monkeypatch):
     """However many records are behind, SQLite is told a bounded number of rows at once."""
     with open_journal(path) as journal:
@@ -592,10 +611,12 @@ async def test_a_steady_writer_does_not_fill_the_disk(path, monkeypatch):
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("rows", [3, 1000])
 @pytest.mark.parametrize("later", [0, 3])
 @pytest.mark.parametrize(("room", "fails"), [("bodies", "inserted"), ("tables", "appended")])
-def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypatch, room, fails, later):
+def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypatch, room, fails, later, rows):
     """The answer is out when memory follows. Should that fail, the tables hear of the record, or never claim it."""
+    monkeypatch.setattr(tables, "SLICE_ROWS", rows)
     with open_journal(path) as journal:
         put(journal, "before", attrs=ATTRS)
         with monkeypatch.context() as patch:
@@ -604,6 +625,10 @@ def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypat
                 put(journal, "promised", attrs=ATTRS)
         for number in range(later):
             put(journal, f"{number}", attrs=ATTRS)
+        journal._ledger.tables.try_to_apply()
+        assert {"before", *map(str, range(later))} <= {
+            change.key for change in journal.under(NS, "") if journal.value(change)
+        }
     with open_journal(path) as journal:
         assert set(shown(journal)) == {"before", "promised", *map(str, range(later))}
         journal.check_invariants()

@@ -39,7 +39,10 @@ class Flight:
     error: StoreError | None = None
     waited: bool = False
     has_ended: bool = False
-    ended: trio.Event | None = None  # made for the first that waits: of hundreds asked for together, one does
+    ended: trio.Event | None = (
+        None  # made for the first that waits: of hundreds asked for together, none does
+    )
+    then: "Callable[[Flight], None] | None" = None  # called when it has ended
 
     async def arrival(self) -> Clean | None:
         """The value, or None: there is none. Raises what the store raised."""
@@ -118,21 +121,22 @@ class Loader:
         flight.waited = True
         return await flight.arrival()
 
-    def ask(self, place: Place) -> Flight | None:
+    def ask(self, place: Place, then: Callable[[Flight], None]) -> bool:
         """Have a value fetched, whatever is held, together with others asked for at the same time.
 
-        For who wants them all and knows which: nothing is read ahead of it. None: the mount is ending.
+        For who wants them all and knows which: nothing is read ahead of it. `then` gets the flight when it has
+        ended, and raises nothing. False, and nothing is done, when the mount is ending or another has asked so.
         """
-        if self._stopped:
-            return None
         flight = self._flights.get(place)
+        if self._stopped or (flight is not None and flight.then is not None):
+            return False
         if flight is None:
             flight = self._request(place, self._awaited)
         elif place in self._ahead:
             del self._ahead[place]
             self._awaited[place] = None
-        flight.waited = True
-        return flight
+        flight.waited, flight.then = True, then
+        return True
 
     def touch(self, place: Place, directory: str) -> None:
         """A key was answered without a request: keep what is read ahead ahead."""
@@ -355,3 +359,5 @@ class Loader:
             flight.clean, flight.has_ended = clean, True
             if flight.ended is not None:
                 flight.ended.set()
+            if flight.then is not None:
+                flight.then(flight)

@@ -1,18 +1,23 @@
 """The moves of all files of a directory that is renamed, while others go on working in it."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy
+from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 
 import trio
 
+from kvfs.cache.loader import Flight
+from kvfs.cache.values import Clean
 from kvfs.core.errors import NameTooLongError, NotFoundError
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.vfs.moves import Moves, Stamp
 from kvfs.vfs.overlay import Overlay
-from kvfs.writeback.journal import Move
+from kvfs.writeback.journal import INLINE_BYTES, Body, Move
 
 T = TypeVar("T")
 
@@ -44,12 +49,16 @@ class Progress:
         """So many values are to be read."""
         self._done, self._total = 0, total
 
-    async def done(self) -> None:
+    def count(self) -> None:
         """One of them was."""
         self.moved()
         self._done += 1
         if self._done % _TELL == 0:
             log.info("renaming %r to %r: %d of %d values read", *self._names, self._done, self._total)
+
+    async def done(self) -> None:
+        """The same, with a pause for others now and then."""
+        self.count()
         if self._done % _BREATH == 0:
             await trio.lowlevel.checkpoint()
 
@@ -78,6 +87,13 @@ class Gathering:
         self._pairs: dict[Key, Key] = {}
         self._found: dict[Key, Move] = {}
         self._stamps: dict[Key, Stamp] = {}  # what the moves are good for; of what vanished, too
+        # of values that the store was asked for
+        self._coming: Iterator[Key] = iter(())  # not yet
+        self._outstanding = 0
+        self._left: list[Key] = []  # more is to be seen to than a value
+        self._failures: list[Exception] = []
+        self._news = trio.Event()  # all have landed, or one failed
+        self._nursery: trio.Nursery | None = None  # while they land
 
     async def all(self, pairs: dict[Key, Key]) -> list[Move]:
         """Every file's move, as things are when this returns; `pairs`: the new names of those known so far.
@@ -113,10 +129,7 @@ class Gathering:
             if len(self._pairs[key].encode()) > KEY_BYTES:
                 raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
         self._progress.expect(len(keys))
-        away = await self._at_once(keys)
-        left: list[Key] = []
-        chunks = [away[start : start + BULK_GET_KEYS] for start in range(0, len(away), BULK_GET_KEYS)]
-        await _each(chunks, lambda some: self._together(some, left), most=_LOADS // BULK_GET_KEYS)
+        left = await self._from_store(await self._at_once(keys))
         await _each(left, self._singly, most=_LOADS)
 
     async def _at_once(self, keys: Sequence[Key]) -> list[Key]:
@@ -131,24 +144,76 @@ class Gathering:
             await self._progress.done()
         return away
 
-    async def _together(self, keys: Sequence[Key], left: list[Key]) -> None:
-        """Those whose values come from the store, by one request; into `left` goes what needs more than that."""
-        moves, namespace = self._moves, self._namespace
-        asked = [(key, moves.stamp(namespace, key), moves.ask(namespace, key)) for key in keys]
-        for key, stamp, flight in asked:
-            if flight is None:
-                left.append(key)
-                continue
-            try:
-                move = await moves.prepare_arrived(namespace, key, self._pairs[key], flight, stamp)
-            except NotFoundError:
-                self._vanished(key, stamp)
+    # from the store
+
+    async def _from_store(self, keys: Sequence[Key]) -> list[Key]:
+        """Those whose values the store has: asked for together, taken up as they land; returns the others."""
+        self._coming, self._left = iter(keys), []
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._ask()
+                while self._outstanding and not self._failures:
+                    self._news = trio.Event()
+                    await self._news.wait()
+        finally:
+            self._nursery = None  # what lands from now on is nobody's
+        if self._failures:
+            raise copy(self._failures[0])
+        return self._left
+
+    def _ask(self) -> None:
+        """For as many as may be under way."""
+        namespace = self._namespace
+        while self._outstanding <= _LOADS - BULK_GET_KEYS and not self._failures:
+            some = list(islice(self._coming, BULK_GET_KEYS))
+            if not some:
+                return
+            for key in some:
+                stamp = self._moves.stamp(namespace, key)
+                if self._moves.ask(namespace, key, partial(self._landed, key, stamp)):
+                    self._outstanding += 1
+                else:
+                    self._left.append(key)
+
+    def _landed(self, key: Key, stamp: Stamp, flight: Flight) -> None:
+        """Called by the loader: a small value is taken up at once, a large one is written by a task of its own."""
+        nursery = self._nursery
+        if nursery is None:
+            return
+        self._outstanding -= 1
+        try:
+            clean = self._moves.landed(self._namespace, key, flight)
+            if clean is not None and len(clean.value) > INLINE_BYTES:
+                nursery.start_soon(self._write, key, stamp, clean)
             else:
-                if move is None:
-                    left.append(key)
-                    continue
+                self._take_up(key, stamp, clean, self._moves.stage(clean) if clean is not None else None)
+            self._ask()
+        except Exception as exc:
+            self._failures.append(exc)
+        if self._failures or not self._outstanding:
+            self._news.set()
+
+    async def _write(self, key: Key, stamp: Stamp, clean: Clean) -> None:
+        try:
+            self._take_up(key, stamp, clean, await self._moves.spool(clean))
+        except Exception as exc:
+            self._failures.append(exc)
+            self._news.set()
+
+    def _take_up(self, key: Key, stamp: Stamp, clean: Clean | None, body: Body | None) -> None:
+        try:
+            move = self._moves.prepare_landed(self._namespace, key, self._pairs[key], clean, body, stamp)
+        except NotFoundError:
+            self._vanished(key, stamp)
+        else:
+            if move is None:
+                self._left.append(key)
+            else:
                 self._found[key], self._stamps[key] = move, stamp
-            await self._progress.done()
+        self._progress.count()
+
+    # one by one
 
     async def _singly(self, key: Key) -> None:
         before = self._moves.stamp(self._namespace, key)

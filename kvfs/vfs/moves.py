@@ -79,25 +79,44 @@ class Moves:
             return None
         return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
 
-    def ask(self, namespace: NamespaceId, key: Key) -> Flight | None:
-        """The value that a move waits for, on its way; None where more than that has to be seen to."""
+    def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
+        """Have the value fetched that a move waits for; false where more than that has to be seen to."""
         node = self._inodes.peek_file(namespace, key)
-        return None if node is not None and _is_unsaved(node) else self._overlay.ask(namespace, key)
+        is_saved = node is None or not _is_unsaved(node)
+        return is_saved and self._overlay.ask(namespace, key, then)
 
-    async def prepare_arrived(
-        self, namespace: NamespaceId, key: Key, goal: Key, flight: Flight, stamp: Stamp
+    def stage(self, clean: Clean) -> Body:
+        """A small content, ready to be recorded."""
+        return self._journal.stage(clean.value)
+
+    async def spool(self, clean: Clean) -> Body:
+        """A large one. Raises `JournalFullError`."""
+        return await self._journal.spool(clean.value)
+
+    def landed(self, namespace: NamespaceId, key: Key, flight: Flight) -> Clean | None:
+        """What came of it, an old value if the store is away; None: nothing is there. Raises store errors."""
+        if flight.error is None:
+            return flight.clean
+        held = None
+        if isinstance(flight.error, UnavailableError):
+            held = self._overlay.values.get((namespace, key), stale=True)
+        if held is None:
+            raise flight.error
+        return held
+
+    def prepare_landed(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        goal: Key,
+        clean: Clean | None,
+        body: Body | None,
+        stamp: Stamp,
     ) -> Move | None:
-        """The same of a name that is free, of the value that was asked for after `stamp`.
+        """The same of a name that is free, of what was asked for after `stamp`, with its body.
 
-        None where that value does not do: `prepare` sees to it. Raises `NotFoundError`, store errors.
+        None where that does not do: `prepare` sees to it. Raises `NotFoundError`.
         """
-        try:
-            clean = await flight.arrival()
-        except UnavailableError:
-            if self._overlay.values.peek((namespace, key)) is None:
-                raise
-            return None  # an old value will do
-        body = await self._files.body_of(clean.value) if clean is not None else None
         node = self._inodes.peek_file(namespace, key)
         if not self.holds(namespace, key, stamp) or (node is not None and _is_unsaved(node)):
             return None

@@ -109,13 +109,16 @@ class Overlay(Known):
             self.values.put((namespace, key), clean)
         return clean
 
-    def ask(self, namespace: NamespaceId, key: Key) -> Flight | None:
-        """What `content` would wait for, on its way with others; None where it would not wait for the store."""
+    def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
+        """Have fetched what `content` would wait for, with others, and call `then` with it.
+
+        False, and nothing is done, where it would not wait for the store, or for more than one value.
+        """
         place = (namespace, key)
         if self.journal.get(namespace, key) is not None or self.lister.is_down():
-            return None
+            return False
         self._expire_outdated(place)
-        return self.loader.ask(place) if self.values.get(place) is None else None
+        return self.values.get(place) is None and self.loader.ask(place, then)
 
     def _expire_outdated(self, place: tuple[NamespaceId, Key]) -> None:
         span = self.listings.span_of(*place)

@@ -35,10 +35,6 @@ from kvfs.writeback.journal import Move
 log = logging.getLogger("kvfs.vfs")
 
 SLACK: Final = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
-_LOADS = 1_600  # values awaited at once while a directory moves: sixteen bulk gets
-_TELL = 10_000  # values between two lines in the log
-_MOMENT = 0.1  # seconds between two looks at the clock that count
-_BREATH = 100  # values between two checkpoints, where nothing is waited for
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,13 +179,32 @@ async def test_what_is_written_while_a_large_value_of_the_same_answer_is_kept_co
     assert (await mount.stored())["e/z"].value == b"new"
 
 
-async def test_a_store_that_goes_leaves_old_values_to_move(autojump_clock, mount, kernel):
-    """What is held, of whatever age, moves; nothing is lost when the store is away by then."""
-    await mount.other("d/a", b"held")
-    await read(mount, kernel, "/ns/d/a")
+async def test_a_store_that_hangs_leaves_old_values_to_move(autojump_clock, mount, kernel):
+    """What is held, of whatever age, moves when the store has not answered: it is asked once, not once more."""
+    for number in range(50):
+        await mount.other(f"d/{number:02}", b"held")
+    for number in range(50):
+        await read(mount, kernel, f"/ns/d/{number:02}")
     mount.fs.overlay.values.expire(mount.namespace)
     for operation in ("bulk_get", "get"):
+        mount.store.delay(operation, 30)
         mount.store.fail(operation, UnavailableError("away"))
+    mount.store.calls.clear()
     await kernel.rename("/ns/d", "/ns/e")
+    assert (mount.store.count("bulk_get"), mount.store.count("get")) == (1, 0)
     mount.store.clear()
-    assert await read(mount, kernel, "/ns/e/a") == b"held"
+    assert await read(mount, kernel, "/ns/e/49") == b"held"
+
+
+async def test_values_that_land_out_of_turn_are_progress(autojump_clock, mount, kernel):
+    """A rename takes as long as values arrive, whatever their order: the first one may be the last."""
+    await mount.other("d/a.png", b"\xff slow")
+    for number in range(20):
+        await mount.other(f"d/b{number:02}", b"text")
+    mount.store.delay("bulk_get", 20)
+    mount.store.delay("get", 48)
+    began = trio.current_time()
+    await kernel.rename("/ns/d", "/ns/e")
+    assert 48 <= trio.current_time() - began < 50
+    mount.store.clear()
+    assert len(await kernel.listdir("/ns/e")) == 21

@@ -8,6 +8,7 @@ import trio.testing
 
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import Key
+from kvfs.core.names import DirRef
 from kvfs.writeback.journal import INLINE_BYTES
 
 LARGE = b"x" * (INLINE_BYTES + 1)
@@ -208,3 +209,30 @@ async def test_values_that_land_out_of_turn_are_progress(autojump_clock, mount, 
     assert 48 <= trio.current_time() - began < 50
     mount.store.clear()
     assert len(await kernel.listdir("/ns/e")) == 21
+
+
+@pytest.mark.parametrize("call", ["create", "lookup", "unlink"])
+async def test_a_name_that_is_looked_up_while_its_directory_is_renamed(mount, kernel, monkeypatch, call):
+    """What was found is where the directory was: it is looked for once more, where it is."""
+    await mount.other("d/a", b"value")
+    await kernel.listdir("/ns/d")
+    parent = mount.fs.tree.node_of(mount.namespace, DirRef("d/", 2))
+    overlay, found = mount.fs.overlay, mount.fs.overlay.child
+
+    async def child(*words):
+        monkeypatch.setattr(overlay, "child", found)
+        target = await found(*words)
+        await kernel.rename("/ns/d", "/ns/e")
+        return target
+
+    mount.fs.forget_knowledge()
+    monkeypatch.setattr(overlay, "child", child)
+    if call == "create":
+        node, is_new = await mount.fs.tree.create(parent.ino, b"new", mode=0o644, exclusive=True)
+        assert (node.key, is_new) == ("e/new", True)
+    elif call == "lookup":
+        assert (await mount.fs.tree.lookup(parent.ino, b"a")).key == "e/a"
+    else:
+        await mount.fs.tree.unlink(parent.ino, b"a")
+        assert await kernel.listdir("/ns") == ["e"]
+        assert await kernel.listdir("/ns/e") == []

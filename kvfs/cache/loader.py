@@ -39,9 +39,7 @@ class Flight:
     error: StoreError | None = None
     waited: bool = False
     has_ended: bool = False
-    ended: trio.Event | None = (
-        None  # made for the first that waits: of hundreds asked for together, none does
-    )
+    ended: trio.Event | None = None  # made for the first that waits: mostly none does
     then: "Callable[[Flight], None] | None" = None  # called when it has ended
 
     async def arrival(self) -> Clean | None:
@@ -114,9 +112,7 @@ class Loader:
             for further in wanted[1:]:
                 self._request((namespace, further), self._ahead)
         else:
-            if place in self._ahead:
-                del self._ahead[place]
-                self._awaited[place] = None
+            self._hurry(place)
             self.touch(place, directory)
         flight.waited = True
         return await flight.arrival()
@@ -132,9 +128,8 @@ class Loader:
             return False
         if flight is None:
             flight = self._request(place, self._awaited)
-        elif place in self._ahead:
-            del self._ahead[place]
-            self._awaited[place] = None
+        else:
+            self._hurry(place)
         flight.waited, flight.then = True, then
         return True
 
@@ -149,6 +144,12 @@ class Loader:
 
     def _is_wanted(self, place: Place) -> bool:
         return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)
+
+    def _hurry(self, place: Place) -> None:
+        """Somebody waits by now for what was to be read ahead."""
+        if place in self._ahead:
+            del self._ahead[place]
+            self._awaited[place] = None
 
     def _request(self, place: Place, queue: dict[Place, None]) -> Flight:
         flight = self._flights[place] = Flight()

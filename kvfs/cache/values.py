@@ -85,7 +85,7 @@ class Values:
 
     def known_at(self, place: Place) -> float | None:
         """When the size (and the value, if held) was answered."""
-        found = self._sizes.get(place)
+        found = self.known(place)
         return found[1] if found is not None else None
 
     def is_fresh(self, known_at: float) -> bool:

@@ -208,9 +208,10 @@ class Gathering:
             self._vanished(key, stamp)
         else:
             if move is None:
-                self._left.append(key)
-            else:
-                self._found[key], self._stamps[key] = move, stamp
+                self._left.append(key)  # and counts when it is done
+                self._progress.moved()
+                return
+            self._found[key], self._stamps[key] = move, stamp
         self._progress.count()
 
     # one by one

@@ -60,16 +60,15 @@ class Moves:
         inherits: bool = False,
     ) -> Move:
         """What the journal is told of one file's move; its value is fetched if only the store has it."""
-        node = self._inodes.peek_file(namespace, key)
-        if node is not None and _is_unsaved(node):
+        node = self._unsaved(namespace, key)
+        if node is not None:
             await self._files.save(node)
         found, body = await self._source(namespace, key)
         return self._move(namespace, key, goal, found, body, replaced=replaced, inherits=inherits)
 
     def prepare_now(self, namespace: NamespaceId, key: Key, goal: Key) -> Move | None:
         """The same of a name that is free, if nothing has to be waited for."""
-        node = self._inodes.peek_file(namespace, key)
-        if node is not None and _is_unsaved(node):
+        if self._unsaved(namespace, key) is not None:
             return None
         change = self._journal.get(namespace, key)
         if change is not None and not change.is_tombstone:
@@ -81,9 +80,7 @@ class Moves:
 
     def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
         """Have the value fetched that a move waits for; false where more than that has to be seen to."""
-        node = self._inodes.peek_file(namespace, key)
-        is_saved = node is None or not _is_unsaved(node)
-        return is_saved and self._overlay.ask(namespace, key, then)
+        return self._unsaved(namespace, key) is None and self._overlay.ask(namespace, key, then)
 
     def stage(self, clean: Clean) -> Body:
         """A small content, ready to be recorded."""
@@ -117,8 +114,7 @@ class Moves:
 
         None where that does not do: `prepare` sees to it. Raises `NotFoundError`.
         """
-        node = self._inodes.peek_file(namespace, key)
-        if not self.holds(namespace, key, stamp) or (node is not None and _is_unsaved(node)):
+        if not self.holds(namespace, key, stamp) or self._unsaved(namespace, key) is not None:
             return None
         if clean is None or is_expired(clean.expiration, self._now()):
             raise NotFoundError(f"{key!r} is gone")
@@ -183,8 +179,11 @@ class Moves:
 
     def stamp(self, namespace: NamespaceId, key: Key) -> Stamp:
         """Of what is prepared now, by who is `asking` for as long as it is to tell."""
+        return Stamp(self._seq_of(namespace, key), self._settled.moment)
+
+    def _seq_of(self, namespace: NamespaceId, key: Key) -> int | None:
         change = self._journal.get(namespace, key)
-        return Stamp(change.seq if change is not None else None, self._settled.moment)
+        return change.seq if change is not None else None
 
     @property
     def state(self) -> tuple[int, int]:
@@ -193,9 +192,14 @@ class Moves:
 
     def holds(self, namespace: NamespaceId, key: Key, stamp: Stamp) -> bool:
         """Whether the key was not changed here since, not even with the change at the store by now."""
-        if self.stamp(namespace, key).seq != stamp.seq:
+        if self._seq_of(namespace, key) != stamp.seq:
             return False
         return not self._settled.is_newer((namespace, key), stamp.moment)
+
+    def _unsaved(self, namespace: NamespaceId, key: Key) -> File | None:
+        """The node of a file that the journal was not told all of yet."""
+        node = self._inodes.peek_file(namespace, key)
+        return node if node is not None and _is_unsaved(node) else None
 
     def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
         """The journal was told: nodes and caches follow."""

@@ -85,8 +85,7 @@ class Overlay(Known):
             return Clean(held.value, change.metadata, change.expiration, now, held.digest)
         if is_expired(held.expiration, now):
             return None
-        span = self.listings.span_of(namespace, key)
-        if span is not None and self._is_outdated(place, span, self.listings.attributes(namespace, key)):
+        if self._is_listed_anew(place):
             return None
         if ahead:
             self.touch(namespace, key)
@@ -121,9 +120,13 @@ class Overlay(Known):
         return self.values.get(place) is None and self.loader.ask(place, then)
 
     def _expire_outdated(self, place: tuple[NamespaceId, Key]) -> None:
-        span = self.listings.span_of(*place)
-        if span is not None and self._is_outdated(place, span, self.listings.attributes(*place)):
+        if self._is_listed_anew(place):
             self.values.expire_one(place)
+
+    def _is_listed_anew(self, place: tuple[NamespaceId, Key]) -> bool:
+        """Whether the value held is older than what the listing says of its key."""
+        span = self.listings.span_of(*place)
+        return span is not None and self._is_outdated(place, span, self.listings.attributes(*place))
 
     async def _load(self, namespace: NamespaceId, key: Key) -> Clean:
         place = (namespace, key)

@@ -107,19 +107,13 @@ class Tree:
             return self._found(await self._roots.lookup(name), name)
         if parent.detached:
             raise NotFoundError("the directory was removed")
-        while True:
-            ref = parent.ref
-            try:
-                child = self._overlay.naming.child(ref, name)
-            except (InvalidError, NameTooLongError) as exc:
-                if len(name) > 255:
-                    raise
-                raise NotFoundError(str(exc)) from exc  # no key has that name: then it is not there
-            target = await self._overlay.child(parent.namespace, ref, child)
-            if parent.ref is ref:  # else the directory was renamed meanwhile: what was found is where it was
-                return self._found(
-                    self.node_of(parent.namespace, target) if target is not None else None, name
-                )
+        try:
+            _, target = await self._resolved(parent, name)
+        except (InvalidError, NameTooLongError) as exc:
+            if len(name) > 255:
+                raise
+            raise NotFoundError(str(exc)) from exc  # no key has that name: then it is not there
+        return self._found(self.node_of(parent.namespace, target) if target is not None else None, name)
 
     @staticmethod
     def _found(node: Node | None, name: bytes) -> Node:
@@ -138,12 +132,16 @@ class Tree:
         found = self._child_at_once(parent, name)
         if found is not None:
             return found
+        found = await self._resolved(parent, name)
+        self._check_there(parent)
+        return found
+
+    async def _resolved(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None]:
         while True:
             ref = parent.ref
             child = self._overlay.naming.child(ref, name)
             target = await self._overlay.child(parent.namespace, ref, child)
-            self._check_there(parent)
-            if parent.ref is ref:  # else it was renamed meanwhile
+            if parent.ref is ref:  # else it was renamed meanwhile: what was found is where it was
                 return child, target
 
     def _child_at_once(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None] | None:

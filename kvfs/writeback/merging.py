@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
-from kvfs.writeback.bodies import DIGEST_BYTES, Body
+from kvfs.writeback.bodies import DIGEST_BYTES
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
 _UNREAD: Final = bytes(DIGEST_BYTES // 2)  # how no digest begins: see `unread`
@@ -100,8 +100,9 @@ def since_over(old: Row | None, now: float) -> float:
 def first_put(
     namespace: NamespaceId,
     key: Key,
-    body: Body,
-    identity: int,
+    size: int,
+    body: int,
+    digest: bytes,
     metadata: Metadata | None,
     expiration: int | None,
     base: bytes | None,
@@ -109,16 +110,21 @@ def first_put(
     seq: Seq,
     now: float,
 ) -> Row:
-    """What `put_over` comes to where nothing was before."""
+    """The row of a put where nothing was before. By its parts: it is the way of every new file."""
     change = Change(
-        seq, namespace, key, ChangeKind.PUT, ChangeState.LOCAL if local else ChangeState.PENDING, body.size,
+        seq, namespace, key, ChangeKind.PUT, ChangeState.LOCAL if local else ChangeState.PENDING, size,
         metadata, expiration, base, False, now, None, None,
     )  # fmt: skip
-    return Row(change, identity, body.digest, False, b"", None, now)
+    return Row(change, body, digest, False, b"", None, now)
 
 
 def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
     """The row of `put` on top of `old`."""
+    if old is None:
+        return first_put(
+            put.namespace, put.key, put.size, put.body, put.digest, put.metadata, put.expiration, put.base,
+            put.local, seq, now,
+        )  # fmt: skip
     change = Change(
         seq=seq,
         namespace=put.namespace,
@@ -134,8 +140,8 @@ def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
         acked_at=None,
         error=None,
     )
-    may_exist = old is not None and store_may_hold(old)
-    return Row(change, put.body, put.digest, may_exist, ancestors_over(old, now), None, since_over(old, now))
+    ancestors, since = ancestors_over(old, now), since_over(old, now)
+    return Row(change, put.body, put.digest, store_may_hold(old), ancestors, None, since)
 
 
 def attempted(change: Change) -> Change:
@@ -154,9 +160,9 @@ def acknowledged(change: Change, at: float) -> Change:
     )  # fmt: skip
 
 
-def _may_stay_local(old: Row | None) -> bool:
+def _may_stay_local(old: Row) -> bool:
     """A local file may not hide a key the store holds, nor the tombstone that is to remove it there."""
-    if old is None or old.change.state is ChangeState.LOCAL or not store_may_hold(old):
+    if old.change.state is ChangeState.LOCAL or not store_may_hold(old):
         return True
     return old.change.is_tombstone and old.change.state is ChangeState.SETTLING
 

@@ -78,7 +78,9 @@ class Recording:
         ledger = self._ledger
         if attrs is not None and body.value is not None and ledger.is_new(namespace, key):
             identity, seq, now = self._bodies.reserve(), ledger.next_seq(), self._now()
-            row = first_put(namespace, key, body, identity, metadata, expiration, base, local, seq, now)
+            row = first_put(
+                namespace, key, body.size, identity, body.digest, metadata, expiration, base, local, seq, now
+            )
             self._touched = True
             ledger.insert(row, body.value, attrs)
             return seq

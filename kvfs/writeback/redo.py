@@ -82,9 +82,7 @@ class RedoLog:
         self._made = 0  # files so far
         self._named = 0  # of them, those whose names are on the disk
         self.size = 0
-        self._full: deque[tuple[int, Path]] = (
-            deque()
-        )  # before the newest, oldest first: with their last records
+        self._full: deque[tuple[int, Path]] = deque()  # before it, oldest first: with their last records
         self.retired: list[Path] = []  # in the tables to the last record; to be removed
 
     def append(self, payload: bytes) -> None:

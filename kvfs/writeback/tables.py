@@ -22,9 +22,7 @@ from kvfs.writeback.disk import sync_log
 from kvfs.writeback.opening import translate
 from kvfs.writeback.redo import ROTATE_BYTES, Leftover, RedoLog, files_of
 
-APPLY_COUNT: Final = (
-    8192  # transactions that may be behind: read again in a tenth of a second at the next open
-)
+APPLY_COUNT: Final = 8192  # transactions that may be behind: at an open, a tenth of a second
 APPLY_BYTES: Final = 8 * 1024 * 1024
 WORTH_COUNT: Final = 256  # that many are worth a moment when nobody records
 WORTH_BYTES: Final = 1024 * 1024

@@ -1,7 +1,7 @@
 """What a mount is asked to be: one frozen `Config`, the source it names and its token.
 
 Belongs here: reading the words of the command line and the environment once, with a clear refusal. Defaults
-are the fields' own. Nothing here opens a store or a socket; where files live is `kvfs/state.py`.
+are the fields' own. Nothing here opens a store or a socket; where files live is `kvfs/host/state.py`.
 """
 
 import os
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from kvfs.core.errors import UserError
 from kvfs.core.limits import KEY_BYTES, RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
-from kvfs.state import control_path, default_data_dir, default_state_dir, state_name
+from kvfs.host.state import control_path, default_data_dir, default_state_dir, state_name
 
 DEFAULT_BASE_URL: Final = "https://api.cloudflare.com/client/v4"
 SOURCE_SYNTAX: Final = "local:[FILE] or cloudflare:[ACCOUNT[/NAMESPACE[/PREFIX]]]"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from kvfs.mounts import MOUNTINFO, parse_mountinfo
+from kvfs.host.mounts import MOUNTINFO, parse_mountinfo
 
 ExpectLog = Callable[[str], None]
 

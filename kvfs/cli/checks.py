@@ -7,8 +7,8 @@ from typing import Final
 from kvfs.cli.output import complain
 from kvfs.config import Config, LocalSource
 from kvfs.core.errors import UserError
-from kvfs.mounts import Mount, fusermount, is_stale, mount_at, unmount
-from kvfs.state import read_record, record_path
+from kvfs.host.mounts import Mount, fusermount, is_stale, mount_at, unmount
+from kvfs.host.state import read_record, record_path
 
 DEVICE: Final = Path("/dev/fuse")
 FUSE_CONF: Final = Path("/etc/fuse.conf")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from kvfs.cli.guard import Exit
 from kvfs.cli.output import SendingProgress, complain, duration_text, say
-from kvfs.control import SILENCE_SECONDS, Client, Message, connect
 from kvfs.core.errors import UserError
-from kvfs.mounts import mount_at, mount_of, real_mountpoint
-from kvfs.state import MountRecord, control_path, default_state_dir, read_record, record_path, records
+from kvfs.host.control import SILENCE_SECONDS, Client, Message, connect
+from kvfs.host.mounts import mount_at, mount_of, real_mountpoint
+from kvfs.host.state import MountRecord, control_path, default_state_dir, read_record, record_path, records
 
 LEFT_SHOWN = 20
 

@@ -21,8 +21,8 @@ from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.config import DEFAULT_BASE_URL, TOKEN_PAGE, parse_base_url, read_token_file
 from kvfs.core.errors import KvfsError
-from kvfs.mounts import current_mounts, fusermount, is_stale
-from kvfs.state import private_directory
+from kvfs.host.mounts import current_mounts, fusermount, is_stale
+from kvfs.host.state import private_directory
 
 REQUEST_TIMEOUTS: Final = ("default_request_timeout", "max_request_timeout")
 SHORTEST_TIMEOUT: Final = 60  # the kernel's bound must lie well above ours (30 s), or it ends the mount first

@@ -15,7 +15,7 @@ import click
 from kvfs import __version__
 from kvfs.cli.output import complain
 from kvfs.core.errors import KvfsError
-from kvfs.state import default_state_dir, private_directory
+from kvfs.host.state import default_state_dir, private_directory
 
 
 class Exit(IntEnum):

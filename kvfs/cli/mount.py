@@ -14,8 +14,8 @@ from kvfs.cli.options import mount_options, option, path
 from kvfs.cli.output import say
 from kvfs.cli.spawn import ReadyPipe, start_in_background
 from kvfs.config import SOURCE_SYNTAX, Config, Credentials, load_credentials, parse_source
-from kvfs.mounts import real_mountpoint
-from kvfs.state import MountRecord, control_path, private_directory, record_path, recorded
+from kvfs.host.mounts import real_mountpoint
+from kvfs.host.state import MountRecord, control_path, private_directory, record_path, recorded
 
 
 @click.command(epilog=f"SOURCE is {SOURCE_SYNTAX}. A token is never an argument: see --token-file.")

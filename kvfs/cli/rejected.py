@@ -9,8 +9,8 @@ from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import say, size_text
-from kvfs.control import Message
 from kvfs.core.errors import UserError
+from kvfs.host.control import Message
 
 
 @click.group(no_args_is_help=False)  # the help would be more than one line of complaint

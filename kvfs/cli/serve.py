@@ -11,7 +11,7 @@ from kvfs.cli.logs import LEVELS, set_up_logging
 from kvfs.cli.options import option, path
 from kvfs.cli.output import say
 from kvfs.core.errors import UserError
-from kvfs.state import default_data_dir, default_state_dir, private_directory
+from kvfs.host.state import default_data_dir, default_state_dir, private_directory
 
 
 @click.command()

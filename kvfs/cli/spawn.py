@@ -20,7 +20,7 @@ from kvfs.cli.options import config_arguments
 from kvfs.cli.output import say
 from kvfs.config import Config
 from kvfs.core.errors import KvfsError, UserError
-from kvfs.state import log_path
+from kvfs.host.state import log_path
 
 READY = "ready"
 

@@ -15,10 +15,10 @@ from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, find_record, state_o
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, printable, say, size_text
-from kvfs.control import ControlError
 from kvfs.core.errors import UserError
-from kvfs.mounts import is_stale, mount_at
-from kvfs.state import MountRecord, lives, records
+from kvfs.host.control import ControlError
+from kvfs.host.mounts import is_stale, mount_at
+from kvfs.host.state import MountRecord, lives, records
 
 VERSION: Final = 1
 """Of the JSON: raised when a name goes or changes its meaning, not when one is added."""

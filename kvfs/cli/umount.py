@@ -14,10 +14,10 @@ from kvfs.cli.daemons import ask_to_send, daemon_of, find_record, report_left, s
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, path, seconds
 from kvfs.cli.output import complain, say
-from kvfs.control import SILENCE_SECONDS, Client, ControlError, DaemonEndedError, Message, NoDaemonError
 from kvfs.core.errors import UserError
-from kvfs.mounts import Mount, is_stale, mount_at, real_mountpoint, unmount
-from kvfs.state import forget, lives, record_path
+from kvfs.host.control import SILENCE_SECONDS, Client, ControlError, DaemonEndedError, Message, NoDaemonError
+from kvfs.host.mounts import Mount, is_stale, mount_at, real_mountpoint, unmount
+from kvfs.host.state import forget, lives, record_path
 
 END_SECONDS = 30.0
 TERM_SECONDS = 1.0

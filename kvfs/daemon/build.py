@@ -21,17 +21,17 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
+from kvfs.journal.journal import Journal
 from kvfs.store.base import Store
-from kvfs.store.breaking import PAUSE, Breaker, Breaking
-from kvfs.store.limiting import Budget, Limiting, Priority
-from kvfs.store.rest import RestStore, open_rest
-from kvfs.store.retrying import Retrying
-from kvfs.store.sqlite import SqliteStore
-from kvfs.vfs.files import Invalidator, Sender
+from kvfs.store.breaker import PAUSE, Breaker, Breaking
+from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.ratelimit import Budget, Limiting, Priority
+from kvfs.store.rest.client import RestStore, open_rest
+from kvfs.store.retry import Retrying
+from kvfs.vfs.file.files import Invalidator, Sender
 from kvfs.vfs.filesystem import FileSystem, Options
-from kvfs.vfs.overlay import Overlay
 from kvfs.vfs.roots import find_namespace
-from kvfs.writeback.journal import Journal
+from kvfs.vfs.view.overlay import Overlay
 
 _ATTEMPTS = 8
 

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from kvfs.control import Handler, Message, Send
 from kvfs.core.errors import InvalidError
 from kvfs.core.model import Change
-from kvfs.daemon.ending import Ending
+from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
+from kvfs.host.control import Handler, Message, Send
+from kvfs.journal.journal import Journal
+from kvfs.sender.sender import Flusher
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.writeback.flusher import Flusher
-from kvfs.writeback.journal import Journal
 
 
 class Controls:
-    """Handlers by request; see `kvfs/control.py` for how they are called."""
+    """Handlers by request; see `kvfs/host/control.py` for how they are called."""
 
     def __init__(
         self, fs: FileSystem, journal: Journal, flusher: Flusher, reporter: Reporter, ending: Ending

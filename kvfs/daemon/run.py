@@ -17,7 +17,6 @@ from functools import partial
 import trio
 
 from kvfs.config import Config, Credentials, source_identity
-from kvfs.control import serve_control
 from kvfs.core.errors import KvfsError
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
@@ -31,16 +30,17 @@ from kvfs.daemon.build import (
     settle_into,
 )
 from kvfs.daemon.controls import Controls
-from kvfs.daemon.ending import Ending
 from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
-from kvfs.daemon.polling import poll
+from kvfs.daemon.refresh import poll
+from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.fuse.operations import Operations
 from kvfs.fuse.session import KernelInvalidator, Session
+from kvfs.host.control import serve_control
+from kvfs.journal.journal import Journal
+from kvfs.sender.events import Event, FlusherOptions, OnConflict
+from kvfs.sender.sender import Flusher
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.writeback.events import Event, FlusherOptions, OnConflict
-from kvfs.writeback.flusher import Flusher
-from kvfs.writeback.journal import Journal
 
 log = logging.getLogger("kvfs.daemon")
 

@@ -12,9 +12,9 @@ import msgspec
 from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import Change, NamespaceId
 from kvfs.daemon.build import Reading, Stores
+from kvfs.journal.journal import Journal
+from kvfs.sender.sender import Flusher
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.writeback.flusher import Flusher
-from kvfs.writeback.journal import Journal
 
 SHOWN: Final = 100  # changes listed by name
 

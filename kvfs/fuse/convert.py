@@ -7,7 +7,7 @@ from typing import Final, cast
 import pyfuse3
 
 from kvfs.core import errors
-from kvfs.vfs.views import Attr
+from kvfs.vfs.view.types import Attr
 
 FILE_BLOCK: Final = 128 * 1024  # what cp and cat use as their buffer
 DIRECTORY_BLOCK: Final = 1024 * 1024  # glibc sizes getdents by it: thousands of entries a call

@@ -14,7 +14,7 @@ import trio
 
 from kvfs.core.errors import FileError, KvfsError
 from kvfs.fuse import convert
-from kvfs.vfs.renames import SLACK
+from kvfs.vfs.rename.rename import SLACK
 
 log = logging.getLogger("kvfs.fuse")
 

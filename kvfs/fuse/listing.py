@@ -6,10 +6,10 @@ from pyfuse3 import EntryAttributes, FileNameT, ReaddirToken
 from kvfs.core.model import Key, NamespaceId
 from kvfs.fuse import convert
 from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream, Face
+from kvfs.vfs.file.handles import DirectoryHandle
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.vfs.handles import DirectoryHandle
-from kvfs.vfs.nodes import File, Node
-from kvfs.vfs.views import Attr, Seen, View, told_size
+from kvfs.vfs.inode.nodes import File, Node
+from kvfs.vfs.view.types import Attr, Seen, View, told_size
 
 _MOMENT = 0.01  # seconds between two looks at the clock
 

@@ -25,11 +25,11 @@ from kvfs.core.errors import NotFoundError
 from kvfs.fuse import convert
 from kvfs.fuse.guard import Answer, bounded, guarded, in_time, prompt
 from kvfs.fuse.listing import Listing
+from kvfs.vfs.file.handles import DirectoryHandle
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.vfs.handles import DirectoryHandle
-from kvfs.vfs.nodes import File, Node
-from kvfs.vfs.overlay import UNKNOWN
-from kvfs.vfs.views import Attr, Changes
+from kvfs.vfs.inode.nodes import File, Node
+from kvfs.vfs.view.overlay import UNKNOWN
+from kvfs.vfs.view.types import Attr, Changes
 
 _Created = tuple[FileInfo, EntryAttributes]
 

@@ -10,7 +10,7 @@ import pyfuse3
 
 from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import UserError
-from kvfs.fuse import polling
+from kvfs.fuse import busypoll
 from kvfs.fuse.operations import Operations
 
 log = logging.getLogger("kvfs.fuse")
@@ -60,7 +60,7 @@ class Session:
     async def run(self) -> None:
         """Serve until unmounted, from either side."""
         afterwards = self._afterwards
-        is_enabled = polling.enable(afterwards)
+        is_enabled = busypoll.enable(afterwards)
         if not is_enabled:
             log.info("this pyfuse3 is not made as expected: requests take the long way through its loop")
         if _LOOP is not None:
@@ -70,7 +70,7 @@ class Session:
             await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
         finally:
             afterwards.is_served = False
-            polling.disable()
+            busypoll.disable()
 
     def stop(self) -> None:
         """Make `run` return; requests under way are answered first. Files may be open: `stopped` says so."""
@@ -99,7 +99,7 @@ def ends_well(loop: _Loop, afterwards: Afterwards) -> _Loop:
         except ConnectionAbortedError:
             log.info("the kernel ended the connection while a request was on its way")
         finally:
-            polling.settle(afterwards)
+            busypoll.settle(afterwards)
 
     return patient
 

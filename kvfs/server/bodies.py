@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.server.refusals import MULTIPART, Refusal, invalid, oversize
-from kvfs.store.wire import MalformedError
+from kvfs.store.wire.codec import MalformedError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

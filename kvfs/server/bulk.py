@@ -13,7 +13,7 @@ from kvfs.server.calls import Calls, json_answer
 from kvfs.server.parameters import expiration_of, namespace_of
 from kvfs.server.refusals import BULK_GET, Refusal, invalid, oversize
 from kvfs.server.values import stored_metadata
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 TYPES = ("text", "json")
 
@@ -33,7 +33,7 @@ class Bulk(Calls):
         namespace, store = namespace_of(request), self.store(request)
         await store.get_namespace(namespace)
         body = await read_body(request, BULK_BYTES)
-        keys = await off_loop(len(body), partial(wire.decode_key_list, body))
+        keys = await off_loop(len(body), partial(codec.decode_key_list, body))
         _check_pairs(len(keys))
         unique = [Key(key) for key in dict.fromkeys(keys)]
         failed = await store.bulk_delete(namespace, unique) if unique else frozenset()
@@ -42,7 +42,7 @@ class Bulk(Calls):
     async def get(self, request: Request) -> Response:
         namespace, store = namespace_of(request), self.store(request)
         body = await read_body(request, BULK_BYTES)
-        asked = await off_loop(len(body), partial(wire.decode_bulk_get, body))
+        asked = await off_loop(len(body), partial(codec.decode_bulk_get, body))
         if asked.type not in TYPES:
             raise invalid(f"bulk get keys: type must be one of {', '.join(TYPES)}")
         if len(asked.keys) > BULK_GET_KEYS:
@@ -61,12 +61,12 @@ class Bulk(Calls):
 
     def _done(self, request: Request, asked: int, failed: frozenset[Key]) -> Response:
         self.count(request, asked - len(failed))
-        return json_answer(wire.encode_success(wire.encode_bulk_result(asked - len(failed), failed)))
+        return json_answer(codec.encode_success(codec.encode_bulk_result(asked - len(failed), failed)))
 
 
 def _entries(body: bytes, now: float) -> dict[Key, Entry]:
     """The entries of a bulk put by key. Raises `Refusal`: nothing is stored unless all can be."""
-    pairs = wire.decode_pairs(body)
+    pairs = codec.decode_pairs(body)
     _check_pairs(len(pairs))
     entries: dict[Key, Entry] = {}
     for pair in pairs:
@@ -77,7 +77,7 @@ def _entries(body: bytes, now: float) -> dict[Key, Entry]:
     return entries
 
 
-def _entry(pair: wire.PairRequest, now: float) -> Entry:
+def _entry(pair: codec.PairRequest, now: float) -> Entry:
     if len(pair.value) > BULK_VALUE_CHARS:
         raise invalid(f"bulk put: value of {len(pair.value)} characters exceeds limit of {BULK_VALUE_CHARS}.")
     expiration = expiration_of("bulk put", pair.expiration, pair.expiration_ttl, now)
@@ -91,9 +91,9 @@ def _check_pairs(count: int) -> None:
 
 def _values(found: Mapping[Key, Entry | None], as_json: bool, with_metadata: bool) -> bytes:
     try:
-        result = wire.encode_values(found, as_json=as_json, with_metadata=with_metadata)
-    except wire.MalformedError as exc:
+        result = codec.encode_values(found, as_json=as_json, with_metadata=with_metadata)
+    except codec.MalformedError as exc:
         kind = "non-json" if as_json else "non-text"
         reason = f"'At least one of the requested keys corresponds to a {kind} value'"
         raise Refusal(400, BULK_GET, f"bulk get keys: {reason}") from exc
-    return wire.encode_success(result)
+    return codec.encode_success(result)

@@ -22,7 +22,7 @@ from kvfs.server.fault_rules import STALE_SECONDS, Armed, Faults
 from kvfs.server.refusals import INTERNAL, JSON, Refusal, invalid
 from kvfs.server.shell import App, Message, Receive, Scope, Send
 from kvfs.server.staleness import staleness
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 Effect = Callable[[Armed, App, Scope, Receive, Send], Awaitable[None]]
 
@@ -68,7 +68,7 @@ class FaultControl:
         shown = [
             {"rule": armed.rule, "seen": armed.seen, "fired": armed.fired} for armed in self._faults.armed
         ]
-        return json_answer(wire.encode_success(wire.encode_json(shown)))
+        return json_answer(codec.encode_success(codec.encode_json(shown)))
 
 
 @dataclass(slots=True)

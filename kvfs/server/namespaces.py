@@ -7,7 +7,7 @@ from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE
 from kvfs.server.bodies import SMALL_BODY, off_loop, read_body
 from kvfs.server.calls import Calls, json_answer
 from kvfs.server.parameters import choice_of, integer_of, namespace_of
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 DEFAULT_PAGE = 20  # namespaces a page when the request does not say
 
@@ -24,27 +24,27 @@ class Namespaces(Calls):
         every.sort(key=lambda one: (one.title, one.id) if order == "title" else (one.id, ""))
         ordered = every[::-1] if descending else every
         shown = ordered[(page - 1) * per_page : page * per_page]
-        info = wire.ResultInfo(page=page, per_page=per_page, count=len(shown), total_count=len(every))
-        result = wire.encode_array(wire.encode_namespace(one) for one in shown)
-        return json_answer(wire.encode_success(result, info))
+        info = codec.ResultInfo(page=page, per_page=per_page, count=len(shown), total_count=len(every))
+        result = codec.encode_array(codec.encode_namespace(one) for one in shown)
+        return json_answer(codec.encode_success(result, info))
 
     async def create(self, request: Request) -> Response:
         created = await self.store(request).create_namespace(await _title(request))
-        return json_answer(wire.encode_success(wire.encode_namespace(created)))
+        return json_answer(codec.encode_success(codec.encode_namespace(created)))
 
     async def get(self, request: Request) -> Response:
         found = await self.store(request).get_namespace(namespace_of(request))
-        return json_answer(wire.encode_success(wire.encode_namespace(found)))
+        return json_answer(codec.encode_success(codec.encode_namespace(found)))
 
     async def rename(self, request: Request) -> Response:
         namespace = namespace_of(request)
         store = self.store(request)
         await store.rename_namespace(namespace, await _title(request))
-        return json_answer(wire.encode_success(wire.encode_namespace(await store.get_namespace(namespace))))
+        return json_answer(codec.encode_success(codec.encode_namespace(await store.get_namespace(namespace))))
 
     async def delete(self, request: Request) -> Response:
         await self.store(request).delete_namespace(namespace_of(request))
-        return json_answer(wire.encode_success())
+        return json_answer(codec.encode_success())
 
     async def list_keys(self, request: Request) -> Response:
         page = await self.store(request).list_keys(
@@ -54,10 +54,10 @@ class Namespaces(Calls):
             limit=integer_of(request, "limit", LIST_KEYS, LIST_KEYS_MIN, LIST_KEYS),
         )
         self.count(request, len(page.keys))
-        return json_answer(wire.encode_page(page))
+        return json_answer(codec.encode_page(page))
 
 
 async def _title(request: Request) -> str:
     """The title of the body; empty when there is none, which the store refuses."""
     body = await read_body(request, SMALL_BODY)
-    return await off_loop(len(body), lambda: wire.decode_title(body))
+    return await off_loop(len(body), lambda: codec.decode_title(body))

@@ -16,7 +16,7 @@ from kvfs.server.refusals import (
     Refusal,
     invalid,
 )
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 _NAMESPACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -24,7 +24,7 @@ _NAMESPACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 def account_of(request: Request) -> str:
     """The account id. Raises `Refusal` for what cannot be one."""
     account: str = request.path_params["account"]
-    if not wire.acceptable_identifier(account):
+    if not codec.acceptable_identifier(account):
         raise Refusal(
             400,
             BAD_ACCOUNT,
@@ -86,7 +86,7 @@ def expiration_of(operation: str, expiration: float | None, ttl: float | None, n
                 f"{operation}: 'Invalid expiration_ttl of {ttl:.0f}. Expiration TTL must be at least 60.'"
             )
             raise Refusal(400, BAD_TTL, message)
-        return wire.whole_seconds(now + ttl)
+        return codec.whole_seconds(now + ttl)
     if expiration is None:
         return None
     if expiration < int(now) + EXPIRATION_SECONDS:
@@ -95,4 +95,4 @@ def expiration_of(operation: str, expiration: float | None, ttl: float | None, n
             reason = "Expiration times must be at least 60 seconds in the future."
         message = f"{operation}: 'Invalid expiration of {expiration:.0f}. {reason}'"
         raise Refusal(400, BAD_EXPIRATION, message)
-    return wire.whole_seconds(expiration)
+    return codec.whole_seconds(expiration)

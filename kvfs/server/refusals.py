@@ -16,7 +16,7 @@ from kvfs.core.errors import (
     StoreError,
     TitleExistsError,
 )
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 BAD_ACCOUNT: Final = 7003
 NO_ROUTE: Final = 7000
@@ -52,7 +52,7 @@ class Refusal(Exception):
 
     def response(self) -> Response:
         """The answer."""
-        body = wire.encode_failure(self.code, self.message)
+        body = codec.encode_failure(self.code, self.message)
         return Response(body, self.status, self.headers, JSON)
 
 

@@ -25,7 +25,7 @@ from kvfs.server.auth import load_or_create_token as load_or_create_token
 from kvfs.server.auth import usable_token
 from kvfs.server.fault_rules import Faults
 from kvfs.server.shell import App
-from kvfs.store.sqlite import SqliteStore
+from kvfs.store.embedded.store import SqliteStore
 
 KEEP_ALIVE: Final = 75  # seconds; longer than clients keep idle connections, so that they close first
 GRACE: Final = 5  # seconds for requests under way when the server is told to stop

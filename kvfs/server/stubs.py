@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from kvfs.server.calls import Calls, json_answer
 from kvfs.server.parameters import integer_of
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 ACCOUNT = {"id": "local", "name": "kvfs", "type": "standard"}
 _NO_ID = "0" * 32
@@ -21,10 +21,10 @@ class Stubs(Calls):
         return self._page(request, {"id": _NO_ID, "account": ACCOUNT, "status": "accepted"})
 
     async def verify_token(self, request: Request) -> Response:
-        return json_answer(wire.encode_success(wire.encode_json({"id": _NO_ID, "status": "active"})))
+        return json_answer(codec.encode_success(codec.encode_json({"id": _NO_ID, "status": "active"})))
 
     def _page(self, request: Request, only: object) -> Response:
         page = integer_of(request, "page", 1, 1, 10**9)
         items = [only] if page == 1 else []
-        info = wire.ResultInfo(page=page, per_page=20, count=len(items), total_count=1)
-        return json_answer(wire.encode_success(wire.encode_json(items), info))
+        info = codec.ResultInfo(page=page, per_page=20, count=len(items), total_count=1)
+        return json_answer(codec.encode_success(codec.encode_json(items), info))

@@ -16,7 +16,7 @@ from kvfs.server.refusals import (
     KEY_NOT_FOUND,
     Refusal,
 )
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 
 class Values(Calls):
@@ -41,7 +41,7 @@ class Values(Calls):
             if not page.keys or page.keys[0].key != key:
                 raise Refusal(404, KEY_NOT_FOUND, "metadata: 'key not found'")
         self.count(request, 1)
-        return json_answer(wire.encode_success(metadata or b"null"))
+        return json_answer(codec.encode_success(metadata or b"null"))
 
     async def put(self, request: Request) -> Response:
         key, namespace, store = key_of(request), namespace_of(request), self.store(request)
@@ -53,12 +53,12 @@ class Values(Calls):
         entry = Entry(upload.value, stored_metadata("put", upload.metadata), expires)
         await store.put(namespace, key, entry)
         self.count(request, 1)
-        return json_answer(wire.encode_success())
+        return json_answer(codec.encode_success())
 
     async def delete(self, request: Request) -> Response:
         await self.store(request).delete(namespace_of(request), key_of(request))
         self.count(request, 1)
-        return json_answer(wire.encode_success())
+        return json_answer(codec.encode_success())
 
 
 def stored_metadata(operation: str, text: bytes | None) -> bytes | None:
@@ -66,8 +66,8 @@ def stored_metadata(operation: str, text: bytes | None) -> bytes | None:
     if text is None or not text.strip():
         return None
     try:
-        metadata = wire.compact_metadata(text)
-    except wire.MalformedError as exc:
+        metadata = codec.compact_metadata(text)
+    except codec.MalformedError as exc:
         raise Refusal(400, BAD_METADATA, f"{operation}: 'metadata must be valid json'") from exc
     if metadata is not None and len(metadata) > METADATA_BYTES:
         reason = f"'Metadata length of {len(metadata)} exceeds limit of {METADATA_BYTES}.'"

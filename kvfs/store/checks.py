@@ -18,7 +18,7 @@ from kvfs.core.limits import (
     VALUE_BYTES,
 )
 from kvfs.core.model import Entry, Key, Metadata
-from kvfs.store.jsontext import NULL, is_json
+from kvfs.store.wire.json import NULL, is_json
 
 INVALID_REQUEST: Final = 10012
 NO_TITLE: Final = 10019

@@ -26,12 +26,12 @@ from kvfs.core.errors import (
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, Metadata, NamespaceId
-from kvfs.vfs.files import Files
-from kvfs.vfs.handles import OpenFile
-from kvfs.vfs.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node
-from kvfs.vfs.overlay import UNKNOWN, Overlay, View
-from kvfs.vfs.views import Attr, Changes, Seen, told_size
-from kvfs.writeback.attributes import DirRow, LocalAttrs
+from kvfs.journal.attributes import DirRow, LocalAttrs
+from kvfs.vfs.file.files import Files
+from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.inode.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node
+from kvfs.vfs.view.overlay import UNKNOWN, Overlay, View
+from kvfs.vfs.view.types import Attr, Changes, Seen, told_size
 
 log = logging.getLogger("kvfs.vfs")
 

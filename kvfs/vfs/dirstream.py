@@ -13,7 +13,7 @@ from kvfs.cache.spans import successor
 from kvfs.core.errors import DeniedError, UnavailableError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
-from kvfs.vfs.overlay import Overlay, View
+from kvfs.vfs.view.overlay import Overlay, View
 
 KEPT_ENTRIES: Final = 5_000  # of a listing that is kept for the next reader: some 400 bytes an entry
 _BITE = 2048  # entries found at a time, so that no directory holds the loop for long

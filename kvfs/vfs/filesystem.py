@@ -11,15 +11,15 @@ from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.core.patterns import LocalNames
 from kvfs.vfs.attributes import Attributes
-from kvfs.vfs.files import Files, Invalidator, Sender
-from kvfs.vfs.handles import DirectoryHandle, FileHandle, HandleTable
-from kvfs.vfs.inheritance import Inheritance
-from kvfs.vfs.inodes import InodeTable
-from kvfs.vfs.nodes import ControlFile, Directory, File, Node, Root
-from kvfs.vfs.overlay import Overlay
-from kvfs.vfs.renames import Renames
+from kvfs.vfs.file.files import Files, Invalidator, Sender
+from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, HandleTable
+from kvfs.vfs.inode.nodes import ControlFile, Directory, File, Node, Root
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.rename.inherit import Inheritance
+from kvfs.vfs.rename.rename import Renames
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
+from kvfs.vfs.view.overlay import Overlay
 
 log = logging.getLogger("kvfs.vfs")
 

@@ -8,10 +8,10 @@ from kvfs.core.errors import ExistsError, InvalidError, NotEmptyError, NotFoundE
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, KeyPage, Namespace, NamespaceId
 from kvfs.core.names import DirRef, title_of
-from kvfs.vfs.files import Sender
-from kvfs.vfs.inodes import InodeTable
-from kvfs.vfs.nodes import Directory
-from kvfs.vfs.overlay import Overlay
+from kvfs.vfs.file.files import Sender
+from kvfs.vfs.inode.nodes import Directory
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.view.overlay import Overlay
 
 
 class Roots:

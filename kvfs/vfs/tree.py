@@ -18,15 +18,15 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef
+from kvfs.journal.attributes import DirRow
 from kvfs.vfs.dirstream import DirStream, KeptStreams
-from kvfs.vfs.files import Files
-from kvfs.vfs.handles import DirectoryHandle, HandleTable
-from kvfs.vfs.inodes import InodeTable
-from kvfs.vfs.nodes import ControlDirectory, ControlFile, Directory, File, Node, Root
-from kvfs.vfs.overlay import UNKNOWN, Overlay, Unknown
+from kvfs.vfs.file.files import Files
+from kvfs.vfs.file.handles import DirectoryHandle, HandleTable
+from kvfs.vfs.inode.nodes import ControlDirectory, ControlFile, Directory, File, Node, Root
+from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.roots import Roots
-from kvfs.vfs.views import Seen
-from kvfs.writeback.attributes import DirRow
+from kvfs.vfs.view.overlay import UNKNOWN, Overlay, Unknown
+from kvfs.vfs.view.types import Seen
 
 Parent = Root | Directory | ControlDirectory
 

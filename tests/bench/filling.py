@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from kvfs.store.sqlite_schema import prepare
+from kvfs.store.embedded.schema import prepare
 
 PER_DIRECTORY = 1000
 _LARGE = 1 << 20  # bytes

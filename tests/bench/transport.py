@@ -15,8 +15,8 @@ from support.mounted import Api
 from support.serving import Served
 
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, NamespaceId
-from kvfs.store import wire
-from kvfs.store.rest import RestStore, open_rest
+from kvfs.store.rest.client import RestStore, open_rest
+from kvfs.store.wire import codec
 
 LATENCY = 0.05  # seconds that the server adds
 ROUNDS = 5
@@ -121,8 +121,8 @@ def compression() -> list[Compressed]:
     """A full page of a listing, and a full bulk get of text."""
     infos = tuple(KeyInfo(Key(f"d{n // 100:04}/file-{n:05}.txt")) for n in range(1000))
     values = {Key(f"f{n:03}"): Entry(_prose(n)) for n in range(100)}
-    pairs = b"".join(wire.encode_pairs(values))  # much the same text as the answer to a bulk get
-    return [_compressed("list, 1,000 keys", wire.encode_page(KeyPage(infos, "cursor"))),
+    pairs = b"".join(codec.encode_pairs(values))  # much the same text as the answer to a bulk get
+    return [_compressed("list, 1,000 keys", codec.encode_page(KeyPage(infos, "cursor"))),
             _compressed("bulk get, 100 x 1 KiB", pairs)]  # fmt: skip
 
 

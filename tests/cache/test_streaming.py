@@ -18,7 +18,7 @@ from kvfs.cache.values import Values
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.core.names import DirRef, Naming
 from kvfs.vfs.dirstream import DirStream
-from kvfs.vfs.overlay import Overlay
+from kvfs.vfs.view.overlay import Overlay
 
 
 @dataclass

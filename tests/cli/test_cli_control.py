@@ -15,7 +15,8 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvfs.control import (
+from kvfs.core.errors import UserError
+from kvfs.host.control import (
     REQUEST_BYTES,
     ControlError,
     DaemonEndedError,
@@ -27,7 +28,6 @@ from kvfs.control import (
     connect,
     serve_control,
 )
-from kvfs.core.errors import UserError
 
 in_thread = trio.to_thread.run_sync
 
@@ -115,7 +115,7 @@ async def test_a_bug_in_a_handler_is_logged_and_not_told(
     tmp_path: Path, expect_log: Callable[[str], None]
 ) -> None:
     """The client learns where to look, the daemon goes on."""
-    expect_log("ERROR kvfs.control: a control request failed")
+    expect_log("ERROR kvfs.host.control: a control request failed")
     async with serving(tmp_path / "s"):
         with pytest.raises(ControlError, match="internal error") as caught:
             await ask(tmp_path / "s", {"request": "crash"})
@@ -223,7 +223,7 @@ async def test_a_daemon_that_works_long_says_that_it_is_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a client can wait long for a daemon at work, and briefly for one that hangs."""
-    monkeypatch.setattr("kvfs.control.ALIVE_SECONDS", 0.01)
+    monkeypatch.setattr("kvfs.host.control.ALIVE_SECONDS", 0.01)
     release = trio.Event()
 
     async def long(request: Message, send: Send) -> Message:

@@ -5,7 +5,7 @@ import trio.testing
 from support.journals import START
 from support.rig import Rig
 
-from kvfs.daemon.ending import Ending
+from kvfs.daemon.shutdown import Ending
 
 
 async def test_of_several_who_ask_the_most_patient_counts(autojump_clock, tmp_path):

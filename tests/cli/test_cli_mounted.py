@@ -16,7 +16,7 @@ from support.mounted import Api, environment
 from support.serving import Served, served_by_process
 
 from kvfs.cli.guard import Exit
-from kvfs.mounts import mount_at
+from kvfs.host.mounts import mount_at
 
 pytestmark = pytest.mark.fuse
 

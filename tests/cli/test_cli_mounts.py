@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.errors import UserError
-from kvfs.mounts import (
+from kvfs.host.mounts import (
     Mount,
     busy_message,
     current_mounts,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvfs.core.errors import UserError
-from kvfs.state import (
+from kvfs.host.state import (
     SOCKET_PATH_BYTES,
     MountRecord,
     control_path,

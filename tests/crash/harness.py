@@ -28,8 +28,8 @@ from support.journals import seen
 from support.mounted import Api, environment
 from support.serving import Served, served_by_process
 
-from kvfs.control import ControlError, call
-from kvfs.state import control_path
+from kvfs.host.control import ControlError, call
+from kvfs.host.state import control_path
 
 WRITER = Path(__file__).with_name("writer.py")
 WINDOW = 0.45  # seconds that a daemon has at most before it is killed
@@ -169,10 +169,10 @@ class Harness:
     def _tuning(self) -> dict[str, int]:
         """So that kills meet records in the log, in the tables and in both, and logs that give way to the next."""
         return {
-            "kvfs.writeback.tables.APPLY_COUNT": self._random.choice([1, 3, 20, 256]),
-            "kvfs.writeback.tables.SLICE_ROWS": self._random.choice([1, 20, 1024]),
-            "kvfs.writeback.tables.WORTH_COUNT": self._random.choice([2, 10, 256]),
-            "kvfs.writeback.tables.ROTATE_BYTES": self._random.choice([1_000, 30_000, 8_000_000]),
+            "kvfs.journal.tables.APPLY_COUNT": self._random.choice([1, 3, 20, 256]),
+            "kvfs.journal.tables.SLICE_ROWS": self._random.choice([1, 20, 1024]),
+            "kvfs.journal.tables.WORTH_COUNT": self._random.choice([2, 10, 256]),
+            "kvfs.journal.tables.ROTATE_BYTES": self._random.choice([1_000, 30_000, 8_000_000]),
         }
 
     def _log(self) -> str:

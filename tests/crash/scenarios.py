@@ -14,7 +14,7 @@ from support.journals import replayed
 
 LARGE = b"large " * 60_000  # goes to the spool
 INLINE = b"inline " * 16_000  # stays in the journal
-POSTING, OPENING, TABLES = "kvfs.writeback.posting", "kvfs.writeback.opening", "kvfs.writeback.tables"
+POSTING, OPENING, TABLES = "kvfs.sender.post", "kvfs.journal.opening", "kvfs.journal.tables"
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from kvfs.core.model import Seq
-from kvfs.writeback import opening, redo
-from kvfs.writeback.outbox import Outbox
-from kvfs.writeback.sending import Sender
+from kvfs.journal import log, opening
+from kvfs.journal.outbox import Outbox
+from kvfs.sender.round import Sender
 
 CRASH_AT = "KVFS_CRASH_AT"
 NOTES = "KVFS_CRASH_NOTES"
@@ -159,7 +159,7 @@ def die(death: Death, notes: str) -> None:
     names = dict(vars(sqlite3))
     names["connect"] = partial(sqlite3.connect, factory=Watched)
     opening.sqlite3 = types.SimpleNamespace(**names)
-    redo.os = types.SimpleNamespace(**vars(os) | {"writev": _writev, "ftruncate": _ftruncate})
+    log.os = types.SimpleNamespace(**vars(os) | {"writev": _writev, "ftruncate": _ftruncate})
 
 
 def acknowledge_by_key() -> None:

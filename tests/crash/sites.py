@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvfs.writeback import opening
+from kvfs.journal import opening
 
 CALLS = {"execute", "executemany", "executescript"}
-LOG, LOG_CALLS = "redo.py", {"writev", "ftruncate"}
+LOG, LOG_CALLS = "log.py", {"writev", "ftruncate"}
 UNREACHABLE: dict[str, str] = {}
 """By file and function: why. Where it is come to all the same, that is an error too."""
 INNER = {"Attributes.drop_file_attrs", "Attributes.drop_namespace", "Attributes.move_dirs"}

@@ -20,10 +20,10 @@ from crash.writer import DEAD
 from support.mounted import Api, environment
 from support.serving import Served
 
-from kvfs.control import ControlError, call
-from kvfs.state import control_path
+from kvfs.host.control import ControlError, call
+from kvfs.host.state import control_path
 
-APPLY_COUNT = "kvfs.writeback.tables.APPLY_COUNT"  # at once: the plays look at the tables
+APPLY_COUNT = "kvfs.journal.tables.APPLY_COUNT"  # at once: the plays look at the tables
 SECONDS = 8.0  # that a condition is waited for at most
 World = dict[str, tuple[bytes, int | None] | None]
 """By path: content and `user.m`, None for a directory."""

@@ -13,7 +13,7 @@ from support.rig import Rig, open_rig
 
 from kvfs.fuse import convert
 from kvfs.fuse.operations import Operations
-from kvfs.writeback.tables import APPLY_COUNT
+from kvfs.journal.tables import APPLY_COUNT
 
 NAMES = [b"one", b"two", b"three"]
 

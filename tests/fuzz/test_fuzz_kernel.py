@@ -14,7 +14,7 @@ from kvfs.core import xattrs
 from kvfs.core.errors import FileError, InvalidError
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.names import DirRef, Naming, title_of
-from kvfs.vfs.views import Changes
+from kvfs.vfs.view.types import Changes
 
 NAMES = st.binary(min_size=1, max_size=60).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_")) | (
     st.sampled_from(

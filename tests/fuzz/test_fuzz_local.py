@@ -22,14 +22,14 @@ from kvfs.config import (
     parse_source,
     read_token_file,
 )
-from kvfs.control import _last_answer
 from kvfs.core.errors import JournalLockedError, KvfsError, UserError
 from kvfs.daemon.controls import Controls
-from kvfs.daemon.ending import Ending
-from kvfs.mounts import parse_mountinfo
+from kvfs.daemon.shutdown import Ending
+from kvfs.host.control import _last_answer
+from kvfs.host.mounts import parse_mountinfo
+from kvfs.host.state import read_record
+from kvfs.journal.opening import lock
 from kvfs.server.auth import load_or_create_token
-from kvfs.state import read_record
-from kvfs.writeback.opening import lock
 
 SECRET = "s3cret-t0ken"
 REQUESTS = ["status", "sync", "refresh", "rejected_list", "rejected_retry", "rejected_discard", "bogus"]

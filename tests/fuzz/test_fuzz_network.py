@@ -12,10 +12,10 @@ from support.hostile import answering
 
 from kvfs.core.errors import KvfsError, StoreError
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.store import wire
-from kvfs.store.answers import Answer, key_is_missing, successful
 from kvfs.store.checks import check_title
-from kvfs.store.rest import open_rest
+from kvfs.store.rest.answer import Answer, key_is_missing, successful
+from kvfs.store.rest.client import open_rest
+from kvfs.store.wire import codec
 
 NS = NamespaceId("0123456789abcdef0123456789abcdef")
 KEYS = b'[{"name":"a","expiration":1800000000,"metadata":{"a":[1,"\\ud83d\\ude00"]}},{"name":"b","expiration":1.5}]'
@@ -33,18 +33,18 @@ ENVELOPE = (
 ANSWERS = [ENVELOPE % result for result in (KEYS, VALUES, NAMESPACES, FAILED, b"null")]
 
 DECODERS = {
-    wire.decode_envelope: ANSWERS,
-    wire.decode_keys: [KEYS],
-    wire.decode_namespace: [NAMESPACES[1:-1]],
-    wire.decode_namespaces: [NAMESPACES],
-    wire.decode_metadata: [b'{"a":1}', b'"\\ud800"'],
-    wire.decode_unsuccessful: [FAILED, b"null"],
-    wire.decode_values: [VALUES],
-    wire.decode_pairs: [PAIRS],
-    wire.decode_key_list: [b'["a","b"]', b'[{"name":"a"}]'],
-    wire.decode_bulk_get: [ASKED],
-    wire.decode_title: [b'{"title":"t"}'],
-    wire.compact_metadata: [b' {"a" : 1} '],
+    codec.decode_envelope: ANSWERS,
+    codec.decode_keys: [KEYS],
+    codec.decode_namespace: [NAMESPACES[1:-1]],
+    codec.decode_namespaces: [NAMESPACES],
+    codec.decode_metadata: [b'{"a":1}', b'"\\ud800"'],
+    codec.decode_unsuccessful: [FAILED, b"null"],
+    codec.decode_values: [VALUES],
+    codec.decode_pairs: [PAIRS],
+    codec.decode_key_list: [b'["a","b"]', b'[{"name":"a"}]'],
+    codec.decode_bulk_get: [ASKED],
+    codec.decode_title: [b'{"title":"t"}'],
+    codec.compact_metadata: [b' {"a" : 1} '],
 }
 
 
@@ -59,15 +59,15 @@ def dumped(value: object) -> bytes:
 def test_a_decoder_answers_or_says_malformed(decoder, data):
     """Of bytes, of JSON of any shape, and of what is almost right."""
     body = data.draw(st.binary(max_size=60) | JSON.map(dumped) | almost(*DECODERS[decoder]))
-    with contextlib.suppress(wire.MalformedError):
+    with contextlib.suppress(codec.MalformedError):
         decoder(body)
 
 
-@pytest.mark.parametrize("decoder", [wire.decode_envelope, wire.compact_metadata, wire.decode_values])
+@pytest.mark.parametrize("decoder", [codec.decode_envelope, codec.compact_metadata, codec.decode_values])
 def test_deep_nesting_is_malformed(decoder):
     """A hundred thousand brackets must not overflow anything."""
     for text in (b"[" * 100_000, b'{"a":' * 100_000, b'{"result":' + b"[" * 50_000 + b"]" * 50_000 + b"}"):
-        with contextlib.suppress(wire.MalformedError):
+        with contextlib.suppress(codec.MalformedError):
             decoder(text)
 
 
@@ -75,8 +75,8 @@ def test_deep_nesting_is_malformed(decoder):
 @given(body=almost(*[b'[{"name":"%b"}]' % text for text in (b"a", b"..", b"\\u0000", b"a/../b")]))
 def test_no_key_of_a_listing_is_one_that_kv_cannot_hold(body):
     """Whatever a hostile server lists, what comes out can be asked for."""
-    with contextlib.suppress(wire.MalformedError):
-        for info in wire.decode_keys(body):
+    with contextlib.suppress(codec.MalformedError):
+        for info in codec.decode_keys(body):
             assert 0 < len(info.key.encode()) <= 512
             assert info.key not in (".", "..")
 
@@ -166,8 +166,8 @@ def test_no_bytes_on_the_socket_make_a_client_fail_in_another_way(raw):
 @given(text=ODD_TEXT)
 def test_what_a_client_checks_is_refused_in_our_words(text):
     """Keys, ids and titles that cannot be."""
-    for check in (wire.acceptable_key, wire.acceptable_identifier):
+    for check in (codec.acceptable_key, codec.acceptable_identifier):
         assert check(text) in (True, False)
     with contextlib.suppress(KvfsError):
         check_title("test", text)
-        wire.encode_title(text)
+        codec.encode_title(text)

@@ -11,7 +11,7 @@ import pytest
 from support.mounted import Api, Mounted, mounted
 from support.serving import Served
 
-from kvfs.writeback.journal import Journal
+from kvfs.journal.journal import Journal
 
 pytestmark = [
     pytest.mark.fuse,

@@ -26,12 +26,12 @@ from support.serving import served_by_process
 from support.standing import wait_for
 from support.syscalls import RealKernel
 
-from kvfs.control import call
 from kvfs.core.errors import KvfsError
 from kvfs.core.model import Entry
 from kvfs.core.names import Naming
 from kvfs.fuse.convert import errno_of, name_of
-from kvfs.state import control_path
+from kvfs.host.control import call
+from kvfs.host.state import control_path
 
 pytestmark = pytest.mark.fuse
 

@@ -15,7 +15,7 @@ from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
 from kvfs.server.auth import load_or_create_token
 from kvfs.server.serving import ServeOptions, Serving, serve, serving
-from kvfs.store.rest import open_rest
+from kvfs.store.rest.client import open_rest
 
 
 def test_a_token_is_made_once_and_only_for_its_owner(tmp_path):

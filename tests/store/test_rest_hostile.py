@@ -12,8 +12,8 @@ from support.hostile import answering, failure, http
 
 from kvfs.core import errors
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.store import requests, rest
-from kvfs.store.rest import RestStore, open_rest
+from kvfs.store.rest import client, request
+from kvfs.store.rest.client import RestStore, open_rest
 
 TOKEN = "token-that-must-not-leak"
 ACCOUNT = "acc"
@@ -183,7 +183,7 @@ async def test_a_redirect_never_carries_the_token_elsewhere():
 
 @pytest.mark.parametrize(
     ("operation", "limit"),
-    [("get", rest.VALUE_ANSWER), ("list_keys", rest.PLAIN_ANSWER), ("bulk_get", rest.BULK_ANSWER)],
+    [("get", client.VALUE_ANSWER), ("list_keys", client.PLAIN_ANSWER), ("bulk_get", client.BULK_ANSWER)],
 )
 async def test_an_answer_is_only_read_up_to_its_limit(operation, limit):
     """A compressed answer counts as what it unpacks to, and no more of it than the limit is kept."""
@@ -299,8 +299,8 @@ async def test_a_path_that_would_be_tidied_up_is_not_sent(path):
     """The last line of defence: what httpx made of the URL is compared with what was meant."""
     async with httpx.AsyncClient(base_url="http://127.0.0.1/client/v4") as client:
         with pytest.raises(errors.RejectedError):
-            requests.build(client, "DELETE", path, {"query": "x"})
-        assert requests.build(client, "GET", "/a/%2E", {}).url.raw_path == b"/client/v4/a/%2E"
+            request.build(client, "DELETE", path, {"query": "x"})
+        assert request.build(client, "GET", "/a/%2E", {}).url.raw_path == b"/client/v4/a/%2E"
 
 
 async def test_keys_of_a_listing_are_filtered_and_put_in_order():
@@ -342,7 +342,7 @@ async def test_pages_of_namespaces_that_repeat_themselves_end():
 
 async def test_endless_new_namespaces_end(monkeypatch):
     """There is a bound to everything a server may claim."""
-    monkeypatch.setattr(rest, "NAMESPACE_PAGES", 5)
+    monkeypatch.setattr(client, "NAMESPACE_PAGES", 5)
     ids = itertools.count()
 
     async def page(stream):

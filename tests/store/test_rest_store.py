@@ -8,8 +8,8 @@ from support.serving import served
 
 from kvfs.core.errors import NamespaceNotFoundError, NotTextError, TitleExistsError
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.store.requests import READ_BYTES
-from kvfs.store.rest import open_rest
+from kvfs.store.rest.client import open_rest
+from kvfs.store.rest.request import READ_BYTES
 
 LATER = int(time.time()) + 3600
 

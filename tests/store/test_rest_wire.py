@@ -22,7 +22,7 @@ from kvfs.core.model import (
     Seq,
 )
 from kvfs.core.packing import pair_bytes
-from kvfs.store import wire
+from kvfs.store.wire import codec
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KEYS = TEXT.filter(lambda text: text not in FORBIDDEN_KEYS and len(text.encode()) <= 512).map(Key)
@@ -32,22 +32,22 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 METADATA = JSON_VALUES.map(lambda value: json.dumps(value).encode()).filter(lambda text: text != b"null")
-EXPIRATIONS = st.none() | st.integers(0, wire.LATEST)
+EXPIRATIONS = st.none() | st.integers(0, codec.LATEST)
 VALUES = st.binary(max_size=2000) | TEXT.map(str.encode)
 ENTRIES = st.builds(Entry, VALUES, st.none() | METADATA, EXPIRATIONS)
 
 DECODERS = [
-    wire.decode_envelope,
-    wire.decode_namespace,
-    wire.decode_namespaces,
-    wire.decode_keys,
-    wire.decode_metadata,
-    wire.decode_unsuccessful,
-    wire.decode_values,
-    wire.decode_pairs,
-    wire.decode_key_list,
-    wire.decode_bulk_get,
-    wire.decode_title,
+    codec.decode_envelope,
+    codec.decode_namespace,
+    codec.decode_namespaces,
+    codec.decode_keys,
+    codec.decode_metadata,
+    codec.decode_unsuccessful,
+    codec.decode_values,
+    codec.decode_pairs,
+    codec.decode_key_list,
+    codec.decode_bulk_get,
+    codec.decode_title,
 ]
 
 FRAGMENTS = st.sampled_from(
@@ -69,37 +69,37 @@ SHAPED = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON_VALUES)).
 @given(noise=NOISE | SHAPED | SHAPED.map(lambda text: b"[%b]" % text))
 def test_no_bytes_make_a_decoder_fail_in_any_other_way(decode, noise):
     """Whatever arrives is either what it should be or a `MalformedError`."""
-    with contextlib.suppress(wire.MalformedError):
+    with contextlib.suppress(codec.MalformedError):
         decode(noise)
 
 
 @given(noise=NOISE)
 def test_metadata_is_judged_without_surprises(noise):
     """What is called metadata can be compacted, and stays the same JSON."""
-    if not wire.is_metadata(noise):
-        with pytest.raises(wire.MalformedError):
-            wire.compact_metadata(noise)
+    if not codec.is_metadata(noise):
+        with pytest.raises(codec.MalformedError):
+            codec.compact_metadata(noise)
         return
-    compact = wire.compact_metadata(noise)
+    compact = codec.compact_metadata(noise)
     assert json.loads(compact or b"null") == json.loads(noise)
 
 
 @given(entries=st.dictionaries(KEYS, ENTRIES, max_size=6))
 def test_a_bulk_put_arrives_as_it_was_sent(entries):
     """Values byte for byte, metadata as the same text, expirations."""
-    body = b"".join(wire.encode_pairs(entries))
+    body = b"".join(codec.encode_pairs(entries))
     assert {
         pair.key: Entry(
             pair.value_bytes(), None if pair.metadata_text == b"null" else pair.metadata_text, pair.expiration
         )
-        for pair in wire.decode_pairs(body)
+        for pair in codec.decode_pairs(body)
     } == entries
     assert isinstance(json.loads(body), list)
 
 
 def pair_of(key, entry):
     """One pair of a bulk put, as it is sent."""
-    return b"".join(wire.encode_pairs({key: entry}))[1:-1]
+    return b"".join(codec.encode_pairs({key: entry}))[1:-1]
 
 
 @given(key=KEYS, entry=ENTRIES)
@@ -125,7 +125,7 @@ def test_base64_is_for_what_is_not_text_or_is_shorter_that_way(key, entry):
 
 def test_a_value_that_no_bulk_put_can_carry_is_named():
     """Binary above 18.75 MiB goes by a single put; text up to the full 25 MiB does not."""
-    with pytest.raises(wire.TooLongError):
+    with pytest.raises(codec.TooLongError):
         pair_of(Key("k"), Entry(b"\xff" * 19_660_801))
     assert len(pair_of(Key("k"), Entry(b"\xff" * 19_660_800))) > 26_214_400
     assert len(pair_of(Key("k"), Entry(b"x" * 26_214_400))) > 26_214_400
@@ -135,11 +135,11 @@ def test_a_value_that_no_bulk_put_can_carry_is_named():
 def test_a_bulk_get_answers_with_what_is_stored(entries):
     """Keys that are missing included; what is not text is not answered."""
     try:
-        result = wire.encode_values(entries, with_metadata=True)
-    except wire.MalformedError:
+        result = codec.encode_values(entries, with_metadata=True)
+    except codec.MalformedError:
         assert any(entry and not _is_text(entry.value) for entry in entries.values())
         return
-    assert wire.decode_values(result) == entries
+    assert codec.decode_values(result) == entries
 
 
 @given(
@@ -148,8 +148,8 @@ def test_a_bulk_get_answers_with_what_is_stored(entries):
 )
 def test_a_page_of_keys_arrives_as_it_was_sent(keys, cursor):
     """Metadata and expiration with it, and the cursor."""
-    envelope = wire.decode_envelope(wire.encode_page(KeyPage(tuple(keys), cursor)))
-    assert wire.decode_keys(envelope.result) == keys
+    envelope = codec.decode_envelope(codec.encode_page(KeyPage(tuple(keys), cursor)))
+    assert codec.decode_keys(envelope.result) == keys
     assert (envelope.result_info.cursor or None) == cursor
 
 
@@ -157,9 +157,9 @@ def test_a_page_of_keys_arrives_as_it_was_sent(keys, cursor):
 def test_a_namespace_arrives_as_it_was_sent(title, mode):
     """Any title."""
     namespace = Namespace(NamespaceId("a" * 32), title, mode)
-    envelope = wire.decode_envelope(wire.encode_success(wire.encode_namespace(namespace)))
-    assert wire.decode_namespace(envelope.result) == namespace
-    assert wire.decode_title(wire.encode_title(title)) == title
+    envelope = codec.decode_envelope(codec.encode_success(codec.encode_namespace(namespace)))
+    assert codec.decode_namespace(envelope.result) == namespace
+    assert codec.decode_title(codec.encode_title(title)) == title
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_a_namespace_arrives_as_it_was_sent(title, mode):
     [
         ("1700000000.9", 1_700_000_000),
         ("-5", 0),
-        ("1e300", wire.LATEST),
-        ("9" * 25, wire.LATEST),
+        ("1e300", codec.LATEST),
+        ("9" * 25, codec.LATEST),
         ("null", None),
     ],
 )
 def test_an_expiration_is_whole_seconds_within_reason(sent, read):
     """The schema says number; nothing later than the year 9999 gets in."""
-    (key,) = wire.decode_keys(f'[{{"name":"k","expiration":{sent}}}]'.encode())
+    (key,) = codec.decode_keys(f'[{{"name":"k","expiration":{sent}}}]'.encode())
     assert key.expiration == read
 
 

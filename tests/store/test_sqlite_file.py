@@ -13,8 +13,8 @@ import pytest
 
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
-from kvfs.store import sqlite_schema
-from kvfs.store.sqlite import SqliteStore
+from kvfs.store.embedded import schema
+from kvfs.store.embedded.store import SqliteStore
 
 A = Key("a")
 
@@ -97,9 +97,9 @@ def foreign_wal(path):
 
 def newer(path):
     """A store of a later version."""
-    sqlite_schema.prepare(path).close()
+    schema.prepare(path).close()
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {sqlite_schema.VERSION + 1}")
+    connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     connection.close()
 
 
@@ -119,9 +119,9 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(path, make):
 
 async def test_a_newer_version_is_seen_in_the_wal_too(path):
     """The header of the file may lag behind; nothing is changed then either."""
-    writer = sqlite_schema.prepare(path)
-    writer.execute(f"PRAGMA user_version = {sqlite_schema.VERSION + 1}")
-    assert int.from_bytes(path.read_bytes()[60:64], "big") == sqlite_schema.VERSION
+    writer = schema.prepare(path)
+    writer.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    assert int.from_bytes(path.read_bytes()[60:64], "big") == schema.VERSION
 
     with pytest.raises(UserError, match="Use a newer kvfs"):
         async with SqliteStore.open(path):
@@ -145,7 +145,7 @@ def test_creating_survives_a_race_in_one_process(tmp_path):
 
         def prepare(path=path, start=start) -> None:
             start.wait()
-            sqlite_schema.prepare(path).close()
+            schema.prepare(path).close()
 
         with ThreadPoolExecutor(6) as pool:
             for done in [pool.submit(prepare) for _ in range(6)]:
@@ -158,7 +158,7 @@ def test_creating_survives_a_race(path):
         import sys, trio
         from pathlib import Path
         from kvfs.core.model import Entry, Key
-        from kvfs.store.sqlite import SqliteStore
+        from kvfs.store.embedded.store import SqliteStore
 
         async def main(path, title):
             async with SqliteStore.open(Path(path)) as store:

@@ -18,8 +18,9 @@ from kvfs.core.errors import (
 )
 from kvfs.core.limits import NAMESPACES, VALUE_BYTES
 from kvfs.core.model import Entry, Key, ValueRead
-from kvfs.store import sqlite, sqlite_queries, sqlite_schema
-from kvfs.store.sqlite import SqliteStore
+from kvfs.store.embedded import queries, schema
+from kvfs.store.embedded import store as store_module
+from kvfs.store.embedded.store import SqliteStore
 
 A = Key("a")
 
@@ -91,7 +92,7 @@ async def test_readers_do_not_wait_for_a_writer(path, store, namespace):
 
 async def test_a_file_that_stays_locked_is_unavailable(path, monkeypatch):
     """Somebody may try again later; then it works."""
-    monkeypatch.setattr(sqlite_schema, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
     async with SqliteStore.open(path) as store:
         namespace = (await store.create_namespace("n")).id
         other = sqlite3.connect(path, isolation_level=None)
@@ -218,10 +219,10 @@ def plan(path: Path, query: str, **parameters) -> str:
 async def test_a_listing_reads_no_values_and_sorts_nothing(path, store):
     """A page costs its keys, however many there are and however large their values."""
     parameters = dict.fromkeys(("number", "first", "beyond", "limit", "now"))
-    assert plan(path, sqlite_queries.LIST_KEYS, **parameters) == (
+    assert plan(path, queries.LIST_KEYS, **parameters) == (
         "SEARCH keys USING PRIMARY KEY (namespace=? AND key>? AND key<?)"
     )
-    query = sqlite_queries.EXPIRED.replace("?", "1")
+    query = queries.EXPIRED.replace("?", "1")
     assert plan(path, query) == "SEARCH keys USING COVERING INDEX keys_expiring (expiration<?)"
 
 
@@ -232,7 +233,7 @@ async def test_counting_keys_reads_no_values(path, store, namespace, clock):
     assert await store.count_keys(namespace) == (2, 7)
     clock.advance(10)
     assert await store.count_keys(namespace) == (1, 3)
-    assert "contents" not in plan(path, sqlite_queries.COUNT_KEYS, number=1, now=0)
+    assert "contents" not in plan(path, queries.COUNT_KEYS, number=1, now=0)
 
 
 async def test_a_value_replaced_or_deleted_leaves_nothing(path, store, namespace):
@@ -256,7 +257,7 @@ async def test_expired_keys_are_purged_by_later_writes(path, store, namespace, c
     clock.advance(-10)
     assert len((await store.list_keys(namespace)).keys) == 301
 
-    clock.advance(10 + sqlite_queries.PURGE_GRACE)
+    clock.advance(10 + queries.PURGE_GRACE)
     await store.put(namespace, A, Entry(b""))
     assert rows(path, "SELECT count(*) FROM contents") == [(101,)]
     await store.delete(namespace, A)
@@ -266,8 +267,8 @@ async def test_expired_keys_are_purged_by_later_writes(path, store, namespace, c
 async def test_a_large_namespace_is_deleted_at_once_and_swept_in_bites(path, store, namespace, monkeypatch):
     """What the call leaves behind belongs to nobody, and later writes remove it in proportion."""
     await store.bulk_put(namespace, {Key(f"{n:04d}"): Entry(b"x") for n in range(1000)})
-    monkeypatch.setattr(sqlite, "SWEEP_KEYS", 100)
-    monkeypatch.setattr(sqlite, "SWEEP_BITES", 3)
+    monkeypatch.setattr(store_module, "SWEEP_KEYS", 100)
+    monkeypatch.setattr(store_module, "SWEEP_BITES", 3)
 
     await store.delete_namespace(namespace)
 

@@ -16,10 +16,10 @@ from support.serving import served
 
 from kvfs.core.model import Entry, Key, KeyInfo, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.limiting import Budget, Limiting
-from kvfs.store.rest import open_rest
-from kvfs.store.retrying import Retrying
-from kvfs.store.sqlite import SqliteStore
+from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.ratelimit import Budget, Limiting
+from kvfs.store.rest.client import open_rest
+from kvfs.store.retry import Retrying
 
 REAL = bool(os.environ.get("KVFS_TEST_REAL"))
 STORES = ["sqlite", "inline", "wrapped", "rest", *(["cloudflare"] if REAL else [])]

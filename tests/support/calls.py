@@ -13,8 +13,8 @@ from support.pages import Row
 from support.standing import DELETES, WRITES, Namespace, Standing, changed, wait_for
 from support.vocabulary import key_of, run_code, vocabulary
 
-from kvfs.control import call
-from kvfs.state import control_path
+from kvfs.host.control import call
+from kvfs.host.state import control_path
 
 OPTIONS = ("--cache-ttl=600", "--settle=0", "--write-back=600", "--timeout=10")
 """Nothing is sent or forgotten unless the example says so."""

@@ -10,8 +10,8 @@ import trio
 from kvfs.core.errors import StoreError, UnavailableError
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, NamespaceId, ValueRead
-from kvfs.store.around import Around
 from kvfs.store.base import Store
+from kvfs.store.wrapper import Around
 
 EVERY = "*"
 

@@ -12,8 +12,8 @@ from typing import Self
 
 import trio
 
-from kvfs.store.sqlite import SqliteStore
-from kvfs.store.sqlite_connections import Connections
+from kvfs.store.embedded.connections import Connections
+from kvfs.store.embedded.store import SqliteStore
 
 
 class InlineConnections(Connections):

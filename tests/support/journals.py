@@ -11,9 +11,9 @@ from pathlib import Path
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.writeback import opening
-from kvfs.writeback.journal import Journal
-from kvfs.writeback.tables import Tables
+from kvfs.journal import opening
+from kvfs.journal.journal import Journal
+from kvfs.journal.tables import Tables
 
 NS = NamespaceId("n" * 32)
 START = 1_800_000_000.0

@@ -17,7 +17,7 @@ from kvfs.core.errors import (
     NotEmptyError,
     NotFoundError,
 )
-from kvfs.vfs.views import Attr, Changes
+from kvfs.vfs.view.types import Attr, Changes
 
 
 class FakeKernel(KernelCache, WholeFiles):

@@ -12,7 +12,7 @@ from kvfs.core.errors import (
     StaleError,
 )
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.vfs.views import Attr
+from kvfs.vfs.view.types import Attr
 
 NEGATIVE_SECONDS = 2.0  # what fuse/operations.py lets the kernel remember an absence
 

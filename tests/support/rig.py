@@ -17,9 +17,9 @@ from kvfs.config import Config, LocalSource
 from kvfs.core.model import Entry
 from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
 from kvfs.daemon.controls import Controls
-from kvfs.writeback.events import FlusherOptions, OnConflict
-from kvfs.writeback.flusher import Flusher
-from kvfs.writeback.journal import Journal
+from kvfs.journal.journal import Journal
+from kvfs.sender.events import FlusherOptions, OnConflict
+from kvfs.sender.sender import Flusher
 
 
 class Rig:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from kvfs.server.serving import ServeOptions, serving
-from kvfs.store.rest import RestStore, open_rest
+from kvfs.store.rest.client import RestStore, open_rest
 
 TOKEN = "test-token-0123456789"
 ACCOUNT = "0123456789abcdef0123456789abcdef"

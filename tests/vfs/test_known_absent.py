@@ -18,11 +18,11 @@ from kvfs.core.errors import InvalidError, NameTooLongError
 from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES
 from kvfs.core.model import Key, KeyInfo, KeyPage, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef, Naming
-from kvfs.vfs.handles import OpenFile
-from kvfs.vfs.known import Known
-from kvfs.vfs.rope import Rope
-from kvfs.writeback.attributes import DirRow
-from kvfs.writeback.journal import Journal
+from kvfs.journal.attributes import DirRow
+from kvfs.journal.journal import Journal
+from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.view.known import Known
 
 HERE, THERE = NamespaceId("n" * 32), NamespaceId("m" * 32)
 TTL = 60.0

@@ -7,9 +7,9 @@ import pytest
 import trio
 
 from kvfs.core.model import Key
-from kvfs.vfs import handles, saving
-from kvfs.writeback import streaming
-from kvfs.writeback.streaming import digest
+from kvfs.journal import spool
+from kvfs.journal.spool import digest
+from kvfs.vfs.file import handles, record
 
 SIZE = 1_000_000
 OLD, NEW = b"0" * SIZE, b"n" * SIZE
@@ -28,7 +28,7 @@ class Digests:
         self.may_end = threading.Event()
         self.may_end.set()
         self._known = trio.Semaphore(0)
-        make, know = streaming.digest, files._known
+        make, know = spool.digest, files._known
 
         def seen(value):
             if len(value) >= SIZE:
@@ -41,7 +41,7 @@ class Digests:
             know(*args)
             self._known.release()
 
-        for module in (handles, saving, streaming):
+        for module in (handles, record, spool):
             monkeypatch.setattr(module, "digest", seen)
         monkeypatch.setattr(files, "_known", known)
 

@@ -7,7 +7,7 @@ import trio
 from support.journals import put
 
 from kvfs.core.model import Key
-from kvfs.vfs import saving
+from kvfs.vfs.file import record
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ async def test_a_change_that_settles_while_a_large_value_is_opened_is_seen(mount
     await kernel.read("ns/f")  # there are pages to keep or not: the next open waits for the digest
     await mount.other("f", b"o" * 1_000_000)
     mount.fs.forget_knowledge()
-    begun, go, make = threading.Event(), threading.Event(), saving.digest
+    begun, go, make = threading.Event(), threading.Event(), record.digest
 
     def slow(value):
         if not begun.is_set():
@@ -111,7 +111,7 @@ async def test_a_change_that_settles_while_a_large_value_is_opened_is_seen(mount
         await mount.drain()
         go.set()
 
-    monkeypatch.setattr(saving, "digest", slow)
+    monkeypatch.setattr(record, "digest", slow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(meanwhile)
         assert await kernel.read("ns/f") == b"ours"

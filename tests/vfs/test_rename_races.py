@@ -9,7 +9,7 @@ import trio.testing
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import Key
 from kvfs.core.names import DirRef
-from kvfs.writeback.journal import INLINE_BYTES
+from kvfs.journal.journal import INLINE_BYTES
 
 LARGE = b"x" * (INLINE_BYTES + 1)
 

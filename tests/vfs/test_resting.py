@@ -4,8 +4,8 @@ import pytest
 
 from kvfs.core.errors import StaleError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.vfs.inodes import InodeTable
-from kvfs.vfs.nodes import Root
+from kvfs.vfs.inode.nodes import Root
+from kvfs.vfs.inode.table import InodeTable
 
 ONE, TWO = NamespaceId("1" * 32), NamespaceId("2" * 32)
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from kvfs.core.errors import FileTooBigError
 from kvfs.core.limits import VALUE_BYTES
-from kvfs.vfs import rope as rope_module
-from kvfs.vfs.rope import PIECE, STREAM_BYTES, Rope
+from kvfs.vfs.file import rope as rope_module
+from kvfs.vfs.file.rope import PIECE, STREAM_BYTES, Rope
 
 
 class Fed:

@@ -11,8 +11,8 @@ from kvfs.core.errors import (
     NotPermittedError,
     RejectedError,
 )
-from kvfs.vfs.handles import DirectoryHandle
-from kvfs.vfs.nodes import ROOT_INO
+from kvfs.vfs.file.handles import DirectoryHandle
+from kvfs.vfs.inode.nodes import ROOT_INO
 
 
 @pytest.fixture

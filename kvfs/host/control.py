@@ -1,0 +1,270 @@
+"""The control socket: how `kvfs status`, `sync`, `umount` … talk to the daemon of a mount; both sides.
+
+A 0600 Unix socket in a 0700 directory, for this user and root only. A request is one line of JSON,
+`{"request": NAME, …}`; the answers are lines of JSON: any number of events, `{"event": "progress", …}` say,
+then one last line whose event is `"done"`, or `"error"` with a `message` (and a `kind` to branch on). While a
+request takes long, `{"event": "alive"}` tells the client that the daemon has not died.
+Requests come one after the other on a connection. Knows nothing of what the requests mean.
+"""
+
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from kvfs.core.errors import KvfsError, UserError
+from kvfs.host.state import private_directory
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Handler = Callable[[Message, Send], Awaitable[Message]]
+
+REQUEST_BYTES: Final = 256 * 1024
+ANSWER_BYTES: Final = 64 * 1024 * 1024
+IDLE_SECONDS: Final = 60.0  # an opened connection that asks nothing is closed
+SEND_SECONDS: Final = 5.0  # a client that does not read is given up
+ALIVE_SECONDS: Final = 5.0  # how often a daemon at work says so
+SILENCE_SECONDS: Final = 20.0  # a daemon that says nothing for so long hangs
+CONNECTIONS: Final = 32
+CONNECT_SECONDS: Final = 5.0
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class ControlError(KvfsError):
+    """The daemon answered with an error, or not at all. `kind` is its word for the reason, or ""."""
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class NoDaemonError(ControlError):
+    """Nobody listens at the socket."""
+
+
+class DaemonEndedError(ControlError):
+    """The connection ended before the last answer."""
+
+
+# The daemon's side
+
+
+async def serve_control(
+    path: Path,
+    handlers: Mapping[str, Handler],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer requests at `path` until cancelled; started once the socket listens.
+
+    A handler gets the request and a `send` for events, which never fails; what it returns is the last answer.
+    A `KvfsError` it raises is told to the client, any other exception is logged, and neither ends the server.
+    Raises `UserError` when another process listens there.
+    """
+    private_directory(path.parent)
+    listener = _listen(path)
+    inode = _inode(path)
+    slots = trio.CapacityLimiter(CONNECTIONS)
+
+    async def serve_one(stream: trio.SocketStream) -> None:
+        async with stream, slots:
+            await _serve_connection(stream, handlers)
+
+    try:
+        async with trio.open_nursery() as connections:
+            await connections.start(trio.serve_listeners, serve_one, [listener])
+            task_status.started()
+    finally:
+        if _inode(path) == inode:  # not a later daemon's
+            os.unlink(path)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _listen(path: Path) -> trio.SocketListener:
+    with suppress(NoDaemonError), connect(path) as other:
+        raise UserError(f"process {other.pid} still serves this mount point: wait until it has ended")
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(os.fspath(path))
+        path.chmod(0o600)
+        listening.listen(CONNECTIONS)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    except BaseException:
+        listening.close()
+        raise
+
+
+async def _serve_connection(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+    pid, uid, _ = _CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid not in (0, os.geteuid()):
+        log.info("refused a control connection of uid %d (pid %d)", uid, pid)
+        return
+    held = bytearray()
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while (line := await _next_line(stream, held)) is not None:
+            await _answer(_Sender(stream), line, handlers)
+            if len(line) > REQUEST_BYTES:
+                return
+
+
+async def _next_line(stream: trio.SocketStream, held: bytearray) -> bytes | None:
+    """The next line of a client, cut off if it is too long; None when there will be none."""
+    with trio.move_on_after(IDLE_SECONDS):
+        while (end := held.find(b"\n")) < 0:
+            if len(held) > REQUEST_BYTES:
+                return bytes(held)
+            chunk = await stream.receive_some()
+            if not chunk:
+                return None
+            held += chunk
+        line = bytes(held[:end])
+        del held[: end + 1]
+        return line
+    return None
+
+
+async def _answer(sender: "_Sender", line: bytes, handlers: Mapping[str, Handler]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.send_alive)
+        last = await _last_answer(sender, line, handlers)
+        with trio.CancelScope(shield=True):  # the daemon may be ending because of this very request
+            await sender.send(last)
+        nursery.cancel_scope.cancel()
+
+
+async def _last_answer(sender: "_Sender", line: bytes, handlers: Mapping[str, Handler]) -> Message:
+    try:
+        request = _parse_request(line)
+        handler = handlers.get(request["request"])
+        if handler is None:
+            raise ControlError(f"unknown request {request['request']!r}", kind="unknown")
+        return {"event": "done", **await handler(request, sender.send)}
+    except KvfsError as exc:
+        return {"event": "error", "message": str(exc), "kind": getattr(exc, "kind", "")}
+    except Exception:
+        log.exception("a control request failed")
+        return {"event": "error", "message": "internal error in the daemon: see its log", "kind": "internal"}
+
+
+def _parse_request(line: bytes) -> Message:
+    if len(line) > REQUEST_BYTES:
+        raise ControlError(f"a request is one line of at most {REQUEST_BYTES} bytes", kind="malformed")
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise ControlError("a request is one line of JSON", kind="malformed") from exc
+    if not isinstance(request, dict) or not isinstance(request.get("request"), str):
+        raise ControlError('a request is a JSON object with a "request"', kind="malformed")
+    return request
+
+
+class _Sender:
+    """Sends lines to a client, and none any more once it has gone or does not read."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._turn = trio.Lock()
+        self._gone = False
+
+    async def send(self, message: Message) -> None:
+        async with self._turn:
+            if self._gone:
+                return
+            self._gone = True  # until this line is through: half a line must not be followed by another
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                with trio.move_on_after(SEND_SECONDS) as patience:
+                    await self._stream.send_all(json.dumps(message).encode() + b"\n")
+                self._gone = patience.cancelled_caught
+
+    async def send_alive(self) -> None:
+        while True:
+            await trio.sleep(ALIVE_SECONDS)
+            await self.send({"event": "alive"})
+
+
+# The client's side
+
+
+class Client:
+    """One connection to a daemon. `pid` is the process at the other end."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._reader = connection.makefile("rb")
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.pid, self.uid, _ = _CREDENTIALS.unpack(peer)
+
+    def ask(self, request: Message, *, silence: float = SILENCE_SECONDS) -> Iterator[Message]:
+        """Send a request and yield its events and then its last answer, whose event is "done".
+
+        `silence` bounds the wait for each answer, in seconds. Raises `ControlError` for the daemon's refusal
+        or its silence, `DaemonEndedError` when it ended first.
+        """
+        self._connection.settimeout(silence)
+        try:
+            self._connection.sendall(json.dumps(request).encode() + b"\n")
+            while True:
+                message = self._read()
+                if message.get("event") == "error":
+                    raise ControlError(str(message.get("message")), kind=str(message.get("kind", "")))
+                if message.get("event") != "alive":
+                    yield message
+                if message.get("event") == "done":
+                    return
+        except TimeoutError as exc:
+            raise ControlError(f"process {self.pid} does not answer", kind="silent") from exc
+        except ConnectionError as exc:
+            raise DaemonEndedError(f"process {self.pid} ended before it answered") from exc
+
+    def _read(self) -> Message:
+        line = self._reader.readline(ANSWER_BYTES)
+        if not line.endswith(b"\n"):
+            raise DaemonEndedError(f"process {self.pid} ended before it answered")
+        with suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict):
+                return message
+        raise ControlError(f"process {self.pid} does not speak this protocol", kind="malformed")
+
+    def close(self) -> None:
+        self._reader.close()
+        self._connection.close()
+
+
+@contextmanager
+def connect(path: Path) -> Iterator[Client]:
+    """A connection to the daemon listening at `path`; `NoDaemonError` when none does."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(CONNECT_SECONDS)
+    try:
+        connection.connect(os.fspath(path))
+        client = Client(connection)
+    except OSError as exc:
+        connection.close()
+        raise NoDaemonError(f"no daemon answers at {path}") from exc
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def call(path: Path, request: Message, *, silence: float = SILENCE_SECONDS) -> Iterator[Message]:
+    """Connect, ask, and yield the answers: see `Client.ask`."""
+    with connect(path) as client:
+        yield from client.ask(request, silence=silence)

@@ -1,0 +1,1 @@
+"""Journal → store: what is pending is sent, repeated, compared and set aside."""

@@ -1,0 +1,264 @@
+"""Whether somebody else changed a value since this mount read it, asked just before it is written over.
+
+KV has no compare-and-swap; the check leaves a window of one request, and costs one bulk get per hundred keys
+that were read before they were changed. What an eventually consistent store may still answer of our own doing
+(`Row.ancestors`) is no conflict, nor is a key that somebody deleted: writing it loses nobody's data.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from kvfs.core.content import is_text
+from kvfs.core.errors import (
+    BodyTooLargeError,
+    DeniedError,
+    NamespaceNotFoundError,
+    NotTextError,
+    RejectedError,
+    StoreError,
+    UnavailableError,
+)
+from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
+from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.journal.contents import digest
+from kvfs.journal.index import Place
+from kvfs.journal.rules import Row, digests, is_unread_since
+from kvfs.sender.backoff import asked_wait, may_go_on
+from kvfs.store.base import Store
+
+SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
+REMEMBERED: Final = 10_000  # keys known to be binary, the latest
+
+
+def needs_check(change: Change) -> bool:
+    """Whether the change is of a value this mount had read, and was never under way."""
+    return bool(change.base) and not change.is_tombstone and not change.attempted
+
+
+def is_ours(row: Row, current: bytes | None, since: float) -> bool:
+    """Whether the store's value, by digest, may be what was read, what is to be written, or between the two.
+
+    Where a value was written over unread after `since` (epoch seconds), any may be: the store may answer it yet.
+    """
+    if current is None or current in (row.change.base, row.digest):
+        return True
+    ancestors = digests(row.ancestors)
+    return current in ancestors or any(is_unread_since(ancestor, since) for ancestor in ancestors)
+
+
+def copy_key(key: Key, host: str, now: float, taken: Callable[[Key], bool]) -> Key:
+    """`NAME.kvfs-conflict-HOST-TIME`, within the limit of a key; a number follows when that is taken."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    host = "".join(char if char.isalnum() or char in "-_." else "-" for char in host)[:64]
+    number = 1
+    while True:
+        suffix = f".kvfs-conflict-{host}-{stamp}" + (f"-{number}" if number > 1 else "")
+        room = KEY_BYTES - len(suffix.encode())
+        copy = Key(key.encode()[:room].decode(errors="ignore") + suffix)
+        if not taken(copy):
+            return copy
+        number += 1
+
+
+@dataclass
+class Answers:
+    """What the store said of the keys it was asked for.
+
+    `digests`: of its values, None for a missing key; `raw`: those that came as bytes without JSON around them,
+    which anything between here and there may have made up; `unasked`: the store was not to be had for them,
+    and `failure` says why. Keys in none of these the store refuses: the write will meet the same.
+    """
+
+    digests: dict[Place, bytes | None] = field(default_factory=dict)
+    raw: set[Place] = field(default_factory=set)
+    unasked: set[Place] = field(default_factory=set)
+    failure: StoreError | None = None
+    answered: int = 0  # requests
+    failed: int = 0
+    wait_until: float = float("-inf")  # monotonic; the server wants no request before
+
+    def fail(self, error: StoreError, places: Iterable[Place]) -> None:
+        """No answer for these; credentials say more than the network."""
+        self.unasked |= set(places)
+        self.failed += 1
+        self.wait_until = max(self.wait_until, trio.current_time() + asked_wait(error))
+        if not isinstance(self.failure, DeniedError):
+            self.failure = error
+
+    def add_failures(self, other: "Answers") -> None:
+        """Those of a second question count as well."""
+        self.unasked |= other.unasked
+        self.failure = other.failure or self.failure
+        self.wait_until = max(self.wait_until, other.wait_until)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether asking on is of no use: the server said so, or most of what was asked met a failure."""
+        return self.failure is not None and (not may_go_on(self.failure) or self.failed > self.answered)
+
+
+class Digests:
+    """Reads what the store has now, a hundred keys a request; `requests` counts them.
+
+    Remembers which values are no text: they never come in bulk, and are asked for one by one at once.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._binary: dict[Place, None] = {}  # the latest last
+        self.requests = 0
+
+    async def read(self, changes: Iterable[Change]) -> Answers:
+        """Ask for the changes' keys. Raises nothing the store does: what it did not answer is told apart."""
+        spaces: dict[NamespaceId, list[Key]] = {}
+        for change in changes:
+            spaces.setdefault(change.namespace, []).append(change.key)
+        answers = Answers()
+        for namespace, keys in spaces.items():
+            try:
+                await self._read_namespace(namespace, keys, answers)
+            except NamespaceNotFoundError:
+                continue  # the write will meet the same, and knows what to do
+        return answers
+
+    async def _read_namespace(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
+        text = [key for key in keys if (namespace, key) not in self._binary]
+        binary = [key for key in keys if (namespace, key) in self._binary]
+        parts = [*_parts(binary, SINGLES), *_parts(text, BULK_GET_KEYS)]
+        while parts:
+            part = parts.pop()
+            await trio.sleep_until(answers.wait_until)
+            if answers.is_hopeless:
+                answers.unasked |= {(namespace, key) for key in part}
+            elif (namespace, part[0]) in self._binary:
+                await self._read_singly(namespace, part, answers)
+            else:
+                parts += await self._read_bulk(namespace, part, answers)
+
+    async def _read_bulk(
+        self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
+    ) -> list[Sequence[Key]]:
+        """Ask for them together; what to ask for instead when that cannot be."""
+        try:
+            self.requests += 1
+            entries = await self._store.bulk_get(namespace, keys)
+        except (RejectedError, BodyTooLargeError) as exc:  # a binary among them, too many bytes, a bad key
+            if len(keys) > SINGLES:
+                return list(_parts(keys, (len(keys) + 1) // 2))
+            await self._read_singly(namespace, keys, answers, learn=isinstance(exc, NotTextError))
+        except NamespaceNotFoundError:
+            raise
+        except StoreError as exc:
+            answers.fail(exc, [(namespace, key) for key in keys])
+        else:
+            answers.answered += 1
+            for key, entry in entries.items():
+                answers.digests[namespace, key] = digest(entry.value) if entry else None
+        return []
+
+    async def _read_singly(
+        self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers, *, learn: bool = True
+    ) -> None:
+        unknown: list[NamespaceNotFoundError] = []
+
+        async def read(key: Key) -> None:
+            place = (namespace, key)
+            try:
+                self.requests += 1
+                value = await self._store.get(namespace, key)
+            except RejectedError:
+                return  # no such key can exist
+            except NamespaceNotFoundError as exc:
+                unknown.append(exc)
+            except StoreError as exc:
+                answers.fail(exc, [place])
+            else:
+                answers.answered += 1
+                answers.digests[place] = digest(value.value) if value else None
+                answers.raw.add(place)
+                self._binary.pop(place, None)
+                if learn and value is not None and not is_text(value.value):
+                    self._remember(place)
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                nursery.start_soon(read, key)
+        if unknown:
+            raise unknown[0]
+
+    def _remember(self, place: Place) -> None:
+        self._binary[place] = None
+        while len(self._binary) > REMEMBERED:
+            del self._binary[next(iter(self._binary))]
+
+
+@dataclass
+class Verdicts:
+    """Of the changes that were checked: whose values somebody `changed`, and which are still `open`.
+
+    `failure` says why these are open, `wait_until` (monotonic) when the server may be asked again; `answered`:
+    it said something of some key.
+    """
+
+    changed: set[Place]
+    open: set[Place]
+    failure: StoreError | None
+    wait_until: float
+    answered: bool
+
+
+class Checks:
+    """Which changes would write over somebody else's."""
+
+    def __init__(
+        self, store: Store, row: Callable[[Change], Row | None], oldest: Callable[[], float]
+    ) -> None:
+        """`row`: what the journal has of a change, None when a newer one took its place.
+
+        `oldest`: epoch seconds; values replaced before that are not answered any more.
+        """
+        self.digests = Digests(store)
+        self._row = row
+        self._oldest = oldest
+
+    async def check(self, changes: Collection[Change]) -> Verdicts:
+        """Ask the store. A stranger's value that came raw is asked for once more before it is believed."""
+        answers = await self.digests.read(changes)
+        strange = self._strange(changes, answers)
+        doubtful = [change for change in strange if _place(change) in answers.raw]
+        if doubtful:
+            again = await self.digests.read(doubtful)
+            for change in doubtful:
+                place = _place(change)
+                if place in again.digests and again.digests[place] != answers.digests[place]:
+                    text = f"two reads of {change.key!r} had two answers"
+                    again.fail(UnavailableError(text), [place])
+            answers.add_failures(again)
+        changed = {_place(change) for change in strange} - answers.unasked
+        return Verdicts(
+            changed, answers.unasked, answers.failure, answers.wait_until, answered=answers.answered > 0
+        )
+
+    def _strange(self, changes: Iterable[Change], answers: Answers) -> list[Change]:
+        """Those where the store has what neither was read here nor came from here."""
+        found, oldest = [], self._oldest()
+        for change in changes:
+            row, place = self._row(change), _place(change)
+            if row is None or place not in answers.digests:
+                continue
+            if not is_ours(row, answers.digests[place], oldest):
+                found.append(change)
+        return found
+
+
+def _place(change: Change) -> Place:
+    return change.namespace, change.key
+
+
+def _parts(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

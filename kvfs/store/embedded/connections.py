@@ -1,0 +1,109 @@
+"""The connections to the embedded store: threads, transactions, and SQLite's errors as ours."""
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import trio
+
+from kvfs.core.errors import UnavailableError
+from kvfs.store.embedded.checkpoint import Checkpointer
+from kvfs.store.embedded.schema import BUSY_SECONDS, connect, prepare
+
+T = TypeVar("T")
+
+READERS: Final = 4
+
+_ROW_BYTES: Final = 1024  # of the WAL that a changed row takes, beside its value: about
+
+_REASONS: Final = {
+    sqlite3.SQLITE_BUSY: f"is busy: another process has been writing for more than {BUSY_SECONDS:g} s",
+    sqlite3.SQLITE_LOCKED: "is busy",
+    sqlite3.SQLITE_FULL: "cannot grow: no room left on its disk",
+    sqlite3.SQLITE_READONLY: "cannot be written: the file or its disk is read-only",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: its disk reports an error",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened any more",
+    sqlite3.SQLITE_CORRUPT: "is damaged: stop kvfs, keep a copy, and try `sqlite3 FILE .recover`",
+    sqlite3.SQLITE_NOTADB: "is damaged: it is no SQLite file any more",
+}
+
+
+class Connections:
+    """One connection that writes and a few that read, each used by one thread at a time, none on the loop.
+
+    The limiters hand out exactly as many turns as there are connections. A call that is cancelled while its
+    thread runs waits for it: transactions are short, and the connection is in a known state afterwards.
+    """
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, readers: list[sqlite3.Connection]) -> None:
+        # constants
+        self._path = path
+        self._writer = writer
+        # state: every reader is in `_idle` unless a thread is using it
+        self._idle = deque(readers)
+        self._checkpointer = Checkpointer(path)
+        self._writing = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(len(readers))
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or create the file. Blocks; raises `UserError`."""
+        writer = prepare(path)
+        readers = [connect(path) for _ in range(READERS)]
+        for reader in readers:
+            reader.execute("PRAGMA query_only = ON")
+        return cls(path, writer, readers)
+
+    def close(self) -> None:
+        """Close all; the last one of the file writes the WAL back. Blocks."""
+        self._checkpointer.close()
+        for connection in (*self._idle, self._writer):
+            connection.close()
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `query` in a thread, on one snapshot of the database."""
+        return await trio.to_thread.run_sync(self._read, query, limiter=self._reading)
+
+    async def write(self, change: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
+        """Run `change`, which stores values of `size` bytes, in a thread, in one transaction: whole or not at all."""
+        return await trio.to_thread.run_sync(self._write, change, size, limiter=self._writing)
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._idle.popleft()
+        try:
+            with self._errors_as_ours(), _transaction(connection, "BEGIN"):
+                return query(connection)
+        finally:
+            self._idle.append(connection)
+
+    def _write(self, change: Callable[[sqlite3.Connection], T], size: int) -> T:
+        rows = self._writer.total_changes
+        with self._errors_as_ours(), _transaction(self._writer, "BEGIN IMMEDIATE"):
+            done = change(self._writer)
+        self._checkpointer.note(size + (self._writer.total_changes - rows) * _ROW_BYTES)
+        return done
+
+    @contextmanager
+    def _errors_as_ours(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            raise  # ours to fix, not the user's
+        except sqlite3.DatabaseError as exc:
+            reason = _REASONS.get(exc.sqlite_errorcode & 0xFF, f"failed: {exc}")
+            raise UnavailableError(f"the store {self._path} {reason}") from exc
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # some errors, a full disk for one, have rolled back already
+            connection.execute("ROLLBACK")
+        raise

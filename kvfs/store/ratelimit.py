@@ -1,0 +1,240 @@
+"""Limiting: a Store around a Store that keeps within the API's requests per window, reads of users first.
+
+`Budget` is the one count that all views of one account share. It is a sliding window, not a drip: a burst may
+use all of it at once. A request counts from its start until a window after its end, so that no window of the
+server's, which sees it somewhere in between, holds more.
+"""
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, ParamSpec, TypeVar
+
+import trio
+
+from kvfs.core.errors import RateLimitedError
+from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
+from kvfs.store.base import Store
+from kvfs.store.wrapper import Around
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONCURRENCY: Final = 16  # requests in flight
+UPLOAD_TURN: Final = 4  # uploads that wait get a turn after so many of the foreground's
+LONGEST_BLOCK: Final = 3600.0  # seconds; no server blocks us for ever by one header
+
+
+class Priority(IntEnum):
+    """Who goes first when requests are scarce."""
+
+    FOREGROUND = 0  # somebody waits in a system call
+    UPLOAD = 1  # the journal is to be sent
+    BACKGROUND = 2  # nobody would notice
+
+
+# The part of the budget, and of the slots in flight, that each may use up; the rest is for those before it.
+_SHARE: Final = {Priority.FOREGROUND: 1.0, Priority.UPLOAD: 0.95, Priority.BACKGROUND: 0.5}
+_SLOTS: Final = {Priority.FOREGROUND: 1.0, Priority.UPLOAD: 0.75, Priority.BACKGROUND: 0.25}
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatistics:
+    """Requests `used` and `left` in a `window` of seconds; `blocked_until` is trio's time, None when not."""
+
+    used: int
+    left: int
+    window: float
+    blocked_until: float | None
+    in_flight: int
+    waiting: int
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    priority: Priority
+    granted: bool = False
+    woken: trio.Event = field(default_factory=trio.Event)
+
+
+class Budget:
+    """How many requests may still be made, and whose turn it is.
+
+    Foreground goes first, upload next, background last. The last twentieth of the budget and the last quarter
+    of the slots are for the foreground, but uploads that wait get every fifth turn whatever is left.
+    A caller whose deadline comes before the budget can allow it is told at once.
+    """
+
+    def __init__(
+        self, requests: int = RATE_REQUESTS, window: float = RATE_SECONDS, *, concurrency: int = CONCURRENCY
+    ) -> None:
+        # constants
+        self._requests = requests
+        self._window = window
+        self._concurrency = concurrency
+        # state
+        self._in_flight = 0
+        self._ended: deque[float] = deque()  # when requests ended, of those that still count; ascending
+        self._blocked_until = -math.inf
+        self._waiting: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in Priority}
+        self._passed_over = 0  # turns of the foreground since an upload that waits had one
+        self._timekeeper: _Waiter | None = None  # the first in line, who wakes everybody
+        self._alarm = math.inf  # when it wakes
+
+    def __repr__(self) -> str:
+        return f"<Budget {self._used} of {self._requests} requests in {self._window:g} s used>"
+
+    @asynccontextmanager
+    async def request(self, priority: Priority) -> AsyncIterator[None]:
+        """Make one request inside, as soon as it may be made.
+
+        Raises `RateLimitedError` at once when the caller's deadline (of its cancel scopes) comes sooner.
+        """
+        await self._wait_for_turn(priority)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._ended.append(trio.current_time())
+            self._give_turns()
+
+    def block(self, seconds: float | None) -> float:
+        """Nobody makes a request for so long, or for the rest of the window; answers for how long that is."""
+        now = trio.current_time()
+        self._forget_old(now)
+        if seconds is None:
+            seconds = self._ended[0] + self._window - now if self._ended else self._window
+        self._blocked_until = max(self._blocked_until, now + min(max(seconds, 0.0), LONGEST_BLOCK))
+        return self._blocked_until - now
+
+    def statistics(self) -> BudgetStatistics:
+        """How it stands now."""
+        now = trio.current_time()
+        self._forget_old(now)
+        return BudgetStatistics(
+            used=self._used,
+            left=max(0, self._requests - self._used),
+            window=self._window,
+            blocked_until=self._blocked_until if self._blocked_until > now else None,
+            in_flight=self._in_flight,
+            waiting=sum(map(len, self._waiting.values())),
+        )
+
+    async def _wait_for_turn(self, priority: Priority) -> None:
+        waiter = _Waiter(priority)
+        self._waiting[priority].append(waiter)
+        try:
+            self._give_turns()
+            while not waiter.granted:
+                self._refuse_if_hopeless(priority)
+                with trio.move_on_at(self._alarm if waiter is self._timekeeper else math.inf):
+                    await waiter.woken.wait()
+                if not waiter.granted:
+                    waiter.woken = trio.Event()
+                    self._give_turns()
+        except BaseException:
+            if waiter.granted:
+                self._in_flight -= 1  # it was never made
+            else:
+                self._waiting[priority].remove(waiter)
+            self._give_turns()
+            raise
+
+    # No checkpoint in anything below: what it sees and changes is consistent.
+
+    @property
+    def _used(self) -> int:
+        return self._in_flight + len(self._ended)
+
+    def _give_turns(self) -> None:
+        """Grant all that may go now, in order, and see to it that somebody wakes when the next may."""
+        now = trio.current_time()
+        self._forget_old(now)
+        while now >= self._blocked_until and (waiter := self._next_in_turn()):
+            self._waiting[waiter.priority].popleft()
+            self._count_turn(waiter.priority)
+            self._in_flight += 1
+            waiter.granted = True
+            waiter.woken.set()
+        self._set_alarm(now)
+
+    def _set_alarm(self, now: float) -> None:
+        """Only the first in line keeps the time; woken when it has to take over or to rise earlier."""
+        first = next((queue[0] for queue in self._waiting.values() if queue), None)
+        alarm = self._blocked_until if now < self._blocked_until else self._allows(1)
+        if first is not None and (first is not self._timekeeper or alarm < self._alarm):
+            first.woken.set()
+        self._timekeeper, self._alarm = first, alarm
+
+    def _allows(self, freed: int) -> float:
+        """When so many requests more will have left the window; infinity while that many are in flight."""
+        return self._ended[freed - 1] + self._window if freed <= len(self._ended) else math.inf
+
+    def _refuse_if_hopeless(self, priority: Priority) -> None:
+        now = trio.current_time()
+        if now < self._blocked_until:
+            soonest, reason = self._blocked_until, "the API asked to wait"
+        elif (too_many := self._used + 1 - self._allowance(priority)) > 0:
+            soonest = min(self._allows(too_many), now + self._window)
+            reason = f"the budget of {self._requests} requests in {self._window:g} s is used up"
+        else:
+            return  # it waits for a slot, and those are free again any moment
+        if soonest > trio.current_effective_deadline():
+            seconds = soonest - now
+            raise RateLimitedError(f"{reason}: the next is possible in {seconds:.0f} s", retry_after=seconds)
+
+    def _next_in_turn(self) -> _Waiter | None:
+        uploads = self._waiting[Priority.UPLOAD]
+        if uploads and self._passed_over >= UPLOAD_TURN:
+            return uploads[0] if self._has_room(Priority.FOREGROUND) else None
+        for priority, queue in self._waiting.items():
+            if queue:  # who comes after has less room
+                return queue[0] if self._has_room(priority) else None
+        return None
+
+    def _count_turn(self, priority: Priority) -> None:
+        if priority is Priority.UPLOAD:
+            self._passed_over = 0
+        elif priority is Priority.FOREGROUND and self._waiting[Priority.UPLOAD]:
+            self._passed_over += 1
+
+    def _has_room(self, priority: Priority) -> bool:
+        slots = max(1, int(self._concurrency * _SLOTS[priority]))
+        return self._in_flight < slots and self._used < self._allowance(priority)
+
+    def _allowance(self, priority: Priority) -> int:
+        return max(1, int(self._requests * _SHARE[priority]))
+
+    def _forget_old(self, now: float) -> None:
+        while self._ended and self._ended[0] + self._window <= now:
+            self._ended.popleft()
+
+
+class Limiting(Around):
+    """Makes each request when the budget allows it; on a 429 everybody who shares the budget waits.
+
+    That `RateLimitedError` is raised with `retry_after` filled in. `list_namespaces` counts as one request.
+    """
+
+    def __init__(self, store: Store, budget: Budget, priority: Priority = Priority.FOREGROUND) -> None:
+        super().__init__(store)
+        self._budget = budget
+        self._priority = priority
+
+    def __repr__(self) -> str:
+        return f"<Limiting {self._priority.name} by {self._budget!r} around {self._store!r}>"
+
+    async def _call(
+        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        async with self._budget.request(self._priority):
+            try:
+                return await method(*args, **kwargs)
+            except RateLimitedError as exc:
+                blocked = self._budget.block(exc.retry_after)
+                if exc.retry_after is None:
+                    exc.retry_after = blocked
+                raise

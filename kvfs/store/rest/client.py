@@ -1,0 +1,386 @@
+"""RestStore: Workers KV over its REST API, the fourteen operations. Nothing is retried here.
+
+What a request is made of is in `request.py`, what an answer means in `answer.py`, what its JSON says in
+`wire/codec.py`, how long and how big it may be in `transfer.py`.
+"""
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+import httpx
+import trio
+
+from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, StoreError, UnavailableError
+from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE, VALUE_BYTES
+from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
+from kvfs.store import checks
+from kvfs.store.rest import request
+from kvfs.store.rest.answer import Answer, error_of, key_is_missing, successful
+from kvfs.store.rest.transfer import AnswerTooLongError, Patience, Upload, read_body
+from kvfs.store.wire import codec
+from kvfs.store.wire.strings import GiveWay, go_on
+
+PLAIN_ANSWER: Final = 16 * 1024 * 1024  # bytes: any list or confirmation
+VALUE_ANSWER: Final = VALUE_BYTES + 64 * 1024
+BULK_ANSWER: Final = 64 * 1024 * 1024  # 25 MiB of values, escaped
+NAMESPACE_PAGES: Final = 1000
+MOST_NAMESPACES: Final = 100_000  # a hundred times what an account may have
+OFF_LOOP_BYTES: Final = 1024 * 1024  # JSON above this is encoded and decoded in a thread
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RestStatistics:
+    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies."""
+
+    requests: Mapping[str, int]
+    keys_read: int
+    keys_written: int
+    keys_deleted: int
+    lists: int
+    bytes_sent: int
+    bytes_received: int
+
+
+@asynccontextmanager
+async def open_rest(
+    *,
+    base_url: str,
+    account: str,
+    token: str,
+    timeout: float = 30,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator["RestStore"]:
+    """The store of `account` at `base_url`, which ends in /client/v4 and has no user, query or fragment.
+
+    `timeout` is seconds without progress. Raises `UserError` for what cannot be a URL, account or token.
+    """
+    client = request.open_client(base_url, token, timeout=timeout, http2=http2, transport=transport)
+    async with client:
+        yield RestStore(client, account, timeout=timeout)
+
+
+class RestStore:
+    """Entries in the namespaces of one account, behind the REST API."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        account: str,
+        *,
+        timeout: float = 30,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`now` (epoch seconds) is only asked when a Retry-After is a date. Raises `UserError`."""
+        self._client = client
+        self._account = account
+        self._namespaces = request.namespaces_path(account)
+        self._timeout = timeout
+        self._now = now
+        self._posts_deletes = True  # until a server turns out not to know POST …/bulk/delete
+        self._requests: Counter[str] = Counter()
+        self._billed: Counter[str] = Counter()
+        self._bytes_sent = 0
+        self._bytes_received = 0
+
+    def __repr__(self) -> str:
+        return f"<RestStore {self._client.base_url.host} account={self._account}>"
+
+    def statistics(self) -> RestStatistics:
+        """Requests, keys and bytes so far."""
+        return RestStatistics(
+            requests=dict(self._requests),
+            keys_read=self._billed["read"],
+            keys_written=self._billed["written"],
+            keys_deleted=self._billed["deleted"],
+            lists=self._billed["lists"],
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+        )
+
+    async def list_namespaces(self) -> list[Namespace]:
+        """All namespaces of the account, every page of them."""
+        found: dict[NamespaceId, Namespace] = {}
+        received = 0
+        for page in range(1, NAMESPACE_PAGES + 1):
+            query = {"page": page, "per_page": NAMESPACES_PAGE, "order": "title", "direction": "asc"}
+            answer = await self._send("list_namespaces", "GET", self._namespaces, query=query)
+            envelope = self._successful("list namespaces", answer)
+            count, lines = _shaped("list namespaces", codec.decode_namespaces, envelope.result)
+            news = [line for line in lines if line.id not in found]
+            found.update((line.id, line) for line in news)
+            received += count
+            total = envelope.result_info.total_count if envelope.result_info else None
+            if not count or (received >= total if total is not None else count < NAMESPACES_PAGE):
+                return list(found.values())
+            if not news or len(found) > MOST_NAMESPACES:
+                break
+        raise UnavailableError("list namespaces: the pages do not end")
+
+    async def create_namespace(self, title: str) -> Namespace:
+        """A new, empty namespace. Raises `TitleExistsError`."""
+        checks.check_title("create namespace", title)
+        answer = await self._send(
+            "create_namespace", "POST", self._namespaces, body=[codec.encode_title(title)]
+        )
+        return self._namespace("create namespace", answer)
+
+    async def get_namespace(self, namespace: NamespaceId) -> Namespace:
+        """One namespace by its id."""
+        answer = await self._send("get_namespace", "GET", self._path(namespace))
+        return self._namespace("get namespace", answer)
+
+    async def rename_namespace(self, namespace: NamespaceId, title: str) -> None:
+        """Give it another title. Raises `TitleExistsError`."""
+        checks.check_title("rename namespace", title)
+        answer = await self._send(
+            "rename_namespace", "PUT", self._path(namespace), body=[codec.encode_title(title)]
+        )
+        self._successful("rename namespace", answer)
+
+    async def delete_namespace(self, namespace: NamespaceId) -> None:
+        """Delete it with everything in it."""
+        answer = await self._send("delete_namespace", "DELETE", self._path(namespace))
+        self._successful("delete namespace", answer)
+
+    async def list_keys(
+        self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
+    ) -> KeyPage:
+        """One page of the keys that start with `prefix`. The API's smallest page has 10, whatever `limit`.
+
+        Keys that KV cannot hold or that were not asked for are left out, and the rest is in order.
+        """
+        checks.text_bytes("list keys", "prefix", prefix)
+        query: dict[str, object] = {"limit": min(max(limit, LIST_KEYS_MIN), LIST_KEYS)}
+        query |= {"prefix": prefix} if prefix else {}
+        query |= {"cursor": cursor} if cursor else {}
+        answer = await self._send("list_keys", "GET", self._path(namespace, "keys"), query=query)
+        envelope = self._successful("list keys", answer)
+        self._billed["lists"] += 1
+        keys = _shaped("list keys", codec.decode_keys, envelope.result)
+        following = (envelope.result_info.cursor if envelope.result_info else None) or None
+        if following is not None and following == cursor:
+            raise UnavailableError("list keys: the server answers the cursor it was asked with")
+        return KeyPage(_in_order(keys, prefix), following)
+
+    async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
+        """Value and expiration of one key, text or binary."""
+        path = self._key_path(namespace, "values", key)
+        answer = await self._send("get_value", "GET", path, limit=VALUE_ANSWER)
+        self._billed["read"] += answer.ok or key_is_missing(answer)
+        if key_is_missing(answer):
+            return None
+        if answer.status != 200:
+            raise self._error("get", answer)
+        return ValueRead(answer.body, _expiration(answer))
+
+    async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
+        """Metadata of one key; `None` when it has none or does not exist."""
+        answer = await self._send("get_metadata", "GET", self._key_path(namespace, "metadata", key))
+        self._billed["read"] += answer.ok or key_is_missing(answer)
+        if key_is_missing(answer):
+            return None
+        envelope = self._successful("metadata", answer)
+        return _shaped("metadata", codec.decode_metadata, envelope.result)
+
+    async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
+        """Whole entries of up to 100 keys whose values are text."""
+        if not keys:
+            return {}
+        unique = list(dict.fromkeys(keys))
+        checks.check_bulk_get("bulk get", unique)
+        for key in unique:
+            checks.key_bytes("bulk get", key)
+        path = self._path(namespace, "bulk", "get")
+        body = [codec.encode_bulk_get(unique)]
+        answer = await self._send("bulk_get", "POST", path, body=body, limit=BULK_ANSWER, splittable=True)
+        found = await _off_loop(len(answer.body), partial(self._values, answer))
+        self._billed["read"] += len(unique)
+        try:
+            return {key: found[key] for key in unique}
+        except KeyError:
+            raise UnavailableError("bulk get: the answer leaves out keys that were asked for") from None
+
+    async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
+        """Replace one entry, up to 25 MiB of any bytes."""
+        request.check_entry("put", entry)
+        content_type, body = request.put_body(entry)
+        query = {} if entry.expiration is None else {"expiration": entry.expiration}
+        path = self._key_path(namespace, "values", key)
+        answer = await self._send("put_value", "PUT", path, query=query, body=body, content_type=content_type)
+        self._successful("put", answer)
+        self._billed["written"] += 1
+
+    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+        """Replace up to 10,000 entries; returns the keys that were *not* written.
+
+        Raises `BodyTooLargeError` for a value that can only go by `put`.
+        """
+        if not entries:
+            return frozenset()
+        checks.check_pairs("bulk put", entries)
+        size = sum(len(entry.value) for entry in entries.values()) + 100 * len(entries)
+        pause = GiveWay() if size > OFF_LOOP_BYTES else go_on
+        body = await _off_loop(size, partial(request.bulk_put_body, entries, pause))
+        path = self._path(namespace, "bulk")
+        answer = await self._send("bulk_put", "PUT", path, body=body, splittable=True)
+        failed = self._unsuccessful("bulk put", answer, entries)
+        self._billed["written"] += len(entries) - len(failed)
+        return failed
+
+    async def delete(self, namespace: NamespaceId, key: Key) -> None:
+        """Remove one key; success also when it did not exist."""
+        answer = await self._send("delete_value", "DELETE", self._key_path(namespace, "values", key))
+        if not key_is_missing(answer):
+            self._successful("delete", answer)
+        self._billed["deleted"] += 1
+
+    async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
+        """Remove up to 10,000 keys; returns the keys that were *not* removed."""
+        if not keys:
+            return frozenset()
+        unique = dict.fromkeys(keys)
+        checks.check_pairs("bulk delete", unique)
+        for key in unique:
+            checks.key_bytes("bulk delete", key)
+        answer = await self._bulk_delete(namespace, [codec.encode_keys(list(unique))])
+        failed = self._unsuccessful("bulk delete", answer, unique)
+        self._billed["deleted"] += len(unique) - len(failed)
+        return failed
+
+    async def _bulk_delete(self, namespace: NamespaceId, body: list[bytes]) -> Answer:
+        """By POST …/bulk/delete, or by DELETE …/bulk where the server does not know the former."""
+        if self._posts_deletes:
+            path = self._path(namespace, "bulk", "delete")
+            answer = await self._send("bulk_delete", "POST", path, body=body, splittable=True)
+            if answer.status not in (404, 405) or isinstance(
+                self._error("bulk delete", answer), NamespaceNotFoundError
+            ):
+                return answer
+            self._posts_deletes = False
+        path = self._path(namespace, "bulk")
+        return await self._send("bulk_delete", "DELETE", path, body=body, splittable=True)
+
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Sequence[bytes] = (),
+        content_type: str = request.JSON,
+        limit: int = PLAIN_ANSWER,
+        splittable: bool = False,
+    ) -> Answer:
+        """One request, one whole answer of at most `limit` bytes; `splittable`: half of it would be easier.
+
+        Raises `UnavailableError` for everything that keeps the answer from arriving.
+        """
+        with trio.CancelScope() as scope:
+            patience = Patience(scope, self._timeout)
+            upload = Upload(body, patience)
+            prepared = self._request(method, path, query or {}, upload, content_type)
+            self._requests[operation] += 1
+            try:
+                return await self._exchange(prepared, upload, limit, patience)
+            except AnswerTooLongError as exc:
+                raise (BodyTooLargeError if splittable else UnavailableError)(f"{operation}: {exc}") from exc
+            except httpx.LocalProtocolError:  # quotes the header it dislikes, and one of them is the token
+                raise UnavailableError(f"{operation}: the request cannot be sent") from None
+            except httpx.TimeoutException as exc:
+                raise self._too_slow(operation, splittable) from exc
+            except httpx.HTTPError as exc:
+                raise UnavailableError(f"{operation}: {type(exc).__name__} {exc}") from exc
+        raise self._too_slow(operation, splittable)
+
+    async def _exchange(
+        self, prepared: httpx.Request, upload: Upload, limit: int, patience: Patience
+    ) -> Answer:
+        response = await self._client.send(prepared, stream=True, follow_redirects=False)
+        try:
+            self._bytes_sent += upload.size
+            body = await read_body(response, limit, patience)
+        finally:
+            await response.aclose()
+        self._bytes_received += len(body)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers, body)
+
+    def _request(
+        self, method: str, path: str, query: Mapping[str, object], upload: Upload, content_type: str
+    ) -> httpx.Request:
+        if not upload.size and method != "PUT":
+            return request.build(self._client, method, path, query)
+        headers = {"content-type": content_type, "content-length": str(upload.size)}
+        prepared = request.build(self._client, method, path, query, headers)
+        prepared.stream = upload
+        return prepared
+
+    def _too_slow(self, operation: str, splittable: bool) -> UnavailableError:
+        message = f"{operation}: no progress within {self._timeout:g} s"
+        return BodyTooLargeError(message) if splittable else UnavailableError(message)
+
+    def _path(self, namespace: NamespaceId, *words: str) -> str:
+        return "/".join([request.namespace_path(self._namespaces, namespace), *words])
+
+    def _key_path(self, namespace: NamespaceId, family: str, key: Key) -> str:
+        return self._path(namespace, family, request.key_segment(family, key))
+
+    def _successful(self, what: str, answer: Answer) -> codec.Envelope:
+        return successful(what, answer, now=self._now())
+
+    def _error(self, what: str, answer: Answer) -> StoreError:
+        return error_of(what, answer, answer.envelope(), now=self._now())
+
+    def _namespace(self, what: str, answer: Answer) -> Namespace:
+        return _shaped(what, codec.decode_namespace, self._successful(what, answer).result)
+
+    def _values(self, answer: Answer) -> dict[str, Entry | None]:
+        return _shaped("bulk get", codec.decode_values, self._successful("bulk get", answer).result)
+
+    def _unsuccessful(self, what: str, answer: Answer, asked: Iterable[Key]) -> frozenset[Key]:
+        """The keys that were asked for and not done."""
+        named = _shaped(what, codec.decode_unsuccessful, self._successful(what, answer).result)
+        failed = frozenset(asked) & frozenset(named)
+        if len(failed) != len(frozenset(named)):
+            # Which of ours it means cannot be told: all of them, and repeating is harmless.
+            raise UnavailableError(f"{what}: the server reports keys that were not asked for as failed")
+        return failed
+
+
+def _shaped(what: str, decode: Callable[[bytes], T], result: bytes) -> T:
+    """`result` decoded. Raises `UnavailableError` when it has another shape: it may be a proxy's."""
+    try:
+        return decode(result)
+    except codec.MalformedError as exc:
+        raise UnavailableError(f"{what}: the answer is not the API's: {exc}") from exc
+
+
+def _in_order(keys: Iterable[KeyInfo], prefix: str) -> tuple[KeyInfo, ...]:
+    """What was asked for, once each, in UTF-8 order (which is Python's order of text)."""
+    unique = {key.key: key for key in keys if key.key.startswith(prefix)}
+    return tuple(unique[key] for key in sorted(unique))
+
+
+def _expiration(answer: Answer) -> int | None:
+    """The header of a value that expires, epoch seconds."""
+    text = answer.headers.get("expiration")
+    if text is None:
+        return None
+    try:
+        return codec.whole_seconds(float(text))
+    except (ValueError, OverflowError) as exc:
+        raise UnavailableError("get: the expiration in the answer is not a number") from exc
+
+
+async def _off_loop(size: int, work: Callable[[], T]) -> T:
+    """`work`, in a thread when it is about that many bytes."""
+    return await trio.to_thread.run_sync(work) if size > OFF_LOOP_BYTES else work()

@@ -1,0 +1,162 @@
+"""What a request is made of: the client with its token, paths that no key can leave, bodies in pieces."""
+
+import ipaddress
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import httpcore
+import httpx
+
+from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, UserError
+from kvfs.core.limits import METADATA_BYTES, VALUE_BYTES
+from kvfs.core.model import Entry, Key, NamespaceId
+from kvfs.store import checks
+from kvfs.store.wire import codec
+from kvfs.store.wire.strings import Pause, go_on
+
+JSON: Final = "application/json"
+
+READ_BYTES: Final = 256 * 1024  # of an answer taken from the socket at a time
+# A quarter of the turns for a large value, and httpcore has no option for it.
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES
+
+_OCTETS: Final = "application/octet-stream"
+
+
+def open_client(
+    base_url: str, token: str, *, timeout: float, http2: bool, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    """A client that carries the token to `base_url` and nowhere else.
+
+    Raises `UserError` for a URL with user, query or fragment, or a token that no header can hold.
+    """
+    base = _checked_base(base_url)
+    if http2:
+        logging.getLogger("hpack").setLevel(logging.INFO)  # its DEBUG lines hold headers, so the token
+    return httpx.AsyncClient(
+        base_url=base,
+        headers={"authorization": f"Bearer {_checked_token(token)}", "accept-encoding": "gzip"},
+        timeout=timeout,
+        http2=http2,
+        transport=transport,
+        follow_redirects=False,  # a redirect would take the token along
+        trust_env=not _is_loopback(base.host),  # there is no proxy on the way to this machine
+        limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30),
+    )
+
+
+def namespaces_path(account: str) -> str:
+    """The collection of an account's namespaces. Raises `UserError` for what cannot be an account id."""
+    if not codec.acceptable_identifier(account):
+        raise UserError(f"{account!r} cannot be an account id")
+    return f"/accounts/{account}/storage/kv/namespaces"
+
+
+def namespace_path(namespaces: str, namespace: NamespaceId) -> str:
+    """One namespace. What cannot be an id names none: `NamespaceNotFoundError`."""
+    if not codec.acceptable_identifier(namespace):
+        raise NamespaceNotFoundError(f"{namespace!r} cannot be a namespace id")
+    return f"{namespaces}/{namespace}"
+
+
+def key_segment(operation: str, key: Key) -> str:
+    """The key as one path segment. Raises `RejectedError` for those that KV cannot hold.
+
+    `.` and `..` would be taken for steps in the path and reach the namespace instead (and delete it).
+    """
+    return quote(checks.key_bytes(operation, key), safe="")
+
+
+def build(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    query: Mapping[str, object],
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Request:
+    """A request whose URL is exactly base, path and query: httpx would tidy up what looks like steps."""
+    base = client.base_url
+    search = urlencode(query, quote_via=quote)
+    url = str(base).rstrip("/") + path + (f"?{search}" if search else "")
+    request = client.build_request(method, url, headers=headers)
+    meant = (base.raw_path.rstrip(b"/") + path.encode(), search.encode())
+    if request.url.raw_path.partition(b"?")[::2] != meant:
+        raise RejectedError("the request's path would not arrive as it was written")
+    return request
+
+
+def put_body(entry: Entry) -> tuple[str, list[bytes]]:
+    """Content type and body of a single put: raw bytes, or multipart when there is metadata."""
+    if entry.metadata is None:
+        return _OCTETS, [entry.value] if entry.value else []
+    boundary = secrets.token_hex(16)
+    pieces = [
+        _part(boundary, "value", _OCTETS),
+        entry.value,
+        b"\r\n" + _part(boundary, "metadata", JSON),
+        entry.metadata,
+        f"\r\n--{boundary}--\r\n".encode(),
+    ]
+    return f"multipart/form-data; boundary={boundary}", pieces
+
+
+def bulk_put_body(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[bytes]:
+    """The body of a bulk put, in pieces; fit for a thread. Raises `RejectedError`, `BodyTooLargeError`."""
+    for key, entry in entries.items():
+        checks.key_bytes("bulk put", key)
+        check_entry("bulk put", entry)
+    try:
+        return codec.encode_pairs(entries, pause)
+    except codec.TooLongError as exc:
+        raise BodyTooLargeError(f"bulk put: {exc}") from exc
+
+
+def check_entry(operation: str, entry: Entry) -> None:
+    """Value and metadata as KV takes them. Raises `RejectedError`.
+
+    Metadata that came from the API is JSON to it, even where it is not Unicode.
+    """
+    if len(entry.value) > VALUE_BYTES:
+        raise RejectedError(f"{operation}: the value has {len(entry.value)} bytes, more than {VALUE_BYTES}")
+    if entry.metadata is None:
+        return
+    if len(entry.metadata) > METADATA_BYTES:
+        raise RejectedError(
+            f"{operation}: the metadata has {len(entry.metadata)} bytes, more than {METADATA_BYTES}"
+        )
+    if not codec.is_metadata(entry.metadata):
+        raise RejectedError(f"{operation}: the metadata is not JSON")
+
+
+def _part(boundary: str, name: str, content_type: str) -> bytes:
+    disposition = f'Content-Disposition: form-data; name="{name}"'
+    return f"--{boundary}\r\n{disposition}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+
+
+def _checked_base(base_url: str) -> httpx.URL:
+    """Raises `UserError` without quoting a URL that may hold a password."""
+    try:
+        url = httpx.URL(base_url.rstrip("/"))
+    except (httpx.InvalidURL, TypeError) as exc:
+        raise UserError("the API base URL is not a URL") from exc
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UserError("the API base URL must begin with http:// or https:// and name a host")
+    if url.userinfo or url.query or url.fragment:
+        raise UserError("the API base URL must have no user, query or fragment")
+    return url
+
+
+def _checked_token(token: str) -> str:
+    if not token or not all("!" <= char <= "~" for char in token):
+        raise UserError("the API token is empty or has characters that no header can hold")
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,1 @@
+"""Cloudflare's JSON, both ways: used by the client and by the server."""

@@ -1,0 +1,324 @@
+"""Cloudflare's JSON, both ways: the one codec, used by the client (`store/rest/`) and by the server.
+
+Pure functions from bytes to our nouns and back, without a clock or a network; large ones may run in a thread.
+Unknown fields are ignored. Metadata stays the JSON text it was. What is not what it should be raises
+`MalformedError`, and nothing else does.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from kvfs.core.limits import BULK_VALUE_CHARS, FORBIDDEN_KEYS, KEY_BYTES
+from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
+from kvfs.store.wire.json import NULL, compact, decode, decode_leniently, is_json, is_marked, unmarked
+from kvfs.store.wire.json import MalformedError as MalformedError
+from kvfs.store.wire.shapes import (
+    ABSENT,
+    BulkEntry,
+    BulkResult,
+    BulkValues,
+    KeyLine,
+    NamespaceLine,
+    Pair,
+    TitleRequest,
+)
+from kvfs.store.wire.shapes import ApiError as ApiError
+from kvfs.store.wire.shapes import BulkGetRequest as BulkGetRequest
+from kvfs.store.wire.shapes import Envelope as Envelope
+from kvfs.store.wire.shapes import PairRequest as PairRequest
+from kvfs.store.wire.shapes import ResultInfo as ResultInfo
+from kvfs.store.wire.strings import BITE, Pause, as_base64, as_string, go_on
+
+LATEST: Final = 253_402_300_799  # epoch seconds: the end of the year 9999, what a hostile answer is cut to
+_PAIR_OVERHEAD: Final = 120  # bytes: field names, flags, expiration and punctuation of one bulk pair
+
+_IDENTIFIER: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+class TooLongError(MalformedError):
+    """A bulk value that, as it must be sent, is longer than the API takes: it goes by a single put."""
+
+
+def acceptable_key(text: str) -> bool:
+    """Whether KV can hold a key of that name: 1 to 512 bytes of UTF-8, not `.` or `..`."""
+    try:
+        return text not in FORBIDDEN_KEYS and len(text.encode()) <= KEY_BYTES and not is_marked(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def acceptable_identifier(text: str) -> bool:
+    """Whether `text` can be an account or namespace id: nothing that could alter a URL."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
+def compact_metadata(text: bytes) -> Metadata | None:
+    """Metadata as it is kept: no insignificant white space, `None` for null. Raises `MalformedError`."""
+    return compact(text)
+
+
+def is_metadata(text: bytes) -> bool:
+    """Whether `text` can be metadata: one JSON value."""
+    return is_json(text)
+
+
+# Read by the client.
+
+
+def decode_envelope(body: bytes) -> Envelope:
+    """The envelope of any JSON answer."""
+    envelope: Envelope = decode_leniently(body, Envelope)
+    return envelope
+
+
+def decode_namespace(result: bytes) -> Namespace:
+    """`result` of creating or getting a namespace."""
+    found = _namespaces([decode_leniently(result, NamespaceLine)])
+    if not found:
+        raise MalformedError("a namespace without a usable id")
+    return found[0]
+
+
+def decode_namespaces(result: bytes) -> tuple[int, list[Namespace]]:
+    """`result` of a page of namespaces: how many it has, and those whose id a request can name."""
+    lines = decode_leniently(result, list[NamespaceLine])
+    return len(lines), _namespaces(lines)
+
+
+def decode_keys(result: bytes) -> list[KeyInfo]:
+    """`result` of a page of keys, as received, without those that KV cannot hold."""
+    lines = decode_leniently(result, list[KeyLine])
+    return [
+        KeyInfo(Key(line.name), _metadata(line.metadata), whole_seconds(line.expiration))
+        for line in lines
+        if acceptable_key(line.name)
+    ]
+
+
+def decode_metadata(result: bytes) -> Metadata | None:
+    """`result` of reading a key's metadata."""
+    return _metadata(result)
+
+
+def decode_unsuccessful(result: bytes) -> list[str]:
+    """The keys that a bulk write or delete names as not done; `result` may be null."""
+    found = decode_leniently(result, BulkResult | None)
+    return (found.unsuccessful_keys or []) if found else []
+
+
+def decode_values(result: bytes) -> dict[str, Entry | None]:
+    """`result` of a bulk get of text with metadata."""
+    values = decode_leniently(result, BulkValues).values
+    return {key: _entry(value) if value else None for key, value in values.items()}
+
+
+# Written by the client.
+
+
+def encode_pairs(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[bytes]:
+    """The body of a bulk put in pieces: joined they are the JSON array.
+
+    Text goes as text, what is not UTF-8 or shorter that way as base64.
+    `pause` is called every now and then. Raises `TooLongError` for a value that cannot be part of one.
+    """
+    pieces: list[bytes] = []
+    since = 0
+    for key, entry in entries.items():
+        pieces.append(b"," if pieces else b"[")
+        pieces += _pair_pieces(key, entry, pause)
+        since += len(entry.value) + _PAIR_OVERHEAD
+        if since >= BITE // 4:  # small ones cost more a byte
+            since = 0
+            pause()
+    return [*pieces, b"]"] if pieces else [b"[]"]
+
+
+def _pair_pieces(key: Key, entry: Entry, pause: Pause) -> list[bytes]:
+    text, is_base64 = _value_text(entry.value, pause)
+    pair = Pair(key, Raw(text[0]), is_base64, entry.expiration, _raw(entry.metadata))
+    if len(text) == 1:
+        return [msgspec.json.encode(pair)]
+    pair.value = Raw(b"0")  # stands for the pieces, which go between what is before and behind it
+    whole, before = msgspec.json.encode(pair), msgspec.json.encode(key)
+    at = len(b'{"key":') + len(before) + len(b',"value":')
+    return [whole[:at], *text, whole[at + 1 :]]
+
+
+def encode_keys(keys: Sequence[Key]) -> bytes:
+    """The body of a bulk delete."""
+    return msgspec.json.encode(keys)
+
+
+def encode_bulk_get(keys: Sequence[Key]) -> bytes:
+    """The body of a bulk get of text with metadata."""
+    return msgspec.json.encode(BulkGetRequest(list(keys), "text", True))
+
+
+def encode_title(title: str) -> bytes:
+    """The body that creates or renames a namespace."""
+    return msgspec.json.encode(TitleRequest(title))
+
+
+# Read by the server.
+
+
+def decode_pairs(body: bytes) -> list[PairRequest]:
+    """The body of a bulk put."""
+    return decode(body, list[PairRequest])
+
+
+def decode_key_list(body: bytes) -> list[str]:
+    """The body of a bulk delete."""
+    return decode(body, list[str])
+
+
+def decode_bulk_get(body: bytes) -> BulkGetRequest:
+    """The body of a bulk get."""
+    return decode(body, BulkGetRequest)
+
+
+def decode_title(body: bytes) -> str:
+    """The title in a body that creates or renames a namespace; empty when it names none."""
+    return decode(body, TitleRequest).title or ""
+
+
+# Written by the server.
+
+
+def encode_success(result: bytes = b"{}", info: ResultInfo | None = None) -> bytes:
+    """A successful answer around `result`, which is JSON text."""
+    envelope: dict[str, Any] = {"result": Raw(result), "success": True, "errors": [], "messages": []}
+    if info is not None:
+        envelope["result_info"] = info
+    return msgspec.json.encode(envelope)
+
+
+def encode_failure(code: int, message: str) -> bytes:
+    """A failed answer with one error."""
+    error = {"code": code, "message": message}
+    return msgspec.json.encode({"result": None, "success": False, "errors": [error], "messages": []})
+
+
+def encode_json(value: object) -> bytes:
+    """Any plain value, for answers that have no function of their own."""
+    return msgspec.json.encode(value)
+
+
+def encode_namespace(namespace: Namespace) -> bytes:
+    """One namespace as a `result`."""
+    fields: dict[str, Any] = {
+        "id": namespace.id,
+        "title": namespace.title,
+        "supports_url_encoding": True,
+    }
+    if namespace.mode:
+        fields["mode"] = namespace.mode
+    return msgspec.json.encode(fields)
+
+
+def encode_array(items: Iterable[bytes]) -> bytes:
+    """A JSON array of items that are JSON text already."""
+    return b"".join(_array(items))
+
+
+def encode_page(page: KeyPage) -> bytes:
+    """A whole answer with a page of keys."""
+    lines = [KeyLine(key.key, key.expiration, _raw(key.metadata)) for key in page.keys]
+    info = {"count": len(lines), "cursor": page.cursor or ""}
+    envelope = {"result": lines, "success": True, "errors": [], "messages": [], "result_info": info}
+    return msgspec.json.encode(envelope)
+
+
+def encode_bulk_result(successful: int, unsuccessful: Iterable[Key]) -> bytes:
+    """`result` of a bulk write or delete."""
+    return msgspec.json.encode(
+        {"successful_key_count": successful, "unsuccessful_keys": sorted(unsuccessful)}
+    )
+
+
+def encode_values(
+    entries: Mapping[Key, Entry | None], *, as_json: bool = False, with_metadata: bool = False
+) -> bytes:
+    """`result` of a bulk get. Raises `MalformedError` for a value that is not text (or not JSON)."""
+    values = {
+        key: None if entry is None else _bulk_value(entry, as_json, with_metadata)
+        for key, entry in entries.items()
+    }
+    return msgspec.json.encode({"values": values})
+
+
+def _array(items: Iterable[bytes]) -> Iterator[bytes]:
+    opening = b"["
+    for item in items:
+        yield opening + item
+        opening = b","
+    yield b"[]" if opening == b"[" else b"]"
+
+
+def _value_text(value: bytes, pause: Pause) -> tuple[list[bytes], bool]:
+    """The value as a JSON string, a large one in pieces, and whether that is base64. Raises `TooLongError`."""
+    size = 4 * ((len(value) + 2) // 3)
+    text = as_string(value, size, pause)
+    is_base64 = text is None
+    if text is None:
+        if size > BULK_VALUE_CHARS:
+            raise TooLongError(
+                f"a value of {len(value)} bytes takes {size} characters, too many for a bulk put"
+            )
+        text = as_base64(value, pause)
+    return text if len(value) > BITE else [b"".join(text)], is_base64
+
+
+def _bulk_value(entry: Entry, as_json: bool, with_metadata: bool) -> object:
+    try:
+        text = entry.value.decode()
+    except UnicodeDecodeError as exc:
+        raise MalformedError("not text") from exc
+    if as_json and not is_json(entry.value):
+        raise MalformedError("not JSON")
+    value = Raw(entry.value) if as_json else text
+    if not with_metadata:
+        return value
+    whole: dict[str, object] = {"value": value, "metadata": Raw(entry.metadata or NULL)}
+    if entry.expiration is not None:
+        whole["expiration"] = entry.expiration
+    return whole
+
+
+def _namespaces(found: Iterable[NamespaceLine]) -> list[Namespace]:
+    return [
+        Namespace(NamespaceId(one.id), one.title, one.mode or "")
+        for one in found
+        if acceptable_identifier(one.id) and not is_marked(one.title)
+    ]
+
+
+def _entry(found: BulkEntry) -> Entry:
+    if is_marked(found.value):
+        raise MalformedError("a value that is not Unicode text")
+    return Entry(found.value.encode(), _metadata(found.metadata), whole_seconds(found.expiration))
+
+
+def _metadata(raw: bytes) -> Metadata | None:
+    text = bytes(raw)  # a copy: Raw would keep the whole answer in memory
+    if text in (b"", NULL):
+        return None
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError as exc:
+            raise MalformedError("metadata is not UTF-8") from exc
+    return unmarked(text)
+
+
+def _raw(metadata: Metadata | None) -> Raw:
+    return Raw(metadata) if metadata else ABSENT
+
+
+def whole_seconds(seconds: int | float | None) -> int | None:
+    """An expiration as the API may write it (a number) as we keep it."""
+    return None if seconds is None else min(max(int(seconds), 0), LATEST)

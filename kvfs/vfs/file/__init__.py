@@ -1,0 +1,1 @@
+"""Open files: their bytes, and how these are recorded."""

@@ -1,0 +1,393 @@
+"""Files: open, read, write, flush, fsync, truncate, release.
+
+All handles of a file share one `OpenFile`. `flush` (close(2) reached us) moves a dirty content into the
+journal, which is the promise of `close`; `fsync` waits until the store has it.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from kvfs.cache.values import Clean
+from kvfs.core.errors import BadHandleError, FileTooBigError, NotFoundError, StaleError
+from kvfs.core.expiry import is_expired
+from kvfs.core.limits import VALUE_BYTES
+from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
+from kvfs.core.patterns import LocalNames
+from kvfs.journal.journal import INLINE_BYTES, digest
+from kvfs.vfs.file.handles import FileHandle, Handle, HandleTable, OpenFile, TextHandle
+from kvfs.vfs.file.record import CHANGED, Saving
+from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.inode.nodes import ControlFile, File
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.rename.inherit import Inheritance
+from kvfs.vfs.view.overlay import Overlay
+
+Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None]]
+"""Metadata and expiration as they are → as they shall be."""
+
+
+class Sender(Protocol):
+    """What fsync needs of the flusher."""
+
+    async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
+        """Return when the store has these keys, or raise why not."""
+        ...
+
+    def is_in_flight(self, change: Change) -> bool:
+        """Whether a request that carries the change is on its way."""
+        ...
+
+
+class Invalidator(Protocol):
+    """Makes the kernel forget; never waits for it."""
+
+    def attributes(self, ino: int) -> None:
+        """Forget size and times of an inode."""
+        ...
+
+    def entry(self, parent: int, name: bytes) -> None:
+        """Forget what a name leads to, absence included."""
+        ...
+
+
+class Files(Saving):
+    """The contents of files, from open to release."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        inodes: InodeTable,
+        handles: HandleTable,
+        inheritance: Inheritance,
+        sender: Sender,
+        invalidator: Invalidator,
+        local_names: LocalNames,
+        now: Callable[[], float],
+        timeout: float,
+        max_pending: int,
+        durable: bool,
+    ) -> None:
+        super().__init__(overlay, local_names, now, max_pending, durable)
+        self._inodes = inodes
+        self._handles = handles
+        self._inheritance = inheritance
+        self._sender = sender
+        self._invalidator = invalidator
+        self._timeout = timeout
+
+    # open and release
+
+    async def open(
+        self, node: File | ControlFile, *, write: bool, truncate: bool, append: bool
+    ) -> tuple[int, bool]:
+        """A handle, and whether the kernel may keep the pages it has. Raises `StaleError`, store errors."""
+        if isinstance(node, ControlFile):
+            return self._handles.add(TextHandle(node, node.produce())), False
+        if node.open is None:
+            opened = await (self._emptied(node) if truncate else self._load(node))
+            if node.open is None:  # another open may have been quicker
+                node.open = opened
+        shared = node.open
+        if truncate:
+            self._truncate_open(shared, 0)
+        return self._add_handle(node, shared, write=write or truncate, append=append)
+
+    def open_at_once(self, node: File, *, write: bool, append: bool) -> tuple[int, bool] | None:
+        """What `open` without O_TRUNC answers, where that takes no waiting; None where it does."""
+        if node.open is None:
+            clean = None if node.detached else self._overlay.at_hand(node.namespace, node.key)
+            if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
+                return None
+            node.open = self._opened(clean, self._identity_of(clean.value, clean.digest))
+        return self._add_handle(node, node.open, write=write, append=append)
+
+    def _add_handle(self, node: File, shared: OpenFile, *, write: bool, append: bool) -> tuple[int, bool]:
+        shared.handles += 1
+        keep = self._show(node, shared)
+        return self._handles.add(FileHandle(node, append, write)), keep
+
+    @staticmethod
+    def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
+        rope = Rope.of(clean.value)
+        return OpenFile(rope, clean.metadata, clean.expiration, clean.value, identity=identity)
+
+    async def _load(self, node: File) -> OpenFile:
+        asking = self._overlay.listings.settled.asking
+        while not node.detached:
+            with asking() as moment:  # a change that came and settled meanwhile has left the journal again
+                before = self._recorded(node)
+                try:
+                    clean = await self._overlay.content(node.namespace, node.key)
+                    identity = await self._identity(node, clean)
+                except NotFoundError as exc:
+                    if self._still_stands(node, before, moment):
+                        raise StaleError(str(exc)) from exc
+                    continue
+                if self._still_stands(node, before, moment):  # else somebody wrote, closed or renamed it
+                    return self._opened(clean, identity)
+        raise StaleError("the file was deleted")
+
+    def _recorded(self, node: File) -> tuple[Key, int | None]:
+        """What the journal has of a file: another answer means that what was read before is out of date."""
+        change = self._journal.get(node.namespace, node.key)
+        return node.key, change.seq if change is not None else None
+
+    def _still_stands(self, node: File, before: tuple[Key, int | None], moment: int) -> bool:
+        """Whether nothing was recorded since, and nothing settled since that moment."""
+        settled = self._overlay.listings.settled
+        return before == self._recorded(node) and not settled.is_newer((node.namespace, node.key), moment)
+
+    async def _emptied(self, node: File) -> OpenFile:
+        """Opened with O_TRUNC: nothing is read, only the attributes are kept."""
+        view = await self._overlay.view(node.namespace, node.key)
+        if view is None or node.detached:
+            raise StaleError("the file was deleted")
+        held, base = self._overlay.values.get((node.namespace, node.key), stale=True), None
+        if held is not None:
+            base = await self._digest_of(node, held) or digest(held.value)
+            if node.detached:
+                raise StaleError("the file was deleted")
+        return OpenFile(self._empty(), view.metadata, view.expiration, None, base)
+
+    def _empty(self) -> Rope:
+        return Rope.of(open_stream=self._journal.stream)
+
+    def _show(self, node: File, shared: OpenFile) -> bool:
+        """Note what the kernel is about to see; true when its pages are of this very content."""
+        if shared.shown:
+            return True  # open already: the kernel has seen this very content change
+        shared.shown = True
+        if shared.buffer.changed or shared.identity is None:
+            node.shown = CHANGED
+            return False
+        shown = shared.identity
+        keep = node.shown == shown
+        if node.shown is not None and not keep:
+            self._invalidator.attributes(node.ino)
+        node.shown = shown
+        return keep
+
+    def create(self, namespace: NamespaceId, key: Key, *, mode: int, append: bool) -> tuple[File, int]:
+        """A file that is not there yet, open; the journal hears of it at the first flush."""
+        node = self._inodes.file(namespace, key)
+        if node.open is not None:  # of a key that expired or was deleted elsewhere: another file
+            self._inodes.detach(node)
+            node = self._inodes.file(namespace, key)
+        legacy = self._inheritance.take(namespace, key)
+        # Known absent, as far as the journal does not know better (it does after an own deletion).
+        opened = OpenFile(self._empty(), base=b"", version=1, created=True)
+        opened.buffer.changed = True
+        if legacy is not None:
+            opened.metadata, opened.expiration = legacy.metadata, legacy.expiration
+        opened.mode = mode
+        opened.mtime = int(self._now())
+        opened.handles, opened.shown = 1, True
+        node.open = opened
+        node.shown = CHANGED
+        self._overlay.created(namespace, key, opened)
+        return node, self._handles.add(FileHandle(node, append, write=True))
+
+    def release_at_once(self, number: int) -> bool:
+        """`release` where nothing is left to record, so that it takes no waiting; else false."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, FileHandle):
+            return False
+        shared = handle.node.open
+        if shared is None or shared.version != shared.saved:
+            return False
+        self._handles.remove(number)
+        self._let_go(handle.node, shared)
+        return True
+
+    async def release(self, number: int) -> None:
+        """The last reference of an open is gone: what mmap wrote after the last flush is recorded."""
+        handle = self._handles.remove(number)
+        if not isinstance(handle, FileHandle):
+            return
+        node, shared = handle.node, handle.node.open
+        if shared is None:
+            return
+        try:
+            if shared.dirty and (handle.write or shared.handles == 1):
+                await self.save(node)
+        finally:
+            self._let_go(node, shared)
+
+    def _let_go(self, node: File, shared: OpenFile) -> None:
+        shared.handles -= 1
+        if shared.handles == 0 and node.open is shared:
+            if shared.created and not node.detached:  # never recorded, and close said so: no such file
+                self._overlay.created(node.namespace, node.key, None)
+            if shared.buffer.changed:
+                self._overlay.touched()
+            if shared.buffer.stream is not None:
+                shared.buffer.close()
+            node.open = None
+            if shared.closed is not None and len(shared.closed) > INLINE_BYTES:
+                self._digest_later(node, shared)
+            if node.lookups <= 0:
+                self._inodes.drop_unused(node)
+
+    # content
+
+    def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
+        """At most `size` bytes; fewer only at the end."""
+        handle = self._handles.get(number)
+        if isinstance(handle, TextHandle):
+            return handle.text[offset : offset + size]
+        return self._open_of(handle).buffer.read(offset, size)
+
+    @staticmethod
+    def _open_of(handle: Handle) -> OpenFile:
+        if not isinstance(handle, FileHandle):
+            raise BadHandleError("no open file")
+        shared = handle.node.open
+        assert shared is not None, "a handle holds its file open"
+        return shared
+
+    def write(self, number: int, offset: int, data: bytes) -> int:
+        """Put bytes into the content. Raises `FileTooBigError`."""
+        handle = self._handles.file(number)
+        shared = self._open_of(handle)
+        if handle.append:
+            offset = len(shared.buffer)
+        shared.buffer.write(offset, data)
+        shared.version += 1
+        self._overlay.touched()
+        shared.mtime = int(self._now())
+        handle.node.shown = CHANGED
+        return len(data)
+
+    async def truncate(self, node: File, size: int) -> None:
+        """Set the size of an open or closed file; a closed one is recorded at once."""
+        if size > VALUE_BYTES:
+            raise FileTooBigError(f"a value has at most {VALUE_BYTES:,} bytes")
+        if node.open is not None:
+            self._truncate_open(node.open, size)
+            node.shown = CHANGED
+            return
+        await self._while_open(node, lambda opened: self._truncate_open(opened, size), empty=size == 0)
+        node.shown = None
+
+    def _truncate_open(self, shared: OpenFile, size: int) -> None:
+        shared.buffer.resize(size)
+        shared.version += 1
+        self._overlay.touched()
+        shared.mtime = int(self._now())
+
+    # to the journal and to the store
+
+    async def flush(self, number: int) -> None:
+        """close(2): what a writer's file lacks in the journal is recorded.
+
+        A reader's close records nothing: what somebody else is still writing is not whole yet.
+        """
+        handle = self._handles.get(number)
+        if isinstance(handle, FileHandle) and handle.write:
+            handle.flushed = True
+            await self.save(handle.node)
+
+    def flush_at_once(self, number: int) -> bool:
+        """`flush`, where that takes no waiting; false where it does."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, FileHandle) or not handle.write:
+            return True
+        handle.flushed = True
+        return self.save_at_once(handle.node)
+
+    def state_of(self, change: Change) -> str:
+        """The state of a change in the user's words."""
+        return "in-flight" if self._sender.is_in_flight(change) else str(change.state)
+
+    async def fsync(self, number: int) -> None:
+        """Return when the store has what this file holds, or raise why it has not."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, FileHandle) or handle.node.detached:
+            return
+        await self.save(handle.node)
+        await self.sync_key(handle.node.namespace, handle.node.key)
+
+    async def sync_key(self, namespace: NamespaceId, key: Key) -> None:
+        """Wait until one key's change has left for good; a local file only needs the disk."""
+        change = self._journal.get(namespace, key)
+        if change is None or change.state is ChangeState.SETTLING:
+            return
+        if change.state is ChangeState.LOCAL:
+            await self._journal.make_durable(None if change.is_tombstone else change)
+            return
+        await self._sender.send_now([(namespace, key)], self._timeout)
+
+    async def amend(self, node: File, edit: Edit) -> None:
+        """Change metadata or expiration of a file: KV has no call for that, so its value goes along."""
+        shared = node.open
+        if shared is not None:
+            written = shared.written
+            self._overlay.touched()
+            if self._amend_open(shared, edit) and written:
+                await self._amend_written(node, shared)
+            elif not written and not shared.created:
+                await self.save(node)
+            return
+        if node.detached:  # the name may be another file's by now
+            raise StaleError("the file was deleted")
+        change = self._journal.get(node.namespace, node.key)
+        if change is not None and is_expired(change.expiration, self._now()):
+            raise StaleError("the file has expired")
+        if change is not None and not change.is_tombstone:
+            metadata, expiration = edit(change.metadata, change.expiration)
+            if (metadata, expiration) != (change.metadata, change.expiration):
+                self._journal.amend(node.namespace, node.key, metadata=metadata, expiration=expiration)
+            return
+        view = await self._overlay.view(node.namespace, node.key)
+        if view is None:
+            raise StaleError("the file is gone")
+        if edit(view.metadata, view.expiration) == (view.metadata, view.expiration):
+            return
+        await self._while_open(node, lambda opened: self._amend_open(opened, edit))
+
+    async def _amend_written(self, node: File, shared: OpenFile) -> None:
+        """Somebody is in the midst of writing: the new attributes go with what was closed last.
+
+        Where that is not known (a file being made, or emptied by its open), they go with the close.
+        """
+        if shared.created or node.detached:
+            return
+        if shared.closed is None:
+            self._amend_recorded(node, shared)
+            return
+        value = shared.closed
+        body = await self.body_of(value)
+        if not self._is_gone(node) and shared.closed is value:  # else a close recorded them meanwhile
+            self._record(node, shared, body, value, mtime=None)
+
+    def _amend_recorded(self, node: File, shared: OpenFile) -> None:
+        change = self._journal.get(node.namespace, node.key)
+        if change is None or change.is_tombstone or is_expired(change.expiration, self._now()):
+            return
+        self._journal.amend(node.namespace, node.key, metadata=shared.metadata, expiration=shared.expiration)
+
+    @staticmethod
+    def _amend_open(shared: OpenFile, edit: Edit) -> bool:
+        metadata, expiration = edit(shared.metadata, shared.expiration)
+        if (metadata, expiration) == (shared.metadata, shared.expiration):
+            return False
+        shared.metadata, shared.expiration = metadata, expiration
+        shared.version += 1
+        return True
+
+    async def _while_open(
+        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False
+    ) -> None:
+        """Do something to a file nobody has open, and record it at once."""
+        opened = await (self._emptied(node) if empty else self._load(node))
+        if node.open is None:
+            node.open = opened
+        shared = node.open
+        shared.handles += 1
+        try:
+            act(shared)
+            await self.save(node)
+        finally:
+            shared.handles -= 1
+            if shared.handles == 0 and node.open is shared:
+                node.open = None

@@ -1,0 +1,132 @@
+"""Open files: the one content that all handles of a file share, and the numbers the kernel knows them by."""
+
+from msgspec import Struct
+
+from kvfs.core.errors import BadHandleError
+from kvfs.core.model import Metadata
+from kvfs.journal.journal import digest
+from kvfs.vfs.dirstream import DirStream
+from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.inode.nodes import ControlFile, File
+
+
+class OpenFile(Struct, eq=False):
+    """The content of a file while it is open, and the attributes that will be recorded with it.
+
+    `version` counts changes of the content, `saved` is the version the journal has: the file is dirty while
+    they differ; `forced`, with --durable-close, the version known to be on the disk. `closed` is the content as
+    of the last record, or as it was read: what stands while somebody is in the midst of writing (None: never
+    known). `base` is what `Change.base` will be; None while `closed` is what was read and nobody asked. `created`
+    until the first record of a file that was made by this open. `identity` tells the content, as it was read,
+    from others.
+    """
+
+    buffer: Rope
+    metadata: Metadata | None = None
+    expiration: int | None = None
+    closed: bytes | None = None
+    base: bytes | None = None
+    version: int = 0
+    saved: int = 0
+    forced: int = 0
+    created: bool = False
+    handles: int = 0
+    shown: bool = False  # some open told the kernel whether its pages are of this content
+    mtime: int | None = None  # epoch seconds of the last change; None: not changed by this open
+    mode: int | None = None  # permission bits of a file that is being created
+    identity: int | bytes | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the journal lacks something of it."""
+        return self.version != self.saved
+
+    @property
+    def written(self) -> bool:
+        """Whether somebody is in the midst of writing it."""
+        return self.dirty and self.buffer.changed
+
+    def known_base(self) -> bytes | None:
+        """The base, made when it is wanted: most opens only read."""
+        if self.base is None and self.closed is not None:
+            found = self.identity
+            self.base = found if isinstance(found, bytes) else digest(self.closed)
+        return self.base
+
+
+class FileHandle(Struct, eq=False):
+    """One open(2). `append` writes at the end whatever the offset; `write`: it may change the content.
+
+    `flushed`: a close(2) reached us; of several descriptors it need not have been the last.
+    """
+
+    node: File
+    append: bool = False
+    write: bool = False
+    flushed: bool = False
+
+
+class TextHandle(Struct, eq=False):
+    """An open control file: its text as of the open."""
+
+    node: ControlFile
+    text: bytes
+
+
+class DirectoryHandle(Struct, eq=False):
+    """An open directory; `entries` for the fixed ones (root, control), else a stream."""
+
+    ino: int
+    parent: int
+    entries: list[tuple[str, int]] | None = None
+    stream: DirStream | None = None
+
+
+Handle = FileHandle | TextHandle | DirectoryHandle
+
+
+class HandleTable:
+    """Handle numbers, never used twice."""
+
+    def __init__(self) -> None:
+        self._handles: dict[int, Handle] = {}
+        self._next = 1
+
+    def add(self, handle: Handle) -> int:
+        """The number of a new handle."""
+        number = self._next
+        self._next += 1
+        self._handles[number] = handle
+        return number
+
+    def get(self, number: int) -> Handle:
+        """Raises `BadHandleError`."""
+        try:
+            return self._handles[number]
+        except KeyError:
+            raise BadHandleError(f"handle {number} is not open") from None
+
+    def file(self, number: int) -> FileHandle:
+        """A handle that must be a file's. Raises `BadHandleError`."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, FileHandle):
+            raise BadHandleError(f"handle {number} is no open file")
+        return handle
+
+    def directory(self, number: int) -> DirectoryHandle:
+        """A handle that must be a directory's. Raises `BadHandleError`."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, DirectoryHandle):
+            raise BadHandleError(f"handle {number} is no open directory")
+        return handle
+
+    def remove(self, number: int) -> Handle | None:
+        """Forget a handle; None when it was not there."""
+        return self._handles.pop(number, None)
+
+    def items(self) -> list[tuple[int, Handle]]:
+        """Everything that is open."""
+        return list(self._handles.items())
+
+    def __len__(self) -> int:
+        return len(self._handles)

@@ -1,0 +1,271 @@
+"""What is recorded of an open file, and how: the way of a content from memory to the journal."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+
+import trio
+
+from kvfs.cache.values import Clean
+from kvfs.core.errors import NoSpaceError
+from kvfs.core.model import ChangeState, Key, NamespaceId
+from kvfs.core.patterns import LocalNames
+from kvfs.journal.attributes import LocalAttrs
+from kvfs.journal.journal import INLINE_BYTES, Body, digest
+from kvfs.journal.spool import digest_soon
+from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.inode.nodes import File
+from kvfs.vfs.view.overlay import Overlay
+
+CHANGED: Final = -1
+"""`File.shown` while the kernel's pages follow the changes made through it (a hash is never -1)."""
+
+_MOST_DIGESTED: Final = 2  # values that wait for a thread to digest them
+_PROVISIONAL: Final = 1 << 64  # from here on: numbers that are no hash
+
+_NO_ATTRS: Final = LocalAttrs()
+
+
+class Saving:
+    """Records contents. `Files` is made of it."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        local_names: LocalNames,
+        now: Callable[[], float],
+        max_pending: int,
+        durable: bool,
+    ) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._local_names = local_names
+        self._now = now
+        self._max_pending = max_pending
+        self._durable = durable
+        self._provisional = count(_PROVISIONAL)
+        self._digested: dict[int, bytes] = {}  # values by provisional identity, while their digests are made
+
+    # what tells contents from others
+
+    @staticmethod
+    def _identity_of(value: bytes | None, known_digest: bytes) -> int | bytes:
+        """What tells a content from others: a hash of a small one, the digest of a large one (None, or not)."""
+        return hash(value) if value is not None and len(value) <= INLINE_BYTES else known_digest
+
+    async def _identity(self, node: File, clean: Clean) -> int | bytes:
+        """The identity of a content about to be opened.
+
+        The kernel may have no pages of the file to compare it with: then no open waits for a digest, which
+        takes long. A number stands for it until the last close, when nobody waits.
+        """
+        value = clean.value
+        if len(value) <= INLINE_BYTES or clean.digest:
+            return self._identity_of(value, clean.digest)
+        if node.shown is None:
+            return next(self._provisional)
+        if isinstance(node.shown, int) and self._digested.get(node.shown) is value:
+            return node.shown
+        return await self._digest_of(node, clean)
+
+    async def _digest_of(self, node: File, clean: Clean) -> bytes:
+        """The digest of a large value; it takes long, so a thread makes it, once. A small one's is not needed."""
+        if clean.digest or len(clean.value) <= INLINE_BYTES:
+            return clean.digest
+        found = await trio.to_thread.run_sync(digest, clean.value)
+        self._overlay.values.note_digest((node.namespace, node.key), clean, found)
+        return found
+
+    def _digest_later(self, node: File, shared: OpenFile) -> None:
+        """The last handle is closed: a provisional identity gives way to the digest, as soon as there is one."""
+        number, value = shared.identity, shared.closed
+        if not isinstance(number, int) or number < _PROVISIONAL or number != node.shown:
+            return
+        if len(self._digested) >= _MOST_DIGESTED:  # threads that hang hold no more: the next open makes it
+            return
+        if value is not None and not (shared.buffer.changed or node.detached or number in self._digested):
+            self._digested[number] = value
+            digest_soon(value, lambda found: self._known(node, number, found))
+
+    def _known(self, node: File, number: int, found: bytes) -> None:
+        value = self._digested.pop(number)
+        place = (node.namespace, node.key)
+        held = self._overlay.values.peek(place)
+        if held is not None and held.value is value:
+            self._overlay.values.note_digest(place, held, found)
+        if node.shown == number:
+            node.shown = found
+
+    async def _know_base(self, shared: OpenFile) -> None:
+        """See to it that `known_base` has nothing long to do."""
+        closed = shared.closed
+        if closed is not None and self._is_base_far(shared):
+            found = await trio.to_thread.run_sync(digest, closed)
+            if shared.closed is closed and shared.base is None:
+                shared.base = found
+
+    @staticmethod
+    def _is_base_far(shared: OpenFile) -> bool:
+        """Whether `known_base` would make a digest of a large value."""
+        if shared.base is not None or shared.closed is None or not shared.buffer.changed:
+            return False
+        return len(shared.closed) > INLINE_BYTES and not isinstance(shared.identity, bytes)
+
+    # saving
+
+    def save_at_once(self, node: File) -> bool:
+        """Record a dirty content, where that takes no waiting; false where it does."""
+        shared = node.open
+        if shared is None or node.detached:
+            return True
+        if shared.version == shared.saved:
+            return not self._durable or shared.forced == shared.saved
+        rope = shared.buffer
+        if self._durable or len(rope) > INLINE_BYTES or self._is_base_far(shared):
+            return False
+        self._check_room(len(rope))
+        value = rope.value()
+        self._save_as(node, shared, shared.version, value, self._journal.stage(value))
+        return True
+
+    def _check_room(self, size: int) -> None:
+        if self._journal.pending_bytes + size > self._max_pending:
+            raise NoSpaceError(
+                f"{self._journal.pending_bytes:,} bytes wait to be sent: --max-pending is reached"
+            )
+
+    async def save(self, node: File) -> None:
+        """Record a dirty content. Raises `NoSpaceError`; the content stays dirty then."""
+        shared = node.open
+        if shared is None or node.detached:
+            return
+        if shared.dirty:
+            await self._save_dirty(node, shared)
+        if self._durable:
+            await self._force(shared)
+
+    async def _force(self, shared: OpenFile) -> None:
+        """What is recorded is on the disk when this returns, whoever of several handles recorded it."""
+        saved = shared.saved
+        if shared.forced < saved:
+            await self._journal.make_durable()
+            shared.forced = max(shared.forced, saved)
+
+    async def _save_dirty(self, node: File, shared: OpenFile) -> None:
+        await self._know_base(shared)
+        if self._is_gone(node) or not shared.dirty:
+            return
+        self._check_room(len(shared.buffer))
+        version = shared.version
+        value: bytes | None
+        if len(shared.buffer) <= INLINE_BYTES:
+            value = shared.buffer.value()
+            body = self._journal.stage(value)
+        else:
+            value, body = await self._spooled(shared.buffer)
+            if self._is_gone(node) or shared.saved >= version:
+                return  # deleted, or another close recorded a newer content meanwhile
+        self._save_as(node, shared, version, value, body)
+
+    async def _spooled(self, rope: Rope) -> tuple[bytes | None, Body]:
+        """A large content as it is now, and its body: written by threads, so that nobody else waits.
+
+        None: it is in pieces still, and in the body's file. To join them would hold up everybody.
+        """
+        if (stream := rope.take_stream()) is not None:
+            try:
+                body = await stream.finish()
+            except trio.Cancelled:  # the close took too long: another try begins anew
+                stream.abandon()
+                raise
+            return None, body
+        pieces = rope.pieces()
+        value = pieces[0] if len(pieces) == 1 else await trio.to_thread.run_sync(b"".join, pieces)
+        return value, await self._journal.spool(value)
+
+    def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes | None, body: Body) -> None:
+        """Record a content. No checkpoint in here: key, attributes and version belong together."""
+        self._record(node, shared, body, value, mtime=shared.mtime)
+        shared.saved, shared.closed = version, value
+        if value is None:
+            self._read_back(node)
+        if shared.version == version:
+            if value is not None:
+                shared.buffer.joined(value)
+            if node.shown == CHANGED:  # what the kernel has now, should nobody change it elsewhere
+                node.shown = self._identity_of(value, body.digest)
+
+    def _read_back(self, node: File) -> None:
+        """What was recorded in pieces is kept as a value too, once a thread has read it."""
+        place = (node.namespace, node.key)
+        change = self._journal.get(*place)
+        assert change is not None
+        found, now = self._journal.digest(change), int(self._now())
+
+        def arrived(value: bytes) -> None:
+            current = self._journal.get(*place)
+            if current is not None and current.seq == change.seq:
+                self._overlay.values.put(
+                    place, Clean(value, current.metadata, current.expiration, now, found)
+                )
+
+        self._journal.read_soon(change, arrived)
+
+    async def body_of(self, value: bytes) -> Body:
+        """A content ready to be recorded; a large one is written beside the journal, in a thread."""
+        return self._journal.stage(value) if len(value) <= INLINE_BYTES else await self._journal.spool(value)
+
+    @staticmethod
+    def _is_gone(node: File) -> bool:
+        return node.detached
+
+    def _record(
+        self, node: File, shared: OpenFile, body: Body, value: bytes | None, *, mtime: int | None
+    ) -> None:
+        namespace, key = node.namespace, node.key
+        before = None if shared.created else self._journal.attributes.file_attrs(namespace, key)
+        before = before or _NO_ATTRS
+        if shared.base is None and value is not None and value is shared.closed:
+            shared.base = body.digest
+        now = int(self._now())
+        attrs = LocalAttrs(
+            mode=shared.mode if shared.mode is not None else before.mode,
+            mtime=mtime if mtime is not None else before.mtime,
+            ctime=now,
+            atime=before.atime,
+        )
+        self._journal.record_put(
+            namespace,
+            key,
+            body,
+            metadata=shared.metadata,
+            expiration=shared.expiration,
+            base=shared.known_base(),
+            local=self.is_local(namespace, key, is_new=shared.created),
+            attrs=attrs,
+        )
+        if shared.created:
+            shared.created = False
+            self._overlay.created(namespace, key, None)
+        shared.base = body.digest  # what the store has once this is sent
+        if value is None:
+            self._overlay.values.drop((namespace, key))
+            return
+        clean = Clean(value, shared.metadata, shared.expiration, now, body.digest)
+        self._journal.afterwards(self._overlay.values.put, (namespace, key), clean)
+
+    def is_local(self, namespace: NamespaceId, key: Key, *, is_new: bool) -> bool:
+        """Whether a file is kept on this machine: named so, and no key of the store.
+
+        `is_new`: nothing was there before. What was, and is not the journal's, was the store's.
+        """
+        if not self._local_names.matches(self._overlay.naming.name_of_key(key)):
+            return False
+        change = self._journal.get(namespace, key)
+        if change is not None:
+            return change.state is ChangeState.LOCAL
+        if not is_new:
+            return False
+        span = self._overlay.listings.span_of(namespace, key, stale=True)
+        return span is None or not span.has(key)

@@ -1,0 +1,1 @@
+"""Inode numbers and what they stand for."""

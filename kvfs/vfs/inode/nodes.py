@@ -1,0 +1,67 @@
+"""What an inode number stands for. Identity only: a node knows what it is, never where it is reached."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import DirRef
+
+if TYPE_CHECKING:
+    from kvfs.journal.journal import DirRow
+    from kvfs.vfs.file.handles import OpenFile
+    from kvfs.vfs.view.types import Attr
+
+ROOT_INO = 1
+_NOWHERE = NamespaceId("")
+_NO_KEY = Key("")
+
+
+class Node(Struct, eq=False):
+    """`lookups` is the kernel's lookup count: the node lives at least until it is forgotten as often."""
+
+    ino: int
+    lookups: int = 0
+
+
+class Root(Node, eq=False):
+    """The list of namespaces."""
+
+
+class Directory(Node, eq=False):
+    """A namespace (its `ref` is where the mount begins in it) or a directory of keys.
+
+    `detached` when it was removed and the kernel still holds it. `changed`: when (epoch seconds) an entry came
+    or went through this mount.
+    """
+
+    namespace: NamespaceId = _NOWHERE
+    ref: DirRef = DirRef.ROOT
+    detached: bool = False
+    changed: int = 0
+    known: "tuple[DirRow | None, int, Attr] | None" = None  # what stat says, and what of
+
+
+class File(Node, eq=False):
+    """A key, or what is left of one that was deleted while open (`detached`).
+
+    `open` is set while handles are open. `shown` identifies the content whose pages the kernel may hold.
+    """
+
+    namespace: NamespaceId = _NOWHERE
+    key: Key = _NO_KEY
+    detached: bool = False
+    open: "OpenFile | None" = None
+    shown: bytes | int | None = None
+
+
+class ControlDirectory(Node, eq=False):
+    """The hidden `.kvfs` at the root."""
+
+
+class ControlFile(Node, eq=False):
+    """A text that is produced when it is opened."""
+
+    name: str = ""
+    produce: Callable[[], bytes] = bytes

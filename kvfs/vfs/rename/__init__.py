@@ -1,0 +1,1 @@
+"""Rename of a file, and of a directory with everything below it."""

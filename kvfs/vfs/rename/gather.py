@@ -1,0 +1,259 @@
+"""The moves of all files of a directory that is renamed, while others go on working in it."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy
+from functools import partial
+from itertools import islice
+from typing import Final, TypeVar
+
+import trio
+
+from kvfs.cache.loader import Flight
+from kvfs.cache.values import Clean
+from kvfs.core.errors import NameTooLongError, NotFoundError
+from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import DirRef
+from kvfs.journal.journal import INLINE_BYTES, Body, Move
+from kvfs.vfs.rename.move import Moves, Stamp
+from kvfs.vfs.view.overlay import Overlay
+
+T = TypeVar("T")
+
+_LOADS: Final = 1_600  # values awaited at once while a directory moves: sixteen bulk gets
+_TELL: Final = 10_000  # values between two lines in the log
+_MOMENT: Final = 0.1  # seconds between two looks at the clock that count
+_BREATH: Final = 100  # values between two checkpoints, where nothing is waited for
+
+log = logging.getLogger("kvfs.vfs")
+
+
+class Progress:
+    """How far the rename of a directory is: it may take long, but not long without getting anywhere."""
+
+    def __init__(self, old: bytes, new: bytes, patience: float) -> None:
+        self._names = old, new
+        self._patience = patience
+        self._done = self._total = 0
+        self._moved_at = trio.current_time()
+        self.scope = trio.CancelScope(deadline=self._moved_at + patience)
+
+    def moved(self) -> None:
+        """Something arrived."""
+        now = trio.current_time()
+        if now - self._moved_at > _MOMENT:
+            self._moved_at, self.scope.deadline = now, now + self._patience
+
+    def expect(self, total: int) -> None:
+        """So many values are to be read."""
+        self._done, self._total = 0, total
+
+    def count(self) -> None:
+        """One of them was."""
+        self.moved()
+        self._done += 1
+        if self._done % _TELL == 0:
+            log.info("renaming %r to %r: %d of %d values read", *self._names, self._done, self._total)
+
+    async def done(self) -> None:
+        """The same, with a pause for others now and then."""
+        self.count()
+        if self._done % _BREATH == 0:
+            await trio.lowlevel.checkpoint()
+
+
+class Gathering:
+    """Prepares a move for every file, by as few requests as there can be, and those that changed meanwhile anew.
+
+    To be used by who is `asking` (see `Settled`) for as long as the moves are not recorded.
+    """
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        moves: Moves,
+        namespace: NamespaceId,
+        source: DirRef,
+        goal: DirRef,
+        progress: Progress,
+    ) -> None:
+        self._overlay = overlay
+        self._moves = moves
+        self._namespace = namespace
+        self._source = source
+        self._goal = goal
+        self._progress = progress
+        self._pairs: dict[Key, Key] = {}
+        self._found: dict[Key, Move] = {}
+        self._stamps: dict[Key, Stamp] = {}  # what the moves are good for; of what vanished, too
+        # of values that the store was asked for
+        self._coming: Iterator[Key] = iter(())  # not yet
+        self._outstanding = 0
+        self._left: list[Key] = []  # more is to be seen to than a value
+        self._failures: list[Exception] = []
+        self._news = trio.Event()  # all have landed, or one failed
+        self._nursery: trio.Nursery | None = None  # while they land
+
+    async def all(self, pairs: dict[Key, Key]) -> list[Move]:
+        """Every file's move, as things are when this returns; `pairs`: the new names of those known so far.
+
+        Raises what `Moves.prepare` raises, and `NameTooLongError`.
+        """
+        self._pairs = pairs
+        before: tuple[int, int] | None = None
+        while True:
+            creating = self._overlay.creating_below(self._namespace, self._source.prefix)
+            if before == (before := self._moves.state) and not creating:
+                break
+            stale = self._stale(creating)
+            if not stale:
+                break
+            await self._prepare(stale)
+        return [self._found[key] for key in pairs if key in self._found]
+
+    def _stale(self, creating: Sequence[Key]) -> list[Key]:
+        """Files that are not prepared, or were before something became of them."""
+        written = [change.key for change in self._overlay.written_below(self._namespace, self._source)]
+        for key in (*creating, *written):
+            self._pairs.setdefault(key, renamed(key, self._source, self._goal))
+        unsaved = set(creating)
+        return [key for key in self._pairs if key in unsaved or not self._is_prepared(key)]
+
+    def _is_prepared(self, key: Key) -> bool:
+        stamp = self._stamps.get(key)
+        return stamp is not None and self._moves.holds(self._namespace, key, stamp)
+
+    async def _prepare(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            if len(self._pairs[key].encode()) > KEY_BYTES:
+                raise NameTooLongError(f"{key!r} would have more than {KEY_BYTES} bytes under its new name")
+        self._progress.expect(len(keys))
+        left = await self._from_store(await self._at_once(keys))
+        await _each(left, self._singly, most=_LOADS)
+
+    async def _at_once(self, keys: Sequence[Key]) -> list[Key]:
+        """Those that are here; returns the others."""
+        away = []
+        for key in keys:
+            move = self._moves.prepare_now(self._namespace, key, self._pairs[key])
+            if move is None:
+                away.append(key)
+                continue
+            self._found[key], self._stamps[key] = move, self._moves.stamp(self._namespace, key)
+            await self._progress.done()
+        return away
+
+    # from the store
+
+    async def _from_store(self, keys: Sequence[Key]) -> list[Key]:
+        """Those whose values the store has: asked for together, taken up as they land; returns the others."""
+        self._coming, self._left = iter(keys), []
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._ask()
+                while self._outstanding and not self._failures:
+                    self._news = trio.Event()
+                    await self._news.wait()
+        finally:
+            self._nursery = None  # what lands from now on is nobody's
+        if self._failures:
+            raise copy(self._failures[0])
+        return self._left
+
+    def _ask(self) -> None:
+        """For as many as may be under way."""
+        namespace = self._namespace
+        while self._outstanding <= _LOADS - BULK_GET_KEYS and not self._failures:
+            some = list(islice(self._coming, BULK_GET_KEYS))
+            if not some:
+                return
+            for key in some:
+                stamp = self._moves.stamp(namespace, key)
+                if self._moves.ask(namespace, key, partial(self._landed, key, stamp)):
+                    self._outstanding += 1
+                else:
+                    self._left.append(key)
+
+    def _landed(self, key: Key, stamp: Stamp, flight: Flight) -> None:
+        """Called by the loader: a small value is taken up at once, a large one is written by a task of its own."""
+        nursery = self._nursery
+        if nursery is None:
+            return
+        self._outstanding -= 1
+        try:
+            clean = self._moves.landed(self._namespace, key, flight)
+            if clean is not None and len(clean.value) > INLINE_BYTES:
+                nursery.start_soon(self._write, key, stamp, clean)
+            else:
+                self._take_up(key, stamp, clean, self._moves.stage(clean) if clean is not None else None)
+            self._ask()
+        except Exception as exc:
+            self._failures.append(exc)
+        if self._failures or not self._outstanding:
+            self._news.set()
+
+    async def _write(self, key: Key, stamp: Stamp, clean: Clean) -> None:
+        try:
+            self._take_up(key, stamp, clean, await self._moves.spool(clean))
+        except Exception as exc:
+            self._failures.append(exc)
+            self._news.set()
+
+    def _take_up(self, key: Key, stamp: Stamp, clean: Clean | None, body: Body | None) -> None:
+        try:
+            move = self._moves.prepare_landed(self._namespace, key, self._pairs[key], clean, body, stamp)
+        except NotFoundError:
+            self._vanished(key, stamp)
+        else:
+            if move is None:
+                self._left.append(key)  # and counts when it is done
+                self._progress.moved()
+                return
+            self._found[key], self._stamps[key] = move, stamp
+        self._progress.count()
+
+    # one by one
+
+    async def _singly(self, key: Key) -> None:
+        before = self._moves.stamp(self._namespace, key)
+        try:
+            move = await self._moves.prepare(self._namespace, key, self._pairs[key], replaced=None)
+        except NotFoundError:
+            self._vanished(key, before)
+        else:
+            after = self._moves.stamp(self._namespace, key)
+            self._found[key], self._stamps[key] = move, Stamp(after.seq, before.moment)
+        await self._progress.done()
+
+    def _vanished(self, key: Key, stamp: Stamp) -> None:
+        """Meanwhile: there is nothing to move."""
+        self._found.pop(key, None)
+        self._stamps[key] = stamp
+
+
+async def _each(items: Sequence[T], act: Callable[[T], Awaitable[None]], *, most: int) -> None:
+    """`act` on all, on `most` at a time; the first failure is raised when those under way have ended."""
+    failures: list[Exception] = []
+    coming = iter(items)
+
+    async def work() -> None:
+        for item in coming:
+            try:
+                await act(item)
+            except Exception as exc:
+                failures.append(exc)
+            if failures:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(most, len(items))):
+            nursery.start_soon(work)
+    if failures:
+        raise failures[0]
+
+
+def renamed(key: Key, source: DirRef, goal: DirRef) -> Key:
+    """What a key below `source` is called when that is `goal`."""
+    return Key(goal.prefix + key[len(source.prefix) :])

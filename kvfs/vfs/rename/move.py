@@ -1,0 +1,219 @@
+"""One file's part in a rename: what the journal is told of it, and what follows once it was told."""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from kvfs.cache.loader import Flight
+from kvfs.cache.values import Clean
+from kvfs.core.errors import NotFoundError, UnavailableError
+from kvfs.core.expiry import is_expired
+from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.names import DirRef
+from kvfs.journal.journal import INLINE_BYTES, Body, Move
+from kvfs.vfs.file.files import Files
+from kvfs.vfs.inode.nodes import File
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.rename.inherit import Inheritance
+from kvfs.vfs.view.overlay import Overlay, View
+
+
+class Stamp(Struct, frozen=True):
+    """When a move was prepared: the number of the key's change then, and what had settled."""
+
+    seq: int | None
+    moment: int
+
+
+class Moves:
+    """Prepares moves. What one says holds until the next checkpoint, and as long as its `Stamp` does."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        inodes: InodeTable,
+        files: Files,
+        inheritance: Inheritance,
+        now: Callable[[], float],
+    ) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._settled = overlay.listings.settled
+        self._inodes = inodes
+        self._files = files
+        self._inheritance = inheritance
+        self._now = now
+
+    def leave(self, namespace: NamespaceId, key: Key) -> None:
+        """A file renamed away may be about to be written anew: remember what it had."""
+        view = self._overlay.peek(namespace, key, stale=True)
+        if isinstance(view, View):
+            self._inheritance.leave(namespace, key, view.metadata, view.expiration)
+
+    async def prepare(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        goal: Key,
+        *,
+        replaced: Key | DirRef | None,
+        inherits: bool = False,
+    ) -> Move:
+        """What the journal is told of one file's move; its value is fetched if only the store has it."""
+        node = self._unsaved(namespace, key)
+        if node is not None:
+            await self._files.save(node)
+        found, body = await self._source(namespace, key)
+        return self._move(namespace, key, goal, found, body, replaced=replaced, inherits=inherits)
+
+    def prepare_now(self, namespace: NamespaceId, key: Key, goal: Key) -> Move | None:
+        """The same of a name that is free, if nothing has to be waited for."""
+        if self._unsaved(namespace, key) is not None:
+            return None
+        change = self._journal.get(namespace, key)
+        if change is not None and not change.is_tombstone:
+            return self._move(namespace, key, goal, change, None, replaced=None)
+        clean = self._overlay.at_hand(namespace, key, ahead=False)  # all of them are wanted
+        if clean is None or len(clean.value) > INLINE_BYTES:
+            return None
+        return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
+
+    def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
+        """Have the value fetched that a move waits for; false where more than that has to be seen to."""
+        return self._unsaved(namespace, key) is None and self._overlay.ask(namespace, key, then)
+
+    def stage(self, clean: Clean) -> Body:
+        """A small content, ready to be recorded."""
+        return self._journal.stage(clean.value)
+
+    async def spool(self, clean: Clean) -> Body:
+        """A large one. Raises `JournalFullError`."""
+        return await self._journal.spool(clean.value)
+
+    def landed(self, namespace: NamespaceId, key: Key, flight: Flight) -> Clean | None:
+        """What came of it, an old value if the store is away; None: nothing is there. Raises store errors."""
+        if flight.error is None:
+            return flight.clean
+        held = None
+        if isinstance(flight.error, UnavailableError):
+            held = self._overlay.values.get((namespace, key), stale=True)
+        if held is None:
+            raise flight.error
+        return held
+
+    def prepare_landed(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        goal: Key,
+        clean: Clean | None,
+        body: Body | None,
+        stamp: Stamp,
+    ) -> Move | None:
+        """The same of a name that is free, of what was asked for after `stamp`, with its body.
+
+        None where that does not do: `prepare` sees to it. Raises `NotFoundError`.
+        """
+        if not self.holds(namespace, key, stamp) or self._unsaved(namespace, key) is not None:
+            return None
+        if clean is None or is_expired(clean.expiration, self._now()):
+            raise NotFoundError(f"{key!r} is gone")
+        return self._move(namespace, key, goal, clean, body, replaced=None)
+
+    def _move(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        goal: Key,
+        found: Change | Clean,
+        body: Body | None,
+        *,
+        replaced: Key | DirRef | None,
+        inherits: bool = False,
+    ) -> Move:
+        """The same, of what was found. No checkpoint since, and none until it counts: it holds for so long."""
+        node, change = self._inodes.peek_file(namespace, key), self._journal.get(namespace, key)
+        base = body.digest if body is not None else None
+        metadata, expiration = found.metadata, found.expiration
+        if isinstance(replaced, str):  # saved by replacing: what the new file was not given, it inherits
+            kept = self._overlay.peek(namespace, replaced, stale=True)
+            if isinstance(kept, View):
+                metadata = kept.metadata if metadata is None else metadata
+                expiration = kept.expiration if expiration is None else expiration
+        elif (
+            inherits and change is not None and (left := self._inheritance.take(namespace, goal)) is not None
+        ):
+            metadata = left.metadata if metadata is None else metadata  # sed -i.bak: away, then the new one
+            expiration = left.expiration if expiration is None else expiration
+        if node is not None and node.open is not None and not _is_unsaved(node):  # else it knows better
+            node.open.metadata, node.open.expiration = metadata, expiration
+            self._overlay.touched()
+        is_new = replaced is None or self._overlay.is_creating(namespace, goal)
+        base_new = b"" if is_new else None
+        return Move(
+            key,
+            goal,
+            metadata,
+            expiration,
+            body,
+            base,
+            base_new,
+            local=self._files.is_local(namespace, goal, is_new=is_new),
+        )
+
+    async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
+        """What moves: the journal's own change, or the store's value. Raises `NotFoundError`.
+
+        Others may write, close and delete the file while its value is on its way, and all that may have reached the
+        store when it arrives: then it is not what moves.
+        """
+        with self._settled.asking():
+            while True:
+                change, stamp = self._journal.get(namespace, key), self.stamp(namespace, key)
+                if change is not None and not change.is_tombstone:
+                    return change, None
+                clean = await self._overlay.content(namespace, key)
+                body = await self._files.body_of(clean.value)
+                if self.holds(namespace, key, stamp):
+                    return clean, body
+
+    def stamp(self, namespace: NamespaceId, key: Key) -> Stamp:
+        """Of what is prepared now, by who is `asking` for as long as it is to tell."""
+        return Stamp(self._seq_of(namespace, key), self._settled.moment)
+
+    def _seq_of(self, namespace: NamespaceId, key: Key) -> int | None:
+        change = self._journal.get(namespace, key)
+        return change.seq if change is not None else None
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """While it is the same, every stamp holds."""
+        return self._journal.changes, self._settled.moment
+
+    def holds(self, namespace: NamespaceId, key: Key, stamp: Stamp) -> bool:
+        """Whether the key was not changed here since, not even with the change at the store by now."""
+        if self._seq_of(namespace, key) != stamp.seq:
+            return False
+        return not self._settled.is_newer((namespace, key), stamp.moment)
+
+    def _unsaved(self, namespace: NamespaceId, key: Key) -> File | None:
+        """The node of a file that the journal was not told all of yet."""
+        node = self._inodes.peek_file(namespace, key)
+        return node if node is not None and _is_unsaved(node) else None
+
+    def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
+        """The journal was told: nodes and caches follow."""
+        self._overlay.values.rename((namespace, key), (namespace, goal))
+        self._overlay.created(namespace, goal, None)
+        node = self._inodes.peek_file(namespace, key)
+        if node is not None:
+            self._inodes.move_file(node, goal)
+            return
+        target = self._inodes.peek_file(namespace, goal)
+        if target is not None:
+            self._inodes.detach(target)
+
+
+def _is_unsaved(node: File) -> bool:
+    """Whether the file has content, or a name, that the journal was not told yet."""
+    return node.open is not None and (node.open.dirty or node.open.created)

@@ -1,0 +1,185 @@
+"""Rename: of a file, and of a directory with everything below it, inside one namespace.
+
+A rename is a put under the new name and a tombstone under the old, recorded together and sent in that order:
+at no moment, and after no crash, does neither name exist. The kernel's inode goes along.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from kvfs.core.errors import (
+    CrossDeviceError,
+    ExistsError,
+    InvalidError,
+    IsADirectoryError_,
+    NotADirectoryError_,
+    NotFoundError,
+    TimedOutError,
+)
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import SELF, Child, DirRef
+from kvfs.journal.attributes import DirRow
+from kvfs.journal.journal import Move
+from kvfs.vfs.file.files import Files
+from kvfs.vfs.inode.nodes import Directory, Root
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.rename.gather import Gathering, Progress, renamed
+from kvfs.vfs.rename.inherit import Inheritance
+from kvfs.vfs.rename.move import Moves
+from kvfs.vfs.roots import Roots
+from kvfs.vfs.tree import Tree
+from kvfs.vfs.view.overlay import Overlay
+
+log = logging.getLogger("kvfs.vfs")
+
+SLACK: Final = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    directory: Directory
+    name: bytes
+    child: Child
+    target: Key | DirRef | None
+
+
+class Renames:
+    """rename(2), with `no_replace` for RENAME_NOREPLACE."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        inodes: InodeTable,
+        tree: Tree,
+        files: Files,
+        roots: Roots,
+        inheritance: Inheritance,
+        now: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._inodes = inodes
+        self._tree = tree
+        self._moves = Moves(overlay, inodes, files, inheritance, now)
+        self._roots = roots
+        self._now = now
+        self._patience = timeout + SLACK
+
+    async def rename(
+        self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
+    ) -> None:
+        """Give a file or directory another name.
+
+        Raises `CrossDeviceError` across namespaces, `TimedOutError` when nothing arrives for too long.
+        """
+        progress = Progress(old_name, new_name, self._patience)
+        with progress.scope:
+            await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)
+            return
+        raise TimedOutError(f"the store is too slow to rename {old_name!r}: nothing was renamed")
+
+    async def _rename(
+        self,
+        old_parent: int,
+        old_name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        no_replace: bool,
+        progress: Progress,
+    ) -> None:
+        source, goal = self._tree.parent(old_parent), self._tree.parent(new_parent)
+        self._tree.check_changeable(source, old_name)
+        self._tree.check_changeable(goal, new_name)
+        if isinstance(source, Root) and isinstance(goal, Root):
+            await self._roots.rename(old_name, new_name)
+            return
+        if not isinstance(source, Directory) or not isinstance(goal, Directory):
+            raise CrossDeviceError("a namespace is no directory of another")
+        if source.namespace != goal.namespace:
+            raise CrossDeviceError("from one namespace to another is a copy and a delete")
+        old = _Place(source, old_name, *await self._tree.child(source, old_name))
+        new = _Place(goal, new_name, *await self._tree.child(goal, new_name))
+        if old.target is None:
+            raise NotFoundError(f"{old_name!r} is not there")
+        if no_replace and new.target is not None:
+            raise ExistsError(f"{new_name!r} exists")
+        if old.target == new.target:
+            return
+        if isinstance(old.target, DirRef):
+            await self._directory(old, old.target, new, progress)
+        else:
+            await self._file(old, old.target, new)
+        new.directory.changed = int(self._now())
+        self._tree.keep_directory(old.directory)
+
+    # files
+
+    async def _file(self, old: _Place, key: Key, new: _Place) -> None:
+        if isinstance(new.target, DirRef):
+            raise IsADirectoryError_(f"{new.name!r} is a directory")
+        if new.child.key is None:
+            raise InvalidError(f"{new.name!r} can only be a directory: a key of that name is forbidden")
+        namespace, goal = old.directory.namespace, new.child.key
+        move = await self._moves.prepare(namespace, key, goal, replaced=new.target, inherits=True)
+        self._moves.leave(namespace, key)
+        self._journal.move(namespace, [move])
+        self._moves.moved(namespace, key, goal)
+
+    # directories
+
+    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: Progress) -> None:
+        namespace = old.directory.namespace
+        goal = self._goal(source, new)
+        if isinstance(new.target, DirRef):
+            await self._tree.check_empty(namespace, new.target, new.name)
+        keys = await self._overlay.keys_below(namespace, source, progress.moved)
+        pairs = {key: renamed(key, source, goal) for key in keys}
+        own, own_goal = self._overlay.naming.self_key(source), self._overlay.naming.self_key(goal)
+        if own is not None and await self._overlay.view(namespace, own) is not None:
+            if own_goal is None:
+                raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
+            pairs[own] = own_goal
+        with self._overlay.listings.settled.asking():  # as long as stamps are to tell
+            moves = await Gathering(self._overlay, self._moves, namespace, source, goal, progress).all(pairs)
+            self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
+        self._journal.afterwards.last(self._directory_moved, namespace, source, goal, moves)
+
+    def _record(
+        self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move], *, replaced: bool
+    ) -> None:
+        attributes = self._journal.attributes
+        with self._journal.transaction():
+            self._journal.move(namespace, moves)
+            if replaced:
+                attributes.remove_dir(namespace, goal.prefix, goal.start)
+            attributes.move_dirs(namespace, source.prefix, goal.prefix)
+            if not attributes.has_dir(namespace, goal.prefix, goal.start):
+                now = int(self._now())
+                attributes.add_dir(namespace, DirRow(goal.prefix, goal.start, None, now, now))
+
+    @staticmethod
+    def _goal(source: DirRef, new: _Place) -> DirRef:
+        if new.target is not None and not isinstance(new.target, DirRef):
+            raise NotADirectoryError_(f"{new.name!r} is a file")
+        if new.child.directory is None:
+            raise InvalidError(f"nothing can be below {new.name!r}")
+        goal = new.child.directory
+        if source.is_chunk or goal.is_chunk:
+            raise InvalidError("the directories of a long name stand for parts of it: rename the file")
+        if goal.prefix.startswith(source.prefix):
+            raise InvalidError("a directory cannot become its own descendant")
+        return goal
+
+    def _directory_moved(
+        self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move]
+    ) -> None:
+        for move in moves:
+            self._moves.moved(namespace, move.old, move.new)
+        _, directories = self._inodes.below(namespace, source.prefix)
+        for node in directories:
+            shift = len(goal.prefix) - len(source.prefix)
+            prefix = goal.prefix + node.ref.prefix[len(source.prefix) :]
+            self._inodes.move_directory(node, DirRef(prefix, node.ref.start + shift))

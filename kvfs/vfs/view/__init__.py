@@ -1,0 +1,1 @@
+"""One view of a key: pending changes over caches over the store."""

@@ -1,0 +1,241 @@
+"""What is known of keys and directories without asking anybody: this mount's changes over what listings said.
+
+Nothing here waits, and nothing is a request. `Overlay` asks the store for what is not known.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from kvfs.cache.listings import Attributes, Listings
+from kvfs.cache.spans import Span, successor
+from kvfs.cache.values import Values
+from kvfs.core.expiry import is_expired
+from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.names import Child, DirRef, Naming
+from kvfs.journal.journal import Journal
+from kvfs.vfs.view.types import UNKNOWN, Creating, Unknown, View
+
+_WITNESSES: Final = 1024  # directories of which a key is remembered
+
+
+class Known:
+    """The overlay's plain calls."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        listings: Listings,
+        values: Values,
+        naming: Naming,
+        now: Callable[[], float],
+        ttl: float,
+    ) -> None:
+        self.journal = journal
+        self.listings = listings
+        self.values = values
+        self.naming = naming
+        self._now = now
+        self.ttl = ttl
+        self._creating: dict[tuple[NamespaceId, Key], Creating] = {}
+        self._forgotten_at = float("-inf")
+        self._touches = 0
+        self._witnesses: dict[tuple[NamespaceId, DirRef], Key] = {}  # a key of each that was live
+
+    def touched(self) -> None:
+        """Something of an open file that shows in its attributes changed."""
+        self._touches += 1
+
+    @property
+    def stamp(self) -> int:
+        """Grows whenever names or attributes may be others than before; time and `Values.changes` apart."""
+        return self.journal.changes + self.listings.changes + self._touches
+
+    def created(self, namespace: NamespaceId, key: Key, file: Creating | None) -> None:
+        """A file exists from its creation on; None: from now on the journal says so (or it is gone)."""
+        self._touches += 1
+        if file is None:
+            self._creating.pop((namespace, key), None)
+        else:
+            self._creating[namespace, key] = file
+
+    def is_creating(self, namespace: NamespaceId, key: Key) -> bool:
+        """Whether a file was created that is not in the journal yet."""
+        return (namespace, key) in self._creating
+
+    def creating_below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
+        """Keys of files that were created and are not in the journal yet."""
+        return [key for ns, key in self._creating if ns == namespace and key.startswith(prefix)]
+
+    def _is_in(self, ref: DirRef, key: Key) -> bool:
+        """Whether a key with the directory's prefix lies in it: not all do where a long name is cut."""
+        return not ref.is_chunk or bool(self.naming.split_child(ref, key)[0])
+
+    def _made_below(self, namespace: NamespaceId, ref: DirRef) -> bool:
+        """Whether a directory made here lies below another."""
+        for row in self.journal.attributes.dirs_under(namespace, ref.prefix):
+            made = DirRef(row.prefix, row.start)
+            while len(made.prefix) > len(ref.prefix):
+                if not ref.is_chunk or (made := self.naming.parent_of(made)) == ref:
+                    return True
+        return False
+
+    def peek(self, namespace: NamespaceId, key: Key, *, stale: bool = False) -> View | Unknown | None:
+        """What is at a key, without waiting; None when it is known to be absent."""
+        now = self._now()
+        if self._creating and (made := self._creating.get((namespace, key))) is not None:
+            return View(made.metadata, made.expiration, len(made.buffer), now + self.ttl, None, ours=True)
+        change = self.journal.get(namespace, key)
+        if change is not None:
+            if change.is_tombstone or is_expired(change.expiration, now):
+                return None
+            return View(change.metadata, change.expiration, change.size, now + self.ttl, change, ours=True)
+        span = self.listings.span_of(namespace, key, stale=stale)
+        if span is None:
+            return UNKNOWN
+        if not span.has(key):
+            return None
+        found = self.listings.attributes(namespace, key)
+        if is_expired(found.expiration, now):
+            return None
+        until = self.listings.fresh_until(span)
+        place = (namespace, key)
+        size = self.values.size(place, stale=stale)
+        if size is not None and self._is_outdated(place, span, found):
+            size = None
+        elif size is not None:
+            known_at = self.values.known_at(place)
+            until = min(until, (known_at if known_at is not None else now) + self.ttl)
+        return View(found.metadata, found.expiration, size, until, None)
+
+    def _is_outdated(self, place: tuple[NamespaceId, Key], span: Span, listed: Attributes) -> bool:
+        """Whether a held value is older than a listing that has other attributes: it was written since.
+
+        Else new attributes would show with the old content, and a change of them would be made to the old ones.
+        """
+        held = self.values.peek(place)
+        if held is None or (held.expiration == listed.expiration and held.metadata == listed.metadata):
+            return False
+        return held.known_at < span.known_at
+
+    def shadowed(self, namespace: NamespaceId, key: Key) -> bool:
+        """Whether a change of this mount answers for the key."""
+        return self.journal.get(namespace, key) is not None
+
+    def peek_child(
+        self, namespace: NamespaceId, child: Child, *, stale: bool = False
+    ) -> Key | DirRef | Unknown | None:
+        """What `Overlay.child` answers, where that takes no waiting."""
+        if not stale and child.key is not None and self._is_absent(namespace, child.key, child.directory):
+            return None
+        is_directory: bool | None = False
+        if child.directory is not None:
+            is_directory = self.has_directory(namespace, child.directory, stale=stale)
+            if is_directory:
+                return child.directory
+        view = self.peek(namespace, child.key, stale=stale) if child.key is not None else None
+        if view is UNKNOWN:
+            return UNKNOWN
+        if view is not None and view.ours and (stale or self._is_young(view.change)):
+            return child.key  # written here, where no directory of the name was: no need to ask
+        if is_directory is None:
+            return UNKNOWN
+        return child.key if view is not None else None
+
+    def _is_absent(self, namespace: NamespaceId, key: Key, below: DirRef | None) -> bool:
+        """Whether neither a key nor anything below it is there, where that is quickly told: of a name to be made."""
+        if self.journal.get(namespace, key) is not None or self._creating:
+            return False
+        span = self.listings.span_of(namespace, key)
+        if below is None:
+            return span is not None and not span.has(key)
+        return (
+            span is not None
+            and span.lacks(key, below.prefix)
+            and not self.journal.any_under(namespace, below.prefix)
+            and next(self.journal.attributes.dirs_under(namespace, below.prefix), None) is None
+        )
+
+    def _is_young(self, change: Change | None) -> bool:
+        """Whether what was known when a file was written still counts; None: it is being created."""
+        if change is None:
+            return True
+        return change.recorded_at > self._forgotten_at and 0 <= self._now() - change.recorded_at < self.ttl
+
+    def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
+        """Whether a directory exists: made here, or with a live key below; None when that is not known."""
+        if self.journal.attributes.has_dir(namespace, ref.prefix, ref.start):
+            return True
+        return self.live_below(namespace, ref, stale=stale)
+
+    def fresh_for(self, namespace: NamespaceId, ref: DirRef) -> float:
+        """Seconds for which a directory is known to be there, by its first listed key; at most 0: ask."""
+        span = self.listings.span_of(namespace, ref.prefix)
+        first = span.first_from(ref.prefix) if span is not None else []
+        if span is None or not first or not first[0].startswith(ref.prefix):
+            return 0.0
+        until = self.listings.fresh_until(span)
+        expiration = self.listings.attributes(namespace, first[0]).expiration
+        return (until if expiration is None else min(until, expiration)) - self._now()
+
+    def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
+        """Whether something lies in a directory: a live key, or a directory made here.
+
+        `rm -r` asks after every file: the key that answered last time most often does so again.
+        """
+        witness = self._witnesses.get((namespace, ref))
+        if witness is not None and isinstance(self.peek(namespace, witness, stale=stale), View):
+            return True
+        if self.journal.any_under(namespace, ref.prefix):
+            for change in self.written_below(namespace, ref):
+                return self._lives(namespace, ref, change.key)
+        if self._creating and any(
+            self._is_in(ref, key) for key in self.creating_below(namespace, ref.prefix)
+        ):
+            return True
+        if self._made_below(namespace, ref):
+            return True
+        span = self.listings.span_of(namespace, ref.prefix, stale=stale)
+        if span is None:
+            return None
+        first = span.first_from(ref.prefix)
+        is_listed = bool(first) and first[0].startswith(ref.prefix)
+        for start in (witness, None) if is_listed else ():  # what lies before it went first, most likely
+            for key in self.listed_below(namespace, ref, span, start=start):
+                return self._lives(namespace, ref, key)
+        return False if span.reaches(successor(ref.prefix)) else None
+
+    def _lives(self, namespace: NamespaceId, ref: DirRef, key: Key) -> bool:
+        """A live key of a directory was found: remember it."""
+        if len(self._witnesses) >= _WITNESSES:
+            self._witnesses.clear()
+        self._witnesses[namespace, ref] = key
+        return True
+
+    def written_below(self, namespace: NamespaceId, ref: DirRef) -> Iterator[Change]:
+        """Live changes of this mount in a directory, in key order."""
+        now = self._now()
+        for change in self.journal.under(namespace, ref.prefix):
+            if change.is_tombstone or is_expired(change.expiration, now):
+                continue
+            if self._is_in(ref, change.key):
+                yield change
+
+    def listed_below(
+        self, namespace: NamespaceId, ref: DirRef, span: Span, *, start: str | None = None
+    ) -> Iterator[Key]:
+        """Listed keys of a directory from `start` on that no change of this mount hides."""
+        now = self._now()
+        end = successor(ref.prefix)
+        index = bisect_left(span.keys, ref.prefix if start is None else start)
+        while index < len(span.keys):
+            key = Key(span.keys[index])
+            if end is not None and key >= end:
+                return
+            index += 1
+            if self.journal.get(namespace, key) is not None:
+                continue
+            if is_expired(self.listings.attributes(namespace, key).expiration, now):
+                continue
+            if self._is_in(ref, key):
+                yield key

@@ -1,0 +1,123 @@
+"""What is kept on this machine beside the changes: modes, times, directories, first sight of namespaces."""
+
+import pytest
+from support.journals import NS, START, delete, open_journal, put
+
+from kvfs.core.model import Key, NamespaceId
+from kvfs.journal import attributes
+from kvfs.journal.attributes import DirRow, LocalAttrs
+
+A, B = Key("a"), Key("b")
+OTHER = NamespaceId("other")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the journal is."""
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def kept(path):
+    """The attributes of an empty journal."""
+    with open_journal(path) as journal:
+        yield journal.attributes
+
+
+def test_attributes_of_a_file_survive_a_reopen(path):
+    """Each of them may be unset."""
+    attrs = LocalAttrs(0o755, 1, None, 3)
+    with open_journal(path) as journal:
+        journal.attributes.set_file_attrs(NS, A, attrs)
+    with open_journal(path) as journal:
+        assert journal.attributes.file_attrs(NS, A) == attrs
+        assert journal.attributes.file_attrs(NS, B) is None
+        assert journal.attributes.file_attrs(OTHER, A) is None
+
+
+def test_attributes_of_a_key_without_a_change_are_kept(path):
+    """`chmod` of a file the store has sends nothing."""
+    with open_journal(path) as journal:
+        journal.attributes.set_file_attrs(NS, A, LocalAttrs(mode=0o600))
+        assert journal.pending() == []
+
+
+def test_attributes_go_with_their_key(path):
+    """A new file of the name starts afresh, even when nothing of the deletion is ever sent."""
+    with open_journal(path) as journal:
+        put(journal, "a", attrs=LocalAttrs(mode=0o600))
+        delete(journal, "a")
+        assert journal.attributes.file_attrs(NS, A) is None
+        journal.attributes.set_file_attrs(NS, B, LocalAttrs(mode=0o600))
+        journal.attributes.drop_file_attrs(NS, B)
+    with open_journal(path) as journal:
+        assert journal.attributes.file_attrs(NS, B) is None
+
+
+def test_many_files_do_not_fill_the_memory(kept, monkeypatch):
+    """What is not remembered is read again."""
+    monkeypatch.setattr(attributes, "CACHED_FILES", 10)
+    for number in range(100):
+        kept.set_file_attrs(NS, Key(str(number)), LocalAttrs(mode=number))
+    assert [kept.file_attrs(NS, Key(str(number))).mode for number in range(100)] == list(range(100))
+    assert len(kept._files) == 10
+
+
+def test_made_directories_survive_a_reopen(path):
+    """With their attributes, until they are removed."""
+    with open_journal(path) as journal:
+        journal.attributes.add_dir(NS, DirRow("d/", 2, 0o700, 5, 6))
+        journal.attributes.add_dir(NS, DirRow("e/", 2))
+        journal.attributes.remove_dir(NS, "e/", 2)
+    with open_journal(path) as journal:
+        assert journal.attributes.dir(NS, "d/", 2) == DirRow("d/", 2, 0o700, 5, 6)
+        assert journal.attributes.has_dir(NS, "d/", 2)
+        assert not journal.attributes.has_dir(NS, "d/", 0)
+        assert not journal.attributes.has_dir(NS, "e/", 2)
+        assert not journal.attributes.has_dir(OTHER, "d/", 2)
+
+
+def test_directories_below_a_prefix_come_in_order(kept):
+    """Itself included, neighbours not."""
+    for prefix in ["d/", "d/b/", "d/a/", "d0/", "c/"]:
+        kept.add_dir(NS, DirRow(prefix, len(prefix)))
+    assert [row.prefix for row in kept.dirs_under(NS, "d/")] == ["d/", "d/a/", "d/b/"]
+    assert list(kept.dirs_under(OTHER, "")) == []
+
+
+def test_walking_directories_is_safe_against_changes(kept):
+    """As they were at the call."""
+    kept.add_dir(NS, DirRow("a/", 2))
+    kept.add_dir(NS, DirRow("b/", 2))
+    rows = kept.dirs_under(NS, "")
+    kept.remove_dir(NS, "b/", 2)
+    assert [row.prefix for row in rows] == ["a/", "b/"]
+
+
+def test_renaming_a_directory_takes_those_below_along(kept):
+    """`start` is a place in the prefix and moves with it."""
+    for prefix, start in [("old/", 4), ("old/sub/", 8), ("old/" + "x" * 250, 4), ("older/", 6)]:
+        kept.add_dir(NS, DirRow(prefix, start, 0o700))
+    kept.move_dirs(NS, "old/", "new/name/")
+    assert {(row.prefix, row.start) for row in kept.dirs_under(NS, "")} == {
+        ("new/name/", 9),
+        ("new/name/sub/", 13),
+        ("new/name/" + "x" * 250, 9),
+        ("older/", 6),
+    }
+
+
+def test_renaming_a_directory_into_its_own_name_longer(kept):
+    """`mv d d2` must not find its own results."""
+    kept.add_dir(NS, DirRow("d/", 2))
+    kept.add_dir(NS, DirRow("d/d/", 4))
+    kept.move_dirs(NS, "d/", "d/d/")
+    assert [row.prefix for row in kept.dirs_under(NS, "")] == ["d/d/", "d/d/d/"]
+
+
+def test_a_namespace_is_seen_first_once(path):
+    """What was never changed here shows that time, across remounts."""
+    with open_journal(path) as journal:
+        assert journal.attributes.namespace_first_seen(NS, START + 0.9) == int(START)
+    with open_journal(path) as journal:
+        assert journal.attributes.namespace_first_seen(NS, START + 99) == int(START)

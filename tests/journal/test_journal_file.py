@@ -1,0 +1,671 @@
+"""The journal's file: who may open it, what it refuses, what a full or read-only disk does."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import sqlite3
+import stat
+import threading
+
+import pytest
+import trio
+import trio.testing
+from support.journals import (
+    NS,
+    SOURCE,
+    START,
+    ack_all,
+    full_disk,
+    keys,
+    open_journal,
+    put,
+    shown,
+    tables_of,
+)
+
+from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
+from kvfs.core.model import ChangeState, Key
+from kvfs.journal import schema
+from kvfs.journal.contents import Bodies
+from kvfs.journal.journal import INLINE_BYTES, Journal
+
+BIG = bytes(range(256)) * 1024  # twice the inline limit
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the journal is to be."""
+    return tmp_path / "state" / "journal.db"
+
+
+def sql(path, statement: str) -> list:
+    """Meddle with the file from outside, leaving the log out of it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+def two_puts(journal: Journal) -> None:
+    """A small and a large one, both or none."""
+    with journal.transaction():
+        put(journal, "b", b"small")
+        put(journal, "c", b"x" * 100_000)
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def record_big(journal: Journal, key: str, value: bytes = BIG) -> None:
+    """Record a value that goes to the spool."""
+    body = await journal.spool(value)
+    journal.record_put(NS, Key(key), body, metadata=None, expiration=None, base=b"")
+
+
+class CountedFile(io.FileIO):
+    """A file of the spool; `reads` counts, and the first may fail."""
+
+    def __init__(self, path, reads: list, error: Exception | None) -> None:
+        super().__init__(path)
+        self._reads, self._error = reads, error
+
+    def read(self, size=-1):
+        """All of it."""
+        self._reads.append(self.name)
+        if self._error is not None and len(self._reads) == 1:
+            raise self._error
+        return super().read(size)
+
+
+def count_reads(monkeypatch, error: Exception | None = None) -> list:
+    """Where the reads of spooled contents are noted; the first of them raises `error`."""
+    reads = []
+    opened = lambda bodies, spool: CountedFile(bodies._directory / spool, reads, error)  # noqa: E731
+    monkeypatch.setattr(Bodies, "_opened", opened)
+    return reads
+
+
+def half_recorded(journal: Journal, body) -> None:
+    """A put whose transaction fails."""
+    with journal.transaction():
+        journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+        raise LookupError
+
+
+def test_what_was_recorded_is_there_after_a_reopen(path):
+    """State by state, with numbers that go on growing."""
+    with open_journal(path) as journal:
+        put(journal, "settled", b"1")
+        ack_all(journal)
+        journal.reject(put(journal, "rejected", b"2"), "why")
+        put(journal, "local", b"3", local=True)
+        last = put(journal, "pending", b"4", metadata=b'"m"', expiration=1_900_000_000)
+        before = list(journal.under(NS, ""))
+    with open_journal(path) as journal:
+        assert list(journal.under(NS, "")) == before
+        assert shown(journal) == {"settled": b"1", "rejected": b"2", "local": b"3", "pending": b"4"}
+        assert put(journal, "new") > last
+        journal.check_invariants()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+async def test_nobody_else_can_read_it(path, umask):
+    """Directory 0700, files 0600, whatever the umask."""
+    old = os.umask(umask)
+    try:
+        with open_journal(path) as journal:
+            put(journal, "a")
+            await record_big(journal, "b")
+            assert mode(path.parent) == 0o700
+            spool = path.with_name("journal.db.spool")
+            assert mode(spool) == 0o700
+            files = [file for file in [*path.parent.iterdir(), *spool.iterdir()] if file.is_file()]
+            names = {file.name for file in files}
+            tables_of(journal)
+            assert names > {"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock"}
+            assert "journal.db-redo.1" in names
+            assert {mode(file) for file in files} == {0o600}
+    finally:
+        os.umask(old)
+
+
+def _hold(path, ready, done):
+    with open_journal(path, mountpoint="/mnt/kv"):
+        ready.set()
+        done.wait(60)
+
+
+def test_a_second_daemon_is_told_who_has_it(path):
+    """Pid and mount point of the first; when that ends, even by a kill, the journal is free."""
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(path, ready, done))
+    process.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(JournalLockedError, match=f"{process.pid}.*/mnt/kv") as caught:
+            open_journal(path)
+        assert (caught.value.pid, caught.value.mountpoint) == (process.pid, "/mnt/kv")
+    finally:
+        process.kill()
+        process.join()
+    with open_journal(path) as journal:
+        assert journal.pending() == []
+
+
+def test_a_lock_without_an_owner_still_locks(path):
+    """A full disk may have kept pid and mount point from being written."""
+    with open_journal(path):
+        lock = path.with_name("journal.db.lock")
+        lock.write_bytes(b"")
+        with pytest.raises(JournalLockedError, match="unknown") as caught:
+            open_journal(path)
+        assert caught.value.pid == 0
+
+
+def test_closing_frees_it(path):
+    """In the same process too, and when opening failed."""
+    with open_journal(path):
+        pass
+    with pytest.raises(JournalUnreadableError):
+        open_journal(path, source="other")
+    with open_journal(path):
+        pass
+
+
+def _a_journal(path):
+    """Written and closed."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"precious")
+
+
+def _foreign(path):
+    sql(path, "CREATE TABLE t (x)")
+
+
+def _text(path):
+    path.write_text("not a database at all, but somebody's text\n" * 100)
+
+
+def _empty(path):
+    path.touch()
+
+
+def _newer(path):
+    _a_journal(path)
+    sql(path, f"PRAGMA user_version = {schema.VERSION + 1}")
+
+
+def _other_source(path):
+    open_journal(path, source="cloudflare:other").close()
+
+
+def _damaged(path):
+    with open_journal(path) as journal:
+        for number in range(200):
+            put(journal, f"key{number}", b"x" * 2000)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8192] = b"\xff" * 8192
+    path.write_bytes(content)
+
+
+def _truncated(path):
+    with open_journal(path) as journal:
+        for number in range(200):
+            put(journal, f"key{number}", b"x" * 2000)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _without_table(path):
+    _a_journal(path)
+    sql(path, "DROP TABLE local_dirs")
+
+
+def _unknown_state(path):
+    _a_journal(path)
+    sql(path, "PRAGMA writable_schema = ON")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("UPDATE changes SET state = 'sideways'")
+    connection.close()
+
+
+def _with_log(path):
+    """Newer, with a write-ahead log that its kvfs left behind."""
+    _newer(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("UPDATE meta SET value = value")
+    log = path.with_name("journal.db-wal")
+    content, logged = path.read_bytes(), log.read_bytes()
+    connection.close()
+    path.write_bytes(content)
+    log.write_bytes(logged)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_foreign, "not a journal of kvfs"),
+        (_text, "not a database"),
+        (_empty, "not a journal of kvfs"),
+        (_newer, "newer kvfs"),
+        (_other_source, "cloudflare:other"),
+        (_damaged, "damaged|malformed"),
+        (_truncated, "damaged|malformed"),
+        (_without_table, "lacks local_dirs"),
+        (_unknown_state, "sideways"),
+        (_with_log, "newer kvfs"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_left_alone(path, spoil, reason):
+    """With instructions; not a byte of the file or of its log is changed, for it may hold the only copy."""
+    path.parent.mkdir()
+    spoil(path)
+    log = path.with_name("journal.db-wal")
+    before = path.read_bytes(), log.read_bytes() if log.exists() else b""
+
+    with pytest.raises(JournalUnreadableError, match=reason) as caught:
+        open_journal(path)
+
+    assert str(path) in str(caught.value)
+    assert "left as it is" in str(caught.value)
+    assert (path.read_bytes(), log.read_bytes() if log.exists() else b"") == before
+
+
+def test_an_older_version_is_migrated_once(path, monkeypatch):
+    """Step by step, in a transaction each, and what it held is still there."""
+    _a_journal(path)
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    monkeypatch.setitem(schema.MIGRATIONS, schema.VERSION - 1, "ALTER TABLE meta ADD COLUMN note TEXT;")
+    for _ in range(2):
+        with open_journal(path) as journal:
+            assert shown(journal) == {"a": b"precious"}
+    assert sql(path, "PRAGMA user_version") == [(schema.VERSION,)]
+
+
+def test_a_half_written_log_gives_what_was_complete(path):
+    """The tail of the log that a crash tore is no transaction; those before it are."""
+    journal = open_journal(path)
+    log = path.with_name("journal.db-wal")
+    for key in "ab":
+        put(journal, key, b"12"["ab".index(key) :][:1])
+        tables_of(journal)
+    content, logged = path.read_bytes(), log.read_bytes()
+    journal.close()
+    path.write_bytes(content)
+    log.write_bytes(logged[:-1000])
+
+    with open_journal(path) as journal:
+        assert shown(journal) == {"a": b"1"}
+        journal.check_invariants()
+
+
+def test_a_failed_creation_is_begun_again(path):
+    """Half a file under the temporary name is nobody's journal."""
+    path.parent.mkdir()
+    path.with_name("journal.db.new").write_bytes(b"half")
+    with open_journal(path) as journal:
+        put(journal, "a")
+    assert not path.with_name("journal.db.new").exists()
+
+
+def test_a_directory_that_cannot_be_written_says_so(tmp_path):
+    """A file where the directory should be."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(JournalError, match="state"):
+        open_journal(tmp_path / "state" / "journal.db")
+
+
+def test_a_full_disk_loses_nothing(path):
+    """The change that does not fit raises, what was there stays as it was, and room makes it work again."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"kept")
+        with full_disk(journal):
+            with pytest.raises(JournalFullError, match="make room"):
+                put(journal, "a", b"x" * 100_000)
+            with pytest.raises(JournalFullError):
+                two_puts(journal)
+            assert shown(journal) == {"a": b"kept"}
+            assert journal.pending_bytes == 4
+        journal.check_invariants()
+        put(journal, "a", b"x" * 100_000)
+        journal.check_invariants()
+    with open_journal(path) as journal:
+        assert shown(journal) == {"a": b"x" * 100_000}
+
+
+def test_what_the_tables_do_not_take_waits_in_the_log(path, monkeypatch, expect_log):
+    """Within bounds; all of it answers, and is there at the next open."""
+    monkeypatch.setattr("kvfs.journal.tables.MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("kvfs.journal.tables.APPLY_BYTES", 100_000)
+    with open_journal(path) as journal:
+        put(journal, "0", b"first")
+        tables_of(journal).execute("PRAGMA query_only = ON")
+        expect_log("stays in the journal's log")
+        count = 1
+        with contextlib.suppress(JournalFullError):
+            while count < 100:
+                put(journal, str(count), b"x" * 90_000)
+                count += 1
+        assert 5 < count < 20
+        assert len(shown(journal)) == count
+        assert journal.pending_count == count
+    assert path.with_name("journal.db-redo.1").exists()
+    with open_journal(path) as journal:
+        assert len(shown(journal)) == count
+        journal.check_invariants()
+
+
+def test_a_journal_that_became_read_only_takes_what_the_log_takes(path):
+    """What must be read from the tables then says why it cannot."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"kept")
+        database = tables_of(journal)
+        database.execute("PRAGMA query_only = ON")
+        put(journal, "b", b"taken")
+        with pytest.raises(JournalFullError, match="read"):
+            journal.attributes.file_attrs(NS, Key("never seen")) or journal.check_invariants()
+        assert shown(journal) == {"a": b"kept", "b": b"taken"}
+        database.execute("PRAGMA query_only = OFF")
+        journal.check_invariants()
+
+
+async def test_a_large_value_goes_beside_the_file(path):
+    """Read back the same, removed when its change has settled and the journal was tidied."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change = journal.get(NS, Key("a"))
+        assert change.size == len(BIG) > INLINE_BYTES
+        assert journal.value(change) == await journal.read_value(change) == BIG
+        assert len(list(spool.iterdir())) == 1
+        journal.check_invariants()
+        ack_all(journal)
+        journal.settle(START + 90, 90)
+        await journal.tidy()
+        assert list(spool.iterdir()) == []
+
+
+async def test_a_large_value_is_read_by_a_thread_for_whoever_wants_it_soon(path):
+    """What was begun outlives the change; what cannot be read is not told."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change, found = journal.get(NS, Key("a")), []
+        journal.read_soon(change, found.append)
+        journal.discard(NS, Key("a"))
+        await journal.tidy()
+        with trio.fail_after(30):
+            while not found:
+                await journal.make_durable()  # lets the threads run
+        assert found == [BIG]
+        with pytest.raises(KeyError):
+            journal.read_soon(change, found.append)
+
+
+async def test_a_large_value_is_read_once_to_be_kept_and_sent(path, monkeypatch):
+    """Who sends it waits for the thread that reads it already; a second time the file is read again."""
+    reads = count_reads(monkeypatch)
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change, found = journal.get(NS, Key("a")), []
+        journal.read_soon(change, found.append)
+        with trio.fail_after(30):
+            assert await journal.read_value(change) is found[0]
+        assert (found, len(reads)) == ([BIG], 1)
+        assert await journal.read_value(change) == BIG
+        assert len(reads) == 2
+
+
+async def test_what_could_not_be_read_in_advance_is_read_when_it_is_sent(path, monkeypatch):
+    """Whatever went wrong there, nobody waits for it."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change, found = journal.get(NS, Key("a")), []
+        for error in (MemoryError, RuntimeError):
+            count_reads(monkeypatch, error("for once"))
+            journal.read_soon(change, found.append)
+            with trio.fail_after(30):
+                assert await journal.read_value(change) == BIG
+        assert found == []
+
+
+async def test_a_value_read_in_advance_is_not_taken_for_another(path):
+    """Of another key, and of a newer content of its own."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        await record_big(journal, "b", BIG[::-1])
+        journal.read_soon(journal.get(NS, Key("a")), lambda value: None)
+        assert await journal.read_value(journal.get(NS, Key("b"))) == BIG[::-1]
+        await record_big(journal, "a", BIG + b"!")
+        assert await journal.read_value(journal.get(NS, Key("a"))) == BIG + b"!"
+
+
+async def test_a_large_value_being_read_outlives_its_change(path):
+    """The reader keeps what it began to read."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        change = journal.get(NS, Key("a"))
+        found = []
+
+        async def read():
+            found.append(await journal.read_value(change))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            journal.discard(NS, Key("a"))
+            await journal.tidy()
+        assert found == [BIG]
+
+
+async def test_a_value_nobody_recorded_is_cleared_away(path):
+    """Its file goes when the body is dropped, or at the next start."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        body = await journal.spool(BIG)
+        await journal.tidy()
+        assert len(list(spool.iterdir())) == 1
+        del body
+        await journal.tidy()
+        assert list(spool.iterdir()) == []
+        kept = await journal.spool(BIG)
+    assert len(list(spool.iterdir())) == 1
+    with open_journal(path):
+        assert list(spool.iterdir()) == []
+    del kept
+
+
+async def test_a_spool_that_was_given_up_leaves_no_file(path):
+    """Cancelled before it was complete: nobody can name it."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await journal.spool(BIG * 8)
+        assert scope.cancelled_caught
+        with trio.fail_after(30):
+            while list(spool.iterdir()):
+                await journal.make_durable()  # lets the threads run
+
+
+async def test_a_piece_that_was_not_taken_is_told(path, monkeypatch):
+    """No memory for it, say: the content is not recorded with a hole."""
+    with open_journal(path) as journal:
+        stream = journal.stream()
+
+        def take(file, piece):
+            raise MemoryError
+
+        stream._take = take
+        stream.feed(BIG)
+        with pytest.raises(MemoryError):
+            await stream.finish()
+
+
+async def test_a_large_value_survives_a_failed_record(path):
+    """The same body is recorded at the second try."""
+    with open_journal(path) as journal:
+        body = await journal.spool(BIG)
+
+        with pytest.raises(LookupError):
+            half_recorded(journal, body)
+        await journal.tidy()
+        journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+        assert journal.value(journal.get(NS, Key("a"))) == BIG
+        journal.check_invariants()
+
+
+async def test_one_large_body_may_serve_several_keys(path):
+    """Its file stays until the last of them is gone."""
+    with open_journal(path) as journal:
+        body = await journal.spool(BIG)
+        for key in "ab":
+            journal.record_put(NS, Key(key), body, metadata=None, expiration=None, base=b"")
+        journal.discard(NS, Key("a"))
+        await journal.tidy()
+        assert shown(journal) == {"b": BIG}
+        journal.check_invariants()
+
+
+async def test_a_spool_that_cannot_be_written_says_so(path):
+    """Nothing is left half done."""
+    with open_journal(path) as journal:
+        path.with_name("journal.db.spool").rmdir()
+        with pytest.raises(JournalFullError, match="cannot write"):
+            await journal.spool(BIG)
+
+
+async def test_a_large_value_lost_in_a_power_cut_is_said_to_be(path):
+    """A torn file is no value: the change is set aside with that reason, the others are whole."""
+    spool = path.with_name("journal.db.spool")
+    with open_journal(path) as journal:
+        put(journal, "small", b"whole")
+        await record_big(journal, "torn")
+        await record_big(journal, "sent")
+        ack = journal.get(NS, Key("sent")).seq
+        journal.mark_attempted([ack])
+        journal.ack([ack], START)
+    for file in spool.iterdir():
+        os.truncate(file, 0)
+    with open_journal(path) as journal:
+        change = journal.get(NS, Key("torn"))
+        assert change.state is ChangeState.REJECTED
+        assert "power" in change.error
+        assert keys(journal.pending()) == ["small"]
+        assert journal.get(NS, Key("sent")) is None
+        journal.check_invariants()
+
+
+async def test_a_value_that_vanished_is_an_error_of_the_journal(path):
+    """Not one of the operating system."""
+    with open_journal(path) as journal:
+        await record_big(journal, "a")
+        for file in path.with_name("journal.db.spool").iterdir():
+            file.unlink()
+        change = journal.get(NS, Key("a"))
+        with pytest.raises(JournalError, match="cannot be read"):
+            journal.value(change)
+        with pytest.raises(JournalError, match="cannot be read"):
+            await journal.read_value(change)
+        journal.discard(NS, Key("a"))
+
+
+async def test_the_log_is_moved_into_the_file(path):
+    """`catch_up` and `maintain` see to it when some MiB are written."""
+    with open_journal(path) as journal:
+        size = path.stat().st_size
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.maintain)
+            nursery.start_soon(journal.catch_up)
+            for number in range(100):
+                put(journal, str(number), bytes(120_000))
+            with trio.fail_after(30):
+                while path.stat().st_size < size + 8_000_000:
+                    await journal.make_durable()  # a thread of ours lets that of `maintain` run
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_log_does_not_grow_for_ever(path, monkeypatch):
+    """A writer that never pauses keeps it from being copied whole: then it is cut."""
+    monkeypatch.setattr("kvfs.journal.opening.LOG_BYTES", 5_000_000)
+    with open_journal(path) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tidy_for_ever, journal)
+            for number in range(1000):
+                put(journal, str(number % 20), bytes(120_000))
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert path.with_name("journal.db-wal").stat().st_size < 60_000_000
+        journal.check_invariants()
+
+
+async def _tidy_for_ever(journal):
+    while True:
+        await journal.tidy()
+
+
+async def test_callers_of_a_sync_share_it(path, monkeypatch):
+    """Those who come while one is under way share the next: theirs may have come too late for it."""
+    syncs, under_way, may_end = [], threading.Event(), threading.Event()
+
+    def sync(log):
+        syncs.append(log)
+        under_way.set()
+        assert may_end.wait(30)
+
+    monkeypatch.setattr("kvfs.journal.log.RedoLog.sync", sync)
+    with open_journal(path, durable=True) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.make_durable)
+            assert await trio.to_thread.run_sync(under_way.wait, 30)
+            for _ in range(100):
+                nursery.start_soon(journal.make_durable)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(syncs) == 1
+            may_end.set()
+        assert len(syncs) == 2
+
+
+async def test_a_durable_journal_forces_what_it_says(path):
+    """Log, spooled value and its name: no error, and all of it readable."""
+    with open_journal(path, durable=True) as journal:
+        await record_big(journal, "a")
+        await journal.make_durable()
+        assert shown(journal) == {"a": BIG}
+
+
+def test_room_is_given_back_at_the_end(path):
+    """A journal that was large once does not stay so."""
+    with open_journal(path) as journal:
+        with journal.transaction():
+            for number in range(300):
+                put(journal, str(number), bytes(100_000))
+        ack_all(journal)
+        journal.settle(START + 90, 90)
+        put(journal, "left", b"1")
+    assert path.stat().st_size < 1_000_000
+    with open_journal(path) as journal:
+        assert shown(journal) == {"left": b"1"}
+        journal.check_invariants()
+
+
+def test_the_file_names_its_source(path):
+    """So that another account's changes are never sent to this one."""
+    open_journal(path).close()
+    assert sql(path, "SELECT value FROM meta WHERE name = 'source'") == [(SOURCE,)]
+
+
+def test_a_change_that_is_named_twice_counts_once(path):
+    """Of a sender that says a thing twice the journal learns it once."""
+    with open_journal(path) as journal:
+        seq = put(journal, "a", b"value")
+        journal.mark_attempted([seq, seq])
+        journal.ack([seq, seq], 1.0)
+        assert journal.pending_bytes == 0
+        journal.check_invariants()

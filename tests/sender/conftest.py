@@ -1,0 +1,57 @@
+"""A journal, a store with faults and a sender between them, all in simulated time and without threads."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from support.faults import FaultStore
+from support.inline import open_inline
+from support.journals import open_journal, simulated_now
+
+from kvfs.core.model import NamespaceId
+from kvfs.journal.journal import Journal
+from kvfs.sender.events import Event, EventKind, FlusherOptions
+from kvfs.sender.sender import Flusher
+from kvfs.store.embedded.store import SqliteStore
+
+
+@dataclass
+class Setting:
+    """All that takes part. `sender(**options)` makes another flusher on the same journal."""
+
+    journal: Journal
+    backend: SqliteStore
+    store: FaultStore
+    namespace: NamespaceId
+    events: list[Event] = field(default_factory=list)
+    settled: list = field(default_factory=list)
+
+    def sender(self, **options) -> Flusher:
+        """A flusher with these options."""
+        return Flusher(
+            self.journal,
+            self.store,
+            now=simulated_now,
+            options=FlusherOptions(**{"host": "host"} | options),
+            on_settled=self.settled.extend,
+            on_event=self.events.append,
+        )
+
+    def happened(self) -> list[EventKind]:
+        """The kinds of the events so far."""
+        return [event.kind for event in self.events]
+
+    def operations(self) -> list[str]:
+        """What was asked of the store, in order."""
+        return [call.operation for call in self.store.calls]
+
+
+@pytest.fixture
+async def setting(tmp_path):
+    """A journal and a store with one namespace. The test itself must ask for `autojump_clock`."""
+    with open_inline(tmp_path / "store.db", now=simulated_now) as backend:
+        namespace = await backend.create_namespace("namespace")
+        journal = open_journal(tmp_path / "journal.db", now=simulated_now)
+        setting = Setting(journal, backend, FaultStore(backend), namespace.id)
+        yield setting
+        setting.journal.check_invariants()
+        setting.journal.close()

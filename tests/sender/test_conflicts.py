@@ -1,0 +1,443 @@
+"""Edits never silently overwrite someone else's change: what is asked, what is a conflict, what is kept."""
+
+import random
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from support.faults import StaleStore
+from support.journals import START, keys, put, simulated_now, stored
+
+from kvfs.core.errors import DeniedError, NotTextError, RateLimitedError, UnavailableError
+from kvfs.core.limits import KEY_BYTES
+from kvfs.core.model import ChangeKind, Entry, Key, ValueRead
+from kvfs.journal.attributes import LocalAttrs
+from kvfs.journal.journal import digest
+from kvfs.sender.conflicts import copy_key
+from kvfs.sender.events import EventKind, FlusherOptions, OnConflict
+from kvfs.sender.sender import Flusher
+
+A = Key("a")
+COPY = Key("a.kvfs-conflict-host-20270115T080000Z")
+
+
+@pytest.fixture
+def edit(setting):
+    """Change a value that was read as `read`."""
+
+    def edit(key, value, read, **options):
+        return put(setting.journal, key, value, namespace=setting.namespace, base=digest(read), **options)
+
+    return edit
+
+
+@pytest.fixture
+def there(setting):
+    """Somebody writes to the store, past this mount."""
+
+    async def there(key, value, **options):
+        await setting.backend.put(setting.namespace, Key(key), Entry(value, **options))
+
+    return there
+
+
+@pytest.fixture
+def binary(setting):
+    """Make keys come singly only, as the API has it for values that are no text."""
+
+    def binary(*names):
+        named = set(names)
+        setting.store.fail(
+            "bulk_get",
+            NotTextError("a non-text value", code=10029, status=400),
+            when=lambda call: named & set(call.keys),
+        )
+
+    return binary
+
+
+async def test_an_edit_of_what_was_read_is_sent(autojump_clock, setting, edit, there):
+    """One bulk get to see that it is still there, one bulk put."""
+    await there("a", b"read")
+    edit("a", b"mine", b"read")
+    await setting.sender().drain()
+    assert setting.operations() == ["bulk_get", "bulk_put"]
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"mine")}
+
+
+async def test_a_change_of_somebody_else_is_kept_and_so_is_ours(autojump_clock, setting, edit, there):
+    """Theirs under the name, ours beside it with its metadata and expiration, and it is said."""
+    await there("a", b"theirs", metadata=b'"t"')
+    attrs = LocalAttrs(0o600, 5, 5, None)
+    edit("a", b"mine", b"read", metadata=b'"m"', expiration=int(START) + 7200, attrs=attrs)
+    flusher = setting.sender()
+    await flusher.drain()
+
+    assert await stored(setting.backend, setting.namespace) == {
+        "a": Entry(b"theirs", b'"t"'),
+        COPY: Entry(b"mine", b'"m"', int(START) + 7200),
+    }
+    assert setting.journal.get(setting.namespace, A) is None
+    assert setting.journal.attributes.file_attrs(setting.namespace, COPY) == attrs
+    (event,) = setting.events
+    assert (event.kind, event.namespace, event.key, event.copy) == (
+        EventKind.CONFLICT,
+        setting.namespace,
+        A,
+        COPY,
+    )
+    assert flusher.statistics().conflicts == 1
+
+
+async def test_overwriting_can_be_asked_for(autojump_clock, setting, edit, there):
+    """Then nothing is read."""
+    await there("a", b"theirs")
+    edit("a", b"mine", b"read")
+    await setting.sender(on_conflict=OnConflict.OVERWRITE).drain()
+    assert setting.operations() == ["bulk_put"]
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"mine")}
+
+
+async def test_identical_bytes_are_no_conflict(autojump_clock, setting, edit, there):
+    """Two machines that made the same change."""
+    await there("a", b"same")
+    edit("a", b"same", b"read")
+    await setting.sender().drain()
+    assert setting.events == []
+    assert setting.journal.pending() == []
+
+
+async def test_a_deletion_by_somebody_else_is_no_conflict(autojump_clock, setting, edit):
+    """Writing the key again loses nobody's data."""
+    edit("a", b"mine", b"read")
+    await setting.sender().drain()
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"mine")}
+    assert setting.events == []
+
+
+async def test_a_new_file_costs_no_read(autojump_clock, setting, there):
+    """Nor one that was overwritten without being read, nor a deletion."""
+    await there("b", b"x")
+    put(setting.journal, "a", namespace=setting.namespace, base=b"")
+    put(setting.journal, "b", namespace=setting.namespace, base=None)
+    setting.journal.record_delete(setting.namespace, Key("c"), base=digest(b"c"))
+    await setting.sender().drain()
+    assert setting.store.count("bulk_get") == 0
+
+
+async def test_a_hundred_keys_are_asked_for_at_once(autojump_clock, setting, edit, there):
+    """At most one bulk get per hundred keys."""
+    for number in range(250):
+        await there(f"k{number:03}", b"theirs" if number % 50 == 0 else b"read")
+        edit(f"k{number:03}", b"mine", b"read")
+    flusher = setting.sender()
+    await flusher.drain()
+    assert setting.store.count("bulk_get") == 3
+    assert setting.store.count("get") == 0
+    assert flusher.statistics().conflicts == 5
+    assert len(await stored(setting.backend, setting.namespace)) == 255
+
+
+async def test_binary_values_are_compared_too(autojump_clock, setting, edit, there, binary):
+    """They do not come by bulk get: the batch is split, the binaries come singly."""
+    for number in range(40):
+        await there(f"k{number:02}", b"\xff" if number in (7, 30) else b"text")
+        edit(f"k{number:02}", b"mine", b"\xfe" if number == 7 else b"\xff" if number == 30 else b"text")
+    binary("k07", "k30")
+    flusher = setting.sender()
+    await flusher.drain()
+    assert 2 <= setting.store.count("get") <= 20
+    found = await stored(setting.backend, setting.namespace)
+    assert found["k07"] == Entry(b"\xff")
+    assert found["k30"] == Entry(b"mine")
+    assert flusher.statistics().conflicts == 1
+
+
+async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
+    autojump_clock, setting, edit, there, binary
+):
+    """It would fail for all hundred of them each time; when it became text it goes with the others again."""
+    binary("b")
+    await there("b", b"\xff0")
+    flusher = setting.sender()
+    for number in (1, 2, 3):
+        edit("b", b"\xff%d" % number, b"\xff%d" % (number - 1))
+        edit("text", b"%d" % number, b"%d" % (number - 1))
+        await flusher.drain()
+        await trio.sleep(200)
+        setting.journal.settle(simulated_now(), 90)
+    assert setting.store.count("get") == 4  # b and text at first, then b alone
+    assert setting.store.count("bulk_get") == 3
+    setting.store.clear()
+    await there("b", b"plain")
+    for read, value in ((b"plain", b"mine"), (b"mine", b"mine again")):
+        edit("b", value, read)
+        await flusher.drain()
+        await trio.sleep(200)
+        setting.journal.settle(simulated_now(), 90)
+    assert setting.store.count("get") == 5
+    assert setting.store.count("bulk_get") == 4
+    assert await stored(setting.backend, setting.namespace) == {
+        "b": Entry(b"mine again"),
+        "text": Entry(b"3"),
+    }
+
+
+async def test_one_false_answer_makes_no_conflict(autojump_clock, setting, edit, there, binary):
+    """A raw value is whatever came: a stranger's is read again before it is believed, once."""
+    binary("a")
+    await there("a", b"\xffread")
+    edit("a", b"\xffmine", b"\xffread")
+    setting.store.lie("get", ValueRead(b"<html>", None), times=1)
+    await setting.sender().drain()
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"\xffmine")}
+    assert EventKind.CONFLICT not in setting.happened()
+
+    await there("a", b"\xfftheirs")
+    edit("a", b"\xffmore", b"\xffmine")
+    before = setting.store.count("get")
+    await setting.sender().drain()
+    assert setting.store.count("get") == before + 2
+    assert setting.happened().count(EventKind.CONFLICT) == 1
+
+
+async def test_a_check_that_fails_holds_up_nobody_else(autojump_clock, setting, edit, there):
+    """What was checked goes, and what needs no check; the others are asked for again, alone."""
+    for number in range(250):
+        await there(f"k{number:03}", b"read")
+        edit(f"k{number:03}", b"mine", b"read")
+    put(setting.journal, "new", namespace=setting.namespace)
+    setting.store.fail("bulk_get", on=2)
+    flusher = setting.sender()
+    await flusher.send_once()
+    assert setting.journal.pending_count == 100
+    assert setting.store.count("bulk_get") == 3
+    await flusher.drain()
+    assert setting.store.count("bulk_get") == 4
+    assert setting.journal.pending_count == 0
+
+
+async def test_one_of_several_single_checks_may_fail(autojump_clock, setting, edit, there, binary):
+    """The seven others are sent."""
+    binary(*(f"k{number}" for number in range(8)))
+    for number in range(8):
+        await there(f"k{number}", b"\xff")
+        edit(f"k{number}", b"\xfe", b"\xff")
+    setting.store.fail("get", when=lambda call: call.keys == ("k3",), times=1)
+    await setting.sender().send_once()
+    assert keys(setting.journal.pending()) == ["k3"]
+
+
+async def test_a_third_of_all_checks_failing_slows_nothing_down(autojump_clock, setting, edit, there):
+    """The pause does not grow while part of what was asked is answered."""
+    rng = random.Random(1)
+    for number in range(2_000):
+        await there(f"k{number:04}", b"read")
+        edit(f"k{number:04}", b"mine", b"read")
+    setting.store.fail("*", when=lambda call: rng.random() < 0.3)
+    started = trio.current_time()
+    await setting.sender().drain()
+    assert trio.current_time() - started < 30
+
+
+async def test_checks_that_never_get_through_are_few(autojump_clock, setting, edit):
+    """An outage: one question a try, not one for each hundred of keys, and the pause grows."""
+    for number in range(1_000):
+        edit(f"k{number:03}", b"mine", b"read")
+    setting.store.fail("bulk_get")
+    flusher = setting.sender()
+    with trio.move_on_after(600):
+        await flusher.drain()
+    assert setting.store.count() < 20
+
+
+async def test_a_short_wait_is_waited_out_in_the_middle(autojump_clock, setting, edit, there):
+    """What was asked before it is not asked again: else a round of many would never come to its end."""
+    for number in range(250):
+        await there(f"k{number:03}", b"read")
+        edit(f"k{number:03}", b"mine", b"read")
+    setting.store.fail("bulk_get", RateLimitedError("429", retry_after=1.5), on=2)
+    times = []
+    setting.store.before("*", lambda call: times.append(trio.current_time()))
+    await setting.sender().send_once()
+    assert setting.operations() == ["bulk_get", "bulk_get", "bulk_get", "bulk_put"]
+    assert [time - times[0] for time in times] == pytest.approx([0, 1.5, 1.5], abs=0.01)
+    assert setting.journal.pending_count == 100
+
+
+async def test_a_server_that_asks_to_wait_is_asked_nothing_more(autojump_clock, setting, edit, there):
+    """Not another check, and no write."""
+    for number in range(250):
+        edit(f"k{number:03}", b"mine", b"read")
+    put(setting.journal, "new", namespace=setting.namespace)
+    setting.store.fail("bulk_get", RateLimitedError("429", retry_after=60.0), on=1)
+    flusher = setting.sender()
+    await flusher.send_once()
+    assert setting.operations() == ["bulk_get"]
+    with trio.move_on_after(59):
+        await flusher.drain()
+    assert setting.operations() == ["bulk_get"]
+    await flusher.drain()
+    assert setting.journal.pending_count == 0
+
+
+async def test_our_own_last_write_is_no_conflict(autojump_clock, setting, edit, there):
+    """Saved twice: the second save expects the first."""
+    await there("a", b"read")
+    edit("a", b"first", b"read")
+    flusher = setting.sender()
+    await flusher.drain()
+    edit("a", b"second", b"read")
+    await flusher.drain()
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"second")}
+    assert setting.events == []
+
+
+@pytest.mark.parametrize("read", [digest(b"read"), None])
+async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, there, read):
+    """A store that still shows what was there before our own last writes is not somebody else; even if that
+    was never read, but written over."""
+    store = StaleStore(setting.backend, 60, simulated_now)
+    await there("a", b"read")
+    flusher = Flusher(
+        setting.journal,
+        store,
+        now=simulated_now,
+        options=FlusherOptions(host="host"),
+        on_event=setting.events.append,
+    )
+    for value in (b"1", b"2", b"3", b"4"):
+        put(setting.journal, "a", value, namespace=setting.namespace, base=read)
+        await flusher.drain()
+        await trio.sleep(5)
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"4")}
+    assert setting.events == []
+
+
+async def test_a_key_made_anew_over_one_never_read_is_no_conflict(autojump_clock, setting, there):
+    """Deleted unread, made, and made again: a stale answer of the first is not somebody else's."""
+    await there("a", b"never read")
+    flusher = setting.sender()
+    setting.journal.record_delete(setting.namespace, A, base=None)
+    await flusher.drain()
+    for value in (b"1", b"2"):
+        put(setting.journal, "a", value, namespace=setting.namespace, base=b"")
+        await flusher.drain()
+        await there("a", b"never read")
+    assert setting.events == []
+
+
+@pytest.fixture
+def minutely(setting):
+    """A sender whose changes settle after 90 s."""
+    return Flusher(
+        setting.journal,
+        setting.store,
+        now=simulated_now,
+        options=FlusherOptions(settle_window=90.0, host="host"),
+        on_event=setting.events.append,
+    )
+
+
+@pytest.mark.parametrize("read", [digest(b"read"), None])
+async def test_somebody_elses_change_long_after_an_unread_one_is_a_conflict(
+    autojump_clock, setting, there, minutely, read
+):
+    """Even if each rewrite came before the one ahead of it had settled: nobody answers that old value now."""
+    await there("a", b"read")
+    for number in range(60):
+        put(setting.journal, "a", b"%d" % number, namespace=setting.namespace, base=read)
+        await minutely.drain()
+        await trio.sleep(60)
+        await minutely.settle_due()
+    await there("a", b"somebody else's")
+    await trio.sleep(20)
+    put(setting.journal, "a", b"ours", namespace=setting.namespace, base=digest(b"59"))
+    await minutely.drain()
+    assert (await stored(setting.backend, setting.namespace))["a"].value == b"somebody else's"
+    assert [event.kind for event in setting.events] == [EventKind.CONFLICT]
+
+
+async def test_an_edit_that_waited_out_an_outage_does_not_hide_somebody_else(
+    autojump_clock, setting, there, minutely
+):
+    """Made seconds after a value was written over unread, sent when nobody answers that any more."""
+    await there("a", b"never read")
+    put(setting.journal, "a", b"first", namespace=setting.namespace, base=None)
+    await minutely.drain()
+    await trio.sleep(10)
+    put(setting.journal, "a", b"ours", namespace=setting.namespace, base=digest(b"first"))
+    await there("a", b"somebody else's")
+    await trio.sleep(3600)
+    await minutely.drain()
+    assert (await stored(setting.backend, setting.namespace))["a"].value == b"somebody else's"
+    assert [event.kind for event in setting.events] == [EventKind.CONFLICT]
+
+
+async def test_somebody_elses_write_after_ours_is_a_conflict(autojump_clock, setting, edit, there):
+    """Within the window in which our own still answers."""
+    await there("a", b"read")
+    flusher = setting.sender()
+    edit("a", b"first", b"read")
+    await flusher.drain()
+    await there("a", b"theirs")
+    edit("a", b"second", b"read")
+    await flusher.drain()
+    found = await stored(setting.backend, setting.namespace)
+    assert sorted(entry.value for entry in found.values()) == [b"second", b"theirs"]
+
+
+async def test_a_repeated_attempt_is_not_taken_for_somebody_else(autojump_clock, setting, edit, there):
+    """The first one arrived, its answer did not."""
+    await there("a", b"read")
+    edit("a", b"mine", b"read")
+    setting.store.lost_ack("bulk_put", times=1)
+    flusher = setting.sender()
+    await flusher.send_once()
+    edit("a", b"mine again", b"read")
+    await flusher.drain()
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"mine again")}
+    assert EventKind.CONFLICT not in setting.happened()
+
+
+@pytest.mark.parametrize("error", [UnavailableError("503"), DeniedError("403")])
+async def test_without_an_answer_nothing_is_written_over(autojump_clock, setting, edit, there, error):
+    """The change waits until the question can be asked."""
+    await there("a", b"theirs")
+    edit("a", b"mine", b"read")
+    setting.store.fail("bulk_get", error)
+    await setting.sender().send_once()
+    assert setting.operations() == ["bulk_get"]
+    assert [change.kind for change in setting.journal.pending()] == [ChangeKind.PUT]
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"theirs")}
+
+
+async def test_a_change_replaced_while_asking_is_left_to_the_next_round(autojump_clock, setting, edit, there):
+    """The newer one is checked and sent then."""
+    await there("a", b"theirs")
+    edit("a", b"mine", b"read")
+    setting.store.after("bulk_get", lambda call: edit("a", b"newer", b"read"), times=1)
+    await setting.sender().drain()
+    await setting.sender().drain()
+    found = await stored(setting.backend, setting.namespace)
+    assert sorted(entry.value for entry in found.values()) == [b"newer", b"theirs"]
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=600).filter(
+        lambda key: len(key.encode()) <= KEY_BYTES
+    ),
+    st.text(max_size=300),
+    st.integers(0, 3),
+)
+def test_the_name_of_a_copy_is_a_key_that_was_free(key, host, taken):
+    """Within the limit, whatever the name and the host are called."""
+    occupied: set[Key] = set()
+    for _ in range(taken + 1):
+        copy = copy_key(Key(key), host, START, occupied.__contains__)
+        assert len(copy.encode()) <= KEY_BYTES
+        assert ".kvfs-conflict-" in copy
+        assert "/" not in copy[copy.index(".kvfs-conflict-") :]
+        assert copy not in occupied
+        occupied.add(copy)

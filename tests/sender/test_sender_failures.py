@@ -1,0 +1,414 @@
+"""The three kinds of failure, and what else servers do to a batch: nothing is lost, nobody is hammered."""
+
+from itertools import pairwise
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from support.journals import START, delete, full_disk, keys, put, simulated_now, stored
+
+from kvfs.core.errors import (
+    BodyTooLargeError,
+    DeniedError,
+    NamespaceNotFoundError,
+    QuotaError,
+    RateLimitedError,
+    RejectedError,
+    StoreError,
+    UnavailableError,
+)
+from kvfs.core.model import ChangeState, Entry, Key, NamespaceId
+from kvfs.journal.journal import digest
+from kvfs.sender.backoff import Backoff, pause
+from kvfs.sender.events import EventKind, FlusherState
+
+
+@pytest.fixture
+def write(setting):
+    """Record a put in the namespace of the setting."""
+
+    def write(key, value=b"value", **options):
+        return put(setting.journal, key, value, namespace=setting.namespace, **options)
+
+    return write
+
+
+@pytest.fixture
+def running(setting, nursery):
+    """Start a flusher's loop; it ends with the test."""
+
+    def start(**options):
+        flusher = setting.sender(**options)
+        nursery.start_soon(flusher.run)
+        return flusher
+
+    return start
+
+
+async def test_an_hour_without_the_store_loses_nothing(autojump_clock, setting, write, running):
+    """Few attempts meanwhile, one event, and everything arrives in fewer requests than there were changes."""
+    setting.store.fail("*", UnavailableError("no network"))
+    flusher = running()
+    for minute in range(60):
+        write(f"k{minute % 20}", str(minute).encode())
+        await trio.sleep(60)
+    assert flusher.statistics().state is FlusherState.UNAVAILABLE
+    assert "no network" in flusher.statistics().last_error
+    assert flusher.statistics().retry_at >= simulated_now()
+    assert 40 < setting.store.count() < 90
+    assert setting.journal.pending_count == 20
+
+    setting.store.clear()
+    before = setting.store.count("bulk_put")
+    await trio.sleep(70)
+    assert setting.journal.pending_count == 0
+    assert setting.store.count("bulk_put") == before + 1
+    assert setting.happened() == [EventKind.UNAVAILABLE, EventKind.RECOVERED]
+    found = await stored(setting.backend, setting.namespace)
+    assert found == {f"k{i}": Entry(str(40 + i).encode()) for i in range(20)}
+    assert flusher.statistics().state is FlusherState.IDLE
+
+
+async def test_retry_after_is_obeyed(autojump_clock, setting, write, running):
+    """Not a request before the server said."""
+    setting.store.fail("*", RateLimitedError("429", retry_after=300.0), times=1)
+    running(delay=1)
+    write("a")
+    await trio.sleep(300)
+    assert setting.store.count() == 1
+    await trio.sleep(2)
+    assert setting.store.count() == 2
+    assert setting.journal.pending() == []
+
+
+async def test_two_that_wait_for_the_store_count_one_failure(autojump_clock, setting, write, running):
+    """The loop and a drain both wait for the end of a pause; whoever comes second must not double the next."""
+    pauses = []
+
+    def note(call):
+        pauses.append(trio.current_time())
+
+    setting.store.before("bulk_put", note)
+    setting.store.delay("bulk_put", 0.5)
+    setting.store.fail("bulk_put", times=4)
+    flusher = running(delay=1)
+    write("a")
+    await trio.sleep(1.1)
+    await flusher.drain()
+    assert setting.journal.pending_count == 0
+    assert len(pauses) == 5
+    assert [later - earlier for earlier, later in pairwise(pauses)] == [
+        pytest.approx(0.5 + 2**n + 0.5, abs=0.51) for n in range(4)
+    ]
+
+
+async def test_the_pause_does_not_grow_while_something_gets_through(autojump_clock, setting, write, running):
+    """One namespace whose writes fail does not make the others wait for a minute."""
+    other = await setting.backend.create_namespace("other")
+    setting.store.fail("bulk_put", when=lambda call: call.args[0] == other.id)
+    flusher = running(delay=1)
+    put(setting.journal, "stuck", namespace=other.id)
+    for number in range(100):
+        write(f"k{number}")
+        await trio.sleep(3)
+    assert flusher.statistics().retry_at - simulated_now() < 3
+    assert len(await stored(setting.backend, setting.namespace)) >= 98
+
+
+async def test_writes_that_never_get_through_are_left_in_peace(autojump_clock, setting, write, running):
+    """That checks are answered meanwhile is no reason to try again every second."""
+    setting.store.fail("bulk_put")
+    running(delay=1)
+    for number in range(600):
+        write(f"k{number}", base=digest(b"read"))
+        await trio.sleep(1)
+    assert setting.store.count("bulk_put") < 30
+
+
+async def test_an_expired_token_rejects_nothing(autojump_clock, setting, write, running):
+    """Everything is kept, attempts are slow, the user is told once; a new token and all is sent."""
+    setting.store.fail("*", DeniedError("Authentication error", code=10000, status=403))
+    flusher = running()
+    for number in range(5):
+        write(f"k{number}")
+    await trio.sleep(3600)
+    assert flusher.statistics().state is FlusherState.DENIED
+    assert setting.journal.rejected() == []
+    assert setting.journal.pending_count == 5
+    assert setting.store.count() < 3600 / 200
+    assert setting.happened() == [EventKind.DENIED]
+
+    setting.store.clear()
+    await trio.sleep(306)
+    assert setting.journal.pending_count == 0
+    assert setting.happened() == [EventKind.DENIED, EventKind.RECOVERED]
+
+
+async def test_a_used_up_quota_waits_for_its_reset(autojump_clock, setting, write, running):
+    """00:00 UTC, and not a request before."""
+    setting.store.fail("*", QuotaError("free usage limit", code=10048), times=1)
+    running()
+    write("a")
+    midnight = 86_400 - START % 86_400
+    await trio.sleep(midnight)
+    assert setting.store.count() == 1
+    assert setting.happened() == [EventKind.QUOTA]
+    await trio.sleep(61)
+    assert setting.journal.pending() == []
+
+
+@pytest.mark.parametrize("culprit", [0, 4_567, 9_999])
+async def test_one_poisoned_key_in_ten_thousand(autojump_clock, setting, write, culprit):
+    """The batch is halved until it stands alone; it is set aside with its reason, the others arrive."""
+    poison = f"k{culprit}"
+    refuse = RejectedError("metadata must be valid json", code=10147, status=400)
+    setting.store.fail("*", refuse, when=lambda call: poison in call.keys)
+    with setting.journal.transaction():
+        for number in range(10_000):
+            write(f"k{number}", b"x")
+    flusher = setting.sender()
+    await flusher.send_once()
+
+    assert keys(setting.journal.rejected()) == [poison]
+    assert setting.journal.rejected()[0].error == "metadata must be valid json"
+    assert setting.journal.value(setting.journal.rejected()[0]) == b"x"
+    assert setting.journal.pending() == []
+    assert setting.store.count() <= 2 * 14 + 1
+    assert flusher.statistics().sent == 9_999
+    assert setting.happened() == [EventKind.REJECTED]
+
+
+async def test_a_poisoned_deletion_is_isolated_too(autojump_clock, setting):
+    """By the same halving."""
+    for name in "abcd":
+        delete(setting.journal, name, namespace=setting.namespace)
+    setting.store.fail("*", RejectedError("no"), when=lambda call: "c" in call.keys)
+    await setting.sender().drain()
+    assert keys(setting.journal.rejected()) == ["c"]
+
+
+async def test_a_real_refusal_of_the_store_is_told_apart(autojump_clock, setting, write):
+    """Metadata that is no JSON, as the embedded store says it."""
+    write("bad", metadata=b"{")
+    write("good", metadata=b"{}")
+    await setting.sender().drain()
+    assert keys(setting.journal.rejected()) == ["bad"]
+    assert list(await stored(setting.backend, setting.namespace)) == ["good"]
+
+
+async def test_keys_the_store_wants_again_are_sent_again(autojump_clock, setting, write):
+    """Even under HTTP 200; only those, and not within the second."""
+    for name in "abcd":
+        write(name)
+    setting.store.torn("bulk_put", times=1)
+    flusher = setting.sender()
+    await flusher.send_once()
+    assert keys(setting.journal.pending()) == ["b", "d"]
+    assert setting.journal.pending()[0].error is not None
+    await flusher.drain()
+    assert sorted(setting.store.calls[-1].keys) == ["b", "d"]
+    assert list(await stored(setting.backend, setting.namespace)) == ["a", "b", "c", "d"]
+
+
+async def test_deletions_the_store_wants_again_are_sent_again(autojump_clock, setting):
+    """Likewise."""
+    for name in "abcd":
+        await setting.backend.put(setting.namespace, Key(name), Entry(b"1"))
+        delete(setting.journal, name, namespace=setting.namespace)
+    setting.store.torn("bulk_delete", times=1)
+    await setting.sender().drain()
+    assert await stored(setting.backend, setting.namespace) == {}
+
+
+async def test_a_lost_answer_is_only_a_repetition(autojump_clock, setting, write):
+    """Every write may be repeated."""
+    write("a")
+    setting.store.lost_ack("bulk_put", times=1)
+    await setting.sender().drain()
+    assert setting.store.count("bulk_put") == 2
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"value")}
+
+
+@pytest.mark.parametrize(
+    "error", [BodyTooLargeError("413", status=413), BodyTooLargeError("524", status=524)]
+)
+async def test_bodies_shrink_to_what_the_server_copes_with(autojump_clock, setting, write, error):
+    """Halved at once, remembered for the next, grown again slowly while all is well."""
+    most = 100
+    setting.store.fail("bulk_put", error, when=lambda call: len(call.keys) > most)
+    with setting.journal.transaction():
+        for number in range(1_000):
+            write(f"a{number}")
+    flusher = setting.sender(pairs=1_000)
+    await flusher.drain()
+    assert setting.journal.pending() == []
+    refused = flusher.statistics().failures
+    assert refused <= 20
+
+    with setting.journal.transaction():
+        for number in range(1_000):
+            write(f"b{number}")
+    await flusher.drain()
+    assert flusher.statistics().failures - refused < 15
+    assert setting.journal.rejected() == []
+
+    most = 10_000
+    for round_ in range(10):
+        with setting.journal.transaction():
+            for number in range(1_000):
+                write(f"c{round_}/{number}")
+        await flusher.drain()
+    assert flusher._sender.limits.pairs == 1_000
+
+
+async def test_a_server_that_never_answers_is_left_in_time(autojump_clock, setting, write):
+    """A large body is tried in halves, a single change later."""
+    for name in "ab":
+        write(name)
+    setting.store.block("bulk_put", times=1)
+    started = trio.current_time()
+    await setting.sender(timeout=30).drain()
+    assert trio.current_time() - started < 35
+    assert list(await stored(setting.backend, setting.namespace)) == ["a", "b"]
+
+
+async def test_one_change_too_large_for_a_bulk_body_goes_alone(autojump_clock, setting, write):
+    """When even a body of one is too much."""
+    write("a")
+    setting.store.fail("bulk_put", BodyTooLargeError("413"))
+    await setting.sender().drain()
+    assert setting.operations() == ["bulk_put", "put"]
+    assert setting.journal.pending() == []
+
+
+async def test_a_namespace_that_vanished_keeps_its_changes(autojump_clock, setting, write, running):
+    """Set aside with that reason, readable; the others go on. A namespace just made is given a moment."""
+    gone = NamespaceId("f" * 32)
+    running()
+    put(setting.journal, "a", b"kept", namespace=gone)
+    await trio.sleep(6)
+    assert setting.journal.rejected() == []
+    write("b")
+    await trio.sleep(60)
+    change = setting.journal.get(gone, Key("a"))
+    assert change.state is ChangeState.REJECTED
+    assert "gone" in change.error
+    assert setting.journal.value(change) == b"kept"
+    assert list(await stored(setting.backend, setting.namespace)) == ["b"]
+
+
+async def test_an_edit_in_a_namespace_that_vanished_is_set_aside_too(autojump_clock, setting, write, running):
+    """The question whether somebody else changed it gets the same answer, and holds up nobody."""
+    gone = NamespaceId("f" * 32)
+    running()
+    put(setting.journal, "a", b"kept", namespace=gone, base=digest(b"read"))
+    write("b")
+    await trio.sleep(60)
+    assert keys(setting.journal.rejected()) == ["a"]
+    assert list(await stored(setting.backend, setting.namespace)) == ["b"]
+    assert setting.happened().count(EventKind.REJECTED) == 1
+
+
+async def test_a_namespace_unknown_for_a_moment_loses_nothing(autojump_clock, setting, write):
+    """A new one may answer 10013 at first."""
+    setting.store.fail("*", NamespaceNotFoundError("10013"), times=2)
+    write("a")
+    result = await setting.sender().drain()
+    assert (result.sent, result.left) == (1, 0)
+
+
+async def test_a_drain_that_is_denied_ends_and_says_why(autojump_clock, setting, write):
+    """Waiting would not help; what is left is told."""
+    write("a")
+    setting.store.fail("*", DeniedError("Authentication error"))
+    result = await setting.sender().drain()
+    assert (result.sent, result.left, result.rejected) == (0, 1, 0)
+    assert result.error == "Authentication error"
+
+
+async def test_a_drain_waits_out_an_outage(autojump_clock, setting, write):
+    """As long as its caller lets it."""
+    write("a")
+    setting.store.fail("*", times=3)
+    result = await setting.sender().drain()
+    assert (result.sent, result.error) == (1, None)
+    write("b")
+    setting.store.fail("*")
+    with trio.move_on_after(100) as patience:
+        await setting.sender().drain()
+    assert patience.cancelled_caught
+    assert keys(setting.journal.pending()) == ["b"]
+
+
+async def test_a_cancelled_request_may_have_arrived(autojump_clock, setting, write):
+    """So its change stays pending and counts as attempted."""
+    write("a", base=b"")
+    gate = setting.store.block("bulk_put")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(setting.sender().send_once)
+        await gate.entered.wait()
+        nursery.cancel_scope.cancel()
+    change = setting.journal.get(setting.namespace, Key("a"))
+    assert (change.state, change.attempted) == (ChangeState.PENDING, True)
+    assert delete(setting.journal, "a", namespace=setting.namespace, base=b"") is not None
+
+
+async def test_a_full_disk_does_not_stop_the_loop(autojump_clock, setting, write, running):
+    """What cannot be noted is tried again later; nothing is lost meanwhile."""
+    write("a")
+    flusher = running()
+    with full_disk(setting.journal):
+        await trio.sleep(30)
+        assert "journal" in flusher.statistics().last_error
+        assert await stored(setting.backend, setting.namespace) == {}
+    await trio.sleep(70)
+    assert list(await stored(setting.backend, setting.namespace)) == ["a"]
+    assert setting.journal.pending() == []
+
+
+async def test_a_bug_is_not_swallowed(autojump_clock, setting, write):
+    """An error that is not the store's ends the loop: it must be seen."""
+
+    def breaks(call):
+        raise ZeroDivisionError
+
+    write("a")
+    setting.store.before("bulk_put", breaks)
+    with pytest.raises(ExceptionGroup) as caught:
+        await setting.sender().send_once()
+    assert caught.group_contains(ZeroDivisionError)
+    assert keys(setting.journal.pending()) == ["a"]
+
+
+ERRORS = st.one_of(
+    st.builds(UnavailableError, st.just("x"), retry_after=st.none() | st.floats(0, 10_000)),
+    st.builds(DeniedError, st.just("x")),
+    st.builds(QuotaError, st.just("x")),
+)
+
+
+@given(ERRORS, st.integers(1, 1000), st.floats(1.7e9, 2.1e9))
+def test_pauses_are_bounded_and_never_short(error, attempt, now):
+    """At least what the server asked for, at most a minute (denied: five) more; a quota's until midnight."""
+    seconds = pause(error, attempt, now)
+    if isinstance(error, QuotaError):
+        assert 0 < (now + seconds) % 86_400 <= 61
+    elif isinstance(error, DeniedError):
+        assert 30 <= seconds <= 305
+    else:
+        assert max(1, error.retry_after or 0) <= seconds <= max(61, error.retry_after or 0)
+
+
+@given(st.lists(ERRORS, min_size=1, max_size=30))
+def test_news_is_told_once(errors: list[StoreError]):
+    """An event when the kind of trouble changes, and when it ends."""
+    backoff = Backoff()
+    told = [backoff.fail(error, now=START, monotonic=0.0) for error in errors]
+    kinds = [type(error) for error in errors]
+    assert [event is not None for event in told] == [
+        index == 0 or kinds[index] is not kinds[index - 1] for index in range(len(kinds))
+    ]
+    assert backoff.succeed()
+    assert not backoff.succeed()
+    assert backoff.retry_at < 0

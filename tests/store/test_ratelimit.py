@@ -1,0 +1,288 @@
+"""Limiting and Budget: never more than the window allows, and who goes first."""
+
+from itertools import groupby
+from operator import itemgetter
+
+import pytest
+import trio
+from support.faults import FaultStore
+from support.inline import open_inline
+from trio.testing import wait_all_tasks_blocked
+
+from kvfs.core.errors import RateLimitedError, UnavailableError
+from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
+from kvfs.core.model import Entry, Key
+from kvfs.store.ratelimit import LONGEST_BLOCK, Budget, BudgetStatistics, Limiting, Priority
+from kvfs.store.retry import Retrying
+
+FOREGROUND, UPLOAD, BACKGROUND = Priority
+
+
+class Log:
+    """Makes requests of a budget and notes their starts, in order."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.started: list[tuple[Priority, float]] = []
+
+    async def request(self, priority: Priority = FOREGROUND, seconds: float = 0.0) -> None:
+        """One request that takes so long."""
+        async with self.budget.request(priority):
+            self.started.append((priority, trio.current_time()))
+            await trio.sleep(seconds)
+
+    async def requests(self, priority: Priority, count: int, seconds: float = 0.0) -> None:
+        """Many at once, until all are done."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(self.request, priority, seconds)
+
+    def order(self) -> str:
+        """Whose requests were made, as initials."""
+        return "".join(priority.name[0] for priority, _ in self.started)
+
+
+async def test_the_whole_budget_may_go_in_a_burst(autojump_clock):
+    """All 1,200 at once; the next when the window of the first is over."""
+    log, start = Log(Budget(concurrency=10_000)), trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(RATE_REQUESTS + 1):
+            nursery.start_soon(log.request)
+
+    times = [time - start for _, time in log.started]
+    assert times == [0.0] * RATE_REQUESTS + [RATE_SECONDS]
+
+
+async def test_nobody_waits_longer_than_necessary(autojump_clock):
+    """Each goes at the moment the window allows it, not later."""
+    log = Log(Budget(2, 10.0))
+    async with trio.open_nursery() as nursery:
+        for delay in (0, 3, 3, 3, 3):
+            await trio.sleep(delay / 2)
+            nursery.start_soon(log.request)
+
+    start = log.started[0][1]
+    assert [time - start for _, time in log.started] == [0, 1.5, 10, 11.5, 20]
+
+
+async def test_foreground_goes_before_uploads_before_background(autojump_clock):
+    """Whatever the order in which they came."""
+    log = Log(Budget(1, 10.0))
+    await log.request()
+    async with trio.open_nursery() as nursery:
+        for priority in (BACKGROUND, UPLOAD, FOREGROUND, BACKGROUND, UPLOAD, FOREGROUND):
+            nursery.start_soon(log.request, priority)
+            await wait_all_tasks_blocked()
+
+    assert log.order() == "F" + "FFUUBB"
+
+
+async def test_the_last_of_the_budget_is_for_the_foreground(autojump_clock):
+    """Uploads leave a twentieth, background work a half; the foreground may have it all."""
+    log = Log(Budget(100, 10.0))
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.requests, BACKGROUND, 60)
+        await trio.sleep(1)
+        assert log.order() == "B" * 50
+        nursery.start_soon(log.requests, UPLOAD, 60)
+        await trio.sleep(1)
+        assert log.order() == "B" * 50 + "U" * 45
+        await log.requests(FOREGROUND, 4)
+        assert trio.current_time() - start == 2
+        await trio.sleep(7)
+        assert log.order().count("F") == 4
+
+
+async def test_uploads_are_not_starved(autojump_clock):
+    """While the foreground takes all there is, every fifth request is an upload that waits."""
+    log = Log(Budget(10, 10.0))
+    with trio.move_on_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.requests, FOREGROUND, 300)
+            nursery.start_soon(log.requests, UPLOAD, 300)
+
+    windows = [list(window) for _, window in groupby(log.started, key=itemgetter(1))]
+    assert len(windows) == 10
+    assert all([priority for priority, _ in window].count(UPLOAD) == 2 for window in windows[1:])
+
+
+async def test_uploads_leave_slots_to_the_foreground(autojump_clock):
+    """However long the uploads in flight take, a read gets through at once."""
+    budget = Budget(concurrency=8)
+    log = Log(budget)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.requests, UPLOAD, 20, 60.0)
+        await wait_all_tasks_blocked()
+        assert budget.statistics().in_flight == 6
+        start = trio.current_time()
+
+        await log.request()
+
+        assert trio.current_time() == start
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_more_than_so_many_are_in_flight(autojump_clock):
+    """The next starts when one ends."""
+    budget = Budget(concurrency=3)
+    log = Log(budget)
+    start = trio.current_time()
+    await log.requests(FOREGROUND, 7, 5.0)
+
+    assert [time - start for _, time in log.started] == [0, 0, 0, 5, 5, 5, 10]
+    assert budget.statistics().in_flight == 0
+
+
+async def test_who_stops_waiting_loses_nothing_for_others(autojump_clock):
+    """A cancelled waiter gives its turn to the next and its request is not counted."""
+    budget = Budget(1, 10.0)
+    log = Log(budget)
+    start = trio.current_time()
+    await log.request()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.request, UPLOAD)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(log.request, FOREGROUND)  # which is first in line
+            await trio.sleep(5)
+            inner.cancel_scope.cancel()
+
+    assert [(priority, time - start) for priority, time in log.started] == [(FOREGROUND, 0), (UPLOAD, 10)]
+    assert budget.statistics().waiting == 0
+
+
+async def test_a_turn_granted_to_a_cancelled_waiter_is_passed_on(autojump_clock):
+    """Cancelled and granted before it could notice either: the next has the turn, and nothing is counted."""
+    budget = Budget(concurrency=1)
+    log = Log(budget)
+    doomed = trio.CancelScope()
+
+    async def wait_in_vain() -> None:
+        with doomed:
+            await log.request(FOREGROUND)
+
+    async with trio.open_nursery() as nursery, budget.request(FOREGROUND):
+        nursery.start_soon(wait_in_vain)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(log.request, UPLOAD)
+        await wait_all_tasks_blocked()
+        doomed.cancel()
+
+    assert log.order() == "U"
+    assert budget.statistics() == BudgetStatistics(2, RATE_REQUESTS - 2, RATE_SECONDS, None, 0, 0)
+
+
+async def test_a_hopeless_wait_is_refused_at_once(autojump_clock):
+    """Who must have an answer before the budget allows a request is told so, with the time to wait."""
+    log = Log(Budget(1, 10.0))
+    await log.request()
+    await trio.sleep(4)
+    start = trio.current_time()
+
+    with trio.move_on_after(5), pytest.raises(RateLimitedError, match="used up") as caught:
+        await log.request()
+    assert trio.current_time() == start
+    assert caught.value.retry_after == pytest.approx(6)
+
+    with trio.fail_after(7):
+        await log.request()
+
+
+async def test_a_wait_for_a_slot_is_never_hopeless(autojump_clock):
+    """Slots come back any moment, so nobody is refused for want of one."""
+    log = Log(Budget(concurrency=1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.request, FOREGROUND, 5)
+        await wait_all_tasks_blocked()
+        with trio.fail_after(6):
+            await log.request()
+
+
+async def test_statistics_tell_how_it_stands(autojump_clock):
+    """Used, left, in flight, waiting, blocked; used ones come back with the window."""
+    budget = Budget(3, 10.0, concurrency=2)
+    log = Log(budget)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.requests, FOREGROUND, 3, 5.0)
+        await wait_all_tasks_blocked()
+        assert budget.statistics() == BudgetStatistics(2, 1, 10.0, None, in_flight=2, waiting=1)
+    budget.block(7)
+    until = trio.current_time() + 7
+    assert budget.statistics() == BudgetStatistics(3, 0, 10.0, until, in_flight=0, waiting=0)
+    assert repr(budget) == "<Budget 3 of 3 requests in 10 s used>"
+    await trio.sleep(10)
+    assert budget.statistics() == BudgetStatistics(0, 3, 10.0, None, in_flight=0, waiting=0)
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(-5.0, 0.0), (0.0, 0.0), (1e12, LONGEST_BLOCK)])
+async def test_a_block_has_bounds(autojump_clock, asked, seconds):
+    """No header blocks us for ever, none reaches into the past."""
+    assert Budget().block(asked) == seconds
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """A store that fails when told."""
+    with open_inline(tmp_path / "store.db") as store:
+        yield FaultStore(store)
+
+
+async def test_after_a_429_everybody_waits(faults, autojump_clock):
+    """All views of the budget, as long as the server asked, and not longer."""
+    budget = Budget()
+    namespace = (await faults.create_namespace("n")).id
+    faults.fail("put", RateLimitedError("429", retry_after=42.0), times=1)
+    start = trio.current_time()
+
+    with pytest.raises(RateLimitedError):
+        await Limiting(faults, budget, UPLOAD).put(namespace, Key("a"), Entry(b""))
+    assert budget.statistics().blocked_until == start + 42
+    await Limiting(faults, budget).get(namespace, Key("a"))
+
+    assert trio.current_time() - start == 42
+
+
+async def test_a_429_without_a_time_blocks_for_the_rest_of_the_window(faults, autojump_clock):
+    """Until the oldest request leaves the window; the error says how long that is."""
+    budget = Budget()
+    limiting = Limiting(faults, budget)
+    await limiting.list_namespaces()
+    await trio.sleep(100)
+    faults.fail("list_namespaces", RateLimitedError("429"), times=1)
+
+    with pytest.raises(RateLimitedError) as caught:
+        await limiting.list_namespaces()
+    assert caught.value.retry_after == RATE_SECONDS - 100
+    await limiting.list_namespaces()
+
+    assert trio.current_time() == RATE_SECONDS
+
+
+async def test_every_call_counts_once_also_when_it_fails(faults, autojump_clock):
+    """What was sent was counted by the server, whatever came of it."""
+    budget = Budget()
+    limiting = Limiting(faults, budget)
+    await limiting.list_namespaces()
+    faults.fail("list_namespaces")
+    with pytest.raises(UnavailableError):
+        await limiting.list_namespaces()
+
+    assert budget.statistics().used == faults.count() == 2
+
+
+async def test_retrying_around_limiting_outlasts_a_429(faults, autojump_clock, expect_log):
+    """With time enough it waits and succeeds; with too little it says at once how long it would take."""
+    store = Retrying(Limiting(faults, Budget()), attempts=3, deadline=400)
+    hasty = Retrying(Limiting(faults, Budget()), attempts=3, deadline=30)
+    faults.fail("list_namespaces", RateLimitedError("429", retry_after=100), on=(1, 3))
+    expect_log("list_namespaces failed")
+
+    assert await store.list_namespaces() == []
+    assert 100 <= trio.current_time() <= 101
+    start = trio.current_time()
+    for _ in range(2):
+        with pytest.raises(RateLimitedError) as caught:
+            await hasty.list_namespaces()
+        assert caught.value.retry_after == pytest.approx(100)
+    assert trio.current_time() == start
+    assert faults.count() == 3

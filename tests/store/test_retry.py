@@ -1,0 +1,214 @@
+"""Retrying: what is repeated, when, how often, and what is not."""
+
+import logging
+from itertools import pairwise
+
+import pytest
+import trio
+from support.faults import FaultStore
+from support.inline import open_inline
+
+from kvfs.core.errors import (
+    BodyTooLargeError,
+    DeniedError,
+    NamespaceNotFoundError,
+    NotTextError,
+    QuotaError,
+    RateLimitedError,
+    RejectedError,
+    TitleExistsError,
+    UnavailableError,
+)
+from kvfs.core.model import Entry, Key
+from kvfs.store.retry import FIRST_WAIT, LONGEST_WAIT, Retrying
+
+KEY = Key("key")
+DEADLINE = 100.0
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """The store inside, which fails when told."""
+    with open_inline(tmp_path / "store.db") as store:
+        yield FaultStore(store)
+
+
+@pytest.fixture
+async def namespace(faults):
+    """A namespace in it."""
+    return (await faults.create_namespace("namespace")).id
+
+
+def retrying(faults, attempts=5, deadline=DEADLINE):
+    """The store under test."""
+    return Retrying(faults, attempts=attempts, deadline=deadline)
+
+
+async def test_what_is_unavailable_twice_is_done_the_third_time(
+    faults, namespace, autojump_clock, expect_log
+):
+    """The caller sees success, the store three calls."""
+    expect_log("put failed")
+    faults.fail("put", times=2)
+
+    await retrying(faults).put(namespace, KEY, Entry(b"value"))
+
+    assert faults.count("put") == 3
+    assert (await faults.get(namespace, KEY)).value == b"value"
+
+
+async def test_the_last_error_is_raised_when_attempts_are_used_up(
+    faults, namespace, autojump_clock, expect_log
+):
+    """It is the store's own error, after exactly that many calls."""
+    expect_log("get failed")
+    faults.fail("get", UnavailableError("down", code=7, status=503))
+
+    with pytest.raises(UnavailableError, match="down") as caught:
+        await retrying(faults, attempts=4).get(namespace, KEY)
+
+    assert faults.count("get") == 4
+    assert (caught.value.code, caught.value.status) == (7, 503)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeniedError("x"),
+        QuotaError("x"),
+        RejectedError("x"),
+        NotTextError("x"),
+        NamespaceNotFoundError("x"),
+        TitleExistsError("x"),
+        BodyTooLargeError("x"),
+        ValueError("a bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_will_not_change_is_not_repeated(faults, namespace, autojump_clock, error):
+    """Denied, rejected, not found, too large, and bugs: raised at once, after one call."""
+    faults.fail("bulk_get", error)
+    start = trio.current_time()
+
+    with pytest.raises(type(error), match=str(error)):
+        await retrying(faults).bulk_get(namespace, [KEY])
+
+    assert faults.count("bulk_get") == 1
+    assert trio.current_time() == start
+
+
+async def test_waits_grow_with_jitter(faults, namespace, autojump_clock, expect_log):
+    """Each wait is between half and all of a bound that doubles up to the longest."""
+    expect_log("get failed")
+    times = []
+    faults.before("get", lambda call: times.append(trio.current_time()))
+    faults.fail("get")
+
+    with pytest.raises(UnavailableError):
+        await retrying(faults, attempts=10, deadline=1000).get(namespace, KEY)
+
+    waits = [after - before for before, after in pairwise(times)]
+    bounds = [min(LONGEST_WAIT, FIRST_WAIT * 2**n) for n in range(9)]
+    assert bounds[-1] == LONGEST_WAIT
+    assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
+    assert len({wait / bound for wait, bound in zip(waits, bounds, strict=True)}) > 1
+
+
+async def test_it_waits_as_long_as_the_server_asks(faults, namespace, autojump_clock, expect_log):
+    """Retry-After is the least wait, not one that is shortened."""
+    expect_log("get failed")
+    faults.fail("get", RateLimitedError("slow down", retry_after=50.0), times=1)
+    start = trio.current_time()
+
+    await retrying(faults).get(namespace, KEY)
+
+    assert 50 <= trio.current_time() - start <= 50 + FIRST_WAIT
+
+
+async def test_it_gives_up_at_once_when_asked_to_wait_too_long(faults, namespace, autojump_clock):
+    """An error that asks for more than is left of the deadline is raised as it is, without waiting."""
+    faults.fail("get", RateLimitedError("slow down", retry_after=DEADLINE))
+    start = trio.current_time()
+
+    with pytest.raises(RateLimitedError, match="slow down") as caught:
+        await retrying(faults).get(namespace, KEY)
+
+    assert caught.value.retry_after == DEADLINE
+    assert trio.current_time() == start
+    assert faults.count("get") == 1
+
+
+async def test_a_store_that_never_answers_is_unavailable(faults, namespace, autojump_clock, expect_log):
+    """At the deadline of the whole call, with what went wrong before in the message."""
+    expect_log("connection reset")
+    faults.fail("get", UnavailableError("connection reset"), on=1)
+    faults.block("get")
+    start = trio.current_time()
+
+    with pytest.raises(UnavailableError, match=r"get: no answer within 100 s; before that: connection reset"):
+        await retrying(faults).get(namespace, KEY)
+
+    assert trio.current_time() - start == pytest.approx(DEADLINE)
+
+
+async def test_a_cancelled_call_is_not_repeated(faults, namespace, autojump_clock):
+    """Cancellation from outside ends it at once."""
+    faults.block("get")
+
+    with trio.move_on_after(1) as scope:
+        await retrying(faults).get(namespace, KEY)
+
+    assert scope.cancelled_caught
+    assert trio.current_time() < DEADLINE
+    assert faults.count("get") == 1
+
+
+async def test_a_creation_whose_answer_was_lost_succeeds(faults, autojump_clock, expect_log):
+    """The title that exists at the second attempt is the one of the first."""
+    expect_log("create_namespace failed")
+    faults.lost_ack("create_namespace", on=1)
+
+    created = await retrying(faults).create_namespace("new")
+
+    assert [created] == await faults.list_namespaces()
+    assert faults.count("create_namespace") == 2
+
+
+@pytest.mark.parametrize("turned_away", [False, True])
+async def test_a_title_that_was_there_before_is_refused(faults, autojump_clock, expect_log, turned_away):
+    """At the first attempt that gets through, if none before it can have worked."""
+    await faults.create_namespace("taken")
+    if turned_away:
+        faults.fail("create_namespace", RateLimitedError("429"), on=2)
+        expect_log("create_namespace failed")
+
+    with pytest.raises(TitleExistsError):
+        await retrying(faults).create_namespace("taken")
+
+
+async def test_a_deletion_whose_answer_was_lost_succeeds(faults, namespace, autojump_clock, expect_log):
+    """That it is gone at the second attempt is the first one's doing."""
+    expect_log("delete_namespace failed")
+    faults.lost_ack("delete_namespace", on=1)
+
+    await retrying(faults).delete_namespace(namespace)
+
+    assert await faults.list_namespaces() == []
+    with pytest.raises(NamespaceNotFoundError):
+        await retrying(faults).delete_namespace(namespace)
+
+
+async def test_every_retry_is_one_line_in_the_log(faults, namespace, autojump_clock, caplog, expect_log):
+    """Operation, reason and wait; nothing when all goes well, nothing in other logs, no values."""
+    expect_log("WARNING kvfs.store: put failed")
+    caplog.set_level(logging.DEBUG)
+    await retrying(faults).put(namespace, KEY, Entry(b"fine"))
+    assert caplog.records == []
+    faults.fail("put", UnavailableError("down"), times=2)
+
+    await retrying(faults).put(namespace, KEY, Entry(b"secret"))
+
+    assert {(record.name, record.levelname) for record in caplog.records} == {("kvfs.store", "WARNING")}
+    assert len(caplog.records) == 2
+    assert caplog.messages[0].startswith("put failed (down), attempt 1 of 5; the next in 0.")
+    assert "secret" not in caplog.text

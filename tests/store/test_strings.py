@@ -1,0 +1,60 @@
+"""Large values as JSON text, in bites."""
+
+import base64
+import json
+import time
+
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvfs.core.model import Entry, Key
+from kvfs.store.rest import request
+from kvfs.store.wire import codec
+from kvfs.store.wire.strings import BITE, GiveWay
+
+CHARS = st.sampled_from(["x", '"', "\\", "\n", "é", "€", "𝄞", "\0"])
+
+
+@given(CHARS, st.integers(-5, 5), st.binary(max_size=3))
+def test_a_value_of_several_bites_arrives_as_it_was(char: str, around: int, end: bytes) -> None:
+    """Characters that lie across two bites included; what is no text goes as base64."""
+    size = len(char.encode())
+    value = b"a" * (around % 4) + (char * ((2 * BITE + around) // size)).encode() + end
+    entries = {Key('k","value":0'): Entry(value, b'{"value":0}', 2_000_000_000), Key("z"): Entry(b"last")}
+    first, last = json.loads(b"".join(codec.encode_pairs(entries)))
+    sent = base64.b64decode(first["value"]) if first.get("base64") else first["value"].encode()
+    assert sent == value
+    if not end and char in "xé€𝄞":
+        assert "base64" not in first
+    assert (first["key"], first["metadata"], first["expiration"]) == (
+        'k","value":0', {"value": 0}, 2_000_000_000,
+    )  # fmt: skip
+    assert last == {"key": "z", "value": "last"}
+
+
+async def test_encoding_a_large_body_leaves_the_loop_alone() -> None:
+    """No step of a 60 MB body, text or binary, holds the interpreter for long: the loop goes on meanwhile.
+
+    Made in one step a value it would stand still for a good part of the time.
+    """
+    text = b"some text that is long \xe2\x82\xac " * 1_000_000
+    binary = bytes(range(256)) * 70_000
+    entries = {
+        Key(str(n)): Entry(value) for n, value in enumerate([text[:18_000_002], binary, text[:9_000_000]])
+    }
+    gaps, done = [], False
+
+    async def tick() -> None:
+        last = time.perf_counter()
+        while not done:
+            await trio.sleep(0.0005)
+            gaps.append(time.perf_counter() - last)
+            last = time.perf_counter()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        await trio.to_thread.run_sync(request.bulk_put_body, entries, GiveWay())
+        done = True
+    assert sorted(gaps)[len(gaps) // 2] < 0.02, f"median {sorted(gaps)[len(gaps) // 2]:.3f} s"
+    assert len(gaps) > 15, f"the loop had only {len(gaps)} turns"

@@ -62,7 +62,7 @@ class ChangeKind(StrEnum):
 
 
 class ChangeState(StrEnum):
-    """Life of a change: pending → (in flight, known to the flusher only) → settling → gone; or set aside."""
+    """Life of a change: pending → (in flight, known to the sender only) → settling → gone; or set aside."""
 
     PENDING = "pending"
     SETTLING = "settling"

@@ -28,7 +28,7 @@ from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.retry import Retrying
-from kvfs.vfs.file.files import Invalidator, Sender
+from kvfs.vfs.file.files import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
 from kvfs.vfs.roots import find_namespace
 from kvfs.vfs.view.overlay import Overlay
@@ -130,7 +130,7 @@ def build_reading(
 def build_filesystem(
     config: Config,
     reading: Reading,
-    sender: Sender,
+    sender: Uploader,
     invalidator: Invalidator,
     place: Place | None,
     now: Callable[[], float] = time.time,

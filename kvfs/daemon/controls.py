@@ -9,7 +9,7 @@ from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import Handler, Message, Send
 from kvfs.journal.journal import Journal
-from kvfs.sender.sender import Flusher
+from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 
@@ -17,11 +17,11 @@ class Controls:
     """Handlers by request; see `kvfs/host/control.py` for how they are called."""
 
     def __init__(
-        self, fs: FileSystem, journal: Journal, flusher: Flusher, reporter: Reporter, ending: Ending
+        self, fs: FileSystem, journal: Journal, sender: Sender, reporter: Reporter, ending: Ending
     ) -> None:
         self._fs = fs
         self._journal = journal
-        self._flusher = flusher
+        self._sender = sender
         self._reporter = reporter
         self._ending = ending
 

@@ -38,8 +38,8 @@ from kvfs.fuse.operations import Operations
 from kvfs.fuse.session import KernelInvalidator, Session
 from kvfs.host.control import serve_control
 from kvfs.journal.journal import Journal
-from kvfs.sender.events import Event, FlusherOptions, OnConflict
-from kvfs.sender.sender import Flusher
+from kvfs.sender.events import Event, OnConflict, SenderOptions
+from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger("kvfs.daemon")
@@ -123,11 +123,11 @@ class Mounted:
         self.starting = True
         self._reading: Reading = build_reading(config, stores, journal, at_root=place is not None)
         self._invalidator = KernelInvalidator()
-        self._flusher = Flusher(
+        self._sender = Sender(
             journal,
             stores.writing,
             now=time.time,
-            options=FlusherOptions(
+            options=SenderOptions(
                 delay=config.write_back,
                 settle_window=config.settle if stores.rest is not None else 0.0,
                 on_conflict=OnConflict(config.on_conflict),
@@ -135,13 +135,11 @@ class Mounted:
             on_settled=self._settled,
             on_event=self._event,
         )
-        self._fs: FileSystem = build_filesystem(
-            config, self._reading, self._flusher, self._invalidator, place
-        )
-        reporter = Reporter(self._fs, journal, self._flusher, self._reading, stores)
+        self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
+        reporter = Reporter(self._fs, journal, self._sender, self._reading, stores)
         self._fs.tree.add_control(reporter.files(errors))
-        self._ending = Ending(config.mountpoint, self._flusher, config.drain_timeout)
-        self._controls = Controls(self._fs, journal, self._flusher, reporter, self._ending)
+        self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout)
+        self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending)
 
     def know(self, namespaces: list[Namespace]) -> None:
         """They were listed to find the root: whoever looks there first need not ask again."""
@@ -153,7 +151,7 @@ class Mounted:
             await workers.start(serve_control, self._config.control_path, self._controls.handlers())
             readers = (self._reading.loader.run, self._reading.overlay.lister.run)
             journal = (self._journal.maintain, self._journal.catch_up)
-            for work in (*readers, self._flusher.run, *journal, keep_trimmed):
+            for work in (*readers, self._sender.run, *journal, keep_trimmed):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)

@@ -10,7 +10,7 @@ import trio
 
 from kvfs.host.control import Send
 from kvfs.host.mounts import unmount
-from kvfs.sender.sender import Flusher
+from kvfs.sender.sender import Sender
 
 log = logging.getLogger("kvfs.daemon")
 
@@ -20,9 +20,9 @@ _LINGER = 10.0  # seconds an answer that says what is left may take to leave
 class Ending:
     """Shared by the signals, the control socket and the daemon's own end."""
 
-    def __init__(self, mountpoint: Path, flusher: Flusher, drain_timeout: float) -> None:
+    def __init__(self, mountpoint: Path, sender: Sender, drain_timeout: float) -> None:
         self._mountpoint = mountpoint
-        self._flusher = flusher
+        self._sender = sender
         self.drain_timeout = drain_timeout
         self.wanted = drain_timeout
         self._asked = False
@@ -89,7 +89,7 @@ class Ending:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tell)
             with trio.move_on_after(timeout):
-                await self._flusher.drain(note)
+                await self._sender.drain(note)
             ended = True  # not cancelled: half a line sent would spoil the answer that follows it
             news.set()
 

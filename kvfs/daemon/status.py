@@ -13,7 +13,7 @@ from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import Change, NamespaceId
 from kvfs.daemon.build import Reading, Stores
 from kvfs.journal.journal import Journal
-from kvfs.sender.sender import Flusher
+from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 SHOWN: Final = 100  # changes listed by name
@@ -46,11 +46,11 @@ class Reporter:
     """Reads everybody's statistics; changes nothing."""
 
     def __init__(
-        self, fs: FileSystem, journal: Journal, flusher: Flusher, reading: Reading, stores: Stores
+        self, fs: FileSystem, journal: Journal, sender: Sender, reading: Reading, stores: Stores
     ) -> None:
         self._fs = fs
         self._journal = journal
-        self._flusher = flusher
+        self._sender = sender
         self._reading = reading
         self._stores = stores
 
@@ -86,7 +86,7 @@ class Reporter:
     def status(self) -> Message:
         """The whole status; times are seconds, sizes bytes."""
         counts = self._journal.statistics()
-        sender = self._flusher.statistics()
+        sender = self._sender.statistics()
         values = self._reading.values.statistics()
         listings = self._reading.listings.statistics()
         inodes = self._fs.inodes.statistics()

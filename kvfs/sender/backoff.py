@@ -10,7 +10,7 @@ from tenacity import RetryCallState, Retrying
 from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from kvfs.core.errors import DeniedError, KvfsError, QuotaError, UnavailableError
-from kvfs.sender.events import EventKind, FlusherState
+from kvfs.sender.events import EventKind, SenderState
 
 DAY: Final = 86_400
 SHORT_WAIT: Final = 2.0  # seconds for which it is worth to wait in the middle of a round
@@ -20,11 +20,11 @@ _QUOTA: Final = wait_random(1, 60)  # after the reset: not all machines at once
 _URGENT: Final = wait_exponential(multiplier=0.25, max=4) + wait_random(0, 0.1)  # somebody waits in fsync
 
 
-def trouble(error: KvfsError) -> FlusherState:
+def trouble(error: KvfsError) -> SenderState:
     """Which kind a failure is."""
     if isinstance(error, QuotaError):
-        return FlusherState.QUOTA
-    return FlusherState.DENIED if isinstance(error, DeniedError) else FlusherState.UNAVAILABLE
+        return SenderState.QUOTA
+    return SenderState.DENIED if isinstance(error, DeniedError) else SenderState.UNAVAILABLE
 
 
 def may_go_on(error: KvfsError) -> bool:
@@ -40,9 +40,9 @@ def asked_wait(error: KvfsError) -> float:
 def pause(error: KvfsError, attempt: int, now: float) -> float:
     """Seconds to wait after the `attempt`-th failure in a row (from 1), at epoch second `now`."""
     kind = trouble(error)
-    if kind is FlusherState.QUOTA:
+    if kind is SenderState.QUOTA:
         return DAY - now % DAY + _draw(_QUOTA, 1)  # the allowance comes back at 00:00 UTC
-    if kind is FlusherState.DENIED:
+    if kind is SenderState.DENIED:
         return _draw(_DENIED, attempt)
     asked = error.retry_after if isinstance(error, UnavailableError) else None
     return max(_draw(_UNAVAILABLE, attempt), asked or 0.0)
@@ -62,7 +62,7 @@ class Backoff:
 
     def __init__(self) -> None:
         self.attempts = 0
-        self.kind: FlusherState | None = None
+        self.kind: SenderState | None = None
         self.error: KvfsError | None = None
         self.retry_at = float("-inf")
         self.asked_until = float("-inf")
@@ -74,7 +74,7 @@ class Backoff:
         self.attempts = 1 if news else self.attempts + 1
         self.kind, self.error = kind, error
         self.retry_at = monotonic + pause(error, self.attempts, now)
-        asked = self.retry_at if kind is FlusherState.QUOTA else monotonic + asked_wait(error)
+        asked = self.retry_at if kind is SenderState.QUOTA else monotonic + asked_wait(error)
         self.asked_until = max(self.asked_until, asked)
         return EventKind(kind.value) if news else None
 
@@ -85,7 +85,7 @@ class Backoff:
         return news
 
 
-class Urgency:
+class UrgentBackoff:
     """When those who wait in an fsync may try again after a failure: soon, whatever the loop's back-off.
 
     They try together, so a crowd of them in an outage costs as few requests as one.

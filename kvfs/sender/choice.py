@@ -8,7 +8,7 @@ import trio
 from kvfs.core.model import Change, Seq
 from kvfs.journal.journal import Journal
 from kvfs.sender.outcome import Outcome
-from kvfs.sender.round import Sender
+from kvfs.sender.round import Round
 
 FOREVER: Final = float("inf")
 
@@ -22,9 +22,9 @@ class Choice:
     `passed_over`: whether changes were left out that were not asked for.
     """
 
-    def __init__(self, journal: Journal, sender: Sender) -> None:
+    def __init__(self, journal: Journal, round_: Round) -> None:
         self._journal = journal
-        self._sender = sender
+        self._round = round_
         self._set_back: frozenset[Seq] = frozenset()  # what the last round could not send, if it failed
         self.next_ready = FOREVER
         self.passed_over = False
@@ -34,7 +34,7 @@ class Choice:
 
         Those that just failed come last, so that a body full of what fails does not stop all the others.
         """
-        limits, now = self._sender.limits, trio.current_time()
+        limits, now = self._round.limits, trio.current_time()
         found: list[Change] = []
         size = 0
         self.next_ready, self.passed_over = FOREVER, False
@@ -44,7 +44,7 @@ class Choice:
                 continue
             if self._journal.blocker(change) is not None:
                 continue
-            ready_at = self._sender.ready_at(change)
+            ready_at = self._round.ready_at(change)
             if ready_at > now:
                 self.next_ready = min(self.next_ready, ready_at)
                 continue

@@ -42,7 +42,7 @@ class OnConflict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class FlusherOptions:
+class SenderOptions:
     """Times in seconds. `timeout` bounds a request, `pairs` and `body_bytes` a body; `parallel` at once."""
 
     delay: float = 5.0
@@ -56,7 +56,7 @@ class FlusherOptions:
     host: str = field(default_factory=socket.gethostname)
 
 
-class FlusherState(StrEnum):
+class SenderState(StrEnum):
     """What the sender is at."""
 
     IDLE = "idle"
@@ -67,13 +67,13 @@ class FlusherState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class FlusherStatistics:
+class SenderStatistics:
     """Counts since the start; `retry_at` is epoch seconds, None when nothing is wrong.
 
     `sent` and `deleted` count changes, `requests` the writes and reads made for them.
     """
 
-    state: FlusherState
+    state: SenderState
     sent: int
     deleted: int
     requests: int

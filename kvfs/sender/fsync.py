@@ -10,7 +10,7 @@ from kvfs.journal.index import Place
 from kvfs.journal.journal import Journal
 
 
-class Request:
+class FsyncWait:
     """Keys that have to be in the store, each at least as of a sequence number.
 
     `outstanding` has those that are not yet; `error` is set when one of them never will be as things are;

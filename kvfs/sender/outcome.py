@@ -10,7 +10,7 @@ from kvfs.core.errors import DeniedError, KvfsError
 from kvfs.core.model import Change
 from kvfs.core.packing import Batch, pair_bytes
 from kvfs.sender.backoff import asked_wait, may_go_on
-from kvfs.sender.events import Event, FlusherOptions
+from kvfs.sender.events import Event, SenderOptions
 
 LEAST_BYTES: Final = 1_000_000  # bodies are not made smaller than this
 
@@ -55,7 +55,7 @@ class Outcome:
 
 @dataclass
 class Counts:
-    """See FlusherStatistics."""
+    """See SenderStatistics."""
 
     sent: int = 0
     deleted: int = 0
@@ -83,7 +83,7 @@ class Reports:
 class Limits:
     """What the server copes with: halved when a body was too much, grown slowly while all is well."""
 
-    options: FlusherOptions
+    options: SenderOptions
     pairs: int = field(init=False)
     body_bytes: int = field(init=False)
 

@@ -26,7 +26,7 @@ from kvfs.core.model import Change, Entry, Key, NamespaceId, Seq
 from kvfs.core.packing import Batch, BatchKind, halve
 from kvfs.journal.index import Place
 from kvfs.journal.journal import INLINE_BYTES, Journal
-from kvfs.sender.events import Event, EventKind, FlusherOptions
+from kvfs.sender.events import Event, EventKind, SenderOptions
 from kvfs.sender.outcome import Counts, Limits, Outcome, Reports
 from kvfs.store.base import Store
 
@@ -47,7 +47,7 @@ class Poster:
         store: Store,
         *,
         now: Callable[[], float],
-        options: FlusherOptions,
+        options: SenderOptions,
         reports: Reports,
     ) -> None:
         self._journal = journal

@@ -18,7 +18,7 @@ from kvfs.core.packing import Batch, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
 from kvfs.sender.conflicts import Checks, copy_key, needs_check
-from kvfs.sender.events import Event, EventKind, FlusherOptions, OnConflict
+from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.outcome import Counts, Limits, Outcome, Reports, body_size
 from kvfs.sender.post import Poster
 from kvfs.store.base import Store
@@ -26,7 +26,7 @@ from kvfs.store.base import Store
 PACK_IN_THREAD: Final = 2_000  # packing more changes than this would hold the loop for long
 
 
-class Sender:
+class Round:
     """Sends what it is given. One call of `send` at a time: the caller holds the sending lock."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Sender:
         store: Store,
         *,
         now: Callable[[], float],
-        options: FlusherOptions,
+        options: SenderOptions,
         reports: Reports,
     ) -> None:
         self._journal = journal

@@ -15,19 +15,19 @@ from kvfs.core.errors import DeniedError, KvfsError, RejectedError, TimedOutErro
 from kvfs.core.model import Change, ChangeState, Seq
 from kvfs.journal.index import Place
 from kvfs.journal.journal import Journal
-from kvfs.sender.backoff import Backoff, Urgency
+from kvfs.sender.backoff import Backoff, UrgentBackoff
 from kvfs.sender.choice import FOREVER, Accept, Choice
 from kvfs.sender.events import (
     DrainResult,
     Event,
     EventKind,
-    FlusherOptions,
-    FlusherState,
-    FlusherStatistics,
+    SenderOptions,
+    SenderState,
+    SenderStatistics,
 )
-from kvfs.sender.fsync import Request
+from kvfs.sender.fsync import FsyncWait
 from kvfs.sender.outcome import Outcome, Reports
-from kvfs.sender.round import Sender
+from kvfs.sender.round import Round
 from kvfs.store.base import Store
 
 SETTLE_AT_ONCE: Final = 200  # changes handed to on_settled between two checkpoints
@@ -35,7 +35,7 @@ LEAST_WAIT: Final = 0.05  # seconds between two looks at something that has no m
 INSTANT: Final = 0.001  # seconds; epoch seconds as a float are no finer than some 1e-7
 
 
-class Span:
+class Countdown:
     """So many seconds since a moment by the wall clock, or since it was first seen if that clock jumps."""
 
     def __init__(self, seconds: float) -> None:
@@ -53,11 +53,11 @@ class Span:
         return left if left > INSTANT else 0.0
 
 
-class Flusher:
+class Sender:
     """Journal → store.
 
     `on_settled` gets changes about to leave the journal, while their values can still be read from it.
-    Invariant: at most one task is inside `_sender.send`, the holder of `_lock`.
+    Invariant: at most one task is inside `_round.send`, the holder of `_lock`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Flusher:
         store: Store,
         *,
         now: Callable[[], float],
-        options: FlusherOptions = FlusherOptions(),  # noqa: B008  frozen
+        options: SenderOptions = SenderOptions(),  # noqa: B008  frozen
         on_settled: Callable[[Sequence[Change]], None] = lambda changes: None,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
@@ -76,18 +76,18 @@ class Flusher:
         self._on_settled = on_settled
         self._on_event = on_event
         reports = Reports(self._resolved, self._moved, on_event)
-        self._sender = Sender(journal, store, now=now, options=options, reports=reports)
-        self._choice = Choice(journal, self._sender)
+        self._round = Round(journal, store, now=now, options=options, reports=reports)
+        self._choice = Choice(journal, self._round)
 
         self._lock = trio.Lock()
         self._backoff = Backoff()
-        self._urgency = Urgency()
-        self._requests: list[Request] = []
+        self._urgency = UrgentBackoff()
+        self._requests: list[FsyncWait] = []
         self._drained: list[set[Place]] = []  # what each drain under way waits for
         self._last_error: str | None = None
         self._exhausted: int | None = None  # the journal's version at which nothing could be sent
-        self._quiet = Span(options.delay)
-        self._age = Span(options.max_age)
+        self._quiet = Countdown(options.delay)
+        self._age = Countdown(options.max_age)
         self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
         self._settle_at: float | None = None  # when (monotonic) the next change has settled
 
@@ -105,7 +105,7 @@ class Flusher:
 
     async def _wait_for_work(self) -> None:
         if self._journal.pending_count and self._exhausted is None and self._backoff.kind is None:
-            await self._journal.wait_full(self._sender.limits.pairs, self._sender.limits.body_bytes)
+            await self._journal.wait_full(self._round.limits.pairs, self._round.limits.body_bytes)
         else:
             await self._journal.wait_changed()
 
@@ -122,7 +122,7 @@ class Flusher:
         self._exhausted = None
         if self._backoff.kind is not None:
             return self._backoff.retry_at - monotonic
-        limits = self._sender.limits
+        limits = self._round.limits
         if self._journal.pending_count >= limits.pairs or self._journal.pending_bytes >= limits.body_bytes:
             return 0.0
         now = self._now()
@@ -132,15 +132,15 @@ class Flusher:
     async def _send_through(self, seq: Seq) -> None:
         """Send what was recorded up to `seq`: what comes later waits its own time."""
         while True:
-            outcome = await self._round(lambda change: change.seq <= seq, patient=True)
+            outcome = await self._send_round(lambda change: change.seq <= seq, patient=True)
             if outcome.failure is not None or outcome.idle:
                 return
 
     async def send_once(self) -> int:
         """One round: a body of puts, then of deletes. How many changes it settled one way or another."""
-        return (await self._round(lambda change: True)).done
+        return (await self._send_round(lambda change: True)).done
 
-    async def _round(self, accept: Accept, *, patient: bool = False) -> Outcome:
+    async def _send_round(self, accept: Accept, *, patient: bool = False) -> Outcome:
         """Select and send. `patient`: not if another's try failed while this one waited for its turn, or each
         pause would count double and soon be a minute."""
         async with self._lock:
@@ -148,7 +148,7 @@ class Flusher:
                 return Outcome(failure=self._backoff.error)
             version = self._journal.version
             changes = self._choice.choose(accept)
-            outcome = await self._sender.send(changes)
+            outcome = await self._round.send(changes)
             self._learn(outcome)
             self._choice.learn(changes, outcome)
             outcome.idle = outcome.failure is None and version == self._journal.version
@@ -198,7 +198,7 @@ class Flusher:
             self._settle_at = None
             return FOREVER
         if self._settle_at is None:
-            left = Span(self._options.settle_window).left(self._journal.oldest_acked_at, self._now())
+            left = Countdown(self._options.settle_window).left(self._journal.oldest_acked_at, self._now())
             self._settle_at = trio.current_time() + max(left, LEAST_WAIT)
         return self._settle_at - trio.current_time()
 
@@ -219,11 +219,11 @@ class Flusher:
 
     async def _drain(self, wanted: set[Place], progress: Callable[[int, int], None] | None) -> DrainResult:
         total, sent = len(wanted), self._sent()
-        if self._backoff.kind is FlusherState.UNAVAILABLE:
+        if self._backoff.kind is SenderState.UNAVAILABLE:
             await trio.sleep_until(self._backoff.asked_until)
         outcome = Outcome()
         while True:
-            outcome = await self._round(
+            outcome = await self._send_round(
                 lambda change: (change.namespace, change.key) in wanted, patient=outcome.failure is not None
             )
             if progress is not None:
@@ -243,7 +243,7 @@ class Flusher:
         return DrainResult(self._sent() - sent, left, statistics.rejected, error)
 
     def _sent(self) -> int:
-        return self._sender.counts.sent + self._sender.counts.deleted
+        return self._round.counts.sent + self._round.counts.deleted
 
     # fsync
 
@@ -267,15 +267,15 @@ class Flusher:
                 raise TimedOutError(f"no answer from the store within {timeout:g} s")
 
     @contextmanager
-    def _request(self, keys: Collection[Place]) -> Iterator[Request]:
-        request = Request(self._journal, keys)
+    def _request(self, keys: Collection[Place]) -> Iterator[FsyncWait]:
+        request = FsyncWait(self._journal, keys)
         self._requests.append(request)
         try:
             yield request
         finally:
             self._requests.remove(request)
 
-    async def _send_requested(self, request: Request) -> None:
+    async def _send_requested(self, request: FsyncWait) -> None:
         """Send what all requests wait for, unless somebody just tried or the server said when."""
         now = trio.current_time()
         early = now < self._backoff.asked_until or (request.tried and now < self._urgency.retry_at)
@@ -286,19 +286,19 @@ class Flusher:
         changes = self._requested(requests)
         for other in requests:
             other.tried = True
-        outcome = await self._sender.send(changes)
+        outcome = await self._round.send(changes)
         self._learn(outcome)
         if outcome.failure is not None:
             self._urgency.fail(trio.current_time())
         self._tell_requests(requests, outcome.failure)
 
-    def _requested(self, requests: Sequence[Request]) -> list[Change]:
+    def _requested(self, requests: Sequence[FsyncWait]) -> list[Change]:
         """The changes they need, and every put that has to precede a deletion among them."""
         found = {change.seq: change for request in requests for change in request.review(self._journal)}
         tombstones = [change for change in found.values() if change.is_tombstone]
         blockers = [self._journal.blocker(change) for change in tombstones]
         found |= {put.seq: put for put in blockers if put is not None and put.state is ChangeState.PENDING}
-        last = max((change.seq for change in tombstones if self._sender.gives_way(change)), default=None)
+        last = max((change.seq for change in tombstones if self._round.gives_way(change)), default=None)
         if last is not None:
             for change in self._journal.iter_pending():
                 if change.seq > last:
@@ -306,15 +306,15 @@ class Flusher:
                 if not change.is_tombstone:
                     found[change.seq] = change
         now = trio.current_time()
-        return [found[seq] for seq in sorted(found) if self._sender.ready_at(found[seq]) <= now]
+        return [found[seq] for seq in sorted(found) if self._round.ready_at(found[seq]) <= now]
 
-    def _tell_requests(self, requests: Sequence[Request], failure: KvfsError | None) -> None:
+    def _tell_requests(self, requests: Sequence[FsyncWait], failure: KvfsError | None) -> None:
         for request in requests:
             request.failure = failure or request.failure
             if isinstance(failure, DeniedError) and request.outstanding:
                 request.fail(failure)
 
-    async def _before_next_try(self, request: Request) -> None:
+    async def _before_next_try(self, request: FsyncWait) -> None:
         """Until another's send settles it, or the store may be tried again and its keys be written."""
         if request.done:
             return
@@ -326,7 +326,7 @@ class Flusher:
                     RejectedError(f"{put.key!r}, the new name of {change.key!r}, was refused: {put.error}")
                 )
                 return
-        ready_at = max((self._sender.ready_at(change) for change in pending), default=0.0)
+        ready_at = max((self._round.ready_at(change) for change in pending), default=0.0)
         soon = trio.current_time() + LEAST_WAIT
         with trio.move_on_at(max(ready_at, self._urgency.retry_at, self._backoff.asked_until, soon)):
             await request.settled.wait()
@@ -346,16 +346,16 @@ class Flusher:
 
     def is_in_flight(self, change: Change) -> bool:
         """Whether a request that carries the change is on its way."""
-        return self._sender.is_in_flight(change)
+        return self._round.is_in_flight(change)
 
-    def statistics(self) -> FlusherStatistics:
+    def statistics(self) -> SenderStatistics:
         """What was done so far and what it is at."""
-        counts = self._sender.counts
-        state = self._backoff.kind or (FlusherState.SENDING if self._lock.locked() else FlusherState.IDLE)
+        counts = self._round.counts
+        state = self._backoff.kind or (SenderState.SENDING if self._lock.locked() else SenderState.IDLE)
         retry_at = None
         if self._backoff.kind is not None:
             retry_at = self._now() + self._backoff.retry_at - trio.current_time()
-        return FlusherStatistics(
+        return SenderStatistics(
             state=state,
             sent=counts.sent,
             deleted=counts.deleted,

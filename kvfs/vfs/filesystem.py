@@ -11,7 +11,7 @@ from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.core.patterns import LocalNames
 from kvfs.vfs.attributes import Attributes
-from kvfs.vfs.file.files import Files, Invalidator, Sender
+from kvfs.vfs.file.files import Files, Invalidator, Uploader
 from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, HandleTable
 from kvfs.vfs.inode.nodes import ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.table import InodeTable
@@ -54,7 +54,7 @@ class FileSystem:
         self,
         overlay: Overlay,
         table: NamespaceTable,
-        sender: Sender,
+        sender: Uploader,
         invalidator: Invalidator,
         now: Callable[[], float],
         options: Options,

@@ -12,7 +12,7 @@ async def test_of_several_who_ask_the_most_patient_counts(autojump_clock, tmp_pa
     """A second umount that waits for nothing does not cut short what the first was promised."""
     rig = Rig(tmp_path, now=lambda: START)
     rig.open()
-    ending = Ending(tmp_path / "mnt", rig.flusher, 30.0)
+    ending = Ending(tmp_path / "mnt", rig.sender, 30.0)
     assert ending.wanted == 30.0
 
     told = []

@@ -20,7 +20,7 @@ from typing import ClassVar
 from kvfs.core.model import Seq
 from kvfs.journal import log, opening
 from kvfs.journal.outbox import Outbox
-from kvfs.sender.round import Sender
+from kvfs.sender.round import Round
 
 CRASH_AT = "KVFS_CRASH_AT"
 NOTES = "KVFS_CRASH_NOTES"
@@ -130,7 +130,6 @@ def _come_to(point: str) -> None:
 
 
 JOURNAL = str(Path(opening.__file__).parent)
-SENDER = {"flusher", "sending", "posting", "conflicts"}
 
 
 def operation() -> str:
@@ -138,7 +137,7 @@ def operation() -> str:
     frame, found, last = sys._getframe(2), [], ""
     while frame is not None:
         folder, name = os.path.split(frame.f_code.co_filename)
-        inside = folder == JOURNAL and name.removesuffix(".py") not in SENDER
+        inside = folder == JOURNAL
         if found and not inside and last.startswith("Transaction."):
             inside = True  # the caller of `with journal.transaction()`
         if inside:
@@ -182,11 +181,11 @@ def acknowledge_by_key() -> None:
 
 def delete_before_put() -> None:
     """The bug: deletions leave first, without waiting for the puts they depend on."""
-    send = Sender.send
+    send = Round.send
     Outbox.blocker = lambda self, change: None
-    Sender._unblocked = lambda self, tombstones: list(tombstones)
+    Round._unblocked = lambda self, tombstones: list(tombstones)
 
-    async def sent(self: Sender, changes):
+    async def sent(self: Round, changes):
         deletions = [change for change in changes if change.is_tombstone]
         if deletions:
             outcome = await send(self, deletions)
@@ -194,7 +193,7 @@ def delete_before_put() -> None:
                 return outcome
         return await send(self, [change for change in changes if not change.is_tombstone])
 
-    Sender.send = sent
+    Round.send = sent
 
 
 PLANTS = {"ack-by-key": acknowledge_by_key, "delete-before-put": delete_before_put}

@@ -159,8 +159,8 @@ def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_fact
 
     async def main() -> None:
         async with open_rig(base) as rig:
-            ending = Ending(base / "mnt", rig.flusher, 1.0)
-            handlers = Controls(rig.fs, rig.journal, rig.flusher, Reporter(), ending).handlers()
+            ending = Ending(base / "mnt", rig.sender, 1.0)
+            handlers = Controls(rig.fs, rig.journal, rig.sender, Reporter(), ending).handlers()
             for line in lines:
                 with trio.fail_after(3600):
                     answer = await _last_answer(

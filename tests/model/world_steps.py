@@ -187,7 +187,7 @@ class WorldSteps(Frame):
 
         async def act():
             with trio.move_on_after(seconds):
-                await self.rig.flusher.drain()
+                await self.rig.sender.drain()
 
         self.run_(act)
         assert len(self.rig.journal.rejected()) == rejected

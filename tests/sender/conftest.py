@@ -9,14 +9,14 @@ from support.journals import open_journal, simulated_now
 
 from kvfs.core.model import NamespaceId
 from kvfs.journal.journal import Journal
-from kvfs.sender.events import Event, EventKind, FlusherOptions
-from kvfs.sender.sender import Flusher
+from kvfs.sender.events import Event, EventKind, SenderOptions
+from kvfs.sender.sender import Sender
 from kvfs.store.embedded.store import SqliteStore
 
 
 @dataclass
 class Setting:
-    """All that takes part. `sender(**options)` makes another flusher on the same journal."""
+    """All that takes part. `sender(**options)` makes another sender on the same journal."""
 
     journal: Journal
     backend: SqliteStore
@@ -25,13 +25,13 @@ class Setting:
     events: list[Event] = field(default_factory=list)
     settled: list = field(default_factory=list)
 
-    def sender(self, **options) -> Flusher:
-        """A flusher with these options."""
-        return Flusher(
+    def sender(self, **options) -> Sender:
+        """A sender with these options."""
+        return Sender(
             self.journal,
             self.store,
             now=simulated_now,
-            options=FlusherOptions(**{"host": "host"} | options),
+            options=SenderOptions(**{"host": "host"} | options),
             on_settled=self.settled.extend,
             on_event=self.events.append,
         )

@@ -10,8 +10,8 @@ from support.journals import START, open_journal, put, stored
 
 from kvfs.core.errors import QuotaError, RateLimitedError, UnavailableError
 from kvfs.core.model import Key
-from kvfs.sender.events import FlusherOptions
-from kvfs.sender.sender import Flusher
+from kvfs.sender.events import SenderOptions
+from kvfs.sender.sender import Sender
 
 DAY = 86_400.0
 WINDOW = 90.0
@@ -34,8 +34,8 @@ class Setting:
         self.clock, self.backend, self.namespace = clock, backend, namespace.id
         self.store = FaultStore(backend)
         self.journal = open_journal(tmp_path / "journal.db", now=clock)
-        options = FlusherOptions(host="host", delay=5, settle_window=WINDOW)
-        self.flusher = Flusher(
+        options = SenderOptions(host="host", delay=5, settle_window=WINDOW)
+        self.sender = Sender(
             self.journal, self.store, now=clock, options=options,
             on_settled=lambda changes: None, on_event=lambda event: None,
         )  # fmt: skip
@@ -54,7 +54,7 @@ async def setting(tmp_path):
     with open_inline(tmp_path / "store.db", now=clock) as backend:
         setting = Setting(tmp_path, clock, backend, await backend.create_namespace("n"))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(setting.flusher.run)
+            nursery.start_soon(setting.sender.run)
             yield setting
             nursery.cancel_scope.cancel()
         setting.journal.check_invariants()

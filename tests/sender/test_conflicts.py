@@ -15,8 +15,8 @@ from kvfs.core.model import ChangeKind, Entry, Key, ValueRead
 from kvfs.journal.attributes import LocalAttrs
 from kvfs.journal.journal import digest
 from kvfs.sender.conflicts import copy_key
-from kvfs.sender.events import EventKind, FlusherOptions, OnConflict
-from kvfs.sender.sender import Flusher
+from kvfs.sender.events import EventKind, OnConflict, SenderOptions
+from kvfs.sender.sender import Sender
 
 A = Key("a")
 COPY = Key("a.kvfs-conflict-host-20270115T080000Z")
@@ -71,8 +71,8 @@ async def test_a_change_of_somebody_else_is_kept_and_so_is_ours(autojump_clock, 
     await there("a", b"theirs", metadata=b'"t"')
     attrs = LocalAttrs(0o600, 5, 5, None)
     edit("a", b"mine", b"read", metadata=b'"m"', expiration=int(START) + 7200, attrs=attrs)
-    flusher = setting.sender()
-    await flusher.drain()
+    sender = setting.sender()
+    await sender.drain()
 
     assert await stored(setting.backend, setting.namespace) == {
         "a": Entry(b"theirs", b'"t"'),
@@ -87,7 +87,7 @@ async def test_a_change_of_somebody_else_is_kept_and_so_is_ours(autojump_clock, 
         A,
         COPY,
     )
-    assert flusher.statistics().conflicts == 1
+    assert sender.statistics().conflicts == 1
 
 
 async def test_overwriting_can_be_asked_for(autojump_clock, setting, edit, there):
@@ -131,11 +131,11 @@ async def test_a_hundred_keys_are_asked_for_at_once(autojump_clock, setting, edi
     for number in range(250):
         await there(f"k{number:03}", b"theirs" if number % 50 == 0 else b"read")
         edit(f"k{number:03}", b"mine", b"read")
-    flusher = setting.sender()
-    await flusher.drain()
+    sender = setting.sender()
+    await sender.drain()
     assert setting.store.count("bulk_get") == 3
     assert setting.store.count("get") == 0
-    assert flusher.statistics().conflicts == 5
+    assert sender.statistics().conflicts == 5
     assert len(await stored(setting.backend, setting.namespace)) == 255
 
 
@@ -145,13 +145,13 @@ async def test_binary_values_are_compared_too(autojump_clock, setting, edit, the
         await there(f"k{number:02}", b"\xff" if number in (7, 30) else b"text")
         edit(f"k{number:02}", b"mine", b"\xfe" if number == 7 else b"\xff" if number == 30 else b"text")
     binary("k07", "k30")
-    flusher = setting.sender()
-    await flusher.drain()
+    sender = setting.sender()
+    await sender.drain()
     assert 2 <= setting.store.count("get") <= 20
     found = await stored(setting.backend, setting.namespace)
     assert found["k07"] == Entry(b"\xff")
     assert found["k30"] == Entry(b"mine")
-    assert flusher.statistics().conflicts == 1
+    assert sender.statistics().conflicts == 1
 
 
 async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
@@ -160,11 +160,11 @@ async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
     """It would fail for all hundred of them each time; when it became text it goes with the others again."""
     binary("b")
     await there("b", b"\xff0")
-    flusher = setting.sender()
+    sender = setting.sender()
     for number in (1, 2, 3):
         edit("b", b"\xff%d" % number, b"\xff%d" % (number - 1))
         edit("text", b"%d" % number, b"%d" % (number - 1))
-        await flusher.drain()
+        await sender.drain()
         await trio.sleep(200)
         setting.journal.settle(simulated_now(), 90)
     assert setting.store.count("get") == 4  # b and text at first, then b alone
@@ -173,7 +173,7 @@ async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
     await there("b", b"plain")
     for read, value in ((b"plain", b"mine"), (b"mine", b"mine again")):
         edit("b", value, read)
-        await flusher.drain()
+        await sender.drain()
         await trio.sleep(200)
         setting.journal.settle(simulated_now(), 90)
     assert setting.store.count("get") == 5
@@ -209,11 +209,11 @@ async def test_a_check_that_fails_holds_up_nobody_else(autojump_clock, setting, 
         edit(f"k{number:03}", b"mine", b"read")
     put(setting.journal, "new", namespace=setting.namespace)
     setting.store.fail("bulk_get", on=2)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     assert setting.journal.pending_count == 100
     assert setting.store.count("bulk_get") == 3
-    await flusher.drain()
+    await sender.drain()
     assert setting.store.count("bulk_get") == 4
     assert setting.journal.pending_count == 0
 
@@ -246,9 +246,9 @@ async def test_checks_that_never_get_through_are_few(autojump_clock, setting, ed
     for number in range(1_000):
         edit(f"k{number:03}", b"mine", b"read")
     setting.store.fail("bulk_get")
-    flusher = setting.sender()
+    sender = setting.sender()
     with trio.move_on_after(600):
-        await flusher.drain()
+        await sender.drain()
     assert setting.store.count() < 20
 
 
@@ -272,13 +272,13 @@ async def test_a_server_that_asks_to_wait_is_asked_nothing_more(autojump_clock, 
         edit(f"k{number:03}", b"mine", b"read")
     put(setting.journal, "new", namespace=setting.namespace)
     setting.store.fail("bulk_get", RateLimitedError("429", retry_after=60.0), on=1)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     assert setting.operations() == ["bulk_get"]
     with trio.move_on_after(59):
-        await flusher.drain()
+        await sender.drain()
     assert setting.operations() == ["bulk_get"]
-    await flusher.drain()
+    await sender.drain()
     assert setting.journal.pending_count == 0
 
 
@@ -286,10 +286,10 @@ async def test_our_own_last_write_is_no_conflict(autojump_clock, setting, edit, 
     """Saved twice: the second save expects the first."""
     await there("a", b"read")
     edit("a", b"first", b"read")
-    flusher = setting.sender()
-    await flusher.drain()
+    sender = setting.sender()
+    await sender.drain()
     edit("a", b"second", b"read")
-    await flusher.drain()
+    await sender.drain()
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"second")}
     assert setting.events == []
 
@@ -300,16 +300,16 @@ async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, there, rea
     was never read, but written over."""
     store = StaleStore(setting.backend, 60, simulated_now)
     await there("a", b"read")
-    flusher = Flusher(
+    sender = Sender(
         setting.journal,
         store,
         now=simulated_now,
-        options=FlusherOptions(host="host"),
+        options=SenderOptions(host="host"),
         on_event=setting.events.append,
     )
     for value in (b"1", b"2", b"3", b"4"):
         put(setting.journal, "a", value, namespace=setting.namespace, base=read)
-        await flusher.drain()
+        await sender.drain()
         await trio.sleep(5)
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"4")}
     assert setting.events == []
@@ -318,12 +318,12 @@ async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, there, rea
 async def test_a_key_made_anew_over_one_never_read_is_no_conflict(autojump_clock, setting, there):
     """Deleted unread, made, and made again: a stale answer of the first is not somebody else's."""
     await there("a", b"never read")
-    flusher = setting.sender()
+    sender = setting.sender()
     setting.journal.record_delete(setting.namespace, A, base=None)
-    await flusher.drain()
+    await sender.drain()
     for value in (b"1", b"2"):
         put(setting.journal, "a", value, namespace=setting.namespace, base=b"")
-        await flusher.drain()
+        await sender.drain()
         await there("a", b"never read")
     assert setting.events == []
 
@@ -331,11 +331,11 @@ async def test_a_key_made_anew_over_one_never_read_is_no_conflict(autojump_clock
 @pytest.fixture
 def minutely(setting):
     """A sender whose changes settle after 90 s."""
-    return Flusher(
+    return Sender(
         setting.journal,
         setting.store,
         now=simulated_now,
-        options=FlusherOptions(settle_window=90.0, host="host"),
+        options=SenderOptions(settle_window=90.0, host="host"),
         on_event=setting.events.append,
     )
 
@@ -378,12 +378,12 @@ async def test_an_edit_that_waited_out_an_outage_does_not_hide_somebody_else(
 async def test_somebody_elses_write_after_ours_is_a_conflict(autojump_clock, setting, edit, there):
     """Within the window in which our own still answers."""
     await there("a", b"read")
-    flusher = setting.sender()
+    sender = setting.sender()
     edit("a", b"first", b"read")
-    await flusher.drain()
+    await sender.drain()
     await there("a", b"theirs")
     edit("a", b"second", b"read")
-    await flusher.drain()
+    await sender.drain()
     found = await stored(setting.backend, setting.namespace)
     assert sorted(entry.value for entry in found.values()) == [b"second", b"theirs"]
 
@@ -393,10 +393,10 @@ async def test_a_repeated_attempt_is_not_taken_for_somebody_else(autojump_clock,
     await there("a", b"read")
     edit("a", b"mine", b"read")
     setting.store.lost_ack("bulk_put", times=1)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     edit("a", b"mine again", b"read")
-    await flusher.drain()
+    await sender.drain()
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"mine again")}
     assert EventKind.CONFLICT not in setting.happened()
 

@@ -31,13 +31,13 @@ def write(setting):
 
 @pytest.fixture
 def fsync(setting):
-    """`send_now` for keys of the namespace, by one flusher."""
-    flusher = setting.sender()
+    """`send_now` for keys of the namespace, by one sender."""
+    sender = setting.sender()
 
     async def fsync(*names, timeout=60):
-        await flusher.send_now({(setting.namespace, Key(name)) for name in names}, timeout)
+        await sender.send_now({(setting.namespace, Key(name)) for name in names}, timeout)
 
-    fsync.flusher = flusher
+    fsync.sender = sender
     return fsync
 
 
@@ -215,8 +215,8 @@ async def test_a_third_of_all_requests_failing_keeps_no_caller_from_success(
     rng = random.Random(1)
     setting.store.delay("*", 0.05)
     setting.store.fail("*", when=lambda call: rng.random() < 0.3)
-    flusher = setting.sender(delay=0.5)
-    nursery.start_soon(flusher.run)
+    sender = setting.sender(delay=0.5)
+    nursery.start_soon(sender.run)
     failed = []
 
     async def save(worker):
@@ -226,7 +226,7 @@ async def test_a_third_of_all_requests_failing_keeps_no_caller_from_success(
             name = f"{worker}/{number}"
             write(name, base=b"read")
             try:
-                await flusher.send_now([(setting.namespace, Key(name))], 10)
+                await sender.send_now([(setting.namespace, Key(name))], 10)
             except (UnavailableError, TimedOutError):
                 failed.append(name)
 
@@ -241,7 +241,7 @@ async def test_a_short_wait_the_server_asks_for_is_no_back_off(autojump_clock, s
     """It is waited out, and not more than that."""
     setting.store.fail("bulk_put", RateLimitedError("429", retry_after=asked), times=1)
     write("a")
-    await fsync.flusher.send_once()
+    await fsync.sender.send_once()
     started = trio.current_time()
     write("b")
     await fsync("b", timeout=10)
@@ -253,7 +253,7 @@ async def test_a_first_try_does_not_wait_for_the_back_off(autojump_clock, settin
     write("a")
     setting.store.fail("*", times=6)
     with trio.move_on_after(20):
-        await fsync.flusher.drain()
+        await fsync.sender.drain()
     setting.store.clear()
     write("b")
     started = trio.current_time()
@@ -309,7 +309,7 @@ async def test_a_deletion_held_back_by_a_refused_put_says_so(autojump_clock, set
 
 async def test_it_goes_past_the_loops_waiting(autojump_clock, setting, write, fsync, nursery):
     """The loop sends the rest when its time has come, and what was sent is not sent twice."""
-    nursery.start_soon(fsync.flusher.run)
+    nursery.start_soon(fsync.sender.run)
     write("a")
     write("b")
     await trio.sleep(1)
@@ -322,7 +322,7 @@ async def test_a_deletion_freed_by_it_is_sent_by_the_loop(autojump_clock, settin
     """The loop had found nothing to send: the arrival of the put wakes it."""
     journal, namespace = setting.journal, setting.namespace
     journal.move(namespace, [Move(Key("a"), Key("b"), b"bad", None, body=journal.stage(b"x"), base_new=b"")])
-    nursery.start_soon(fsync.flusher.run)
+    nursery.start_soon(fsync.sender.run)
     await trio.sleep(20)
     journal.amend(namespace, Key("b"), metadata=None)
     await fsync("b")
@@ -338,7 +338,7 @@ async def test_a_caller_that_gives_up_leaves_nothing_behind(autojump_clock, sett
         await fsync("a")
     gate.open()
     await fsync("a")
-    assert fsync.flusher._requests == []
+    assert fsync.sender._requests == []
     assert list(await stored(setting.backend, setting.namespace)) == ["a"]
 
 

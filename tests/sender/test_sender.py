@@ -9,8 +9,8 @@ from support.journals import START, delete, keys, open_journal, put, simulated_n
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import ChangeState, Entry, Key
 from kvfs.journal.journal import Move, digest
-from kvfs.sender.events import EventKind, FlusherState
-from kvfs.sender.sender import Flusher
+from kvfs.sender.events import EventKind, SenderState
+from kvfs.sender.sender import Sender
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def write(setting):
 
 @pytest.fixture
 async def running(setting, nursery):
-    """Start a flusher's loop; it ends with the test."""
+    """Start a sender's loop; it ends with the test."""
 
     def start(**options):
-        flusher = setting.sender(**options)
-        nursery.start_soon(flusher.run)
-        return flusher
+        sender = setting.sender(**options)
+        nursery.start_soon(sender.run)
+        return sender
 
     return start
 
@@ -91,9 +91,9 @@ async def test_changes_of_the_last_run_are_sent_without_a_new_one(autojump_clock
 async def test_a_clock_that_jumps_back_does_not_stop_the_sending(autojump_clock, setting, write):
     """The wall clock is believed within the bounds of the options."""
     offset = 0.0
-    flusher = Flusher(setting.journal, setting.store, now=lambda: simulated_now() + offset)
+    sender = Sender(setting.journal, setting.store, now=lambda: simulated_now() + offset)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(flusher.run)
+        nursery.start_soon(sender.run)
         write("a")
         offset = -1e6
         await trio.sleep(5.1)
@@ -122,10 +122,10 @@ async def test_a_change_while_its_key_is_in_flight_is_not_lost(autojump_clock, s
     """The newer one stays pending and is sent after it."""
     write("a", b"old")
     setting.store.before("bulk_put", lambda call: write("a", b"new"), on=1)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     assert [setting.journal.value(c) for c in setting.journal.pending()] == [b"new"]
-    await flusher.drain()
+    await sender.drain()
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"new")}
 
 
@@ -133,11 +133,11 @@ async def test_a_key_is_written_once_a_second_at_most(autojump_clock, setting, w
     """KV answers 429 otherwise."""
     times = []
     setting.store.before("bulk_put", lambda call: "a" in call.keys and times.append(trio.current_time()))
-    flusher = setting.sender()
+    sender = setting.sender()
     for number in range(3):
         write("a", str(number).encode())
         write(f"other{number}")
-        await flusher.drain()
+        await sender.drain()
     assert setting.store.count("bulk_put") <= 5
     assert len(times) == 3
     assert min(later - earlier for earlier, later in pairwise(times)) >= 1
@@ -159,25 +159,25 @@ async def test_a_failed_put_holds_the_deletes_after_it(autojump_clock, setting, 
     setting.store.fail("bulk_put", times=1)
     write("new")
     delete(setting.journal, "old", namespace=setting.namespace)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     assert setting.operations() == ["bulk_put"]
     assert list(await stored(setting.backend, setting.namespace)) == ["old"]
-    await flusher.drain()
+    await sender.drain()
     assert list(await stored(setting.backend, setting.namespace)) == ["new"]
 
 
 async def test_a_put_that_may_not_go_yet_holds_the_deletes_after_it(autojump_clock, setting, write):
     """`cp a b; rm a` where b was written less than a second ago: a stays until b has its content."""
     await setting.backend.put(setting.namespace, Key("a"), Entry(b"1"))
-    flusher = setting.sender()
+    sender = setting.sender()
     write("b", b"0")
-    await flusher.send_once()
+    await sender.send_once()
     write("b", b"1")
     delete(setting.journal, "a", namespace=setting.namespace)
-    await flusher.send_once()
+    await sender.send_once()
     assert list(await stored(setting.backend, setting.namespace)) == ["a", "b"]
-    await flusher.drain()
+    await sender.drain()
     assert await stored(setting.backend, setting.namespace) == {"b": Entry(b"1")}
 
 
@@ -198,10 +198,10 @@ async def test_a_delete_before_a_put_does_not_wait_for_it(autojump_clock, settin
     delete(setting.journal, "old", namespace=setting.namespace)
     write("new")
     setting.store.torn("bulk_put", leave=lambda key: True)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     setting.store.clear()
-    await flusher.drain()
+    await sender.drain()
     assert list(await stored(setting.backend, setting.namespace)) == ["new"]
 
 
@@ -232,11 +232,11 @@ async def test_a_new_name_written_all_the_time_does_not_keep_the_old_one(
     move = Move(Key("old"), Key("log"), None, None, body=journal.stage(b"text"), base_old=digest(b"text"))
     journal.move(namespace, [move])
     setting.store.delay("bulk_put", 0.5)
-    flusher = running(delay=1, max_age=2)
+    sender = running(delay=1, max_age=2)
     for number in range(100):
         await trio.sleep(0.2)
         write("log", b"text%d" % number)
-    await flusher.drain()
+    await sender.drain()
     assert sorted(await stored(setting.backend, namespace)) == ["log"]
     deleted = [number for number, call in enumerate(setting.store.calls) if call.operation == "bulk_delete"]
     assert deleted[0] < 4, setting.operations()
@@ -254,16 +254,16 @@ async def test_the_old_name_waits_for_where_its_content_went(autojump_clock, set
 
     setting.store.after("*", look)
     setting.store.fail("bulk_put", times=1)
-    flusher = setting.sender()
+    sender = setting.sender()
     body = journal.stage(b"text")
     journal.move(namespace, [Move(names[0], names[1], None, None, body=body, base_old=digest(b"text"))])
-    await flusher.send_once()
+    await sender.send_once()
     journal.move(namespace, [Move(names[1], names[2], None, None)])
     setting.store.before(
         "bulk_put", lambda call: journal.move(namespace, [Move(names[2], names[3], None, None)]), times=1
     )
-    await flusher.drain()
-    await flusher.drain()
+    await sender.drain()
+    await sender.drain()
     assert await stored(setting.backend, namespace) == {"d": Entry(b"text")}
     assert all(seen), seen
 
@@ -314,15 +314,15 @@ async def test_two_drains_never_overlap(autojump_clock, setting, write):
         under_way -= 1
 
     setting.store.before("bulk_put", enter)
-    flusher = setting.sender(delay=1)
+    sender = setting.sender(delay=1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(flusher.run)
+        nursery.start_soon(sender.run)
         for number in range(10):
             write("a", str(number).encode())
-            nursery.start_soon(flusher.drain)
-            nursery.start_soon(flusher.send_once)
+            nursery.start_soon(sender.drain)
+            nursery.start_soon(sender.send_once)
             await trio.sleep(1)
-        await flusher.drain()
+        await sender.drain()
         nursery.cancel_scope.cancel()
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"9")}
 
@@ -394,25 +394,25 @@ async def test_a_write_whose_time_has_passed_is_not_resurrected(autojump_clock, 
     write("a", expiration=int(START) + 70)
     write("b", expiration=int(START) + 70, base=digest(b"old"))
     await trio.sleep(71)
-    flusher = setting.sender()
-    await flusher.drain()
+    sender = setting.sender()
+    await sender.drain()
     assert await stored(setting.backend, setting.namespace) == {}
     assert setting.operations() == ["bulk_delete"]
-    assert flusher.statistics().expired == 2
+    assert sender.statistics().expired == 2
     assert setting.happened() == [EventKind.EXPIRED, EventKind.EXPIRED]
 
 
 async def test_what_settled_is_handed_on_while_it_can_be_read(autojump_clock, setting, write, running):
     """The cache takes it over; then the store answers for the key."""
     values = []
-    flusher = Flusher(
+    sender = Sender(
         setting.journal,
         setting.store,
         now=simulated_now,
         on_settled=lambda changes: values.extend(setting.journal.value(c) for c in changes),
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(flusher.run)
+        nursery.start_soon(sender.run)
         write("a", b"mine")
         await trio.sleep(10)
         assert setting.journal.get(setting.namespace, Key("a")).state is ChangeState.SETTLING
@@ -430,13 +430,13 @@ async def test_what_settled_is_handed_on_while_it_can_be_read(autojump_clock, se
 @pytest.mark.parametrize("way", ["drain", "fsync"])
 async def test_what_others_sent_settles_in_time(autojump_clock, setting, write, running, way):
     """The loop is asleep while `sync` or fsync sends; it wakes to settle though nothing is written any more."""
-    flusher = running(delay=1000, max_age=1000, settle_window=90)
+    sender = running(delay=1000, max_age=1000, settle_window=90)
     write("a")
     await trio.sleep(1)  # the loop waits for the quiet while
     if way == "drain":
-        await flusher.drain()
+        await sender.drain()
     else:
-        await flusher.send_now([(setting.namespace, Key("a"))], 10)
+        await sender.send_now([(setting.namespace, Key("a"))], 10)
     await trio.sleep(95)
     assert keys(setting.settled) == ["a"]
     assert setting.journal.statistics().settling == 0
@@ -484,11 +484,11 @@ async def test_draining_ends_though_others_go_on_writing(autojump_clock, setting
 
 async def test_draining_waits_out_a_write_a_second(autojump_clock, setting, write):
     """A key that was just written goes a second later, and only then is it drained."""
-    flusher = setting.sender()
+    sender = setting.sender()
     write("a", b"1")
-    await flusher.drain()
+    await sender.drain()
     write("a", b"2")
-    await flusher.drain()
+    await sender.drain()
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"2")}
 
 
@@ -498,10 +498,10 @@ async def test_statistics_say_what_was_done(autojump_clock, setting, write):
     for name in "abc":
         write(name)
     delete(setting.journal, "old", namespace=setting.namespace)
-    flusher = setting.sender()
-    await flusher.drain()
-    found = flusher.statistics()
-    assert (found.state, found.sent, found.deleted, found.requests) == (FlusherState.IDLE, 3, 1, 2)
+    sender = setting.sender()
+    await sender.drain()
+    found = sender.statistics()
+    assert (found.state, found.sent, found.deleted, found.requests) == (SenderState.IDLE, 3, 1, 2)
     assert (found.failures, found.last_error, found.retry_at) == (0, None, None)
 
 
@@ -510,12 +510,12 @@ async def test_sending_ten_thousand_takes_one_request(autojump_clock, setting, w
     with setting.journal.transaction():
         for number in range(10_000):
             write(f"dir/file{number}", b"x" * 100)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     assert setting.operations() == ["bulk_put"]
     assert setting.journal.pending() == []
     with setting.journal.transaction():
         for number in range(10_000):
             delete(setting.journal, f"dir/file{number}", namespace=setting.namespace)
-    await flusher.drain()
+    await sender.drain()
     assert setting.operations() == ["bulk_put", "bulk_delete"]

@@ -21,7 +21,7 @@ from kvfs.core.errors import (
 from kvfs.core.model import ChangeState, Entry, Key, NamespaceId
 from kvfs.journal.journal import digest
 from kvfs.sender.backoff import Backoff, pause
-from kvfs.sender.events import EventKind, FlusherState
+from kvfs.sender.events import EventKind, SenderState
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def write(setting):
 
 @pytest.fixture
 def running(setting, nursery):
-    """Start a flusher's loop; it ends with the test."""
+    """Start a sender's loop; it ends with the test."""
 
     def start(**options):
-        flusher = setting.sender(**options)
-        nursery.start_soon(flusher.run)
-        return flusher
+        sender = setting.sender(**options)
+        nursery.start_soon(sender.run)
+        return sender
 
     return start
 
@@ -49,13 +49,13 @@ def running(setting, nursery):
 async def test_an_hour_without_the_store_loses_nothing(autojump_clock, setting, write, running):
     """Few attempts meanwhile, one event, and everything arrives in fewer requests than there were changes."""
     setting.store.fail("*", UnavailableError("no network"))
-    flusher = running()
+    sender = running()
     for minute in range(60):
         write(f"k{minute % 20}", str(minute).encode())
         await trio.sleep(60)
-    assert flusher.statistics().state is FlusherState.UNAVAILABLE
-    assert "no network" in flusher.statistics().last_error
-    assert flusher.statistics().retry_at >= simulated_now()
+    assert sender.statistics().state is SenderState.UNAVAILABLE
+    assert "no network" in sender.statistics().last_error
+    assert sender.statistics().retry_at >= simulated_now()
     assert 40 < setting.store.count() < 90
     assert setting.journal.pending_count == 20
 
@@ -67,7 +67,7 @@ async def test_an_hour_without_the_store_loses_nothing(autojump_clock, setting, 
     assert setting.happened() == [EventKind.UNAVAILABLE, EventKind.RECOVERED]
     found = await stored(setting.backend, setting.namespace)
     assert found == {f"k{i}": Entry(str(40 + i).encode()) for i in range(20)}
-    assert flusher.statistics().state is FlusherState.IDLE
+    assert sender.statistics().state is SenderState.IDLE
 
 
 async def test_retry_after_is_obeyed(autojump_clock, setting, write, running):
@@ -92,10 +92,10 @@ async def test_two_that_wait_for_the_store_count_one_failure(autojump_clock, set
     setting.store.before("bulk_put", note)
     setting.store.delay("bulk_put", 0.5)
     setting.store.fail("bulk_put", times=4)
-    flusher = running(delay=1)
+    sender = running(delay=1)
     write("a")
     await trio.sleep(1.1)
-    await flusher.drain()
+    await sender.drain()
     assert setting.journal.pending_count == 0
     assert len(pauses) == 5
     assert [later - earlier for earlier, later in pairwise(pauses)] == [
@@ -107,12 +107,12 @@ async def test_the_pause_does_not_grow_while_something_gets_through(autojump_clo
     """One namespace whose writes fail does not make the others wait for a minute."""
     other = await setting.backend.create_namespace("other")
     setting.store.fail("bulk_put", when=lambda call: call.args[0] == other.id)
-    flusher = running(delay=1)
+    sender = running(delay=1)
     put(setting.journal, "stuck", namespace=other.id)
     for number in range(100):
         write(f"k{number}")
         await trio.sleep(3)
-    assert flusher.statistics().retry_at - simulated_now() < 3
+    assert sender.statistics().retry_at - simulated_now() < 3
     assert len(await stored(setting.backend, setting.namespace)) >= 98
 
 
@@ -129,11 +129,11 @@ async def test_writes_that_never_get_through_are_left_in_peace(autojump_clock, s
 async def test_an_expired_token_rejects_nothing(autojump_clock, setting, write, running):
     """Everything is kept, attempts are slow, the user is told once; a new token and all is sent."""
     setting.store.fail("*", DeniedError("Authentication error", code=10000, status=403))
-    flusher = running()
+    sender = running()
     for number in range(5):
         write(f"k{number}")
     await trio.sleep(3600)
-    assert flusher.statistics().state is FlusherState.DENIED
+    assert sender.statistics().state is SenderState.DENIED
     assert setting.journal.rejected() == []
     assert setting.journal.pending_count == 5
     assert setting.store.count() < 3600 / 200
@@ -167,15 +167,15 @@ async def test_one_poisoned_key_in_ten_thousand(autojump_clock, setting, write, 
     with setting.journal.transaction():
         for number in range(10_000):
             write(f"k{number}", b"x")
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
 
     assert keys(setting.journal.rejected()) == [poison]
     assert setting.journal.rejected()[0].error == "metadata must be valid json"
     assert setting.journal.value(setting.journal.rejected()[0]) == b"x"
     assert setting.journal.pending() == []
     assert setting.store.count() <= 2 * 14 + 1
-    assert flusher.statistics().sent == 9_999
+    assert sender.statistics().sent == 9_999
     assert setting.happened() == [EventKind.REJECTED]
 
 
@@ -202,11 +202,11 @@ async def test_keys_the_store_wants_again_are_sent_again(autojump_clock, setting
     for name in "abcd":
         write(name)
     setting.store.torn("bulk_put", times=1)
-    flusher = setting.sender()
-    await flusher.send_once()
+    sender = setting.sender()
+    await sender.send_once()
     assert keys(setting.journal.pending()) == ["b", "d"]
     assert setting.journal.pending()[0].error is not None
-    await flusher.drain()
+    await sender.drain()
     assert sorted(setting.store.calls[-1].keys) == ["b", "d"]
     assert list(await stored(setting.backend, setting.namespace)) == ["a", "b", "c", "d"]
 
@@ -240,17 +240,17 @@ async def test_bodies_shrink_to_what_the_server_copes_with(autojump_clock, setti
     with setting.journal.transaction():
         for number in range(1_000):
             write(f"a{number}")
-    flusher = setting.sender(pairs=1_000)
-    await flusher.drain()
+    sender = setting.sender(pairs=1_000)
+    await sender.drain()
     assert setting.journal.pending() == []
-    refused = flusher.statistics().failures
+    refused = sender.statistics().failures
     assert refused <= 20
 
     with setting.journal.transaction():
         for number in range(1_000):
             write(f"b{number}")
-    await flusher.drain()
-    assert flusher.statistics().failures - refused < 15
+    await sender.drain()
+    assert sender.statistics().failures - refused < 15
     assert setting.journal.rejected() == []
 
     most = 10_000
@@ -258,8 +258,8 @@ async def test_bodies_shrink_to_what_the_server_copes_with(autojump_clock, setti
         with setting.journal.transaction():
             for number in range(1_000):
                 write(f"c{round_}/{number}")
-        await flusher.drain()
-    assert flusher._sender.limits.pairs == 1_000
+        await sender.drain()
+    assert sender._round.limits.pairs == 1_000
 
 
 async def test_a_server_that_never_answers_is_left_in_time(autojump_clock, setting, write):
@@ -357,10 +357,10 @@ async def test_a_cancelled_request_may_have_arrived(autojump_clock, setting, wri
 async def test_a_full_disk_does_not_stop_the_loop(autojump_clock, setting, write, running):
     """What cannot be noted is tried again later; nothing is lost meanwhile."""
     write("a")
-    flusher = running()
+    sender = running()
     with full_disk(setting.journal):
         await trio.sleep(30)
-        assert "journal" in flusher.statistics().last_error
+        assert "journal" in sender.statistics().last_error
         assert await stored(setting.backend, setting.namespace) == {}
     await trio.sleep(70)
     assert list(await stored(setting.backend, setting.namespace)) == ["a"]

@@ -10,8 +10,8 @@ from support.journals import open_journal, put, simulated_now, stored
 from kvfs.core.errors import BodyTooLargeError, KvfsError, NamespaceNotFoundError, RateLimitedError
 from kvfs.core.model import Entry, Key
 from kvfs.journal.journal import Move, digest
-from kvfs.sender.events import EventKind, FlusherOptions
-from kvfs.sender.sender import Flusher
+from kvfs.sender.events import EventKind, SenderOptions
+from kvfs.sender.sender import Sender
 
 
 def plant(store, rng: random.Random) -> None:
@@ -61,18 +61,18 @@ async def test_mixed_faults_end_in_the_right_state(autojump_clock, setting, tmp_
     store = StaleStore(setting.store, 30, simulated_now)
     truth: dict[Key, bytes] = {}
 
-    def flusher():
-        return Flusher(
+    def new_sender():
+        return Sender(
             setting.journal,
             store,
             now=simulated_now,
-            options=FlusherOptions(delay=2, max_age=8, settle_window=90, timeout=60, host="host"),
+            options=SenderOptions(delay=2, max_age=8, settle_window=90, timeout=60, host="host"),
             on_event=setting.events.append,
         )
 
     for _ in range(3):
         async with trio.open_nursery() as nursery:
-            sender = flusher()
+            sender = new_sender()
             nursery.start_soon(sender.run)
             nursery.start_soon(_fsyncs, sender, setting, random.Random(seed))
             await work(setting, rng, truth)
@@ -84,7 +84,7 @@ async def test_mixed_faults_end_in_the_right_state(autojump_clock, setting, tmp_
         setting.journal.close()
         setting.journal = open_journal(tmp_path / "journal.db", now=simulated_now)
         assert setting.journal.pending_count > 0, "nothing was pending at the end"
-    await flusher().drain()
+    await new_sender().drain()
 
     assert await stored(setting.backend, setting.namespace) == {k: Entry(v) for k, v in truth.items()}
     assert setting.journal.rejected() == []

@@ -18,8 +18,8 @@ from kvfs.core.model import Entry
 from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
 from kvfs.daemon.controls import Controls
 from kvfs.journal.journal import Journal
-from kvfs.sender.events import FlusherOptions, OnConflict
-from kvfs.sender.sender import Flusher
+from kvfs.sender.events import OnConflict, SenderOptions
+from kvfs.sender.sender import Sender
 
 
 class Rig:
@@ -50,11 +50,11 @@ class Rig:
         )
         self.events = []
         self.controls = None
-        self.flusher = Flusher(
+        self.sender = Sender(
             self.journal,
             self.store,
             now=self.now,
-            options=FlusherOptions(
+            options=SenderOptions(
                 settle_window=self._settle, on_conflict=self._on_conflict, delay=self.config.write_back,
                 host="host",
             ),
@@ -63,10 +63,10 @@ class Rig:
         )  # fmt: skip
         self.kernel = FakeKernel(self.now)
         self.fs = build_filesystem(
-            self.config, self.reading, self.flusher, self.kernel, self.place, now=self.now
+            self.config, self.reading, self.sender, self.kernel, self.place, now=self.now
         )
         self.kernel.fs = self.fs
-        self.controls = Controls(self.fs, self.journal, self.flusher, None, None)
+        self.controls = Controls(self.fs, self.journal, self.sender, None, None)
 
     def _event(self, event) -> None:
         self.events.append(event)
@@ -118,12 +118,12 @@ class Rig:
 
     async def settle(self) -> None:
         """Hand on what has settled by now."""
-        self.flusher._settle_at = 0.0  # the loop's memory of when to look next: here nobody loops
-        await self.flusher.settle_due()
+        self.sender._settle_at = 0.0  # the loop's memory of when to look next: here nobody loops
+        await self.sender.settle_due()
 
     async def drain(self) -> None:
         """Everything pending is sent, and what settles at once has settled."""
-        await self.flusher.drain()
+        await self.sender.drain()
         await self.settle()
 
     def check(self) -> None:

@@ -93,7 +93,7 @@ async def test_what_an_open_file_closes_while_its_namespace_is_deleted_is_kept(a
         await kernel.close(file)
         gate.open()
     with trio.move_on_after(60):
-        await mount.flusher.drain()
+        await mount.sender.drain()
     [change] = mount.journal.rejected()
     assert mount.journal.value(change) == b"mine"
     assert "is gone" in change.error

@@ -79,7 +79,7 @@ async def test_a_crash_in_the_middle_of_sending_leaves_one_of_the_names(mount, k
     await mount.other("d/b", b"2")
     await kernel.rename("/ns/d", "/ns/e")
     mount.store.fail("bulk_delete", times=1)
-    await mount.flusher.send_once()
+    await mount.sender.send_once()
     assert set(await mount.stored()) >= {"e/a", "e/b"}
     await mount.drain()
     assert values(await mount.stored()) == {"e/a": b"1", "e/b": b"2"}

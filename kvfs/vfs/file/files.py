@@ -26,8 +26,8 @@ Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None
 """Metadata and expiration as they are → as they shall be."""
 
 
-class Sender(Protocol):
-    """What fsync needs of the flusher."""
+class Uploader(Protocol):
+    """What fsync needs of the sender."""
 
     async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
         """Return when the store has these keys, or raise why not."""
@@ -59,7 +59,7 @@ class Files(Saving):
         inodes: InodeTable,
         handles: HandleTable,
         inheritance: Inheritance,
-        sender: Sender,
+        sender: Uploader,
         invalidator: Invalidator,
         local_names: LocalNames,
         now: Callable[[], float],

@@ -17,6 +17,7 @@ from kvfs.server.calls import Accounts
 from kvfs.server.fault_rules import Faults
 from kvfs.server.faults import FaultControl, Faulty
 from kvfs.server.namespaces import Namespaces
+from kvfs.server.pacing import PacedAccounts
 from kvfs.server.refusals import INTERNAL, METHOD, NO_ROUTE, Refusal, refusal_of
 from kvfs.server.shell import App, Metrics, Observed, Receive, Scope, Send
 from kvfs.server.staleness import StaleAccounts
@@ -44,7 +45,7 @@ def build_app(
     `faults` not None: it may misbehave, and how can be changed through /_kvfs/faults. `now` is epoch seconds.
     """
     metrics = Metrics()
-    accounts: Accounts = store if faults is None else StaleAccounts(store, faults)
+    accounts: Accounts = store if faults is None else PacedAccounts(StaleAccounts(store, faults))
     table = _routes(accounts, now)
     table.append(("metrics", "GET", "/metrics", _metrics_handler(metrics)))
     if faults is not None:

@@ -1,24 +1,43 @@
-"""Which request meets which fault: rules by name, seeded, so that a run can be repeated. What a fault does is
-in `faults.py`.
+"""The rules of faults: which request meets which fault. They are seeded, so that a run can be repeated.
 
-    fault           what happens to a request that the rule picks (with its fields)
-    status          is refused with `status` (500), `code`, `retry_after` seconds
-    garbage         is answered with something that is not JSON
-    html            is answered with a page, as by a proxy (`status`, 502)
-    truncate        takes effect; half of the answer arrives
-    reset           dies without effect or answer
-    stall           waits `seconds` (for ever) and gets no answer
-    latency         waits `seconds` ± `jitter`, then goes on
-    slow_drip       takes effect; the answer comes a byte each `seconds` (1)
-    lost_ack        takes effect, then the connection dies
-    torn_bulk       `count` of its keys (half) are left alone and reported as unsuccessful
-    quota           is refused with 10048 (`status`, 429)
-    key_rate        writes of a key within `seconds` (1) after its last write: 429, in a bulk unsuccessful
-    rate_budget     is counted: above `count` (1,200) in `seconds` (300) everything is 429 for as long
-    gzip_bomb       is answered with `count` MiB (1,024) of compressed zeros
-    redirect        is sent to `location`
-    endless_cursor  a listing never ends; its cursors repeat after `count` (0: never)
-    stale           reads answer as of up to `seconds` (60) ago
+`fault_words.py` reads them from the command line. What a fault does is in `faults.py`, `moods.py` and `shapes.py`.
+
+    fault               what happens to a request that the rule picks (with its fields)
+    status              is refused with `status` (500), `code`, `retry_after` seconds
+    garbage             is answered with something that is not JSON
+    html                is answered with a page, as by a proxy (`status`, 502)
+    truncate            takes effect; half of the answer arrives
+    reset               dies without effect or answer
+    stall               waits `seconds` (for ever) and gets no answer
+    latency             waits `seconds` ± `jitter`, then goes on
+    slow_drip           takes effect; the answer comes a byte each `seconds` (1)
+    lost_ack            takes effect, then the connection dies
+    torn_bulk           `count` of its keys (half) are left alone and reported as unsuccessful
+    short_bulk          `count` of its keys (half) are left alone, not counted, and not reported
+    quota               is refused with 10048 (`status`, 429)
+    free_plan           is counted: above `count` (1,000) keys written, deleted or listed, or 100 times as many
+                        read, that operation is refused with 10048 until the rules are replaced
+    key_rate            writes of a key within `seconds` (1) after its last write: 429, in a bulk unsuccessful
+    rate_budget         is counted: above `count` (1,200) in `seconds` (300) everything is 429 for as long
+    ratelimit           is counted in the same way, and the headers say it, but nothing is refused
+    no_retry_after      a refusal does not say when to try again
+    gzip_bomb           is answered with `count` MiB (1,024) of compressed zeros
+    redirect            is sent to `location`
+    endless_cursor      a listing never ends; its cursors repeat after `count` (0: never)
+    stale               reads answer as of up to `seconds` (60) ago
+    firewall            is refused with 403 and a page if its body, key or query contains `text`
+    pair_cost           a bulk write takes `seconds` (0.02) for each pair; after `limit` (100) seconds the answer
+                        is 524 and a page, and the writing goes on
+    denied              is refused in passing, with 401 and 10000 or with 403 and 10001 (`status`, `code`)
+    code                is refused with `code`, and the `status` that belongs to it
+    bad_key             reads of the key named `key` are answered with a page (`status`, 500), alone or in bulk
+    null_lists          an empty list is null
+    floats, digits      numbers of the envelope are floats, or strings of digits
+    bare_bulk           a bulk get answers with values alone, although metadata was asked for
+    no_bulk_expiration  a bulk get answers without expirations
+    odd_rows            lists have rows that are none, and one entry of a bulk get has no value
+    plain_namespaces    a namespace has an id and a title, and nothing else
+    unknown_fields      every object of the envelope has a field that nobody knows
 """
 
 import random
@@ -28,8 +47,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 import msgspec
-
-from kvfs.core.errors import UserError
 
 FaultName = Literal[
     "status",
@@ -42,25 +59,35 @@ FaultName = Literal[
     "slow_drip",
     "lost_ack",
     "torn_bulk",
+    "short_bulk",
     "quota",
+    "free_plan",
     "key_rate",
     "rate_budget",
+    "ratelimit",
+    "no_retry_after",
     "gzip_bomb",
     "redirect",
     "endless_cursor",
     "stale",
+    "firewall",
+    "pair_cost",
+    "denied",
+    "code",
+    "bad_key",
+    "null_lists",
+    "floats",
+    "digits",
+    "bare_bulk",
+    "no_bulk_expiration",
+    "odd_rows",
+    "plain_namespaces",
+    "unknown_fields",
 ]
 
+NAMES: Final[tuple[FaultName, ...]] = get_args(FaultName)
 STALE_SECONDS: Final = 60.0
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
-_TIMED: Final = frozenset({"stall", "slow_drip", "stale", "key_rate"})
-_COUNTED: Final = frozenset({"rate_budget", "torn_bulk", "gzip_bomb", "endless_cursor"})
-
-WORDS: Final = (
-    "latency", "jitter", "error", *(name for name in get_args(FaultName) if name not in ("status", "latency")),
-    "seed",
-)  # fmt: skip
-"""What `--faults` understands, and docs/server.md explains."""
+FIREWALL_TEXT: Final = "UNION SELECT"
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -82,6 +109,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     jitter: float = 0.0
     count: int | None = None
     location: str | None = None
+    limit: float | None = None
+    text: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         for pattern in (self.method, self.path):
@@ -90,8 +120,14 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             raise ValueError("probability must be between 0 and 1")
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError("status must be between 200 and 599")
-        if any(number is not None and number < 0 for number in (self.seconds, self.count, self.jitter)):
-            raise ValueError("seconds, jitter and count must not be negative")
+        if any(n is not None and n < 0 for n in (self.seconds, self.count, self.jitter, self.limit)):
+            raise ValueError("seconds, jitter, count and limit must not be negative")
+        if self.fault == "bad_key" and not self.key:
+            raise ValueError("bad_key needs a `key`")
+        if self.fault == "code" and self.code is None:
+            raise ValueError("code needs a `code`")
+        if self.text == "":
+            raise ValueError("text must not be empty")
 
 
 @dataclass(slots=True)
@@ -146,62 +182,12 @@ class Faults:
 
     @staticmethod
     def decode(body: bytes) -> list[Rule]:
-        """Rules from a JSON list. Raises `ValueError` that says what is wrong."""
+        """Rules from a JSON list. Raises `ValueError` that says what is wrong and which words there are."""
         try:
             return msgspec.json.decode(body, type=list[Rule])
         except (re.error, msgspec.MsgspecError) as exc:
-            raise ValueError(str(exc)) from exc
-
-    @classmethod
-    def parse(cls, text: str) -> "Faults":
-        """Faults from the command line: `latency=50ms,jitter=10ms,error=503:0.1,lost_ack=0.05,seed=7`.
-
-        `error=STATUS[:PROBABILITY]`; `stall`, `slow_drip`, `stale` and `key_rate` take
-        `DURATION[:PROBABILITY]`, and `rate_budget`, `torn_bulk`, `gzip_bomb` and `endless_cursor` may take
-        `COUNT[:PROBABILITY]`; the others `PROBABILITY`. A name alone means always. Raises `UserError`.
-        """
-        seed, rules, jitter = 0, [], 0.0
-        for word in filter(None, (word.strip() for word in text.split(","))):
-            name, _, value = word.partition("=")
-            try:
-                if name == "seed":
-                    seed = int(value)
-                elif name == "jitter":
-                    jitter = _seconds(value)
-                else:
-                    rules.append(_rule(name, value))
-            except ValueError as exc:
-                raise UserError(f"--faults: {word!r}: {exc}") from exc
-        return cls((_jittery(rule, jitter) for rule in rules), seed=seed)
-
-
-def _rule(name: str, value: str) -> Rule:
-    argument, _, chance = value.partition(":")
-    if name == "latency":
-        return Rule("latency", seconds=_seconds(argument), probability=float(chance or 1))
-    if name == "error":
-        return Rule("status", status=int(argument), probability=float(chance or 1))
-    if name in _TIMED and argument:
-        return Rule(_fault(name), seconds=_seconds(argument), probability=float(chance or 1))
-    if name in _COUNTED and (chance or argument.isdecimal()):
-        return Rule(_fault(name), count=int(argument), probability=float(chance or 1))
-    return Rule(_fault(name), probability=float(argument or 1))
-
-
-def _fault(name: str) -> FaultName:
-    for known in get_args(FaultName):
-        if known == name:
-            found: FaultName = known
-            return found
-    raise ValueError(f"no such fault; there are {', '.join(WORDS)}")
-
-
-def _jittery(rule: Rule, jitter: float) -> Rule:
-    return msgspec.structs.replace(rule, jitter=jitter) if rule.fault == "latency" else rule
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)", text)
-    if found is None:
-        raise ValueError("a duration looks like 50ms, 1.5s or 2m")
-    return float(found[1]) * _UNITS[found[2]]
+            fields = ", ".join(Rule.__struct_fields__)
+            raise ValueError(
+                f"{exc}; the body is a JSON list of rules, or a text as --faults takes it;"
+                f" the fields of a rule are {fields}; the faults are {', '.join(NAMES)}"
+            ) from exc

@@ -23,7 +23,7 @@ from kvfs.core.errors import UserError
 from kvfs.server.app import build_app
 from kvfs.server.auth import load_or_create_token as load_or_create_token
 from kvfs.server.auth import usable_token
-from kvfs.server.fault_rules import Faults
+from kvfs.server.fault_words import parse_faults
 from kvfs.server.shell import App
 from kvfs.store.embedded.store import SqliteStore
 
@@ -42,7 +42,7 @@ hypercorn_log = logging.getLogger("kvfs.server.hypercorn")
 class ServeOptions:
     """What to serve and to whom. `port` 0 takes any; `token` wins over `token_file`.
 
-    `faults` is the text of `Faults.parse`; even when empty it opens their control, None keeps it shut.
+    `faults` is the text that `parse_faults` reads; even when empty it opens their control, None keeps it shut.
     """
 
     store: Path
@@ -85,7 +85,7 @@ async def serving(options: ServeOptions, *, now: Callable[[], float] = time.time
 
     Leaving it stops accepting and gives what is under way `GRACE` seconds.
     """
-    faults = None if options.faults is None else Faults.parse(options.faults)
+    faults = None if options.faults is None else parse_faults(options.faults)
     with _listening(options) as listener:
         token, token_file = _token(options)
         host, port = listener.getsockname()[:2]

@@ -12,7 +12,8 @@ from support.inline import open_inline
 
 from kvfs.core.errors import UserError
 from kvfs.server.app import build_app
-from kvfs.server.fault_rules import WORDS, Faults
+from kvfs.server.fault_rules import Faults
+from kvfs.server.fault_words import WORDS, parse_faults
 from kvfs.server.staleness import History, StaleAccounts
 
 ROOT = "/client/v4/accounts/0123456789abcdef0123456789abcdef/storage/kv/namespaces"
@@ -82,7 +83,7 @@ VALUES = st.sampled_from(
 def test_a_spec_of_faults_is_rules_or_a_clear_error(words):
     """Every word with any value; what is accepted can be asked about requests."""
     try:
-        faults = Faults.parse(",".join(f"{word}={value}" for word, value in words))
+        faults = parse_faults(",".join(f"{word}={value}" for word, value in words))
     except UserError:
         return
     faults.fire("GET", "/")
@@ -109,7 +110,7 @@ def test_rules_over_http_are_rules_or_a_value_error(body):
 def test_a_cursor_is_gone_on_from_or_refused(tmp_path_factory, cursor):
     """Of a stale listing too: its cursors are this server's own, and come back from anybody."""
     directory = tmp_path_factory.mktemp("fuzz")
-    faults = Faults.parse("stale=60s")
+    faults = parse_faults("stale=60s")
     assert History(faults)
 
     async def main() -> None:

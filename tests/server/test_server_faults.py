@@ -11,7 +11,8 @@ from support.serving import served
 from kvfs.core import errors
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.server.fault_rules import Faults, Rule
-from kvfs.server.faults import spend
+from kvfs.server.fault_words import parse_faults
+from kvfs.server.quotas import spend
 from kvfs.server.staleness import History, staleness
 
 K = Key("k")
@@ -231,7 +232,7 @@ async def test_faults_may_be_given_at_the_start(tmp_path):
 
 def test_the_text_of_the_command_line_becomes_rules():
     """Durations, probabilities, counts; the jitter belongs to the latency wherever it stands."""
-    faults = Faults.parse(
+    faults = parse_faults(
         "jitter=10ms, latency=50ms,error=503:0.1,error=429,lost_ack=0.05,stale=1.5m:0.2,"
         "rate_budget=100,torn_bulk=0.5,reset,gzip_bomb=3:0.25,seed=7"
     )
@@ -255,14 +256,14 @@ def test_the_text_of_the_command_line_becomes_rules():
 def test_wrong_text_is_a_clear_error(text):
     """Naming the word that is wrong."""
     with pytest.raises(errors.UserError, match=text):
-        Faults.parse(text)
+        parse_faults(text)
 
 
 @given(text=st.text(max_size=30) | st.from_regex(r"[a-z_]{1,10}=[0-9.:smx]{0,6}"))
 def test_no_text_makes_the_parser_fail_in_any_other_way(text):
     """Rules, or a `UserError`."""
     with contextlib.suppress(errors.UserError):
-        Faults.parse(text)
+        parse_faults(text)
 
 
 @given(seed=st.integers(), probability=st.floats(0, 1))

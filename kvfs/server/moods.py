@@ -1,0 +1,140 @@
+"""Faults that are moods of Cloudflare's edge and API: a firewall, slow bulk writes, refusals, an unreadable key."""
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, unquote_to_bytes
+
+import msgspec
+import trio
+from starlette.responses import Response
+
+from kvfs.server.effects import Effect
+from kvfs.server.fault_rules import FIREWALL_TEXT, Armed
+from kvfs.server.pacing import pacing
+from kvfs.server.refusals import JSON, Refusal
+from kvfs.server.replay import is_bulk_write, page, take_body
+from kvfs.server.shell import App, Message, Receive, Scope, Send
+
+_PAIR_SECONDS: Final = 0.02
+_LIMIT_SECONDS: Final = 100.0
+_PASSING: Final = ((401, 10000), (403, 10001))
+
+_REFUSALS: Final[dict[int, tuple[int, str]]] = {
+    971: (429, "Please wait and consider throttling your request speed"),
+    1000: (401, "Invalid API Token"),
+    6003: (400, "Invalid request headers"),
+    6111: (400, "Invalid format for Authorization header"),
+    9103: (403, "Unknown X-Auth-Key or X-Auth-Email"),
+    9106: (400, "Authentication failed (status: 400)"),
+    9109: (403, "Invalid access token"),
+    10000: (401, "Authentication error"),
+    10001: (403, "Unable to authenticate request"),
+    10009: (404, "get: 'key not found'"),
+    10013: (404, "namespace not found"),
+    10048: (429, "your account has reached the free usage limit for this operation for today"),
+    10502: (403, "Too many authentication failures. Please try again later."),
+}
+"""Status and message of the codes whose answers are on record; another code is 400."""
+
+_CHAINS: Final = {6003: 6111}
+
+
+async def _firewall(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    text = (armed.rule.text or FIREWALL_TEXT).encode()
+    body, receive_again = await take_body(scope, receive)
+    if text in body or text in unquote_to_bytes(scope["path"]) or text in _query(scope):
+        blocked = page("Attention Required! | Cloudflare - Sorry, you have been blocked", 403)
+        await blocked(scope, receive, send)
+        return
+    await app(scope, receive_again, send)
+
+
+def _query(scope: Scope) -> bytes:
+    return unquote_to_bytes(scope["query_string"].replace(b"+", b" "))
+
+
+async def _pair_cost(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    if not is_bulk_write(scope):
+        await app(scope, receive, send)
+        return
+    rule = armed.rule
+    cost = _PAIR_SECONDS if rule.seconds is None else rule.seconds
+    late = _Late(scope, receive, send)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late.give_up_after, _LIMIT_SECONDS if rule.limit is None else rule.limit)
+        with pacing(cost):
+            await app(scope, receive, late.send)
+        nursery.cancel_scope.cancel()
+
+
+@dataclass(slots=True)
+class _Late:
+    """Sends the answer of the application, or 524 in its place when the limit has passed."""
+
+    scope: Scope
+    receive: Receive
+    pass_on: Send
+    begun: bool = False
+    given_up: bool = False
+
+    async def send(self, message: Message) -> None:
+        self.begun = True
+        if not self.given_up:
+            await self.pass_on(message)
+
+    async def give_up_after(self, seconds: float) -> None:
+        """Answer with 524, unless an answer has begun before."""
+        await trio.sleep(seconds)
+        if not self.begun:
+            self.given_up = True
+            await page("A timeout occurred", 524)(self.scope, self.receive, self.pass_on)
+
+
+async def _denied(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    status, code = armed.random.choice(_PASSING)
+    status, code = armed.rule.status or status, armed.rule.code or code
+    await Refusal(status, code, _REFUSALS.get(code, (0, "denied"))[1]).response()(scope, receive, send)
+
+
+async def _code(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    code = armed.rule.code or 0
+    usual, message = _REFUSALS.get(code, (400, f"this request met the fault code={code}"))
+    error: dict[str, object] = {"code": code, "message": message}
+    if code in _CHAINS:
+        cause = _CHAINS[code]
+        error["error_chain"] = [{"code": cause, "message": _REFUSALS[cause][1]}]
+    body = {"result": None, "success": False, "errors": [error], "messages": []}
+    answer = Response(msgspec.json.encode(body), armed.rule.status or usual, media_type=JSON)
+    await answer(scope, receive, send)
+
+
+async def _bad_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    names, receive = await _read_keys(scope, receive)
+    if armed.rule.key in names:
+        await page("Internal server error", armed.rule.status or 500)(scope, receive, send)
+        return
+    await app(scope, receive, send)
+
+
+async def _read_keys(scope: Scope, receive: Receive) -> tuple[list[str], Receive]:
+    """The keys that a request reads; none for other requests."""
+    path = scope["path"]
+    if scope["method"] == "GET" and ("/values/" in path or "/metadata/" in path):
+        return [unquote(path.rpartition("/")[2])], receive
+    if not path.endswith("/bulk/get"):
+        return [], receive
+    body, receive = await take_body(scope, receive)
+    try:
+        found = msgspec.json.decode(body)
+        return [str(key) for key in found["keys"]], receive
+    except (msgspec.MsgspecError, TypeError, KeyError):
+        return [], receive
+
+
+MOODS: Final[dict[str, Effect]] = {
+    "firewall": _firewall,
+    "pair_cost": _pair_cost,
+    "denied": _denied,
+    "code": _code,
+    "bad_key": _bad_key,
+}

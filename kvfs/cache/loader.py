@@ -26,6 +26,9 @@ from kvfs.store.base import Store
 
 log = logging.getLogger("kvfs.cache")
 
+Contents = list[tuple[Key, bytes]]
+"""Keys of one namespace, and the values that the store answered."""
+
 _REQUESTS = 8  # bulk gets and single gets in flight at once
 _AHEAD = 6  # of which so many may be for nobody yet
 _SINGLES = 8  # up to this many keys, a batch with a binary in it is asked for singly at once
@@ -64,7 +67,10 @@ class _Request:
 
 
 class Loader:
-    """Fetches values. `load` raises what the store raises."""
+    """Fetches values. `load` raises what the store raises.
+
+    `on_contents` is told of the values of each answer, before who waits for them goes on. It must not raise.
+    """
 
     def __init__(
         self,
@@ -80,7 +86,7 @@ class Loader:
         self._listings = listings
         self._now = now
         self._shadowed = shadowed
-        self.on_changed: Callable[[Place], None] = lambda place: None  # told of others' changes
+        self.on_contents: Callable[[NamespaceId, Contents], None] = lambda namespace, contents: None
         self._kinds = Kinds()
         self._readahead = Readahead(
             listings, self._is_wanted, self._kinds.is_single, values.statistics().limit
@@ -253,8 +259,11 @@ class Loader:
                 await self._single(request.namespace, request.keys[0], moment)
                 return
             entries = await self._store.bulk_get(request.namespace, request.keys)
+            arrived: Contents = []
             for key in request.keys:
-                self._arrived((request.namespace, key), entries.get(key), moment)
+                arrived += self._arrived((request.namespace, key), entries.get(key), moment)
+            if arrived:
+                self.on_contents(request.namespace, arrived)
 
     async def _single(self, namespace: NamespaceId, key: Key, moment: int) -> None:
         is_guessed = self._kinds.is_guessed((namespace, key))
@@ -271,7 +280,9 @@ class Loader:
             metadata = self._listings.attributes(namespace, key).metadata
         else:  # a value read singly comes without its metadata
             metadata = await self._store.get_metadata(namespace, key)
-        self._arrived((namespace, key), Entry(read.value, metadata, read.expiration), moment)
+        arrived = self._arrived((namespace, key), Entry(read.value, metadata, read.expiration), moment)
+        if arrived:
+            self.on_contents(namespace, arrived)
 
     def _again(self, place: Place) -> None:
         queue = self._awaited if self._is_waited(*place) else self._ahead
@@ -325,11 +336,11 @@ class Loader:
         else:
             self._finish(place, clean)
 
-    def _arrived(self, place: Place, entry: Entry | None, moment: int) -> None:
-        """What the store had of a key at some time after `moment`."""
+    def _arrived(self, place: Place, entry: Entry | None, moment: int) -> Contents:
+        """What the store had of a key at some time after `moment`; the value, if that counts from now on."""
         if self._listings.settled.is_newer(place, moment):
             self._overtaken(place)
-            return
+            return []
         is_shadowed = self._shadowed(*place)  # what was written here meanwhile is newer
         clean = None
         if entry is None:
@@ -341,11 +352,10 @@ class Loader:
             self._kinds.learn(place, is_text=is_text(entry.value))
             clean = Clean(entry.value, entry.metadata, entry.expiration, self._now())
             if not is_shadowed:
-                if self._values.differs(place, entry.value):
-                    self.on_changed(place)
                 self._values.put(place, clean)
                 self._listings.amend(place[0], KeyInfo(place[1], entry.metadata, entry.expiration))
         self._finish(place, clean)
+        return [] if clean is None or is_shadowed else [(place[1], clean.value)]
 
     def _fail(self, places: Sequence[Place], error: StoreError) -> None:
         for place in places:

@@ -104,14 +104,6 @@ class Values:
         if len(self._sizes) > _SIZES:
             self.drop(next(iter(self._sizes)))
 
-    def differs(self, place: Place, value: bytes) -> bool:
-        """Whether this is another value than the one held, or remembered by its size, whatever its age."""
-        held = self._entries.get(place)
-        if held is not None:
-            return held.value != value
-        remembered = self._sizes.get(place)
-        return remembered is not None and remembered[0] != len(value)
-
     def expire(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Nothing of the keys that start with `prefix` is fresh any more; it still tells what changed."""
         self.changes += 1

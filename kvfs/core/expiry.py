@@ -1,6 +1,7 @@
 """Expiration as mtime: a key that expires shows its expiration; everything about that, given the time.
 
-All times are epoch seconds, `now` is the caller's clock. KV refuses an expiration less than 60 s ahead.
+All times are epoch seconds, but nanoseconds where a name ends in `_ns`; `now` is the caller's clock. KV refuses
+an expiration less than 60 s ahead.
 """
 
 from enum import Enum
@@ -9,6 +10,7 @@ from typing import Final
 
 from kvfs.core.errors import InvalidError
 from kvfs.core.limits import EXPIRATION_SECONDS
+from kvfs.core.times import SECOND
 
 NOW_SLACK: Final = 5  # an mtime that little ahead is now: clocks differ, and requests take time
 LATEST: Final = 2**53  # beyond it JSON numbers are no longer whole seconds
@@ -40,9 +42,9 @@ def expiration_for_mtime(mtime: int, now: float) -> int | None:
     return mtime
 
 
-def mtime_of(expiration: int | None, changed: float) -> int:
-    """What to show: the expiration, or else when this machine last saw the content change; whole seconds."""
-    return int(changed) if expiration is None else expiration
+def mtime_of(expiration: int | None, changed_ns: int) -> int:
+    """Nanoseconds to show: of the expiration, or else of when this machine last saw the content change."""
+    return changed_ns if expiration is None else expiration * SECOND
 
 
 def is_expired(expiration: int | None, now: float) -> bool:

@@ -62,8 +62,6 @@ TIMED_OUT: Final = errno.ETIMEDOUT
 NOT_PERMITTED: Final = errno.EPERM
 INVALID: Final = errno.EINVAL
 
-_NANOSECONDS = 1_000_000_000
-
 
 def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     """stat(2) as pyfuse3 wants it; not to be changed: a directory's is made once, for as long as it stands."""
@@ -84,9 +82,9 @@ def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     entry.st_uid = uid
     entry.st_gid = gid
     resize(entry, attr.size)
-    entry.st_atime_ns = attr.atime * _NANOSECONDS
-    entry.st_mtime_ns = attr.mtime * _NANOSECONDS
-    entry.st_ctime_ns = attr.ctime * _NANOSECONDS
+    entry.st_atime_ns = attr.atime_ns
+    entry.st_mtime_ns = attr.mtime_ns
+    entry.st_ctime_ns = attr.ctime_ns
     return entry
 
 

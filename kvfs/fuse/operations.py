@@ -126,12 +126,11 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         """chmod, truncate, utimens; chown is accepted and not kept."""
         self._check_writable()
-        second = 1_000_000_000
         changes = Changes(
             size=attr.st_size if fields.update_size else None,
             mode=attr.st_mode & _PERMISSIONS if fields.update_mode else None,
-            mtime=attr.st_mtime_ns // second if fields.update_mtime else None,
-            atime=attr.st_atime_ns // second if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
         )
         changed = await self._fs.attributes.setattr(self._inodes.get(inode), changes)
         return convert.attributes(changed, self._uid, self._gid)

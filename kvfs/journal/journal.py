@@ -121,8 +121,10 @@ class Journal(Outbox):
         try:
             tables.recover()
             journal._recover()
-        except BaseException:
+        except BaseException as exc:
             journal.close()
+            if isinstance(exc, opening.DAMAGE):
+                raise opening.unreadable(path, f"it is damaged ({exc!r})") from exc
             raise
         ledger.on_commit = journal._committed
         return journal

@@ -9,7 +9,7 @@ from typing import Final
 
 ID_BYTES: Final = 16
 APPLICATION_ID: Final = 0x6B766A31  # "kvj1": tells our journal from any other SQLite file
-VERSION: Final = 2
+VERSION: Final = 3
 
 DDL: Final = """
 -- What the file is for.
@@ -62,10 +62,20 @@ CREATE TABLE local_files (
     namespace TEXT NOT NULL,
     key       TEXT NOT NULL,
     mode      INTEGER,  -- permission bits
-    mtime     INTEGER,  -- epoch seconds, as the other times
+    mtime     INTEGER,  -- epoch nanoseconds, as the other times
     ctime     INTEGER,
     atime     INTEGER,
+    shown     BLOB NOT NULL DEFAULT X'',  -- the first 8 bytes of the digest of the content that the mtime was
+                                          -- shown with; X'': not known
     PRIMARY KEY (namespace, key)
+) WITHOUT ROWID;
+
+-- Of keys that are not in local_files: the content they were shown with. At most 64 bytes a key on the disk, which
+-- is why keys are named by hashes: two that share one (of 2^64) would only be dated wrongly.
+CREATE TABLE shown (
+    place   BLOB PRIMARY KEY,  -- 4 bytes of a hash of the namespace, 8 of one of the key
+    digest  BLOB NOT NULL,     -- 8 bytes, as in local_files
+    changed INTEGER            -- epoch nanoseconds: when a content was found that differed; NULL: never
 ) WITHOUT ROWID;
 
 -- Directories that mkdir made on this machine, until rmdir.
@@ -74,7 +84,7 @@ CREATE TABLE local_dirs (
     prefix    TEXT NOT NULL,     -- text every key below it starts with
     start     INTEGER NOT NULL,  -- where its last component begins in prefix (core.names)
     mode      INTEGER,
-    mtime     INTEGER,
+    mtime     INTEGER,           -- epoch nanoseconds
     ctime     INTEGER,
     PRIMARY KEY (namespace, prefix, start)
 ) WITHOUT ROWID;
@@ -86,10 +96,20 @@ CREATE TABLE namespaces (
 ) WITHOUT ROWID;
 """
 
-TABLES: Final = frozenset({"meta", "changes", "bodies", "local_files", "local_dirs", "namespaces"})
+TABLES: Final = frozenset({"meta", "changes", "bodies", "local_files", "shown", "local_dirs", "namespaces"})
 
 MIGRATIONS: Final[dict[int, str]] = {
     1: "INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));",
+    2: """
+ALTER TABLE local_files ADD COLUMN shown BLOB NOT NULL DEFAULT X'';
+CREATE TABLE shown (
+    place   BLOB PRIMARY KEY,
+    digest  BLOB NOT NULL,
+    changed INTEGER
+) WITHOUT ROWID;
+UPDATE local_files SET mtime = mtime * 1000000000, ctime = ctime * 1000000000, atime = atime * 1000000000;
+UPDATE local_dirs SET mtime = mtime * 1000000000, ctime = ctime * 1000000000;
+""",
 }
 """Script that takes a file from version n to n + 1, by n; each runs in one transaction."""
 

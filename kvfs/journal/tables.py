@@ -52,6 +52,9 @@ class Write(IntEnum):
     DROP_NAMESPACE = 9
     DROP_FILES = 10
     DROP_DIRECTORIES = 11
+    PUT_SHOWN = 12
+    DROP_SHOWN = 13
+    DROP_ALL_SHOWN = 14
 
 
 def _put(table: str, columns: int) -> str:
@@ -63,7 +66,7 @@ _STATEMENTS: Final[dict[int, str]] = {
     Write.DROP_CHANGE: "DELETE FROM changes WHERE namespace = ? AND key = ?",
     Write.PUT_BODY: _put("bodies", 5),
     Write.DROP_BODY: "DELETE FROM bodies WHERE id = ?",
-    Write.PUT_FILE: _put("local_files", 6),
+    Write.PUT_FILE: _put("local_files", 7),
     Write.DROP_FILE: "DELETE FROM local_files WHERE namespace = ? AND key = ?",
     Write.PUT_DIRECTORY: _put("local_dirs", 6),
     Write.DROP_DIRECTORY: "DELETE FROM local_dirs WHERE namespace = ? AND prefix = ? AND start = ?",
@@ -71,6 +74,9 @@ _STATEMENTS: Final[dict[int, str]] = {
     Write.DROP_NAMESPACE: "DELETE FROM namespaces WHERE id = ?",
     Write.DROP_FILES: "DELETE FROM local_files WHERE namespace = ?",
     Write.DROP_DIRECTORIES: "DELETE FROM local_dirs WHERE namespace = ?",
+    Write.PUT_SHOWN: _put("shown", 3),
+    Write.DROP_SHOWN: "DELETE FROM shown WHERE place = ?",
+    Write.DROP_ALL_SHOWN: "DELETE FROM shown WHERE place BETWEEN ? AND ?",
 }
 
 _KEYS: Final[dict[int, tuple[int, int]]] = {
@@ -81,11 +87,12 @@ _KEYS: Final[dict[int, tuple[int, int]]] = {
         (Write.PUT_FILE, Write.DROP_FILE, 2),
         (Write.PUT_DIRECTORY, Write.DROP_DIRECTORY, 3),
         (Write.PUT_NAMESPACE, Write.DROP_NAMESPACE, 1),
+        (Write.PUT_SHOWN, Write.DROP_SHOWN, 1),
     )
     for write, inverse in ((put, drop), (drop, put))
 }
 """Of what is about one row: what undoes it, and how many columns name the row."""
-_WHOLE: Final = frozenset({Write.DROP_FILES, Write.DROP_DIRECTORIES})
+_WHOLE: Final = frozenset({Write.DROP_FILES, Write.DROP_DIRECTORIES, Write.DROP_ALL_SHOWN})
 
 Columns = tuple[Any, ...]
 Writes = Sequence[tuple[int, Columns]]

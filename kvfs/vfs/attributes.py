@@ -5,7 +5,7 @@ expire) this machine keeps in the journal file. `chown` is accepted and not kept
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -26,10 +26,12 @@ from kvfs.core.errors import (
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, Metadata, NamespaceId
+from kvfs.core.times import SECOND, nanoseconds, within_range
 from kvfs.journal.attributes import DirRow, LocalAttrs
+from kvfs.journal.journal import digest
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.file.handles import OpenFile
-from kvfs.vfs.inode.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node
+from kvfs.vfs.inode.nodes import ROOT_INO, UNCHANGED, ControlDirectory, ControlFile, Directory, File, Node
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay, View
 from kvfs.vfs.view.types import Attr, Changes, Seen, told_size
 
@@ -56,7 +58,7 @@ class Attributes:
         self._ttl = overlay.ttl
         self._file_mode = 0o666 & ~umask
         self._directory_mode = 0o777 & ~umask
-        self._started = int(now())
+        self._started = nanoseconds(now())
 
     # stat
 
@@ -70,7 +72,7 @@ class Attributes:
         if isinstance(node, Directory):
             return self._directory(node)
         if isinstance(node, ControlFile):
-            now = int(self._now())
+            now = nanoseconds(self._now())
             return Attr(node.ino, False, 0o400, 1, len(node.produce()), now, now, now, self._ttl, 0)
         mode = 0o500 if isinstance(node, ControlDirectory) else self._directory_mode
         since = self._started
@@ -120,15 +122,15 @@ class Attributes:
             view = seen if seen is not UNKNOWN else self._overlay.peek(namespace, key, stale=True)
         if shared is not None:
             size, expiration, timeout = len(shared.buffer), shared.expiration, self._ttl
-            changed = shared.mtime if shared.mtime is not None else changed
+            changed = shared.mtime_ns if shared.mtime_ns is not None else changed
             mode = shared.mode if shared.mode is not None else mode
         elif isinstance(view, View):
             expiration = view.expiration
             size, timeout, _ = told_size(view, self._now(), self._ttl)
         shown = mtime_of(expiration, changed)
-        ctime = local.ctime if local is not None and local.ctime is not None else changed
-        ctime = max(ctime, shared.mtime) if shared is not None and shared.mtime is not None else ctime
-        atime = local.atime if local is not None and local.atime is not None else changed
+        ctime = local.ctime_ns if local is not None and local.ctime_ns is not None else changed
+        ctime = max(ctime, shared.mtime_ns) if shared is not None and shared.mtime_ns is not None else ctime
+        atime = local.atime_ns if local is not None and local.atime_ns is not None else changed
         entry_timeout = view.fresh_until - self._now() if isinstance(view, View) else 0.0
         if expiration is not None:  # the kernel must not show it a moment longer
             left = expiration - self._now()
@@ -149,24 +151,27 @@ class Attributes:
     def _created(self, node: File, shared: OpenFile) -> Attr:
         """What the rest of `_file` comes to for a file that this open made: nothing is kept of it yet."""
         mode = shared.mode if shared.mode is not None else self._file_mode
-        changed = shared.mtime if shared.mtime is not None else self._changed(node.namespace, None)
+        changed = shared.mtime_ns if shared.mtime_ns is not None else self._changed(node.namespace, None)
         size, ttl = len(shared.buffer), self._ttl
         return Attr(node.ino, False, mode, 1, size, changed, changed, changed, ttl, ttl)
 
     def _changed(self, namespace: NamespaceId, local: LocalAttrs | None) -> int:
-        if local is not None and local.mtime is not None:
-            return local.mtime
-        return self._local.namespace_first_seen(namespace, self._now())
+        if local is not None and local.mtime_ns is not None:
+            return local.mtime_ns
+        return self._first_seen(namespace)
+
+    def _first_seen(self, namespace: NamespaceId) -> int:
+        return self._local.namespace_first_seen(namespace, self._now()) * SECOND
 
     def _directory(self, node: Directory) -> Attr:
         row = self._local.dir(node.namespace, node.ref.prefix, node.ref.start)
         known = node.known
         if known is not None and known[0] is row and known[1] == node.changed and not node.detached:
             return known[2]
-        seen = self._local.namespace_first_seen(node.namespace, self._now())
         mode = row.mode if row is not None and row.mode is not None else self._directory_mode
-        mtime = row.mtime if row is not None and row.mtime is not None else seen
-        ctime = row.ctime if row is not None and row.ctime is not None else mtime
+        mtime = row.mtime_ns if row is not None and row.mtime_ns is not None else None
+        mtime = self._first_seen(node.namespace) if mtime is None else mtime
+        ctime = row.ctime_ns if row is not None and row.ctime_ns is not None else mtime
         mtime, ctime = max(mtime, node.changed), max(ctime, node.changed)
         links = 0 if node.detached else 2
         timeout = self._ttl
@@ -192,14 +197,16 @@ class Attributes:
             attr.attr_timeout = max(attr.attr_timeout, 0.001)
         return attr
 
-    def content_changed(self, place: tuple[NamespaceId, Key]) -> None:
-        """Another client's change was seen, just now: editors, make and rsync go by the mtime."""
-        now = int(self._now())
-        local = self._local.file_attrs(*place) or LocalAttrs()
+    def contents_arrived(self, namespace: NamespaceId, contents: Sequence[tuple[Key, bytes]]) -> None:
+        """The store answered these values: one that differs from what was shown last is dated now.
+
+        Editors, make and rsync go by the mtime.
+        """
+        digests = [(key, digest(value)) for key, value in contents]
         try:
-            self._local.set_file_attrs(*place, replace(local, mtime=now, ctime=now))
+            self._local.found(namespace, digests, nanoseconds(self._now()))
         except JournalError as exc:  # a time is not worth failing a read
-            log.debug("the time of %r is not kept: %s", place[1], exc)
+            log.debug("the times of %d keys are not kept: %s", len(contents), exc)
 
     # setattr
 
@@ -218,17 +225,18 @@ class Attributes:
 
     async def _set_file(self, node: File, changes: Changes) -> None:
         expiration: int | None = None
-        if changes.mtime is not None:
-            expiration = expiration_for_mtime(changes.mtime, self._now())
+        if changes.mtime_ns is not None:
+            expiration = expiration_for_mtime(changes.mtime_ns // SECOND, self._now())
         if changes.size is not None:
             await self._files.truncate(node, changes.size)
-        if changes.mtime is not None:
+        if changes.mtime_ns is not None:
             await self._files.amend(node, lambda metadata, _: (metadata, expiration))
         shared = node.open
         if changes.mode is not None and shared is not None:
             shared.mode = changes.mode
-        if changes.mtime is not None and shared is not None:
-            shared.mtime = min(changes.mtime, int(self._now())) if expiration is not None else changes.mtime
+        if changes.mtime_ns is not None and shared is not None:
+            now_ns, mtime_ns = nanoseconds(self._now()), within_range(changes.mtime_ns)
+            shared.mtime_ns = min(mtime_ns, now_ns) if expiration is not None else mtime_ns
         self._overlay.touched()
         if node.detached or (shared is not None and shared.created):
             return
@@ -236,36 +244,35 @@ class Attributes:
 
     def _keep(self, node: File, changes: Changes, expiration: int | None) -> None:
         """What KV has no place for stays on this machine. An expiration shows instead of the mtime."""
-        if changes.mode is None and changes.mtime is None and changes.atime is None:
+        if changes.mode is None and changes.mtime_ns is None and changes.atime_ns is None:
             return
-        now = int(self._now())
         local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
-        mtime = local.mtime
-        if changes.mtime is not None and expiration is None:
-            mtime = changes.mtime
+        mtime = local.mtime_ns
+        if changes.mtime_ns is not None and expiration is None:
+            mtime = within_range(changes.mtime_ns)
         self._local.set_file_attrs(
             node.namespace,
             node.key,
             replace(
                 local,
                 mode=changes.mode if changes.mode is not None else local.mode,
-                mtime=max(mtime, 0) if mtime is not None else None,
-                atime=max(changes.atime, 0) if changes.atime is not None else local.atime,
-                ctime=now,
+                mtime_ns=mtime,
+                atime_ns=within_range(changes.atime_ns) if changes.atime_ns is not None else local.atime_ns,
+                ctime_ns=nanoseconds(self._now()),
             ),
         )
 
     def _set_directory(self, node: Directory, changes: Changes) -> None:
         if node.detached:
             raise StaleError("the directory was removed")
-        if changes.mode is None and changes.mtime is None:
+        if changes.mode is None and changes.mtime_ns is None:
             return
-        ref, now = node.ref, int(self._now())
+        ref, now = node.ref, nanoseconds(self._now())
         row = self._local.dir(node.namespace, ref.prefix, ref.start) or DirRow(ref.prefix, ref.start)
-        node.changed = 0 if changes.mtime is not None else node.changed
-        mtime = row.mtime if changes.mtime is None else max(changes.mtime, 0)
+        node.changed = UNCHANGED if changes.mtime_ns is not None else node.changed
+        mtime = row.mtime_ns if changes.mtime_ns is None else within_range(changes.mtime_ns)
         mode = row.mode if changes.mode is None else changes.mode
-        self._local.add_dir(node.namespace, replace(row, mode=mode, mtime=mtime, ctime=now))
+        self._local.add_dir(node.namespace, replace(row, mode=mode, mtime_ns=mtime, ctime_ns=now))
 
     # extended attributes
 
@@ -378,7 +385,9 @@ class Attributes:
         if node.detached or (node.open is not None and node.open.created):
             return
         local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
-        self._local.set_file_attrs(node.namespace, node.key, replace(local, ctime=int(self._now())))
+        self._local.set_file_attrs(
+            node.namespace, node.key, replace(local, ctime_ns=nanoseconds(self._now()))
+        )
 
     # statfs
 

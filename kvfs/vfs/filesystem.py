@@ -88,7 +88,7 @@ class FileSystem:
         self.attributes = Attributes(
             overlay, self.files, now, umask=options.umask, exact_sizes=options.exact_sizes
         )
-        overlay.loader.on_changed = self.attributes.content_changed
+        overlay.loader.on_contents = self.attributes.contents_arrived
         self._sender = sender
         self._invalidator = invalidator
         self.now = now

@@ -18,6 +18,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef
+from kvfs.core.times import nanoseconds
 from kvfs.journal.attributes import DirRow
 from kvfs.vfs.dirstream import DirStream, KeptStreams
 from kvfs.vfs.file.files import Files
@@ -254,7 +255,7 @@ class Tree:
         if parent.ref is not ref:
             return None
         self._check_there(parent)
-        parent.changed = int(now)
+        parent.changed = nanoseconds(now)
         return self._inodes.file(parent.namespace, child.key)
 
     def create_at_once(self, parent_ino: int, name: bytes, *, exclusive: bool) -> tuple[File, bool] | None:
@@ -274,7 +275,7 @@ class Tree:
             return self._inodes.file(parent.namespace, target), False
         if child.key is None:
             raise InvalidError(f"{name!r} can only be a directory: a key of that name is forbidden")
-        parent.changed = int(self._now())
+        parent.changed = nanoseconds(self._now())
         return self._inodes.file(parent.namespace, child.key), True
 
     async def unlink(self, parent_ino: int, name: bytes) -> None:
@@ -319,7 +320,7 @@ class Tree:
 
         One that only stands for a piece of a long name goes with it; the one around it stays.
         """
-        directory.changed = int(self._now())
+        directory.changed = nanoseconds(self._now())
         ref, namespace = directory.ref, directory.namespace
         while ref.is_chunk:
             ref = self._overlay.naming.parent_of(ref)
@@ -332,7 +333,7 @@ class Tree:
             self._add_dir(namespace, ref)
 
     def _add_dir(self, namespace: NamespaceId, ref: DirRef, mode: int | None = None) -> None:
-        now = int(self._now())
+        now = nanoseconds(self._now())
         self._journal.attributes.add_dir(namespace, DirRow(ref.prefix, ref.start, mode, now, now))
 
     async def mkdir(self, parent_ino: int, name: bytes, mode: int) -> Directory:
@@ -351,7 +352,7 @@ class Tree:
                 f"nothing can be below {name!r}: no key would be short enough, or names are flat"
             )
         ref = child.directory
-        parent.changed = int(self._now())
+        parent.changed = nanoseconds(self._now())
         self._add_dir(parent.namespace, ref, mode)
         return self._inodes.directory(parent.namespace, ref)
 

@@ -29,7 +29,7 @@ def test_an_mtime_kv_cannot_keep_is_refused(mtime: int) -> None:
 def test_an_mtime_in_the_future_is_the_expiration(mtime: int) -> None:
     """From 60 seconds ahead on, and it shows as mtime again."""
     assert expiration_for_mtime(mtime, NOW) == mtime
-    assert mtime_of(mtime, NOW) == mtime
+    assert mtime_of(mtime, 5) == mtime * 10**9
 
 
 def test_exactly_the_floor_is_enough() -> None:
@@ -39,8 +39,8 @@ def test_exactly_the_floor_is_enough() -> None:
 
 
 def test_what_never_expires_shows_when_it_changed() -> None:
-    """In whole seconds."""
-    assert mtime_of(None, NOW) == 1_700_000_000
+    """To the nanosecond, before 1970 too."""
+    assert [mtime_of(None, ns) for ns in (1_700_000_000_400_000_001, -1)] == [1_700_000_000_400_000_001, -1]
 
 
 def test_a_key_is_gone_at_its_expiration() -> None:

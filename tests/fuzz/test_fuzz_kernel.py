@@ -144,7 +144,7 @@ async def _call(fs, root: int, what: str, one: bytes, two: bytes, name: str, val
     else:
         node = await fs.tree.lookup(root, one)
         if what == "utime":
-            await fs.attributes.setattr(node, Changes(mtime=time))
+            await fs.attributes.setattr(node, Changes(mtime_ns=time))
         elif what == "setxattr":
             await fs.attributes.set_xattr(node, name, value)
         else:

@@ -6,6 +6,7 @@ from support.journals import NS, START, delete, open_journal, put
 from kvfs.core.model import Key, NamespaceId
 from kvfs.journal import attributes
 from kvfs.journal.attributes import DirRow, LocalAttrs
+from kvfs.journal.journal import digest
 
 A, B = Key("a"), Key("b")
 OTHER = NamespaceId("other")
@@ -121,3 +122,96 @@ def test_a_namespace_is_seen_first_once(path):
         assert journal.attributes.namespace_first_seen(NS, START + 0.9) == int(START)
     with open_journal(path) as journal:
         assert journal.attributes.namespace_first_seen(NS, START + 99) == int(START)
+
+
+# contents that were shown
+
+FIRST, SECOND_, THIRD = (digest(text) for text in (b"first", b"second", b"third"))
+
+
+def test_a_content_that_was_not_shown_before_keeps_the_time(kept):
+    """The first content of a key that is found is not a change."""
+    kept.set_file_attrs(NS, A, LocalAttrs(mode=0o600, mtime_ns=5))
+    kept.found(NS, [(A, FIRST), (B, FIRST)], now_ns=9)
+    assert kept.file_attrs(NS, A) == LocalAttrs(0o600, 5, None, None, FIRST[:8])
+    assert kept.file_attrs(NS, B) == LocalAttrs(shown=FIRST[:8])
+
+
+@pytest.mark.parametrize("attrs", [None, LocalAttrs(mode=0o600, mtime_ns=5)])
+def test_another_content_than_was_shown_is_dated_over_a_reopen(path, attrs):
+    """And the same content again is not."""
+    with open_journal(path) as journal:
+        if attrs is not None:
+            journal.attributes.set_file_attrs(NS, A, attrs)
+        journal.attributes.found(NS, [(A, FIRST)], now_ns=6)
+    with open_journal(path) as journal:
+        journal.attributes.found(NS, [(A, FIRST)], now_ns=7)
+        before = attrs.mtime_ns if attrs is not None else None
+        assert journal.attributes.file_attrs(NS, A).mtime_ns == before
+        journal.attributes.found(NS, [(A, SECOND_)], now_ns=8)
+    with open_journal(path) as journal:
+        found = journal.attributes.file_attrs(NS, A)
+        assert (found.mtime_ns, found.ctime_ns, found.shown) == (8, 8, SECOND_[:8])
+        assert found.mode == (attrs.mode if attrs is not None else None)
+
+
+def test_a_content_that_stays_costs_no_transaction(kept):
+    """Not even one that writes nothing."""
+    kept.found(NS, [(A, FIRST)], now_ns=6)
+    before = kept._tables.redo.last
+    kept.found(NS, [(A, FIRST)], now_ns=7)
+    assert kept._tables.redo.last == before
+
+
+def test_only_a_change_of_time_shows(kept):
+    """What was told of a directory may be told again when a content was only noted."""
+    before = kept.changes
+    kept.found(NS, [(A, FIRST)], now_ns=6)
+    assert kept.changes == before
+    kept.found(NS, [(A, SECOND_)], now_ns=7)
+    assert kept.changes > before
+
+
+def test_what_was_shown_goes_with_its_key_and_its_namespace(path):
+    """Of whichever length its row is, and whatever the tables have of it."""
+    with open_journal(path) as journal:
+        kept = journal.attributes
+        for namespace in (NS, OTHER):
+            kept.found(namespace, [(A, FIRST), (B, FIRST)], now_ns=6)
+        kept.found(NS, [(A, SECOND_)], now_ns=7)
+        kept.set_file_attrs(NS, A, LocalAttrs(mode=0o600))
+        kept.drop_file_attrs(NS, A)
+        kept.drop_namespace(OTHER)
+    with open_journal(path) as journal:
+        assert journal.attributes.file_attrs(NS, A) is None
+        assert journal.attributes.file_attrs(NS, B) == LocalAttrs(shown=FIRST[:8])
+        assert journal.attributes.file_attrs(OTHER, A) is None
+        assert journal.attributes.file_attrs(OTHER, B) is None
+
+
+def test_the_newest_row_of_a_key_counts_whatever_its_length(path):
+    """A mode makes a long row of a short one; a file moved there makes a short one of it again."""
+    with open_journal(path) as journal:
+        kept = journal.attributes
+        kept.found(NS, [(A, FIRST)], now_ns=6)
+        kept.set_file_attrs(NS, A, LocalAttrs(mode=0o600, shown=SECOND_[:8]))
+    with open_journal(path) as journal:
+        assert journal.attributes.file_attrs(NS, A) == LocalAttrs(mode=0o600, shown=SECOND_[:8])
+        journal.attributes.set_file_attrs(NS, A, LocalAttrs(None, 3, 3, None, THIRD[:8]))
+    with open_journal(path) as journal:
+        assert journal.attributes.file_attrs(NS, A) == LocalAttrs(None, 3, 3, None, THIRD[:8])
+
+
+def test_what_was_shown_takes_little_room(path):
+    """At most 64 bytes a key, however long keys are, once the tables have it."""
+    with open_journal(path) as journal:
+        empty = path.stat().st_size
+    count = 20_000
+    keys = [Key(f"a/directory/with/a/long/name/{number:0200}") for number in range(count)]
+    with open_journal(path) as journal:
+        for start in range(0, count, 100):
+            contents = [(key, digest(key.encode())) for key in keys[start : start + 100]]
+            journal.attributes.found(NS, contents, now_ns=6)
+        other = [(key, FIRST) for key in keys[::3]]
+        journal.attributes.found(NS, other, now_ns=2**60)
+    assert (path.stat().st_size - empty) / count <= 64

@@ -27,7 +27,7 @@ def path(tmp_path) -> Path:
     return tmp_path / "journal.db"
 
 
-ATTRS = LocalAttrs(mode=0o600, mtime=1, ctime=2)
+ATTRS = LocalAttrs(mode=0o600, mtime_ns=1, ctime_ns=2)
 
 
 def killed(path: Path, journal: Journal) -> Path:
@@ -467,11 +467,32 @@ def test_a_log_without_its_journal_is_not_forgotten(path):
     assert not crashed.exists()
 
 
-def test_a_journal_of_the_version_before_gets_an_id(path):
+def _as_version_2(database):
+    database.execute("DROP TABLE shown")
+    database.execute("ALTER TABLE local_files DROP COLUMN shown")
+    database.execute("PRAGMA user_version = 2")
+
+
+def test_times_of_an_older_journal_are_the_same_in_nanoseconds(path):
+    """It had whole seconds; what was not set stays so."""
+    with open_journal(path) as journal:
+        journal.attributes.set_file_attrs(NS, Key("f"), LocalAttrs(0o600, 5, None, 7))
+        journal.attributes.add_dir(NS, DirRow("d/", 2, None, 3, 4))
+        journal.attributes.namespace_first_seen(NS, 9)
+        _as_version_2(tables_of(journal))
+    with open_journal(path) as journal:
+        second = 10**9
+        assert journal.attributes.file_attrs(NS, Key("f")) == LocalAttrs(0o600, 5 * second, None, 7 * second)
+        assert journal.attributes.dir(NS, "d/", 2) == DirRow("d/", 2, None, 3 * second, 4 * second)
+        assert journal.attributes.namespace_first_seen(NS, 99) == 9
+
+
+def test_a_journal_of_the_first_version_gets_an_id(path):
     """And a log, from then on."""
     with open_journal(path) as journal:
         put(journal, "a", b"1")
         database = tables_of(journal)
+        _as_version_2(database)
         database.execute("DELETE FROM meta WHERE name = 'id'")
         database.execute("PRAGMA user_version = 1")
     with open_journal(path, source=SOURCE) as journal:

@@ -17,6 +17,7 @@ from kvfs.core.errors import (
     NotEmptyError,
     NotFoundError,
 )
+from kvfs.core.times import SECOND
 from kvfs.vfs.view.types import Attr, Changes
 
 
@@ -44,7 +45,7 @@ class FakeKernel(KernelCache, WholeFiles):
         return True
 
     async def setattr(self, path: str, **changes) -> Attr:
-        """SETATTR of a path: `size`, `mode`, `mtime`, `atime`."""
+        """SETATTR of a path: `size`, `mode`, `mtime_ns`, `atime_ns`."""
 
         async def act(walk: Walk) -> Attr:
             ino = _there(walk)
@@ -66,7 +67,7 @@ class FakeKernel(KernelCache, WholeFiles):
 
     async def utimens(self, path: str, mtime: int) -> Attr:
         """utimensat(2) with whole seconds."""
-        return await self.setattr(path, mtime=mtime, atime=mtime)
+        return await self.setattr(path, mtime_ns=mtime * SECOND, atime_ns=mtime * SECOND)
 
     async def truncate(self, path: str, size: int) -> Attr:
         """truncate(2)."""

@@ -170,6 +170,6 @@ class KernelCache:
             attr = await self.fs.attributes.getattr(node)
         self._believe(attr)
         pages = self.pages.get(ino)
-        if pages is not None and (len(pages[0]) != attr.size or pages[1] != attr.mtime):
+        if pages is not None and (len(pages[0]) != attr.size or pages[1] != attr.mtime_ns):
             del self.pages[ino]
         return attr

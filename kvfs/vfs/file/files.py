@@ -13,6 +13,7 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
 from kvfs.core.patterns import LocalNames
+from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import INLINE_BYTES, digest
 from kvfs.vfs.file.handles import FileHandle, Handle, HandleTable, OpenFile, TextHandle
 from kvfs.vfs.file.record import CHANGED, Saving
@@ -180,7 +181,7 @@ class Files(Saving):
         if legacy is not None:
             opened.metadata, opened.expiration = legacy.metadata, legacy.expiration
         opened.mode = mode
-        opened.mtime = int(self._now())
+        opened.mtime_ns = nanoseconds(self._now())
         opened.handles, opened.shown = 1, True
         node.open = opened
         node.shown = CHANGED
@@ -254,7 +255,7 @@ class Files(Saving):
         shared.buffer.write(offset, data)
         shared.version += 1
         self._overlay.touched()
-        shared.mtime = int(self._now())
+        shared.mtime_ns = nanoseconds(self._now())
         handle.node.shown = CHANGED
         return len(data)
 
@@ -273,7 +274,7 @@ class Files(Saving):
         shared.buffer.resize(size)
         shared.version += 1
         self._overlay.touched()
-        shared.mtime = int(self._now())
+        shared.mtime_ns = nanoseconds(self._now())
 
     # to the journal and to the store
 
@@ -358,7 +359,7 @@ class Files(Saving):
         value = shared.closed
         body = await self.body_of(value)
         if not self._is_gone(node) and shared.closed is value:  # else a close recorded them meanwhile
-            self._record(node, shared, body, value, mtime=None)
+            self._record(node, shared, body, value, mtime_ns=None)
 
     def _amend_recorded(self, node: File, shared: OpenFile) -> None:
         change = self._journal.get(node.namespace, node.key)

@@ -32,7 +32,7 @@ class OpenFile(Struct, eq=False):
     created: bool = False
     handles: int = 0
     shown: bool = False  # some open told the kernel whether its pages are of this content
-    mtime: int | None = None  # epoch seconds of the last change; None: not changed by this open
+    mtime_ns: int | None = None  # epoch nanoseconds of the last change; None: not changed by this open
     mode: int | None = None  # permission bits of a file that is being created
     identity: int | bytes | None = None
 

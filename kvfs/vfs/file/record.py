@@ -10,7 +10,8 @@ from kvfs.cache.values import Clean
 from kvfs.core.errors import NoSpaceError
 from kvfs.core.model import ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
-from kvfs.journal.attributes import LocalAttrs
+from kvfs.core.times import nanoseconds
+from kvfs.journal.attributes import LocalAttrs, fingerprint
 from kvfs.journal.journal import INLINE_BYTES, Body, digest
 from kvfs.journal.spool import digest_soon
 from kvfs.vfs.file.handles import OpenFile
@@ -186,7 +187,7 @@ class Saving:
 
     def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes | None, body: Body) -> None:
         """Record a content. No checkpoint in here: key, attributes and version belong together."""
-        self._record(node, shared, body, value, mtime=shared.mtime)
+        self._record(node, shared, body, value, mtime_ns=shared.mtime_ns)
         shared.saved, shared.closed = version, value
         if value is None:
             self._read_back(node)
@@ -221,7 +222,7 @@ class Saving:
         return node.detached
 
     def _record(
-        self, node: File, shared: OpenFile, body: Body, value: bytes | None, *, mtime: int | None
+        self, node: File, shared: OpenFile, body: Body, value: bytes | None, *, mtime_ns: int | None
     ) -> None:
         namespace, key = node.namespace, node.key
         before = None if shared.created else self._journal.attributes.file_attrs(namespace, key)
@@ -231,9 +232,10 @@ class Saving:
         now = int(self._now())
         attrs = LocalAttrs(
             mode=shared.mode if shared.mode is not None else before.mode,
-            mtime=mtime if mtime is not None else before.mtime,
-            ctime=now,
-            atime=before.atime,
+            mtime_ns=mtime_ns if mtime_ns is not None else before.mtime_ns,
+            ctime_ns=nanoseconds(self._now()),
+            atime_ns=before.atime_ns,
+            shown=fingerprint(body.digest),
         )
         self._journal.record_put(
             namespace,

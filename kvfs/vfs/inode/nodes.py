@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
+from kvfs.core.times import FIRST
 
 if TYPE_CHECKING:
     from kvfs.journal.journal import DirRow
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from kvfs.vfs.view.types import Attr
 
 ROOT_INO = 1
+UNCHANGED = FIRST  # of a directory: no entry came or went
 _NOWHERE = NamespaceId("")
 _NO_KEY = Key("")
 
@@ -32,14 +34,14 @@ class Root(Node, eq=False):
 class Directory(Node, eq=False):
     """A namespace (its `ref` is where the mount begins in it) or a directory of keys.
 
-    `detached` when it was removed and the kernel still holds it. `changed`: when (epoch seconds) an entry came
+    `detached` when it was removed and the kernel still holds it. `changed`: when (epoch nanoseconds) an entry came
     or went through this mount.
     """
 
     namespace: NamespaceId = _NOWHERE
     ref: DirRef = DirRef.ROOT
     detached: bool = False
-    changed: int = 0
+    changed: int = UNCHANGED
     known: "tuple[DirRow | None, int, Attr] | None" = None  # what stat says, and what of
 
 

@@ -20,6 +20,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, Child, DirRef
+from kvfs.core.times import nanoseconds
 from kvfs.journal.attributes import DirRow
 from kvfs.journal.journal import Move
 from kvfs.vfs.file.files import Files
@@ -112,7 +113,7 @@ class Renames:
             await self._directory(old, old.target, new, progress)
         else:
             await self._file(old, old.target, new)
-        new.directory.changed = int(self._now())
+        new.directory.changed = nanoseconds(self._now())
         self._tree.keep_directory(old.directory)
 
     # files
@@ -157,7 +158,7 @@ class Renames:
                 attributes.remove_dir(namespace, goal.prefix, goal.start)
             attributes.move_dirs(namespace, source.prefix, goal.prefix)
             if not attributes.has_dir(namespace, goal.prefix, goal.start):
-                now = int(self._now())
+                now = nanoseconds(self._now())
                 attributes.add_dir(namespace, DirRow(goal.prefix, goal.start, None, now, now))
 
     @staticmethod

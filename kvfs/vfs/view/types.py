@@ -7,6 +7,7 @@ from typing import Final, Literal, Protocol
 from msgspec import Struct
 
 from kvfs.core.model import Change, Metadata
+from kvfs.core.times import SECOND
 
 
 class Knowledge(Enum):
@@ -59,25 +60,35 @@ class Creating(Protocol):
 
 
 class Attr(Struct, eq=False, gc=False):
-    """stat(2) of a node. Sizes in bytes, times in epoch seconds, time-outs in seconds from now."""
+    """stat(2) of a node. Sizes in bytes, times in epoch nanoseconds, time-outs in seconds from now."""
 
     ino: int
     is_directory: bool
     mode: int
     links: int
     size: int
-    mtime: int
-    ctime: int
-    atime: int
+    mtime_ns: int
+    ctime_ns: int
+    atime_ns: int
     entry_timeout: float
     attr_timeout: float
     told: object = None  # what `fuse` made of it for the kernel, where the same is told again and again
 
+    @property
+    def mtime(self) -> int:
+        """Epoch seconds, as `st_mtime` is beside `st_mtime_ns`."""
+        return self.mtime_ns // SECOND
+
+    @property
+    def ctime(self) -> int:
+        """Epoch seconds."""
+        return self.ctime_ns // SECOND
+
 
 class Changes(Struct, frozen=True, gc=False):
-    """What setattr is to set; None: leave it. Times in epoch seconds."""
+    """What setattr is to set; None: leave it. Times in epoch nanoseconds."""
 
     size: int | None = None
     mode: int | None = None
-    mtime: int | None = None
-    atime: int | None = None
+    mtime_ns: int | None = None
+    atime_ns: int | None = None

@@ -23,6 +23,7 @@ vfs/view/         One view of a key: pending changes over caches over the store
 
 __main__.py       `python -m kvfs`
 config.py         What a mount is asked to be: one frozen `Config`, the source it names and …
+patches.py        Changes to libraries that offer no option for what we need, with the …
 """
 
 __version__ = "0.1.0"

@@ -17,14 +17,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Room → what it may import of ours, and from outside. `cli`, `daemon` and files beside the rooms: everything.
 OURS = {
     "core": {"core"},
-    "store": {"core", "store"},
+    "store": {"core", "patches", "store"},
     "journal": {"core", "store.base", "journal"},
     "sender": {"core", "store.base", "journal", "sender"},
     "host": {"core", "host"},
     "cache": {"core", "store.base", "cache"},
     "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
     "fuse": {"core", "vfs", "fuse"},
-    "server": {"core", "store.base", "store.checks", "store.wire", "store.wrapper", "server"},
+    "server": {"core", "patches", "store.base", "store.checks", "store.wire", "store.wrapper", "server"},
 }
 # One file of the server puts it together: it chooses the store, as the daemon does for mounts.
 ASSEMBLY = {"server/serving.py": {"store.embedded"}}

@@ -19,6 +19,7 @@ from kvfs.host.state import default_data_dir, default_state_dir, private_directo
 @option("listen", default="127.0.0.1:8787", metavar="HOST:PORT", help="Where; port 0 takes a free one.")
 @option("token-file", type=path, help="The token, made if need be.  [default: in the state directory]")
 @option("faults", metavar="SPEC", help="Misbehave as docs/server.md says; '' only opens the control.")
+@option("strict", is_flag=True, help="Refuse ids and credentials that the API would refuse.")
 @option("allow-any-host", is_flag=True, help="Listen where other machines can reach it.")
 @option("log-level", type=click.Choice(LEVELS), default="info", help="info has a line a request.")
 def serve(
@@ -26,6 +27,7 @@ def serve(
     listen: str,
     token_file: Path | None,
     faults: str | None,
+    strict: bool,
     allow_any_host: bool,
     log_level: str,
 ) -> int:
@@ -48,6 +50,7 @@ def serve(
         token_file=token_file,
         token=token,
         faults=faults,
+        strict=strict,
         allow_any_host=allow_any_host,
     )
     run_server(options, announce=say)

@@ -40,6 +40,7 @@ from kvfs.host.control import serve_control
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
+from kvfs.store.rest.request import read_in_large_pieces
 from kvfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger("kvfs.daemon")
@@ -56,6 +57,7 @@ def run_daemon(config: Config, credentials: Credentials | None, ready: Callable[
     Raises `KvfsError` for what makes the mount impossible, before `ready`.
     """
     limit_heaps()
+    read_in_large_pieces()
     look_less_for_cycles()
     sys.setswitchinterval(_SWITCH)
     return trio.run(_daemon, config, credentials, ready)

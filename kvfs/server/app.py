@@ -18,10 +18,11 @@ from kvfs.server.fault_rules import Faults
 from kvfs.server.faults import FaultControl, Faulty
 from kvfs.server.namespaces import Namespaces
 from kvfs.server.pacing import PacedAccounts
+from kvfs.server.parameters import check_account
 from kvfs.server.refusals import INTERNAL, METHOD, NO_ROUTE, Refusal, refusal_of
 from kvfs.server.shell import App, Metrics, Observed, Receive, Scope, Send
 from kvfs.server.staleness import StaleAccounts
-from kvfs.server.stubs import Stubs
+from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT, Stubs
 from kvfs.server.values import Values
 
 API: Final = "/client/v4"
@@ -38,31 +39,33 @@ def build_app(
     *,
     token: str,
     faults: Faults | None = None,
+    strict: bool = False,
     now: Callable[[], float] = time.time,
 ) -> App:
     """The application that serves `store` to whoever has `token`.
 
-    `faults` not None: it may misbehave, and how can be changed through /_kvfs/faults. `now` is epoch seconds.
+    `faults` not None: it may misbehave, and how can be changed through /_kvfs/faults. `strict`: it refuses
+    credentials and account ids that the API would refuse. `now` is epoch seconds.
     """
     metrics = Metrics()
     accounts: Accounts = store if faults is None else PacedAccounts(StaleAccounts(store, faults))
-    table = _routes(accounts, now)
+    table = _routes(accounts, now, STRICT_ACCOUNT if strict else LOCAL_ACCOUNT)
     table.append(("metrics", "GET", "/metrics", _metrics_handler(metrics)))
     if faults is not None:
         control = FaultControl(faults).handle
         table += [
             (f"{method.lower()}_faults", method, FAULTS_PATH, control) for method in ("GET", "PUT", "DELETE")
         ]
-    app: App = (dispatcher := Dispatcher(table, token))
+    app: App = (dispatcher := Dispatcher(table, token, strict=strict))
     if faults is not None:
         app = Faulty(app, faults, spared=(FAULTS_PATH, "/metrics"))
     return Observed(app, metrics, dispatcher.operation_of)
 
 
-def _routes(accounts: Accounts, now: Callable[[], float]) -> Table:
+def _routes(accounts: Accounts, now: Callable[[], float], account: str) -> Table:
     """Name, method, path and handler of each operation."""
     namespaces, values = Namespaces(accounts, now), Values(accounts, now)
-    bulk, stubs = Bulk(accounts, now), Stubs(accounts, now)
+    bulk, stubs = Bulk(accounts, now), Stubs(account)
     every = API + "/accounts/{account}/storage/kv/namespaces"
     one = every + "/{namespace}"
     return [
@@ -81,20 +84,24 @@ def _routes(accounts: Accounts, now: Callable[[], float]) -> Table:
         ("get_value", "GET", one + "/values/{key}", values.get),
         ("delete_value", "DELETE", one + "/values/{key}", values.delete),
         ("accounts", "GET", API + "/accounts", stubs.accounts),
+        ("account", "GET", API + "/accounts/{account}", stubs.account),
         ("memberships", "GET", API + "/memberships", stubs.memberships),
+        ("user", "GET", API + "/user", stubs.user),
         ("verify_token", "GET", API + "/user/tokens/verify", stubs.verify_token),
+        ("verify_token", "GET", API + "/accounts/{account}/tokens/verify", stubs.verify_token),
     ]
 
 
 class Dispatcher:
     """Finds the handler, checks the token, and turns whatever goes wrong into an envelope."""
 
-    def __init__(self, table: Table, token: str) -> None:
+    def __init__(self, table: Table, token: str, *, strict: bool) -> None:
         self._routes = [
             (Route(path, handler, methods=[method], name=name), handler)
             for name, method, path, handler in table
         ]
         self._token = token
+        self._strict = strict
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -107,7 +114,9 @@ class Dispatcher:
         try:
             _, handler = self._find(scope)
             request = Request(scope, receive)
-            check_token(request, self._token)
+            check_token(request, self._token, strict=self._strict)
+            if self._strict and "account" in request.path_params:
+                check_account(scope["path"], request.path_params["account"])
             return await handler(request)
         except Refusal as refusal:
             return refusal.response()

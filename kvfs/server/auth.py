@@ -2,6 +2,7 @@
 
 import hmac
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -10,18 +11,41 @@ from typing import Final
 from starlette.requests import Request
 
 from kvfs.core.errors import UserError
-from kvfs.server.refusals import UNAUTHENTICATED, Refusal
+from kvfs.server.refusals import (
+    NO_CREDENTIALS,
+    UNAUTHENTICATED,
+    UNKNOWN_KEY,
+    Refusal,
+    malformed_credentials,
+)
 
 _SCHEME: Final = "bearer "
+_DENIED: Final = "Authentication error"
 _LONGEST: Final = 4096  # bytes of a token file
 
 
-def check_token(request: Request, token: str) -> None:
-    """Raises `Refusal` (401) unless the request carries `token`; takes the same time for every wrong one."""
-    header = request.headers.get("authorization", "")
+def check_token(request: Request, token: str, *, strict: bool = False) -> None:
+    """Raises `Refusal` unless the request carries `token`; takes equally long for every wrong one.
+
+    It is a bearer token, or a key in X-Auth-Key beside any X-Auth-Email. A refusal is 401; in `strict` mode it
+    tells what is wrong with the headers, as the API does.
+    """
+    header, key = request.headers.get("authorization", ""), request.headers.get("x-auth-key", "")
     given = header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else ""
+    if not header and "@" in request.headers.get("x-auth-email", ""):
+        given = key
     if not hmac.compare_digest(given.encode(), token.encode()):
-        raise Refusal(401, UNAUTHENTICATED, "Authentication error")
+        raise _strict_refusal(header, key) if strict else Refusal(401, UNAUTHENTICATED, _DENIED)
+
+
+def _strict_refusal(authorization: str, key: str) -> Refusal:
+    """The API's answer to wrong credentials: of no kind, malformed, unknown."""
+    if authorization:
+        well_formed = re.fullmatch(r"[Bb]earer +[!-~]{20,}", authorization)
+        return Refusal(401, UNAUTHENTICATED, _DENIED) if well_formed else malformed_credentials()
+    if key:
+        return Refusal(403, UNKNOWN_KEY, "Unknown X-Auth-Key or X-Auth-Email")
+    return Refusal(400, NO_CREDENTIALS, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")
 
 
 def load_or_create_token(path: Path | None) -> tuple[str, Path]:

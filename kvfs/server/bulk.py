@@ -11,7 +11,7 @@ from kvfs.core.model import Entry, Key
 from kvfs.server.bodies import off_loop, read_body
 from kvfs.server.calls import Calls, json_answer
 from kvfs.server.parameters import expiration_of, namespace_of
-from kvfs.server.refusals import BULK_GET, Refusal, invalid, oversize
+from kvfs.server.refusals import BULK_GET, OVERSIZE, Refusal, invalid
 from kvfs.server.values import stored_metadata
 from kvfs.store.wire import codec
 
@@ -49,13 +49,13 @@ class Bulk(Calls):
             reason = f"'You can request a maximum of {BULK_GET_KEYS} keys'"
             raise Refusal(400, BULK_GET, f"bulk get keys: {reason}")
         if not asked.keys:
-            raise Refusal(400, BULK_GET, "bulk get keys: 'You must request at least 1 key'")
+            raise Refusal(400, BULK_GET, "bulk get keys: 'You must request a minimum of 1 key'")
         keys = [Key(key) for key in dict.fromkeys(asked.keys)]
         found = await store.bulk_get(namespace, keys)
         self.count(request, len(keys))
         size = sum(len(entry.value) for entry in found.values() if entry)
         if size > BULK_GET_BYTES:
-            raise oversize(f"bulk get keys: Total value length of {size}", BULK_GET_BYTES)
+            raise Refusal(413, OVERSIZE, "Total size of request exceeds the limit of 25MB")
         encode = partial(_values, found, asked.type == "json", asked.with_metadata)
         return json_answer(await off_loop(size, encode))
 

@@ -31,6 +31,7 @@
     denied              is refused in passing, with 401 and 10000 or with 403 and 10001 (`status`, `code`)
     code                is refused with `code`, and the `status` that belongs to it
     bad_key             reads of the key named `key` are answered with a page (`status`, 500), alone or in bulk
+    url_keys            a key in the URL with a control character, `^` or `...` is not found
     null_lists          an empty list is null
     floats, digits      numbers of the envelope are floats, or strings of digits
     bare_bulk           a bulk get answers with values alone, although metadata was asked for
@@ -75,6 +76,7 @@ FaultName = Literal[
     "denied",
     "code",
     "bad_key",
+    "url_keys",
     "null_lists",
     "floats",
     "digits",

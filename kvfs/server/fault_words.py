@@ -34,7 +34,7 @@ WORDS: Final = (
 """The words that `--faults` understands and that docs/server.md explains."""
 
 CLOUDFLARE: Final = (
-    "rate_budget,no_retry_after=0.5,denied=0.005,firewall,pair_cost=20ms,stale=60s,"
+    "rate_budget,no_retry_after=0.5,denied=0.005,firewall,url_keys,pair_cost=20ms,stale=60s,"
     "no_bulk_expiration=0.5,null_lists,floats=0.5,unknown_fields=0.5"
 )
 """The word `cloudflare`: an account's own behaviour, as far as the public record says."""

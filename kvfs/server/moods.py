@@ -1,17 +1,17 @@
 """Faults that are moods of Cloudflare's edge and API: a firewall, slow bulk writes, refusals, an unreadable key."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 import trio
-from starlette.responses import Response
 
 from kvfs.server.effects import Effect
 from kvfs.server.fault_rules import FIREWALL_TEXT, Armed
 from kvfs.server.pacing import pacing
-from kvfs.server.refusals import JSON, Refusal
+from kvfs.server.refusals import Refusal
 from kvfs.server.replay import is_bulk_write, page, take_body
 from kvfs.server.shell import App, Message, Receive, Scope, Send
 
@@ -36,6 +36,7 @@ _REFUSALS: Final[dict[int, tuple[int, str]]] = {
 }
 """Status and message of the codes whose answers are on record; another code is 400."""
 
+_ODD_KEY: Final = re.compile(r"[\x00-\x1f\x7f^]|\.\.\.")
 _CHAINS: Final = {6003: 6111}
 
 
@@ -99,19 +100,24 @@ async def _denied(armed: Armed, app: App, scope: Scope, receive: Receive, send: 
 async def _code(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
     code = armed.rule.code or 0
     usual, message = _REFUSALS.get(code, (400, f"this request met the fault code={code}"))
-    error: dict[str, object] = {"code": code, "message": message}
-    if code in _CHAINS:
-        cause = _CHAINS[code]
-        error["error_chain"] = [{"code": cause, "message": _REFUSALS[cause][1]}]
-    body = {"result": None, "success": False, "errors": [error], "messages": []}
-    answer = Response(msgspec.json.encode(body), armed.rule.status or usual, media_type=JSON)
-    await answer(scope, receive, send)
+    cause = _CHAINS.get(code)
+    chain = None if cause is None else (cause, _REFUSALS[cause][1])
+    refusal = Refusal(armed.rule.status or usual, code, message, cause=chain)
+    await refusal.response()(scope, receive, send)
 
 
 async def _bad_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
     names, receive = await _read_keys(scope, receive)
     if armed.rule.key in names:
         await page("Internal server error", armed.rule.status or 500)(scope, receive, send)
+        return
+    await app(scope, receive, send)
+
+
+async def _url_keys(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    collection, _, key = scope["path"].rpartition("/")
+    if collection.endswith(("/values", "/metadata")) and _ODD_KEY.search(unquote(key)):
+        await Refusal(404, 10009, _REFUSALS[10009][1]).response()(scope, receive, send)
         return
     await app(scope, receive, send)
 
@@ -137,4 +143,5 @@ MOODS: Final[dict[str, Effect]] = {
     "denied": _denied,
     "code": _code,
     "bad_key": _bad_key,
+    "url_keys": _url_keys,
 }

@@ -18,25 +18,32 @@ from kvfs.server.refusals import (
 )
 from kvfs.store.wire import codec
 
-_NAMESPACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def account_of(request: Request) -> str:
     """The account id. Raises `Refusal` for what cannot be one."""
     account: str = request.path_params["account"]
     if not codec.acceptable_identifier(account):
-        raise Refusal(
-            400,
-            BAD_ACCOUNT,
-            f"Could not route to {request.url.path}, perhaps your object identifier is invalid?",
-        )
+        raise _not_routed(request.scope["path"])
     return account
+
+
+def check_account(path: str, account: str) -> None:
+    """Raises `Refusal` for an account id that is not 32 hex digits, as the API's are."""
+    if _HEX_ID.fullmatch(account) is None:
+        raise _not_routed(path)
+
+
+def _not_routed(path: str) -> Refusal:
+    reason = f"Could not route to {path}, perhaps your object identifier is invalid?"
+    return Refusal(400, BAD_ACCOUNT, reason)
 
 
 def namespace_of(request: Request) -> NamespaceId:
     """The namespace id. Raises `Refusal` for what cannot be one."""
     namespace: str = request.path_params["namespace"]
-    if _NAMESPACE_ID.fullmatch(namespace) is None:
+    if _HEX_ID.fullmatch(namespace) is None:
         reason = f"'invalid namespace format: {namespace}'"
         raise Refusal(400, BAD_NAMESPACE_ID, f"could not parse UUID from request's namespace_id: {reason}")
     return NamespaceId(namespace)
@@ -51,13 +58,13 @@ def key_of(request: Request) -> Key:
 
 
 def integer_of(request: Request, name: str, default: int, low: int, high: int) -> int:
-    """A number of the query. Raises `Refusal` outside `low` to `high`."""
+    """A number of the query, without its fraction. Raises `Refusal` outside `low` to `high`."""
     text = request.query_params.get(name, "")
     if not text:
         return default
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not low <= float(text) <= high:
         raise invalid(f"{name} must be a number from {low} to {high}")
-    return int(text)
+    return int(float(text))
 
 
 def choice_of(request: Request, name: str, choices: tuple[str, ...]) -> str:
@@ -68,14 +75,14 @@ def choice_of(request: Request, name: str, choices: tuple[str, ...]) -> str:
     return text
 
 
-def seconds_of(request: Request, name: str, code: int) -> int | None:
+def seconds_of(request: Request, name: str, code: int) -> float | None:
     """A number of seconds of the query, or None. Raises `Refusal` with `code`."""
     text = request.query_params.get(name, "")
     if not text:
         return None
-    if not re.fullmatch(r"-?[0-9]{1,15}", text):
+    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", text):
         raise Refusal(400, code, f"put: 'Invalid {name} of {text[:40]}. Please specify integer.'")
-    return int(text)
+    return float(text)
 
 
 def expiration_of(operation: str, expiration: float | None, ttl: float | None, now: float) -> int | None:

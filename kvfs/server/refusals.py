@@ -18,8 +18,12 @@ from kvfs.core.errors import (
 )
 from kvfs.store.wire import codec
 
+BAD_HEADERS: Final = 6003
+BAD_AUTHORIZATION: Final = 6111  # in the chain of the one before
 BAD_ACCOUNT: Final = 7003
 NO_ROUTE: Final = 7000
+UNKNOWN_KEY: Final = 9103
+NO_CREDENTIALS: Final = 9106
 UNAUTHENTICATED: Final = 10000
 KEY_NOT_FOUND: Final = 10009
 BAD_NAMESPACE_ID: Final = 10011
@@ -39,12 +43,19 @@ JSON: Final = "application/json"
 
 
 class Refusal(Exception):
-    """A request that is answered with an error envelope."""
+    """A request that is answered with an error envelope. `cause`: code and text of its `error_chain`."""
 
     def __init__(
-        self, status: int, code: int, message: str, *, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: int,
+        message: str,
+        *,
+        headers: dict[str, str] | None = None,
+        cause: tuple[int, str] | None = None,
     ) -> None:
         super().__init__(message)
+        self.cause = cause
         self.status = status
         self.code = code
         self.message = message
@@ -52,13 +63,19 @@ class Refusal(Exception):
 
     def response(self) -> Response:
         """The answer."""
-        body = codec.encode_failure(self.code, self.message)
+        body = codec.encode_failure(self.code, self.message, self.cause)
         return Response(body, self.status, self.headers, JSON)
 
 
 def invalid(message: str) -> Refusal:
     """400 for what is malformed."""
     return Refusal(400, INVALID, message)
+
+
+def malformed_credentials() -> Refusal:
+    """400 for an Authorization header that cannot hold a token."""
+    cause = (BAD_AUTHORIZATION, "Invalid format for Authorization header")
+    return Refusal(400, BAD_HEADERS, "Invalid request headers", cause=cause)
 
 
 def oversize(what: str, limit: int) -> Refusal:

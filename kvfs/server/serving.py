@@ -23,6 +23,7 @@ from kvfs.core.errors import UserError
 from kvfs.server.app import build_app
 from kvfs.server.auth import load_or_create_token as load_or_create_token
 from kvfs.server.auth import usable_token
+from kvfs.server.connections import patient_listeners, use_connections
 from kvfs.server.fault_words import parse_faults
 from kvfs.server.shell import App
 from kvfs.store.embedded.store import SqliteStore
@@ -43,6 +44,7 @@ class ServeOptions:
     """What to serve and to whom. `port` 0 takes any; `token` wins over `token_file`.
 
     `faults` is the text that `parse_faults` reads; even when empty it opens their control, None keeps it shut.
+    `strict` refuses credentials and account ids as the API does.
     """
 
     store: Path
@@ -52,6 +54,7 @@ class ServeOptions:
     token: str | None = field(default=None, repr=False)
     faults: str | None = None
     allow_any_host: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,14 @@ async def serving(options: ServeOptions, *, now: Callable[[], float] = time.time
     Leaving it stops accepting and gives what is under way `GRACE` seconds.
     """
     faults = None if options.faults is None else parse_faults(options.faults)
-    with _listening(options) as listener:
+    use_connections()
+    with _listening(options) as listener, patient_listeners():
         token, token_file = _token(options)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         ready = Serving(f"http://{shown}:{port}/client/v4", host, port, token, token_file)
         async with SqliteStore.open(options.store, now=now) as store:
-            app = build_app(store, token=token, faults=faults, now=now)
+            app = build_app(store, token=token, faults=faults, strict=options.strict, now=now)
             async with trio.open_nursery() as nursery:
                 stop = trio.Event()
                 await nursery.start(_run_hypercorn, app, _config(listener), stop)

@@ -62,8 +62,8 @@ class Values(Calls):
 
 
 def stored_metadata(operation: str, text: bytes | None) -> bytes | None:
-    """Metadata as it is kept. An empty part means none: the official SDK sends one for `None`."""
-    if text is None or not text.strip():
+    """Metadata as it is kept. An empty part is refused, as by the API: the official SDK sends one for `None`."""
+    if text is None:
         return None
     try:
         metadata = codec.compact_metadata(text)

@@ -43,7 +43,7 @@ DECODERS = {
     codec.decode_pairs: [PAIRS],
     codec.decode_key_list: [b'["a","b"]', b'[{"name":"a"}]'],
     codec.decode_bulk_get: [ASKED],
-    codec.decode_title: [b'{"title":"t"}'],
+    codec.decode_namespace_request: [b'{"title":"t"}'],
     codec.compact_metadata: [b' {"a" : 1} '],
 }
 

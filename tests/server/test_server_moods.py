@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -114,6 +115,19 @@ async def test_reads_of_a_bad_key_fail_and_others_do_not(server, http, base):
     one = await http.post(f"{base}/bulk/get", json={"keys": ["good"]})
     assert one.json()["result"]["values"] == {"good": "v"}
     assert (await http.get(f"{base}/values/good")).text == "v"
+
+
+@pytest.mark.parametrize("key", ["a%1fb", "a%5Eb", "a...b"])
+async def test_an_odd_key_in_a_url_is_not_found(server, http, base, key):
+    """Read or written; in a bulk body it is a key as any other, and so is a dotted one."""
+    name = unquote(key)
+    await server.set_faults({"fault": "url_keys"})
+    assert (await http.put(f"{base}/bulk", json=pairs(name, "a..b"))).status_code == 200
+    assert (await http.get(f"{base}/values/{key}")).status_code == 404
+    assert (await http.put(f"{base}/values/{key}", content=b"x")).status_code == 404
+    found = await http.post(f"{base}/bulk/get", json={"keys": [name]})
+    assert found.json()["result"]["values"] == {name: "v"}
+    assert (await http.get(f"{base}/values/a..b")).status_code == 200
 
 
 # slow bulk writes

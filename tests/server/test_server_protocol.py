@@ -78,7 +78,7 @@ async def test_every_dialect_of_forms_is_understood(http, base, store, namespace
     assert await store.get_metadata(namespace, Key("k")) == b'{"a":1}'
 
 
-@pytest.mark.parametrize("metadata", [None, b"", b"null", b" null "])
+@pytest.mark.parametrize("metadata", [None, b"null", b" null "])
 async def test_a_form_may_leave_metadata_out_or_say_null(http, base, store, namespace, metadata):
     """And replaces what was there."""
     await store.put(namespace, Key("k"), Entry(b"old", b"[1]"))
@@ -123,16 +123,80 @@ async def test_namespaces_come_in_pages_past_the_end_too(http, server, store):
     pages = [(await http.get(url + str(page))).json() for page in (1, 2, 3, 4)]
     titles = [[one["title"] for one in page["result"]] for page in pages]
     assert titles == [["n4", "n3"], ["n2", "n1"], ["n0"], []]
-    assert pages[1]["result_info"] == {"page": 2, "per_page": 2, "count": 2, "total_count": 5}
+    assert pages[1]["result_info"] == {
+        "page": 2,
+        "per_page": 2,
+        "count": 2,
+        "total_count": 5,
+        "total_pages": 3,
+    }
     assert pages[0]["result"][0]["supports_url_encoding"] is True
 
 
 async def test_what_clients_ask_besides_kv_is_answered(http, server):
-    """Accounts, memberships, the token."""
+    """Accounts, memberships, the user, the token, also the account's own."""
     assert (await http.get(f"{server.url}/accounts?page=1")).json()["result"][0]["id"]
     assert (await http.get(f"{server.url}/accounts?page=2")).json()["result"] == []
     assert (await http.get(f"{server.url}/memberships")).json()["result_info"]["total_count"] == 1
-    assert (await http.get(f"{server.url}/user/tokens/verify")).json()["result"]["status"] == "active"
+    accounts = f"{server.url}/accounts/{server.account}"
+    assert (await http.get(accounts)).json()["result"]["id"] == server.account
+    assert (await http.get(f"{server.url}/user")).json()["result"]["email"]
+    for verify in (f"{server.url}/user/tokens/verify", f"{accounts}/tokens/verify"):
+        assert (await http.get(verify)).json()["result"]["status"] == "active"
+
+
+async def test_a_key_with_an_address_is_as_good_as_a_token(server):
+    """The older pair of headers; the key alone is not, nor a wrong one, nor one beside a wrong token."""
+    import httpx
+
+    pair = {"x-auth-key": server.token, "x-auth-email": "ada@example.org"}
+    for headers, status in (
+        (pair, 200),
+        ({"x-auth-key": server.token}, 401),
+        ({**pair, "x-auth-key": "wrong"}, 401),
+        ({**pair, "authorization": "Bearer wrong"}, 401),
+    ):
+        async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
+            assert (await client.get(server.namespaces)).status_code == status, headers
+
+
+async def test_a_namespace_says_what_it_was_created_with(http, server):
+    """Created, looked at, renamed, listed; an unknown jurisdiction or mode is refused."""
+    asked = {"title": "t", "jurisdiction": "eu", "mode": "instant"}
+    made = (await http.post(server.namespaces, json=asked)).json()["result"]
+    url = f"{server.namespaces}/{made['id']}"
+    looked_at = (await http.get(url)).json()["result"]
+    renamed = (await http.put(url, json={"title": "u"})).json()["result"]
+    listed = (await http.get(server.namespaces)).json()["result"][0]
+    for answer in (made, looked_at, renamed, listed):
+        assert (answer["jurisdiction"], answer["mode"]) == ("eu", "instant")
+    for wrong in ({"jurisdiction": "mars"}, {"mode": "slow"}):
+        answer = await http.post(server.namespaces, json={"title": "x", **wrong})
+        assert answer.status_code == 400
+    plain = (await http.post(server.namespaces, json={"title": "plain"})).json()["result"]
+    assert set(plain) == {"id", "title", "supports_url_encoding"}
+
+
+async def test_numbers_of_a_query_may_have_a_fraction(http, base):
+    """The schema says number; what is behind the point is dropped."""
+    answer = await http.put(f"{base}/values/k", params={"expiration": f"{NOW + 9000}.75"}, content=b"v")
+    assert answer.status_code == 200, answer.text
+    assert (await http.get(f"{base}/values/k")).headers["expiration"] == str(NOW + 9000)
+    await http.put(f"{base}/values/l", params={"expiration_ttl": "100.5"}, content=b"v")
+    assert int((await http.get(f"{base}/values/l")).headers["expiration"]) >= NOW + 100
+    listing = (await http.get(f"{base}/keys?limit=10.0")).json()
+    assert [row["name"] for row in listing["result"]] == ["k", "l"]
+    refused = await http.put(f"{base}/values/k", params={"expiration_ttl": "59.9"}, content=b"v")
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 10034)
+
+
+@pytest.mark.parametrize("text", ["AP8=", "AP8", "AP8A", "AA==", "AA=", "AA", ""])
+async def test_base64_may_lack_its_padding(http, base, text):
+    """All of it or a part."""
+    pair = {"key": "k", "value": text, "base64": True}
+    assert (await http.put(f"{base}/bulk", json=[pair])).status_code == 200
+    expected = {"AP8A": b"\x00\xff\x00", "AP8": b"\x00\xff", "AA": b"\x00", "": b""}[text.rstrip("=")]
+    assert (await http.get(f"{base}/values/k")).content == expected
 
 
 @pytest.mark.parametrize(

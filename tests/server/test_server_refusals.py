@@ -36,7 +36,9 @@ JSON_BODIES = {
     "an empty key": ("PUT", "bulk", json.dumps([*pairs(2), {"key": "", "value": ""}]).encode(), 400, 10012),
     "the key ..": ("PUT", "bulk", json.dumps([*pairs(2), {"key": "..", "value": ""}]).encode(), 400, 10012),
     "bad base64": ("PUT", "bulk", json.dumps(pairs(2, value="!", base64=True)).encode(), 400, 10012),
-    "unpadded base64": ("PUT", "bulk", json.dumps(pairs(2, value="/w", base64=True)).encode(), 400, 10012),
+    "base64 of a lone character": (
+        "PUT", "bulk", json.dumps(pairs(2, value="/wAAA", base64=True)).encode(), 400, 10012,
+    ),
     "base64 above its limit": (
         "PUT", "bulk", json.dumps(pairs(1, value="A" * 26_214_404, base64=True)).encode(), 400, 10012,
     ),
@@ -97,6 +99,8 @@ async def test_a_bad_put_is_refused(http, base, store, namespace, case):
 MULTIPARTS = {
     "no value": ({"metadata": (None, b"{}")}, 400, 10047),
     "metadata that is no JSON": ({"value": (None, b"v"), "metadata": (None, b"{")}, 400, 10147),
+    "empty metadata": ({"value": (None, b"v"), "metadata": (None, b"")}, 400, 10147),
+    "blank metadata": ({"value": (None, b"v"), "metadata": (None, b" \n")}, 400, 10147),
     "metadata that is not UTF-8": ({"value": (None, b"v"), "metadata": (None, b'"\xff"')}, 400, 10147),
     "metadata of 1,025 bytes": (
         {"value": (None, b"v"), "metadata": (None, b'"%b"' % (b"x" * 1023))}, 400, 10012,

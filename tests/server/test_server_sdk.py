@@ -40,7 +40,10 @@ def round_trip(server):
 def values(kv, namespace, account):
     """Single values."""
     at = {"account_id": account, "namespace_id": namespace}
-    for metadata in ({"a": [1, "\u00e9"]}, [1, 2], 5, True, '"text"', None):
+    with pytest.raises(cloudflare.BadRequestError) as caught:
+        kv.values.update("empty", value=b"", metadata=None, **at)  # it sends an empty part
+    assert caught.value.errors[0].code == 10147
+    for metadata in ({"a": [1, "\u00e9"]}, [1, 2], 5, True, '"text"'):
         kv.values.update("a/b c\u00e9", value=b"\x00\xff", metadata=metadata, expiration=EXPIRATION, **at)
         found = kv.values.with_raw_response.get("a/b c\u00e9", **at)
         assert found.read() == b"\x00\xff"

@@ -47,7 +47,7 @@ DECODERS = [
     codec.decode_pairs,
     codec.decode_key_list,
     codec.decode_bulk_get,
-    codec.decode_title,
+    codec.decode_namespace_request,
 ]
 
 FRAGMENTS = st.sampled_from(
@@ -159,7 +159,7 @@ def test_a_namespace_arrives_as_it_was_sent(title, mode):
     namespace = Namespace(NamespaceId("a" * 32), title, mode)
     envelope = codec.decode_envelope(codec.encode_success(codec.encode_namespace(namespace)))
     assert codec.decode_namespace(envelope.result) == namespace
-    assert codec.decode_title(codec.encode_title(title)) == title
+    assert codec.decode_namespace_request(codec.encode_title(title)).title == title
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,12 @@ REPOSITORY = Path(__file__).parents[2]
 _OURS = ("metrics", "get_faults", "put_faults", "delete_faults")
 
 _RUN = """
-import json, sys, pathlib
+import json, sys, pathlib, resource
 from kvfs.server.serving import ServeOptions, run_server
 given = json.load(sys.stdin)
+descriptors = given.pop("descriptors")
+if descriptors:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 options = ServeOptions(store=pathlib.Path(given.pop("store")), **given)
 run_server(options, announce=lambda line: print(line, flush=True))
 """
@@ -40,6 +44,7 @@ class Served:
     token: str = TOKEN
     account: str = ACCOUNT
     pid: int = 0
+    log: Path | None = None
 
     @property
     def root(self) -> str:
@@ -87,45 +92,54 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    directory: Path, *, faults: str | None = None, now: Callable[[], float] = time.time
+    directory: Path,
+    *,
+    faults: str | None = None,
+    strict: bool = False,
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Served]:
     """A server in this process, on a store in `directory`; `now` is its clock."""
-    options = ServeOptions(directory / "store.sqlite", port=0, token=TOKEN, faults=faults)
+    options = ServeOptions(directory / "store.sqlite", port=0, token=TOKEN, faults=faults, strict=strict)
     async with serving(options, now=now) as ready:
         yield Served(ready.url)
 
 
 @contextmanager
 def served_by_process(
-    directory: Path, *, faults: str | None = None, stop: signal.Signals = signal.SIGTERM
+    directory: Path,
+    *,
+    faults: str | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+    descriptors: int | None = None,
 ) -> Iterator[Served]:
-    """The same as a process of its own, ended by the signal `stop`; a traceback of it fails the test."""
+    """The same as a process of its own, ended by the signal `stop`; a traceback of it fails the test.
+
+    `descriptors` is the most that it may have open. What it logs is in the file `log`.
+    """
     options = {"store": str(directory / "store.sqlite"), "port": 0, "token": TOKEN, "faults": faults}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _RUN],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        process.stdin.write(json.dumps(options))
+    with tempfile.NamedTemporaryFile(prefix="kvfs-serve-") as log, ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", _RUN],
+                cwd=REPOSITORY,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        )
+        stack.callback(process.kill)
+        process.stdin.write(json.dumps({**options, "descriptors": descriptors}))
         process.stdin.close()
         announced = process.stdout.readline()
         url = re.search(r"http://\S+", announced)
-        assert url, process.stderr.read()
-        yield Served(url[0], pid=process.pid)
+        assert url, Path(log.name).read_text()
+        yield Served(url[0], pid=process.pid, log=Path(log.name))
         process.send_signal(stop)
         assert process.wait(timeout=20) == 0
-        errors = process.stderr.read()
+        errors = Path(log.name).read_text()
         assert "Traceback" not in errors, errors
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
 
 
 def _totals(metrics: str, name: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ import httpx
 from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, UserError
 from kvfs.core.limits import METADATA_BYTES, VALUE_BYTES
 from kvfs.core.model import Entry, Key, NamespaceId
+from kvfs.patches import HTTPCORE_READS
 from kvfs.store import checks
 from kvfs.store.wire import codec
 from kvfs.store.wire.strings import Pause, go_on
@@ -20,10 +21,13 @@ from kvfs.store.wire.strings import Pause, go_on
 JSON: Final = "application/json"
 
 READ_BYTES: Final = 256 * 1024  # of an answer taken from the socket at a time
-# A quarter of the turns for a large value, and httpcore has no option for it.
-httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES
 
 _OCTETS: Final = "application/octet-stream"
+
+
+def read_in_large_pieces() -> None:
+    """Let every client of this process take more from a socket at a time. The daemon calls it when it starts."""
+    HTTPCORE_READS.apply(httpcore.AsyncHTTP11Connection, READ_BYTES)
 
 
 def open_client(

@@ -24,11 +24,13 @@ from kvfs.store.wire.shapes import (
     KeyLine,
     NamespaceLine,
     Pair,
-    TitleRequest,
 )
 from kvfs.store.wire.shapes import ApiError as ApiError
 from kvfs.store.wire.shapes import BulkGetRequest as BulkGetRequest
 from kvfs.store.wire.shapes import Envelope as Envelope
+from kvfs.store.wire.shapes import (
+    NamespaceRequest as NamespaceRequest,
+)
 from kvfs.store.wire.shapes import PairRequest as PairRequest
 from kvfs.store.wire.shapes import ResultInfo as ResultInfo
 from kvfs.store.wire.strings import BITE, Pause, as_base64, as_string, go_on
@@ -160,7 +162,7 @@ def encode_bulk_get(keys: Sequence[Key]) -> bytes:
 
 def encode_title(title: str) -> bytes:
     """The body that creates or renames a namespace."""
-    return msgspec.json.encode(TitleRequest(title))
+    return msgspec.json.encode({"title": title})
 
 
 # Read by the server.
@@ -181,9 +183,9 @@ def decode_bulk_get(body: bytes) -> BulkGetRequest:
     return decode(body, BulkGetRequest)
 
 
-def decode_title(body: bytes) -> str:
-    """The title in a body that creates or renames a namespace; empty when it names none."""
-    return decode(body, TitleRequest).title or ""
+def decode_namespace_request(body: bytes) -> NamespaceRequest:
+    """A body that creates or renames a namespace."""
+    return decode(body, NamespaceRequest)
 
 
 # Written by the server.
@@ -197,9 +199,11 @@ def encode_success(result: bytes = b"{}", info: ResultInfo | None = None) -> byt
     return msgspec.json.encode(envelope)
 
 
-def encode_failure(code: int, message: str) -> bytes:
-    """A failed answer with one error."""
-    error = {"code": code, "message": message}
+def encode_failure(code: int, message: str, cause: tuple[int, str] | None = None) -> bytes:
+    """A failed answer with one error, and the code and text of its cause."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if cause is not None:
+        error["error_chain"] = [{"code": cause[0], "message": cause[1]}]
     return msgspec.json.encode({"result": None, "success": False, "errors": [error], "messages": []})
 
 
@@ -208,7 +212,7 @@ def encode_json(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-def encode_namespace(namespace: Namespace) -> bytes:
+def encode_namespace(namespace: Namespace, jurisdiction: str = "") -> bytes:
     """One namespace as a `result`."""
     fields: dict[str, Any] = {
         "id": namespace.id,
@@ -217,6 +221,8 @@ def encode_namespace(namespace: Namespace) -> bytes:
     }
     if namespace.mode:
         fields["mode"] = namespace.mode
+    if jurisdiction:
+        fields["jurisdiction"] = jurisdiction
     return msgspec.json.encode(fields)
 
 

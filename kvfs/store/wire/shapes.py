@@ -28,6 +28,7 @@ class ResultInfo(Struct, omit_defaults=True):
     page: int | None = None
     per_page: int | None = None
     total_count: int | None = None
+    total_pages: int | None = None
 
 
 class Envelope(Struct):
@@ -94,11 +95,11 @@ class PairRequest(Struct):
         return bytes(self.metadata)
 
     def value_bytes(self) -> bytes:
-        """The value itself. Raises `MalformedError` when it is not the base64 it claims to be."""
+        """The value itself; base64 may lack its padding. Raises `MalformedError` when it is no base64."""
         if not self.base64:
             return self.value.encode()
         try:
-            return base64.b64decode(self.value, validate=True)
+            return base64.b64decode(self.value + "=" * (-len(self.value) % 4), validate=True)
         except (binascii.Error, ValueError) as exc:
             raise MalformedError(f"value of key {self.key!r} is not valid base64") from exc
 
@@ -111,7 +112,9 @@ class BulkGetRequest(Struct, rename="camel"):
     with_metadata: bool = False
 
 
-class TitleRequest(Struct):
-    """The body that creates or renames a namespace."""
+class NamespaceRequest(Struct):
+    """The body that creates or renames a namespace; a rename has a title only."""
 
     title: str | None = None
+    jurisdiction: str | None = None
+    mode: str | None = None

@@ -1,0 +1,42 @@
+"""Changes to libraries that offer no option for what we need, with the versions they were tried with.
+
+Each replaces one name. The daemon and the server apply them when they start; an import changes nothing. Where a
+library is not made as expected, nothing is replaced: it works as it comes, slower or with the fault named here.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One name of a library. `needs`: names that must be beside it, or the replacement would not fit."""
+
+    library: str
+    tried: tuple[str, ...]
+    name: str
+    needs: tuple[str, ...] = ()
+
+    def fits(self, owner: object) -> bool:
+        """True if `owner`, the module or class that holds the name, is made as expected."""
+        return all(hasattr(owner, name) for name in (self.name, *self.needs))
+
+    def apply(self, owner: object, replacement: object) -> bool:
+        """Replace the name. False if that does not fit, and then nothing is done."""
+        if not self.fits(owner):
+            return False
+        setattr(owner, self.name, replacement)
+        return True
+
+
+HYPERCORN_CONNECTION: Final = Patch("hypercorn", ("0.17.3", "0.18.0"), "TCPServer", ("worker_serve",))
+"""Of `hypercorn.trio.run`. As it comes, a connection that its client has closed stays open for the keep-alive
+time, because a task waits for the next request; and two tasks that close it at once end the server."""
+
+HYPERCORN_END: Final = Patch(
+    "hypercorn", ("0.17.3", "0.18.0"), "_read_data", ("run", "protocol_send", "_close")
+)
+"""Of `hypercorn.trio.tcp_server.TCPServer`: the method after which our `Connection` ends the wait."""
+
+HTTPCORE_READS: Final = Patch("httpcore", ("1.0.7", "1.0.9"), "READ_NUM_BYTES")
+"""Of `httpcore.AsyncHTTP11Connection`. As it comes, a large value takes four times as many turns of the loop."""

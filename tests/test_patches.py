@@ -1,0 +1,56 @@
+"""Libraries are patched when a program starts, and a version that no longer fits is named."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import httpcore
+import hypercorn.trio.run
+import pytest
+from hypercorn.trio.tcp_server import TCPServer
+
+from kvfs import patches
+
+OWNERS = [
+    (patches.HYPERCORN_CONNECTION, hypercorn.trio.run),
+    (patches.HYPERCORN_END, TCPServer),
+    (patches.HTTPCORE_READS, httpcore.AsyncHTTP11Connection),
+]
+
+
+@pytest.mark.parametrize(("patch", "owner"), OWNERS, ids=lambda value: getattr(value, "name", ""))
+def test_the_installed_library_is_made_as_the_patch_expects(patch, owner):
+    """A newer version that is not has to be looked at before it is allowed."""
+    installed = version(patch.library)
+    assert patch.fits(owner), f"{patch.library} {installed} does not fit; tried: {', '.join(patch.tried)}"
+
+
+def test_every_patch_is_checked_here():
+    """None can be added without its owner."""
+    known = [value for value in vars(patches).values() if isinstance(value, patches.Patch)]
+    assert known == [patch for patch, _ in OWNERS]
+
+
+def test_a_patch_that_does_not_fit_changes_nothing():
+    """Nor does it add the name."""
+
+    class Other:
+        beside = 1
+
+    patch = patches.Patch("library", ("1",), "name", ("beside",))
+    assert not patch.apply(Other, 2)
+    assert not hasattr(Other, "name")
+    Other.name = 1
+    assert patch.apply(Other, 2)
+    assert Other.name == 2
+
+
+def test_an_import_patches_nothing():
+    """Somebody else's program may import kvfs for its client or its server."""
+    code = (
+        "import hypercorn.trio.run as run; from httpcore import AsyncHTTP11Connection as connection;"
+        "seen = run.TCPServer, connection.READ_NUM_BYTES;"
+        "import kvfs.server.serving, kvfs.store.rest.client, kvfs.daemon.run;"
+        "assert seen == (run.TCPServer, connection.READ_NUM_BYTES)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,6 +13,7 @@ sender/           Journal → store: what is pending is sent, repeated, compared
 server/           The REST face: Cloudflare's routes over any `Store`. It decides nothing
 store/            Where entries live: one protocol (`base.Store`), many stores
 store/embedded/   The embedded store: one SQLite file that behaves like Workers KV
+store/miniflare/  Namespaces of `wrangler dev`: its state on disk, and the API of its local …
 store/rest/       The client of the REST API
 store/wire/       Cloudflare's JSON, both ways: used by the client and by the server
 vfs/              What POSIX calls it: one view of pending changes, caches and store
@@ -24,6 +25,7 @@ vfs/view/         One view of a key: pending changes over caches over the store
 __main__.py       `python -m kvfs`
 config.py         What a mount is asked to be: one frozen `Config`, the source it names and …
 patches.py        Changes to libraries that offer no option for what we need, with the …
+workers.py        Sources that a Workers project names: the namespace behind a binding, and …
 """
 
 __version__ = "0.1.0"

@@ -17,9 +17,12 @@ from kvfs.core.errors import UserError
 from kvfs.core.limits import KEY_BYTES, RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
 from kvfs.host.state import control_path, default_data_dir, default_state_dir, state_name
+from kvfs.workers import BINDING_SYNTAX, WRANGLER_SYNTAX, WranglerSource, find_bound, parse_wrangler
 
 DEFAULT_BASE_URL: Final = "https://api.cloudflare.com/client/v4"
-SOURCE_SYNTAX: Final = "local:[FILE] or cloudflare:[ACCOUNT[/NAMESPACE[/PREFIX]]]"
+SOURCE_SYNTAX: Final = (
+    f"local:[FILE], cloudflare:[ACCOUNT[/NAMESPACE[/PREFIX]]], {BINDING_SYNTAX} or {WRANGLER_SYNTAX}"
+)
 TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
 MIB: Final = 1024 * 1024
 
@@ -52,7 +55,7 @@ class CloudflareSource:
         return "cloudflare:" + "/".join(parts)
 
 
-Source = LocalSource | CloudflareSource
+Source = LocalSource | CloudflareSource | WranglerSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,24 @@ class Config:
         return control_path(self.mountpoint, self.state_dir)
 
 
-def parse_source(text: str, environ: Mapping[str, str], *, insecure: bool = False) -> Source:
-    """SOURCE of the command line; raises `UserError` with what is wrong and how it is written."""
+def parse_source(
+    text: str, environ: Mapping[str, str], *, insecure: bool = False, preview: bool = False
+) -> Source:
+    """SOURCE of the command line; raises `UserError` with what is wrong and how it is written.
+
+    `preview` takes a binding's `preview_id`.
+    """
+    if preview and not text.startswith("cloudflare:@"):
+        raise UserError(f"--preview goes with a binding: {BINDING_SYNTAX}")
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "local":
         return LocalSource(_store_file(rest))
     if colon and scheme == "cloudflare":
+        if rest.startswith("@"):
+            rest = _behind_binding(rest[1:], environ, preview=preview)
         return _cloudflare_source(rest, environ, insecure=insecure)
+    if colon and scheme == "wrangler":
+        return parse_wrangler(rest, environ)
     raise UserError(f"SOURCE is {SOURCE_SYNTAX}, not {text!r}")
 
 
@@ -121,6 +135,12 @@ def _store_file(text: str) -> Path:
     if file.parent != default_data_dir() and not file.parent.is_dir():
         raise UserError(f"{file.parent} does not exist: make it first, or name another FILE in local:FILE")
     return file
+
+
+def _behind_binding(text: str, environ: Mapping[str, str], *, preview: bool) -> str:
+    """ACCOUNT/NAMESPACE/PREFIX of a binding; the account of the configuration counts before the variable's."""
+    bound = find_bound(text, environ, preview=preview)
+    return f"{bound.account or ''}/{bound.namespace}/{bound.prefix}"
 
 
 def _cloudflare_source(text: str, environ: Mapping[str, str], *, insecure: bool) -> CloudflareSource:
@@ -166,8 +186,8 @@ def _is_loopback(host: str) -> bool:
 def load_credentials(
     source: Source, token_file: Path | None, environ: Mapping[str, str]
 ) -> Credentials | None:
-    """The token of a Cloudflare source, from `token_file` or CLOUDFLARE_API_TOKEN; None for a local one."""
-    if isinstance(source, LocalSource):
+    """The token of a Cloudflare source, from `token_file` or CLOUDFLARE_API_TOKEN; None for one on this machine."""
+    if not isinstance(source, CloudflareSource):
         return None
     if token_file is not None:
         return Credentials(_checked_token(read_token_file(token_file), str(token_file)))
@@ -217,6 +237,8 @@ def source_identity(config: Config) -> str:
     source = config.source
     if isinstance(source, LocalSource):
         return f"local:{os.path.realpath(source.file)}"
+    if isinstance(source, WranglerSource):
+        return source.identity
     parts = [source.base_url, source.account, source.namespace or "", source.prefix]
     return "cloudflare:" + "\n".join(parts)
 

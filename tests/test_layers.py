@@ -33,7 +33,7 @@ OUTSIDE = {
     "store": {"httpcore", "httpx", "msgspec", "tenacity", "trio"},
     "journal": {"blake3", "msgspec", "sortedcontainers", "trio"},
     "sender": {"msgspec", "sortedcontainers", "tenacity", "trio"},
-    "host": {"platformdirs", "trio"},
+    "host": {"json5", "platformdirs", "trio"},
     "cache": {"msgspec", "sortedcontainers", "trio"},
     "vfs": {"msgspec", "trio"},
     "fuse": {"pyfuse3", "trio"},
@@ -60,10 +60,10 @@ HOMES = {
 }
 # Words with a home: identifiers and attributes, not comments.
 WORDS = {
-    r"status_code": r"store/rest/|server/",
+    r"status_code": r"store/rest/|store/miniflare/explorer\.py|server/",
     r"_?dirty": r"vfs/|fuse/",
     # of files on this machine's disk, wherever there are any; never of ours
-    r"st_\w+": r"fuse/|journal/|store/embedded/|server/auth\.py|config\.py|host/|cli/",
+    r"st_\w+": r"fuse/|journal/|store/(embedded|miniflare)/|server/auth\.py|config\.py|host/|cli/",
 }
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60

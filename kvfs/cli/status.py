@@ -144,6 +144,8 @@ def _billed_rows(keys: Status, budget: Status) -> Iterator[tuple[str, str]]:
 def _store_rows(store: Status) -> Iterator[tuple[str, str]]:
     if not store:
         return
+    if store.get("route"):
+        yield "route", store["route"]
     if store.get("reachable", True):
         yield "server", "answers"
     else:

@@ -10,6 +10,7 @@
     │   │   └── QuotaError            the account's allowance is used up (10048)
     │   ├── RejectedError             this content never
     │   │   └── NotTextError          bulk get met a binary value (10029): ask singly
+    │   ├── FixedNamespacesError      the store's namespaces are made elsewhere, by a configuration file
     │   ├── NamespaceNotFoundError    the namespace is gone (10013)
     │   └── TitleExistsError          another namespace has the title (10014)
     ├── JournalError                  the journal cannot be used as it is; never deleted
@@ -74,6 +75,10 @@ class RejectedError(StoreError):
 
 class NotTextError(RejectedError):
     """A bulk get named a key whose value is not text (10029)."""
+
+
+class FixedNamespacesError(StoreError):
+    """The namespaces of this store cannot be made, renamed or deleted through it; the message says where."""
 
 
 class NamespaceNotFoundError(StoreError):

@@ -10,7 +10,7 @@ from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.cache.values import Clean, Values
-from kvfs.config import CloudflareSource, Config, Credentials
+from kvfs.config import CloudflareSource, Config, Credentials, LocalSource
 from kvfs.core.errors import (
     DeniedError,
     InvalidError,
@@ -25,6 +25,7 @@ from kvfs.journal.journal import Journal
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.miniflare.store import WranglerStore, open_explorer
 from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.retry import Retrying
@@ -32,6 +33,7 @@ from kvfs.vfs.file.files import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
 from kvfs.vfs.roots import find_namespace
 from kvfs.vfs.view.overlay import Overlay
+from kvfs.workers import WranglerSource, configured_namespaces
 
 _ATTEMPTS = 8
 
@@ -44,11 +46,17 @@ class Stores:
     writing: Store
     rest: RestStore | None
     budget: Budget | None
+    route: Callable[[], str] | None = None
+    """Which way a source takes that has several, in words for the user."""
 
 
 @asynccontextmanager
 async def open_stores(config: Config, credentials: Credentials | None) -> AsyncIterator[Stores]:
     """The store of a source, ready for use."""
+    if isinstance(config.source, WranglerSource):
+        async with _open_wrangler(config.source, config.timeout) as store:
+            yield Stores(store, store, None, None, getattr(store, "describe", None))
+        return
     if not isinstance(config.source, CloudflareSource):
         async with SqliteStore.open(config.source.file) as store:
             yield Stores(store, store, None, None)
@@ -67,6 +75,28 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
         yield Stores(reading, writing, rest, budget)
 
 
+@asynccontextmanager
+async def _open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator[Store]:
+    """What the Workers of a project see: its state on this machine, or a dev server by its URL."""
+    if source.state is None:
+        try:
+            async with open_explorer(source.origin, timeout) as explorer:
+                yield explorer
+        except UnavailableError as exc:
+            raise UserError(str(exc)) from exc
+        return
+
+    def configured() -> Sequence[Namespace]:
+        try:
+            return configured_namespaces(source)
+        except UserError as exc:  # edited while it is mounted
+            raise UnavailableError(str(exc)) from exc
+
+    configured_namespaces(source)
+    async with WranglerStore.open(source.state, configured, timeout=timeout) as store:
+        yield store
+
+
 Place = tuple[NamespaceId, DirRef]
 """Where the root of a mount is, if it is not the list of namespaces."""
 
@@ -78,7 +108,7 @@ async def mount_place(config: Config, store: Store) -> tuple[Place | None, list[
     what to do.
     """
     source = config.source
-    wanted = source.namespace if isinstance(source, CloudflareSource) else None
+    wanted = None if isinstance(source, LocalSource) else source.namespace
     try:
         namespaces = await store.list_namespaces()
         if wanted is None:
@@ -92,7 +122,7 @@ async def mount_place(config: Config, store: Store) -> tuple[Place | None, list[
         raise UserError(f"the server of {source} does not answer: {exc}") from exc
     except StoreError as exc:
         raise UserError(f"{source}: {exc}") from exc
-    assert isinstance(source, CloudflareSource)
+    assert not isinstance(source, LocalSource)
     prefix = source.prefix
     if prefix and config.separator and not prefix.endswith(config.separator):
         prefix += config.separator

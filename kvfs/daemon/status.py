@@ -103,7 +103,11 @@ class Reporter:
             "local": {"count": counts.local},
             "rejected": {"count": len(rejected), "items": rejected[:SHOWN]},
             "sender": {**asdict(sender), "state": str(sender.state)},
-            "store": {"reachable": sender.retry_at is None, "error": sender.last_error or ""},
+            "store": {
+                "reachable": sender.retry_at is None,
+                "error": sender.last_error or "",
+                "route": self._stores.route() if self._stores.route is not None else "",
+            },
             "requests": self._requests(),
             "keys": self._keys(),
             "budget": self._budget(),

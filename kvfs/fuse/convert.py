@@ -32,6 +32,7 @@ ERRNO: Final[dict[type[errors.KvfsError], int]] = {
     errors.TimedOutError: errno.ETIMEDOUT,
     errors.QuotaError: errno.EDQUOT,
     errors.DeniedError: errno.EACCES,
+    errors.FixedNamespacesError: errno.EPERM,
     errors.NamespaceNotFoundError: errno.ENOENT,
     errors.TitleExistsError: errno.EEXIST,
     errors.RejectedError: errno.EIO,

@@ -90,7 +90,7 @@ class Dev:
         """The Worker deletes a key."""
         assert self.http.delete(f"/{quote(key, safe='')}", params={"ns": binding}).text == "deleted"
 
-    def keys(self, *, binding: str = "CONFIG") -> dict[str, dict[str, Any]]:
+    def listing(self, *, binding: str = "CONFIG") -> dict[str, dict[str, Any]]:
         """The Worker's listing, by name."""
         answer = self.http.get("/", params={"ns": binding, "list": "1"})
         return {row["name"]: row for row in answer.json()}

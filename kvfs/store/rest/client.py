@@ -73,7 +73,7 @@ class RestStore:
     def __init__(
         self,
         client: httpx.AsyncClient,
-        account: str,
+        account: str | None,
         *,
         timeout: float = 30,
         now: Callable[[], float] = time.time,

@@ -52,8 +52,13 @@ def open_client(
     )
 
 
-def namespaces_path(account: str) -> str:
-    """The collection of an account's namespaces. Raises `UserError` for what cannot be an account id."""
+def namespaces_path(account: str | None) -> str:
+    """The collection of an account's namespaces; None for the API of wrangler's local explorer, which has no accounts.
+
+    Raises `UserError` for what cannot be an account id.
+    """
+    if account is None:
+        return "/storage/kv/namespaces"
     if not codec.acceptable_identifier(account):
         raise UserError(f"{account!r} cannot be an account id")
     return f"/accounts/{account}/storage/kv/namespaces"

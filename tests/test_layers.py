@@ -24,7 +24,16 @@ OURS = {
     "cache": {"core", "store.base", "cache"},
     "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
     "fuse": {"core", "vfs", "fuse"},
-    "server": {"core", "patches", "store.base", "store.checks", "store.wire", "store.wrapper", "server"},
+    "server": {
+        "core",
+        "patches",
+        "store.base",
+        "store.checks",
+        "store.codes",
+        "store.wire",
+        "store.wrapper",
+        "server",
+    },
 }
 # One file of the server puts it together: it chooses the store, as the daemon does for mounts.
 ASSEMBLY = {"server/serving.py": {"store.embedded"}}

@@ -5,9 +5,14 @@
     ├── StoreError                    the store did not do what was asked
     │   ├── UnavailableError          retry later (network, 429, 5xx, nonsense); may carry retry_after seconds
     │   │   ├── RateLimitedError      429: everybody waits
-    │   │   └── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
+    │   │   ├── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
+    │   │   ├── UnreachableError      no answer at all: it says nothing about what was asked
+    │   │   │   └── UntrustedError    TLS: the certificate is not accepted, or it is no TLS
+    │   │   ├── BlockedError          401, 403 that are no answer of the API: halve to the culprit
+    │   │   └── UnknownRefusalError   4xx with a code that nobody knows: it proves nothing
     │   ├── DeniedError               credentials: keep everything, tell the user
-    │   │   └── QuotaError            the account's allowance is used up (10048)
+    │   │   ├── QuotaError            the account's allowance is used up (10048)
+    │   │   └── AccountError          the account's plan or settings (10017, 10026)
     │   ├── RejectedError             this content never
     │   │   └── NotTextError          bulk get met a binary value (10029): ask singly
     │   ├── FixedNamespacesError      the store's namespaces are made elsewhere, by a configuration file
@@ -61,12 +66,45 @@ class BodyTooLargeError(UnavailableError):
     """The request was too much for the server (413, 524): the same in smaller pieces may pass."""
 
 
+class UnreachableError(UnavailableError):
+    """No answer came: no connection, none in time, or not a whole one. Other requests would fare the same."""
+
+
+class UntrustedError(UnreachableError):
+    """TLS failed: the certificate is not accepted, or the other side speaks no TLS. Waiting rarely helps."""
+
+
+class BlockedError(UnavailableError):
+    """HTTP 401 or 403 with a page that is not the API's: something in between refused this one request.
+
+    Cloudflare's firewall chooses by the body, so this says nothing about the token or the other values of a
+    batch. `is_firewall` is true when the page is Cloudflare's, `ray` is its id of the request ("" without one).
+    """
+
+    def __init__(self, message: str, *, status: int = 0, ray: str = "", is_firewall: bool = False) -> None:
+        super().__init__(message, status=status)
+        self.ray = ray
+        self.is_firewall = is_firewall
+
+
+class UnknownRefusalError(UnavailableError):
+    """HTTP 4xx with an error code that is not in the table (store/codes.py).
+
+    It proves nothing about the content: a write may be set aside for it only when the store took another write
+    to the same namespace in the same round.
+    """
+
+
 class DeniedError(StoreError):
     """The credentials do not permit it (401, 403). Nothing is lost; somebody must act."""
 
 
 class QuotaError(DeniedError):
     """The account's allowance for the day is used up (10048); it comes back at 00:00 UTC."""
+
+
+class AccountError(DeniedError):
+    """The account's plan or settings do not allow it (10017, 10026). Nothing is lost; somebody must act."""
 
 
 class RejectedError(StoreError):

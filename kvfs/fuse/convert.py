@@ -31,6 +31,7 @@ ERRNO: Final[dict[type[errors.KvfsError], int]] = {
     errors.BadHandleError: errno.EBADF,
     errors.TimedOutError: errno.ETIMEDOUT,
     errors.QuotaError: errno.EDQUOT,
+    errors.AccountError: errno.EDQUOT,
     errors.DeniedError: errno.EACCES,
     errors.FixedNamespacesError: errno.EPERM,
     errors.NamespaceNotFoundError: errno.ENOENT,

@@ -15,6 +15,7 @@ from kvfs.server.refusals import INTERNAL, JSON, Refusal
 from kvfs.server.replay import capture, page, replay
 from kvfs.server.shell import App, Receive, Scope, Send
 from kvfs.server.staleness import staleness
+from kvfs.store import codes
 
 Effect = Callable[[Armed, App, Scope, Receive, Send], Awaitable[None]]
 """Answers a request that a rule has picked; may pass it on to the application."""
@@ -27,7 +28,9 @@ async def _status(armed: Armed, app: App, scope: Scope, receive: Receive, send: 
     rule = armed.rule
     status = rule.status or 500
     headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
-    refusal = Refusal(status, rule.code or (971 if status == 429 else INTERNAL), "fault", headers=headers)
+    refusal = Refusal(
+        status, rule.code or (codes.THROTTLED if status == 429 else INTERNAL), "fault", headers=headers
+    )
     await refusal.response()(scope, receive, send)
 
 

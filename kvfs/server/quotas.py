@@ -14,6 +14,7 @@ from kvfs.server.fault_rules import Armed
 from kvfs.server.refusals import Refusal
 from kvfs.server.replay import Items, is_bulk_write, item_key, leave_out, take_body
 from kvfs.server.shell import App, Message, Receive, Scope, Send
+from kvfs.store import codes
 
 _QUOTA: Final = "your account has reached the free usage limit for this operation for today"
 _THROTTLED: Final = "Please wait and consider throttling your request speed"
@@ -30,7 +31,7 @@ async def _rate_budget(armed: Armed, app: App, scope: Scope, receive: Receive, s
     left, headers = _budget(armed)
     if left < 0:
         headers["retry-after"] = str(int(armed.budget["ends"] - trio.current_time()) + 1)
-        await Refusal(429, 971, _THROTTLED, headers=headers).response()(scope, receive, send)
+        await Refusal(429, codes.THROTTLED, _THROTTLED, headers=headers).response()(scope, receive, send)
         return
     await app(scope, receive, _with_headers(headers, send))
 
@@ -90,7 +91,7 @@ async def _no_retry_after(armed: Armed, app: App, scope: Scope, receive: Receive
 
 
 async def _quota(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    await Refusal(armed.rule.status or 429, 10048, _QUOTA).response()(scope, receive, send)
+    await Refusal(armed.rule.status or 429, codes.QUOTA, _QUOTA).response()(scope, receive, send)
 
 
 async def _free_plan(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +103,7 @@ async def _free_plan(armed: Armed, app: App, scope: Scope, receive: Receive, sen
     allowed *= BULK_GET_KEYS if operation == "read" else 1
     used = armed.budget.get(operation, 0.0) + keys
     if keys and used > allowed:
-        await Refusal(429, 10048, _QUOTA).response()(scope, receive, send)
+        await Refusal(429, codes.QUOTA, _QUOTA).response()(scope, receive, send)
         return
     armed.budget[operation] = used
     await app(scope, receive, send)
@@ -133,7 +134,7 @@ async def _key_rate(armed: Armed, app: App, scope: Scope, receive: Receive, send
     if scope["method"] == "PUT" and namespace and name:
         if _is_too_soon(armed.budget, f"{namespace}/{unquote(name)}", seconds):
             headers = {"retry-after": str(math.ceil(seconds))}
-            await Refusal(429, 971, _THROTTLED, headers=headers).response()(scope, receive, send)
+            await Refusal(429, codes.THROTTLED, _THROTTLED, headers=headers).response()(scope, receive, send)
             return
     elif scope["method"] == "PUT" and is_bulk_write(scope):
         namespace = scope["path"].removesuffix("/bulk")

@@ -16,28 +16,27 @@ from kvfs.core.errors import (
     StoreError,
     TitleExistsError,
 )
+from kvfs.store.codes import BAD_ACCOUNT as BAD_ACCOUNT
+from kvfs.store.codes import BAD_AUTHORIZATION as BAD_AUTHORIZATION
+from kvfs.store.codes import BAD_EXPIRATION as BAD_EXPIRATION
+from kvfs.store.codes import BAD_HEADERS as BAD_HEADERS
+from kvfs.store.codes import BAD_METADATA as BAD_METADATA
+from kvfs.store.codes import BAD_NAMESPACE_ID as BAD_NAMESPACE_ID
+from kvfs.store.codes import BAD_TTL as BAD_TTL
+from kvfs.store.codes import BULK_GET as BULK_GET
+from kvfs.store.codes import INTERNAL as INTERNAL
+from kvfs.store.codes import INVALID as INVALID
+from kvfs.store.codes import KEY_NOT_FOUND as KEY_NOT_FOUND
+from kvfs.store.codes import METHOD as METHOD
+from kvfs.store.codes import MULTIPART as MULTIPART
+from kvfs.store.codes import NAMESPACE_NOT_FOUND as NAMESPACE_NOT_FOUND
+from kvfs.store.codes import NO_CREDENTIALS as NO_CREDENTIALS
+from kvfs.store.codes import NO_ROUTE as NO_ROUTE
+from kvfs.store.codes import OVERSIZE as OVERSIZE
+from kvfs.store.codes import TITLE_EXISTS as TITLE_EXISTS
+from kvfs.store.codes import UNAUTHENTICATED as UNAUTHENTICATED
+from kvfs.store.codes import UNKNOWN_KEY as UNKNOWN_KEY
 from kvfs.store.wire import codec
-
-BAD_HEADERS: Final = 6003
-BAD_AUTHORIZATION: Final = 6111  # in the chain of the one before
-BAD_ACCOUNT: Final = 7003
-NO_ROUTE: Final = 7000
-UNKNOWN_KEY: Final = 9103
-NO_CREDENTIALS: Final = 9106
-UNAUTHENTICATED: Final = 10000
-KEY_NOT_FOUND: Final = 10009
-BAD_NAMESPACE_ID: Final = 10011
-INVALID: Final = 10012  # the API's for malformed bodies; our choice for keys, values, metadata, parameters
-NAMESPACE_NOT_FOUND: Final = 10013
-TITLE_EXISTS: Final = 10014
-BULK_GET: Final = 10029
-BAD_EXPIRATION: Final = 10033
-BAD_TTL: Final = 10034
-MULTIPART: Final = 10047
-BAD_METADATA: Final = 10147
-METHOD: Final = 10405
-OVERSIZE: Final = 10413  # our choice
-INTERNAL: Final = 10500  # our choice
 
 JSON: Final = "application/json"
 

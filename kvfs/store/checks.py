@@ -18,13 +18,8 @@ from kvfs.core.limits import (
     VALUE_BYTES,
 )
 from kvfs.core.model import Entry, Key, Metadata
+from kvfs.store import codes
 from kvfs.store.wire.json import NULL, is_json
-
-INVALID_REQUEST: Final = 10012
-NO_TITLE: Final = 10019
-BULK_GET: Final = 10029
-BAD_EXPIRATION: Final = 10033
-BAD_METADATA: Final = 10147
 
 _LATEST: Final = 2**63  # what a SQLite integer holds; far beyond any date
 
@@ -46,7 +41,7 @@ def text_bytes(operation: str, what: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as exc:
-        raise RejectedError(f"{operation}: the {what} is not valid Unicode", code=INVALID_REQUEST) from exc
+        raise RejectedError(f"{operation}: the {what} is not valid Unicode", code=codes.INVALID) from exc
 
 
 def check_entry(operation: str, entry: Entry) -> None:
@@ -56,7 +51,9 @@ def check_entry(operation: str, entry: Entry) -> None:
             f"{operation}: 'Value length of {len(entry.value)} exceeds limit of {VALUE_BYTES}.'"
         )
     if entry.expiration is not None and not 0 <= entry.expiration < _LATEST:
-        raise RejectedError(f"{operation}: 'Invalid expiration of {entry.expiration}.'", code=BAD_EXPIRATION)
+        raise RejectedError(
+            f"{operation}: 'Invalid expiration of {entry.expiration}.'", code=codes.BAD_EXPIRATION
+        )
     check_metadata(operation, entry.metadata)
 
 
@@ -69,7 +66,7 @@ def check_metadata(operation: str, metadata: Metadata | None) -> None:
             f"{operation}: 'Metadata length of {len(metadata)} exceeds limit of {METADATA_BYTES}.'"
         )
     if not is_json(metadata):
-        raise RejectedError(f"{operation}: 'metadata must be valid json'", code=BAD_METADATA)
+        raise RejectedError(f"{operation}: 'metadata must be valid json'", code=codes.BAD_METADATA)
 
 
 def present_metadata(metadata: Metadata | None) -> Metadata | None:
@@ -80,11 +77,11 @@ def present_metadata(metadata: Metadata | None) -> Metadata | None:
 def check_title(operation: str, title: str) -> None:
     """1 to 512 characters of Unicode text."""
     if not title:
-        raise RejectedError(f"{operation}: 'request is missing a title definition'", code=NO_TITLE)
+        raise RejectedError(f"{operation}: 'request is missing a title definition'", code=codes.NO_TITLE)
     if len(title) > TITLE_CHARS:
         raise RejectedError(
             f"{operation}: the title has {len(title)} characters, at most {TITLE_CHARS} are allowed",
-            code=INVALID_REQUEST,
+            code=codes.INVALID,
         )
     text_bytes(operation, "title", title)
 
@@ -94,21 +91,21 @@ def check_pairs(operation: str, pairs: Collection[Key] | Mapping[Key, Entry]) ->
     if len(pairs) > BULK_PAIRS:
         raise RejectedError(
             f"{operation}: {len(pairs)} keys in one request, at most {BULK_PAIRS} are allowed",
-            code=INVALID_REQUEST,
+            code=codes.INVALID,
         )
 
 
 def check_bulk_get(operation: str, keys: Collection[Key]) -> None:
     """1 to 100 keys in one bulk get."""
     if not keys:
-        raise RejectedError(f"{operation}: 'You must request at least 1 key'", code=BULK_GET)
+        raise RejectedError(f"{operation}: 'You must request at least 1 key'", code=codes.BULK_GET)
     if len(keys) > BULK_GET_KEYS:
         raise RejectedError(
-            f"{operation}: 'You can request a maximum of {BULK_GET_KEYS} keys'", code=BULK_GET
+            f"{operation}: 'You can request a maximum of {BULK_GET_KEYS} keys'", code=codes.BULK_GET
         )
 
 
 def check_list_limit(operation: str, limit: int) -> None:
     """1 to 1,000 keys a page; that the API wants at least 10 is its own affair."""
     if not 1 <= limit <= LIST_KEYS:
-        raise RejectedError(f"{operation}: limit is {limit}, must be 1 to {LIST_KEYS}", code=INVALID_REQUEST)
+        raise RejectedError(f"{operation}: limit is {limit}, must be 1 to {LIST_KEYS}", code=codes.INVALID)

@@ -150,7 +150,7 @@ def test_a_page_of_keys_arrives_as_it_was_sent(keys, cursor):
     """Metadata and expiration with it, and the cursor."""
     envelope = codec.decode_envelope(codec.encode_page(KeyPage(tuple(keys), cursor)))
     assert codec.decode_keys(envelope.result) == keys
-    assert (envelope.result_info.cursor or None) == cursor
+    assert (envelope.paging().cursor or None) == cursor
 
 
 @given(title=TEXT, mode=st.sampled_from(["", "instant"]))

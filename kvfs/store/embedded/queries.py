@@ -10,10 +10,8 @@ from typing import Final
 from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, TitleExistsError
 from kvfs.core.limits import BULK_GET_BYTES, NAMESPACES
 from kvfs.core.model import Entry, Key, KeyInfo, Metadata, Namespace, NamespaceId, ValueRead
+from kvfs.store import codes
 from kvfs.store.checks import present_metadata
-
-NOT_FOUND: Final = 10013
-TITLE_EXISTS: Final = 10014
 
 PURGE_KEYS: Final = 200  # rows a write removes at least, beside its own: a few milliseconds' worth
 PURGE_GRACE: Final = 3600  # seconds an expired key stays, unseen: a clock set ahead must not destroy it
@@ -55,7 +53,7 @@ def find_namespace(db: sqlite3.Connection, operation: str, account: str, namespa
             "SELECT number FROM namespaces WHERE account = ? AND id = ?", (account, namespace)
         ).fetchone()
     if row is None:
-        raise NamespaceNotFoundError(f"{operation}: 'namespace not found'", code=NOT_FOUND)
+        raise NamespaceNotFoundError(f"{operation}: 'namespace not found'", code=codes.NAMESPACE_NOT_FOUND)
     return row[0]
 
 
@@ -98,7 +96,8 @@ def _refuse_title(
     ).fetchone()
     if taken:
         raise TitleExistsError(
-            f"{operation}: 'a namespace with this account ID and title already exists'", code=TITLE_EXISTS
+            f"{operation}: 'a namespace with this account ID and title already exists'",
+            code=codes.TITLE_EXISTS,
         )
 
 

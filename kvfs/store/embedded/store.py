@@ -20,7 +20,7 @@ import trio
 from kvfs.core.errors import RejectedError
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Entry, Key, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
-from kvfs.store import checks
+from kvfs.store import checks, codes
 from kvfs.store.embedded import queries
 from kvfs.store.embedded.connections import Connections
 
@@ -214,5 +214,5 @@ def _after(cursor: str) -> bytes:
         last = base64.b64decode(cursor, altchars=b"-_", validate=True)
         last.decode()
     except (binascii.Error, ValueError) as exc:
-        raise RejectedError("list keys: 'invalid cursor'", code=checks.INVALID_REQUEST) from exc
+        raise RejectedError("list keys: 'invalid cursor'", code=codes.INVALID) from exc
     return last + b"\x00"

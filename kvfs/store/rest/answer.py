@@ -1,17 +1,20 @@
-"""What an answer of the API means: the table from status and error code to our errors.
+"""The table from the status and error code of an answer to our errors.
 
-Nothing here talks to the network. The rule of the table: only an envelope with a code of KV itself may reject
-a user's data; a page of some proxy, however final its status, means "try again later".
+Nothing here talks to the network. Only an envelope with a code that is known to be about content may reject a
+user's data; a page of some proxy, however final its status, means "try again later". Codes are in
+`store/codes.py`.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 from kvfs.core.errors import (
+    AccountError,
+    BlockedError,
     BodyTooLargeError,
     DeniedError,
     NamespaceNotFoundError,
@@ -22,21 +25,22 @@ from kvfs.core.errors import (
     StoreError,
     TitleExistsError,
     UnavailableError,
+    UnknownRefusalError,
 )
+from kvfs.store import codes
+from kvfs.store.codes import Meaning
 from kvfs.store.wire import codec
 
-AUTHENTICATION: Final = frozenset({10000, 10001, 7003})  # 7003: the account id leads nowhere
-KEY_NOT_FOUND: Final = 10009
-BAD_NAMESPACE_ID: Final = 10011
-NAMESPACE_NOT_FOUND: Final = 10013
-TITLE_EXISTS: Final = 10014
-BULK_GET_REFUSED: Final = 10029
-QUOTA: Final = 10048
-THROTTLED: Final = 971
-
-_KV_CODES: Final = range(10002, 10200)
 _LONGEST_WAIT: Final = 86_400.0  # seconds: more than a day is nobody's honest Retry-After
 _MESSAGE_CHARS: Final = 200
+_BLOCK_PAGE: Final = b"you have been blocked"
+
+Scrub = Callable[[str], str]
+
+
+def as_it_is(text: str) -> str:
+    """The scrub of who knows no secret."""
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,69 +64,134 @@ class Answer:
             return None
 
 
-def successful(what: str, answer: Answer, *, now: float) -> codec.Envelope:
+def successful(what: str, answer: Answer, *, now: float, scrub: Scrub = as_it_is) -> codec.Envelope:
     """The envelope of a successful answer. Raises the `StoreError` that an unsuccessful one means."""
     envelope = answer.envelope()
     if answer.ok and envelope is not None and envelope.success:
         return envelope
-    raise error_of(what, answer, envelope, now=now)
+    raise error_of(what, answer, envelope, now=now, scrub=scrub)
 
 
 def key_is_missing(answer: Answer) -> bool:
-    """Whether it says that the key does not exist."""
+    """True if it says that the key does not exist."""
     if answer.ok:
         return False
     envelope = answer.envelope()
-    return envelope is not None and envelope.first_error.code == KEY_NOT_FOUND
+    return envelope is not None and _error_in(envelope, answer.status).code == codes.KEY_NOT_FOUND
 
 
-def error_of(what: str, answer: Answer, envelope: codec.Envelope | None, *, now: float) -> StoreError:
-    """The error that an unsuccessful answer means; `what` names the operation, `now` is epoch seconds."""
-    status = answer.status
-    code = envelope.first_error.code if envelope else 0
-    message = f"{what}: {_explanation(answer, envelope)}"
-    permanent = _permanent(status, code, message)
+def error_of(
+    what: str, answer: Answer, envelope: codec.Envelope | None, *, now: float, scrub: Scrub = as_it_is
+) -> StoreError:
+    """The error that an unsuccessful answer means; `what` names the operation, `now` is epoch seconds.
+
+    `scrub` takes tokens out of what the server says before it becomes part of a message.
+    """
+    if envelope is None and _is_page_of_a_filter(answer):
+        return _blocked(what, answer)
+    error = _error_in(envelope, answer.status) if envelope else codec.ApiError()
+    status, code = answer.status, error.code
+    message = f"{what}: {_explanation(answer, envelope, error, scrub)}"
+    permanent = _permanent(status, error) if envelope else None
     if permanent is not None:
         return permanent(message, code=code, status=status)
-    transient = UnavailableError
-    if status == 429 or code == THROTTLED:
-        transient = RateLimitedError
-    elif status in (413, 524):
-        transient = BodyTooLargeError
-    return transient(message, code=code, status=status, retry_after=_retry_after(answer.headers, now))
+    wait = _retry_after(answer.headers, now)
+    return _transient(status, code, known=envelope is not None)(
+        message, code=code, status=status, retry_after=wait
+    )
 
 
-def _permanent(status: int, code: int, message: str) -> type[StoreError] | None:
-    """The error of an answer that waiting does not cure, or None. The first line that fits decides."""
-    if code == QUOTA:
+def _error_in(envelope: codec.Envelope, status: int) -> codec.ApiError:
+    """The first error with a code that means something, else the first."""
+    errors = envelope.all_errors()
+    telling = (error for error in errors if _meaning(error, status) is not Meaning.UNKNOWN)
+    return next(telling, errors[0] if errors else codec.ApiError())
+
+
+def _meaning(error: codec.ApiError, status: int) -> Meaning:
+    meaning = codes.meaning(error.code, status, error.message)
+    return meaning if meaning is not Meaning.UNKNOWN else codes.meaning(error.reason_code, status)
+
+
+_ALWAYS: Final = {
+    Meaning.ACCOUNT: AccountError,
+    Meaning.TOKEN: DeniedError,
+    Meaning.PERMISSION: DeniedError,
+}
+
+
+def _permanent(status: int, error: codec.ApiError) -> type[StoreError] | None:
+    """The error of an envelope that waiting does not cure, or None. The first line that fits decides."""
+    meaning = _meaning(error, status)
+    if meaning is Meaning.QUOTA:
         return QuotaError
-    if status == 429 or code == THROTTLED:
+    if status == 429 or meaning is Meaning.THROTTLED:
         return None
-    if status in (401, 403) or code in AUTHENTICATION:
+    if meaning in _ALWAYS:
+        return _ALWAYS[meaning]
+    if status in (401, 403):
         return DeniedError
-    if code in (NAMESPACE_NOT_FOUND, BAD_NAMESPACE_ID):
+    if meaning is Meaning.NAMESPACE:
         return NamespaceNotFoundError
-    if code == TITLE_EXISTS:
+    if meaning is Meaning.TITLE:
         return TitleExistsError
-    if status not in range(200, 300) and status not in range(400, 500):
+    if meaning is not Meaning.CONTENT or status in (408, 413, 425) or not _is_verdict(status):
         return None
-    if status in (408, 413, 425) or code == KEY_NOT_FOUND:
-        return None
-    if code == BULK_GET_REFUSED and "non-text" in message.lower():
-        return NotTextError
-    if code in _KV_CODES:
-        return RejectedError
-    # Not KV's own words: refused for good only when it is an envelope and the status leaves no doubt.
-    return RejectedError if code and status > 400 and status not in (404, 405) else None
+    is_binary = error.code == codes.BULK_GET and "non-text" in error.message.lower()
+    return NotTextError if is_binary else RejectedError
 
 
-def _explanation(answer: Answer, envelope: codec.Envelope | None) -> str:
+def _is_verdict(status: int) -> bool:
+    """True for statuses of a request that was understood."""
+    return 200 <= status < 300 or 400 <= status < 500
+
+
+def _transient(status: int, code: int, *, known: bool) -> type[UnavailableError]:
+    """The error of an answer that may be another one later; `known`: it is an envelope of the API."""
+    if status == 429 or code == codes.THROTTLED:
+        return RateLimitedError
+    if status in (413, 524):
+        return BodyTooLargeError
+    refused = 400 <= status < 500 and status not in (408, 425)
+    return UnknownRefusalError if known and refused and code != codes.KEY_NOT_FOUND else UnavailableError
+
+
+def _is_page_of_a_filter(answer: Answer) -> bool:
+    """True for 401 and 403 without an envelope, and for whatever Cloudflare says it stopped."""
+    return answer.status in (401, 403) or (not answer.ok and "cf-mitigated" in answer.headers)
+
+
+def _blocked(what: str, answer: Answer) -> BlockedError:
+    ray = re.sub(r"[^0-9A-Za-z-]", "", answer.headers.get("cf-ray", ""))[:40]
+    is_firewall = bool(ray) or "cf-mitigated" in answer.headers or _BLOCK_PAGE in answer.body.lower()
+    by = "Cloudflare's firewall refused the request" if is_firewall else "a page that is not the API's"
+    text = f"{what}: {by} (HTTP {answer.status}{f', ray {ray}' if ray else ''})"
+    return BlockedError(text, status=answer.status, ray=ray, is_firewall=is_firewall)
+
+
+def _explanation(answer: Answer, envelope: codec.Envelope | None, error: codec.ApiError, scrub: Scrub) -> str:
     """What the server says, made fit for a terminal."""
     if envelope is None:
         return f"HTTP {answer.status} with an answer that is not the API's"
-    error = envelope.first_error
-    text = re.sub(r"\s+", " ", "".join(char if char.isprintable() else " " for char in error.message))
-    return f"{text[:_MESSAGE_CHARS].strip() or 'no reason given'} (HTTP {answer.status}, code {error.code})"
+    said = [_printable(scrub(text)) for text in (error.message, error.reason)]
+    text = ": ".join(dict.fromkeys(filter(None, said))) or "no reason given"
+    code = f"code {error.code}" + (f"/{error.reason_code}" if error.reason_code else "")
+    return f"{text} (HTTP {answer.status}, {code}){_advice(error)}"
+
+
+def _printable(text: str) -> str:
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    return re.sub(r"\s+", " ", clean)[:_MESSAGE_CHARS].strip()
+
+
+def _advice(error: codec.ApiError) -> str:
+    """What to do about a refusal whose own words do not say it."""
+    words = f"{error.message} {error.reason}".lower()
+    if "from location" in words:
+        return "; the token may be used from certain addresses only: allow this one (Client IP Address Filtering)"
+    if error.code == codes.LOCKED_OUT or "max auth failures" in words:
+        return "; Cloudflare locks this address out for a while after many refused requests"
+    return ""
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -117,7 +117,7 @@ class RestStore:
             news = [line for line in lines if line.id not in found]
             found.update((line.id, line) for line in news)
             received += count
-            total = envelope.result_info.total_count if envelope.result_info else None
+            total = envelope.paging().total_count
             if not count or (received >= total if total is not None else count < NAMESPACES_PAGE):
                 return list(found.values())
             if not news or len(found) > MOST_NAMESPACES:
@@ -165,7 +165,7 @@ class RestStore:
         envelope = self._successful("list keys", answer)
         self._billed["lists"] += 1
         keys = _shaped("list keys", codec.decode_keys, envelope.result)
-        following = (envelope.result_info.cursor if envelope.result_info else None) or None
+        following = envelope.paging().cursor or None
         if following is not None and following == cursor:
             raise UnavailableError("list keys: the server answers the cursor it was asked with")
         return KeyPage(_in_order(keys, prefix), following)

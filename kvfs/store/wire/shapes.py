@@ -5,23 +5,27 @@ Optional fields may be null as well as absent, unknown ones are ignored. `Raw` i
 
 import base64
 import binascii
+import math
+from typing import Any
 
 from msgspec import Raw, Struct
 
-from kvfs.store.wire.json import NULL, MalformedError
+from kvfs.store.wire.json import NULL, MalformedError, decode_leniently
 
 ABSENT = Raw()  # msgspec leaves a default out when it is this very object
 
 
-class ApiError(Struct):
-    """An item of `errors`."""
+class ApiError(Struct, frozen=True):
+    """An item of `errors`; `reason` and `reason_code` are the first of its `error_chain`."""
 
     code: int = 0
     message: str = ""
+    reason: str = ""
+    reason_code: int = 0
 
 
 class ResultInfo(Struct, omit_defaults=True):
-    """Paging facts of a list, by cursor (keys) or by page number (namespaces)."""
+    """Paging facts of a list, by cursor (keys) or by page number (namespaces), as the server writes them."""
 
     count: int | None = None
     cursor: str | None = None
@@ -31,18 +35,58 @@ class ResultInfo(Struct, omit_defaults=True):
     total_pages: int | None = None
 
 
+class Paging(Struct, frozen=True):
+    """The members of `result_info` that the client needs; an odd one counts as absent."""
+
+    cursor: str | None = None
+    total_count: int | None = None
+
+
 class Envelope(Struct):
-    """What every JSON answer is wrapped in; `result` is still JSON text."""
+    """The frame of every JSON answer. All but `success` is still JSON text, read when somebody needs it."""
 
     success: bool
     result: Raw = Raw(NULL)
-    errors: list[ApiError] | None = None
-    result_info: ResultInfo | None = None
+    errors: Raw = Raw(NULL)
+    result_info: Raw = Raw(NULL)
 
-    @property
-    def first_error(self) -> ApiError:
-        """The error that explains a failure, or an empty one."""
-        return self.errors[0] if self.errors else ApiError()
+    def all_errors(self) -> list[ApiError]:
+        """Every error it names, as far as it can be read."""
+        items = decode_leniently(bytes(self.errors), Any)
+        return [_api_error(item) for item in items] if isinstance(items, list) else []
+
+    def paging(self) -> Paging:
+        """What it says about further pages."""
+        info = decode_leniently(bytes(self.result_info), Any)
+        if not isinstance(info, dict):
+            return Paging()
+        cursor = info.get("cursor")
+        return Paging(cursor if isinstance(cursor, str) else None, whole_number(info.get("total_count")))
+
+
+def whole_number(found: object) -> int | None:
+    """A number as the API may write it: an integer, a float or digits in a string; None for anything else."""
+    if isinstance(found, str):
+        try:
+            found = float(found)
+        except ValueError:
+            return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        return None
+    return int(found)
+
+
+def _api_error(item: object) -> ApiError:
+    if not isinstance(item, dict):
+        return ApiError(message=item if isinstance(item, str) else "")
+    chain = item.get("error_chain")
+    reason = _api_error(chain[0]) if isinstance(chain, list) and chain else ApiError()
+    return ApiError(
+        whole_number(item.get("code")) or 0,
+        message if isinstance(message := item.get("message"), str) else "",
+        reason.message,
+        reason.code,
+    )
 
 
 class NamespaceLine(Struct):

@@ -2,10 +2,16 @@
 
 import os
 import re
+import shlex
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from kvfs.cli.fork import in_background
 from kvfs.cli.guard import Exit
 from kvfs.cli.logs import LEVELS, set_up_logging
 from kvfs.cli.options import option, path
@@ -13,10 +19,16 @@ from kvfs.cli.output import say
 from kvfs.core.errors import UserError
 from kvfs.host.state import default_data_dir, default_state_dir, private_directory
 
+if TYPE_CHECKING:
+    from kvfs.server.serving import ServeOptions, Serving
+
 
 @click.command()
 @option("store", type=path, metavar="FILE", help="The store.  [default: that of a bare local:]")
+@option("ephemeral", is_flag=True, help="A store and a token of its own, forgotten at the end.")
+@option("seed", multiple=True, metavar="[TITLE=]PLACE", help="Fill a namespace: a directory, JSON, NDJSON.")
 @option("listen", default="127.0.0.1:8787", metavar="HOST:PORT", help="Where; port 0 takes a free one.")
+@option("print-env", is_flag=True, help='Serve in the background: eval "$(kvfs serve --print-env)".')
 @option("token-file", type=path, help="The token, made if need be.  [default: in the state directory]")
 @option("faults", metavar="SPEC", help="Misbehave as docs/server.md says; '' only opens the control.")
 @option("strict", is_flag=True, help="Refuse ids and credentials that the API would refuse.")
@@ -24,7 +36,10 @@ from kvfs.host.state import default_data_dir, default_state_dir, private_directo
 @option("log-level", type=click.Choice(LEVELS), default="info", help="info has a line a request.")
 def serve(
     store: Path | None,
+    ephemeral: bool,
+    seed: tuple[str, ...],
     listen: str,
+    print_env: bool,
     token_file: Path | None,
     faults: str | None,
     strict: bool,
@@ -33,28 +48,71 @@ def serve(
 ) -> int:
     """Serve the REST API of Workers KV over an embedded store, until SIGTERM or Ctrl-C."""
     host, port = parse_listen(listen)
+    if ephemeral and store is not None:
+        raise UserError("--ephemeral has a store of its own: leave --store out")
     if store is not None and not store.absolute().parent.is_dir():
         raise UserError(f"{store.absolute().parent} does not exist: make it first, or name another --store")
     try:
+        from kvfs.server.seeding import Seed
         from kvfs.server.serving import ServeOptions, run_server  # starlette and hypercorn: an extra
     except ImportError as exc:
         raise UserError(f"{exc.name} is not installed: pip install 'kvfs[server]'") from exc
-    set_up_logging(log_level, None)
-    token = os.environ.get("KVFS_SERVE_TOKEN") if token_file is None else None
-    if token is None and token_file is None:
-        token_file = private_directory(default_state_dir()) / "serve-token"
-    options = ServeOptions(
-        store=store or default_data_dir() / "store.sqlite",
-        host=host,
-        port=port,
-        token_file=token_file,
-        token=token,
-        faults=faults,
-        strict=strict,
-        allow_any_host=allow_any_host,
-    )
-    run_server(options, announce=say)
-    return Exit.OK
+    seeds = tuple(Seed.parse(text) for text in seed)
+
+    def run(announce: Callable[[str], None]) -> int:
+        set_up_logging(log_level, None)
+        with ExitStack() as stack:
+            place = (
+                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kvfs-"))) if ephemeral else None
+            )
+            token, file = token_source(token_file, place)
+            file_of_store = store or (place or default_data_dir()) / "store.sqlite"
+            options = ServeOptions(
+                store=file_of_store.absolute(),
+                host=host,
+                port=port,
+                token_file=file,
+                token=token,
+                faults=faults,
+                allow_any_host=allow_any_host,
+                strict=strict,
+                seeds=seeds,
+            )
+            show = exports if print_env else announcement
+            run_server(options, announce=lambda ready: announce(show(options, ready)))
+        return Exit.OK
+
+    if print_env:
+        return in_background(run, private_directory(default_state_dir()) / "serve.log")
+    return run(say)
+
+
+def token_source(token_file: Path | None, place: Path | None) -> tuple[str | None, Path | None]:
+    """The token of the environment, or the file that holds it; `place` is where an ephemeral server has its own."""
+    if token_file is not None:
+        return None, token_file
+    token = os.environ.get("KVFS_SERVE_TOKEN")
+    if token is not None:
+        return token, None
+    return None, (place or private_directory(default_state_dir())) / "serve-token"
+
+
+def announcement(options: "ServeOptions", ready: "Serving") -> str:
+    """One line for people: what is served, where, and where the token is."""
+    where = f"token in {ready.token_file}" if ready.token_file else "token as given"
+    return f"serving {options.store} at {ready.url} ({where})"
+
+
+def exports(options: "ServeOptions", ready: "Serving") -> str:
+    """Lines for `eval`: what wrangler, the official SDKs and kvfs read, and the process to end."""
+    variables = {
+        "CLOUDFLARE_API_BASE_URL": ready.url,  # wrangler, kvfs
+        "CLOUDFLARE_BASE_URL": ready.url,  # the SDKs
+        "CLOUDFLARE_API_TOKEN": ready.token,
+        "CLOUDFLARE_ACCOUNT_ID": ready.account,
+        "KVFS_SERVE_PID": str(os.getpid()),
+    }
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 def parse_listen(text: str) -> tuple[str, int]:

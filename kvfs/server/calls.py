@@ -17,10 +17,16 @@ TALLY: Final = "kvfs.tally"
 
 @dataclass(slots=True)
 class Tally:
-    """What is known of a request while it is answered: for the metrics, whatever becomes of it."""
+    """What the metrics learn of a request while it is answered. A `direct` one is left out of them."""
 
-    operation: str = "none"
-    keys: int = 0
+    operation: str
+    add_keys: Callable[[str, int], None]
+    direct: bool = False
+
+    def count(self, keys: int) -> None:
+        """So many keys were touched, whatever becomes of the answer: that is what is billed."""
+        if keys and not self.direct:
+            self.add_keys(self.operation, keys)
 
 
 class Accounts(Protocol):
@@ -43,8 +49,8 @@ class Calls:
         return self._accounts.for_account(account_of(request))
 
     def count(self, request: Request, keys: int) -> None:
-        """So many keys were read, written, deleted or listed."""
-        request.scope[TALLY].keys = keys
+        """So many keys were read, written or deleted; a listing counts as one, as it is billed."""
+        request.scope[TALLY].count(keys)
 
 
 def json_answer(body: bytes) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from kvfs.core.errors import UserError
 from kvfs.server.bodies import SMALL_BODY, read_body
-from kvfs.server.calls import json_answer
+from kvfs.server.calls import TALLY, json_answer
 from kvfs.server.effects import BROKEN, Effect
 from kvfs.server.fault_rules import Armed, Faults, Rule
 from kvfs.server.fault_words import parse_faults
@@ -24,6 +24,9 @@ from kvfs.server.refusals import Refusal, invalid
 from kvfs.server.shapes import SHAPES
 from kvfs.server.shell import App, Receive, Scope, Send
 from kvfs.store.wire import codec
+
+DIRECT: Final = b"kvfs-direct"
+"""Header of requests that meet no fault and are not counted: a test's own, beside those of its subject."""
 
 _EFFECTS: Final[dict[str, Effect]] = {**BROKEN, **LIMITS, **MOODS, **SHAPES}
 _OUTERMOST: Final = frozenset({*SHAPES, "no_retry_after", "ratelimit"})
@@ -40,7 +43,9 @@ class Faulty:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["path"] not in self._spared:
+        if any(name == DIRECT for name, _ in scope["headers"]):
+            scope[TALLY].direct = True
+        elif scope["path"] not in self._spared:
             for armed in reversed(self._fired(scope)):
                 app = partial(_EFFECTS[armed.rule.fault], armed, app)
         try:

@@ -25,7 +25,9 @@ from kvfs.server.auth import load_or_create_token as load_or_create_token
 from kvfs.server.auth import usable_token
 from kvfs.server.connections import patient_listeners, use_connections
 from kvfs.server.fault_words import parse_faults
+from kvfs.server.seeding import Seed, sow
 from kvfs.server.shell import App
+from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT
 from kvfs.store.embedded.store import SqliteStore
 
 KEEP_ALIVE: Final = 75  # seconds; longer than clients keep idle connections, so that they close first
@@ -44,7 +46,7 @@ class ServeOptions:
     """What to serve and to whom. `port` 0 takes any; `token` wins over `token_file`.
 
     `faults` is the text that `parse_faults` reads; even when empty it opens their control, None keeps it shut.
-    `strict` refuses credentials and account ids as the API does.
+    `strict` refuses credentials and account ids as the API does. `seeds` are written before it is ready.
     """
 
     store: Path
@@ -55,6 +57,7 @@ class ServeOptions:
     faults: str | None = None
     allow_any_host: bool = False
     strict: bool = False
+    seeds: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Serving:
     port: int
     token: str = field(repr=False)
     token_file: Path | None = None
+    account: str = LOCAL_ACCOUNT
 
 
 async def serve(
@@ -77,8 +81,8 @@ async def serve(
         await trio.sleep_forever()
 
 
-def run_server(options: ServeOptions, *, announce: Callable[[str], None] = print) -> None:
-    """Serve until SIGTERM or SIGINT. `announce` is given one line with the URL and where the token is."""
+def run_server(options: ServeOptions, *, announce: Callable[[Serving], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `announce` is called when the server is ready."""
     trio.run(_serve_until_signal, options, announce)
 
 
@@ -94,8 +98,11 @@ async def serving(options: ServeOptions, *, now: Callable[[], float] = time.time
         token, token_file = _token(options)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        ready = Serving(f"http://{shown}:{port}/client/v4", host, port, token, token_file)
+        account = STRICT_ACCOUNT if options.strict else LOCAL_ACCOUNT
+        ready = Serving(f"http://{shown}:{port}/client/v4", host, port, token, token_file, account)
         async with SqliteStore.open(options.store, now=now) as store:
+            for seed in options.seeds:
+                await sow(store.for_account(account), seed, now())
             app = build_app(store, token=token, faults=faults, strict=options.strict, now=now)
             async with trio.open_nursery() as nursery:
                 stop = trio.Event()
@@ -106,11 +113,10 @@ async def serving(options: ServeOptions, *, now: Callable[[], float] = time.time
                     stop.set()
 
 
-async def _serve_until_signal(options: ServeOptions, announce: Callable[[str], None]) -> None:
+async def _serve_until_signal(options: ServeOptions, announce: Callable[[Serving], None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with serving(options) as ready:
-            where = f"token in {ready.token_file}" if ready.token_file else "token as given"
-            announce(f"serving {options.store} at {ready.url} ({where})")
+            announce(ready)
             async for number in signals:
                 log.info("stopping: %s", signal.Signals(number).name)
                 break

@@ -33,14 +33,19 @@ class Metrics:
             "kvfs_requests", "Requests answered", ["operation", "status"], registry=self.registry
         )
         self._keys = Counter(
-            "kvfs_keys", "Keys read, written, deleted or listed", ["operation"], registry=self.registry
+            "kvfs_keys",
+            "Keys read, written or deleted, and listings, as they are billed",
+            ["operation"],
+            registry=self.registry,
         )
 
-    def add(self, operation: str, status: int, keys: int) -> None:
+    def add_request(self, operation: str, status: int) -> None:
         """One request; `status` 0 when the connection died without an answer."""
         self._requests.labels(operation, str(status)).inc()
-        if keys and 200 <= status < 300:
-            self._keys.labels(operation).inc(keys)
+
+    def add_keys(self, operation: str, keys: int) -> None:
+        """Keys of one request, when the store has done its part."""
+        self._keys.labels(operation).inc(keys)
 
 
 class Observed:
@@ -61,12 +66,13 @@ class Observed:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["path"] = scope["raw_path"].decode("latin-1")  # keys hold %2F: segments are decoded one by one
-        scope[TALLY] = tally = Tally(self._operation_of(scope))
+        scope[TALLY] = tally = Tally(self._operation_of(scope), self._metrics.add_keys)
         started = trio.current_time()
 
         def account(status: int, sent: int) -> None:
             milliseconds = (trio.current_time() - started) * 1000
-            self._metrics.add(tally.operation, status, tally.keys)
+            if not tally.direct:
+                self._metrics.add_request(tally.operation, status)
             log.info("%s %s %s %d %.1f", scope["method"], scope["path"], status or "-", sent, milliseconds)
 
         exchange = _Exchange(receive, send, account, has_body=_has_body(scope))

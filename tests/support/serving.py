@@ -32,7 +32,7 @@ descriptors = given.pop("descriptors")
 if descriptors:
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 options = ServeOptions(store=pathlib.Path(given.pop("store")), **given)
-run_server(options, announce=lambda line: print(line, flush=True))
+run_server(options, announce=lambda ready: print(ready.url, flush=True))
 """
 
 

@@ -1,0 +1,162 @@
+"""`kvfs serve` in a shell: the background with its exports, a store that is forgotten, seeds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from support.standing import wait_for
+
+from kvfs.core.errors import UserError
+from kvfs.server.seeding import Seed, read_seed
+
+ROOT = Path(__file__).parents[2]
+KVFS = [sys.executable, "-m", "kvfs"]
+
+
+def environment(place: Path) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KVFS_", "CLOUDFLARE_"))
+    }
+    kept |= {f"XDG_{name}_HOME": str(place / name) for name in ("STATE", "DATA", "CONFIG", "CACHE")}
+    return {**kept, "PYTHONPATH": str(ROOT), "TMPDIR": str(place)}
+
+
+@contextmanager
+def in_background(place: Path, *options: str):
+    """A server as `eval` in a shell starts it; its variables, and the seconds that it took."""
+    script = 'eval "$("$@")" && env'
+    command = ["bash", "-c", script, "bash", *KVFS, "serve", "--print-env", "--listen=127.0.0.1:0", *options]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, env=environment(place), cwd=place, capture_output=True, text=True, timeout=30
+    )
+    seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    found = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    pid = int(found["KVFS_SERVE_PID"])
+    try:
+        yield found, seconds
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_for(
+            lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+
+
+def client_of(found: dict[str, str]) -> httpx.Client:
+    account = f"/accounts/{found['CLOUDFLARE_ACCOUNT_ID']}/storage/kv"
+    headers = {"authorization": f"Bearer {found['CLOUDFLARE_API_TOKEN']}"}
+    return httpx.Client(base_url=found["CLOUDFLARE_API_BASE_URL"] + account, headers=headers, trust_env=False)
+
+
+def test_eval_leaves_a_server_in_the_background(tmp_path):
+    """The shell goes on at once, with what every client needs; the log is a private file."""
+    with in_background(tmp_path) as (found, seconds):
+        assert seconds < 10  # a second where nobody else works on the machine
+        assert found["CLOUDFLARE_BASE_URL"] == found["CLOUDFLARE_API_BASE_URL"]
+        with client_of(found) as http:
+            assert http.get("/namespaces").json()["result"] == []
+        log = tmp_path / "STATE" / "kvfs" / "serve.log"
+        assert log.stat().st_mode & 0o777 == 0o600
+        assert "GET /client/v4/accounts/local/storage/kv/namespaces 200" in log.read_text()
+        assert found["CLOUDFLARE_API_TOKEN"] not in log.read_text()
+
+
+def test_an_error_before_it_is_ready_reaches_the_shell(tmp_path):
+    """On stderr, with a status, and nothing for eval."""
+    command = [*KVFS, "serve", "--print-env", "--faults=nonsense", "--listen=127.0.0.1:0"]
+    done = subprocess.run(
+        command, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no such fault" in done.stderr
+
+
+def test_an_ephemeral_server_leaves_nothing(tmp_path):
+    """Its store and its token are in a temporary directory of its own, which goes with it."""
+    with in_background(tmp_path, "--ephemeral", "--strict") as (found, _), client_of(found) as http:
+        assert http.post("/namespaces", json={"title": "t"}).status_code == 200
+        assert list(tmp_path.glob("kvfs-*/store.sqlite"))
+    assert not list(tmp_path.glob("kvfs-*"))
+    assert not (tmp_path / "DATA").exists()
+
+
+def test_an_ephemeral_server_with_a_store_is_refused(tmp_path):
+    """One of the two is meant."""
+    command = [*KVFS, "serve", "--ephemeral", f"--store={tmp_path / 's'}"]
+    done = subprocess.run(
+        command, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode != 0
+    assert "--store" in done.stderr
+
+
+def test_seeds_are_there_before_the_first_request(tmp_path):
+    """A directory, a bulk file and NDJSON, each in a namespace of its own or of a title."""
+    (tmp_path / "files" / "a").mkdir(parents=True)
+    (tmp_path / "files" / "a" / "b").write_bytes(b"\x00\xff")
+    pairs = [
+        {"key": "k", "value": "v", "metadata": {"n": 1}, "expiration": 9999999999},
+        {"key": "x/y", "value": "AP8", "base64": True},
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    (tmp_path / "lines.ndjson").write_text("\n".join(map(json.dumps, pairs)) + "\n\n")
+    seeds = ["--seed=files", "--seed=CONFIG=pairs.json", "--seed=lines.ndjson"]
+    with in_background(tmp_path, "--ephemeral", *seeds) as (found, _), client_of(found) as http:
+        ids = {one["title"]: one["id"] for one in http.get("/namespaces").json()["result"]}
+        assert sorted(ids) == ["CONFIG", "files", "lines"]
+        assert http.get(f"/namespaces/{ids['files']}/values/a%2Fb").content == b"\x00\xff"
+        for title in ("CONFIG", "lines"):
+            rows = http.get(f"/namespaces/{ids[title]}/keys").json()["result"]
+            assert rows == [{"name": "k", "expiration": 9999999999, "metadata": {"n": 1}}, {"name": "x/y"}]
+            assert http.get(f"/namespaces/{ids[title]}/values/x%2Fy").content == b"\x00\xff"
+
+
+def test_what_has_expired_is_not_sown(tmp_path):
+    """A time to live counts from now."""
+    file = tmp_path / "seed.json"
+    file.write_text(
+        '[{"key":"old","value":"","expiration":5},{"key":"new","value":"","expiration_ttl":60},{"key":"on","value":""}]'
+    )
+    assert [(key, entry.expiration) for key, entry in read_seed(file, 1000.0)] == [
+        ("new", 1060),
+        ("on", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("seed.json", "{}", r"seed\.json: "),
+        ("seed.json", '[{"key":"","value":""}]', "cannot be a key"),
+        ("seed.json", '[{"key":"k","value":"!","base64":true}]', "base64"),
+        ("seed.json", '[{"key":"k","value":"","metadata":"%s"}]' % ("x" * 1024), "Metadata length"),
+        ("seed.ndjson", '{"key":"k","value":""}\nnonsense\n', r"seed\.ndjson:2: "),
+        ("seed.csv", "k,v", r"\.ndjson"),
+    ],
+)
+def test_a_bad_seed_names_the_place(tmp_path, name, content, words):
+    """The file, the line where there are lines, and the reason."""
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(UserError, match=words):
+        list(read_seed(Seed.parse(str(file)).place, 0.0))
+
+
+def test_a_seed_has_a_title_and_a_place(tmp_path):
+    """Its own, or that of its file; a place that is not there is an error at once."""
+    file = tmp_path / "my.config.json"
+    file.write_text("[]")
+    assert Seed.parse(str(file)) == Seed("my", file)
+    assert Seed.parse(f"other={file}") == Seed("other", file)
+    with pytest.raises(UserError, match="does not exist"):
+        Seed.parse(f"other={tmp_path / 'missing'}")
+    with pytest.raises(UserError, match="TITLE="):
+        Seed.parse(f"={file}")

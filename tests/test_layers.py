@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Room → what it may import of ours, and from outside. `cli`, `daemon` and files beside the rooms: everything.
 OURS = {
     "core": {"core"},
+    "data": {"core", "store.base", "store.wire", "data"},
     "store": {"core", "patches", "store"},
     "journal": {"core", "store.base", "journal"},
     "sender": {"core", "store.base", "journal", "sender"},
@@ -45,6 +46,7 @@ OUTSIDE = {
     "host": {"json5", "platformdirs", "trio"},
     "cache": {"msgspec", "sortedcontainers", "trio"},
     "vfs": {"msgspec", "trio"},
+    "data": {"msgspec", "trio"},
     "fuse": {"pyfuse3", "trio"},
     "server": {"hypercorn", "msgspec", "prometheus_client", "python_multipart", "starlette", "trio"},
 }
@@ -63,7 +65,7 @@ NOT_IN_CORE = {
 }
 # Standard modules with a home.
 HOMES = {
-    "sqlite3": {"store", "journal"},
+    "sqlite3": {"store", "journal", "data"},
     # The kernel's word for a dead mount (ENOTCONN) has no exception class: mounts.py must name it.
     "errno": {"fuse/convert.py", "host/mounts.py"},
 }
@@ -72,7 +74,7 @@ WORDS = {
     r"status_code": r"store/rest/|store/miniflare/explorer\.py|server/",
     r"_?dirty": r"vfs/|fuse/",
     # of files on this machine's disk, wherever there are any; never of ours
-    r"st_\w+": r"fuse/|journal/|store/(embedded|miniflare)/|server/auth\.py|config\.py|host/|cli/",
+    r"st_\w+": r"fuse/|journal/|store/(embedded|miniflare)/|data/|server/auth\.py|config\.py|host/|cli/",
 }
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60

@@ -5,6 +5,7 @@ A command returns its exit status and raises what it cannot do; `guard.py` makes
 """
 
 import importlib
+import keyword
 import sys
 from typing import Final
 
@@ -20,6 +21,9 @@ COMMANDS: Final = {
     "sync": "sync",
     "refresh": "sync",
     "rejected": "rejected",
+    "copy": "copy",
+    "export": "copy",
+    "import": "copy",
     "serve": "serve",
     "doctor": "doctor",
 }
@@ -35,7 +39,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"kvfs.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command = getattr(importlib.import_module(f"kvfs.cli.{COMMANDS[cmd_name]}"), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -90,7 +90,7 @@ def prepare_state(config: Config) -> None:
 
 
 def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> int:
-    from kvfs.daemon import run_daemon  # pyfuse3, httpx and the rest: only the daemon pays for them
+    from kvfs.daemon.run import run_daemon  # pyfuse3, httpx and the rest: only the daemon pays for them
 
     set_up_logging(config.log_level, config.log_file)
     record = MountRecord(

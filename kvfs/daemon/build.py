@@ -54,7 +54,7 @@ class Stores:
 async def open_stores(config: Config, credentials: Credentials | None) -> AsyncIterator[Stores]:
     """The store of a source, ready for use."""
     if isinstance(config.source, WranglerSource):
-        async with _open_wrangler(config.source, config.timeout) as store:
+        async with open_wrangler(config.source, config.timeout) as store:
             yield Stores(store, store, None, None, getattr(store, "describe", None))
         return
     if not isinstance(config.source, CloudflareSource):
@@ -76,7 +76,7 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
 
 
 @asynccontextmanager
-async def _open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator[Store]:
+async def open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator[Store]:
     """What the Workers of a project see: its state on this machine, or a dev server by its URL."""
     if source.state is None:
         try:

@@ -1,0 +1,134 @@
+"""`kvfs copy`, and its short forms `kvfs export` and `kvfs import`: entries from one place to another."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+import trio
+
+from kvfs.cli.moving import run_copy
+from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
+from kvfs.cli.sides import CopyRequest
+from kvfs.core.errors import UserError
+from kvfs.data.choice import Choice, parse_conditions, parse_rename
+from kvfs.data.copier import CopyOptions
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+_IF_EXISTS: Final = ("overwrite", "skip", "newer", "fail")
+EPILOG: Final = f"FROM and TO are {SYNTAX}."
+
+
+def copy_options(command: _Decorated) -> _Decorated:
+    """Give a command the options of a copy."""
+    decorators = (
+        click.option("--format", "format_", metavar="FORMAT", help="json, ndjson or tar, with .gz or .zst."),
+        click.option("--prefix", default="", help="Only keys that begin so."),
+        click.option(
+            "--match", multiple=True, metavar="PATTERN", help="Only keys that match, * and ? (again: or)."
+        ),
+        click.option(
+            "--where", multiple=True, metavar="CONDITION", help="Only where metadata meets it (again: and)."
+        ),
+        click.option("--rename-prefix", metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."),
+        click.option(
+            "--if-exists", type=click.Choice(_IF_EXISTS), help="When a key is there.  [default: overwrite]"
+        ),
+        click.option("--delete", is_flag=True, help="Delete at TO what FROM has not."),
+        click.option(
+            "--expired", type=click.Choice(("drop", "keep")), help="What has expired.  [default: drop]"
+        ),
+        click.option(
+            "--metadata",
+            type=click.Choice(("manifest", "xattrs")),
+            help="In directories.  [default: manifest]",
+        ),
+        click.option("--strict", is_flag=True, help="Write nothing when anything cannot be copied."),
+        click.option("--skip-bad", is_flag=True, help="Go on without what is malformed."),
+        click.option("-n", "--dry-run", is_flag=True, help="Say what it would take, and write nothing."),
+        click.option("-y", "--yes", is_flag=True, help="Do not ask, however much it is."),
+        click.option(
+            "--restart", is_flag=True, help="Begin anew, although an earlier run can be gone on with."
+        ),
+    )
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return access_options(command)
+
+
+@click.command(epilog=EPILOG)
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@copy_options
+def copy(source: str, target: str, **values: Any) -> int:
+    """Copy entries with metadata and expirations.
+
+    Interrupted, killed or out of budget: the same command goes on where it was.
+    """
+    return trio.run(run_copy, build_request(source, target, values))
+
+
+@click.command(epilog=EPILOG)
+@click.argument("source", metavar="SOURCE")
+@click.argument("target", metavar="FILE")
+@copy_options
+def export(source: str, target: str, **values: Any) -> int:
+    """Copy a store to a file or directory: kvfs copy SOURCE FILE."""
+    request = build_request(source, target, values)
+    if not isinstance(request.source, StoreWords):
+        raise UserError(f"{source} is no store; kvfs copy copies between files too")
+    return trio.run(run_copy, request)
+
+
+@click.command("import", epilog=EPILOG)
+@click.argument("source", metavar="FILE")
+@click.argument("target", metavar="SOURCE")
+@copy_options
+def import_(source: str, target: str, **values: Any) -> int:
+    """Copy a file or directory to a store: kvfs copy FILE SOURCE."""
+    request = build_request(source, target, values)
+    if not isinstance(request.target, StoreWords):
+        raise UserError(f"{target} is no store; kvfs copy copies between files too")
+    return trio.run(run_copy, request)
+
+
+def build_request(source: str, target: str, values: dict[str, Any]) -> CopyRequest:
+    """The request that a command line makes. Raises `UserError`."""
+    access = access_of(values)
+    format_ = values["format_"]
+    from_words = parse_words(source, access, format_=format_ if source == "-" or target != "-" else None)
+    to_words = parse_words(target, access, format_=format_ if source != "-" else None)
+    rename = parse_rename(values["rename_prefix"]) if values["rename_prefix"] else None
+    choice = Choice(
+        prefix=values["prefix"],
+        match=values["match"],
+        where=parse_conditions(values["where"]),
+        rename=rename,
+        strip=_prefix(from_words),
+        add=_prefix(to_words),
+    )
+    options = CopyOptions(
+        choice=choice,
+        if_exists=values["if_exists"] or "overwrite",
+        delete=values["delete"],
+        keep_expired=values["expired"] == "keep",
+        strict=values["strict"],
+        skip_bad=values["skip_bad"],
+    )
+    if options.delete and (choice.match or choice.where or choice.moved_prefix is None):
+        raise UserError("--delete mirrors a whole prefix: not with --match, --where or a renamed part of it")
+    return CopyRequest(
+        from_words,
+        to_words,
+        options,
+        access,
+        if_exists=values["if_exists"],
+        as_attributes=values["metadata"] == "xattrs",
+        dry_run=values["dry_run"],
+        yes=values["yes"],
+        restart=values["restart"],
+    )
+
+
+def _prefix(words: Words) -> str:
+    return words.rest if isinstance(words, StoreWords) else ""

@@ -1,0 +1,275 @@
+"""FROM, TO and SOURCE of the data commands: what the words name, and the stores behind them.
+
+A store is `cloudflare:[ACCOUNT]/NAMESPACE[/PREFIX]`, `local:[FILE]/NAMESPACE[/PREFIX]`; `-` is standard input
+or output; what ends in the name of a format is a file, anything else a directory.
+"""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from kvfs.cli.options import option, path, some_seconds
+from kvfs.config import (
+    Credentials,
+    LocalSource,
+    Source,
+    load_credentials,
+    parse_source,
+)
+from kvfs.core.errors import DeniedError, TitleExistsError, UnavailableError, UserError
+from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
+from kvfs.core.model import Namespace, NamespaceId
+from kvfs.data.files import FORMATS, Format, format_of
+from kvfs.host.state import default_data_dir, default_state_dir
+from kvfs.store.base import Store
+from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.ratelimit import Budget, Limiting, Priority
+from kvfs.store.rest.client import RestStore, open_rest
+from kvfs.store.retry import Retrying
+from kvfs.workers import WranglerSource
+
+SYNTAX: Final = (
+    "a store (cloudflare:[ACCOUNT]/NAMESPACE[/PREFIX], local:[FILE]/NAMESPACE[/PREFIX]), a directory,"
+    " FILE.json, FILE.ndjson, FILE.tar, each also .gz or .zst, or - with --format"
+)
+STORE_SUFFIXES: Final = (".sqlite", ".sqlite3", ".db", ".kvfs")
+ANSWER_SECONDS: Final = 120.0  # a bulk write may take that long
+PATIENCE: Final = 4000.0  # seconds that one call may wait for the budget, or for a server that comes back
+ATTEMPTS: Final = 12
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWords:
+    """A store, perhaps a namespace of it (title or id), and a prefix or key."""
+
+    source: Source
+    namespace: str | None
+    rest: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileWords:
+    """A file of entries; `path` is None for standard input or output."""
+
+    path: Path | None
+    format: Format
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryWords:
+    """A directory."""
+
+    path: Path
+    text: str
+
+
+Words = StoreWords | FileWords | DirectoryWords
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How stores are reached."""
+
+    token_file: Path | None = None
+    insecure: bool = False
+    rate_requests: int = RATE_REQUESTS
+    rate_seconds: float = float(RATE_SECONDS)
+    state_dir: Path = Path()
+
+
+def access_options(command: _Decorated) -> _Decorated:
+    """Give a command the options of `Access`."""
+    decorators = (
+        option("token-file", type=path, default=None, help="Read the API token there (mode 600)."),
+        option("insecure", is_flag=True, help="Allow a token over plain http to another machine."),
+        option("rate-requests", type=click.IntRange(1), metavar="NUMBER", help="Most requests in a window."),
+        option("rate-seconds", type=some_seconds, metavar="SECONDS", help="Length of the window."),
+        option("state-dir", type=path, help="Where unfinished copies are noted."),
+    )
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def access_of(values: dict[str, Any]) -> Access:
+    """The `Access` of a command's options, which are taken out of `values`."""
+    return Access(
+        token_file=values.pop("token_file"),
+        insecure=values.pop("insecure"),
+        rate_requests=values.pop("rate_requests") or RATE_REQUESTS,
+        rate_seconds=values.pop("rate_seconds") or float(RATE_SECONDS),
+        state_dir=values.pop("state_dir") or default_state_dir(),
+    )
+
+
+# words
+
+
+def parse_words(text: str, access: Access, *, format_: str | None = None) -> Words:
+    """What FROM or TO names. Raises `UserError`."""
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in ("cloudflare", "wrangler"):
+        return _elsewhere(text, access)
+    if colon and scheme == "local":
+        return _local(text, rest)
+    chosen = _format(format_)
+    if text == "-":
+        if chosen is None:
+            raise UserError(
+                "- is standard input or output: say --format json, ndjson or tar (and .gz or .zst)"
+            )
+        return FileWords(None, chosen, text)
+    return _path(text, chosen)
+
+
+def parse_store(text: str, access: Access) -> StoreWords:
+    """SOURCE[/KEY] of a command that works on stores only. Raises `UserError`."""
+    words = parse_words(text, access)
+    if not isinstance(words, StoreWords):
+        raise UserError(
+            f"{text} is no store: write cloudflare:[ACCOUNT]/NAMESPACE[/KEY] or local:[FILE]/NAMESPACE[/KEY]"
+        )
+    return words
+
+
+def _format(text: str | None) -> Format | None:
+    if text is None:
+        return None
+    found = format_of(text)
+    if found is None:
+        raise UserError(f"--format is json, ndjson or tar, each also .gz or .zst, not {text!r}")
+    return found
+
+
+def _elsewhere(text: str, access: Access) -> StoreWords:
+    source = parse_source(text, os.environ, insecure=access.insecure)
+    assert not isinstance(source, LocalSource)
+    return StoreWords(replace(source, namespace=None, prefix=""), source.namespace, source.prefix, text)
+
+
+def _local(text: str, rest: str) -> StoreWords:
+    """FILE is the first part of the path that is a file, or that is named as a store."""
+    default = default_data_dir() / "store.sqlite"
+    if not rest:
+        return StoreWords(LocalSource(default), None, "", text)
+    parts = os.path.expanduser(rest).split("/")
+    for end in range(1, len(parts) + 1):
+        file = Path(os.path.abspath("/".join(parts[:end]) or "/"))
+        if file.is_file() or (parts[end - 1].endswith(STORE_SUFFIXES) and not file.is_dir()):
+            if not file.parent.is_dir():
+                raise UserError(
+                    f"{file.parent} does not exist: make it first, or name another FILE in local:FILE"
+                )
+            namespace, _, inner = "/".join(parts[end:]).partition("/")
+            return StoreWords(LocalSource(file), namespace or None, inner, text)
+    if parts[0] == "" and len(parts) > 1 and parts[1] and not Path("/", parts[1]).is_dir():
+        return StoreWords(LocalSource(default), parts[1], "/".join(parts[2:]), text)
+    raise UserError(
+        f"there is no store at {rest}: local:FILE.sqlite/NAMESPACE makes one,"
+        " local:/NAMESPACE is one of the default store"
+    )
+
+
+def _path(text: str, chosen: Format | None) -> Words:
+    place = Path(os.path.abspath(Path(text).expanduser()))
+    if place.is_dir() or text.endswith("/"):
+        return DirectoryWords(place, text)
+    format_ = chosen or format_of(place.name)
+    if format_ is not None:
+        return FileWords(place, format_, text)
+    if place.exists():
+        known = ", ".join(FORMATS)
+        raise UserError(f"{text}: its name tells no format ({known}): say --format")
+    if ":" in text and "/" not in text.partition(":")[0]:
+        raise UserError(f"{text!r} is none of these: {SYNTAX}")
+    return DirectoryWords(place, text)
+
+
+# stores
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """A store that is open. `rest` and `budget` are those of a Cloudflare source."""
+
+    store: Store
+    name: str
+    identity: str
+    rest: RestStore | None = None
+    budget: Budget | None = None
+
+    async def namespaces(self) -> list[Namespace]:
+        """All of them. Raises `UserError` with what to do."""
+        try:
+            return await self.store.list_namespaces()
+        except DeniedError as exc:
+            raise UserError(f"the token is not accepted for {self.name}: {exc}") from exc
+        except UnavailableError as exc:
+            raise UserError(f"the server of {self.name} does not answer: {exc}") from exc
+
+    async def find(self, wanted: str) -> NamespaceId | None:
+        """The namespace of an id or a title."""
+        known = await self.namespaces()
+        for namespace in known:
+            if namespace.id == wanted:
+                return namespace.id
+        return next((namespace.id for namespace in known if namespace.title == wanted), None)
+
+    async def get(self, wanted: str | None) -> NamespaceId:
+        """The namespace of an id or a title. Raises `UserError`."""
+        if wanted is None:
+            raise UserError(f"{self.name} has many namespaces: name one, {self.name.rstrip('/')}/NAMESPACE")
+        found = await self.find(wanted)
+        if found is None:
+            titles = (
+                ", ".join(sorted(repr(one.title) for one in await self.namespaces())[:10]) or "none at all"
+            )
+            raise UserError(f"unknown namespace {wanted!r}: the account has {titles}")
+        return found
+
+    async def make(self, title: str) -> NamespaceId:
+        """A new namespace, or the one that somebody else has made meanwhile."""
+        try:
+            return (await self.store.create_namespace(title)).id
+        except TitleExistsError:
+            return await self.get(title)
+
+
+@asynccontextmanager
+async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]:
+    """The store of a source, within the API's limit of requests, and patient with it."""
+    if isinstance(source, LocalSource):
+        async with SqliteStore.open(source.file) as embedded:
+            yield OpenStore(embedded, f"local:{source.file}", f"local:{source.file}")
+        return
+    if isinstance(source, WranglerSource):
+        from kvfs.daemon.build import open_wrangler  # brings the whole file system along
+
+        async with open_wrangler(source, ANSWER_SECONDS) as wrangler:
+            yield OpenStore(wrangler, str(source), str(source))
+        return
+    credentials: Credentials | None = load_credentials(source, access.token_file, os.environ)
+    assert credentials is not None
+    async with open_rest(
+        base_url=source.base_url, account=source.account, token=credentials.token, timeout=ANSWER_SECONDS
+    ) as rest:
+        budget = Budget(requests=access.rate_requests, window=access.rate_seconds)
+        limited = Limiting(rest, budget, Priority.FOREGROUND)
+        store = Retrying(limited, attempts=ATTEMPTS, deadline=PATIENCE)
+        identity = f"cloudflare:{source.base_url}\n{source.account}"
+        yield OpenStore(store, f"cloudflare:{source.account}", identity, rest, budget)
+
+
+def now() -> float:
+    """Epoch seconds."""
+    return time.time()

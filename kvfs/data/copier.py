@@ -1,0 +1,257 @@
+"""Copying: scan, look what is there, plan, move, remove what is too much. Each step is noted and can go on later.
+
+Reading runs ahead of writing by one piece: while a batch is written the next values come in. What is in memory
+is the batch, the piece and what the reader has in flight, some tens of megabytes whatever the sizes are.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import trio
+
+from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.expiry import is_expired
+from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES, METADATA_BYTES, VALUE_BYTES
+from kvfs.core.model import Entry, Key
+from kvfs.data.choice import Choice
+from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.job import Job
+from kvfs.data.place import Reader, Writer
+
+BATCH_BYTES: Final = 12 * 1024 * 1024  # of values in a batch, and the one that passes it
+TAKE_ITEMS: Final = 1000
+DELETE_KEYS: Final = 1000
+
+IfExists = Literal["overwrite", "skip", "newer", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """What a copy is asked to do with what is there, what has expired and what is wrong."""
+
+    choice: Choice = field(default_factory=Choice)
+    if_exists: IfExists = "overwrite"
+    delete: bool = False
+    keep_expired: bool = False
+    strict: bool = False
+    skip_bad: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a copy is: what `show` is told. `total` is known once the scan is complete."""
+
+    phase: str = "listing"
+    keys: int = 0
+    size: int = 0
+    total: int = 0
+    written: int = 0
+    read: int = 0
+    deleted: int = 0
+
+
+class Copier:
+    """One copy. `show` is called often, must not wait, and may draw."""
+
+    def __init__(
+        self,
+        job: Job,
+        options: CopyOptions,
+        *,
+        now: Callable[[], float],
+        show: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self._job = job
+        self._options = options
+        self._now = now
+        self._show = show
+        self.progress = Progress()
+
+    # before anything is written
+
+    async def scan(self, reader: Reader) -> None:
+        """Note everything that is to move. Goes on where an earlier scan stopped; does nothing when it is done."""
+        job, progress = self._job, self.progress
+        if job.fact("scanned"):
+            return
+        mark = job.fact("mark")
+        job.note(fingerprint=reader.fingerprint())
+        async with aclosing(reader.scan(mark)) as parts:
+            async for part in parts:
+                items, problems = self._chosen(part.items)
+                lists = int(job.fact("lists", "0")) + 1
+                job.add(items, [*part.problems, *problems], mark=part.mark, lists=lists)
+                progress.keys += len(items)
+                self._show(progress)
+        job.note(scanned="yes")
+
+    def _chosen(self, found: Sequence[Item]) -> tuple[list[Item], list[Problem]]:
+        items: list[Item] = []
+        problems: list[Problem] = []
+        choice, now = self._options.choice, self._now()
+        for item in found:
+            if not choice.chosen(item.key, item.metadata):
+                continue
+            key = choice.moved(item.key)
+            expiration = item.expiration
+            if is_expired(expiration, now):
+                if not self._options.keep_expired:
+                    problems.append(Problem(Kind.EXPIRED, item.key, _where(item), "it has expired"))
+                    continue
+                expiration = None
+            fault = fault_of(key, item)
+            if fault is not None:
+                problems.append(Problem(fault[0], item.key, _where(item), fault[1]))
+                continue
+            items.append(Item(key, item.origin, item.metadata, expiration, item.size, item.modified))
+        return items, problems
+
+    def check_problems(self) -> None:
+        """Refuse to go on with what must not be passed over. Raises `UserError`, with nothing written."""
+        counts = self._job.count_problems()
+        malformed = counts.get(Kind.MALFORMED, 0)
+        first = next((p for p in self._job.problems() if p.kind is Kind.MALFORMED), None)
+        if first is not None and not self._options.skip_bad:
+            more = f" ({malformed - 1} more are malformed)" if malformed > 1 else ""
+            raise UserError(f"{first}{more}; nothing was written. --skip-bad goes on without them")
+        if self._options.strict and (failures := self._job.failures()):
+            worst = next(p for p in self._job.problems() if p.kind not in (Kind.EXPIRED, Kind.GONE))
+            raise UserError(f"{worst}; {failures} in all, and --strict: nothing was written")
+
+    async def look_there(self, reader: Reader, newer_than: float | None) -> None:
+        """Note what is at the target already, and what therefore need not move. Raises `UserError` for `fail`.
+
+        `newer_than` is when the target was written last, where it keeps no times.
+        """
+        job, how = self._job, self._options.if_exists
+        if job.fact("looked") or (how == "overwrite" and not self._options.delete):
+            return
+        mark = job.fact("there_mark")
+        async with aclosing(reader.scan(mark)) as parts:
+            async for part in parts:
+                lists = int(job.fact("lists", "0")) + 1
+                job.add_there(part.items, there_mark=part.mark, lists=lists)
+                self.progress.phase = "listing the target"
+                self._show(self.progress)
+        if how == "fail" and (count := job.count_there()):
+            raise UserError(
+                f"{count} keys are there already, {job.first_there()!r} for one; nothing was written:"
+                " say --if-exists overwrite, skip or newer"
+            )
+        skipped = 0
+        if how == "skip":
+            skipped = job.skip_there()
+        elif how == "newer":
+            skipped = job.skip_there(newer_than if newer_than is not None else 0.0)
+        job.note(looked="yes", skipped=skipped)
+
+    # the move
+
+    async def move(self, reader: Reader, writer: Writer) -> None:
+        """Copy what is left to copy. Raises what the places raise; then the job knows how far it came."""
+        job, progress = self._job, self.progress
+        left, _, _ = job.counts()
+        progress.phase, progress.total = "copying", left + int(job.fact("written", "0"))
+        progress.written = int(job.fact("written", "0"))
+        progress.size = int(job.fact("bytes", "0"))
+        await writer.open(job.fact("position"))
+        if not job.fact("position"):
+            job.note(position=writer.position)
+        send, receive = trio.open_memory_channel[tuple[Sequence[Loaded], int, Sequence[Problem]]](0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, reader, send)
+            await self._write_all(writer, receive)
+
+    async def _read(
+        self, reader: Reader, send: trio.MemorySendChannel[tuple[Sequence[Loaded], int, Sequence[Problem]]]
+    ) -> None:
+        async with send:
+            for items in self._job.todo(TAKE_ITEMS):
+                left: Sequence[Item] = items
+                while left:
+                    taken = await reader.take(left)
+                    reached = taken.left[0].seq - 1 if taken.left else items[-1].seq
+                    self.progress.read += len(left) - len(taken.left)
+                    left = taken.left
+                    await send.send((taken.loaded, reached, taken.problems))
+
+    async def _write_all(
+        self,
+        writer: Writer,
+        receive: trio.MemoryReceiveChannel[tuple[Sequence[Loaded], int, Sequence[Problem]]],
+    ) -> None:
+        batch: list[Loaded] = []
+        problems: list[Problem] = []
+        size, reached = 0, self._job.done
+        async for loaded, seq, found in receive:
+            problems += found
+            for one in loaded:
+                if batch and (len(batch) >= writer.pairs or size >= BATCH_BYTES):
+                    await self._write(writer, batch, batch[-1].item.seq, problems)
+                    batch, problems, size = [], [], 0
+                batch.append(self._checked(one))
+                size += len(one.entry.value)
+            reached = seq
+        await self._write(writer, batch, reached, problems)
+
+    def _checked(self, loaded: Loaded) -> Loaded:
+        """What is kept although it has expired is kept for ever."""
+        entry = loaded.entry
+        if self._options.keep_expired and is_expired(entry.expiration, self._now()):
+            return Loaded(loaded.item, Entry(entry.value, entry.metadata))
+        return loaded
+
+    async def _write(
+        self, writer: Writer, batch: list[Loaded], reached: int, problems: list[Problem]
+    ) -> None:
+        found = await writer.write(batch) if batch else ()
+        progress = self.progress
+        progress.written += len(batch) - len(found)
+        progress.size += sum(len(loaded.entry.value) for loaded in batch)
+        self._job.finish(
+            reached, writer.position, [*problems, *found], written=progress.written, bytes=progress.size
+        )
+        self._show(progress)
+
+    # the rest
+
+    async def remove_surplus(self, writer: Writer) -> None:
+        """Remove at the target what the source has not. Never when a part of the source could not be read."""
+        if not self._options.delete:
+            return
+        if self._job.failures():
+            raise KvfsError("not everything could be copied, so nothing was deleted")
+        self.progress.phase = "deleting"
+        after = self._job.fact("deleted_up_to")
+        while rows := self._job.surplus(after, DELETE_KEYS):
+            problems = await writer.delete(rows)
+            after = rows[-1][0]
+            self.progress.deleted += len(rows) - len(problems)
+            self._job.finish(self._job.done, self._job.fact("position"), problems, deleted_up_to=after)
+            self._show(self.progress)
+
+
+def fault_of(key: Key, item: Item) -> tuple[Kind, str] | None:
+    """Why KV cannot keep an item under a key; None when it can."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        return Kind.KEY, "its key is no Unicode text"
+    if key in FORBIDDEN_KEYS:
+        return Kind.KEY, f"{key!r} cannot be a key: empty, '.' and '..' are forbidden"
+    if size > KEY_BYTES:
+        return Kind.KEY, f"its key has {size} bytes, at most {KEY_BYTES} are allowed"
+    if item.size is not None and item.size > VALUE_BYTES:
+        return Kind.VALUE, f"its value has {item.size} bytes, at most {VALUE_BYTES} (25 MiB) are allowed"
+    if item.metadata is not None and len(item.metadata) > METADATA_BYTES:
+        return (
+            Kind.METADATA,
+            f"its metadata has {len(item.metadata)} bytes, at most {METADATA_BYTES} are allowed",
+        )
+    return None
+
+
+def _where(item: Item) -> str:
+    return f"record {item.origin}" if item.origin.isdigit() and item.origin != item.key else ""

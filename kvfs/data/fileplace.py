@@ -1,0 +1,142 @@
+"""A file as a place: what `files` reads and writes, in threads."""
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import UserError
+from kvfs.core.model import Key
+from kvfs.data.files import Format, RecordReader, RecordWriter
+from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.place import Scanned, Taken
+from kvfs.data.records import Record
+
+SCAN_RECORDS: Final = 1000
+SCAN_BYTES: Final = 8 * 1024 * 1024
+WRITE_PAIRS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlace:
+    """A file of entries. `name` is how the user wrote it, `now` the time that an archive is read at."""
+
+    path: Path
+    format: Format
+    name: str
+    now: float
+
+    @property
+    def identity(self) -> str:
+        """See `Place`."""
+        return f"file:{self.path}\n{self.format}"
+
+    @property
+    def is_billed(self) -> bool:
+        """A file costs nothing."""
+        return False
+
+    @property
+    def has_times(self) -> bool:
+        """Archives keep when a member was modified."""
+        return self.format.name == "tar"
+
+    def reader(self, prefix: str) -> "FileReader":
+        """See `Place`; a file is read as a whole."""
+        return FileReader(RecordReader(self.path, self.format, self.now, self.name))
+
+
+class FileReader:
+    """Reads a file in threads."""
+
+    def __init__(self, records: RecordReader) -> None:
+        self._records = records
+
+    async def scan(self, mark: str) -> AsyncGenerator[Scanned]:
+        """See `Reader`. A scan always begins anew."""
+        records = self._records.records()
+        while True:
+            scanned = await trio.to_thread.run_sync(self._part, records)
+            if scanned is None:
+                return
+            yield scanned
+
+    def _part(self, records: Iterator[tuple[int, Record]]) -> Scanned | None:
+        items: list[Item] = []
+        problems: list[Problem] = []
+        size = 0
+        for number, record in islice(records, SCAN_RECORDS):
+            if record.fault:
+                problems.append(Problem(Kind.MALFORMED, record.key, record.where, record.fault))
+                continue
+            entry = record.entry
+            size += len(entry.value)
+            items.append(
+                Item(
+                    Key(record.key),
+                    str(number),
+                    entry.metadata,
+                    entry.expiration,
+                    len(entry.value),
+                    record.modified,
+                )
+            )
+            if size > SCAN_BYTES:
+                break
+        return Scanned(items, problems) if items or problems else None
+
+    async def take(self, items: Sequence[Item]) -> Taken:
+        """See `Reader`."""
+        loaded, left = await trio.to_thread.run_sync(self._records.take, items)
+        if not loaded and len(left) == len(items):
+            raise UserError("the file changed while it was read: run the same command again")
+        return Taken(loaded, left)
+
+    def fingerprint(self) -> str:
+        """See `Reader`."""
+        return self._records.fingerprint()
+
+    async def aclose(self) -> None:
+        """See `Reader`."""
+        self._records.close()
+
+
+class FileWriter:
+    """Writes a file in threads."""
+
+    def __init__(self, records: RecordWriter) -> None:
+        self._records = records
+
+    @property
+    def pairs(self) -> int:
+        """See `Writer`."""
+        return WRITE_PAIRS
+
+    @property
+    def position(self) -> str:
+        """See `Writer`."""
+        return self._records.position
+
+    async def open(self, position: str) -> None:
+        """See `Writer`."""
+        await trio.to_thread.run_sync(self._records.open, position)
+
+    async def write(self, batch: Sequence[Loaded]) -> Sequence[Problem]:
+        """See `Writer`."""
+        await trio.to_thread.run_sync(self._records.write, batch)
+        return ()
+
+    async def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
+        """A file is written anew: nothing else is in it."""
+        return ()
+
+    async def finish(self) -> None:
+        """See `Writer`."""
+        await trio.to_thread.run_sync(self._records.finish)
+
+    async def aclose(self) -> None:
+        """See `Writer`."""
+        self._records.close()

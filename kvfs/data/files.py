@@ -1,0 +1,233 @@
+"""A file as a place of a move: read record by record, written in complete pieces under another name until done.
+
+What is written lies in FILE.partial (mode 0600) and gets its name at the end. Each piece ends where reading
+could stop: a copy that was killed cuts off what is behind the last piece that it had noted, and goes on there.
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.model import Entry, Key
+from kvfs.data import archive, compression, jsonfile, ndjson
+from kvfs.data.items import Item, Loaded
+from kvfs.data.records import Record
+
+FORMATS: Final = {".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".tar": "tar", ".tgz": "tar"}
+PIECE_BYTES: Final = 4 * 1024 * 1024  # of values that are read before they are handed on
+
+
+class Encoder(Protocol):
+    """Makes a format of entries."""
+
+    def start(self) -> bytes:
+        """What a file begins with."""
+        ...
+
+    def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
+        """One entry, in pieces."""
+        ...
+
+    def end(self) -> bytes:
+        """What a file ends with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a file is written: `name` is json, ndjson or tar, `compression` is "", gzip or zstd."""
+
+    name: str
+    compression: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.compression}" if self.compression else self.name
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file's name tells (`shop.ndjson.zst`), or a word of --format (`ndjson.zst`)."""
+    lower = "." + name.lower().rpartition("/")[2].lstrip(".")
+    packed = "gzip" if lower.endswith(".tgz") else ""
+    for suffix, word in compression.SUFFIXES.items():
+        if lower.endswith(suffix):
+            lower, packed = lower.removesuffix(suffix), word
+    for suffix, word in FORMATS.items():
+        if lower.endswith(suffix):
+            return Format(word, packed)
+    return None
+
+
+def read_records(file: BinaryIO, format_: Format, now: float) -> Iterator[Record]:
+    """The records of an open file. Raises `UserError` for a file that is damaged or of another format."""
+    try:
+        plain = compression.reading(file, format_.compression)
+        match format_.name:
+            case "json":
+                yield from jsonfile.read(plain)
+            case "ndjson":
+                yield from ndjson.read(plain)
+            case _:
+                yield from archive.read(plain, now)
+    except compression.errors() as exc:
+        raise UserError(f"it is damaged, or not compressed as its name says: {exc}") from exc
+
+
+class RecordReader:
+    """Reads the records of a file in order, for a scan and again for their values."""
+
+    def __init__(self, path: Path, format_: Format, now: float, name: str) -> None:
+        self._path = path
+        self._format = format_
+        self._now = now
+        self._name = name
+        self._rest: Iterator[tuple[int, Record]] | None = None
+
+    def records(self) -> Iterator[tuple[int, Record]]:
+        """All records with their numbers, from 1. Must be used up, or `close` called."""
+        try:
+            with open(self._path, "rb") as file:
+                yield from enumerate(read_records(file, self._format, self._now), 1)
+        except UserError as exc:
+            raise UserError(f"{self._name}: {exc}") from exc
+
+    def take(self, items: Sequence[Item]) -> tuple[list[Loaded], Sequence[Item]]:
+        """The first of `items` with their values, some megabytes of them, and the items that are left.
+
+        Items come in the order of the file: what lies between them is passed over.
+        """
+        if self._rest is None:
+            self._rest = self.records()
+        taken: list[Loaded] = []
+        size = 0
+        for index, item in enumerate(items):
+            if size >= PIECE_BYTES:
+                return taken, items[index:]
+            number = int(item.origin)
+            record = next((record for at, record in self._rest if at == number), None)
+            if record is not None and not record.fault:
+                taken.append(Loaded(item, record.entry))
+                size += len(record.entry.value)
+        return taken, []
+
+    def close(self) -> None:
+        """Give the file back."""
+        if isinstance(self._rest, Generator):
+            self._rest.close()
+
+    def fingerprint(self) -> str:
+        """Changes when the file does."""
+        status = self._path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+
+class RecordWriter:
+    """Writes entries to FILE.partial, from a position on; `finish` gives the file its name."""
+
+    def __init__(self, path: Path, encoder: Encoder, compression_: str) -> None:
+        self._path = path
+        self._encoder = encoder
+        self._compression = compression_
+        self._file: BinaryIO | None = None
+        self._count = 0
+
+    @property
+    def partial(self) -> Path:
+        """Where it is written until it is complete."""
+        return self._path.with_name(self._path.name + ".partial")
+
+    def open(self, position: str) -> None:
+        """Begin anew ("" as the position), or go on behind the piece that was written last."""
+        offset, count = (int(word) for word in position.split()) if position else (0, 0)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        if not position:
+            with suppress(FileNotFoundError):
+                self.partial.unlink()
+            flags |= os.O_EXCL
+        self._file = os.fdopen(os.open(self.partial, flags, 0o600), "r+b")
+        if self._file.seek(0, os.SEEK_END) < offset:
+            raise UserError(f"{self.partial} was cut off since: say --restart to begin anew")
+        self._file.truncate(offset)
+        self._file.seek(offset)
+        self._count = count
+        if not position:
+            self._piece([self._encoder.start()])
+
+    @property
+    def position(self) -> str:
+        """Where the file ends now, and how many entries are in it."""
+        assert self._file is not None
+        return f"{self._file.tell()} {self._count}"
+
+    def write(self, batch: Iterable[Loaded]) -> None:
+        """A piece more; it is in the file at return."""
+        self._piece(self._encoded(batch))
+
+    def _encoded(self, batch: Iterable[Loaded]) -> Iterator[bytes]:
+        for loaded in batch:
+            item = loaded.item
+            yield from self._encoder.encode(item.key, loaded.entry, item.modified, is_first=not self._count)
+            self._count += 1
+
+    def _piece(self, pieces: Iterable[bytes]) -> None:
+        assert self._file is not None
+        member = compression.member(self._compression)
+        is_empty = True
+        for piece in pieces:
+            if piece:
+                self._file.write(member.compress(piece))
+                is_empty = False
+        if not is_empty:  # an empty member is one for nothing
+            self._file.write(member.flush())
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Complete the file and give it its name."""
+        assert self._file is not None
+        self._piece([self._encoder.end()])
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self.partial, self._path)
+
+    def close(self) -> None:
+        """Give the file back; what was written stays."""
+        if self._file is not None:
+            self._file.close()
+
+
+class StreamWriter(RecordWriter):
+    """Writes entries to a stream that cannot go back: standard output."""
+
+    def __init__(self, stream: BinaryIO, encoder: Encoder, compression_: str) -> None:
+        super().__init__(Path("-"), encoder, compression_)
+        self._file = stream
+
+    def open(self, position: str) -> None:
+        """Begin: nothing can be gone on with."""
+        self._piece([self._encoder.start()])
+
+    @property
+    def position(self) -> str:
+        """None that could be gone back to."""
+        return ""
+
+    def finish(self) -> None:
+        """Complete the stream."""
+        self._piece([self._encoder.end()])
+
+    def close(self) -> None:
+        """The stream is the caller's."""
+
+
+def encoder_of(name: str, has_children: Callable[[Key], bool], now: float) -> Encoder:
+    """The encoder of a format."""
+    if name == "json":
+        return jsonfile.JsonEncoder()
+    if name == "ndjson":
+        return ndjson.NdjsonEncoder()
+    if name == "tar":
+        return archive.TarEncoder(has_children, now)
+    raise KvfsError(f"there is no format {name!r}")

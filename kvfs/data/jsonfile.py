@@ -1,0 +1,191 @@
+"""Bulk JSON, both ways: the array that `wrangler kv bulk put` takes, and what `wrangler kv bulk get` prints.
+
+The file is cut into the elements of its outermost array without parsing them, one element in memory at a time.
+Not with ijson, which hands out Python objects: metadata would come back written in another way (see `records`).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec import Raw
+
+from kvfs.core.errors import UserError
+from kvfs.core.model import Entry, Key
+from kvfs.data import records
+from kvfs.data.records import Record
+from kvfs.store.wire.json import MalformedError, decode_leniently, is_marked
+
+CHUNK: Final = 256 * 1024
+LONGEST: Final = 192 * 1024 * 1024  # bytes of one element: 25 MiB of control characters, each as \\u0001
+MOST_BULK_GET: Final = 64 * 1024 * 1024  # bytes of what a bulk get may answer, escaped
+
+_STRUCTURE: Final = re.compile(rb'[\[\]{},"\n]')
+_QUOTE: Final = re.compile(rb'[\\"\n]')
+
+
+class JsonEncoder:
+    """Entries as the elements of one array."""
+
+    def start(self) -> bytes:
+        """What a file begins with."""
+        return b"["
+
+    def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
+        """One entry, in pieces."""
+        return [b"\n" if is_first else b",\n", *records.encode(key, entry, one_line=False)]
+
+    def end(self) -> bytes:
+        """What a file ends with."""
+        return b"\n]\n"
+
+
+class _Object(msgspec.Struct, gc=False):
+    """An entry as `wrangler kv bulk get` prints it."""
+
+    value: Raw = Raw(b"null")
+    metadata: Raw = Raw(b"null")
+    expiration: int | float | None = None
+
+
+def read(file: BinaryIO) -> Iterator[Record]:
+    """The records of a bulk JSON file, in order. Raises `UserError` for what is no array and no object."""
+    start = file.read(CHUNK)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"["):
+        yield from _array(file, start)
+    elif text.startswith(b"{"):
+        yield from _bulk_get(text + file.read(MOST_BULK_GET))
+    else:
+        raise UserError("it is no JSON array of pairs: line 1 begins with neither [ nor {")
+
+
+def _array(file: BinaryIO, start: bytes) -> Iterator[Record]:
+    for line, element in _Splitter(file, start):
+        where = f"line {line}"
+        if element is None:
+            yield Record(where, "", fault="the file ends inside of the array: it is cut off or malformed")
+        elif element.strip():
+            yield records.decode(element, where)
+        else:
+            yield Record(where, "", fault="an element is missing between two commas")
+
+
+class _Splitter:
+    """Cuts the elements out of an array: line and text of each, None for one that never ends."""
+
+    def __init__(self, file: BinaryIO, start: bytes) -> None:
+        self._file = file
+        self._held = bytearray(start)
+        self._line = 1 + start[: start.index(b"[")].count(b"\n")
+        self._at = start.index(b"[") + 1
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
+        ended, count = False, 0
+        while not ended:
+            line = self._skip_space()
+            found = self._element()
+            if found is None:
+                yield line, None
+                return
+            element, ended = found
+            if element.strip() or not ended or count:
+                yield line, element
+            count += 1
+
+    def _skip_space(self) -> int:
+        """The line on which the next element begins."""
+        while True:
+            while self._at < len(self._held) and self._held[self._at] in b" \t\r\n":
+                self._line += self._held[self._at] == 0x0A
+                self._at += 1
+            if self._at < len(self._held) or not self._more():
+                return self._line
+
+    def _element(self) -> tuple[bytes, bool] | None:
+        """The text up to a comma or the closing bracket, and whether it was the last."""
+        start, depth = self._at, 0
+        while True:
+            found = _STRUCTURE.search(self._held, self._at)
+            if found is None:
+                self._at = len(self._held)
+                if self._at - start > LONGEST or not (moved := self._more_from(start)):
+                    return None
+                start -= moved - 1
+                continue
+            self._at, sign = found.end(), found[0]
+            del found  # the buffer cannot grow while a match points into it
+            if sign == b"\n":
+                self._line += 1
+            elif sign == b'"':
+                moved = self._string(start)
+                if not moved:
+                    return None
+                start -= moved - 1
+            elif depth == 0 and sign in (b",", b"]"):
+                return bytes(self._held[start : self._at - 1]), sign == b"]"
+            elif sign != b",":
+                depth += 1 if sign in (b"[", b"{") else -1
+
+    def _string(self, start: int) -> int:
+        """Go to the end of a string; 0 when it has none, else 1 + the bytes dropped before `start`."""
+        dropped = 0
+        while True:
+            found = _QUOTE.search(self._held, self._at)
+            if found is None or (found[0] == b"\\" and found.end() >= len(self._held)):
+                self._at = len(self._held) if found is None else found.start()
+                del found
+                if self._at - start > LONGEST or not (moved := self._more_from(start - dropped)):
+                    return 0
+                dropped += moved - 1
+                continue
+            self._at, sign = found.end(), found[0]
+            del found
+            if sign == b'"':
+                return dropped + 1
+            self._at += sign == b"\\"
+            self._line += sign == b"\n"
+
+    def _more_from(self, start: int) -> int:
+        """Read on, dropping what is before `start`; 0 at the end of the file, else 1 + what was dropped."""
+        if start > CHUNK:
+            del self._held[:start]
+            self._at -= start
+            return start + 1 if self._more() else 0
+        return 1 if self._more() else 0
+
+    def _more(self) -> bool:
+        more = self._file.read(max(CHUNK, len(self._held) // 4))
+        self._held += more
+        return bool(more)
+
+
+def _bulk_get(text: bytes) -> Iterator[Record]:
+    """What `wrangler kv bulk get` prints: one object of keys, and some versions a word behind it."""
+    end = text.rfind(b"}") + 1
+    try:
+        found = decode_leniently(text[:end], dict[str, Raw])
+        if set(found) == {"values"}:
+            found = decode_leniently(bytes(found["values"]), dict[str, Raw])
+    except MalformedError as exc:
+        raise UserError(f"it is neither an array of pairs nor what a bulk get prints: {exc}") from exc
+    for key, raw in found.items():
+        yield _bulk_get_record(key, bytes(raw))
+
+
+def _bulk_get_record(key: str, text: bytes) -> Record:
+    where = "the object"
+    try:
+        if is_marked(key):
+            raise MalformedError("its key holds half of a surrogate pair")
+        if text == b"null":
+            raise MalformedError("it has no value: there was no such key")
+        shape = decode_leniently(text, _Object) if text.startswith(b"{") else _Object(Raw(text))
+        value = decode_leniently(bytes(shape.value), str)
+        if is_marked(value):
+            raise MalformedError("its value is no Unicode text")
+        entry = Entry(value.encode(), records.metadata_of(shape.metadata), records.seconds(shape.expiration))
+        return Record(where, key, entry)
+    except MalformedError as exc:
+        return Record(where, key, fault=str(exc))

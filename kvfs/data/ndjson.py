@@ -1,0 +1,41 @@
+"""NDJSON, both ways: one entry a line, with the fields of a bulk pair (msgspec does the JSON)."""
+
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from kvfs.core.model import Entry, Key
+from kvfs.data import records
+from kvfs.data.records import Record
+
+LONGEST: Final = 192 * 1024 * 1024  # bytes of one line
+
+
+class NdjsonEncoder:
+    """Entries as lines."""
+
+    def start(self) -> bytes:
+        """What a file begins with."""
+        return b""
+
+    def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
+        """One entry, in pieces."""
+        return [*records.encode(key, entry, one_line=True), b"\n"]
+
+    def end(self) -> bytes:
+        """What a file ends with."""
+        return b""
+
+
+def read(file: BinaryIO) -> Iterator[Record]:
+    """The records of the file, in order; empty lines are none."""
+    number = 0
+    while line := file.readline(LONGEST):
+        number += 1
+        where = f"line {number}"
+        if len(line) >= LONGEST and not line.endswith(b"\n"):
+            yield Record(where, "", fault=f"the line is longer than {LONGEST} bytes")
+            return
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield records.decode(line, where)

@@ -1,0 +1,112 @@
+"""Places: where entries can be copied from and to. A store, a directory and a file all look like this.
+
+A reader is asked twice: `scan` names what there is, without values where that costs requests; `take` brings
+the values of items it named, in the order in which it named them. A writer is given batches; what it was given
+is at the target when `write` returns, and `position` says where a later run goes on.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from kvfs.core.model import Key
+from kvfs.data.items import Item, Loaded, Problem
+
+
+class Scanned(Struct, frozen=True):
+    """A part of a scan. A scan that is begun with `mark` goes on behind it; "" begins anew."""
+
+    items: Sequence[Item]
+    problems: Sequence[Problem] = ()
+    mark: str = ""
+
+
+class Taken(Struct, frozen=True):
+    """The first of the items asked for, with their values; what became of others; and those that are left."""
+
+    loaded: Sequence[Loaded]
+    left: Sequence[Item]
+    problems: Sequence[Problem] = ()
+
+
+class Reader(Protocol):
+    """What can be copied from."""
+
+    def scan(self, mark: str) -> AsyncGenerator[Scanned]:
+        """All items from a mark on."""
+        ...
+
+    async def take(self, items: Sequence[Item]) -> Taken:
+        """The values of some of `items`, from the first one on; at least one of them is answered."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes when a scan would find something else; "" where that cannot be told."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what is open."""
+        ...
+
+
+class Writer(Protocol):
+    """What can be copied to."""
+
+    @property
+    def pairs(self) -> int:
+        """How many entries a batch should have now."""
+        ...
+
+    @property
+    def position(self) -> str:
+        """Where a later run goes on."""
+        ...
+
+    async def open(self, position: str) -> None:
+        """Begin, or go on at a position."""
+        ...
+
+    async def write(self, batch: Sequence[Loaded]) -> Sequence[Problem]:
+        """Write a batch; says which of it could not be written. It is at the target at return."""
+        ...
+
+    async def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
+        """Remove entries, each with the origin that a scan of the target gave it."""
+        ...
+
+    async def finish(self) -> None:
+        """The copy is complete."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what is open."""
+        ...
+
+
+class Place(Protocol):
+    """A place by its name, which has a reader and a writer."""
+
+    @property
+    def name(self) -> str:
+        """How a user writes it."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The same text for the same place."""
+        ...
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether requests to it count, and cost."""
+        ...
+
+    @property
+    def has_times(self) -> bool:
+        """Whether it keeps when entries were modified."""
+        ...
+
+    def reader(self, prefix: str) -> Reader:
+        """What reads the keys that begin with `prefix`."""
+        ...

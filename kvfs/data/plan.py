@@ -1,0 +1,71 @@
+"""What a move will take, before it is begun: requests, minutes under the API's limit, dollars at list price."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+from kvfs.core.limits import BULK_GET_KEYS, BULK_PAIRS, LIST_KEYS, RATE_REQUESTS, RATE_SECONDS
+
+# Dollars (paid plan, developers.cloudflare.com/kv/platform/pricing)
+READ_PRICE: Final = 0.5e-6  # a key read
+WRITE_PRICE: Final = 5e-6  # a key written
+DELETE_PRICE: Final = 5e-6  # a key deleted
+LIST_PRICE: Final = 5e-6  # a request that lists
+
+ASK_KEYS: Final = 10_000  # more keys written than these are asked about
+ASK_DOLLARS: Final = 0.05
+SECONDS_A_REQUEST: Final = 0.25  # of a bulk request, several at a time: what no limit holds up
+FIRST_PAIRS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is to be done. Counts are of keys; `lists` are requests that were made for this plan already."""
+
+    keys: int
+    known_bytes: int = 0
+    unsized: int = 0
+    deletes: int = 0
+    lists: int = 0
+    singles: int = 0
+    reads_billed: bool = False
+    writes_billed: bool = False
+
+    @property
+    def requests(self) -> tuple[int, int]:
+        """At least and at most: bulk writes grow from 1,000 keys to 10,000 as the server copes."""
+        reads = (ceil((self.keys - self.singles) / BULK_GET_KEYS) + self.singles) if self.reads_billed else 0
+        if not self.writes_billed:
+            return reads, reads
+        deletes = ceil(self.deletes / FIRST_PAIRS)
+        least, most = ceil(self.keys / BULK_PAIRS), ceil(self.keys / FIRST_PAIRS)
+        return reads + least + deletes, reads + most + deletes
+
+    @property
+    def minutes(self) -> float:
+        """How long the API's limit makes it take at least; the first window's requests need not wait."""
+        most = self.requests[1]
+        windows = max(0, ceil((most + self.lists) / RATE_REQUESTS) - 1)
+        return max(windows * RATE_SECONDS, most * SECONDS_A_REQUEST) / 60
+
+    @property
+    def dollars(self) -> float:
+        """What the keys cost; the lists that made this plan are part of it."""
+        read = self.keys * READ_PRICE if self.reads_billed else 0.0
+        written = self.keys * WRITE_PRICE + self.deletes * DELETE_PRICE if self.writes_billed else 0.0
+        return read + written + self.lists * LIST_PRICE
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether somebody has to agree first, where keys of a store are written."""
+        return self.keys + self.deletes > ASK_KEYS or self.must_ask_to_read
+
+    @property
+    def must_ask_to_read(self) -> bool:
+        """Whether somebody has to agree first, where they are written to files."""
+        return self.dollars > ASK_DOLLARS
+
+
+def list_requests(keys: int) -> int:
+    """The requests that a listing of so many keys takes."""
+    return max(1, ceil(keys / LIST_KEYS))

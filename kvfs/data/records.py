@@ -1,0 +1,129 @@
+"""One entry as JSON, as wrangler's bulk files have it, and back: shared by bulk JSON and NDJSON.
+
+Metadata stays the JSON text that it is: a parser that made Python objects of it would change how numbers and
+strings are written (1.0, 1e400, escapes), and lose fields that occur twice.
+"""
+
+import base64
+import binascii
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from kvfs.core.model import Entry, Key, Metadata
+from kvfs.store.wire.json import NULL, MalformedError, compact, decode_leniently, is_marked, unmarked
+from kvfs.store.wire.shapes import ABSENT, Pair
+from kvfs.store.wire.strings import BITE, as_base64, as_string
+
+LATEST: Final = 2**53
+
+
+class Record(Struct, frozen=True, gc=False):
+    """One record of a file: an entry, or why it is none.
+
+    `where` names the line or the member. `fault` is "" for a good record; then `key` and `entry` are what it
+    holds. A record with a fault has the key as far as it could be read.
+    """
+
+    where: str
+    key: str
+    entry: Entry = Entry(b"")
+    modified: float | None = None
+    fault: str = ""
+
+
+class _Line(Struct, gc=False):
+    """A pair as files hold it: strict about what is there, silent about fields it does not know."""
+
+    key: str
+    value: str | None = None
+    base64: bool | None = None
+    expiration: int | float | None = None
+    metadata: Raw = ABSENT
+
+
+class _KeyOnly(Struct, gc=False):
+    key: str = ""
+
+
+def encode(key: Key, entry: Entry, *, one_line: bool) -> list[bytes]:
+    """The entry as a JSON object, in pieces. Text goes as text, anything else as base64.
+
+    With `one_line` metadata that was written over several lines is joined.
+    """
+    size = 4 * ((len(entry.value) + 2) // 3)
+    text = as_string(entry.value, size)
+    is_base64 = text is None
+    text = as_base64(entry.value) if text is None else text
+    metadata = joined(entry.metadata) if one_line else entry.metadata
+    if len(entry.value) <= BITE:
+        text = [b"".join(text)]
+    pair = Pair(key, Raw(text[0]), is_base64, entry.expiration, Raw(metadata) if metadata else ABSENT)
+    if len(text) == 1:
+        return [msgspec.json.encode(pair)]
+    pair.value = Raw(b"0")  # stands for the pieces, which go between what is before and behind it
+    whole = msgspec.json.encode(pair)
+    at = len(b'{"key":') + len(msgspec.json.encode(key)) + len(b',"value":')
+    return [whole[:at], *text, whole[at + 1 :]]
+
+
+def decode(text: bytes, where: str) -> Record:
+    """The record of a JSON object. Never raises: what is wrong is the record's fault."""
+    try:
+        line: _Line = decode_leniently(text, _Line)
+    except MalformedError as exc:
+        return Record(where, key_of(text), fault=str(exc))
+    try:
+        return Record(where, line.key, _entry(line))
+    except MalformedError as exc:
+        return Record(where, line.key, fault=str(exc))
+
+
+def _entry(line: _Line) -> Entry:
+    if line.value is None:
+        raise MalformedError("it has no value (a list of keys is no export)")
+    if is_marked(line.key) or is_marked(line.value):
+        raise MalformedError("it holds half of a surrogate pair, which is no text")
+    return Entry(value_bytes(line.value, line.base64), metadata_of(line.metadata), seconds(line.expiration))
+
+
+def value_bytes(text: str, is_base64: bool | None) -> bytes:
+    """The value. Raises `MalformedError` when it is not the base64 that it claims to be."""
+    if not is_base64:
+        return text.encode()
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise MalformedError("its value is not valid base64") from exc
+
+
+def metadata_of(raw: Raw) -> Metadata | None:
+    """Metadata as the text it is, without line breaks, which are the file's layout; None for JSON null."""
+    text = bytes(raw)
+    return None if text in (b"", NULL) else joined(unmarked(text))
+
+
+def seconds(number: int | float | None) -> int | None:
+    """An expiration in whole epoch seconds. Raises `MalformedError` for one that no date can be."""
+    if number is None:
+        return None
+    if not 0 <= number < LATEST:
+        raise MalformedError(f"its expiration is {number}, not a number of seconds since 1970")
+    return int(number)
+
+
+def joined(metadata: Metadata | None) -> Metadata | None:
+    """Metadata without line breaks between its parts."""
+    if metadata is None or not (b"\n" in metadata or b"\r" in metadata):
+        return metadata
+    return compact(metadata)
+
+
+def key_of(text: bytes) -> str:
+    """The key that a damaged record names; "" when it cannot be told."""
+    try:
+        line: _KeyOnly = decode_leniently(text, _KeyOnly)
+    except MalformedError:
+        return ""
+    return "" if is_marked(line.key) else line.key

@@ -1,0 +1,234 @@
+"""A copy that is killed, interrupted or stopped goes on where it was; what it costs is counted at the server."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from support.mounted import Api, environment
+from support.moves import dump, dump_store, fill, fill_store, sample
+from support.serving import Served, served_by_process
+
+from kvfs.core.model import Entry, Key
+from kvfs.store.embedded.store import SqliteStore
+
+ONE_BATCH = 13  # requests: a page of keys, ten bulk gets, a bulk put, and the namespaces
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with served_by_process(tmp_path, faults="") as ready:
+        yield ready
+
+
+class Moves:
+    """`kvfs` as a process of its own against a server, which counts."""
+
+    def __init__(self, directory: Path, served: Served) -> None:
+        self.directory = directory
+        self.served = served
+        self.api = Api(served)
+        self._env = environment(directory, served)
+
+    def store(self, title: str, entries: dict[Key, Entry]) -> str:
+        """A namespace of the server with entries."""
+
+        async def work() -> None:
+            async with SqliteStore.open(
+                self.directory / "store.sqlite", account=self.served.account
+            ) as store:
+                await fill_store(store, title, entries)
+
+        trio.run(work)
+        return f"cloudflare:/{title}"
+
+    def dump(self, title: str) -> dict[Key, Entry]:
+        """All that is in one."""
+
+        async def work() -> dict[Key, Entry]:
+            async with SqliteStore.open(
+                self.directory / "store.sqlite", account=self.served.account
+            ) as store:
+                return await dump_store(store, title)
+
+        return trio.run(work)
+
+    def start(self, *words: object) -> subprocess.Popen[str]:
+        """A command that runs."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "kvfs", *map(str, words)],
+            env=self._env,
+            cwd=self.directory,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def run(self, *words: object, status: int = 0) -> str:
+        """A command that ends as expected; what it said."""
+        process = self.start(*words)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == status, said
+        return said
+
+    def kill_when(self, words: tuple[object, ...], condition: Callable[[], bool]) -> bool:
+        """kill -9 as soon as something is so; whether it came to that."""
+        process = self.start(*words)
+        try:
+            while process.poll() is None:
+                if condition():
+                    process.kill()
+                    return True
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.communicate()
+        return False
+
+    def requests(self) -> Counter[str]:
+        """All that were counted so far."""
+        return Counter(self.api.requests())
+
+
+@pytest.fixture
+def moves(tmp_path: Path, served: Served) -> Iterator[Moves]:
+    found = Moves(tmp_path, served)
+    with found.api:
+        yield found
+
+
+def killed_five_times(moves: Moves, *words: object) -> Counter[str]:
+    """Run a command to its end through five kills; the requests of all its runs."""
+    before = moves.requests()
+    moves.api.set_faults({"fault": "latency", "seconds": 0.04})
+    for number in range(5):
+        reached = before.total() + 12 + 14 * number
+        assert moves.kill_when(words, lambda reached=reached: moves.requests().total() >= reached), (
+            "it was too quick"
+        )
+    moves.api.set_faults()
+    moves.run(*words)
+    return moves.requests() - before
+
+
+@pytest.mark.parametrize("name", ["x.json.gz", "directory"])
+def test_an_export_that_is_killed_five_times_is_exact(name, moves):
+    """Nothing is missing, nothing is there twice, and little is read twice."""
+    entries = sample(5_000, binaries=4)
+    store = moves.store("shop", entries)
+    words = ("export", store, name, "--yes")
+    requests = killed_five_times(moves, *words)
+    moves.run("copy", name, "local:back.sqlite/shop", "--yes")
+    assert dump(moves.directory / "back.sqlite") == entries
+    floor = 6 + 51 + 4 * 14 + len(sample())
+    assert requests.total() <= floor + 5 * (ONE_BATCH + 10), requests
+
+
+def test_an_import_that_is_killed_five_times_is_exact(moves):
+    """What was written is not written again, but for a batch a kill."""
+    entries = sample(12_000, binaries=4)
+    source = fill(moves.directory / "a.sqlite", entries)
+    moves.run("export", source, "x.ndjson", "--yes")
+    before = moves.requests()
+    words = ("import", "x.ndjson", "cloudflare:/new", "--yes", "--restart")
+    moves.api.set_faults({"fault": "latency", "seconds": 0.4, "method": "PUT"})
+    for number in range(5):
+        assert moves.kill_when(
+            words[: 4 if number else 5],
+            lambda number=number: (moves.requests() - before)["bulk_put"] > number,
+        )
+    moves.api.set_faults()
+    moves.run(*words[:4])
+    assert moves.dump("new") == entries
+    puts = (moves.requests() - before)["bulk_put"]
+    assert puts <= 12 + 2 + 5, puts
+
+
+def test_a_copy_that_is_out_of_quota_says_so_and_goes_on(moves):
+    """The allowance of the day is used up: what was done is kept, and the same command does the rest."""
+    entries = sample(3_500)
+    source = fill(moves.directory / "a.sqlite", entries)
+    moves.api.set_faults({"fault": "quota", "method": "PUT", "after": 1})
+    words = ("copy", source, "cloudflare:/new", "--yes")
+    said = moves.run(*words, status=3)
+    assert "free usage limit" in said
+    assert "the same command goes on from there" in said
+    moves.api.set_faults()
+    assert "going on where it stopped" in moves.run(*words)
+    assert moves.dump("new") == entries
+
+
+def test_a_copy_under_faults_ends_with_the_right_state(moves):
+    """A third of the requests goes wrong in every way, acknowledgements are lost: the state is exact."""
+    entries = sample(2_000, binaries=10)
+    store = moves.store("shop", entries)
+    moves.api.set_faults(
+        {"fault": "status", "status": 503, "probability": 0.1},
+        {"fault": "lost_ack", "probability": 0.1},
+        {"fault": "reset", "probability": 0.05},
+        {"fault": "garbage", "probability": 0.03, "path": "/bulk"},
+        {"fault": "torn_bulk", "count": 3, "probability": 0.3},
+    )
+    moves.run("copy", store, "cloudflare:/other", "--yes")
+    moves.api.set_faults()
+    assert moves.dump("other") == entries
+
+
+def test_twenty_binaries_are_found_once(moves):
+    """The second pass over 20,000 keys knows which are binary: 230 requests at most."""
+    entries = {Key(f"k{n:05}"): Entry(b"v%d" % n) for n in range(20_000)}
+    entries |= {Key(f"k{n * 997:05}"): Entry(b"\xff" * 9) for n in range(20)}
+    store = moves.store("shop", entries)
+    first = moves.requests()
+    moves.run("export", store, "one.ndjson", "--yes")
+    second = moves.requests()
+    moves.run("export", store, "two.ndjson", "--yes")
+    third = moves.requests()
+    assert (second - first).total() <= 230 + 20 * 14
+    assert (third - second).total() <= 20 + 200 + 20 + 3 <= 243, third - second
+    assert (moves.directory / "one.ndjson").read_bytes() == (moves.directory / "two.ndjson").read_bytes()
+
+
+def test_two_runs_of_one_copy_do_not_meet(moves):
+    """The second says that the first is at work."""
+    store = moves.store("shop", sample(3_000))
+    moves.api.set_faults({"fault": "latency", "seconds": 0.3})
+    first = moves.start("export", store, "x.ndjson", "--yes")
+    states = moves.directory / "state" / "kvfs" / "copies"
+    while not list(states.glob("*.sqlite")):
+        time.sleep(0.02)
+    assert "running already" in moves.run("export", store, "x.ndjson", "--yes", status=1)
+    moves.api.set_faults()
+    assert first.wait(60) == 0
+    first.communicate()
+
+
+def test_a_file_that_changed_is_not_gone_on_with(moves):
+    """What was counted in one file is not looked for in another."""
+    source = fill(moves.directory / "a.sqlite", sample(3_000))
+    moves.run("export", source, "x.ndjson", "--yes")
+    moves.api.set_faults({"fault": "quota", "method": "PUT", "after": 1})
+    words = ("import", "x.ndjson", "cloudflare:/new", "--yes")
+    moves.run(*words, status=3)
+    moves.api.set_faults()
+    (moves.directory / "x.ndjson").write_text('{"key":"k","value":"v"}\n')
+    assert "--restart" in moves.run(*words, status=1)
+    moves.run(*words, "--restart")
+    assert moves.dump("new")[Key("k")] == Entry(b"v")
+
+
+def test_progress_is_private(moves):
+    """What is noted of a copy names keys: nobody else reads it."""
+    source = fill(moves.directory / "a.sqlite", sample(3_000))
+    moves.api.set_faults({"fault": "quota", "method": "PUT"})
+    moves.run("copy", source, "cloudflare:/new", "--yes", status=3)
+    places = [moves.directory / "state" / "kvfs" / "copies"]
+    [job] = [path for path in places[0].iterdir() if path.suffix == ".sqlite"]
+    assert os.stat(job).st_mode & 0o077 == 0
+    assert os.stat(places[0]).st_mode & 0o077 == 0

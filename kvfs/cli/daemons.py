@@ -79,7 +79,32 @@ def ask_to_send(client: Client, request: Message, *, silence: float = SILENCE_SE
 
 
 def report_left(answer: Message, directory: Path, *, kept: str) -> int:
-    """List what could not be sent, if anything; the exit status that says so."""
+    """List conflicts nobody was told of, and what could not be sent, if anything; the exit status that says so."""
+    return max(
+        _report_conflicts(answer.get("conflicts", {}), directory), _report_left(answer, directory, kept)
+    )
+
+
+def _report_conflicts(conflicts: Message, directory: Path) -> int:
+    count, items = int(conflicts.get("count", 0)), conflicts.get("items", [])
+    if count == 0:
+        return Exit.OK
+    names = f"{count} name{'s' if count > 1 else ''} of {directory}"
+    complain(f"{names} had been changed elsewhere since they were read here; both versions are kept:")
+    for item in items[:LEFT_SHOWN]:
+        say(f"  {conflict_line(item)}")
+    if count > len(items[:LEFT_SHOWN]):
+        say(f"  … and {count - len(items[:LEFT_SHOWN])} more")
+    return Exit.LEFT
+
+
+def conflict_line(item: Message) -> str:
+    """Where the two versions are: `path` has the other client's, `copy` this mount's."""
+    path, copy = item.get("path", "?"), item.get("copy")
+    return f"{path}: yours is {copy}" if copy else f"{path} stays: what you renamed has its new name"
+
+
+def _report_left(answer: Message, directory: Path, kept: str) -> int:
     left = [_left_line(item) for item in answer.get("left", [])]
     count = int(answer.get("left_count", len(left)))
     if count == 0:

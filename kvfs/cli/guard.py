@@ -25,7 +25,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     LEFT = 3
-    """Something is still pending or rejected: it is kept, and was listed."""
+    """Something is still pending or rejected, or was changed elsewhere meanwhile: it is kept, and was listed."""
     INTERRUPTED = 130
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, find_record, state_of
+from kvfs.cli.daemons import ask, chosen_mounts, conflict_line, daemon_of, find_record, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, printable, say, size_text
@@ -24,6 +24,7 @@ VERSION: Final = 1
 """Of the JSON: raised when a name goes or changes its meaning, not when one is added."""
 
 REJECTED_SHOWN: Final = 20
+CONFLICTS_SHOWN: Final = 5  # the latest
 SILENCE_SECONDS: Final = 5.0  # the answer needs no request, so a daemon that takes longer hangs
 LABEL_WIDTH: Final = 10
 
@@ -101,6 +102,7 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
     if "local" in one:
         yield "local", _counted(one["local"])
     yield from _rejected_rows(one.get("rejected", {}))
+    yield from _conflict_rows(one.get("conflicts", {}))
     yield from _store_rows(one.get("store", {}))
     if requests := {name: count for name, count in one.get("requests", {}).items() if count}:
         yield "requests", ", ".join(f"{name} {count}" for name, count in requests.items())
@@ -128,6 +130,14 @@ def _rejected_rows(group: Status) -> Iterator[tuple[str, str]]:
         yield "refused", f"{count} by the server: kvfs rejected list"
     for item in items[:REJECTED_SHOWN]:
         yield "", f"{item.get('path', '?')}: {item.get('error', '')}"
+
+
+def _conflict_rows(group: Status) -> Iterator[tuple[str, str]]:
+    count, items = group.get("count", 0), group.get("items", [])
+    if count:
+        yield "conflicts", f"{count} since the mount: both versions are kept"
+    for item in items[-CONFLICTS_SHOWN:]:
+        yield "", conflict_line(item)
 
 
 def _billed_rows(keys: Status, budget: Status) -> Iterator[tuple[str, str]]:

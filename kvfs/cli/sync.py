@@ -25,7 +25,7 @@ from kvfs.cli.options import STATE_DIR, path, seconds
 def sync(directory: Path | None, timeout: float | None, state_dir: Path | None) -> int:
     """Send what is pending in DIR (in every mount of yours without it), and wait until it is at the server.
 
-    Exits with 3 when something could not be sent: it is listed, and kept.
+    Exits with 3 when something could not be sent, or was changed elsewhere meanwhile: it is listed, and kept.
     """
     state = state_of(state_dir)
     worst: int = Exit.OK

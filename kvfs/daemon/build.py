@@ -22,6 +22,7 @@ from kvfs.core.errors import (
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.journal.journal import Journal
+from kvfs.journal.lastseen import LastSeen
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
@@ -29,7 +30,7 @@ from kvfs.store.miniflare.store import WranglerStore, open_explorer
 from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.retry import Retrying
-from kvfs.vfs.file.files import Invalidator, Uploader
+from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
 from kvfs.vfs.roots import find_namespace
 from kvfs.vfs.view.overlay import Overlay
@@ -154,6 +155,7 @@ def build_reading(
     loader = Loader(stores.reading, values, listings, now, shadowed)
     lister = Lister(stores.reading, listings, now)
     overlay = Overlay(journal, listings, lister, values, loader, naming, now, config.cache_ttl)
+    overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
     return Reading(NamespaceTable(stores.reading, config.cache_ttl, now), listings, values, loader, overlay)
 
 
@@ -184,10 +186,13 @@ def settle_into(reading: Reading, changes: Sequence[Change], now: float) -> None
     for change in changes:
         place = (change.namespace, change.key)
         present, absent = by_namespace.setdefault(change.namespace, ([], []))
+        last_seen = reading.overlay.last_seen
         if change.is_tombstone:
+            last_seen.removed(place)
             absent.append(change.key)
             reading.values.drop(place)
             continue
+        last_seen.wrote(place, reading.overlay.journal.digest(change))
         present.append(KeyInfo(change.key, change.metadata, change.expiration))
         held = reading.values.get(place, stale=True)
         if held is not None:

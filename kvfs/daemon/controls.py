@@ -49,7 +49,8 @@ class Controls:
 
     def _left(self) -> Message:
         count = self._journal.pending_count + len(self._journal.rejected())
-        return {"left": self._reporter.left(), "left_count": count}
+        conflicts = self._reporter.conflicts.untold()
+        return {"left": self._reporter.left(), "left_count": count, "conflicts": conflicts}
 
     async def unmount(self, request: Message, send: Send) -> Message:
         """End the mount: take it from the tree, send what is pending, say what is left."""

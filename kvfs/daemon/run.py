@@ -38,7 +38,7 @@ from kvfs.fuse.operations import Operations
 from kvfs.fuse.session import KernelInvalidator, Session
 from kvfs.host.control import serve_control
 from kvfs.journal.journal import Journal
-from kvfs.sender.events import Event, OnConflict, SenderOptions
+from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
 from kvfs.store.rest.request import read_in_large_pieces
 from kvfs.vfs.filesystem import FileSystem
@@ -139,6 +139,7 @@ class Mounted:
         )
         self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
         reporter = Reporter(self._fs, journal, self._sender, self._reading, stores)
+        self._conflicts = reporter.conflicts
         self._fs.tree.add_control(reporter.files(errors))
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending)
@@ -180,6 +181,7 @@ class Mounted:
             with draining:
                 await self._finish()
             workers.cancel_scope.cancel()
+        self._reading.overlay.last_seen.close()
         left = self._journal.pending_count
         if left:
             log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)
@@ -231,10 +233,12 @@ class Mounted:
     def _event(self, event: Event) -> None:
         """A line in the log for each thing a user may want to know."""
         log.warning("%s", event.text)
+        if event.kind is EventKind.CONFLICT:
+            self._conflicts.note(event)
         if event.namespace is None:
             return
         for key in (event.key, event.copy):
-            if key is not None and event.copy is not None:  # what the key shows now is the store's again
+            if key is not None and event.kind is EventKind.CONFLICT:  # it shows the store's value again
                 self._fs.given_up(event.namespace, key)
             elif key is not None:
                 self._fs.forget_kernel_name(event.namespace, key)

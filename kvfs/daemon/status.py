@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from kvfs.core.limits import BULK_GET_KEYS
-from kvfs.core.model import Change, NamespaceId
+from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.daemon.build import Reading, Stores
+from kvfs.daemon.conflicts import ConflictLog
 from kvfs.journal.journal import Journal
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
@@ -53,11 +54,16 @@ class Reporter:
         self._sender = sender
         self._reading = reading
         self._stores = stores
+        self.conflicts = ConflictLog(self.path_at, time.time)
 
     def path_of(self, change: Change) -> str:
         """A change's path below the mount point, as far as names are known."""
-        names = self._reading.overlay.naming.path_of(change.key)
-        return "/".join((*self._namespace_path(change.namespace), *names))
+        return self.path_at(change.namespace, change.key)
+
+    def path_at(self, namespace: NamespaceId, key: Key) -> str:
+        """The path of a key below the mount point."""
+        names = self._reading.overlay.naming.path_of(key)
+        return "/".join((*self._namespace_path(namespace), *names))
 
     def _namespace_path(self, namespace: NamespaceId) -> tuple[str, ...]:
         if self._fs.inodes.root is self._fs.inodes.peek_directory(namespace, self._root_ref()):
@@ -102,6 +108,7 @@ class Reporter:
             "settling": {"count": counts.settling},
             "local": {"count": counts.local},
             "rejected": {"count": len(rejected), "items": rejected[:SHOWN]},
+            "conflicts": self.conflicts.status(),
             "sender": {**asdict(sender), "state": str(sender.state)},
             "store": {
                 "reachable": sender.retry_at is None,

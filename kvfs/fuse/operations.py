@@ -252,7 +252,9 @@ class Operations(pyfuse3.Operations):
             self._check_writable()
         node = self._inodes.get(inode)
         if isinstance(node, File) and not flags & os.O_TRUNC:
-            found = self._fs.files.open_at_once(node, write=writing, append=bool(flags & os.O_APPEND))
+            found = self._fs.files.open_at_once(
+                node, write=writing, append=bool(flags & os.O_APPEND), read=_reads(flags)
+            )
             if found is not None:
                 return FileInfo(fh=found[0], keep_cache=found[1])
         return self._open(node, flags, writing=writing)
@@ -260,7 +262,11 @@ class Operations(pyfuse3.Operations):
     @in_time
     async def _open(self, node: Node, flags: int, *, writing: bool) -> FileInfo:
         number, keep, direct = await self._fs.open(
-            node, write=writing, truncate=bool(flags & os.O_TRUNC), append=bool(flags & os.O_APPEND)
+            node,
+            write=writing,
+            truncate=bool(flags & os.O_TRUNC),
+            append=bool(flags & os.O_APPEND),
+            read=_reads(flags),
         )
         return FileInfo(fh=FileHandleT(number), keep_cache=keep, direct_io=direct)
 
@@ -289,6 +295,7 @@ class Operations(pyfuse3.Operations):
             exclusive=bool(flags & os.O_EXCL),
             truncate=bool(flags & os.O_TRUNC),
             append=bool(flags & os.O_APPEND),
+            read=_reads(flags),
         )
         return self._created(*made)
 
@@ -377,6 +384,11 @@ class Operations(pyfuse3.Operations):
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         """The kernel checks permissions itself (default_permissions)."""
         return True
+
+
+def _reads(flags: int) -> bool:
+    """Return True for an open(2) that may read what is there, or that keeps it and appends."""
+    return flags & os.O_ACCMODE != os.O_WRONLY or bool(flags & os.O_APPEND)
 
 
 def _text(name: bytes) -> str:

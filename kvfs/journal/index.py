@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from msgspec.structs import replace
 from sortedcontainers import SortedList
 
 from kvfs.core.afterwards import Afterwards
@@ -23,12 +24,12 @@ from kvfs.journal.tables import Tables, Write, Writes
 
 _COLUMNS: Final = (
     "namespace, key, seq, kind, state, changes.size, metadata, expiration, base, attempted, recorded_at,"
-    " acked_at, error, body, may_exist, ancestors, waits_for"
+    " acked_at, error, body, may_exist, ancestors, waits_for, guarded"
 )
 LOAD: Final = f"SELECT {_COLUMNS}, digest FROM changes LEFT JOIN bodies ON bodies.id = body ORDER BY seq"
 _Record = tuple[
     str, str, int, str, str, int, bytes | None, int | None, bytes | None, int, float,
-    float | None, str | None, int | None, int, bytes, int | None, bytes | None,
+    float | None, str | None, int | None, int, bytes, int | None, int, bytes | None,
 ]  # fmt: skip
 
 LOST: Final = (
@@ -46,19 +47,20 @@ def columns(row: Row) -> tuple[object, ...]:
         change.namespace, change.key, change.seq, change.kind._value_, change.state._value_, change.size,
         change.metadata, change.expiration, change.base, int(change.attempted), change.recorded_at,
         change.acked_at, change.error, row.body, int(row.may_exist), row.ancestors, row.waits_for,
+        int(row.guarded),
     )  # fmt: skip
 
 
 def row_of(record: _Record) -> Row:
     """The inverse of `columns`, of a record of `LOAD`. Raises ValueError for what we never wrote."""
     (namespace, key, seq, kind, state, size, metadata, expiration, base, attempted, recorded_at,
-     acked_at, error, body, may_exist, ancestors, waits_for, digest) = record  # fmt: skip
+     acked_at, error, body, may_exist, ancestors, waits_for, guarded, digest) = record  # fmt: skip
     change = Change(
         Seq(seq), NamespaceId(namespace), Key(key), ChangeKind(kind), ChangeState(state), size, metadata,
         expiration, base, bool(attempted), recorded_at, acked_at, error,
     )  # fmt: skip
     put = None if waits_for is None else Seq(waits_for)
-    return Row(change, body, digest or b"", bool(may_exist), ancestors, put, recorded_at)
+    return Row(change, body, digest or b"", bool(may_exist), ancestors, put, recorded_at, bool(guarded))
 
 
 def _under(keys: "SortedList[Key] | None", prefix: str) -> Iterator[Key]:
@@ -274,7 +276,9 @@ class Ledger:
 
     def update(self, old: Row, change: Change) -> None:
         """What became of a row's change: it is this now, of the same number."""
-        new = Row(change, old.body, old.digest, old.may_exist, old.ancestors, old.waits_for, old.since)
+        new = Row(
+            change, old.body, old.digest, old.may_exist, old.ancestors, old.waits_for, old.since, old.guarded
+        )
         self.tables.add(Write.PUT_CHANGE, columns(new))
         self._undo.append((old, new))
         if change.state is old.change.state:
@@ -297,7 +301,7 @@ class Ledger:
                 self._wait_for(row, new)
 
     def _wait_for(self, row: Row, seq: Seq) -> None:
-        new = Row(row.change, row.body, row.digest, row.may_exist, row.ancestors, seq, row.since)
+        new = replace(row, waits_for=seq)
         self.tables.add(Write.PUT_CHANGE, columns(new))
         self._apply(row, new)
 

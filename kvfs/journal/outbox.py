@@ -166,7 +166,7 @@ class Outbox(Recording):
         """
         if change.seq not in self._ledger.pending:
             return None
-        return self.record_delete(change.namespace, change.key, base=change.base)
+        return self.record_delete(change.namespace, change.key, base=change.base, guarded=True)
 
     def set_beside(self, change: Change, key: Key) -> Seq | None:
         """Move a pending put to another key and leave the store's value of its own alone: a conflict's copy.
@@ -187,6 +187,15 @@ class Outbox(Recording):
             if attrs is not None:
                 self.attributes.set_file_attrs(change.namespace, key, attrs)
         return copy.change.seq
+
+    def spare(self, change: Change) -> bool:
+        """Give up a pending deletion, because the store has another value than it was meant for; false without one."""
+        row = self._ledger.pending.get(change.seq)
+        if row is None or not row.change.is_tombstone:
+            return False
+        with self._ledger.transaction():
+            self._ledger.remove(row)
+        return True
 
     def settled(self, now: float, window: float, limit: int | None = None) -> list[Change]:
         """Acknowledged changes that have answered reads for `window` seconds, `limit` of them at most."""

@@ -28,6 +28,7 @@ class Row(Struct, frozen=True, gc=False):
     ancestors: bytes
     waits_for: Seq | None
     since: float  # when this key began to differ from what was last attempted; memory only
+    guarded: bool = False  # a tombstone that may delete only what `base` says, because nobody asked for more
 
     @property
     def awaited(self) -> bool:
@@ -58,10 +59,16 @@ def store_may_hold(row: Row) -> bool:
 
 
 def base_over(old: Row | None, base: bytes | None) -> bytes | None:
-    """The base of a change on top of `old`: what `old` knows of the store beats what the caller had read."""
+    """The base of a change on top of `old`: what `old` knows of the store beats what the caller had read.
+
+    Over a deletion that has not arrived, what was read under the name counts, because the name that is made anew
+    stands for the one that was removed; a caller that has read nothing there passes b"" or None.
+    """
     if old is None:
         return base
-    return old.digest if old.change.state is ChangeState.SETTLING else old.change.base
+    if old.change.state is ChangeState.SETTLING:
+        return old.digest
+    return base if base and old.change.is_tombstone else old.change.base
 
 
 def ancestors_over(old: Row | None, now: float) -> bytes:
@@ -70,9 +77,14 @@ def ancestors_over(old: Row | None, now: float) -> bytes:
         return b""
     found = digests(old.ancestors)
     if old.change.attempted or old.change.state is ChangeState.SETTLING:
-        replaced = unread(old.change.acked_at or now) if old.change.base is None else old.change.base
+        replaced = unread(old.change.acked_at or now) if _replaces_anything(old) else old.change.base
         found += [digest for digest in (replaced, old.digest) if digest]
     return b"".join(list(dict.fromkeys(found))[-ANCESTORS:])
+
+
+def _replaces_anything(row: Row) -> bool:
+    """Whether the change is sent whatever the store has: a stale store may go on answering that."""
+    return row.change.base is None or (row.change.is_tombstone and not row.guarded)
 
 
 def unread(at: float) -> bytes:
@@ -182,6 +194,8 @@ def tombstone_over(
     seq: Seq,
     now: float,
     waits_for: Seq | None = None,
+    *,
+    guarded: bool = False,
 ) -> Row:
     """The row of a deletion on top of `old`; `waits_for`: the put that it must not be sent before."""
     change = Change(
@@ -199,4 +213,5 @@ def tombstone_over(
         acked_at=None,
         error=None,
     )
-    return Row(change, None, b"", True, ancestors_over(old, now), waits_for, since_over(old, now))
+    ancestors, since = ancestors_over(old, now), since_over(old, now)
+    return Row(change, None, b"", True, ancestors, waits_for, since, guarded)

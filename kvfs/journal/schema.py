@@ -9,7 +9,7 @@ from typing import Final
 
 ID_BYTES: Final = 16
 APPLICATION_ID: Final = 0x6B766A31  # "kvj1": tells our journal from any other SQLite file
-VERSION: Final = 3
+VERSION: Final = 4
 
 DDL: Final = """
 -- What the file is for.
@@ -45,6 +45,8 @@ CREATE TABLE changes (
                                    -- epoch seconds: one written over unread by then
     waits_for   INTEGER,           -- of a rename's tombstone: seq of the put that must land first; no such
                                    -- pending or rejected put: it has landed
+    guarded     INTEGER NOT NULL DEFAULT 0,  -- 1: a tombstone that may delete only the value that base names
+                                   -- (of a rename, or of a value that expired unsent); 0: it deletes what is there
     PRIMARY KEY (namespace, key)
 ) WITHOUT ROWID;
 
@@ -110,6 +112,7 @@ CREATE TABLE shown (
 UPDATE local_files SET mtime = mtime * 1000000000, ctime = ctime * 1000000000, atime = atime * 1000000000;
 UPDATE local_dirs SET mtime = mtime * 1000000000, ctime = ctime * 1000000000;
 """,
+    3: "ALTER TABLE changes ADD COLUMN guarded INTEGER NOT NULL DEFAULT 0;",
 }
 """Script that takes a file from version n to n + 1, by n; each runs in one transaction."""
 

@@ -62,7 +62,7 @@ def _put(table: str, columns: int) -> str:
 
 
 _STATEMENTS: Final[dict[int, str]] = {
-    Write.PUT_CHANGE: _put("changes", 17),
+    Write.PUT_CHANGE: _put("changes", 18),
     Write.DROP_CHANGE: "DELETE FROM changes WHERE namespace = ? AND key = ?",
     Write.PUT_BODY: _put("bodies", 5),
     Write.DROP_BODY: "DELETE FROM bodies WHERE id = ?",

@@ -126,17 +126,27 @@ class Recording:
             )
             return self._put(put).change.seq
 
-    def record_delete(self, namespace: NamespaceId, key: Key, *, base: bytes | None) -> Seq | None:
+    def record_delete(
+        self, namespace: NamespaceId, key: Key, *, base: bytes | None, guarded: bool = False
+    ) -> Seq | None:
         """The key is to be absent, and what was kept of it here goes.
 
-        None when the store need not hear of it: it never had the key (`base` b"", or a put never attempted).
+        What is at the server is deleted whatever it is; `guarded`: only if it is what `base` says. A name that is
+        made anew is compared with `base`, too. None when the store need not hear of it: it never had the key
+        (`base` b"", or a put never attempted).
         """
         with self._ledger.transaction():
             self.attributes.write_file(namespace, key, None)
-            return self._delete(namespace, key, base)
+            return self._delete(namespace, key, base, guarded=guarded)
 
     def _delete(
-        self, namespace: NamespaceId, key: Key, base: bytes | None, waits_for: Seq | None = None
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        base: bytes | None,
+        waits_for: Seq | None = None,
+        *,
+        guarded: bool,
     ) -> Seq | None:
         old = self._ledger.get(namespace, key)
         if not needs_tombstone(old, base):
@@ -145,7 +155,8 @@ class Recording:
             return None
         if old is not None and old.change.is_tombstone and old.change.state is not ChangeState.REJECTED:
             return old.change.seq if old.change.state is ChangeState.PENDING else None
-        row = tombstone_over(old, namespace, key, base, self._ledger.next_seq(), self._now(), waits_for)
+        seq, now = self._ledger.next_seq(), self._now()
+        row = tombstone_over(old, namespace, key, base, seq, now, waits_for, guarded=guarded)
         self._ledger.put(row, old)
         self._touched = True
         return row.change.seq
@@ -176,7 +187,7 @@ class Recording:
         )  # fmt: skip
         if old is not None and old.awaited:
             self._ledger.repoint(old.change.seq, put.change.seq)
-        self._delete(namespace, move.old, move.base_old, waits_for=put.change.seq)
+        self._delete(namespace, move.old, move.base_old, waits_for=put.change.seq, guarded=True)
         attrs = move.attrs or self.attributes.file_attrs(namespace, move.old)
         self.attributes.drop_file_attrs(namespace, move.old)
         if attrs is not None:

@@ -1,8 +1,9 @@
-"""Whether somebody else changed a value since this mount read it, asked just before it is written over.
+"""Compares what the server has with what programs of this mount last read, just before it is written over.
 
-KV has no compare-and-swap; the check leaves a window of one request, and costs one bulk get per hundred keys
-that were read before they were changed. What an eventually consistent store may still answer of our own doing
-(`Row.ancestors`) is no conflict, nor is a key that somebody deleted: writing it loses nobody's data.
+KV has no compare-and-swap, so the check leaves a window of one request. It costs one bulk get for a hundred keys
+that were read before they were changed, and for new names as `newnames` says. What an eventually consistent store
+may still answer of our own doing (`Row.ancestors`) is no conflict, nor is a key that somebody deleted, because
+writing it loses nobody's data. A deletion is compared when nobody asked for it: a rename's, and an expiration's.
 """
 
 import time
@@ -22,21 +23,23 @@ from kvfs.core.errors import (
     StoreError,
     UnavailableError,
 )
+from kvfs.core.expiry import is_expired
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.journal.contents import digest
 from kvfs.journal.index import Place
 from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
+from kvfs.sender.newnames import Names, look_up
 from kvfs.store.base import Store
 
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
 
 
-def needs_check(change: Change) -> bool:
-    """Whether the change is of a value this mount had read, and was never under way."""
-    return bool(change.base) and not change.is_tombstone and not change.attempted
+def needs_check(row: Row) -> bool:
+    """Return True if the change may meet another client's value. One that was sent before may meet it, too."""
+    return row.change.base is not None and (row.guarded or not row.change.is_tombstone)
 
 
 def is_ours(row: Row, current: bytes | None, since: float) -> bool:
@@ -107,23 +110,48 @@ class Digests:
     Remembers which values are no text: they never come in bulk, and are asked for one by one at once.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._store = store
+        self._now = now
         self._binary: dict[Place, None] = {}  # the latest last
         self.requests = 0
 
     async def read(self, changes: Iterable[Change]) -> Answers:
         """Ask for the changes' keys. Raises nothing the store does: what it did not answer is told apart."""
-        spaces: dict[NamespaceId, list[Key]] = {}
+        spaces: dict[NamespaceId, list[Change]] = {}
         for change in changes:
-            spaces.setdefault(change.namespace, []).append(change.key)
+            spaces.setdefault(change.namespace, []).append(change)
         answers = Answers()
-        for namespace, keys in spaces.items():
+        for namespace, some in spaces.items():
             try:
+                keys = await self._without_absent(namespace, some, answers)
                 await self._read_namespace(namespace, keys, answers)
             except NamespaceNotFoundError:
                 continue  # the write will meet the same, and knows what to do
         return answers
+
+    async def _without_absent(
+        self, namespace: NamespaceId, changes: Sequence[Change], answers: Answers
+    ) -> list[Key]:
+        """The keys whose values are to be read: of many new names, only those that a listing shows or misses."""
+        new = [change.key for change in changes if change.base == b"" and not change.attempted]
+        if len(new) <= BULK_GET_KEYS:
+            return [change.key for change in changes]
+        names = Names()
+        try:
+            await trio.sleep_until(answers.wait_until)
+            await look_up(self._store, namespace, new, self._now(), names)
+            answers.answered += 1
+        except NamespaceNotFoundError:
+            raise
+        except StoreError as exc:
+            answers.fail(exc, [(namespace, key) for key in names.rest])
+            names.rest = []
+        finally:
+            self.requests += names.lists
+        answers.digests |= {(namespace, key): None for key in names.absent}
+        told = {*names.absent, *(key for _, key in answers.unasked)}
+        return [change.key for change in changes if change.key not in told]
 
     async def _read_namespace(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
         text = [key for key in keys if (namespace, key) not in self._binary]
@@ -156,8 +184,10 @@ class Digests:
             answers.fail(exc, [(namespace, key) for key in keys])
         else:
             answers.answered += 1
+            now = self._now()
             for key, entry in entries.items():
-                answers.digests[namespace, key] = digest(entry.value) if entry else None
+                is_there = entry is not None and not is_expired(entry.expiration, now)
+                answers.digests[namespace, key] = digest(entry.value) if entry and is_there else None
         return []
 
     async def _read_singly(
@@ -178,7 +208,8 @@ class Digests:
                 answers.fail(exc, [place])
             else:
                 answers.answered += 1
-                answers.digests[place] = digest(value.value) if value else None
+                is_there = value is not None and not is_expired(value.expiration, self._now())
+                answers.digests[place] = digest(value.value) if value and is_there else None
                 answers.raw.add(place)
                 self._binary.pop(place, None)
                 if learn and value is not None and not is_text(value.value):
@@ -215,15 +246,16 @@ class Checks:
     """Which changes would write over somebody else's."""
 
     def __init__(
-        self, store: Store, row: Callable[[Change], Row | None], oldest: Callable[[], float]
+        self, store: Store, row: Callable[[Change], Row | None], now: Callable[[], float], window: float
     ) -> None:
         """`row`: what the journal has of a change, None when a newer one took its place.
 
-        `oldest`: epoch seconds; values replaced before that are not answered any more.
+        `window`: seconds after which a value that was replaced is not answered any more.
         """
-        self.digests = Digests(store)
+        self.digests = Digests(store, now)
         self._row = row
-        self._oldest = oldest
+        self._now = now
+        self._window = window
 
     async def check(self, changes: Collection[Change]) -> Verdicts:
         """Ask the store. A stranger's value that came raw is asked for once more before it is believed."""
@@ -245,7 +277,7 @@ class Checks:
 
     def _strange(self, changes: Iterable[Change], answers: Answers) -> list[Change]:
         """Those where the store has what neither was read here nor came from here."""
-        found, oldest = [], self._oldest()
+        found, oldest = [], self._now() - self._window
         for change in changes:
             row, place = self._row(change), _place(change)
             if row is None or place not in answers.digests:

@@ -42,9 +42,7 @@ class Round:
         self._now = now
         self._options = options
         self._reports = reports
-        self._checks = Checks(
-            store, lambda change: journal.row(change.seq), lambda: now() - options.settle_window
-        )
+        self._checks = Checks(store, lambda change: journal.row(change.seq), now, options.settle_window)
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
 
@@ -73,8 +71,8 @@ class Round:
             if outcome.failure is None or may_go_on(outcome.failure):
                 await self._send_all(puts, outcome)
             if not outcome.is_over:
-                tombstones = [change for change in changes if change.is_tombstone]
-                await self._send_all(self._unblocked(tombstones), outcome)
+                tombstones = self._unblocked(change for change in changes if change.is_tombstone)
+                await self._send_all(await self._without_conflicts(tombstones, outcome), outcome)
         except (StoreError, JournalError) as exc:
             self.counts.failures += 1
             outcome.fail(exc)
@@ -94,26 +92,28 @@ class Round:
             self._reports.event(Event(EventKind.EXPIRED, text, change.namespace, change.key))
         return alive
 
-    async def _without_conflicts(self, puts: list[Change], outcome: Outcome) -> list[Change]:
-        """Those nobody else changed; the others become copies beside them, for the next round.
+    async def _without_conflicts(self, changes: list[Change], outcome: Outcome) -> list[Change]:
+        """Those whose values nobody else changed. Of the others both values are kept.
 
-        Those that could not be asked for stay for the next round too, and hold up nobody.
+        A put becomes a copy beside its key, for the next round; a deletion is given up. Those that could not be
+        asked for stay for the next round too, and hold up nobody.
         """
-        asked = [change for change in puts if needs_check(change)]
+        rows = [self._journal.row(change.seq) for change in changes]
+        asked = [row.change for row in rows if row is not None and needs_check(row)]
         if self._options.on_conflict is OnConflict.OVERWRITE or not asked:
-            return puts
+            return changes
         verdicts = await self._checks.check(asked)
         outcome.checked = verdicts.answered
         if verdicts.failure is not None:
             self.counts.failures += 1
             outcome.fail_check(verdicts.failure, verdicts.wait_until)
         clear = []
-        for change in puts:
+        for change in changes:
             place = (change.namespace, change.key)
             if self._journal.row(change.seq) is None:
                 continue
             if place in verdicts.changed:
-                self._keep_both(change, outcome)
+                (self._spare if change.is_tombstone else self._keep_both)(change, outcome)
             elif place not in verdicts.open:
                 clear.append(change)
         return clear
@@ -136,6 +136,14 @@ class Round:
             f"{change.key!r} was changed elsewhere since it was read here; the change made here is {copy!r}"
         )
         self._reports.event(Event(EventKind.CONFLICT, text, namespace, change.key, copy))
+
+    def _spare(self, change: Change, outcome: Outcome) -> None:
+        """Leave a value that is not the one that was renamed away, or that expired."""
+        self._journal.spare(change)
+        outcome.done += 1
+        self.counts.conflicts += 1
+        text = f"{change.key!r} was changed elsewhere since it was read here; it stays, and so does what was renamed"
+        self._reports.event(Event(EventKind.CONFLICT, text, change.namespace, change.key))
 
     def _unblocked(self, tombstones: Iterable[Change]) -> list[Change]:
         """Tombstones that no put still has to precede."""

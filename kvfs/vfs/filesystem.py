@@ -11,8 +11,9 @@ from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.core.patterns import LocalNames
 from kvfs.vfs.attributes import Attributes
-from kvfs.vfs.file.files import Files, Invalidator, Uploader
+from kvfs.vfs.file.files import Files
 from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, HandleTable
+from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.inode.nodes import ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.rename.inherit import Inheritance
@@ -95,13 +96,21 @@ class FileSystem:
         self._absences: deque[tuple[float, int, bytes]] = deque(maxlen=_ABSENCES)
 
     async def create(
-        self, parent: int, name: bytes, *, mode: int, exclusive: bool, truncate: bool, append: bool
+        self,
+        parent: int,
+        name: bytes,
+        *,
+        mode: int,
+        exclusive: bool,
+        truncate: bool,
+        append: bool,
+        read: bool = True,
     ) -> tuple[File, int, bool]:
         """O_CREAT: the file, a handle on it, and whether the kernel may keep its pages."""
         node, is_new = await self.tree.create(parent, name, mode=mode, exclusive=exclusive)
         if is_new:
             return *self.files.create(node.namespace, node.key, mode=mode, append=append), False
-        number, keep = await self.files.open(node, write=True, truncate=truncate, append=append)
+        number, keep = await self.files.open(node, write=True, truncate=truncate, append=append, read=read)
         return node, number, keep
 
     def create_at_once(
@@ -117,7 +126,9 @@ class FileSystem:
         made, number = self.files.create(node.namespace, node.key, mode=mode, append=append)
         return made, number, False
 
-    async def open(self, node: Node, *, write: bool, truncate: bool, append: bool) -> tuple[int, bool, bool]:
+    async def open(
+        self, node: Node, *, write: bool, truncate: bool, append: bool, read: bool = True
+    ) -> tuple[int, bool, bool]:
         """A handle, whether the kernel may keep its pages, and whether it should bypass them."""
         if isinstance(node, ControlFile):
             if write:
@@ -126,7 +137,7 @@ class FileSystem:
             return number, False, True
         if not isinstance(node, File):
             raise NotPermittedError("not a file")
-        number, keep = await self.files.open(node, write=write, truncate=truncate, append=append)
+        number, keep = await self.files.open(node, write=write, truncate=truncate, append=append, read=read)
         return number, keep, False
 
     async def sync_directory(self, handle: DirectoryHandle) -> None:
@@ -256,4 +267,5 @@ class FileSystem:
         """Raise AssertionError when a table disagrees with another."""
         self.inodes.check_invariants()
         self.overlay.values.check_invariants()
+        self.overlay.last_seen.check_invariants()
         self.overlay.journal.check_invariants()

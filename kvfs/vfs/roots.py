@@ -8,7 +8,7 @@ from kvfs.core.errors import ExistsError, InvalidError, NotEmptyError, NotFoundE
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, KeyPage, Namespace, NamespaceId
 from kvfs.core.names import DirRef, title_of
-from kvfs.vfs.file.files import Uploader
+from kvfs.vfs.file.outside import Uploader
 from kvfs.vfs.inode.nodes import Directory
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay

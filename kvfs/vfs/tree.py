@@ -309,7 +309,7 @@ class Tree:
             self._overlay.created(namespace, key, None)
         # Somebody else may have made the key in the meantime: then that goes too.
         if not is_new or self._overlay.peek(namespace, key, stale=True) is not None:
-            self._journal.record_delete(namespace, key, base=None)
+            self._journal.record_delete(namespace, key, base=self._overlay.last_seen.digest((namespace, key)))
         # Where no tombstone says so either, it must not seem to be there.
         self._overlay.values.drop((namespace, key))
         if node is not None:

@@ -265,7 +265,7 @@ def set_clock_back(stage: Stage) -> None:
     _alter(
         stage,
         f"""INSERT INTO changes SELECT namespace, 'b', seq + 1, 'delete', state, 0, NULL, NULL, NULL, 1,
-        recorded_at, {time.time() - 90}, NULL, NULL, 1, x'', NULL FROM changes""",
+        recorded_at, {time.time() - 90}, NULL, NULL, 1, x'', NULL, 0 FROM changes""",
     )
 
 

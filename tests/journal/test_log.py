@@ -331,7 +331,7 @@ def test_a_log_whose_tables_cannot_be_loaded_is_left_alone(path):
     with contextlib.closing(sqlite3.connect(crashed, isolation_level=None)) as database:
         database.execute(
             "INSERT INTO changes SELECT 'n', 'k', 99, 'put', 'pending', 1, NULL, NULL, NULL, 0, 0, NULL,"
-            " NULL, 77, 0, x'', NULL"
+            " NULL, 77, 0, x'', NULL, 0"
         )
     for _ in range(2):
         with pytest.raises(JournalUnreadableError, match="left as it is"):
@@ -468,6 +468,7 @@ def test_a_log_without_its_journal_is_not_forgotten(path):
 
 
 def _as_version_2(database):
+    database.execute("ALTER TABLE changes DROP COLUMN guarded")
     database.execute("DROP TABLE shown")
     database.execute("ALTER TABLE local_files DROP COLUMN shown")
     database.execute("PRAGMA user_version = 2")

@@ -190,7 +190,7 @@ def test_an_edit_of_a_value_that_changed_elsewhere_keeps_both(tmp_path: Path, se
                 handle.seek(0)
                 handle.truncate()
                 handle.write(text)
-        mount.sync()
+        mount.sync(conflicts=True)
         keys = api.keys(namespace)
         (copy,) = set(keys) - {"0", "1"}
         assert re.fullmatch(r"0\.kvfs-conflict-[\w.-]+-\d{8}T\d{6}Z", copy)

@@ -263,7 +263,7 @@ def test_our_pending_change_hides_theirs_and_both_are_kept(quick: Standing) -> N
         quick.api.put(space.id, "one", b"theirs")
         file.write(" and ours")
     assert path.read_text() == "1 and ours"
-    quick.mount.sync()
+    quick.mount.sync(conflicts=True)
     beside = [key for key in quick.api.keys(space.id) if key.startswith("one.kvfs-conflict-")]
     assert len(beside) == 1
     both = {name: quick.api.get(space.id, name) for name in ("one", beside[0])}

@@ -9,14 +9,17 @@ from support.journals import open_journal, simulated_now
 
 from kvfs.core.model import NamespaceId
 from kvfs.journal.journal import Journal
-from kvfs.sender.events import Event, EventKind, SenderOptions
+from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
 from kvfs.store.embedded.store import SqliteStore
 
 
 @dataclass
 class Setting:
-    """All that takes part. `sender(**options)` makes another sender on the same journal."""
+    """All that takes part. `sender(**options)` makes another sender on the same journal.
+
+    `on_conflict`: by default nothing is compared, so that a test that is not about conflicts counts writes alone.
+    """
 
     journal: Journal
     backend: SqliteStore
@@ -24,6 +27,7 @@ class Setting:
     namespace: NamespaceId
     events: list[Event] = field(default_factory=list)
     settled: list = field(default_factory=list)
+    on_conflict: OnConflict = OnConflict.OVERWRITE
 
     def sender(self, **options) -> Sender:
         """A sender with these options."""
@@ -31,7 +35,7 @@ class Setting:
             self.journal,
             self.store,
             now=simulated_now,
-            options=SenderOptions(**{"host": "host"} | options),
+            options=SenderOptions(**{"host": "host", "on_conflict": self.on_conflict} | options),
             on_settled=self.settled.extend,
             on_event=self.events.append,
         )
@@ -46,12 +50,16 @@ class Setting:
 
 
 @pytest.fixture
-async def setting(tmp_path):
-    """A journal and a store with one namespace. The test itself must ask for `autojump_clock`."""
+async def setting(tmp_path, request):
+    """A journal and a store with one namespace. The test itself must ask for `autojump_clock`.
+
+    A test file that sets ON_CONFLICT has its senders do that.
+    """
     with open_inline(tmp_path / "store.db", now=simulated_now) as backend:
         namespace = await backend.create_namespace("namespace")
         journal = open_journal(tmp_path / "journal.db", now=simulated_now)
         setting = Setting(journal, backend, FaultStore(backend), namespace.id)
+        setting.on_conflict = getattr(request.module, "ON_CONFLICT", setting.on_conflict)
         yield setting
         setting.journal.check_invariants()
         setting.journal.close()

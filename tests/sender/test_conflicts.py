@@ -19,6 +19,7 @@ from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
 
 A = Key("a")
+ON_CONFLICT = OnConflict.KEEP_BOTH  # for the fixture `setting`
 COPY = Key("a.kvfs-conflict-host-20270115T080000Z")
 
 
@@ -116,10 +117,9 @@ async def test_a_deletion_by_somebody_else_is_no_conflict(autojump_clock, settin
     assert setting.events == []
 
 
-async def test_a_new_file_costs_no_read(autojump_clock, setting, there):
-    """Nor one that was overwritten without being read, nor a deletion."""
+async def test_what_nobody_read_costs_no_read(autojump_clock, setting, there):
+    """A value that was overwritten without being read, and a deletion that somebody asked for."""
     await there("b", b"x")
-    put(setting.journal, "a", namespace=setting.namespace, base=b"")
     put(setting.journal, "b", namespace=setting.namespace, base=None)
     setting.journal.record_delete(setting.namespace, Key("c"), base=digest(b"c"))
     await setting.sender().drain()
@@ -127,13 +127,13 @@ async def test_a_new_file_costs_no_read(autojump_clock, setting, there):
 
 
 async def test_a_hundred_keys_are_asked_for_at_once(autojump_clock, setting, edit, there):
-    """At most one bulk get per hundred keys."""
+    """At most one bulk get per hundred keys, and one for the new names of the copies."""
     for number in range(250):
         await there(f"k{number:03}", b"theirs" if number % 50 == 0 else b"read")
         edit(f"k{number:03}", b"mine", b"read")
     sender = setting.sender()
     await sender.drain()
-    assert setting.store.count("bulk_get") == 3
+    assert setting.store.count("bulk_get") == 3 + 1
     assert setting.store.count("get") == 0
     assert sender.statistics().conflicts == 5
     assert len(await stored(setting.backend, setting.namespace)) == 255
@@ -238,7 +238,7 @@ async def test_a_third_of_all_checks_failing_slows_nothing_down(autojump_clock, 
     setting.store.fail("*", when=lambda call: rng.random() < 0.3)
     started = trio.current_time()
     await setting.sender().drain()
-    assert trio.current_time() - started < 30
+    assert trio.current_time() - started < 60
 
 
 async def test_checks_that_never_get_through_are_few(autojump_clock, setting, edit):

@@ -17,6 +17,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Entry, Key
 from kvfs.journal.journal import Move, digest
+from kvfs.sender.events import OnConflict
 
 
 @pytest.fixture
@@ -342,11 +343,11 @@ async def test_a_caller_that_gives_up_leaves_nothing_behind(autojump_clock, sett
     assert list(await stored(setting.backend, setting.namespace)) == ["a"]
 
 
-async def test_a_conflict_is_on_the_server_under_both_names(autojump_clock, setting, write, fsync):
+async def test_a_conflict_is_on_the_server_under_both_names(autojump_clock, setting, write):
     """What the caller wrote has arrived, if not under the name it had."""
     await setting.backend.put(setting.namespace, Key("a"), Entry(b"theirs"))
     write("a", b"mine", base=digest(b"read"))
-    await fsync("a")
+    await setting.sender(on_conflict=OnConflict.KEEP_BOTH).send_now({(setting.namespace, Key("a"))}, 60)
     found = await stored(setting.backend, setting.namespace)
     assert sorted(entry.value for entry in found.values()) == [b"mine", b"theirs"]
 

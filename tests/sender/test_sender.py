@@ -9,7 +9,7 @@ from support.journals import START, delete, keys, open_journal, put, simulated_n
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import ChangeState, Entry, Key
 from kvfs.journal.journal import Move, digest
-from kvfs.sender.events import EventKind, SenderState
+from kvfs.sender.events import EventKind, SenderOptions, SenderState
 from kvfs.sender.sender import Sender
 
 
@@ -91,7 +91,8 @@ async def test_changes_of_the_last_run_are_sent_without_a_new_one(autojump_clock
 async def test_a_clock_that_jumps_back_does_not_stop_the_sending(autojump_clock, setting, write):
     """The wall clock is believed within the bounds of the options."""
     offset = 0.0
-    sender = Sender(setting.journal, setting.store, now=lambda: simulated_now() + offset)
+    options = SenderOptions(on_conflict=setting.on_conflict)
+    sender = Sender(setting.journal, setting.store, now=lambda: simulated_now() + offset, options=options)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.run)
         write("a")

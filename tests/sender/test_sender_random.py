@@ -77,8 +77,9 @@ async def test_mixed_faults_end_in_the_right_state(autojump_clock, setting, tmp_
             nursery.start_soon(_fsyncs, sender, setting, random.Random(seed))
             await work(setting, rng, truth)
             last = Key("last")
+            before = digest(truth[last]) if last in truth else b""
             truth[last] = rng.randbytes(8)
-            put(setting.journal, last, truth[last], namespace=setting.namespace)
+            put(setting.journal, last, truth[last], namespace=setting.namespace, base=before)
             nursery.cancel_scope.cancel()
         setting.journal.check_invariants()
         setting.journal.close()

@@ -191,12 +191,13 @@ class FakeKernel(KernelCache, WholeFiles):
         async def act(walk: Walk) -> File:
             writing = bool(flags & (os.O_WRONLY | os.O_RDWR))
             append = bool(flags & os.O_APPEND)
+            reads = flags & os.O_ACCMODE != os.O_WRONLY or append
             if walk.ino is None:
                 if not flags & os.O_CREAT:
                     raise NotFoundError(path)
                 node, number, keep = await self.fs.create(
                     walk.parent, walk.name, mode=mode, exclusive=bool(flags & os.O_EXCL),
-                    truncate=bool(flags & os.O_TRUNC), append=append,
+                    truncate=bool(flags & os.O_TRUNC), append=append, read=reads,
                 )  # fmt: skip
                 walk.ino = self._entry(walk.parent, walk.name, node)
                 walk.path = (*walk.path, walk.ino)
@@ -211,6 +212,7 @@ class FakeKernel(KernelCache, WholeFiles):
                     write=writing,
                     truncate=bool(flags & os.O_TRUNC),
                     append=append,
+                    read=reads,
                 )
                 if flags & os.O_TRUNC:
                     self.attrs.pop(walk.ino, None)

@@ -38,10 +38,11 @@ class Mounted:
             [*KVFS, *words], env=self.env, capture_output=True, text=True, check=check, timeout=120, cwd="/"
         )
 
-    def sync(self) -> None:
-        """Send everything, and insist."""
+    def sync(self, *, conflicts: bool = False) -> None:
+        """Send everything, and insist; `conflicts`: it must tell of some, and all is sent as well."""
         done = self.kvfs("sync", str(self.path), check=False)
-        assert done.returncode == 0, done.stderr + self.log.read_text()
+        assert done.returncode == (3 if conflicts else 0), done.stderr + self.log.read_text()
+        assert "could not be sent" not in done.stdout + done.stderr
 
     def umount(self) -> subprocess.CompletedProcess[str]:
         """`kvfs umount`, and insist."""

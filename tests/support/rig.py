@@ -18,7 +18,7 @@ from kvfs.core.model import Entry
 from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
 from kvfs.daemon.controls import Controls
 from kvfs.journal.journal import Journal
-from kvfs.sender.events import OnConflict, SenderOptions
+from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
 
 
@@ -30,7 +30,12 @@ class Rig:
     ) -> None:
         self.base = base
         self.now = now or (lambda: START + trio.current_time())
-        options = {"mountpoint": base / "mnt", "state_dir": base, "umask": 0o022} | config
+        options = {
+            "mountpoint": base / "mnt",
+            "state_dir": base,
+            "umask": 0o022,
+            "on_conflict": on_conflict,
+        } | config
         self.config = Config(LocalSource(base / "store.db"), **options)
         self._settle = settle
         self._on_conflict = OnConflict(on_conflict)
@@ -71,7 +76,7 @@ class Rig:
     def _event(self, event) -> None:
         self.events.append(event)
         for key in (event.key, event.copy):
-            if key is not None and event.copy is not None:
+            if key is not None and event.kind is EventKind.CONFLICT:
                 self.fs.given_up(event.namespace, key)
 
     async def decide(self, what: str) -> None:

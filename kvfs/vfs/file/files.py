@@ -4,8 +4,7 @@ All handles of a file share one `OpenFile`. `flush` (close(2) reached us) moves 
 journal, which is the promise of `close`; `fsync` waits until the store has it.
 """
 
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable
 
 from kvfs.cache.values import Clean
 from kvfs.core.errors import BadHandleError, FileTooBigError, NotFoundError, StaleError
@@ -14,8 +13,9 @@ from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
-from kvfs.journal.journal import INLINE_BYTES, digest
+from kvfs.journal.journal import INLINE_BYTES
 from kvfs.vfs.file.handles import FileHandle, Handle, HandleTable, OpenFile, TextHandle
+from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.file.record import CHANGED, Saving
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.inode.nodes import ControlFile, File
@@ -25,30 +25,6 @@ from kvfs.vfs.view.overlay import Overlay
 
 Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None]]
 """Metadata and expiration as they are → as they shall be."""
-
-
-class Uploader(Protocol):
-    """What fsync needs of the sender."""
-
-    async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
-        """Return when the store has these keys, or raise why not."""
-        ...
-
-    def is_in_flight(self, change: Change) -> bool:
-        """Whether a request that carries the change is on its way."""
-        ...
-
-
-class Invalidator(Protocol):
-    """Makes the kernel forget; never waits for it."""
-
-    def attributes(self, ino: int) -> None:
-        """Forget size and times of an inode."""
-        ...
-
-    def entry(self, parent: int, name: bytes) -> None:
-        """Forget what a name leads to, absence included."""
-        ...
 
 
 class Files(Saving):
@@ -79,9 +55,12 @@ class Files(Saving):
     # open and release
 
     async def open(
-        self, node: File | ControlFile, *, write: bool, truncate: bool, append: bool
+        self, node: File | ControlFile, *, write: bool, truncate: bool, append: bool, read: bool = True
     ) -> tuple[int, bool]:
-        """A handle, and whether the kernel may keep the pages it has. Raises `StaleError`, store errors."""
+        """A handle, and whether the kernel may keep the pages it has. Raises `StaleError`, store errors.
+
+        `read`: the caller may read the content, or keeps it and appends; then it has seen it.
+        """
         if isinstance(node, ControlFile):
             return self._handles.add(TextHandle(node, node.produce())), False
         if node.open is None:
@@ -91,19 +70,27 @@ class Files(Saving):
         shared = node.open
         if truncate:
             self._truncate_open(shared, 0)
-        return self._add_handle(node, shared, write=write or truncate, append=append)
+        return self._add_handle(node, shared, write=write or truncate, append=append, read=read)
 
-    def open_at_once(self, node: File, *, write: bool, append: bool) -> tuple[int, bool] | None:
+    def open_at_once(
+        self, node: File, *, write: bool, append: bool, read: bool = True
+    ) -> tuple[int, bool] | None:
         """What `open` without O_TRUNC answers, where that takes no waiting; None where it does."""
         if node.open is None:
             clean = None if node.detached else self._overlay.at_hand(node.namespace, node.key)
             if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
                 return None
             node.open = self._opened(clean, self._identity_of(clean.value, clean.digest))
-        return self._add_handle(node, node.open, write=write, append=append)
+        return self._add_handle(node, node.open, write=write, append=append, read=read)
 
-    def _add_handle(self, node: File, shared: OpenFile, *, write: bool, append: bool) -> tuple[int, bool]:
+    def _add_handle(
+        self, node: File, shared: OpenFile, *, write: bool, append: bool, read: bool
+    ) -> tuple[int, bool]:
         shared.handles += 1
+        if read and shared.closed is not None:
+            shared.seen = True
+            if not node.detached:
+                self._overlay.last_seen.read((node.namespace, node.key), shared.closed)
         keep = self._show(node, shared)
         return self._handles.add(FileHandle(node, append, write)), keep
 
@@ -143,11 +130,7 @@ class Files(Saving):
         view = await self._overlay.view(node.namespace, node.key)
         if view is None or node.detached:
             raise StaleError("the file was deleted")
-        held, base = self._overlay.values.get((node.namespace, node.key), stale=True), None
-        if held is not None:
-            base = await self._digest_of(node, held) or digest(held.value)
-            if node.detached:
-                raise StaleError("the file was deleted")
+        base = self._overlay.last_seen.digest((node.namespace, node.key))
         return OpenFile(self._empty(), view.metadata, view.expiration, None, base)
 
     def _empty(self) -> Rope:
@@ -175,8 +158,9 @@ class Files(Saving):
             self._inodes.detach(node)
             node = self._inodes.file(namespace, key)
         legacy = self._inheritance.take(namespace, key)
-        # Known absent, as far as the journal does not know better (it does after an own deletion).
-        opened = OpenFile(self._empty(), base=b"", version=1, created=True)
+        # What was read under the name counts, though it was removed since; else nothing was there.
+        base = self._overlay.last_seen.digest((namespace, key)) or b""
+        opened = OpenFile(self._empty(), base=base, version=1, created=True)
         opened.buffer.changed = True
         if legacy is not None:
             opened.metadata, opened.expiration = legacy.metadata, legacy.expiration
@@ -344,7 +328,7 @@ class Files(Saving):
             raise StaleError("the file is gone")
         if edit(view.metadata, view.expiration) == (view.metadata, view.expiration):
             return
-        await self._while_open(node, lambda opened: self._amend_open(opened, edit))
+        await self._while_open(node, lambda opened: self._amend_open(opened, edit), seen=True)
 
     async def _amend_written(self, node: File, shared: OpenFile) -> None:
         """Somebody is in the midst of writing: the new attributes go with what was closed last.
@@ -377,14 +361,15 @@ class Files(Saving):
         return True
 
     async def _while_open(
-        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False
+        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False, seen: bool = False
     ) -> None:
-        """Do something to a file nobody has open, and record it at once."""
+        """Do something to a file nobody has open, and record it at once. `seen`: it keeps the content."""
         opened = await (self._emptied(node) if empty else self._load(node))
         if node.open is None:
             node.open = opened
         shared = node.open
         shared.handles += 1
+        shared.seen = shared.seen or seen
         try:
             act(shared)
             await self.save(node)

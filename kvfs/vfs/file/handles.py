@@ -18,7 +18,7 @@ class OpenFile(Struct, eq=False):
     of the last record, or as it was read: what stands while somebody is in the midst of writing (None: never
     known). `base` is what `Change.base` will be; None while `closed` is what was read and nobody asked. `created`
     until the first record of a file that was made by this open. `identity` tells the content, as it was read,
-    from others.
+    from others. `seen`: some handle may have read the content, or keeps it and appends.
     """
 
     buffer: Rope
@@ -35,6 +35,7 @@ class OpenFile(Struct, eq=False):
     mtime_ns: int | None = None  # epoch nanoseconds of the last change; None: not changed by this open
     mode: int | None = None  # permission bits of a file that is being created
     identity: int | bytes | None = None
+    seen: bool = False
 
     @property
     def dirty(self) -> bool:

@@ -243,19 +243,29 @@ class Saving:
             body,
             metadata=shared.metadata,
             expiration=shared.expiration,
-            base=shared.known_base(),
+            base=self._base_of(node, shared),
             local=self.is_local(namespace, key, is_new=shared.created),
             attrs=attrs,
         )
         if shared.created:
             shared.created = False
             self._overlay.created(namespace, key, None)
-        shared.base = body.digest  # what the store has once this is sent
+        shared.base, shared.seen = body.digest, True  # what the store has once this is sent
         if value is None:
             self._overlay.values.drop((namespace, key))
             return
         clean = Clean(value, shared.metadata, shared.expiration, now, body.digest)
         self._journal.afterwards(self._overlay.values.put, (namespace, key), clean)
+
+    def _base_of(self, node: File, shared: OpenFile) -> bytes | None:
+        """What the store's value is compared with: the content that was opened, if a program has seen that.
+
+        One that only writes has not. What it knows is what was read under the name before.
+        """
+        loaded = shared.known_base()
+        if shared.seen or shared.closed is None:
+            return loaded
+        return self._overlay.last_seen.digest((node.namespace, node.key)) or loaded
 
     def is_local(self, namespace: NamespaceId, key: Key, *, is_new: bool) -> bool:
         """Whether a file is kept on this machine: named so, and no key of the store.

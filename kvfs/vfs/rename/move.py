@@ -149,7 +149,7 @@ class Moves:
             node.open.metadata, node.open.expiration = metadata, expiration
             self._overlay.touched()
         is_new = replaced is None or self._overlay.is_creating(namespace, goal)
-        base_new = b"" if is_new else None
+        base_new = self._overlay.last_seen.digest((namespace, goal)) or (b"" if is_new else None)
         return Move(
             key,
             goal,

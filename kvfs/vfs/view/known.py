@@ -14,6 +14,7 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
 from kvfs.journal.journal import Journal
+from kvfs.journal.lastseen import LastSeen
 from kvfs.vfs.view.types import UNKNOWN, Creating, Unknown, View
 
 _WITNESSES: Final = 1024  # directories of which a key is remembered
@@ -37,6 +38,7 @@ class Known:
         self.naming = naming
         self._now = now
         self.ttl = ttl
+        self.last_seen = LastSeen()
         self._creating: dict[tuple[NamespaceId, Key], Creating] = {}
         self._forgotten_at = float("-inf")
         self._touches = 0

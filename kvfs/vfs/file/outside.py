@@ -1,0 +1,30 @@
+"""What open files ask of the parts outside of this room, as far as they know them."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from kvfs.core.model import Change, Key, NamespaceId
+
+
+class Uploader(Protocol):
+    """What fsync needs of the sender."""
+
+    async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
+        """Return when the store has these keys, or raise why not."""
+        ...
+
+    def is_in_flight(self, change: Change) -> bool:
+        """Whether a request that carries the change is on its way."""
+        ...
+
+
+class Invalidator(Protocol):
+    """Makes the kernel forget; never waits for it."""
+
+    def attributes(self, ino: int) -> None:
+        """Forget size and times of an inode."""
+        ...
+
+    def entry(self, parent: int, name: bytes) -> None:
+        """Forget what a name leads to, absence included."""
+        ...

@@ -1,0 +1,161 @@
+"""Programs save what another client changed since they read it: both versions are kept, by every way of saving."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.standing import Namespace, Standing, standing
+
+pytestmark = pytest.mark.fuse
+
+_REPLACE = (
+    "import os, sys; p = sys.argv[1]; t = open(p).read(); "
+    "open(p + '.tmp', 'w').write(t.replace('one', 'mine')); os.replace(p + '.tmp', p)"
+)
+SAVES = {
+    ">>": "echo mine >> page",
+    "nano": "cat page > /tmp/$$; sed -i s/one/mine/ /tmp/$$; cat /tmp/$$ > page; rm /tmp/$$",
+    "sed -i": "sed -i s/one/mine/ page",
+    "sed -i.bak": "sed -i.bak s/one/mine/ page",
+    "perl -pi": "perl -pi -e s/one/mine/ page",
+    "rsync": "cat page > /tmp/$$; echo mine >> /tmp/$$; rsync /tmp/$$ page; rm /tmp/$$",
+    "GLib": "cp page .goutputstream-A; echo mine >> .goutputstream-A; mv .goutputstream-A page",
+    "os.replace": f'{sys.executable} -c "{_REPLACE}" page',
+    "a filter and mv": "sed s/one/mine/ page > t && mv t page",
+    "install": "echo mine > /tmp/$$; install /tmp/$$ page; rm /tmp/$$",
+    "cp --remove-destination": "echo mine > /tmp/$$; cp --remove-destination /tmp/$$ page; rm /tmp/$$",
+    "vim": "vim -u NONE -es -c 'set backupcopy=no writebackup' -c '%s/one/mine/' -c wq page",
+    "vim in place": "vim -u NONE -es -c 'set backupcopy=yes writebackup' -c '%s/one/mine/' -c wq page",
+}
+CALLS = {
+    "mv": "mkdir -p archive; mv page archive/page",
+    "mv over it": "echo other > other; mv other page",
+    "cp over it": "echo other > /tmp/$$; cp /tmp/$$ page; rm /tmp/$$",
+    "setfattr": "setfattr -n user.a -v 1 page",
+    "touch": "touch -d '+1 hour' page",
+    "truncate": "truncate -s 1 page",
+    "there and back": "mv page page2; mv page2 page",
+}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Standing]:
+    """A mount that sends and forgets only when it is told to."""
+    with standing("--cache-ttl=600", "--settle=0", "--write-back=600", "--timeout=10") as world:
+        yield world
+
+
+@pytest.fixture
+def here(world: Standing) -> Namespace:
+    """A namespace with a page that was read here, and then changed by another client."""
+    space = world.namespace()
+    world.api.bulk_put(space.id, [{"key": "page", "value": "one\n"}])
+    world.mount.kvfs("refresh", str(space.path))
+    assert (space.path / "page").read_text() == "one\n"
+    world.api.bulk_put(space.id, [{"key": "page", "value": "theirs\n"}])
+    return space
+
+
+def values(world: Standing, space: Namespace) -> dict[str, bytes | None]:
+    """What the server has."""
+    return {key: world.api.get(space.id, key) for key in world.api.keys(space.id)}
+
+
+def sync(world: Standing) -> subprocess.CompletedProcess[str]:
+    """`kvfs sync`, which may tell of conflicts."""
+    return world.mount.kvfs("sync", str(world.mount.path), check=False)
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_both_versions_are_kept(world: Standing, here: Namespace, save: str) -> None:
+    """Theirs under the name, ours beside it; `kvfs sync` says where, once, and its status is 3."""
+    program = save.partition(" ")[0]
+    if program in ("perl", "rsync", "vim") and shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    done = subprocess.run(["bash", "-euc", SAVES[save]], cwd=here.path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = sync(world)
+    assert told.returncode == 3
+    assert (
+        f"{here.path.name}/page: yours is {here.path.name}/page.kvfs-conflict-" in told.stdout + told.stderr
+    )
+    found = values(world, here)
+    assert found["page"] == b"theirs\n"
+    [copy] = [key for key in found if ".kvfs-conflict-" in key]
+    assert b"mine" in (found[copy] or b"")
+    assert sync(world).returncode == 0
+    world.mount.kvfs("refresh", str(here.path))
+    assert (here.path / "page").read_text() == "theirs\n"
+    assert (here.path / copy).read_bytes() == found[copy]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_theirs_is_kept(world: Standing, here: Namespace, call: str) -> None:
+    """Whatever call writes the key, or moves it."""
+    subprocess.run(["bash", "-euc", CALLS[call]], cwd=here.path, capture_output=True, check=True)
+    assert sync(world).returncode == 3
+    assert values(world, here)["page"] == b"theirs\n"
+    assert len(values(world, here)) == 2
+
+
+def test_a_directory_leaves_behind_what_it_did_not_move(world: Standing) -> None:
+    """mv of a directory in which another client has changed a file."""
+    space = world.namespace()
+    world.api.bulk_put(space.id, [{"key": f"d/{name}", "value": "one\n"} for name in "ab"])
+    world.mount.kvfs("refresh", str(space.path))
+    assert [(space.path / "d" / name).read_text() for name in "ab"] == ["one\n", "one\n"]
+    world.api.bulk_put(space.id, [{"key": "d/b", "value": "theirs\n"}])
+    (space.path / "d").rename(space.path / "moved")
+    told = sync(world)
+    assert told.returncode == 3
+    assert f"{space.path.name}/d/b stays" in told.stdout + told.stderr
+    assert values(world, space) == {"d/b": b"theirs\n", "moved/a": b"one\n", "moved/b": b"one\n"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "echo mine > page",
+        "echo mine > t; mv t page",
+        "set -C; echo mine > page",
+        "echo mine > t; mv -n t page",
+    ],
+)
+def test_a_new_name_that_another_client_made_is_kept_twice(world: Standing, make: str) -> None:
+    """It was not there when somebody looked."""
+    space = world.namespace()
+    assert not (space.path / "page").exists()
+    world.api.bulk_put(space.id, [{"key": "page", "value": "theirs\n"}])
+    subprocess.run(["bash", "-euc", make], cwd=space.path, check=True)
+    assert sync(world).returncode == 3
+    found = values(world, space)
+    assert found.pop("page") == b"theirs\n"
+    assert list(found.values()) == [b"mine\n"]
+
+
+def test_a_stat_is_no_reader(world: Standing, here: Namespace) -> None:
+    """An edit that takes longer than the caches count: the stat before the save reads the new value."""
+    world.mount.kvfs("refresh", str(here.path))
+    assert (here.path / "page").stat().st_size == len("theirs\n")
+    Path(here.path / "page").write_text("mine\n")
+    assert sync(world).returncode == 3
+    assert sorted(filter(None, values(world, here).values())) == [b"mine\n", b"theirs\n"]
+
+
+def test_the_status_tells_of_conflicts(world: Standing, here: Namespace) -> None:
+    """How many, and the latest by name; the log has a line."""
+    before = world.mount.status()["conflicts"]["count"]
+    (here.path / "page").write_text("mine\n")
+    sync(world)
+    conflicts = world.mount.status()["conflicts"]
+    assert conflicts["count"] == before + 1
+    latest = conflicts["items"][-1]
+    assert latest["path"] == f"{here.path.name}/page"
+    assert latest["copy"].startswith(f"{here.path.name}/page.kvfs-conflict-")
+    assert (
+        f"conflicts  {before + 1} since the mount" in world.mount.kvfs("status", str(world.mount.path)).stdout
+    )
+    assert "'page' was changed elsewhere since it was read here" in world.mount.log.read_text()

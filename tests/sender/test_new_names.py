@@ -1,0 +1,168 @@
+"""A new name that another client made meanwhile is not written over; asking costs a list for a thousand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.inline import open_inline
+from support.journals import put, simulated_now, stored
+
+from kvfs.core.errors import UnavailableError
+from kvfs.core.model import Entry, Key
+from kvfs.sender.events import EventKind, OnConflict
+from kvfs.sender.newnames import Names, look_up
+
+ON_CONFLICT = OnConflict.KEEP_BOTH  # for the fixture `setting`
+
+
+@pytest.fixture
+def make(setting):
+    """Make new files, all with the same content."""
+
+    def make(names, value=b"mine"):
+        for name in names:
+            put(setting.journal, name, value, namespace=setting.namespace, base=b"")
+
+    return make
+
+
+@pytest.fixture
+def there(setting):
+    """Another client makes keys."""
+
+    async def there(names, value=b"theirs", **options):
+        for name in names:
+            await setting.backend.put(setting.namespace, Key(name), Entry(value, **options))
+
+    return there
+
+
+def counts(setting):
+    """How often each operation was asked for."""
+    return {name: setting.operations().count(name) for name in set(setting.operations())}
+
+
+async def test_a_new_name_that_another_client_made_is_kept_twice(autojump_clock, setting, make, there):
+    """Theirs keeps the name."""
+    await there(["a"])
+    make(["a"])
+    await setting.sender().drain()
+    found = await stored(setting.backend, setting.namespace)
+    assert found.pop("a") == Entry(b"theirs")
+    assert [entry.value for entry in found.values()] == [b"mine"]
+    assert setting.happened() == [EventKind.CONFLICT]
+
+
+async def test_identical_bytes_are_no_conflict(autojump_clock, setting, make, there):
+    """Of few names and of many."""
+    await there(["a", "k050"], b"mine")
+    make(["a"])
+    await setting.sender().drain()
+    make([f"k{number:03}" for number in range(200)])
+    await setting.sender().drain()
+    assert setting.events == []
+
+
+async def test_a_hundred_new_names_cost_one_bulk_get(autojump_clock, setting, make):
+    """And their write."""
+    make([f"k{number:03}" for number in range(100)])
+    await setting.sender().drain()
+    assert counts(setting) == {"bulk_get": 1, "bulk_put": 1}
+
+
+@pytest.mark.parametrize(("count", "lists"), [(101, 1), (1_000, 1), (3_000, 1)])
+async def test_many_new_names_in_a_new_directory_cost_one_list(
+    autojump_clock, setting, make, there, count, lists
+):
+    """However many keys there are beside it."""
+    await there([f"{letter}{number:03}" for letter in "az" for number in range(600)])
+    make([f"new/{number:04}" for number in range(count)])
+    await setting.sender().drain()
+    assert counts(setting) == {"list_keys": lists, "bulk_put": 1}
+
+
+async def test_of_many_new_names_those_that_are_taken_are_read(autojump_clock, setting, make, there):
+    """Two of 500: one list, one bulk get, and the names of the copies."""
+    await there(["new/007", "new/400"])
+    make([f"new/{number:03}" for number in range(500)])
+    sender = setting.sender()
+    await sender.drain()
+    assert counts(setting) == {"list_keys": 1, "bulk_get": 1 + 1, "bulk_put": 2}
+    assert sender.statistics().conflicts == 2
+    found = await stored(setting.backend, setting.namespace)
+    assert len(found) == 502
+    assert found["new/007"] == found["new/400"] == Entry(b"theirs")
+
+
+async def test_an_expired_key_takes_no_name(autojump_clock, setting, make, there):
+    """The server may show it a moment longer."""
+    make(["a"])
+    setting.store.lie("bulk_get", {Key("a"): Entry(b"theirs", None, int(simulated_now()) - 1)}, times=1)
+    await setting.sender().drain()
+    assert setting.events == []
+
+
+async def test_a_list_that_fails_leaves_the_names_for_the_next_round(autojump_clock, setting, make, there):
+    """Nothing is written over unseen, and the next round sends them."""
+    await there(["new/007"])
+    make([f"new/{number:03}" for number in range(200)])
+    setting.store.fail("list_keys", UnavailableError("503"), times=1)
+    sender = setting.sender()
+    await sender.send_once()
+    assert setting.journal.pending_count == 200
+    assert setting.operations() == ["list_keys"]
+    await sender.drain()
+    assert (await stored(setting.backend, setting.namespace))["new/007"] == Entry(b"theirs")
+    assert setting.journal.pending_count == 0
+
+
+async def test_overwriting_can_be_asked_for(autojump_clock, setting, make, there):
+    """Then nobody looks."""
+    await there(["a"])
+    make(["a", *(f"k{number:03}" for number in range(200))])
+    await setting.sender(on_conflict=OnConflict.OVERWRITE).drain()
+    assert counts(setting) == {"bulk_put": 1}
+
+
+async def test_a_change_that_was_sent_before_is_compared_again(autojump_clock, setting, make, there):
+    """The first request failed; hours may have passed since."""
+    make(["a"])
+    setting.store.fail("bulk_put", UnavailableError("no network"), times=1)
+    sender = setting.sender()
+    await sender.send_once()
+    assert setting.journal.pending()[0].attempted
+    await there(["a"])
+    await sender.drain()
+    found = await stored(setting.backend, setting.namespace)
+    assert found["a"] == Entry(b"theirs")
+    assert len(found) == 2
+
+
+async def test_what_lists_do_not_reach_is_read(autojump_clock, setting, make, there):
+    """200 names all over a large namespace: one list answers a part, bulk gets the rest."""
+    await there([f"{number:04}x" for number in range(2_500)])
+    await there(["2400"])
+    make([f"{number * 12:04}" for number in range(201)])
+    sender = setting.sender()
+    await sender.drain()
+    assert counts(setting)["list_keys"] == 1
+    assert sender.statistics().conflicts == 1
+    assert (await stored(setting.backend, setting.namespace))["2400"] == Entry(b"theirs")
+
+
+_PARTS = st.text("ab/", min_size=1, max_size=5)
+
+
+@given(st.sets(_PARTS, min_size=1, max_size=40), st.sets(_PARTS, max_size=60), st.integers(2, 9))
+async def test_every_name_is_told_as_it_is(tmp_path_factory, new, old, page) -> None:
+    """Whatever names there are, in pages of any size: absent, taken, or left to be read; lists are bounded."""
+    with open_inline(tmp_path_factory.mktemp("store") / "store.db", now=simulated_now) as store:
+        namespace = (await store.create_namespace("n")).id
+        for key in old:
+            await store.put(namespace, Key(key), Entry(b""))
+        names = Names()
+        keys = [Key(key) for key in new]
+        await look_up(store, namespace, keys, simulated_now(), names, page_keys=page)
+    assert sorted([*names.absent, *names.taken, *names.rest]) == sorted(new)
+    assert set(names.taken) <= old
+    assert not set(names.absent) & old
+    assert names.lists <= -(-len(new) // page)

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "copy": "copy",
     "export": "copy",
     "import": "copy",
+    "diff": "diff",
     "serve": "serve",
     "doctor": "doctor",
 }

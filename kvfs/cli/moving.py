@@ -17,19 +17,20 @@ from kvfs.cli.progress import MoveProgress
 from kvfs.cli.sides import (
     CopyRequest,
     Side,
+    Sides,
     check_target,
     identity_of,
     keep_binaries,
     known_binaries,
-    open_side,
+    reader_of,
 )
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.data.copier import Copier
 from kvfs.data.directory import DirectoryOutput
 from kvfs.data.directoryplace import DirectoryPlace, DirectoryWriter
-from kvfs.data.fileplace import FileReader, FileWriter
-from kvfs.data.files import RecordReader, RecordWriter, StreamWriter, encoder_of
+from kvfs.data.fileplace import FileWriter
+from kvfs.data.files import RecordWriter, StreamWriter, encoder_of
 from kvfs.data.items import Kind
 from kvfs.data.job import Job, remove_job
 from kvfs.data.place import Reader, Writer
@@ -49,8 +50,9 @@ async def run_copy(request: CopyRequest) -> int:
     if request.restart:
         remove_job(request.job_path)
     async with AsyncExitStack() as stack:
-        source = await stack.enter_async_context(open_side(request, request.source))
-        target = await stack.enter_async_context(open_side(request, request.target, is_target=True))
+        sides = Sides(request.access, stack)
+        source = await sides.open(request.source)
+        target = await sides.open(request.target, is_target=True)
         run = CopyRun(request, source, target)
         try:
             return await run.run()
@@ -80,7 +82,7 @@ class CopyRun:
     async def run(self) -> int:
         """Everything; the exit status."""
         job, request = self._job, self._request
-        reader = self._reader()
+        reader = reader_of(self._source, self._request.options.choice, self._binaries, self._started)
         try:
             self._begin(reader)
             await self._copier.scan(reader)
@@ -241,20 +243,6 @@ class CopyRun:
         return path
 
     # readers and writers
-
-    def _reader(self) -> Reader:
-        side, choice = self._source, self._request.options.choice
-        words = side.words
-        if isinstance(words, StoreWords):
-            assert side.store is not None
-            assert side.namespace is not None
-            return StoreReader(side.store.store, side.namespace, choice.listed, self._binaries)
-        if isinstance(words, FileWords):
-            assert words.path is not None
-            if not words.path.is_file():
-                raise UserError(f"{words.text} does not exist")
-            return FileReader(RecordReader(words.path, words.format, self._started, words.text))
-        return DirectoryPlace(words.path, words.text, self._started).reader("")
 
     def _target_reader(self) -> Reader | None:
         side, choice = self._target, self._request.options.choice

@@ -3,18 +3,24 @@
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from kvfs.cli.places import Access, DirectoryWords, FileWords, OpenStore, StoreWords, Words, open_store
+from kvfs.config import Source
 from kvfs.core.errors import UserError
 from kvfs.core.model import NamespaceId
+from kvfs.data.choice import Choice
 from kvfs.data.copier import CopyOptions, IfExists
+from kvfs.data.directoryplace import DirectoryPlace
+from kvfs.data.fileplace import FileReader
+from kvfs.data.files import RecordReader
+from kvfs.data.place import Reader
 from kvfs.data.reading import Binaries
+from kvfs.data.storeplace import StoreReader
 from kvfs.host.state import private_directory, state_name, write_private
 
 
@@ -54,7 +60,6 @@ class Side:
     words: Words
     store: OpenStore | None = None
     namespace: NamespaceId | None = None
-    spooled: Path | None = None
 
 
 def check_target(request: CopyRequest) -> None:
@@ -77,23 +82,32 @@ def check_target(request: CopyRequest) -> None:
         )
 
 
-@asynccontextmanager
-async def open_side(request: CopyRequest, words: Words, *, is_target: bool = False) -> AsyncIterator[Side]:
-    if isinstance(words, StoreWords):
-        async with open_store(words.source, request.access) as opened:
-            if not is_target or words.namespace is None:
-                yield Side(words, opened, await opened.get(words.namespace))
-            else:
-                yield Side(words, opened, await opened.find(words.namespace))
-        return
-    if isinstance(words, FileWords) and words.path is None and not is_target:
-        spooled = await _spool(request.access)
-        try:
-            yield Side(FileWords(spooled, words.format, words.text), spooled=spooled)
-        finally:
-            spooled.unlink(missing_ok=True)
-        return
-    yield Side(words)
+class Sides:
+    """FROM and TO, open; where both are of one store it is opened once, so its requests are counted together."""
+
+    def __init__(self, access: Access, stack: AsyncExitStack) -> None:
+        self._access = access
+        self._stack = stack
+        self._stores: dict[Source, OpenStore] = {}
+
+    async def open(self, words: Words, *, is_target: bool = False) -> Side:
+        """One side. Raises `UserError` for a namespace that is not there, unless it is the target."""
+        if isinstance(words, StoreWords):
+            opened = await self.store(words.source)
+            if is_target and words.namespace is not None:
+                return Side(words, opened, await opened.find(words.namespace))
+            return Side(words, opened, await opened.get(words.namespace))
+        if isinstance(words, FileWords) and words.path is None and not is_target:
+            spooled = await _spool(self._access)
+            self._stack.callback(spooled.unlink, missing_ok=True)
+            return Side(FileWords(spooled, words.format, words.text))
+        return Side(words)
+
+    async def store(self, source: Source) -> OpenStore:
+        """The store of a source."""
+        if source not in self._stores:
+            self._stores[source] = await self._stack.enter_async_context(open_store(source, self._access))
+        return self._stores[source]
 
 
 async def _spool(access: Access) -> Path:
@@ -134,3 +148,17 @@ def keep_binaries(side: Side, access: Access, binaries: Binaries) -> None:
     path = _binaries_path(side, access)
     private_directory(path.parent)
     write_private(path, json.dumps(sorted(binaries.known)).encode())
+
+
+def reader_of(side: Side, choice: Choice, binaries: Binaries, started: float) -> Reader:
+    """What reads a side. Raises `UserError` for a file that is not there."""
+    words = side.words
+    if isinstance(words, StoreWords):
+        assert side.store is not None
+        assert side.namespace is not None
+        return StoreReader(side.store.store, side.namespace, choice.listed, binaries)
+    if isinstance(words, FileWords):
+        if words.path is None or not words.path.is_file():
+            raise UserError(f"{words.text} does not exist")
+        return FileReader(RecordReader(words.path, words.format, started, words.text))
+    return DirectoryPlace(words.path, words.text, started).reader("")

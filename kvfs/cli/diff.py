@@ -1,0 +1,134 @@
+"""`kvfs diff A B`: what differs between two stores, directories or files."""
+
+import json
+import sys
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import click
+import trio
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.output import complain, say
+from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
+from kvfs.cli.sides import Side, Sides, keep_binaries, known_binaries, reader_of
+from kvfs.core.errors import KvfsError
+from kvfs.data.choice import Choice, parse_conditions
+from kvfs.data.compare import Comparison, Difference
+from kvfs.data.items import HARMLESS
+from kvfs.host.state import private_directory
+
+TROUBLE = 2
+
+
+@click.command(epilog=f"A and B are {SYNTAX}. Status 0: they are the same, 1: they differ, 2: trouble.")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--values",
+    is_flag=True,
+    help="Read and compare values too; without it listings are all that is asked for.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each key that differs.")
+@click.option("--format", "format_", metavar="FORMAT", help="Of a file whose name does not tell it.")
+@click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("--match", multiple=True, metavar="PATTERN", help="Only keys that match (again: or).")
+@click.option(
+    "--where", multiple=True, metavar="CONDITION", help="Only where metadata meets it (again: and)."
+)
+@access_options
+def diff(first: str, second: str, values: bool, as_json: bool, **options: Any) -> int:
+    """Compare two places: keys, metadata, expirations, and with --values the values."""
+    try:
+        return trio.run(_diff, first, second, values, as_json, options)
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(KvfsError)
+        if ours is None:
+            raise
+        complain(str(_first(ours)))
+    except (KvfsError, OSError) as exc:
+        complain(str(exc))
+    return TROUBLE
+
+
+def _first(group: BaseExceptionGroup[KvfsError]) -> KvfsError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _diff(first: str, second: str, values: bool, as_json: bool, options: dict[str, Any]) -> int:
+    access = access_of(options)
+    private_directory(access.state_dir)
+    private_directory(access.state_dir / "copies")
+    words = [parse_words(text, access, format_=options["format_"]) for text in (first, second)]
+    async with AsyncExitStack() as stack:
+        opening = Sides(access, stack)
+        sides = [await opening.open(one) for one in words]
+        comparison = Comparison(_choice(words[0], options), _choice(words[1], options), time.time())
+        stack.callback(comparison.close)
+        await _compare(comparison, sides, options, values, access)
+        return _report(comparison, as_json=as_json, values=values)
+
+
+def _choice(words: Words, options: dict[str, Any]) -> Choice:
+    return Choice(
+        prefix=options["prefix"],
+        match=options["match"],
+        where=parse_conditions(options["where"]),
+        strip=words.rest if isinstance(words, StoreWords) else "",
+    )
+
+
+async def _compare(
+    comparison: Comparison, sides: list[Side], options: dict[str, Any], values: bool, access: Any
+) -> None:
+    started = time.time()
+    binaries = [known_binaries(side, access) for side in sides]
+    readers = [
+        reader_of(side, _choice(side.words, options), known, started)
+        for side, known in zip(sides, binaries, strict=True)
+    ]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(comparison.scan, "a", readers[0])
+        nursery.start_soon(comparison.scan, "b", readers[1])
+    if values:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(comparison.read_values, "a", readers[0])
+            nursery.start_soon(comparison.read_values, "b", readers[1])
+    for side, known, reader in zip(sides, binaries, readers, strict=True):
+        keep_binaries(side, access, known)
+        await reader.aclose()
+
+
+def _report(comparison: Comparison, *, as_json: bool, values: bool) -> int:
+    count = 0
+    for difference in comparison.differences():
+        count += 1
+        if as_json:
+            click.echo(json.dumps(_fields(difference), ensure_ascii=False))
+        else:
+            say(_line(difference))
+    failures = [problem for problem in comparison.problems if problem.kind not in HARMLESS]
+    for problem in failures[:20]:
+        complain(str(problem))
+    if failures:
+        complain(f"{len(failures)} entries could not be compared")
+        return TROUBLE
+    if not count and not values and sys.stderr.isatty():
+        complain("no difference in keys, metadata and expirations; --values compares values too")
+    return Exit.FAILED if count else Exit.OK
+
+
+def _fields(difference: Difference) -> dict[str, object]:
+    if difference.only:
+        return {"key": difference.key, "only": difference.only}
+    changed = [name for name in ("value", "metadata", "expiration") if getattr(difference, name)]
+    return {"key": difference.key, "differs": changed}
+
+
+def _line(difference: Difference) -> str:
+    if difference.only:
+        return f"{'-' if difference.only == 'a' else '+'} {difference.key}"
+    changed = [name for name in ("value", "metadata", "expiration") if getattr(difference, name)]
+    return f"~ {difference.key}  ({', '.join(changed)})"

@@ -25,6 +25,13 @@ COMMANDS: Final = {
     "export": "copy",
     "import": "copy",
     "diff": "diff",
+    "ls": "ls",
+    "find": "find",
+    "cat": "cat",
+    "put": "put",
+    "rm": "rm",
+    "edit": "edit",
+    "du": "du",
     "serve": "serve",
     "doctor": "doctor",
 }

@@ -1,0 +1,116 @@
+"""`kvfs du SOURCE[/PREFIX]`: how many keys and bytes, the largest, and when they expire. It reads every value."""
+
+import heapq
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.keys import Keys, agree, is_below, run_on_keys
+from kvfs.cli.moving import plan_lines
+from kvfs.cli.output import complain, say, size_text
+from kvfs.cli.places import access_options
+from kvfs.core.content import is_text
+from kvfs.data.items import Item
+from kvfs.data.plan import Plan
+from kvfs.data.reading import BulkValues
+
+CHUNK: Final = 1000
+SPANS: Final = (("1 h", 3600), ("1 d", 86_400), ("1 w", 604_800), ("30 d", 2_592_000))
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was counted."""
+
+    keys: int = 0
+    size: int = 0
+    binary: int = 0
+    with_metadata: int = 0
+    largest: list[tuple[int, str]] = field(default_factory=list)
+    expiring: Counter[str] = field(default_factory=Counter)
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE[/PREFIX]")
+@click.option(
+    "--largest", type=click.IntRange(0), default=10, metavar="NUMBER", help="So many of the largest values."
+)
+@click.option("--json", "as_json", is_flag=True, help="One object of JSON.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before it costs more than $0.05.")
+@access_options
+def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> int:
+    """Count keys and bytes. The price comes first: sizes are known by reading the values."""
+
+    async def work(keys: Keys) -> int:
+        items: list[Item] = []
+        lists = 0
+        async for page in keys.listed(keys.rest):
+            items += [item for item in page if is_below(item.key, keys.rest)]
+            lists += 1
+        plan = Plan(
+            len(items),
+            unsized=len(items),
+            lists=lists if keys.is_billed else 0,
+            singles=len(keys.binaries.known),
+            reads_billed=keys.is_billed,
+        )
+        if keys.is_billed:
+            for line in plan_lines(plan):
+                complain(line)
+        agree(plan, "Read all these values?", yes=yes)
+        _report(await _count(keys, items, largest), as_json=as_json)
+        return Exit.OK
+
+    return run_on_keys(source, options, work)
+
+
+async def _count(keys: Keys, items: list[Item], largest: int) -> Usage:
+    usage, now = Usage(), time.time()
+    values = BulkValues(keys.store, keys.namespace, keys.binaries)
+    for start in range(0, len(items), CHUNK):
+        left = items[start : start + CHUNK]
+        while left:
+            taken = await values.take(left)
+            left = list(taken.left)
+            for one in taken.loaded:
+                _add(usage, one.item, one.entry.value, largest, now)
+    return usage
+
+
+def _add(usage: Usage, item: Item, value: bytes, largest: int, now: float) -> None:
+    usage.keys += 1
+    usage.size += len(value)
+    usage.binary += not is_text(value)
+    usage.with_metadata += item.metadata is not None
+    usage.expiring[_span(item.expiration, now)] += 1
+    heapq.heappush(usage.largest, (len(value), item.key))
+    if len(usage.largest) > largest:
+        heapq.heappop(usage.largest)
+
+
+def _span(expiration: int | None, now: float) -> str:
+    if expiration is None:
+        return "never"
+    return next((f"within {name}" for name, seconds in SPANS if expiration - now <= seconds), "later")
+
+
+def _report(usage: Usage, *, as_json: bool) -> None:
+    found = sorted(usage.largest, reverse=True)
+    if as_json:
+        fields = {"keys": usage.keys, "bytes": usage.size, "binary": usage.binary}
+        fields["with_metadata"] = usage.with_metadata
+        named = [{"key": key, "bytes": size} for size, key in found]
+        click.echo(json.dumps({**fields, "expires": dict(usage.expiring), "largest": named}))
+        return
+    say(
+        f"{usage.keys:,} keys, {size_text(usage.size)}; {usage.binary:,} binary, {usage.with_metadata:,} with metadata"
+    )
+    spans = [*(f"within {name}" for name, _ in SPANS), "later", "never"]
+    say("expire: " + ", ".join(f"{usage.expiring[span]:,} {span}" for span in spans if usage.expiring[span]))
+    for size, key in found:
+        say(f"{size_text(size):>10}  {key}")

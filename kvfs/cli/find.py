@@ -1,0 +1,111 @@
+"""`kvfs find SOURCE[/PREFIX]`: keys by name, metadata and expiration, from listings; by value where asked."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.keys import Keys, agree, duration, fields_of, is_below, json_line, line_of, run_on_keys
+from kvfs.cli.moving import plan_lines
+from kvfs.cli.options import size
+from kvfs.cli.output import complain, say
+from kvfs.cli.places import access_options
+from kvfs.core.content import is_text
+from kvfs.data.choice import Choice, parse_conditions
+from kvfs.data.items import Item
+from kvfs.data.plan import Plan
+from kvfs.data.reading import BulkValues
+
+CHUNK = 1000
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE[/PREFIX]")
+@click.option(
+    "--key", "patterns", multiple=True, metavar="PATTERN", help="The key matches, * and ? (again: or)."
+)
+@click.option(
+    "--meta", multiple=True, metavar="CONDITION", help="Metadata meets it: role=admin, n>5 (again: and)."
+)
+@click.option("--expires-within", type=duration, metavar="TIME", help="It expires so soon: 15m, 2h, 1d.")
+@click.option("--expires/--never-expires", default=None, help="It has an expiration, or has none.")
+@click.option("--binary/--text", default=None, help="The value is binary, or text (reads values).")
+@click.option("--larger", type=size, metavar="SIZE", help="The value has more bytes (reads values).")
+@click.option("--smaller", type=size, metavar="SIZE", help="The value has fewer bytes (reads values).")
+@click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
+@click.option("-0", "--null", "with_null", is_flag=True, help="End keys with NUL, for xargs -0.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before values are read for more than $0.05.")
+@access_options
+def find(source: str, **options: Any) -> int:
+    """Find keys; answered from listings alone unless values are asked about."""
+    wanted = {name: options.pop(name) for name in _OWN}
+    choice = Choice(match=wanted["patterns"], where=parse_conditions(wanted["meta"]))
+
+    async def work(keys: Keys) -> int:
+        await _find(keys, choice, wanted)
+        return Exit.OK
+
+    return run_on_keys(source, options, work)
+
+
+_OWN = (
+    *("patterns", "meta", "expires_within", "expires", "binary", "larger", "smaller"),
+    *("is_long", "with_null", "as_json", "yes"),
+)
+
+
+async def _find(keys: Keys, choice: Choice, wanted: dict[str, Any]) -> None:
+    reads = any(wanted[name] is not None for name in ("binary", "larger", "smaller"))
+    held: list[Item] = []
+    async for page in keys.listed(keys.rest):
+        found = [item for item in page if is_below(item.key, keys.rest) and _meets(item, choice, wanted)]
+        if reads:
+            held += found
+        else:
+            _show(found, wanted)
+    if held:
+        plan = Plan(len(held), singles=len(keys.binaries.known), reads_billed=keys.is_billed)
+        if plan.must_ask_to_read and not wanted["yes"]:
+            for line in plan_lines(plan):
+                complain(line)
+        agree(plan, "Read all these values?", yes=wanted["yes"])
+        await _by_value(keys, held, wanted)
+
+
+def _meets(item: Item, choice: Choice, wanted: dict[str, Any]) -> bool:
+    within, expires = wanted["expires_within"], wanted["expires"]
+    if within is not None and (item.expiration is None or item.expiration > time.time() + within):
+        return False
+    if expires is not None and (item.expiration is not None) != expires:
+        return False
+    return choice.chosen(item.key, item.metadata)
+
+
+async def _by_value(keys: Keys, items: Sequence[Item], wanted: dict[str, Any]) -> None:
+    values = BulkValues(keys.store, keys.namespace, keys.binaries)
+    left = items
+    while left:
+        taken = await values.take(left[:CHUNK])
+        left = [*taken.left, *left[CHUNK:]]
+        _show([one.item for one in taken.loaded if _value_meets(one.entry.value, wanted)], wanted)
+
+
+def _value_meets(value: bytes, wanted: dict[str, Any]) -> bool:
+    larger, smaller = wanted["larger"], wanted["smaller"]
+    if (larger is not None and len(value) <= larger) or (smaller is not None and len(value) >= smaller):
+        return False
+    return wanted["binary"] is None or is_text(value) != wanted["binary"]
+
+
+def _show(items: Sequence[Item], wanted: dict[str, Any]) -> None:
+    now = time.time()
+    for item in items:
+        if wanted["as_json"]:
+            click.echo(json_line(fields_of(item)))
+        elif wanted["with_null"]:
+            click.echo(item.key.encode() + b"\0", nl=False)
+        else:
+            say(line_of(item, now) if wanted["is_long"] else item.key)

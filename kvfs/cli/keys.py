@@ -1,0 +1,153 @@
+"""What the commands on single stores share: SOURCE[/KEY] opened, keys listed, times and prices in words."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+import trio
+
+from kvfs.cli.output import duration_text
+from kvfs.cli.places import Access, OpenStore, StoreWords, access_of, parse_store
+from kvfs.cli.sides import Side, Sides, keep_binaries, known_binaries
+from kvfs.core.errors import UserError
+from kvfs.core.expiry import is_expired
+from kvfs.core.model import Key, NamespaceId
+from kvfs.data.items import Item
+from kvfs.data.plan import Plan
+from kvfs.data.reading import Binaries
+from kvfs.data.storeplace import StoreReader
+from kvfs.host.state import private_directory
+from kvfs.store.base import Store
+
+_UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A namespace that is open, and the key or prefix behind its name."""
+
+    opened: OpenStore
+    namespace: NamespaceId
+    rest: str
+    binaries: Binaries
+    access: Access
+
+    @property
+    def store(self) -> Store:
+        """Where the keys are."""
+        return self.opened.store
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether requests cost something."""
+        return self.opened.rest is not None
+
+    @property
+    def key(self) -> Key:
+        """The key that was named. Raises `UserError` when none was."""
+        if not self.rest:
+            raise UserError("name a key: SOURCE/KEY")
+        return Key(self.rest)
+
+    async def listed(self, prefix: str) -> AsyncGenerator[list[Item]]:
+        """Pages of the keys that begin so and have not expired."""
+        async with aclosing(StoreReader(self.store, self.namespace, prefix, self.binaries).scan("")) as parts:
+            async for part in parts:
+                now = time.time()
+                yield [item for item in part.items if not is_expired(item.expiration, now)]
+
+    async def look(self, key: Key) -> Item | None:
+        """One key as the listing has it: one request."""
+        page = await self.store.list_keys(self.namespace, prefix=key, limit=10)
+        for line in page.keys:
+            if line.key == key and not is_expired(line.expiration, time.time()):
+                return Item(line.key, line.key, line.metadata, line.expiration)
+        return None
+
+
+@asynccontextmanager
+async def open_keys(words: StoreWords, access: Access) -> AsyncIterator[Keys]:
+    """The namespace that a command names."""
+    private_directory(access.state_dir)
+    async with AsyncExitStack() as stack:
+        side: Side = await Sides(access, stack).open(words)
+        assert side.store is not None
+        assert side.namespace is not None
+        binaries = known_binaries(side, access)
+        yield Keys(side.store, side.namespace, words.rest, binaries, access)
+        keep_binaries(side, access, binaries)
+
+
+def run_on_keys(source: str, options: dict[str, Any], work: Callable[[Keys], Awaitable[int]]) -> int:
+    """Run `work` on the namespace that SOURCE names; the exit status."""
+    access = access_of(options)
+    words = parse_store(source, access)
+
+    async def run() -> int:
+        async with open_keys(words, access) as keys:
+            return await work(keys)
+
+    return trio.run(run)
+
+
+def is_below(key: str, rest: str) -> bool:
+    """Whether a key is named by the path `rest`, or lies below it."""
+    return not rest or rest.endswith("/") or key == rest or key.startswith(f"{rest}/")
+
+
+def expires_text(expiration: int | None, now: float) -> str:
+    """`in 42 min`, or `never`."""
+    return "never" if expiration is None else f"in {duration_text(max(0.0, expiration - now))}"
+
+
+def line_of(item: Item, now: float) -> str:
+    """A key with its expiration and metadata, for people."""
+    metadata = (item.metadata or b"").decode()
+    return f"{expires_text(item.expiration, now):>10}  {item.key}  {metadata}".rstrip()
+
+
+def fields_of(item: Item) -> dict[str, object]:
+    """A key for programs."""
+    fields: dict[str, object] = {"key": item.key}
+    if item.expiration is not None:
+        fields["expiration"] = item.expiration
+    if item.metadata is not None:
+        fields["metadata"] = json.loads(item.metadata)
+    if item.size is not None:
+        fields["size"] = item.size
+    return fields
+
+
+def json_line(fields: dict[str, object]) -> str:
+    """One line of NDJSON; half of a surrogate pair, which JSON may hold, stays an escape."""
+    try:
+        text = json.dumps(fields, ensure_ascii=False)
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(fields)
+    return text
+
+
+def agree(plan: Plan, question: str, *, yes: bool, always: bool = False) -> None:
+    """Ask before it costs or deletes much. Raises `UserError` when nobody can be asked."""
+    if yes or not (always or plan.must_ask_to_read):
+        return
+    if not sys.stdin.isatty():
+        raise UserError("nobody can be asked here whether to go on: say --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def duration(text: str) -> float:
+    """`90`, `15m`, `2h`, `1d`, `1d12h` in seconds."""
+    found = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhdw])", text)
+    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+        return float(text)
+    if not found or "".join(f"{number}{unit}" for number, unit in found) != re.sub(r"\s", "", text):
+        raise click.BadParameter(f"{text!r} is not a duration: write 90, 15m, 2h, 1d or 1d12h")
+    return sum(float(number) * _UNITS[unit] for number, unit in found)

@@ -1,0 +1,82 @@
+"""`kvfs ls SOURCE[/PREFIX]`: namespaces, or the keys of one, as directories or all of them."""
+
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import click
+import trio
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.keys import Keys, fields_of, is_below, json_line, line_of, run_on_keys
+from kvfs.cli.output import say
+from kvfs.cli.places import StoreWords, access_of, access_options, parse_store
+from kvfs.cli.sides import Sides
+from kvfs.core.errors import UserError
+from kvfs.data.items import Item
+from kvfs.host.state import private_directory
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE[/PREFIX]")
+@click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
+@click.option("-R", "--recursive", is_flag=True, help="All keys below, not one level of them.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+@access_options
+def ls(source: str, is_long: bool, recursive: bool, as_json: bool, **options: Any) -> int:
+    """List namespaces, or keys with their metadata and expirations."""
+    words = parse_store(source, access_of(dict(options)))
+    if words.namespace is None:
+        return trio.run(_namespaces, words, as_json, options)
+
+    async def work(keys: Keys) -> int:
+        return await _list(keys, is_long=is_long, recursive=recursive, as_json=as_json)
+
+    return run_on_keys(source, options, work)
+
+
+async def _namespaces(words: StoreWords, as_json: bool, options: dict[str, Any]) -> int:
+    access = access_of(options)
+    private_directory(access.state_dir)
+    async with AsyncExitStack() as stack:
+        store = await Sides(access, stack).store(words.source)
+        for namespace in sorted(await store.namespaces(), key=lambda one: one.title):
+            if as_json:
+                click.echo(json_line({"id": namespace.id, "title": namespace.title}))
+            else:
+                say(f"{namespace.id}  {namespace.title}")
+    return Exit.OK
+
+
+async def _list(keys: Keys, *, is_long: bool, recursive: bool, as_json: bool) -> int:
+    found, last = 0, ""
+    start = len(keys.rest) if not keys.rest or keys.rest.endswith("/") else len(keys.rest) + 1
+    now = time.time()
+    async for page in keys.listed(keys.rest):
+        for item in page:
+            if not is_below(item.key, keys.rest):
+                continue
+            found += 1
+            directory = "" if recursive else _directory(item, start)
+            if directory and directory == last:
+                continue
+            last = directory
+            _show(item, directory, now, is_long=is_long, as_json=as_json)
+    if not found and keys.rest:
+        raise UserError(f"no key is {keys.rest!r}, or lies below it")
+    return Exit.OK
+
+
+def _directory(item: Item, start: int) -> str:
+    """What a key lies in, one level below where it is listed; "" for a key of that level."""
+    end = item.key.find("/", start)
+    return "" if end < 0 else item.key[: end + 1]
+
+
+def _show(item: Item, directory: str, now: float, *, is_long: bool, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_line({"directory": directory} if directory else fields_of(item)))
+    elif directory:
+        say(f"{'':>10}  {directory}" if is_long else directory)
+    else:
+        say(line_of(item, now) if is_long else item.key)

@@ -1,0 +1,89 @@
+"""`kvfs put SOURCE/KEY [VALUE]`: write one key with metadata and expiration."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.keys import Keys, duration, run_on_keys
+from kvfs.cli.options import path
+from kvfs.cli.places import access_options
+from kvfs.core.errors import UserError
+from kvfs.core.limits import EXPIRATION_SECONDS
+from kvfs.core.model import Entry, Metadata
+from kvfs.data.copier import fault_of
+from kvfs.data.items import Item
+from kvfs.store.wire.json import MalformedError, compact
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE/KEY")
+@click.argument("value", required=False)
+@click.option(
+    "--file", "-f", "file", type=path, help="Take the value from a file.  [default: standard input]"
+)
+@click.option("--metadata", metavar="JSON", help="Its metadata.")
+@click.option("--ttl", type=duration, metavar="TIME", help="It expires in so long: 15m, 2h, 1d.")
+@click.option("--expiration", type=int, metavar="SECONDS", help="It expires then, in seconds since 1970.")
+@click.option("--keep", is_flag=True, help="Keep the metadata and expiration that it has, unless given.")
+@access_options
+def put(source: str, value: str | None, **options: Any) -> int:
+    """Write a value; metadata and expiration become what is given, as in the API."""
+    wanted = {name: options.pop(name) for name in ("file", "metadata", "ttl", "expiration", "keep")}
+    metadata = parse_metadata(wanted["metadata"])
+    expiration = parse_expiration(wanted["ttl"], wanted["expiration"])
+    content = _value(value, wanted["file"])
+
+    async def work(keys: Keys) -> int:
+        entry = Entry(content, metadata, expiration)
+        if wanted["keep"]:
+            entry = await _kept(keys, entry)
+        fault = fault_of(keys.key, Item(keys.key, "", entry.metadata, entry.expiration, len(entry.value)))
+        if fault is not None:
+            raise UserError(f"{keys.key[:60]!r} cannot be written: {fault[1]}")
+        await keys.store.put(keys.namespace, keys.key, entry)
+        return Exit.OK
+
+    return run_on_keys(source, options, work)
+
+
+async def _kept(keys: Keys, entry: Entry) -> Entry:
+    item = await keys.look(keys.key)
+    if item is None:
+        return entry
+    metadata = item.metadata if entry.metadata is None else entry.metadata
+    return Entry(entry.value, metadata, item.expiration if entry.expiration is None else entry.expiration)
+
+
+def parse_metadata(text: str | None) -> Metadata | None:
+    """Metadata of a command line. Raises `BadParameter` for what is no JSON."""
+    if text is None:
+        return None
+    try:
+        return compact(text.encode())
+    except (MalformedError, UnicodeEncodeError) as exc:
+        raise click.BadParameter(
+            f'{text!r} is not JSON: write \'{{"role":"admin"}}\', or \'"text"\'', param_hint="--metadata"
+        ) from exc
+
+
+def parse_expiration(ttl: float | None, expiration: int | None) -> int | None:
+    """When a key expires, from either option. Raises `BadParameter` below KV's minute."""
+    if ttl is not None and expiration is not None:
+        raise click.UsageError("--ttl and --expiration are two ways to say it: give one")
+    if ttl is not None:
+        expiration = int(time.time() + ttl)
+    if expiration is not None and expiration < time.time() + EXPIRATION_SECONDS - 1:
+        raise click.BadParameter(f"KV keeps nothing for less than {EXPIRATION_SECONDS} seconds from now")
+    return expiration
+
+
+def _value(text: str | None, file: Path | None) -> bytes:
+    if text is not None and file is not None:
+        raise click.UsageError("the value is an argument or in a --file: give one")
+    if text is not None:
+        return text.encode(errors="surrogateescape")
+    return file.read_bytes() if file is not None else sys.stdin.buffer.read()

@@ -73,7 +73,8 @@ def test_every_default_is_documented(path: str, option: click.Option) -> None:
 
 def test_every_documented_flag_exists() -> None:
     """The pages name no flag that is gone."""
-    known = {spelling for _, option in OPTIONS for spelling in option.opts} | {"--help", "--version"}
+    known = {word for _, option in OPTIONS for word in (*option.opts, *option.secondary_opts)}
+    known |= {"--help", "--version"}
     foreign = {"--device", "--cap-add", "--listen", "--faults"} | {"--xattrs", "--only-values"}
     for page in PAGES:
         for line in page.read_text().splitlines():

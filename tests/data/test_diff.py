@@ -49,7 +49,9 @@ def test_listings_tell_no_values(kvfs, places):
 
 def test_json_is_a_line_a_key(kvfs, places):
     """For programs."""
-    lines = [json.loads(line) for line in kvfs("diff", *places, "--values", "--json", ok=False).out.splitlines()]
+    lines = [
+        json.loads(line) for line in kvfs("diff", *places, "--values", "--json", ok=False).out.splitlines()
+    ]
     assert {"key": "only in a", "only": "a"} in lines
     assert {"key": "value", "differs": ["value"]} in lines
 

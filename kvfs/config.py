@@ -94,6 +94,8 @@ class Config:
     state_dir: Path = field(default_factory=default_state_dir)
     log_level: str = "info"
     log_file: Path | None = None
+    log_format: Literal["text", "json"] = "text"
+    mount_flags: tuple[str, ...] = ()
 
     @property
     def journal_path(self) -> Path:

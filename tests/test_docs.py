@@ -23,6 +23,8 @@ def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
+        if command.hidden:  # called by mount(8), not by people
+            continue
         yield f"{path} {name}", command
         if isinstance(command, click.Group):
             yield from commands(command, f"{path} {name}")
@@ -75,7 +77,13 @@ def test_every_documented_flag_exists() -> None:
     """The pages name no flag that is gone."""
     known = {word for _, option in OPTIONS for word in (*option.opts, *option.secondary_opts)}
     known |= {"--help", "--version"}
-    foreign = {"--device", "--cap-add", "--listen", "--faults"} | {"--xattrs", "--only-values"}
+    foreign = {"--device", "--cap-add", "--listen", "--faults"} | {
+        "--xattrs",
+        "--only-values",
+        "--persist-to",
+        "--now",
+        "--user",
+    }
     for page in PAGES:
         for line in page.read_text().splitlines():
             if "kvfs" in line or line.startswith("| `--"):

@@ -6,6 +6,7 @@ A command returns its exit status and raises what it cannot do; `guard.py` makes
 
 import importlib
 import keyword
+import re
 import sys
 from typing import Final
 
@@ -16,6 +17,7 @@ from kvfs.cli.guard import guarded
 
 COMMANDS: Final = {
     "mount": "mount",
+    "mount-helper": "mount_helper",
     "umount": "umount",
     "status": "status",
     "sync": "sync",
@@ -34,8 +36,13 @@ COMMANDS: Final = {
     "du": "du",
     "serve": "serve",
     "doctor": "doctor",
+    "config": "config",
+    "install": "install",
 }
 """Name of a command → the module in this folder that has it, under the same name."""
+
+
+_SOURCE: Final = re.compile(r"(local|cloudflare|wrangler):")
 
 
 class _LazyGroup(click.Group):
@@ -47,7 +54,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"kvfs.cli.{COMMANDS[cmd_name]}"), name)
         assert isinstance(command, click.Command)
         return command
@@ -68,4 +75,6 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line (of this process by default) and return its exit status."""
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if _SOURCE.match(words[0]):  # mount -t fuse.kvfs calls `kvfs SOURCE DIR -o …`
+        words = ["mount-helper", *words]
     return guarded(lambda: cli.main(args=words, prog_name="kvfs", standalone_mode=False))

@@ -10,7 +10,15 @@ from kvfs.cli.output import SendingProgress, complain, duration_text, say
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, connect
 from kvfs.host.mounts import mount_at, mount_of, real_mountpoint
-from kvfs.host.state import MountRecord, control_path, default_state_dir, read_record, record_path, records
+from kvfs.host.state import (
+    SYSTEM_DIR,
+    MountRecord,
+    control_path,
+    default_state_dir,
+    read_record,
+    record_path,
+    records,
+)
 
 LEFT_SHOWN = 20
 
@@ -22,7 +30,10 @@ def state_of(state_dir: Path | None) -> Path:
 
 def find_record(directory: Path, state_dir: Path) -> MountRecord | None:
     """The record of the mount at `directory`, if this user made it."""
-    return read_record(record_path(directory, state_dir))
+    record = read_record(record_path(directory, state_dir))
+    if record is None and os.geteuid() == 0:  # made at boot, without a home
+        record = read_record(record_path(directory, SYSTEM_DIR))
+    return record
 
 
 def socket_of(directory: Path, state_dir: Path) -> Path:

@@ -1,6 +1,7 @@
 """Where the daemon's log goes: stderr in the foreground, else a 0600 file that never grows without bound."""
 
 import io
+import json
 import logging
 import os
 import sys
@@ -26,7 +27,23 @@ def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
 
 
-def set_up_logging(level: str, file: Path | None) -> None:
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (epoch seconds), level, logger, message, and the traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        line = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_logging(level: str, file: Path | None, *, as_json: bool = False) -> None:
     """Send the log of this process to `file`, or to stderr; called once."""
     handler: logging.Handler
     try:
@@ -36,7 +53,8 @@ def set_up_logging(level: str, file: Path | None) -> None:
             handler = _PrivateFileHandler(file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT)
     except OSError as exc:
         raise UserError(f"cannot write the log {file}: {exc.strerror}") from exc
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonFormatter() if as_json else text)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)  # libraries

@@ -9,13 +9,16 @@ import click
 from click.core import ParameterSource
 
 from kvfs.cli.checks import check_fuse, check_mountpoint, check_source_outside
+from kvfs.cli.fstab import expanded
 from kvfs.cli.guard import Exit
 from kvfs.cli.logs import set_up_logging
-from kvfs.cli.options import mount_options, option, path
+from kvfs.cli.options import SOURCE, mount_options, option, path
 from kvfs.cli.output import say
 from kvfs.cli.spawn import ReadyPipe, start_in_background
 from kvfs.config import SOURCE_SYNTAX, Config, Credentials, Source, load_credentials, parse_source
+from kvfs.core.errors import UserError
 from kvfs.host.mounts import real_mountpoint
+from kvfs.host.profiles import config_file, settings_of
 from kvfs.host.state import MountRecord, control_path, private_directory, record_path, recorded
 from kvfs.store.miniflare.dev import route_of
 from kvfs.workers import WranglerSource
@@ -24,11 +27,74 @@ DEV_DEFAULTS: Final = {"cache_ttl": 1.0, "write_back": 0.2}
 """Of `wrangler:` sources: what the Worker wrote shows within a second, and the Worker sees what was saved."""
 
 
-@click.command(epilog=f"SOURCE is {SOURCE_SYNTAX}. A token is never an argument: see --token-file.")
-@click.argument("source")
+class MountCommand(click.Command):
+    """`kvfs mount`, which takes `-o a,b=c` as mount(8) does: each word is the option of that name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the options that `-o` holds in its place."""
+        words: list[str] = []
+        rest = iter(args)
+        for word in rest:
+            if word == "--":
+                words += [word, *rest]
+            elif word.startswith("-o"):
+                text = word[2:] or next(rest, "")
+                found = expanded(text, option_names())
+                os.environ.update(found.environ)
+                words += found.words
+            else:
+                words.append(word)
+        ctx.default_map = _from_file(_profile_in(words))
+        return super().parse_args(ctx, words)
+
+
+def _profile_in(words: list[str]) -> str | None:
+    """The profile that the words or KVFS_PROFILE choose: it is needed before the other options are read."""
+    for number, word in enumerate(words):
+        if word == "--":
+            break
+        if word.startswith("--profile="):
+            return word.partition("=")[2]
+        if word == "--profile" and number + 1 < len(words):
+            return words[number + 1]
+    return os.environ.get("KVFS_PROFILE") or None
+
+
+def _from_file(profile: str | None) -> dict[str, Any]:
+    """What the configuration file says, by the names of parameters."""
+    file = config_file(os.environ)
+    settings = settings_of(file, profile)
+    known = option_names()
+    found: dict[str, Any] = {"source": settings.source, "directory": settings.directory}
+    for name, value in settings.values.items():
+        if name not in known or name in ("profile", "foreground"):
+            raise UserError(
+                f"{settings.origins[name]}: there is no option {name!r} (kvfs mount --help lists them)"
+            )
+        if known[name] != isinstance(value, bool):
+            raise UserError(
+                f"{settings.origins[name]}: {name} is {'true or false' if known[name] else 'no switch'}"
+            )
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        found[name.replace("-", "_")] = value if isinstance(value, bool) else text
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def option_names() -> dict[str, bool]:
+    """The long options of `kvfs mount`, and True for those that take no value."""
+    options = [param for param in mount.params if isinstance(param, click.Option) and not param.hidden]
+    return {word[2:]: bool(one.is_flag) for one in options for word in one.opts if word.startswith("--")}
+
+
+@click.command(
+    cls=MountCommand, epilog=f"SOURCE is {SOURCE_SYNTAX}. A token is never an argument: see --token-file."
+)
+@click.argument("source", type=SOURCE)
 @click.argument("directory", metavar="DIR", type=path)
 @click.option("-f", "--foreground", is_flag=True, help="Stay; the log goes to the terminal.")
 @option("token-file", type=path, default=None, help="Read the API token there (mode 600).")
+@option("profile", help="Options, SOURCE and DIR of this profile of the configuration file.")
+@click.option("-o", "in_fstab", metavar="A,B=C", expose_value=False, help="Options by name, as in fstab.")
 @option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
 @click.option("--preview", is_flag=True, help="Take the preview_id of the binding in cloudflare:@BINDING.")
 @mount_options
@@ -37,6 +103,7 @@ def mount(
     source: str,
     directory: Path,
     foreground: bool,
+    profile: str | None,
     token_file: Path | None,
     insecure: bool,
     preview: bool,
@@ -92,7 +159,7 @@ def prepare_state(config: Config) -> None:
 def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> int:
     from kvfs.daemon.run import run_daemon  # pyfuse3, httpx and the rest: only the daemon pays for them
 
-    set_up_logging(config.log_level, config.log_file)
+    set_up_logging(config.log_level, config.log_file, as_json=config.log_format == "json")
     record = MountRecord(
         mountpoint=os.fspath(config.mountpoint),
         source=str(config.source),

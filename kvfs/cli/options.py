@@ -8,16 +8,21 @@ import math
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from kvfs.cli.fstab import FLAGS
 from kvfs.cli.logs import LEVELS
 from kvfs.config import Config, parse_size
 from kvfs.core.errors import UserError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
+from kvfs.host.project import find_project, read_project
+from kvfs.host.state import default_state_dir, records
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -60,9 +65,59 @@ def patterns(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-def path(text: str) -> Path:
-    """An absolute path: the daemon has another working directory."""
-    return Path(os.path.abspath(Path(text).expanduser()))
+def mount_flags(text: str) -> tuple[str, ...]:
+    """Words for the kernel, as in mount(8)."""
+    words = tuple(text.split())
+    for word in words:
+        if word not in FLAGS:
+            raise click.BadParameter(f"{word!r} is none of {', '.join(sorted(FLAGS))}")
+    return words
+
+
+class _PathType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """An absolute path: the daemon has another working directory. Completed with mounts and directories."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path that the text names."""
+        return Path(os.path.abspath(Path(value).expanduser()))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The mount points of this user, for an argument, and whatever the shell finds."""
+        if not isinstance(param, click.Argument):
+            return [CompletionItem(incomplete, type="file")]
+        known = [record.mountpoint for record in records(default_state_dir())]
+        return [
+            *(CompletionItem(mountpoint) for mountpoint in known if mountpoint.startswith(incomplete)),
+            CompletionItem(incomplete, type="dir"),
+        ]
+
+
+class _SourceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A SOURCE as it was written. Completed with the schemes and the bindings of the project around."""
+
+    name = "source"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What can begin a source."""
+        words = ["local:", "cloudflare:", "wrangler:"]
+        file = find_project(Path.cwd())
+        if file is not None:
+            with suppress(UserError):
+                for environment in read_project(file).environments.values():
+                    suffix = f"@{environment.name}" if environment.name else ""
+                    words += [f"cloudflare:@{one.name}{suffix}" for one in environment.bindings]
+                    words += [f"wrangler:@{one.name}{suffix}" for one in environment.bindings]
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+path: Final = _PathType()
+SOURCE: Final = _SourceType()
 
 
 def separator(text: str) -> str:
@@ -120,6 +175,8 @@ _OPTIONS: Final = (
     _number("settle", "How long the server may answer with what was before a change.", 90.0),
     option("state-dir", type=path, help="Journal, socket, log.  [default: XDG state directory]"),
     _choice("log-level", "What the log holds.", *LEVELS),
+    _choice("log-format", "json: one object a line, for machines.", "text", "json"),
+    option("mount-flags", type=mount_flags, metavar="WORDS", help="noexec nosuid nodev noatime."),
     option("log-file", type=path, help="Write the log there.  [default: in the state directory]"),
 )
 

@@ -34,6 +34,7 @@ from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
 from kvfs.daemon.refresh import poll
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import RecentErrors, Reporter
+from kvfs.daemon.supervised import Supervised
 from kvfs.fuse.operations import Operations
 from kvfs.fuse.session import KernelInvalidator, Session
 from kvfs.host.control import serve_control
@@ -159,18 +160,24 @@ class Mounted:
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)
                 workers.start_soon(_kept_going, polling)
+            supervised = Supervised(
+                str(self._config.source), str(self._config.mountpoint), lambda: self._journal.pending_count
+            )
+            workers.start_soon(_kept_going, supervised.run)
             operations = Operations(self._fs, uid=self._config.uid, gid=self._config.gid)
             session = Session(
                 self._config.mountpoint,
                 operations,
                 source=str(self._config.source),
                 allow_other=self._config.allow_other,
+                flags=self._config.mount_flags,
             )
             draining = trio.CancelScope()
             try:
                 await workers.start(self._watch_signals, workers, session, draining)
                 self.starting = False
                 ready()
+                supervised.ready()
                 log.info("%s is mounted on %s", self._config.source, self._config.mountpoint)
                 await session.run()
                 if not session.stopped:
@@ -178,6 +185,7 @@ class Mounted:
             finally:
                 session.close()
             self._ending.served()
+            supervised.ending()
             with draining:
                 await self._finish()
             workers.cancel_scope.cancel()

@@ -1,7 +1,7 @@
 """The mount itself: mount, serve, unmount, and what the kernel is told to forget."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import wraps
 from pathlib import Path
 from typing import Final
@@ -41,10 +41,17 @@ class Session:
     """One mounted file system of this process; there can only be one at a time (libfuse keeps it global)."""
 
     def __init__(
-        self, mountpoint: Path, operations: pyfuse3.Operations, *, source: str, allow_other: bool
+        self,
+        mountpoint: Path,
+        operations: pyfuse3.Operations,
+        *,
+        source: str,
+        allow_other: bool,
+        flags: Collection[str] = (),
     ) -> None:
+        """`flags` are words for the kernel, as in mount(8): `noexec`, `nosuid`, `nodev`."""
         options = set(pyfuse3.default_options)
-        options |= {f"fsname={_option(source)}", "subtype=kvfs", "noatime"}
+        options |= {f"fsname={_option(source)}", "subtype=kvfs", "noatime", *flags}
         if allow_other:
             options.add("allow_other")
         self.stopped = False

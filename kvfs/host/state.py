@@ -23,6 +23,9 @@ import platformdirs
 
 from kvfs.core.errors import UserError
 
+SYSTEM_DIR: Final = Path("/var/lib/kvfs")
+"""State and store of mounts that root makes at boot, without a home."""
+
 SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path holds 108 with its NUL
 
 
@@ -38,14 +41,24 @@ class MountRecord:
 
 
 def default_state_dir() -> Path:
-    """$KVFS_STATE_DIR, or $XDG_STATE_HOME/kvfs."""
+    """$KVFS_STATE_DIR, or $XDG_STATE_HOME/kvfs; for root without a home `SYSTEM_DIR`."""
     if chosen := os.environ.get("KVFS_STATE_DIR"):
         return Path(os.path.abspath(chosen))
+    if _is_system():
+        return SYSTEM_DIR
     return Path(platformdirs.user_state_path("kvfs", appauthor=False)).absolute()
+
+
+def _is_system() -> bool:
+    """True for root without a home, as mount(8) and systemd call it."""
+    variables = ("HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
+    return os.geteuid() == 0 and not any(os.environ.get(name) for name in variables)
 
 
 def default_data_dir() -> Path:
     """$XDG_DATA_HOME/kvfs: the embedded store of a bare `local:`."""
+    if _is_system():
+        return SYSTEM_DIR
     return Path(platformdirs.user_data_path("kvfs", appauthor=False)).absolute()
 
 

@@ -14,7 +14,17 @@ from kvfs.cli.serve import parse_listen
 from kvfs.config import Config, LocalSource
 
 FIXED = {"source": LocalSource(Path("/s")), "mountpoint": Path("/mnt")}
-OWN_OPTIONS = {"preview", "source", "directory", "foreground", "token_file", "insecure", "ready_fd"}
+OWN_OPTIONS = {
+    "preview",
+    "profile",
+    "in_fstab",
+    "source",
+    "directory",
+    "foreground",
+    "token_file",
+    "insecure",
+    "ready_fd",
+}
 
 
 def parsed(*words: str) -> Config:

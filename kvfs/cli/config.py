@@ -1,0 +1,79 @@
+"""`kvfs config`: which options a mount would have, and where each comes from."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from click.core import ParameterSource
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.mount import mount
+from kvfs.cli.options import STATE_DIR
+from kvfs.cli.output import printable, say
+from kvfs.host.profiles import config_file, profile_names, settings_of
+
+_OWN: Final = {"profile", "ready_fd", "in_fstab", "foreground", "source", "directory"}
+
+
+@click.group()
+def config() -> None:
+    """Show the options of a mount, and where each comes from."""
+
+
+@config.command()
+@click.option("--profile", help="With the options of this profile.")
+@click.option("--json", "as_json", is_flag=True, help="One object, for programs.")
+@STATE_DIR
+def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:
+    """Show every option of `kvfs mount` with its value and its origin."""
+    file = config_file(os.environ)
+    rows = [_row(*one) for one in _options(profile, state_dir)]
+    if as_json:
+        click.echo(
+            json.dumps({"file": str(file), "profiles": profile_names(file), "options": rows}, indent=2)
+        )
+        return Exit.OK
+    found = "" if file.exists() else " (there is none)"
+    say(f"configuration file {file}{found}; profiles: {', '.join(profile_names(file)) or 'none'}")
+    width = max(len(row["option"]) for row in rows)
+    for row in rows:
+        click.echo(f"{row['option']:<{width}}  {printable(str(row['value']))}  ({row['origin']})")
+    return Exit.OK
+
+
+def _options(profile: str | None, state_dir: Path | None) -> list[tuple[str, Any, str]]:
+    """Long name, value and origin of each option, as the real command line finds them."""
+    words = [] if profile is None else [f"--profile={profile}"]
+    words += [] if state_dir is None else [f"--state-dir={state_dir}"]
+    context = mount.make_context("kvfs mount", words, resilient_parsing=True)
+    origins = settings_of(config_file(os.environ), profile or os.environ.get("KVFS_PROFILE") or None).origins
+    found = []
+    for param in mount.params:
+        if isinstance(param, click.Option) and param.name is not None and param.name not in _OWN:
+            option = param.name.replace("_", "-")
+            origin = _origin(context.get_parameter_source(param.name), param, origins.get(option, ""))
+            found.append((option, context.params.get(param.name), origin))
+    return sorted(found)
+
+
+def _origin(source: ParameterSource | None, param: click.Option, place: str) -> str:
+    match source:
+        case ParameterSource.COMMANDLINE:
+            return "command line"
+        case ParameterSource.ENVIRONMENT:
+            return str(param.envvar)
+        case ParameterSource.DEFAULT_MAP:
+            return place
+    return "default"
+
+
+def _row(option: str, value: object, origin: str) -> dict[str, Any]:
+    if isinstance(value, tuple):
+        shown: object = " ".join(map(str, value))
+    elif isinstance(value, Path):
+        shown = str(value)
+    else:
+        shown = f"{value:03o}" if option == "umask" and isinstance(value, int) else value
+    return {"option": option, "value": shown, "origin": origin}

@@ -1,0 +1,77 @@
+"""`kvfs install`: the mount helper, systemd units, completion and man pages, put in place or taken away."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import path
+from kvfs.cli.output import complain, say
+from kvfs.cli.pieces import MARK, Piece, pieces
+from kvfs.core.errors import UserError
+
+
+@click.command()
+@click.option("--user", is_flag=True, help="For you alone, in your home; no root needed, no fstab.")
+@click.option("--dry-run", is_flag=True, help="Name the files, and write nothing.")
+@click.option("--remove", is_flag=True, help="Take them away again.")
+@click.option("--root", type=path, help="Put everything below this directory (for packages).")
+@click.pass_context
+def install(ctx: click.Context, user: bool, dry_run: bool, remove: bool, root: Path | None) -> int:
+    """Put the mount helper, systemd units, completion and man pages in place.
+
+    \b
+    kvfs install --dry-run       which files would be written
+    sudo kvfs install            for mount -t kvfs, fstab and systemctl
+    kvfs install --user          for systemctl --user, without root
+    kvfs install --remove        takes them away
+    """
+    if not user and root is None and os.geteuid() != 0 and not dry_run:
+        raise UserError(
+            "only root can install for the whole system: sudo kvfs install, or kvfs install --user"
+        )
+    cli = ctx.find_root().command
+    assert isinstance(cli, click.Group)
+    left = [
+        piece for piece in pieces(cli, user=user) if not _handled(piece, root, dry_run=dry_run, remove=remove)
+    ]
+    if left:
+        return Exit.FAILED
+    if not dry_run and root is None:
+        scope = " --user" if user else ""
+        say(f"systemd reads its units anew with: systemctl{scope} daemon-reload")
+    return Exit.OK
+
+
+def _handled(piece: Piece, root: Path | None, *, dry_run: bool, remove: bool) -> bool:
+    """Write or remove one file and name it; False if it is somebody else's and stays."""
+    target = piece.path if root is None else root / piece.path.relative_to("/")
+    if target.exists() and MARK not in target.read_text(errors="replace"):
+        complain(f"{target} is not kvfs's: it stays as it is")
+        return False
+    if remove:
+        if target.exists():
+            say(f"{'would remove' if dry_run else 'removed'} {target}")
+            if not dry_run:
+                target.unlink()
+        return True
+    say(f"{'would write' if dry_run else 'wrote'} {target}")
+    if not dry_run:
+        _write(target, piece)
+    return True
+
+
+def _write(target: Path, piece: Piece) -> None:
+    """Replace the file as a whole, readable by all, whatever the umask is."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(piece.content)
+            os.fchmod(file.fileno(), piece.mode)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,143 @@
+"""The configuration file: profiles, what counts before what, and what is refused."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from kvfs.cli import cli, main
+from kvfs.cli.mount import mount
+from kvfs.core.errors import UserError
+from kvfs.host.profiles import settings_of
+
+FILE = """
+[mount]
+cache-ttl = 900
+read-only = true
+local-names = ["*.a", "*.b"]
+
+[profile.work]
+source = "cloudflare:a/CONFIG"
+directory = "/mnt/kv"
+cache_ttl = 30
+token-file = "/etc/token"
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A configuration file, chosen by its variable."""
+    file = tmp_path / "config.toml"
+    file.write_text(FILE)
+    monkeypatch.setenv("KVFS_CONFIG", str(file))
+    return file
+
+
+def parsed(*words):
+    """The parameters of `kvfs mount` with these words."""
+    return mount.make_context("kvfs mount", list(words)).params
+
+
+def test_a_profile_names_source_directory_and_options(file):
+    """`kvfs mount --profile work` is a whole command line."""
+    found = parsed("--profile=work")
+    assert (found["source"], str(found["directory"])) == ("cloudflare:a/CONFIG", "/mnt/kv")
+    assert found["cache_ttl"] == 30
+    assert found["read_only"] is True
+    assert found["local_names"] == ("*.a", "*.b")
+    assert str(found["token_file"]) == "/etc/token"
+
+
+def test_without_a_profile_the_options_for_every_mount_count(file):
+    """Source and directory are given as ever."""
+    assert parsed("local:", "/mnt")["cache_ttl"] == 900
+
+
+def test_the_command_line_counts_before_the_variable_and_that_before_the_file(file, monkeypatch):
+    """The nearer word wins."""
+    monkeypatch.setenv("KVFS_PROFILE", "work")
+    assert parsed()["cache_ttl"] == 30
+    monkeypatch.setenv("KVFS_CACHE_TTL", "5")
+    assert parsed()["cache_ttl"] == 5
+    assert parsed("--cache-ttl=7")["cache_ttl"] == 7
+    assert parsed("-o", "cache_ttl=8")["cache_ttl"] == 8
+    assert str(parsed("local:", "/other")["directory"]) == "/other"
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "message"),
+    [
+        ("[mount]\ntoken = 'secret'", None, "a token has no place in this file"),
+        ("[profile.a]\napi_key = 'secret'", "a", "a api-key has no place in this file"),
+        ("[mount]\nsource = 'local:'", None, "source belongs into a profile"),
+        ("[mounts]\n", None, r"unknown section \[mounts\]"),
+        ("[profile.a]\n", "b", "no profile 'b': its profiles are a"),
+        ("a = = 1", None, r"config\.toml:1"),
+        ("mount = 1", None, r"\[mount\] is not a table"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(tmp_path, text, profile, message):
+    """The message names the file, and never the secret."""
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as refused:
+        settings_of(file, profile)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[mount]\ncache-tl = 1", "there is no option 'cache-tl'"),
+        ("[mount]\nread-only = 'yes'", "read-only is true or false"),
+        ("[mount]\ncache-ttl = true", "cache-ttl is no switch"),
+    ],
+)
+def test_an_option_that_there_is_not_is_refused(file, text, message):
+    """A misspelt option is not passed over in silence."""
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        parsed("local:", "/mnt")
+
+
+def test_config_show_says_where_each_value_comes_from(file, monkeypatch, capsys):
+    """Default, file, variable: each option with its origin."""
+    monkeypatch.setenv("KVFS_SETTLE", "3")
+    assert main(["config", "show", "--profile", "work", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    rows = {row["option"]: (row["value"], row["origin"]) for row in shown["options"]}
+    assert rows["cache-ttl"] == (30, f"{file} [profile.work]")
+    assert rows["read-only"] == (True, f"{file} [mount]")
+    assert rows["settle"] == (3, "KVFS_SETTLE")
+    assert rows["write-back"] == (5, "default")
+    assert shown["profiles"] == ["work"]
+    assert main(["config", "show"]) == 0
+    assert f"({file} [mount])" in capsys.readouterr().out
+
+
+def test_no_file_is_no_trouble(tmp_path, monkeypatch):
+    """Most people have none."""
+    monkeypatch.setenv("KVFS_CONFIG", str(tmp_path / "none.toml"))
+    assert parsed("local:", "/mnt")["cache_ttl"] == 60
+    with pytest.raises(UserError, match="its profiles are none"):
+        parsed("--profile=work")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("kvfs mo", "plain,mount"),
+        ("kvfs mount loc", "plain,local:"),
+        ("kvfs mount --cache-s", "plain,--cache-size"),
+        ("kvfs umount ", "dir,"),
+        ("kvfs config ", "plain,show"),
+    ],
+)
+def test_the_shell_completes_commands_options_sources_and_directories(words, expected, tmp_path, monkeypatch):
+    """As bash asks for it."""
+    monkeypatch.chdir(tmp_path)
+    count = len(words.split()) - (not words.endswith(" "))
+    environ = {"_KVFS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    answer = CliRunner().invoke(cli, prog_name="kvfs", env={**os.environ, **environ})
+    assert expected in answer.output.splitlines()

@@ -132,7 +132,7 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
         )
-        changed = await self._fs.attributes.setattr(self._inodes.get(inode), changes)
+        changed = await self._fs.attributes.setattr(self._inodes.get(inode), changes, fh)
         return convert.attributes(changed, self._uid, self._gid)
 
     @bounded
@@ -332,7 +332,11 @@ class Operations(pyfuse3.Operations):
     @prompt
     def release(self, fh: FileHandleT) -> Answer[None]:
         """The last reference is gone."""
-        return None if self._fs.files.release_at_once(fh) else self._fs.files.release(fh)
+        return None if self._fs.files.release_at_once(fh) else self._release(fh)
+
+    @in_time
+    async def _release(self, fh: int) -> None:
+        await self._fs.files.release(fh)
 
     # extended attributes
 
@@ -345,25 +349,25 @@ class Operations(pyfuse3.Operations):
 
     @in_time
     async def _getxattr(self, inode: InodeT, name: bytes) -> bytes:
-        return await self._fs.attributes.get_xattr(self._inodes.get(inode), _text(name))
+        return await self._fs.xattrs.get(self._inodes.get(inode), _text(name))
 
     @bounded
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         """Change one field of the metadata."""
         self._check_writable()
-        await self._fs.attributes.set_xattr(self._inodes.get(inode), _text(name), value)
+        await self._fs.xattrs.set(self._inodes.get(inode), _text(name), value)
 
     @bounded
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         """The fields of the metadata."""
-        names = await self._fs.attributes.list_xattrs(self._inodes.get(inode))
+        names = await self._fs.xattrs.list(self._inodes.get(inode))
         return [XAttrNameT(name.encode(errors="surrogateescape")) for name in names]
 
     @bounded
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         """Remove one field of the metadata."""
         self._check_writable()
-        await self._fs.attributes.remove_xattr(self._inodes.get(inode), _text(name))
+        await self._fs.xattrs.remove(self._inodes.get(inode), _text(name))
 
     # the whole
 

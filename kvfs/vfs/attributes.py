@@ -9,23 +9,18 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from kvfs.cache.values import NEVER
-from kvfs.core import xattrs
 from kvfs.core.errors import (
     DeniedError,
-    InvalidError,
     IsADirectoryError_,
     JournalError,
-    NoAttributeError,
     NotFoundError,
-    NotSupportedError,
     StaleError,
     StoreError,
     UnavailableError,
 )
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.limits import VALUE_BYTES
-from kvfs.core.model import Key, Metadata, NamespaceId
+from kvfs.core.model import Key, NamespaceId
 from kvfs.core.times import SECOND, nanoseconds, within_range
 from kvfs.journal.attributes import DirRow, LocalAttrs
 from kvfs.journal.journal import digest
@@ -101,11 +96,15 @@ class Attributes:
         except (UnavailableError, DeniedError):
             # The kernel asks before it opens a file to overwrite it, too, and that needs no store. At most this
             # large; not 0, by which `find -empty -delete` and tar would go.
-            attr.size = VALUE_BYTES
+            attr.size = node.end = VALUE_BYTES
             return attr
         attr = self._file(node)
         if attr.attr_timeout <= 0:
-            attr.size, attr.attr_timeout = size, 0.001  # known now, whatever clock and caches say meanwhile
+            attr.size, node.end, attr.attr_timeout = (
+                size,
+                size,
+                0.001,
+            )  # known now, whatever clock and caches say meanwhile
         return attr
 
     def _file(self, node: File, seen: Seen = UNKNOWN) -> Attr:
@@ -116,7 +115,7 @@ class Attributes:
         local = None if node.detached or is_new else self._local.file_attrs(namespace, key)
         mode = local.mode if local is not None and local.mode is not None else self._file_mode
         changed = self._changed(namespace, local)
-        size, expiration, timeout = 0, None, 0.0
+        size, expiration, timeout = (node.end or 0) if node.detached else 0, None, 0.0
         view: Seen = None
         if not node.detached:
             view = seen if seen is not UNKNOWN else self._overlay.peek(namespace, key, stale=True)
@@ -127,6 +126,7 @@ class Attributes:
         elif isinstance(view, View):
             expiration = view.expiration
             size, timeout, _ = told_size(view, self._now(), self._ttl)
+        node.end = size
         shown = mtime_of(expiration, changed)
         ctime = local.ctime_ns if local is not None and local.ctime_ns is not None else changed
         ctime = max(ctime, shared.mtime_ns) if shared is not None and shared.mtime_ns is not None else ctime
@@ -153,6 +153,7 @@ class Attributes:
         mode = shared.mode if shared.mode is not None else self._file_mode
         changed = shared.mtime_ns if shared.mtime_ns is not None else self._changed(node.namespace, None)
         size, ttl = len(shared.buffer), self._ttl
+        node.end = size
         return Attr(node.ino, False, mode, 1, size, changed, changed, changed, ttl, ttl)
 
     def _changed(self, namespace: NamespaceId, local: LocalAttrs | None) -> int:
@@ -210,10 +211,13 @@ class Attributes:
 
     # setattr
 
-    async def setattr(self, node: Node, changes: Changes) -> Attr:
-        """chmod, truncate, utimens. Raises `InvalidError` for an mtime below KV's floor."""
+    async def setattr(self, node: Node, changes: Changes, handle: int | None = None) -> Attr:
+        """chmod, truncate, utimens, through an open handle or by name.
+
+        Raises `InvalidError` for an mtime below KV's floor.
+        """
         if isinstance(node, File):
-            await self._set_file(node, changes)
+            await self._set_file(node, changes, handle)
         elif isinstance(node, Directory):
             if changes.size is not None:
                 raise IsADirectoryError_("a directory has no size to set")
@@ -223,12 +227,12 @@ class Attributes:
         except StoreError:  # it took effect all the same; the kernel asks for the size when it needs it
             return self.peek(node)
 
-    async def _set_file(self, node: File, changes: Changes) -> None:
+    async def _set_file(self, node: File, changes: Changes, handle: int | None) -> None:
         expiration: int | None = None
         if changes.mtime_ns is not None:
             expiration = expiration_for_mtime(changes.mtime_ns // SECOND, self._now())
         if changes.size is not None:
-            await self._files.truncate(node, changes.size)
+            await self._files.truncate(node, changes.size, handle)
         if changes.mtime_ns is not None:
             await self._files.amend(node, lambda metadata, _: (metadata, expiration))
         shared = node.open
@@ -264,7 +268,8 @@ class Attributes:
 
     def _set_directory(self, node: Directory, changes: Changes) -> None:
         if node.detached:
-            raise StaleError("the directory was removed")
+            self._files.look_again(node)
+            return
         if changes.mode is None and changes.mtime_ns is None:
             return
         ref, now = node.ref, nanoseconds(self._now())
@@ -273,121 +278,6 @@ class Attributes:
         mtime = row.mtime_ns if changes.mtime_ns is None else within_range(changes.mtime_ns)
         mode = row.mode if changes.mode is None else changes.mode
         self._local.add_dir(node.namespace, replace(row, mode=mode, mtime_ns=mtime, ctime_ns=now))
-
-    # extended attributes
-
-    async def list_xattrs(self, node: Node) -> list[str]:
-        """The names of a file's fields; what is computed is not listed, so that nobody copies it."""
-        if not isinstance(node, File):
-            return []
-        return xattrs.list_names((await self._view(node))[0])
-
-    async def get_xattr(self, node: Node, name: str) -> bytes:
-        """One attribute. Raises `NoAttributeError`, `NotSupportedError`."""
-        if not name.startswith(xattrs.USER):
-            raise NotSupportedError("only user.* attributes are kept")
-        if isinstance(node, Directory) and name in ("user.kvfs.key", "user.kvfs.namespace_id"):
-            return (node.ref.prefix if name.endswith("key") else node.namespace).encode()
-        if not isinstance(node, File):
-            raise NoAttributeError("directories have no attributes")
-        metadata, expiration, view = await self._view(node)
-        if name in xattrs.COMPUTED:
-            return self._computed(node, name, expiration, view)
-        return xattrs.get(metadata, name)
-
-    async def _view(self, node: File) -> tuple[Metadata | None, int | None, View | None]:
-        if node.open is not None:
-            view = self._overlay.peek(node.namespace, node.key, stale=True)
-            found = view if isinstance(view, View) and not node.detached else None
-            return node.open.metadata, node.open.expiration, found
-        if node.detached:  # the name may be another file's by now
-            raise StaleError("the file was deleted")
-        view = await self._overlay.view(node.namespace, node.key)
-        if view is None:
-            raise StaleError("the file is gone")
-        return view.metadata, view.expiration, view
-
-    def _computed(self, node: File, name: str, expiration: int | None, view: View | None) -> bytes:
-        now = self._now()
-        if name == "user.kvfs.key":
-            return node.key.encode()
-        if name == "user.kvfs.namespace_id":
-            return node.namespace.encode()
-        if name == "user.kvfs.state":
-            return self._state(node, view).encode()
-        if name == "user.kvfs.age":
-            known = view.fresh_until - self._ttl if view is not None else now
-            if known <= NEVER:
-                raise NoAttributeError("what was read is to be asked for anew")
-            return str(max(0, int(now - known))).encode()
-        if name == "user.kvfs.error" and view is not None and view.change is not None and view.change.error:
-            return view.change.error.encode()
-        if name in ("user.kvfs.expiration", "user.kvfs.ttl") and expiration is not None:
-            return str(expiration if name.endswith("expiration") else max(0, int(expiration - now))).encode()
-        raise NoAttributeError(f"no attribute {name!r}")
-
-    def _state(self, node: File, view: View | None) -> str:
-        if node.open is not None and node.open.dirty:
-            return "pending"
-        if view is None or view.change is None or view.change.acked_at is not None:
-            return "clean"
-        return self._files.state_of(view.change)
-
-    async def set_xattr(self, node: Node, name: str, value: bytes) -> None:
-        """Change one field of the metadata, or the expiration by `user.kvfs.ttl`."""
-        self._check_settable(node, name)
-        assert isinstance(node, File)
-        if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
-            expiration = self._expiration_of(name, value)
-            await self._files.amend(node, lambda metadata, _: (metadata, expiration))
-        else:
-            await self._files.amend(
-                node, lambda metadata, expiration: (xattrs.set(metadata, name, value), expiration)
-            )
-        self._touch(node)
-
-    async def remove_xattr(self, node: Node, name: str) -> None:
-        """Remove one field, or by `user.kvfs.ttl` the expiration."""
-        self._check_settable(node, name, NoAttributeError)
-        assert isinstance(node, File)
-        if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
-            await self.get_xattr(node, name)
-            await self._files.amend(node, lambda metadata, _: (metadata, None))
-        else:
-            await self._files.amend(
-                node, lambda metadata, expiration: (xattrs.remove(metadata, name), expiration)
-            )
-        self._touch(node)
-
-    @staticmethod
-    def _check_settable(
-        node: Node, name: str, missing: type[NoAttributeError] | type[NotSupportedError] = NotSupportedError
-    ) -> None:
-        if not name.startswith(xattrs.USER):
-            raise NotSupportedError("only user.* attributes are kept")
-        if not isinstance(node, File):
-            raise missing("directories have no attributes: KV keeps metadata for keys only")
-
-    def _expiration_of(self, name: str, value: bytes) -> int | None:
-        try:
-            number = int(value)
-        except ValueError as exc:
-            raise InvalidError(f"{name} takes whole seconds, not {value[:32]!r}") from exc
-        if name.endswith("ttl"):
-            number += int(self._now())
-        expiration = expiration_for_mtime(number, self._now())
-        if expiration is None:
-            raise InvalidError(f"{name}: KV keeps nothing for less than 60 s")
-        return expiration
-
-    def _touch(self, node: File) -> None:
-        """ctime moves on every change, mtime never by itself."""
-        if node.detached or (node.open is not None and node.open.created):
-            return
-        local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
-        self._local.set_file_attrs(
-            node.namespace, node.key, replace(local, ctime_ns=nanoseconds(self._now()))
-        )
 
     # statfs
 

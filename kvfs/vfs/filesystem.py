@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import trio
+
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.core.errors import KvfsError, NotPermittedError
 from kvfs.core.model import Change, Key, NamespaceId
@@ -21,6 +23,7 @@ from kvfs.vfs.rename.rename import Renames
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
 from kvfs.vfs.view.overlay import Overlay
+from kvfs.vfs.xattrs import ExtendedAttributes
 
 log = logging.getLogger("kvfs.vfs")
 
@@ -89,6 +92,7 @@ class FileSystem:
         self.attributes = Attributes(
             overlay, self.files, now, umask=options.umask, exact_sizes=options.exact_sizes
         )
+        self.xattrs = ExtendedAttributes(overlay, self.files, now)
         overlay.loader.on_contents = self.attributes.contents_arrived
         self._sender = sender
         self._invalidator = invalidator
@@ -257,7 +261,8 @@ class FileSystem:
             if isinstance(handle, FileHandle) and handle.node.ino in half:
                 continue
             try:
-                await self.files.release(number)
+                with trio.move_on_after(self.options.timeout):
+                    await self.files.release(number)
             except KvfsError as exc:
                 log.warning("a file that was closed at the unmount could not be recorded: %s", exc)
             except Exception:  # what was recorded is to be sent all the same

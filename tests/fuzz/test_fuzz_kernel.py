@@ -146,6 +146,6 @@ async def _call(fs, root: int, what: str, one: bytes, two: bytes, name: str, val
         if what == "utime":
             await fs.attributes.setattr(node, Changes(mtime_ns=time))
         elif what == "setxattr":
-            await fs.attributes.set_xattr(node, name, value)
+            await fs.xattrs.set(node, name, value)
         else:
-            await fs.attributes.get_xattr(node, name)
+            await fs.xattrs.get(node, name)

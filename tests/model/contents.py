@@ -111,6 +111,13 @@ class Contents(Shown):
         if not file.handles and file.key is not None:
             del self.opens[file.key]
 
+    def close_failed(self, file: Open) -> None:
+        """close(2) of the only handle, after a write that failed: it is told again, and nothing is recorded."""
+        file.handles -= 1
+        if file.key is not None:
+            del self.opens[file.key]
+        raise FileTooBigError(file.key)
+
     def truncate(self, path: Path, size: int) -> None:
         """truncate(2)."""
         key = self.file(path)

@@ -61,14 +61,20 @@ class FileSteps(Frame):
     @precondition(lambda self: self.files)
     @rule(pick=PICK, offset=st.sampled_from([0, 1, 3, 250, 150_000, VALUE_BYTES]), data=DATA)
     def write_open(self, pick, offset, data):
-        """Write somewhere into an open file; EFBIG beyond the limit."""
+        """Write somewhere into an open file; EFBIG beyond the limit, and again when it is closed."""
         real, file, writes = self.opened(pick)
         if not writes or not data:
             return
         offset = len(file.entry.value) if real.append else offset
+        is_too_far = offset + len(data) > VALUE_BYTES
+        if is_too_far and file.handles > 1:
+            return  # test_failed_writes.py: who of several handles is told
         self.both(
             lambda: self.kernel.pwrite(real, offset, data), lambda: file.space.write(file, offset, data)
         )
+        if is_too_far:
+            self.files = [opened for opened in self.files if opened[0] is not real]
+            self.both(lambda: self.kernel.close(real), lambda: file.space.close_failed(file))
 
     @precondition(lambda self: self.files)
     @rule(pick=PICK, size=st.sampled_from([0, 1, 5, 300, 150_000]))

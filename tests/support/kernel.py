@@ -55,15 +55,15 @@ class FakeKernel(KernelCache, WholeFiles):
 
         return await self._on(act, path)
 
-    async def _setattr(self, ino: int, changes) -> Attr:
-        attr = await self.fs.attributes.setattr(self.fs.inodes.get(ino), Changes(**changes))
+    async def _setattr(self, ino: int, changes, handle: int | None = None) -> Attr:
+        attr = await self.fs.attributes.setattr(self.fs.inodes.get(ino), Changes(**changes), handle)
         if "size" in changes:
             self.pages.pop(ino, None)
         return self._believe(attr)
 
     async def ftruncate(self, file: File, size: int) -> Attr:
         """ftruncate(2)."""
-        return await self._setattr(file.ino, {"size": size})
+        return await self._setattr(file.ino, {"size": size}, file.number)
 
     async def utimens(self, path: str, mtime: int) -> Attr:
         """utimensat(2) with whole seconds."""
@@ -79,7 +79,7 @@ class FakeKernel(KernelCache, WholeFiles):
         """getxattr(2)."""
 
         async def act(walk: Walk) -> bytes:
-            return await self.fs.attributes.get_xattr(self.fs.inodes.get(_there(walk)), name)
+            return await self.fs.xattrs.get(self.fs.inodes.get(_there(walk)), name)
 
         return await self._on(act, path)
 
@@ -88,7 +88,7 @@ class FakeKernel(KernelCache, WholeFiles):
 
         async def act(walk: Walk) -> None:
             ino = _there(walk)
-            await self.fs.attributes.set_xattr(self.fs.inodes.get(ino), name, value)
+            await self.fs.xattrs.set(self.fs.inodes.get(ino), name, value)
             self.attrs.pop(ino, None)
 
         await self._on(act, path)
@@ -97,7 +97,7 @@ class FakeKernel(KernelCache, WholeFiles):
         """listxattr(2)."""
 
         async def act(walk: Walk) -> list[str]:
-            return await self.fs.attributes.list_xattrs(self.fs.inodes.get(_there(walk)))
+            return await self.fs.xattrs.list(self.fs.inodes.get(_there(walk)))
 
         return await self._on(act, path)
 
@@ -106,7 +106,7 @@ class FakeKernel(KernelCache, WholeFiles):
 
         async def act(walk: Walk) -> None:
             ino = _there(walk)
-            await self.fs.attributes.remove_xattr(self.fs.inodes.get(ino), name)
+            await self.fs.xattrs.remove(self.fs.inodes.get(ino), name)
             self.attrs.pop(ino, None)
 
         await self._on(act, path)

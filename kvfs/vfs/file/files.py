@@ -4,30 +4,36 @@ All handles of a file share one `OpenFile`. `flush` (close(2) reached us) moves 
 journal, which is the promise of `close`; `fsync` waits until the store has it.
 """
 
+import logging
 from collections.abc import Callable
+from typing import Final
 
-from kvfs.cache.values import Clean
-from kvfs.core.errors import BadHandleError, FileTooBigError, NotFoundError, StaleError
+import trio
+
+from kvfs.core.errors import BadHandleError, FileTooBigError, KvfsError, StaleError
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import INLINE_BYTES
+from kvfs.vfs.file.failures import Failures
 from kvfs.vfs.file.handles import FileHandle, Handle, HandleTable, OpenFile, TextHandle
+from kvfs.vfs.file.opening import Opening
 from kvfs.vfs.file.outside import Invalidator, Uploader
-from kvfs.vfs.file.record import CHANGED, Saving
-from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.file.record import CHANGED
 from kvfs.vfs.inode.nodes import ControlFile, File
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.rename.inherit import Inheritance
 from kvfs.vfs.view.overlay import Overlay
 
+log: Final = logging.getLogger("kvfs.vfs")
+
 Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None]]
 """Metadata and expiration as they are → as they shall be."""
 
 
-class Files(Saving):
+class Files(Opening):
     """The contents of files, from open to release."""
 
     def __init__(
@@ -51,6 +57,7 @@ class Files(Saving):
         self._sender = sender
         self._invalidator = invalidator
         self._timeout = timeout
+        self._failures = Failures(overlay, handles, invalidator)
 
     # open and release
 
@@ -60,17 +67,23 @@ class Files(Saving):
         """A handle, and whether the kernel may keep the pages it has. Raises `StaleError`, store errors.
 
         `read`: the caller may read the content, or keeps it and appends; then it has seen it.
+        Of a file that lost its name, for writing: the kernel is to look the name up anew first.
         """
         if isinstance(node, ControlFile):
             return self._handles.add(TextHandle(node, node.produce())), False
+        if node.detached and (write or truncate):
+            self.look_again(node)
         if node.open is None:
-            opened = await (self._emptied(node) if truncate else self._load(node))
+            opened = await (self._emptied(node) if truncate else self._load(node, write=write))
             if node.open is None:  # another open may have been quicker
                 node.open = opened
         shared = node.open
         if truncate:
             self._truncate_open(shared, 0)
-        return self._add_handle(node, shared, write=write or truncate, append=append, read=read)
+        number, keep = self._add_handle(node, shared, write=write or truncate, append=append, read=read)
+        if truncate:
+            self._handles.file(number).wrote = shared.version
+        return number, keep
 
     def open_at_once(
         self, node: File, *, write: bool, append: bool, read: bool = True
@@ -93,48 +106,6 @@ class Files(Saving):
                 self._overlay.last_seen.read((node.namespace, node.key), shared.closed)
         keep = self._show(node, shared)
         return self._handles.add(FileHandle(node, append, write)), keep
-
-    @staticmethod
-    def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
-        rope = Rope.of(clean.value)
-        return OpenFile(rope, clean.metadata, clean.expiration, clean.value, identity=identity)
-
-    async def _load(self, node: File) -> OpenFile:
-        asking = self._overlay.listings.settled.asking
-        while not node.detached:
-            with asking() as moment:  # a change that came and settled meanwhile has left the journal again
-                before = self._recorded(node)
-                try:
-                    clean = await self._overlay.content(node.namespace, node.key)
-                    identity = await self._identity(node, clean)
-                except NotFoundError as exc:
-                    if self._still_stands(node, before, moment):
-                        raise StaleError(str(exc)) from exc
-                    continue
-                if self._still_stands(node, before, moment):  # else somebody wrote, closed or renamed it
-                    return self._opened(clean, identity)
-        raise StaleError("the file was deleted")
-
-    def _recorded(self, node: File) -> tuple[Key, int | None]:
-        """What the journal has of a file: another answer means that what was read before is out of date."""
-        change = self._journal.get(node.namespace, node.key)
-        return node.key, change.seq if change is not None else None
-
-    def _still_stands(self, node: File, before: tuple[Key, int | None], moment: int) -> bool:
-        """Whether nothing was recorded since, and nothing settled since that moment."""
-        settled = self._overlay.listings.settled
-        return before == self._recorded(node) and not settled.is_newer((node.namespace, node.key), moment)
-
-    async def _emptied(self, node: File) -> OpenFile:
-        """Opened with O_TRUNC: nothing is read, only the attributes are kept."""
-        view = await self._overlay.view(node.namespace, node.key)
-        if view is None or node.detached:
-            raise StaleError("the file was deleted")
-        base = self._overlay.last_seen.digest((node.namespace, node.key))
-        return OpenFile(self._empty(), view.metadata, view.expiration, None, base)
-
-    def _empty(self) -> Rope:
-        return Rope.of(open_stream=self._journal.stream)
 
     def _show(self, node: File, shared: OpenFile) -> bool:
         """Note what the kernel is about to see; true when its pages are of this very content."""
@@ -177,7 +148,7 @@ class Files(Saving):
         handle = self._handles.get(number)
         if not isinstance(handle, FileHandle):
             return False
-        shared = handle.node.open
+        shared = handle.left or handle.node.open
         if shared is None or shared.version != shared.saved:
             return False
         self._handles.remove(number)
@@ -189,17 +160,26 @@ class Files(Saving):
         handle = self._handles.remove(number)
         if not isinstance(handle, FileHandle):
             return
-        node, shared = handle.node, handle.node.open
+        node, shared = handle.node, handle.left or handle.node.open
         if shared is None:
             return
         try:
             if shared.dirty and (handle.write or shared.handles == 1):
                 await self.save(node)
+        except trio.Cancelled:
+            log.error("%r: what was written after its last close is not kept: it took too long", node.key)
+            raise
+        except KvfsError as exc:  # close said so: what it could not record is not recorded later either
+            if shared is node.open and shared.dirty:
+                self._failures.give_up(node, shared, exc)
+            raise
         finally:
             self._let_go(node, shared)
 
     def _let_go(self, node: File, shared: OpenFile) -> None:
         shared.handles -= 1
+        if shared.handles == 0 and node.open is not shared and node.lookups <= 0:
+            self._inodes.drop_unused(node)
         if shared.handles == 0 and node.open is shared:
             if shared.created and not node.detached:  # never recorded, and close said so: no such file
                 self._overlay.created(node.namespace, node.key, None)
@@ -226,30 +206,63 @@ class Files(Saving):
     def _open_of(handle: Handle) -> OpenFile:
         if not isinstance(handle, FileHandle):
             raise BadHandleError("no open file")
-        shared = handle.node.open
+        shared = handle.left or handle.node.open
         assert shared is not None, "a handle holds its file open"
         return shared
 
     def write(self, number: int, offset: int, data: bytes) -> int:
-        """Put bytes into the content. Raises `FileTooBigError`."""
+        """Put bytes into the content. Raises `FileTooBigError`, and from then on whenever the handle is used."""
         handle = self._handles.file(number)
+        handle.check()
         shared = self._open_of(handle)
         if handle.append:
-            offset = len(shared.buffer)
-        shared.buffer.write(offset, data)
+            offset = self._append_offset(handle.node, shared, offset, len(data))
+        else:
+            handle.node.end = max(handle.node.end or 0, offset + len(data))
+        try:
+            shared.buffer.write(offset, data)
+        except KvfsError as exc:
+            self._failures.fail(handle, shared, exc)
+            raise
         shared.version += 1
+        handle.wrote = shared.version
         self._overlay.touched()
         shared.mtime_ns = nanoseconds(self._now())
         handle.node.shown = CHANGED
         return len(data)
 
-    async def truncate(self, node: File, size: int) -> None:
-        """Set the size of an open or closed file; a closed one is recorded at once."""
+    def _append_offset(self, node: File, shared: OpenFile, offset: int, size: int) -> int:
+        """Where a write through a handle with O_APPEND goes.
+
+        Where the kernel says, because a mapping is written in place, and so is a file whose O_APPEND was taken
+        away since. But an append comes at the end as the kernel knows it: that is not the end where it was told
+        a size that was a guess, or is out of date.
+        """
+        end, believed = len(shared.buffer), node.end
+        node.end = max(believed or 0, offset + size)
+        if offset != end and (offset == believed or offset >= VALUE_BYTES):
+            self._invalidator.attributes(node.ino)  # so that the next one comes at the end
+            return end
+        return offset
+
+    async def truncate(self, node: File, size: int, number: int | None = None) -> None:
+        """Set the size of an open or closed file, through a handle or by name; a closed one is recorded at once."""
+        handle = self._handles.file(number) if number is not None else None
+        if handle is not None:
+            handle.check()
         if size > VALUE_BYTES:
-            raise FileTooBigError(f"a value has at most {VALUE_BYTES:,} bytes")
+            error = FileTooBigError(f"a value has at most {VALUE_BYTES:,} bytes")
+            if handle is not None:
+                self._failures.fail(handle, self._open_of(handle), error)
+            raise error
+        if node.detached and node.open is None:
+            self.look_again(node)
+            return
         if node.open is not None:
             self._truncate_open(node.open, size)
             node.shown = CHANGED
+            if handle is not None:
+                handle.wrote = node.open.version
             return
         await self._while_open(node, lambda opened: self._truncate_open(opened, size), empty=size == 0)
         node.shown = None
@@ -270,7 +283,9 @@ class Files(Saving):
         handle = self._handles.get(number)
         if isinstance(handle, FileHandle) and handle.write:
             handle.flushed = True
+            handle.check()
             await self.save(handle.node)
+            handle.check()  # a write may have failed meanwhile
 
     def flush_at_once(self, number: int) -> bool:
         """`flush`, where that takes no waiting; false where it does."""
@@ -278,6 +293,7 @@ class Files(Saving):
         if not isinstance(handle, FileHandle) or not handle.write:
             return True
         handle.flushed = True
+        handle.check()
         return self.save_at_once(handle.node)
 
     def state_of(self, change: Change) -> str:
@@ -287,9 +303,13 @@ class Files(Saving):
     async def fsync(self, number: int) -> None:
         """Return when the store has what this file holds, or raise why it has not."""
         handle = self._handles.get(number)
-        if not isinstance(handle, FileHandle) or handle.node.detached:
+        if not isinstance(handle, FileHandle):
+            return
+        handle.check()
+        if handle.node.detached:
             return
         await self.save(handle.node)
+        handle.check()
         await self.sync_key(handle.node.namespace, handle.node.key)
 
     async def sync_key(self, namespace: NamespaceId, key: Key) -> None:
@@ -314,7 +334,8 @@ class Files(Saving):
                 await self.save(node)
             return
         if node.detached:  # the name may be another file's by now
-            raise StaleError("the file was deleted")
+            self.look_again(node)
+            return
         change = self._journal.get(node.namespace, node.key)
         if change is not None and is_expired(change.expiration, self._now()):
             raise StaleError("the file has expired")

@@ -1,8 +1,10 @@
 """Open files: the one content that all handles of a file share, and the numbers the kernel knows them by."""
 
+from copy import copy
+
 from msgspec import Struct
 
-from kvfs.core.errors import BadHandleError
+from kvfs.core.errors import BadHandleError, KvfsError
 from kvfs.core.model import Metadata
 from kvfs.journal.journal import digest
 from kvfs.vfs.dirstream import DirStream
@@ -56,15 +58,25 @@ class OpenFile(Struct, eq=False):
 
 
 class FileHandle(Struct, eq=False):
-    """One open(2). `append` writes at the end whatever the offset; `write`: it may change the content.
+    """One open(2). `append`: it had O_APPEND when it was opened; `write`: it may change the content.
 
-    `flushed`: a close(2) reached us; of several descriptors it need not have been the last.
+    `flushed`: a close(2) reached us; of several descriptors it need not have been the last. `wrote` is the version
+    of the content that its last change made. `failed`: a write failed, so nothing of it is recorded any more.
+    `left` is the content that it goes on with when the file no longer has that.
     """
 
     node: File
     append: bool = False
     write: bool = False
     flushed: bool = False
+    wrote: int = 0
+    failed: KvfsError | None = None
+    left: OpenFile | None = None
+
+    def check(self) -> None:
+        """Raise again what a write of this handle raised: each time another object, as tracebacks grow."""
+        if self.failed is not None:
+            raise copy(self.failed)
 
 
 class TextHandle(Struct, eq=False):
@@ -124,6 +136,11 @@ class HandleTable:
     def remove(self, number: int) -> Handle | None:
         """Forget a handle; None when it was not there."""
         return self._handles.pop(number, None)
+
+    def of(self, node: File) -> list[FileHandle]:
+        """The handles of one file; it looks at all that are open."""
+        handles = self._handles.values()
+        return [handle for handle in handles if isinstance(handle, FileHandle) and handle.node is node]
 
     def items(self) -> list[tuple[int, Handle]]:
         """Everything that is open."""

@@ -48,7 +48,8 @@ class Directory(Node, eq=False):
 class File(Node, eq=False):
     """A key, or what is left of one that was deleted while open (`detached`).
 
-    `open` is set while handles are open. `shown` identifies the content whose pages the kernel may hold.
+    `open` is set while handles are open. `shown` identifies the content whose pages the kernel may hold. `end` is
+    the size that the kernel was told last, or made by its writes: where it appends. None: not told lately.
     """
 
     namespace: NamespaceId = _NOWHERE
@@ -56,6 +57,7 @@ class File(Node, eq=False):
     detached: bool = False
     open: "OpenFile | None" = None
     shown: bytes | int | None = None
+    end: int | None = None
 
 
 class ControlDirectory(Node, eq=False):

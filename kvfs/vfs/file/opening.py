@@ -1,0 +1,115 @@
+"""From a node to its content: what an open reads, and what it does where the file has lost its name meanwhile."""
+
+from collections.abc import Callable
+from typing import Final
+
+from kvfs.cache.values import Clean
+from kvfs.core.errors import NotFoundError, StaleError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.patterns import LocalNames
+from kvfs.journal.journal import digest
+from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.record import Saving
+from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.inode.nodes import Directory, File
+from kvfs.vfs.view.overlay import Overlay
+
+_AGAIN: Final = 1.0  # seconds: a second look at a name within them is of the same call
+_MOST_LOOKED: Final = 1024
+
+
+class Opening(Saving):
+    """Reads contents. `Files` is made of it."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        local_names: LocalNames,
+        now: Callable[[], float],
+        max_pending: int,
+        durable: bool,
+    ) -> None:
+        super().__init__(overlay, local_names, now, max_pending, durable)
+        self._looked: dict[tuple[NamespaceId, str], float] = {}  # names the kernel was sent to anew, and when
+
+    @staticmethod
+    def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
+        rope = Rope.of(clean.value)
+        return OpenFile(rope, clean.metadata, clean.expiration, clean.value, identity=identity)
+
+    async def _load(self, node: File, *, write: bool = False) -> OpenFile:
+        if node.detached:
+            return await self._load_detached(node)
+        asking = self._overlay.listings.settled.asking
+        while True:
+            if self._is_gone(node):
+                break
+            with asking() as moment:  # a change that came and settled meanwhile has left the journal again
+                before = self._recorded(node)
+                try:
+                    clean = await self._overlay.content(node.namespace, node.key)
+                    identity = await self._identity(node, clean)
+                except NotFoundError as exc:
+                    if self._still_stands(node, before, moment):
+                        raise StaleError(str(exc)) from exc
+                    continue
+                if self._still_stands(node, before, moment):  # else somebody wrote, closed or renamed it
+                    return self._opened(clean, identity)
+        if write:
+            self.look_again(node)
+        return await self._load_detached(node)
+
+    async def _load_detached(self, node: File) -> OpenFile:
+        clean = await self.successor(node)
+        return self._opened(clean, digest(clean.value))
+
+    def _recorded(self, node: File) -> tuple[Key, int | None]:
+        """What the journal has of a file: another answer means that what was read before is out of date."""
+        change = self._journal.get(node.namespace, node.key)
+        return node.key, change.seq if change is not None else None
+
+    def _still_stands(self, node: File, before: tuple[Key, int | None], moment: int) -> bool:
+        """Whether nothing was recorded since, and nothing settled since that moment."""
+        settled = self._overlay.listings.settled
+        return before == self._recorded(node) and not settled.is_newer((node.namespace, node.key), moment)
+
+    async def _emptied(self, node: File) -> OpenFile:
+        """Opened with O_TRUNC: nothing is read, only the attributes are kept."""
+        if node.detached:
+            return OpenFile(self._empty())
+        view = await self._overlay.view(node.namespace, node.key)
+        if view is None or node.detached:
+            raise StaleError("the file was deleted")
+        base = self._overlay.last_seen.digest((node.namespace, node.key))
+        return OpenFile(self._empty(), view.metadata, view.expiration, None, base)
+
+    def _empty(self) -> Rope:
+        return Rope.of(open_stream=self._journal.stream)
+
+    async def successor(self, node: File) -> Clean:
+        """What is at the name now that a file had: an open of it may be answered with that.
+
+        Raises `StaleError`, the second time in a moment `NotFoundError`, where nothing is.
+        """
+        try:
+            return await self._overlay.content(node.namespace, node.key)
+        except NotFoundError:
+            self.look_again(node)
+            raise
+
+    def look_again(self, node: File | Directory) -> None:
+        """Raise `StaleError`, by which the kernel looks the name up anew: what is there now is meant.
+
+        It does so once a call. Of a name that is replaced at full speed that is not enough: the second time within
+        a moment this returns, and what is done is done to a file that nobody can reach any more, as on a disk.
+        """
+        now = self._now()
+        name = node.key if isinstance(node, File) else node.ref.prefix
+        place = (node.namespace, name)
+        last = self._looked.pop(place, None)
+        if last is not None and 0 <= now - last < _AGAIN:
+            return
+        if len(self._looked) >= _MOST_LOOKED:
+            self._looked.clear()
+        self._looked[place] = now
+        raise StaleError("the file has lost its name")

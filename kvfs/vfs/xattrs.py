@@ -1,0 +1,141 @@
+"""Extended attributes of files: fields of the metadata, and what is computed."""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from kvfs.cache.values import NEVER
+from kvfs.core import xattrs as rules
+from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
+from kvfs.core.expiry import expiration_for_mtime
+from kvfs.core.model import Metadata
+from kvfs.core.times import nanoseconds
+from kvfs.journal.attributes import LocalAttrs
+from kvfs.vfs.file.files import Files
+from kvfs.vfs.inode.nodes import Directory, File, Node
+from kvfs.vfs.view.overlay import Overlay, View
+
+
+class ExtendedAttributes:
+    """Reads and changes of them."""
+
+    def __init__(self, overlay: Overlay, files: Files, now: Callable[[], float]) -> None:
+        self._overlay = overlay
+        self._local = overlay.journal.attributes
+        self._files = files
+        self._now = now
+        self._ttl = overlay.ttl
+
+    async def list(self, node: Node) -> list[str]:
+        """The names of a file's fields; what is computed is not listed, so that nobody copies it."""
+        if not isinstance(node, File):
+            return []
+        return rules.list_names((await self._view(node))[0])
+
+    async def get(self, node: Node, name: str) -> bytes:
+        """One attribute. Raises `NoAttributeError`, `NotSupportedError`."""
+        if not name.startswith(rules.USER):
+            raise NotSupportedError("only user.* attributes are kept")
+        if isinstance(node, Directory) and name in ("user.kvfs.key", "user.kvfs.namespace_id"):
+            return (node.ref.prefix if name.endswith("key") else node.namespace).encode()
+        if not isinstance(node, File):
+            raise NoAttributeError("directories have no attributes")
+        metadata, expiration, view = await self._view(node)
+        if name in rules.COMPUTED:
+            return self._computed(node, name, expiration, view)
+        return rules.get(metadata, name)
+
+    async def _view(self, node: File) -> tuple[Metadata | None, int | None, View | None]:
+        if node.open is not None:
+            view = self._overlay.peek(node.namespace, node.key, stale=True)
+            found = view if isinstance(view, View) and not node.detached else None
+            return node.open.metadata, node.open.expiration, found
+        if node.detached:  # replaced a moment ago: what is there now is meant
+            clean = await self._files.successor(node)
+            return clean.metadata, clean.expiration, None
+        view = await self._overlay.view(node.namespace, node.key)
+        if view is None:
+            raise StaleError("the file is gone")
+        return view.metadata, view.expiration, view
+
+    def _computed(self, node: File, name: str, expiration: int | None, view: View | None) -> bytes:
+        now = self._now()
+        if name == "user.kvfs.key":
+            return node.key.encode()
+        if name == "user.kvfs.namespace_id":
+            return node.namespace.encode()
+        if name == "user.kvfs.state":
+            return self._state(node, view).encode()
+        if name == "user.kvfs.age":
+            known = view.fresh_until - self._ttl if view is not None else now
+            if known <= NEVER:
+                raise NoAttributeError("what was read is to be asked for anew")
+            return str(max(0, int(now - known))).encode()
+        if name == "user.kvfs.error" and view is not None and view.change is not None and view.change.error:
+            return view.change.error.encode()
+        if name in ("user.kvfs.expiration", "user.kvfs.ttl") and expiration is not None:
+            return str(expiration if name.endswith("expiration") else max(0, int(expiration - now))).encode()
+        raise NoAttributeError(f"no attribute {name!r}")
+
+    def _state(self, node: File, view: View | None) -> str:
+        if node.open is not None and node.open.dirty:
+            return "pending"
+        if view is None or view.change is None or view.change.acked_at is not None:
+            return "clean"
+        return self._files.state_of(view.change)
+
+    async def set(self, node: Node, name: str, value: bytes) -> None:
+        """Change one field of the metadata, or the expiration by `user.kvfs.ttl`."""
+        self._check_settable(node, name)
+        assert isinstance(node, File)
+        if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
+            expiration = self._expiration_of(name, value)
+            await self._files.amend(node, lambda metadata, _: (metadata, expiration))
+        else:
+            await self._files.amend(
+                node, lambda metadata, expiration: (rules.set(metadata, name, value), expiration)
+            )
+        self._touch(node)
+
+    async def remove(self, node: Node, name: str) -> None:
+        """Remove one field, or by `user.kvfs.ttl` the expiration."""
+        self._check_settable(node, name, NoAttributeError)
+        assert isinstance(node, File)
+        if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
+            await self.get(node, name)
+            await self._files.amend(node, lambda metadata, _: (metadata, None))
+        else:
+            await self._files.amend(
+                node, lambda metadata, expiration: (rules.remove(metadata, name), expiration)
+            )
+        self._touch(node)
+
+    @staticmethod
+    def _check_settable(
+        node: Node, name: str, missing: type[NoAttributeError] | type[NotSupportedError] = NotSupportedError
+    ) -> None:
+        if not name.startswith(rules.USER):
+            raise NotSupportedError("only user.* attributes are kept")
+        if not isinstance(node, File):
+            raise missing("directories have no attributes: KV keeps metadata for keys only")
+
+    def _expiration_of(self, name: str, value: bytes) -> int | None:
+        try:
+            number = int(value)
+        except ValueError as exc:
+            raise InvalidError(f"{name} takes whole seconds, not {value[:32]!r}") from exc
+        if name.endswith("ttl"):
+            number += int(self._now())
+        expiration = expiration_for_mtime(number, self._now())
+        if expiration is None:
+            raise InvalidError(f"{name}: KV keeps nothing for less than 60 s")
+        return expiration
+
+    def _touch(self, node: File) -> None:
+        """ctime moves on every change, mtime never by itself."""
+        if node.detached or (node.open is not None and node.open.created):
+            return
+        local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
+        self._local.set_file_attrs(
+            node.namespace, node.key, replace(local, ctime_ns=nanoseconds(self._now()))
+        )

@@ -1,0 +1,146 @@
+"""Writes that fail, and writes through a handle with O_APPEND, over a real mount."""
+
+import errno
+import fcntl
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.mounted import mounted
+from support.standing import Standing, errno_of, run
+
+OPTIONS = ("--settle=1", "--cache-ttl=1")
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_copy_that_is_too_large_leaves_the_good_value(world: Standing, here: Path, cached: bool) -> None:
+    """`cp` fails, and here and at the server stays what was there; a new name is not made."""
+    namespace = world.api.namespace(here.name)
+    world.api.put(namespace, "page", b"the good value\n")
+    world.mount.kvfs("refresh", str(here))
+    if cached:
+        assert (here / "page").read_bytes() == b"the good value\n"
+    big = world.local() / "big"
+    big.write_bytes(os.urandom(MIB) * 26)
+    for name in ("page", "new"):
+        done = subprocess.run(["cp", big, here / name], capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "File too large" in done.stderr
+    world.mount.sync()
+    assert world.api.get(namespace, "page") == b"the good value\n"
+    assert (here / "page").read_bytes() == b"the good value\n"
+    assert (here / "page").stat().st_size == 15
+    assert os.listdir(here) == ["page"]
+    assert world.api.get(namespace, "new") is None
+
+
+def test_close_says_the_error_again(here: Path) -> None:
+    """And so does everything in between; the file can be written anew then."""
+    path = here / "f"
+    path.write_bytes(b"good")
+    fd = os.open(path, os.O_RDWR)
+    assert errno_of(os.pwrite, fd, b"xx", 25 * MIB) == "EFBIG"
+    assert errno_of(os.fsync, fd) == "EFBIG"
+    assert errno_of(os.ftruncate, fd, 0) == "EFBIG"
+    assert errno_of(os.close, os.dup(fd)) == "EFBIG"
+    with pytest.raises(OSError, match="too large") as caught:
+        os.close(fd)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == b"good"
+    path.write_bytes(b"better")
+    assert path.read_bytes() == b"better"
+
+
+def test_a_shared_mapping_of_an_append_handle_is_written_in_place(world: Standing, here: Path) -> None:
+    """120 bytes stay 120, here and at the server."""
+    path = here / "mapped"
+    path.write_bytes(b"hello world\n" * 10)
+    with path.open("a+b") as file:
+        with mmap.mmap(file.fileno(), 0) as mapping:
+            mapping[0:5] = b"HELLO"
+            mapping.flush()
+        file.write(b"more\n")
+    expected = b"HELLO world\n" + b"hello world\n" * 9 + b"more\n"
+    assert path.read_bytes() == expected
+    world.mount.sync()
+    assert world.api.get(world.api.namespace(here.name), "mapped") == expected
+
+
+def test_a_handle_whose_o_append_was_taken_away_writes_where_it_says(here: Path) -> None:
+    """And at the end again, when it was given back."""
+    path = here / "flags"
+    path.write_bytes(b"0123456789")
+    fd = os.open(path, os.O_RDWR | os.O_APPEND)
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_APPEND)
+    os.pwrite(fd, b"AB", 0)
+    os.pwrite(fd, b"!", 12)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    os.write(fd, b"end")
+    os.close(fd)
+    assert path.read_bytes() == b"AB23456789\0\0!end"
+
+
+def test_appends_of_several_processes_are_whole(here: Path) -> None:
+    """Every line of four processes is there, none over another."""
+    script = "import os, sys\nfd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
+    script += "for n in range(300): os.write(fd, b'%s %d\\n' % (sys.argv[2].encode(), n))\nos.close(fd)\n"
+    path = here / "log"
+    writers = [subprocess.Popen([sys.executable, "-c", script, path, letter]) for letter in "abcd"]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    lines = path.read_text().splitlines()
+    assert sorted(lines) == sorted(f"{letter} {n}" for letter in "abcd" for n in range(300))
+
+
+def test_an_append_to_a_file_of_unknown_size_comes_at_its_end(tmp_path: Path, world: Standing) -> None:
+    """With --sizes=known the kernel was told 0."""
+    title = world.namespace().path.name
+    world.api.put(world.api.namespace(title), "f", b"there")
+    with mounted(tmp_path, f"cloudflare:/{title}", "--sizes=known", served=world.served) as mount:
+        run("sh", "-c", "printf ! >> f; printf + >> f", cwd=mount.path)
+        assert (mount.path / "f").read_bytes() == b"there!+"
+
+
+# names that are replaced at full speed
+
+_REPLACE = """
+import os, sys
+number = 0
+print("at work", flush=True)
+while True:
+    number += 1
+    with open("new", "w") as file:
+        file.write("version %d" % number * 20)
+    os.setxattr("new", "user.n", b"%d" % number)
+    os.rename("new", "name")
+"""
+
+
+def test_a_name_that_is_replaced_at_full_speed_is_never_stale(here: Path) -> None:
+    """Whoever opens it, lists or reads its attributes or writes to it finds a whole file each time."""
+    (here / "name").write_text("version 0" * 20)
+    os.setxattr(here / "name", "user.n", b"0")
+    path = here / "name"
+    replacing = subprocess.Popen([sys.executable, "-c", _REPLACE], cwd=here, stdout=subprocess.PIPE)
+    try:
+        assert replacing.stdout is not None
+        replacing.stdout.readline()
+        for _ in range(1500):
+            content = path.read_text()
+            assert content == content[: len(content) // 20] * 20, content
+            assert os.listxattr(path) == ["user.n"]
+            assert int(os.getxattr(path, "user.n")) >= 0
+            assert path.stat().st_size >= 180
+            os.utime(path, (5, 5))
+            path.chmod(0o644)
+            with path.open("r+") as file:
+                file.write("v")
+        assert replacing.poll() is None
+    finally:
+        replacing.kill()
+        replacing.wait()
+        replacing.stdout.close()

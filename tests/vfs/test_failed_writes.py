@@ -1,0 +1,216 @@
+"""A write that failed publishes nothing: who of several handles is told, and what the others go on with."""
+
+import os
+from contextlib import suppress
+
+import pytest
+
+from kvfs.core.errors import FileTooBigError, NoSpaceError, NotFoundError
+from kvfs.core.limits import VALUE_BYTES
+
+RW, TRUNC, CREATE = os.O_RDWR, os.O_RDWR | os.O_TRUNC, os.O_RDWR | os.O_CREAT
+PAST = VALUE_BYTES - 1
+PIECE = 128 * 1024
+
+
+async def _fill(kernel, file, data=b"x" * PIECE):
+    """Write on until it fails, as `cp` of too large a file does."""
+    for offset in range(0, VALUE_BYTES, len(data)):
+        await kernel.pwrite(file, offset, data)
+    with pytest.raises(FileTooBigError):
+        await kernel.pwrite(file, VALUE_BYTES, data)
+
+
+async def _closed_badly(kernel, *files):
+    for file in files:
+        with pytest.raises(FileTooBigError):
+            await kernel.close(file)
+
+
+@pytest.mark.parametrize("flags", [RW, TRUNC, TRUNC | os.O_APPEND, CREATE])
+@pytest.mark.parametrize("size", [5, 700_000])
+@pytest.mark.parametrize("held", [True, False])
+async def test_the_value_of_before_stays(mount, kernel, flags, size, held):
+    """Here and at the server, whether it was read, emptied or in the cache; close says the error again."""
+    good = b"good!" * (size // 5)
+    await mount.other("f", good)
+    if held:
+        assert await kernel.read("/ns/f") == good
+    file = await kernel.open("/ns/f", flags)
+    await _fill(kernel, file)
+    await _closed_badly(kernel, file)
+    assert await kernel.read("/ns/f") == good
+    assert (await kernel.stat("/ns/f")).size == size
+    await mount.drain()
+    assert (await mount.stored())["f"].value == good
+    mount.restart()
+    assert await mount.kernel.read("/ns/f") == good
+
+
+async def test_a_new_file_never_was(mount, kernel):
+    """`cp` of too large a file to a new name leaves no name."""
+    file = await kernel.open("/ns/f", CREATE)
+    await _fill(kernel, file)
+    await _closed_badly(kernel, file)
+    with pytest.raises(NotFoundError):
+        await kernel.stat("/ns/f")
+    assert await kernel.listdir("/ns") == []
+    await mount.drain()
+    assert await mount.stored() == {}
+
+
+@pytest.mark.parametrize("act", ["write", "ftruncate", "fsync", "flush", "shrink"])
+async def test_a_handle_that_failed_does_nothing_any_more(mount, kernel, act):
+    """Whatever a program tries through it, the error is the same, and the good value is not touched."""
+    await kernel.write("/ns/f", b"good")
+    file = await kernel.open("/ns/f", RW)
+    with pytest.raises(FileTooBigError):
+        await kernel.pwrite(file, PAST, b"xx")
+    acts = {
+        "write": lambda: kernel.pwrite(file, 0, b"B"),
+        "ftruncate": lambda: kernel.ftruncate(file, VALUE_BYTES + 1),
+        "fsync": lambda: kernel.fsync(file),
+        "flush": lambda: kernel.flush(file),
+        "shrink": lambda: kernel.ftruncate(file, 0),
+    }
+    for _ in range(2):
+        with pytest.raises(FileTooBigError):
+            await acts[act]()
+    await _closed_badly(kernel, file)
+    assert await kernel.read("/ns/f") == b"good"
+    await mount.drain()
+    assert (await mount.stored())["f"].value == b"good"
+
+
+async def test_a_truncate_that_failed_is_a_failed_write(mount, kernel):
+    """What the handle wrote before goes with it; by name, a truncate that fails changes nothing."""
+    await kernel.write("/ns/f", b"good")
+    with pytest.raises(FileTooBigError):
+        await kernel.truncate("/ns/f", VALUE_BYTES + 1)
+    file = await kernel.open("/ns/f", RW)
+    await kernel.pwrite(file, 0, b"BAD")
+    with pytest.raises(FileTooBigError):
+        await kernel.ftruncate(file, VALUE_BYTES + 1)
+    await _closed_badly(kernel, file)
+    assert await kernel.read("/ns/f") == b"good"
+
+
+@pytest.mark.parametrize("size", [4, 700_000])
+async def test_what_was_closed_before_is_kept(mount, kernel, size):
+    """The last good close counts, not the first: one of several descriptors was closed in between."""
+    await kernel.write("/ns/f", b"old")
+    file = await kernel.open("/ns/f", TRUNC)
+    await kernel.pwrite(file, 0, b"good" * (size // 4))
+    await kernel.flush(file)
+    await kernel.pwrite(file, 0, b"BAD")
+    with pytest.raises(FileTooBigError):
+        await kernel.pwrite(file, PAST, b"xx")
+    await _closed_badly(kernel, file)
+    assert await kernel.read("/ns/f") == b"good" * (size // 4)
+
+
+async def test_who_wrote_of_the_same_content_is_told_and_nobody_else(mount, kernel):
+    """A reader, and a writer whose changes were recorded, go on with the good value."""
+    await kernel.write("/ns/f", b"good")
+    failing, other, calm, reader = [await kernel.open("/ns/f", flags) for flags in (RW, RW, RW, os.O_RDONLY)]
+    await kernel.pwrite(calm, 0, b"GOOD")
+    await kernel.flush(calm)
+    await kernel.pwrite(other, 1, b"aa")
+    with pytest.raises(FileTooBigError):
+        await kernel.pwrite(failing, PAST, b"xx")
+    assert await kernel.pread(reader, 0, 9) == b"GOOD"
+    await kernel.pwrite(calm, 4, b"!")
+    await _closed_badly(kernel, other, failing)
+    await kernel.close(calm)
+    assert await kernel.pread(reader, 0, 9) == b"GOOD!"
+    await kernel.close(reader)
+    assert await kernel.read("/ns/f") == b"GOOD!"
+
+
+async def test_a_file_emptied_unseen_is_read_anew(mount, kernel):
+    """Nobody has its old content in memory: who opens it next gets that from the store."""
+    await mount.other("f", b"good")
+    file = await kernel.open("/ns/f", TRUNC)
+    with pytest.raises(FileTooBigError):
+        await kernel.pwrite(file, PAST, b"xx")
+    assert await kernel.read("/ns/f") == b"good"
+    assert (await kernel.stat("/ns/f")).size == 4
+    await kernel.write("/ns/f", b"new")
+    await _closed_badly(kernel, file)
+    assert await kernel.read("/ns/f") == b"new"
+    await mount.drain()
+    assert (await mount.stored())["f"].value == b"new"
+
+
+async def test_what_a_close_could_not_record_is_not_recorded_by_a_later_one(mount, kernel):
+    """ENOSPC at the close: a reader that closes the file later, when there is room, publishes nothing."""
+    await kernel.write("/ns/f", b"good")
+    await mount.drain()
+    reader, file = await kernel.open("/ns/f"), await kernel.open("/ns/f", RW)
+    await kernel.pwrite(file, 0, b"BAD")
+    mount.fs.files._max_pending = 0
+    with pytest.raises(NoSpaceError):
+        await kernel.close(file)
+    mount.fs.files._max_pending = 1 << 30
+    assert await kernel.pread(reader, 0, 9) == b"good"
+    await kernel.close(reader)
+    assert await kernel.read("/ns/f") == b"good"
+    await mount.drain()
+    assert (await mount.stored())["f"].value == b"good"
+
+
+async def test_mtime_and_pages_are_those_of_the_good_value(mount, kernel):
+    """The kernel throws away what it has of the failed content."""
+    kernel.caching = True
+    await kernel.write("/ns/f", b"good")
+    before = (await kernel.stat("/ns/f")).mtime_ns
+    mount.now.advance(9)
+    file = await kernel.open("/ns/f", RW)
+    await kernel.pwrite(file, 0, b"BAD")
+    assert await kernel.read("/ns/f") == b"BADd"
+    with pytest.raises(FileTooBigError):
+        await kernel.pwrite(file, PAST, b"xx")
+    assert (await kernel.stat("/ns/f")).mtime_ns == before
+    assert await kernel.read("/ns/f") == b"good"
+    with suppress(FileTooBigError):
+        await kernel.close(file)
+    assert await kernel.read("/ns/f") == b"good"
+
+
+# where a handle with O_APPEND writes
+
+
+async def _appending(kernel, content):
+    await kernel.write("/ns/f", content)
+    return await kernel.open("/ns/f", RW | os.O_APPEND)
+
+
+async def test_an_append_comes_at_the_end_and_a_mapping_in_its_place(mount, kernel):
+    """The offset is the kernel's, which knows of O_APPEND: a page of a mapping is not an append."""
+    file = await _appending(kernel, b"hello world")
+    mount.fs.files.write(file.number, 0, b"HELLO")
+    await kernel.pwrite(file, 0, b"!")
+    await kernel.close(file)
+    assert await kernel.read("/ns/f") == b"HELLO world!"
+
+
+async def test_appends_of_several_handles_go_to_the_end(mount, kernel):
+    """Each at the end that the one before made."""
+    files = [await _appending(kernel, b"") for _ in range(3)]
+    for number in range(9):
+        await kernel.pwrite(files[number % 3], 0, b"%d" % number)
+    for file in files:
+        await kernel.close(file)
+    assert await kernel.read("/ns/f") == b"012345678"
+
+
+async def test_an_append_at_a_size_that_was_a_guess_goes_to_the_end(mount, kernel):
+    """The kernel was told 0, or the most a value may have: it appends there, and means the end."""
+    await mount.other("f", b"there")
+    file = await kernel.open("/ns/f", RW | os.O_APPEND)
+    node = mount.fs.inodes.get(file.ino)
+    for guess in (0, VALUE_BYTES):
+        node.end = guess
+        mount.fs.files.write(file.number, guess, b"!")
+    await kernel.close(file)
+    assert await kernel.read("/ns/f") == b"there!!"

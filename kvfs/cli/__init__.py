@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "rm": "rm",
     "edit": "edit",
     "du": "du",
+    "namespaces": "namespaces",
     "serve": "serve",
     "doctor": "doctor",
     "config": "config",

@@ -30,6 +30,9 @@ def copy_options(command: _Decorated) -> _Decorated:
         click.option(
             "--where", multiple=True, metavar="CONDITION", help="Only where metadata meets it (again: and)."
         ),
+        click.option(
+            "--sample", type=click.IntRange(1), metavar="N", help="Only N of the keys, the same at each run."
+        ),
         click.option("--rename-prefix", metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."),
         click.option(
             "--if-exists", type=click.Choice(_IF_EXISTS), help="When a key is there.  [default: overwrite]"
@@ -114,9 +117,12 @@ def build_request(source: str, target: str, values: dict[str, Any]) -> CopyReque
         keep_expired=values["expired"] == "keep",
         strict=values["strict"],
         skip_bad=values["skip_bad"],
+        sample=values["sample"],
     )
-    if options.delete and (choice.match or choice.where or choice.moved_prefix is None):
-        raise UserError("--delete mirrors a whole prefix: not with --match, --where or a renamed part of it")
+    if options.delete and (choice.match or choice.where or options.sample or choice.moved_prefix is None):
+        raise UserError(
+            "--delete mirrors a whole prefix: not with --match, --where, --sample or a renamed part of it"
+        )
     return CopyRequest(
         from_words,
         to_words,

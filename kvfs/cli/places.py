@@ -82,6 +82,7 @@ class Access:
 
     token_file: Path | None = None
     insecure: bool = False
+    preview: bool = False
     rate_requests: int = RATE_REQUESTS
     rate_seconds: float = float(RATE_SECONDS)
     state_dir: Path = Path()
@@ -92,6 +93,7 @@ def access_options(command: _Decorated) -> _Decorated:
     decorators = (
         option("token-file", type=path, default=None, help="Read the API token there (mode 600)."),
         option("insecure", is_flag=True, help="Allow a token over plain http to another machine."),
+        click.option("--preview", is_flag=True, help="Take the preview_id of cloudflare:@BINDING."),
         option("rate-requests", type=click.IntRange(1), metavar="NUMBER", help="Most requests in a window."),
         option("rate-seconds", type=some_seconds, metavar="SECONDS", help="Length of the window."),
         option("state-dir", type=path, help="Where unfinished copies are noted."),
@@ -106,6 +108,7 @@ def access_of(values: dict[str, Any]) -> Access:
     return Access(
         token_file=values.pop("token_file"),
         insecure=values.pop("insecure"),
+        preview=values.pop("preview"),
         rate_requests=values.pop("rate_requests") or RATE_REQUESTS,
         rate_seconds=values.pop("rate_seconds") or float(RATE_SECONDS),
         state_dir=values.pop("state_dir") or default_state_dir(),
@@ -152,7 +155,8 @@ def _format(text: str | None) -> Format | None:
 
 
 def _elsewhere(text: str, access: Access) -> StoreWords:
-    source = parse_source(text, os.environ, insecure=access.insecure)
+    preview = access.preview and text.startswith("cloudflare:@")
+    source = parse_source(text, os.environ, insecure=access.insecure, preview=preview)
     assert not isinstance(source, LocalSource)
     return StoreWords(replace(source, namespace=None, prefix=""), source.namespace, source.prefix, text)
 

@@ -37,6 +37,7 @@ class CopyOptions:
     keep_expired: bool = False
     strict: bool = False
     skip_bad: bool = False
+    sample: int | None = None
 
 
 @dataclass(slots=True)
@@ -85,6 +86,8 @@ class Copier:
                 job.add(items, [*part.problems, *problems], mark=part.mark, lists=lists)
                 progress.keys += len(items)
                 self._show(progress)
+        if self._options.sample is not None:
+            job.keep_sample(self._options.sample)
         job.note(scanned="yes")
 
     def _chosen(self, found: Sequence[Item]) -> tuple[list[Item], list[Problem]]:

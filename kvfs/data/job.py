@@ -4,6 +4,7 @@ It is written as the copy goes, so a copy that was interrupted, killed or ran ou
 Everything is noted after it is done at the target: what was done and not noted is one batch, and is done again.
 """
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,6 +120,13 @@ class Job:
             where, message = f"record {old[0]}", f"it occurs again in record {row[1]}, which counts"
             self._put_problems([Problem(Kind.DUPLICATE, item.key, where, message)])
         self._db.execute(_INSERT, row)
+
+    def keep_sample(self, most: int) -> None:
+        """Forget all items but `most` of them: those whose keys have the smallest digests, so the same at each run."""
+        self._db.create_function("digest", 1, _digest, deterministic=True)
+        self._db.execute(
+            "DELETE FROM items WHERE seq NOT IN (SELECT seq FROM items ORDER BY digest(key) LIMIT ?)", (most,)
+        )
 
     def counts(self) -> tuple[int, int, int]:
         """How many items are to be written yet, the bytes known of them, and how many have no size."""
@@ -245,6 +253,10 @@ def remove_job(path: Path) -> None:
     """Forget a copy that nobody works on."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=8).digest()
 
 
 def _row(item: Item) -> Row:

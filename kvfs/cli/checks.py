@@ -1,5 +1,6 @@
 """What can be known to be wrong before a mount is tried: each refusal is one line that names the way out."""
 
+import importlib
 import os
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,10 @@ from kvfs.host.mounts import Mount, fusermount, is_stale, mount_at, unmount
 from kvfs.host.state import read_record, record_path
 
 DEVICE: Final = Path("/dev/fuse")
+MOUNT_HINT: Final = (
+    "sudo apt-get install fuse3 libfuse3-dev pkg-config gcc python3-dev,"
+    " then pip install '.[mount]' in a clone of kvfs"
+)
 FUSE_CONF: Final = Path("/etc/fuse.conf")
 
 
@@ -71,6 +76,17 @@ def check_fuse(*, allow_other: bool, device: Path = DEVICE, fuse_conf: Path = FU
     fusermount()
     if allow_other and os.geteuid() != 0 and not user_allow_other(fuse_conf):
         raise UserError(f"--allow-other needs a line “user_allow_other” in {fuse_conf}")
+
+
+def check_pyfuse3() -> None:
+    """Refuse when the library that speaks FUSE is not installed or cannot be loaded; all else works without."""
+    try:
+        importlib.import_module("pyfuse3")
+    except ImportError as exc:
+        reason = "is not installed" if isinstance(exc, ModuleNotFoundError) else f"cannot be loaded ({exc})"
+        raise UserError(
+            f"pyfuse3 {reason}, and kvfs mount needs it (nothing else does): {MOUNT_HINT}"
+        ) from exc
 
 
 def check_device(device: Path = DEVICE) -> None:

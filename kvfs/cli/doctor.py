@@ -14,7 +14,7 @@ from typing import Final, Literal
 import click
 
 from kvfs import __version__
-from kvfs.cli.checks import FUSE_CONF, check_device, user_allow_other
+from kvfs.cli.checks import FUSE_CONF, check_device, check_pyfuse3, user_allow_other
 from kvfs.cli.daemons import state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, option, path
@@ -61,9 +61,10 @@ def versions() -> Iterator[Finding]:
     """The programs and libraries that take part."""
     yield Finding("ok", f"kvfs {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
     try:
+        check_pyfuse3()
         yield Finding("ok", f"pyfuse3 {metadata.version('pyfuse3')}, trio {metadata.version('trio')}")
-    except metadata.PackageNotFoundError as exc:
-        yield Finding("fail", f"{exc.name} is not installed: pip install kvfs")
+    except KvfsError as exc:
+        yield Finding("fail", str(exc))
 
 
 def fuse() -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from kvfs.cli.checks import check_fuse, check_mountpoint, check_source_outside
+from kvfs.cli.checks import check_fuse, check_mountpoint, check_pyfuse3, check_source_outside
 from kvfs.cli.fstab import expanded
 from kvfs.cli.guard import Exit
 from kvfs.cli.logs import set_up_logging
@@ -116,6 +116,7 @@ def mount(
         values |= _quicker(parsed)
         config = build_config(source=parsed, mountpoint=real_mountpoint(directory), **values)
         credentials = load_credentials(parsed, token_file, os.environ)
+        check_pyfuse3()
         check_mountpoint(config)
         check_source_outside(config)
         check_fuse(allow_other=config.allow_other)
@@ -157,8 +158,13 @@ def prepare_state(config: Config) -> None:
 
 
 def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> int:
-    from kvfs.daemon.run import run_daemon  # pyfuse3, httpx and the rest: only the daemon pays for them
+    # pyfuse3, httpx and the rest: only the daemon pays for them
+    from kvfs.daemon.kernelside import KernelSide
+    from kvfs.daemon.run import run_daemon
+    from kvfs.fuse.operations import Operations
+    from kvfs.fuse.session import KernelInvalidator, Session
 
+    kernel = KernelSide(Operations, Session, KernelInvalidator)
     set_up_logging(config.log_level, config.log_file, as_json=config.log_format == "json")
     record = MountRecord(
         mountpoint=os.fspath(config.mountpoint),
@@ -173,4 +179,4 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
             say(f"{config.source} is mounted on {config.mountpoint}; Ctrl-C ends it")
 
     with recorded(record, record_path(config.mountpoint, config.state_dir)):
-        return run_daemon(config, credentials, ready) or Exit.OK
+        return run_daemon(config, credentials, ready, kernel) or Exit.OK

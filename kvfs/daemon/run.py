@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -30,19 +31,21 @@ from kvfs.daemon.build import (
     settle_into,
 )
 from kvfs.daemon.controls import Controls
+from kvfs.daemon.kernelside import KernelSide
 from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
 from kvfs.daemon.refresh import poll
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.daemon.supervised import Supervised
-from kvfs.fuse.operations import Operations
-from kvfs.fuse.session import KernelInvalidator, Session
 from kvfs.host.control import serve_control
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
 from kvfs.store.rest.request import read_in_large_pieces
 from kvfs.vfs.filesystem import FileSystem
+
+if TYPE_CHECKING:
+    from kvfs.fuse.session import Session
 
 log = logging.getLogger("kvfs.daemon")
 
@@ -52,7 +55,9 @@ _SWITCH = 0.001  # seconds a thread that makes a body may go on while the loop w
 _PAUSE = 5.0  # seconds before a worker that failed goes on
 
 
-def run_daemon(config: Config, credentials: Credentials | None, ready: Callable[[], None]) -> int:
+def run_daemon(
+    config: Config, credentials: Credentials | None, ready: Callable[[], None], kernel: KernelSide
+) -> int:
     """Mount, call `ready`, serve until unmounted, drain. The exit status: 0, or 3 when something is left.
 
     Raises `KvfsError` for what makes the mount impossible, before `ready`.
@@ -61,10 +66,12 @@ def run_daemon(config: Config, credentials: Credentials | None, ready: Callable[
     read_in_large_pieces()
     look_less_for_cycles()
     sys.setswitchinterval(_SWITCH)
-    return trio.run(_daemon, config, credentials, ready)
+    return trio.run(_daemon, config, credentials, ready, kernel)
 
 
-async def _daemon(config: Config, credentials: Credentials | None, ready: Callable[[], None]) -> int:
+async def _daemon(
+    config: Config, credentials: Credentials | None, ready: Callable[[], None], kernel: KernelSide
+) -> int:
     errors = RecentErrors()
     logging.getLogger("kvfs").addHandler(errors)
     async with AsyncExitStack() as stack:
@@ -72,7 +79,7 @@ async def _daemon(config: Config, credentials: Credentials | None, ready: Callab
         journal = stack.enter_context(_open_journal(config))
         stores = await stack.enter_async_context(open_stores(config, credentials))
         place, namespaces = await mount_place(config, stores.reading)
-        mounted = Mounted(config, stores, journal, place, errors)
+        mounted = Mounted(config, stores, journal, place, errors, kernel)
         mounted.know(namespaces)
         try:
             return await mounted.serve(ready)
@@ -120,12 +127,14 @@ class Mounted:
         journal: Journal,
         place: Place | None,
         errors: RecentErrors,
+        kernel: KernelSide,
     ) -> None:
         self._config = config
+        self._kernel = kernel
         self._journal = journal
         self.starting = True
         self._reading: Reading = build_reading(config, stores, journal, at_root=place is not None)
-        self._invalidator = KernelInvalidator()
+        self._invalidator = kernel.invalidator()
         self._sender = Sender(
             journal,
             stores.writing,
@@ -164,8 +173,8 @@ class Mounted:
                 str(self._config.source), str(self._config.mountpoint), lambda: self._journal.pending_count
             )
             workers.start_soon(_kept_going, supervised.run)
-            operations = Operations(self._fs, uid=self._config.uid, gid=self._config.gid)
-            session = Session(
+            operations = self._kernel.operations(self._fs, uid=self._config.uid, gid=self._config.gid)
+            session = self._kernel.session(
                 self._config.mountpoint,
                 operations,
                 source=str(self._config.source),
@@ -198,7 +207,7 @@ class Mounted:
     async def _watch_signals(
         self,
         workers: trio.Nursery,
-        session: Session,
+        session: "Session",
         draining: trio.CancelScope,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -216,7 +225,7 @@ class Mounted:
                     draining.cancel()
                 asked = True
 
-    async def _end(self, session: Session) -> None:
+    async def _end(self, session: "Session") -> None:
         """Nothing new can be opened; what is open may finish, for a while."""
         if self._ending.has_let_go:
             return

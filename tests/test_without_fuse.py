@@ -1,0 +1,81 @@
+"""Without pyfuse3 everything works but `kvfs mount`, and that says what is missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.moves import dump, fill, sample
+
+ROOT = Path(__file__).parent.parent
+MODULES = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for file in sorted((ROOT / "kvfs").rglob("*.py"))
+    if file.name != "__main__.py"
+]
+
+HIDE = "import sys; sys.modules['pyfuse3'] = None\n"
+"""An import of it then fails as where it is not installed."""
+
+
+def python(script: str, *words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", HIDE + script, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_all_but_the_room_of_fuse_imports_without_pyfuse3():
+    """One process imports every module, in the order of the alphabet."""
+    wanted = [name for name in MODULES if not name.startswith("kvfs.fuse.")]
+    script = f"import importlib\nfor name in {wanted!r}: importlib.import_module(name)\n"
+    done = python(script + "assert sys.modules['pyfuse3'] is None")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["copy", "diff", "ls", "find", "cat", "put", "rm", "edit", "du"])
+def test_nothing_that_only_linux_has_is_imported_at_the_top(module):
+    """The data commands import where there is no /proc, no control socket and no fcntl."""
+    hidden = "for name in ('fcntl', 'termios', 'pwd', 'grp', 'resource'): sys.modules[name] = None\n"
+    done = python(f"import trio\n{hidden}import kvfs.cli.{module}")
+    assert done.returncode == 0, done.stderr
+
+
+RUN = "from kvfs.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def test_the_data_commands_work_without_pyfuse3(tmp_path):
+    """copy, ls and diff."""
+    entries = sample(50)
+    store = fill(tmp_path / "a.sqlite", entries)
+    state = str(tmp_path / "state")
+    for words in (("copy", store, "x.ndjson"), ("copy", "x.ndjson", "local:b.sqlite/shop"), ("ls", store)):
+        done = python(RUN, *words, cwd=tmp_path, KVFS_STATE_DIR=state)
+        assert done.returncode == 0, done.stderr
+    assert dump(tmp_path / "b.sqlite") == entries
+
+
+def test_mount_says_what_is_missing_and_how_to_mend_it(tmp_path):
+    """One line, before anything is made."""
+    (tmp_path / "mnt").mkdir()
+    done = python(
+        RUN, "mount", f"local:{tmp_path}/s.sqlite", str(tmp_path / "mnt"), KVFS_STATE_DIR=str(tmp_path / "s")
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("kvfs: pyfuse3 is not installed, and kvfs mount needs it")
+    assert "pip install '.[mount]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_doctor_names_it_too(tmp_path):
+    """Among what stops a mount."""
+    done = python(RUN, "doctor", KVFS_STATE_DIR=str(tmp_path / "s"))
+    assert done.returncode == 1
+    assert "FAIL  pyfuse3 is not installed" in done.stdout

@@ -25,6 +25,7 @@ SOURCE_SYNTAX: Final = (
 )
 TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
 MIB: Final = 1024 * 1024
+MOST_BYTES: Final = 1024**5  # a size above it is a mistake, and too large for some calls of the system
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,8 @@ def parse_source(
 
 
 def _store_file(text: str) -> Path:
-    file = Path(text).expanduser() if text else default_data_dir() / "store.sqlite"
-    file = Path(os.path.abspath(file))
+    # os.path: Path.expanduser raises for an unknown user
+    file = Path(os.path.abspath(os.path.expanduser(text) if text else default_data_dir() / "store.sqlite"))
     if file.is_dir():
         raise UserError(f"{file} is a directory: local: takes a file")
     if file.parent != default_data_dir() and not file.parent.is_dir():
@@ -155,10 +156,17 @@ def _cloudflare_source(text: str, environ: Mapping[str, str], *, insecure: bool)
         raise UserError(f"{account!r} is not an account id: it is 32 hex digits, usually")
     if prefix and not namespace:
         raise UserError(f"a prefix needs a namespace: {SOURCE_SYNTAX}")
-    if len(prefix.encode(errors="surrogateescape")) > KEY_BYTES:
+    for what, word in (("namespace", namespace), ("prefix", prefix)):
+        if not _is_utf8(word):
+            raise UserError(f"the {what} {word!r} is not UTF-8 text, as titles and keys are")
+    if len(prefix.encode()) > KEY_BYTES:
         raise UserError(f"the prefix is longer than a key may be ({KEY_BYTES} bytes)")
     base_url = environ.get("CLOUDFLARE_API_BASE_URL", "").strip() or DEFAULT_BASE_URL
     return CloudflareSource(account, namespace or None, prefix, parse_base_url(base_url, insecure=insecure))
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def parse_base_url(text: str, *, insecure: bool = False) -> str:
@@ -166,6 +174,7 @@ def parse_base_url(text: str, *, insecure: bool = False) -> str:
     try:
         url = urlsplit(text)
         host, _ = url.hostname, url.port  # .port raises for nonsense
+        (host or "").encode("idna")  # as the resolver does: UnicodeError, a ValueError, for an empty label
     except ValueError as exc:
         raise UserError(f"CLOUDFLARE_API_BASE_URL is not a URL: {text!r} ({exc})") from exc
     if url.scheme not in ("http", "https") or not host or url.query or url.fragment:
@@ -231,7 +240,10 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if found is None:
         raise UserError(f"{text!r} is not a size: write bytes, or a number with K, M, G or T")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+    size = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")
+    if size > MOST_BYTES:
+        raise UserError(f"{text[:40]!r} is more than {MOST_BYTES} bytes")
+    return int(size)
 
 
 def source_identity(config: Config) -> str:

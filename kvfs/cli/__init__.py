@@ -14,6 +14,7 @@ import click
 
 from kvfs import __version__
 from kvfs.cli.guard import guarded
+from kvfs.host.process import fill_standard_descriptors, use_utf8_names
 
 COMMANDS: Final = {
     "mount": "mount",
@@ -75,6 +76,9 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line (of this process by default) and return its exit status."""
+    if arguments is None:
+        fill_standard_descriptors()
+        use_utf8_names()
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if _SOURCE.match(words[0]):  # mount -t fuse.kvfs calls `kvfs SOURCE DIR -o …`
         words = ["mount-helper", *words]

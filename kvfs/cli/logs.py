@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from kvfs.core.errors import UserError
+from kvfs.core.text import one_line
 
 LEVELS: Final = ("info", "debug", "warning", "error")  # the first is the default
 FILE_BYTES: Final = 5 * 1024 * 1024
@@ -43,6 +44,14 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever names it holds; only a traceback follows on lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+
 def set_up_logging(level: str, file: Path | None, *, as_json: bool = False) -> None:
     """Send the log of this process to `file`, or to stderr; called once."""
     handler: logging.Handler
@@ -53,7 +62,7 @@ def set_up_logging(level: str, file: Path | None, *, as_json: bool = False) -> N
             handler = _PrivateFileHandler(file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT)
     except OSError as exc:
         raise UserError(f"cannot write the log {file}: {exc.strerror}") from exc
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    text = _OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JsonFormatter() if as_json else text)
     root = logging.getLogger()
     root.addHandler(handler)

@@ -98,7 +98,7 @@ def option_names() -> dict[str, bool]:
 @option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
 @click.option("--preview", is_flag=True, help="Take the preview_id of the binding in cloudflare:@BINDING.")
 @mount_options
-@click.option("--ready-fd", type=int, hidden=True)
+@click.option("--ready-fd", type=click.IntRange(0, 1 << 20), hidden=True)
 def mount(
     source: str,
     directory: Path,

@@ -81,7 +81,7 @@ class _PathType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path that the text names."""
-        return Path(os.path.abspath(Path(value).expanduser()))
+        return Path(os.path.abspath(os.path.expanduser(value)))  # Path.expanduser raises for an unknown user
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

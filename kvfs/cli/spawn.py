@@ -31,7 +31,7 @@ class ReadyPipe:
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
         if descriptor is not None:
-            os.set_inheritable(descriptor, False)
+            os.set_inheritable(descriptor, False)  # OSError for one that is not open
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +95,7 @@ def _spawn(arguments: list[str], log: Path, descriptor: int) -> subprocess.Popen
     try:
         # -P: a directory that somebody mounts in must not lend its modules to the daemon
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "kvfs", "mount", *arguments],
+            [sys.executable, "-P", "-X", "utf8", "-m", "kvfs", "mount", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

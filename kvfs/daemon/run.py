@@ -38,6 +38,7 @@ from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.daemon.supervised import Supervised
 from kvfs.host.control import serve_control
+from kvfs.host.process import raise_file_limit
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -62,6 +63,7 @@ def run_daemon(
 
     Raises `KvfsError` for what makes the mount impossible, before `ready`.
     """
+    raise_file_limit()
     limit_heaps()
     read_in_large_pieces()
     look_less_for_cycles()

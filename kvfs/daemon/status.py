@@ -11,6 +11,7 @@ import msgspec
 
 from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.text import field, one_line
 from kvfs.daemon.build import Reading, Stores
 from kvfs.daemon.conflicts import ConflictLog
 from kvfs.journal.journal import Journal
@@ -32,11 +33,13 @@ class RecentErrors(logging.Handler):
     def __init__(self, count: int = 200) -> None:
         super().__init__(logging.WARNING)
         self._lines: deque[str] = deque(maxlen=count)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._clock = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Remember one line, without its traceback."""
-        self._lines.append(self.format(record).splitlines()[0])
+        self._lines.append(
+            f"{self._clock.formatTime(record)} {record.levelname} {one_line(record.getMessage())}"
+        )
 
     def text(self) -> bytes:
         """All that are kept, oldest first."""
@@ -167,8 +170,8 @@ class Reporter:
     def _queue(self) -> Iterable[bytes]:
         for change in [*self._journal.rejected(), *self._journal.pending()]:
             size = "-" if change.is_tombstone else str(change.size)
-            line = f"{change.seq}\t{change.state}\t{change.kind}\t{size}\t{self.path_of(change)}\n"
-            yield line.encode(errors="surrogateescape")
+            path = field(self.path_of(change))
+            yield f"{change.seq}\t{change.state}\t{change.kind}\t{size}\t{path}\n".encode()
 
 
 def _metrics(status: Message) -> Iterable[str]:

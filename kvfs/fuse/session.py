@@ -51,7 +51,7 @@ class Session:
     ) -> None:
         """`flags` are words for the kernel, as in mount(8): `noexec`, `nosuid`, `nodev`."""
         options = set(pyfuse3.default_options)
-        options |= {f"fsname={_option(source)}", "subtype=kvfs", "noatime", *flags}
+        options |= {_Option(f"fsname={_option(source)}"), "subtype=kvfs", "noatime", *flags}
         if allow_other:
             options.add("allow_other")
         self.stopped = False
@@ -109,6 +109,16 @@ def ends_well(loop: _Loop, afterwards: Afterwards) -> _Loop:
             busypoll.settle(afterwards)
 
     return patient
+
+
+class _Option(str):
+    """A mount option in any script: pyfuse3 encodes its options as ASCII, the kernel takes any bytes."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
+        """As the file system's names are encoded, whatever was asked for."""
+        return super().encode("utf-8", "surrogateescape")
 
 
 def _option(text: str) -> str:

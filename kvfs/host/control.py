@@ -34,7 +34,7 @@ IDLE_SECONDS: Final = 60.0  # an opened connection that asks nothing is closed
 SEND_SECONDS: Final = 5.0  # a client that does not read is given up
 ALIVE_SECONDS: Final = 5.0  # how often a daemon at work says so
 SILENCE_SECONDS: Final = 20.0  # a daemon that says nothing for so long hangs
-CONNECTIONS: Final = 32
+CONNECTIONS: Final = 32  # that may be open without asking anything; one more, and the longest idle is closed
 CONNECT_SECONDS: Final = 5.0
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
@@ -73,11 +73,11 @@ async def serve_control(
     private_directory(path.parent)
     listener = _listen(path)
     inode = _inode(path)
-    slots = trio.CapacityLimiter(CONNECTIONS)
+    idle = _Idle()
 
     async def serve_one(stream: trio.SocketStream) -> None:
-        async with stream, slots:
-            await _serve_connection(stream, handlers)
+        async with stream:
+            await _serve_connection(stream, handlers, idle)
 
     try:
         async with trio.open_nursery() as connections:
@@ -110,22 +110,40 @@ def _listen(path: Path) -> trio.SocketListener:
         raise
 
 
-async def _serve_connection(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+class _Idle:
+    """Connections that ask nothing at the moment: nobody who asks ever waits for one of them."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[trio.CancelScope, None] = {}  # in the order in which they fell idle
+
+    @contextmanager
+    def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
+        """While a connection waits in `scope` for a request; it is cancelled when newer ones need the room."""
+        self._scopes[scope] = None
+        if len(self._scopes) > CONNECTIONS:
+            next(iter(self._scopes)).cancel()
+        try:
+            yield
+        finally:
+            del self._scopes[scope]
+
+
+async def _serve_connection(stream: trio.SocketStream, handlers: Mapping[str, Handler], idle: _Idle) -> None:
     pid, uid, _ = _CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid not in (0, os.geteuid()):
         log.info("refused a control connection of uid %d (pid %d)", uid, pid)
         return
     held = bytearray()
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        while (line := await _next_line(stream, held)) is not None:
+        while (line := await _next_line(stream, held, idle)) is not None:
             await _answer(_Sender(stream), line, handlers)
             if len(line) > REQUEST_BYTES:
                 return
 
 
-async def _next_line(stream: trio.SocketStream, held: bytearray) -> bytes | None:
+async def _next_line(stream: trio.SocketStream, held: bytearray, idle: _Idle) -> bytes | None:
     """The next line of a client, cut off if it is too long; None when there will be none."""
-    with trio.move_on_after(IDLE_SECONDS):
+    with trio.move_on_after(IDLE_SECONDS) as scope, idle.waiting(scope):
         while (end := held.find(b"\n")) < 0:
             if len(held) > REQUEST_BYTES:
                 return bytes(held)

@@ -63,8 +63,8 @@ def default_data_dir() -> Path:
 
 
 def state_name(text: str) -> str:
-    """A file name that stands for `text`."""
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+    """A file name that stands for `text`, in every locale."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def record_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
@@ -91,7 +91,12 @@ def control_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
 
 
 def private_directory(path: Path) -> Path:
-    """Make `path` (0700) if need be, and refuse one that somebody else controls; returns it."""
+    """Make `path` (0700) if need be, and refuse one that somebody else controls; returns it.
+
+    A directory that was there keeps its mode: it may be somebody's for other things too, as /tmp is. What kvfs
+    makes in it is private by itself. No directory above may be another user's: he could put his own in its place.
+    """
+    _check_above(path)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
@@ -101,14 +106,40 @@ def private_directory(path: Path) -> Path:
         raise UserError(f"cannot make the directory {path}: {exc.strerror}") from exc
     if stat.S_ISLNK(status.st_mode):
         raise UserError(f"{path} is a symbolic link: kvfs keeps its state in real directories only")
-    if status.st_uid != os.geteuid():
-        raise UserError(
-            f"{path} belongs to uid {status.st_uid}, not to you (uid {os.geteuid()}):"
-            " choose another with --state-dir or KVFS_STATE_DIR"
-        )
-    if status.st_mode & 0o077:
-        path.chmod(0o700)
+    _check_owner(path, status.st_uid)
     return path
+
+
+def _check_above(path: Path) -> None:
+    """Refuse a directory or symbolic link above `path` that belongs to another user, by name."""
+    for above in (path.absolute(), Path(os.path.realpath(path.parent), path.name)):
+        for parent in above.parents:
+            try:
+                _check_owner(parent, parent.lstat().st_uid)
+            except FileNotFoundError:
+                continue  # to be made
+            except OSError as exc:
+                raise UserError(f"cannot make the directory {path}: {parent}: {exc.strerror}") from exc
+
+
+def _check_owner(path: Path, owner: int) -> None:
+    if owner in (0, os.geteuid()) or owner == _nobody():
+        return
+    raise UserError(
+        f"{path} belongs to uid {owner}, not to you (uid {os.geteuid()}):"
+        " choose another with --state-dir or KVFS_STATE_DIR"
+    )
+
+
+def _nobody() -> int | None:
+    """How root shows in a user namespace that has no number for it (an unprivileged container), else None."""
+    try:
+        covered = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+        if covered >= 2**32 - 1:
+            return None
+        return int(Path("/proc/sys/fs/overflowuid").read_text())
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from kvfs.core.errors import (
     NotFoundError,
     NotPermittedError,
 )
+from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef
 from kvfs.core.times import nanoseconds
@@ -347,11 +348,11 @@ class Tree:
         child, target = await self.child(parent, name)
         if target is not None:
             raise ExistsError(f"{name!r} exists")
-        if child.directory is None:
-            raise InvalidError(
-                f"nothing can be below {name!r}: no key would be short enough, or names are flat"
-            )
         ref = child.directory
+        if ref is None and not self._overlay.naming.separator:
+            raise InvalidError(f"nothing can be below {name!r}: names are flat (--separator '')")
+        if ref is None or len(ref.prefix.encode()) >= KEY_BYTES:
+            raise NameTooLongError(f"no key fits below {name!r}: it has {KEY_BYTES} bytes or more itself")
         parent.changed = nanoseconds(self._now())
         self._add_dir(parent.namespace, ref, mode)
         return self._inodes.directory(parent.namespace, ref)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from kvfs.core.errors import UserError
 from kvfs.host.control import (
+    CONNECTIONS,
     REQUEST_BYTES,
     ControlError,
     DaemonEndedError,
@@ -102,6 +103,27 @@ async def test_several_requests_may_use_one_connection(tmp_path: Path) -> None:
 
     async with serving(tmp_path / "s"):
         assert len(await in_thread(twice)) == 2
+
+
+@pytest.mark.parametrize("first", [b" ", b'{"request": '])
+async def test_idle_connections_keep_nobody_waiting(tmp_path: Path, first: bytes) -> None:
+    """Those that ask nothing, or never end their line, give way; the newest of them stay open."""
+    path = tmp_path / "s"
+    async with serving(path):
+        idle = [await trio.open_unix_socket(os.fspath(path)) for _ in range(3 * CONNECTIONS)]
+        for stream in idle:
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(first)
+        with trio.fail_after(3):
+            [answer] = await ask(path, {"request": "status"})
+            assert answer["pending"] == 3
+            with suppress(trio.BrokenResourceError):
+                assert await idle[0].receive_some() == b""
+        with trio.move_on_after(0.05) as patience:
+            await idle[-1].receive_some()
+        assert patience.cancelled_caught
+        for stream in idle:
+            await stream.aclose()
 
 
 async def test_a_refusal_reaches_the_user(tmp_path: Path) -> None:

@@ -7,97 +7,17 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.mounted import Api, environment
-from support.serving import Served, served_by_process
+from support.mounted import Api
+from support.serving import Served
+from support.shell import Shell
 
 from kvfs.cli.guard import Exit
 from kvfs.host.mounts import mount_at
 
 pytestmark = pytest.mark.fuse
-
-Done = subprocess.CompletedProcess[str]
-
-
-@dataclass
-class Shell:
-    """A user's shell: a home with state of its own, an empty directory to mount on, and perhaps a server."""
-
-    home: Path
-    env: dict[str, str]
-
-    @property
-    def mnt(self) -> Path:
-        return self.home / "mnt"
-
-    @property
-    def local(self) -> str:
-        return f"local:{self.home}/store.sqlite"
-
-    @property
-    def state(self) -> Path:
-        return self.home / "state" / "kvfs"
-
-    def kvfs(self, *words: object, cwd: Path | None = None, **env: str) -> Done:
-        """Run one command and return how it ended."""
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "kvfs", *map(str, words)],
-            env={**self.env, **env},
-            cwd=cwd or self.home,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def ok(self, *words: object, **env: str) -> str:
-        """Run one command that must do, silently but for its result."""
-        done = self.kvfs(*words, **env)
-        assert (done.returncode, done.stderr) == (0, ""), done
-        return done.stdout
-
-    def fails(self, *words: object, status: int = Exit.FAILED, **env: str) -> str:
-        """Run one command that must fail, with one line; the line."""
-        done = self.kvfs(*words, **env)
-        assert done.returncode == status, done
-        assert done.stderr.startswith("kvfs: ")
-        assert done.stderr.count("\n") == 1, done.stderr
-        return done.stderr.removeprefix("kvfs: ").rstrip("\n")
-
-    def daemon(self) -> int:
-        """The process that serves the mount, as the status says."""
-        return int(self.status()["pid"])
-
-    def status(self) -> dict[str, object]:
-        [found] = json.loads(self.kvfs("status", "--json", self.mnt).stdout)["mounts"]
-        return dict(found)
-
-    def end(self) -> None:
-        """Whatever is left of a mount goes."""
-        for record in self.state.glob("mounts/*.json"):
-            pid = int(json.loads(record.read_text())["pid"])
-            subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
-        subprocess.run(["fusermount3", "-uzq", str(self.mnt)], check=False, capture_output=True)
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    user = Shell(tmp_path, environment(tmp_path, None))
-    user.mnt.mkdir()
-    yield user
-    user.end()
-
-
-@pytest.fixture
-def server(tmp_path: Path, shell: Shell) -> Iterator[Served]:
-    with served_by_process(tmp_path, faults="") as ready:
-        shell.env = environment(tmp_path, ready)
-        yield ready
-        shell.end()
 
 
 def test_a_mount_returns_when_it_can_be_used_and_ends_when_all_is_sent(shell: Shell) -> None:

@@ -44,11 +44,37 @@ def test_a_private_directory_is_made_for_its_owner_only(tmp_path: Path) -> None:
     assert made.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_directory_that_was_open_is_closed(tmp_path: Path) -> None:
-    """An older version, or a careless mkdir."""
-    tmp_path.chmod(0o755)
+@pytest.mark.parametrize("mode", [0o1777, 0o755, 0o700])
+def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    """`--state-dir /tmp` must not take /tmp from everybody; what is made in it is private."""
+    tmp_path.chmod(mode)
     private_directory(tmp_path)
-    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    assert tmp_path.stat().st_mode & 0o7777 == mode
+    assert private_directory(tmp_path / "mounts").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_directory_above_that_is_somebody_elses_is_refused(tmp_path: Path, is_link: bool) -> None:
+    """He could put a directory of his own in the place of ours; so could the owner of a link on the way."""
+    above = tmp_path / "above"
+    if is_link:
+        (tmp_path / "real").mkdir()
+        above.symlink_to(tmp_path / "real")
+    else:
+        above.mkdir()
+    os.chown(above, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(UserError, match=r"/above belongs to uid 12345.*--state-dir"):
+        private_directory(above / "state" / "kvfs")
+    assert not (above / "state").exists()
+
+
+def test_a_link_of_ours_above_is_followed(tmp_path: Path) -> None:
+    """A home directory is a link on many machines."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "real")
+    assert private_directory(tmp_path / "home" / "state").is_dir()
+    assert (tmp_path / "real" / "state").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:

@@ -137,6 +137,23 @@ async def test_a_key_above_512_bytes_is_too_long(kernel):
     await kernel.write("/ns/" + "d" * 250 + "/" + "e" * 250 + "/" + "f" * 10, b"")
 
 
+@pytest.mark.parametrize(
+    ("size", "is_made"), [(509, True), (510, True), (511, False), (512, False), (513, False)]
+)
+async def test_a_directory_in_which_no_key_fits_is_too_long(kernel, size, is_made):
+    """ENAMETOOLONG, as for the file that could not be made in it; a file of 512 bytes is made."""
+    await kernel.mkdir("/ns/" + "d" * 250)
+    await kernel.mkdir("/ns/" + "d" * 250 + "/" + "e" * 240)
+    path = "/ns/" + "d" * 250 + "/" + "e" * 240 + "/"
+    if not is_made:
+        with pytest.raises(NameTooLongError):
+            await kernel.mkdir(path + "f" * (size - 492))
+        await kernel.write(path + "f" * 20, b"")
+        return
+    await kernel.mkdir(path + "f" * (size - 492))
+    await kernel.write(path + "f" * (size - 492) + "/x", b"")
+
+
 async def test_files_and_directories_are_told_apart(kernel):
     """EISDIR, ENOTDIR, EEXIST and ENOENT as for any file system."""
     await kernel.mkdir("/ns/d")

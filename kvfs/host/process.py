@@ -1,0 +1,52 @@
+"""The process itself, before anything else: standard descriptors, the encoding of names, the limit of open files.
+
+Belongs here: what a shell, cron or a service manager may have left out or set low, made good without asking.
+"""
+
+import os
+import resource
+import sys
+from contextlib import suppress
+from typing import Final
+
+_STANDARD: Final = (0, 1, 2)
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null for each standard descriptor that is closed. Must run before anything opens a file.
+
+    Otherwise the next pipe or socket takes the number, and whatever is printed goes into it.
+    """
+    for number in _STANDARD:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest number is free
+            os.set_inheritable(number, True)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def use_utf8_names() -> None:
+    """Start this process anew in Python's UTF-8 mode when its locale has another encoding of file names.
+
+    Keys and titles are UTF-8 wherever they come from, and a source must find its journal in every locale.
+    Python has the mode on in the C locale; other encodings (ISO 8859-1) get it here. It does not return then.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    encoding = sys.stdout.encoding if sys.stdout is not None else "ascii"
+    os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def raise_file_limit() -> int:
+    """Raise the limit of open files as far as this process may; returns what it is now."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

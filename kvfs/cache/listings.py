@@ -5,7 +5,7 @@ through `apply` once the store is sure to show them.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -88,6 +88,11 @@ class Listings:
         index = self._namespaces.get(namespace)
         found = index.attributes.get(key) if index is not None else None
         return Attributes(*found) if found is not None else PLAIN
+
+    def all_attributes(self, namespace: NamespaceId) -> Mapping[str, tuple[Metadata | None, int | None]]:
+        """Those of every key that has any; to be looked at before the next checkpoint."""
+        index = self._namespaces.get(namespace)
+        return index.attributes if index is not None else {}
 
     def learn(
         self,

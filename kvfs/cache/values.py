@@ -83,6 +83,11 @@ class Values:
         """The size, of any age, and when it was answered; the same object until another answer or an end to it."""
         return self._sizes.get(place)
 
+    @property
+    def any_known(self) -> bool:
+        """Whether the size of any value is known."""
+        return bool(self._sizes)
+
     def known_at(self, place: Place) -> float | None:
         """When the size (and the value, if held) was answered."""
         found = self.known(place)

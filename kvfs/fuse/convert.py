@@ -90,6 +90,23 @@ def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     return entry
 
 
+def retold(attr: Attr, uid: int, gid: int, *, is_changed: bool) -> pyfuse3.EntryAttributes:
+    """`attributes` of an `Attr` that is told more than once: made once, and brought up to date if it changed.
+
+    Only number, size and time-outs may have changed.
+    """
+    entry = attr.told
+    if entry is None:
+        attr.told = entry = attributes(attr, uid, gid)
+    elif is_changed:
+        made = cast(pyfuse3.EntryAttributes, entry)
+        made.st_ino = attr.ino
+        made.entry_timeout, made.attr_timeout = attr.entry_timeout, attr.attr_timeout
+        if made.st_size != attr.size:
+            resize(made, attr.size)
+    return cast(pyfuse3.EntryAttributes, entry)
+
+
 def resize(entry: pyfuse3.EntryAttributes, size: int) -> None:
     """Another size, in bytes, and what follows from it."""
     entry.st_size = size

@@ -56,6 +56,7 @@ class Operations(pyfuse3.Operations):
         self._read_only = fs.options.read_only
         self._negative_seconds = min(_NEGATIVE_SECONDS, fs.overlay.ttl)
         self._listing = Listing(fs, uid, gid)
+        self._retold = fs.retold
         self._absent = convert.absent(self._negative_seconds)
         self.bound = fs.options.timeout
         self.afterwards = fs.overlay.journal.afterwards
@@ -110,10 +111,10 @@ class Operations(pyfuse3.Operations):
         return self._told(node, await self._fs.attributes.getattr(node))
 
     def _told(self, node: Node, attr: Attr) -> EntryAttributes:
-        entry = convert.attributes(attr, self._uid, self._gid)
-        if self._listing.unsized:
-            self._listing.sized(node, attr, entry)
-        return entry
+        if self._retold.unsized:
+            self._retold.sized(node, attr)
+            return convert.retold(attr, self._uid, self._gid, is_changed=False)
+        return convert.attributes(attr, self._uid, self._gid)
 
     @bounded
     async def setattr(

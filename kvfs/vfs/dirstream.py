@@ -7,34 +7,23 @@ arrive. What this mount wrote and made beside the listing comes at the end.
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from kvfs.cache.spans import successor
 from kvfs.core.errors import DeniedError, UnavailableError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.vfs.view.overlay import Overlay, View
+from kvfs.vfs.view.types import Attr
 
-KEPT_ENTRIES: Final = 5_000  # of a listing that is kept for the next reader: some 400 bytes an entry
+if TYPE_CHECKING:
+    from kvfs.vfs.retold import Face
+
+KEPT_ENTRIES: Final = 5_000  # what the kernel was told is kept of so many: some 400 bytes an entry
+KEPT_KEYS: Final = 1 << 20  # entries of all listings that are kept for the next reader: 8 bytes each
 _BITE = 2048  # entries found at a time, so that no directory holds the loop for long
 
 Target = Key | DirRef
-
-
-@dataclass(slots=True, eq=False)
-class Face:
-    """What the kernel was told of a file. `attributes` are in its own form, with their time-outs.
-
-    `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
-    `Values.changes` when the size was looked up, `size` what `Values.known` answered then.
-    """
-
-    name: bytes
-    attributes: Any
-    ino: int
-    until: float | None
-    sizes: int
-    size: object = None
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +40,12 @@ class DirStream:
     """`Overlay.stamp` when it began."""
     until: float = float("inf")
     """Epoch seconds; until then, and while the stamp is the same, another reading would find the same."""
-    faces: list[Face | None] = field(default_factory=list)
-    """Of the first entries; None: to be made anew. While the stream is current, they are so but for sizes."""
+    faces: "list[Face | None]" = field(default_factory=list)
+    """Of a listing of moderate size; None: to be made anew. While the stream is current, they are but for sizes."""
+    has_escapes: bool = False
+    """Whether the name of a file in it may be another text than the rest of its key."""
+    template: Attr | None = None
+    """Attributes of a file of which nothing is kept; number, size and time-outs are whoever was told last."""
     _names: set[str] = field(default_factory=set)
     _doubtful: list[Key] = field(default_factory=list)
     """Where a page ended before it was known whether more keys lie below: file or directory, the end tells."""
@@ -66,14 +59,17 @@ class DirStream:
         """Whether reading the directory now would find the same entries."""
         return self.complete and now < self.until and self.stamp == self.overlay.stamp
 
-    def remember(self, index: int, face: Face | None) -> None:
-        """What the kernel was just told of an entry; of a long listing only the beginning is kept."""
-        if index >= KEPT_ENTRIES:
-            return
+    def remember(self, index: int, face: "Face | None") -> None:
+        """Keep what the kernel was just told of an entry of a listing of moderate size."""
         faces = self.faces
         if index >= len(faces):
             faces.extend([None] * (index + 1 - len(faces)))
         faces[index] = face
+
+    @property
+    def dear(self) -> int:
+        """Entries of which more is kept than a key; an empty directory's listing costs something, too."""
+        return len(self._names) + (len(self.entries) if len(self.entries) <= KEPT_ENTRIES else 0) + 4
 
     def note_reader(self, *, is_first: bool = True) -> None:
         """Somebody reads the entries, from now on or still: what he reads of the files next may be foreseen."""
@@ -135,6 +131,7 @@ class DirStream:
             if not name or not self._is_live(key):
                 continue
             if below is None:
+                self.has_escapes = self.has_escapes or len(name) != len(key) - ref.start
                 is_directory = self._is_directory_too(key)
                 if is_directory is None:
                     self._doubtful.append(key)
@@ -226,39 +223,43 @@ class DirStream:
 
 
 class KeptStreams:
-    """Listings that were read to their end, for the next reader: of moderate size, KEPT_ENTRIES in all.
+    """Listings that were read to their end, for the next reader: `KEPT_KEYS` entries and `KEPT_ENTRIES` dear ones.
 
-    Invariant: `_kept` is the sum of the costs of `_streams`, whose first was kept first.
+    An entry is dear of which more is kept than a key. Those that changes have outdated go when another is kept,
+    and the keys with them. Invariant: `_entries` and `_dear` are sums over `_streams`, whose first was kept first.
     """
 
     def __init__(self) -> None:
-        self._streams: dict[tuple[NamespaceId, DirRef], DirStream] = {}
-        self._kept = 0
+        self._streams: dict[tuple[NamespaceId, DirRef], tuple[DirStream, int, int]] = {}
+        self._entries = 0
+        self._dear = 0
 
     def get(self, place: tuple[NamespaceId, DirRef]) -> DirStream | None:
         """The last one of a directory; whether it is current is another question."""
-        return self._streams.get(place)
+        found = self._streams.get(place)
+        return found[0] if found is not None else None
 
     def keep(self, stream: DirStream) -> None:
         """A listing was read to its end."""
-        place = (stream.namespace, stream.ref)
-        self._drop(place)
-        if self._cost(stream) > KEPT_ENTRIES:
+        stamp = stream.overlay.stamp
+        outdated = [place for place, (kept, _, _) in self._streams.items() if kept.stamp != stamp]
+        for place in (*outdated, (stream.namespace, stream.ref)):
+            self._drop(place)
+        if len(stream.entries) > KEPT_ENTRIES:
+            stream.faces.clear()
+        entries, dear = len(stream.entries), stream.dear
+        if stream.stamp != stamp or entries > KEPT_KEYS or dear > KEPT_ENTRIES:
             return
-        self._streams[place] = stream
-        self._kept += self._cost(stream)
-        while self._kept > KEPT_ENTRIES:
+        self._streams[stream.namespace, stream.ref] = (stream, entries, dear)
+        self._entries += entries
+        self._dear += dear
+        while self._entries > KEPT_KEYS or self._dear > KEPT_ENTRIES:
             self._drop(next(iter(self._streams)))
 
     def _drop(self, place: tuple[NamespaceId, DirRef]) -> None:
-        dropped = self._streams.pop(place, None)
-        if dropped is not None:
-            self._kept -= self._cost(dropped)
-
-    @staticmethod
-    def _cost(stream: DirStream) -> int:
-        """In entries; an empty directory's listing costs something, too."""
-        return len(stream.entries) + 4
+        _, entries, dear = self._streams.pop(place, (None, 0, 0))
+        self._entries -= entries
+        self._dear -= dear
 
     def __len__(self) -> int:
         return len(self._streams)

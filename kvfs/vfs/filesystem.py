@@ -20,6 +20,7 @@ from kvfs.vfs.inode.nodes import ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.rename.inherit import Inheritance
 from kvfs.vfs.rename.rename import Renames
+from kvfs.vfs.retold import Retold
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
 from kvfs.vfs.view.overlay import Overlay
@@ -94,6 +95,7 @@ class FileSystem:
         )
         self.xattrs = ExtendedAttributes(overlay, self.files, now)
         overlay.loader.on_contents = self.attributes.contents_arrived
+        self.retold = Retold(overlay, self.inodes, self.attributes, now)
         self._sender = sender
         self._invalidator = invalidator
         self.now = now

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import cpu, everything, results, scale
+from bench import cpu, everything, relisting, results, scale
 from bench.report import Report, Row
 
 Command = Callable[[argparse.Namespace], int]
@@ -46,6 +46,11 @@ def _scale(words: argparse.Namespace) -> int:
         return scale.run(words, directory, words.out)
 
 
+def _listing(words: argparse.Namespace) -> int:
+    with workplace() as directory:
+        return relisting.run(words, directory)
+
+
 def _headline(words: argparse.Namespace) -> int:
     """The rows that the README shows, from the last results."""
     found = json.loads((words.out / "results.json").read_text())["rows"]
@@ -76,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     growth.set_defaults(command=_scale)
     growth.add_argument("--quick", action="store_true", help="a small one")
     scale.add_arguments(growth)
+    listing = commands.add_parser("listing", help="a large directory listed again, beside a small one")
+    listing.set_defaults(command=_listing)
+    relisting.add_arguments(listing)
     headline = commands.add_parser("headline", help="print the README's table from the last results")
     headline.set_defaults(command=_headline)
     for command in (whole, growth, headline):

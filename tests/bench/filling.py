@@ -11,13 +11,22 @@ _LARGE = 1 << 20  # bytes
 _METADATA = b'{"kind":"sample","n":12345}'
 
 
-def keys(count: int) -> Iterator[str]:
+def keys(count: int, per_directory: int = PER_DIRECTORY) -> Iterator[str]:
     """So many keys, a thousand to a directory, in listing order: `d0000/f000.txt` …"""
+    width = max(3, len(str(per_directory - 1)))
     for number in range(count):
-        yield f"d{number // PER_DIRECTORY:04}/f{number % PER_DIRECTORY:03}.txt"
+        yield f"d{number // per_directory:04}/f{number % per_directory:0{width}}.txt"
 
 
-def fill(store: Path, account: str, title: str, count: int, *, value: bytes = b"x" * 64) -> None:
+def fill(
+    store: Path,
+    account: str,
+    title: str,
+    count: int,
+    *,
+    value: bytes = b"x" * 64,
+    per_directory: int = PER_DIRECTORY,
+) -> None:
     """A namespace of `count` keys with that value (a large one is stored once), every tenth with metadata."""
     shared = len(value) > _LARGE
     prepare(store).close()
@@ -41,7 +50,7 @@ def fill(store: Path, account: str, title: str, count: int, *, value: bytes = b"
                     len(value),
                     _METADATA if n % 10 == 0 else None,
                 )
-                for n, key in enumerate(keys(count))
+                for n, key in enumerate(keys(count, per_directory))
             ),
         )
     db.close()

@@ -3,8 +3,6 @@
 import pytest
 
 from kvfs.core.errors import NotEmptyError, NotFoundError
-from kvfs.core.model import Entry, Key
-from kvfs.vfs.dirstream import KEPT_ENTRIES
 
 
 def plain(entries):
@@ -164,12 +162,27 @@ async def test_rewinding_an_empty_directory_shows_what_came(mount, kernel):
     await kernel.closedir(directory)
 
 
-@pytest.mark.parametrize("count", [KEPT_ENTRIES - 1, KEPT_ENTRIES + 1])
-async def test_a_listing_that_is_too_long_to_keep_costs_the_others_nothing(mount, kernel, count):
-    """The short one that was read before is told again."""
-    entries = {Key(f"long/{number:05}"): Entry(b"1") for number in range(count)}
-    await mount.backend.bulk_put(mount.namespace, entries)
-    await mount.other("short/x", b"1")
-    await kernel.listdir("ns/short")
-    await kernel.listdir("ns/long")
-    assert len(mount.fs.tree._streams) == 1
+async def test_kept_listings_are_bounded_by_their_entries(mount, kernel, monkeypatch):
+    """Those kept first make room, one that is too long is not kept, and what a change outdated goes."""
+    monkeypatch.setattr("kvfs.vfs.dirstream.KEPT_KEYS", 10)
+    for directory, count in (("a", 4), ("b", 5), ("long", 11), ("c", 5)):
+        for number in range(count):
+            await mount.other(f"{directory}/{number}", b"1")
+    streams = mount.fs.tree._streams
+
+    async def kept():
+        return {ref.prefix for _, ref in streams._streams}
+
+    for directory in ("a", "b"):
+        for _ in range(3):
+            await kernel.listdir(f"ns/{directory}")
+    assert await kept() == {"a/", "b/"}
+    for _ in range(3):
+        await kernel.listdir("ns/long")
+    await kernel.listdir("ns/c")
+    await kernel.listdir("ns/c")
+    assert await kept() == {"b/", "c/"}
+    await kernel.write("ns/a/new", b"")
+    for _ in range(2):
+        await kernel.listdir("ns/a")
+    assert await kept() == {"a/"}

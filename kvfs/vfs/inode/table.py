@@ -78,6 +78,26 @@ class InodeTable:
         node.lookups += 1
         return True
 
+    def listed_key(self, namespace: NamespaceId, key: Key, before: int = 0) -> int | None:
+        """A listing shows a file: its number, with one lookup more. None when it is open, or has to be a node.
+
+        `before` is the number of the file that it showed before this one.
+        """
+        ino = self._resting.show(namespace, key, before + 1)
+        if ino is not None:
+            return ino
+        node = self._files.get((namespace, key))
+        if node is not None:
+            if node.open is not None:
+                return None
+            node.lookups += 1
+            return node.ino
+        ino = self._next
+        if not self._resting.add(ino, namespace, key, 1):
+            return None
+        self._next += 1
+        return ino
+
     def is_open(self, ino: int) -> bool:
         """Whether a number is that of an open file."""
         node = self._nodes.get(ino)

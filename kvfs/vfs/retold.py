@@ -1,0 +1,187 @@
+"""Entries of a listing that can be told without looking anything up: nothing changed since it was read to its end.
+
+A listing that is current holds live keys only, so what is left to say of a file is a handful of dict lookups: its
+number, its size, and what this machine keeps of it. The first entries of a listing keep the very answer they got.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kvfs.core.model import Key, NamespaceId
+from kvfs.vfs.attributes import Attributes
+from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream
+from kvfs.vfs.inode.nodes import File, Node
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.view.overlay import Overlay, View
+from kvfs.vfs.view.types import Attr, Seen, told_size
+
+_MOMENT = 0.01  # seconds between two looks at the clock
+_NOTHING = (None, None)  # metadata and expiration of most keys
+
+
+@dataclass(slots=True, eq=False)
+class Face:
+    """What the kernel was told of a file: its name, its attributes with their time-outs.
+
+    `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
+    `Values.changes` when the size was looked up, `size` what `Values.known` answered then.
+    """
+
+    name: bytes
+    attr: Attr
+    until: float | None
+    sizes: int
+    size: object = None
+
+
+class Retold:
+    """Decides what may be told again, and remembers what was told. Reads caches; never waits, never asks."""
+
+    def __init__(
+        self, overlay: Overlay, inodes: InodeTable, attributes: Attributes, now: Callable[[], float]
+    ) -> None:
+        self._overlay = overlay
+        self._inodes = inodes
+        self._attributes = attributes
+        self._now = now
+        self._values = overlay.values
+        self._ttl = overlay.ttl
+        self.unsized: dict[int, Face] = {}  # by inode number: told without a size, so the kernel asks for it
+
+    def entries(self, stream: DirStream, index: int) -> Iterator[tuple[bytes, Attr, bool]]:
+        """Entries from `index` on: name, attributes, and whether these differ from when they were told last.
+
+        Each counts as a lookup of its number. Ends before the first one that takes more than this. The caller
+        must not await between two of them, nor keep an `Attr`: the next entry may be told in the same one.
+        """
+        now, entries, faces = self._now(), stream.entries, stream.faces
+        if not stream.is_current(now):
+            return
+        tell, split, ref = self._teller(stream, now), self._overlay.naming.split_child, stream.ref
+        start = -1 if stream.has_escapes else ref.start
+        count, faced = len(entries), len(faces)
+        while index < count:
+            face = faces[index] if index < faced else None
+            if face is None:
+                key = entries[index]
+                attr = None if isinstance(key, tuple) else tell(key)
+                if attr is None or isinstance(key, tuple):
+                    return
+                yield (key[start:] if start >= 0 else split(ref, key)[0]).encode(), attr, True
+            else:
+                is_same = face.until is None
+                if not is_same and not self._still_holds(stream, index, face, now):
+                    return
+                if not self._inodes.listed_again(face.attr.ino):
+                    return
+                yield face.name, face.attr, not is_same
+            index += 1
+
+    def _teller(self, stream: DirStream, now: float) -> Callable[[Key], Attr | None]:
+        """What tells of a key of this current stream; None of a file that is open, or needs a closer look.
+
+        Most files have nothing of their own but a number and a size: they share one `Attr`. What is the same
+        for all of them is looked up once, because this is the whole cost of a large listing.
+        """
+        overlay, namespace, ttl = self._overlay, stream.namespace, self._ttl
+        journal, attributes = overlay.journal, overlay.listings.all_attributes(stream.namespace)
+        is_changed = journal.any_under(namespace, stream.ref.prefix)
+        known, peek, local_of = self._values.known, self._values.peek, journal.attributes.file_attrs
+        listed_key, template = self._inodes.listed_key, stream.template
+        most, before, any_sizes = min(stream.until - now, ttl), 0, self._values.any_known
+
+        def tell(key: Key) -> Attr | None:
+            nonlocal template, before
+            listed = attributes.get(key, _NOTHING) if attributes else _NOTHING
+            if listed[1] is not None or (is_changed and journal.get(namespace, key) is not None):
+                return self._singly(stream, key, now)
+            sized, left = known((namespace, key)) if any_sizes else None, most
+            if sized is not None:
+                held, left = peek((namespace, key)), min(most, sized[1] + ttl - now)
+                if left <= 0 or (held is not None and (held.metadata, held.expiration) != listed):
+                    return self._singly(stream, key, now)
+            if template is None or local_of(namespace, key) is not None:
+                attr = self._singly(stream, key, now)
+                if attr is not None and local_of(namespace, key) is None:
+                    template = stream.template = attr
+                return attr
+            ino = listed_key(namespace, key, before)
+            if ino is None:
+                return None
+            template.ino = before = ino
+            template.entry_timeout = left
+            if sized is None:
+                template.size, template.attr_timeout = 0, 0.0
+            else:
+                template.size, template.attr_timeout = sized[0], left
+            return template
+
+        return tell
+
+    def _singly(self, stream: DirStream, key: Key, now: float) -> Attr | None:
+        """Attributes of a file that has some of its own; None as above."""
+        namespace = stream.namespace
+        seen = self._overlay.peek(namespace, key, stale=True)
+        if not isinstance(seen, View) or told_size(seen, now, self._ttl)[2] <= 0:
+            return None
+        ino = self._inodes.listed_key(namespace, key)
+        return None if ino is None else self._attributes.peek(File(ino, 0, namespace, key), seen)
+
+    def _still_holds(self, stream: DirStream, index: int, face: Face, now: float) -> bool:
+        """Whether what was told of a file can be told again: its size and time-outs are as of now, then."""
+        attr, key = face.attr, stream.entries[index]
+        if isinstance(key, tuple):  # `%self`, or one that came here beside the listing
+            return False
+        place = (stream.namespace, key)
+        if face.until is not None and self._is_size_the_same(face, place):
+            attr.entry_timeout = left = min(face.until - now, self._ttl)
+            if attr.attr_timeout:  # none: the size is not known
+                attr.attr_timeout = left
+            return left > 0
+        seen = self._overlay.peek(*place, stale=True)
+        if not isinstance(seen, View) or self._inodes.is_open(attr.ino):
+            return False
+        attr.size, attr.attr_timeout, left = told_size(seen, now, self._ttl)
+        attr.entry_timeout = left
+        face.until, face.sizes, face.size = now + left, self._values.changes, self._values.known(place)
+        return left > 0
+
+    def _is_size_the_same(self, face: Face, place: tuple[NamespaceId, Key]) -> bool:
+        """Whether nothing became of the size, by a number if no size changed at all, else by asking for this one."""
+        changes = self._values.changes
+        if face.sizes != changes:
+            if face.size is None or face.size is not self._values.known(place):
+                return False
+            face.sizes = changes
+        return True
+
+    def remember(
+        self, stream: DirStream, index: int, name: bytes, node: Node, attr: Attr, seen: Seen
+    ) -> None:
+        """An entry was told the long way; not of directories, whose times move, nor of files that are open."""
+        if len(stream.entries) > KEPT_ENTRIES:
+            return
+        left = min(attr.attr_timeout or attr.entry_timeout, attr.entry_timeout)
+        if not isinstance(node, File) or node.open is not None or left <= 0:
+            stream.remember(index, None)
+            return
+        change = seen.change if isinstance(seen, View) else None
+        is_ours = change is not None and change.expiration is None and left > self._ttl - _MOMENT
+        until = None if is_ours else self._now() + left  # ours, and for ever: as good later as it is now
+        size = self._values.known((node.namespace, node.key))
+        face = Face(name, attr, until, self._values.changes, size)
+        stream.remember(index, face)
+        if not attr.attr_timeout:
+            if len(self.unsized) >= KEPT_ENTRIES:
+                self.unsized.clear()
+            self.unsized[attr.ino] = face
+
+    def sized(self, node: Node, attr: Attr) -> None:
+        """The kernel was told the size that a listing could not tell: the next listing can."""
+        face = self.unsized.pop(node.ino, None)
+        if face is None or face.until is None or not isinstance(node, File) or node.open is not None:
+            return
+        left = min(attr.attr_timeout, attr.entry_timeout)
+        face.size = self._values.known((node.namespace, node.key))
+        if left > 0 and face.size is not None and not node.detached:
+            face.attr, face.until, face.sizes = attr, self._now() + left, self._values.changes

@@ -17,6 +17,7 @@ store/embedded/   The embedded store: one SQLite file that behaves like Workers 
 store/miniflare/  Namespaces of `wrangler dev`: its state on disk, and the API of its local …
 store/rest/       The client of the REST API
 store/wire/       Cloudflare's JSON, both ways: used by the client and by the server
+verify/           `kvfs verify`: whether an endpoint of the API behaves as kvfs assumes, tried …
 vfs/              What POSIX calls it: one view of pending changes, caches and store
 vfs/file/         Open files: their bytes, and how these are recorded
 vfs/inode/        Inode numbers and what they stand for

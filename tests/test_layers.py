@@ -25,6 +25,7 @@ OURS = {
     "cache": {"core", "store.base", "cache"},
     "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
     "fuse": {"core", "vfs", "fuse"},
+    "verify": {"core", "verify"},
     "server": {
         "core",
         "patches",
@@ -48,6 +49,7 @@ OUTSIDE = {
     "vfs": {"msgspec", "trio"},
     "data": {"msgspec", "trio"},
     "fuse": {"pyfuse3", "trio"},
+    "verify": {"httpx", "msgspec", "trio"},
     "server": {"hypercorn", "msgspec", "prometheus_client", "python_multipart", "starlette", "trio"},
 }
 # Standard modules that do I/O, tell the time or hold state of the process: not in core.
@@ -71,7 +73,7 @@ HOMES = {
 }
 # Words with a home: identifiers and attributes, not comments.
 WORDS = {
-    r"status_code": r"store/rest/|store/miniflare/explorer\.py|server/",
+    r"status_code": r"store/rest/|store/miniflare/explorer\.py|server/|verify/wire\.py",
     r"_?dirty": r"vfs/|fuse/",
     # of files on this machine's disk, wherever there are any; never of ours
     r"st_\w+": r"fuse/|journal/|store/(embedded|miniflare)/|data/|server/auth\.py|config\.py|host/|cli/",

@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "doctor": "doctor",
     "config": "config",
     "install": "install",
+    "verify": "verify",
 }
 """Name of a command → the module in this folder that has it, under the same name."""
 

@@ -1,9 +1,11 @@
 """Config → objects: which store, wrapped how, seen through which caches. Nothing here runs yet."""
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
@@ -21,6 +23,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
+from kvfs.host.endpoints import load_learned
 from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
 from kvfs.store.base import Store
@@ -36,7 +39,10 @@ from kvfs.vfs.roots import find_namespace
 from kvfs.vfs.view.overlay import Overlay
 from kvfs.workers import WranglerSource, configured_namespaces
 
+log = logging.getLogger("kvfs.daemon")
+
 _ATTEMPTS = 8
+_SPARE: Final = 1.5  # of the longest staleness that was seen, because it was seen once
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,19 @@ def build_filesystem(
         local_names=config.local_names,
     )
     return FileSystem(reading.overlay, reading.table, sender, invalidator, now, options, place)
+
+
+def settle_window(config: Config) -> float:
+    """Seconds after a write in which reads are not believed: `--settle`, or more if `kvfs verify` has seen more."""
+    source = config.source
+    learned = (
+        load_learned(source.base_url, config.state_dir) if isinstance(source, CloudflareSource) else None
+    )
+    if learned is None or not config.settle or learned.stale_seconds * _SPARE <= config.settle:
+        return config.settle
+    seconds = learned.stale_seconds * _SPARE
+    log.info("kvfs verify saw reads %.0f s old here: settling takes %.0f s", learned.stale_seconds, seconds)
+    return seconds
 
 
 def settle_into(reading: Reading, changes: Sequence[Change], now: float) -> None:

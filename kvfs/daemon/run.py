@@ -29,6 +29,7 @@ from kvfs.daemon.build import (
     mount_place,
     open_stores,
     settle_into,
+    settle_window,
 )
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.kernelside import KernelSide
@@ -143,7 +144,7 @@ class Mounted:
             now=time.time,
             options=SenderOptions(
                 delay=config.write_back,
-                settle_window=config.settle if stores.rest is not None else 0.0,
+                settle_window=settle_window(config) if stores.rest is not None else 0.0,
                 on_conflict=OnConflict(config.on_conflict),
             ),
             on_settled=self._settled,

@@ -1,0 +1,163 @@
+"""`kvfs verify`: try in a scratch namespace whether an endpoint behaves as kvfs assumes."""
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import trio
+
+import kvfs
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR, option, path
+from kvfs.cli.output import complain, say
+from kvfs.config import CloudflareSource, Source, load_credentials, parse_source
+from kvfs.core.errors import UserError
+from kvfs.host.endpoints import Learned, save_learned
+from kvfs.host.state import default_state_dir
+from kvfs.store.miniflare.explorer import find_api
+from kvfs.store.rest.request import namespaces_path, open_client
+from kvfs.verify.explorer import KNOWN
+from kvfs.verify.findings import Finding
+from kvfs.verify.run import PATIENCE, REQUESTS, Report, price
+from kvfs.verify.run import verify as try_all
+from kvfs.verify.wire import Endpoint
+from kvfs.workers import WranglerSource
+
+_TIMEOUT = 130.0  # seconds: a bulk write may take the API a hundred
+
+
+@click.command()
+@click.argument("source")
+@option("token-file", type=path, default=None, help="Read the API token there (mode 600).")
+@option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, to paste into a report.")
+@STATE_DIR
+def verify(
+    source: str,
+    token_file: Path | None,
+    insecure: bool,
+    yes: bool,
+    as_json: bool,
+    state_dir: Path | None,
+) -> int:
+    """Try whether the API behind SOURCE behaves as kvfs assumes.
+
+    Makes a scratch namespace and removes it. The exit status is 1 if an assumption does not hold.
+    """
+    parsed = parse_source(source, os.environ, insecure=insecure)
+    if not isinstance(parsed, CloudflareSource) and not (
+        isinstance(parsed, WranglerSource) and parsed.origin
+    ):
+        raise UserError(
+            f"{source} has no API to verify: name cloudflare:ACCOUNT, or wrangler:http://HOST:PORT"
+        )
+    _ask_first(yes)
+    report, base_url = trio.run(
+        _run, parsed, token_file, as_json, restrict_keyboard_interrupt_to_checkpoints=True
+    )
+    _keep(report, base_url, state_dir or default_state_dir())
+    if as_json:
+        click.echo(json.dumps(_as_json(report, base_url), indent=2))
+    else:
+        _conclude(report)
+    return Exit.FAILED if report.differences else Exit.OK
+
+
+def _ask_first(yes: bool) -> None:
+    """Say what it takes; without `--yes` somebody has to agree."""
+    complain(
+        f"verify makes a scratch namespace and removes it: about {REQUESTS} requests,"
+        f" ${price():.4f} on a paid plan that has used up what it includes"
+    )
+    if not yes:
+        click.confirm("go on?", abort=True, err=True)
+
+
+async def _run(source: Source, token_file: Path | None, quiet: bool) -> tuple[Report, str]:
+    def tell(finding: Finding) -> None:
+        if not quiet:
+            _print(finding)
+
+    async with _opened(source, token_file) as (client, account):
+        known = KNOWN if account is None else None
+        endpoint = Endpoint(client, namespaces_path(account))
+        patience = PATIENCE if known is None else 2.0  # an endpoint on this machine has one copy of its data
+        return await try_all(endpoint, known=known, patience=patience, told=tell), str(
+            client.base_url
+        ).rstrip("/")
+
+
+@asynccontextmanager
+async def _opened(
+    source: Source, token_file: Path | None
+) -> AsyncIterator[tuple[httpx.AsyncClient, str | None]]:
+    """A client for the source, and the account; None for wrangler's local explorer, which has none."""
+    if isinstance(source, CloudflareSource):
+        credentials = load_credentials(source, token_file, os.environ)
+        assert credentials is not None
+        async with open_client(
+            source.base_url, credentials.token, timeout=_TIMEOUT, http2=False, transport=None
+        ) as client:
+            yield client, source.account
+        return
+    assert isinstance(source, WranglerSource)
+    base = await find_api(source.origin)
+    if base is None:
+        raise UserError(f"no `wrangler dev` with a local explorer answers at {source.origin}")
+    async with httpx.AsyncClient(base_url=base, timeout=_TIMEOUT, trust_env=False) as client:
+        yield client, None
+
+
+def _print(finding: Finding) -> None:
+    mark = {True: "ok   ", False: "WRONG", None: "note "}[finding.holds]
+    if finding.known:
+        mark = "known"
+    say(f"{mark} {finding.name}: {finding.seen}")
+    if finding.holds is False:
+        say(f"      expected: {finding.expected}")
+    if finding.known:
+        say(f"      {finding.known}")
+
+
+def _conclude(report: Report) -> None:
+    held = sum(1 for finding in report.findings if finding.holds)
+    known = sum(1 for finding in report.findings if finding.known)
+    say(
+        f"{held} as expected, {known} known differences, {len(report.differences)} wrong; {report.requests} requests"
+    )
+
+
+def _keep(report: Report, base_url: str, state_dir: Path) -> None:
+    """What later mounts of the endpoint go by."""
+    differences = tuple(finding.name for finding in report.differences)
+    learned = Learned(base_url, time.time(), report.stale_seconds, report.pair_seconds, differences)
+    save_learned(learned, state_dir)
+
+
+def _as_json(report: Report, base_url: str) -> dict[str, Any]:
+    findings = [
+        {
+            "name": finding.name,
+            "expected": finding.expected,
+            "seen": finding.seen,
+            "holds": finding.holds,
+            "known": finding.known or None,
+        }
+        for finding in report.findings
+    ]
+    return {
+        "kvfs": kvfs.__version__,
+        "base_url": base_url,
+        "requests": report.requests,
+        "stale_seconds": round(report.stale_seconds, 1),
+        "pair_seconds": report.pair_seconds,
+        "wrong": len(report.differences),
+        "findings": findings,
+    }

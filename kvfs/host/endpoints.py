@@ -1,0 +1,42 @@
+"""What `kvfs verify` learned of an endpoint, kept in the state directory for the mounts that come later."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from kvfs.host.state import private_directory, state_name, write_private
+
+_DIRECTORY: Final = "endpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """An endpoint by its base URL. `at`: epoch seconds; `pair_seconds`: of a bulk put, None if not known."""
+
+    base_url: str
+    at: float
+    stale_seconds: float
+    pair_seconds: float | None
+    differences: tuple[str, ...]
+
+
+def save_learned(learned: Learned, state_dir: Path) -> None:
+    """Keep it, in the place of what was known before."""
+    private_directory(state_dir)
+    path = _path(learned.base_url, state_dir)
+    private_directory(path.parent)
+    write_private(path, json.dumps(asdict(learned)).encode())
+
+
+def load_learned(base_url: str, state_dir: Path) -> Learned | None:
+    """What is known of the endpoint; None if nothing is, or if the file cannot be read."""
+    try:
+        found = json.loads(_path(base_url, state_dir).read_bytes())
+        return Learned(**{**found, "differences": tuple(found["differences"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _path(base_url: str, state_dir: Path) -> Path:
+    return state_dir / _DIRECTORY / f"{state_name(base_url)}.json"

@@ -1,0 +1,179 @@
+"""One run: make a scratch namespace, try every assumption in it, and remove it, however the run ends."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import StoreError, UserError
+from kvfs.verify import bulk, freshness, refusals, values
+from kvfs.verify.findings import CHECKS, Check, Finding, Seen
+from kvfs.verify.wire import Endpoint, Lab, Reply, rows_of
+
+MODULES: Final = (values, bulk, refusals, freshness)
+"""Their import registers the checks, in this order."""
+
+REQUESTS, WRITTEN, READ, DELETED, LISTED = 100, 150, 50, 10, 25
+"""What a run takes at most on an endpoint that answers as kvfs assumes; a stale one is asked a few times more."""
+
+_PRICES: Final = {
+    "written": 5.0,
+    "deleted": 5.0,
+    "listed": 5.0,
+    "read": 0.5,
+}  # dollars a million: /kv/platform/pricing
+PATIENCE: Final = 75.0  # seconds that a read may be stale, with something to spare
+_CLEANING: Final = 30.0  # seconds
+_CREATED, _LISTED, _RENAMED = "creating a namespace", "listing namespaces", "renaming a namespace"
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run found, and what it took."""
+
+    findings: list[Finding] = field(default_factory=list)
+    requests: int = 0
+
+    @property
+    def differences(self) -> list[Finding]:
+        """The assumptions that do not hold."""
+        return [finding for finding in self.findings if finding.differs]
+
+    @property
+    def stale_seconds(self) -> float:
+        """The longest that a read stayed stale."""
+        fresh = (finding for finding in self.findings if finding.name in freshness.TIMED)
+        return max((finding.seconds for finding in fresh if finding.seconds is not None), default=0.0)
+
+    @property
+    def pair_seconds(self) -> float | None:
+        """How long a bulk put takes for a pair; None if that is not known."""
+        return next((found.seconds for found in self.findings if found.name == bulk.SPEED), None)
+
+
+def price() -> float:
+    """What a run costs at most, in dollars, on a paid plan that has used up what it includes."""
+    counts = {"written": WRITTEN, "deleted": DELETED, "listed": LISTED, "read": READ}
+    return sum(count * _PRICES[name] for name, count in counts.items()) / 1_000_000
+
+
+async def verify(
+    endpoint: Endpoint,
+    *,
+    known: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
+    told: Callable[[Finding], object] = lambda finding: None,
+) -> Report:
+    """Try every assumption; `told` hears of each finding as it comes. Raises `UserError` if nothing can be tried.
+
+    `known`: differences by the name of the check, for an endpoint that may make no namespaces. `patience`: seconds
+    that a read may show what was before.
+    """
+    report = Report()
+
+    def note(name: str, expected: str, seen: Seen) -> None:
+        lenient = (known or {}).get(name, "") if seen.holds is False else ""
+        report.findings.append(Finding(name, expected, seen.text, seen.holds, seen.seconds, lenient))
+        told(report.findings[-1])
+
+    async with _scratch(endpoint, note, patience, borrow=known is not None) as lab:
+        outcomes: dict[str, Seen] = {}
+        async with trio.open_nursery() as nursery:
+            for check in CHECKS:
+                nursery.start_soon(_try, check, lab, outcomes)
+        for check in CHECKS:
+            note(check.name, check.expected, outcomes[check.name])
+    report.requests = endpoint.requests
+    return report
+
+
+async def _try(check: Check, lab: Lab, outcomes: dict[str, Seen]) -> None:
+    try:
+        outcomes[check.name] = await check.run(lab)
+    except StoreError as exc:
+        outcomes[check.name] = Seen(str(exc), False)
+
+
+Note = Callable[[str, str, Seen], None]
+
+
+@asynccontextmanager
+async def _scratch(endpoint: Endpoint, note: Note, patience: float, *, borrow: bool) -> AsyncIterator[Lab]:
+    """A namespace of this run; with `borrow` one that is there, if none can be made. Nothing of the run stays."""
+    title = f"kvfs-verify-{secrets.token_hex(4)}"
+    created = await endpoint.json("POST", endpoint.namespaces, {"title": title})
+    found = created.result if isinstance(created.result, dict) else {}
+    identifier = str(found.get("id", ""))
+    note(_CREATED, "answers its id and its title", Seen(_short(created), found.get("title") == title))
+    if not created.succeeded or not identifier:
+        if not borrow:
+            raise UserError(f"cannot make a scratch namespace: {created}")
+        lab = Lab(endpoint, await _any_namespace(endpoint), f"{title}/", patience)
+        try:
+            yield lab
+        finally:
+            await _clean(lab)
+        return
+    try:
+        lab = Lab(endpoint, identifier, "v/", patience)
+        await _namespace_checks(lab, title, note)
+        yield lab
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(_CLEANING):
+            await endpoint.send("DELETE", f"{endpoint.namespaces}/{identifier}")
+
+
+async def _namespace_checks(lab: Lab, title: str, note: Note) -> None:
+    endpoint = lab.endpoint
+    listed = await _namespaces(endpoint)
+    note(_LISTED, "answers every one in pages", Seen(f"{len(listed)} listed", lab.namespace in listed))
+    path = lab.path()
+    renamed = await endpoint.json("PUT", path, {"title": f"{title}-renamed"})
+    looked = await lab.until(
+        lambda: endpoint.send("GET", path), lambda reply: _title(reply) == f"{title}-renamed"
+    )
+    holds = renamed.succeeded and _title(looked) == f"{title}-renamed"
+    note(_RENAMED, "the new title is answered", Seen(f"{renamed.status}, then {_title(looked)!r}", holds))
+
+
+async def _namespaces(endpoint: Endpoint) -> dict[str, str]:
+    """Titles by id, every page."""
+    found: dict[str, str] = {}
+    page = 1
+    while True:
+        params: dict[str, str | int] = {"per_page": 1000, "page": page}
+        reply = await endpoint.send("GET", endpoint.namespaces, params=params)
+        rows = [row for row in reply.result or [] if isinstance(row, dict) and "id" in row]
+        news = {str(row["id"]): str(row.get("title", "")) for row in rows} if reply.succeeded else {}
+        if len(rows) < 1000 or not news.keys() - found.keys():
+            return found | news
+        found |= news
+        page += 1
+
+
+async def _any_namespace(endpoint: Endpoint) -> str:
+    """A namespace that is there. Raises `UserError` if there is none."""
+    for identifier in await _namespaces(endpoint):
+        return identifier
+    raise UserError("there is no namespace to try anything in, and none can be made")
+
+
+async def _clean(lab: Lab) -> None:
+    """Delete what the run has put into a namespace that is not its own."""
+    with trio.CancelScope(shield=True), trio.move_on_after(_CLEANING):
+        while rows := rows_of(await lab.list(lab.prefix)):
+            if (await lab.endpoint.json("POST", lab.path("bulk", "delete"), list(rows))).succeeded:
+                continue
+            for key in rows:
+                await lab.delete(key)
+
+
+def _title(reply: Reply) -> str:
+    return str(reply.result.get("title", "")) if isinstance(reply.result, dict) else ""
+
+
+def _short(reply: Reply) -> str:
+    return "HTTP 200" if reply.succeeded else str(reply)

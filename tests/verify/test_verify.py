@@ -1,0 +1,243 @@
+"""`kvfs verify`: every assumption holds at our own server, each mood that breaks one is named, nothing is left."""
+
+import io
+import json
+import stat
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from support.serving import ACCOUNT, TOKEN, served, served_by_process
+from support.wrangler import NEW, dev_server, project
+
+from kvfs.cli import main
+from kvfs.config import CloudflareSource, Config
+from kvfs.core.errors import UserError
+from kvfs.daemon.build import settle_window
+from kvfs.host.endpoints import Learned, load_learned, save_learned
+from kvfs.verify import run
+from kvfs.verify.explorer import KNOWN
+from kvfs.verify.findings import CHECKS
+from kvfs.verify.run import verify
+from kvfs.verify.wire import Endpoint
+
+PATIENCE = 0.5
+
+
+@asynccontextmanager
+async def at(server):
+    """The endpoint of a server, and its namespaces' URL."""
+    async with server.client() as http:
+        yield Endpoint(http, server.namespaces)
+
+
+async def namespaces(server) -> list[str]:
+    await server.set_faults()
+    async with server.client() as http:
+        return [one["title"] for one in (await http.get(server.namespaces)).json()["result"]]
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with served(tmp_path, faults="") as running:
+        yield running
+
+
+async def test_our_own_server_is_as_kvfs_assumes(server):
+    """Within the requests and the price that were announced, and with nothing left behind."""
+    heard = []
+    async with at(server) as endpoint:
+        report = await verify(endpoint, told=heard.append)
+    assert report.differences == []
+    assert heard == report.findings
+    assert len(report.findings) == len(CHECKS) + 3
+    assert report.requests <= run.REQUESTS
+    assert report.pair_seconds is not None
+    keys = await server.keys()
+    assert sum(keys[name] for name in ("put_value", "bulk_put")) <= run.WRITTEN
+    assert sum(keys[name] for name in ("get_value", "bulk_get", "get_metadata")) <= run.READ
+    assert keys["list_keys"] <= run.LISTED
+    assert sum(keys[name] for name in ("delete_value", "bulk_delete")) <= run.DELETED
+    assert await namespaces(server) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        ({"fault": "bare_bulk"}, {"bulk get"}),
+        ({"fault": "html", "status": 200, "method": "GET", "path": "/values/v%2Ftype"}, {"type of a value"}),
+        ({"fault": "code", "code": 10000, "status": 400, "path": "/bulk/delete"}, {"bulk delete"}),
+        ({"fault": "code", "code": 10009, "method": "GET", "path": "/metadata/"}, {"metadata of one key"}),
+        (
+            {"fault": "code", "code": 10012, "method": "PUT", "path": "/values/v%2Fbad"},
+            {"metadata that is no JSON"},
+        ),
+        ({"fault": "endless_cursor"}, {"pages of a listing", "empty listing"}),
+        (
+            {"fault": "stall", "seconds": 0, "method": "DELETE", "path": "missing"},
+            {"delete of a missing key"},
+        ),
+    ],
+)
+async def test_what_does_not_hold_is_named(server, rule, named):
+    """The check that fails, and no other; the scratch namespace goes all the same."""
+    await server.set_faults(rule)
+    async with at(server) as endpoint:
+        report = await verify(endpoint, patience=PATIENCE)
+    found = {finding.name for finding in report.differences}
+    assert found == named
+    assert await namespaces(server) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["url_keys", "no_bulk_expiration", "floats", "null_lists", "unknown_fields"]
+)
+async def test_what_kvfs_copes_with_is_no_difference(server, words):
+    """Shapes that the schema allows, keys that go by bulk."""
+    async with server.client() as http:
+        await http.put(f"{server.root}/_kvfs/faults", json=words)
+    async with at(server) as endpoint:
+        report = await verify(endpoint, patience=PATIENCE)
+    assert report.differences == []
+
+
+async def test_a_refused_token_ends_it_at_once(server):
+    """With the answer; nothing is tried."""
+    await server.set_faults({"fault": "code", "code": 9109})
+    async with at(server) as endpoint:
+        with pytest.raises(UserError, match="9109"):
+            await verify(endpoint)
+        assert endpoint.requests == 1
+
+
+async def test_a_run_that_is_stopped_leaves_no_namespace(server):
+    """As by Ctrl-C, in the middle of it."""
+    await server.set_faults({"fault": "latency", "seconds": 2, "path": "/values/"})
+    async with at(server) as endpoint:
+        with trio.move_on_after(1) as scope:
+            await verify(endpoint)
+    assert scope.cancelled_caught
+    assert await namespaces(server) == []
+
+
+def test_ctrl_c_in_a_terminal_leaves_no_namespace(tmp_path, monkeypatch):
+    """The real signal to the real program: it ends with 130 and has cleaned up."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    import httpx
+    from support.standing import wait_for
+
+    with served_by_process(tmp_path, faults="") as server, httpx.Client(headers=server.headers) as http:
+        rule = {"fault": "latency", "seconds": 30, "path": "/values/"}
+        http.put(f"{server.root}/_kvfs/faults", json=[rule])
+        env = {**os.environ, "CLOUDFLARE_API_BASE_URL": server.url, "CLOUDFLARE_API_TOKEN": TOKEN}
+        command = [sys.executable, "-m", "kvfs", "verify", "--yes", f"--state-dir={tmp_path / 'st'}"]
+        with subprocess.Popen(
+            [*command, f"cloudflare:{ACCOUNT}"], env=env, cwd=Path(__file__).parents[2]
+        ) as process:
+            wait_for(lambda: http.get(server.namespaces).json()["result"])
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        assert http.get(server.namespaces).json()["result"] == []
+
+
+@pytest.fixture
+def cloudflare(tmp_path, monkeypatch):
+    """A server with the whole temperament, but for its patience: staleness of half a second."""
+    with served_by_process(tmp_path, faults="cloudflare,stale=500ms,pair_cost=2ms,seed=4") as server:
+        monkeypatch.setenv("CLOUDFLARE_API_BASE_URL", server.url)
+        monkeypatch.setenv("CLOUDFLARE_API_TOKEN", TOKEN)
+        monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "state"))
+        yield server
+
+
+def test_the_whole_temperament_of_the_api_is_as_kvfs_assumes(cloudflare, tmp_path, capsys):
+    """Through the program: JSON for a report, and what later mounts go by, in a private file."""
+    assert main(["verify", "--yes", "--json", f"cloudflare:{ACCOUNT}"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["wrong"] == 0
+    assert {"name", "expected", "seen", "holds", "known"} == set(found["findings"][0])
+    assert TOKEN not in shown.out + shown.err
+    assert "$0.0" in shown.err
+    learned = load_learned(cloudflare.url, tmp_path / "state")
+    assert learned.differences == ()
+    assert learned.pair_seconds >= 0.002
+    (file,) = (tmp_path / "state" / "endpoints").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_it_asks_before_it_writes_anything(cloudflare, monkeypatch, capsys):
+    """Nobody answers: nothing happens."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["verify", f"cloudflare:{ACCOUNT}"]) != 0
+    assert "go on?" in capsys.readouterr().err
+
+
+def test_a_difference_is_status_1_and_says_what_was_expected(cloudflare, capsys):
+    """Expected and seen, one below the other."""
+    import httpx
+
+    rules = [{"fault": "code", "code": 10012, "method": "DELETE", "path": "missing"}]
+    httpx.put(f"{cloudflare.root}/_kvfs/faults", json=rules, headers=cloudflare.headers)
+    assert main(["verify", "--yes", f"cloudflare:{ACCOUNT}"]) == 1
+    shown = capsys.readouterr().out
+    assert "WRONG delete of a missing key: HTTP 400, code 10012\n      expected: succeeds" in shown
+    assert "wrong;" in shown
+
+
+@pytest.mark.parametrize("source", ["local:", "wrangler:"])
+def test_a_source_without_an_api_is_refused(tmp_path, monkeypatch, capsys, source):
+    """With those that have one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "wrangler.jsonc").write_text('{"name": "x", "kv_namespaces": []}')
+    assert main(["verify", "--yes", source]) != 0
+    assert "wrangler:http://" in capsys.readouterr().err
+
+
+def test_the_local_explorer_differs_only_where_kvfs_knows(tmp_path, monkeypatch, capsys):
+    """The newest wrangler: each difference with the way round it, status 0, and no key is left."""
+    monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "state"))
+    with dev_server(NEW, project(tmp_path / "project")) as dev:
+        dev.put("mine", b"stays")
+        assert main(["verify", "--yes", "--json", f"wrangler:{dev.origin}"]) == 0
+        assert list(dev.listing()) == ["mine"]
+        assert not dev.listing(binding="CACHE")
+    found = json.loads(capsys.readouterr().out)
+    differences = {one["name"] for one in found["findings"] if one["holds"] is False}
+    assert {"creating a namespace", "expiration of a put", "bulk get of a binary value"} <= differences
+    assert differences <= set(KNOWN)
+    assert all(one["known"] for one in found["findings"] if one["holds"] is False)
+
+
+def test_every_known_difference_is_one_of_a_check():
+    """A check that is renamed takes its excuse along."""
+    names = {check.name for check in CHECKS}
+    assert set(KNOWN) - names == {"creating a namespace"}
+    assert len(names) == len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("seen", "settle", "expected"), [(0.0, 90, 90), (60, 90, 90), (80, 90, 120), (80, 0, 0)]
+)
+def test_a_mount_waits_as_long_as_reads_were_stale(tmp_path, seen, settle, expected):
+    """Half as long again as was seen, never less than asked for; not where it is switched off."""
+    save_learned(Learned("https://x.invalid/client/v4", 1.0, seen, None, ()), tmp_path)
+    source = CloudflareSource("a", base_url="https://x.invalid/client/v4")
+    config = Config(source, tmp_path, settle=settle, state_dir=tmp_path)
+    assert settle_window(config) == expected
+
+
+def test_what_was_learned_may_be_missing_or_broken(tmp_path):
+    """Then nothing is known."""
+    assert load_learned("https://x.invalid", tmp_path) is None
+    save_learned(Learned("https://x.invalid", 1.0, 2.0, 0.5, ("a",)), tmp_path)
+    assert load_learned("https://x.invalid", tmp_path) == Learned("https://x.invalid", 1.0, 2.0, 0.5, ("a",))
+    (file,) = (tmp_path / "endpoints").iterdir()
+    file.write_text('{"unknown": 1}')
+    assert load_learned("https://x.invalid", tmp_path) is None

@@ -28,7 +28,10 @@ from kvfs.store.wire.json import MalformedError, decode_leniently
 from kvfs.store.wire.shapes import ABSENT
 
 MANIFEST: Final = ".kvfs-manifest.ndjson"
-NAMING: Final = Naming("/", frozenset({MANIFEST}))
+HEADER: Final = b'{"kvfs":"manifest","version":1}\n'
+"""The manifest's first line: without it a file of that name is a value like any other."""
+_BESIDE_MANIFEST: Final = Naming("/", frozenset({MANIFEST}))
+_ALONE: Final = Naming("/")
 _CREATE: Final = (
     os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 )
@@ -58,10 +61,11 @@ class Manifest:
             "CREATE TABLE lines (key BLOB PRIMARY KEY, metadata BLOB, expiration INT) WITHOUT ROWID"
         )
         with open(directory / MANIFEST, "rb") as file:
+            file.readline()
             self._db.executemany("INSERT OR REPLACE INTO lines VALUES (?, ?, ?)", self._rows(file))
 
     def _rows(self, file: BinaryIO) -> Iterator[tuple[bytes, Metadata | None, int | None]]:
-        for number, text in enumerate(file, 1):
+        for number, text in enumerate(file, 2):
             try:
                 line: _Line = decode_leniently(text, _Line)
                 key = line.key.encode()
@@ -82,6 +86,15 @@ class Manifest:
         self._db.close()
 
 
+def has_manifest(directory: Path) -> bool:
+    """Whether a copy has written there, with a manifest."""
+    try:
+        with open(directory / MANIFEST, "rb") as file:
+            return file.read(len(HEADER)) == HEADER
+    except OSError:
+        return False
+
+
 def walk(directory: Path) -> Iterator[tuple[str, ...]]:
     """The paths of all files below, in an order that does not depend on the disk."""
     yield from _walk(os.fspath(directory), ())
@@ -94,7 +107,7 @@ def _walk(place: str, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         path = (*above, entry.name)
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, path)
-        elif path != (MANIFEST,):
+        else:
             yield path
 
 
@@ -107,11 +120,12 @@ class DirectoryFiles:
 
     def items(self) -> Iterator[Item | Problem]:
         """Everything there is, in order."""
-        manifest = Manifest(self._directory) if (self._directory / MANIFEST).is_file() else None
+        manifest = Manifest(self._directory) if has_manifest(self._directory) else None
         try:
             yield from manifest.problems if manifest is not None else ()
             for path in walk(self._directory):
-                yield self._item(path, manifest)
+                if manifest is None or path != (MANIFEST,):
+                    yield self._item(path, manifest)
         finally:
             if manifest is not None:
                 manifest.close()
@@ -120,7 +134,7 @@ class DirectoryFiles:
         where, key = "/".join(path), ""
         place = self._directory.joinpath(*path)
         try:
-            key = NAMING.key_of(path)
+            key = (_ALONE if manifest is None else _BESIDE_MANIFEST).key_of(path)
             status = os.lstat(place)
             if not stat.S_ISREG(status.st_mode):
                 return Problem(
@@ -188,7 +202,9 @@ class DirectoryOutput:
         if position and int(at) <= end:
             os.ftruncate(self._manifest, int(at))
             end = os.lseek(self._manifest, int(at), os.SEEK_SET)
-        self._says_all = begun == "all" if position else end > 0
+        self._says_all = begun == "all" if position else end > len(HEADER)
+        if not end:
+            os.write(self._manifest, HEADER)
 
     @property
     def position(self) -> str:
@@ -223,7 +239,7 @@ class DirectoryOutput:
             lines = lines[os.write(self._manifest, lines) :]
 
     def _path(self, key: Key, is_directory_too: bool) -> Path:
-        names = NAMING.path_of(key)
+        names = (_ALONE if self._as_attributes else _BESIDE_MANIFEST).path_of(key)
         path = self._directory.joinpath(*names)
         if is_directory_too or path.is_dir():
             path = path / SELF
@@ -256,13 +272,10 @@ class DirectoryOutput:
                 parent.rmdir()
 
     def close(self) -> None:
-        """Give the manifest back; an empty one goes."""
-        if self._manifest < 0:
-            return
-        if not os.fstat(self._manifest).st_size:
-            (self._directory / MANIFEST).unlink(missing_ok=True)
-        os.close(self._manifest)
-        self._manifest = -1
+        """Give the manifest back."""
+        if self._manifest >= 0:
+            os.close(self._manifest)
+            self._manifest = -1
 
 
 def _write_file(path: Path, value: bytes) -> None:

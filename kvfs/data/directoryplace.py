@@ -1,6 +1,5 @@
 """A directory as a place: what `directory` reads and writes, in threads."""
 
-import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +10,7 @@ import trio
 
 from kvfs.core.errors import UserError
 from kvfs.core.model import Key
-from kvfs.data.directory import MANIFEST, DirectoryFiles, DirectoryOutput
+from kvfs.data.directory import DirectoryFiles, DirectoryOutput
 from kvfs.data.items import Item, Kind, Loaded, Problem
 from kvfs.data.place import Scanned, Taken
 
@@ -47,13 +46,6 @@ class DirectoryPlace:
     def reader(self, prefix: str) -> "DirectoryReader":
         """See `Place`; a directory is read as a whole."""
         return DirectoryReader(self.path, self.now)
-
-    def is_foreign(self) -> bool:
-        """Whether there are files that no copy has written."""
-        try:
-            return bool(os.listdir(self.path)) and not (self.path / MANIFEST).is_file()
-        except FileNotFoundError:
-            return False
 
 
 class DirectoryReader:

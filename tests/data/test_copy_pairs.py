@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -154,3 +155,39 @@ def test_what_a_bulk_get_prints_is_taken(behind, wrapped, kvfs, tmp_path):
         Key("b"): Entry(b"2"),
         Key("c"): Entry(b"3"),
     }
+
+
+def tar(*words, **options):
+    """GNU tar, which must end well."""
+    env = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        ["tar", *map(str, words)], capture_output=True, text=True, env=env, check=False, **options
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_gnu_tar_reads_and_writes_the_archive(kvfs, tmp_path):
+    """Extracted and made again by GNU tar, metadata, expirations and hostile names are all there."""
+    entries = sample(30, binaries=2)
+    store = fill(tmp_path / "a.sqlite", entries)
+    kvfs("export", store, "x.tar")
+    (tmp_path / "out").mkdir()
+    said = tar("--xattrs", "--xattrs-include=user.*", "-xf", tmp_path / "x.tar", "-C", tmp_path / "out")
+    unknown = [line for line in said.stderr.split("\n")[:-1] if "in the future" not in line]
+    assert unknown == []
+    assert os.getxattr(tmp_path / "out" / "user" / "0" / "000000", "user.role") == b"user"
+    kvfs("copy", "out", "local:b.sqlite/shop")
+    assert dump(tmp_path / "b.sqlite") == entries
+    tar("--xattrs", "-cf", tmp_path / "back.tar", "-C", tmp_path / "out", ".")
+    kvfs("copy", "back.tar", "local:c.sqlite/shop")
+    assert dump(tmp_path / "c.sqlite") == entries
+
+
+def test_a_directory_with_extended_attributes(kvfs, tmp_path):
+    """--metadata xattrs: no manifest, and nothing lost."""
+    entries = sample(30, binaries=2)
+    kvfs("copy", fill(tmp_path / "a.sqlite", entries), "d", "--metadata", "xattrs")
+    assert os.getxattr(tmp_path / "d" / "user" / "0" / "000000", "user.role") == b"user"
+    kvfs("copy", "d", "local:b.sqlite/shop")
+    assert dump(tmp_path / "b.sqlite") == entries

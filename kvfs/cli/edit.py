@@ -34,7 +34,7 @@ def edit(source: str, force: bool, **options: Any) -> int:
     async def work(keys: Keys) -> int:
         return await _edit(keys, force=force)
 
-    return run_on_keys(source, options, work)
+    return run_on_keys(source, options, work, writes=True)
 
 
 async def _edit(keys: Keys, *, force: bool) -> int:

@@ -72,25 +72,27 @@ class Keys:
 
 
 @asynccontextmanager
-async def open_keys(words: StoreWords, access: Access) -> AsyncIterator[Keys]:
+async def open_keys(words: StoreWords, access: Access, *, writes: bool = False) -> AsyncIterator[Keys]:
     """The namespace that a command names."""
     private_directory(access.state_dir)
     async with AsyncExitStack() as stack:
-        side: Side = await Sides(access, stack).open(words)
+        side: Side = await Sides(access, stack).open(words, is_target=writes)
         assert side.store is not None
-        assert side.namespace is not None
+        namespace = side.namespace or await side.store.get(words.namespace)
         binaries = known_binaries(side, access)
-        yield Keys(side.store, side.namespace, words.rest, binaries, access)
+        yield Keys(side.store, namespace, words.rest, binaries, access)
         keep_binaries(side, access, binaries)
 
 
-def run_on_keys(source: str, options: dict[str, Any], work: Callable[[Keys], Awaitable[int]]) -> int:
-    """Run `work` on the namespace that SOURCE names; the exit status."""
+def run_on_keys(
+    source: str, options: dict[str, Any], work: Callable[[Keys], Awaitable[int]], *, writes: bool = False
+) -> int:
+    """Run `work` on the namespace that SOURCE names; the exit status. `writes`: it changes keys."""
     access = access_of(options)
     words = parse_store(source, access)
 
     async def run() -> int:
-        async with open_keys(words, access) as keys:
+        async with open_keys(words, access, writes=writes) as keys:
             return await work(keys)
 
     return trio.run(run)

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from kvfs.cli.options import option, path, some_seconds
+from kvfs.cli.through import Through, find_through, key_of
 from kvfs.config import (
     Credentials,
     LocalSource,
@@ -25,6 +26,7 @@ from kvfs.config import (
 from kvfs.core.errors import DeniedError, TitleExistsError, UnavailableError, UserError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Namespace, NamespaceId
+from kvfs.core.names import title_of
 from kvfs.data.files import FORMATS, Format, format_of
 from kvfs.host.state import default_data_dir, default_state_dir
 from kvfs.store.base import Store
@@ -48,12 +50,13 @@ _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class StoreWords:
-    """A store, perhaps a namespace of it (title or id), and a prefix or key."""
+    """A store, perhaps a namespace of it (title or id), and a prefix or key; `through` a mount, if a path named it."""
 
     source: Source
     namespace: str | None
     rest: str
     text: str
+    through: Through | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,21 @@ def parse_words(text: str, access: Access, *, format_: str | None = None) -> Wor
                 "- is standard input or output: say --format json, ndjson or tar (and .gz or .zst)"
             )
         return FileWords(None, chosen, text)
+    through = find_through(text, access.state_dir)
+    if through is not None:
+        return _mounted(text, through, access)
     return _path(text, chosen)
+
+
+def _mounted(text: str, through: Through, access: Access) -> StoreWords:
+    words = parse_words(through.source, access)
+    assert isinstance(words, StoreWords)
+    names = through.names
+    namespace = words.namespace
+    if namespace is None and names:
+        namespace, names = title_of(names[0]), names[1:]
+    rest = key_of(names) + ("/" if names and text.endswith("/") else "")
+    return replace(words, namespace=namespace, rest=words.rest + rest, text=text, through=through)
 
 
 def parse_store(text: str, access: Access) -> StoreWords:

@@ -47,7 +47,7 @@ def put(source: str, value: str | None, **options: Any) -> int:
         await keys.store.put(keys.namespace, keys.key, entry)
         return Exit.OK
 
-    return run_on_keys(source, options, work)
+    return run_on_keys(source, options, work, writes=True)
 
 
 async def _kept(keys: Keys, entry: Entry) -> Entry:

@@ -45,7 +45,7 @@ def rm(source: str, recursive: bool, dry_run: bool, yes: bool, **options: Any) -
         await _delete(keys, found)
         return Exit.OK
 
-    return run_on_keys(source, options, work)
+    return run_on_keys(source, options, work, writes=True)
 
 
 async def _one(keys: Keys) -> list[Key]:

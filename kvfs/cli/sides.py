@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -94,9 +94,16 @@ class Sides:
         """One side. Raises `UserError` for a namespace that is not there, unless it is the target."""
         if isinstance(words, StoreWords):
             opened = await self.store(words.source)
+            through = words.through
+            if is_target and through is not None:
+                through.send_pending()
+                self._stack.callback(through.forget)
             if is_target and words.namespace is not None:
                 return Side(words, opened, await opened.find(words.namespace))
-            return Side(words, opened, await opened.get(words.namespace))
+            namespace = await opened.get(words.namespace)
+            if through is not None and not is_target:
+                opened = replace(opened, store=through.over(opened.store, namespace))
+            return Side(words, opened, namespace)
         if isinstance(words, FileWords) and words.path is None and not is_target:
             spooled = await _spool(self._access)
             self._stack.callback(spooled.unlink, missing_ok=True)

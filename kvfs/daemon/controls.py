@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from kvfs.core.errors import InvalidError
-from kvfs.core.model import Change
+from kvfs.core.model import Change, ChangeState, NamespaceId
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import Handler, Message, Send
@@ -32,6 +32,7 @@ class Controls:
             "sync": self.sync,
             "unmount": self.unmount,
             "refresh": self.refresh,
+            "pending": self.pending,
             "rejected_list": self.rejected_list,
             "rejected_retry": self.rejected_retry,
             "rejected_discard": self.rejected_discard,
@@ -64,6 +65,21 @@ class Controls:
         """Forget what was read at and below a path."""
         await self._fs.refresh(PurePosixPath(str(request.get("path", ""))).parts)
         return {}
+
+    async def pending(self, request: Message, send: Send) -> Message:
+        """What a namespace's keys are to become, as far as the server may not show it yet."""
+        changes = self._journal.under(NamespaceId(str(request.get("namespace", ""))), "")
+        shown = (ChangeState.PENDING, ChangeState.SETTLING)
+        return {"items": [self._pending_item(change) for change in changes if change.state in shown]}
+
+    def _pending_item(self, change: Change) -> Message:
+        return {
+            "key": change.key,
+            "path": self._reporter.path_of(change),
+            "deleted": change.is_tombstone,
+            "metadata": None if change.metadata is None else change.metadata.decode(),
+            "expiration": change.expiration,
+        }
 
     async def rejected_list(self, request: Message, send: Send) -> Message:
         """What the server refused for ever."""

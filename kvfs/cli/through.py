@@ -1,0 +1,87 @@
+"""A path inside a mount of this user stands for its source: what is pending there is seen, or sent first."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvfs.cli.daemons import ask, ask_to_send, daemon_of, find_record
+from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import Naming
+from kvfs.data.pending import PendingChange, PendingStore
+from kvfs.host.mounts import MOUNTINFO, mount_of
+from kvfs.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """A mount that a path lies in."""
+
+    mountpoint: Path
+    source: str
+    names: tuple[str, ...]
+    state_dir: Path
+
+    def over(self, store: Store, namespace: NamespaceId) -> Store:
+        """The store under what is pending in the mount. Raises `ControlError` when the daemon does not answer."""
+        with daemon_of(self.mountpoint, self.state_dir) as client:
+            answer = ask(client, {"request": "pending", "namespace": namespace})
+        changes = [_change(item) for item in answer.get("items", [])]
+        return PendingStore(store, namespace, changes, self._read) if changes else store
+
+    def _read(self, path: str) -> bytes:
+        return (self.mountpoint / path).read_bytes()
+
+    def send_pending(self) -> None:
+        """Send what is pending, so that it does not overwrite what is written now. Raises `UserError`."""
+        with daemon_of(self.mountpoint, self.state_dir) as client:
+            answer = ask_to_send(client, {"request": "sync"})
+        if count := int(answer.get("left_count", 0)):
+            raise UserError(
+                f"{count} changes of {self.mountpoint} are not at the server yet and would meet what is written:"
+                f" kvfs sync {self.mountpoint} says why"
+            )
+
+    def forget(self) -> None:
+        """What was written is looked at anew by the mount."""
+        with daemon_of(self.mountpoint, self.state_dir) as client:
+            ask(client, {"request": "refresh", "path": ""})
+
+
+def _change(item: dict[str, object]) -> PendingChange:
+    metadata, expiration = item.get("metadata"), item.get("expiration")
+    return PendingChange(
+        Key(str(item["key"])),
+        str(item["path"]),
+        bool(item["deleted"]),
+        metadata.encode() if isinstance(metadata, str) else None,
+        expiration if isinstance(expiration, int) else None,
+    )
+
+
+def find_through(text: str, state_dir: Path) -> Through | None:
+    """The mount that a path lies in; None when it lies in none, or when this system has no such list."""
+    if not MOUNTINFO.exists():
+        return None
+    path = Path(os.path.abspath(Path(text).expanduser()))
+    mount = mount_of(path) or mount_of(Path(os.path.realpath(path.parent)) / path.name)
+    if mount is None:
+        return None
+    record = find_record(mount.mountpoint, state_dir)
+    if record is None:
+        raise UserError(
+            f"{text} is in a mount that is another user's, or was made with another --state-dir: name its source"
+        )
+    inside = (
+        path if path.is_relative_to(mount.mountpoint) else Path(os.path.realpath(path.parent)) / path.name
+    )
+    return Through(mount.mountpoint, record.source, inside.relative_to(mount.mountpoint).parts, state_dir)
+
+
+def key_of(names: Sequence[str]) -> str:
+    """The key or prefix that names inside a namespace's directory stand for. Raises `UserError`."""
+    try:
+        return Naming("/").key_of(names) if names else ""
+    except KvfsError as exc:
+        raise UserError(f"{'/'.join(names)}: {exc}") from exc

@@ -1,0 +1,83 @@
+"""A path inside a mount stands for its source in the data commands, and what is pending there is seen."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounted import QUICK, Api, Mounted, mounted
+from support.serving import Served, served_by_process
+from support.standing import wait_for
+
+pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with served_by_process(tmp_path) as ready:
+        yield ready
+
+
+@pytest.fixture
+def mount(tmp_path: Path, served: Served) -> Iterator[Mounted]:
+    with mounted(tmp_path, "cloudflare:", "--write-back=3600", *QUICK, served=served) as found:
+        (found.path / "shop").mkdir()
+        (found.path / "shop" / "old").write_text("old")
+        (found.path / "shop" / "gone").write_text("gone")
+        found.sync()
+        yield found
+
+
+@pytest.fixture
+def pending(mount: Mounted) -> Path:
+    """A namespace with a key, and three changes that are not at the server."""
+    shop = mount.path / "shop"
+    (shop / "user").mkdir()
+    (shop / "user" / "1").write_bytes(b"\xffnew")
+    os.setxattr(shop / "user" / "1", "user.role", b"admin")
+    (shop / "old").write_text("changed")
+    (shop / "gone").unlink()
+    return shop
+
+
+def test_what_is_pending_is_seen(mount, pending, served, tmp_path):
+    """By ls, cat and copy; the server does not have it yet, and does not get it for that."""
+    assert mount.kvfs("ls", "-lR", str(pending)).stdout.split("\n")[:-1] == [
+        "     never  old",
+        '     never  user/1  {"role":"admin"}',
+    ]
+    assert mount.kvfs("cat", str(pending / "old")).stdout == "changed"
+    mount.kvfs("copy", str(pending), str(tmp_path / "x.ndjson"))
+    lines = [json.loads(line) for line in (tmp_path / "x.ndjson").read_text().splitlines()]
+    assert lines == [
+        {"key": "old", "value": "changed"},
+        {"key": "user/1", "value": "/25ldw==", "base64": True, "metadata": {"role": "admin"}},
+    ]
+    with Api(served) as api:
+        assert set(api.keys(api.namespace("shop"))) == {"old", "gone"}
+
+
+def test_a_directory_of_a_mount_is_a_prefix(mount, pending):
+    """As the path says."""
+    assert mount.kvfs("ls", str(pending / "user")).stdout == "user/1\n"
+
+
+def test_the_mount_and_its_source_are_compared(mount, pending):
+    """What diff shows is what is pending."""
+    said = mount.kvfs("diff", str(pending), "cloudflare:/shop", "--values", check=False)
+    assert said.stdout.splitlines() == ["+ gone", "~ old  (value)", "- user/1"]
+
+
+def test_what_is_written_meets_nothing_pending(mount, pending, served):
+    """What is pending is sent first; when that has settled the mount shows what was written."""
+    mount.kvfs("put", str(pending / "old"), "from outside", "--metadata", '{"n":1}')
+    wait_for(lambda: (pending / "old").read_text() == "from outside")
+    assert os.getxattr(pending / "old", "user.n") == b"1"
+    with Api(served) as api:
+        assert set(api.keys(api.namespace("shop"))) == {"old", "user/1"}
+
+
+def test_the_root_of_a_mount_is_its_account(mount, pending):
+    """Without a namespace, the namespaces."""
+    assert mount.kvfs("ls", str(mount.path)).stdout.endswith("  shop\n")

@@ -87,6 +87,7 @@ class Config:
     on_conflict: Literal["keep-both", "overwrite"] = "keep-both"
     max_pending: int = 10 * 1024 * MIB
     sizes: Literal["exact", "known"] = "exact"
+    expiration: Literal["mtime", "attribute"] = "mtime"
     local_names: tuple[str, ...] = LOCAL_PATTERNS
     poll_interval: float = 0.0
     rate_requests: int = RATE_REQUESTS

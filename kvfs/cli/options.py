@@ -168,6 +168,7 @@ _OPTIONS: Final = (
     _choice("on-conflict", "When a value changed since it was read here.", "keep-both", "overwrite"),
     _number("max-pending", "Most bytes kept unsent; then ENOSPC.", "10G", size),
     _choice("sizes", "exact reads a value when its size is asked for.", "exact", "known"),
+    _choice("expiration", "What sets and shows when a key expires.", "mtime", "attribute"),
     option("local-names", type=patterns, default=_LOCAL, help="Names of files that are never sent."),
     _number("poll-interval", "List anew this often; 0: only when asked.", 0.0),
     _number("rate-requests", "Most requests in a window.", RATE_REQUESTS, click.IntRange(1)),

@@ -101,6 +101,11 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
         yield "pending", _counted(one["pending"])
     if "local" in one:
         yield "local", _counted(one["local"])
+    if count := one.get("expirations", {}).get("by_mtime", 0):
+        yield (
+            "expiring",
+            f"{count} by an mtime to come: the log names them; or mount with --expiration=attribute",
+        )
     yield from _rejected_rows(one.get("rejected", {}))
     yield from _conflict_rows(one.get("conflicts", {}))
     yield from _store_rows(one.get("store", {}))

@@ -182,6 +182,7 @@ def build_filesystem(
         umask=config.umask,
         exact_sizes=config.sizes == "exact",
         local_names=config.local_names,
+        expiration_is_mtime=config.expiration == "mtime",
     )
     return FileSystem(reading.overlay, reading.table, sender, invalidator, now, options, place)
 

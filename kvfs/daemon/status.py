@@ -110,6 +110,7 @@ class Reporter:
             },
             "settling": {"count": counts.settling},
             "local": {"count": counts.local},
+            "expirations": {"by_mtime": self._fs.attributes.expirations},
             "rejected": {"count": len(rejected), "items": rejected[:SHOWN]},
             "conflicts": self.conflicts.status(),
             "sender": {**asdict(sender), "state": str(sender.state)},

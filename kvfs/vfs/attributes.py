@@ -1,11 +1,13 @@
 """Attributes: stat, times and modes, extended attributes.
 
-Times tell of expiration (`core/expiry.py`); what KV has no place for (mode bits, times of keys that do not
-expire) this machine keeps in the journal file. `chown` is accepted and not kept.
+Times tell of expiration (`core/expiry.py`), unless an attribute does (`vfs/xattrs.py`); what KV has no place for
+(mode bits, times of keys that do not expire) this machine keeps in the journal file. `chown` is accepted and not kept.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -33,6 +35,9 @@ from kvfs.vfs.view.types import Attr, Changes, Seen, told_size
 log = logging.getLogger("kvfs.vfs")
 
 
+_YEAR_9999: Final = 253_402_300_799  # epoch seconds: no calendar has later ones
+
+
 class Attributes:
     """Reads and changes of attributes; contents are `Files`' matter."""
 
@@ -44,8 +49,11 @@ class Attributes:
         *,
         umask: int = 0o022,
         exact_sizes: bool = True,
+        expiration_is_mtime: bool = True,
     ) -> None:
         self._exact_sizes = exact_sizes
+        self._expiration_is_mtime = expiration_is_mtime
+        self.expirations = 0  # keys that came to expire because their mtime was set to a time to come
         self._overlay = overlay
         self._local = overlay.journal.attributes
         self._files = files
@@ -127,7 +135,7 @@ class Attributes:
             expiration = view.expiration
             size, timeout, _ = told_size(view, self._now(), self._ttl)
         node.end = size
-        shown = mtime_of(expiration, changed)
+        shown = mtime_of(expiration, changed) if self._expiration_is_mtime else changed
         ctime = local.ctime_ns if local is not None and local.ctime_ns is not None else changed
         ctime = max(ctime, shared.mtime_ns) if shared is not None and shared.mtime_ns is not None else ctime
         atime = local.atime_ns if local is not None and local.atime_ns is not None else changed
@@ -229,12 +237,15 @@ class Attributes:
 
     async def _set_file(self, node: File, changes: Changes, handle: int | None) -> None:
         expiration: int | None = None
-        if changes.mtime_ns is not None:
+        sets_expiration = changes.mtime_ns is not None and self._expiration_is_mtime
+        if changes.mtime_ns is not None and sets_expiration:
             expiration = expiration_for_mtime(changes.mtime_ns // SECOND, self._now())
         if changes.size is not None:
             await self._files.truncate(node, changes.size, handle)
-        if changes.mtime_ns is not None:
+        if sets_expiration:
             await self._files.amend(node, lambda metadata, _: (metadata, expiration))
+        if expiration is not None:
+            self._tell_expiration(node, expiration)
         shared = node.open
         if changes.mode is not None and shared is not None:
             shared.mode = changes.mode
@@ -245,6 +256,15 @@ class Attributes:
         if node.detached or (shared is not None and shared.created):
             return
         self._keep(node, changes, expiration)
+
+    def _tell_expiration(self, node: File, expiration: int) -> None:
+        """A date that was copied here, from an archive or another machine, may not have been meant so."""
+        self.expirations += 1
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(expiration, _YEAR_9999)))
+        log.info(
+            "%r expires at %s because its mtime was set to that; with --expiration=attribute an mtime is an mtime",
+            *(node.key, when),
+        )
 
     def _keep(self, node: File, changes: Changes, expiration: int | None) -> None:
         """What KV has no place for stays on this machine. An expiration shows instead of the mtime."""

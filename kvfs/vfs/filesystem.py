@@ -42,6 +42,7 @@ class Options:
     umask: int = 0o022
     exact_sizes: bool = True
     local_names: tuple[str, ...] = ()
+    expiration_is_mtime: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,16 @@ class FileSystem:
             overlay, self.inodes, self.tree, self.files, self.roots, self.inheritance, now, options.timeout
         )
         self.attributes = Attributes(
-            overlay, self.files, now, umask=options.umask, exact_sizes=options.exact_sizes
+            overlay,
+            self.files,
+            now,
+            umask=options.umask,
+            exact_sizes=options.exact_sizes,
+            expiration_is_mtime=options.expiration_is_mtime,
         )
-        self.xattrs = ExtendedAttributes(overlay, self.files, now)
+        self.xattrs = ExtendedAttributes(
+            overlay, self.files, now, lists_expiration=not options.expiration_is_mtime
+        )
         overlay.loader.on_contents = self.attributes.contents_arrived
         self.retold = Retold(overlay, self.inodes, self.attributes, now)
         self._sender = sender

@@ -1,10 +1,11 @@
 """Extended attributes of files: fields of the metadata, and what is computed."""
 
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
-from kvfs.cache.values import NEVER
+from kvfs.cache.values import NEVER, Place
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime
@@ -15,11 +16,29 @@ from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import Directory, File, Node
 from kvfs.vfs.view.overlay import Overlay, View
 
+_EXPIRATION: Final = "user.kvfs.expiration"
+_TTL: Final = "user.kvfs.ttl"
+_MOMENT: Final = 1.0  # seconds between two attributes that one program copies
+_ROUNDING: Final = 2  # seconds by which a ttl that was read and is set anew may be off
+_COPYING: Final = 60  # seconds for which a copy may be under way: by so many its ttl is too long
+
+
+def _kept(known: int | None, wanted: int, is_copy: bool) -> int:
+    """The expiration when a ttl asks for `wanted`: the one that is there, if the ttl was read off that."""
+    if known is not None and -_ROUNDING <= wanted - known <= (_COPYING if is_copy else _ROUNDING):
+        return known
+    return wanted
+
 
 class ExtendedAttributes:
     """Reads and changes of them."""
 
-    def __init__(self, overlay: Overlay, files: Files, now: Callable[[], float]) -> None:
+    def __init__(
+        self, overlay: Overlay, files: Files, now: Callable[[], float], *, lists_expiration: bool = False
+    ) -> None:
+        self._lists_expiration = lists_expiration
+        # whose `user.kvfs.expiration` was set last, and when
+        self._set_lately: tuple[Place, float] | None = None
         self._overlay = overlay
         self._local = overlay.journal.attributes
         self._files = files
@@ -27,10 +46,18 @@ class ExtendedAttributes:
         self._ttl = overlay.ttl
 
     async def list(self, node: Node) -> list[str]:
-        """The names of a file's fields; what is computed is not listed, so that nobody copies it."""
+        """The names of a file's fields; what is computed is not listed, so that nobody copies it.
+
+        But the expiration is, where that is not the mtime: it is to go along. The exact one comes last, because
+        that is the order in which most programs copy them.
+        """
         if not isinstance(node, File):
             return []
-        return rules.list_names((await self._view(node))[0])
+        metadata, expiration, _ = await self._view(node)
+        names = rules.list_names(metadata)
+        if expiration is not None and self._lists_expiration:
+            names += [_TTL, _EXPIRATION]
+        return names
 
     async def get(self, node: Node, name: str) -> bytes:
         """One attribute. Raises `NoAttributeError`, `NotSupportedError`."""
@@ -89,8 +116,13 @@ class ExtendedAttributes:
         self._check_settable(node, name)
         assert isinstance(node, File)
         if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
-            expiration = self._expiration_of(name, value)
-            await self._files.amend(node, lambda metadata, _: (metadata, expiration))
+            wanted = self._expiration_of(name, value)
+            is_ttl, is_copy = name == _TTL, self._is_copy(node)
+            await self._files.amend(
+                node,
+                lambda metadata, known: (metadata, _kept(known, wanted, is_copy) if is_ttl else wanted),
+            )
+            self._set_lately = None if is_ttl else ((node.namespace, node.key), self._now())
         else:
             await self._files.amend(
                 node, lambda metadata, expiration: (rules.set(metadata, name, value), expiration)
@@ -119,7 +151,7 @@ class ExtendedAttributes:
         if not isinstance(node, File):
             raise missing("directories have no attributes: KV keeps metadata for keys only")
 
-    def _expiration_of(self, name: str, value: bytes) -> int | None:
+    def _expiration_of(self, name: str, value: bytes) -> int:
         try:
             number = int(value)
         except ValueError as exc:
@@ -130,6 +162,12 @@ class ExtendedAttributes:
         if expiration is None:
             raise InvalidError(f"{name}: KV keeps nothing for less than 60 s")
         return expiration
+
+    def _is_copy(self, node: File) -> bool:
+        """Whether the expiration was set a moment ago: a program copies that and the ttl, one after the other."""
+        if self._set_lately is None or self._set_lately[0] != (node.namespace, node.key):
+            return False
+        return 0 <= self._now() - self._set_lately[1] < _MOMENT
 
     def _touch(self, node: File) -> None:
         """ctime moves on every change, mtime never by itself."""

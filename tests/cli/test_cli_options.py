@@ -95,6 +95,7 @@ CONFIGS = st.builds(
     on_conflict=st.sampled_from(["keep-both", "overwrite"]),
     max_pending=SIZES,
     sizes=st.sampled_from(["exact", "known"]),
+    expiration=st.sampled_from(["mtime", "attribute"]),
     local_names=st.lists(PATTERN, max_size=4).map(tuple),
     poll_interval=SECONDS,
     rate_requests=st.integers(1, 10**6),

@@ -131,3 +131,64 @@ def test_an_mtime_is_of_the_moment_a_change_was_found(tmp_path: Path, server: Se
         assert os.stat(mount.path / "ns/k00").st_mtime_ns == found
         subprocess.run(["cat", str(mount.path / "ns/k00")], check=True, capture_output=True)
         assert os.stat(mount.path / "ns/k00").st_mtime_ns == found
+
+
+# --expiration
+
+
+def _expiring(path: Path) -> bytes | None:
+    try:
+        return os.getxattr(path, "user.kvfs.expiration")
+    except OSError:
+        return None
+
+
+def test_with_attribute_tools_carry_dates_and_expirations_apart(
+    tmp_path: Path, server: Served, api: Api
+) -> None:
+    """`cp -a`, `mv`, `rsync -aX` and `tar` keep a date to come as a date, and take an expiration along."""
+    namespace = _filled(api, server, 0)
+    soon, expires = int(time.time()) + 20, int(time.time()) + 5000
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "ahead").write_bytes(b"x")
+    os.utime(tree / "ahead", (soon, soon))
+    with mounted(tmp_path, "cloudflare:", "--expiration=attribute", served=server) as mount:
+        here = mount.path / "ns"
+        (here / "f").write_bytes(b"y")
+        os.setxattr(here / "f", "user.kvfs.expiration", b"%d" % expires)
+        os.utime(here / "f", (soon, soon))
+        run("cp", "-a", here / "f", here / "copied")
+        run("rsync", "-aX", here / "f", here / "synced")
+        run("tar", "--xattrs", "-cf", tmp_path / "f.tar", "f", cwd=here)
+        (here / "untarred").mkdir()
+        run("tar", "--xattrs", "--xattrs-include=user.*", "-xf", tmp_path / "f.tar", cwd=here / "untarred")
+        for copy in ("f", "copied", "synced", "untarred/f"):
+            assert _expiring(here / copy) == b"%d" % expires, copy
+            assert int(os.stat(here / copy).st_mtime) == soon, copy
+        run("rsync", "-a", f"{tree}/", here)
+        run("mv", tree / "ahead", here / "moved")
+        for name in ("ahead", "moved"):
+            assert _expiring(here / name) is None
+            assert int(os.stat(here / name).st_mtime) == soon
+        mount.sync()
+        assert mount.status()["expirations"] == {"by_mtime": 0}
+    keys = api.keys(namespace)
+    assert {key for key, info in keys.items() if info.get("expiration") == expires} == {
+        "f", "copied", "synced", "untarred/f",
+    }  # fmt: skip
+    assert all(info.get("expiration") in (None, expires) for info in keys.values())
+
+
+def test_with_mtime_a_copied_date_that_expires_is_named(tmp_path: Path) -> None:
+    """In the log and by `kvfs status`, with the way out."""
+    with mounted(tmp_path, f"local:{tmp_path}/store.sqlite") as mount:
+        (mount.path / "ns").mkdir()
+        file = tmp_path / "dated"
+        file.write_bytes(b"x")
+        os.utime(file, (time.time() + 100, time.time() + 100))
+        run("mv", file, mount.path / "ns/moved")
+        assert "'moved' expires at 20" in mount.log.read_text()
+        assert "--expiration=attribute" in mount.log.read_text()
+        assert mount.status()["expirations"] == {"by_mtime": 1}
+        assert "by an mtime to come" in mount.kvfs("status", str(mount.path)).stdout

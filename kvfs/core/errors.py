@@ -5,6 +5,7 @@
     ├── StoreError                    the store did not do what was asked
     │   ├── UnavailableError          retry later (network, 429, 5xx, nonsense); may carry retry_after seconds
     │   │   ├── RateLimitedError      429: everybody waits
+    │   │   ├── UncertainError        a bulk answer whose counts do not add up: ask, or send all again
     │   │   ├── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
     │   │   ├── UnreachableError      no answer at all: it says nothing about what was asked
     │   │   │   └── UntrustedError    TLS: the certificate is not accepted, or it is no TLS
@@ -60,6 +61,10 @@ class UnavailableError(StoreError):
 
 class RateLimitedError(UnavailableError):
     """HTTP 429: the budget of requests is used up, or a key was written twice within a second."""
+
+
+class UncertainError(UnavailableError):
+    """A bulk write was answered, and which of its keys were done cannot be told from the answer."""
 
 
 class BodyTooLargeError(UnavailableError):

@@ -43,7 +43,9 @@ class PacedAccounts:
 class PacedStore(Around):
     """A store that writes the pairs of a bulk write in slices, each when its time is over."""
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         """See `Store`."""
         failed: set[Key] = set()
         for keys in _slices(list(entries)):

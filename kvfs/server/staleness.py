@@ -141,7 +141,9 @@ class StaleStore:
         await self._record(namespace, [key])
         await self._store.put(namespace, key, entry)
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         await self._record(namespace, entries)
         return await self._store.bulk_put(namespace, entries)
 

@@ -66,8 +66,13 @@ class Store(Protocol):
         """Replace one entry, up to 25 MiB of any bytes."""
         ...
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
-        """Replace up to 10,000 entries; returns the keys that were *not* written and should be retried."""
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
+        """Replace up to 10,000 entries; returns the keys that were *not* written and should be retried.
+
+        With `disguised` no value goes over the network as readable text, which a firewall may object to.
+        """
         ...
 
     async def delete(self, namespace: NamespaceId, key: Key) -> None:

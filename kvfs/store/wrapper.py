@@ -67,9 +67,12 @@ class Around:
         """See `Store`."""
         await self._call("put", self._store.put, namespace, key, entry)
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         """See `Store`."""
-        return await self._call("bulk_put", self._store.bulk_put, namespace, entries)
+        options = {"disguised": True} if disguised else {}
+        return await self._call("bulk_put", self._store.bulk_put, namespace, entries, **options)
 
     async def delete(self, namespace: NamespaceId, key: Key) -> None:
         """See `Store`."""

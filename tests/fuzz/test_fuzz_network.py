@@ -38,7 +38,7 @@ DECODERS = {
     codec.decode_namespace: [NAMESPACES[1:-1]],
     codec.decode_namespaces: [NAMESPACES],
     codec.decode_metadata: [b'{"a":1}', b'"\\ud800"'],
-    codec.decode_unsuccessful: [FAILED, b"null"],
+    codec.decode_bulk_result: [FAILED, b"null"],
     codec.decode_values: [VALUES],
     codec.decode_pairs: [PAIRS],
     codec.decode_key_list: [b'["a","b"]', b'[{"name":"a"}]'],

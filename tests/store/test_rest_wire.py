@@ -42,7 +42,7 @@ DECODERS = [
     codec.decode_namespaces,
     codec.decode_keys,
     codec.decode_metadata,
-    codec.decode_unsuccessful,
+    codec.decode_bulk_result,
     codec.decode_values,
     codec.decode_pairs,
     codec.decode_key_list,

@@ -146,7 +146,9 @@ class SqliteStore:
         """Replace one entry, up to 25 MiB of any bytes."""
         await self._put("put", namespace, {key: entry})
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         """Replace up to 10,000 entries, all or none; so the answer is always empty."""
         checks.check_pairs("bulk put", entries)
         await self._put("bulk put", namespace, entries)

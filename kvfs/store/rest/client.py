@@ -8,19 +8,25 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 import httpx
 import trio
 
-from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, StoreError, UnavailableError
+from kvfs.core.errors import (
+    BodyTooLargeError,
+    NamespaceNotFoundError,
+    StoreError,
+    UnavailableError,
+    UncertainError,
+)
 from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE, VALUE_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
 from kvfs.store import checks
 from kvfs.store.rest import request
 from kvfs.store.rest.answer import Answer, error_of, key_is_missing, successful
+from kvfs.store.rest.billing import Billing, RestStatistics
 from kvfs.store.rest.transfer import AnswerTooLongError, Patience, Upload, read_body
 from kvfs.store.wire import codec
 from kvfs.store.wire.strings import GiveWay, go_on
@@ -28,24 +34,15 @@ from kvfs.store.wire.strings import GiveWay, go_on
 PLAIN_ANSWER: Final = 16 * 1024 * 1024  # bytes: any list or confirmation
 VALUE_ANSWER: Final = VALUE_BYTES + 64 * 1024
 BULK_ANSWER: Final = 64 * 1024 * 1024  # 25 MiB of values, escaped
+BULK_SECONDS: Final = (
+    120.0  # the edge answers 524 after 100 s; a write that is given up is billed all the same
+)
+_LEAST_SECONDS: Final = {"bulk_put": BULK_SECONDS, "bulk_delete": BULK_SECONDS}
 NAMESPACE_PAGES: Final = 1000
 MOST_NAMESPACES: Final = 100_000  # a hundred times what an account may have
 OFF_LOOP_BYTES: Final = 1024 * 1024  # JSON above this is encoded and decoded in a thread
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RestStatistics:
-    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies."""
-
-    requests: Mapping[str, int]
-    keys_read: int
-    keys_written: int
-    keys_deleted: int
-    lists: int
-    bytes_sent: int
-    bytes_received: int
 
 
 @asynccontextmanager
@@ -86,7 +83,7 @@ class RestStore:
         self._now = now
         self._posts_deletes = True  # until a server turns out not to know POST …/bulk/delete
         self._requests: Counter[str] = Counter()
-        self._billed: Counter[str] = Counter()
+        self._billed = Billing()
         self._bytes_sent = 0
         self._bytes_received = 0
 
@@ -163,7 +160,7 @@ class RestStore:
         query |= {"cursor": cursor} if cursor else {}
         answer = await self._send("list_keys", "GET", self._path(namespace, "keys"), query=query)
         envelope = self._successful("list keys", answer)
-        self._billed["lists"] += 1
+        self._billed.add("lists", 1)
         keys = _shaped("list keys", codec.decode_keys, envelope.result)
         following = envelope.paging().cursor or None
         if following is not None and following == cursor:
@@ -174,7 +171,7 @@ class RestStore:
         """Value and expiration of one key, text or binary."""
         path = self._key_path(namespace, "values", key)
         answer = await self._send("get_value", "GET", path, limit=VALUE_ANSWER)
-        self._billed["read"] += answer.ok or key_is_missing(answer)
+        self._billed.add("read", answer.ok or key_is_missing(answer))
         if key_is_missing(answer):
             return None
         if answer.status != 200:
@@ -184,7 +181,7 @@ class RestStore:
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
         """Metadata of one key; `None` when it has none or does not exist."""
         answer = await self._send("get_metadata", "GET", self._key_path(namespace, "metadata", key))
-        self._billed["read"] += answer.ok or key_is_missing(answer)
+        self._billed.add("read", answer.ok or key_is_missing(answer))
         if key_is_missing(answer):
             return None
         envelope = self._successful("metadata", answer)
@@ -202,7 +199,7 @@ class RestStore:
         body = [codec.encode_bulk_get(unique)]
         answer = await self._send("bulk_get", "POST", path, body=body, limit=BULK_ANSWER, splittable=True)
         found = await _off_loop(len(answer.body), partial(self._values, answer))
-        self._billed["read"] += len(unique)
+        self._billed.add("read", len(unique))
         try:
             return {key: found[key] for key in unique}
         except KeyError:
@@ -214,11 +211,15 @@ class RestStore:
         content_type, body = request.put_body(entry)
         query = {} if entry.expiration is None else {"expiration": entry.expiration}
         path = self._key_path(namespace, "values", key)
-        answer = await self._send("put_value", "PUT", path, query=query, body=body, content_type=content_type)
+        with self._billed.sending("written", 1) as bill:
+            answer = bill.answer = await self._send(
+                "put_value", "PUT", path, query=query, body=body, content_type=content_type
+            )
         self._successful("put", answer)
-        self._billed["written"] += 1
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         """Replace up to 10,000 entries; returns the keys that were *not* written.
 
         Raises `BodyTooLargeError` for a value that can only go by `put`.
@@ -228,19 +229,19 @@ class RestStore:
         checks.check_pairs("bulk put", entries)
         size = sum(len(entry.value) for entry in entries.values()) + 100 * len(entries)
         pause = GiveWay() if size > OFF_LOOP_BYTES else go_on
-        body = await _off_loop(size, partial(request.bulk_put_body, entries, pause))
+        body = await _off_loop(size, partial(request.bulk_put_body, entries, pause, disguised=disguised))
         path = self._path(namespace, "bulk")
-        answer = await self._send("bulk_put", "PUT", path, body=body, splittable=True)
-        failed = self._unsuccessful("bulk put", answer, entries)
-        self._billed["written"] += len(entries) - len(failed)
-        return failed
+        with self._billed.sending("written", len(entries)) as bill:
+            answer = bill.answer = await self._send("bulk_put", "PUT", path, body=body, splittable=True)
+        return self._unsuccessful("bulk put", answer, entries)
 
     async def delete(self, namespace: NamespaceId, key: Key) -> None:
         """Remove one key; success also when it did not exist."""
-        answer = await self._send("delete_value", "DELETE", self._key_path(namespace, "values", key))
+        path = self._key_path(namespace, "values", key)
+        with self._billed.sending("deleted", 1) as bill:
+            answer = bill.answer = await self._send("delete_value", "DELETE", path)
         if not key_is_missing(answer):
             self._successful("delete", answer)
-        self._billed["deleted"] += 1
 
     async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
         """Remove up to 10,000 keys; returns the keys that were *not* removed."""
@@ -250,10 +251,9 @@ class RestStore:
         checks.check_pairs("bulk delete", unique)
         for key in unique:
             checks.key_bytes("bulk delete", key)
-        answer = await self._bulk_delete(namespace, [codec.encode_keys(list(unique))])
-        failed = self._unsuccessful("bulk delete", answer, unique)
-        self._billed["deleted"] += len(unique) - len(failed)
-        return failed
+        with self._billed.sending("deleted", len(unique)) as bill:
+            answer = bill.answer = await self._bulk_delete(namespace, [codec.encode_keys(list(unique))])
+        return self._unsuccessful("bulk delete", answer, unique)
 
     async def _bulk_delete(self, namespace: NamespaceId, body: list[bytes]) -> Answer:
         """By POST …/bulk/delete, or by DELETE …/bulk where the server does not know the former."""
@@ -285,9 +285,11 @@ class RestStore:
         Raises `UnavailableError` for everything that keeps the answer from arriving.
         """
         with trio.CancelScope() as scope:
-            patience = Patience(scope, self._timeout)
+            seconds = max(self._timeout, _LEAST_SECONDS.get(operation, 0.0))
+            patience = Patience(scope, seconds)
             upload = Upload(body, patience)
             prepared = self._request(method, path, query or {}, upload, content_type)
+            prepared.extensions["timeout"] |= {"read": seconds}
             self._requests[operation] += 1
             try:
                 return await self._exchange(prepared, upload, limit, patience)
@@ -296,10 +298,10 @@ class RestStore:
             except httpx.LocalProtocolError:  # quotes the header it dislikes, and one of them is the token
                 raise UnavailableError(f"{operation}: the request cannot be sent") from None
             except httpx.TimeoutException as exc:
-                raise self._too_slow(operation, splittable) from exc
+                raise _too_slow(operation, seconds, splittable) from exc
             except httpx.HTTPError as exc:
                 raise UnavailableError(f"{operation}: {type(exc).__name__} {exc}") from exc
-        raise self._too_slow(operation, splittable)
+        raise _too_slow(operation, seconds, splittable)
 
     async def _exchange(
         self, prepared: httpx.Request, upload: Upload, limit: int, patience: Patience
@@ -324,10 +326,6 @@ class RestStore:
         prepared.stream = upload
         return prepared
 
-    def _too_slow(self, operation: str, splittable: bool) -> UnavailableError:
-        message = f"{operation}: no progress within {self._timeout:g} s"
-        return BodyTooLargeError(message) if splittable else UnavailableError(message)
-
     def _path(self, namespace: NamespaceId, *words: str) -> str:
         return "/".join([request.namespace_path(self._namespaces, namespace), *words])
 
@@ -347,13 +345,18 @@ class RestStore:
         return _shaped("bulk get", codec.decode_values, self._successful("bulk get", answer).result)
 
     def _unsuccessful(self, what: str, answer: Answer, asked: Iterable[Key]) -> frozenset[Key]:
-        """The keys that were asked for and not done."""
-        named = _shaped(what, codec.decode_unsuccessful, self._successful(what, answer).result)
-        failed = frozenset(asked) & frozenset(named)
-        if len(failed) != len(frozenset(named)):
-            # Which of ours it means cannot be told: all of them, and repeating is harmless.
-            raise UnavailableError(f"{what}: the server reports keys that were not asked for as failed")
+        """The keys that were asked for and not done. Raises `UncertainError` when the answer does not add up."""
+        done, named = _shaped(what, codec.decode_bulk_result, self._successful(what, answer).result)
+        keys, failed = frozenset(asked), frozenset(Key(name) for name in named)
+        if not failed <= keys or (done is not None and done != len(keys) - len(failed)):
+            told = f"{done} keys done and {len(failed)} not, of {len(keys)} that were asked for"
+            raise UncertainError(f"{what}: the answer does not add up: {told}")
         return failed
+
+
+def _too_slow(operation: str, seconds: float, splittable: bool) -> UnavailableError:
+    message = f"{operation}: no progress within {seconds:g} s"
+    return BodyTooLargeError(message) if splittable else UnavailableError(message)
 
 
 def _shaped(what: str, decode: Callable[[bytes], T], result: bytes) -> T:

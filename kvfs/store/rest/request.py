@@ -112,13 +112,15 @@ def put_body(entry: Entry) -> tuple[str, list[bytes]]:
     return f"multipart/form-data; boundary={boundary}", pieces
 
 
-def bulk_put_body(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[bytes]:
+def bulk_put_body(
+    entries: Mapping[Key, Entry], pause: Pause = go_on, *, disguised: bool = False
+) -> list[bytes]:
     """The body of a bulk put, in pieces; fit for a thread. Raises `RejectedError`, `BodyTooLargeError`."""
     for key, entry in entries.items():
         checks.key_bytes("bulk put", key)
         check_entry("bulk put", entry)
     try:
-        return codec.encode_pairs(entries, pause)
+        return codec.encode_pairs(entries, pause, disguised=disguised)
     except codec.TooLongError as exc:
         raise BodyTooLargeError(f"bulk put: {exc}") from exc
 

@@ -106,10 +106,11 @@ def decode_metadata(result: bytes) -> Metadata | None:
     return _metadata(result)
 
 
-def decode_unsuccessful(result: bytes) -> list[str]:
-    """The keys that a bulk write or delete names as not done; `result` may be null."""
-    found = decode_leniently(result, BulkResult | None)
-    return (found.unsuccessful_keys or []) if found else []
+def decode_bulk_result(result: bytes) -> tuple[int | None, list[str]]:
+    """How many keys a bulk write or delete did, None when it does not say, and which it names as not done."""
+    found = decode_leniently(result, BulkResult | None) or BulkResult()
+    count = found.successful_key_count
+    return None if count is None else int(count), found.unsuccessful_keys or []
 
 
 def decode_values(result: bytes) -> dict[str, Entry | None]:
@@ -121,17 +122,19 @@ def decode_values(result: bytes) -> dict[str, Entry | None]:
 # Written by the client.
 
 
-def encode_pairs(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[bytes]:
+def encode_pairs(
+    entries: Mapping[Key, Entry], pause: Pause = go_on, *, disguised: bool = False
+) -> list[bytes]:
     """The body of a bulk put in pieces: joined they are the JSON array.
 
-    Text goes as text, what is not UTF-8 or shorter that way as base64.
+    Text goes as text, what is not UTF-8 or shorter that way as base64; with `disguised` all goes as base64.
     `pause` is called every now and then. Raises `TooLongError` for a value that cannot be part of one.
     """
     pieces: list[bytes] = []
     since = 0
     for key, entry in entries.items():
         pieces.append(b"," if pieces else b"[")
-        pieces += _pair_pieces(key, entry, pause)
+        pieces += _pair_pieces(key, entry, pause, disguised)
         since += len(entry.value) + _PAIR_OVERHEAD
         if since >= BITE // 4:  # small ones cost more a byte
             since = 0
@@ -139,8 +142,8 @@ def encode_pairs(entries: Mapping[Key, Entry], pause: Pause = go_on) -> list[byt
     return [*pieces, b"]"] if pieces else [b"[]"]
 
 
-def _pair_pieces(key: Key, entry: Entry, pause: Pause) -> list[bytes]:
-    text, is_base64 = _value_text(entry.value, pause)
+def _pair_pieces(key: Key, entry: Entry, pause: Pause, disguised: bool) -> list[bytes]:
+    text, is_base64 = _value_text(entry.value, pause, disguised)
     pair = Pair(key, Raw(text[0]), is_base64, entry.expiration, _raw(entry.metadata))
     if len(text) == 1:
         return [msgspec.json.encode(pair)]
@@ -265,10 +268,10 @@ def _array(items: Iterable[bytes]) -> Iterator[bytes]:
     yield b"[]" if opening == b"[" else b"]"
 
 
-def _value_text(value: bytes, pause: Pause) -> tuple[list[bytes], bool]:
+def _value_text(value: bytes, pause: Pause, disguised: bool) -> tuple[list[bytes], bool]:
     """The value as a JSON string, a large one in pieces, and whether that is base64. Raises `TooLongError`."""
     size = 4 * ((len(value) + 2) // 3)
-    text = as_string(value, size, pause)
+    text = None if disguised else as_string(value, size, pause)
     is_base64 = text is None
     if text is None:
         if size > BULK_VALUE_CHARS:

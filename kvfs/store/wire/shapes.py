@@ -102,6 +102,7 @@ class KeyLine(Struct, omit_defaults=True, gc=False):
 
 
 class BulkResult(Struct):
+    successful_key_count: int | float | None = None
     unsuccessful_keys: list[str] | None = None
 
 

@@ -1,0 +1,68 @@
+"""Keys as the account is billed for them: what was sent counts, whether its answer came or not.
+
+Repeats count each time. A request that never left, and one that was refused with HTTP 4xx, count nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from kvfs.core.errors import UnavailableError
+from kvfs.store.rest.answer import Answer
+
+_NEVER_LEFT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.LocalProtocolError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RestStatistics:
+    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies."""
+
+    requests: Mapping[str, int]
+    keys_read: int
+    keys_written: int
+    keys_deleted: int
+    lists: int
+    bytes_sent: int
+    bytes_received: int
+
+
+@dataclass(slots=True)
+class Bill:
+    """One request; whoever sends it puts the answer here, if one comes."""
+
+    answer: Answer | None = None
+
+
+class Billing:
+    """Counts by what was done: read, written, deleted, lists."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def __getitem__(self, what: str) -> int:
+        return self._counts[what]
+
+    def add(self, what: str, count: int) -> None:
+        """So many more."""
+        self._counts[what] += count
+
+    @contextmanager
+    def sending(self, what: str, count: int) -> Iterator[Bill]:
+        """A request that carries `count` keys is made inside."""
+        bill = Bill()
+        try:
+            yield bill
+        except UnavailableError as exc:
+            self._counts[what] += 0 if isinstance(exc.__cause__, _NEVER_LEFT) else count
+            raise
+        if bill.answer is not None and not 400 <= bill.answer.status < 500:
+            self._counts[what] += count

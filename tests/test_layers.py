@@ -20,7 +20,7 @@ OURS = {
     "data": {"core", "store.base", "store.wire", "store.wrapper", "data"},
     "store": {"core", "patches", "store"},
     "journal": {"core", "store.base", "journal"},
-    "sender": {"core", "store.base", "journal", "sender"},
+    "sender": {"core", "store.base", "store.passage", "journal", "sender"},
     "host": {"core", "host"},
     "cache": {"core", "store.base", "cache"},
     "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
@@ -43,7 +43,7 @@ OUTSIDE = {
     "core": {"msgspec"},  # for records: as frozen as dataclasses, and made in a tenth of the time
     "store": {"httpcore", "httpx", "msgspec", "tenacity", "trio"},
     "journal": {"blake3", "msgspec", "sortedcontainers", "trio"},
-    "sender": {"msgspec", "sortedcontainers", "tenacity", "trio"},
+    "sender": {"trio"},
     "host": {"json5", "platformdirs", "trio"},
     "cache": {"msgspec", "sortedcontainers", "trio"},
     "vfs": {"msgspec", "trio"},

@@ -22,4 +22,3 @@ NAMESPACES_PAGE: Final = 1000  # /api/resources/kv: most namespaces a page
 NAMESPACES: Final = 1000  # /kv/platform/limits: namespaces an account
 RATE_REQUESTS: Final = 1200  # /fundamentals/api/reference/limits: requests per window, all API use together
 RATE_SECONDS: Final = 300  # /fundamentals/api/reference/limits: the window; exceeding it blocks for as long
-KEY_WRITE_SECONDS: Final = 1.0  # /kv/platform/limits: one write a second to the same key

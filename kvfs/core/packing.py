@@ -6,7 +6,7 @@ the two may leave both names, never neither.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -26,11 +26,15 @@ class BatchKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one request carries: changes of one namespace, oldest first, no key twice."""
+    """What one request carries: changes of one namespace, oldest first, no key twice.
+
+    `disguised`: no value is to go as readable text.
+    """
 
     namespace: NamespaceId
     kind: BatchKind
     changes: tuple[Change, ...]
+    disguised: bool = False
 
 
 def pack(changes: Sequence[Change], *, pairs: int, body_bytes: int) -> list[Batch]:
@@ -59,7 +63,7 @@ def halve(batch: Batch) -> tuple[Batch, Batch]:
     if not middle:
         raise ValueError("a batch of one change has no halves")
     first, second = batch.changes[:middle], batch.changes[middle:]
-    return Batch(batch.namespace, batch.kind, first), Batch(batch.namespace, batch.kind, second)
+    return replace(batch, changes=first), replace(batch, changes=second)
 
 
 def pair_bytes(change: Change) -> int:
@@ -81,8 +85,13 @@ def _base64_chars(size: int) -> int:
     return (size + 2) // 3 * 4
 
 
+def fits_in_bulk(change: Change) -> bool:
+    """Whether the value is small enough for a bulk body."""
+    return _base64_chars(change.size) <= BULK_VALUE_CHARS
+
+
 def _is_single(change: Change, body_bytes: int) -> bool:
-    return _base64_chars(change.size) > BULK_VALUE_CHARS or pair_bytes(change) + 2 > body_bytes
+    return not fits_in_bulk(change) or pair_bytes(change) + 2 > body_bytes
 
 
 def _newest(changes: Iterable[Change]) -> list[Change]:

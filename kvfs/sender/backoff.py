@@ -1,34 +1,49 @@
-"""When to try again after a failure: the three kinds, and how long each waits.
+"""When to try again after a failure: of the store as a whole, of one key, and for callers that wait.
 
-Unavailable backs off from a second to a minute, denied from half a minute to five, a used-up quota waits for
-its reset. What the server itself asked for (Retry-After) is the least.
+Unavailable backs off from a second to a minute, denied from half a minute to five. What the server itself asked
+for (Retry-After) is the least. A used-up quota is no failure of the store: see `quota.py`.
 """
 
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from tenacity import RetryCallState, Retrying
-from tenacity.wait import wait_base, wait_exponential, wait_random
-
-from kvfs.core.errors import DeniedError, KvfsError, QuotaError, UnavailableError
+from kvfs.core.errors import DeniedError, KvfsError, UnavailableError
+from kvfs.journal.index import Place
 from kvfs.sender.events import EventKind, SenderState
 
-DAY: Final = 86_400
 SHORT_WAIT: Final = 2.0  # seconds for which it is worth to wait in the middle of a round
-_UNAVAILABLE: Final = wait_exponential(multiplier=1, max=60) + wait_random(0, 1)
-_DENIED: Final = wait_exponential(multiplier=30, max=300) + wait_random(0, 5)
-_QUOTA: Final = wait_random(1, 60)  # after the reset: not all machines at once
-_URGENT: Final = wait_exponential(multiplier=0.25, max=4) + wait_random(0, 0.1)  # somebody waits in fsync
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A wait that doubles with each failure in a row: `min(longest, first * 2**n)`, and up to `jitter` more."""
+
+    first: float
+    longest: float
+    jitter: float
+
+    def seconds(self, attempt: int) -> float:
+        """The wait after the `attempt`-th failure in a row, from 1."""
+        exponent = min(attempt - 1, 60)  # beyond that a float overflows, and `longest` is long reached
+        return min(self.longest, self.first * 2.0**exponent) + random.uniform(0, self.jitter)
+
+
+UNAVAILABLE: Final = Growth(1, 60, 1)
+DENIED: Final = Growth(30, 300, 5)
+URGENT: Final = Growth(0.25, 4, 0.1)  # somebody waits in fsync
+DRAINING: Final = Growth(0.5, 15, 0.5)  # somebody waits in `kvfs sync` or `kvfs umount`
+ONE_KEY: Final = Growth(1, 60, 0.2)
 
 
 def trouble(error: KvfsError) -> SenderState:
     """Which kind a failure is."""
-    if isinstance(error, QuotaError):
-        return SenderState.QUOTA
     return SenderState.DENIED if isinstance(error, DeniedError) else SenderState.UNAVAILABLE
 
 
 def may_go_on(error: KvfsError) -> bool:
-    """Whether something else may be asked of the store after `asked_wait`: it said neither no nor much later."""
+    """True when something else may be asked of the store after `asked_wait`: it said neither no nor much later."""
     return isinstance(error, UnavailableError) and asked_wait(error) <= SHORT_WAIT
 
 
@@ -37,27 +52,16 @@ def asked_wait(error: KvfsError) -> float:
     return (error.retry_after or 0.0) if isinstance(error, UnavailableError) else 0.0
 
 
-def pause(error: KvfsError, attempt: int, now: float) -> float:
-    """Seconds to wait after the `attempt`-th failure in a row (from 1), at epoch second `now`."""
-    kind = trouble(error)
-    if kind is SenderState.QUOTA:
-        return DAY - now % DAY + _draw(_QUOTA, 1)  # the allowance comes back at 00:00 UTC
-    if kind is SenderState.DENIED:
-        return _draw(_DENIED, attempt)
-    asked = error.retry_after if isinstance(error, UnavailableError) else None
-    return max(_draw(_UNAVAILABLE, attempt), asked or 0.0)
-
-
-def _draw(strategy: wait_base, attempt: int) -> float:
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = attempt
-    return strategy(state)
+def pause(error: KvfsError, attempt: int) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row, from 1."""
+    growth = DENIED if isinstance(error, DeniedError) else UNAVAILABLE
+    return max(growth.seconds(attempt), asked_wait(error))
 
 
 class Backoff:
-    """How many failures there were in a row, and until when (monotonic seconds) nothing is tried.
+    """How many failures there were in a row, and until when (monotonic seconds) the loop tries nothing.
 
-    `asked_until` is the part of it that is the server's word, which holds for an fsync too.
+    `asked_until` is the part of it that is the server's word, which holds for callers that wait too.
     """
 
     def __init__(self) -> None:
@@ -67,15 +71,19 @@ class Backoff:
         self.retry_at = float("-inf")
         self.asked_until = float("-inf")
 
-    def fail(self, error: KvfsError, *, now: float, monotonic: float) -> EventKind | None:
-        """Count a failure; returns the event when it is news."""
+    def fail(self, error: KvfsError, *, monotonic: float) -> EventKind | None:
+        """Count a failure; returns the event when it is news.
+
+        A try before its time, as fsync and `kvfs sync` make them, does not make the loop's wait longer.
+        """
         kind = trouble(error)
         news = kind is not self.kind
-        self.attempts = 1 if news else self.attempts + 1
+        if news or monotonic >= self.retry_at:
+            self.attempts = 1 if news else self.attempts + 1
+            self.retry_at = monotonic + pause(error, self.attempts)
         self.kind, self.error = kind, error
-        self.retry_at = monotonic + pause(error, self.attempts, now)
-        asked = self.retry_at if kind is SenderState.QUOTA else monotonic + asked_wait(error)
-        self.asked_until = max(self.asked_until, asked)
+        self.asked_until = max(self.asked_until, monotonic + asked_wait(error))
+        self.retry_at = max(self.retry_at, self.asked_until)
         return EventKind(kind.value) if news else None
 
     def succeed(self) -> bool:
@@ -86,20 +94,51 @@ class Backoff:
 
 
 class UrgentBackoff:
-    """When those who wait in an fsync may try again after a failure: soon, whatever the loop's back-off.
+    """When callers that wait may try again after a failure: soon, whatever the loop's back-off.
 
     They try together, so a crowd of them in an outage costs as few requests as one.
     """
 
-    def __init__(self) -> None:
-        self.attempts = 0
+    def __init__(self, growth: Growth) -> None:
+        self._growth = growth
+        self._attempts = 0
         self.retry_at = float("-inf")
 
     def fail(self, monotonic: float) -> None:
         """Count a try of theirs that failed."""
-        self.attempts += 1
-        self.retry_at = monotonic + _draw(_URGENT, self.attempts)
+        self._attempts += 1
+        self.retry_at = monotonic + self._growth.seconds(self._attempts)
 
     def succeed(self) -> None:
         """The store answers: start again with the shortest wait."""
-        self.attempts = 0
+        self._attempts = 0
+        self.retry_at = float("-inf")
+
+
+class KeyBackoff:
+    """Keys that the store wants again (unsuccessful, or 429 for them alone): each waits for itself.
+
+    REST has no limit of one write a second to a key, so a key that was written may be written again at once.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """`now`: monotonic seconds."""
+        self._now = now
+        self._keys: dict[Place, tuple[int, float]] = {}  # failures in a row, and when to try again
+
+    def ready_at(self, place: Place) -> float:
+        """When (monotonic) the key may be sent."""
+        return self._keys[place][1] if place in self._keys else float("-inf")
+
+    def fail(self, place: Place, asked: float = 0.0) -> None:
+        """The store wants it again, not before `asked` seconds."""
+        attempt = self._keys[place][0] + 1 if place in self._keys else 1
+        self._keys[place] = attempt, self._now() + max(ONE_KEY.seconds(attempt), asked)
+
+    def succeed(self, place: Place) -> None:
+        """It arrived, or need not any more."""
+        self._keys.pop(place, None)
+
+    def forget(self) -> None:
+        """Somebody asked for all to be tried now."""
+        self._keys.clear()

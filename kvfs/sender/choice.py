@@ -18,8 +18,9 @@ Accept = Callable[[Change], bool]
 class Choice:
     """Looks through the journal for the sender's loop, and says what it left out.
 
-    `next_ready` is when (monotonic) a key left out because it was just written may be written again;
-    `passed_over`: whether changes were left out that were not asked for.
+    `next_ready` is when (monotonic) a change left out because its key is backed off from, or because a quota is
+    used up, may be sent; `passed_over`: changes were left out that were not asked for; `elsewhere`: some were
+    left out because an fsync sends them at the moment.
     """
 
     def __init__(self, journal: Journal, round_: Round) -> None:
@@ -28,29 +29,36 @@ class Choice:
         self._set_back: frozenset[Seq] = frozenset()  # what the last round could not send, if it failed
         self.next_ready = FOREVER
         self.passed_over = False
+        self.elsewhere = False
 
     def choose(self, accept: Accept) -> list[Change]:
-        """At most a body of those that are accepted.
+        """At most a round of puts and a round of deletions of those that are accepted.
 
         Those that just failed come last, so that a body full of what fails does not stop all the others.
         """
         limits, now = self._round.limits, trio.current_time()
         found: list[Change] = []
-        size = 0
-        self.next_ready, self.passed_over = FOREVER, False
+        size, counts = 0, [0, 0]  # bytes; puts and deletions
+        self.next_ready, self.passed_over, self.elsewhere = FOREVER, False, False
         for change in self._in_turn():
             if not accept(change):
                 self.passed_over = True
                 continue
             if self._journal.blocker(change) is not None:
                 continue
+            if self._round.is_claimed(change):
+                self.elsewhere = True
+                continue
             ready_at = self._round.ready_at(change)
             if ready_at > now:
                 self.next_ready = min(self.next_ready, ready_at)
                 continue
-            if found and (len(found) >= limits.pairs or size + change.size > limits.body_bytes):
+            if counts[change.is_tombstone] >= limits.round_pairs or (
+                found and size + change.size > limits.round_bytes
+            ):
                 break
             found.append(change)
+            counts[change.is_tombstone] += 1
             size += change.size
         return found
 

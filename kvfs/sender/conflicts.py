@@ -19,6 +19,7 @@ from kvfs.core.errors import (
     DeniedError,
     NamespaceNotFoundError,
     NotTextError,
+    QuotaError,
     RejectedError,
     StoreError,
     UnavailableError,
@@ -144,6 +145,8 @@ class Digests:
             answers.answered += 1
         except NamespaceNotFoundError:
             raise
+        except QuotaError:
+            pass  # reads have an allowance of their own
         except StoreError as exc:
             answers.fail(exc, [(namespace, key) for key in names.rest])
             names.rest = []

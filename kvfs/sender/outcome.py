@@ -1,18 +1,14 @@
-"""What belongs to one round of sending: what it did, whom it tells, how large its bodies may be."""
+"""What belongs to one round of sending: what it did, and whom it tells."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 import trio
 
-from kvfs.core.errors import DeniedError, KvfsError
-from kvfs.core.model import Change
-from kvfs.core.packing import Batch, pair_bytes
+from kvfs.core.errors import DeniedError, KvfsError, QuotaError, StoreError
+from kvfs.core.model import Change, NamespaceId
 from kvfs.sender.backoff import asked_wait, may_go_on
-from kvfs.sender.events import Event, SenderOptions
-
-LEAST_BYTES: Final = 1_000_000  # bodies are not made smaller than this
+from kvfs.sender.events import Event
 
 
 @dataclass
@@ -26,6 +22,13 @@ class Outcome:
     failure: KvfsError | None = None
     refused: bool = False  # a write failed
     wait_until: float = float("-inf")  # monotonic; the server wants no request before
+    next_try: float = float(
+        "inf"
+    )  # monotonic; when a deletion that gives way to puts will not wait any longer
+    postponed: StoreError | None = None  # why single keys wait, while the others go on
+    quota: QuotaError | None = None  # an allowance of the day turned out to be used up
+    accepted: set[NamespaceId] = field(default_factory=set)  # a write to these was taken
+    suspects: list[tuple[Change, StoreError]] = field(default_factory=list)  # judged at the end of the round
 
     def fail(self, error: KvfsError) -> None:
         """A write failed. Remember what says most: credentials before the network."""
@@ -37,6 +40,11 @@ class Outcome:
         self.wait_until = max(self.wait_until, wait_until)
         if self.failure is None or not isinstance(self.failure, DeniedError):
             self.failure = error
+
+    @property
+    def is_quiet(self) -> bool:
+        """True when nothing happened that would make the next choice another one."""
+        return self.failure is None and self.postponed is None and self.quota is None
 
     @property
     def progress(self) -> bool:
@@ -77,33 +85,3 @@ class Reports:
     resolved: Callable[[Change, KvfsError | None], None]
     moved: Callable[[Change, Change], None]
     event: Callable[[Event], None]
-
-
-@dataclass
-class Limits:
-    """What the server copes with: halved when a body was too much, grown slowly while all is well."""
-
-    options: SenderOptions
-    pairs: int = field(init=False)
-    body_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pairs, self.body_bytes = self.options.pairs, self.options.body_bytes
-
-    def shrink(self, batch: Batch) -> None:
-        """This one was too much."""
-        self.pairs = max(1, min(self.pairs, len(batch.changes)) // 2)
-        self.body_bytes = max(LEAST_BYTES, min(self.body_bytes, body_size(batch)) // 2)
-
-    def grow(self, batch: Batch) -> None:
-        """This one was taken: if it was near a limit, a little more may be."""
-        if (self.pairs, self.body_bytes) == (self.options.pairs, self.options.body_bytes):
-            return  # the usual case, without looking at ten thousand sizes
-        if len(batch.changes) * 2 > self.pairs or body_size(batch) * 2 > self.body_bytes:
-            self.pairs = min(self.options.pairs, self.pairs + self.pairs // 4 + 1)
-            self.body_bytes = min(self.options.body_bytes, self.body_bytes + self.body_bytes // 4)
-
-
-def body_size(batch: Batch) -> int:
-    """At most how many bytes its body has."""
-    return sum(map(pair_bytes, batch.changes))

@@ -4,38 +4,51 @@ What fails stays pending; what is refused is halved until the culprit stands alo
 body is made, so that no more than a body of them is in memory.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Final
 
 import trio
 
 from kvfs.core.errors import (
+    BlockedError,
     BodyTooLargeError,
     JournalError,
     KvfsError,
     NamespaceNotFoundError,
+    QuotaError,
+    RateLimitedError,
     RejectedError,
     StoreError,
     UnavailableError,
+    UncertainError,
+    UnknownRefusalError,
 )
 from kvfs.core.expiry import EXPIRED, expiration_to_send
-from kvfs.core.limits import KEY_WRITE_SECONDS
-from kvfs.core.model import Change, Entry, Key, NamespaceId, Seq
-from kvfs.core.packing import Batch, BatchKind, halve
+from kvfs.core.model import Change, Entry, Key, Seq
+from kvfs.core.packing import Batch, BatchKind, fits_in_bulk, halve, pack
 from kvfs.journal.index import Place
 from kvfs.journal.journal import INLINE_BYTES, Journal
+from kvfs.sender.arrivals import Arrivals
+from kvfs.sender.backoff import KeyBackoff, asked_wait
+from kvfs.sender.bounds import Limits
+from kvfs.sender.culprits import Culprits
 from kvfs.sender.events import Event, EventKind, SenderOptions
-from kvfs.sender.outcome import Counts, Limits, Outcome, Reports
+from kvfs.sender.outcome import Counts, Outcome, Reports
+from kvfs.sender.quota import Operation, Quotas
 from kvfs.store.base import Store
+from kvfs.store.passage import passage
 
 CHUNK: Final = 500  # rows of the journal touched between two checkpoints: a millisecond or two
 READ_BYTES: Final = (
     2 * 1024 * 1024
 )  # contents read between two: five milliseconds, if the journal is read for them
-GONE_SECONDS: Final = 10.0  # a namespace just made may be unknown for a moment
 AGAIN: Final = "the store asked to send it again"
+ASKED_FROM: Final = 100  # changes; a smaller body whose answer was lost is sent again without asking first
+PATIENCE: Final = 10.0  # seconds without any more of them, after which what a server writes on has ended
+KEY_WAIT: Final = 10.0  # seconds; a longer wait that the server asks for is not for the sake of one key
+REMEMBERED: Final = 10_000  # keys whose text a firewall dislikes, the latest
 
 
 class Poster:
@@ -58,49 +71,114 @@ class Poster:
 
         self.limits = Limits(options)
         self.counts = Counts()
+        self.keys = KeyBackoff(trio.current_time)
+        self.quotas = Quotas(now)
         self.in_flight: set[Seq] = set()  # carried by requests under way
-        self._written_at: OrderedDict[Place, float] = OrderedDict()  # when (monotonic) last, the latest last
-        self._missing_since: dict[NamespaceId, float] = {}
-
-    def written_at(self, change: Change) -> float:
-        """When (monotonic) the key was last written, if that may matter still."""
-        return self._written_at.get((change.namespace, change.key), float("-inf"))
+        self.culprits = Culprits(journal, store, self.counts, reports, options.timeout)
+        self._arrivals = Arrivals(store, self.counts)
+        self._disliked: dict[Place, None] = {}  # a firewall objects to their text; the latest last
 
     async def post(self, batch: Batch, outcome: Outcome) -> None:
         """Send a batch. Raises nothing the store or a full disk does: that is in the outcome."""
         parts = [batch]
         while parts:
             part = parts.pop()
+            if self.quotas.error(operation_of(part.changes[0])) is not None:
+                return
+            if len(part.changes) > self.limits.pairs:
+                parts += reversed(self._packed(part))
+                continue
             try:
                 await self._attempt(part, outcome)
-            except (BodyTooLargeError, RejectedError) as exc:
-                parts += self._smaller(part, exc, outcome)
-            except NamespaceNotFoundError as exc:
-                await self._missing(part.namespace, exc, outcome)
-                return
             except (StoreError, JournalError) as exc:
-                self._fail(exc, outcome)
-                return
+                smaller = await self._after(part, exc, outcome)
+                if smaller is None:
+                    return
+                parts += reversed(smaller)
 
-    def _smaller(self, part: Batch, error: StoreError, outcome: Outcome) -> list[Batch]:
-        """What to try instead of a part that was too much, or has a culprit in it; the next one last."""
-        if isinstance(error, BodyTooLargeError):
+    # what to try instead: smaller batches, none, or None to leave all the rest pending
+
+    async def _after(self, part: Batch, error: KvfsError, outcome: Outcome) -> list[Batch] | None:
+        match error:
+            case BodyTooLargeError():
+                return self._too_large(part, error, outcome)
+            case UncertainError():
+                self._postpone(self._left(part), error, outcome)
+                return []
+            case RejectedError() | BlockedError() | UnknownRefusalError():
+                return self._with_culprit(part, error, outcome)
+            case QuotaError():
+                return self._beyond_quota(part, error, outcome)
+            case NamespaceNotFoundError():
+                await self.culprits.missing(part.namespace, error, outcome)
+                return None
+            case RateLimitedError() if _is_for_one_key(part, error):
+                self._postpone(part.changes, error, outcome, asked_wait(error))
+                return []
+        self._fail(error, outcome)
+        return None
+
+    def _left(self, part: Batch) -> list[Change]:
+        return [change for change in part.changes if self._journal.row(change.seq) is not None]
+
+    def _packed(self, part: Batch) -> list[Batch]:
+        """What is left of it in bodies of the size that passes by what was learned."""
+        batches = pack(self._left(part), pairs=self.limits.pairs, body_bytes=self.limits.body_bytes)
+        return [replace(batch, disguised=part.disguised) for batch in batches]
+
+    def _too_large(self, part: Batch, error: StoreError, outcome: Outcome) -> list[Batch]:
+        self.counts.failures += 1
+        self.limits.shrink(part)
+        smaller = self._packed(part)
+        if len(smaller) != 1:
+            return smaller
+        if len(smaller[0].changes) > 1:
+            return list(halve(smaller[0]))
+        if part.kind is BatchKind.PUT and len(part.changes) == 1:
+            return [Batch(part.namespace, BatchKind.SINGLE, part.changes)]
+        if len(part.changes) == 1:
+            outcome.fail(error)
+            return []
+        return smaller
+
+    def _with_culprit(self, part: Batch, error: StoreError, outcome: Outcome) -> list[Batch] | None:
+        """Halve to the culprit; a firewall gets it once more in base64, where it cannot read it."""
+        if not isinstance(error, RejectedError):
             self.counts.failures += 1
-            self.limits.shrink(part)
+            if self.culprits.is_hopeless(part.namespace, outcome):
+                return None
         if len(part.changes) > 1:
-            return list(reversed(halve(part)))
+            return list(halve(part))
+        change = part.changes[0]
         if isinstance(error, RejectedError):
             outcome.answered = True
-            self._refuse(part.changes[0], error, outcome)
-        elif part.kind is BatchKind.PUT:
-            return [Batch(part.namespace, BatchKind.SINGLE, part.changes)]
+            self.culprits.refuse(change, error, outcome)
+        elif isinstance(error, BlockedError) and not part.disguised and _can_be_disguised(change):
+            return [Batch(part.namespace, BatchKind.PUT, part.changes, disguised=True)]
         else:
-            outcome.fail(error)
+            outcome.suspects.append((change, error))
         return []
+
+    def _beyond_quota(self, part: Batch, error: QuotaError, outcome: Outcome) -> list[Batch] | None:
+        """A smaller body may fit into what is left of the day; when a single change does not, nothing does."""
+        self.counts.failures += 1
+        if len(part.changes) > 1:
+            return list(halve(part))
+        self.use_up(operation_of(part.changes[0]), error, outcome)
+        return None
+
+    def use_up(self, operation: Operation, error: QuotaError, outcome: Outcome) -> None:
+        """An allowance of the day is used up: what needs it waits, and the user is told once."""
+        outcome.quota = error
+        if self.quotas.use_up(operation, error):
+            text = f"the day's allowance of {operation} is used up; they go on after 00:00 UTC: {error}"
+            self._reports.event(Event(EventKind.QUOTA, text))
+
+    # one request
 
     async def _attempt(self, part: Batch, outcome: Outcome) -> None:
         """One request. Raises what the store raises; what it took is acknowledged."""
-        changes = [change for change in part.changes if self._journal.row(change.seq) is not None]
+        changes = self._left(part)
         for some in _chunks(changes):
             self._journal.mark_attempted([change.seq for change in some])
             await trio.lowlevel.checkpoint()
@@ -110,17 +188,38 @@ class Poster:
         if not changes:
             return
         self.counts.requests += 1
-        self.in_flight |= {change.seq for change in changes}
-        waiting = self._journal.waiting_for(change.seq for change in changes)
+        seqs = {change.seq for change in changes}
+        self.in_flight |= seqs
+        waiting = self._journal.waiting_for(seqs)
         try:
-            left = await self._request(part, [change.key for change in changes], entries)
-        finally:  # even a request that failed may have been a write
-            self._note_written(changes)
-            self.in_flight -= {change.seq for change in changes}
-        self._missing_since.pop(part.namespace, None)
-        self.limits.grow(part)
+            left = await self._request(part, changes, entries)
+        except (BodyTooLargeError, UncertainError) as exc:
+            arrived = await self._arrived(changes, entries, exc)
+            await self._acknowledge([change for change in changes if change.key in arrived], outcome)
+            raise
+        finally:
+            self.in_flight -= seqs
+        self._taken(part, outcome)
         self._release(changes, left, waiting)
-        await self._acknowledge(changes, left, outcome)
+        await self._acknowledge([change for change in changes if change.key not in left], outcome)
+        if left:
+            error = UnavailableError(f"{len(left)} keys were not written everywhere: {AGAIN}")
+            self._postpone([change for change in changes if change.key in left], error, outcome)
+
+    def _taken(self, part: Batch, outcome: Outcome) -> None:
+        outcome.accepted.add(part.namespace)
+        self.culprits.known(part.namespace)
+        if part.disguised:
+            self._remember(part.changes)
+        operation = operation_of(part.changes[0])
+        if self.quotas.succeed(operation):
+            self._reports.event(Event(EventKind.RECOVERED, f"the store takes {operation} again"))
+
+    def _remember(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._disliked[change.namespace, change.key] = None
+        while len(self._disliked) > REMEMBERED:
+            del self._disliked[next(iter(self._disliked))]
 
     def _release(
         self, changes: Iterable[Change], left: frozenset[Key], waiting: Mapping[Seq, Sequence[Seq]]
@@ -145,7 +244,7 @@ class Poster:
                 except KeyError:
                     continue  # a newer change came
                 except JournalError as exc:  # its file is gone
-                    self._refuse(change, exc, outcome)
+                    self.culprits.refuse(change, exc, outcome)
                     continue
                 expiration = expiration_to_send(change.expiration, self._now())
                 if expiration is EXPIRED:
@@ -155,37 +254,50 @@ class Poster:
             await trio.lowlevel.checkpoint()
         return entries, taken
 
-    async def _request(self, part: Batch, keys: list[Key], entries: dict[Key, Entry]) -> frozenset[Key]:
+    async def _request(
+        self, part: Batch, changes: Sequence[Change], entries: dict[Key, Entry]
+    ) -> frozenset[Key]:
         """The keys the store wants again; without an answer in time, an error as for a body too large."""
-        with trio.move_on_after(self._timeout):
-            if part.kind is BatchKind.DELETE:
-                return await self._store.bulk_delete(part.namespace, keys)
-            if part.kind is BatchKind.PUT:
-                return await self._store.bulk_put(part.namespace, entries)
-            for key, entry in entries.items():
-                await self._store.put(part.namespace, key, entry)
-            return frozenset()
+        with passage() as way, trio.move_on_after(self._timeout):
+            left = await self._asked_for(part, [change.key for change in changes], entries)
+            self.limits.note(part, trio.current_time() - way.began)
+            return left
         text = f"no answer from the store within {self._timeout:g} s"
-        raise BodyTooLargeError(text) if len(keys) > 1 else UnavailableError(text)
+        raise BodyTooLargeError(text) if len(changes) > 1 else UnavailableError(text)
+
+    async def _asked_for(self, part: Batch, keys: list[Key], entries: dict[Key, Entry]) -> frozenset[Key]:
+        if part.kind is BatchKind.DELETE:
+            return await self._store.bulk_delete(part.namespace, keys)
+        if part.kind is BatchKind.PUT:
+            disguised = part.disguised or any((part.namespace, key) in self._disliked for key in keys)
+            return await self._store.bulk_put(part.namespace, entries, disguised=disguised)
+        for key, entry in entries.items():
+            await self._store.put(part.namespace, key, entry)
+        return frozenset()
 
     # after a request
 
-    def _note_written(self, changes: Iterable[Change]) -> None:
-        now = trio.current_time()
+    async def _arrived(
+        self, changes: Sequence[Change], entries: Mapping[Key, Entry], error: UnavailableError
+    ) -> frozenset[Key]:
+        """Which are in the store although nobody said so. Those that it may answer from the past do not count."""
+        never_read = isinstance(error, BodyTooLargeError) and error.status == 413
+        if never_read or (isinstance(error, BodyTooLargeError) and len(changes) < ASKED_FROM):
+            return frozenset()
+        sent: dict[Key, Entry | None] = {}
         for change in changes:
-            place = (change.namespace, change.key)
-            self._written_at.pop(place, None)
-            self._written_at[place] = now
-        while self._written_at[next(iter(self._written_at))] < now - KEY_WRITE_SECONDS:
-            del self._written_at[next(iter(self._written_at))]
+            row = self._journal.row(change.seq)
+            if row is not None and not row.ancestors:
+                sent[change.key] = None if change.is_tombstone else entries[change.key]
+        patience = PATIENCE if isinstance(error, BodyTooLargeError) else 0.0
+        return await self._arrivals.ask(changes[0].namespace, sent, patience)
 
-    async def _acknowledge(self, changes: Iterable[Change], left: frozenset[Key], outcome: Outcome) -> None:
-        taken = [change for change in changes if change.key not in left]
-        again = [change.seq for change in changes if change.key in left]
+    async def _acknowledge(self, taken: Sequence[Change], outcome: Outcome) -> None:
         with trio.CancelScope(shield=True):  # the store has them: milliseconds, and nothing to send twice
             for some in _chunks(taken):
                 self._journal.ack([change.seq for change in some], self._now())
                 for change in some:
+                    self.keys.succeed((change.namespace, change.key))
                     self._reports.resolved(change, None)
                 await trio.lowlevel.checkpoint()
         outcome.done += len(taken)
@@ -193,55 +305,36 @@ class Poster:
         deleted = sum(change.is_tombstone for change in taken)
         self.counts.deleted += deleted
         self.counts.sent += len(taken) - deleted
-        if again:
-            self._journal.set_error(again, AGAIN)
-            self._fail(UnavailableError(f"{len(again)} keys were not written everywhere: {AGAIN}"), outcome)
 
-    def _refuse(self, change: Change, error: KvfsError, outcome: Outcome) -> None:
-        """Set aside what can never be sent."""
-        self._journal.reject(change.seq, str(error))
-        outcome.done += 1
-        self.counts.rejected += 1
-        self._reports.resolved(change, error)
-        self._tell(EventKind.REJECTED, change, f"was refused by the store: {error}")
-
-    async def _missing(self, namespace: NamespaceId, error: NamespaceNotFoundError, outcome: Outcome) -> None:
-        """The namespace is unknown: for a while that may be a rumour, then its changes are set aside."""
-        now = trio.current_time()
-        since = self._missing_since.setdefault(namespace, now)
-        if now - since < GONE_SECONDS or not await self._is_gone(namespace):
-            self._fail(UnavailableError(f"namespace {namespace} is unknown to the store: {error}"), outcome)
-        else:
-            self._set_aside(namespace, error, outcome)
-
-    async def _is_gone(self, namespace: NamespaceId) -> bool:
-        """Ask for the namespace itself: all that is pending for it hangs on the answer."""
-        self.counts.requests += 1
-        try:
-            with trio.move_on_after(self._timeout):
-                await self._store.get_namespace(namespace)
-                self._missing_since.pop(namespace, None)
-        except NamespaceNotFoundError:
-            return True
-        except StoreError:
-            pass
-        return False
-
-    def _set_aside(self, namespace: NamespaceId, error: NamespaceNotFoundError, outcome: Outcome) -> None:
-        changes = self._journal.reject_namespace(namespace, f"namespace {namespace} is gone: {error}")
-        outcome.done += len(changes)
-        self.counts.rejected += len(changes)
+    def _postpone(
+        self, changes: Iterable[Change], error: UnavailableError, outcome: Outcome, asked: float = 0.0
+    ) -> None:
+        """These keys wait, each for itself; the others go on."""
+        changes = list(changes)
+        if changes:
+            self.counts.failures += 1
+            outcome.postponed = error
+            self._journal.set_error([change.seq for change in changes], str(error))
         for change in changes:
-            self._reports.resolved(change, error)
-        text = f"namespace {namespace} is gone; {len(changes)} changes of it are set aside"
-        self._reports.event(Event(EventKind.REJECTED, text, namespace))
-
-    def _tell(self, kind: EventKind, change: Change, text: str) -> None:
-        self._reports.event(Event(kind, f"{change.key!r} {text}", change.namespace, change.key))
+            self.keys.fail((change.namespace, change.key), asked)
 
     def _fail(self, error: KvfsError, outcome: Outcome) -> None:
         self.counts.failures += 1
         outcome.fail(error)
+
+
+def operation_of(change: Change) -> Operation:
+    """Which allowance a change needs."""
+    return Operation.DELETE if change.is_tombstone else Operation.WRITE
+
+
+def _can_be_disguised(change: Change) -> bool:
+    return not change.is_tombstone and fits_in_bulk(change)
+
+
+def _is_for_one_key(part: Batch, error: RateLimitedError) -> bool:
+    """True for a 429 of the server that may be about the key alone."""
+    return error.status == 429 and len(part.changes) == 1 and asked_wait(error) <= KEY_WAIT
 
 
 def _chunks(changes: Iterable[Change], *, most_bytes: float = inf) -> Iterator[Sequence[Change]]:

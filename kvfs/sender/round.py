@@ -5,29 +5,37 @@ names, never neither. Any other waits for the puts before it as well, as `cp a b
 than the oldest change waits: a put that does not get through must not hold up every deletion.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import trio
 
-from kvfs.core.errors import JournalError, StoreError
+from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
-from kvfs.core.limits import KEY_WRITE_SECONDS
 from kvfs.core.model import Change
 from kvfs.core.packing import Batch, pack
+from kvfs.journal.index import Place
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
+from kvfs.sender.bounds import Limits, body_size
 from kvfs.sender.conflicts import Checks, copy_key, needs_check
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
-from kvfs.sender.outcome import Counts, Limits, Outcome, Reports, body_size
-from kvfs.sender.post import Poster
+from kvfs.sender.outcome import Counts, Outcome, Reports
+from kvfs.sender.post import Poster, operation_of
+from kvfs.sender.quota import Operation
 from kvfs.store.base import Store
+from kvfs.store.passage import urgently
 
+COMPARED_SECONDS: Final = 10.0  # what was compared with the store is written so soon after, or compared anew
 PACK_IN_THREAD: Final = 2_000  # packing more changes than this would hold the loop for long
 
 
 class Round:
-    """Sends what it is given. One call of `send` at a time: the caller holds the sending lock."""
+    """Sends what it is given.
+
+    Several calls of `send` may run at once, for different keys: whoever calls claims the keys before, and
+    releases them after. Two bodies with the same key on the wire may land in either order.
+    """
 
     def __init__(
         self,
@@ -45,6 +53,7 @@ class Round:
         self._checks = Checks(store, lambda change: journal.row(change.seq), now, options.settle_window)
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
+        self._claimed: set[Place] = set()
 
     @property
     def counts(self) -> Counts:
@@ -58,12 +67,54 @@ class Round:
         """Whether a request that carries the change is under way."""
         return change.seq in self._poster.in_flight
 
-    def ready_at(self, change: Change) -> float:
-        """From when (monotonic) the key may be written again: KV takes one write a second."""
-        return self._poster.written_at(change) + KEY_WRITE_SECONDS
+    def claim(self, changes: Iterable[Change]) -> None:
+        """Nobody else is to send these keys."""
+        self._claimed.update((change.namespace, change.key) for change in changes)
 
-    async def send(self, changes: Sequence[Change]) -> Outcome:
+    def release(self, changes: Iterable[Change]) -> None:
+        """Others may send them again."""
+        self._claimed.difference_update((change.namespace, change.key) for change in changes)
+
+    def is_claimed(self, change: Change) -> bool:
+        """Whether somebody sends the key at the moment."""
+        return (change.namespace, change.key) in self._claimed
+
+    def ready_at(self, change: Change) -> float:
+        """From when (monotonic) the change may be sent: its key may be backed off from, or a quota used up."""
+        quotas = self._poster.quotas
+        ready = max(
+            self._poster.keys.ready_at((change.namespace, change.key)),
+            quotas.ready_at(operation_of(change)),
+        )
+        return max(ready, quotas.ready_at(Operation.READ)) if self._asks_first(change) else ready
+
+    def quota_error(self, change: Change) -> QuotaError | None:
+        """What the store said of the allowance that the change needs, while that is used up."""
+        quotas = self._poster.quotas
+        error = quotas.error(operation_of(change))
+        return error or (quotas.error(Operation.READ) if self._asks_first(change) else None)
+
+    def quota_until(self) -> float | None:
+        """When (monotonic) an allowance that is used up comes back; None when none is."""
+        return self._poster.quotas.until()
+
+    def forget_waits(self) -> None:
+        """Somebody asked for everything to be tried now."""
+        self._poster.keys.forget()
+        self._poster.quotas.forget()
+
+    def _asks_first(self, change: Change) -> bool:
+        if self._options.on_conflict is OnConflict.OVERWRITE:
+            return False
+        row = self._journal.row(change.seq)
+        return row is not None and needs_check(row)
+
+    async def send(self, changes: Sequence[Change], *, urgent: bool = False) -> Outcome:
         """Send these. Raises nothing the store or a full disk does: that is in the outcome."""
+        with urgently(urgent):
+            return await self._send(changes)
+
+    async def _send(self, changes: Sequence[Change]) -> Outcome:
         outcome = Outcome()
         try:
             puts = self._unexpired([change for change in changes if not change.is_tombstone], outcome)
@@ -71,8 +122,9 @@ class Round:
             if outcome.failure is None or may_go_on(outcome.failure):
                 await self._send_all(puts, outcome)
             if not outcome.is_over:
-                tombstones = self._unblocked(change for change in changes if change.is_tombstone)
+                tombstones = self._unblocked((c for c in changes if c.is_tombstone), outcome)
                 await self._send_all(await self._without_conflicts(tombstones, outcome), outcome)
+            await self._poster.culprits.judge(outcome)
         except (StoreError, JournalError) as exc:
             self.counts.failures += 1
             outcome.fail(exc)
@@ -98,13 +150,14 @@ class Round:
         A put becomes a copy beside its key, for the next round; a deletion is given up. Those that could not be
         asked for stay for the next round too, and hold up nobody.
         """
-        rows = [self._journal.row(change.seq) for change in changes]
-        asked = [row.change for row in rows if row is not None and needs_check(row)]
-        if self._options.on_conflict is OnConflict.OVERWRITE or not asked:
+        asked = [change for change in changes if self._asks_first(change)]
+        if not asked:
             return changes
         verdicts = await self._checks.check(asked)
         outcome.checked = verdicts.answered
-        if verdicts.failure is not None:
+        if isinstance(verdicts.failure, QuotaError):
+            self._poster.use_up(Operation.READ, verdicts.failure, outcome)
+        elif verdicts.failure is not None:
             self.counts.failures += 1
             outcome.fail_check(verdicts.failure, verdicts.wait_until)
         clear = []
@@ -145,23 +198,39 @@ class Round:
         text = f"{change.key!r} was changed elsewhere since it was read here; it stays, and so does what was renamed"
         self._reports.event(Event(EventKind.CONFLICT, text, change.namespace, change.key))
 
-    def _unblocked(self, tombstones: Iterable[Change]) -> list[Change]:
+    def _unblocked(self, tombstones: Iterable[Change], outcome: Outcome) -> list[Change]:
         """Tombstones that no put still has to precede."""
         first_put = next((c.seq for c in self._journal.iter_pending() if not c.is_tombstone), None)
-        return [
-            change
-            for change in tombstones
-            if (first_put is None or change.seq < first_put or not self.gives_way(change))
-            and self._journal.blocker(change) is None
-        ]
+        free = []
+        for change in tombstones:
+            if self._journal.blocker(change) is not None:
+                continue
+            left = self._gives_way_for(change)
+            if first_put is None or change.seq < first_put or left <= 0:
+                free.append(change)
+            else:
+                outcome.next_try = min(outcome.next_try, trio.current_time() + left)
+        return free
 
     def gives_way(self, tombstone: Change) -> bool:
         """Whether a deletion waits for puts before it that it does not depend on, as far as we know."""
-        return tombstone.recorded_at > self._now() - self._options.max_age
+        return self._gives_way_for(tombstone) > 0
+
+    def _gives_way_for(self, tombstone: Change) -> float:
+        """For how many seconds more."""
+        return tombstone.recorded_at + self._options.max_age - self._now()
 
     async def _send_all(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        """All of them, a few requests at a time; when none of these comes through, what has not left stays."""
-        for group in self._groups(await self._packed(changes)):
+        """All of them, a few requests at a time; when none of these comes through, what has not left stays.
+
+        So does what would leave long after it was compared with the store. Each body is packed by what the one
+        before it taught.
+        """
+        began, rest = trio.current_time(), list(changes)
+        while rest and trio.current_time() - began <= COMPARED_SECONDS:
+            group = self._group(await self._packed(rest))
+            gone = {(change.namespace, change.key) for batch in group for change in batch.changes}
+            rest = [change for change in rest if (change.namespace, change.key) not in gone]
             await trio.sleep_until(outcome.wait_until)
             done = outcome.done
             async with trio.open_nursery() as nursery:
@@ -180,15 +249,14 @@ class Round:
 
         return await trio.to_thread.run_sync(packed) if len(changes) > PACK_IN_THREAD else packed()
 
-    def _groups(self, batches: Iterable[tuple[Batch, int]]) -> Iterator[list[Batch]]:
-        """Requests to make at the same time: few, and together not above one full body."""
+    def _group(self, batches: Iterable[tuple[Batch, int]]) -> list[Batch]:
+        """The next requests to make at the same time: few, and together not above one full body."""
         group: list[Batch] = []
-        used = 0
+        used = pairs = 0
         for batch, size in batches:
-            if group and (len(group) >= self._options.parallel or used + size > self._options.body_bytes):
-                yield group
-                group, used = [], 0
+            used, pairs = used + size, pairs + len(batch.changes)
+            is_full = used > self._options.body_bytes or pairs > self.limits.pairs
+            if group and (is_full or len(group) >= self._options.parallel):
+                break
             group.append(batch)
-            used += size
-        if group:
-            yield group
+        return group

@@ -1,37 +1,29 @@
-"""The sender's loop: when to send what is pending, how to drain it, and fsync's way past the waiting.
+"""The sender's loop: when to send what is pending, and how to drain it. fsync has its own way, `fsync.py`.
 
 `run` is `send_once` repeated when something is due, `drain` until nothing is left, `send_now` for a few keys
-at once. All of them send under one lock: two bodies with the same key on the wire may land in either order.
+at once. One round runs at a time, and fsyncs beside it: no key is on its way twice, because each sending claims
+its keys.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from copy import copy
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import trio
 
-from kvfs.core.errors import DeniedError, KvfsError, RejectedError, TimedOutError
-from kvfs.core.model import Change, ChangeState, Seq
+from kvfs.core.errors import DeniedError, KvfsError
+from kvfs.core.model import Change, Seq
 from kvfs.journal.index import Place
 from kvfs.journal.journal import Journal
-from kvfs.sender.backoff import Backoff, UrgentBackoff
+from kvfs.sender.backoff import DRAINING, UrgentBackoff
 from kvfs.sender.choice import FOREVER, Accept, Choice
-from kvfs.sender.events import (
-    DrainResult,
-    Event,
-    EventKind,
-    SenderOptions,
-    SenderState,
-    SenderStatistics,
-)
-from kvfs.sender.fsync import FsyncWait
+from kvfs.sender.dispatch import Dispatch
+from kvfs.sender.events import DrainResult, Event, SenderOptions, SenderState, SenderStatistics
+from kvfs.sender.fsync import LEAST_WAIT, Fsyncs
 from kvfs.sender.outcome import Outcome, Reports
 from kvfs.sender.round import Round
 from kvfs.store.base import Store
 
 SETTLE_AT_ONCE: Final = 200  # changes handed to on_settled between two checkpoints
-LEAST_WAIT: Final = 0.05  # seconds between two looks at something that has no moment of its own
 INSTANT: Final = 0.001  # seconds; epoch seconds as a float are no finer than some 1e-7
 
 
@@ -57,7 +49,7 @@ class Sender:
     """Journal → store.
 
     `on_settled` gets changes about to leave the journal, while their values can still be read from it.
-    Invariant: at most one task is inside `_round.send`, the holder of `_lock`.
+    Invariant: at most one task chooses and waits for a round, the holder of `_lock`.
     """
 
     def __init__(
@@ -74,27 +66,31 @@ class Sender:
         self._now = now
         self._options = options
         self._on_settled = on_settled
-        self._on_event = on_event
         reports = Reports(self._resolved, self._moved, on_event)
         self._round = Round(journal, store, now=now, options=options, reports=reports)
         self._choice = Choice(journal, self._round)
+        self._dispatch = Dispatch(self._round, on_event)
+        self._dispatch.listeners.append(self._learned)
+        self._fsyncs = Fsyncs(journal, self._dispatch)
 
         self._lock = trio.Lock()
-        self._backoff = Backoff()
-        self._urgency = UrgentBackoff()
-        self._requests: list[FsyncWait] = []
         self._drained: list[set[Place]] = []  # what each drain under way waits for
-        self._last_error: str | None = None
         self._exhausted: int | None = None  # the journal's version at which nothing could be sent
         self._quiet = Countdown(options.delay)
         self._age = Countdown(options.max_age)
         self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
+        self._next_ready = FOREVER  # when (monotonic) something that could not be sent may be
         self._settle_at: float | None = None  # when (monotonic) the next change has settled
 
     # the loop
 
     async def run(self) -> None:
         """For ever: send a quiet while after the last change, at an age, or when a body is full; settle."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._dispatch.run)
+            await self._loop()
+
+    async def _loop(self) -> None:
         while True:
             await self.settle_due()
             with trio.move_on_after(self._pause()) as self._nap:
@@ -104,8 +100,8 @@ class Sender:
                 await self._send_through(self._journal.last_seq)
 
     async def _wait_for_work(self) -> None:
-        if self._journal.pending_count and self._exhausted is None and self._backoff.kind is None:
-            await self._journal.wait_full(self._round.limits.pairs, self._round.limits.body_bytes)
+        if self._journal.pending_count and self._exhausted is None and self._dispatch.backoff.kind is None:
+            await self._journal.wait_full(self._round.limits.round_pairs, self._round.limits.round_bytes)
         else:
             await self._journal.wait_changed()
 
@@ -118,12 +114,15 @@ class Sender:
             return FOREVER
         monotonic = trio.current_time()
         if self._exhausted == self._journal.version:
-            return self._choice.next_ready - monotonic
+            return self._next_ready - monotonic
         self._exhausted = None
-        if self._backoff.kind is not None:
-            return self._backoff.retry_at - monotonic
+        if self._dispatch.backoff.kind is not None:
+            return self._dispatch.backoff.retry_at - monotonic
         limits = self._round.limits
-        if self._journal.pending_count >= limits.pairs or self._journal.pending_bytes >= limits.body_bytes:
+        if (
+            self._journal.pending_count >= limits.round_pairs
+            or self._journal.pending_bytes >= limits.round_bytes
+        ):
             return 0.0
         now = self._now()
         quiet = self._quiet.left(self._journal.last_change_at, now)
@@ -144,34 +143,24 @@ class Sender:
         """Select and send. `patient`: not if another's try failed while this one waited for its turn, or each
         pause would count double and soon be a minute."""
         async with self._lock:
-            if patient and self._backoff.error is not None and trio.current_time() < self._backoff.retry_at:
-                return Outcome(failure=self._backoff.error)
+            backoff = self._dispatch.backoff
+            if patient and backoff.error is not None and trio.current_time() < backoff.retry_at:
+                return Outcome(failure=backoff.error)
             version = self._journal.version
             changes = self._choice.choose(accept)
-            outcome = await self._round.send(changes)
-            self._learn(outcome)
+            outcome = await self._dispatch.carry_out(changes)
             self._choice.learn(changes, outcome)
-            outcome.idle = outcome.failure is None and version == self._journal.version
+            outcome.idle = outcome.is_quiet and version == self._journal.version
+            self._next_ready = min(self._choice.next_ready, outcome.next_try)
             if outcome.idle and not self._choice.passed_over:
                 self._exhausted = version
             return outcome
 
-    def _learn(self, outcome: Outcome) -> None:
-        """Slow down after a failure, go on after a success; say so when it is news."""
-        if self._nap is not None:  # another's send: what it settled, or put off, changes when to wake
+    def _learned(self, changes: Sequence[Change], outcome: Outcome) -> None:
+        """After every sending, an fsync's too: what it settled, or put off, changes when to wake."""
+        self._exhausted = None
+        if self._nap is not None:
             self._nap.cancel()
-        if outcome.answered or outcome.checked:
-            self._urgency.succeed()
-        if outcome.failure is not None:
-            self._exhausted = None  # from now on the back-off says when
-            if outcome.progress:
-                self._backoff.attempts = 0
-            self._last_error = str(outcome.failure)
-            news = self._backoff.fail(outcome.failure, now=self._now(), monotonic=trio.current_time())
-            if news is not None:
-                self._on_event(Event(news, self._last_error))
-        elif outcome.answered and self._backoff.succeed():
-            self._on_event(Event(EventKind.RECOVERED, "the store takes changes again"))
 
     # settling
 
@@ -219,28 +208,38 @@ class Sender:
 
     async def _drain(self, wanted: set[Place], progress: Callable[[int, int], None] | None) -> DrainResult:
         total, sent = len(wanted), self._sent()
-        if self._backoff.kind is SenderState.UNAVAILABLE:
-            await trio.sleep_until(self._backoff.asked_until)
-        outcome = Outcome()
+        self._round.forget_waits()
+        waits = UrgentBackoff(DRAINING)
+        await trio.sleep_until(self._dispatch.backoff.asked_until)
         while True:
-            outcome = await self._send_round(
-                lambda change: (change.namespace, change.key) in wanted, patient=outcome.failure is not None
-            )
+            outcome = await self._send_round(lambda change: (change.namespace, change.key) in wanted)
             if progress is not None:
                 left = sum((c.namespace, c.key) in wanted for c in self._journal.iter_pending())
                 progress(total - left, total)
             if isinstance(outcome.failure, DeniedError):
                 break
             if outcome.failure is not None:
-                await trio.sleep_until(self._backoff.retry_at)
-            elif outcome.idle:
-                if self._choice.next_ready == FOREVER:
-                    break
-                await trio.sleep_until(self._choice.next_ready)
-        error = str(outcome.failure) if outcome.failure is not None else None
+                if outcome.progress:
+                    waits.succeed()
+                waits.fail(trio.current_time())
+                await trio.sleep_until(max(waits.retry_at, self._dispatch.backoff.asked_until))
+            elif not outcome.idle:
+                waits.succeed()
+            elif self._choice.elsewhere:
+                await trio.sleep(LEAST_WAIT)
+            elif self._next_ready >= (self._round.quota_until() or FOREVER):
+                break
+            else:
+                await trio.sleep_until(self._next_ready)
+        error = outcome.failure or self._quota_error()
         statistics = self._journal.statistics()
         left = statistics.pending + statistics.rejected
-        return DrainResult(self._sent() - sent, left, statistics.rejected, error)
+        said = str(error) if error is not None else None
+        return DrainResult(self._sent() - sent, left, statistics.rejected, said)
+
+    def _quota_error(self) -> KvfsError | None:
+        errors = (self._round.quota_error(change) for change in self._journal.iter_pending())
+        return next((error for error in errors if error is not None), None)
 
     def _sent(self) -> int:
         return self._round.counts.sent + self._round.counts.deleted
@@ -248,96 +247,14 @@ class Sender:
     # fsync
 
     async def send_now(self, keys: Collection[Place], timeout: float) -> None:
-        """Return when the store has these keys as they are now, or newer; callers of a moment share a body.
-
-        Raises RejectedError, DeniedError, QuotaError or NamespaceNotFoundError when it will not have them as
-        things are, UnavailableError or TimedOutError when `timeout` passed; the changes stay in the journal.
-        """
-        with self._request(keys) as request:
-            with trio.move_on_after(timeout):
-                while not request.done:
-                    async with self._lock:
-                        await self._send_requested(request)
-                    await self._before_next_try(request)
-            if request.error is not None:
-                raise copy(request.error) from request.error  # one error may be raised to many callers
-            if not request.done and request.failure is not None:
-                raise copy(request.failure) from request.failure
-            if not request.done:
-                raise TimedOutError(f"no answer from the store within {timeout:g} s")
-
-    @contextmanager
-    def _request(self, keys: Collection[Place]) -> Iterator[FsyncWait]:
-        request = FsyncWait(self._journal, keys)
-        self._requests.append(request)
-        try:
-            yield request
-        finally:
-            self._requests.remove(request)
-
-    async def _send_requested(self, request: FsyncWait) -> None:
-        """Send what all requests wait for, unless somebody just tried or the server said when."""
-        now = trio.current_time()
-        early = now < self._backoff.asked_until or (request.tried and now < self._urgency.retry_at)
-        if request.done or early:
-            self._tell_requests([request], self._backoff.error)
-            return
-        requests = [other for other in self._requests if not other.done]
-        changes = self._requested(requests)
-        for other in requests:
-            other.tried = True
-        outcome = await self._round.send(changes)
-        self._learn(outcome)
-        if outcome.failure is not None:
-            self._urgency.fail(trio.current_time())
-        self._tell_requests(requests, outcome.failure)
-
-    def _requested(self, requests: Sequence[FsyncWait]) -> list[Change]:
-        """The changes they need, and every put that has to precede a deletion among them."""
-        found = {change.seq: change for request in requests for change in request.review(self._journal)}
-        tombstones = [change for change in found.values() if change.is_tombstone]
-        blockers = [self._journal.blocker(change) for change in tombstones]
-        found |= {put.seq: put for put in blockers if put is not None and put.state is ChangeState.PENDING}
-        last = max((change.seq for change in tombstones if self._round.gives_way(change)), default=None)
-        if last is not None:
-            for change in self._journal.iter_pending():
-                if change.seq > last:
-                    break
-                if not change.is_tombstone:
-                    found[change.seq] = change
-        now = trio.current_time()
-        return [found[seq] for seq in sorted(found) if self._round.ready_at(found[seq]) <= now]
-
-    def _tell_requests(self, requests: Sequence[FsyncWait], failure: KvfsError | None) -> None:
-        for request in requests:
-            request.failure = failure or request.failure
-            if isinstance(failure, DeniedError) and request.outstanding:
-                request.fail(failure)
-
-    async def _before_next_try(self, request: FsyncWait) -> None:
-        """Until another's send settles it, or the store may be tried again and its keys be written."""
-        if request.done:
-            return
-        pending = request.review(self._journal)
-        for change in pending:
-            put = self._journal.blocker(change)
-            if put is not None and put.state is ChangeState.REJECTED:
-                request.fail(
-                    RejectedError(f"{put.key!r}, the new name of {change.key!r}, was refused: {put.error}")
-                )
-                return
-        ready_at = max((self._round.ready_at(change) for change in pending), default=0.0)
-        soon = trio.current_time() + LEAST_WAIT
-        with trio.move_on_at(max(ready_at, self._urgency.retry_at, self._backoff.asked_until, soon)):
-            await request.settled.wait()
+        """See `Fsyncs.send_now`."""
+        await self._fsyncs.send_now(keys, timeout)
 
     def _resolved(self, change: Change, error: KvfsError | None) -> None:
-        for request in self._requests:
-            request.resolved(change, error)
+        self._fsyncs.resolved(change, error)
 
     def _moved(self, change: Change, beside: Change) -> None:
-        for request in self._requests:
-            request.moved(change, beside)
+        self._fsyncs.moved(change, beside)
         for wanted in self._drained:
             if (change.namespace, change.key) in wanted:
                 wanted.add((beside.namespace, beside.key))
@@ -351,10 +268,13 @@ class Sender:
     def statistics(self) -> SenderStatistics:
         """What was done so far and what it is at."""
         counts = self._round.counts
-        state = self._backoff.kind or (SenderState.SENDING if self._lock.locked() else SenderState.IDLE)
-        retry_at = None
-        if self._backoff.kind is not None:
-            retry_at = self._now() + self._backoff.retry_at - trio.current_time()
+        backoff, quota_until = self._dispatch.backoff, self._round.quota_until()
+        state, again = backoff.kind, backoff.retry_at
+        if state is None and quota_until is not None:
+            state, again = SenderState.QUOTA, quota_until
+        retry_at = None if state is None else self._now() + again - trio.current_time()
+        if state is None:
+            state = SenderState.SENDING if self._dispatch.is_busy else SenderState.IDLE
         return SenderStatistics(
             state=state,
             sent=counts.sent,
@@ -364,6 +284,6 @@ class Sender:
             rejected=counts.rejected,
             conflicts=counts.conflicts,
             expired=counts.expired,
-            last_error=self._last_error,
+            last_error=self._dispatch.last_error,
             retry_at=retry_at,
         )

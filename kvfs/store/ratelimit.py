@@ -18,6 +18,7 @@ import trio
 from kvfs.core.errors import RateLimitedError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.store.base import Store
+from kvfs.store.passage import began, is_urgent
 from kvfs.store.wrapper import Around
 
 P = ParamSpec("P")
@@ -230,7 +231,9 @@ class Limiting(Around):
     async def _call(
         self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        async with self._budget.request(self._priority):
+        priority = Priority.FOREGROUND if is_urgent() else self._priority
+        async with self._budget.request(priority):
+            began()
             try:
                 return await method(*args, **kwargs)
             except RateLimitedError as exc:

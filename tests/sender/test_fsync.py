@@ -1,7 +1,6 @@
 """`send_now`: fsync means on the server, callers of a moment share a request, and the errno tells why not."""
 
 import random
-from itertools import pairwise
 
 import pytest
 import trio
@@ -125,13 +124,22 @@ async def test_a_deletion_whose_new_name_was_written_again(autojump_clock, setti
     assert await stored(setting.backend, setting.namespace) == {"new": Entry(b"y")}
 
 
-async def test_a_burst_for_one_key_writes_it_once_a_second(autojump_clock, setting, write, fsync):
-    """However many ask, at once or one after the other, and whatever fails: KV answers 429 otherwise."""
-    times = []
-    for operation in ("bulk_put", "bulk_delete", "put", "delete"):
-        setting.store.before(operation, lambda call: times.append(trio.current_time()))
-    setting.store.lost_ack("bulk_put", on=3)
-    setting.store.torn("bulk_put", leave=lambda key: True, on=5)
+async def test_a_burst_for_one_key_has_it_on_its_way_once(autojump_clock, setting, write, fsync):
+    """However many ask, at once or one after the other: two bodies with the key may land in either order."""
+    under_way, most = 0, 0
+
+    def begin(call):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+
+    def end(call):
+        nonlocal under_way
+        under_way -= 1
+
+    setting.store.before("bulk_put", begin)
+    setting.store.delay("bulk_put", 0.2)
+    setting.store.after("bulk_put", end)
 
     async def save(number):
         await trio.sleep(number * 0.05)
@@ -141,11 +149,45 @@ async def test_a_burst_for_one_key_writes_it_once_a_second(autojump_clock, setti
     async with trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(save, number)
-    delete(setting.journal, "a", namespace=setting.namespace)
-    await fsync("a")
-    assert 5 <= len(times) <= 12
-    assert min(later - earlier for earlier, later in pairwise(times)) >= 1
-    assert await stored(setting.backend, setting.namespace) == {}
+    assert most == 1
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"99")}
+
+
+async def test_a_key_the_store_wants_again_is_backed_off_from_alone(autojump_clock, setting, write, fsync):
+    """Its callers wait a second and more; whoever waits for another key does not."""
+    setting.store.torn("bulk_put", leave=lambda key: key == "a", when=lambda call: "a" in call.keys, times=2)
+    write("a")
+    took = {}
+
+    async def save(name):
+        started = trio.current_time()
+        await fsync(name)
+        took[name] = trio.current_time() - started
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(save, "a")
+        for number in range(20):
+            await trio.sleep(0.1)
+            write(f"b{number}")
+            await save(f"b{number}")
+    assert 3 <= took.pop("a") < 4
+    assert max(took.values()) < 0.1
+
+
+async def test_a_429_for_one_key_is_backed_off_from_alone(autojump_clock, setting, write, fsync):
+    """Other keys go on, and the loop does not back off."""
+    refused = RateLimitedError("one write a second", status=429, retry_after=1.0)
+    setting.store.fail("bulk_put", refused, when=lambda call: call.keys == ("a",), times=2)
+    write("a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fsync, "a")
+        await trio.sleep(0.2)
+        write("b")
+        started = trio.current_time()
+        await fsync("b")
+        assert trio.current_time() - started < 0.1
+        assert fsync.sender.statistics().retry_at is None
+    assert 3 <= trio.current_time() < 4
 
 
 async def test_it_waits_out_a_short_trouble(autojump_clock, setting, write, fsync):
@@ -280,13 +322,13 @@ async def test_but_it_does_wait_when_the_server_said_so(
     assert setting.store.count() == 1
 
 
-async def test_the_same_file_again_within_a_second_waits_for_it(autojump_clock, setting, write, fsync):
-    """KV takes one write a second for a key."""
-    for number in range(3):
+async def test_the_same_file_again_within_a_second_does_not_wait(autojump_clock, setting, write, fsync):
+    """REST has no limit of one write a second to a key."""
+    for number in range(30):
         write("a", str(number).encode())
         await fsync("a")
-    assert 2 <= trio.current_time() < 2.5
-    assert setting.store.count("bulk_put") == 3
+    assert trio.current_time() < 0.1
+    assert setting.store.count("bulk_put") == 30
 
 
 async def test_a_deletion_takes_what_has_to_precede_it_along(autojump_clock, setting, write, fsync):
@@ -339,7 +381,7 @@ async def test_a_caller_that_gives_up_leaves_nothing_behind(autojump_clock, sett
         await fsync("a")
     gate.open()
     await fsync("a")
-    assert fsync.sender._requests == []
+    assert fsync.sender._fsyncs.waiting == []
     assert list(await stored(setting.backend, setting.namespace)) == ["a"]
 
 

@@ -1,7 +1,5 @@
 """The three kinds of failure, and what else servers do to a batch: nothing is lost, nobody is hammered."""
 
-from itertools import pairwise
-
 import pytest
 import trio
 from hypothesis import given
@@ -82,25 +80,33 @@ async def test_retry_after_is_obeyed(autojump_clock, setting, write, running):
     assert setting.journal.pending() == []
 
 
-async def test_two_that_wait_for_the_store_count_one_failure(autojump_clock, setting, write, running):
-    """The loop and a drain both wait for the end of a pause; whoever comes second must not double the next."""
-    pauses = []
+async def test_a_drain_tries_at_once_and_often(autojump_clock, setting, write, running):
+    """After an hour's outage the loop waits a minute; whoever asks for a drain waits for no back-off of it."""
+    setting.store.fail("*")
+    sender = running(delay=1)
+    write("a")
+    await trio.sleep(3600)
+    assert sender.statistics().retry_at - simulated_now() > 0
+    before = setting.store.count()
+    with trio.move_on_after(20):
+        await sender.drain()
+    assert 5 <= setting.store.count() - before <= 9
+    setting.store.clear()
+    started = trio.current_time()
+    await sender.drain()
+    assert trio.current_time() - started < 0.1
+    assert setting.journal.pending_count == 0
 
-    def note(call):
-        pauses.append(trio.current_time())
 
-    setting.store.before("bulk_put", note)
-    setting.store.delay("bulk_put", 0.5)
-    setting.store.fail("bulk_put", times=4)
+async def test_a_drain_does_not_make_the_loop_wait_longer(autojump_clock, setting, write, running):
+    """A try before its time counts no failure."""
+    setting.store.fail("*")
     sender = running(delay=1)
     write("a")
     await trio.sleep(1.1)
-    await sender.drain()
-    assert setting.journal.pending_count == 0
-    assert len(pauses) == 5
-    assert [later - earlier for earlier, later in pairwise(pauses)] == [
-        pytest.approx(0.5 + 2**n + 0.5, abs=0.51) for n in range(4)
-    ]
+    with trio.move_on_after(3):
+        await sender.drain()
+    assert sender.statistics().retry_at - simulated_now() < 5
 
 
 async def test_the_pause_does_not_grow_while_something_gets_through(autojump_clock, setting, write, running):
@@ -168,13 +174,13 @@ async def test_one_poisoned_key_in_ten_thousand(autojump_clock, setting, write, 
         for number in range(10_000):
             write(f"k{number}", b"x")
     sender = setting.sender()
-    await sender.send_once()
+    await sender.drain()
 
     assert keys(setting.journal.rejected()) == [poison]
     assert setting.journal.rejected()[0].error == "metadata must be valid json"
     assert setting.journal.value(setting.journal.rejected()[0]) == b"x"
     assert setting.journal.pending() == []
-    assert setting.store.count() <= 2 * 14 + 1
+    assert setting.store.count() <= 2 * 14 + 4
     assert sender.statistics().sent == 9_999
     assert setting.happened() == [EventKind.REJECTED]
 
@@ -384,17 +390,14 @@ async def test_a_bug_is_not_swallowed(autojump_clock, setting, write):
 ERRORS = st.one_of(
     st.builds(UnavailableError, st.just("x"), retry_after=st.none() | st.floats(0, 10_000)),
     st.builds(DeniedError, st.just("x")),
-    st.builds(QuotaError, st.just("x")),
 )
 
 
-@given(ERRORS, st.integers(1, 1000), st.floats(1.7e9, 2.1e9))
-def test_pauses_are_bounded_and_never_short(error, attempt, now):
-    """At least what the server asked for, at most a minute (denied: five) more; a quota's until midnight."""
-    seconds = pause(error, attempt, now)
-    if isinstance(error, QuotaError):
-        assert 0 < (now + seconds) % 86_400 <= 61
-    elif isinstance(error, DeniedError):
+@given(ERRORS, st.integers(1, 10**6))
+def test_pauses_are_bounded_and_never_short(error, attempt):
+    """At least what the server asked for, at most a minute (denied: five) more."""
+    seconds = pause(error, attempt)
+    if isinstance(error, DeniedError):
         assert 30 <= seconds <= 305
     else:
         assert max(1, error.retry_after or 0) <= seconds <= max(61, error.retry_after or 0)
@@ -404,7 +407,7 @@ def test_pauses_are_bounded_and_never_short(error, attempt, now):
 def test_news_is_told_once(errors: list[StoreError]):
     """An event when the kind of trouble changes, and when it ends."""
     backoff = Backoff()
-    told = [backoff.fail(error, now=START, monotonic=0.0) for error in errors]
+    told = [backoff.fail(error, monotonic=0.0) for error in errors]
     kinds = [type(error) for error in errors]
     assert [event is not None for event in told] == [
         index == 0 or kinds[index] is not kinds[index - 1] for index in range(len(kinds))

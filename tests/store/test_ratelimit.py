@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from kvfs.core.errors import RateLimitedError, UnavailableError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Entry, Key
+from kvfs.store.passage import passage, urgently
 from kvfs.store.ratelimit import LONGEST_BLOCK, Budget, BudgetStatistics, Limiting, Priority
 from kvfs.store.retry import Retrying
 
@@ -286,3 +287,39 @@ async def test_retrying_around_limiting_outlasts_a_429(faults, autojump_clock, e
         assert caught.value.retry_after == pytest.approx(100)
     assert trio.current_time() == start
     assert faults.count() == 3
+
+
+async def test_an_upload_that_somebody_waits_for_goes_before_the_others(faults, autojump_clock):
+    """An fsync has not to stand in line behind a hundred uploads."""
+    budget = Budget(concurrency=4)
+    namespace = (await faults.create_namespace("n")).id
+    limiting = Limiting(faults, budget, UPLOAD)
+    order = []
+
+    async def put(name, urgent):
+        with urgently(urgent):
+            await limiting.put(namespace, Key(name), Entry(b""))
+        order.append(name)
+
+    faults.delay("put", 1.0)
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(put, f"upload{number}", False)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(put, "fsync", True)
+    assert order.index("fsync") <= 4
+
+
+async def test_a_request_tells_when_it_was_let_through(faults, autojump_clock):
+    """The wait for a turn is no part of how long the answer took."""
+    budget = Budget(requests=1, window=60)
+    limiting = Limiting(faults, budget)
+    faults.delay("list_namespaces", 2.0)
+    with passage() as way:
+        await limiting.list_namespaces()
+    assert trio.current_time() - way.began == 2
+    with passage() as way:
+        asked = trio.current_time()
+        await limiting.list_namespaces()
+    assert trio.current_time() - way.began == 2
+    assert trio.current_time() - asked == 62

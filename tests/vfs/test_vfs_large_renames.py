@@ -25,7 +25,7 @@ def moved(entries):
 
 
 async def test_thousands_of_keys_move_in_bulk_puts_before_deletes(mount, kernel, caplog):
-    """Read by the hundred, recorded at once, sent by the ten thousand, and the log says how far it is."""
+    """Read by the hundred, recorded at once, sent in bodies that grow, and the log says how far it is."""
     caplog.set_level(logging.INFO, logger="kvfs.vfs")
     entries = await fill(mount, COUNT)
     version = mount.journal.version
@@ -42,7 +42,9 @@ async def test_thousands_of_keys_move_in_bulk_puts_before_deletes(mount, kernel,
         if call.operation == "bulk_delete":
             assert {"e" + key[1:] for key in call.keys} <= put
         put |= set(call.keys)
-    assert sorted(call.operation for call in mount.store.calls) == ["bulk_delete"] * 2 + ["bulk_put"] * 2
+    assert {call.operation for call in mount.store.calls} == {"bulk_put", "bulk_delete"}
+    assert mount.store.count("bulk_put") <= 5
+    assert mount.store.count("bulk_delete") <= 5
     assert {key: entry.value for key, entry in (await mount.stored()).items()} == moved(entries)
 
 

@@ -93,7 +93,9 @@ class DiskStore(FixedNamespaces):
         """Replace one entry."""
         await self.bulk_put(namespace, {key: entry})
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         """Replace entries, all or none; so the answer is always empty."""
         checks.check_pairs("bulk put", entries)
         for key, entry in entries.items():

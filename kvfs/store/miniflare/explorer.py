@@ -100,7 +100,9 @@ class ExplorerStore(FixedNamespaces):
         if await self.bulk_put(namespace, {key: entry}):
             raise UnavailableError(f"put: wrangler dev did not store {key!r}")
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         """Replace entries; returns the keys that were not written."""
         if self._has_bulk:
             try:

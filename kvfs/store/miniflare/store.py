@@ -116,7 +116,9 @@ class WranglerStore(FixedNamespaces):
         if await self.bulk_put(namespace, {key: entry}):
             raise UnavailableError(f"put: wrangler dev did not store {key!r}")
 
-    async def bulk_put(self, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> frozenset[Key]:
+    async def bulk_put(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
+    ) -> frozenset[Key]:
         """Replace entries; returns the keys that were not written.
 
         What the running server's API cannot store (an expiration with wrangler 4.86, a value that is too long in

@@ -1,0 +1,126 @@
+"""Changes that the store refuses one by one: what is set aside for good, and what only looks like it.
+
+A known code of KV for content is a verdict. A page of a firewall and a code nobody knows prove nothing by
+themselves: the change is a suspect, and is set aside only when the store took another write to its namespace in
+the same round.
+"""
+
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import BlockedError, KvfsError, NamespaceNotFoundError, StoreError, UnavailableError
+from kvfs.core.model import Change, NamespaceId
+from kvfs.journal.journal import Journal
+from kvfs.sender.events import Event, EventKind
+from kvfs.sender.outcome import Counts, Outcome, Reports
+from kvfs.store.base import Store
+
+GONE_SECONDS: Final = 10.0  # a namespace just made may be unknown for a moment
+MOST_SUSPECTS: Final = 3  # when so many stand alone and nothing passed, it is not the content
+
+
+class Culprits:
+    """Sets changes aside, and says so."""
+
+    def __init__(
+        self, journal: Journal, store: Store, counts: Counts, reports: Reports, timeout: float
+    ) -> None:
+        self._journal = journal
+        self._store = store
+        self._counts = counts
+        self._reports = reports
+        self._timeout = timeout
+        self._missing_since: dict[NamespaceId, float] = {}
+
+    def refuse(self, change: Change, error: KvfsError, outcome: Outcome) -> None:
+        """Set aside what can never be sent."""
+        self._journal.reject(change.seq, str(error))
+        outcome.done += 1
+        self._counts.rejected += 1
+        self._reports.resolved(change, error)
+        text = f"{change.key!r} was refused by the store: {error}"
+        self._reports.event(Event(EventKind.REJECTED, text, change.namespace, change.key))
+
+    # suspects
+
+    def is_hopeless(self, namespace: NamespaceId, outcome: Outcome) -> bool:
+        """True when several stand alone by now and nothing passed: then it is not the fault of a few."""
+        return namespace not in outcome.accepted and len(outcome.suspects) >= MOST_SUSPECTS
+
+    async def judge(self, outcome: Outcome) -> None:
+        """At the end of a round: set suspects aside, or keep all of them for later."""
+        suspects, outcome.suspects = outcome.suspects, []
+        for change, error in suspects:
+            if change.namespace in outcome.accepted or await self._is_alone(change, error, suspects):
+                outcome.answered = True
+                self.refuse(change, _verdict(error), outcome)
+            else:
+                self._counts.failures += 1
+                outcome.fail(error)
+
+    async def _is_alone(
+        self, change: Change, error: StoreError, suspects: list[tuple[Change, StoreError]]
+    ) -> bool:
+        """True for the one change of a round, stopped by a firewall that lets other requests through."""
+        is_only = isinstance(error, BlockedError) and len(suspects) == 1 and self._journal.pending_count == 1
+        return is_only and bool(await self._is_there(change.namespace))
+
+    # namespaces that are gone
+
+    def known(self, namespace: NamespaceId) -> None:
+        """The namespace is there."""
+        self._missing_since.pop(namespace, None)
+
+    async def missing(self, namespace: NamespaceId, error: NamespaceNotFoundError, outcome: Outcome) -> None:
+        """The namespace is unknown: for a while that may be a rumour, then its changes are set aside."""
+        now = trio.current_time()
+        since = self._missing_since.setdefault(namespace, now)
+        if now - since >= GONE_SECONDS and await self._is_gone(namespace):
+            self._set_aside(namespace, error, outcome)
+            return
+        self._counts.failures += 1
+        outcome.fail(UnavailableError(f"namespace {namespace} is unknown to the store: {error}"))
+
+    async def _is_gone(self, namespace: NamespaceId) -> bool:
+        """Ask for the namespace itself: all that is pending for it hangs on the answer."""
+        there = await self._is_there(namespace)
+        if there:
+            self.known(namespace)
+        return there is False
+
+    async def _is_there(self, namespace: NamespaceId) -> bool | None:
+        """Whether the store has it; None when it does not say."""
+        self._counts.requests += 1
+        try:
+            with trio.move_on_after(self._timeout):
+                await self._store.get_namespace(namespace)
+                return True
+        except NamespaceNotFoundError:
+            return False
+        except StoreError:
+            pass
+        return None
+
+    def _set_aside(self, namespace: NamespaceId, error: NamespaceNotFoundError, outcome: Outcome) -> None:
+        changes = self._journal.reject_namespace(namespace, f"namespace {namespace} is gone: {error}")
+        outcome.done += len(changes)
+        self._counts.rejected += len(changes)
+        for change in changes:
+            self._reports.resolved(change, error)
+        text = f"namespace {namespace} is gone; {len(changes)} changes of it are set aside"
+        self._reports.event(Event(EventKind.REJECTED, text, namespace))
+
+
+def _verdict(error: StoreError) -> StoreError:
+    """The words in which a suspect is set aside."""
+    if not isinstance(error, BlockedError):
+        return error
+    who = "Cloudflare's firewall" if error.is_firewall else "a filter on the way to the API"
+    ray = f", ray {error.ray}" if error.ray else ""
+    return BlockedError(
+        f"{who} refused this content (HTTP {error.status}{ray})",
+        status=error.status,
+        ray=error.ray,
+        is_firewall=error.is_firewall,
+    )

@@ -1,0 +1,61 @@
+"""The allowances of the day (error 10048): one for each operation, all back at 00:00 UTC.
+
+Writes that are used up hold back neither deletions nor reads; reads that are used up hold back only the writes
+that have to read first.
+"""
+
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import QuotaError
+
+DAY: Final = 86_400
+SPREAD: Final = 60.0  # seconds after the reset: not all machines at once
+
+
+class Operation(StrEnum):
+    """What an allowance is for."""
+
+    WRITE = "writes"
+    DELETE = "deletes"
+    READ = "reads"
+
+
+class Quotas:
+    """Which allowances are used up, and until when (monotonic seconds)."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """`now`: epoch seconds."""
+        self._now = now
+        self._used_up: dict[Operation, tuple[float, QuotaError]] = {}
+
+    def use_up(self, operation: Operation, error: QuotaError) -> bool:
+        """The store said so; True when that is news."""
+        news = operation not in self._used_up
+        left = DAY - self._now() % DAY + random.uniform(1, SPREAD)
+        self._used_up[operation] = trio.current_time() + left, error
+        return news
+
+    def succeed(self, operation: Operation) -> bool:
+        """The store did it; True when that is news."""
+        return self._used_up.pop(operation, None) is not None
+
+    def ready_at(self, operation: Operation) -> float:
+        """When (monotonic) there is an allowance again."""
+        return self._used_up[operation][0] if operation in self._used_up else float("-inf")
+
+    def error(self, operation: Operation) -> QuotaError | None:
+        """What the store said, while it holds."""
+        return self._used_up[operation][1] if self.ready_at(operation) > trio.current_time() else None
+
+    def until(self) -> float | None:
+        """When (monotonic) the first of those that are used up comes back; None when none is."""
+        return min((at for at, _ in self._used_up.values()), default=None)
+
+    def forget(self) -> None:
+        """Somebody asked for all to be tried now."""
+        self._used_up.clear()

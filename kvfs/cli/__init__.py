@@ -35,6 +35,8 @@ COMMANDS: Final = {
     "rm": "rm",
     "edit": "edit",
     "du": "du",
+    "backup": "backup",
+    "restore-backup": "backup",
     "namespaces": "namespaces",
     "serve": "serve",
     "doctor": "doctor",

@@ -45,6 +45,37 @@ RestartSec=5
 [Install]
 WantedBy={target}
 """
+_BACKUP: Final = """\
+# {mark}
+# {place}/backup-NAME.env says what is backed up where:
+#   KVFS_BACKUP_SOURCE=cloudflare:ACCOUNT/NAMESPACE
+#   KVFS_BACKUP_DIR=/var/backups/kvfs/NAMESPACE
+#   KVFS_BACKUP_KEEP=7d,4w
+[Unit]
+Description=Backup of Workers KV: %i (kvfs)
+Documentation=man:kvfs-backup(1)
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+EnvironmentFile={place}/backup-%i.env
+ExecStart={command} backup
+UMask=0077
+{hardening}"""
+_BACKUP_TIMER: Final = """\
+# {mark}
+[Unit]
+Description=Nightly backup of Workers KV: %i (kvfs)
+
+[Timer]
+OnCalendar=daily
+RandomizedDelaySec=1h
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
 _SYSTEM: Final = """\
 # A token: systemd-creds encrypt - /etc/credstore.encrypted/kvfs-token, and then
 # LoadCredentialEncrypted=kvfs-token
@@ -100,6 +131,9 @@ def pieces(cli: click.Group, *, user: bool) -> Iterator[Piece]:
         target="default.target" if user else "multi-user.target",
     )
     yield Piece(units / "kvfs@.service", unit)
+    place = "%h/.config/kvfs" if user else "/etc/kvfs"
+    yield Piece(units / "kvfs-backup@.service", _backup_unit(command, place, user=user))
+    yield Piece(units / "kvfs-backup@.timer", _BACKUP_TIMER.format(mark=MARK))
     yield Piece(data / "bash-completion/completions/kvfs", _BASH.format(mark=MARK))
     yield Piece(
         data / "zsh/site-functions/_kvfs", _marked(ZshComplete(cli, {}, "kvfs", "_KVFS_COMPLETE").source())
@@ -108,6 +142,12 @@ def pieces(cli: click.Group, *, user: bool) -> Iterator[Piece]:
     yield Piece(fish / "kvfs.fish", f"# {MARK}\n" + FishComplete(cli, {}, "kvfs", "_KVFS_COMPLETE").source())
     for name, page in _man_pages(cli):
         yield Piece(data / "man/man1" / f"{name}.1", page)
+
+
+def _backup_unit(command: str, place: str, *, user: bool) -> str:
+    return _BACKUP.format(
+        mark=MARK, command=command.replace("%", "%%"), place=place, hardening="" if user else _SYSTEM
+    )
 
 
 def own_command() -> list[str]:

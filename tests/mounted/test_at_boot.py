@@ -1,6 +1,7 @@
 """A mount as mount(8), fstab and systemd make it: without a home, with their words, told how it goes."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -150,8 +151,8 @@ def test_the_units_pass_the_verifier_of_systemd(place: Path, tmp_path: Path) -> 
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
     }
     subprocess.run([*KVFS, "install", "--user", "--root", str(tmp_path / "root")], env=user, check=True)
-    units = sorted((tmp_path / "root").rglob("kvfs@.service"))
-    assert len(units) == 2
+    units = sorted((tmp_path / "root").rglob("kvfs*@.*"))
+    assert len(units) == 6
     for unit in units:
         scope = ["--user"] if "user" in unit.parts else []
         checked = subprocess.run(
@@ -160,7 +161,7 @@ def test_the_units_pass_the_verifier_of_systemd(place: Path, tmp_path: Path) -> 
             text=True,
             check=False,
         )
-        lines = [line for line in checked.stderr.splitlines() if "kvfs@" in line]
+        lines = [line for line in checked.stderr.splitlines() if re.search("kvfs(-backup)?@", line)]
         assert lines == [], checked.stderr
 
 

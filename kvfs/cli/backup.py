@@ -1,0 +1,221 @@
+"""`kvfs backup SOURCE DIR` and `kvfs restore-backup DIR SOURCE`: dated exports that keep themselves in order."""
+
+import os
+import time
+from contextlib import AsyncExitStack, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import trio
+
+from kvfs.cli.guard import Exit
+from kvfs.cli.keys import duration
+from kvfs.cli.moving import run_copy
+from kvfs.cli.options import path
+from kvfs.cli.output import say, size_text
+from kvfs.cli.places import Access, FileWords, StoreWords, access_of, access_options, parse_store
+from kvfs.cli.sides import CopyRequest, Sides, keep_binaries, known_binaries, reader_of
+from kvfs.core.errors import UserError
+from kvfs.data.backups import Index, backups_in, merge, read_backup, verify, write_changes
+from kvfs.data.choice import Choice
+from kvfs.data.copier import CopyOptions
+from kvfs.data.files import Format
+from kvfs.data.retention import Backup, backup_of, chain_of, is_due, kept, name_of, parse_keep
+from kvfs.host.state import private_directory, state_name
+
+PARTIAL: Final = ".partial"
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE", envvar="KVFS_BACKUP_SOURCE")
+@click.argument("directory", metavar="DIR", type=path, envvar="KVFS_BACKUP_DIR")
+@click.option(
+    "--keep",
+    metavar="RULE",
+    envvar="KVFS_BACKUP_KEEP",
+    help="Delete older ones: 7d,4w keeps one of each of 7 days and 4 weeks.",
+)
+@click.option(
+    "--full-every",
+    type=duration,
+    metavar="TIME",
+    default="7d",
+    show_default=True,
+    help="A full backup so often; changes between.",
+)
+@click.option("--full", "is_full", is_flag=True, help="A full backup now.")
+@click.option(
+    "--listing-only", is_flag=True, help="Read only values whose listing changed: cheaper, and misses others."
+)
+@access_options
+def backup(source: str, directory: Path, **options: Any) -> int:
+    """Export SOURCE to a dated file in DIR: everything, or what changed since the last one."""
+    wanted = {name: options.pop(name) for name in ("keep", "full_every", "is_full", "listing_only")}
+    rules = parse_keep(wanted["keep"]) if wanted["keep"] else []
+    access = access_of(options)
+    words = parse_store(source, access)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = trio.run(_back_up, words, directory, access, wanted)
+    if status == Exit.OK and rules:
+        _prune(directory, rules)
+    return status
+
+
+async def _back_up(words: StoreWords, directory: Path, access: Access, wanted: dict[str, Any]) -> int:
+    now = datetime.now(UTC)
+    private_directory(access.state_dir)
+    with closing(Index(directory)) as index:
+        found = backups_in(directory)
+        newest = found[-1].name if found else ""
+        every = timedelta(seconds=wanted["full_every"])
+        if wanted["is_full"] or index.name != newest or is_due(found, now, every):
+            return await _full(words, directory, access, index, now)
+        return await _changes(words, directory, access, index, now, listing_only=wanted["listing_only"])
+
+
+async def _full(words: StoreWords, directory: Path, access: Access, index: Index, now: datetime) -> int:
+    """A copy as any other: one that was interrupted goes on under the name that it had."""
+    name = _begun(directory) or name_of(now, is_full=True)
+    file = directory / name
+    target = FileWords(file, Format("ndjson", "zstd"), str(file))
+    options = CopyOptions(choice=Choice(strip=words.rest))
+    status = await run_copy(CopyRequest(words, target, options, access, yes=True))
+    if not file.exists():
+        return status
+    count = await trio.to_thread.run_sync(
+        lambda: index.replace(name, (record for _, record in read_backup(file) if record is not None))
+    )
+    say(f"{name}: all {count:,} keys, {size_text(file.stat().st_size)}, verified")
+    return status
+
+
+def _begun(directory: Path) -> str:
+    """The full backup that an earlier run did not complete; "" when there is none, or when there was another since."""
+    begun = [name.removesuffix(PARTIAL) for name in os.listdir(directory) if name.endswith(PARTIAL)]
+    newest = max((one.at for one in backups_in(directory)), default=datetime.min.replace(tzinfo=UTC))
+    found = [one for one in map(backup_of, begun) if one is not None and one.at > newest]
+    return max(found, key=lambda one: one.at).name if found else ""
+
+
+async def _changes(
+    words: StoreWords, directory: Path, access: Access, index: Index, now: datetime, *, listing_only: bool
+) -> int:
+    name = name_of(now, is_full=False)
+    file = directory / name
+    partial = directory / f".changes{PARTIAL}"
+    async with AsyncExitStack() as stack:
+        side = await Sides(access, stack).open(words)
+        binaries = known_binaries(side, access)
+        reader = reader_of(side, Choice(strip=words.rest), binaries, time.time())
+        index.begin()
+        try:
+            with open(partial, "wb", opener=_private) as out:  # noqa: ASYNC230 # as quick as what is written to it
+                counts = await write_changes(index, reader, out, time.time, listing_only=listing_only)
+                out.flush()
+                os.fsync(out.fileno())
+            if any(counts):
+                await trio.to_thread.run_sync(_publish, partial, file, counts)
+                index.commit(name)
+        finally:
+            index.roll_back()  # unless it was committed
+            partial.unlink(missing_ok=True)
+        if any(counts):
+            size = size_text(file.stat().st_size)
+            say(f"{name}: {counts[0]:,} changed, {counts[1]:,} gone, {size}, verified")
+        else:
+            say("nothing has changed since the last backup")
+        keep_binaries(side, access, binaries)
+    return Exit.OK
+
+
+def _publish(partial: Path, file: Path, counts: tuple[int, int]) -> None:
+    """Give a backup its name when it holds what was written. Raises `UserError`."""
+    if verify(partial) != counts:
+        raise UserError(f"{file.name} could not be verified: it does not hold what was written")
+    partial.rename(file)
+
+
+def _prune(directory: Path, rules: list[tuple[int, str]]) -> None:
+    found = backups_in(directory)
+    stay = kept(found, rules)
+    for old in found:
+        if old.name not in stay:
+            (directory / old.name).unlink()
+            say(f"{old.name}: deleted")
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+@click.command("restore-backup")
+@click.argument("directory", metavar="DIR", type=path)
+@click.argument("target", metavar="SOURCE", required=False)
+@click.option(
+    "--at", "wanted", metavar="NAME", help="This backup, or the last one before a time (2026-11-29T08)."
+)
+@click.option("--delete", is_flag=True, help="Delete keys that the backup has not.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what it would take, and write nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@access_options
+def restore_backup(
+    directory: Path,
+    target: str | None,
+    wanted: str | None,
+    delete: bool,
+    dry_run: bool,
+    yes: bool,
+    **options: Any,
+) -> int:
+    """Write a backup back to SOURCE. Without SOURCE: list the backups, after reading each to its end."""
+    access = access_of(options)
+    if not directory.is_dir():
+        raise UserError(f"{directory} is no directory")
+    found = backups_in(directory)
+    if not found:
+        raise UserError(f"there is no backup in {directory}")
+    if target is None:
+        return _list(directory, found)
+    chain = chain_of(found, _chosen(found, wanted))
+    words = parse_store(target, access)
+    private_directory(access.state_dir)
+    merged = (
+        private_directory(access.state_dir / "copies")
+        / f"restore-{state_name(f'{directory} {chain[-1].name}')}"
+    )
+    with open(merged, "wb", opener=_private) as file:
+        count = merge(directory, chain, file)
+    os.utime(merged, (0, 0))  # a restore that goes on must find the file as it was
+    say(f"{chain[-1].name}: {count:,} keys, from {len(chain)} {'file' if len(chain) == 1 else 'files'}")
+    copy_options = CopyOptions(choice=Choice(add=words.rest), delete=delete)
+    source = FileWords(merged, Format("ndjson"), str(merged))
+    status = trio.run(run_copy, CopyRequest(source, words, copy_options, access, dry_run=dry_run, yes=yes))
+    if status == Exit.OK:
+        merged.unlink()
+    return status
+
+
+def _chosen(found: list[Backup], wanted: str | None) -> Backup:
+    if wanted is None:
+        return found[-1]
+    before = [backup for backup in found if backup.name == wanted or backup.name[: len(wanted)] <= wanted]
+    exact = [backup for backup in found if backup.name == wanted]
+    if not before:
+        raise UserError(f"there is no backup of {wanted} or before; the oldest is {found[0].name}")
+    return (exact or before)[-1]
+
+
+def _list(directory: Path, found: list[Backup]) -> int:
+    status = Exit.OK
+    for one in found:
+        try:
+            entries, deletions = verify(directory / one.name)
+        except UserError as exc:
+            say(f"{one.name}: {exc}")
+            status = Exit.FAILED
+            continue
+        gone = f", {deletions:,} gone" if deletions else ""
+        say(f"{one.name}: {entries:,} keys{gone}, {size_text((directory / one.name).stat().st_size)}")
+    return status

@@ -1,15 +1,21 @@
-"""`kvfs serve --seed`: fills a namespace from a directory, a JSON file as wrangler's bulk commands take, or NDJSON."""
+"""`kvfs serve --seed`: fills a namespace from a directory or a file, whatever `kvfs copy` can read."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.core.names import Naming
+from kvfs.data.directoryplace import DirectoryPlace
+from kvfs.data.fileplace import FilePlace
+from kvfs.data.files import format_of
+from kvfs.data.items import Loaded, Problem
+from kvfs.data.place import Reader
 from kvfs.server.refusals import Refusal
 from kvfs.server.values import stored_metadata
 from kvfs.store.base import Store
@@ -44,12 +50,13 @@ async def sow(store: Store, seed: Seed, now: float) -> int:
     namespace = await _namespace(store, seed.title)
     batch: dict[Key, Entry] = {}
     size = total = 0
-    for key, entry in read_seed(seed.place, now):
-        batch[key] = entry
-        size += len(entry.value)
-        if len(batch) >= BULK_PAIRS or size >= _BATCH_BYTES:
-            total += await _write(store, namespace, batch)
-            size = 0
+    async with aclosing(read_seed(seed.place, now)) as entries:
+        async for key, entry in entries:
+            batch[key] = entry
+            size += len(entry.value)
+            if len(batch) >= BULK_PAIRS or size >= _BATCH_BYTES:
+                total += await _write(store, namespace, batch)
+                size = 0
     return total + await _write(store, namespace, batch)
 
 
@@ -67,37 +74,71 @@ async def _write(store: Store, namespace: NamespaceId, batch: dict[Key, Entry]) 
     return written
 
 
-def read_seed(place: Path, now: float) -> Iterator[tuple[Key, Entry]]:
+async def read_seed(place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]]:
     """The entries of a place, those left out that have expired. Raises `UserError` that names file and line."""
     try:
-        if place.is_dir():
-            yield from _read_directory(place)
+        if place.suffix == ".json":
+            body = await trio.to_thread.run_sync(place.read_bytes)
+            for pair in _read_pairs(body, str(place), now):
+                yield pair
         elif place.suffix in (".ndjson", ".jsonl"):
-            yield from _read_lines(place, now)
-        elif place.suffix == ".json":
-            yield from _read_pairs(place.read_bytes(), str(place), now)
+            for pair in _read_lines(place, now):
+                yield pair
         else:
-            raise UserError(f"--seed: {place} is no directory, .json, .ndjson or .jsonl file")
+            async with aclosing(_read_items(_reader(place, now), place, now)) as entries:
+                async for pair in entries:
+                    yield pair
     except OSError as exc:
         raise UserError(f"--seed: cannot read {exc.filename or place}: {exc.strerror}") from exc
 
 
-def _read_directory(top: Path) -> Iterator[tuple[Key, Entry]]:
-    """Every regular file below `top`; its path is its key, with the escapes of a mount."""
-    naming = Naming()
-    for directory, inner, files in os.walk(top):
-        inner.sort()
-        for name in sorted(files):
-            file = Path(directory, name)
-            if not file.is_file():
-                continue
-            try:
-                key = naming.key_of(file.relative_to(top).parts)
-                entry = Entry(file.read_bytes())
-                check_entry("seed", entry)
-            except KvfsError as exc:
-                raise UserError(f"--seed: {file}: {exc}") from exc
-            yield key, entry
+def _reader(place: Path, now: float) -> Reader:
+    """What `kvfs copy` reads a place with."""
+    if place.is_dir():
+        return DirectoryPlace(place, str(place), now).reader("")
+    found = format_of(place.name)
+    if found is None:
+        raise UserError(f"--seed: {place} is no directory and no .json, .ndjson or .tar file")
+    return FilePlace(place, found, str(place), now).reader("")
+
+
+async def _read_items(reader: Reader, place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]]:
+    """All that a reader finds. Anything wrong ends it, because a test should not start with half of its data."""
+    try:
+        async with aclosing(reader.scan("")) as parts:
+            async for part in parts:
+                left = part.items
+                _refuse(part.problems, place)
+                while left:
+                    taken = await reader.take(left)
+                    _refuse(taken.problems, place)
+                    left = taken.left
+                    for key, entry in map(_as_stored, taken.loaded):
+                        if _checked(str(place), key, entry, now):
+                            yield key, entry
+    finally:
+        await reader.aclose()
+
+
+def _as_stored(loaded: Loaded) -> tuple[Key, Entry]:
+    """The entry with its metadata as a put would keep it."""
+    entry = loaded.entry
+    return loaded.item.key, Entry(entry.value, stored_metadata("seed", entry.metadata), entry.expiration)
+
+
+def _refuse(problems: Sequence[Problem], place: Path) -> None:
+    for problem in problems:
+        raise UserError(f"--seed: {place}: {problem}")
+
+
+def _checked(where: str, key: Key, entry: Entry, now: float) -> bool:
+    """False for an entry that has expired. Raises `UserError` for one that KV would refuse."""
+    try:
+        key_bytes("seed", key)
+        check_entry("seed", entry)
+    except KvfsError as exc:
+        raise UserError(f"--seed: {where}: {exc}") from exc
+    return entry.expiration is None or entry.expiration > now
 
 
 def _read_lines(file: Path, now: float) -> Iterator[tuple[Key, Entry]]:
@@ -108,16 +149,14 @@ def _read_lines(file: Path, now: float) -> Iterator[tuple[Key, Entry]]:
 
 
 def _read_pairs(body: bytes, where: str, now: float) -> Iterator[tuple[Key, Entry]]:
-    """The pairs of a JSON array in the form of a bulk put."""
+    """The pairs of a JSON array in the form of a bulk put, a time to live included."""
     try:
         for pair in codec.decode_pairs(body):
             expiration = codec.whole_seconds(pair.expiration)
             if pair.expiration_ttl is not None:
                 expiration = codec.whole_seconds(now + pair.expiration_ttl)
             entry = Entry(pair.value_bytes(), stored_metadata("seed", pair.metadata_text), expiration)
-            key_bytes("seed", Key(pair.key))
-            check_entry("seed", entry)
-            if expiration is None or expiration > now:
+            if _checked(where, Key(pair.key), entry, now):
                 yield Key(pair.key), entry
-    except (codec.MalformedError, Refusal, KvfsError) as exc:
+    except (codec.MalformedError, Refusal) as exc:
         raise UserError(f"--seed: {where}: {exc}") from exc

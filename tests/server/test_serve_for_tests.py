@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trio
 from support.standing import wait_for
 
 from kvfs.core.errors import UserError
@@ -119,16 +120,36 @@ def test_seeds_are_there_before_the_first_request(tmp_path):
             assert http.get(f"/namespaces/{ids[title]}/values/x%2Fy").content == b"\x00\xff"
 
 
-def test_what_has_expired_is_not_sown(tmp_path):
+async def sown(file: Path, now: float = 0.0) -> list:
+    return [pair async for pair in read_seed(file, now)]
+
+
+async def test_what_has_expired_is_not_sown(tmp_path):
     """A time to live counts from now."""
     file = tmp_path / "seed.json"
     file.write_text(
         '[{"key":"old","value":"","expiration":5},{"key":"new","value":"","expiration_ttl":60},{"key":"on","value":""}]'
     )
-    assert [(key, entry.expiration) for key, entry in read_seed(file, 1000.0)] == [
+    assert [(key, entry.expiration) for key, entry in await sown(file, 1000.0)] == [
         ("new", 1060),
         ("on", None),
     ]
+
+
+async def test_what_a_copy_has_written_is_read_whole(tmp_path):
+    """A directory with its manifest, an archive, a compressed file: metadata, expirations, binary values, odd names."""
+    pairs = [
+        {"key": "a/b", "value": "v", "metadata": {"n": 1.50}, "expiration": 9999999999},
+        {"key": "..x", "value": "AP8=", "base64": True},
+        {"key": "a", "value": "both"},
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    expected = sorted(await sown(tmp_path / "pairs.json", time.time()))
+    assert len(expected) == 3
+    for name in ("directory/", "pairs.tar", "pairs.ndjson.gz"):
+        copy = [*KVFS, "copy", "pairs.json", name]
+        await trio.run_process(copy, env=environment(tmp_path), cwd=tmp_path, capture_stdout=True)
+        assert sorted(await sown(tmp_path / name, time.time())) == expected, name
 
 
 @pytest.mark.parametrize(
@@ -142,12 +163,12 @@ def test_what_has_expired_is_not_sown(tmp_path):
         ("seed.csv", "k,v", r"\.ndjson"),
     ],
 )
-def test_a_bad_seed_names_the_place(tmp_path, name, content, words):
+async def test_a_bad_seed_names_the_place(tmp_path, name, content, words):
     """The file, the line where there are lines, and the reason."""
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(UserError, match=words):
-        list(read_seed(Seed.parse(str(file)).place, 0.0))
+        await sown(Seed.parse(str(file)).place)
 
 
 def test_a_seed_has_a_title_and_a_place(tmp_path):

@@ -12,6 +12,8 @@ from crash.lane import Violation
 from crash.plan import Plan
 from crash.shim import PLANTS
 
+MIXED_WORD = "mixed"
+
 
 def main() -> int:
     """Exit status 0 when every promise was kept, 1 when one was not."""
@@ -20,7 +22,10 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=100, metavar="N")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--faults", action="store_true", help="30 %% of the requests meet a fault")
+    parser.add_argument(
+        "--faults", nargs="?", const=MIXED_WORD, default="", metavar="WORDS",
+        help="30 %% of the requests meet a fault; with words of kvfs serve --faults (cloudflare,…) those",
+    )  # fmt: skip
     parser.add_argument(
         "--stale", type=float, nargs="?", const=60.0, default=0.0, metavar="SECONDS",
         help="the server's answers are up to so old (60)",
@@ -43,7 +48,7 @@ def main() -> int:
     words = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="kvfs-crash-"))
     plan = Plan(
-        words.kills, words.faults, words.stale, words.seed, words.plant, words.seconds, words.deep, words.lost,
+        words.kills, bool(words.faults), "" if words.faults == MIXED_WORD else words.faults, words.stale, words.seed, words.plant, words.seconds, words.deep, words.lost,
         latency=words.latency, births=words.plant is None,
     )  # fmt: skip
     try:

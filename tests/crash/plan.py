@@ -4,7 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from crash.lane import Violation
+
+from kvfs.server.fault_words import parse_faults
 
 Rule = dict[str, Any]
 
@@ -29,12 +32,20 @@ MIXED: list[Rule] = [
 """Some 30 % of all requests meet one of these."""
 
 
+def rules_of(words: str) -> list[Rule]:
+    """The rules that `kvfs serve --faults` would make of its words, as its control takes them."""
+    found: list[Rule] = msgspec.to_builtins([armed.rule for armed in parse_faults(words).armed])
+    return found
+
+
 @dataclass(frozen=True)
 class Plan:
     """One run. `stale`: seconds that the server's answers may be old; `plant`: a bug of `shim.PLANTS`."""
 
     kills: int = 100
     faults: bool = False
+    words: str = ""
+    """Words of `kvfs serve --faults`, in the place of `MIXED`."""
     stale: float = 0.0
     seed: int = 0
     plant: str | None = None
@@ -52,7 +63,8 @@ class Plan:
 
     def rules(self) -> list[Rule]:
         """What the server is told to do wrong."""
-        rules = [*(MIXED if self.faults else []), {**LATENCY, "seconds": self.latency}]
+        chosen = rules_of(self.words) if self.words else MIXED
+        rules = [*(chosen if self.faults else []), {**LATENCY, "seconds": self.latency}]
         if self.lost:
             rules.append({"fault": "lost_ack", "path": "/bulk(/delete)?$", "probability": self.lost})
         if self.stale:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from crash.plan import LATENCY, MIXED
+from crash.plan import LATENCY, MIXED, rules_of
 from support.mounted import Api, Mounted, mounted
 from support.serving import served_by_process
 
@@ -52,7 +52,7 @@ def sample(mount: Mounted) -> Sample:
     )
 
 
-def soak(directory: Path, seconds: float, *, faults: bool) -> list[str]:
+def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> list[str]:
     """Run it; what was wrong, empty when nothing was."""
     with (
         served_by_process(directory, faults="seed=1") as served,
@@ -61,7 +61,8 @@ def soak(directory: Path, seconds: float, *, faults: bool) -> list[str]:
     ):
         (mount.path / "ns").mkdir()
         before = sample(mount)
-        api.set_faults(*(MIXED if faults else []), LATENCY)
+        chosen = rules_of(words) if words else MIXED
+        api.set_faults(*(chosen if faults else []), LATENCY)
         samples, problems = work(mount, seconds)
         api.set_faults()
         problems += judge(samples, before)
@@ -156,9 +157,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description="Work hard for a while.")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("--faults", default="", metavar="WORDS", help="of kvfs serve, such as cloudflare")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kvfs-soak-") as directory:
-        problems = soak(Path(directory), words.minutes * 60, faults=not words.no_faults)
+        problems = soak(Path(directory), words.minutes * 60, faults=not words.no_faults, words=words.faults)
     print("\n".join(f"WRONG: {problem}" for problem in problems) or "all is well")
     return 1 if problems else 0
 

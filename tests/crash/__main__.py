@@ -48,9 +48,18 @@ def main() -> int:
     words = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="kvfs-crash-"))
     plan = Plan(
-        words.kills, bool(words.faults), "" if words.faults == MIXED_WORD else words.faults, words.stale, words.seed, words.plant, words.seconds, words.deep, words.lost,
-        latency=words.latency, births=words.plant is None,
-    )  # fmt: skip
+        kills=words.kills,
+        faults=bool(words.faults),
+        words="" if words.faults == MIXED_WORD else words.faults,
+        stale=words.stale,
+        seed=words.seed,
+        plant=words.plant,
+        seconds=words.seconds,
+        deep=words.deep,
+        lost=words.lost,
+        latency=words.latency,
+        births=words.plant is None,
+    )
     try:
         if words.every_point:
             return every_point(directory)

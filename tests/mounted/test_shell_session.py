@@ -47,7 +47,13 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {"BINARY": binary, "TEXT": text}
 
 
-@pytest.fixture(params=["local", "cloudflare"])
+TEMPERAMENT = (
+    "cloudflare,stale=500ms,pair_cost=2ms,denied=0,null_lists=0,floats=0,no_bulk_expiration=0,seed=1"
+)
+"""An account's own behaviour, with less patience."""
+
+
+@pytest.fixture(params=["local", "cloudflare", "temperament"])
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Mounted, "Reader"]]:
     """A mount, and a way to read the same data back without it."""
     with ExitStack() as stack:
@@ -58,7 +64,8 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Mo
             mount = stack.enter_context(mounted(tmp_path, source, *QUICK))
             yield mount, Reader(store, None)
         else:
-            served = stack.enter_context(served_by_process(store))
+            faults = TEMPERAMENT if request.param == "temperament" else None
+            served = stack.enter_context(served_by_process(store, faults=faults))
             mount = stack.enter_context(mounted(tmp_path, "cloudflare:", *QUICK, served=served))
             yield mount, Reader(store, served)
 
@@ -76,7 +83,7 @@ class Reader:
         if served is None:  # `kvfs serve` and a mount share one store file; its mount is account "local"
             served = self._stack.enter_context(served_by_process(self._store))
             served = Served(served.url, TOKEN, "local")
-        return self._stack.enter_context(Api(served))
+        return self._stack.enter_context(Api(served, direct=True))
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()

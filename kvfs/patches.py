@@ -38,5 +38,11 @@ HYPERCORN_END: Final = Patch(
 )
 """Of `hypercorn.trio.tcp_server.TCPServer`: the method after which our `Connection` ends the wait."""
 
+PYFUSE3_TRIO: Final = Patch("pyfuse3", ("3.5.0",), "trio", ("_session_loop", "_wait_fuse_readable", "main"))
+"""Of `pyfuse3`: the library that it runs on. As it comes, each request goes through trio's scheduler twice."""
+
+PYFUSE3_LOOP: Final = Patch("pyfuse3", ("3.5.0",), "_session_loop", ("main",))
+"""Of `pyfuse3`. As it comes, an aborted connection ends the handlers that are under way."""
+
 HTTPCORE_READS: Final = Patch("httpcore", ("1.0.7", "1.0.9"), "READ_NUM_BYTES")
 """Of `httpcore.AsyncHTTP11Connection`. As it comes, a large value takes four times as many turns of the loop."""

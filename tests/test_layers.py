@@ -24,7 +24,7 @@ OURS = {
     "host": {"core", "host"},
     "cache": {"core", "store.base", "cache"},
     "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
-    "fuse": {"core", "vfs", "fuse"},
+    "fuse": {"core", "patches", "vfs", "fuse"},
     "verify": {"core", "verify"},
     "server": {
         "core",

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import httpcore
 import hypercorn.trio.run
+import pyfuse3
 import pytest
 from hypercorn.trio.tcp_server import TCPServer
 
@@ -14,6 +15,8 @@ from kvfs import patches
 OWNERS = [
     (patches.HYPERCORN_CONNECTION, hypercorn.trio.run),
     (patches.HYPERCORN_END, TCPServer),
+    (patches.PYFUSE3_TRIO, pyfuse3),
+    (patches.PYFUSE3_LOOP, pyfuse3),
     (patches.HTTPCORE_READS, httpcore.AsyncHTTP11Connection),
 ]
 
@@ -48,9 +51,9 @@ def test_a_patch_that_does_not_fit_changes_nothing():
 def test_an_import_patches_nothing():
     """Somebody else's program may import kvfs for its client or its server."""
     code = (
-        "import hypercorn.trio.run as run; from httpcore import AsyncHTTP11Connection as connection;"
+        "import pyfuse3, trio, hypercorn.trio.run as run; from httpcore import AsyncHTTP11Connection as connection;"
         "seen = run.TCPServer, connection.READ_NUM_BYTES;"
         "import kvfs.server.serving, kvfs.store.rest.client, kvfs.daemon.run;"
-        "assert seen == (run.TCPServer, connection.READ_NUM_BYTES)"
+        "assert seen == (run.TCPServer, connection.READ_NUM_BYTES); assert pyfuse3.trio is trio"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

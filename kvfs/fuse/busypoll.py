@@ -24,6 +24,7 @@ import pyfuse3
 import trio
 
 from kvfs.core.afterwards import Afterwards
+from kvfs.patches import PYFUSE3_TRIO
 
 log = logging.getLogger("kvfs.fuse")
 
@@ -34,8 +35,6 @@ PATIENCE: Final = 0.000_05  # seconds to wait for the next request: about what t
 DOZES: Final = 16  # fewer sleeps bring the two together too late, more of them cost more than that saves
 _IDLE_TURN: Final = 0.000_05  # seconds: a turn that was longer did some work
 _MOST_FD: Final = 1023  # select(2) knows no more
-
-_NEEDED: Final = ("_session_loop", "_wait_fuse_readable", "main")
 
 
 def settle(afterwards: Afterwards) -> None:
@@ -140,13 +139,10 @@ def enable(afterwards: Afterwards) -> bool:
     known = getattr(pyfuse3, "trio", None)
     if isinstance(known, _Trio):
         return known.afterwards is afterwards
-    if known is not trio or not all(hasattr(pyfuse3, name) for name in _NEEDED):
-        return False
-    pyfuse3.trio = _Trio(afterwards)  # type: ignore[attr-defined]
-    return True
+    return known is trio and PYFUSE3_TRIO.apply(pyfuse3, _Trio(afterwards))
 
 
 def disable() -> None:
     """As it comes."""
     if isinstance(getattr(pyfuse3, "trio", None), _Trio):
-        pyfuse3.trio = trio  # type: ignore[attr-defined]
+        PYFUSE3_TRIO.apply(pyfuse3, trio)

@@ -12,6 +12,7 @@ from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import UserError
 from kvfs.fuse import busypoll
 from kvfs.fuse.operations import Operations
+from kvfs.patches import PYFUSE3_LOOP
 
 log = logging.getLogger("kvfs.fuse")
 
@@ -71,7 +72,7 @@ class Session:
         if not is_enabled:
             log.info("this pyfuse3 is not made as expected: requests take the long way through its loop")
         if _LOOP is not None:
-            pyfuse3._session_loop = ends_well(_LOOP, afterwards)  # type: ignore[attr-defined]
+            PYFUSE3_LOOP.apply(pyfuse3, ends_well(_LOOP, afterwards))
         afterwards.is_served = is_enabled and _LOOP is not None
         try:
             await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)

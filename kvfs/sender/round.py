@@ -12,7 +12,7 @@ import trio
 
 from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
-from kvfs.core.model import Change
+from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.packing import Batch, pack
 from kvfs.journal.index import Place
 from kvfs.journal.journal import Journal
@@ -173,12 +173,7 @@ class Round:
 
     def _keep_both(self, change: Change, outcome: Outcome) -> None:
         namespace = change.namespace
-        copy = copy_key(
-            change.key,
-            self._options.host,
-            self._now(),
-            lambda key: self._journal.get(namespace, key) is not None,
-        )
+        copy = self._free_key(namespace, change.key)
         self._journal.set_beside(change, copy)
         outcome.done += 1
         self.counts.conflicts += 1
@@ -189,6 +184,21 @@ class Round:
             f"{change.key!r} was changed elsewhere since it was read here; the change made here is {copy!r}"
         )
         self._reports.event(Event(EventKind.CONFLICT, text, namespace, change.key, copy))
+
+    def _free_key(self, namespace: NamespaceId, key: Key) -> Key:
+        """A name for a copy of a key."""
+        is_taken = lambda key: self._journal.get(namespace, key) is not None  # noqa: E731
+        return copy_key(key, self._options.host, self._now(), is_taken)
+
+    def beside(self, namespace: NamespaceId, key: Key) -> Key:
+        """The name for what was written to an open file whose key another client has written since."""
+        if self._options.on_conflict is OnConflict.OVERWRITE:
+            return key
+        copy = self._free_key(namespace, key)
+        self.counts.conflicts += 1
+        text = f"{key!r} was changed elsewhere since it was opened here; what was written to it is {copy!r}"
+        self._reports.event(Event(EventKind.CONFLICT, text, namespace, key, copy))
+        return copy
 
     def _spare(self, change: Change, outcome: Outcome) -> None:
         """Leave a value that is not the one that was renamed away, or that expired."""

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import DeniedError, KvfsError
-from kvfs.core.model import Change, Seq
+from kvfs.core.model import Change, Key, NamespaceId, Seq
 from kvfs.journal.index import Place
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import DRAINING, UrgentBackoff
@@ -260,6 +260,10 @@ class Sender:
                 wanted.add((beside.namespace, beside.key))
 
     # telling
+
+    def beside(self, namespace: NamespaceId, key: Key) -> Key:
+        """The name for what was written to an open file whose key another client has written since; it is told."""
+        return self._round.beside(namespace, key)
 
     def is_in_flight(self, change: Change) -> bool:
         """Whether a request that carries the change is on its way."""

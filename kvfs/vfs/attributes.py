@@ -140,6 +140,8 @@ class Attributes:
         ctime = max(ctime, shared.mtime_ns) if shared is not None and shared.mtime_ns is not None else ctime
         atime = local.atime_ns if local is not None and local.atime_ns is not None else changed
         entry_timeout = view.fresh_until - self._now() if isinstance(view, View) else 0.0
+        if shared is not None and not self._files.versions.is_current(node):
+            entry_timeout = 0.0  # who comes by the name again is led to what is there by then
         if expiration is not None:  # the kernel must not show it a moment longer
             left = expiration - self._now()
             timeout, entry_timeout = min(timeout, left), min(entry_timeout, left)

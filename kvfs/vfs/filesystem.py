@@ -102,12 +102,20 @@ class FileSystem:
         self.xattrs = ExtendedAttributes(
             overlay, self.files, now, lists_expiration=not options.expiration_is_mtime
         )
-        overlay.loader.on_contents = self.attributes.contents_arrived
+        overlay.loader.on_contents = self._contents_arrived
         self.retold = Retold(overlay, self.inodes, self.attributes, now)
         self._sender = sender
         self._invalidator = invalidator
         self.now = now
         self._absences: deque[tuple[float, int, bytes]] = deque(maxlen=_ABSENCES)
+
+    def _contents_arrived(self, namespace: NamespaceId, contents: Sequence[tuple[Key, bytes]]) -> None:
+        """The store answered these values: times follow, and names of open files lead to what is there now."""
+        self.attributes.contents_arrived(namespace, contents)
+        for key, _ in contents:
+            node = self.inodes.open_file(namespace, key)
+            if node is not None and not self.files.versions.is_current(node):
+                self.forget_kernel_name(namespace, key)
 
     async def create(
         self,
@@ -124,6 +132,7 @@ class FileSystem:
         node, is_new = await self.tree.create(parent, name, mode=mode, exclusive=exclusive)
         if is_new:
             return *self.files.create(node.namespace, node.key, mode=mode, append=append), False
+        node = await self.files.versions.renew(node)
         number, keep = await self.files.open(node, write=True, truncate=truncate, append=append, read=read)
         return node, number, keep
 

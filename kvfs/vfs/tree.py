@@ -96,7 +96,8 @@ class Tree:
         if target is None:
             self._missed = (parent, parent.ref, name, child, self._overlay.stamp, self._now())
             return None
-        return target if target is UNKNOWN else self.node_of(parent.namespace, target)
+        node = UNKNOWN if target is UNKNOWN else self.node_of(parent.namespace, target)
+        return node if node is UNKNOWN or self._files.versions.is_current(node) else UNKNOWN
 
     async def lookup(self, parent_ino: int, name: bytes) -> Node:
         """The node of a name. Raises `NotFoundError`."""
@@ -115,7 +116,8 @@ class Tree:
             if len(name) > 255:
                 raise
             raise NotFoundError(str(exc)) from exc  # no key has that name: then it is not there
-        return self._found(self.node_of(parent.namespace, target) if target is not None else None, name)
+        node = self._found(self.node_of(parent.namespace, target) if target is not None else None, name)
+        return await self._files.versions.renew(node)
 
     @staticmethod
     def _found(node: Node | None, name: bytes) -> Node:

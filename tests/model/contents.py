@@ -89,8 +89,25 @@ class Contents(Shown):
         file.entry = replace(file.entry, value=file.entry.value[:size].ljust(size, b"\0"))
         file.dirty, file.mtime = True, int(self.now)
 
+    def part(self, key: str) -> None:
+        """Another client's value of a key is known: who has the file open keeps the old one, and loses the name."""
+        file, entry = self.opens.get(key), self.visible().get(key)
+        if file is None or file.dirty or file.created or key in self.changes or entry is None:
+            return
+        if file.entry.value == entry.value:
+            file.entry = entry
+            return
+        self.opens.pop(key).key = None
+        file.lost = key
+
     def flush(self, file: Open) -> None:
-        """close(2) of one descriptor that may write."""
+        """close(2) of one descriptor that may write. One that lost its name overwrites: see `part`."""
+        if file.dirty and file.lost is not None:
+            target = self.opens.get(file.lost)
+            if target is None or not target.dirty:
+                self.detach(file.lost)
+                file.key, file.lost = file.lost, None
+                self.opens[file.key] = file
         if file.dirty and file.key is not None:
             self.record(file.key, file.entry, file.mtime)
             file.dirty = file.created = False

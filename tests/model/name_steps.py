@@ -101,6 +101,8 @@ class NameSteps(Frame):
         if self.both(lambda: self.kernel.rmdir("/" + name), modelled):
             for key in list(space.opens):
                 space.detach(key)
+            for _, file, _ in self.files:
+                file.lost = None if file.space is space else file.lost
             self.spaces.remove(space)
 
     def close_streams(self, space):

@@ -31,6 +31,7 @@ class Open:
     key: str | None
     entry: Entry
     closed: bytes | None
+    lost: str | None = None  # the key that another client has written since
     dirty: bool = False
     created: bool = False
     mtime: int | None = None

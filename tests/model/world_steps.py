@@ -56,6 +56,9 @@ class WorldSteps(Frame):
             self.refresh()
         else:
             self.pass_time(TTL)
+        self.model.part(key)
+        for path in [path for path, found in self.model.tree()[0].items() if found == key]:
+            self.run_(lambda path=path: self.kernel.read(self.path(path)))
 
     async def put_there(self, key, entry):
         """Change the server's content, and what the model says of it."""

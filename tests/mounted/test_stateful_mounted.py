@@ -173,9 +173,11 @@ class Mounting(FileSteps, NameSteps):
     @precondition(lambda self: self.steps % 6 == 5)
     @rule()
     def crash(self):
-        """kill -9, and the next mount."""
+        """kill -9, and the next mount. The files are closed before: what close(2) promised is kept."""
         for file, _, _ in self.files:
             os.close(file.number)
+        for _, file, writes in self.files:
+            file.space.close(file, writes=writes)
         self.world.mount.kill()
         self.files = []
         self.model.crash()

@@ -22,6 +22,7 @@ from kvfs.vfs.file.handles import FileHandle, Handle, HandleTable, OpenFile, Tex
 from kvfs.vfs.file.opening import Opening
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.file.record import CHANGED
+from kvfs.vfs.file.versions import Versions
 from kvfs.vfs.inode.nodes import ControlFile, File
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.rename.inherit import Inheritance
@@ -58,6 +59,7 @@ class Files(Opening):
         self._invalidator = invalidator
         self._timeout = timeout
         self._failures = Failures(overlay, handles, invalidator)
+        self.versions = Versions(overlay, inodes, sender)
 
     # open and release
 
@@ -72,6 +74,8 @@ class Files(Opening):
         if isinstance(node, ControlFile):
             return self._handles.add(TextHandle(node, node.produce())), False
         if node.detached and (write or truncate):
+            self.look_again(node)
+        if not truncate and not await self.is_newest(node):
             self.look_again(node)
         if node.open is None:
             opened = await (self._emptied(node) if truncate else self._load(node, write=write))
@@ -89,6 +93,8 @@ class Files(Opening):
         self, node: File, *, write: bool, append: bool, read: bool = True
     ) -> tuple[int, bool] | None:
         """What `open` without O_TRUNC answers, where that takes no waiting; None where it does."""
+        if node.open is not None and (node.open.superseded or not self.versions.is_current(node)):
+            return None
         if node.open is None:
             clean = None if node.detached else self._overlay.at_hand(node.namespace, node.key)
             if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
@@ -306,11 +312,10 @@ class Files(Opening):
         if not isinstance(handle, FileHandle):
             return
         handle.check()
-        if handle.node.detached:
-            return
         await self.save(handle.node)
         handle.check()
-        await self.sync_key(handle.node.namespace, handle.node.key)
+        if not handle.node.detached:
+            await self.sync_key(handle.node.namespace, handle.node.key)
 
     async def sync_key(self, namespace: NamespaceId, key: Key) -> None:
         """Wait until one key's change has left for good; a local file only needs the disk."""
@@ -325,6 +330,8 @@ class Files(Opening):
     async def amend(self, node: File, edit: Edit) -> None:
         """Change metadata or expiration of a file: KV has no call for that, so its value goes along."""
         shared = node.open
+        if shared is not None and shared.superseded:
+            raise StaleError("another client has written the file since")
         if shared is not None:
             written = shared.written
             self._overlay.touched()
@@ -380,21 +387,3 @@ class Files(Opening):
         shared.metadata, shared.expiration = metadata, expiration
         shared.version += 1
         return True
-
-    async def _while_open(
-        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False, seen: bool = False
-    ) -> None:
-        """Do something to a file nobody has open, and record it at once. `seen`: it keeps the content."""
-        opened = await (self._emptied(node) if empty else self._load(node))
-        if node.open is None:
-            node.open = opened
-        shared = node.open
-        shared.handles += 1
-        shared.seen = shared.seen or seen
-        try:
-            act(shared)
-            await self.save(node)
-        finally:
-            shared.handles -= 1
-            if shared.handles == 0 and node.open is shared:
-                node.open = None

@@ -4,6 +4,7 @@ from copy import copy
 
 from msgspec import Struct
 
+from kvfs.cache.values import NEVER
 from kvfs.core.errors import BadHandleError, KvfsError
 from kvfs.core.model import Metadata
 from kvfs.journal.journal import digest
@@ -21,6 +22,8 @@ class OpenFile(Struct, eq=False):
     known). `base` is what `Change.base` will be; None while `closed` is what was read and nobody asked. `created`
     until the first record of a file that was made by this open. `identity` tells the content, as it was read,
     from others. `seen`: some handle may have read the content, or keeps it and appends.
+    `known_at`: when (epoch seconds) the store last answered this content, or it was recorded. `superseded`: another
+    client has written the name since, and this file has lost it.
     """
 
     buffer: Rope
@@ -38,6 +41,8 @@ class OpenFile(Struct, eq=False):
     mode: int | None = None  # permission bits of a file that is being created
     identity: int | bytes | None = None
     seen: bool = False
+    known_at: float = NEVER
+    superseded: bool = False
 
     @property
     def dirty(self) -> bool:

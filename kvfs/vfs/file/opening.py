@@ -35,7 +35,9 @@ class Opening(Saving):
     @staticmethod
     def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
         rope = Rope.of(clean.value)
-        return OpenFile(rope, clean.metadata, clean.expiration, clean.value, identity=identity)
+        return OpenFile(
+            rope, clean.metadata, clean.expiration, clean.value, identity=identity, known_at=clean.known_at
+        )
 
     async def _load(self, node: File, *, write: bool = False) -> OpenFile:
         if node.detached:
@@ -86,6 +88,12 @@ class Opening(Saving):
     def _empty(self) -> Rope:
         return Rope.of(open_stream=self._journal.stream)
 
+    async def is_newest(self, node: File) -> bool:
+        """Return True if an opener of the name may share what is open, if anything is."""
+        if node.open is None:
+            return True
+        return not node.open.superseded and await self.versions.renew(node) is node
+
     async def successor(self, node: File) -> Clean:
         """What is at the name now that a file had: an open of it may be answered with that.
 
@@ -113,3 +121,21 @@ class Opening(Saving):
             self._looked.clear()
         self._looked[place] = now
         raise StaleError("the file has lost its name")
+
+    async def _while_open(
+        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False, seen: bool = False
+    ) -> None:
+        """Do something to a file nobody has open, and record it at once. `seen`: it keeps the content."""
+        opened = await (self._emptied(node) if empty else self._load(node))
+        if node.open is None:
+            node.open = opened
+        shared = node.open
+        shared.handles += 1
+        shared.seen = shared.seen or seen
+        try:
+            act(shared)
+            await self.save(node)
+        finally:
+            shared.handles -= 1
+            if shared.handles == 0 and node.open is shared:
+                node.open = None

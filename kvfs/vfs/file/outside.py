@@ -13,6 +13,10 @@ class Uploader(Protocol):
         """Return when the store has these keys, or raise why not."""
         ...
 
+    def beside(self, namespace: NamespaceId, key: Key) -> Key:
+        """The name for what was written to a file whose key another client has written since; it is told."""
+        ...
+
     def is_in_flight(self, change: Change) -> bool:
         """Whether a request that carries the change is on its way."""
         ...

@@ -16,6 +16,7 @@ from kvfs.journal.journal import INLINE_BYTES, Body, digest
 from kvfs.journal.spool import digest_soon
 from kvfs.vfs.file.handles import OpenFile
 from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.file.versions import Versions
 from kvfs.vfs.inode.nodes import File
 from kvfs.vfs.view.overlay import Overlay
 
@@ -30,6 +31,8 @@ _NO_ATTRS: Final = LocalAttrs()
 
 class Saving:
     """Records contents. `Files` is made of it."""
+
+    versions: Versions
 
     def __init__(
         self,
@@ -119,7 +122,7 @@ class Saving:
         """Record a dirty content, where that takes no waiting; false where it does."""
         shared = node.open
         if shared is None or node.detached:
-            return True
+            return shared is None or not shared.superseded or not shared.dirty
         if shared.version == shared.saved:
             return not self._durable or shared.forced == shared.saved
         rope = shared.buffer
@@ -139,6 +142,8 @@ class Saving:
     async def save(self, node: File) -> None:
         """Record a dirty content. Raises `NoSpaceError`; the content stays dirty then."""
         shared = node.open
+        if shared is not None and shared.superseded and shared.dirty:
+            self.versions.name_anew(node, shared)
         if shared is None or node.detached:
             return
         if shared.dirty:
@@ -251,6 +256,7 @@ class Saving:
             shared.created = False
             self._overlay.created(namespace, key, None)
         shared.base, shared.seen = body.digest, True  # what the store has once this is sent
+        shared.known_at = self._now()
         if value is None:
             self._overlay.values.drop((namespace, key))
             return

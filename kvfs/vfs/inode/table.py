@@ -103,6 +103,11 @@ class InodeTable:
         node = self._nodes.get(ino)
         return isinstance(node, File) and node.open is not None
 
+    def open_file(self, namespace: NamespaceId, key: Key) -> File | None:
+        """The node of a key, if somebody has it open."""
+        node = self._files.get((namespace, key))
+        return node if node is not None and node.open is not None else None
+
     def file(self, namespace: NamespaceId, key: Key) -> File:
         """The node of a key, made when there is none."""
         node = self._files.get((namespace, key))
@@ -154,11 +159,21 @@ class InodeTable:
         """Its name is gone; the kernel may go on using the number."""
         node.detached = True
         if isinstance(node, File):
+            if node.open is not None:
+                node.open.superseded = False  # `Versions` says so afterwards, where it is
             if self._files.get((node.namespace, node.key)) is node:
                 del self._files[node.namespace, node.key]
         elif self._directories.get((node.namespace, node.ref)) is node:
             del self._directories[node.namespace, node.ref]
         self.drop_unused(node)
+
+    def attach(self, node: File, key: Key) -> None:
+        """A file that lost its name gets one; whoever had that is detached."""
+        target = self.peek_file(node.namespace, key)
+        if target is not None and target is not node:
+            self.detach(target)
+        node.detached, node.key = False, key
+        self._files[node.namespace, key] = node
 
     def move_file(self, node: File, key: Key) -> None:
         """The file is another key of its namespace now; whoever had that name is detached."""
@@ -193,10 +208,13 @@ class InodeTable:
         return files, directories
 
     def of_namespace(self, namespace: NamespaceId) -> Iterator[File | Directory]:
-        """Every known node of a namespace."""
+        """Every known node of a namespace, those that lost their names included."""
         files, directories = self.below(namespace, "")
         yield from files
         yield from directories
+        for node in list(self._nodes.values()):
+            if isinstance(node, File) and node.detached and node.namespace == namespace:
+                yield node
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel dropped so many of its references."""

@@ -128,6 +128,12 @@ class Overlay(Known):
         span = self.listings.span_of(*place)
         return span is not None and self._is_outdated(place, span, self.listings.attributes(*place))
 
+    def is_known_since(self, namespace: NamespaceId, key: Key, known_at: float) -> bool:
+        """Return True if what the store answered of a value at `known_at` (epoch seconds) need not be asked anew."""
+        if known_at <= self._forgotten_at or not self.values.is_fresh(known_at):
+            return False
+        return not self._is_listed_anew((namespace, key))
+
     async def _load(self, namespace: NamespaceId, key: Key) -> Clean:
         place = (namespace, key)
         directory = self.naming.parent_of_key(key).prefix

@@ -1,0 +1,198 @@
+"""An open file pins its version for whoever holds it, and for nobody else."""
+
+import os
+
+import pytest
+from support.clock import Clock
+from support.rig import open_rig
+
+from kvfs.core.model import Entry
+
+OLD, NEW = b"the first version\n", b"something else, and longer\n"
+
+
+@pytest.fixture(params=[False, True], ids=["asking", "caching"])
+async def mount(tmp_path, request):
+    """A mount below a kernel that believes what it was told, or asks each time."""
+    async with open_rig(tmp_path, now=Clock(), on_conflict="keep-both") as rig:
+        rig.kernel.caching, rig.kernel.eager = request.param, False
+        yield rig
+
+
+@pytest.fixture
+async def held(mount):
+    """A file that somebody has open, and that another client has written since."""
+    await mount.other("f", OLD)
+    file = await mount.kernel.open("ns/f")
+    assert await mount.kernel.pread(file, 0, 99) == OLD
+    await mount.other("f", NEW, b'{"k":"v"}')
+    yield file
+    await mount.kernel.close(file)
+
+
+async def refreshed(mount):
+    """`kvfs refresh`."""
+    await mount.fs.refresh(["ns"])
+
+
+async def expired(mount):
+    """Longer than `--cache-ttl`."""
+    mount.now.advance(61)
+
+
+knowing = pytest.mark.parametrize("know", [refreshed, expired], ids=lambda way: way.__name__)
+
+
+@knowing
+async def test_who_opens_the_name_gets_what_is_there(mount, kernel, held, know):
+    """Content, size and metadata; the old handle keeps its bytes and its size."""
+    assert await kernel.read("ns/f") == OLD
+    await know(mount)
+    assert (await kernel.stat("ns/f")).size == len(NEW)
+    assert await kernel.read("ns/f") == NEW
+    assert await kernel.getxattr("ns/f", "user.k") == b"v"
+    assert await kernel.pread(held, 0, 99) == OLD
+    attr = await kernel.fstat(held)
+    assert (attr.size, attr.links) == (len(OLD), 0)
+    assert attr.ino != (await kernel.stat("ns/f")).ino
+
+
+@knowing
+async def test_each_holder_keeps_its_own(mount, kernel, held, know):
+    """Three versions, three handles, one name."""
+    await know(mount)
+    second = await kernel.open("ns/f")
+    await mount.other("f", b"third")
+    await know(mount)
+    assert await kernel.read("ns/f") == b"third"
+    assert await kernel.pread(second, 0, 99) == NEW
+    assert await kernel.pread(held, 0, 99) == OLD
+    await kernel.close(second)
+
+
+@knowing
+async def test_the_same_content_is_one_file(mount, kernel, know):
+    """Written anew with the same bytes: nothing is parted, and its metadata is the newest."""
+    await mount.other("f", OLD)
+    file = await kernel.open("ns/f")
+    await mount.other("f", OLD, b'{"k":"v"}')
+    await know(mount)
+    other = await kernel.open("ns/f")
+    assert (await kernel.fstat(file)).ino == (await kernel.fstat(other)).ino
+    assert await kernel.getxattr("ns/f", "user.k") == b"v"
+    await kernel.close(file)
+    await kernel.close(other)
+
+
+@knowing
+async def test_an_append_goes_to_what_is_there(mount, kernel, held, know, autojump_clock):
+    """`>>` while `tail -f` has the file open: no conflict."""
+    await know(mount)
+    file = await kernel.open("ns/f", os.O_WRONLY | os.O_APPEND)
+    await kernel.pwrite(file, 0, b"more\n")
+    await kernel.close(file)
+    await mount.drain()
+    assert await mount.stored() == {"f": Entry(NEW + b"more\n", b'{"k":"v"}')}
+    assert await kernel.pread(held, 0, 99) == OLD
+    assert mount.events == []
+
+
+@knowing
+async def test_a_writer_that_lost_the_name_is_saved_beside_it(mount, kernel, know, autojump_clock):
+    """What it writes is in a copy, and told; fsync and later writes go there, too."""
+    await mount.other("f", OLD)
+    file = await kernel.open("ns/f", os.O_RDWR)
+    await mount.other("f", NEW)
+    await know(mount)
+    assert await kernel.read("ns/f") == NEW
+    await kernel.pwrite(file, 0, b"THE")
+    await kernel.fsync(file)
+    stored = await mount.stored()
+    [copy] = set(stored) - {"f"}
+    assert ".kvfs-conflict-" in copy
+    assert (stored["f"].value, stored[copy].value) == (NEW, b"THE" + OLD[3:])
+    await kernel.pwrite(file, 0, b"the")
+    await kernel.close(file)
+    await mount.drain()
+    assert (await mount.stored())[copy].value == OLD
+    assert await kernel.read("ns/f") == NEW
+    assert sorted(await kernel.listdir("ns")) == ["f", copy]
+    assert [(event.key, event.copy) for event in mount.events] == [("f", copy)]
+
+
+async def test_a_writer_that_lost_the_name_overwrites_if_asked_to(tmp_path, autojump_clock):
+    """`--on-conflict=overwrite`: the last one to write wins."""
+    async with open_rig(tmp_path, now=Clock(), on_conflict="overwrite") as mount:
+        await mount.other("f", OLD)
+        file = await mount.kernel.open("ns/f", os.O_RDWR)
+        await mount.other("f", NEW)
+        await mount.fs.refresh(["ns"])
+        assert await mount.kernel.read("ns/f") == NEW
+        await mount.kernel.pwrite(file, 0, b"THE")
+        await mount.kernel.close(file)
+        await mount.drain()
+        assert await mount.stored() == {"f": Entry(b"THE" + OLD[3:])}
+        assert await mount.kernel.read("ns/f") == b"THE" + OLD[3:]
+
+
+@knowing
+async def test_what_is_written_here_is_what_is_there(mount, kernel, know, autojump_clock):
+    """A file that somebody writes is not parted from its name: the conflict is met when it is sent."""
+    await mount.other("f", OLD)
+    file = await kernel.open("ns/f", os.O_RDWR)
+    await kernel.pwrite(file, 0, b"THE")
+    await mount.other("f", NEW)
+    await know(mount)
+    assert await kernel.read("ns/f") == b"THE" + OLD[3:]
+    await kernel.close(file)
+    assert await kernel.read("ns/f") == b"THE" + OLD[3:]
+    await mount.drain()
+    assert (await mount.stored())["f"].value == NEW
+    assert len(await mount.stored()) == 2
+
+
+@knowing
+async def test_a_writer_that_was_saved_is_parted_as_well(mount, kernel, know, autojump_clock):
+    """Its content is at the server, and another client has written over it."""
+    file = await kernel.open("ns/f", os.O_RDWR | os.O_CREAT)
+    await kernel.pwrite(file, 0, OLD)
+    await kernel.fsync(file)
+    await mount.drain()
+    await mount.other("f", NEW)
+    await know(mount)
+    assert await kernel.read("ns/f") == NEW
+    assert await kernel.pread(file, 0, 99) == OLD
+    await kernel.close(file)
+    await mount.drain()
+    assert await mount.stored() == {"f": Entry(NEW)}
+
+
+async def test_what_is_open_is_served_while_the_server_is_away(mount, kernel, held):
+    """Nobody can be asked."""
+    mount.now.advance(61)
+    mount.store.fail("*")
+    assert await kernel.read("ns/f") == OLD
+    mount.store.clear()
+
+
+async def test_a_file_that_is_open_costs_no_more_than_any_other(mount, kernel):
+    """One look at its value in the time that the caches count, however often it is opened."""
+    await mount.other("f", OLD)
+    file = await kernel.open("ns/f")
+    before = mount.store.count()
+    for _ in range(5):
+        assert await kernel.read("ns/f") == OLD
+    assert mount.store.count() == before
+    mount.now.advance(61)
+    for _ in range(5):
+        assert await kernel.read("ns/f") == OLD
+    assert mount.store.count("bulk_get") + mount.store.count("get") == 2
+    await kernel.close(file)
+
+
+async def test_a_name_that_another_client_removed_is_gone(mount, kernel, held):
+    """Who has it open keeps it."""
+    await mount.other("f", None)
+    await mount.fs.refresh(["ns"])
+    assert not await kernel.exists("ns/f")
+    assert await kernel.pread(held, 0, 99) == OLD

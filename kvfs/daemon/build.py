@@ -23,9 +23,10 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
-from kvfs.host.endpoints import load_learned
+from kvfs.host.endpoints import Learned, load_learned
 from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
+from kvfs.sender.events import SenderOptions
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
@@ -42,6 +43,8 @@ from kvfs.workers import WranglerSource, configured_namespaces
 log = logging.getLogger("kvfs.daemon")
 
 _ATTEMPTS = 8
+_QUICK: Final = 10.0  # seconds for the answer to a bulk put
+_FIRST_LEAST, _FIRST_MOST = 100, 4_000
 _SPARE: Final = 1.5  # of the longest staleness that was seen, because it was seen once
 
 
@@ -189,15 +192,25 @@ def build_filesystem(
 
 def settle_window(config: Config) -> float:
     """Seconds after a write in which reads are not believed: `--settle`, or more if `kvfs verify` has seen more."""
-    source = config.source
-    learned = (
-        load_learned(source.base_url, config.state_dir) if isinstance(source, CloudflareSource) else None
-    )
+    learned = _learned(config)
     if learned is None or not config.settle or learned.stale_seconds * _SPARE <= config.settle:
         return config.settle
     seconds = learned.stale_seconds * _SPARE
     log.info("kvfs verify saw reads %.0f s old here: settling takes %.0f s", learned.stale_seconds, seconds)
     return seconds
+
+
+def first_pairs(config: Config) -> int:
+    """How many pairs the first bulk body may have: as many as take `_QUICK` by what `kvfs verify` has measured."""
+    learned = _learned(config)
+    if learned is None or not learned.pair_seconds:
+        return SenderOptions().first_pairs
+    return max(_FIRST_LEAST, min(_FIRST_MOST, int(_QUICK / learned.pair_seconds)))
+
+
+def _learned(config: Config) -> Learned | None:
+    source = config.source
+    return load_learned(source.base_url, config.state_dir) if isinstance(source, CloudflareSource) else None
 
 
 def settle_into(reading: Reading, changes: Sequence[Change], now: float) -> None:

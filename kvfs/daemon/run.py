@@ -26,6 +26,7 @@ from kvfs.daemon.build import (
     Stores,
     build_filesystem,
     build_reading,
+    first_pairs,
     mount_place,
     open_stores,
     settle_into,
@@ -144,6 +145,7 @@ class Mounted:
             now=time.time,
             options=SenderOptions(
                 delay=config.write_back,
+                first_pairs=first_pairs(config),
                 settle_window=settle_window(config) if stores.rest is not None else 0.0,
                 on_conflict=OnConflict(config.on_conflict),
             ),

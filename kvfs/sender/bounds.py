@@ -10,7 +10,6 @@ from typing import Final
 from kvfs.core.packing import Batch, pair_bytes
 from kvfs.sender.events import SenderOptions
 
-FIRST_PAIRS: Final = 1_000
 LEAST_BYTES: Final = 1_000_000  # bodies are not made smaller than this for the sake of their bytes
 QUICK: Final = 10.0  # seconds for an answer; twice as much will take no longer than 20
 SLOW: Final = 40.0  # seconds; the edge gives up after 100
@@ -87,7 +86,7 @@ class Limits:
     _is_quick: bool = field(default=True, init=False)  # the last body was answered quickly
 
     def __post_init__(self) -> None:
-        self._pairs = Bound(FIRST_PAIRS, least=1, most=self.options.pairs)
+        self._pairs = Bound(self.options.first_pairs, least=1, most=self.options.pairs)
         most = self.options.body_bytes
         self._bytes = Bound(most, least=LEAST_BYTES, most=most)
 

@@ -43,11 +43,15 @@ class OnConflict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SenderOptions:
-    """Times in seconds. `timeout` bounds a request, `pairs` and `body_bytes` a body; `parallel` at once."""
+    """Times in seconds. `timeout` bounds a request, `pairs` and `body_bytes` a body; `parallel` at once.
+
+    `first_pairs` is how many pairs the first body has at most, before anything is known of the server.
+    """
 
     delay: float = 5.0
     max_age: float = 30.0
     pairs: int = BULK_PAIRS
+    first_pairs: int = 1_000
     body_bytes: int = BODY_BYTES
     settle_window: float = 90.0
     timeout: float = 300.0

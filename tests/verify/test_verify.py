@@ -14,7 +14,7 @@ from support.wrangler import NEW, dev_server, project
 from kvfs.cli import main
 from kvfs.config import CloudflareSource, Config
 from kvfs.core.errors import UserError
-from kvfs.daemon.build import settle_window
+from kvfs.daemon.build import first_pairs, settle_window
 from kvfs.host.endpoints import Learned, load_learned, save_learned
 from kvfs.verify import run
 from kvfs.verify.explorer import KNOWN
@@ -231,6 +231,18 @@ def test_a_mount_waits_as_long_as_reads_were_stale(tmp_path, seen, settle, expec
     source = CloudflareSource("a", base_url="https://x.invalid/client/v4")
     config = Config(source, tmp_path, settle=settle, state_dir=tmp_path)
     assert settle_window(config) == expected
+
+
+@pytest.mark.parametrize(
+    ("pair_seconds", "expected"), [(None, 1000), (0.02, 500), (0.001, 4000), (1.0, 100), (0.004, 2500)]
+)
+def test_a_mount_begins_with_bodies_that_are_answered_quickly(tmp_path, pair_seconds, expected):
+    """As many pairs as take ten seconds, within bounds; the usual number where nothing is known."""
+    source = CloudflareSource("a", base_url="https://x.invalid/client/v4")
+    config = Config(source, tmp_path, state_dir=tmp_path)
+    assert first_pairs(config) == 1000
+    save_learned(Learned("https://x.invalid/client/v4", 1.0, 0.0, pair_seconds, ()), tmp_path)
+    assert first_pairs(config) == expected
 
 
 def test_what_was_learned_may_be_missing_or_broken(tmp_path):

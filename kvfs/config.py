@@ -79,6 +79,7 @@ class Config:
     timeout: float = 30.0
     drain_timeout: float = 60.0
     read_only: bool = False
+    require_server: bool = False
     allow_other: bool = False
     uid: int = field(default_factory=os.getuid)
     gid: int = field(default_factory=os.getgid)

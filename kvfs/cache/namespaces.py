@@ -24,6 +24,9 @@ class NamespaceTable:
         self._known_at: float | None = None
         self._ours: dict[NamespaceId, tuple[float, Namespace | None]] = {}  # since when; None: deleted
         self._lock = trio.Lock()
+        self.on_listed: Callable[[list[Namespace]], None] | None = (
+            None  # told when there are others than before
+        )
 
     def _is_fresh(self) -> bool:
         return self._known_at is not None and 0 <= self._now() - self._known_at < self._ttl
@@ -64,8 +67,11 @@ class NamespaceTable:
         self._know(known)
 
     def _know(self, namespaces: dict[NamespaceId, Namespace]) -> None:
+        is_new = namespaces != self._by_id
         self._by_id = namespaces
         self._by_name = title_names(list(namespaces.values()))
+        if is_new and self.on_listed is not None:
+            self.on_listed(list(namespaces.values()))
 
     def get(self, namespace: NamespaceId) -> Namespace | None:
         """One of the known namespaces."""

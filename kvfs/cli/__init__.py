@@ -8,6 +8,7 @@ import importlib
 import keyword
 import re
 import sys
+from difflib import get_close_matches
 from typing import Final
 
 import click
@@ -23,6 +24,9 @@ COMMANDS: Final = {
     "status": "status",
     "sync": "sync",
     "refresh": "sync",
+    "pending": "pending",
+    "recover": "pending",
+    "log": "log",
     "rejected": "rejected",
     "copy": "copy",
     "export": "copy",
@@ -50,11 +54,24 @@ COMMANDS: Final = {
 _SOURCE: Final = re.compile(r"(local|cloudflare|wrangler):")
 
 
+_MEANT: Final = {"unmount": "umount", "fusermount": "umount", "logs": "log", "queue": "pending", "list": "ls"}
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say which command was meant: `unmount` is umount to many."""
+        if args and args[0] not in COMMANDS:
+            near = _MEANT.get(args[0]) or next(iter(get_close_matches(args[0], COMMANDS, 1)), None)
+            hint = f" Did you mean {near!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

@@ -17,6 +17,7 @@ from kvfs import __version__
 from kvfs.cli.checks import FUSE_CONF, check_device, check_pyfuse3, user_allow_other
 from kvfs.cli.daemons import state_of
 from kvfs.cli.guard import Exit
+from kvfs.cli.kept import kept_sources
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.config import DEFAULT_BASE_URL, TOKEN_PAGE, parse_base_url, read_token_file
@@ -51,6 +52,7 @@ def doctor(token_file: Path | None, state_dir: Path | None) -> int:
         *credentials(os.environ, token_file),
         *state(state_of(state_dir)),
         *stale_mounts(),
+        *unsent(state_of(state_dir)),
     ]
     for finding in findings:
         say(f"{MARKS[finding.level]}  {finding.text}")
@@ -135,6 +137,14 @@ def state(directory: Path) -> Iterator[Finding]:
     yield _tried(lambda: private_directory(directory), f"state is kept in {directory}")
     if directory.exists() and (free := shutil.disk_usage(directory).free) < LOW_DISK:
         yield Finding("warn", f"only {size_text(free)} free for the journal in {directory}")
+
+
+def unsent(directory: Path) -> Iterator[Finding]:
+    """Changes of sources that are not mounted: nobody sends them until they are."""
+    for kept in kept_sources(directory):
+        count = len(kept.pending) + len(kept.rejected)
+        what = kept.error or f"{count} changes are not at the server"
+        yield Finding("warn", f"{kept.record.source} is not mounted, and {what}: {kept.command}")
 
 
 def stale_mounts() -> Iterator[Finding]:

@@ -160,6 +160,7 @@ _OPTIONS: Final = (
     _number("timeout", "Longest wait for the server; bounds fsync.", 30.0, some_seconds),
     _number("drain-timeout", "Longest wait for sending at the end.", 60.0),
     _flag("read-only", "Refuse every change."),
+    _flag("require-server", "Fail when the server is away, though the source was mounted before."),
     _flag("allow-other", "Let other users in; permissions apply."),
     option("uid", type=_ID, metavar="ID", help="Owner of all files.  [default: you]"),
     option("gid", type=_ID, metavar="ID", help="Group of all files.  [default: yours]"),

@@ -1,89 +1,131 @@
 """`kvfs rejected`: the changes the server refused for ever; only the user decides what becomes of them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
+from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.guard import Exit
-from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.kept import Item, kept_source, kept_sources, opened
+from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import say, size_text
 from kvfs.core.errors import UserError
-from kvfs.host.control import Message
+from kvfs.host.mounts import mount_at, real_mountpoint
+from kvfs.host.state import lives, records
 
 
 @click.group(no_args_is_help=False)  # the help would be more than one line of complaint
 def rejected() -> None:
-    """List, retry or discard changes that the server refused.
+    """List, retry or discard changes that the server refused, of sources that are mounted or not.
 
     Their content stays readable in the mount until then.
     """
 
 
 @rejected.command("list")
-@click.argument("directory", metavar="[DIR]", type=path, required=False)
+@click.argument("source", metavar="[SOURCE|DIR]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
 @STATE_DIR
-def list_rejected(directory: Path | None, as_json: bool, state_dir: Path | None) -> int:
+def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """List them, with the number that retry and discard take and the server's reason."""
-    items = []
-    for mountpoint in chosen_mounts(directory, state_of(state_dir)):
-        answer = _ask(mountpoint, state_dir, {"request": "rejected_list"})
-        items += [{"mountpoint": str(mountpoint), **item} for item in answer.get("items", [])]
+    items = list(_items(source, state_of(state_dir)))
     if as_json:
         click.echo(json.dumps(items, indent=2))
         return Exit.OK
     for item in items:
-        size = size_text(float(item.get("size", 0)))
-        say(f"{item.get('seq')}  {item['mountpoint']}/{item.get('path')}  {size}  {item.get('error')}")
+        size, place = size_text(float(item.get("size", 0))), item["mountpoint"] or item["source"]
+        say(f"{item.get('seq')}  {place}/{item.get('path')}  {size}  {item.get('error')}")
     return Exit.OK
 
 
+def _items(source: str | None, state: Path) -> Iterator[Item]:
+    """The refused changes of one source or of all, with their source and the mount point ("" for none)."""
+    mountpoint = _mounted_at(source, state) if source is not None else None
+    if source is not None and mountpoint is None:
+        yield from _kept_items(source, state)
+        return
+    mounted = [Path(one.mountpoint) for one in records(state) if lives(one.pid)]
+    for directory in [mountpoint] if mountpoint is not None else mounted:
+        with daemon_of(directory, state) as client:
+            answer = ask(client, {"request": "rejected_list"})
+        for item in answer.get("items", []):
+            yield {"source": _source_of(directory, state), "mountpoint": str(directory), **item}
+    if source is None:
+        yield from _kept_items(None, state)
+
+
+def _kept_items(source: str | None, state: Path) -> Iterator[Item]:
+    for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
+        for item in kept.rejected:
+            shown = {name: item[name] for name in ("seq", "path", "size", "error")}
+            yield {"source": kept.record.source, "mountpoint": "", **shown}
+
+
+def _source_of(mountpoint: Path, state: Path) -> str:
+    return next((one.source for one in records(state) if one.mountpoint == str(mountpoint)), "")
+
+
+def _mounted_at(text: str, state: Path) -> Path | None:
+    """The mount point of a source or directory that is mounted, None for one that is not."""
+    for record in records(state):
+        if record.source == text:
+            return Path(record.mountpoint)
+    mountpoint = real_mountpoint(Path(text).absolute())
+    mount = mount_at(mountpoint)
+    return mountpoint if mount is not None and mount.is_kvfs else None
+
+
 @rejected.command("retry")
-@click.argument("directory", metavar="DIR", type=path)
+@click.argument("source", metavar="SOURCE|DIR")
 @click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that were refused.")
 @STATE_DIR
-def retry(directory: Path, numbers: tuple[int, ...], everything: bool, state_dir: Path | None) -> int:
+def retry(source: str, numbers: tuple[int, ...], everything: bool, state_dir: Path | None) -> int:
     """Send them again with what is pending."""
-    return _settle("rejected_retry", "will be sent again", directory, numbers, everything, state_dir)
+    chosen = _chosen(source, numbers, everything, state_of(state_dir))
+    return _settle("retry", "will be sent again", source, chosen, state_of(state_dir))
 
 
 @rejected.command("discard")
-@click.argument("directory", metavar="DIR", type=path)
+@click.argument("source", metavar="SOURCE|DIR")
 @click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that were refused.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @STATE_DIR
 def discard(
-    directory: Path, numbers: tuple[int, ...], everything: bool, yes: bool, state_dir: Path | None
+    source: str, numbers: tuple[int, ...], everything: bool, yes: bool, state_dir: Path | None
 ) -> int:
-    """Give them up: what was written is gone, and the file is again what the server has."""
-    if not yes:
+    """Discard your version; the file goes back to what is on the server."""
+    chosen = _chosen(source, numbers, everything, state_of(state_dir))
+    if chosen and not yes:
         click.confirm("What was written will be lost. Discard it?", abort=True)
-    return _settle("rejected_discard", "discarded", directory, numbers, everything, state_dir)
+    return _settle("discard", "discarded", source, chosen, state_of(state_dir))
 
 
-def _settle(
-    request: str,
-    outcome: str,
-    directory: Path,
-    numbers: tuple[int, ...],
-    everything: bool,
-    state_dir: Path | None,
-) -> int:
+def _chosen(source: str, numbers: tuple[int, ...], everything: bool, state: Path) -> list[int]:
+    """The numbers that were meant, each of a change that is there."""
     if not numbers and not everything:
         raise click.UsageError("name the NUMBERs that `kvfs rejected list` shows, or --all")
-    [mountpoint] = chosen_mounts(directory, state_of(state_dir))
-    answer = _ask(mountpoint, state_dir, {"request": request, "seqs": list(numbers), "all": everything})
-    count = int(answer.get("count", 0))
-    if count < len(numbers):
-        raise UserError(f"{len(numbers) - count} of these numbers are not in `kvfs rejected list`")
+    there = [int(item["seq"]) for item in _items(source, state)]
+    if missing := [number for number in numbers if number not in there]:
+        words = ", ".join(map(str, missing))
+        raise UserError(f"{words}: not in `kvfs rejected list {source}`, which has {len(there)} changes")
+    return there if everything else list(numbers)
+
+
+def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Path) -> int:
+    mountpoint = _mounted_at(source, state)
+    if mountpoint is not None:
+        with daemon_of(mountpoint, state) as client:
+            count = int(ask(client, {"request": f"rejected_{what}", "seqs": numbers}).get("count", 0))
+    else:
+        kept = kept_source(source, state)
+        with opened(kept.journal, kept.record) as journal:
+            changes = [change for change in journal.rejected() if change.seq in numbers]
+            for change in changes:
+                (journal.retry if what == "retry" else journal.discard)(change.namespace, change.key)
+        count = len(changes)
     say(f"{count} {'change' if count == 1 else 'changes'} {outcome}")
     return Exit.OK
-
-
-def _ask(mountpoint: Path, state_dir: Path | None, request: Message) -> Message:
-    with daemon_of(mountpoint, state_of(state_dir)) as client:
-        return ask(client, request)

@@ -13,6 +13,7 @@ import click
 
 from kvfs.cli.daemons import ask, chosen_mounts, conflict_line, daemon_of, find_record, state_of
 from kvfs.cli.guard import Exit
+from kvfs.cli.kept import Kept, kept_sources
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, printable, say, size_text
 from kvfs.core.errors import UserError
@@ -43,13 +44,19 @@ def status(directory: Path | None, as_json: bool, state_dir: Path | None) -> int
     else:
         mountpoints = chosen_mounts(directory, state)
     found = [status_of(mountpoint, state) for mountpoint in mountpoints]
+    kept = kept_sources(state) if directory is None else []
     if as_json:
-        click.echo(json.dumps({"version": VERSION, "mounts": found}, indent=2))
+        unmounted = [_unmounted(one) for one in kept]
+        click.echo(json.dumps({"version": VERSION, "mounts": found, "unmounted": unmounted}, indent=2))
     elif not found:
         say("nothing is mounted")
     else:
         _draw(found)
-    return Exit.OK if all(one["state"] != "dead" for one in found) else Exit.FAILED
+    if not as_json:
+        _draw_kept(kept)
+    if any(one["state"] == "dead" for one in found):
+        return Exit.FAILED
+    return Exit.LEFT if kept else Exit.OK
 
 
 def _lives(record: MountRecord) -> bool:
@@ -78,6 +85,22 @@ def status_of(mountpoint: Path, state_dir: Path) -> Status:
         return known | {"state": "dead" if exc.kind != "silent" else "silent", "error": str(exc)}
     answer.pop("event")
     return known | answer
+
+
+def _unmounted(kept: Kept) -> Status:
+    """A source that is not mounted and holds changes, as JSON."""
+    return {
+        "source": kept.record.source,
+        "mountpoint": kept.record.mountpoint,
+        "pending": {
+            "count": len(kept.pending),
+            "bytes": kept.bytes,
+            "oldest_seconds": kept.oldest_seconds,
+        },
+        "rejected": {"count": len(kept.rejected)},
+        "command": kept.command,
+        "error": kept.error,
+    }
 
 
 # For people
@@ -118,6 +141,27 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
         yield "cache", f"{cache.get('values', 0)} values, {size} of {limit}"
     if one.get("error"):
         yield "error", one["error"]
+    if one["state"] == "dead":
+        yield (
+            "way out",
+            f"kvfs umount {one['mountpoint']}; what was closed is kept, and goes with the next mount",
+        )
+
+
+def _draw_kept(kept: list[Kept]) -> None:
+    """Sources that are not mounted and hold changes: their names, what waits, and what sends it."""
+    for one in kept:
+        say("")
+        click.secho(printable(f"{one.record.source}: not mounted"), bold=True)
+        shown = _unmounted(one)
+        rows = [("pending", _counted(shown["pending"]))]
+        if one.rejected:
+            rows.append(("refused", f"{len(one.rejected)} by the server: kvfs rejected list"))
+        if one.error:
+            rows = [("error", one.error)]
+        rows.append(("to send", one.command))
+        for label, text in rows:
+            say(f"  {label:<{LABEL_WIDTH}} {text}")
 
 
 def _counted(group: Status) -> str:

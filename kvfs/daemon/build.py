@@ -12,12 +12,8 @@ from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.cache.values import Clean, Values
-from kvfs.config import CloudflareSource, Config, Credentials, LocalSource
+from kvfs.config import CloudflareSource, Config, Credentials
 from kvfs.core.errors import (
-    DeniedError,
-    InvalidError,
-    NamespaceNotFoundError,
-    StoreError,
     UnavailableError,
     UserError,
 )
@@ -36,7 +32,6 @@ from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.retry import Retrying
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
-from kvfs.vfs.roots import find_namespace
 from kvfs.vfs.view.overlay import Overlay
 from kvfs.workers import WranglerSource, configured_namespaces
 
@@ -46,6 +41,7 @@ _ATTEMPTS = 8
 _QUICK: Final = 10.0  # seconds for the answer to a bulk put
 _FIRST_LEAST, _FIRST_MOST = 100, 4_000
 _SPARE: Final = 1.5  # of the longest staleness that was seen, because it was seen once
+_FIRST = 3.0  # seconds after which a server that refuses connections, or is none, fails a mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +52,8 @@ class Stores:
     writing: Store
     rest: RestStore | None
     budget: Budget | None
+    first: Store | None = None
+    """`reading` with the patience of somebody who waits for a mount."""
     route: Callable[[], str] | None = None
     """Which way a source takes that has several, in words for the user."""
 
@@ -65,7 +63,7 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
     """The store of a source, ready for use."""
     if isinstance(config.source, WranglerSource):
         async with open_wrangler(config.source, config.timeout) as store:
-            yield Stores(store, store, None, None, getattr(store, "describe", None))
+            yield Stores(store, store, None, None, route=getattr(store, "describe", None))
         return
     if not isinstance(config.source, CloudflareSource):
         async with SqliteStore.open(config.source.file) as store:
@@ -82,7 +80,10 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
         breaker = Breaker(min(PAUSE, config.timeout))
         reading = Breaking(Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout), breaker)
         writing = Breaking(Limiting(rest, budget, Priority.UPLOAD), breaker, patient=True)
-        yield Stores(reading, writing, rest, budget)
+        first = Breaking(
+            Retrying(foreground, attempts=_ATTEMPTS, deadline=min(_FIRST, config.timeout)), breaker
+        )
+        yield Stores(reading, writing, rest, budget, first)
 
 
 @asynccontextmanager
@@ -109,34 +110,6 @@ async def open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator
 
 Place = tuple[NamespaceId, DirRef]
 """Where the root of a mount is, if it is not the list of namespaces."""
-
-
-async def mount_place(config: Config, store: Store) -> tuple[Place | None, list[Namespace]]:
-    """Where the root of the mount is, and the namespaces there are.
-
-    Asks the store, so that a wrong token or name is known at once. Raises `UserError` with one line that says
-    what to do.
-    """
-    source = config.source
-    wanted = None if isinstance(source, LocalSource) else source.namespace
-    try:
-        namespaces = await store.list_namespaces()
-        if wanted is None:
-            return None, namespaces
-        namespace = find_namespace(namespaces, wanted).id
-    except DeniedError as exc:
-        raise UserError(f"the token is not accepted for {source}: {exc}") from exc
-    except (NamespaceNotFoundError, InvalidError) as exc:
-        raise UserError(str(exc)) from exc
-    except UnavailableError as exc:
-        raise UserError(f"the server of {source} does not answer: {exc}") from exc
-    except StoreError as exc:
-        raise UserError(f"{source}: {exc}") from exc
-    assert not isinstance(source, LocalSource)
-    prefix = source.prefix
-    if prefix and config.separator and not prefix.endswith(config.separator):
-        prefix += config.separator
-    return (namespace, DirRef(prefix, len(prefix))), namespaces
 
 
 @dataclass(frozen=True, slots=True)

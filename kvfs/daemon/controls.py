@@ -33,6 +33,7 @@ class Controls:
             "unmount": self.unmount,
             "refresh": self.refresh,
             "pending": self.pending,
+            "pending_list": self.pending_list,
             "rejected_list": self.rejected_list,
             "rejected_retry": self.rejected_retry,
             "rejected_discard": self.rejected_discard,
@@ -80,6 +81,10 @@ class Controls:
             "metadata": None if change.metadata is None else change.metadata.decode(),
             "expiration": change.expiration,
         }
+
+    async def pending_list(self, request: Message, send: Send) -> Message:
+        """The changes that are not at the server."""
+        return {"items": self._reporter.pending()}
 
     async def rejected_list(self, request: Message, send: Send) -> Message:
         """What the server refused for ever."""

@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from kvfs.config import Config, Credentials, source_identity
-from kvfs.core.errors import KvfsError
+from kvfs.core.errors import JournalLockedError, KvfsError
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
-    Place,
     Reading,
     Stores,
     build_filesystem,
     build_reading,
     first_pairs,
-    mount_place,
     open_stores,
     settle_into,
     settle_window,
@@ -37,6 +35,7 @@ from kvfs.daemon.kernelside import KernelSide
 from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
 from kvfs.daemon.refresh import poll
 from kvfs.daemon.shutdown import Ending
+from kvfs.daemon.start import Start, find_start, remember, until_answered
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.daemon.supervised import Supervised
 from kvfs.host.control import serve_control
@@ -55,6 +54,7 @@ log = logging.getLogger("kvfs.daemon")
 LEFT = 3  # exit status: something could not be sent
 _OPEN_FILES = 30.0  # seconds that open files of a mount being ended may take to close
 _SWITCH = 0.001  # seconds a thread that makes a body may go on while the loop waits for the interpreter
+_READERS = 5.0  # seconds that a command may take to read the journal of a source that is not mounted
 _PAUSE = 5.0  # seconds before a worker that failed goes on
 
 
@@ -80,11 +80,10 @@ async def _daemon(
     logging.getLogger("kvfs").addHandler(errors)
     async with AsyncExitStack() as stack:
         stack.callback(logging.getLogger("kvfs").removeHandler, errors)
-        journal = stack.enter_context(_open_journal(config))
+        journal = stack.enter_context(await _open_journal(config))
         stores = await stack.enter_async_context(open_stores(config, credentials))
-        place, namespaces = await mount_place(config, stores.reading)
-        mounted = Mounted(config, stores, journal, place, errors, kernel)
-        mounted.know(namespaces)
+        start = await find_start(config, stores)
+        mounted = Mounted(config, stores, journal, start, errors, kernel)
         try:
             return await mounted.serve(ready)
         except BaseExceptionGroup as group:
@@ -111,14 +110,22 @@ async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
         await trio.sleep(_PAUSE)
 
 
-def _open_journal(config: Config) -> Journal:
-    return Journal.open(
-        config.journal_path,
-        source=source_identity(config),
-        now=time.time,
-        mountpoint=str(config.mountpoint),
-        durable=config.durable_close,
-    )
+async def _open_journal(config: Config) -> Journal:
+    """The journal of the source. A command that only reads it (`kvfs status`) is waited for."""
+    deadline = trio.current_time() + _READERS
+    while True:
+        try:
+            return Journal.open(
+                config.journal_path,
+                source=source_identity(config),
+                now=time.time,
+                mountpoint=str(config.mountpoint),
+                durable=config.durable_close,
+            )
+        except JournalLockedError as exc:
+            if exc.mountpoint or trio.current_time() >= deadline:
+                raise
+        await trio.sleep(0.05)
 
 
 class Mounted:
@@ -129,14 +136,16 @@ class Mounted:
         config: Config,
         stores: Stores,
         journal: Journal,
-        place: Place | None,
+        start: Start,
         errors: RecentErrors,
         kernel: KernelSide,
     ) -> None:
         self._config = config
         self._kernel = kernel
         self._journal = journal
+        self._stores = stores
         self.starting = True
+        self._start, place = start, start.place
         self._reading: Reading = build_reading(config, stores, journal, at_root=place is not None)
         self._invalidator = kernel.invalidator()
         self._sender = Sender(
@@ -159,9 +168,24 @@ class Mounted:
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending)
 
-    def know(self, namespaces: list[Namespace]) -> None:
-        """They were listed to find the root: whoever looks there first need not ask again."""
-        self._reading.table.learn(namespaces)
+        self._reading.table.learn(start.namespaces)  # whoever looks there first need not ask again
+        if start.is_offline:
+            self._reading.table.forget()  # these are as old as the last mount
+        self._reading.table.on_listed = self._listed
+        reporter.is_offline = start.is_offline
+        self._reporter = reporter
+
+    def _listed(self, namespaces: list[Namespace]) -> None:
+        """The namespaces are others than before: the next mount may have to begin with them."""
+        remember(self._config, Start(self._start.place, namespaces))
+
+    async def _go_online(self) -> None:
+        """For ever once the server has answered; until then the mount is marked offline."""
+        if self._reporter.is_offline:
+            self._reading.table.learn(await until_answered(self._stores.reading))
+            self._reporter.is_offline = False
+            log.info("the server answers: no longer offline")
+        await trio.sleep_forever()
 
     async def serve(self, ready: Callable[[], None]) -> int:
         """From the mount to the last word."""
@@ -178,6 +202,7 @@ class Mounted:
                 str(self._config.source), str(self._config.mountpoint), lambda: self._journal.pending_count
             )
             workers.start_soon(_kept_going, supervised.run)
+            workers.start_soon(_kept_going, self._go_online)
             operations = self._kernel.operations(self._fs, uid=self._config.uid, gid=self._config.gid)
             session = self._kernel.session(
                 self._config.mountpoint,

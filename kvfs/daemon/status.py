@@ -57,6 +57,7 @@ class Reporter:
         self._sender = sender
         self._reading = reading
         self._stores = stores
+        self.is_offline = False
         self.conflicts = ConflictLog(self.path_at, time.time)
 
     def path_of(self, change: Change) -> str:
@@ -85,6 +86,24 @@ class Reporter:
             for c in changes[:SHOWN]
         ]
 
+    def pending(self) -> list[Message]:
+        """The changes that are not at the server, the oldest first, and when each is tried again."""
+        now = time.time()
+        retry_at = self._sender.statistics().retry_at
+        again = max(0.0, retry_at - now) if retry_at is not None else None
+        return [
+            {
+                "seq": c.seq,
+                "path": self.path_of(c),
+                "kind": str(c.kind),
+                "size": c.size,
+                "age": max(0.0, now - c.recorded_at),
+                "error": c.error or "",
+                "next_try_seconds": again,
+            }
+            for c in self._journal.pending()
+        ]
+
     def rejected(self) -> list[Message]:
         """What the server refused for ever."""
         return [
@@ -102,7 +121,7 @@ class Reporter:
         oldest = counts.oldest_pending_at
         rejected = self.rejected()
         return {
-            "state": "mounted",
+            "state": "offline" if self.is_offline else "mounted",
             "pending": {
                 "count": counts.pending,
                 "bytes": counts.pending_bytes,

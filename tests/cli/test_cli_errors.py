@@ -129,13 +129,16 @@ def test_nothing_mounted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status"]) == 0
     assert capsys.readouterr().out == "nothing is mounted\n"
     assert main(["status", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"version": 1, "mounts": []}
+    assert json.loads(capsys.readouterr().out) == {"version": 1, "mounts": [], "unmounted": []}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nonsense"], "No such command 'nonsense'"),
+        (["unmount", "x"], "Did you mean 'umount'?"),
+        (["statsu"], "Did you mean 'status'?"),
+        (["rejected", "discard", "/mnt"], "name the NUMBERs"),
         (["mount"], "Missing argument 'SOURCE'"),
         (["mount", "local:"], "Missing argument 'DIR'"),
         (["mount", "--no-such", "local:", "x"], "No such option"),

@@ -111,12 +111,13 @@ def served_by_process(
     faults: str | None = None,
     stop: signal.Signals = signal.SIGTERM,
     descriptors: int | None = None,
+    port: int = 0,
 ) -> Iterator[Served]:
     """The same as a process of its own, ended by the signal `stop`; a traceback of it fails the test.
 
     `descriptors` is the most that it may have open. What it logs is in the file `log`.
     """
-    options = {"store": str(directory / "store.sqlite"), "port": 0, "token": TOKEN, "faults": faults}
+    options = {"store": str(directory / "store.sqlite"), "port": port, "token": TOKEN, "faults": faults}
     with tempfile.NamedTemporaryFile(prefix="kvfs-serve-") as log, ExitStack() as stack:
         process = stack.enter_context(
             subprocess.Popen(

@@ -1,0 +1,126 @@
+"""Sources that are not mounted and hold changes: read from their journals, with neither server nor token."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvfs.core.errors import JournalError, JournalLockedError, UserError
+from kvfs.core.model import Change, Key
+from kvfs.core.names import CONTROL, Naming, title_names
+from kvfs.host.sources import SourceRecord, journals, read_source
+from kvfs.journal.journal import Journal
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A source that is not mounted: what waits in its journal. `error`: why the journal could not be read."""
+
+    journal: Path
+    record: SourceRecord
+    pending: list[Item]
+    rejected: list[Item]
+    bytes: int = 0
+    oldest_seconds: float | None = None
+    error: str = ""
+
+    @property
+    def holds_anything(self) -> bool:
+        """Whether it has to be named to the user."""
+        return bool(self.pending or self.rejected or self.error)
+
+    @property
+    def command(self) -> str:
+        """What sends the changes."""
+        return f"kvfs mount {self.record.source} {self.record.mountpoint}"
+
+
+def kept_source(text: str, state_dir: Path) -> Kept:
+    """The unmounted source of a name, a mount point or a journal's directory. Raises `UserError` naming them."""
+    kept = kept_sources(state_dir, everything=True)
+    place = os.path.abspath(os.path.expanduser(text))
+    found = [one for one in kept if text in (one.record.source, one.journal.parent.name)]
+    found = found or [one for one in kept if one.record.mountpoint == place]
+    if len(found) == 1:
+        if found[0].error:
+            raise UserError(found[0].error)
+        return found[0]
+    if found:
+        names = ", ".join(one.journal.parent.name for one in found)
+        raise UserError(f"{text} is the name of several sources: write one of {names}")
+    names = ", ".join(one.record.source for one in kept if one.holds_anything) or "none"
+    raise UserError(f"{text} is no unmounted source of this machine; those that hold changes: {names}")
+
+
+def kept_sources(state_dir: Path, *, everything: bool = False) -> list[Kept]:
+    """Every unmounted source that holds changes (or whatever it holds, with `everything`), by name."""
+    read = (_kept(path) for path in journals(state_dir))
+    found = [kept for kept in read if kept is not None and (everything or kept.holds_anything)]
+    return sorted(found, key=lambda kept: (kept.record.source, str(kept.journal)))
+
+
+def _kept(path: Path) -> Kept | None:
+    """What one journal holds; None while a daemon has it."""
+    record = read_source(path)
+    if record is None:
+        error = "of a source whose name is not recorded: mount that source again"
+        return Kept(path, SourceRecord(f"(journal {path.parent.name})", "", "DIR"), [], [], error=error)
+    try:
+        with opened(path, record) as journal:
+            counts = journal.statistics()
+            oldest = counts.oldest_pending_at
+            return Kept(
+                path,
+                record,
+                [item_of(change, record) for change in journal.pending()],
+                [item_of(change, record) for change in journal.rejected()],
+                counts.pending_bytes,
+                max(0.0, time.time() - oldest) if oldest is not None else None,
+            )
+    except JournalLockedError:
+        return None
+    except JournalError as exc:
+        return Kept(path, record, [], [], error=str(exc))
+
+
+@contextmanager
+def opened(path: Path, record: SourceRecord) -> Iterator[Journal]:
+    """The journal of an unmounted source, under its lock. Raises `JournalError`."""
+    with Journal.open(path, source=record.identity, now=time.time) as journal:
+        yield journal
+
+
+def item_of(change: Change, record: SourceRecord) -> Item:
+    """A change as `kvfs pending --json` shows it."""
+    return {
+        "seq": change.seq,
+        "path": "/".join(names_of(change, record)),
+        "kind": str(change.kind),
+        "size": change.size,
+        "age": max(0.0, time.time() - change.recorded_at),
+        "error": change.error or "",
+        "next_try_seconds": None,
+    }
+
+
+def names_of(change: Change, record: SourceRecord, *, is_directory_too: bool = False) -> tuple[str, ...]:
+    """The path of a change below the mount point."""
+    naming = Naming(record.separator, frozenset({CONTROL}) if record.namespace else frozenset())
+    key = change.key.removeprefix(record.prefix) or change.key
+    names = naming.path_of(Key(key), is_directory_too=is_directory_too)
+    if record.namespace:
+        return names
+    return (title_path(record, change), *names)
+
+
+def title_path(record: SourceRecord, change: Change) -> str:
+    """The directory of a change's namespace: its name when it was last listed, else its id."""
+    for name, namespace in title_names(record.listed()).items():
+        if namespace.id == change.namespace:
+            return name
+    return change.namespace

@@ -1,0 +1,82 @@
+"""`kvfs log`: the log of a mount, found by its mount point."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import click
+
+from kvfs.cli.daemons import state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.output import printable, say
+from kvfs.core.errors import UserError
+from kvfs.host.mounts import real_mountpoint
+from kvfs.host.sources import journals, read_source
+from kvfs.host.state import log_path, records
+
+SHOWN: Final = 100  # lines
+_LOOK_SECONDS: Final = 0.2
+_TAIL_BYTES: Final = 256 * 1024
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", type=path, required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=SHOWN, show_default=True, help="Show so many lines."
+)
+@STATE_DIR
+def log(directory: Path | None, follow: bool, lines: int, state_dir: Path | None) -> int:
+    """Show the log of the mount on DIR, also after it has ended. Without DIR: of your only mount."""
+    state = state_of(state_dir)
+    file = log_path(_chosen(directory, state), state)
+    if not file.exists():
+        raise UserError(f"{file} does not exist: that mount ran in the foreground, or with --log-file")
+    with open(file, "rb") as stream:
+        for line in _last_lines(stream, lines):
+            say(line)
+        while follow:
+            for raw in _new_lines(stream, file):
+                say(raw)
+            sys.stdout.flush()
+            time.sleep(_LOOK_SECONDS)
+    return Exit.OK
+
+
+def _chosen(directory: Path | None, state: Path) -> Path:
+    """The mount point of a log: the one named, or the only one there is."""
+    if directory is not None:
+        return real_mountpoint(directory)
+    known = {Path(record.mountpoint) for record in records(state)}
+    if not known:
+        recorded = (read_source(journal) for journal in journals(state))
+        known = {Path(record.mountpoint) for record in recorded if record is not None}
+    found = sorted(one for one in known if log_path(one, state).exists())
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(map(printable, map(str, found))) or "none"
+    raise UserError(f"name the DIR of a mount; those with a log are: {names}")
+
+
+def _last_lines(stream: BinaryIO, count: int) -> list[str]:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _TAIL_BYTES))
+    lines = stream.read().decode(errors="replace").splitlines()
+    return lines[len(lines) - min(count, len(lines)) :]
+
+
+def _new_lines(stream: BinaryIO, file: Path) -> Iterator[str]:
+    """What was added; the log that follows when this one was put away is read from its beginning."""
+    yield from stream.read().decode(errors="replace").splitlines()
+    try:
+        is_put_away = file.stat().st_ino != os.fstat(stream.fileno()).st_ino
+    except FileNotFoundError:
+        return
+    if is_put_away:
+        with open(file, "rb") as following:
+            os.dup2(following.fileno(), stream.fileno())
+        stream.seek(0)

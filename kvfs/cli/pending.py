@@ -1,0 +1,127 @@
+"""`kvfs pending` names the changes that are not at the server; `kvfs recover` writes them into ordinary files."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from kvfs.cli.daemons import ask, daemon_of, state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.kept import Kept, kept_source, kept_sources, names_of, opened
+from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.output import duration_text, say, size_text
+from kvfs.core.errors import UserError
+from kvfs.core.model import Change
+from kvfs.host.mounts import real_mountpoint
+from kvfs.host.sources import SourceRecord
+from kvfs.host.state import lives, records
+from kvfs.journal.journal import Journal
+
+INDEX: Final = "kvfs-recovered.ndjson"
+
+Item = dict[str, Any]
+
+
+@click.command()
+@click.argument("source", metavar="[SOURCE|DIR]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
+@STATE_DIR
+def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
+    """Name the changes that are not at the server: of SOURCE or DIR, or of all sources, mounted or not."""
+    items = list(_items(source, state_of(state_dir)))
+    if as_json:
+        click.echo(json.dumps(items, indent=2))
+        return Exit.OK
+    for item in items:
+        what = "delete" if item["kind"] == "delete" else f"put {size_text(float(item['size']))}"
+        reason = f": {item['error']}" if item["error"] else ""
+        seconds = item["next_try_seconds"]
+        again = f"; next try in {duration_text(seconds)}" if seconds is not None else ""
+        place = item["mountpoint"] or item["source"]
+        say(f"{place}/{item['path']}  {what}  {duration_text(item['age'])} old{reason}{again}")
+    if not items:
+        say("nothing is pending")
+    return Exit.OK
+
+
+def _items(source: str | None, state: Path) -> Iterator[Item]:
+    """Every pending change, with its source and the mount point ("" for none)."""
+    mounted = {record.mountpoint: record for record in records(state) if lives(record.pid)}
+    for record in mounted.values():
+        if source in (None, record.source) or _is_at(source, record.mountpoint):
+            with daemon_of(Path(record.mountpoint), state) as client:
+                answer = ask(client, {"request": "pending_list"})
+            for item in answer.get("items", []):
+                yield {"source": record.source, "mountpoint": record.mountpoint, **item}
+            if source is not None:
+                return
+    for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
+        for item in kept.pending:
+            yield {"source": kept.record.source, "mountpoint": "", **item}
+
+
+def _is_at(text: str | None, mountpoint: str) -> bool:
+    return text is not None and str(real_mountpoint(Path(text))) == mountpoint
+
+
+@click.command()
+@click.argument("source")
+@click.argument("directory", metavar="DIR", type=path)
+@STATE_DIR
+def recover(source: str, directory: Path, state_dir: Path | None) -> int:
+    """Write what is pending for the unmounted SOURCE into ordinary files below DIR. Needs no server and no token.
+
+    The journal keeps everything. DIR/kvfs-recovered.ndjson has a line a change: path, key, metadata, expiration,
+    deletions too. SOURCE is a name that kvfs status shows, or its mount point.
+    """
+    kept = kept_source(source, state_of(state_dir))
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise UserError(f"{directory} is not empty: name a new directory")
+    with opened(kept.journal, kept.record) as journal:
+        count, size = _write_all(journal, kept, directory)
+    say(f"wrote {count} values, {size_text(size)}, to {directory}; the journal keeps them")
+    return Exit.OK
+
+
+def _write_all(journal: Journal, kept: Kept, directory: Path) -> tuple[int, int]:
+    changes = [*journal.pending(), *journal.rejected()]
+    above = {names[:depth] for change in changes if not change.is_tombstone
+             for names in [names_of(change, kept.record)] for depth in range(1, len(names))}  # fmt: skip
+    count = size = 0
+    with open(directory / INDEX, "x", encoding="utf-8", opener=_private) as index:
+        for change in changes:
+            names = names_of(change, kept.record)
+            if names in above:
+                names = names_of(change, kept.record, is_directory_too=True)
+            index.write(json.dumps(_line(change, names, kept.record), ensure_ascii=False) + "\n")
+            if change.is_tombstone:
+                continue
+            target = directory.joinpath(*names)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(target, "xb", opener=_private) as file:
+                file.write(journal.value(change))
+            os.utime(target, (change.recorded_at, change.recorded_at))
+            count, size = count + 1, size + change.size
+    return count, size
+
+
+def _line(change: Change, names: tuple[str, ...], record: SourceRecord) -> Item:
+    metadata = json.loads(change.metadata) if change.metadata is not None else None
+    return {
+        "path": "/".join(names),
+        "kind": str(change.kind),
+        "namespace": change.namespace,
+        "namespace_title": record.namespaces.get(change.namespace),
+        "key": change.key,
+        "metadata": metadata,
+        "expiration": change.expiration,
+        "recorded_at": change.recorded_at,
+    }
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)

@@ -1,0 +1,141 @@
+"""Where the root of a mount is: asked of the server, or as this machine knows it while the server is away."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import trio
+
+from kvfs.config import CloudflareSource, Config, LocalSource, source_identity
+from kvfs.core.errors import (
+    DeniedError,
+    InvalidError,
+    NamespaceNotFoundError,
+    StoreError,
+    UnavailableError,
+    UserError,
+)
+from kvfs.core.model import Namespace
+from kvfs.core.names import DirRef
+from kvfs.daemon.build import Place, Stores
+from kvfs.host.sources import SourceRecord, read_source, write_source
+from kvfs.store.base import Store
+from kvfs.vfs.roots import find_namespace
+
+log = logging.getLogger("kvfs.daemon")
+
+_API_PATH = "/client/v4"
+_PROBE_SECONDS = (2.0, 30.0)  # between two looks for the server: at first, and at most
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a mount begins with. `is_offline`: the server did not answer, and this is what it said last."""
+
+    place: Place | None
+    namespaces: list[Namespace]
+    is_offline: bool = False
+
+
+async def find_start(config: Config, stores: Stores) -> Start:
+    """Where the root of the mount is, and the namespaces there are.
+
+    Asks the server, so that a wrong token or name is known at once. When it does not answer, a source that was
+    mounted before starts with what is known of it. Raises `UserError` with one line that says what to do.
+    """
+    source = config.source
+    known = None if config.require_server else read_source(config.journal_path)
+    try:
+        namespaces = await _listed(stores, patient=known is None)
+        start = Start(place_in(config, namespaces), namespaces)
+    except DeniedError as exc:
+        raise UserError(f"the token is not accepted for {source}: {exc}") from exc
+    except (NamespaceNotFoundError, InvalidError) as exc:
+        raise UserError(str(exc)) from exc
+    except UnavailableError as exc:
+        if known is None or known.identity != source_identity(config):
+            raise UserError(f"the server of {source} does not answer: {exc}{_advice(config)}") from exc
+        log.warning("the server does not answer (%s): mounted offline, with what this machine knows", exc)
+        namespaces = known.listed()
+        return Start(place_in(config, namespaces), namespaces, is_offline=True)
+    except StoreError as exc:
+        raise UserError(f"{source}: {exc}") from exc
+    remember(config, start)
+    return start
+
+
+async def _listed(stores: Stores, *, patient: bool) -> list[Namespace]:
+    """Ask for some seconds; longer only a server that is there and slow, and when there is nothing else to go by."""
+    try:
+        return await (stores.first or stores.reading).list_namespaces()
+    except UnavailableError as exc:
+        if stores.first is None or not patient or _is_hopeless(exc):
+            raise
+    return await stores.reading.list_namespaces()
+
+
+def _is_hopeless(error: UnavailableError) -> bool:
+    """Whether asking on would not help: nobody listens there, or somebody else does."""
+    causes = list(_causes(error))
+    return any(type(cause).__name__ == "ConnectError" for cause in causes) or any(
+        isinstance(cause, UnavailableError) and 400 <= cause.status < 500 and cause.status != 429
+        for cause in causes
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _advice(config: Config) -> str:
+    source = config.source
+    if isinstance(source, CloudflareSource) and not source.base_url.endswith(_API_PATH):
+        return f"; CLOUDFLARE_API_BASE_URL is {source.base_url}: it should end in {_API_PATH}"
+    return ""
+
+
+def place_in(config: Config, namespaces: list[Namespace]) -> Place | None:
+    """Where the root is, if it is not the list of namespaces. Raises `NamespaceNotFoundError`."""
+    source = config.source
+    wanted = None if isinstance(source, LocalSource) else source.namespace
+    if wanted is None or isinstance(source, LocalSource):
+        return None
+    prefix = source.prefix
+    if prefix and config.separator and not prefix.endswith(config.separator):
+        prefix += config.separator
+    return find_namespace(namespaces, wanted).id, DirRef(prefix, len(prefix))
+
+
+def remember(config: Config, start: Start) -> None:
+    """Keep what a mount without the server needs, and what `kvfs status` says of one that is not mounted."""
+    namespace, ref = start.place if start.place is not None else ("", DirRef.ROOT)
+    record = SourceRecord(
+        source=str(config.source),
+        identity=source_identity(config),
+        mountpoint=str(config.mountpoint),
+        separator=config.separator,
+        namespace=namespace,
+        prefix=ref.prefix,
+        since=time.time(),
+        namespaces={one.id: one.title for one in start.namespaces},
+    )
+    try:
+        write_source(config.journal_path, record)
+    except OSError as exc:
+        log.warning("what is known of %s is not kept: %s", config.source, exc.strerror)
+
+
+async def until_answered(store: Store) -> list[Namespace]:
+    """Ask until the server answers. A refused token is told in the log, and may be accepted later."""
+    pause, most = _PROBE_SECONDS
+    while True:
+        await trio.sleep(pause)
+        try:
+            return await store.list_namespaces()
+        except StoreError as exc:
+            level = logging.WARNING if isinstance(exc, DeniedError) else logging.INFO
+            log.log(level, "still offline: %s", exc)
+        pause = min(2 * pause, most)

@@ -1,0 +1,55 @@
+"""What this machine knows of the sources that were mounted: their names, and what a mount without the server needs.
+
+`STATE/sources/<hash of the identity>/source.json`, beside the journal. It goes with that.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from kvfs.core.model import Namespace, NamespaceId
+from kvfs.host.state import write_private
+
+NAME = "source.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """A source that was mounted. `mountpoint` is where it was last, `since` when, in epoch seconds.
+
+    `namespace` and `prefix` are where the root of the mount is; "" and "": the list of namespaces. `namespaces`
+    are titles by id, as last listed.
+    """
+
+    source: str
+    identity: str
+    mountpoint: str
+    separator: str = "/"
+    namespace: str = ""
+    prefix: str = ""
+    since: float = 0.0
+    namespaces: dict[str, str] = field(default_factory=dict)
+
+    def listed(self) -> list[Namespace]:
+        """The namespaces, as last listed."""
+        return [Namespace(NamespaceId(id_), title) for id_, title in self.namespaces.items()]
+
+
+def write_source(journal: Path, record: SourceRecord) -> None:
+    """Keep a record beside its journal. Raises OSError."""
+    write_private(journal.parent / NAME, json.dumps(asdict(record)).encode())
+
+
+def read_source(journal: Path) -> SourceRecord | None:
+    """The record beside a journal; None when there is none, or none that makes sense."""
+    try:
+        found = json.loads((journal.parent / NAME).read_bytes())
+        record = SourceRecord(**{name: found[name] for name in SourceRecord.__slots__})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if isinstance(record.namespaces, dict) else None
+
+
+def journals(state_dir: Path) -> list[Path]:
+    """The journals on this machine, of mounted and unmounted sources."""
+    return sorted((state_dir / "sources").glob("*/journal.sqlite"))

@@ -1,0 +1,189 @@
+"""Nothing that kvfs holds is hidden: sources that are not mounted, a server that is away, what is pending by name."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.mounted import Api
+from support.serving import Served, served_by_process
+from support.shell import Shell
+
+from kvfs.cli.guard import Exit
+
+pytestmark = pytest.mark.fuse
+
+
+def write_three(shell: Shell, source: str) -> None:
+    """Mount, write two values and delete one, and leave them unsent: the daemon is killed."""
+    shell.ok("mount", "--write-back=3600", source, shell.mnt)
+    (shell.mnt / "ns").mkdir(exist_ok=True)
+    (shell.mnt / "ns" / "d").mkdir()
+    (shell.mnt / "ns" / "k1").write_text("one")
+    (shell.mnt / "ns" / "d" / "k2").write_text("two")
+    os.setxattr(shell.mnt / "ns" / "d" / "k2", "user.colour", b"red")
+    (shell.mnt / "ns" / "old").unlink()
+    os.kill(shell.daemon(), signal.SIGKILL)
+    shell.ok("umount", shell.mnt)
+
+
+@pytest.fixture
+def outage(shell: Shell, tmp_path: Path) -> str:
+    """A source with three changes kept, whose server has gone for good; its name."""
+    with served_by_process(tmp_path, faults="") as served:
+        shell.env |= {
+            "CLOUDFLARE_API_TOKEN": served.token,
+            "CLOUDFLARE_ACCOUNT_ID": served.account,
+            "CLOUDFLARE_API_BASE_URL": served.url,
+        }
+        with Api(served) as api:
+            api.put(str(api.result("POST", "", json={"title": "ns"})["id"]), "old", b"old")
+            write_three(shell, "cloudflare:")
+    return f"cloudflare:{served.account}"
+
+
+def test_status_names_what_is_kept_for_sources_that_are_not_mounted(shell: Shell, outage: str) -> None:
+    """By name, with count, age and the command that sends it; exit status 3, and doctor warns."""
+    done = shell.kvfs("status")
+    assert done.returncode == Exit.LEFT
+    assert f"{outage}: not mounted" in done.stdout
+    assert "3 changes" in done.stdout
+    assert f"kvfs mount {outage} {shell.mnt}" in done.stdout
+    found = json.loads(shell.kvfs("status", "--json").stdout)
+    assert found["mounts"] == []
+    [one] = found["unmounted"]
+    assert (one["source"], one["pending"]["count"]) == (outage, 3)
+    assert f"{outage} is not mounted, and 3 changes" in shell.kvfs("doctor").stdout
+
+
+def test_pending_names_each_change_without_a_mount(shell: Shell, outage: str) -> None:
+    """Path, put or delete, size and age; all sources, or one by name or by where it was mounted."""
+    items = json.loads(shell.ok("pending", "--json"))
+    named = {(item["path"], item["kind"], item["size"]) for item in items}
+    assert named == {("ns/k1", "put", 3), ("ns/d/k2", "put", 3), ("ns/old", "delete", 0)}
+    assert {item["source"] for item in items} == {outage}
+    for words in ([outage], [str(shell.mnt)]):
+        said = shell.ok("pending", *words)
+        assert "ns/d/k2  put 3 B" in said
+        assert "ns/old  delete" in said
+    assert outage in shell.fails("pending", "cloudflare:other")
+
+
+def test_recover_writes_what_is_pending_into_files(shell: Shell, outage: str) -> None:
+    """With neither server nor token; metadata and deletions are in an index, and the journal keeps all."""
+    del shell.env["CLOUDFLARE_API_TOKEN"]
+    out = shell.home / "out"
+    assert "wrote 2 values" in shell.ok("recover", outage, out)
+    assert (out / "ns" / "k1").read_text() == "one"
+    assert (out / "ns" / "d" / "k2").read_text() == "two"
+    assert (out / "ns" / "k1").stat().st_mode & 0o077 == 0
+    lines = [json.loads(line) for line in (out / "kvfs-recovered.ndjson").read_text().splitlines()]
+    assert {line["path"]: (line["kind"], line["metadata"]) for line in lines} == {
+        "ns/k1": ("put", None),
+        "ns/d/k2": ("put", {"colour": "red"}),
+        "ns/old": ("delete", None),
+    }
+    assert "not empty" in shell.fails("recover", outage, out)
+    assert len(json.loads(shell.ok("pending", "--json"))) == 3
+
+
+def test_a_mount_starts_while_the_server_is_away(shell: Shell, outage: str, tmp_path: Path) -> None:
+    """Marked offline, with what the journal holds; everything arrives by itself when the server is back."""
+    begun = time.monotonic()
+    shell.ok("mount", "--write-back=0.1", "--timeout=3", outage, shell.mnt)
+    assert time.monotonic() - begun < 8
+    assert shell.status()["state"] == "offline"
+    assert (shell.mnt / "ns" / "d" / "k2").read_text() == "two"
+    (shell.mnt / "ns" / "k1").write_text("one more")
+    assert {one["size"] for one in json.loads(shell.ok("pending", "--json", shell.mnt))} == {8, 3, 0}
+    assert shell.kvfs("umount", "--timeout=1", shell.mnt).returncode == Exit.LEFT
+    assert "does not answer" in shell.fails("mount", "--require-server", outage, shell.mnt)
+    shell.ok("mount", "--write-back=0.1", "--timeout=3", outage, shell.mnt)
+    port = shell.env["CLOUDFLARE_API_BASE_URL"].split(":")[2].split("/")[0]
+    with served_by_process(tmp_path, faults="", port=int(port)) as served, Api(served) as api:
+        deadline = time.monotonic() + 40
+        while shell.status()["state"] == "offline" and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert shell.status()["state"] == "mounted"
+        shell.ok("umount", shell.mnt)
+        assert set(api.keys(api.namespace("ns"))) == {"k1", "d/k2"}
+    assert shell.ok("status") == "nothing is mounted\n"
+
+
+def test_a_wrong_answer_fails_at_once_though_the_source_is_known(shell: Shell, server: Served) -> None:
+    """A refused token and a namespace that is gone are told by a server that is there."""
+    with Api(server) as api:
+        namespace = api.result("POST", "", json={"title": "notes"})["id"]
+        shell.ok("mount", "cloudflare:/notes", shell.mnt)
+        shell.ok("umount", shell.mnt)
+        assert "is not accepted" in shell.fails(
+            "mount", "cloudflare:/notes", shell.mnt, CLOUDFLARE_API_TOKEN="no"
+        )
+        api.result("DELETE", f"/{namespace}")
+        assert "notes" in shell.fails("mount", "cloudflare:/notes", shell.mnt)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9/client/v4", "does not answer"),
+        ("http://no-such-host.localhost.invalid/client/v4", "does not answer"),
+        ("{root}", "/client/v4"),
+        ("{root}/client/v5", "/client/v4"),
+    ],
+)
+def test_a_server_that_is_none_fails_a_first_mount_within_seconds(
+    shell: Shell, server: Served, url: str, words: str
+) -> None:
+    """A refused connection, an unknown host, a wrong base URL: nobody waits for them, and the line says why."""
+    begun = time.monotonic()
+    line = shell.fails(
+        "mount", "--insecure", "cloudflare:", shell.mnt, CLOUDFLARE_API_BASE_URL=url.format(root=server.root)
+    )
+    assert time.monotonic() - begun < 7.5, "five seconds, and the start of two interpreters"
+    assert words in line
+
+
+def test_refused_changes_are_decided_without_a_mount(shell: Shell, server: Served) -> None:
+    """Listed, retried, discarded by the name of the source; wrong numbers are refused before any question."""
+    with Api(server) as api:
+        shell.ok("mount", "--write-back=0", "cloudflare:", shell.mnt)
+        (shell.mnt / "ns").mkdir()
+        api.set_faults({"fault": "status", "status": 400, "code": 10012, "method": "PUT"})
+        (shell.mnt / "ns" / "a").write_text("refused")
+        (shell.mnt / "ns" / "b").write_text("refused")
+        assert shell.kvfs("sync", shell.mnt).returncode == Exit.LEFT
+        assert shell.kvfs("umount", shell.mnt).returncode == Exit.LEFT
+        api.set_faults()
+        source = f"cloudflare:{server.account}"
+        first, second = json.loads(shell.ok("rejected", "list", "--json"))
+        assert (first["source"], first["mountpoint"]) == (source, "")
+        assert "999999: not in" in shell.fails("rejected", "discard", source, "999999")
+        assert "1 change discarded" in shell.ok("rejected", "discard", "--yes", source, second["seq"])
+        assert "1 change will be sent" in shell.ok("rejected", "retry", source, "--all")
+        assert shell.kvfs("status").returncode == Exit.LEFT
+        shell.ok("mount", "cloudflare:", shell.mnt)
+        shell.ok("umount", shell.mnt)
+        assert set(api.keys(api.namespace("ns"))) == {first["path"].removeprefix("ns/")}
+
+
+def test_a_log_is_found_by_its_mount(shell: Shell) -> None:
+    """Also after the mount has ended; `-f` goes on with what is written."""
+    shell.ok("mount", shell.local, shell.mnt)
+    assert f"{shell.local} is mounted on {shell.mnt}" in shell.ok("log", shell.mnt)
+    command = [sys.executable, "-P", "-m", "kvfs", "log", "-f", "-n", "1", str(shell.mnt)]
+    with subprocess.Popen(command, env=shell.env, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            following.stdout.readline()  # the last line there was: from now on it follows
+            os.kill(shell.daemon(), signal.SIGTERM)
+            assert "ending the mount" in following.stdout.readline()
+        finally:
+            following.kill()
+    deadline = time.monotonic() + 20
+    while os.path.ismount(shell.mnt) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "ending the mount" in shell.ok("log")

@@ -8,6 +8,7 @@ the like through a real mount.
 import os
 
 from hypothesis import HealthCheck, Phase, settings
+from model.conflict_steps import ConflictSteps
 from model.file_steps import FileSteps
 from model.name_steps import NameSteps
 from model.world_steps import WorldSteps
@@ -16,7 +17,7 @@ PHASES = [p for p in Phase if p is not Phase.shrink or not os.environ.get("KVFS_
 STEPS = int(os.environ.get("KVFS_STEPS", "0"))
 
 
-class Machine(FileSteps, NameSteps, WorldSteps):
+class Machine(FileSteps, NameSteps, WorldSteps, ConflictSteps):
     """All of them."""
 
 

@@ -3,7 +3,7 @@
 import trio
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from model.draws import AHEAD, DATA, METADATA, PICK, SMALL
+from model.draws import AHEAD, DATA, METADATA, PICK
 from model.machine import OUTAGES, TTL, Frame
 
 from kvfs.core.errors import (
@@ -13,8 +13,6 @@ from kvfs.core.errors import (
     StaleError,
 )
 from kvfs.core.model import Entry
-
-MARK = ".kvfs-conflict-host-"
 
 
 class WorldSteps(Frame):
@@ -90,49 +88,6 @@ class WorldSteps(Frame):
         if self.outage is None:
             names = [self.model.name] if self.shape == "account" else []
             self.run_(lambda: self.rig.fs.refresh(names))
-
-    @precondition(lambda self: self.outage is None)
-    @rule(pick=PICK, ours=SMALL, theirs=SMALL)
-    def conflict(self, pick, ours, theirs):
-        """A value that was read here is changed here and elsewhere: both are kept, or ours is what stays."""
-        self.drain()
-        self.pass_time(self.settle_window + 1)
-        model, busy = self.model, {*self.model.opens, *self.model.changes}
-        free = [path for path, key in sorted(model.tree()[0].items()) if key not in busy]
-        free = [path for path in free if model.visible()[model.file(path)].expiration is None]
-        if not free:
-            return
-        path = free[pick % len(free)]
-        key, read = model.file(path), model.shown(path)[0]
-        self.both(lambda: self.kernel.read(self.path(path)), lambda: read)
-        self.both(lambda: self.kernel.write(self.path(path), ours), lambda: self.overwrite(path, ours))
-        ours_now = model.changes[key]
-        self.run_(lambda: self.put_there(key, Entry(theirs)))
-        if self.conflicts == "keep-both" and theirs not in (read, ours_now.value):
-            self.run_(self.rig.drain)
-            self.keep_both(key, ours_now)
-        else:
-            self.drain()
-
-    def overwrite(self, path, value):
-        """`printf > path` in the model."""
-        file = self.model.open(path, truncate=True)
-        if value:
-            self.model.write(file, 0, value)
-        self.model.close(file)
-
-    def keep_both(self, key, ours):
-        """The key is theirs again, and ours is beside it."""
-        model = self.model
-        listed = self.run_(lambda: self.rig.backend.list_keys(model.namespace)).keys
-        [copy] = {info.key for info in listed} - set(model.server)
-        assert MARK in copy
-        model.forget(key)
-        model.loose.add(key)
-        mtime = model.times.pop(key)
-        model.change(copy, ours)
-        model.times[copy] = mtime
-        self.drain()
 
     # time, sending
 

@@ -1,6 +1,7 @@
 """A directory is renamed while its values are fetched: what programs do in it meanwhile counts."""
 
 import os
+from functools import partial
 
 import pytest
 import trio
@@ -236,3 +237,24 @@ async def test_a_name_that_is_looked_up_while_its_directory_is_renamed(mount, ke
         await mount.fs.tree.unlink(parent.ino, b"a")
         assert await kernel.listdir("/ns") == ["e"]
         assert await kernel.listdir("/ns/e") == []
+
+
+@pytest.mark.parametrize("source", ["f", "g"])
+async def test_what_is_renamed_into_a_directory_goes_where_that_is_by_then(mount, kernel, source):
+    """The directory is renamed while the value, or the directory, is on its way: it lands in there, not beside it."""
+    for key in ("d/a", "f", "g/x"):
+        await mount.other(key, b"value")
+    for path in ("/ns", "/ns/d", "/ns/g"):
+        await kernel.listdir(path)
+    parent, top = (mount.fs.tree.node_of(mount.namespace, ref) for ref in (DirRef("d/", 2), DirRef.ROOT))
+    gate = mount.store.block("*", on=1)
+    async with trio.open_nursery() as nursery:
+        rename = mount.fs.renames.rename
+        nursery.start_soon(partial(rename, top.ino, source.encode(), parent.ino, b"in", no_replace=False))
+        await gate.entered.wait()
+        await kernel.rename("/ns/d", "/ns/e")
+        gate.open()
+    assert sorted(await kernel.listdir("/ns/e")) == ["a", "in"]
+    assert "d" not in await kernel.listdir("/ns")
+    assert await kernel.read("/ns/e/in" if source == "f" else "/ns/e/in/x") == b"value"
+    mount.store.clear()

@@ -44,6 +44,12 @@ class _Place:
     name: bytes
     child: Child
     target: Key | DirRef | None
+    ref: DirRef
+
+    @property
+    def holds(self) -> bool:
+        """Return True if the directory still is what it was when the name was found in it."""
+        return self.directory.ref is self.ref and not self.directory.detached
 
 
 class Renames:
@@ -101,37 +107,56 @@ class Renames:
             raise CrossDeviceError("a namespace is no directory of another")
         if source.namespace != goal.namespace:
             raise CrossDeviceError("from one namespace to another is a copy and a delete")
-        old = _Place(source, old_name, *await self._tree.child(source, old_name))
-        new = _Place(goal, new_name, *await self._tree.child(goal, new_name))
+        while not await self._renamed(source, old_name, goal, new_name, no_replace, progress):
+            pass  # one of the directories was renamed meanwhile: what was found is where it was
+
+    async def _renamed(
+        self,
+        source: Directory,
+        old_name: bytes,
+        goal: Directory,
+        new_name: bytes,
+        no_replace: bool,
+        progress: Progress,
+    ) -> bool:
+        """One try; false, and nothing is done, when a directory was renamed before the end of it."""
+        old = _Place(source, old_name, *await self._tree.child(source, old_name), source.ref)
+        new = _Place(goal, new_name, *await self._tree.child(goal, new_name), goal.ref)
         if old.target is None:
             raise NotFoundError(f"{old_name!r} is not there")
         if no_replace and new.target is not None:
             raise ExistsError(f"{new_name!r} exists")
         if old.target == new.target:
-            return
+            return True
         if isinstance(old.target, DirRef):
-            await self._directory(old, old.target, new, progress)
+            is_done = await self._directory(old, old.target, new, progress)
         else:
-            await self._file(old, old.target, new)
+            is_done = await self._file(old, old.target, new)
+        if not is_done:
+            return False
         new.directory.changed = nanoseconds(self._now())
         self._tree.keep_directory(old.directory)
+        return True
 
     # files
 
-    async def _file(self, old: _Place, key: Key, new: _Place) -> None:
+    async def _file(self, old: _Place, key: Key, new: _Place) -> bool:
         if isinstance(new.target, DirRef):
             raise IsADirectoryError_(f"{new.name!r} is a directory")
         if new.child.key is None:
             raise InvalidError(f"{new.name!r} can only be a directory: a key of that name is forbidden")
         namespace, goal = old.directory.namespace, new.child.key
         move = await self._moves.prepare(namespace, key, goal, replaced=new.target, inherits=True)
+        if not (old.holds and new.holds):
+            return False
         self._moves.leave(namespace, key)
         self._journal.move(namespace, [move])
         self._moves.moved(namespace, key, goal)
+        return True
 
     # directories
 
-    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: Progress) -> None:
+    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: Progress) -> bool:
         namespace = old.directory.namespace
         goal = self._goal(source, new)
         if isinstance(new.target, DirRef):
@@ -145,8 +170,11 @@ class Renames:
             pairs[own] = own_goal
         with self._overlay.listings.settled.asking():  # as long as stamps are to tell
             moves = await Gathering(self._overlay, self._moves, namespace, source, goal, progress).all(pairs)
+            if not (old.holds and new.holds):
+                return False
             self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
         self._journal.afterwards.last(self._directory_moved, namespace, source, goal, moves)
+        return True
 
     def _record(
         self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move], *, replaced: bool

@@ -1,0 +1,152 @@
+"""Steps in which another client writes a key between the moment it is read here and the moment it is saved."""
+
+import os
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+from model.draws import PICK, SMALL
+from model.machine import Frame
+from msgspec.structs import replace
+
+from kvfs.core.errors import KvfsError
+from kvfs.core.model import Entry
+from kvfs.core.names import SELF
+
+MARK = ".kvfs-conflict-host-"
+KEEPING = ("moved", "appended", "attribute")
+"""Ways that carry the content on that the caches have."""
+WAYS = ("truncated", "replaced", "removed", "backed up", "there and back", "new", *KEEPING)
+
+
+class ConflictSteps(Frame):
+    """The ways to save, to move and to make a name, each with and without a look of somebody else in between."""
+
+    @precondition(lambda self: self.outage is None)
+    @rule(pick=PICK, ours=SMALL, theirs=SMALL, way=st.sampled_from(WAYS), look=st.booleans())
+    def conflict(self, pick, ours, theirs, way, look):
+        """Both are kept if the mount keeps both, or ours is what stays."""
+        self.drain()
+        self.pass_time(self.settle_window + 1)
+        path = self.quiet_file(pick)
+        if path is None:
+            return
+        model, beside = self.model, (*path[:-1], "zz")
+        read = model.visible()[model.file(path)]
+        self.both(lambda: self.kernel.listdir(self.path(path[:-1])), lambda: None)
+        self.both(lambda: self.kernel.read(self.path(path)), lambda: None)
+        key = model.child(beside).key if way == "new" else model.file(path)
+        found = Entry(theirs, None if way == "new" else read.metadata)
+        self.run_(lambda: self.rig.backend.put(model.namespace, key, found))
+        look = look and way != "new"
+        if look:
+            self.theirs_is_there(key, found)
+            self.refresh()
+            self.both(lambda: self.kernel.stat(self.path(path)), lambda: None)
+        for real, modelled in self.calls(way, path, beside, ours):
+            self.both(real, modelled)
+        if not look:
+            self.theirs_is_there(key, found)
+        accepted = {theirs} if look and way in KEEPING else {read.value} if way != "new" else set()
+        self.settle_conflict(key, theirs, accepted)
+
+    def quiet_file(self, pick):
+        """A file that nobody has open and nobody changed, with room for another name beside it."""
+        model = self.model
+        busy = {*model.opens, *model.changes}
+        found = []
+        for path, key in sorted(model.tree()[0].items()):
+            if key in busy or model.visible()[key].expiration is not None or path[-1] == SELF:
+                continue
+            try:
+                if model.at((*path[:-1], "zz")) is None and model.child((*path[:-1], "zz")).key is not None:
+                    found.append(path)
+            except KvfsError:
+                continue
+        return found[pick % len(found)] if found else None
+
+    def theirs_is_there(self, key, entry):
+        """The model's server has what another client wrote."""
+        self.model.server[key] = entry
+        if key not in self.model.changes:
+            self.model.loose.add(key)
+
+    def calls(self, way, path, beside, ours):
+        """What the program does, on both sides."""
+        kernel, model, old = self.kernel, self.model, self.path(path)
+
+        def write(names):
+            return lambda: kernel.write(self.path(names), ours), lambda: self.overwrite(names, ours)
+
+        def move(source, goal):
+            return (
+                lambda: kernel.rename(self.path(source), self.path(goal)),
+                lambda: model.rename(source, goal),
+            )
+
+        remove = (lambda: kernel.unlink(old), lambda: model.unlink(path))
+        append = (lambda: self.really_append(old, ours), lambda: self.append(path, ours))
+        attribute = (
+            lambda: kernel.setxattr(old, "user.kvfs.metadata", b'{"w":1}'),
+            lambda: model.setxattr(path, "user.kvfs.metadata", b'{"w":1}'),
+        )
+        return {
+            "truncated": [write(path)],
+            "replaced": [write(beside), move(beside, path)],
+            "removed": [remove, write(path)],
+            "backed up": [move(path, beside), write(path)],
+            "there and back": [move(path, beside), move(beside, path)],
+            "new": [write(beside)],
+            "moved": [move(path, beside)],
+            "appended": [append],
+            "attribute": [attribute],
+        }[way]
+
+    def overwrite(self, names, value):
+        """`printf > path` in the model."""
+        file = self.model.open(names, create=True, truncate=True)
+        if value:
+            self.model.write(file, 0, value)
+        self.model.close(file)
+
+    async def really_append(self, path, value):
+        """`printf >> path`."""
+        file = await self.kernel.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            if value:
+                size = (await self.kernel.fstat(file)).size
+                await self.kernel.pwrite(file, size, value)
+        finally:
+            await self.kernel.close(file)
+
+    def append(self, names, value):
+        """`printf >> path` in the model."""
+        file = self.model.open(names)
+        if value:
+            self.model.write(file, len(file.entry.value), value)
+        self.model.close(file)
+
+    def settle_conflict(self, key, theirs, accepted):
+        """Theirs stays under the key, if it is neither what was read nor what is sent; what is ours is beside it."""
+        model = self.model
+        change = model.changes.get(key)
+        is_ours = key not in model.changes or (change is not None and change.value == theirs)
+        if self.conflicts != "keep-both" or theirs in accepted or is_ours:
+            self.drain()
+            return
+        before = self.copies()
+        self.run_(self.rig.drain)
+        mtime = model.times.pop(key, None)
+        model.forget(key)
+        model.loose.add(key)
+        if change is not None:
+            [copy] = self.copies() - before
+            model.change(copy, replace(change))
+            model.loose.add(copy)
+            if mtime is not None:
+                model.times[copy] = mtime
+        self.drain()
+
+    def copies(self):
+        """The keys of the server that are copies."""
+        listed = self.run_(lambda: self.rig.backend.list_keys(self.model.namespace)).keys
+        return {info.key for info in listed if MARK in info.key}

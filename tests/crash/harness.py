@@ -146,7 +146,7 @@ class Harness:
         if self._random.random() < 0.5:  # else the daemon finds a dead mount, and cleans up
             _unmount(self._mountpoint)
         options = [
-            f"--settle={self._plan.stale + 1.0}", "--cache-ttl=1", "--timeout=20",
+            f"--settle={self._plan.staleness + 1.0}", "--cache-ttl=1", "--timeout=20",
             f"--write-back={self._random.choice(self._plan.write_back)}",
             "--rate-requests=1000000", f"--log-file={self._directory}/mnt.log",
         ]  # fmt: skip

@@ -61,6 +61,11 @@ class Plan:
     births: bool = False
     """Whether to begin with deaths while a new journal is made."""
 
+    @property
+    def staleness(self) -> float:
+        """Seconds that an answer may be old, by either option."""
+        return max(self.stale, parse_faults(self.words).stale_seconds())
+
     def rules(self) -> list[Rule]:
         """What the server is told to do wrong."""
         chosen = rules_of(self.words) if self.words else MIXED

@@ -15,12 +15,14 @@ from crash.plan import LATENCY, MIXED, rules_of
 from support.mounted import Api, Mounted, mounted
 from support.serving import served_by_process
 
+from kvfs.server.fault_words import parse_faults
+
 WORKER = Path(__file__).with_name("worker.py")
 WORKERS = 8
 TIMEOUT = 10.0  # --timeout of the mount
 BOUND = TIMEOUT + 3  # seconds that one request of the kernel may take, on a busy machine
 OPTIONS = (
-    f"--timeout={TIMEOUT:g}", "--settle=2", "--cache-ttl=2", "--write-back=0.5", "--cache-size=8M",
+    f"--timeout={TIMEOUT:g}", "--cache-ttl=2", "--write-back=0.5", "--cache-size=8M",
     "--rate-requests=1000000", "--drain-timeout=300",
 )  # fmt: skip
 ROOM = 96  # MiB that values, bodies and requests under way may take at any moment, beside what a daemon is
@@ -54,10 +56,11 @@ def sample(mount: Mounted) -> Sample:
 
 def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> list[str]:
     """Run it; what was wrong, empty when nothing was."""
+    settle = max(2.0, parse_faults(words).stale_seconds() + 1.0)
     with (
         served_by_process(directory, faults="seed=1") as served,
         Api(served) as api,
-        mounted(directory, "cloudflare:", *OPTIONS, served=served) as mount,
+        mounted(directory, "cloudflare:", *OPTIONS, f"--settle={settle}", served=served) as mount,
     ):
         (mount.path / "ns").mkdir()
         before = sample(mount)

@@ -19,7 +19,7 @@ OURS = {
     "core": {"core"},
     "data": {"core", "store.base", "store.wire", "store.wrapper", "data"},
     "store": {"core", "patches", "store"},
-    "journal": {"core", "store.base", "journal"},
+    "journal": {"core", "journal"},
     "sender": {"core", "store.base", "store.passage", "journal", "sender"},
     "host": {"core", "host"},
     "cache": {"core", "store.base", "cache"},
@@ -69,7 +69,8 @@ NOT_IN_CORE = {
 HOMES = {
     "sqlite3": {"store", "journal", "data"},
     # The kernel's word for a dead mount (ENOTCONN) has no exception class: mounts.py must name it.
-    "errno": {"fuse/convert.py", "host/mounts.py"},
+    # A full disk has none either: journal/disk.py tells it from a disk that fails.
+    "errno": {"fuse/convert.py", "host/mounts.py", "journal/disk.py"},
 }
 # Words with a home: identifiers and attributes, not comments.
 WORDS = {

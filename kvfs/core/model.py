@@ -70,7 +70,7 @@ class ChangeState(StrEnum):
     LOCAL = "local"
 
 
-class Change(Struct, frozen=True, gc=False):
+class Change(Struct, frozen=True, array_like=True, gc=False):
     """The newest change of one key, without its value (`Journal.value` reads that).
 
     `seq` is the number by which it is acknowledged: a newer change of the key has another.
@@ -79,6 +79,8 @@ class Change(Struct, frozen=True, gc=False):
     read one, `b""` when it knew the key to be absent.
     `attempted` is true once a request that may have carried it has left.
     Times are epoch seconds; `acked_at` is set when the server took it.
+
+    The journal's log has the fields by position: a new one goes to the end and has a default.
     """
 
     seq: Seq

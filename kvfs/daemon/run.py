@@ -192,7 +192,7 @@ class Mounted:
         async with trio.open_nursery() as workers:
             await workers.start(serve_control, self._config.control_path, self._controls.handlers())
             readers = (self._reading.loader.run, self._reading.overlay.lister.run)
-            journal = (self._journal.maintain, self._journal.catch_up)
+            journal = (self._journal.maintain,)
             for work in (*readers, self._sender.run, *journal, keep_trimmed):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:

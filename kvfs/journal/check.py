@@ -1,55 +1,104 @@
-"""What is broken of the journal's invariants, recomputed from the tables: for tests.
+"""What is broken of the journal's invariants, recomputed from the log: for tests.
 
-It lists what `Ledger`, `Bodies` and the tables say of the same thing; nothing is altered but that SQLite hears of all.
+It compares memory with what a replay of the log, as it is on the disk now, comes to; nothing is altered.
 """
 
+from kvfs.core.errors import JournalError
 from kvfs.core.model import Seq
-from kvfs.journal.index import LOAD, LOST, Ledger, Place, columns, row_of
+from kvfs.journal.index import Index, Place
+from kvfs.journal.recovery import LOST
+from kvfs.journal.replay import Replay, State
 from kvfs.journal.rules import Row
+from kvfs.journal.transaction import Transactions
 
 
-def faults(ledger: Ledger) -> list[str]:
-    """Which invariants are broken, recomputed from the tables; empty when all hold."""
-    found = []
-    mine = {(*columns(row), row.digest) for rows in ledger.rows.values() for row in rows.values()}
-    ledger.tables.apply()
-    theirs = {(*columns(row), row.digest) for row in map(row_of, ledger.tables.look(LOAD))}
+def faults(transactions: Transactions) -> list[str]:
+    """Which invariants are broken; empty when all hold."""
+    if transactions.afterwards.late:
+        transactions.afterwards.run()
+    index = transactions.index
+    replay = Replay(transactions.log.path)
+    found = [text for text in (replay.fault, replay.lost) if text is not None]
+    mine, theirs = _rows(index.all()), _rows(list(replay.state.rows.values()))
     if mine != theirs:
-        found.append(f"rows differ: {mine ^ theirs}")
-    everything = [row for rows in ledger.rows.values() for row in rows.values()]
-    for state, by_seq in ledger.by_state.items():
-        if by_seq != {row.change.seq: row for row in everything if row.change.state is state}:
+        found.append(
+            f"rows differ: {[row for row in (*mine, *theirs) if row not in mine or row not in theirs]}"
+        )
+    if replay.state.last != transactions.log.last:
+        found.append(f"the log ends at {replay.state.last}, not at {transactions.log.last}")
+    return (
+        found
+        + _index_faults(index)
+        + _kept_faults(transactions, replay.state)
+        + _content_faults(transactions)
+    )
+
+
+def _rows(rows: list[Row]) -> list[tuple[object, ...]]:
+    """Rows without the segments that contents are in: these change with a snapshot."""
+    return sorted(
+        (row.change.seq, row.change, row.content and row.content.identity, row.content and row.content.spool,
+         row.digest, row.may_exist, row.ancestors, row.waits_for, row.since, row.attrs)
+        for row in rows
+    )  # fmt: skip
+
+
+def _index_faults(index: Index) -> list[str]:
+    found, rows = [], index.all()
+    for state, by_seq in index.by_state.items():
+        if by_seq != {row.change.seq: row for row in rows if row.change.state is state}:
             found.append(f"index of {state} differs")
-    for namespace, rows in ledger.rows.items():
-        dead = sorted(key for key, row in rows.items() if row.change.is_tombstone)
-        if list(ledger.dead[namespace]) != dead or list(ledger.live[namespace]) != sorted({*rows} - {*dead}):
+    if list(index.pending) != sorted(index.pending):
+        found.append("pending is not in order")
+    for namespace, by_key in index.rows.items():
+        dead = sorted(key for key, row in by_key.items() if row.change.is_tombstone)
+        if list(index.dead[namespace]) != dead or list(index.live[namespace]) != sorted({*by_key} - {*dead}):
             found.append(f"sorted keys of {namespace} differ")
-    if ledger.pending_bytes != sum(row.change.size for row in ledger.pending.values()):
+    if index.pending_bytes != sum(row.change.size for row in index.pending.values()):
         found.append("pending_bytes differs")
+    inline = [row.change.size for row in rows if row.content is not None and row.content.spool is None]
+    if (index.count, index.inline_bytes) != (len(rows), sum(inline)):
+        found.append("count or inline_bytes differs")
     waiting: dict[Seq, set[Place]] = {}
-    for row in everything:
+    for row in rows:
         if row.waits_for is not None:
             waiting.setdefault(row.waits_for, set()).add((row.change.namespace, row.change.key))
-    if waiting != ledger.waiting:
+    if waiting != index.waiting:
         found.append("waiting differs")
-    return found + _body_faults(ledger, everything)
+    return found
 
 
-def _body_faults(ledger: Ledger, everything: list[Row]) -> list[str]:
-    references: dict[int, int] = {}
-    for row in everything:
-        if (row.body is None) is not row.change.is_tombstone:
-            return [f"body of {row.change.key!r} is wrong"]
-        if row.body is not None:
-            references[row.body] = references.get(row.body, 0) + 1
-    table = dict(ledger.tables.look("SELECT id, size FROM bodies"))
-    if references.keys() != table.keys():
-        return [f"bodies without rows or rows without bodies: {references.keys() ^ table.keys()}"]
-    if references != {i: stored.refs for i, stored in ledger.bodies.stored.items()}:
-        return ["references differ"]
-    lost = {row.body for row in everything if row.change.error == LOST}
-    return [
-        f"body {i} is not whole"
-        for i, n in table.items()
-        if i not in lost and not ledger.bodies.is_whole(i, n)
-    ]
+def _kept_faults(transactions: Transactions, state: State) -> list[str]:
+    kept = transactions.kept
+    found = []
+    directories = {
+        (namespace, *place): row
+        for namespace, rows in kept.directories.items()
+        for place, row in rows.items()
+    }
+    if directories != state.directories or kept.seen != state.seen:
+        found.append("directories or namespaces differ")
+    for place, attrs in state.files.items():
+        if kept.file(place) != attrs:
+            found.append(f"attributes of {place} differ: {kept.file(place)}, not {attrs}")
+    return found
+
+
+def _content_faults(transactions: Transactions) -> list[str]:
+    found, needed = [], dict[str, int]()
+    for row in transactions.index.all():
+        if (row.content is None) is not row.change.is_tombstone:
+            return [f"content of {row.change.key!r} is wrong"]
+        if row.content is None:
+            continue
+        if row.content.spool is not None:
+            needed[row.content.spool] = needed.get(row.content.spool, 0) + 1
+        if row.change.error == LOST:
+            continue
+        try:
+            transactions.contents.read(row)
+        except JournalError as exc:
+            found.append(str(exc))
+    if needed != transactions.contents.spooled:
+        found.append(f"files of the spool: {needed} are needed, {transactions.contents.spooled} are counted")
+    return found

@@ -1,7 +1,10 @@
-"""Contents of puts: small ones in the journal file, large ones in files beside it (the spool).
+"""Contents of puts: small ones in the log, large ones in files beside it (the spool). None is kept in memory.
 
-A write of 25 MiB through SQLite holds the loop for a sixth of a second; a thread and a rename hold it for
-nothing. A file is complete before a row names it, and goes only after the row that named it is gone for good.
+Invariants:
+- A file of the spool is complete before a row names it, and goes only after the record that took its last row away is
+  on the disk, *because* after a power cut no row may name a file that is gone.
+- What is read is what was recorded: every content is compared with its digest, *because* a disk may answer
+  something else, and that must not be sent as what somebody wrote.
 """
 
 import os
@@ -14,56 +17,34 @@ import trio
 from msgspec import Struct
 
 from kvfs.core.errors import JournalError
+from kvfs.core.model import Seq
 from kvfs.journal.disk import sync_directory
-from kvfs.journal.spool import DIGEST_BYTES, INLINE_BYTES, Body, Buffer, Stream, digest, soon
-from kvfs.journal.tables import Tables, Unapplied, Write
+from kvfs.journal.log import Log
+from kvfs.journal.rules import Content, Row
+from kvfs.journal.spool import DIGEST_BYTES, INLINE_BYTES, PARTIAL, Body, Buffer, Stream, digest, soon
 
-__all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Bodies", "Body", "Buffer", "Stored", "Stream", "digest"]
-
-
-class Stored(Struct, gc=False):
-    """A body that rows refer to: how many, and its file in the spool if it has one."""
-
-    refs: int
-    spool: str | None
+__all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Body", "Buffer", "Contents", "Stream", "digest"]
 
 
 class _Reading(Struct):
     """A content that a thread is reading, or has read."""
 
-    body: int
+    name: str
     done: trio.Event
     value: bytes | None = None
 
 
-class Bodies:
-    """The `bodies` table and the spool.
+class Contents:
+    """Makes, reads and counts contents. `garbage` are files that no row needs, to be removed."""
 
-    Invariant between transactions: `stored` has exactly the table's ids, each with refs > 0; `_behind` the
-    contents among them that SQLite was not told yet.
-    """
-
-    def __init__(self, tables: Tables, directory: Path, *, durable: bool) -> None:
-        self._tables = tables
-        self._directory = directory
+    def __init__(self, log: Log, directory: Path, *, durable: bool) -> None:
+        self.directory = directory
+        self.garbage: list[str] = []
+        self._log = log
         self._durable = durable
-        self.stored: dict[int, Stored] = {}
-        self._next = 1
-        self._spooled: dict[str, int] = {}  # file name -> id, of those in the table
-        self.garbage: list[str] = []  # files no row needs any more; removed once the log is on the disk
-        self._behind: Unapplied[int, bytes] = Unapplied()  # contents that the table may lack
-        self._fresh: dict[int, bytes] = {}  # those of the transaction under way
-        self._idle: list[int] = []  # ids whose refs fell to 0, or that are new, in this transaction
+        self.spooled: dict[str, int] = {}  # file name → rows that need it
+        self._doubtful: set[str] = set()  # a sync of these failed: see `log`
         self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
-
-    def load(self) -> None:
-        """Fill from the table; references are counted as the rows arrive."""
-        for identity, spool in self._tables.look("SELECT id, spool FROM bodies ORDER BY id"):
-            self.stored[identity] = Stored(0, spool)
-            self._idle.append(identity)
-            self._next = identity + 1
-            if spool is not None:
-                self._spooled[spool] = identity
 
     def stage(self, value: bytes) -> Body:
         """A small content, kept in memory until it is recorded."""
@@ -72,7 +53,7 @@ class Bodies:
     async def spool(self, value: Buffer) -> Body:
         """Write a content into the spool, in a thread. The caller leaves `value` unchanged meanwhile.
 
-        Raises JournalFullError when the disk does not take it.
+        Raises JournalError when the disk does not take it.
         """
         stream = self.stream()
         stream.feed(value)
@@ -82,134 +63,79 @@ class Bodies:
             stream.abandon()
             raise
 
+    def stream(self) -> Stream:
+        """A spooled content whose pieces arrive one by one; `Stream.finish` then makes its body."""
+        return Stream(self.directory, durable=self._durable, made=self._spooled_body)
+
     def _spooled_body(self, size: int, found: bytes, name: str) -> Body:
         body = Body(size, found, None, name)
         weakref.finalize(body, self._abandon, name).atexit = False
         return body
 
-    def stream(self) -> Stream:
-        """A spooled content whose pieces arrive one by one; `Stream.finish` then makes its body."""
-        return Stream(self._directory, durable=self._durable, made=self._spooled_body)
-
     def _abandon(self, name: str) -> None:
         """A spooled body left memory: unless a row has it, its file is of no use."""
-        if name not in self._spooled:
+        if name not in self.spooled:
             self.garbage.append(name)
 
-    def insert(self, body: Body) -> int:
-        """Give the body a row, inside the caller's transaction; a spooled one that has a row shares it."""
-        if body.spool is not None and body.spool in self._spooled:
-            return self._spooled[body.spool]
-        identity = self._next
-        self._tables.add(Write.PUT_BODY, (identity, body.size, body.digest, body.value, body.spool))
-        if body.value is not None:
-            self._fresh[identity] = body.value
-        self._next += 1
-        self.stored[identity] = Stored(0, body.spool)
-        self._idle.append(identity)
-        if body.spool is not None:
-            self._spooled[body.spool] = identity
-        return identity
+    # rows that come and go
 
-    def reserve(self) -> int:
-        """A number for `inserted`."""
-        self._next += 1
-        return self._next - 1
+    def acquire(self, name: str) -> None:
+        """One more row needs this file of the spool."""
+        self.spooled[name] = self.spooled.get(name, 0) + 1
 
-    def inserted(self, identity: int, value: bytes) -> None:
-        """A small body is in the log under that number; a row will refer to it."""
-        self.stored[identity] = Stored(0, None)
-        self._behind[identity] = (self._tables.last, value)
-
-    def acquire(self, identity: int) -> None:
-        """One more row refers to it."""
-        self.stored[identity].refs += 1
-
-    def release(self, identity: int) -> None:
-        """One row less refers to it; `sweep` removes it if it was the last."""
-        stored = self.stored[identity]
-        stored.refs -= 1
-        if not stored.refs:
-            self._idle.append(identity)
-
-    @property
-    def has_unused(self) -> bool:
-        """Whether `sweep` has something to do."""
-        return any(not stored.refs for stored in self.stored.values())
-
-    def sweep(self) -> list[int]:
-        """Delete the rows of bodies nobody refers to, as the end of a transaction; returns ids."""
-        unused = [i for i in dict.fromkeys(self._idle) if i in self.stored and not self.stored[i].refs]
-        for identity in unused:
-            self._tables.add(Write.DROP_BODY, (identity,))
-        return unused
-
-    def forget(self, unused: Iterable[int]) -> None:
-        """The transaction that swept `unused` is committed."""
-        for identity, value in self._fresh.items():
-            self._behind[identity] = (self._tables.last, value)
-        self._fresh.clear()
-        for identity in unused:
-            self._behind.pop(identity, None)
-            if self._reading is not None and self._reading.body == identity:
+    def release(self, name: str) -> None:
+        """One row less does; the file goes with the last."""
+        self.spooled[name] -= 1
+        if not self.spooled[name]:
+            del self.spooled[name]
+            self._doubtful.discard(name)
+            self.garbage.append(name)
+            if self._reading is not None and self._reading.name == name:
                 self._reading = None
-            name = self.stored.pop(identity).spool
-            if name is not None:
-                del self._spooled[name]
-                self.garbage.append(name)
-        self._idle.clear()
 
-    def rolled_back(self) -> None:
-        """The transaction failed and the rows' references are as before: what it inserted is gone."""
-        for identity in self._idle:
-            stored = self.stored.get(identity)
-            if stored is not None and not stored.refs:
-                del self.stored[identity]
-                if stored.spool is not None:
-                    del self._spooled[stored.spool]
-        self._fresh.clear()
-        self._idle.clear()
+    # reading
 
-    def read(self, identity: int) -> bytes:
-        """The content, wherever it is; from a file it may take milliseconds."""
-        spool = self.stored[identity].spool
-        if spool is None:
-            return self._value(identity)
-        with self._opened(spool) as file:
-            return file.read()
+    def read(self, row: Row) -> bytes:
+        """The content of a put; from a file it may take milliseconds. Raises JournalError."""
+        content = row.content
+        assert content is not None
+        if content.spool is None:
+            return checked(row, self._log.read(content.segment, content.offset, row.change.size))
+        with self._opened(content.spool) as file:
+            return checked(row, file.read())
 
-    async def read_async(self, identity: int) -> bytes:
+    async def read_async(self, row: Row) -> bytes:
         """The content, a spooled one in a thread. It stays readable though the row goes meanwhile."""
-        spool = self.stored[identity].spool
-        if spool is None:
-            return self._value(identity)
-        with self._opened(spool) as file:  # before any checkpoint: the file is there now
-            if (value := await self._being_read(identity)) is not None:
+        assert row.content is not None
+        if row.content.spool is None:
+            return self.read(row)
+        with self._opened(row.content.spool) as file:  # before any checkpoint: the file is there now
+            if (value := await self._being_read(row.content.spool)) is not None:
                 return value
-            return await trio.to_thread.run_sync(file.read)
+            return await trio.to_thread.run_sync(lambda: checked(row, file.read()))
 
-    async def _being_read(self, identity: int) -> bytes | None:
+    async def _being_read(self, name: str) -> bytes | None:
         """What `read_soon` reads of it, if it does; once."""
         reading = self._reading
-        if reading is None or reading.body != identity:
+        if reading is None or reading.name != name:
             return None
         await reading.done.wait()
         if self._reading is reading:
             self._reading = None
         return reading.value
 
-    def read_soon(self, identity: int, then: Callable[[bytes], object]) -> None:
+    def read_soon(self, row: Row, then: Callable[[bytes], object]) -> None:
         """A spooled content, read by a thread; the loop calls `then` with it, if it can be read.
 
         As a rule it is sent soon after: `read_async` need not read it again.
         """
-        spool = self.stored[identity].spool
-        assert spool is not None
-        file = self._opened(spool)
+        assert row.content is not None
+        assert row.content.spool is not None
+        file = self._opened(row.content.spool)
 
         def read() -> bytes:
             with file:
-                return file.read()
+                return checked(row, file.read())
 
         def arrived(value: bytes | None) -> None:
             reading.value = value
@@ -217,51 +143,74 @@ class Bodies:
             if value is not None:
                 then(value)
 
-        reading = _Reading(identity, trio.Event())
+        reading = _Reading(row.content.spool, trio.Event())
         soon(read, arrived)
         self._reading = reading  # not before: who waits for it must not wait for ever
 
-    async def force(self, identity: int) -> None:
-        """Return once a content that is in a file is on the disk, and its name. Raises OSError."""
-        spool = self.stored[identity].spool
-        if spool is not None and not self._durable:
-            with self._opened(spool) as file:
-                await trio.to_thread.run_sync(os.fsync, file.fileno())
-            await trio.to_thread.run_sync(sync_directory, self._directory)
-
-    def _opened(self, spool: str) -> BinaryIO:
+    def _opened(self, name: str) -> BinaryIO:
         try:
-            return (self._directory / spool).open("rb")
+            return (self.directory / name).open("rb")
         except OSError as exc:
             raise JournalError(f"a content of the journal cannot be read: {exc}") from exc
 
-    def _value(self, identity: int) -> bytes:
-        if identity in self._fresh:
-            return self._fresh[identity]
-        if identity in self._behind:
-            return self._behind[identity][1]
-        (found,) = self._tables.look("SELECT value FROM bodies WHERE id = ?", (identity,)).fetchone()
-        return found  # type: ignore[no-any-return]  # its column says what it is
+    # the spool
 
-    def applied(self, number: int) -> None:
-        """The table has the contents of the records up to that number."""
-        self._behind.applied(number)
+    async def force(self, row: Row) -> None:
+        """Return once a content that is in a file is on the disk, and its name. Raises OSError, JournalError."""
+        content = row.content
+        if content is not None and content.spool is not None and not self._durable:
+            await trio.to_thread.run_sync(self._force, row, content.spool)
+
+    def _force(self, row: Row, name: str) -> None:
+        """A file whose sync failed is written anew: a later sync of it may succeed over a hole."""
+        if name in self._doubtful:
+            path, fresh = self.directory / name, self.directory / f"{name}{PARTIAL}"
+            fresh.write_bytes(checked(row, path.read_bytes()))
+            fresh.chmod(0o600)
+            self._sync(fresh)
+            fresh.replace(path)
+            self._doubtful.discard(name)
+        else:
+            try:
+                self._sync(self.directory / name)
+            except OSError:
+                self._doubtful.add(name)
+                raise
+        sync_directory(self.directory)
+
+    @staticmethod
+    def _sync(path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def orphans(self) -> list[str]:
         """Files in the spool that no row needs; only at open, when no body is about to be recorded."""
-        return [name for name in os.listdir(self._directory) if name not in self._spooled]
+        return [name for name in os.listdir(self.directory) if name not in self.spooled]
 
-    def is_whole(self, identity: int, size: int) -> bool:
+    def is_whole(self, row: Row) -> bool:
         """Whether the content is all there: a power cut may take a spooled file that was not forced out."""
-        spool = self.stored[identity].spool
-        if spool is None:
+        if row.content is None or row.content.spool is None:
             return True
         try:
-            return (self._directory / spool).stat().st_size == size
+            return (self.directory / row.content.spool).stat().st_size == row.change.size
         except FileNotFoundError:
             return False
 
     def unlink(self, names: Iterable[str]) -> None:
         """Remove files of the spool; for a thread."""
         for name in names:
-            (self._directory / name).unlink(missing_ok=True)
+            (self.directory / name).unlink(missing_ok=True)
+
+
+def content_of(body: Body, seq: Seq) -> Content:
+    """Where a body that is about to be recorded with the change of that number will be."""
+    return Content(seq, body.spool)
+
+
+def checked(row: Row, value: bytes) -> bytes:
+    """What was read of a row's content. Raises JournalError when it is not what was recorded."""
+    if len(value) != row.change.size or digest(value) != row.digest:
+        raise JournalError(
+            f"the content of {row.change.key!r} is damaged: what the disk answers is not what was recorded"
+        )
+    return value

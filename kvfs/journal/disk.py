@@ -1,7 +1,20 @@
-"""Forcing what was written to the disk: for threads, it takes milliseconds or worse."""
+"""Forcing what was written to the disk (for threads: it takes milliseconds or worse), and what its refusals mean."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Final
+
+from kvfs.core.errors import JournalError, JournalFullError
+
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def refusal(error: OSError, what: str) -> JournalError:
+    """A failed call of the disk as an error of the journal: no room, or the disk's own word for it."""
+    if error.errno in _NO_ROOM:
+        return JournalFullError(f"{what} ({error}); make room and try again")
+    return JournalError(f"{what} ({error})")
 
 
 def sync_file(path: Path) -> None:
@@ -14,15 +27,6 @@ def sync_file(path: Path) -> None:
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_log(path: Path) -> None:
-    """Force the write-ahead log of the journal's tables to the disk.
-
-    Opening the log by itself is safe: SQLite's locks lie on the database and its -shm, which must never be
-    opened beside it (closing them would drop the locks).
-    """
-    sync_file(Path(f"{path}-wal"))
 
 
 def sync_directory(path: Path) -> None:

@@ -1,31 +1,41 @@
 """The journal: what was changed here and is not known to be in the store.
 
-`def` methods end before anything else of the process runs: when one returns, its change is in the file (and
-survives `kill -9`); when it raises, nothing happened. `async def` ones may wait for a thread.
+Invariants:
+- `def` methods end before anything else of the process runs. When one returns, its change is in the log and survives
+  `kill -9`; when it raises, nothing happened. `async def` ones may wait for a thread.
+- The log comes first and memory follows (`transaction`), *because* then nothing ever has to be rolled back.
+- The log is the only truth about changes: index and contents are what a replay of it comes to. A snapshot only says
+  the same in fewer bytes; the side table only takes over what is kept of keys without a change.
+- A change leaves when the store has it and has answered for it long enough, when a newer one takes its place, or when
+  the user gives it up. What cannot be read is kept under another name, never deleted.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import trio
 
-from kvfs.core.afterwards import Afterwards
-from kvfs.core.errors import JournalError
-from kvfs.core.model import Change, ChangeState, Key, NamespaceId
+from kvfs.core.errors import JournalError, JournalFullError
+from kvfs.core.model import Change, ChangeState, Seq
 from kvfs.journal import check, opening
-from kvfs.journal.attributes import DirRow, LocalAttrs
-from kvfs.journal.contents import INLINE_BYTES, Bodies, Body, Buffer, digest
-from kvfs.journal.index import LOST, Ledger
+from kvfs.journal.attributes import Attributes
+from kvfs.journal.contents import INLINE_BYTES, Body, Contents, digest
+from kvfs.journal.index import Index
+from kvfs.journal.kept import Kept
+from kvfs.journal.local import DirRow, LocalAttrs
+from kvfs.journal.log import Log
 from kvfs.journal.outbox import Outbox
-from kvfs.journal.spool import PARTIAL, Stream
-from kvfs.journal.tables import Tables
+from kvfs.journal.reader import Reader, Totals
+from kvfs.journal.records import DropDirectory, Operation, Seen, SetAttrs, SetDirectory, SetRow
+from kvfs.journal.recovery import recover
+from kvfs.journal.side import Side
+from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
-from kvfs.journal.writer import UNCHANGED, Move
-
-QUIET = 0.05  # seconds without a record: a burst is over
+from kvfs.journal.writer import UNCHANGED, Move, Writer
 
 __all__ = [
     "INLINE_BYTES",
@@ -38,6 +48,8 @@ __all__ = [
     "Move",
     "digest",
 ]
+
+_BESIDE = {SetAttrs, SetDirectory, DropDirectory, Seen}  # operations that alter no change
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +65,57 @@ class JournalStatistics:
     last_change_at: float | None
 
 
-class Journal(Outbox):
+class Journal:
     """Made by `Journal.open`; a context manager that closes itself.
 
-    What can be recorded is in `Recording`, what the sender does with it in `Outbox`; here are life and
-    reading.
-
-    Invariant: see `Ledger`; `check_invariants` tests them.
+    `writer` records what the file system does, `outbox` is what the sender works with, `reader` is asked, `totals`
+    counts, `attributes` is what this machine keeps beside. The methods of these that are used most can be
+    called on the journal.
     """
 
-    def __init__(
-        self, path: Path, ledger: Ledger, tables: Tables, upkeep: Upkeep, now: Callable[[], float]
-    ) -> None:
-        super().__init__(ledger, now)
-        self.path = path
-        self.afterwards = ledger.afterwards
+    def __init__(self, transactions: Transactions, upkeep: Upkeep, now: Callable[[], float]) -> None:
+        self.path = transactions.log.path
+        self._transactions = transactions
         self._upkeep = upkeep
-        self._tables = tables
+        self._now = now
         self._close: list[Callable[[], None]] = []
+        self.tidy = upkeep.tidy  # one round of `maintain`
+        self._join_parts(transactions, now)
 
         self.version = 0  # grows with every transaction that altered changes
         self.last_change_at: float | None = None
+        self._newest = self.totals.last_seq
         self._changed = trio.Event()
         self._awaited = False  # somebody waits for _changed: spares an Event a change
         self._full = trio.Event()
         self._bounds: tuple[int, int] | None = None
+        transactions.on_commit = self._committed
+
+    def _join_parts(self, transactions: Transactions, now: Callable[[], float]) -> None:
+        contents = transactions.contents
+        self.afterwards = transactions.afterwards
+        self.attributes = Attributes(transactions)
+        self.totals = Totals(transactions.index)
+        self.reader = reader = Reader(transactions.index, contents)
+        self.writer = writer = Writer(transactions, now)
+        self.outbox = outbox = Outbox(transactions)
+        self.stage, self.spool, self.stream = contents.stage, contents.spool, contents.stream
+        self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
+        self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon
+        self.digest, self.rejected = reader.digest, reader.rejected
+        self.record_put, self.record_delete, self.amend = (
+            writer.record_put,
+            writer.record_delete,
+            writer.amend,
+        )
+        self.move, self.drop_namespace = writer.move, writer.drop_namespace
+        self.retry, self.discard = writer.retry, writer.discard
+        self.expire, self.set_beside, self.spare = writer.expire, writer.set_beside, writer.spare
+        self.pending, self.iter_pending, self.row = reader.pending, reader.iter_pending, outbox.row
+        self.blocker, self.waiting_for, self.release = outbox.blocker, outbox.waiting_for, outbox.release
+        self.mark_attempted, self.ack, self.set_error = outbox.mark_attempted, outbox.ack, outbox.set_error
+        self.reject, self.reject_namespace = outbox.reject, outbox.reject_namespace
+        self.settled, self.settle = outbox.settled, outbox.settle
 
     # opening and closing
 
@@ -98,59 +136,34 @@ class Journal(Outbox):
         JournalError when the directory cannot be used.
         """
         path = path.absolute()
-        spool = path.with_name(path.name + ".spool")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = opening.lock(path, mountpoint)
         except OSError as exc:
             raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
+        undo = [lambda: os.close(lock)]
         try:
             opening.prepare(path, source, now())
+            opening.remove_leftovers(path)
+            spool = path.with_name(path.name + ".spool")
             spool.mkdir(mode=0o700, exist_ok=True)
-            connection = opening.connect(path)
+            connection, identity = opening.connect(path)
+            undo.append(connection.close)
+            log = Log(path, identity)
+            undo.append(log.close)
+            contents = Contents(log, spool, durable=durable)
+            transactions = Transactions(log, Index(), contents, Kept(Side(connection, path)))
+            recover(transactions)
         except BaseException as exc:
-            os.close(lock)
+            while undo:
+                undo.pop()()
             if isinstance(exc, OSError):
                 raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
             raise
-        tables = Tables(connection, path)
-        bodies = Bodies(tables, spool, durable=durable)
-        ledger = Ledger(tables, path, bodies, Afterwards())
-        journal = cls(path, ledger, tables, Upkeep(path, bodies, tables.redo), now)
-        journal._close += [lambda: os.close(lock), lambda: tables.close(opening.shrink)]
-        try:
-            tables.recover()
-            journal._recover()
-        except BaseException as exc:
-            journal.close()
-            if isinstance(exc, opening.DAMAGE):
-                raise opening.unreadable(path, f"it is damaged ({exc!r})") from exc
-            raise
-        ledger.on_commit = journal._committed
+        upkeep = Upkeep(transactions)
+        journal = cls(transactions, upkeep, now)
+        journal._close = [*undo, upkeep.finish]
         return journal
-
-    def _recover(self) -> None:
-        """Load, and settle accounts with whatever the last run left half done."""
-        self._ledger.load()
-        self._tables.recovered()
-        if self._bodies.has_unused:
-            with self.transaction():
-                pass  # its end sweeps them
-        for row in [row for rows in self._ledger.rows.values() for row in rows.values()]:
-            if row.body is None or self._bodies.is_whole(row.body, row.change.size):
-                continue
-            if row.change.state is ChangeState.SETTLING:
-                with self.transaction():
-                    self._ledger.remove(row)
-            else:
-                with self.transaction():
-                    self._update(row, state=ChangeState.REJECTED, error=LOST)
-        orphans = self._bodies.orphans()
-        if opening.kept_logs(self.path):  # whole ones may be what is named in these
-            orphans = [name for name in orphans if name.endswith(PARTIAL)]
-        if orphans:
-            self._upkeep.sync()
-            self._bodies.unlink(orphans)
 
     def __enter__(self) -> "Journal":
         return self
@@ -161,7 +174,7 @@ class Journal(Outbox):
         self.close()
 
     def close(self) -> None:
-        """Close the file and give the lock back. What is pending stays for the next open."""
+        """Close the files and give the lock back. What is pending stays for the next open."""
         self.afterwards.is_open = False
         try:
             self.afterwards.run()
@@ -169,79 +182,52 @@ class Journal(Outbox):
             while self._close:
                 self._close.pop()()
 
-    # contents
+    def transaction(self) -> AbstractContextManager[None]:
+        """Group any of the methods that write: all or none of them. No await inside."""
+        return self._transactions
 
-    def stage(self, value: bytes) -> Body:
-        """A content of up to INLINE_BYTES, ready to be recorded; nothing is written yet."""
-        return self._bodies.stage(value)
+    # totals
 
-    async def spool(self, value: Buffer) -> Body:
-        """A larger content, written beside the journal in a thread, ready to be recorded.
+    @property
+    def pending_count(self) -> int:
+        """Changes to be sent."""
+        return self.totals.pending_count
 
-        The caller leaves `value` unchanged meanwhile. Raises JournalFullError.
-        """
-        return await self._bodies.spool(value)
-
-    def stream(self) -> Stream:
-        """A large content that is written beside the journal while it grows; see `Stream`."""
-        return self._bodies.stream()
-
-    # reading
-
-    def get(self, namespace: NamespaceId, key: Key) -> Change | None:
-        """The change of a key that answers for it: pending, settling, rejected or local."""
-        row = self._ledger.get(namespace, key)
-        return row.change if row is not None else None
-
-    def value(self, change: Change) -> bytes:
-        """The content of a put that is still the newest of its key; KeyError when it is not.
-
-        One above INLINE_BYTES comes from a file: `read_value` keeps that off the loop.
-        """
-        return self._bodies.read(self._body_of(change))
-
-    async def read_value(self, change: Change) -> bytes:
-        """The content, a large one read in a thread; KeyError as for `value`."""
-        return await self._bodies.read_async(self._body_of(change))
-
-    def read_soon(self, change: Change, then: Callable[[bytes], object]) -> None:
-        """A large content, read by a thread: `then` gets it, if it can be read. KeyError as for `value`."""
-        self._bodies.read_soon(self._body_of(change), then)
-
-    def _body_of(self, change: Change) -> int:
-        row = self._ledger.get(change.namespace, change.key)
-        if row is None or row.body is None or row.change.seq != change.seq:
-            raise KeyError(change.key)
-        return row.body
-
-    def digest(self, change: Change) -> bytes:
-        """The digest of a put's content, without reading it; KeyError as for `value`."""
-        self._body_of(change)
-        row = self._ledger.get(change.namespace, change.key)
-        return row.digest if row is not None else b""
-
-    def under(self, namespace: NamespaceId, prefix: str) -> Iterator[Change]:
-        """The changes of keys that start with `prefix`, in key order, as they are at the call."""
-        rows = self._ledger.rows.get(namespace, {})
-        return iter([rows[key].change for key in self._ledger.under(namespace, prefix)])
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of their values."""
+        return self.totals.pending_bytes
 
     @property
     def changes(self) -> int:
-        """Grows whenever the readings here may answer otherwise than before."""
-        return self._ledger.changes + self.attributes.changes
+        """Grows whenever `get`, `under`, `any_under` or the attributes may answer otherwise than before."""
+        return self._transactions.index.changes + self._transactions.kept.changes
 
-    def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
-        """Whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
-        return self._ledger.any_under(namespace, prefix)
+    def statistics(self) -> JournalStatistics:
+        """What is in here, by state."""
+        index = self._transactions.index
+        return JournalStatistics(
+            pending=self.totals.pending_count,
+            pending_bytes=self.totals.pending_bytes,
+            settling=self.totals.settling_count,
+            rejected=len(index.rejected),
+            local=len(index.by_state[ChangeState.LOCAL]),
+            oldest_pending_at=self.totals.oldest_pending_at,
+            last_change_at=self.last_change_at,
+        )
 
     # waiting and telling
 
-    def _committed(self, altered: bool) -> None:
+    def _committed(self, operations: Sequence[Operation]) -> None:
         self._upkeep.note()
-        if self._touched:
-            self._touched = False
-            self.last_change_at = self._now()
-        if altered:
+        is_altered = False
+        for operation in operations:
+            kind = type(operation)
+            is_altered = is_altered or kind not in _BESIDE
+            if kind is SetRow and operation.row.change.seq > self._newest:  # type: ignore[union-attr]
+                self._newest = Seq(operation.row.change.seq)  # type: ignore[union-attr]
+                self.last_change_at = self._now()
+        if is_altered:
             self.version += 1
             self._wake()
 
@@ -270,33 +256,10 @@ class Journal(Outbox):
             await self._full.wait()
 
     async def maintain(self) -> None:
-        """For ever: checkpoints, and files nobody needs any more, in threads, as they come due."""
+        """For ever: snapshots, and files nobody needs any more, in threads, as they come due."""
         while True:
             await self._upkeep.wait_due()
-            await self.tidy()
-
-    async def catch_up(self) -> None:
-        """For ever: what was recorded in a burst goes into the tables when the burst is over, bit by bit."""
-        while True:
-            await self._tables.wait_due()
-            await self._calm()
-            last = self._tables.last
-            while self._tables.is_behind and self._tables.try_to_apply():
-                self._upkeep.note()
-                await trio.lowlevel.checkpoint()
-                if self._tables.last != last:  # somebody records again
-                    await self._calm()
-                    last = self._tables.last
-
-    async def _calm(self) -> None:
-        last = -1
-        while last != self._tables.last:
-            last = self._tables.last
-            await trio.sleep(QUIET)
-
-    async def tidy(self) -> None:
-        """One round of `maintain`. Raises JournalError when the disk refuses."""
-        await self._upkeep.tidy()
+            await self._upkeep.tidy()
 
     async def make_durable(self, change: Change | None = None) -> None:
         """Until what was recorded before the call survives a power cut; concurrent callers share a sync.
@@ -306,27 +269,16 @@ class Journal(Outbox):
         """
         try:
             if change is not None:
-                await self._bodies.force(self._body_of(change))
+                await self._transactions.contents.force(self.reader.row_of(change))
             await self._upkeep.make_durable()
-        except OSError as exc:
+        except JournalFullError:
+            raise
+        except (OSError, JournalError) as exc:
             raise JournalError(f"the journal {self.path} cannot be forced to the disk: {exc}") from exc
 
-    def statistics(self) -> JournalStatistics:
-        """What is in here, by state."""
-        count = self._ledger.count
-        return JournalStatistics(
-            pending=self.pending_count,
-            pending_bytes=self.pending_bytes,
-            settling=count(ChangeState.SETTLING),
-            rejected=count(ChangeState.REJECTED),
-            local=count(ChangeState.LOCAL),
-            oldest_pending_at=self.oldest_pending_at,
-            last_change_at=self.last_change_at,
-        )
-
     def check_invariants(self) -> None:
-        """AssertionError when memory and file differ or a content is missing or superfluous: for tests."""
-        faults = check.faults(self._ledger)
+        """AssertionError when memory and log differ or a content is missing or superfluous: for tests."""
+        faults = check.faults(self._transactions)
         assert not faults, faults
 
     def __repr__(self) -> str:

@@ -1,267 +1,183 @@
-"""The redo log: what was committed and need not be in the tables yet, in files beside the journal.
+"""The log: every change in the order of its making, appended to numbered segments (see `segment`).
 
-A commit is one record at the end of one file, and costs one system call; SQLite's own costs twenty. Records are
-numbered, across files, and the tables say up to which number they have them: a power cut may leave either ahead of
-the other. A file goes only when the tables, forced to the disk, have all of it. Layout: a head, then records, each
-with a head of its own; every head says by a sum that it is whole.
+Invariants:
+- A record is in the log as soon as `append` returned, and survives `kill -9`; it survives a power cut after `sync`.
+  When `append` raises, the log says what it said before.
+- Memory changes only after `append` returned, *because* then nothing ever has to be rolled back.
+- A segment whose sync failed is never trusted again, *because* the kernel reports a lost write once and then takes the
+  page for clean: a later sync may succeed over a hole. `is_doubtful` stays until a snapshot, forced out, has
+  taken the place of that segment and of all before it; until then nothing is told to be durable.
+- Segments go only when such a snapshot has taken their place.
 """
 
-import logging
 import os
-import re
-import struct
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-from zlib import crc32
 
-from kvfs.core.errors import JournalFullError
-from kvfs.journal.disk import sync_directory, sync_file
-from kvfs.journal.schema import ID_BYTES
+from kvfs.core.errors import JournalError
+from kvfs.journal.disk import refusal, sync_directory
+from kvfs.journal.segment import Head, number_of, record_head, segment_path
 
-ROTATE_BYTES: Final = 8 * 1024 * 1024  # a file of this size is the last's successor's turn
-
-_MAGIC: Final = b"kvfsredo"
-_HEAD: Final = struct.Struct(f"<8sI{ID_BYTES}s")  # magic, version of the journal's tables, the journal's id
-_RECORD: Final = struct.Struct("<QII")  # number, bytes of the payload, their sum
-_SUM: Final = struct.Struct("<I")  # of the head before it
-_RECORD_HEAD: Final = _RECORD.size + _SUM.size
-
-log = logging.getLogger("kvfs.journal")
+_PARTS = 512  # contents of a record that are written as they are: a call takes 1,024 pieces
 
 
-def _with_sum(head: bytes) -> bytes:
-    return head + _SUM.pack(crc32(head))
+class Segment:
+    """An open segment; `size` is where the next record goes."""
+
+    __slots__ = ("descriptor", "is_synced", "number", "path", "size")
+
+    def __init__(self, path: Path, flags: int = 0) -> None:
+        self.path = path
+        self.number = number_of(path)
+        self.descriptor = os.open(path, flags | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.size = os.fstat(self.descriptor).st_size
+        self.is_synced = False  # it is full, and on the disk
 
 
-def _is_whole(head: bytes) -> bool:
-    return head[-_SUM.size :] == _SUM.pack(crc32(head[: -_SUM.size]))
+class Log:
+    """Appends to the newest segment, reads from all. What is not said to be for threads is the loop's."""
 
+    def __init__(self, path: Path, identity: bytes) -> None:
+        self.path = path
+        self.identity = identity
+        self.last = 0  # the number of the newest record
+        self._segments: dict[int, Segment] = {}
+        self._current: Segment | None = None
+        self._is_torn = False  # the newest segment has something behind its last record
+        self._number = 0  # of the newest segment there may be
+        self._doubtful = 0  # the newest segment whose sync failed, and so all before it
+        self._has_new_names = False
+        self._guard = threading.Lock()  # segments are forced out and closed by threads
 
-def files_of(path: Path) -> list[Path]:
-    """The redo log of the journal at `path`, oldest file first."""
-    name = re.compile(re.escape(path.name) + r"-redo\.([0-9]+)")
-    found = [(int(match[1]), file) for file in path.parent.iterdir() if (match := name.fullmatch(file.name))]
-    return [file for _, file in sorted(found)]
-
-
-def stranger(path: Path, identity: bytes, version: int) -> str | None:
-    """Why a file of the log cannot be replayed into the journal of that id and version; None: all can be."""
-    for file in files_of(path):
-        with file.open("rb") as opened:
-            head = opened.read(_HEAD.size + _SUM.size)
-        if len(head) < _HEAD.size + _SUM.size or not _is_whole(head):
-            continue  # nothing in it can be read: see `Damage`
-        magic, made_by, owner = _HEAD.unpack(head[: _HEAD.size])
-        if magic != _MAGIC or owner != identity:
-            return f"{file.name} beside it is of another journal"
-        if made_by != version:
-            return f"{file.name} beside it was written by another kvfs (version {made_by}, not {version})"
-    return None
-
-
-class RedoLog:
-    """Appends to the newest file. All but `sync` and `remove` are the loop's.
-
-    Invariant: the newest file ends after the record `last`, or `_is_torn`.
-    """
-
-    def __init__(self, path: Path, identity: bytes, version: int, last: int = 0) -> None:
-        """`last`: the number of the last record that the tables have."""
-        self._path = path
+    def adopt(self, segments: Iterable[Path], last: int) -> None:
+        """Take the segments that were read at the open; the next record goes into a new one."""
+        for path in segments:
+            segment = Segment(path)
+            self._segments[segment.number] = segment
+            self._number = max(self._number, segment.number)
         self.last = last
-        self._head = _with_sum(_HEAD.pack(_MAGIC, version, identity))
-        self._number = max((int(file.suffix[1:]) for file in files_of(path)), default=0)
-        self._descriptor = -1
-        self._current: Path | None = None
-        self._is_torn = False
-        self._made = 0  # files so far
-        self._named = 0  # of them, those whose names are on the disk
-        self.size = 0
-        self._full: deque[tuple[int, Path]] = deque()  # before it, oldest first: with their last records
-        self.retired: list[Path] = []  # in the tables to the last record; to be removed
 
-    def append(self, payload: bytes) -> None:
-        """One record. Raises JournalFullError: then it is not there."""
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.size for segment in list(self._segments.values()))
+
+    # appending
+
+    def append(self, operations: bytes, contents: list[bytes]) -> tuple[int, int]:
+        """One record; returns the segment and the offset of its first content. Raises JournalError, and nothing is."""
         try:
-            if self._descriptor < 0:
-                self._begin()
             if self._is_torn:
                 self._cut()
-            head = _RECORD.pack(self.last + 1, len(payload), crc32(payload))
-            self._write(head + _SUM.pack(crc32(head)), payload)
-            self.last += 1
+            segment = self._current or self._begin()
+            head = record_head(self.last + 1, operations, contents)
+            start = segment.size
+            self._write(segment, [head, operations, *contents])
         except OSError as exc:
-            raise JournalFullError(
-                f"the journal {self._path} cannot be written ({exc}); make room and try again"
-            ) from exc
+            raise refusal(exc, f"the journal {self.path} cannot be written") from exc
+        self.last += 1
+        return segment.number, start + len(head) + len(operations)
 
-    def _begin(self) -> None:
+    def _begin(self) -> Segment:
         self._number += 1
-        self._current = self._path.with_name(f"{self._path.name}-redo.{self._number}")
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._current, flags, 0o600)
-        self.size = 0
-        self._made += 1
-        self._write(self._head)
+        segment = Segment(segment_path(self.path, self._number), os.O_CREAT | os.O_EXCL)
+        try:
+            self._write(segment, [Head(self.identity, self.last, is_snapshot=False).encode()])
+        except OSError:
+            self._is_torn = False
+            os.close(segment.descriptor)
+            segment.path.unlink(missing_ok=True)
+            raise
+        self._segments[segment.number] = self._current = segment
+        self._has_new_names = True
+        return segment
 
-    def _write(self, head: bytes, payload: bytes = b"") -> None:
-        wanted = len(head) + len(payload)
+    def _write(self, segment: Segment, parts: list[bytes]) -> None:
+        if len(parts) > _PARTS:
+            parts = [b"".join(parts)]
+        wanted = sum(map(len, parts))
         self._is_torn = True
-        written = os.writev(self._descriptor, (head, payload))
+        written = os.writev(segment.descriptor, parts)
         while written < wanted:  # the disk is full, or the record is longer than a call takes: 2 GiB
-            rest = memoryview(head + payload)[written:]
-            if not (more := os.writev(self._descriptor, [rest])):
+            rest = memoryview(b"".join(parts))[written:]
+            if not (more := os.writev(segment.descriptor, [rest])):
                 raise OSError(f"only {written:,} of {wanted:,} bytes were taken")
             written += more
         self._is_torn = False
-        self.size += wanted
+        segment.size += wanted
 
     def _cut(self) -> None:
-        """What an append that failed may have left behind the last record goes."""
-        os.ftruncate(self._descriptor, self.size)
-        self._is_torn = False
-        if not self.size:
-            self._write(self._head)
+        """What an append that failed may have left goes; where it cannot, a new segment begins: it is read so."""
+        assert self._current is not None
+        segment, self._is_torn = self._current, False
+        try:
+            os.ftruncate(segment.descriptor, segment.size)
+        except OSError:
+            self._current = None
 
-    def rotate(self) -> bool:
-        """The next record begins a new file, unless what an append left behind has to be cut off first."""
-        if self._current is None or self._is_torn:
-            return False
-        self._full.append((self.last, self._current))
-        self.close()
-        return True
+    def roll(self) -> int:
+        """The next record begins a new segment; returns a number between those before and the new one."""
+        self._current, self._is_torn = None, False
+        self._number += 1
+        return self._number
 
-    def applied(self, number: int) -> None:
-        """The tables have the records up to that number: of the files that are full, those that end there go."""
-        while self._full and self._full[0][0] <= number:
-            self.retired.append(self._full.popleft()[1])
+    # reading
 
-    def close(self) -> None:
-        """Let go of the newest file."""
-        if self._descriptor >= 0:
-            with suppress(OSError):  # a write that failed was told by the write
-                os.close(self._descriptor)
-        self._descriptor, self._current, self.size, self._is_torn = -1, None, 0, False
+    def read(self, segment: int, offset: int, size: int) -> bytes:
+        """Bytes of a content; for threads, too. Raises JournalError."""
+        try:
+            data = os.pread(self._segments[segment].descriptor, size, offset)
+        except (OSError, KeyError) as exc:
+            raise JournalError(f"a content of the journal {self.path} cannot be read: {exc}") from exc
+        return data
 
-    # in threads
+    # to the disk: in threads
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a sync failed, and no snapshot has taken the place of what it may have lost."""
+        return self._doubtful > 0
 
     def sync(self) -> None:
-        """Force every record to the disk that was appended before the call. Raises OSError."""
-        made = self._made
-        for file in files_of(self._path):
-            sync_file(file)  # one that is gone by now is in the tables, on the disk
-        if self._named < made:
-            sync_directory(self._path.parent)
-            self._named = max(self._named, made)
+        """Force every record to the disk that was appended before the call. Raises OSError, see `is_doubtful`."""
+        with self._guard:
+            current, newest = self._current, self._number
+            try:
+                for segment in list(self._segments.values()):
+                    if not segment.is_synced:
+                        os.fdatasync(segment.descriptor)
+                        segment.is_synced = segment is not current
+                if self._has_new_names:
+                    self._has_new_names = False
+                    sync_directory(self.path.parent)
+            except OSError:
+                self._has_new_names, self._doubtful = True, newest
+                raise
 
-    @staticmethod
-    def remove(files: Iterable[Path]) -> None:
-        """The tables, on the disk, have all that is in these, the oldest first. Raises OSError."""
-        for file in files:
-            file.unlink(missing_ok=True)
+    def replace(self, snapshot: Path) -> None:
+        """A snapshot, on the disk, says what the segments before it say: they are not doubtful any more."""
+        with self._guard:
+            segment = Segment(snapshot)
+            segment.is_synced = True
+            self._segments[segment.number] = segment
+            if self._doubtful <= segment.number:
+                self._doubtful = 0
 
+    def retire(self, before: int) -> None:
+        """Remove the segments before that one, oldest first: nothing names their contents. Raises OSError."""
+        with self._guard:
+            for number in sorted(number for number in self._segments if number < before):
+                segment = self._segments[number]
+                segment.path.unlink(missing_ok=True)
+                os.close(segment.descriptor)
+                del self._segments[number]
 
-# reading
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Where reading a file ended before its end; `is_cut`: by what an append that never returned leaves."""
-
-    at: int
-    is_cut: bool
-
-
-class Reading:
-    """The records of one file after the number `last`; when they are all read, `damage` says why there were no more.
-
-    Of those up to `last` only the heads count: the tables have them.
-    """
-
-    def __init__(self, file: Path, last: int = 0) -> None:
-        self._data = file.read_bytes()
-        self._last = last
-        self.damage: Damage | None = None
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        data, at = self._data, _HEAD.size + _SUM.size
-        if len(data) < at or not _is_whole(data[:at]):
-            self.damage = self._end(0, is_cut=len(data) < at)
-            return
-        while at < len(data):
-            start = at + _RECORD_HEAD
-            head = data[at:start]
-            if len(head) < _RECORD_HEAD or not _is_whole(head):
-                self.damage = self._end(at, is_cut=len(head) < _RECORD_HEAD)
-                return
-            number, length, expected = _RECORD.unpack_from(head)
-            payload = data[start : start + length]
-            if number > self._last:
-                if len(payload) < length or crc32(payload) != expected:
-                    self.damage = self._end(at, is_cut=len(payload) < length)
-                    return
-                yield number, payload
-            at = start + length
-
-    def _end(self, at: int, *, is_cut: bool) -> Damage:
-        """Zeros are what a power cut leaves of what was never forced out."""
-        return Damage(at, is_cut or not any(memoryview(self._data)[at:]))
-
-
-class Leftover:
-    """The log that the last run left: its records, and what becomes of its files.
-
-    `last`: the number of the last record that was read, or that the tables had.
-    """
-
-    def __init__(self, path: Path, last: int) -> None:
-        self._path = path
-        self.last = last
-        self.files = files_of(path)
-        self._unread: list[Path] = []
-        self._why = ""
-
-    def records(self) -> Iterator[bytes]:
-        """Those that the tables lack, in order, as far as they can be read.
-
-        A gap between two numbers is an end, too: what follows stands on what is missing.
-        """
-        for index, file in enumerate(self.files):
-            reading = Reading(file, self.last)
-            for number, payload in reading:
-                if number != self.last + 1:
-                    self._keep(
-                        self.files[index:], f"{self.last + 1} to {number - 1} are missing before {file.name}"
-                    )
-                    return
-                self.last = number
-                yield payload
-            if reading.damage is not None and not reading.damage.is_cut:
-                self._keep([file], f"some, from byte {reading.damage.at} of {file.name} on, cannot be read")
-
-    def _keep(self, files: list[Path], why: str) -> None:
-        self._unread += [file for file in files if file not in self._unread]
-        self._why = self._why or why
-
-    def put_away(self) -> None:
-        """The tables, on the disk, have what could be read. Raises OSError.
-
-        What could not, and may have been promised, is kept under another name.
-        """
-        suffix = f".damaged-{time.time_ns()}"
-        for file in self.files:
-            if file in self._unread:
-                file.rename(f"{file}{suffix}")
-            else:
-                file.unlink()
-        sync_directory(self._path.parent)
-        if self._unread:
-            log.error(
-                "the log of the journal is damaged: of its records %s; the rest is kept with the ending %s",
-                *(self._why, suffix),
-            )
+    def close(self) -> None:
+        """Let go of the segments."""
+        self._current = None
+        for segment in self._segments.values():
+            with suppress(OSError):  # a write that failed was told by the write
+                os.close(segment.descriptor)
+        self._segments.clear()

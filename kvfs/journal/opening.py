@@ -1,4 +1,4 @@
-"""Opening the journal file: its directory, its lock, its permissions, and the look before the first write.
+"""Opening the journal: its directory, its lock, its permissions, and the look before the first write.
 
 A file that is not ours, newer, damaged or of another source is refused unchanged: it may hold the only copy
 of what somebody wrote.
@@ -8,29 +8,20 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import sqlite3
 import time
 from pathlib import Path
 from typing import Final
 
-from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
-from kvfs.journal import log, schema
-from kvfs.journal.disk import sync_directory, sync_log
-from kvfs.journal.torn import keep_unread
+from kvfs.core.errors import JournalLockedError, JournalUnreadableError
+from kvfs.journal import legacy, side
+from kvfs.journal.disk import sync_directory
+from kvfs.journal.segment import ID_BYTES, VERSION, read_head, segments_of
 
-CHECK_SECONDS: Final = 3.0  # the integrity check of a huge journal ends here, undecided counts as sound
-LOG_BYTES: Final = 64 * 1024 * 1024  # a write-ahead log above this is cut
-FREE_PAGES: Final = 4096  # of 4 KiB: with more of them unused the file is cut when it is closed
+APPLICATION_ID: Final = 0x6B766A31  # "kvj1": tells our journal from any other SQLite file
+CHECK_SECONDS: Final = 3.0  # the integrity check of a huge side table ends here, undecided counts as sound
 DAMAGE: Final = (sqlite3.Error, ValueError, TypeError, KeyError)  # what reading a garbled file may raise
-_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
-
-
-def translate(error: sqlite3.Error, path: Path) -> JournalError:
-    """What a failed statement means to the caller: no room, or a journal that cannot be used."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _FULL:
-        return JournalFullError(f"the journal {path} cannot be written ({error}); make room and try again")
-    return JournalError(f"the journal {path} failed: {error}")
 
 
 def lock(path: Path, mountpoint: str) -> int:
@@ -64,9 +55,9 @@ def _locked(path: Path, owner: bytes) -> JournalLockedError:
 def prepare(path: Path, source: str, created: float) -> None:
     """Make the file if there is none, in one step under another name; check the one there is."""
     if path.exists():
-        _check(path, source)
+        check(path, source)
         return
-    if logs := log.files_of(path):
+    if logs := [*segments_of(path), *legacy.logs_of(path)]:
         raise unreadable(path, f"it is gone, but {logs[0].name} is still there")
     fresh = path.with_name(path.name + ".new")
     for leftover in (fresh, Path(f"{fresh}-journal")):
@@ -74,24 +65,29 @@ def prepare(path: Path, source: str, created: float) -> None:
     os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     try:
         with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-            schema.create(connection, source, created)
+            _create(connection, source, created)
     except sqlite3.Error as exc:
-        raise translate(exc, path) from exc
+        raise side.translate(exc, path) from exc
     fresh.replace(path)
     sync_directory(path.parent)
 
 
-def _check(path: Path, source: str) -> None:
-    """Refuse what is not a sound journal of `source`. Read-only: even the write-ahead log stays as it is."""
+def _create(connection: sqlite3.Connection, source: str, created: float) -> None:
+    connection.executescript(
+        f"BEGIN; {side.META}; {side.FILES}; {side.SHOWN}; PRAGMA user_version = {VERSION}; COMMIT;"
+    )
+    meta = [("source", source), ("created", str(int(created))), ("id", secrets.token_hex(ID_BYTES))]
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def check(path: Path, source: str | None) -> None:
+    """Refuse what is not a sound journal of `source` (None: of any). Read-only: even SQLite's log stays as it is."""
     deadline = time.monotonic() + CHECK_SECONDS
     try:
-        with contextlib.closing(_read_only(path)) as connection:
+        with contextlib.closing(read_only(path)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-            reason = (
-                schema.fault(connection, source)
-                or log.stranger(path, schema.identity(connection), schema.VERSION)
-                or schema.damage(connection)
-            )
+            reason = _fault(connection, source) or _stranger(path, connection) or _damage(connection)
     except DAMAGE as exc:
         if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             return
@@ -100,58 +96,96 @@ def _check(path: Path, source: str) -> None:
         raise unreadable(path, reason)
 
 
+def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
+    """Why this file cannot be our journal of `source`, or None."""
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        return "it is not a journal of kvfs"
+    version = _pragma(connection, "user_version")
+    if version > VERSION:
+        return f"it was written by a newer kvfs (journal version {version}, this one knows {VERSION})"
+    if version < VERSION and version not in legacy.VERSIONS:
+        return f"its version {version} is unknown"
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if lacking := (side.TABLES if version == VERSION else legacy.TABLES) - names:
+        return f"it lacks {', '.join(sorted(lacking))}"
+    found = meta(connection, "source")
+    if source is not None and found != source:
+        return f"it belongs to {found if found is not None else 'nobody'!r}, not to {source!r}"
+    return None
+
+
+def _stranger(path: Path, connection: sqlite3.Connection) -> str | None:
+    """Why what lies beside the file is not its log, or None."""
+    mine = identity(connection)
+    if _pragma(connection, "user_version") < VERSION:
+        return legacy.stranger(path, mine)
+    for segment in segments_of(path):
+        head = read_head(segment)
+        if head is None:
+            continue  # nothing in it can be read: see `replay`
+        if head.identity != mine:
+            return f"{segment.name} beside it is of another journal"
+        if head.version != VERSION:
+            return f"{segment.name} beside it was written by another kvfs (version {head.version}, not {VERSION})"
+    return None
+
+
+def _damage(connection: sqlite3.Connection) -> str | None:
+    """What is wrong inside of it, or None; takes long for a large one."""
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return None if verdict == "ok" else f"it is damaged ({verdict})"
+
+
+def meta(connection: sqlite3.Connection, name: str) -> str | None:
+    """What the file says of itself."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def identity(connection: sqlite3.Connection) -> bytes:
+    """What tells this journal from every other; empty in a file of version 1."""
+    return bytes.fromhex(meta(connection, "id") or "")
+
+
+def is_present(connection: sqlite3.Connection) -> bool:
+    """Whether the file is of the present format, not of one before."""
+    return _pragma(connection, "user_version") == VERSION
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
 def unreadable(path: Path, reason: str) -> JournalUnreadableError:
     """The refusal of a journal, with the way out."""
     return JournalUnreadableError(
         f"the journal {path} cannot be used: {reason}. It may hold changes that were never sent, so it "
-        f"is left as it is. Move it, {path}-wal and {path}-redo.* away together to start with an empty one, or "
+        f"is left as it is. Move it, {path}-wal and {path}-log.* away together to start with an empty one, or "
         "use the kvfs version and the source that wrote it."
     )
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot alter the file."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """The connection of the loop: explicit transactions, WAL, checkpoints left to `checkpoint`."""
+def connect(path: Path) -> tuple[sqlite3.Connection, bytes]:
+    """The loop's connection to the side table, and the journal's id; a journal of the format before is converted."""
+    connection = side.connect(path)
     try:
-        connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("PRAGMA secure_delete = OFF")  # Debian's default ON writes every freed page again
-        keep_unread(connection, path)
-        if schema.migrate(connection):
-            sync_log(path)  # the id is on the disk before a log names it
-    except sqlite3.Error as exc:
-        raise translate(exc, path) from exc
-    return connection
+        if _pragma(connection, "user_version") < VERSION:
+            legacy.convert(connection, path)
+        legacy.clean(path)
+        return connection, identity(connection)
+    except BaseException as exc:
+        connection.close()
+        if isinstance(exc, sqlite3.Error):
+            raise side.translate(exc, path) from exc
+        raise
 
 
-def kept_logs(path: Path) -> list[Path]:
-    """What was kept of damaged logs, until somebody takes it away."""
-    return list(path.parent.glob(f"{path.name}-*.damaged-*"))
-
-
-def checkpoint(path: Path) -> None:
-    """Copy the write-ahead log into the file; for a thread.
-
-    The writer is not held up, unless it wrote so steadily that the log never came to be all copied: then for
-    the moment that the rest of it takes, so that it can begin again at the start of the log.
-    """
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if os.stat(f"{path}-wal").st_size > LOG_BYTES:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def shrink(connection: sqlite3.Connection) -> None:
-    """Give room of what was sent back to the disk, if it is worth it; for the end."""
-    with contextlib.suppress(sqlite3.Error):
-        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        if free > FREE_PAGES:
-            connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
+def remove_leftovers(path: Path) -> None:
+    """What a snapshot that was not finished left. Raises OSError."""
+    for leftover in path.parent.glob(f"{path.name}-log.*.new"):
+        leftover.unlink()

@@ -21,8 +21,7 @@ import trio
 from blake3 import blake3
 from msgspec import Struct
 
-from kvfs.core.errors import JournalFullError
-from kvfs.journal.disk import sync_directory
+from kvfs.journal.disk import refusal, sync_directory
 
 DIGEST_BYTES: Final = 16
 INLINE_BYTES: Final = 128 * 1024  # a content up to this is small: it is kept in the journal itself
@@ -133,12 +132,12 @@ class Stream:
         _threads.submit(self._discard)
 
     async def finish(self) -> Body:
-        """The body of everything fed. Raises JournalFullError when the disk did not take it."""
+        """The body of everything fed. Raises JournalError when the disk did not take it."""
         size = self._size
         try:
             found = await trio.to_thread.run_sync(self._complete)
         except OSError as exc:
-            raise JournalFullError(f"cannot write {size:,} bytes to {self._directory}: {exc}") from exc
+            raise refusal(exc, f"cannot write {size:,} bytes to {self._directory}") from exc
         return self._made(size, found, self._name)
 
     # in threads

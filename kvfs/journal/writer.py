@@ -1,20 +1,22 @@
-"""The side of the journal that the file system writes to: puts, deletions, renames. `Journal` is made of it.
+"""The side of the journal that the file system writes to: puts, deletions, renames.
 
-Each method is one transaction: when it returns, the change is in the file; when it raises, nothing happened.
+Each method is one transaction, or a part of the one around it: when it returns, the change is in the log; when it
+raises, nothing happened.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from kvfs.core.model import ChangeState, Key, Metadata, NamespaceId, Seq
-from kvfs.journal.attributes import Attributes, LocalAttrs
-from kvfs.journal.contents import Body
-from kvfs.journal.index import Ledger
+from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId, Seq
+from kvfs.journal.contents import Body, content_of
+from kvfs.journal.local import LocalAttrs
+from kvfs.journal.records import DropNamespace
 from kvfs.journal.rules import Put, Row, first_put, needs_tombstone, put_over, tombstone_over
+from kvfs.journal.transaction import Transactions
 
 
 class Unchanged(Enum):
@@ -44,19 +46,13 @@ class Move(Struct, frozen=True, gc=False):
     attrs: LocalAttrs | None = None
 
 
-class Recording:
+class Writer:
     """What can be recorded, on top of whatever the journal has of the key."""
 
-    def __init__(self, ledger: Ledger, now: Callable[[], float]) -> None:
-        self.attributes: Attributes = ledger.attributes
-        self._ledger = ledger
-        self._bodies = ledger.bodies
+    def __init__(self, transactions: Transactions, now: Callable[[], float]) -> None:
+        self._transactions = transactions
+        self._index = transactions.index
         self._now = now
-        self._touched = False  # this transaction gives the sender something to do
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Group any of the methods that write: all or none of them. No await inside."""
-        return self._ledger.transaction()
 
     def record_put(
         self,
@@ -74,29 +70,24 @@ class Recording:
 
         `base` counts only where the journal has no change of the key; otherwise the journal knows better.
         `local` is for a key the store does not hold; where an earlier change of ours may be, it is ignored.
+        `attrs` None: what was kept of the key is kept.
         """
-        ledger = self._ledger
-        if attrs is not None and body.value is not None and ledger.is_new(namespace, key):
-            identity, seq, now = self._bodies.reserve(), ledger.next_seq(), self._now()
-            row = first_put(
-                namespace, key, body.size, identity, body.digest, metadata, expiration, base, local, seq, now
-            )
-            self._touched = True
-            ledger.insert(row, body.value, attrs)
+        transactions, seq = self._transactions, self._index.next_seq()
+        if attrs is None:
+            attrs = transactions.attrs_of(namespace, key)
+        content = content_of(body, seq)
+        put = Put(namespace, key, body.size, content, body.digest, metadata, expiration, base, local, attrs)
+        if transactions.is_idle and self._index.get(namespace, key) is None:
+            transactions.insert(first_put(put, seq, self._now()), body.value)
             return seq
-        with ledger.transaction():
-            identity = self._bodies.insert(body)
-            put = Put(namespace, key, body.size, identity, body.digest, metadata, expiration, base, local)
-            row = self._put(put)
-            if attrs is not None:
-                self.attributes.write_file(namespace, key, attrs)
-            return row.change.seq
+        with transactions:
+            self._put(put, seq, body.value)
+        return seq
 
-    def _put(self, put: Put) -> Row:
-        old = self._ledger.get(put.namespace, put.key)
-        row = put_over(old, put, self._ledger.next_seq(), self._now())
-        self._ledger.put(row, old)
-        self._touched = True
+    def _put(self, put: Put, seq: Seq, value: bytes | None = None) -> Row:
+        old = self._transactions.get(put.namespace, put.key)
+        row = put_over(old, put, seq, self._now())
+        self._transactions.put(row, old, value)
         return row
 
     def amend(
@@ -108,23 +99,24 @@ class Recording:
         expiration: int | Unchanged | None = UNCHANGED,
     ) -> Seq:
         """Give an existing put other metadata or another expiration; KeyError when there is no put."""
-        with self._ledger.transaction():
-            old = self._ledger.get(namespace, key)
-            if old is None or old.body is None:
+        with self._transactions:
+            old = self._transactions.get(namespace, key)
+            if old is None or old.content is None:
                 raise KeyError(key)
             change = old.change
             put = Put(
                 namespace,
                 key,
                 change.size,
-                old.body,
+                old.content,
                 old.digest,
                 change.metadata if isinstance(metadata, Unchanged) else metadata,
                 change.expiration if isinstance(expiration, Unchanged) else expiration,
                 change.base,
                 local=change.state is ChangeState.LOCAL,
+                attrs=old.attrs,
             )
-            return self._put(put).change.seq
+            return self._put(put, self._index.next_seq()).change.seq
 
     def record_delete(
         self, namespace: NamespaceId, key: Key, *, base: bytes | None, guarded: bool = False
@@ -135,8 +127,7 @@ class Recording:
         made anew is compared with `base`, too. None when the store need not hear of it: it never had the key
         (`base` b"", or a put never attempted).
         """
-        with self._ledger.transaction():
-            self.attributes.write_file(namespace, key, None)
+        with self._transactions:
             return self._delete(namespace, key, base, guarded=guarded)
 
     def _delete(
@@ -148,18 +139,22 @@ class Recording:
         *,
         guarded: bool,
     ) -> Seq | None:
-        old = self._ledger.get(namespace, key)
+        transactions = self._transactions
+        old = transactions.get(namespace, key)
         if not needs_tombstone(old, base):
             if old is not None:
-                self._ledger.remove(old)
+                transactions.remove(old)
+            elif transactions.attrs_of(namespace, key) is not None:
+                transactions.set_attrs(namespace, key, None)
             return None
         if old is not None and old.change.is_tombstone and old.change.state is not ChangeState.REJECTED:
+            if old.attrs is not None:
+                transactions.set_attrs(namespace, key, None)
             return old.change.seq if old.change.state is ChangeState.PENDING else None
-        seq, now = self._ledger.next_seq(), self._now()
+        seq, now = self._index.next_seq(), self._now()
         row = tombstone_over(old, namespace, key, base, seq, now, waits_for, guarded=guarded)
-        self._ledger.put(row, old)
-        self._touched = True
-        return row.change.seq
+        transactions.put(row, old)
+        return seq
 
     def move(self, namespace: NamespaceId, moves: Sequence[Move]) -> None:
         """Rename keys, all or none: a put under each new name; the old one deleted, but not before it landed.
@@ -169,35 +164,94 @@ class Recording:
         """
         if {move.old for move in moves} & {move.new for move in moves}:
             raise ValueError("a key cannot be both moved and moved over")
-        with self._ledger.transaction():
+        with self._transactions:
             for move in moves:
                 self._move(namespace, move)
 
     def _move(self, namespace: NamespaceId, move: Move) -> None:
-        old = self._ledger.get(namespace, move.old)
+        transactions, seq = self._transactions, self._index.next_seq()
+        old = transactions.get(namespace, move.old)
         if move.body is not None:
-            size, identity, content = move.body.size, self._bodies.insert(move.body), move.body.digest
-        elif old is not None and old.body is not None:
-            size, identity, content = old.change.size, old.body, old.digest
+            size, content, digest = move.body.size, content_of(move.body, seq), move.body.digest
+        elif old is not None and old.content is not None:
+            size, content, digest = old.change.size, old.content, old.digest
         else:
             raise KeyError(move.old)
-        put = self._put(
-            Put(namespace, move.new, size, identity, content, move.metadata, move.expiration,
-                move.base_new, move.local)
+        attrs = move.attrs or transactions.attrs_of(namespace, move.old)
+        self._put(
+            Put(namespace, move.new, size, content, digest, move.metadata, move.expiration,
+                move.base_new, move.local, attrs),
+            seq, move.body.value if move.body is not None else None,
         )  # fmt: skip
         if old is not None and old.awaited:
-            self._ledger.repoint(old.change.seq, put.change.seq)
-        self._delete(namespace, move.old, move.base_old, waits_for=put.change.seq, guarded=True)
-        attrs = move.attrs or self.attributes.file_attrs(namespace, move.old)
-        self.attributes.drop_file_attrs(namespace, move.old)
-        if attrs is not None:
-            self.attributes.set_file_attrs(namespace, move.new, attrs)
-        else:
-            self.attributes.drop_file_attrs(namespace, move.new)
+            transactions.repoint(old.change.seq, seq)
+        self._delete(namespace, move.old, move.base_old, waits_for=seq, guarded=True)
+
+    def retry(self, namespace: NamespaceId, key: Key) -> Seq | None:
+        """A rejected change is to be sent again; None when there is none."""
+        row = self._index.get(namespace, key)
+        if row is None or row.change.state is not ChangeState.REJECTED:
+            return None
+        seq = self._index.next_seq()
+        change = replace(row.change, seq=seq, state=ChangeState.PENDING, error=None)
+        with self._transactions:
+            self._transactions.put(replace(row, change=change, since=self._now()), row)
+        return seq
+
+    def discard(self, namespace: NamespaceId, key: Key) -> bool:
+        """Give up the change of a key, whatever its state: the store's own answer counts again.
+
+        Where it was the new name of a rename, the old name is no longer deleted either. False without one.
+        """
+        with self._transactions:
+            row = self._index.get(namespace, key)
+            if row is None:
+                return False
+            waiting = [self._index.get(*place) for place in self._index.waiting.get(row.change.seq, ())]
+            for one in (*waiting, row):
+                if one is not None:
+                    self._transactions.remove(one)
+        return True
+
+    def expire(self, change: Change) -> Seq | None:
+        """The expiration of a pending put passed before it was sent: the key is to be absent instead.
+
+        Returns the tombstone's seq, None when the store never had the key or a newer change came in between.
+        """
+        if change.seq not in self._index.pending:
+            return None
+        return self.record_delete(change.namespace, change.key, base=change.base, guarded=True)
+
+    def set_beside(self, change: Change, key: Key) -> Seq | None:
+        """Move a pending put to another key and leave the store's value of its own alone: a conflict's copy.
+
+        Returns the copy's seq, None when a newer change came in between.
+        """
+        row = self._index.pending.get(change.seq)
+        if row is None or row.content is None:
+            return None
+        seq = self._index.next_seq()
+        with self._transactions:
+            attrs = row.attrs or self._transactions.attrs_of(change.namespace, key)
+            self._put(
+                Put(change.namespace, key, change.size, row.content, row.digest, change.metadata,
+                    change.expiration, b"", attrs=attrs),
+                seq,
+            )  # fmt: skip
+            self._transactions.repoint(change.seq, seq)
+            self._transactions.remove(row)
+        return seq
+
+    def spare(self, change: Change) -> bool:
+        """Give up a pending deletion, because the store has another value than it was meant for; false without one."""
+        row = self._index.pending.get(change.seq)
+        if row is None or not row.change.is_tombstone:
+            return False
+        with self._transactions:
+            self._transactions.remove(row, row.attrs)
+        return True
 
     def drop_namespace(self, namespace: NamespaceId) -> None:
         """Forget everything of a namespace that was deleted, pending changes included."""
-        with self._ledger.transaction():
-            for row in list(self._ledger.rows.get(namespace, {}).values()):
-                self._ledger.remove(row)
-            self.attributes.drop_namespace(namespace)
+        with self._transactions:
+            self._transactions.say(DropNamespace(namespace))

@@ -97,7 +97,7 @@ class Sender:
                 await self._wait_for_work()
             self._nap = None
             if self._until_send() <= 0:
-                await self._send_through(self._journal.last_seq)
+                await self._send_through(self._journal.totals.last_seq)
 
     async def _wait_for_work(self) -> None:
         if self._journal.pending_count and self._exhausted is None and self._dispatch.backoff.kind is None:
@@ -126,7 +126,7 @@ class Sender:
             return 0.0
         now = self._now()
         quiet = self._quiet.left(self._journal.last_change_at, now)
-        return min(quiet, self._age.left(self._journal.oldest_pending_at, now))
+        return min(quiet, self._age.left(self._journal.totals.oldest_pending_at, now))
 
     async def _send_through(self, seq: Seq) -> None:
         """Send what was recorded up to `seq`: what comes later waits its own time."""
@@ -183,11 +183,13 @@ class Sender:
 
     def _until_settled(self) -> float:
         """Seconds; changes acknowledged later settle later, so the first moment found stands."""
-        if not self._journal.settling_count:
+        if not self._journal.totals.settling_count:
             self._settle_at = None
             return FOREVER
         if self._settle_at is None:
-            left = Countdown(self._options.settle_window).left(self._journal.oldest_acked_at, self._now())
+            left = Countdown(self._options.settle_window).left(
+                self._journal.totals.oldest_acked_at, self._now()
+            )
             self._settle_at = trio.current_time() + max(left, LEAST_WAIT)
         return self._settle_at - trio.current_time()
 

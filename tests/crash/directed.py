@@ -123,7 +123,7 @@ class Lane:
                 stage.notes.unlink()  # only points that the play itself comes to can be aimed at
                 if play.tamper is not None:
                     play.tamper(stage)
-            options = (f"--write-back={play.write_back}", f"--settle={play.settle}")
+            options = (f"--write-back={play.write_back}", f"--settle={play.settle}", *play.options)
             if stage.start(*options, death=death, tune=play.tune):
                 play.act(stage)
                 stage.end(signal.SIGTERM)

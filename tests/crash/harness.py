@@ -167,12 +167,11 @@ class Harness:
         return self._forge.start(arguments, env, directory / "mnt.log", plant)
 
     def _tuning(self) -> dict[str, int]:
-        """So that kills meet records in the log, in the tables and in both, and logs that give way to the next."""
+        """So that kills meet snapshots under way, and attributes in the log, in the side table and in both."""
         return {
-            "kvfs.journal.tables.APPLY_COUNT": self._random.choice([1, 3, 20, 256]),
-            "kvfs.journal.tables.SLICE_ROWS": self._random.choice([1, 20, 1024]),
-            "kvfs.journal.tables.WORTH_COUNT": self._random.choice([2, 10, 256]),
-            "kvfs.journal.tables.ROTATE_BYTES": self._random.choice([1_000, 30_000, 8_000_000]),
+            "kvfs.journal.snapshot.SNAPSHOT_BYTES": self._random.choice([0, 3_000, 30_000, 8_000_000]),
+            "kvfs.journal.snapshot.END_BYTES": self._random.choice([0, 64_000]),
+            "kvfs.journal.kept.SAVE_COUNT": self._random.choice([1, 20, 1024]),
         }
 
     def _log(self) -> str:

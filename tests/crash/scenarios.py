@@ -9,12 +9,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import trio
 from crash.stage import Stage
-from support.journals import replayed
+from msgspec.structs import replace
+from support.journals import alter, logged, open_journal, segments, snapshot, source_of
+from support.older import make_older
+
+from kvfs.journal.records import encode
+from kvfs.journal.rules import Row
+from kvfs.journal.segment import Head, read_head, record_head
 
 LARGE = b"large " * 60_000  # goes to the spool
 INLINE = b"inline " * 16_000  # stays in the journal
-POSTING, OPENING, TABLES = "kvfs.sender.post", "kvfs.journal.opening", "kvfs.journal.tables"
+POSTING, SNAPSHOT, KEPT = "kvfs.sender.post", "kvfs.journal.snapshot", "kvfs.journal.kept"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +34,7 @@ class Play:
     write_back: float = 600
     settle: float = 60
     tune: Mapping[str, int] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
     loose: bool = False
 
     @property
@@ -108,7 +116,7 @@ def torn(stage: Stage) -> None:
     """The store asks to send one key again."""
     stage.put("a", b"a")
     stage.put("b", b"b")
-    stage.faults({"fault": "torn_bulk", "count": 1, "times": 1})
+    stage.faults({"fault": "torn_bulk", "count": 1, "times": 1, "method": "PUT"})
     stage.sync()
 
 
@@ -135,6 +143,9 @@ def refused(stage: Stage) -> None:
 
 def conflict(stage: Stage) -> None:
     """Somebody else wrote what was read and changed here: our value goes beside it."""
+    stage.api_put("theirs", b"theirs")
+    stage.until(lambda: "theirs" in stage.names())
+    stage.read("theirs")
     stage.put("c", b"ours")
     stage.put("old", b"renamed")
     stage.chmod("c", 0o640)
@@ -145,6 +156,11 @@ def conflict(stage: Stage) -> None:
     stage.api_put("c", b"theirs")
     stage.sync(timeout=5)
     stage.there("SELECT 1 FROM changes WHERE key LIKE 'c.kvfs%'")
+    stage.read("old")
+    stage.rename("old", "new")
+    stage.api_put("old", b"theirs")
+    stage.sync(timeout=5)
+    stage.gone("SELECT 1 FROM changes WHERE key = 'old' AND state = 'pending'")
 
 
 def one_expiring(stage: Stage) -> None:
@@ -156,7 +172,8 @@ def one_expiring(stage: Stage) -> None:
 
 def pass_time(stage: Stage) -> None:
     """Its time has passed."""
-    _alter(stage, f"UPDATE changes SET expiration = {int(time.time()) - 1}")
+    passed = int(time.time()) - 1
+    alter(stage.journal(), lambda row: _changed(row, expiration=passed))
 
 
 def expired(stage: Stage) -> None:
@@ -181,21 +198,13 @@ def namespace_removed(stage: Stage) -> None:
     stage.call(os.rmdir, stage.mountpoint / "second")
 
 
-def full(stage: Stage) -> None:
-    """The tables may not grow: what is recorded waits in the log."""
-    for number in range(4):
-        stage.put(f"f{number}", INLINE, may_fail=True)
-    stage.put("large", LARGE, may_fail=True)
-    for number in range(30):
-        stage.mkdir(f"d{number}" + "x" * 200, may_fail=True)
-
-
-def not_taken(stage: Stage) -> None:
-    """A statement fails in the middle of a transaction of the tables: what is recorded waits in the log."""
-    stage.put("small", b"small")
-    stage.put("long", INLINE)
-    stage.put("small", INLINE)
-    stage.rename("small", "other")
+def side_full(stage: Stage) -> None:
+    """The side table may not grow: changes settle all the same, and what is kept of them waits in the log."""
+    for number in range(60):
+        stage.put(f"f{number}" + "x" * 100, b"small")
+        stage.chmod(f"f{number}" + "x" * 100, 0o600)
+    stage.sync()
+    stage.gone("SELECT 1 FROM changes")
 
 
 def full_log(stage: Stage) -> None:
@@ -207,8 +216,27 @@ def full_log(stage: Stage) -> None:
     stage.rename("small", "other")
 
 
+def no_log(stage: Stage) -> None:
+    """A segment cannot even be begun: nothing was recorded, and nothing is left of it."""
+    for _ in range(2):
+        stage.put("small", b"small", may_fail=True)
+
+
+def no_snapshot(stage: Stage) -> None:
+    """A snapshot does not fit: the log stays as long as it is."""
+    for number in range(5):
+        stage.put("small", bytes(1_000 + number))
+
+
+def durable(stage: Stage) -> None:
+    """Every close is on the disk."""
+    stage.put("small", b"small")
+    stage.put("large", LARGE)
+    stage.rename("large", "larger")
+
+
 def upkeep(stage: Stage) -> None:
-    """Checkpoints after every commit, the log cut, and the file when it is closed."""
+    """Snapshots after every change, and one when the journal is closed."""
     for number in range(3):
         stage.put(f"f{number}", INLINE)
     stage.put("large", LARGE)
@@ -218,18 +246,29 @@ def upkeep(stage: Stage) -> None:
     stage.sync()
 
 
+def snapshots(stage: Stage) -> None:
+    """A log that a snapshot begins."""
+    for number in range(3):
+        stage.put(f"f{number}", b"small")
+
+
+def after_snapshot(stage: Stage) -> None:
+    """The mount starts on a log with a snapshot, and what was left of the segments before it."""
+    stage.put("f0", b"again")
+
+
 def two_large(stage: Stage) -> None:
-    """Spooled contents, one sent, one pending."""
+    """Spooled contents, one sent, one pending, and a small one."""
     stage.put("sent", LARGE)
+    stage.put("small", b"small")
     stage.sync()
     stage.put("pending", LARGE + b"2")
 
 
 def lose_contents(stage: Stage) -> None:
-    """What a power cut may do: files of the spool gone, and a content that no change needs."""
+    """What a power cut may do: files of the spool gone."""
     for path in stage.state.glob("kvfs/sources/*/journal.sqlite.spool/*"):
         path.unlink()
-    _alter(stage, "INSERT INTO bodies VALUES (99, 1, x'00', x'00', NULL)")
 
 
 def after_loss(stage: Stage) -> None:
@@ -239,8 +278,7 @@ def after_loss(stage: Stage) -> None:
 
 def be_older(stage: Stage) -> None:
     """The journal is as the version before left it."""
-    _alter(stage, "DELETE FROM meta WHERE name = 'id'")
-    _alter(stage, "PRAGMA user_version = 1")
+    make_older(stage.journal())
 
 
 def after_update(stage: Stage) -> None:
@@ -249,7 +287,7 @@ def after_update(stage: Stage) -> None:
 
 
 def after_kill(stage: Stage) -> None:
-    """The mount starts on a log that was not copied into the file."""
+    """The mount starts on a log as a kill left it."""
     stage.look()
 
 
@@ -259,14 +297,43 @@ def one_sent(stage: Stage) -> None:
     stage.sync()
 
 
+def garble(stage: Stage) -> None:
+    """A flipped bit in the log, before a segment and in one."""
+    segment = stage.journal().with_name(segments(stage.journal())[-1])
+    content = bytearray(segment.read_bytes())
+    content[-20] ^= 1
+    segment.write_bytes(content)
+    last = logged(stage.journal()).last
+    assert last
+    later = segment.with_name(f"{stage.journal().name}-log.9")
+    head = Head(read_head(segment).identity, last + 5, is_snapshot=False).encode()
+    operations = encode([])
+    later.write_bytes(head + record_head(last + 6, operations, []) + operations)
+
+
+def after_damage(stage: Stage) -> None:
+    """The mount starts on what can be read, and keeps the rest."""
+    stage.names()
+
+
+def leave_leftovers(stage: Stage) -> None:
+    """What a kill may leave: half a snapshot, and a segment that a snapshot had taken the place of."""
+    journal = stage.journal()
+    with open_journal(journal, source=source_of(journal)) as opened:
+        trio.run(snapshot, opened)
+    segment = journal.with_name(segments(journal)[0])
+    head = read_head(segment)
+    operations = encode([])
+    for name in ("0", "00"):
+        old = Head(head.identity, 0, is_snapshot=False).encode() + record_head(1, operations, []) + operations
+        segment.with_name(f"{journal.name}-log.{name}").write_bytes(old)
+    segment.with_name(f"{journal.name}-log.77.new").write_bytes(b"half")
+
+
 def set_clock_back(stage: Stage) -> None:
     """The change was acknowledged in what is now the future."""
-    _alter(stage, f"UPDATE changes SET acked_at = {time.time() + 3600}")
-    _alter(
-        stage,
-        f"""INSERT INTO changes SELECT namespace, 'b', seq + 1, 'delete', state, 0, NULL, NULL, NULL, 1,
-        recorded_at, {time.time() - 90}, NULL, NULL, 1, x'', NULL, 0 FROM changes""",
-    )
+    ahead = time.time() + 3600
+    alter(stage.journal(), lambda row: _changed(row, acked_at=ahead))
 
 
 def after_clock(stage: Stage) -> None:
@@ -275,9 +342,8 @@ def after_clock(stage: Stage) -> None:
     stage.gone(f"SELECT 1 FROM changes WHERE acked_at > {time.time() + 1800}")
 
 
-def _alter(stage: Stage, statement: str) -> None:
-    with replayed(stage.journal()) as database:
-        database.execute(statement)
+def _changed(row: Row, **fields: object) -> Row:
+    return replace(row, change=replace(row.change, **fields))
 
 
 PLAYS = (
@@ -291,15 +357,19 @@ PLAYS = (
     Play(expired, one_expiring, pass_time, loose=True),
     Play(namespace_gone, tune={f"{POSTING}.GONE_SECONDS": 0}, loose=True),
     Play(namespace_removed),
-    Play(full, tune={"pages": 40}),
-    Play(not_taken, tune={"length": 60_000}),
+    Play(side_full, settle=0.2, tune={"pages": 5, f"{KEPT}.SAVE_COUNT": 1}),
     Play(full_log, tune={"room": 20_000}),
+    Play(no_log, tune={"room": 10}),
+    Play(no_snapshot, tune={"snapshot_room": 100, f"{SNAPSHOT}.SNAPSHOT_BYTES": 0}),
+    Play(durable, options=("--durable-close",)),
     Play(after_update, two_large, be_older),
     Play(after_kill, two_large),
     Play(
         upkeep, settle=0.2,
-        tune={f"{TABLES}.ROTATE_BYTES": 1, f"{OPENING}.LOG_BYTES": 0, f"{OPENING}.FREE_PAGES": 0},
+        tune={f"{SNAPSHOT}.SNAPSHOT_BYTES": 0, f"{SNAPSHOT}.END_BYTES": 0, f"{KEPT}.SAVE_COUNT": 1},
     ),
+    Play(after_damage, two_large, garble, loose=True),
+    Play(after_snapshot, snapshots, leave_leftovers),
     Play(after_loss, two_large, lose_contents, loose=True),
     Play(after_clock, one_sent, set_clock_back, settle=0.2, loose=True),
 )  # fmt: skip

@@ -3,8 +3,10 @@
 The product knows nothing of this: everything here replaces its parts from outside, in the forked process only.
 """
 
+import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kvfs.core.model import Seq
-from kvfs.journal import log, opening
+from kvfs.journal import contents, disk, log, opening, replay, side, snapshot, spool
 from kvfs.journal.outbox import Outbox
 from kvfs.sender.round import Round
 
@@ -34,7 +36,7 @@ LABEL = (
 class Death:
     """When a daemon is to die: at the `nth` moment of all, or of those called `point` if that is given.
 
-    A point is what the journal is at, the statement, and whether that has run: two moments a statement, three a
+    A point is what the journal is at, the statement or call, and whether that has run: two moments each, three a
     record of the log.
     """
 
@@ -49,13 +51,15 @@ class Death:
 class Watched(sqlite3.Connection):
     """A connection of the journal that notes the points it comes to, and dies at one.
 
-    The notes are lines of a file: `seen POINT` the first time, `died POINT` the last, `site FILE:LINE` where a
-    statement stands in the source, the first time.
+    The notes are lines of a file: `seen POINT` the first time, `died POINT` the last, `site FILE:LINE` where it
+    stands in the source, the first time.
     """
 
     pages = 0  # so many at most may the file have, if not 0: SQLite then answers that the disk is full
-    length = 0  # so many bytes at most may a value of a table have, if not 0: it stays in the log
     room = 0  # so many bytes at most may a file of the log have, if not 0: a record is then taken in part
+    snapshot_room = (
+        0  # so many bytes at most may a record of a snapshot have, if not 0: the disk is full then
+    )
 
     death = Death(0)
     left = 0
@@ -66,8 +70,6 @@ class Watched(sqlite3.Connection):
         super().__init__(*arguments, **named)
         if self.pages:
             super().execute(f"PRAGMA max_page_count = {self.pages}")
-        if self.length:
-            self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.length)
 
     def execute(self, *arguments):
         return self._around(super().execute, arguments)
@@ -80,11 +82,22 @@ class Watched(sqlite3.Connection):
 
     @staticmethod
     def _around(call, arguments):
-        label = f"{operation()}: {_shown(' '.join(arguments[0].split()))}"
-        _come_to(f"before {label}")
-        result = call(*arguments)
-        _come_to(f"after {label}")
-        return result
+        return _around(call, _shown(" ".join(arguments[0].split())), *arguments)
+
+
+def _around(call, what: str, *arguments, **named):
+    """A point before it and one after it, where the journal does it."""
+    where = operation()
+    if not where:
+        return call(*arguments, **named)
+    _come_to(f"before {where}: {what}")
+    result = call(*arguments, **named)
+    _come_to(f"after {where}: {what}")
+    return result
+
+
+def _watched(call, name: str):
+    return lambda *arguments, **named: _around(call, name, *arguments, **named)
 
 
 def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
@@ -92,6 +105,8 @@ def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
     label, record = f"{operation()}: append", b"".join(parts)
     if Watched.room:
         record = record[: max(0, Watched.room - os.fstat(descriptor).st_size)]
+        if not record:
+            raise OSError(errno.ENOSPC, "no room is left, says the harness")
     half = len(record) // 2
     _come_to(f"before {label}")
     written = os.write(descriptor, record[:half])
@@ -101,11 +116,11 @@ def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
     return written
 
 
-def _ftruncate(descriptor: int, size: int) -> None:
-    label = f"{operation()}: cut"
-    _come_to(f"before {label}")
-    os.ftruncate(descriptor, size)
-    _come_to(f"after {label}")
+def _write(descriptor: int, data: bytes) -> int:
+    """What a snapshot is written with."""
+    if Watched.snapshot_room and len(data) > Watched.snapshot_room:
+        raise OSError(errno.ENOSPC, "no room is left, says the harness")
+    return _around(os.write, "write", descriptor, data)
 
 
 def _shown(statement: str) -> str:
@@ -134,21 +149,27 @@ JOURNAL = str(Path(opening.__file__).parent)
 
 def operation() -> str:
     """What the journal is at: its functions on the stack, the outermost first, and who holds the transaction."""
-    frame, found, last = sys._getframe(2), [], ""
+    frame, found, last = sys._getframe(1), [], ""
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
     while frame is not None:
         folder, name = os.path.split(frame.f_code.co_filename)
         inside = folder == JOURNAL
-        if found and not inside and last.startswith("Transaction."):
+        if found and not inside and last.startswith("Transactions."):
             inside = True  # the caller of `with journal.transaction()`
         if inside:
             if not found:
                 _note("site", f"{name}:{frame.f_lineno}")
             last = frame.f_code.co_qualname
             found.append(last)
-        elif found:
+        else:
             break
         frame = frame.f_back
-    return " > ".join(one for one in reversed(found) if not one.startswith("Transaction."))
+    return " > ".join(one for one in reversed(found) if not one.startswith("Transactions."))
+
+
+def _is_ours(frame: types.FrameType) -> bool:
+    return frame.f_code.co_filename == __file__
 
 
 def die(death: Death, notes: str) -> None:
@@ -157,8 +178,22 @@ def die(death: Death, notes: str) -> None:
     Watched.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     names = dict(vars(sqlite3))
     names["connect"] = partial(sqlite3.connect, factory=Watched)
-    opening.sqlite3 = types.SimpleNamespace(**names)
-    log.os = types.SimpleNamespace(**vars(os) | {"writev": _writev, "ftruncate": _ftruncate})
+    for module in (opening, side):
+        module.sqlite3 = types.SimpleNamespace(**names)
+    calls = {
+        name: _watched(getattr(os, name), name) for name in ("ftruncate", "truncate", "fsync", "fdatasync")
+    }
+    for module in (contents, disk, log, opening, replay, snapshot, spool):
+        module.os = types.SimpleNamespace(**vars(os) | calls)
+    log.os.writev = _writev
+    snapshot.os.write = _write
+    replay.shutil = types.SimpleNamespace(copyfile=_watched(shutil.copyfile, "copy"))
+    for name in ("rename", "replace", "unlink"):
+        setattr(Path, name, _path_method(getattr(Path, name), name))
+
+
+def _path_method(call, name: str):
+    return lambda self, *arguments, **named: _around(call, name, self, *arguments, **named)
 
 
 def acknowledge_by_key() -> None:
@@ -173,8 +208,8 @@ def acknowledge_by_key() -> None:
         mark(self, seqs)
 
     def acknowledged(self: Outbox, seqs: Iterable[Seq], at: float) -> None:
-        found = [self.get(*places[seq]) for seq in seqs]
-        ack(self, [change.seq for change in found if change is not None], at)
+        found = [self._index.get(*places[seq]) for seq in seqs]
+        ack(self, [row.change.seq for row in found if row is not None], at)
 
     Outbox.mark_attempted, Outbox.ack = marked, acknowledged
 
@@ -202,10 +237,10 @@ PLANTS = {"ack-by-key": acknowledge_by_key, "delete-before-put": delete_before_p
 def tune(values: dict[str, int]) -> None:
     """Set bounds of the product, by `module.NAME`, so that little work reaches them.
 
-    For `pages`, `length` and `room` see `Watched`.
+    For `pages`, `room` and `snapshot_room` see `Watched`.
     """
     for name, value in values.items():
-        if name in ("pages", "length", "room"):
+        if name in ("pages", "room", "snapshot_room"):
             setattr(Watched, name, value)
             continue
         module, _, constant = name.rpartition(".")

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from crash.forge import Daemon, Forge
 from crash.lane import Violation
 from crash.shim import Death
 from crash.writer import DEAD
+from support.journals import seen
 from support.mounted import Api, environment
 from support.serving import Served
 
 from kvfs.host.control import ControlError, call
 from kvfs.host.state import control_path
 
-APPLY_COUNT = "kvfs.journal.tables.APPLY_COUNT"  # at once: the plays look at the tables
 SECONDS = 8.0  # that a condition is waited for at most
 World = dict[str, tuple[bytes, int | None] | None]
 """By path: content and `user.m`, None for a directory."""
@@ -58,7 +57,7 @@ class Stage:
         """Mount; False when the daemon died of it."""
         env = environment(self.directory, self._served)
         env |= {shim.CRASH_AT: death.encode(), shim.NOTES: str(self.notes)}
-        env[shim.TUNE] = json.dumps({APPLY_COUNT: 1, **(tune or {})})
+        env[shim.TUNE] = json.dumps(dict(tune or {}))
         self.unmount()
         options = ("--cache-ttl=1", "--timeout=10", "--rate-requests=1000000", *options)
         log = self.directory / "mnt.log"
@@ -199,8 +198,8 @@ class Stage:
         self.until(lambda: self._row(query))
 
     def _row(self, query: str) -> object:
-        with closing(sqlite3.connect(f"{self.journal().as_uri()}?mode=ro", uri=True)) as database:
-            return database.execute(query).fetchone()
+        with seen(self.journal()) as changes:
+            return changes.execute(query).fetchone()
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for it. Raises `Died`, and `Violation` when it does not come."""

@@ -8,12 +8,13 @@ from typing import Any
 import pyfuse3
 import pytest
 from support.clock import Clock
-from support.journals import tables_of
+from support.journals import side_of
 from support.rig import Rig, open_rig
 
 from kvfs.fuse import convert
 from kvfs.fuse.operations import Operations
-from kvfs.journal.tables import APPLY_COUNT
+from kvfs.journal import kept
+from kvfs.journal.local import LocalAttrs
 
 NAMES = [b"one", b"two", b"three"]
 
@@ -35,8 +36,8 @@ class Handlers:
         self.ops = Operations(rig.fs, uid=0, gid=0)
         self.parent = parent
         self.statements: list[str] = []
-        tables_of(rig.journal).set_trace_callback(self.statements.append)
-        self.log = rig.journal._ledger.tables.redo
+        side_of(rig.journal).set_trace_callback(self.statements.append)
+        self.log = rig.journal._transactions.log
 
     def create(self, name: bytes, data: bytes) -> int:
         """create, write and close as the kernel asks for them; the inode."""
@@ -95,14 +96,29 @@ async def test_a_small_file_is_one_record_and_no_statement(handlers) -> None:
     assert handlers.statements == []
 
 
-async def test_the_tables_hear_of_hundreds_at_once(handlers) -> None:
-    """A transaction of SQLite, with a statement for each kind of row, for what hundreds of closes recorded."""
+async def test_the_side_table_hears_of_hundreds_at_once(handlers) -> None:
+    """A transaction of SQLite for the attributes of all changes that settle together, and none before."""
     handlers.statements.clear()
-    for number in range(APPLY_COUNT):
+    for number in range(300):
         handlers.create(b"%d" % number, b"content")
-    assert handlers.statements[0].split()[0] == "BEGIN"
-    assert [statement.split()[0] for statement in handlers.statements].count("COMMIT") == 1
-    assert len(handlers.statements) <= 3 * APPLY_COUNT + 4
+    journal = handlers.rig.journal
+    seqs = [change.seq for change in journal.pending()]
+    journal.mark_attempted(seqs)
+    journal.ack(seqs, 0.0)
+    assert handlers.statements == []
+    assert len(journal.settle(1e12, 0.0)) == 300
+    kinds = [statement.split()[0] for statement in handlers.statements]
+    assert (kinds[0], kinds[-1], kinds.count("BEGIN")) == ("BEGIN", "COMMIT", 1)
+    assert len(kinds) == 302
+
+
+async def test_the_side_table_hears_of_a_chmod_with_a_thousand_others(handlers) -> None:
+    """Of keys without a change it is told when as many wait as are worth a transaction of SQLite."""
+    handlers.statements.clear()
+    for number in range(kept.SAVE_COUNT):
+        assert handlers.statements == []
+        handlers.rig.journal.attributes.set_file_attrs("n", f"{number}", LocalAttrs(mode=0o600))
+    assert len(handlers.statements) == kept.SAVE_COUNT + 2
 
 
 async def test_a_refused_attribute_leaves_nothing_behind(handlers) -> None:

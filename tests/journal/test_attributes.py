@@ -4,7 +4,7 @@ import pytest
 from support.journals import NS, START, delete, open_journal, put
 
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal import attributes
+from kvfs.journal import kept as memory
 from kvfs.journal.attributes import DirRow, LocalAttrs
 from kvfs.journal.journal import digest
 
@@ -57,11 +57,13 @@ def test_attributes_go_with_their_key(path):
 
 def test_many_files_do_not_fill_the_memory(kept, monkeypatch):
     """What is not remembered is read again."""
-    monkeypatch.setattr(attributes, "CACHED_FILES", 10)
+    monkeypatch.setattr(memory, "CACHED_FILES", 10)
+    monkeypatch.setattr(memory, "SAVE_COUNT", 7)
     for number in range(100):
         kept.set_file_attrs(NS, Key(str(number)), LocalAttrs(mode=number))
     assert [kept.file_attrs(NS, Key(str(number))).mode for number in range(100)] == list(range(100))
-    assert len(kept._files) == 10
+    assert len(kept._kept.unsaved) < 7
+    assert len(kept._kept._cached) == 10
 
 
 def test_made_directories_survive_a_reopen(path):
@@ -158,9 +160,9 @@ def test_another_content_than_was_shown_is_dated_over_a_reopen(path, attrs):
 def test_a_content_that_stays_costs_no_transaction(kept):
     """Not even one that writes nothing."""
     kept.found(NS, [(A, FIRST)], now_ns=6)
-    before = kept._tables.redo.last
+    before = kept._transactions.log.last
     kept.found(NS, [(A, FIRST)], now_ns=7)
-    assert kept._tables.redo.last == before
+    assert kept._transactions.log.last == before
 
 
 def test_only_a_change_of_time_shows(kept):
@@ -181,7 +183,7 @@ def test_what_was_shown_goes_with_its_key_and_its_namespace(path):
         kept.found(NS, [(A, SECOND_)], now_ns=7)
         kept.set_file_attrs(NS, A, LocalAttrs(mode=0o600))
         kept.drop_file_attrs(NS, A)
-        kept.drop_namespace(OTHER)
+        journal.drop_namespace(OTHER)
     with open_journal(path) as journal:
         assert journal.attributes.file_attrs(NS, A) is None
         assert journal.attributes.file_attrs(NS, B) == LocalAttrs(shown=FIRST[:8])

@@ -485,11 +485,11 @@ def test_how_long_a_key_waits_counts_from_its_first_rewrite(tmp_path):
         seq = put(journal, "a")
         now += 20
         seq = put(journal, "a")
-        assert (journal.oldest_pending_at, journal.last_change_at) == (START, START + 20)
+        assert (journal.totals.oldest_pending_at, journal.last_change_at) == (START, START + 20)
         journal.mark_attempted([seq])
         now += 20
         put(journal, "a")
-        assert journal.oldest_pending_at == START + 40
+        assert journal.totals.oldest_pending_at == START + 40
 
 
 def test_statistics_count_by_state(journal):

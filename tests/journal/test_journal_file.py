@@ -1,13 +1,15 @@
 """The journal's file: who may open it, what it refuses, what a full or read-only disk does."""
 
-import contextlib
+import errno
 import io
 import multiprocessing
 import os
+import random
 import sqlite3
 import stat
 import threading
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -16,19 +18,23 @@ from support.journals import (
     SOURCE,
     START,
     ack_all,
+    failing_disk,
     full_disk,
     keys,
     open_journal,
     put,
     shown,
-    tables_of,
+    side_of,
+    snapshot,
 )
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
-from kvfs.journal import schema
-from kvfs.journal.contents import Bodies
+from kvfs.journal import kept
+from kvfs.journal.attributes import LocalAttrs
+from kvfs.journal.contents import Contents
 from kvfs.journal.journal import INLINE_BYTES, Journal
+from kvfs.journal.segment import VERSION, segments_of
 
 BIG = bytes(range(256)) * 1024  # twice the inline limit
 
@@ -83,8 +89,8 @@ class CountedFile(io.FileIO):
 def count_reads(monkeypatch, error: Exception | None = None) -> list:
     """Where the reads of spooled contents are noted; the first of them raises `error`."""
     reads = []
-    opened = lambda bodies, spool: CountedFile(bodies._directory / spool, reads, error)  # noqa: E731
-    monkeypatch.setattr(Bodies, "_opened", opened)
+    opened = lambda contents, name: CountedFile(contents.directory / name, reads, error)  # noqa: E731
+    monkeypatch.setattr(Contents, "_opened", opened)
     return reads
 
 
@@ -124,9 +130,9 @@ async def test_nobody_else_can_read_it(path, umask):
             assert mode(spool) == 0o700
             files = [file for file in [*path.parent.iterdir(), *spool.iterdir()] if file.is_file()]
             names = {file.name for file in files}
-            tables_of(journal)
+            side_of(journal)
             assert names > {"journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock"}
-            assert "journal.db-redo.1" in names
+            assert "journal.db-log.1" in names
             assert {mode(file) for file in files} == {0o600}
     finally:
         os.umask(old)
@@ -196,17 +202,22 @@ def _empty(path):
 
 def _newer(path):
     _a_journal(path)
-    sql(path, f"PRAGMA user_version = {schema.VERSION + 1}")
+    sql(path, f"PRAGMA user_version = {VERSION + 1}")
 
 
 def _other_source(path):
     open_journal(path, source="cloudflare:other").close()
 
 
-def _damaged(path):
+def _many(path):
+    """A side table of many pages."""
     with open_journal(path) as journal:
-        for number in range(200):
-            put(journal, f"key{number}", b"x" * 2000)
+        for number in range(5000):
+            journal.attributes.set_file_attrs(NS, Key(f"key{number}" + "x" * 100), LocalAttrs(mode=number))
+
+
+def _damaged(path):
+    _many(path)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 8192] = b"\xff" * 8192
@@ -214,24 +225,48 @@ def _damaged(path):
 
 
 def _truncated(path):
-    with open_journal(path) as journal:
-        for number in range(200):
-            put(journal, f"key{number}", b"x" * 2000)
+    _many(path)
     os.truncate(path, path.stat().st_size // 2)
 
 
 def _without_table(path):
     _a_journal(path)
-    sql(path, "DROP TABLE local_dirs")
+    sql(path, "DROP TABLE files")
 
 
-def _unknown_state(path):
+def _unknown_record(path):
+    with open_journal(path) as journal:
+        put(journal, "a", b"precious")
+        journal._transactions.log.append(msgspec.msgpack.encode([[77, "sideways"]]), [])
+
+
+def _with_snapshot(path):
+    """Its log begins with a snapshot."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"precious")
+        trio.run(snapshot, journal)
+        put(journal, "b", b"later")
+
+
+def _damaged_snapshot(path):
+    _with_snapshot(path)
+    file = path.with_name("journal.db-log.2")
+    content = bytearray(file.read_bytes())
+    content[-60] ^= 1
+    file.write_bytes(content)
+
+
+def _cut_snapshot(path):
+    _with_snapshot(path)
+    file = path.with_name("journal.db-log.2")
+    os.truncate(file, file.stat().st_size - 10)
+
+
+def _without_beginning(path):
     _a_journal(path)
-    sql(path, "PRAGMA writable_schema = ON")
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA ignore_check_constraints = ON")
-    connection.execute("UPDATE changes SET state = 'sideways'")
-    connection.close()
+    with open_journal(path) as journal:
+        put(journal, "b", b"later")
+    path.with_name("journal.db-log.1").unlink()
 
 
 def _with_log(path):
@@ -258,8 +293,11 @@ def _with_log(path):
         (_other_source, "cloudflare:other"),
         (_damaged, "damaged|malformed"),
         (_truncated, "damaged|malformed"),
-        (_without_table, "lacks local_dirs"),
-        (_unknown_state, "sideways"),
+        (_without_table, "lacks files"),
+        (_unknown_record, "77"),
+        (_damaged_snapshot, "damaged.*log.2"),
+        (_cut_snapshot, "damaged.*log.2"),
+        (_without_beginning, "before journal.db-log.2 is missing"),
         (_with_log, "newer kvfs"),
     ],
 )
@@ -267,43 +305,38 @@ def test_what_cannot_be_read_is_refused_and_left_alone(path, spoil, reason):
     """With instructions; not a byte of the file or of its log is changed, for it may hold the only copy."""
     path.parent.mkdir()
     spoil(path)
-    log = path.with_name("journal.db-wal")
-    before = path.read_bytes(), log.read_bytes() if log.exists() else b""
+    files = [path, *(file for name in ("wal", "log.*") for file in path.parent.glob(f"{path.name}-{name}"))]
+    before = [file.read_bytes() for file in files]
 
     with pytest.raises(JournalUnreadableError, match=reason) as caught:
         open_journal(path)
 
     assert str(path) in str(caught.value)
     assert "left as it is" in str(caught.value)
-    assert (path.read_bytes(), log.read_bytes() if log.exists() else b"") == before
+    assert [file.read_bytes() for file in files] == before
 
 
-def test_an_older_version_is_migrated_once(path, monkeypatch):
-    """Step by step, in a transaction each, and what it held is still there."""
-    _a_journal(path)
-    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
-    monkeypatch.setitem(schema.MIGRATIONS, schema.VERSION - 1, "ALTER TABLE meta ADD COLUMN note TEXT;")
-    for _ in range(2):
-        with open_journal(path) as journal:
-            assert shown(journal) == {"a": b"precious"}
-    assert sql(path, "PRAGMA user_version") == [(schema.VERSION,)]
-
-
-def test_a_half_written_log_gives_what_was_complete(path):
-    """The tail of the log that a crash tore is no transaction; those before it are."""
-    journal = open_journal(path)
-    log = path.with_name("journal.db-wal")
-    for key in "ab":
-        put(journal, key, b"12"["ab".index(key) :][:1])
-        tables_of(journal)
-    content, logged = path.read_bytes(), log.read_bytes()
-    journal.close()
-    path.write_bytes(content)
-    log.write_bytes(logged[:-1000])
-
-    with open_journal(path) as journal:
-        assert shown(journal) == {"a": b"1"}
-        journal.check_invariants()
+def test_nothing_of_a_refused_journal_is_removed(path):
+    """However the pages of the side table are garbled: opened, or refused with every byte where it was."""
+    _many(path)
+    content = path.read_bytes()
+    logged = {file: file.read_bytes() for file in segments_of(path)}
+    rng = random.Random(3)
+    for round_ in range(60):
+        spoilt = bytearray(content)
+        for _ in range(1 + round_ % 20):
+            spoilt[rng.randrange(len(spoilt))] ^= rng.randrange(1, 256)
+        for other in path.parent.glob("journal.db*"):
+            if other.is_file():
+                other.unlink()
+        path.write_bytes(spoilt)
+        for file, records in logged.items():
+            file.write_bytes(records)
+        try:
+            open_journal(path).close()
+        except JournalUnreadableError:
+            assert path.read_bytes() == spoilt
+            assert {file: file.read_bytes() for file in segments_of(path)} == logged
 
 
 def test_a_failed_creation_is_begun_again(path):
@@ -340,40 +373,37 @@ def test_a_full_disk_loses_nothing(path):
         assert shown(journal) == {"a": b"x" * 100_000}
 
 
-def test_what_the_tables_do_not_take_waits_in_the_log(path, monkeypatch, expect_log):
-    """Within bounds; all of it answers, and is there at the next open."""
-    monkeypatch.setattr("kvfs.journal.tables.MOST_BYTES", 1_000_000)
-    monkeypatch.setattr("kvfs.journal.tables.APPLY_BYTES", 100_000)
-    with open_journal(path) as journal:
-        put(journal, "0", b"first")
-        tables_of(journal).execute("PRAGMA query_only = ON")
-        expect_log("stays in the journal's log")
-        count = 1
-        with contextlib.suppress(JournalFullError):
-            while count < 100:
-                put(journal, str(count), b"x" * 90_000)
-                count += 1
-        assert 5 < count < 20
-        assert len(shown(journal)) == count
-        assert journal.pending_count == count
-    assert path.with_name("journal.db-redo.1").exists()
-    with open_journal(path) as journal:
-        assert len(shown(journal)) == count
-        journal.check_invariants()
-
-
-def test_a_journal_that_became_read_only_takes_what_the_log_takes(path):
-    """What must be read from the tables then says why it cannot."""
+def test_an_error_of_the_disk_is_told_as_what_it_is(path):
+    """Room to be made helps against a full disk, and against nothing else."""
     with open_journal(path) as journal:
         put(journal, "a", b"kept")
-        database = tables_of(journal)
+        with failing_disk(errno.EIO), pytest.raises(JournalError, match="Input/output error") as caught:
+            put(journal, "a", b"more")
+        assert not isinstance(caught.value, JournalFullError)
+        with failing_disk(errno.EDQUOT), pytest.raises(JournalFullError, match="make room"):
+            put(journal, "a", b"more")
+        assert shown(journal) == {"a": b"kept"}
+
+
+def test_what_the_side_table_does_not_take_waits_in_the_log(path, monkeypatch, expect_log):
+    """A full disk, say: changes settle all the same, what is kept of them answers, and is there at the next open."""
+    monkeypatch.setattr(kept, "SAVE_COUNT", 10)
+    with open_journal(path) as journal:
+        database = side_of(journal)
         database.execute("PRAGMA query_only = ON")
-        put(journal, "b", b"taken")
-        with pytest.raises(JournalFullError, match="read"):
-            journal.attributes.file_attrs(NS, Key("never seen")) or journal.check_invariants()
-        assert shown(journal) == {"a": b"kept", "b": b"taken"}
-        database.execute("PRAGMA query_only = OFF")
+        expect_log("attributes stay in the journal's log")
+        expect_log("log stays as long as it is")
+        for number in range(100):
+            put(journal, f"{number}", attrs=LocalAttrs(mode=number))
+            journal.attributes.set_file_attrs(NS, Key(f"clean {number}"), LocalAttrs(mode=number))
+        ack_all(journal)
+        assert len(journal.settle(START + 90, 90)) == 100
         journal.check_invariants()
+    with open_journal(path) as journal:
+        for number in range(100):
+            for key in (f"{number}", f"clean {number}"):
+                assert journal.attributes.file_attrs(NS, Key(key)) == LocalAttrs(mode=number)
+        assert side_of(journal).execute("SELECT count(*) FROM files").fetchone() == (200,)
 
 
 async def test_a_large_value_goes_beside_the_file(path):
@@ -533,12 +563,24 @@ async def test_one_large_body_may_serve_several_keys(path):
         journal.check_invariants()
 
 
-async def test_a_spool_that_cannot_be_written_says_so(path):
-    """Nothing is left half done."""
+async def test_a_spool_that_cannot_be_written_says_so(path, monkeypatch):
+    """Nothing is left half done, and a full disk is told from others."""
+    spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
-        path.with_name("journal.db.spool").rmdir()
-        with pytest.raises(JournalFullError, match="cannot write"):
+        spool.rmdir()
+        with pytest.raises(JournalError, match=r"cannot write.*No such file") as caught:
             await journal.spool(BIG)
+        assert not isinstance(caught.value, JournalFullError)
+        spool.mkdir()
+        monkeypatch.setattr("kvfs.journal.spool.Stream._take", full)
+        with pytest.raises(JournalFullError, match=r"cannot write.*make room"):
+            await journal.spool(BIG)
+        assert list(spool.iterdir()) == []
+
+
+def full(*_: object) -> None:
+    """A disk without room."""
+    raise OSError(errno.ENOSPC, "no space left")
 
 
 async def test_a_large_value_lost_in_a_power_cut_is_said_to_be(path):
@@ -576,24 +618,9 @@ async def test_a_value_that_vanished_is_an_error_of_the_journal(path):
         journal.discard(NS, Key("a"))
 
 
-async def test_the_log_is_moved_into_the_file(path):
-    """`catch_up` and `maintain` see to it when some MiB are written."""
-    with open_journal(path) as journal:
-        size = path.stat().st_size
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(journal.maintain)
-            nursery.start_soon(journal.catch_up)
-            for number in range(100):
-                put(journal, str(number), bytes(120_000))
-            with trio.fail_after(30):
-                while path.stat().st_size < size + 8_000_000:
-                    await journal.make_durable()  # a thread of ours lets that of `maintain` run
-            nursery.cancel_scope.cancel()
-
-
 async def test_the_log_does_not_grow_for_ever(path, monkeypatch):
-    """A writer that never pauses keeps it from being copied whole: then it is cut."""
-    monkeypatch.setattr("kvfs.journal.opening.LOG_BYTES", 5_000_000)
+    """A writer that never pauses is no hindrance: `maintain` writes snapshots, and what they say twice goes."""
+    monkeypatch.setattr("kvfs.journal.snapshot.SNAPSHOT_BYTES", 1_000_000)
     with open_journal(path) as journal:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_tidy_for_ever, journal)
@@ -601,7 +628,7 @@ async def test_the_log_does_not_grow_for_ever(path, monkeypatch):
                 put(journal, str(number % 20), bytes(120_000))
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-        assert path.with_name("journal.db-wal").stat().st_size < 60_000_000
+        assert journal._transactions.log.size < 60_000_000
         journal.check_invariants()
 
 
@@ -619,7 +646,7 @@ async def test_callers_of_a_sync_share_it(path, monkeypatch):
         under_way.set()
         assert may_end.wait(30)
 
-    monkeypatch.setattr("kvfs.journal.log.RedoLog.sync", sync)
+    monkeypatch.setattr("kvfs.journal.log.Log.sync", sync)
     with open_journal(path, durable=True) as journal:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.make_durable)
@@ -649,7 +676,7 @@ def test_room_is_given_back_at_the_end(path):
         ack_all(journal)
         journal.settle(START + 90, 90)
         put(journal, "left", b"1")
-    assert path.stat().st_size < 1_000_000
+    assert sum(file.stat().st_size for file in path.parent.glob("journal.db*")) < 1_000_000
     with open_journal(path) as journal:
         assert shown(journal) == {"left": b"1"}
         journal.check_invariants()

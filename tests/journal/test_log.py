@@ -1,6 +1,8 @@
-"""The redo log: cut, garbled or replayed, everything a commit promised is there, once."""
+"""The log: cut, garbled, written anew or replayed, everything a commit promised is there, once."""
 
 import contextlib
+import errno
+import os
 import random
 import shutil
 import sqlite3
@@ -10,24 +12,38 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.journals import NS, SOURCE, ack_all, delete, full_disk, open_journal, put, shown, tables_of
+from support.journals import (
+    NS,
+    START,
+    ack_all,
+    delete,
+    failing_disk,
+    full_disk,
+    keys,
+    logged,
+    open_journal,
+    put,
+    segments,
+    shown,
+    snapshot,
+)
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
-from kvfs.core.model import Key, NamespaceId
-from kvfs.journal import log, schema, tables
+from kvfs.core.model import Key
+from kvfs.journal import log, opening
+from kvfs.journal import snapshot as snapshots
 from kvfs.journal.attributes import DirRow, LocalAttrs
-from kvfs.journal.journal import INLINE_BYTES, QUIET, Journal, Move
+from kvfs.journal.journal import INLINE_BYTES, Journal, Move
+from kvfs.journal.segment import ID_BYTES, SEGMENT_HEAD, VERSION, Head, Reading, segments_of
 
 RECORDS = 40
+ATTRS = LocalAttrs(0o600, 1, 2)
 
 
 @pytest.fixture
 def path(tmp_path) -> Path:
     """Where the journal is to be."""
     return tmp_path / "journal.db"
-
-
-ATTRS = LocalAttrs(mode=0o600, mtime_ns=1, ctime_ns=2)
 
 
 def killed(path: Path, journal: Journal) -> Path:
@@ -37,17 +53,6 @@ def killed(path: Path, journal: Journal) -> Path:
         (shutil.copytree if file.is_dir() else shutil.copyfile)(file, copy / file.name)
     assert journal.path == path
     return copy / path.name
-
-
-def logs(path: Path) -> list[str]:
-    """The names of the files of its log."""
-    return [file.name for file in log.files_of(path)]
-
-
-def told(path: Path) -> int:
-    """Up to which record the tables have them, as another process sees it."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return schema.applied(connection)
 
 
 def kept(path: Path) -> list[bytes]:
@@ -61,8 +66,18 @@ def written(path: Path) -> tuple[Path, list[int]]:
         sizes = []
         for number in range(RECORDS):
             put(journal, f"{number:02}", b"%d" % number * 50)
-            sizes.append(journal._ledger.tables.redo.size)
+            sizes.append(journal._transactions.log.size)
         return killed(path, journal), sizes
+
+
+def in_segments(path: Path, each: int = 10) -> Path:
+    """The same, in several segments."""
+    with open_journal(path) as journal:
+        for number in range(RECORDS):
+            put(journal, f"{number:02}", b"%d" % number * 50)
+            if number % each == each - 1:
+                journal._transactions.log.roll()
+        return killed(path, journal)
 
 
 def expected(count: int) -> dict[str, bytes]:
@@ -70,163 +85,162 @@ def expected(count: int) -> dict[str, bytes]:
     return {f"{number:02}": b"%d" % number * 50 for number in range(count)}
 
 
-def reopened(path: Path, logged: bytes) -> dict[str, bytes | None]:
+def reopened(path: Path, content: bytes) -> dict[str, bytes | None]:
     """What a journal with this log shows; it can be written and opened again, and shows the same."""
     copy = path.parent / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
     shutil.copyfile(path, copy / path.name)
-    (copy / "journal.db-redo.1").write_bytes(logged)
+    (copy / "journal.db-log.1").write_bytes(content)
     with open_journal(copy / path.name) as journal:
         journal.check_invariants()
         found = shown(journal)
         put(journal, "new", b"new")
+        journal.check_invariants()
     with open_journal(copy / path.name) as journal:
         assert shown(journal) == found | {"new": b"new"}
     return found
 
 
-def test_a_closed_journal_has_no_log(path):
-    """All is in the tables, forced out; nothing lies beside them."""
+def test_a_journal_makes_no_segment_before_there_is_something_for_it(path):
+    """However often it is opened."""
+    for _ in range(3):
+        open_journal(path).close()
+    assert segments(path) == []
     with open_journal(path) as journal:
         put(journal, "a", b"1")
-        assert logs(path) == ["journal.db-redo.1"]
-    assert logs(path) == []
-    with open_journal(path) as journal:
-        assert logs(path) == [], "none is made before there is something for it"
-        assert shown(journal) == {"a": b"1"}
+        assert segments(path) == ["journal.db-log.1"]
 
 
 def test_a_log_cut_anywhere_gives_every_record_before_the_cut(path):
     """A record that is not whole was promised to nobody: no damage."""
     crashed, sizes = written(path)
-    logged = (crashed.parent / "journal.db-redo.1").read_bytes()
+    content = (crashed.parent / "journal.db-log.1").read_bytes()
     rng = random.Random(1)
-    for cut in [0, 1, 27, 28, *sizes[::7], *(rng.randrange(len(logged)) for _ in range(60))]:
-        assert reopened(crashed, logged[:cut]) == expected(sum(size <= cut for size in sizes)), cut
+    cuts = [
+        0,
+        1,
+        SEGMENT_HEAD - 1,
+        SEGMENT_HEAD,
+        *sizes[::7],
+        *(rng.randrange(len(content)) for _ in range(60)),
+    ]
+    for cut in cuts:
+        assert reopened(crashed, content[:cut]) == expected(sum(size <= cut for size in sizes)), cut
         assert kept(crashed.parent / "copy" / "journal.db") == []
 
 
 def test_zeros_at_the_end_are_no_damage(path):
     """A power cut leaves them where a record was never forced out."""
     crashed, sizes = written(path)
-    logged = (crashed.parent / "journal.db-redo.1").read_bytes()
+    content = (crashed.parent / "journal.db-log.1").read_bytes()
     for count in (0, 7, RECORDS):
-        assert reopened(crashed, logged[: ([32, *sizes])[count]] + bytes(5000)) == expected(count)
+        assert reopened(crashed, content[: ([SEGMENT_HEAD, *sizes])[count]] + bytes(5000)) == expected(count)
         assert kept(crashed.parent / "copy" / "journal.db") == []
 
 
 def test_a_log_garbled_anywhere_gives_every_record_before_and_keeps_the_rest(path, expect_log):
     """What may have been promised and cannot be read is kept under another name, and that is said."""
     crashed, sizes = written(path)
-    logged = (crashed.parent / "journal.db-redo.1").read_bytes()
+    content = (crashed.parent / "journal.db-log.1").read_bytes()
     expect_log("the log of the journal is damaged")
     rng = random.Random(2)
-    for place in [0, 9, 20, 31, 33, *(rng.randrange(len(logged)) for _ in range(80))]:
-        spoilt = bytearray(logged)
+    for place in [0, 9, 20, 31, SEGMENT_HEAD, *(rng.randrange(len(content)) for _ in range(80))]:
+        spoilt = bytearray(content)
         spoilt[place] ^= 0x55
         before = sum(size <= place for size in sizes)
+        if is_content(content, place) and before < RECORDS - 1:
+            continue  # see the next test
         assert reopened(crashed, bytes(spoilt)) == expected(before), place
         assert kept(crashed.parent / "copy" / "journal.db") == [bytes(spoilt)], place
 
 
-def rotating(monkeypatch, *, apply_count: int = 1) -> None:
-    """A file of the log for a few records; the tables hear of so many at once."""
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 1000)
-    monkeypatch.setattr(tables, "APPLY_COUNT", apply_count)
+def is_content(content: bytes, place: int) -> bool:
+    """Whether that byte of a log is one of a value: they are digits."""
+    return all(48 <= byte < 58 for byte in content[max(0, place - 10) : place + 1]) or (
+        content[place : place + 20].isdigit()
+    )
 
 
-def test_records_that_are_missing_end_the_replay(path, monkeypatch, expect_log):
-    """What follows them stands on what they said: it is kept, and the tables stay as far as they are."""
-    with open_journal(path) as journal:
-        start = killed(path, journal)  # the tables of the beginning
-    rotating(monkeypatch)
-    with open_journal(path) as journal:
-        for number in range(RECORDS):
-            put(journal, f"{number:02}", b"%d" % number * 50)
-        crashed = killed(path, journal)
-    files = log.files_of(crashed)
-    assert len(files) > 4
-    for file in (crashed, crashed.with_name("journal.db-wal")):
-        shutil.copyfile(start.with_name(file.name), file)
-    lost = log.Reading(files[2])
-    numbers = [number for number, _ in lost]
-    files[2].unlink()
+def test_a_value_that_is_garbled_costs_nothing_but_itself(path):
+    """What was recorded after it is read; the value is neither shown nor sent, and no other is taken for it."""
+    crashed, sizes = written(path)
+    content = (crashed.parent / "journal.db-log.1").read_bytes()
+    for number in (0, 20, RECORDS - 2):
+        spoilt = bytearray(content)
+        spoilt[sizes[number] - 3] ^= 0x55
+        (crashed.parent / "journal.db-log.1").write_bytes(spoilt)
+        with open_journal(crashed) as journal:
+            assert keys(journal.pending()) == [*expected(RECORDS)]
+            for change in journal.pending():
+                if change.key == f"{number:02}":
+                    with pytest.raises(JournalError, match="damaged"):
+                        journal.value(change)
+                else:
+                    assert journal.value(change) == expected(RECORDS)[change.key]
+        assert kept(crashed) == []
+
+
+def test_records_that_are_missing_end_the_replay(path, expect_log):
+    """What follows them stands on what they said: it is kept."""
+    crashed = in_segments(path)
+    files = segments_of(crashed)
+    assert len(files) == 4
+    files[1].unlink()
     expect_log("the log of the journal is damaged")
-    with open_journal(crashed) as journal:
-        journal.check_invariants()
-        assert shown(journal) == expected(numbers[0] - 1)
-    assert len(kept(crashed)) == len(files) - 3
+    for _ in range(2):
+        with open_journal(crashed) as journal:
+            journal.check_invariants()
+            assert shown(journal) == expected(10)
+    assert len(kept(crashed)) == 2
 
 
-def test_a_file_that_was_cut_short_does_not_hide_the_next_one(path, monkeypatch):
-    """Its tail never was forced out, but the tables have it: the numbers say so."""
-    rotating(monkeypatch)
+def test_what_cannot_be_cut_off_does_not_hide_the_next_segment(path, monkeypatch):
+    """Half a record at the end of a segment was promised to nobody; the records after it are in another."""
     with open_journal(path) as journal:
-        for number in range(RECORDS):
-            put(journal, f"{number:02}", b"%d" % number * 50)
-        crashed = killed(path, journal)
-    first = log.files_of(crashed)[0]
-    first.write_bytes(first.read_bytes()[:-10])
-    with open_journal(crashed) as journal:
+        put(journal, "00", b"0" * 50)
+        with full_disk(journal), pytest.raises(JournalFullError):
+            put(journal, "lost", b"1" * 50)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+            put(journal, "01", b"1" * 50)
+        assert len(segments(path)) == 2
         journal.check_invariants()
-        assert shown(journal) == expected(RECORDS)
+        crashed = killed(path, journal)
+    with open_journal(crashed) as journal:
+        assert shown(journal) == expected(2)
     assert kept(crashed) == []
 
 
-@pytest.mark.parametrize("at_once", [1, RECORDS // 2, RECORDS])
-def test_a_replay_counts_to_its_last_record(path, monkeypatch, at_once):
-    """However many the tables are told at once: what is recorded next follows without a gap."""
-    crashed, _ = written(path)
-    monkeypatch.setattr(tables, "APPLY_COUNT", at_once)
-    with open_journal(crashed) as journal:
-        monkeypatch.setattr(tables, "APPLY_COUNT", 1000)
-        journal._ledger.tables._next_try = (1000, 10**6)
-        put(journal, "new", b"new")
-        again = killed(crashed, journal)
-    with open_journal(again) as journal:
-        assert shown(journal) == expected(RECORDS) | {"new": b"new"}
+def test_a_replay_counts_to_its_last_record(path):
+    """However often it is opened: what is recorded next follows without a gap."""
+    for number in range(RECORDS):
+        with open_journal(path) as journal:
+            assert shown(journal) == expected(number)
+            put(journal, f"{number:02}", b"%d" % number * 50)
+            journal.check_invariants()
+    with open_journal(path) as journal:
+        assert shown(journal) == expected(RECORDS)
 
 
-def test_an_old_log_that_comes_back_changes_nothing(path):
-    """A power cut may undo that it was removed: the tables know that they had all of it."""
+async def test_a_segment_that_comes_back_changes_nothing(path):
+    """A power cut may undo that it was removed: a snapshot took its place."""
     with open_journal(path) as journal:
-        logged = []
-        for value in (b"first", b"second"):
-            put(journal, "k", value, base=None)
-            ack_all(journal)
-            journal.settle(0, -(10**12))
-            logged.append(log.files_of(path)[0].read_bytes())
-        assert shown(journal) == {}
-    path.with_name("journal.db-redo.1").write_bytes(logged[0])
-    with open_journal(path) as journal:
-        assert shown(journal) == {}, "what was sent long ago is not sent again"
+        put(journal, "k", b"first", base=None)
+        ack_all(journal)
+        journal.settle(0, -(10**12))
+        content = segments_of(path)[0].read_bytes()
+        await snapshot(journal)
         put(journal, "new", b"1")
-        crashed = killed(path, journal)
-    with open_journal(crashed) as journal:
-        assert shown(journal) == {"new": b"1"}
-
-
-async def test_a_round_that_is_cancelled_forgets_no_file(path, monkeypatch):
-    """The daemon ends as one begins: all files of the log go with the close, or none."""
-    rotating(monkeypatch)
+    assert "journal.db-log.1" not in segments(path)
+    path.with_name("journal.db-log.1").write_bytes(content)
     with open_journal(path) as journal:
-        for number in range(20):
-            put(journal, f"{number}", b"x" * 300)
-        retired = list(journal._ledger.tables.redo.retired)
-        assert len(retired) > 1
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await journal.tidy()
-        assert scope.cancelled_caught
-        assert journal._ledger.tables.redo.retired == retired
-        journal._ledger.tables.redo.retired.clear()
-    assert logs(path) == []
+        assert shown(journal) == {"new": b"1"}, "what was sent long ago is not sent again"
+    assert "journal.db-log.1" not in segments(path)
 
 
 def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
     """What is left of the log may be read by somebody, some day: until it is taken away nothing of it goes."""
-    spool = path.with_name("journal.db.spool")
 
     async def record() -> None:
         body = await journal.spool(b"x" * 1_000_000)
@@ -234,11 +248,11 @@ def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
 
     with open_journal(path) as journal:
         put(journal, "small", b"1")
-        before = journal._ledger.tables.redo.size
+        before = journal._transactions.log.size
         trio.run(record)
         crashed = killed(path, journal)
     spool = crashed.with_name("journal.db.spool")
-    file = log.files_of(crashed)[0]
+    file = segments_of(crashed)[0]
     file.write_bytes(file.read_bytes()[: before + 30] + b"?" + file.read_bytes()[before + 31 :])
     expect_log("the log of the journal is damaged")
     for _ in range(2):
@@ -251,92 +265,276 @@ def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
         assert list(spool.iterdir()) == []
 
 
-@pytest.mark.parametrize("fails_at", [1, 2])
-def test_a_damaged_log_that_cannot_be_put_away_stays(path, monkeypatch, expect_log, fails_at):
+@pytest.mark.parametrize("fails", ["copy", "cut"])
+def test_a_damaged_log_that_cannot_be_put_away_stays(path, monkeypatch, expect_log, fails):
     """A full disk, say: the journal is refused, and the next try finds all that there was."""
-    rotating(monkeypatch, apply_count=1000)
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 10**9)
     crashed, sizes = written(path)
-    file = log.files_of(crashed)[0]
+    file = segments_of(crashed)[0]
     spoilt = bytearray(file.read_bytes())
     spoilt[sizes[20] + 30] ^= 1
-    for number in range(1, 3):
-        file.with_name(f"journal.db-redo.{number}").write_bytes(spoilt)
-    rename, calls = Path.rename, []
+    file.write_bytes(spoilt)
 
-    def failing(self: Path, target: Path) -> Path:
-        calls.append(self)
-        if len(calls) == fails_at:
-            raise OSError("no room for a longer name")
-        return rename(self, target)
+    def failing(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
 
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(JournalError, match="put away"):
-        open_journal(crashed)
-    assert len(logs(crashed)) + len(kept(crashed)) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"copy": (shutil, "copyfile"), "cut": (os, "truncate")}[fails], failing)
+        with pytest.raises(JournalError, match=r"cannot be read: .*no room"):
+            open_journal(crashed)
+    assert file.read_bytes() == spoilt
     expect_log("the log of the journal is damaged")
     with open_journal(crashed) as journal:
         assert shown(journal) == expected(21)
-    assert len(kept(crashed)) == 2
+    assert bytes(spoilt) in kept(crashed)
 
 
-def test_damage_in_what_the_tables_have_hides_nothing_else(path, monkeypatch):
-    """Of records that are in the tables only the heads count."""
-    monkeypatch.setattr(tables, "APPLY_COUNT", RECORDS - 5)
-    crashed, sizes = written(path)
-    file = log.files_of(crashed)[0]
-    spoilt = bytearray(file.read_bytes())
-    spoilt[sizes[3] + 40] ^= 1
-    file.write_bytes(spoilt)
-    with open_journal(crashed) as journal:
-        assert shown(journal) == expected(RECORDS)
-    assert kept(crashed) == []
-
-
-def test_a_damaged_file_does_not_keep_the_next_one_from_being_read(path, monkeypatch, expect_log):
-    """Where the tables have all that the damaged one can be missing."""
-    rotating(monkeypatch)
-    with open_journal(path) as journal:
-        for number in range(RECORDS - 1):
-            put(journal, f"{number:02}", b"%d" % number * 50)
-        journal._ledger.tables.redo.rotate()
-        journal._ledger.tables._next_try = (1000, 10**9)
-        put(journal, f"{RECORDS - 1:02}", b"%d" % (RECORDS - 1) * 50)  # in the log alone
-        crashed = killed(path, journal)
-    file = log.files_of(crashed)[0]
-    spoilt = bytearray(file.read_bytes())
-    spoilt[33] ^= 1  # the head of its first record
-    file.write_bytes(spoilt)
-    expect_log("the log of the journal is damaged")
-    with open_journal(crashed) as journal:
-        assert shown(journal) == expected(RECORDS)
-    assert kept(crashed) == [bytes(spoilt)]
-
-
-def test_a_strange_log_is_refused_however_long_the_journal_is_checked(path, monkeypatch):
-    """The check of a huge journal may end undecided: whose log it is was decided before."""
+@pytest.mark.parametrize("spoil", ["identity", "version", "magic"])
+@pytest.mark.parametrize("seconds", [3.0, 0.0])
+def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, seconds, monkeypatch):
+    """It may hold the only copy of what somebody wrote elsewhere; however short the journal is checked."""
+    monkeypatch.setattr("kvfs.journal.opening.CHECK_SECONDS", seconds)
     crashed, _ = written(path)
-    other = log.RedoLog(path.parent / "other", b"o" * schema.ID_BYTES, schema.VERSION)
-    other.append(b"record")
-    other.close()
-    shutil.copyfile(path.parent / "other-redo.1", log.files_of(crashed)[0])
-    monkeypatch.setattr("kvfs.journal.opening.CHECK_SECONDS", 0.0)
-    with pytest.raises(JournalUnreadableError, match="another journal"):
+    file = segments_of(crashed)[0]
+    head = {
+        "identity": Head(b"o" * ID_BYTES, 0, is_snapshot=False),
+        "version": Head(identity(crashed), 0, is_snapshot=False, version=VERSION + 1),
+        "magic": Head(identity(crashed), 0, is_snapshot=False),
+    }[spoil]
+    with monkeypatch.context() as patch:
+        if spoil == "magic":
+            patch.setattr("kvfs.journal.segment._MAGIC", b"whatever")
+        file.write_bytes(head.encode() + b"?" * 100)
+    before = {
+        found.name: found.read_bytes() for found in crashed.parent.glob("journal.db*") if found.is_file()
+    }
+    with pytest.raises(JournalUnreadableError, match=r"log\.1.*left as it is"):
         open_journal(crashed)
+    before.pop("journal.db.lock", None)
+    for name, content in before.items():
+        assert (crashed.parent / name).read_bytes() == content
 
 
-def test_a_log_whose_tables_cannot_be_loaded_is_left_alone(path):
-    """However often it is tried: the log may be all there is."""
+def identity(path: Path) -> bytes:
+    """A journal's id."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return opening.identity(connection)
+
+
+def test_a_log_without_its_journal_is_not_forgotten(path):
+    """Somebody moved the journal away, and not all of it: no empty one takes its place."""
     crashed, _ = written(path)
-    with contextlib.closing(sqlite3.connect(crashed, isolation_level=None)) as database:
-        database.execute(
-            "INSERT INTO changes SELECT 'n', 'k', 99, 'put', 'pending', 1, NULL, NULL, NULL, 0, 0, NULL,"
-            " NULL, 77, 0, x'', NULL, 0"
-        )
-    for _ in range(2):
-        with pytest.raises(JournalUnreadableError, match="left as it is"):
-            open_journal(crashed)
-        assert logs(crashed) == ["journal.db-redo.1"]
+    crashed.unlink()
+    with pytest.raises(JournalUnreadableError, match="gone, but journal"):
+        open_journal(crashed)
+    assert not crashed.exists()
+
+
+def test_an_append_that_failed_leaves_nothing_behind(path):
+    """The next one begins where it began; memory never heard of it."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"1")
+        with full_disk(journal):
+            with pytest.raises(JournalFullError):
+                put(journal, "b", b"2" * 1000)
+            with pytest.raises(JournalFullError):
+                delete(journal, "a")
+        assert journal._transactions.log._is_torn
+        assert shown(journal) == {"a": b"1"}
+        put(journal, "c", b"3")
+        journal.check_invariants()
+        crashed = killed(path, journal)
+    assert len(segments(crashed)) == 1
+    with open_journal(crashed) as journal:
+        assert shown(journal) == {"a": b"1", "c": b"3"}
+        journal.check_invariants()
+
+
+def test_a_log_that_cannot_be_begun_leaves_no_file(path):
+    """A disk without room for the first record: when there is some, the journal begins."""
+    with open_journal(path) as journal:
+        for _ in range(3):
+            with full_disk(journal), pytest.raises(JournalFullError):
+                put(journal, "a", b"1")
+        assert segments(path) == []
+        put(journal, "a", b"2")
+        assert shown(journal) == {"a": b"2"}
+
+
+@pytest.mark.parametrize("later", [0, 3])
+@pytest.mark.parametrize(("part", "fails"), [("index", "put"), ("kept", "has_change")])
+def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypatch, part, fails, later):
+    """The answer is out when memory follows. Should that fail, the log has the record all the same."""
+    with open_journal(path) as journal:
+        put(journal, "before", attrs=ATTRS)
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(journal._transactions, part), fails, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                put(journal, "promised", attrs=ATTRS)
+        for number in range(later):
+            put(journal, f"{number}", attrs=ATTRS)
+        assert {"before", *map(str, range(later))} <= {
+            change.key for change in journal.under(NS, "") if journal.value(change)
+        }
+    with open_journal(path) as journal:
+        assert set(shown(journal)) == {"before", "promised", *map(str, range(later))}
+        journal.check_invariants()
+
+
+def test_a_journal_that_is_closed_does_what_was_left_for_later(path):
+    """A close in the middle of an answer: the record is in the log, and in memory before the end."""
+    journal = open_journal(path)
+    journal.afterwards.is_open = True
+    put(journal, "promised", attrs=ATTRS)
+    assert journal.afterwards.late
+    journal.close()
+    with open_journal(path) as journal:
+        assert set(shown(journal)) == {"promised"}
+
+
+# snapshots
+
+
+async def test_a_snapshot_says_what_the_log_said(path):
+    """Changes in every state, contents small and large, attributes, directories and namespaces; and no more."""
+    with open_journal(path) as journal:
+        body = await journal.spool(b"large" * 100_000)
+        journal.record_put(NS, Key("large"), body, metadata=b"1", expiration=None, base=b"", attrs=ATTRS)
+        put(journal, "sent", b"sent", attrs=ATTRS)
+        ack_all(journal)
+        journal.reject(put(journal, "rejected", b"refused"), "no")
+        put(journal, "old", b"moved", base=None)
+        journal.mark_attempted([change.seq for change in journal.pending()])
+        journal.move(NS, [Move(Key("old"), Key("new"), None, None)])
+        journal.attributes.add_dir(NS, DirRow("d/", 0, 0o755, 1, 1))
+        journal.attributes.set_file_attrs(NS, Key("clean"), ATTRS)
+        journal.attributes.namespace_first_seen(NS, 5.0)
+        before, rows = _state(journal), sorted(journal.under(NS, ""), key=lambda change: change.seq)
+        await snapshot(journal)
+        journal.check_invariants()
+        assert (_state(journal), sorted(journal.under(NS, ""), key=lambda c: c.seq)) == (before, rows)
+        assert len(segments(path)) == 1
+        assert logged(path).files == {}, "the side table has what is kept of keys without a change"
+        crashed = killed(path, journal)
+    with open_journal(crashed) as journal:
+        journal.check_invariants()
+        assert _state(journal) == before
+        assert journal.attributes.namespace_first_seen(NS, 99.0) == 5
+        assert journal.attributes.file_attrs(NS, Key("clean")) == ATTRS
+        assert put(journal, "later") > max(change.seq for change in rows)
+
+
+async def test_changes_go_on_while_a_snapshot_is_written(path, monkeypatch):
+    """It says what was at the cut; what was recorded, renamed and sent since is in the segment after it."""
+    held, write = threading.Event(), snapshots.write
+
+    def slow(*arguments):
+        assert held.wait(30)
+        return write(*arguments)
+
+    monkeypatch.setattr(snapshots, "write", slow)
+    with open_journal(path) as journal:
+        for number in range(20):
+            put(journal, f"{number}", b"%d" % number * 50)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(snapshot, journal)
+            await trio.testing.wait_all_tasks_blocked()
+            put(journal, "during", b"during")
+            journal.move(NS, [Move(Key("0"), Key("moved"), None, None)])
+            ack_all(journal)
+            journal.settle(START + 100, 50, limit=5)
+            put(journal, "1", b"again")
+            journal.check_invariants()
+            held.set()
+        journal.check_invariants()
+        assert len(segments(path)) == 2
+        before = _state(journal)
+        with open_journal(killed(path, journal)) as other:
+            other.check_invariants()
+            assert _state(other) == before
+
+
+async def test_a_snapshot_that_fails_leaves_the_log_as_it_was(path, monkeypatch, expect_log):
+    """It is tried again when the log has grown, not at every change; the journal works all the while."""
+    monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", 1000)
+    tries = []
+
+    def failing(*_: object) -> None:
+        tries.append(1)
+        raise OSError(errno.ENOSPC, "no room")
+
+    expect_log("log stays as long as it is for now")
+    with open_journal(path) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshots.os, "fsync", failing)
+            for number in range(60):
+                put(journal, "k", b"%d" % number * 50)
+                await journal.tidy()
+        assert 2 < len(tries) < 30
+        assert not list(path.parent.glob("*.new"))
+        journal.check_invariants()
+        crashed = killed(path, journal)
+        for number in range(60):
+            put(journal, "k", b"%d" % number * 50)
+            await journal.tidy()
+        assert journal._transactions.log.size < 5000
+    with open_journal(crashed) as journal:
+        assert shown(journal) == {"k": b"59" * 50}
+
+
+async def test_what_a_snapshot_left_half_written_goes(path):
+    """A kill in the midst of it: the segments before it count."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"1")
+        crashed = killed(path, journal)
+    crashed.with_name("journal.db-log.2.new").write_bytes(b"half")
+    with open_journal(crashed) as journal:
+        assert shown(journal) == {"a": b"1"}
+    assert not list(crashed.parent.glob("*.new"))
+
+
+async def test_a_snapshot_that_is_cancelled_loses_nothing(path):
+    """The daemon ends as one begins, or is about to take the place of the segments."""
+    with open_journal(path) as journal:
+        for number in range(3000):
+            put(journal, f"{number}", b"x")
+        for checkpoints in range(5):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(snapshot, journal)
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            journal.check_invariants()
+        await snapshot(journal)
+        journal.check_invariants()
+        assert len(segments(path)) == 1
+
+
+async def test_a_log_is_written_anew_when_most_of_it_says_nothing(path, monkeypatch):
+    """In bounds: what is pending twice over, and the least that is worth it."""
+    monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", 20_000)
+    with open_journal(path) as journal:
+        for number in range(500):
+            put(journal, f"{number % 10}", b"x" * 1000)
+            await journal.tidy()
+            assert journal._transactions.log.size < 2 * 10 * 1300 + 20_000 + 2000
+        journal.check_invariants()
+
+
+def test_a_journal_that_sent_all_keeps_little(path):
+    """At the end of a mount its log is written anew."""
+    with open_journal(path) as journal:
+        for number in range(200):
+            put(journal, f"{number}", b"x" * 1000, attrs=ATTRS)
+        ack_all(journal)
+        journal.settle(0, -(10**12))
+    assert sum(file.stat().st_size for file in segments_of(path)) < 1000
+    with open_journal(path) as journal:
+        assert shown(journal) == {}
+        assert journal.attributes.file_attrs(NS, Key("77")) == ATTRS
+
+
+# to the disk
 
 
 def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
@@ -350,8 +548,8 @@ def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
     monkeypatch.setattr(log, "sync_directory", sync_directory)
     with open_journal(path) as journal:
         put(journal, "a", b"1")
-        redo = journal._ledger.tables.redo
-        threads = [threading.Thread(target=redo.sync) for _ in range(2)]
+        its_log = journal._transactions.log
+        threads = [threading.Thread(target=its_log.sync) for _ in range(2)]
         for thread in threads:
             thread.start()
         threads[1].join(0.05)
@@ -361,357 +559,79 @@ def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
             thread.join()
         assert forced
         count = len(forced)
-        redo.sync()
+        its_log.sync()
         assert len(forced) == count
 
 
-def test_tables_that_take_nothing_are_not_asked_at_every_close(path, monkeypatch, expect_log):
-    """What waits is offered again when as much has come to it."""
-    monkeypatch.setattr(tables, "APPLY_BYTES", 1_000_000)
-    with open_journal(path) as journal:
-        put(journal, "0", b"first")
-        database = tables_of(journal)
-        database.execute("PRAGMA query_only = ON")
-        expect_log("stays in the journal's log")
-        statements = []
-        database.set_trace_callback(statements.append)
-        for number in range(100):
-            put(journal, f"{number}", b"x" * 100_000)
-        assert 5 < len([one for one in statements if one.startswith("BEGIN")]) < 20
-        database.execute("PRAGMA query_only = OFF")
-
-
-def test_attributes_are_read_though_the_tables_take_nothing(path, monkeypatch):
-    """Of every file, kept in the table or written since, also when the cache has let go of them."""
-    monkeypatch.setattr("kvfs.journal.attributes.CACHED_FILES", 1)
-    with open_journal(path) as journal:
-        attributes = journal.attributes
-        for name in "abc":
-            attributes.set_file_attrs(NS, Key(name), LocalAttrs(mode=ord(name)))
-        database = tables_of(journal)
-        database.execute("PRAGMA query_only = ON")
-        attributes.set_file_attrs(NS, Key("b"), LocalAttrs(mode=1))
-        attributes.drop_file_attrs(NS, Key("c"))
-        found = [attributes.file_attrs(NS, Key(name)) for name in "abcd"]
-        assert found == [LocalAttrs(mode=ord("a")), LocalAttrs(mode=1), None, None]
-        journal.drop_namespace(NS)
-        assert [attributes.file_attrs(NS, Key(name)) for name in "abcd"] == [None] * 4
-        attributes.set_file_attrs(NS, Key("a"), LocalAttrs(mode=2))
-        attributes.set_file_attrs(NS, Key("z"), LocalAttrs(mode=3))
-        assert attributes.file_attrs(NS, Key("a")) == LocalAttrs(mode=2)
-        database.execute("PRAGMA query_only = OFF")
-        journal.check_invariants()
-
-
-async def test_a_log_replayed_over_tables_that_have_it_changes_nothing(path):
-    """Killed after the tables took everything and before the log went."""
-    with open_journal(path) as journal:
-        for number in range(5):
-            put(journal, f"{number}", b"x" * 100)
-        ack_all(journal)
-        journal.settle(0, -(10**12))
-        put(journal, "1", b"again")
-        tables_of(journal)
-        delete(journal, "1")
-        tables_of(journal)
-        before = list(journal.under(NS, ""))
-        crashed = killed(path, journal)
-    assert logs(crashed)
-    with open_journal(crashed) as journal:
-        journal.check_invariants()
-        assert list(journal.under(NS, "")) == before
-
-
-@pytest.mark.parametrize("spoil", ["identity", "version", "magic"])
-def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil):
-    """It may hold the only copy of what somebody wrote elsewhere."""
-    crashed, _ = written(path)
-    file = log.files_of(crashed)[0]
-    stranger = {
-        "identity": log.RedoLog(path.parent / "other", b"o" * schema.ID_BYTES, schema.VERSION),
-        "version": log.RedoLog(path.parent / "other", identity(crashed), schema.VERSION + 1),
-        "magic": None,
-    }[spoil]
-    if stranger is not None:
-        stranger.append(b"record")
-        stranger.close()
-        shutil.copyfile(path.parent / "other-redo.1", file)
-    else:
-        head = log._with_sum(log._HEAD.pack(b"whatever", schema.VERSION, identity(crashed)))
-        file.write_bytes(head + b"?" * 100)
-    before = {
-        found.name: found.read_bytes() for found in crashed.parent.glob("journal.db*") if found.is_file()
-    }
-    with pytest.raises(JournalUnreadableError, match=r"redo\.1.*left as it is"):
-        open_journal(crashed)
-    before.pop("journal.db.lock", None)
-    for name, content in before.items():
-        assert (crashed.parent / name).read_bytes() == content
-
-
-def identity(path: Path) -> bytes:
-    """A journal's id."""
-    connection = sqlite3.connect(path)
-    try:
-        return schema.identity(connection)
-    finally:
-        connection.close()
-
-
-def test_a_log_without_its_journal_is_not_forgotten(path):
-    """Somebody moved the journal away, and not all of it: no empty one takes its place."""
-    crashed, _ = written(path)
-    crashed.unlink()
-    with pytest.raises(JournalUnreadableError, match="gone, but journal"):
-        open_journal(crashed)
-    assert not crashed.exists()
-
-
-def _as_version_2(database):
-    database.execute("ALTER TABLE changes DROP COLUMN guarded")
-    database.execute("DROP TABLE shown")
-    database.execute("ALTER TABLE local_files DROP COLUMN shown")
-    database.execute("PRAGMA user_version = 2")
-
-
-def test_times_of_an_older_journal_are_the_same_in_nanoseconds(path):
-    """It had whole seconds; what was not set stays so."""
-    with open_journal(path) as journal:
-        journal.attributes.set_file_attrs(NS, Key("f"), LocalAttrs(0o600, 5, None, 7))
-        journal.attributes.add_dir(NS, DirRow("d/", 2, None, 3, 4))
-        journal.attributes.namespace_first_seen(NS, 9)
-        _as_version_2(tables_of(journal))
-    with open_journal(path) as journal:
-        second = 10**9
-        assert journal.attributes.file_attrs(NS, Key("f")) == LocalAttrs(0o600, 5 * second, None, 7 * second)
-        assert journal.attributes.dir(NS, "d/", 2) == DirRow("d/", 2, None, 3 * second, 4 * second)
-        assert journal.attributes.namespace_first_seen(NS, 99) == 9
-
-
-def test_a_journal_of_the_first_version_gets_an_id(path):
-    """And a log, from then on."""
+async def test_a_sync_that_failed_is_not_made_up_for_by_another(path, monkeypatch):
+    """The kernel tells of a lost write once: only a copy of all of it, forced out, makes the journal durable again."""
     with open_journal(path) as journal:
         put(journal, "a", b"1")
-        database = tables_of(journal)
-        _as_version_2(database)
-        database.execute("DELETE FROM meta WHERE name = 'id'")
-        database.execute("PRAGMA user_version = 1")
-    with open_journal(path, source=SOURCE) as journal:
-        put(journal, "b", b"2")
-        crashed = killed(path, journal)
-    assert len(identity(crashed)) == schema.ID_BYTES
-    with open_journal(crashed) as journal:
-        assert shown(journal) == {"a": b"1", "b": b"2"}
-
-
-def test_an_append_that_failed_leaves_nothing_behind(path):
-    """The next one begins where it began."""
-    with open_journal(path) as journal:
-        put(journal, "a", b"1")
-        redo = journal._ledger.tables.redo
-        with full_disk(journal), pytest.raises(JournalFullError):
-            put(journal, "b", b"2" * 1000)
-        with open(log.files_of(path)[0], "ab") as file:  # what a disk took of it before it was full
-            file.write(b"half a record")
-        assert redo._is_torn
-        put(journal, "c", b"3")
-        crashed = killed(path, journal)
-    with open_journal(crashed) as journal:
-        assert shown(journal) == {"a": b"1", "c": b"3"}
-        journal.check_invariants()
-
-
-async def test_a_log_goes_when_the_tables_have_it_on_the_disk(path, monkeypatch):
-    """A full file gives way to the next; tidied, only the newest is left."""
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 20_000)
-    monkeypatch.setattr(tables, "APPLY_COUNT", 5)
-    with open_journal(path) as journal:
-        for number in range(200):
-            put(journal, f"{number:03}", b"x" * 500)
-        assert len(logs(path)) > 3
-        await journal.tidy()
-        assert len(logs(path)) == 1
-        crashed = killed(path, journal)
-    with open_journal(crashed) as journal:
-        assert len(shown(journal)) == 200
-        journal.check_invariants()
-
-
-async def test_a_log_that_is_partly_in_the_tables_stays(path, monkeypatch):
-    """The tables hear of the oldest records first, some at a time: a file of the log waits for its last one."""
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 5_000)
-    monkeypatch.setattr(tables, "APPLY_COUNT", 40)
-    monkeypatch.setattr(tables, "SLICE_ROWS", 4)
-    with open_journal(path) as journal:
-        redo_log = journal._ledger.tables.redo
-        seen = set()
-        for number in range(150):
-            put(journal, f"{number:03}", b"x" * 200)
-            seen.add((len(redo_log._full), len(redo_log.retired)))
-            if number % 25 == 24:
-                await journal.tidy()
-                with open_journal(killed(path, journal)) as other:
-                    assert len(shown(other)) == number + 1
-                    other.check_invariants()
-        assert max(full for full, _ in seen) > 1
-        assert max(retired for _, retired in seen) > 0
-    assert logs(path) == []
-
-
-def test_what_the_tables_lack_is_read_from_memory(path, monkeypatch):
-    """A file that was written again while its first attributes were on their way: the last ones count."""
-    monkeypatch.setattr("kvfs.journal.attributes.CACHED_FILES", 0)
-    monkeypatch.setattr(tables, "SLICE_ROWS", 1)
-    with open_journal(path) as journal:
-        attributes, behind = journal.attributes, journal._ledger.tables
-        first, second = LocalAttrs(mode=0o600), LocalAttrs(mode=0o644)
-        for attrs in (first, second, first):
-            attributes.set_file_attrs(NS, Key("a"), attrs)
-            put(journal, "a", b"%o" % (attrs.mode or 0))
-        attributes.set_file_attrs(NS, Key("b"), second)
-        while behind.is_behind:
-            assert behind.try_to_apply()
-            attributes._files.clear()
-            assert attributes.file_attrs(NS, Key("a")) == first
-            assert attributes.file_attrs(NS, Key("b")) == second
-            assert shown(journal) == {"a": b"600"}
-        assert not attributes._written
-        assert not journal._bodies._behind
-
-
-def test_a_namespace_that_was_dropped_and_is_back_keeps_its_attributes(path, monkeypatch):
-    """A second drop that fails puts the first one behind a later one: the tables have all three all the same."""
-    monkeypatch.setattr("kvfs.journal.attributes.CACHED_FILES", 0)
-    monkeypatch.setattr(tables, "SLICE_ROWS", 1)
-    with open_journal(path) as journal:
-        attributes, behind = journal.attributes, journal._ledger.tables
-        put(journal, "x", attrs=ATTRS)
-        journal.drop_namespace(NS)
-        attributes.set_file_attrs(NS, Key("k"), ATTRS)
-        journal.drop_namespace(NamespaceId("o" * 32))
-        with contextlib.suppress(LookupError), journal.transaction():
-            journal.drop_namespace(NS)
-            raise LookupError
-        while behind.is_behind:
-            behind.try_to_apply()
-            attributes._files.clear()
-            assert attributes.file_attrs(NS, Key("k")) == ATTRS
-
-
-def test_a_slice_holds_the_loop_for_a_moment(path, monkeypatch):
-    """However many records are behind, SQLite is told a bounded number of rows at once."""
-    with open_journal(path) as journal:
-        for number in range(tables.APPLY_COUNT + 10):
-            put(journal, f"{number}")
-        rows, run = [], journal._ledger.tables._run
-
-        def counted(transactions, number):
-            some = list(transactions)
-            rows.append(sum(map(len, some)))
-            run(some, number)
-
-        monkeypatch.setattr(journal._ledger.tables, "_run", counted)
-        journal._ledger.tables.apply()
-    assert len(rows) > 10
-    assert max(rows) <= tables.SLICE_ROWS
-
-
-async def test_a_steady_writer_does_not_fill_the_disk(path, monkeypatch):
-    """`maintain` removes what the tables have."""
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 20_000)
-    monkeypatch.setattr(tables, "APPLY_COUNT", 5)
-    with open_journal(path) as journal:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(journal.maintain)
-            for number in range(2000):
-                put(journal, f"{number % 7}", b"x" * 500)
-                if number % 50 == 0:
-                    await journal.make_durable()
-            with trio.fail_after(30):
-                while len(logs(path)) > 2:
-                    await journal.make_durable()
-            nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("rows", [3, 1000])
-@pytest.mark.parametrize("later", [0, 3])
-@pytest.mark.parametrize(("room", "fails"), [("bodies", "inserted"), ("tables", "appended")])
-def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypatch, room, fails, later, rows):
-    """The answer is out when memory follows. Should that fail, the tables hear of the record, or never claim it."""
-    monkeypatch.setattr(tables, "SLICE_ROWS", rows)
-    with open_journal(path) as journal:
-        put(journal, "before", attrs=ATTRS)
         with monkeypatch.context() as patch:
-            patch.setattr(getattr(journal._ledger, room), fails, lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                put(journal, "promised", attrs=ATTRS)
-        for number in range(later):
-            put(journal, f"{number}", attrs=ATTRS)
-        journal._ledger.tables.try_to_apply()
-        assert {"before", *map(str, range(later))} <= {
-            change.key for change in journal.under(NS, "") if journal.value(change)
-        }
-    with open_journal(path) as journal:
-        assert set(shown(journal)) == {"before", "promised", *map(str, range(later))}
+            patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "lost")))
+            with pytest.raises(JournalError, match=r"cannot be forced to the disk.*lost"):
+                await journal.make_durable()
+        put(journal, "b", b"2")
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                snapshots.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+            )
+            with pytest.raises(JournalError, match="full"):
+                await journal.make_durable()
+        assert segments(path) == ["journal.db-log.1"]
+        await journal.make_durable()
+        assert "journal.db-log.1" not in segments(path), "the segment with the hole is not relied on"
+        assert shown(journal) == {"a": b"1", "b": b"2"}
         journal.check_invariants()
+        put(journal, "c", b"3")
+        await journal.make_durable()
+        assert len(segments(path)) == 2, "a copy is made once"
 
 
-def test_a_journal_that_is_closed_does_what_was_left_for_later(path):
-    """A close in the middle of an answer: the record is in the log, and in the tables afterwards."""
-    journal = open_journal(path)
-    journal.afterwards.is_open = True
-    put(journal, "promised", attrs=ATTRS)
-    assert journal.afterwards.late
-    journal.close()
+async def test_a_large_content_whose_sync_failed_is_written_anew(path, monkeypatch):
+    """A later sync of the same file may succeed over a hole."""
+    spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
-        assert set(shown(journal)) == {"promised"}
+        body = await journal.spool(b"x" * 1_000_000)
+        journal.record_put(NS, Key("k"), body, metadata=None, expiration=None, base=None)
+        change = journal.get(NS, Key("k"))
+        assert change is not None
+        (before,) = spool.iterdir()
+        inode = before.stat().st_ino
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "lost")))
+            for _ in range(2):
+                with pytest.raises(JournalError, match="lost"):
+                    await journal.make_durable(change)
+        await journal.make_durable(change)
+        (after,) = [file for file in spool.iterdir() if not file.name.endswith(".tmp")]
+        assert after.name == before.name
+        assert after.stat().st_ino != inode
+        assert after.stat().st_mode & 0o777 == 0o600
+        assert journal.value(change) == b"x" * 1_000_000
 
 
-async def test_the_tables_hear_of_a_burst_when_it_is_over(path, monkeypatch, autojump_clock):
-    """`catch_up` waits for a moment without records; then nothing is left to tell, and a full log gives way."""
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 20_000)
+@pytest.mark.parametrize("size", [50, 1_000_000])
+async def test_a_content_that_the_disk_answers_otherwise_is_not_given_out(path, size):
+    """A flipped bit is found by the digest: an error, never other bytes."""
     with open_journal(path) as journal:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(journal.catch_up)
-            for number in range(tables.WORTH_COUNT + 50):
-                put(journal, f"{number}", b"x" * 500)
-                await trio.sleep(QUIET / 2)
-            assert told(path) == 0
-            before = logs(path)
-            await trio.sleep(2 * QUIET)
-            assert told(path) == tables.WORTH_COUNT + 50
-            put(journal, "one more")
-            assert before[0] in logs(path)
-            await journal.tidy()
-            assert before[0] not in logs(path)
-            nursery.cancel_scope.cancel()
-
-
-async def test_a_burst_too_long_to_wait_for_is_told_once_a_thousand(path, monkeypatch, autojump_clock):
-    """At the bound, in the midst of it; then not again before as much has come, or it is over."""
-    monkeypatch.setattr(tables, "APPLY_COUNT", tables.WORTH_COUNT + 20)
-    with open_journal(path) as journal:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(journal.catch_up)
-            seen = set()
-            for number in range(2 * tables.APPLY_COUNT + 5):
-                put(journal, f"{number}")
-                await trio.sleep(QUIET / 2)
-                seen.add(told(path))
-            assert seen == {0, tables.APPLY_COUNT, 2 * tables.APPLY_COUNT}
-            nursery.cancel_scope.cancel()
-
-
-async def test_a_few_records_wait_for_more(path, autojump_clock):
-    """A transaction of SQLite for each of them would cost more than all else of it."""
-    with open_journal(path) as journal:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(journal.catch_up)
-            for number in range(tables.WORTH_COUNT - 1):
-                put(journal, f"{number}")
-            await trio.sleep(60)
-            assert told(path) == 0
-            nursery.cancel_scope.cancel()
+        value = b"x" * size
+        body = await journal.spool(value) if size > INLINE_BYTES else journal.stage(value)
+        journal.record_put(NS, Key("k"), body, metadata=None, expiration=None, base=None)
+        change = journal.get(NS, Key("k"))
+        assert change is not None
+        file = (
+            next(path.with_name("journal.db.spool").iterdir())
+            if size > INLINE_BYTES
+            else segments_of(path)[0]
+        )
+        with file.open("r+b") as opened:
+            opened.seek(-7, os.SEEK_END)
+            opened.write(b"?")
+        with pytest.raises(JournalError, match="'k' is damaged"):
+            journal.value(change)
+        with pytest.raises(JournalError, match="'k' is damaged"):
+            await journal.read_value(change)
 
 
 def _act(journal: Journal, rng: random.Random) -> None:
@@ -757,16 +677,15 @@ def _state(journal: Journal) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
-    """Whatever was changed, wherever the records are by then: in logs, in the tables, in both."""
+    """Whatever was changed, wherever the records are by then: in one segment, in many, in a snapshot."""
     rng = random.Random(seed)
-    monkeypatch.setattr(tables, "ROTATE_BYTES", rng.choice([5_000, 200_000]))
-    monkeypatch.setattr(tables, "APPLY_COUNT", rng.choice([1, 7, 1000]))
-    monkeypatch.setattr(tables, "SLICE_ROWS", rng.choice([1, 9, 1000]))
-    monkeypatch.setattr("kvfs.journal.attributes.CACHED_FILES", 3)
+    monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 5_000, 200_000]))
+    monkeypatch.setattr("kvfs.journal.kept.CACHED_FILES", 3)
+    monkeypatch.setattr("kvfs.journal.kept.SAVE_COUNT", rng.choice([1, 9, 1000]))
     with open_journal(path) as journal:
         for step in range(150):
             _act(journal, rng)
-            if step % 40 == 39:
+            if step % 20 == 19:
                 await journal.tidy()
             if step % 10 == 9:
                 crashed = killed(path, journal)
@@ -776,14 +695,33 @@ async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
         journal.check_invariants()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_transaction_that_the_disk_refuses_never_was(path, seed):
+    """Any change, on a disk that is full now and then: memory and log are as before, or have all of it."""
+    rng = random.Random(seed)
+    with open_journal(path) as journal:
+        for step in range(200):
+            before = _state(journal)
+            if rng.random() < 0.3:
+                with failing_disk(errno.ENOSPC):
+                    try:
+                        _act(journal, rng)
+                    except JournalFullError:
+                        assert _state(journal) == before, step
+            else:
+                _act(journal, rng)
+            if step % 10 == 0:
+                journal.check_invariants()
+
+
 # power cuts
 
 
 class Disk:
     """What of a journal's files is on the disk for certain, and all that may be.
 
-    SQLite's side is there as of some moment since its log was last forced out; of a file of the redo log at least
-    what was forced out; a file that was removed since may be there still.
+    SQLite's side is there as of some moment since it was last forced out; of a segment at least what was forced
+    out, of a snapshot all; a segment that was removed since may be there still.
     """
 
     def __init__(self, path: Path) -> None:
@@ -792,17 +730,21 @@ class Disk:
         self.forced: dict[Path, int] = {}
         self.seen: dict[Path, bytes] = {}
 
-    def look(self, *, tables_forced: bool = False) -> None:
+    def look(self, *, side_forced: bool = False) -> None:
         """After a step."""
-        if tables_forced:
+        if side_forced:
             self.images.clear()
         names = ("journal.db", "journal.db-wal")
         self.images.append({f: f.read_bytes() for name in names if (f := self.path.with_name(name)).exists()})
-        self.seen |= {file: file.read_bytes() for file in log.files_of(self.path)}
+        for file in segments_of(self.path):
+            self.seen[file] = file.read_bytes()
+            head = Reading(file).head
+            if head is not None and head.is_snapshot:
+                self.forced[file] = len(self.seen[file])
 
     def force(self) -> None:
         """`--durable-close` returned."""
-        self.forced |= {file: file.stat().st_size for file in log.files_of(self.path)}
+        self.forced |= {file: file.stat().st_size for file in segments_of(self.path)}
 
     def cut(self, rng: random.Random) -> Path:
         """The power fails: what may be found afterwards, in a directory of its own."""
@@ -810,12 +752,12 @@ class Disk:
         for file, content in rng.choice(self.images).items():
             (copy / file.name).write_bytes(content)
         for file, content in self.seen.items():
+            least = self.forced.get(file, 0)
             if file.exists() or rng.random() < 0.3:
-                least = self.forced.get(file, 0)
-                whole = rng.random() < 0.3
-                (copy / file.name).write_bytes(
-                    content if whole else content[: rng.randint(least, len(content))]
-                )
+                length = len(content) if rng.random() < 0.3 else rng.randint(least, len(content))
+                zeros = rng.choice([0, 0, len(content) - length])
+                if least or length or rng.random() < 0.5:
+                    (copy / file.name).write_bytes(content[:length] + bytes(zeros))
         return copy / self.path.name
 
 
@@ -823,38 +765,39 @@ class Disk:
 async def test_after_a_power_cut_it_is_as_it_was_at_some_moment_since_the_last_durable_close(
     path, monkeypatch, seed, expect_log
 ):
-    """Whatever of tables and log reached the disk, in whatever order: no mixture, and nothing durable is gone."""
+    """Whatever of side table and log reached the disk, in whatever order: no mixture, and nothing durable is gone."""
     rng = random.Random(seed)
-    monkeypatch.setattr(tables, "ROTATE_BYTES", 6_000)
-    monkeypatch.setattr(tables, "APPLY_COUNT", rng.choice([1, 7]))
-    monkeypatch.setattr(tables, "SLICE_ROWS", rng.choice([1, 9, 1000]))
-    states: list[tuple[int, str]] = []
+    monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 3_000]))
+    monkeypatch.setattr("kvfs.journal.kept.SAVE_COUNT", rng.choice([1, 7]))
+    states: list[tuple[int, object]] = []
     step = durable = 0
     disk = Disk(path)
     with open_journal(path) as journal:
-        committed = journal._ledger.on_commit
+        committed = journal._transactions.on_commit
 
-        def note(altered: bool) -> None:
-            committed(altered)
-            states.append((step, repr(_state(journal)[:2])))
+        def note(operations) -> None:
+            committed(operations)
+            states.append((step, _state(journal)[:2]))
 
-        journal._ledger.on_commit = note
-        disk.look(tables_forced=True)
+        journal._transactions.on_commit = note
+        states.append((step, _state(journal)[:2]))
+        disk.look(side_forced=True)
         for step in range(70):
             _act(journal, rng)
-            states.append((step, repr(_state(journal)[:2])))
-            tidied = rng.random() < 0.08
-            if tidied:
+            states.append((step, _state(journal)[:2]))
+            count = len([file for file in disk.forced if not file.exists()])
+            if rng.random() < 0.15:
                 await journal.tidy()
+            tidied = len([file for file in disk.seen if not file.exists()]) > count
             if rng.random() < 0.15:
                 await journal.make_durable()
                 durable = step
                 disk.force()
-            disk.look(tables_forced=tidied)
+            disk.look(side_forced=tidied)
             if step > 5 and rng.random() < 0.4:
                 with open_journal(disk.cut(rng)) as other:
                     other.check_invariants()
-                    found = repr(_state(other)[:2])
-                assert found in {state for at, state in states if at >= durable}, (seed, step)
+                    found = _state(other)[:2]
+                assert found in [state for at, state in states if at >= durable], (seed, step)
     if any(path.parent.glob("cut-*/*.damaged-*")):
         expect_log("the log of the journal is damaged")

@@ -4,7 +4,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from support.journals import START, delete, full_disk, keys, put, simulated_now, stored
+from support.journals import START, delete, full_disk, keys, put, segments_of, simulated_now, stored
 
 from kvfs.core.errors import (
     BodyTooLargeError,
@@ -415,3 +415,25 @@ def test_news_is_told_once(errors: list[StoreError]):
     assert backoff.succeed()
     assert not backoff.succeed()
     assert backoff.retry_at < 0
+
+
+async def test_a_content_that_is_damaged_is_set_aside_and_never_sent(autojump_clock, setting, write):
+    """The disk answers other bytes than were written: the others go, this one waits for the user with the reason."""
+    write("good", b"good")
+    write("bad", b"as it was written")
+    write("also good", b"good")
+    journal = setting.journal
+    (segment,) = segments_of(journal.path)
+    content = segment.read_bytes()
+    with segment.open("r+b") as file:
+        file.seek(content.index(b"as it was written"))
+        file.write(b"AS")
+    await setting.sender().drain()
+    assert {key: entry.value for key, entry in (await stored(setting.store, setting.namespace)).items()} == {
+        "good": b"good",
+        "also good": b"good",
+    }
+    (change,) = journal.rejected()
+    assert change.key == "bad"
+    assert "damaged" in (change.error or "")
+    journal.discard(setting.namespace, change.key)

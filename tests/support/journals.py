@@ -1,19 +1,21 @@
 """A journal to test with, and short ways to write to it."""
 
+import errno
 import os
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import types
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.journal import opening
+from kvfs.journal import log, opening
 from kvfs.journal.journal import Journal
-from kvfs.journal.tables import Tables
+from kvfs.journal.replay import Replay, State
+from kvfs.journal.rules import Row
+from kvfs.journal.segment import segments_of
 
 NS = NamespaceId("n" * 32)
 START = 1_800_000_000.0
@@ -30,47 +32,96 @@ def open_journal(path: Path, **options) -> Journal:
     return Journal.open(path, **{"source": SOURCE, "now": lambda: START} | options)
 
 
-def tables_of(journal: Journal) -> sqlite3.Connection:
+def side_of(journal: Journal) -> sqlite3.Connection:
     """SQLite's side of it, which has everything when this returns."""
-    journal._ledger.tables.apply()
-    return journal._ledger.tables._db
+    journal._transactions.kept.save()
+    return journal._transactions.kept._side._db
 
 
-@contextmanager
-def replayed(path: Path) -> Iterator[sqlite3.Connection]:
-    """The tables of a journal nobody has open, with its log in them; in place."""
-    tables = Tables(opening.connect(path), path)
-    try:
-        tables.recover()
-        tables.recovered()
-        yield tables._db
-    finally:
-        tables.close(lambda _: None)
+def logged(path: Path) -> State:
+    """What the log of a journal says, as it is on the disk now; nothing is altered."""
+    replay = Replay(path)
+    assert replay.fault is None
+    return replay.state
 
 
 @contextmanager
 def seen(path: Path) -> Iterator[sqlite3.Connection]:
-    """The same of a copy: the journal stays as a crash left it."""
-    with tempfile.TemporaryDirectory() as directory:
-        for file in path.parent.glob(f"{path.name}*"):
-            if file.is_file():
-                shutil.copyfile(file, Path(directory) / file.name)
-        with replayed(Path(directory) / path.name) as connection:
-            yield connection
+    """The changes that the log of a journal says, as a table to ask; nothing is altered, somebody may write to it."""
+    columns = (
+        "namespace",
+        "key",
+        "seq",
+        "kind",
+        "state",
+        "size",
+        "expiration",
+        "attempted",
+        "acked_at",
+        "error",
+    )
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(f"CREATE TABLE changes ({', '.join(columns)})")
+        for row in _read(path).rows.values():
+            marks = ", ".join("?" * len(columns))
+            values = [getattr(row.change, column) for column in columns]
+            database.execute(f"INSERT INTO changes VALUES ({marks})", values)
+        yield database
+
+
+def _read(path: Path) -> State:
+    """The log of a journal that may be written anew this very moment."""
+    while True:
+        with suppress(FileNotFoundError):
+            replay = Replay(path)
+            if replay.fault is None:
+                return replay.state
+
+
+def source_of(path: Path) -> str:
+    """The identity of the account or store that a journal is for."""
+    with closing(opening.read_only(path)) as database:
+        return opening.meta(database, "source") or ""
+
+
+def alter(path: Path, change: Callable[[Row], Row]) -> None:
+    """Meddle with a journal that nobody has open: each of its rows is what `change` makes of it."""
+    with open_journal(path, source=source_of(path)) as journal, journal.transaction():
+        for row in journal._transactions.index.all():
+            if (new := change(row)) is not row:
+                journal._transactions.put(new, row)
+
+
+def segments(path: Path) -> list[str]:
+    """The names of the segments of its log, oldest first."""
+    return [segment.name for segment in segments_of(path)]
+
+
+async def snapshot(journal: Journal) -> None:
+    """Write its log anew now, due or not."""
+    await journal._upkeep.snapshot()
 
 
 @contextmanager
-def full_disk(journal: Journal) -> Iterator[None]:
-    """The log it writes to takes nothing; something must be in it already."""
-    descriptor = journal._ledger.tables.redo._descriptor
-    kept, full = os.dup(descriptor), os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, descriptor)
+def failing_disk(error: int) -> Iterator[None]:
+    """Nothing more than half a record goes into any log."""
+
+    def writev(descriptor: int, parts: list[bytes]) -> int:
+        record = b"".join(parts)
+        os.write(descriptor, record[: len(record) // 2])
+        raise OSError(error, os.strerror(error))
+
+    log.os = types.SimpleNamespace(**vars(os) | {"writev": writev})
     try:
         yield
     finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
-        os.close(full)
+        log.os = os
+
+
+def full_disk(journal: Journal) -> AbstractContextManager[None]:
+    """The log it writes to takes nothing."""
+    assert journal.path
+    return failing_disk(errno.ENOSPC)
 
 
 def put(journal: Journal, key: str, value: bytes = b"value", *, namespace=NS, **options) -> int:

@@ -1,5 +1,6 @@
 """What `--durable-close` promises when several close a file at once: each close that returned is on the disk."""
 
+import errno
 import os
 
 import pytest
@@ -30,7 +31,7 @@ async def test_a_close_waits_for_the_disk_though_another_recorded_the_content(du
         await durable.fs.files.flush(files[number].number)
         done.append(number)
 
-    async with trio.open_nursery() as nursery, durable.journal._upkeep._lock:  # a sync under way
+    async with trio.open_nursery() as nursery, durable.journal._upkeep._sync_lock:  # a sync under way
         nursery.start_soon(close, 0)
         await trio.testing.wait_all_tasks_blocked()
         assert not durable.fs.files.flush_at_once(files[1].number)
@@ -43,18 +44,25 @@ async def test_a_close_waits_for_the_disk_though_another_recorded_the_content(du
         await kernel.close(file)
 
 
-async def test_a_close_that_failed_to_reach_the_disk_is_tried_again(durable) -> None:
-    """The disk refused once: the next close does not say that all is well before it is."""
+async def test_a_close_that_failed_to_reach_the_disk_is_tried_again(durable, monkeypatch) -> None:
+    """The disk refused: the next close does not say that all is well before a copy of the log is on the disk."""
     kernel = durable.kernel
     file = await kernel.open("/ns/f", NEW)
     await kernel.pwrite(file, 0, b"content")
-    log = durable.journal._upkeep._redo
-    hidden, log._path = log._path, durable.base / "store.db" / "no directory"
-    for _ in range(2):
+
+    def refused(descriptor: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refused)
         with pytest.raises(JournalError, match="cannot be forced to the disk"):
             await durable.fs.files.flush(file.number)
-    log._path = hidden
+        assert durable.journal._upkeep._log.is_doubtful
+        patch.setattr(os, "fsync", refused)
+        with pytest.raises(JournalError, match="cannot be forced to the disk"):
+            await durable.fs.files.flush(file.number)
     await kernel.close(file)
+    assert not durable.journal._upkeep._log.is_doubtful
     assert await kernel.read("/ns/f") == b"content"
 
 
@@ -69,7 +77,10 @@ async def test_pages_of_before_do_not_stay_because_attributes_are_being_set(dura
     await durable.other("f", b"new")
     durable.now.advance(3600)
     await kernel.stat("/ns/f")
-    async with trio.open_nursery() as nursery, durable.journal._upkeep._lock:  # recorded, not on the disk
+    async with (
+        trio.open_nursery() as nursery,
+        durable.journal._upkeep._sync_lock,
+    ):  # recorded, not on the disk
         nursery.start_soon(kernel.setxattr, "/ns/f", "user.kvfs.metadata", b'{"a": 1}')
         await trio.testing.wait_all_tasks_blocked()
         assert node.open is not None

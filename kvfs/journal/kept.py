@@ -1,0 +1,120 @@
+"""What is kept of keys without a change, of directories and of namespaces, as far as it is in memory.
+
+Invariants:
+- `unsaved` has what the log says of keys without a change and the side table may lack; `dropped` the namespaces
+  of which nothing counts that the side table has.
+- All of it is altered only after the log was. A `save` that fails alters nothing, *because* the log has it all.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final
+
+from sortedcontainers import SortedDict
+
+from kvfs.core.errors import JournalError
+from kvfs.core.model import NamespaceId
+from kvfs.journal.local import DirRow, LocalAttrs, Place
+from kvfs.journal.side import Side
+
+SAVE_COUNT: Final = 1024  # so many are worth a transaction of SQLite's: three milliseconds
+CACHED_FILES: Final = 65_536
+
+log = logging.getLogger("kvfs.journal")
+
+
+class Kept:
+    """Attributes of keys without a change, made directories, and when namespaces were seen first."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._cached: dict[Place, LocalAttrs | None] = {}  # what the side table says
+        self._is_failing = False
+        self.unsaved: dict[Place, LocalAttrs | None] = {}
+        self.dropped: set[NamespaceId] = set()
+        self.directories: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
+        self.seen: dict[NamespaceId, int] = {}
+        self.changes = 0  # grows with everything that is altered here and that stat(2) shows
+
+    def file(self, place: Place) -> LocalAttrs | None:
+        """What is kept of a key without a change."""
+        if place in self.unsaved:
+            return self.unsaved[place]
+        if self._side.is_empty or place[0] in self.dropped:
+            return None
+        if place not in self._cached:
+            self._remember({place: self._side.get(place)})
+        return self._cached[place]
+
+    def _remember(self, files: Mapping[Place, LocalAttrs | None]) -> None:
+        """In bounds; many go at once: a dict that loses its first place looks at all that it lost before."""
+        self._cached.update(files)
+        excess = len(self._cached) - CACHED_FILES
+        if excess > CACHED_FILES // 16:
+            for place in list(islice(self._cached, excess)):
+                del self._cached[place]
+
+    # what the log has said
+
+    def set_file(self, place: Place, attrs: LocalAttrs | None, *, is_visible: bool = True) -> None:
+        """This is kept of a key without a change."""
+        self.unsaved[place] = attrs
+        self.changes += is_visible
+
+    def settled(self, place: Place, attrs: LocalAttrs | None) -> None:
+        """The key has no change any more; the side table was told before, if it could be."""
+        if place not in self._cached or self._cached[place] is not attrs:
+            self.set_file(place, attrs)
+
+    def has_change(self, place: Place) -> None:
+        """The key has a change: what is kept of it is there."""
+        self.unsaved.pop(place, None)
+        self.changes += 1
+
+    def set_directory(self, namespace: NamespaceId, row: DirRow) -> None:
+        """A directory was made, or has these attributes."""
+        self.directories.setdefault(namespace, SortedDict())[row.prefix, row.start] = row
+        self.changes += 1
+
+    def drop_directory(self, namespace: NamespaceId, prefix: str, start: int) -> None:
+        """A directory is no longer one that mkdir made."""
+        rows = self.directories.get(namespace)
+        if rows is not None:
+            rows.pop((prefix, start), None)
+        self.changes += 1
+
+    def drop_namespace(self, namespace: NamespaceId) -> None:
+        """Nothing is kept of a namespace."""
+        for files in (self.unsaved, self._cached):
+            for place in [place for place in files if place[0] == namespace]:
+                del files[place]
+        self.dropped.add(namespace)
+        self.directories.pop(namespace, None)
+        self.seen.pop(namespace, None)
+        self.changes += 1
+
+    # to the side table
+
+    def save(self, more: Iterable[tuple[Place, LocalAttrs | None]] = ()) -> None:
+        """Tell the side table what it lacks, and `more`. Raises JournalError; the log has what counts."""
+        files = {**self.unsaved, **dict(more)}
+        self._side.save(files, self.dropped)
+        self._remember(files)
+        self.unsaved.clear()
+        self.dropped.clear()
+        self._is_failing = False
+
+    def try_to_save(self, more: Iterable[tuple[Place, LocalAttrs | None]] = ()) -> None:
+        """`save`, where a side table that takes nothing now (a full disk, say) is nobody's error yet."""
+        try:
+            self.save(more)
+        except JournalError as exc:
+            if not self._is_failing:
+                log.warning("attributes stay in the journal's log for now: %s", exc)
+            self._is_failing = True
+
+    def save_if_due(self) -> None:
+        """Called after each commit."""
+        if len(self.unsaved) >= SAVE_COUNT and not (self._is_failing and len(self.unsaved) % SAVE_COUNT):
+            self.try_to_save()

@@ -1,0 +1,56 @@
+"""Records of what this machine keeps beside the changes: attributes of keys, directories that mkdir made.
+
+The log has their fields by position: a new one goes to the end and has a default.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+from kvfs.core.model import Key, NamespaceId
+
+SHOWN_BYTES: Final = 8
+
+Place = tuple[NamespaceId, Key]
+"""A key and its namespace: at most one change for each."""
+
+
+class LocalAttrs(Struct, frozen=True, array_like=True, gc=False):
+    """Permission bits and times (epoch nanoseconds) of a key; None: not set on this machine.
+
+    `shown` is the fingerprint of the content that the mtime was last shown with; empty: never known.
+    """
+
+    mode: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    atime_ns: int | None = None
+    shown: bytes = b""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it says no more of the key than when which content was found: that has a short row."""
+        return (
+            bool(self.shown)
+            and self.mode is None
+            and self.atime_ns is None
+            and self.mtime_ns == self.ctime_ns
+        )
+
+
+class DirRow(Struct, frozen=True, array_like=True, gc=False):
+    """A directory that exists because mkdir made it; `prefix` and `start` as in core.names.
+
+    Times are epoch nanoseconds.
+    """
+
+    prefix: str
+    start: int
+    mode: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+
+
+def fingerprint(digest: bytes) -> bytes:
+    """As much of a content's digest as is kept of it when it is shown."""
+    return digest[:SHOWN_BYTES]

@@ -1,0 +1,64 @@
+"""Taking in what the last run left: the log into memory, and whatever it left half done.
+
+Invariant: a journal that is refused is left as it is, so nothing is altered before all of the log was read.
+"""
+
+from kvfs.core.errors import JournalError
+from kvfs.core.model import ChangeState, Seq
+from kvfs.journal.opening import unreadable
+from kvfs.journal.replay import Replay, State, kept_logs
+from kvfs.journal.rules import Row, set_aside
+from kvfs.journal.spool import PARTIAL
+from kvfs.journal.transaction import Transactions
+
+LOST = "its content did not survive a power failure"  # the error of a change whose spooled file is gone
+
+
+def recover(transactions: Transactions) -> None:
+    """Fill memory from the log, and settle accounts. Raises JournalError."""
+    path = transactions.log.path
+    try:
+        replay = Replay(path)
+        if replay.fault is not None:
+            raise unreadable(path, replay.fault)
+        replay.put_away()
+        transactions.log.adopt(replay.segments, replay.state.last)
+    except OSError as exc:
+        raise JournalError(f"the log of the journal {path} cannot be read: {exc}") from exc
+    load(transactions, replay.state)
+    for row in transactions.index.all():
+        if not transactions.contents.is_whole(row):
+            _lose(transactions, row)
+    contents = transactions.contents
+    orphans = contents.orphans()
+    if kept_logs(path):  # whole ones may be what is named in these
+        orphans = [name for name in orphans if name.endswith(PARTIAL)]
+    if orphans:
+        transactions.log.sync()
+        contents.unlink(orphans)
+
+
+def load(transactions: Transactions, state: State) -> None:
+    """Fill empty memory with what the log says; the side table is told what it may lack."""
+    index, kept, contents = transactions.index, transactions.kept, transactions.contents
+    index.load(state.rows.values())
+    index.last_seq = Seq(max(index.last_seq, state.last_seq))
+    for row in index.all():
+        if row.content is not None and row.content.spool is not None:
+            contents.acquire(row.content.spool)
+    for (namespace, *_), directory in state.directories.items():
+        kept.set_directory(namespace, directory)
+    kept.seen.update(state.seen)
+    kept.dropped.update(state.dropped)
+    kept.unsaved.update(state.files)
+    if state.files or state.dropped:
+        kept.try_to_save()
+
+
+def _lose(transactions: Transactions, row: Row) -> None:
+    """The content of a row is gone: the store has it, or it is told."""
+    with transactions:
+        if row.change.state is ChangeState.SETTLING:
+            transactions.remove(row, row.attrs)
+        else:
+            transactions.put(set_aside(row, LOST), row)

@@ -1,0 +1,192 @@
+"""The side table: what this machine keeps of keys without a change, in the SQLite file of the journal.
+
+There may be millions of them, so they are not in memory. The file also says whose journal it is (`opening`).
+
+Invariants:
+- What is here was in the log before. The log may drop it once `force` returned, *because* a commit of SQLite's survives
+  a kill, and no power cut.
+- Repeating a `save` does no harm, *because* each of its rows says all that is kept of a key.
+"""
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from kvfs.core.errors import JournalError, JournalFullError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.journal.local import LocalAttrs, Place
+
+META: Final = """
+-- name: 'source' (identity of the account or store; another source refuses the file),
+--       'created' (epoch seconds), 'id' (16 random bytes in hex: each segment of the log names it).
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID
+"""
+FILES: Final = """
+-- attrs: a `LocalAttrs`, MessagePack. No row: nothing is kept of the key here, the caller has its default.
+CREATE TABLE files (
+    namespace TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    attrs     BLOB NOT NULL,
+    PRIMARY KEY (namespace, key)
+) WITHOUT ROWID
+"""
+SHOWN: Final = """
+-- Of keys that are not in files: the content they were shown with. At most 64 bytes a key on the disk, which is why
+-- keys are named by hashes: two that share one (of 2^64) would only be dated wrongly.
+CREATE TABLE shown (
+    place   BLOB PRIMARY KEY,  -- 4 bytes of a hash of the namespace, 8 of one of the key
+    digest  BLOB NOT NULL,     -- `LocalAttrs.shown`
+    changed INTEGER            -- epoch nanoseconds: when a content was found that differed; NULL: never
+) WITHOUT ROWID
+"""
+TABLES: Final = frozenset({"meta", "files", "shown"})
+
+_PUT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?)"
+_PUT_SHOWN: Final = "INSERT OR REPLACE INTO shown VALUES (?, ?, ?)"
+_DROP: Final = "DELETE FROM files WHERE namespace = ? AND key = ?"
+_DROP_SHOWN: Final = "DELETE FROM shown WHERE place = ?"
+_DROP_NAMESPACE: Final = "DELETE FROM files WHERE namespace = ?"
+_DROP_ALL_SHOWN: Final = "DELETE FROM shown WHERE place BETWEEN ? AND ?"
+_GET: Final = "SELECT attrs FROM files WHERE namespace = ? AND key = ?"
+_GET_SHOWN: Final = "SELECT digest, changed FROM shown WHERE place = ?"
+_NAMESPACE_BYTES: Final = 4
+_KEY_BYTES: Final = 8
+_FULL: Final = {sqlite3.SQLITE_FULL}
+_BUSY_SECONDS: Final = 10.0
+
+encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(LocalAttrs).decode
+
+
+def translate(error: sqlite3.Error, path: Path) -> JournalError:
+    """What a failed statement means to the caller: no room, or a journal that cannot be used."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL:
+        return JournalFullError(f"the journal {path} cannot be written ({error}); make room and try again")
+    return JournalError(f"the journal {path} failed: {error}")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection with explicit transactions, a write-ahead log, and checkpoints left to `force`."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA secure_delete = OFF")  # Debian's default ON writes every freed page again
+    except sqlite3.Error as exc:
+        raise translate(exc, path) from exc
+    return connection
+
+
+def short_place(namespace: NamespaceId, key: Key) -> bytes:
+    """How the table `shown` names a key: 12 bytes, those of one namespace beside each other."""
+    return _hash(namespace, _NAMESPACE_BYTES) + _hash(key, _KEY_BYTES)
+
+
+def _hash(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()
+
+
+class Side:
+    """The side table of one journal. All but `force` is the loop's."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._db = connection
+        self._path = path
+        self._has_files = self._ask("SELECT 1 FROM files LIMIT 1", ()) is not None  # mostly there are none
+        self._has_shown = self._ask("SELECT 1 FROM shown LIMIT 1", ()) is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept of any key."""
+        return not (self._has_files or self._has_shown)
+
+    def _ask(self, statement: str, columns: tuple[Any, ...]) -> Any:
+        try:
+            return self._db.execute(statement, columns).fetchone()
+        except sqlite3.Error as exc:
+            raise translate(exc, self._path) from exc
+
+    def get(self, place: Place) -> LocalAttrs | None:
+        """What is kept of a key. Raises JournalError."""
+        try:
+            if self._has_files and (row := self._ask(_GET, place)) is not None:
+                return _decode(row[0])
+        except msgspec.DecodeError as exc:
+            raise JournalError(f"the journal {self._path} has damaged attributes ({exc})") from exc
+        if self._has_shown and (row := self._ask(_GET_SHOWN, (short_place(*place),))) is not None:
+            return LocalAttrs(None, row[1], row[1], None, row[0])
+        return None
+
+    def save(self, files: Mapping[Place, LocalAttrs | None], dropped: Iterable[NamespaceId] = ()) -> None:
+        """Keep all of these in one transaction, after nothing is kept of the namespaces. Raises JournalError."""
+        writes: dict[str, list[tuple[Any, ...]]] = {_DROP_NAMESPACE: [], _DROP_ALL_SHOWN: []}
+        for namespace in dropped:
+            first = _hash(namespace, _NAMESPACE_BYTES)
+            writes[_DROP_NAMESPACE].append((namespace,))
+            writes[_DROP_ALL_SHOWN].append((first, first + b"\xff" * (_KEY_BYTES + 1)))
+        writes |= self._rows(files)
+        if not any(writes.values()):
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement, rows in writes.items():
+                if rows:
+                    self._db.executemany(statement, rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            raise translate(exc, self._path) from exc
+        finally:
+            if self._db.in_transaction:
+                self._roll_back()
+        self._has_files = self._has_files or bool(writes[_PUT])
+        self._has_shown = self._has_shown or bool(writes[_PUT_SHOWN])
+
+    def _roll_back(self) -> None:
+        self._db.execute("ROLLBACK")
+
+    def _rows(self, files: Mapping[Place, LocalAttrs | None]) -> dict[str, list[tuple[Any, ...]]]:
+        """What is to be written, statement by statement: a long row goes before a short one, which may stay."""
+        drops: list[tuple[Any, ...]] = []
+        drops_shown: list[tuple[Any, ...]] = []
+        puts: list[tuple[Any, ...]] = []
+        puts_shown: list[tuple[Any, ...]] = []
+        for place, attrs in files.items():
+            if attrs is None or attrs.is_short:
+                if self._has_files:
+                    drops.append(place)
+            else:
+                puts.append((*place, encode(attrs)))
+            if attrs is None:
+                if self._has_shown:
+                    drops_shown.append((short_place(*place),))
+            elif attrs.is_short:
+                puts_shown.append((short_place(*place), attrs.shown, attrs.mtime_ns))
+        return {_DROP: drops, _DROP_SHOWN: drops_shown, _PUT: puts, _PUT_SHOWN: puts_shown}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+
+def force(path: Path) -> None:
+    """Force what was saved before the call into the file, and that to the disk; for a thread. Raises JournalError.
+
+    The pages are written again into the database, so that a sync of SQLite's own log that failed before is made up for.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)) as db:
+            db.execute("PRAGMA synchronous = FULL")
+            busy, *_ = db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    except sqlite3.Error as exc:
+        raise translate(exc, path) from exc
+    if busy:
+        raise JournalError(f"the journal {path} cannot be forced to the disk: it is in use")

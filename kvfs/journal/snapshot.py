@@ -1,0 +1,154 @@
+"""The snapshot: what the log says up to a record, written anew into one segment, so that the ones before can go.
+
+Invariants:
+- It says exactly what the log said at the cut, not what memory says when it is written, *because* the records after
+  the cut are replayed on top of it.
+- It is on the disk, under its name, before a segment goes, and before memory names a content in it. Until then the
+  segments before it count; a kill or a power cut at any moment leaves one or the other whole.
+- The side table is forced out before, *because* the snapshot leaves out what the side table has.
+- Its last record is `End`: one without was not written to the end.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+
+from kvfs.core.errors import JournalError
+from kvfs.core.model import NamespaceId, Seq
+from kvfs.journal import side
+from kvfs.journal.disk import refusal, sync_directory
+from kvfs.journal.local import DirRow
+from kvfs.journal.log import Log
+from kvfs.journal.records import End, Operation, Seen, SetDirectory, SetRow, encode
+from kvfs.journal.rules import Content, Row
+from kvfs.journal.segment import RECORD_HEAD, SEGMENT_HEAD, Head, record_head, segment_path
+from kvfs.journal.transaction import Transactions
+
+SNAPSHOT_BYTES = (
+    8 * 1024 * 1024
+)  # so many bytes of the log may say nothing any more, or as many as still say something
+ROW_BYTES = 256  # about what a row takes in the log without its content
+END_BYTES = 64 * 1024  # the same at the end of a mount
+_GROUP = 64  # rows a record
+_SLICE = 1000  # contents whose place changes between two checkpoints of the loop
+
+T = TypeVar("T")
+
+Moved = list[tuple[Content, int]]
+"""Contents and their offsets in the snapshot."""
+Read = Callable[[Row, Content], bytes]
+"""The content of a put that is in no file of the spool."""
+
+
+class Cut(Struct):
+    """What the log says up to a record: taken by the loop, written by a thread. Rows and directories never change."""
+
+    number: int
+    last: int
+    last_seq: Seq
+    rows: list[Row]
+    directories: list[tuple[NamespaceId, DirRow]]
+    seen: list[tuple[NamespaceId, int]]
+
+
+def is_due(transactions: Transactions, least: int | None = None) -> bool:
+    """Whether so much of the log says nothing any more that a snapshot is worth it."""
+    index, kept = transactions.index, transactions.kept
+    living = index.inline_bytes + ROW_BYTES * (index.count + len(kept.directories))
+    return transactions.log.size > living + max(living, SNAPSHOT_BYTES if least is None else least)
+
+
+def cut(transactions: Transactions) -> Cut:
+    """What is to be written; the log goes on in a new segment. Raises JournalError when the side table is behind."""
+    if transactions.afterwards.late:
+        transactions.afterwards.run()
+    index, kept, log = transactions.index, transactions.kept, transactions.log
+    kept.save()
+    directories = [(namespace, row) for namespace, rows in kept.directories.items() for row in rows.values()]
+    return Cut(log.roll(), log.last, index.last_seq, index.all(), directories, list(kept.seen.items()))
+
+
+def write(cut: Cut, log: Log) -> tuple[Path, Moved]:
+    """Write it, and force it and the side table to the disk; for a thread. Raises JournalError."""
+
+    def read(row: Row, content: Content) -> bytes:
+        """As the disk answers: a content that is damaged is found out, and told, when it is to be sent."""
+        data = log.read(content.segment, content.offset, row.change.size)
+        if len(data) < row.change.size:
+            raise JournalError(f"the content of {row.change.key!r} ends before its end in the log {log.path}")
+        return data
+
+    side.force(log.path)
+    try:
+        return write_file(cut, log.path, log.identity, read)
+    except OSError as exc:
+        raise refusal(exc, f"a snapshot of the journal {log.path} cannot be written") from exc
+
+
+def write_file(cut: Cut, path: Path, identity: bytes, read: Read) -> tuple[Path, Moved]:
+    """The snapshot is on the disk, under its name. Raises OSError."""
+    segment = segment_path(path, cut.number)
+    fresh = segment.with_name(f"{segment.name}.new")
+    fresh.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(
+            fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            moved = _write(cut, identity, read, lambda data: _write_all(descriptor, data))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        fresh.rename(segment)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+    return segment, moved
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _write(cut: Cut, identity: bytes, read: Read, put: Callable[[bytes], None]) -> Moved:
+    put(Head(identity, cut.last, is_snapshot=True).encode())
+    at, moved, known = SEGMENT_HEAD, [], set[int]()
+    for number, group in enumerate(_records(cut), start=1):
+        operations, contents = encode(group), list[bytes]()
+        at += RECORD_HEAD + len(operations)
+        for operation in group:
+            row = operation.row if isinstance(operation, SetRow) else None
+            if row is None or row.content is None or row.content.spool or row.content.identity in known:
+                continue
+            known.add(row.content.identity)
+            moved.append((row.content, at))
+            contents.append(read(row, row.content))
+            at += row.change.size
+        put(b"".join([record_head(number, operations, contents), operations, *contents]))
+    return moved
+
+
+def _records(cut: Cut) -> Iterator[list[Operation]]:
+    for rows in _groups(cut.rows, _GROUP):
+        yield [SetRow(row) for row in rows]
+    for directories in _groups(cut.directories, _GROUP):
+        yield [SetDirectory(*one) for one in directories]
+    yield [*(Seen(*one) for one in cut.seen), End(cut.last_seq)]
+
+
+def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def adopt(cut: Cut, moved: Moved) -> Iterator[None]:
+    """Contents are in the snapshot from now on; the loop may do something else between two slices."""
+    for some in _groups(moved, _SLICE):
+        for content, offset in some:
+            content.segment, content.offset = cut.number, offset
+        yield

@@ -1,0 +1,269 @@
+"""The one door to the log and to memory: a transaction is appended as one record, and then memory follows.
+
+Invariants:
+- Nothing in memory is altered before the record is in the log, *because* then a transaction that fails leaves nothing
+  to undo. Inside a transaction its own changes are seen by `get` and `attrs_of` alone.
+- Memory follows by applying the operations that the record says, *because* a replay of the log must come to the same.
+- No await between the begin of a transaction and its end.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from kvfs.core.afterwards import Afterwards
+from kvfs.core.errors import JournalError
+from kvfs.core.model import Key, NamespaceId, Seq
+from kvfs.journal.contents import Contents
+from kvfs.journal.index import Index
+from kvfs.journal.kept import Kept
+from kvfs.journal.local import DirRow, LocalAttrs, Place
+from kvfs.journal.log import Log
+from kvfs.journal.records import (
+    Acknowledged,
+    Attempted,
+    DropDirectory,
+    DropNamespace,
+    DropRow,
+    Operation,
+    Seen,
+    SetAttrs,
+    SetDirectory,
+    SetRow,
+    Settled,
+    encode,
+)
+from kvfs.journal.rules import Row, acknowledged, attempted, with_attrs, with_wait
+
+
+class Transactions:
+    """Collects operations, appends them, applies them to index, contents and what is kept beside.
+
+    Itself the context that `with` wants, always the same: a generator's costs as much as an append.
+    """
+
+    def __init__(self, log: Log, index: Index, contents: Contents, kept: Kept) -> None:
+        self.log = log
+        self.index = index
+        self.contents = contents
+        self.kept = kept
+        self.afterwards = Afterwards()
+        self.on_commit: Callable[[Sequence[Operation]], None] = lambda operations: None
+        self._depth = 0  # of `with` inside each other
+        self._is_doomed = False
+        self._operations: list[Operation] = []  # of the transaction under way, with what they bring
+        self._values: list[bytes] = []
+        self._new: list[Row] = []  # whose contents these are
+        self._rows: dict[Place, Row | None] = {}  # as they will be
+        self._attrs: dict[Place, LocalAttrs | None] = {}
+        self._waiting: dict[Seq, set[Place]] = {}
+        self.directories: dict[tuple[NamespaceId, str, int], DirRow | None] = {}
+
+    def __enter__(self) -> None:
+        """All or nothing; inside another it is part of that one.
+
+        Raises JournalFullError or JournalError at the end when the disk does not take it.
+        """
+        if self.afterwards.late:  # what is left of the one before comes first
+            self.afterwards.run()
+        self._depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if error is not None:
+            self._is_doomed = True  # half of it may be there: the outermost must not commit
+        if self._depth:
+            return
+        is_doomed, self._is_doomed = self._is_doomed, False
+        operations, values, new = self._operations, self._values, self._new
+        self._operations, self._values, self._new = [], [], []
+        if self._rows or self._attrs or self.directories:
+            self._rows, self._attrs, self._waiting, self.directories = {}, {}, {}, {}
+        if error is not None:
+            return
+        if is_doomed:
+            raise JournalError("a part of the transaction failed")
+        if operations:
+            self._append(operations, values, new)
+            self._apply(operations)
+
+    # inside a transaction
+
+    def get(self, namespace: NamespaceId, key: Key) -> Row | None:
+        """The row at a place, as this transaction leaves it."""
+        if self._rows:
+            place = (namespace, key)
+            if place in self._rows:
+                return self._rows[place]
+        return self.index.get(namespace, key)
+
+    def attrs_of(self, namespace: NamespaceId, key: Key) -> LocalAttrs | None:
+        """What is kept of a key, as this transaction leaves it."""
+        if self.afterwards.late:
+            self.afterwards.run()
+        row = self.get(namespace, key)
+        if row is not None:
+            return row.attrs
+        place = (namespace, key)
+        return self._attrs[place] if place in self._attrs else self.kept.file(place)
+
+    def put(self, row: Row, old: Row | None, value: bytes | None = None) -> None:
+        """The row is there, in place of `old`; `value` is its content if that is new and not in the spool.
+
+        What waited for a put there waits for the new one, unless that had landed: then the wait was over.
+        """
+        change = row.change
+        self._operations.append(SetRow(row))
+        if value is not None:
+            self._values.append(value)
+            self._new.append(row)
+        place = (change.namespace, change.key)
+        self._rows[place] = row
+        if row.waits_for is not None:
+            self._waiting.setdefault(row.waits_for, set()).add(place)
+        if old is not None and row.content is not None and old.change.seq != change.seq and old.awaited:
+            self.repoint(old.change.seq, change.seq)
+
+    def remove(self, row: Row, attrs: LocalAttrs | None = None) -> None:
+        """The key has no change any more; `attrs` is what is kept of it without."""
+        place = (row.change.namespace, row.change.key)
+        self._operations.append(DropRow(*place, attrs))
+        self._rows[place] = None
+        self._attrs[place] = attrs
+
+    def set_attrs(
+        self, namespace: NamespaceId, key: Key, attrs: LocalAttrs | None, *, is_visible: bool = True
+    ) -> None:
+        """These are kept of the key, with its change or without. Not `is_visible`: stat(2) shows the same as before."""
+        self._operations.append(SetAttrs(namespace, key, attrs, is_visible))
+        row, place = self.get(namespace, key), (namespace, key)
+        if row is None:
+            self._attrs[place] = attrs
+        else:
+            self._rows[place] = with_attrs(row, attrs)
+
+    def repoint(self, old: Seq, new: Seq) -> None:
+        """Tombstones that wait for the put `old` wait for `new`, which carries its content on."""
+        for place in (*self.index.waiting.get(old, ()), *self._waiting.get(old, ())):
+            row = self.get(*place)
+            if row is not None and row.waits_for == old:
+                self.put(with_wait(row, new), row)
+
+    def set_directory(self, namespace: NamespaceId, prefix: str, start: int, row: DirRow | None) -> None:
+        """The directory is made, or has these attributes; None: it is not made any more."""
+        if row is None:
+            self._operations.append(DropDirectory(namespace, prefix, start))
+        else:
+            self._operations.append(SetDirectory(namespace, row))
+        self.directories[namespace, prefix, start] = row
+
+    def say(self, operation: Operation) -> None:
+        """One of the operations that no other of the same transaction has to see."""
+        self._operations.append(operation)
+
+    # the log, then memory
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether `insert` will do: no transaction is under way, and memory says all that the log says."""
+        return not self._depth and not self.afterwards.late
+
+    def insert(self, row: Row, value: bytes | None) -> None:
+        """A whole transaction: the put of a key without a row. Memory may follow after the answer."""
+        operations = [SetRow(row)]
+        self._append(operations, [] if value is None else [value], [] if value is None else [row])
+        self.afterwards(self._apply, operations)
+
+    def _append(self, operations: Sequence[Operation], values: list[bytes], new: Iterable[Row]) -> None:
+        segment, offset = self.log.append(encode(operations), values)
+        for row in new:
+            content = row.content
+            assert content is not None
+            content.segment, content.offset = segment, offset
+            offset += row.change.size
+
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            _APPLY[type(operation)](self, operation)
+        self.kept.save_if_due()
+        self.on_commit(operations)
+
+    def _set_row(self, operation: SetRow) -> None:
+        row = operation.row
+        old = self.index.put(row)
+        if old is None:
+            self.kept.has_change((row.change.namespace, row.change.key))
+        self._exchange(old, row)
+
+    def _exchange(self, old: Row | None, new: Row | None) -> None:
+        before, after = old.content if old is not None else None, new.content if new is not None else None
+        if before is not after:
+            if after is not None and after.spool is not None:
+                self.contents.acquire(after.spool)
+            if before is not None and before.spool is not None:
+                self.contents.release(before.spool)
+
+    def _remove(self, row: Row) -> None:
+        self.index.remove(row)
+        self._exchange(row, None)
+
+    def _drop_row(self, operation: DropRow) -> None:
+        row = self.index.get(operation.namespace, operation.key)
+        if row is not None:
+            self._remove(row)
+        self.kept.set_file((operation.namespace, operation.key), operation.attrs)
+
+    def _set_attrs(self, operation: SetAttrs) -> None:
+        row = self.index.get(operation.namespace, operation.key)
+        if row is not None:
+            self.index.put(with_attrs(row, operation.attrs))
+            self.kept.changes += operation.is_visible
+        else:
+            place = (operation.namespace, operation.key)
+            self.kept.set_file(place, operation.attrs, is_visible=operation.is_visible)
+
+    def _set_directory(self, operation: SetDirectory) -> None:
+        self.kept.set_directory(operation.namespace, operation.row)
+
+    def _drop_directory(self, operation: DropDirectory) -> None:
+        self.kept.drop_directory(operation.namespace, operation.prefix, operation.start)
+
+    def _see(self, operation: Seen) -> None:
+        self.kept.seen[operation.namespace] = operation.at
+
+    def _drop_namespace(self, operation: DropNamespace) -> None:
+        for row in list(self.index.rows.get(operation.namespace, {}).values()):
+            self._remove(row)
+        self.kept.drop_namespace(operation.namespace)
+
+    def _attempted(self, operation: Attempted) -> None:
+        for seq in operation.seqs:
+            row = self.index.pending[seq]
+            self.index.advance(row, attempted(row.change))
+
+    def _acknowledged(self, operation: Acknowledged) -> None:
+        for seq in operation.seqs:
+            row = self.index.pending[seq]
+            self.index.advance(row, acknowledged(row.change, operation.at))
+
+    def _settled(self, operation: Settled) -> None:
+        for seq in operation.seqs:
+            row = self.index.settling[seq]
+            self._remove(row)
+            self.kept.settled((row.change.namespace, row.change.key), row.attrs)
+
+
+_APPLY: Final[dict[type[Operation], Callable[[Transactions, Any], None]]] = {
+    SetRow: Transactions._set_row,
+    DropRow: Transactions._drop_row,
+    SetAttrs: Transactions._set_attrs,
+    SetDirectory: Transactions._set_directory,
+    DropDirectory: Transactions._drop_directory,
+    Seen: Transactions._see,
+    DropNamespace: Transactions._drop_namespace,
+    Attempted: Transactions._attempted,
+    Acknowledged: Transactions._acknowledged,
+    Settled: Transactions._settled,
+}

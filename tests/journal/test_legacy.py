@@ -1,0 +1,216 @@
+"""A journal of the format before (tables in SQLite and a redo log of what they lack) is converted once, as a whole.
+
+`fixtures/format*.tar.xz` are some that the versions before wrote, as a kill left them: some changes in the tables,
+others in the redo log alone, a large content in the spool.
+"""
+
+import contextlib
+import errno
+import shutil
+import sqlite3
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.journals import NS, SOURCE, START, keys, open_journal, put, segments, shown, side_of
+
+from kvfs.core.errors import JournalError, JournalUnreadableError
+from kvfs.core.model import ChangeState, Key
+from kvfs.core.times import SECOND
+from kvfs.journal import legacy
+from kvfs.journal.attributes import DirRow, LocalAttrs
+from kvfs.journal.journal import Journal, digest
+from kvfs.journal.segment import VERSION
+
+FIXTURES = Path(__file__).parent / "fixtures"
+UNITS = {2: SECOND, 3: 1, 4: 1}  # what a time is counted in, by format
+SHOWN = {
+    "gone": None,
+    "large": b"large" * 40_000,
+    "local": b"stays here",
+    "new": b"renamed",
+    "old": None,
+    "rejected": b"refused",
+    "settling": b"written again",
+}
+
+
+@pytest.fixture(params=UNITS)
+def version(request) -> int:
+    """A format before."""
+    return request.param
+
+
+@pytest.fixture
+def path(tmp_path, version) -> Path:
+    """The journal of that version, in a directory of its own."""
+    place = tmp_path / "old"
+    with tarfile.open(FIXTURES / f"format{version}.tar.xz") as archive:
+        archive.extractall(place, filter="data")
+    return place / "journal.db"
+
+
+def everything(path: Path) -> dict[str, bytes]:
+    """Every file of a journal but its lock and what SQLite makes for readers."""
+    files = (file for file in path.parent.rglob("*") if file.is_file())
+    return {file.name: file.read_bytes() for file in files if not file.name.endswith((".lock", "-shm"))}
+
+
+def check(journal: Journal, unit: int) -> None:
+    """All that the version before had promised is there."""
+    journal.check_invariants()
+    assert shown(journal) == SHOWN
+    large, new, old = (journal.get(NS, Key(key)) for key in ("large", "new", "old"))
+    assert large is not None
+    assert new is not None
+    assert old is not None
+    assert (large.metadata, large.expiration, large.base, large.error) == (
+        b'{"m":1}',
+        1_900_000_000,
+        None,
+        "try later",
+    )
+    assert keys(journal.pending()) == ["large", "new", "old", "gone", "settling"]
+    assert journal.blocker(old) == new, "the deletion of the old name waits for the new one"
+    (refused,) = journal.rejected()
+    assert (refused.key, refused.error) == ("rejected", "too odd")
+    local = journal.get(NS, Key("local"))
+    assert local is not None
+    assert local.state is ChangeState.LOCAL
+    again = journal.row(journal.pending()[-1].seq)
+    assert again is not None
+    assert again.may_exist
+    assert again.change.base == digest(b"sent")
+    attributes = journal.attributes
+    assert attributes.file_attrs(NS, Key("settling")) == LocalAttrs(0o644, *(n * unit for n in (21, 22, 23)))
+    assert attributes.file_attrs(NS, Key("clean")) == LocalAttrs(mode=0o444)
+    assert attributes.file_attrs(NS, Key("only attributes")) == LocalAttrs(0o755, 77 * unit)
+    assert list(attributes.dirs_under(NS, "")) == [
+        DirRow("d/", 0, 0o700, 5 * unit, 6 * unit),
+        DirRow("d/e/", 2, None, 7 * unit, 8 * unit),
+    ]
+    assert attributes.namespace_first_seen(NS, START) == START - 1000
+
+
+def test_nothing_that_was_pending_is_lost(path, version):
+    """Changes in every state, with contents, numbers and reasons; attributes, directories, first sight."""
+    for _ in range(2):
+        with open_journal(path) as journal:
+            check(journal, UNITS[version])
+    with open_journal(path) as journal:
+        assert put(journal, "later") > 10
+        tables = side_of(journal).execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        assert {name for (name,) in tables} == {"meta", "files", "shown"}
+        assert side_of(journal).execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert segments(path)
+    assert not list(path.parent.glob("*-redo.*"))
+
+
+@pytest.mark.parametrize("where", ["_replay", "write_file", "_alter"])
+def test_a_conversion_that_fails_leaves_the_journal_as_it_was(path, version, monkeypatch, where):
+    """No room, say: the next try converts all of it; what the first one left is nobody's."""
+    before = everything(path)
+    real = getattr(legacy, where)
+
+    def failing(*arguments):
+        real(*arguments)
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(legacy, where, failing)
+        with pytest.raises(JournalError, match=r"cannot be converted.*no room"):
+            open_journal(path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (version,)
+        assert database.execute("SELECT count(*) FROM changes").fetchone() == (6,)
+    assert everything(path).keys() >= before.keys() - {"journal.db-wal"}
+    with open_journal(path) as journal:
+        check(journal, UNITS[version])
+
+
+def test_a_kill_before_the_redo_log_went_loses_nothing(path, version, monkeypatch):
+    """The file was converted, and the old log lies beside it still."""
+    with monkeypatch.context() as patch:
+        patch.setattr(legacy, "clean", lambda _: None)
+        open_journal(path).close()
+    assert list(path.parent.glob("*-redo.*"))
+    with open_journal(path) as journal:
+        check(journal, UNITS[version])
+    assert not list(path.parent.glob("*-redo.*"))
+
+
+def test_a_redo_log_cut_anywhere_gives_every_record_before_the_cut(path, tmp_path):
+    """A record that is not whole was promised to nobody: no damage."""
+    content = path.with_name("journal.db-redo.1").read_bytes()
+    counts = []
+    for cut in range(0, len(content) + 1, 97):
+        copy = tmp_path / f"cut-{cut}"
+        shutil.copytree(path.parent, copy)
+        (copy / "journal.db-redo.1").write_bytes(content[:cut])
+        with open_journal(copy / "journal.db") as journal:
+            journal.check_invariants()
+            counts.append(journal.totals.last_seq)
+        assert not list(copy.glob("*.damaged-*"))
+    assert counts == sorted(counts)
+    assert (counts[0], len(set(counts))) == (6, 4)
+
+
+def test_a_garbled_redo_log_is_kept(path, expect_log):
+    """What is before the damage is converted; the rest may be read by somebody, some day."""
+    file = path.with_name("journal.db-redo.1")
+    spoilt = bytearray(file.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    file.write_bytes(spoilt)
+    expect_log("the log of the journal is damaged")
+    with open_journal(path) as journal:
+        journal.check_invariants()
+        assert "large" in shown(journal)
+    assert [kept.read_bytes() for kept in path.parent.glob("*.damaged-*")] == [bytes(spoilt)]
+
+
+def test_a_strange_redo_log_is_refused_and_left_alone(path):
+    """It belongs to another journal of that version."""
+    file = path.with_name("journal.db-redo.1")
+    other = bytearray(file.read_bytes())
+    head = legacy._HEAD.unpack_from(other)
+    body = legacy._HEAD.pack(head[0], head[1], b"o" * 16, 0)[:-4]
+    other[: legacy._HEAD.size] = body + legacy.crc32(body).to_bytes(4, "little")
+    file.write_bytes(other)
+    before = everything(path)
+    with pytest.raises(JournalUnreadableError, match=r"redo\.1.*another journal.*left as it is"):
+        open_journal(path)
+    assert everything(path) == before
+
+
+def test_the_journal_of_another_source_is_not_converted(path):
+    """Refused as ever, and not a byte of it is altered."""
+    before = everything(path)
+    with pytest.raises(JournalUnreadableError, match=SOURCE):
+        open_journal(path, source="cloudflare:other")
+    assert everything(path) == before
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_content_that_was_shown_is_known_still(path):
+    """Another one is dated, the same is not."""
+    with open_journal(path) as journal:
+        for digest_, expected in ((b"d" * 16, None), (b"e" * 16, 123)):
+            journal.attributes.found(NS, [(Key("shown"), digest_)], now_ns=123)
+            attrs = journal.attributes.file_attrs(NS, Key("shown"))
+            assert attrs is not None
+            assert attrs.mtime_ns == expected
+
+
+@pytest.mark.parametrize("version", [2])
+def test_the_first_format_is_converted_too(path):
+    """It had no redo log and no id."""
+    path.with_name("journal.db-redo.1").unlink()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("DELETE FROM meta WHERE name IN ('id', 'applied')")
+        database.execute("PRAGMA user_version = 1")
+    with open_journal(path) as journal:
+        journal.check_invariants()
+        assert shown(journal)["old"] == b"renamed"
+        put(journal, "new", b"1")
+    with open_journal(path) as journal:
+        assert shown(journal)["new"] == b"1"

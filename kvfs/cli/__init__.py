@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "recover": "pending",
     "log": "log",
     "rejected": "rejected",
+    "journal": "journal",
     "copy": "copy",
     "export": "copy",
     "import": "copy",

@@ -218,15 +218,15 @@ def delete_before_put() -> None:
     """The bug: deletions leave first, without waiting for the puts they depend on."""
     send = Round.send
     Outbox.blocker = lambda self, change: None
-    Round._unblocked = lambda self, tombstones: list(tombstones)
+    Round._unblocked = lambda self, tombstones, outcome: list(tombstones)
 
-    async def sent(self: Round, changes):
+    async def sent(self: Round, changes, **how):
         deletions = [change for change in changes if change.is_tombstone]
         if deletions:
-            outcome = await send(self, deletions)
+            outcome = await send(self, deletions, **how)
             if outcome.failure is not None or len(deletions) == len(changes):
                 return outcome
-        return await send(self, [change for change in changes if not change.is_tombstone])
+        return await send(self, [change for change in changes if not change.is_tombstone], **how)
 
     Round.send = sent
 

@@ -1,0 +1,74 @@
+"""`kvfs journal`: what a journal holds that the server does not have yet, mounted or not."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from kvfs.cli.daemons import state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR
+from kvfs.cli.output import duration_text, say, size_text
+from kvfs.config import Config, parse_source
+from kvfs.core.errors import UserError
+from kvfs.journal.dump import Described, describe
+
+VERSION: Final = 1
+"""Of the JSON: raised when a name goes or changes its meaning, not when one is added."""
+
+
+@click.command()
+@click.argument("place", metavar="SOURCE|PATH")
+@click.option("--dump", is_flag=True, help="List every change.")
+@click.option("--json", "as_json", is_flag=True, help="All of it for programs: docs/status.md.")
+@STATE_DIR
+def journal(place: str, dump: bool, as_json: bool, state_dir: Path | None) -> int:
+    """Show what the journal of a source holds. PATH is that of a journal.sqlite. Nothing is altered."""
+    path = _path_of(place, state_of(state_dir))
+    try:
+        found = describe(path)
+    except OSError as exc:
+        raise UserError(f"the journal {path} cannot be read: {exc}") from exc
+    if as_json:
+        click.echo(json.dumps({"version": VERSION, **found}, indent=2))
+    else:
+        _draw(found, dump=dump)
+    return Exit.OK if found["damage"] is None else Exit.FAILED
+
+
+def _path_of(place: str, state_dir: Path) -> Path:
+    path = Path(place)
+    if not path.is_file():
+        source = parse_source(place, os.environ, insecure=True)
+        path = Config(source=source, mountpoint=Path("/"), state_dir=state_dir).journal_path
+    if not path.is_file():
+        raise UserError(f"{place} has no journal here: nothing was ever changed in a mount of it ({path})")
+    return path
+
+
+def _draw(found: Described, *, dump: bool) -> None:
+    changes, segments = found["changes"], found["segments"]
+    say(f"journal  {found['path']}")
+    say(f"source   {' '.join(str(found['source']).split())}")
+    say(f"log      {size_text(sum(one['bytes'] for one in segments))} in {len(segments)} segments")
+    if found["damage"] is not None:
+        say(f"damage   {found['damage']}")
+    for state in ("pending", "rejected", "settling", "local"):
+        some = [one for one in changes if one["state"] == state]
+        say(f"{state:<8} {len(some):,} changes, {size_text(sum(one['size'] for one in some))}")
+    for one in changes if dump else ():
+        say(_line(one))
+
+
+def _line(change: Described) -> str:
+    what = size_text(change["size"]) if change["kind"] == "put" else "deletion"
+    words = [str(change["seq"]), change["state"], change["namespace"], change["key"], what]
+    words.append(f"{duration_text(max(0.0, time.time() - change['recorded_at']))} old")
+    if change["waits_for"] is not None:
+        words.append(f"after {change['waits_for']}")
+    if change["error"]:
+        words.append(change["error"])
+    return "  ".join(words)

@@ -1,0 +1,90 @@
+"""What is in a journal, for people and programs that look: read from its log, which may be written meanwhile."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from kvfs.core.errors import JournalUnreadableError
+from kvfs.journal import opening
+from kvfs.journal.replay import Replay, State
+from kvfs.journal.rules import Row
+from kvfs.journal.segment import read_head, segments_of
+
+Described = dict[str, Any]
+
+
+def describe(path: Path) -> Described:
+    """The journal at `path`, as docs/status.md says. Nothing is altered. Raises JournalUnreadableError, OSError."""
+    opening.check(path, None)
+    with contextlib.closing(opening.read_only(path)) as connection:
+        source = opening.meta(connection, "source")
+        if not opening.is_present(connection):
+            raise JournalUnreadableError(
+                f"the journal {path} is of an older kvfs: the next mount converts it"
+            )
+    replay = _read(path)
+    state = replay.state
+    return {
+        "path": str(path),
+        "source": source,
+        "damage": replay.fault or replay.lost,
+        "segments": [_segment(segment) for segment in segments_of(path)],
+        "records": state.last,
+        "changes": [_change(row) for row in sorted(state.rows.values(), key=lambda row: row.change.seq)],
+        "directories": _directories(state),
+        "attributes_in_log": len(state.files),
+    }
+
+
+def _read(path: Path) -> Replay:
+    """Again where a snapshot took the place of a segment meanwhile."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return Replay(path)
+
+
+def _segment(path: Path) -> Described:
+    with contextlib.suppress(FileNotFoundError):
+        head = read_head(path)
+        return {
+            "name": path.name,
+            "bytes": path.stat().st_size,
+            "snapshot": head is not None and head.is_snapshot,
+        }
+    return {"name": path.name, "bytes": 0, "snapshot": False}
+
+
+def _change(row: Row) -> Described:
+    change, content = row.change, row.content
+    where = None
+    if content is not None:
+        where = (
+            {"spool": content.spool}
+            if content.spool
+            else {"segment": content.segment, "offset": content.offset}
+        )
+    return {
+        "seq": change.seq,
+        "state": str(change.state),
+        "kind": str(change.kind),
+        "namespace": change.namespace,
+        "key": change.key,
+        "size": change.size,
+        "digest": row.digest.hex() or None,
+        "base": None if change.base is None else change.base.hex(),
+        "content": where,
+        "metadata": None if change.metadata is None else change.metadata.decode(errors="replace"),
+        "expiration": change.expiration,
+        "recorded_at": change.recorded_at,
+        "attempted": change.attempted,
+        "acknowledged_at": change.acked_at,
+        "waits_for": row.waits_for,
+        "error": change.error,
+    }
+
+
+def _directories(state: State) -> list[Described]:
+    return [
+        {"namespace": namespace, "prefix": prefix, "mode": row.mode}
+        for (namespace, prefix, _), row in sorted(state.directories.items())
+    ]

@@ -1,4 +1,4 @@
-"""What a mount is asked to be: one frozen `Config`, the source it names and its token.
+"""What a mount is asked to be: one frozen `Config` and the source it names.
 
 Belongs here: reading the words of the command line and the environment once, with a clear refusal. Defaults
 are the fields' own. Nothing here opens a store or a socket; where files live is `kvfs/host/state.py`.
@@ -6,7 +6,6 @@ are the fields' own. Nothing here opens a store or a socket; where files live is
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from urllib.parse import urlsplit
 from kvfs.core.errors import UserError
 from kvfs.core.limits import KEY_BYTES, RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
+from kvfs.host.credentials import Credentials as Credentials
+from kvfs.host.credentials import Secret, find_credentials
 from kvfs.host.state import control_path, default_data_dir, default_state_dir, state_name
 from kvfs.workers import BINDING_SYNTAX, WRANGLER_SYNTAX, WranglerSource, find_bound, parse_wrangler
 
@@ -23,7 +24,7 @@ DEFAULT_BASE_URL: Final = "https://api.cloudflare.com/client/v4"
 SOURCE_SYNTAX: Final = (
     f"local:[FILE], cloudflare:[ACCOUNT[/NAMESPACE[/PREFIX]]], {BINDING_SYNTAX} or {WRANGLER_SYNTAX}"
 )
-TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
+REGIONS: Final = {"public": DEFAULT_BASE_URL, "fedramp_high": "https://api.fed.cloudflare.com/client/v4"}
 MIB: Final = 1024 * 1024
 MOST_BYTES: Final = 1024**5  # a size above it is a mistake, and too large for some calls of the system
 
@@ -40,7 +41,10 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class CloudflareSource:
-    """An account, one of its namespaces (title or id), or the keys of that starting with `prefix`."""
+    """An account, one of its namespaces (title or id), or the keys of that starting with `prefix`.
+
+    `account` is "" while none is named: the credentials may have one only.
+    """
 
     account: str
     namespace: str | None = None
@@ -57,13 +61,6 @@ class CloudflareSource:
 
 
 Source = LocalSource | CloudflareSource | WranglerSource
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The API token. It has no business in a log, so its repr does not hold it."""
-
-    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +149,7 @@ def _cloudflare_source(text: str, environ: Mapping[str, str], *, insecure: bool)
     account, _, rest = text.partition("/")
     namespace, _, prefix = rest.partition("/")
     account = account or environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip()
-    if not account:
-        raise UserError("no account: write cloudflare:ACCOUNT, or set CLOUDFLARE_ACCOUNT_ID")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", account):
+    if account and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", account):
         raise UserError(f"{account!r} is not an account id: it is 32 hex digits, usually")
     if prefix and not namespace:
         raise UserError(f"a prefix needs a namespace: {SOURCE_SYNTAX}")
@@ -163,8 +158,17 @@ def _cloudflare_source(text: str, environ: Mapping[str, str], *, insecure: bool)
             raise UserError(f"the {what} {word!r} is not UTF-8 text, as titles and keys are")
     if len(prefix.encode()) > KEY_BYTES:
         raise UserError(f"the prefix is longer than a key may be ({KEY_BYTES} bytes)")
-    base_url = environ.get("CLOUDFLARE_API_BASE_URL", "").strip() or DEFAULT_BASE_URL
-    return CloudflareSource(account, namespace or None, prefix, parse_base_url(base_url, insecure=insecure))
+    base_url = parse_base_url(base_url_of(environ), insecure=insecure)
+    return CloudflareSource(account, namespace or None, prefix, base_url)
+
+
+def base_url_of(environ: Mapping[str, str]) -> str:
+    """Where requests go: CLOUDFLARE_API_BASE_URL, or the region of CLOUDFLARE_COMPLIANCE_REGION."""
+    given = environ.get("CLOUDFLARE_API_BASE_URL", "").strip()
+    region = environ.get("CLOUDFLARE_COMPLIANCE_REGION", "").strip().lower() or "public"
+    if not given and region not in REGIONS:
+        raise UserError(f"CLOUDFLARE_COMPLIANCE_REGION is one of {', '.join(REGIONS)}, not {region!r}")
+    return given or REGIONS[region]
 
 
 def _is_utf8(text: str) -> bool:
@@ -197,44 +201,16 @@ def _is_loopback(host: str) -> bool:
 
 
 def load_credentials(
-    source: Source, token_file: Path | None, environ: Mapping[str, str]
+    source: Source,
+    token_file: Path | None,
+    environ: Mapping[str, str],
+    command: str | None = None,
+    secret: Secret | None = None,
 ) -> Credentials | None:
-    """The token of a Cloudflare source, from `token_file` or CLOUDFLARE_API_TOKEN; None for one on this machine."""
+    """The credentials of a Cloudflare source; None for one on this machine. See `host/credentials.py`."""
     if not isinstance(source, CloudflareSource):
         return None
-    if token_file is not None:
-        return Credentials(_checked_token(read_token_file(token_file), str(token_file)))
-    token = environ.get("CLOUDFLARE_API_TOKEN", "")
-    if not token.strip():
-        raise UserError(
-            f"no token: set CLOUDFLARE_API_TOKEN, or name a file with --token-file (make one at {TOKEN_PAGE})"
-        )
-    return Credentials(_checked_token(token, "CLOUDFLARE_API_TOKEN"))
-
-
-def read_token_file(path: Path) -> str:
-    """The text of a token file that nobody else can read; `UserError` says what to do about others."""
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"token file {path} is not a regular file")
-            if status.st_mode & 0o077:
-                raise UserError(f"token file {path} can be read by others: chmod 600 {path}")
-            return file.read(4096).decode("ascii", errors="replace")
-    except OSError as exc:
-        raise UserError(f"token file {path}: {exc.strerror}") from exc
-
-
-def _open_without_waiting(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NONBLOCK)  # a pipe would wait for a writer
-
-
-def _checked_token(text: str, where: str) -> str:
-    token = text.strip()
-    if not re.fullmatch(r"[!-~]+", token):  # anything else could not be a header
-        raise UserError(f"the token in {where} is empty or holds spaces, line breaks or non-ASCII characters")
-    return token
+    return find_credentials(environ, token_file, command, secret)
 
 
 def parse_size(text: str) -> int:

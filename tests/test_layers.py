@@ -17,12 +17,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Room → what it may import of ours, and from outside. `cli`, `daemon` and files beside the rooms: everything.
 OURS = {
     "core": {"core"},
-    "data": {"core", "store.base", "store.wire", "store.wrapper", "data"},
+    "data": {"core", "store.base", "store.bulkread", "store.wire", "store.wrapper", "data"},
     "store": {"core", "patches", "store"},
     "journal": {"core", "journal"},
-    "sender": {"core", "store.base", "store.passage", "journal", "sender"},
+    "sender": {"core", "store.base", "store.bulkread", "store.passage", "journal", "sender"},
     "host": {"core", "host"},
-    "cache": {"core", "store.base", "cache"},
+    "cache": {"core", "store.base", "store.bulkread", "cache"},
     "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
     "fuse": {"core", "patches", "vfs", "fuse"},
     "verify": {"core", "verify"},
@@ -41,7 +41,7 @@ OURS = {
 ASSEMBLY = {"server/serving.py": {"store.embedded"}, "server/seeding.py": {"data"}}
 OUTSIDE = {
     "core": {"msgspec"},  # for records: as frozen as dataclasses, and made in a tenth of the time
-    "store": {"httpcore", "httpx", "msgspec", "tenacity", "trio"},
+    "store": {"httpcore", "httpx", "msgspec", "trio"},
     "journal": {"blake3", "msgspec", "sortedcontainers", "trio"},
     "sender": {"trio"},
     "host": {"json5", "platformdirs", "trio"},

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from kvfs.cache.values import Place
 from kvfs.core.model import Key, NamespaceId
+from kvfs.store.bulkread import halves
 
 _SINGLY = 0.25  # a key at least this likely to be binary is asked for alone
 _RISK = 1.0  # binaries that a batch may be expected to hold
@@ -89,12 +90,6 @@ class Kinds:
         if len(groups) == 1 and next(iter(groups)) not in self._seen:
             return [[keys[0]], *halves(keys[1:])]
         return halves(keys)
-
-
-def halves(keys: Sequence[Key]) -> list[list[Key]]:
-    """Two halves, or as many as there are keys."""
-    middle = (len(keys) + 1) // 2
-    return [list(half) for half in (keys[:middle], keys[middle:]) if half]
 
 
 def kind_of(place: Place) -> Kind:

@@ -26,7 +26,6 @@ log = logging.getLogger("kvfs.cache")
 
 _WALK = 2  # pages of a listing after which the next one is asked for before anybody needs it
 _PATIENCE = 10.0  # seconds that such a request may take: somebody may wait for its lock by then
-_PAUSE = 5.0  # seconds for which stale knowledge is preferred after the store could not be reached
 _CURSOR = 60.0  # seconds for which a listing may be taken up where it stopped: KV's own window
 _SINGLES = 4  # names asked for singly in a large directory before its listing is fetched along
 _HINTS = 4096  # prefixes of which is remembered where their listing stopped, and whether it fits a page
@@ -49,8 +48,16 @@ class _Stopped:
 class Lister:
     """Fetches listing pages. Raises what the store raises."""
 
-    def __init__(self, store: Store, listings: Listings, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        listings: Listings,
+        now: Callable[[], float],
+        is_down: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_down` is true while the store counts as out of reach: better answer stale than wait again."""
         # dependencies
+        self.is_down = is_down
         self._store = store
         self._listings = listings
         self._now = now
@@ -61,11 +68,6 @@ class Lister:
         self._large: OrderedDict[Place, bool] = OrderedDict()  # false: the whole listing fitted one page
         self._wanted: dict[Place, str] = {}  # pages to ask for ahead: where the listing stopped
         self._wake = trio.Event()
-        self._down_until = float("-inf")
-
-    def is_down(self) -> bool:
-        """Whether the store could not be reached a moment ago: better answer stale than wait again."""
-        return 0 < self._down_until - self._now() <= _PAUSE  # a clock set back does not make it hours
 
     # one page
 
@@ -89,15 +91,11 @@ class Lister:
         cursor, low = (start.cursor, start.at) if start is not None else (None, prefix)
         try:
             page = await self._store.list_keys(namespace, prefix=prefix, cursor=cursor, limit=LIST_KEYS)
-        except UnavailableError:
-            self._down_until = self._now() + _PAUSE
-            raise
         except RejectedError:
             if start is None:
                 raise
             self._stopped.pop(place, None)  # the cursor got too old: from the start, then
             return
-        self._down_until = float("-inf")
         if page.cursor is not None and page.cursor == cursor:
             raise UnavailableError("list keys: the server answers the cursor it was asked with")
         self._listings.learn(namespace, prefix, page, low=low, moment=moment)

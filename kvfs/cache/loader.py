@@ -5,7 +5,6 @@ travels by bulk get, a hundred keys a request. One binary value fails a whole bu
 divided and the binaries come singly; what was learned of names by their ending keeps the next batches whole.
 """
 
-import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,15 +13,17 @@ from itertools import chain
 
 import trio
 
-from kvfs.cache.kinds import Kinds, halves
+from kvfs.cache.flights import Flight
+from kvfs.cache.kinds import Kinds
 from kvfs.cache.listings import Listings
 from kvfs.cache.readahead import Readahead
 from kvfs.cache.scans import Scans
 from kvfs.cache.values import Clean, Place, Values
 from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
-from kvfs.core.model import Entry, Key, KeyInfo, NamespaceId
+from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, NamespaceId
 from kvfs.store.base import Store
+from kvfs.store.bulkread import Suspects, may_be_one_key, parts_after
 
 log = logging.getLogger("kvfs.cache")
 
@@ -31,29 +32,8 @@ Contents = list[tuple[Key, bytes]]
 
 _REQUESTS = 8  # bulk gets and single gets in flight at once
 _AHEAD = 6  # of which so many may be for nobody yet
-_SINGLES = 8  # up to this many keys, a batch with a binary in it is asked for singly at once
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """One key being fetched; `clean` None with no error means the key does not exist."""
-
-    clean: Clean | None = None
-    error: StoreError | None = None
-    waited: bool = False
-    has_ended: bool = False
-    ended: trio.Event | None = None  # made for the first that waits: mostly none does
-    then: "Callable[[Flight], None] | None" = None  # called when it has ended
-
-    async def arrival(self) -> Clean | None:
-        """The value, or None: there is none. Raises what the store raised."""
-        if not self.has_ended:
-            if self.ended is None:
-                self.ended = trio.Event()
-            await self.ended.wait()
-        if self.error is not None:
-            raise copy.copy(self.error)  # every waiter its own: a traceback grows with each raise
-        return self.clean
+_PROOF = 4  # bulk gets in a row, of different keys, that show the service to be away
+_FIRST_PAUSE = 0.5  # seconds before it is asked again; doubles
 
 
 @dataclass(slots=True, eq=False)
@@ -79,13 +59,16 @@ class Loader:
         listings: Listings,
         now: Callable[[], float],
         shadowed: Callable[[NamespaceId, Key], bool],
+        patience: float = 30.0,
     ) -> None:
+        """`patience`: seconds for which a service that answers nobody is asked again."""
         # dependencies
         self._store = store
         self._values = values
         self._listings = listings
         self._now = now
         self._shadowed = shadowed
+        self._patience = patience
         self.on_contents: Callable[[NamespaceId, Contents], None] = lambda namespace, contents: None
         self._kinds = Kinds()
         self._readahead = Readahead(
@@ -98,6 +81,8 @@ class Loader:
         self._ahead: dict[Place, None] = {}
         self._divided: deque[_Request] = deque()
         self._running = 0
+        self._suspects = Suspects(_PROOF)
+        self._asking_on = trio.Lock()
         self._wake = trio.Event()
         self._stopped = False
 
@@ -237,17 +222,10 @@ class Loader:
     async def _work(self, request: _Request) -> None:
         try:
             await self._send(request)
-        except NotTextError as exc:
-            self._without_binaries(request, exc)
-        except BodyTooLargeError as exc:
-            self._in_halves(request, exc)
-        except RejectedError as exc:
-            self._rejected(request, exc)
         except StoreError as exc:
-            log.debug("loading %d values failed: %s", len(request.keys), exc)
-            for each in (request, *request.rest):
-                self._fail([(each.namespace, key) for key in each.keys], exc)
+            await self._failed(request, exc)
         else:
+            self._suspects.answered()
             self._divided.extend(request.rest)
         finally:
             self._running -= 1
@@ -259,11 +237,14 @@ class Loader:
                 await self._single(request.namespace, request.keys[0], moment)
                 return
             entries = await self._store.bulk_get(request.namespace, request.keys)
+            odd = [key for key in request.keys if key not in entries]
             arrived: Contents = []
             for key in request.keys:
-                arrived += self._arrived((request.namespace, key), entries.get(key), moment)
+                if key in entries:
+                    arrived += self._arrived((request.namespace, key), entries[key], moment)
             if arrived:
                 self.on_contents(request.namespace, arrived)
+            self._divided.extend(_Request(request.namespace, [key], singly=True) for key in odd)
 
     async def _single(self, namespace: NamespaceId, key: Key, moment: int) -> None:
         is_guessed = self._kinds.is_guessed((namespace, key))
@@ -280,7 +261,8 @@ class Loader:
             metadata = self._listings.attributes(namespace, key).metadata
         else:  # a value read singly comes without its metadata
             metadata = await self._store.get_metadata(namespace, key)
-        arrived = self._arrived((namespace, key), Entry(read.value, metadata, read.expiration), moment)
+        entry = Entry(read.value, metadata, read.expiration)
+        arrived = self._arrived((namespace, key), entry, moment, is_proof=read.tells_expiration)
         if arrived:
             self.on_contents(namespace, arrived)
 
@@ -288,43 +270,68 @@ class Loader:
         queue = self._awaited if self._is_waited(*place) else self._ahead
         queue[place] = None
 
-    # refused requests
+    # failed requests
 
-    def _without_binaries(self, request: _Request, error: StoreError) -> None:
-        """One of the values is binary."""
-        if request.singly:
-            self._rejected(request, error)
+    async def _failed(self, request: _Request, error: StoreError) -> None:
+        """Ask in smaller pieces where one key may be the reason, or give up."""
+        if isinstance(error, RejectedError) or (isinstance(error, BodyTooLargeError) and error.status):
+            self._suspects.answered()
+        elif may_be_one_key(error) and self._suspects.failed(frozenset(request.keys)):
+            await self._wait_out(request, error)
             return
-        namespace, keys = request.namespace, list(request.keys)
-        few = len(keys) <= _SINGLES
-        parts = [[key] for key in keys] if few else self._kinds.divide(namespace, keys)
-        first, *others = [_Request(namespace, part, singly=len(part) == 1) for part in parts]
-        if first.singly and others and not others[0].singly:  # it tells what the others are
+        if request.singly:
+            self._fail([(request.namespace, key) for key in request.keys], error)
+            if isinstance(error, RejectedError) or may_be_one_key(error):
+                self._divided.extend(request.rest)
+            else:
+                self._give_up(request.rest, error)
+            return
+        parts = parts_after(error, request.namespace, request.keys, self._kinds)
+        if parts:
+            self._divide(request, parts, one_tells=isinstance(error, NotTextError))
+        else:
+            self._give_up([request, *request.rest], error)
+
+    def _divide(self, request: _Request, parts: list[list[Key]], *, one_tells: bool) -> None:
+        """Make these requests instead. With `one_tells` a single key in front tells what the others are."""
+        first, *others = [_Request(request.namespace, part, singly=len(part) == 1) for part in parts]
+        waits = first.singly and others and not others[0].singly if one_tells else True
+        if waits:
             first.rest = others + request.rest
             self._divided.append(first)
         else:
             self._divided.extend([first, *others, *request.rest])
 
-    def _in_halves(self, request: _Request, error: StoreError) -> None:
-        """Too much for one answer, or for the time; the other half waits until one of them came through."""
-        if request.singly:
-            self._fail([(request.namespace, key) for key in request.keys], error)
-            self._divided.extend(request.rest)
-            return
-        parts = halves(request.keys)
-        first, *others = [_Request(request.namespace, part, singly=len(part) == 1) for part in parts]
-        first.rest = others + request.rest
-        self._divided.append(first)
+    def _give_up(self, requests: Sequence[_Request], error: StoreError) -> None:
+        log.debug("loading of %d requests failed: %s", len(requests), error)
+        for each in requests:
+            self._fail([(each.namespace, key) for key in each.keys], error)
 
-    def _rejected(self, request: _Request, error: StoreError) -> None:
-        """The store will never answer this. Of several keys, those somebody waits for are tried alone."""
-        places = [(request.namespace, key) for key in request.keys]
-        waited = [place for place in places if self._is_waited(*place)]
-        if len(places) > 1:
-            self._divided.extend(_Request(p[0], [p[1]], singly=True) for p in waited)
-            places = [place for place in places if place not in waited]
-        self._fail(places, error)
-        self._divided.extend(request.rest)
+    async def _wait_out(self, request: _Request, error: StoreError) -> None:
+        """The service answers nobody: ask on, one request at a time, for as long as the patience lasts.
+
+        A single key, and what timed out, was waited for as long already.
+        """
+        until = trio.current_time() + (0.0 if request.singly or _is_slow(error) else self._patience)
+        pause = _FIRST_PAUSE
+        async with self._asking_on:
+            while self._suspects.is_service and trio.current_time() + pause < until:
+                await trio.sleep(pause)
+                pause *= 2
+                try:
+                    await self._send(request)
+                except StoreError as exc:
+                    error = exc
+                    if not may_be_one_key(exc):
+                        break
+                else:
+                    self._suspects.answered()
+                    self._divided.extend(request.rest)
+                    return
+        if self._suspects.is_service:
+            self._give_up([request, *request.rest], error)
+        else:
+            self._divided.append(request)
 
     # answers
 
@@ -336,8 +343,11 @@ class Loader:
         else:
             self._finish(place, clean)
 
-    def _arrived(self, place: Place, entry: Entry | None, moment: int) -> Contents:
-        """What the store had of a key at some time after `moment`; the value, if that counts from now on."""
+    def _arrived(self, place: Place, entry: Entry | None, moment: int, *, is_proof: bool = False) -> Contents:
+        """What the store had of a key at some time after `moment`; the value, if that counts from now on.
+
+        `is_proof`: when it has no expiration, the key has none. A bulk get may leave an expiration out.
+        """
         if self._listings.settled.is_newer(place, moment):
             self._overtaken(place)
             return []
@@ -350,12 +360,23 @@ class Loader:
         else:
             self._readahead.observe(len(entry.value))
             self._kinds.learn(place, is_text=is_text(entry.value))
+            entry = self._completed(place, entry, is_proof=is_proof)
             clean = Clean(entry.value, entry.metadata, entry.expiration, self._now())
             if not is_shadowed:
                 self._values.put(place, clean)
                 self._listings.amend(place[0], KeyInfo(place[1], entry.metadata, entry.expiration))
         self._finish(place, clean)
         return [] if clean is None or is_shadowed else [(place[1], clean.value)]
+
+    def _completed(self, place: Place, entry: Entry, *, is_proof: bool) -> Entry:
+        """The entry with what its answer may have left out and the listing knows."""
+        listed = self._listings.attributes(*place)
+        metadata, expiration = entry.metadata, entry.expiration
+        if isinstance(entry, BareEntry):
+            metadata = listed.metadata
+        if expiration is None and not is_proof and listed.expiration is not None:
+            expiration = listed.expiration if listed.expiration > self._now() else None
+        return Entry(entry.value, metadata, expiration)
 
     def _fail(self, places: Sequence[Place], error: StoreError) -> None:
         for place in places:
@@ -372,3 +393,8 @@ class Loader:
                 flight.ended.set()
             if flight.then is not None:
                 flight.then(flight)
+
+
+def _is_slow(error: StoreError) -> bool:
+    """True for a time-out of ours, which says nothing about the size of the answer."""
+    return isinstance(error, BodyTooLargeError) and not error.status

@@ -9,8 +9,6 @@ from kvfs.core.model import Key, Namespace, NamespaceId
 from kvfs.core.names import title_names
 from kvfs.store.base import Store
 
-_PAUSE = 5.0  # seconds for which stale knowledge is preferred after the store could not be reached
-
 
 class NamespaceTable:
     """Directory names ↔ namespaces. Raises what the store raises."""
@@ -32,7 +30,10 @@ class NamespaceTable:
         return self._known_at is not None and 0 <= self._now() - self._known_at < self._ttl
 
     async def names(self) -> dict[str, Namespace]:
-        """Every namespace by its directory name; served stale while the store cannot be reached."""
+        """Every namespace by its directory name; served stale while the store cannot be reached.
+
+        The store's breaker sees to it that this does not wait at every look.
+        """
         if self._is_fresh():
             return self._by_name
         async with self._lock:
@@ -43,7 +44,6 @@ class NamespaceTable:
                 except (UnavailableError, DeniedError):
                     if self._known_at is None:
                         raise
-                    self._known_at = self._now() - self._ttl + min(_PAUSE, self._ttl)
         return self._by_name
 
     def learn(self, namespaces: list[Namespace]) -> None:
@@ -110,7 +110,7 @@ class NamespaceTable:
         try:
             while True:
                 page = await self._store.list_keys(namespace, cursor=cursor)
-                if not all(gone(info.key) for info in page.keys):
+                if not page.is_whole or not all(gone(info.key) for info in page.keys):
                     return False
                 cursor = page.cursor
                 if cursor is None:

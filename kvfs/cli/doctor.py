@@ -20,8 +20,9 @@ from kvfs.cli.guard import Exit
 from kvfs.cli.kept import kept_sources
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
-from kvfs.config import DEFAULT_BASE_URL, TOKEN_PAGE, parse_base_url, read_token_file
-from kvfs.core.errors import KvfsError
+from kvfs.config import base_url_of, parse_base_url
+from kvfs.core.errors import KvfsError, UserError
+from kvfs.host.credentials import TOKEN_PAGE, VARIABLES, find_credentials, read_token_file, systemd_file
 from kvfs.host.mounts import current_mounts, fusermount, is_stale
 from kvfs.host.state import private_directory
 
@@ -119,16 +120,28 @@ def updatedb(configuration: Path) -> Iterator[Finding]:
 
 
 def credentials(environ: Mapping[str, str], token_file: Path | None) -> Iterator[Finding]:
-    """Whether a Cloudflare source would find its token; nothing is sent."""
+    """Where a Cloudflare source would find its token; nothing is sent."""
     if token_file is not None:
         yield _tried(lambda: read_token_file(token_file), f"token file {token_file} can be used")
-    elif environ.get("CLOUDFLARE_API_TOKEN", "").strip():
-        yield Finding("ok", "CLOUDFLARE_API_TOKEN is set")
+    elif command := environ.get("KVFS_TOKEN_COMMAND", "").strip():
+        yield Finding("ok", f"the token comes from the command {command.split()[0]}")
+    elif any(environ.get(name, "").strip() for name in VARIABLES[:2]):
+        name = next(name for name in VARIABLES if environ.get(name, "").strip())
+        yield _tried(lambda: find_credentials(environ, None, None), f"{name} is set")
+    elif (file := systemd_file(environ)) is not None:
+        yield _tried(lambda: read_token_file(file, forbidden=0o007), f"systemd gives the token {file}")
     else:
         yield Finding("note", f"CLOUDFLARE_API_TOKEN is not set: only local: can be mounted ({TOKEN_PAGE})")
     if not environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip():
-        yield Finding("note", "CLOUDFLARE_ACCOUNT_ID is not set: name the account in cloudflare:ACCOUNT")
-    base_url = environ.get("CLOUDFLARE_API_BASE_URL", "").strip() or DEFAULT_BASE_URL
+        text = (
+            "CLOUDFLARE_ACCOUNT_ID is not set: a token of one account finds it, else write cloudflare:ACCOUNT"
+        )
+        yield Finding("note", text)
+    try:
+        base_url = base_url_of(environ)
+    except UserError as exc:
+        yield Finding("fail", str(exc))
+        return
     yield _tried(lambda: parse_base_url(base_url, insecure=True), f"requests go to {base_url}")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +15,10 @@ from kvfs.cli.guard import Exit
 from kvfs.cli.logs import set_up_logging
 from kvfs.cli.options import SOURCE, mount_options, option, path
 from kvfs.cli.output import say
-from kvfs.cli.spawn import ReadyPipe, start_in_background
-from kvfs.config import SOURCE_SYNTAX, Config, Credentials, Source, load_credentials, parse_source
+from kvfs.cli.spawn import ReadyPipe, received_secret, start_in_background
+from kvfs.config import SOURCE_SYNTAX, CloudflareSource, Config, Source, load_credentials, parse_source
 from kvfs.core.errors import UserError
+from kvfs.host.credentials import Credentials
 from kvfs.host.mounts import real_mountpoint
 from kvfs.host.profiles import config_file, settings_of
 from kvfs.host.state import MountRecord, control_path, private_directory, record_path, recorded
@@ -87,35 +89,42 @@ def option_names() -> dict[str, bool]:
 
 
 @click.command(
-    cls=MountCommand, epilog=f"SOURCE is {SOURCE_SYNTAX}. A token is never an argument: see --token-file."
+    cls=MountCommand,
+    epilog=f"SOURCE is {SOURCE_SYNTAX}. A token is never an argument: see --token-file, --token-command.",
 )
 @click.argument("source", type=SOURCE)
 @click.argument("directory", metavar="DIR", type=path)
 @click.option("-f", "--foreground", is_flag=True, help="Stay; the log goes to the terminal.")
 @option("token-file", type=path, default=None, help="Read the API token there (mode 600).")
+@option("token-command", metavar="COMMAND", default=None, help="Take the token that COMMAND prints.")
 @option("profile", help="Options, SOURCE and DIR of this profile of the configuration file.")
 @click.option("-o", "in_fstab", metavar="A,B=C", expose_value=False, help="Options by name, as in fstab.")
 @option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
 @click.option("--preview", is_flag=True, help="Take the preview_id of the binding in cloudflare:@BINDING.")
 @mount_options
 @click.option("--ready-fd", type=click.IntRange(0, 1 << 20), hidden=True)
+@click.option("--secret-fd", type=click.IntRange(0, 1 << 20), hidden=True)
 def mount(
     source: str,
     directory: Path,
     foreground: bool,
     profile: str | None,
     token_file: Path | None,
+    token_command: str | None,
     insecure: bool,
     preview: bool,
     ready_fd: int | None,
+    secret_fd: int | None,
     **values: Any,
 ) -> int:
     """Mount SOURCE on the empty directory DIR; returns when it can be used."""
     with ReadyPipe(ready_fd) as pipe:
         parsed = parse_source(source, os.environ, insecure=insecure, preview=preview)
         values |= _quicker(parsed)
+        secret = received_secret(secret_fd) if secret_fd is not None else None
+        credentials = load_credentials(parsed, token_file, os.environ, token_command, secret)
+        parsed = with_account(parsed, credentials)
         config = build_config(source=parsed, mountpoint=real_mountpoint(directory), **values)
-        credentials = load_credentials(parsed, token_file, os.environ)
         check_pyfuse3()
         check_mountpoint(config)
         check_source_outside(config)
@@ -126,7 +135,19 @@ def mount(
     if isinstance(parsed, WranglerSource) and parsed.state is not None:
         say(route_of(parsed.state))
     extra = [f"--token-file={token_file}"] if token_file is not None else []
-    return start_in_background(config, [*extra, *(["--insecure"] if insecure else [])])
+    extra += ["--insecure"] if insecure else []
+    return start_in_background(config, credentials, extra, token_command)
+
+
+def with_account(source: Source, credentials: Credentials | None) -> Source:
+    """The source with its account, which is asked for if nobody named one. Raises `UserError`."""
+    if credentials is None or not isinstance(source, CloudflareSource) or source.account:
+        return source
+    import trio
+
+    from kvfs.store.rest.accounts import only_account  # httpx and the rest: few mounts need it here
+
+    return replace(source, account=trio.run(only_account, source.base_url, credentials))
 
 
 def _quicker(source: Source) -> dict[str, float]:

@@ -17,7 +17,6 @@ import click
 from kvfs.cli.options import option, path, some_seconds
 from kvfs.cli.through import Through, find_through, key_of
 from kvfs.config import (
-    Credentials,
     LocalSource,
     Source,
     load_credentials,
@@ -32,7 +31,10 @@ from kvfs.host.state import default_data_dir, default_state_dir
 from kvfs.store.base import Store
 from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.ratelimit import Budget, Limiting, Priority
+from kvfs.store.refusals import Doubting, Refusals
+from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.client import RestStore, open_rest
+from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
 from kvfs.workers import WranglerSource
 
@@ -84,6 +86,7 @@ class Access:
     """How stores are reached."""
 
     token_file: Path | None = None
+    token_command: str | None = None
     insecure: bool = False
     preview: bool = False
     rate_requests: int = RATE_REQUESTS
@@ -95,6 +98,7 @@ def access_options(command: _Decorated) -> _Decorated:
     """Give a command the options of `Access`."""
     decorators = (
         option("token-file", type=path, default=None, help="Read the API token there (mode 600)."),
+        option("token-command", metavar="COMMAND", help="Take the token that COMMAND prints."),
         option("insecure", is_flag=True, help="Allow a token over plain http to another machine."),
         click.option("--preview", is_flag=True, help="Take the preview_id of cloudflare:@BINDING."),
         option("rate-requests", type=click.IntRange(1), metavar="NUMBER", help="Most requests in a window."),
@@ -110,6 +114,7 @@ def access_of(values: dict[str, Any]) -> Access:
     """The `Access` of a command's options, which are taken out of `values`."""
     return Access(
         token_file=values.pop("token_file"),
+        token_command=values.pop("token_command"),
         insecure=values.pop("insecure"),
         preview=values.pop("preview"),
         rate_requests=values.pop("rate_requests") or RATE_REQUESTS,
@@ -279,16 +284,22 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         async with open_wrangler(source, ANSWER_SECONDS) as wrangler:
             yield OpenStore(wrangler, str(source), str(source))
         return
-    credentials: Credentials | None = load_credentials(source, access.token_file, os.environ)
+    credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
     assert credentials is not None
+    account = source.account or await only_account(source.base_url, credentials)
+    budget = Budget(requests=access.rate_requests, window=access.rate_seconds)
     async with open_rest(
-        base_url=source.base_url, account=source.account, token=credentials.token, timeout=ANSWER_SECONDS
+        base_url=source.base_url,
+        account=account,
+        token=credentials,
+        timeout=ANSWER_SECONDS,
+        on_answer=budget.told,
     ) as rest:
-        budget = Budget(requests=access.rate_requests, window=access.rate_seconds)
-        limited = Limiting(rest, budget, Priority.FOREGROUND)
-        store = Retrying(limited, attempts=ATTEMPTS, deadline=PATIENCE)
-        identity = f"cloudflare:{source.base_url}\n{source.account}"
-        yield OpenStore(store, f"cloudflare:{source.account}", identity, rest, budget)
+        limited = Limiting(OddKeys(rest), budget, Priority.FOREGROUND)
+        doubting = Doubting(limited, Refusals(credentials))
+        store = Retrying(doubting, attempts=ATTEMPTS, deadline=PATIENCE)
+        identity = f"cloudflare:{source.base_url}\n{account}"
+        yield OpenStore(store, f"cloudflare:{account}", identity, rest, budget)
 
 
 def now() -> float:

@@ -1,8 +1,8 @@
 """A mount in the background: the parent starts the daemon, waits for its word, and reports it.
 
 The daemon is `kvfs mount … --ready-fd N`, a session of its own with its log as stdout and stderr. Through the
-pipe it says `ready`, or a JSON object with the error. The token is in the environment, or in a file that is
-named: never in the arguments.
+pipe it says `ready`, or a JSON object with the error. A token is in the environment if the user put it there, in
+a file that is named, or comes through another pipe: never in the arguments.
 """
 
 import json
@@ -20,6 +20,7 @@ from kvfs.cli.options import config_arguments
 from kvfs.cli.output import say
 from kvfs.config import Config
 from kvfs.core.errors import KvfsError, UserError
+from kvfs.host.credentials import VARIABLES, Credentials, Secret, from_text, to_text
 from kvfs.host.state import log_path
 
 READY = "ready"
@@ -62,17 +63,36 @@ class DaemonError(KvfsError):
     """What the daemon said before it ended."""
 
 
-def start_in_background(config: Config, extra: list[str]) -> int:
-    """Start the daemon and return 0 when the mount can be used; raises what the daemon said otherwise."""
+def received_secret(descriptor: int) -> Secret:
+    """The credentials that the parent had from a command, which may ask the user only there."""
+    with open(descriptor, encoding="utf-8") as pipe:
+        return from_text(pipe.read())
+
+
+def start_in_background(
+    config: Config, credentials: Credentials | None, extra: list[str], command: str | None = None
+) -> int:
+    """Start the daemon and return 0 when the mount can be used; raises what the daemon said otherwise.
+
+    `command` prints the token; the daemon runs it again when the API refuses the one at hand.
+    """
     log = config.log_file or log_path(config.mountpoint, config.state_dir)
     arguments = [arg for arg in config_arguments(config) if not arg.startswith("--log-file=")]
     places = [f"--log-file={log}", *extra, "--", str(config.source), os.fspath(config.mountpoint)]
+    environment = _environment(credentials)
     reading, writing = os.pipe()
+    passed = [writing]
+    if command and credentials is not None:
+        environment["KVFS_TOKEN_COMMAND"] = command
+        passed.append(_secret_pipe(credentials))
+        arguments.append(f"--secret-fd={passed[-1]}")
     with open(reading, encoding="utf-8") as answers:
         try:
-            process = _spawn([*arguments, f"--ready-fd={writing}", *places], log, writing)
+            words = [*arguments, f"--ready-fd={writing}", *places]
+            process = _spawn(words, log, passed, environment)
         finally:
-            os.close(writing)
+            for descriptor in passed:
+                os.close(descriptor)
         try:
             line = answers.readline().rstrip("\n")
         except KeyboardInterrupt:
@@ -87,7 +107,17 @@ def start_in_background(config: Config, extra: list[str]) -> int:
     raise DaemonError(json.loads(line)["error"])
 
 
-def _spawn(arguments: list[str], log: Path, descriptor: int) -> subprocess.Popen[bytes]:
+def _secret_pipe(credentials: Credentials) -> int:
+    """The end of a pipe from which the daemon reads the credentials; a pipe holds far more than they are."""
+    reading, writing = os.pipe()
+    with open(writing, "w", encoding="utf-8") as pipe:
+        pipe.write(to_text(credentials.secret))
+    return reading
+
+
+def _spawn(
+    arguments: list[str], log: Path, descriptors: list[int], environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as exc:
@@ -99,20 +129,23 @@ def _spawn(arguments: list[str], log: Path, descriptor: int) -> subprocess.Popen
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=[descriptor],
+            pass_fds=descriptors,
             start_new_session=True,
             cwd="/",
             umask=0o077,
-            env=_environment(),
+            env=environment,
         )
     finally:
         os.close(output)
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with the way to this very package when it is not installed."""
+def _environment(credentials: Credentials | None) -> dict[str, str]:
+    """Ours without tokens that the daemon does not use, with the way to this package if it is not installed."""
+    environment = dict(os.environ)
+    if credentials is None or not credentials.are_in_environment:
+        environment = {name: value for name, value in environment.items() if name not in VARIABLES}
     root = Path(kvfs.__file__).parent.parent
-    if root.name in ("site-packages", "dist-packages"):
-        return dict(os.environ)
-    paths = [os.fspath(root), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    if root.name not in ("site-packages", "dist-packages"):
+        paths = [os.fspath(root), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environment

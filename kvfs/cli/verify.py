@@ -21,6 +21,7 @@ from kvfs.core.errors import UserError
 from kvfs.host.endpoints import Learned, save_learned
 from kvfs.host.state import default_state_dir
 from kvfs.store.miniflare.explorer import find_api
+from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.request import namespaces_path, open_client
 from kvfs.verify.explorer import KNOWN
 from kvfs.verify.findings import Finding
@@ -100,12 +101,14 @@ async def _opened(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str | None]]:
     """A client for the source, and the account; None for wrangler's local explorer, which has none."""
     if isinstance(source, CloudflareSource):
-        credentials = load_credentials(source, token_file, os.environ)
+        command = None if token_file is not None else os.environ.get("KVFS_TOKEN_COMMAND")
+        credentials = load_credentials(source, token_file, os.environ, command)
         assert credentials is not None
-        async with open_client(
-            source.base_url, credentials.token, timeout=_TIMEOUT, http2=False, transport=None
-        ) as client:
-            yield client, source.account
+        account = source.account or await only_account(source.base_url, credentials)
+        client = open_client(source.base_url, timeout=_TIMEOUT, http2=False, transport=None)
+        client.headers.update(credentials.headers())
+        async with client:
+            yield client, account
         return
     assert isinstance(source, WranglerSource)
     base = await find_api(source.origin)

@@ -7,8 +7,10 @@
     │   │   ├── RateLimitedError      429: everybody waits
     │   │   ├── UncertainError        a bulk answer whose counts do not add up: ask, or send all again
     │   │   ├── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
+    │   │   ├── UncertainError        a bulk answer whose counts do not add up: ask, or send all again
     │   │   ├── UnreachableError      no answer at all: it says nothing about what was asked
-    │   │   │   └── UntrustedError    TLS: the certificate is not accepted, or it is no TLS
+    │   │   │   └── NotSentError      there was no connection
+    │   │   │       └── UntrustedError TLS: the certificate is not accepted, or it is no TLS
     │   │   ├── BlockedError          401, 403 that are no answer of the API: halve to the culprit
     │   │   └── UnknownRefusalError   4xx with a code that nobody knows: it proves nothing
     │   ├── DeniedError               credentials: keep everything, tell the user
@@ -75,7 +77,11 @@ class UnreachableError(UnavailableError):
     """No answer came: no connection, none in time, or not a whole one. Other requests would fare the same."""
 
 
-class UntrustedError(UnreachableError):
+class NotSentError(UnreachableError):
+    """There was no connection: nothing of the request left this machine."""
+
+
+class UntrustedError(NotSentError):
     """TLS failed: the certificate is not accepted, or the other side speaks no TLS. Waiting rarely helps."""
 
 

@@ -32,6 +32,10 @@ class Entry(Struct, frozen=True, gc=False):
     expiration: int | None = None
 
 
+class BareEntry(Entry, frozen=True, gc=False):
+    """An entry of which only the value was told: the key may have metadata and an expiration all the same."""
+
+
 class KeyInfo(Struct, frozen=True, gc=False):
     """A line of a listing: no value, no size."""
 
@@ -41,17 +45,25 @@ class KeyInfo(Struct, frozen=True, gc=False):
 
 
 class KeyPage(Struct, frozen=True, gc=False):
-    """A page of a listing in UTF-8 order; it may be short or empty, only `cursor is None` ends the listing."""
+    """A page of a listing in UTF-8 order; it may be short or empty, only `cursor is None` ends the listing.
+
+    `is_whole` is false when a row of it could not be read: then it proves no absence.
+    """
 
     keys: tuple[KeyInfo, ...]
     cursor: str | None
+    is_whole: bool = True
 
 
 class ValueRead(Struct, frozen=True, gc=False):
-    """A value read singly: the API does not answer its metadata with it."""
+    """A value read singly: the API does not answer its metadata with it.
+
+    `tells_expiration` is false when the answer was of a kind that may leave an expiration out.
+    """
 
     value: bytes
     expiration: int | None = None
+    tells_expiration: bool = True
 
 
 class ChangeKind(StrEnum):

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from kvfs.cache.lister import Lister
@@ -12,23 +12,26 @@ from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.cache.values import Clean, Values
-from kvfs.config import CloudflareSource, Config, Credentials
+from kvfs.config import CloudflareSource, Config
 from kvfs.core.errors import (
     UnavailableError,
     UserError,
 )
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
+from kvfs.host.credentials import Credentials
 from kvfs.host.endpoints import Learned, load_learned
 from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
 from kvfs.sender.events import SenderOptions
 from kvfs.store.base import Store
-from kvfs.store.breaker import PAUSE, Breaker, Breaking
+from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.miniflare.store import WranglerStore, open_explorer
 from kvfs.store.ratelimit import Budget, Limiting, Priority
+from kvfs.store.refusals import Doubting, Refusals
 from kvfs.store.rest.client import RestStore, open_rest
+from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
@@ -50,40 +53,57 @@ class Stores:
 
     reading: Store
     writing: Store
-    rest: RestStore | None
-    budget: Budget | None
+    rest: RestStore | None = None
+    budget: Budget | None = None
+    breaker: Breaker = field(default_factory=Breaker)
+    refusals: Refusals | None = None
     first: Store | None = None
     """`reading` with the patience of somebody who waits for a mount."""
     route: Callable[[], str] | None = None
     """Which way a source takes that has several, in words for the user."""
+
+    def ask_again(self) -> None:
+        """Forget that the token was refused: the next calls are requests."""
+        if self.refusals is not None:
+            self.refusals.ask_again()
 
 
 @asynccontextmanager
 async def open_stores(config: Config, credentials: Credentials | None) -> AsyncIterator[Stores]:
     """The store of a source, ready for use."""
     if isinstance(config.source, WranglerSource):
-        async with open_wrangler(config.source, config.timeout) as store:
-            yield Stores(store, store, None, None, route=getattr(store, "describe", None))
+        async with open_wrangler(config.source, config.timeout) as found:
+            yield Stores(found, found, route=getattr(found, "describe", None))
         return
     if not isinstance(config.source, CloudflareSource):
-        async with SqliteStore.open(config.source.file) as store:
-            yield Stores(store, store, None, None)
+        async with SqliteStore.open(config.source.file) as embedded:
+            yield Stores(embedded, embedded)
         return
     if credentials is None:
         raise UserError("no API token")
     source = config.source
+    budget = Budget(requests=config.rate_requests, window=config.rate_seconds)
     async with open_rest(
-        base_url=source.base_url, account=source.account, token=credentials.token, timeout=config.timeout
+        base_url=source.base_url,
+        account=source.account,
+        token=credentials,
+        timeout=config.timeout,
+        on_answer=budget.told,
     ) as rest:
-        budget = Budget(requests=config.rate_requests, window=config.rate_seconds)
-        foreground = Limiting(rest, budget, Priority.FOREGROUND)
-        breaker = Breaker(min(PAUSE, config.timeout))
+        store = OddKeys(rest)
+        refusals = Refusals(credentials)
+        breaker = Breaker(min(PAUSE, config.timeout), min(PROBE, config.timeout / 6))
+        limited = Limiting(store, budget, Priority.FOREGROUND)
+        foreground = Doubting(limited, refusals)
         reading = Breaking(Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout), breaker)
-        writing = Breaking(Limiting(rest, budget, Priority.UPLOAD), breaker, patient=True)
+        upload = Doubting(Limiting(store, budget, Priority.UPLOAD), refusals)
+        writing = Breaking(upload, breaker, patient=True)
+        patience = min(_FIRST, config.timeout)
+        # a refusal that passes may take longer than an outage that fails a mount
         first = Breaking(
-            Retrying(foreground, attempts=_ATTEMPTS, deadline=min(_FIRST, config.timeout)), breaker
+            Doubting(Retrying(limited, attempts=_ATTEMPTS, deadline=patience), refusals), breaker
         )
-        yield Stores(reading, writing, rest, budget, first)
+        yield Stores(reading, writing, rest, budget, breaker, refusals, first)
 
 
 @asynccontextmanager
@@ -134,8 +154,8 @@ def build_reading(
     def shadowed(namespace: NamespaceId, key: Key) -> bool:
         return journal.get(namespace, key) is not None
 
-    loader = Loader(stores.reading, values, listings, now, shadowed)
-    lister = Lister(stores.reading, listings, now)
+    loader = Loader(stores.reading, values, listings, now, shadowed, config.timeout)
+    lister = Lister(stores.reading, listings, now, stores.breaker.is_open)
     overlay = Overlay(journal, listings, lister, values, loader, naming, now, config.cache_ttl)
     overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
     return Reading(NamespaceTable(stores.reading, config.cache_ttl, now), listings, values, loader, overlay)

@@ -1,6 +1,6 @@
 """What the control socket can ask of a running mount."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 from kvfs.core.errors import InvalidError
@@ -17,8 +17,16 @@ class Controls:
     """Handlers by request; see `kvfs/host/control.py` for how they are called."""
 
     def __init__(
-        self, fs: FileSystem, journal: Journal, sender: Sender, reporter: Reporter, ending: Ending
+        self,
+        fs: FileSystem,
+        journal: Journal,
+        sender: Sender,
+        reporter: Reporter,
+        ending: Ending,
+        ask_again: Callable[[], None] = lambda: None,
     ) -> None:
+        """`ask_again` makes the store forget that the token was refused: somebody may have mended it."""
+        self._ask_again = ask_again
         self._fs = fs
         self._journal = journal
         self._sender = sender
@@ -46,6 +54,7 @@ class Controls:
     async def sync(self, request: Message, send: Send) -> Message:
         """Send what is pending, with progress; says what is left."""
         timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
+        self._ask_again()
         await self._ending.drain(timeout, send)
         return self._left()
 
@@ -57,6 +66,7 @@ class Controls:
     async def unmount(self, request: Message, send: Send) -> Message:
         """End the mount: take it from the tree, send what is pending, say what is left."""
         timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
+        self._ask_again()
         with self._ending.announced():
             await self._ending.unmount(lazy=bool(request.get("lazy")))
             await self._ending.finished(timeout, send)
@@ -64,6 +74,7 @@ class Controls:
 
     async def refresh(self, request: Message, send: Send) -> Message:
         """Forget what was read at and below a path."""
+        self._ask_again()
         await self._fs.refresh(PurePosixPath(str(request.get("path", ""))).parts)
         return {}
 

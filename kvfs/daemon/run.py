@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kvfs.config import Config, Credentials, source_identity
+from kvfs.config import Config, source_identity
 from kvfs.core.errors import JournalLockedError, KvfsError
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
@@ -39,6 +39,7 @@ from kvfs.daemon.start import Start, find_start, remember, until_answered
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.daemon.supervised import Supervised
 from kvfs.host.control import serve_control
+from kvfs.host.credentials import Credentials
 from kvfs.host.process import raise_file_limit
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
@@ -166,7 +167,7 @@ class Mounted:
         self._conflicts = reporter.conflicts
         self._fs.tree.add_control(reporter.files(errors))
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout)
-        self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending)
+        self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
 
         self._reading.table.learn(start.namespaces)  # whoever looks there first need not ask again
         if start.is_offline:

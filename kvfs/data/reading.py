@@ -10,12 +10,13 @@ from typing import Final
 
 import trio
 
-from kvfs.core.errors import BodyTooLargeError, NotTextError
+from kvfs.core.errors import NotTextError, StoreError
 from kvfs.core.limits import BULK_GET_KEYS
-from kvfs.core.model import Entry, Key, NamespaceId
+from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
 from kvfs.data.items import Item, Kind, Loaded, Problem
 from kvfs.data.place import Taken
 from kvfs.store.base import Store
+from kvfs.store.bulkread import may_be_one_key
 
 MOST_GROUPS: Final = 10  # bulk gets in flight
 WAVE_BYTES: Final = 12 * 1024 * 1024  # of values in flight, as far as those before tell
@@ -94,12 +95,17 @@ class BulkValues:
                 entries = await self._store.bulk_get(self._namespace, [Key(item.origin) for item in items])
             except NotTextError:
                 is_text = False
-            except BodyTooLargeError:
+            except StoreError as exc:
+                if not may_be_one_key(exc):
+                    raise
                 return await self._halves(items, found)
             else:
-                found.update(
-                    (item.origin, _with_expiration(entries[Key(item.origin)], item)) for item in items
-                )
+                for item in items:
+                    key = Key(item.origin)
+                    if key in entries:
+                        found[item.origin] = _completed(entries[key], item)
+                    else:  # the answer does not tell plainly
+                        await self._single(item, found)
                 return True
         if len(items) == 1:
             return await self._bulk(items, found, has_binary=True)
@@ -130,8 +136,9 @@ class BulkValues:
         found[item.origin] = Entry(read.value, item.metadata, expiration)
 
 
-def _with_expiration(entry: Entry | None, item: Item) -> Entry | None:
-    """The API may leave the expiration out of a bulk get; then the listing knows it."""
-    if entry is None or entry.expiration is not None or item.expiration is None:
-        return entry
-    return Entry(entry.value, entry.metadata, item.expiration)
+def _completed(entry: Entry | None, item: Item) -> Entry | None:
+    """The API may leave the expiration out of a bulk get, and the metadata; then the listing knows them."""
+    if entry is None:
+        return None
+    metadata = item.metadata if isinstance(entry, BareEntry) else entry.metadata
+    return Entry(entry.value, metadata, item.expiration if entry.expiration is None else entry.expiration)

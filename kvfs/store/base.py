@@ -55,10 +55,11 @@ class Store(Protocol):
         ...
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries of 1 to 100 keys; each key asked for is in the answer.
+        """Whole entries of 1 to 100 keys. A key that the answer leaves out is to be asked for singly.
 
-        Raises `NotTextError` when one of the values is binary and `BodyTooLargeError` when they are too much
-        for one answer; then nothing is returned and the caller splits.
+        The answer may leave out an expiration, and is a `BareEntry` where it told the value alone. Raises
+        `NotTextError` when one of the values is binary and `BodyTooLargeError` when they are too much for one
+        answer; then nothing is returned and the caller splits.
         """
         ...
 

@@ -1,49 +1,97 @@
-"""Breaking: a Store around a Store that, after a failure, says so at once for a moment instead of waiting again.
+"""The breaker: after the service was out of reach, calls fail at once for a moment instead of waiting again.
 
 Without it a path of several names, or a walk over a tree, would wait its whole bound at every step of an outage.
+It counts answers of the service, never of one key. A key whose reads fail makes its own next reads fail at once,
+and the next call for something else a short one: if that is answered, it was the key.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from typing import Final, ParamSpec, TypeVar
 
 import trio
 
-from kvfs.core.errors import BodyTooLargeError, RateLimitedError, StoreError, UnavailableError
+from kvfs.core.errors import (
+    BlockedError,
+    BodyTooLargeError,
+    RateLimitedError,
+    StoreError,
+    UnavailableError,
+    UnknownRefusalError,
+    UnreachableError,
+)
 from kvfs.store.base import Store
+from kvfs.store.bulkread import Suspects
 from kvfs.store.wrapper import Around
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PAUSE: Final = 5.0  # seconds
+PROBE: Final = 2.0  # seconds for an answer while a failure just before it is not explained
+_PROOF: Final = 3  # failed calls in a row, of different subjects, that show the service to be away
+_REMEMBERED: Final = 1000  # subjects that failed
+
+Subject = Set[object]
+"""The keys that a call names, or its other arguments."""
+
+NOTHING: Final[Subject] = frozenset()
 
 
 class Breaker:
-    """Whether the store was out of reach a moment ago. Monotonic time: clocks that jump do not reach it."""
+    """Knows if the service was out of reach a moment ago. Monotonic time: clocks that jump do not reach it."""
 
-    def __init__(self, pause: float = PAUSE) -> None:
+    def __init__(self, pause: float = PAUSE, probe: float = PROBE) -> None:
         self._pause = pause
+        self._probe = probe
         self._answered_at = float("-inf")
         self._until = float("-inf")
         self._reason = ""
+        self._doubtful_until = float("-inf")
+        self._suspects = Suspects(_PROOF)
+        self._failed: dict[Subject, tuple[float, str]] = {}  # until when, and why; the latest last
 
-    def check(self, operation: str) -> None:
-        """Raises `UnavailableError` for `pause` seconds after a failure, unless an answer came since."""
-        if trio.current_time() < self._until:
-            raise UnavailableError(
+    def is_open(self) -> bool:
+        """True while the service counts as out of reach: stale knowledge is better than another wait."""
+        return trio.current_time() < self._until
+
+    def check(self, operation: str, subject: Subject = NOTHING) -> None:
+        """Raises `UnavailableError` for a moment after a failure, unless an answer came since."""
+        if self.is_open():
+            raise UnreachableError(
                 f"{operation}: the store could not be reached a moment ago ({self._reason})"
             )
+        until, reason = self._failed.get(subject, (float("-inf"), ""))
+        if trio.current_time() < until:
+            raise UnavailableError(f"{operation}: this failed a moment ago ({reason})")
 
-    def answered(self) -> None:
-        """The store is there."""
+    def bound(self) -> float:
+        """Seconds that a call may take: few while it is open if the last failure was the service's."""
+        doubtful = self._suspects.has_failures and trio.current_time() < self._doubtful_until
+        return self._probe if doubtful else float("inf")
+
+    def answered(self, subject: Subject = NOTHING) -> None:
+        """The service is there, and so is the subject."""
         self._answered_at = trio.current_time()
         self._until = float("-inf")
+        self._suspects.answered()
+        self._failed.pop(subject, None)
 
-    def failed(self, since: float, error: UnavailableError) -> None:
-        """A call begun at `since` failed. While others are answered it is the call, not the store."""
-        if self._answered_at < since and not isinstance(error, RateLimitedError | BodyTooLargeError):
-            self._until = trio.current_time() + self._pause
-            self._reason = str(error)
+    def failed(self, since: float, error: UnavailableError, subject: Subject = NOTHING) -> None:
+        """A call begun at `since` failed. While others are answered it is the call, not the service."""
+        if isinstance(error, RateLimitedError | BodyTooLargeError):
+            return
+        if isinstance(error, BlockedError | UnknownRefusalError):
+            self.answered(subject)  # it was understood, or a firewall chose it
+            return
+        until = self._doubtful_until = trio.current_time() + self._pause
+        if self._answered_at < since:
+            is_service = self._suspects.failed(subject)
+            if is_service or isinstance(error, UnreachableError):
+                self._until, self._reason = until, str(error)
+        self._failed.pop(subject, None)
+        self._failed[subject] = (until, str(error))
+        if len(self._failed) > _REMEMBERED:
+            del self._failed[next(iter(self._failed))]
 
 
 class Breaking(Around):
@@ -58,16 +106,37 @@ class Breaking(Around):
         self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         since = trio.current_time()
+        subject = _subject(operation, args, kwargs)
+        bound = float("inf")
         if not self._patient:
-            self._breaker.check(operation)
+            self._breaker.check(operation, subject)
+            bound = self._breaker.bound()
         try:
-            answer = await method(*args, **kwargs)
+            with trio.move_on_after(bound) as scope:
+                answer = await method(*args, **kwargs)
+            if scope.cancelled_caught:
+                raise UnavailableError(
+                    f"{operation}: no answer within {bound:g} s, just after another failure"
+                )
         except UnavailableError as exc:
-            if not self._patient:
-                self._breaker.failed(since, exc)
+            # that several keys fail together is a question; the answer comes when they are asked apart
+            if not self._patient and (len(subject) < 2 or isinstance(exc, UnreachableError)):
+                self._breaker.failed(since, exc, subject)
             raise
         except StoreError:
-            self._breaker.answered()
+            self._breaker.answered(subject)
             raise
-        self._breaker.answered()
+        self._breaker.answered(subject)
         return answer
+
+
+def _subject(operation: str, args: Sequence[object], kwargs: dict[str, object]) -> Subject:
+    """The keys that a call names. A listing names its prefix, which a lookup makes the key that is looked up."""
+    if operation == "list_keys":
+        return frozenset([(args[0], str(kwargs.get("prefix", "")).rstrip("/"))])
+    if len(args) < 2 or "namespace" in operation:
+        return frozenset([(operation, *args)])
+    named = args[1]
+    if isinstance(named, str):
+        return frozenset([(args[0], named)])
+    return frozenset((args[0], key) for key in named) if isinstance(named, Iterable) else NOTHING

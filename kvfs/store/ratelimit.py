@@ -6,8 +6,9 @@ server's, which sees it somewhere in between, holds more.
 """
 
 import math
+import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 CONCURRENCY: Final = 16  # requests in flight
 UPLOAD_TURN: Final = 4  # uploads that wait get a turn after so many of the foreground's
+FIRST_BLOCK: Final = 5.0  # seconds, when a refusal does not say how long
+TELLING: Final = 0.05  # seconds before its deadline at which a caller is told why it waited
 LONGEST_BLOCK: Final = 3600.0  # seconds; no server blocks us for ever by one header
 
 
@@ -66,7 +69,10 @@ class Budget:
 
     Foreground goes first, upload next, background last. The last twentieth of the budget and the last quarter
     of the slots are for the foreground, but uploads that wait get every fifth turn whatever is left.
-    A caller whose deadline comes before the budget can allow it is told at once.
+    A caller whose deadline comes before the budget can allow it waits until then, and is told why.
+
+    The API's own count (`told`) is believed where it is lower: it knows what other machines and the dashboard
+    spend, too.
     """
 
     def __init__(
@@ -80,6 +86,10 @@ class Budget:
         self._in_flight = 0
         self._ended: deque[float] = deque()  # when requests ended, of those that still count; ascending
         self._blocked_until = -math.inf
+        self._refusals = 0  # 429 in a row that did not say how long
+        self._told = math.inf  # requests that the API allows until `_told_until`, less those made since
+        self._told_until = -math.inf
+        self._quota = requests  # of the window that the API counts in
         self._waiting: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in Priority}
         self._passed_over = 0  # turns of the foreground since an upload that waits had one
         self._timekeeper: _Waiter | None = None  # the first in line, who wakes everybody
@@ -92,7 +102,8 @@ class Budget:
     async def request(self, priority: Priority) -> AsyncIterator[None]:
         """Make one request inside, as soon as it may be made.
 
-        Raises `RateLimitedError` at once when the caller's deadline (of its cancel scopes) comes sooner.
+        Raises `RateLimitedError` shortly before the caller's deadline (of its cancel scopes) if that comes
+        sooner; its text says what the budget waits for.
         """
         await self._wait_for_turn(priority)
         try:
@@ -103,13 +114,34 @@ class Budget:
             self._give_turns()
 
     def block(self, seconds: float | None) -> float:
-        """Nobody makes a request for so long, or for the rest of the window; answers for how long that is."""
+        """Nobody makes a request for so long; answers for how long that is.
+
+        None: the API did not say. Then it is 5 s, and twice as long with each refusal in a row, because a
+        refusal may be about a burst of a second or about the whole window.
+        """
         now = trio.current_time()
-        self._forget_old(now)
         if seconds is None:
-            seconds = self._ended[0] + self._window - now if self._ended else self._window
+            if now >= self._blocked_until:  # those that were under way together count as one
+                self._refusals += 1
+            seconds = min(FIRST_BLOCK * 2.0 ** (self._refusals - 1), self._window) if self._refusals else 0.0
         self._blocked_until = max(self._blocked_until, now + min(max(seconds, 0.0), LONGEST_BLOCK))
         return self._blocked_until - now
+
+    def accepted(self) -> None:
+        """A request was not refused for its rate."""
+        self._refusals = 0
+
+    def told(self, headers: Mapping[str, str]) -> None:
+        """Take in `Ratelimit` and `Ratelimit-Policy` of an answer: requests left, for how long, of how many."""
+        if (limit := ratelimit_of(headers.get("ratelimit", ""))) is None:
+            return
+        left, seconds = limit
+        quota = re.search(r";\s*q\s*=\s*(\d{1,9})(?![\d.])", headers.get("ratelimit-policy", ""))
+        self._quota = int(quota[1]) if quota else self._requests
+        now = trio.current_time()
+        # those under way may be not counted there yet
+        self._told = max(0, left - max(0, self._in_flight - 1))
+        self._told_until = now + min(seconds, LONGEST_BLOCK)
 
     def statistics(self) -> BudgetStatistics:
         """How it stands now."""
@@ -117,7 +149,7 @@ class Budget:
         self._forget_old(now)
         return BudgetStatistics(
             used=self._used,
-            left=max(0, self._requests - self._used),
+            left=int(max(0, min(self._requests - self._used, self._told_left(now)))),
             window=self._window,
             blocked_until=self._blocked_until if self._blocked_until > now else None,
             in_flight=self._in_flight,
@@ -129,9 +161,14 @@ class Budget:
         self._waiting[priority].append(waiter)
         try:
             self._give_turns()
+            last_call = trio.current_effective_deadline() - TELLING
             while not waiter.granted:
-                self._refuse_if_hopeless(priority)
-                with trio.move_on_at(self._alarm if waiter is self._timekeeper else math.inf):
+                if trio.current_time() >= last_call and (hindrance := self._hindrance(priority)):
+                    reason, seconds = hindrance
+                    text = f"{reason}: the next request is possible in {seconds:.0f} s"
+                    raise RateLimitedError(text, retry_after=seconds)
+                alarm = self._alarm if waiter is self._timekeeper else math.inf
+                with trio.move_on_at(min(alarm, last_call) if trio.current_time() < last_call else alarm):
                     await waiter.woken.wait()
                 if not waiter.granted:
                     waiter.woken = trio.Event()
@@ -158,6 +195,7 @@ class Budget:
             self._waiting[waiter.priority].popleft()
             self._count_turn(waiter.priority)
             self._in_flight += 1
+            self._told -= 1
             waiter.granted = True
             waiter.woken.set()
         self._set_alarm(now)
@@ -165,7 +203,11 @@ class Budget:
     def _set_alarm(self, now: float) -> None:
         """Only the first in line keeps the time; woken when it has to take over or to rise earlier."""
         first = next((queue[0] for queue in self._waiting.values() if queue), None)
-        alarm = self._blocked_until if now < self._blocked_until else self._allows(1)
+        if now < self._blocked_until:
+            alarm = self._blocked_until
+        else:
+            told = self._told_until if now < self._told_until else math.inf
+            alarm = min(self._allows(1), told)
         if first is not None and (first is not self._timekeeper or alarm < self._alarm):
             first.woken.set()
         self._timekeeper, self._alarm = first, alarm
@@ -174,18 +216,25 @@ class Budget:
         """When so many requests more will have left the window; infinity while that many are in flight."""
         return self._ended[freed - 1] + self._window if freed <= len(self._ended) else math.inf
 
-    def _refuse_if_hopeless(self, priority: Priority) -> None:
+    def _hindrance(self, priority: Priority) -> tuple[str, float] | None:
+        """Why nothing may go now, and for how long; None when only a slot is missing: any moment there is one."""
         now = trio.current_time()
         if now < self._blocked_until:
-            soonest, reason = self._blocked_until, "the API asked to wait"
-        elif (too_many := self._used + 1 - self._allowance(priority)) > 0:
-            soonest = min(self._allows(too_many), now + self._window)
-            reason = f"the budget of {self._requests} requests in {self._window:g} s is used up"
-        else:
-            return  # it waits for a slot, and those are free again any moment
-        if soonest > trio.current_effective_deadline():
-            seconds = soonest - now
-            raise RateLimitedError(f"{reason}: the next is possible in {seconds:.0f} s", retry_after=seconds)
+            return "the API asked to wait", self._blocked_until - now
+        if self._told_left(now) < 1 + self._reserve(priority):
+            text = "the API says that its limit is used up (other machines and the dashboard count, too)"
+            return text, self._told_until - now
+        if (too_many := self._used + 1 - self._allowance(priority)) > 0:
+            text = f"the budget of {self._requests} requests in {self._window:g} s is used up"
+            return text, min(self._allows(too_many), now + self._window) - now
+        return None
+
+    def _told_left(self, now: float) -> float:
+        return self._told if now < self._told_until else math.inf
+
+    def _reserve(self, priority: Priority) -> int:
+        """How many of the API's count are for those before."""
+        return self._quota - max(1, int(self._quota * _SHARE[priority]))
 
     def _next_in_turn(self) -> _Waiter | None:
         uploads = self._waiting[Priority.UPLOAD]
@@ -204,6 +253,8 @@ class Budget:
 
     def _has_room(self, priority: Priority) -> bool:
         slots = max(1, int(self._concurrency * _SLOTS[priority]))
+        if self._told_left(trio.current_time()) < 1 + self._reserve(priority):
+            return False
         return self._in_flight < slots and self._used < self._allowance(priority)
 
     def _allowance(self, priority: Priority) -> int:
@@ -212,6 +263,16 @@ class Budget:
     def _forget_old(self, now: float) -> None:
         while self._ended and self._ended[0] + self._window <= now:
             self._ended.popleft()
+
+
+def ratelimit_of(text: str) -> tuple[int, float] | None:
+    """Requests left and seconds of a `Ratelimit` header (`"default";r=50;t=30`), the least of several."""
+    limits = []
+    for item in text.split(","):
+        found = dict(re.findall(r";\s*([rt])\s*=\s*(\d{1,9})(?=\s*(?:;|$))", item))
+        if len(found) == 2:
+            limits.append((int(found["r"]), float(found["t"])))
+    return min(limits, default=None)
 
 
 class Limiting(Around):
@@ -235,7 +296,9 @@ class Limiting(Around):
         async with self._budget.request(priority):
             began()
             try:
-                return await method(*args, **kwargs)
+                answer = await method(*args, **kwargs)
+                self._budget.accepted()
+                return answer
             except RateLimitedError as exc:
                 blocked = self._budget.block(exc.retry_after)
                 if exc.retry_after is None:

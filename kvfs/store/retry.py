@@ -1,24 +1,22 @@
-"""Retrying: a Store around a Store that repeats what may pass the next time, within a bound.
-
-tenacity counts and waits. Not stamina, which wraps it: that logs and counts in places of its own, set for
-the whole process, and leaves no room for the operation's name.
-"""
+"""Retrying: a Store around a Store that repeats what may pass the next time, within a bound."""
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Sized
 from typing import Final, Generic, ParamSpec, TypeVar
 
-import tenacity
 import trio
 
 from kvfs.core.errors import (
+    BlockedError,
     BodyTooLargeError,
     NamespaceNotFoundError,
     RateLimitedError,
     TitleExistsError,
     UnavailableError,
+    UnknownRefusalError,
+    UnreachableError,
+    UntrustedError,
 )
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.store.base import Store
@@ -30,6 +28,7 @@ T = TypeVar("T")
 
 FIRST_WAIT: Final = 0.25  # seconds at most before the second attempt; doubles with each
 LONGEST_WAIT: Final = 20.0  # seconds at most between two attempts, unless the server asks for more
+FEW: Final = 2  # attempts for what the same request will hardly cure
 
 log = logging.getLogger("kvfs.store")
 
@@ -40,7 +39,9 @@ class Retrying(Around):
     The waits grow exponentially, with jitter; `retry_after` comes on top when the server asked for it. When
     the next attempt would lie beyond the deadline, or none is left, the last error is raised as it is; a call
     that has no answer by the deadline is cancelled and raises `UnavailableError`.
-    Never repeated: what the server refuses, and `BodyTooLargeError`, which wants smaller pieces.
+    Never repeated: what the server refuses, a certificate that is not accepted, and `BodyTooLargeError`, which
+    wants smaller pieces. Repeated once: what a firewall stopped, an unknown refusal, and a bulk get of several
+    keys that was answered with an error, because one of its keys may be the reason.
     """
 
     def __init__(self, store: Store, *, attempts: int, deadline: float) -> None:
@@ -77,37 +78,29 @@ class Retrying(Around):
         self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         deadline = trio.current_time() + self._deadline
-        failures: list[BaseException] = []
+        last: UnavailableError | None = None
         with trio.move_on_at(deadline):
-            async for attempt in self._attempts_until(deadline, operation, failures):
-                with attempt:
+            for attempt in range(1, self._attempts + 1):
+                try:
                     return await method(*args, **kwargs)
-        last = failures[-1] if failures else None
+                except UnavailableError as exc:
+                    wait = _wait(exc, attempt)
+                    is_last = attempt >= min(self._attempts, _attempts_for(exc, operation, args))
+                    if is_last or trio.current_time() + wait >= deadline:
+                        raise
+                    last = exc
+                log.warning(
+                    "%s failed (%s), attempt %d of %d; the next in %.1f s",
+                    *(operation, last, attempt, self._attempts, wait),
+                )
+                await trio.sleep(wait)
         because = f"; before that: {last}" if last else ""
-        raise UnavailableError(f"{operation}: no answer within {self._deadline:g} s{because}") from last
-
-    def _attempts_until(
-        self, deadline: float, operation: str, failures: list[BaseException]
-    ) -> tenacity.AsyncRetrying:
-        def note(state: tenacity.RetryCallState) -> None:
-            failures.append(_error(state))
-            log.warning(
-                "%s failed (%s), attempt %d of %d; the next in %.1f s",
-                *(operation, failures[-1], state.attempt_number, self._attempts, state.upcoming_sleep),
-            )
-
-        return tenacity.AsyncRetrying(
-            sleep=trio.sleep,
-            retry=tenacity.retry_if_exception(_may_pass_next_time),
-            wait=_wait,
-            stop=partial(_must_stop, self._attempts, deadline),
-            before_sleep=note,
-            reraise=True,
-        )
+        kind = UnreachableError if last is None or isinstance(last, UnreachableError) else UnavailableError
+        raise kind(f"{operation}: no answer within {self._deadline:g} s{because}") from last
 
 
 class _Unrepeatable(Generic[A, T]):
-    """A method that answers differently the second time; remembers whether an attempt may have worked."""
+    """A method that answers differently the second time; remembers if an attempt may have worked."""
 
     def __init__(self, method: Callable[[A], Awaitable[T]]) -> None:
         self._method = method
@@ -123,22 +116,18 @@ class _Unrepeatable(Generic[A, T]):
             raise
 
 
-def _may_pass_next_time(error: BaseException) -> bool:
-    return isinstance(error, UnavailableError) and not isinstance(error, BodyTooLargeError)
+def _attempts_for(error: UnavailableError, operation: str, args: tuple[object, ...]) -> float:
+    """How often a call that failed so may be made at most."""
+    if isinstance(error, BodyTooLargeError | UntrustedError):
+        return 1
+    if isinstance(error, BlockedError | UnknownRefusalError):
+        return FEW
+    if operation == "bulk_get" and not isinstance(error, RateLimitedError | UnreachableError):
+        keys = args[1] if len(args) > 1 else ()
+        return FEW if isinstance(keys, Sized) and len(keys) > 1 else float("inf")
+    return float("inf")
 
 
-def _wait(state: tenacity.RetryCallState) -> float:
-    bound: float = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (state.attempt_number - 1))
-    error = _error(state)
-    asked = error.retry_after if isinstance(error, UnavailableError) else None
-    return (asked or 0.0) + bound * random.uniform(0.5, 1.0)
-
-
-def _must_stop(attempts: int, deadline: float, state: tenacity.RetryCallState) -> bool:
-    return state.attempt_number >= attempts or trio.current_time() + state.upcoming_sleep >= deadline
-
-
-def _error(state: tenacity.RetryCallState) -> BaseException:
-    error = None if state.outcome is None else state.outcome.exception()
-    assert error is not None, "asked about an attempt that did not fail"
-    return error
+def _wait(error: UnavailableError, attempt: int) -> float:
+    bound = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1))
+    return (error.retry_after or 0.0) + bound * random.uniform(0.5, 1.0)

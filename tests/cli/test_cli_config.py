@@ -1,6 +1,5 @@
 """Words of the command line and the environment become a `Config`, or one clear line."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,14 +10,11 @@ from hypothesis import strategies as st
 from kvfs.config import (
     CloudflareSource,
     Config,
-    Credentials,
     LocalSource,
     journal_path,
-    load_credentials,
     parse_base_url,
     parse_size,
     parse_source,
-    read_token_file,
     source_identity,
 )
 from kvfs.core.errors import UserError
@@ -72,7 +68,6 @@ def test_a_relative_store_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_
         ("local", "SOURCE is local:"),
         ("local:/tmp", "is a directory"),
         ("local:/no/such/place/a.sqlite", "does not exist"),
-        ("cloudflare:", "CLOUDFLARE_ACCOUNT_ID"),
         ("cloudflare:../x", "is not an account id"),
         ("cloudflare:a b", "is not an account id"),
         ("cloudflare:a//prefix", "a prefix needs a namespace"),
@@ -116,63 +111,6 @@ def test_plain_http_to_this_machine_is_fine(host: str) -> None:
 def test_insecure_allows_plain_http_elsewhere() -> None:
     """Who asks for it gets it."""
     assert parse_base_url("http://api.example", insecure=True) == "http://api.example"
-
-
-def test_the_token_comes_from_the_environment() -> None:
-    """Surrounding white space, as `echo` and files leave it, is not part of it."""
-    found = load_credentials(CloudflareSource("a"), None, {"CLOUDFLARE_API_TOKEN": " abc-123\n"})
-    assert found == Credentials("abc-123")
-
-
-def test_a_token_file_wins_over_the_environment(tmp_path: Path) -> None:
-    """What was named on the command line was meant."""
-    file = private_file(tmp_path, "from-file\n")
-    found = load_credentials(CloudflareSource("a"), file, {"CLOUDFLARE_API_TOKEN": "other"})
-    assert found == Credentials("from-file")
-
-
-def test_a_local_source_needs_no_token() -> None:
-    """The embedded store asks nobody."""
-    assert load_credentials(LocalSource(Path("/x")), None, {}) is None
-
-
-def test_no_token_names_the_variable_and_where_to_make_one() -> None:
-    """The first thing a new user meets."""
-    with pytest.raises(UserError, match=r"CLOUDFLARE_API_TOKEN.*--token-file.*api-tokens"):
-        load_credentials(CloudflareSource("a"), None, {"CLOUDFLARE_API_TOKEN": "  "})
-
-
-@pytest.mark.parametrize("token", ["two words", "line\nbreak", "schlüssel", "nul\0"])
-def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(token: str) -> None:
-    """A line break in a header is another header."""
-    with pytest.raises(UserError, match="empty or holds spaces") as caught:
-        load_credentials(CloudflareSource("a"), None, {"CLOUDFLARE_API_TOKEN": token})
-    assert token not in str(caught.value)
-
-
-def test_credentials_do_not_show_the_token() -> None:
-    """A repr ends in logs and tracebacks."""
-    assert "secret" not in repr(Credentials("secret"))
-    assert "secret" not in str(Credentials("secret"))
-
-
-def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    """The message says what to type."""
-    file = private_file(tmp_path, "abc")
-    file.chmod(0o640)
-    with pytest.raises(UserError, match=f"chmod 600 {file}"):
-        read_token_file(file)
-
-
-def test_a_token_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    """Missing, a directory, or a pipe that would never answer."""
-    with pytest.raises(UserError, match="No such file"):
-        read_token_file(tmp_path / "missing")
-    with pytest.raises(UserError, match="directory"):
-        read_token_file(tmp_path)
-    os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(UserError, match="not a regular file"):
-        read_token_file(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

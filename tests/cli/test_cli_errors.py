@@ -72,8 +72,8 @@ def test_no_token(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_account(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The other thing a new user forgets."""
-    assert complaint(capsys, "mount", "cloudflare:", str(mountpoint))[1].startswith("no account: ")
+    """The token is asked for it, so the token comes first."""
+    assert complaint(capsys, "mount", "cloudflare:", str(mountpoint))[1].startswith("no token: ")
 
 
 def test_no_fusermount(

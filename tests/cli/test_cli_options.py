@@ -24,6 +24,8 @@ OWN_OPTIONS = {
     "token_file",
     "insecure",
     "ready_fd",
+    "secret_fd",
+    "token_command",
 }
 
 

@@ -20,12 +20,12 @@ from kvfs.config import (
     parse_base_url,
     parse_size,
     parse_source,
-    read_token_file,
 )
 from kvfs.core.errors import JournalLockedError, KvfsError, UserError
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.shutdown import Ending
 from kvfs.host.control import _last_answer
+from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import parse_mountinfo
 from kvfs.host.state import read_record
 from kvfs.journal.opening import lock

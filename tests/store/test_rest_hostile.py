@@ -13,6 +13,7 @@ from support.hostile import answering, failure, http
 from kvfs.core import errors
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.rest import client, request
+from kvfs.store.rest.auth import BearerToken
 from kvfs.store.rest.client import RestStore, open_rest
 
 TOKEN = "token-that-must-not-leak"
@@ -194,7 +195,7 @@ async def test_retry_after_may_be_a_date():
     now = 1_800_000_000.0
     answer = failure(503, 1, "later", f"Retry-After: {formatdate(now + 90, usegmt=True)}")
     async with answering(answer) as server, opened(server) as store:
-        dated = RestStore(store._client, ACCOUNT, now=lambda: now)
+        dated = RestStore(store._client, ACCOUNT, BearerToken(TOKEN), now=lambda: now)
         with pytest.raises(errors.UnavailableError) as caught:
             await dated.get(NS, K)
         assert caught.value.retry_after == 90

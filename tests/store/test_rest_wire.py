@@ -149,7 +149,7 @@ def test_a_bulk_get_answers_with_what_is_stored(entries):
 def test_a_page_of_keys_arrives_as_it_was_sent(keys, cursor):
     """Metadata and expiration with it, and the cursor."""
     envelope = codec.decode_envelope(codec.encode_page(KeyPage(tuple(keys), cursor)))
-    assert codec.decode_keys(envelope.result) == keys
+    assert codec.decode_keys(envelope.result) == (keys, True)
     assert (envelope.paging().cursor or None) == cursor
 
 
@@ -170,11 +170,14 @@ def test_a_namespace_arrives_as_it_was_sent(title, mode):
         ("1e300", codec.LATEST),
         ("9" * 25, codec.LATEST),
         ("null", None),
+        ('"1700000000"', 1_700_000_000),
+        ('"soon"', None),
+        ("[]", None),
     ],
 )
 def test_an_expiration_is_whole_seconds_within_reason(sent, read):
     """The schema says number; nothing later than the year 9999 gets in."""
-    (key,) = codec.decode_keys(f'[{{"name":"k","expiration":{sent}}}]'.encode())
+    (key,), _ = codec.decode_keys(f'[{{"name":"k","expiration":{sent}}}]'.encode())
     assert key.expiration == read
 
 

@@ -20,6 +20,7 @@ from kvfs.daemon.controls import Controls
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
+from kvfs.store.breaker import Breaker, Breaking
 
 
 class Rig:
@@ -49,7 +50,8 @@ class Rig:
         self.store = FaultStore(self.backend)
         self.journal = Journal.open(self.base / "journal.db", source="test", now=self.now)
         self._closing.append(self.journal)
-        stores = Stores(self.store, self.store, None, None)
+        breaker = Breaker()
+        stores = Stores(Breaking(self.store, breaker), self.store, breaker=breaker)
         self.reading = build_reading(
             self.config, stores, self.journal, at_root=self.place is not None, now=self.now
         )

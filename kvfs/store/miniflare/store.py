@@ -21,6 +21,7 @@ from kvfs.store.miniflare.disk import DiskStore
 from kvfs.store.miniflare.explorer import ExplorerStore, find_api
 from kvfs.store.miniflare.fixed import FixedNamespaces
 from kvfs.store.rest import request
+from kvfs.store.rest.auth import BearerToken
 from kvfs.store.rest.client import RestStore
 
 STARTING_SECONDS: Final = 10.0  # a dev server answers within that, or it is one without the explorer's API
@@ -33,9 +34,9 @@ async def open_explorer(origin: str, timeout: float = 30) -> AsyncIterator[Explo
     base = await find_api(origin)
     if base is None:
         raise UnavailableError(f"no `wrangler dev` with a local explorer answers at {origin}")
-    client = request.open_client(base, _NO_TOKEN, timeout=timeout, http2=False, transport=None)
+    client = request.open_client(base, timeout=timeout, http2=False, transport=None)
     async with client:
-        yield ExplorerStore(RestStore(client, None, timeout=timeout))
+        yield ExplorerStore(RestStore(client, None, BearerToken(_NO_TOKEN), timeout=timeout))
 
 
 class WranglerStore(FixedNamespaces):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from kvfs.core.errors import (
     AccountError,
@@ -34,6 +34,8 @@ from kvfs.store.wire import codec
 _LONGEST_WAIT: Final = 86_400.0  # seconds: more than a day is nobody's honest Retry-After
 _MESSAGE_CHARS: Final = 200
 _BLOCK_PAGE: Final = b"you have been blocked"
+
+T = TypeVar("T")
 
 Scrub = Callable[[str], str]
 
@@ -70,6 +72,25 @@ def successful(what: str, answer: Answer, *, now: float, scrub: Scrub = as_it_is
     if answer.ok and envelope is not None and envelope.success:
         return envelope
     raise error_of(what, answer, envelope, now=now, scrub=scrub)
+
+
+def shaped(what: str, decode: Callable[[bytes], T], result: bytes) -> T:
+    """`result` decoded. Raises `UnavailableError` when it has another shape: it may be a proxy's."""
+    try:
+        return decode(result)
+    except codec.MalformedError as exc:
+        raise UnavailableError(f"{what}: the answer is not the API's: {exc}") from exc
+
+
+def expiration_of(answer: Answer) -> int | None:
+    """The header of a value that expires, epoch seconds."""
+    text = answer.headers.get("expiration")
+    if text is None:
+        return None
+    try:
+        return codec.whole_seconds(float(text))
+    except (ValueError, OverflowError) as exc:
+        raise UnavailableError("get: the expiration in the answer is not a number") from exc
 
 
 def key_is_missing(answer: Answer) -> bool:

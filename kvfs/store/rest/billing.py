@@ -7,19 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
-import httpx
-
-from kvfs.core.errors import UnavailableError
+from kvfs.core.errors import NotSentError, UnavailableError
 from kvfs.store.rest.answer import Answer
-
-_NEVER_LEFT: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.LocalProtocolError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +52,7 @@ class Billing:
         try:
             yield bill
         except UnavailableError as exc:
-            self._counts[what] += 0 if isinstance(exc.__cause__, _NEVER_LEFT) else count
+            self._counts[what] += 0 if isinstance(exc, NotSentError) else count
             raise
         if bill.answer is not None and not 400 <= bill.answer.status < 500:
             self._counts[what] += count

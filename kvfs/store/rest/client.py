@@ -17,16 +17,20 @@ import trio
 from kvfs.core.errors import (
     BodyTooLargeError,
     NamespaceNotFoundError,
+    NotSentError,
     StoreError,
     UnavailableError,
     UncertainError,
+    UnreachableError,
 )
 from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE, VALUE_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
 from kvfs.store import checks
 from kvfs.store.rest import request
-from kvfs.store.rest.answer import Answer, error_of, key_is_missing, successful
+from kvfs.store.rest.answer import Answer, error_of, expiration_of, key_is_missing, shaped, successful
+from kvfs.store.rest.auth import Auth, BearerToken, scrubbed
 from kvfs.store.rest.billing import Billing, RestStatistics
+from kvfs.store.rest.reasons import unavailable
 from kvfs.store.rest.transfer import AnswerTooLongError, Patience, Upload, read_body
 from kvfs.store.wire import codec
 from kvfs.store.wire.strings import GiveWay, go_on
@@ -44,24 +48,30 @@ OFF_LOOP_BYTES: Final = 1024 * 1024  # JSON above this is encoded and decoded in
 
 T = TypeVar("T")
 
+OnAnswer = Callable[[Mapping[str, str]], None]
+"""Told of the headers of each answer, with lower-case names."""
+
 
 @asynccontextmanager
 async def open_rest(
     *,
     base_url: str,
     account: str,
-    token: str,
+    token: str | Auth,
     timeout: float = 30,
     http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
+    on_answer: OnAnswer = lambda headers: None,
 ) -> AsyncIterator["RestStore"]:
     """The store of `account` at `base_url`, which ends in /client/v4 and has no user, query or fragment.
 
-    `timeout` is seconds without progress. Raises `UserError` for what cannot be a URL, account or token.
+    `timeout` is seconds without progress; `on_answer` gets the headers of every answer. Raises `UserError` for
+    what cannot be a URL, account or token.
     """
-    client = request.open_client(base_url, token, timeout=timeout, http2=http2, transport=transport)
+    auth = BearerToken(token) if isinstance(token, str) else token
+    client = request.open_client(base_url, timeout=timeout, http2=http2, transport=transport)
     async with client:
-        yield RestStore(client, account, timeout=timeout)
+        yield RestStore(client, account, auth, timeout=timeout, on_answer=on_answer)
 
 
 class RestStore:
@@ -71,12 +81,16 @@ class RestStore:
         self,
         client: httpx.AsyncClient,
         account: str | None,
+        auth: Auth,
         *,
         timeout: float = 30,
+        on_answer: OnAnswer = lambda headers: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`now` (epoch seconds) is only asked when a Retry-After is a date. Raises `UserError`."""
         self._client = client
+        self._auth = auth
+        self._on_answer = on_answer
         self._account = account
         self._namespaces = request.namespaces_path(account)
         self._timeout = timeout
@@ -110,7 +124,7 @@ class RestStore:
             query = {"page": page, "per_page": NAMESPACES_PAGE, "order": "title", "direction": "asc"}
             answer = await self._send("list_namespaces", "GET", self._namespaces, query=query)
             envelope = self._successful("list namespaces", answer)
-            count, lines = _shaped("list namespaces", codec.decode_namespaces, envelope.result)
+            count, lines = shaped("list namespaces", codec.decode_namespaces, envelope.result)
             news = [line for line in lines if line.id not in found]
             found.update((line.id, line) for line in news)
             received += count
@@ -161,11 +175,11 @@ class RestStore:
         answer = await self._send("list_keys", "GET", self._path(namespace, "keys"), query=query)
         envelope = self._successful("list keys", answer)
         self._billed.add("lists", 1)
-        keys = _shaped("list keys", codec.decode_keys, envelope.result)
+        keys, is_whole = shaped("list keys", codec.decode_keys, envelope.result)
         following = envelope.paging().cursor or None
         if following is not None and following == cursor:
             raise UnavailableError("list keys: the server answers the cursor it was asked with")
-        return KeyPage(_in_order(keys, prefix), following)
+        return KeyPage(_in_order(keys, prefix), following, is_whole)
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
         """Value and expiration of one key, text or binary."""
@@ -176,7 +190,9 @@ class RestStore:
             return None
         if answer.status != 200:
             raise self._error("get", answer)
-        return ValueRead(answer.body, _expiration(answer))
+        if answer.headers.get("content-type", "").lower().startswith("text/html"):
+            raise UnavailableError("get: a web page came instead of the value", status=answer.status)
+        return ValueRead(answer.body, expiration_of(answer))
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
         """Metadata of one key; `None` when it has none or does not exist."""
@@ -185,10 +201,10 @@ class RestStore:
         if key_is_missing(answer):
             return None
         envelope = self._successful("metadata", answer)
-        return _shaped("metadata", codec.decode_metadata, envelope.result)
+        return shaped("metadata", codec.decode_metadata, envelope.result)
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries of up to 100 keys whose values are text."""
+        """Whole entries of up to 100 keys whose values are text; a key with an odd entry is left out."""
         if not keys:
             return {}
         unique = list(dict.fromkeys(keys))
@@ -200,14 +216,14 @@ class RestStore:
         answer = await self._send("bulk_get", "POST", path, body=body, limit=BULK_ANSWER, splittable=True)
         found = await _off_loop(len(answer.body), partial(self._values, answer))
         self._billed.add("read", len(unique))
-        try:
-            return {key: found[key] for key in unique}
-        except KeyError:
-            raise UnavailableError("bulk get: the answer leaves out keys that were asked for") from None
+        told = {key: found[key] for key in unique if key in found}
+        if 2 * len(told) < len(unique):
+            raise UnavailableError("bulk get: the answer leaves out keys that were asked for")
+        return told
 
     async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
         """Replace one entry, up to 25 MiB of any bytes."""
-        request.check_entry("put", entry)
+        checks.check_entry("put", entry)
         content_type, body = request.put_body(entry)
         query = {} if entry.expiration is None else {"expiration": entry.expiration}
         path = self._key_path(namespace, "values", key)
@@ -296,11 +312,12 @@ class RestStore:
             except AnswerTooLongError as exc:
                 raise (BodyTooLargeError if splittable else UnavailableError)(f"{operation}: {exc}") from exc
             except httpx.LocalProtocolError:  # quotes the header it dislikes, and one of them is the token
-                raise UnavailableError(f"{operation}: the request cannot be sent") from None
-            except httpx.TimeoutException as exc:
-                raise _too_slow(operation, seconds, splittable) from exc
-            except httpx.HTTPError as exc:
-                raise UnavailableError(f"{operation}: {type(exc).__name__} {exc}") from exc
+                raise NotSentError(f"{operation}: the request cannot be sent") from None
+            except (httpx.ReadTimeout, httpx.WriteTimeout):
+                raise _too_slow(operation, seconds, splittable) from None
+            except httpx.HTTPError as exc:  # its text, and that of its causes, may quote what the server sent
+                error = unavailable(operation, exc)
+                raise type(error)(self._scrub(str(error))) from None
         raise _too_slow(operation, seconds, splittable)
 
     async def _exchange(
@@ -314,14 +331,16 @@ class RestStore:
             await response.aclose()
         self._bytes_received += len(body)
         headers = {name.lower(): value for name, value in response.headers.items()}
+        self._on_answer(headers)
         return Answer(response.status_code, headers, body)
 
     def _request(
         self, method: str, path: str, query: Mapping[str, object], upload: Upload, content_type: str
     ) -> httpx.Request:
+        headers = dict(self._auth.headers())
         if not upload.size and method != "PUT":
-            return request.build(self._client, method, path, query)
-        headers = {"content-type": content_type, "content-length": str(upload.size)}
+            return request.build(self._client, method, path, query, headers)
+        headers |= {"content-type": content_type, "content-length": str(upload.size)}
         prepared = request.build(self._client, method, path, query, headers)
         prepared.stream = upload
         return prepared
@@ -333,20 +352,23 @@ class RestStore:
         return self._path(namespace, family, request.key_segment(family, key))
 
     def _successful(self, what: str, answer: Answer) -> codec.Envelope:
-        return successful(what, answer, now=self._now())
+        return successful(what, answer, now=self._now(), scrub=self._scrub)
 
     def _error(self, what: str, answer: Answer) -> StoreError:
-        return error_of(what, answer, answer.envelope(), now=self._now())
+        return error_of(what, answer, answer.envelope(), now=self._now(), scrub=self._scrub)
+
+    def _scrub(self, text: str) -> str:
+        return scrubbed(text, self._auth.secrets())
 
     def _namespace(self, what: str, answer: Answer) -> Namespace:
-        return _shaped(what, codec.decode_namespace, self._successful(what, answer).result)
+        return shaped(what, codec.decode_namespace, self._successful(what, answer).result)
 
     def _values(self, answer: Answer) -> dict[str, Entry | None]:
-        return _shaped("bulk get", codec.decode_values, self._successful("bulk get", answer).result)
+        return shaped("bulk get", codec.decode_values, self._successful("bulk get", answer).result)
 
     def _unsuccessful(self, what: str, answer: Answer, asked: Iterable[Key]) -> frozenset[Key]:
         """The keys that were asked for and not done. Raises `UncertainError` when the answer does not add up."""
-        done, named = _shaped(what, codec.decode_bulk_result, self._successful(what, answer).result)
+        done, named = shaped(what, codec.decode_bulk_result, self._successful(what, answer).result)
         keys, failed = frozenset(asked), frozenset(Key(name) for name in named)
         if not failed <= keys or (done is not None and done != len(keys) - len(failed)):
             told = f"{done} keys done and {len(failed)} not, of {len(keys)} that were asked for"
@@ -356,32 +378,13 @@ class RestStore:
 
 def _too_slow(operation: str, seconds: float, splittable: bool) -> UnavailableError:
     message = f"{operation}: no progress within {seconds:g} s"
-    return BodyTooLargeError(message) if splittable else UnavailableError(message)
-
-
-def _shaped(what: str, decode: Callable[[bytes], T], result: bytes) -> T:
-    """`result` decoded. Raises `UnavailableError` when it has another shape: it may be a proxy's."""
-    try:
-        return decode(result)
-    except codec.MalformedError as exc:
-        raise UnavailableError(f"{what}: the answer is not the API's: {exc}") from exc
+    return BodyTooLargeError(message) if splittable else UnreachableError(message)
 
 
 def _in_order(keys: Iterable[KeyInfo], prefix: str) -> tuple[KeyInfo, ...]:
     """What was asked for, once each, in UTF-8 order (which is Python's order of text)."""
     unique = {key.key: key for key in keys if key.key.startswith(prefix)}
     return tuple(unique[key] for key in sorted(unique))
-
-
-def _expiration(answer: Answer) -> int | None:
-    """The header of a value that expires, epoch seconds."""
-    text = answer.headers.get("expiration")
-    if text is None:
-        return None
-    try:
-        return codec.whole_seconds(float(text))
-    except (ValueError, OverflowError) as exc:
-        raise UnavailableError("get: the expiration in the answer is not a number") from exc
 
 
 async def _off_loop(size: int, work: Callable[[], T]) -> T:

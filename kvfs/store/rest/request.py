@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import secrets
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -10,8 +11,8 @@ from urllib.parse import quote, urlencode
 import httpcore
 import httpx
 
+from kvfs import __version__
 from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, UserError
-from kvfs.core.limits import METADATA_BYTES, VALUE_BYTES
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.patches import HTTPCORE_READS
 from kvfs.store import checks
@@ -22,6 +23,7 @@ JSON: Final = "application/json"
 
 READ_BYTES: Final = 256 * 1024  # of an answer taken from the socket at a time
 
+_CONNECT: Final = 2.0  # seconds at least for a connection; a third of the time-out if that is more
 _OCTETS: Final = "application/octet-stream"
 
 
@@ -31,19 +33,19 @@ def read_in_large_pieces() -> None:
 
 
 def open_client(
-    base_url: str, token: str, *, timeout: float, http2: bool, transport: httpx.AsyncBaseTransport | None
+    base_url: str, *, timeout: float, http2: bool, transport: httpx.AsyncBaseTransport | None
 ) -> httpx.AsyncClient:
-    """A client that carries the token to `base_url` and nowhere else.
+    """A client for `base_url` and nothing else; `build` gives each request its credentials.
 
-    Raises `UserError` for a URL with user, query or fragment, or a token that no header can hold.
+    Raises `UserError` for a URL with user, query or fragment.
     """
     base = _checked_base(base_url)
     if http2:
         logging.getLogger("hpack").setLevel(logging.INFO)  # its DEBUG lines hold headers, so the token
     return httpx.AsyncClient(
         base_url=base,
-        headers={"authorization": f"Bearer {_checked_token(token)}", "accept-encoding": "gzip"},
-        timeout=timeout,
+        headers={"accept-encoding": "gzip", "user-agent": f"kvfs/{__version__}"},
+        timeout=httpx.Timeout(timeout, connect=max(timeout / 3, min(timeout, _CONNECT))),
         http2=http2,
         transport=transport,
         follow_redirects=False,  # a redirect would take the token along
@@ -69,6 +71,11 @@ def namespace_path(namespaces: str, namespace: NamespaceId) -> str:
     if not codec.acceptable_identifier(namespace):
         raise NamespaceNotFoundError(f"{namespace!r} cannot be a namespace id")
     return f"{namespaces}/{namespace}"
+
+
+def is_odd(key: Key) -> bool:
+    """True for keys that may not arrive in a URL: `wrangler kv key get` had 404 for such (workers-sdk #7997)."""
+    return "..." in key or "^" in key or any(unicodedata.category(char) == "Cc" for char in key)
 
 
 def key_segment(operation: str, key: Key) -> str:
@@ -103,7 +110,8 @@ def put_body(entry: Entry) -> tuple[str, list[bytes]]:
         return _OCTETS, [entry.value] if entry.value else []
     boundary = secrets.token_hex(16)
     pieces = [
-        _part(boundary, "value", _OCTETS),
+        # without a filename, servers on WHATWG's formData() decode the value as UTF-8 text
+        _part(boundary, "value", _OCTETS, "blob"),
         entry.value,
         b"\r\n" + _part(boundary, "metadata", JSON),
         entry.metadata,
@@ -118,32 +126,16 @@ def bulk_put_body(
     """The body of a bulk put, in pieces; fit for a thread. Raises `RejectedError`, `BodyTooLargeError`."""
     for key, entry in entries.items():
         checks.key_bytes("bulk put", key)
-        check_entry("bulk put", entry)
+        checks.check_entry("bulk put", entry)
     try:
         return codec.encode_pairs(entries, pause, disguised=disguised)
     except codec.TooLongError as exc:
         raise BodyTooLargeError(f"bulk put: {exc}") from exc
 
 
-def check_entry(operation: str, entry: Entry) -> None:
-    """Value and metadata as KV takes them. Raises `RejectedError`.
-
-    Metadata that came from the API is JSON to it, even where it is not Unicode.
-    """
-    if len(entry.value) > VALUE_BYTES:
-        raise RejectedError(f"{operation}: the value has {len(entry.value)} bytes, more than {VALUE_BYTES}")
-    if entry.metadata is None:
-        return
-    if len(entry.metadata) > METADATA_BYTES:
-        raise RejectedError(
-            f"{operation}: the metadata has {len(entry.metadata)} bytes, more than {METADATA_BYTES}"
-        )
-    if not codec.is_metadata(entry.metadata):
-        raise RejectedError(f"{operation}: the metadata is not JSON")
-
-
-def _part(boundary: str, name: str, content_type: str) -> bytes:
+def _part(boundary: str, name: str, content_type: str, filename: str = "") -> bytes:
     disposition = f'Content-Disposition: form-data; name="{name}"'
+    disposition += f'; filename="{filename}"' if filename else ""
     return f"--{boundary}\r\n{disposition}\r\nContent-Type: {content_type}\r\n\r\n".encode()
 
 
@@ -158,12 +150,6 @@ def _checked_base(base_url: str) -> httpx.URL:
     if url.userinfo or url.query or url.fragment:
         raise UserError("the API base URL must have no user, query or fragment")
     return url
-
-
-def _checked_token(token: str) -> str:
-    if not token or not all("!" <= char <= "~" for char in token):
-        raise UserError("the API token is empty or has characters that no header can hold")
-    return token
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,24 +6,29 @@ Unknown fields are ignored. Metadata stays the JSON text it was. What is not wha
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from kvfs.core.limits import BULK_VALUE_CHARS, FORBIDDEN_KEYS, KEY_BYTES
-from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
+from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
 from kvfs.store.wire.json import NULL, compact, decode, decode_leniently, is_json, is_marked, unmarked
 from kvfs.store.wire.json import MalformedError as MalformedError
 from kvfs.store.wire.shapes import (
     ABSENT,
+    BareKeyLine,
+    BareNamespaceLine,
     BulkEntry,
     BulkResult,
     BulkValues,
     KeyLine,
     NamespaceLine,
     Pair,
+    RawBulkValues,
+    whole_number,
 )
 from kvfs.store.wire.shapes import ApiError as ApiError
 from kvfs.store.wire.shapes import BulkGetRequest as BulkGetRequest
@@ -37,6 +42,8 @@ from kvfs.store.wire.strings import BITE, Pause, as_base64, as_string, go_on
 
 LATEST: Final = 253_402_300_799  # epoch seconds: the end of the year 9999, what a hostile answer is cut to
 _PAIR_OVERHEAD: Final = 120  # bytes: field names, flags, expiration and punctuation of one bulk pair
+
+T = TypeVar("T")
 
 _IDENTIFIER: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -79,7 +86,7 @@ def decode_envelope(body: bytes) -> Envelope:
 
 def decode_namespace(result: bytes) -> Namespace:
     """`result` of creating or getting a namespace."""
-    found = _namespaces([decode_leniently(result, NamespaceLine)])
+    found = _namespaces([_namespace_line(result)])
     if not found:
         raise MalformedError("a namespace without a usable id")
     return found[0]
@@ -87,18 +94,15 @@ def decode_namespace(result: bytes) -> Namespace:
 
 def decode_namespaces(result: bytes) -> tuple[int, list[Namespace]]:
     """`result` of a page of namespaces: how many it has, and those whose id a request can name."""
-    lines = decode_leniently(result, list[NamespaceLine])
-    return len(lines), _namespaces(lines)
+    lines = _each(result, list[NamespaceLine], _namespace_line)
+    return len(lines), _namespaces(line for line in lines if line is not None)
 
 
-def decode_keys(result: bytes) -> list[KeyInfo]:
-    """`result` of a page of keys, as received, without those that KV cannot hold."""
-    lines = decode_leniently(result, list[KeyLine])
-    return [
-        KeyInfo(Key(line.name), _metadata(line.metadata), whole_seconds(line.expiration))
-        for line in lines
-        if acceptable_key(line.name)
-    ]
+def decode_keys(result: bytes) -> tuple[list[KeyInfo], bool]:
+    """`result` of a page of keys, as received, without those that KV cannot hold; false if a row is no key."""
+    rows = _each(result, list[KeyLine], _key_line)
+    found = [_key_info(row) for row in rows if row is not None and acceptable_key(row.name)]
+    return found, None not in rows
 
 
 def decode_metadata(result: bytes) -> Metadata | None:
@@ -108,15 +112,65 @@ def decode_metadata(result: bytes) -> Metadata | None:
 
 def decode_bulk_result(result: bytes) -> tuple[int | None, list[str]]:
     """How many keys a bulk write or delete did, None when it does not say, and which it names as not done."""
-    found = decode_leniently(result, BulkResult | None) or BulkResult()
-    count = found.successful_key_count
-    return None if count is None else int(count), found.unsuccessful_keys or []
+    found = decode_leniently(result or NULL, BulkResult | None) or BulkResult()
+    return whole_number(found.successful_key_count), found.unsuccessful_keys or []
 
 
 def decode_values(result: bytes) -> dict[str, Entry | None]:
-    """`result` of a bulk get of text with metadata."""
-    values = decode_leniently(result, BulkValues).values
-    return {key: _entry(value) if value else None for key, value in values.items()}
+    """`result` of a bulk get of text with metadata, without the entries that are none."""
+    try:
+        values = decode_leniently(result, BulkValues).values
+        return {key: _entry(value) for key, value in values.items()}
+    except MalformedError:
+        rows = decode_leniently(result, RawBulkValues).values
+    found = {}
+    for key, row in rows.items():
+        with suppress(MalformedError):
+            found[key] = _entry(decode_leniently(bytes(row), BulkEntry | str | None))
+    return found
+
+
+def _key_line(row: bytes) -> KeyLine:
+    try:
+        line: KeyLine = decode_leniently(row, KeyLine)
+    except MalformedError:
+        bare: BareKeyLine = decode_leniently(row, BareKeyLine)
+        line = KeyLine(bare.name)
+    return line
+
+
+def _key_info(line: KeyLine) -> KeyInfo:
+    try:
+        return KeyInfo(Key(line.name), _metadata(line.metadata), whole_seconds(line.expiration))
+    except MalformedError:
+        return KeyInfo(Key(line.name))
+
+
+def _namespace_line(row: bytes) -> NamespaceLine:
+    try:
+        line: NamespaceLine = decode_leniently(row, NamespaceLine)
+    except MalformedError:
+        bare: BareNamespaceLine = decode_leniently(row, BareNamespaceLine)
+        line = NamespaceLine(bare.id, bare.title)
+    return line
+
+
+def _each(result: bytes, shape: Any, decode_row: Callable[[bytes], T]) -> list[T | None]:
+    """A list of rows, read at once or, when one of them is odd, singly: None stands for that one.
+
+    `null` is an empty list.
+    """
+    try:
+        return decode_leniently(result, shape | None) or []
+    except MalformedError:
+        rows = decode_leniently(result, list[msgspec.Raw])
+    found: list[T | None] = []
+    for row in rows:
+        try:
+            found.append(decode_row(bytes(row)))
+        except MalformedError:
+            found.append(None)
+    return found
 
 
 # Written by the client.
@@ -306,10 +360,15 @@ def _namespaces(found: Iterable[NamespaceLine]) -> list[Namespace]:
     ]
 
 
-def _entry(found: BulkEntry) -> Entry:
-    if is_marked(found.value):
+def _entry(found: BulkEntry | str | None) -> Entry | None:
+    if found is None:
+        return None
+    value = found if isinstance(found, str) else found.value
+    if is_marked(value):
         raise MalformedError("a value that is not Unicode text")
-    return Entry(found.value.encode(), _metadata(found.metadata), whole_seconds(found.expiration))
+    if isinstance(found, str):
+        return BareEntry(value.encode())
+    return Entry(value.encode(), _metadata(found.metadata), whole_seconds(found.expiration))
 
 
 def _metadata(raw: bytes) -> Metadata | None:
@@ -328,6 +387,11 @@ def _raw(metadata: Metadata | None) -> Raw:
     return Raw(metadata) if metadata else ABSENT
 
 
-def whole_seconds(seconds: int | float | None) -> int | None:
-    """An expiration as the API may write it (a number) as we keep it."""
-    return None if seconds is None else min(max(int(seconds), 0), LATEST)
+def whole_seconds(seconds: int | float | str | None) -> int | None:
+    """An expiration as the API may write it (a number, or digits in a string) as we keep it."""
+    if seconds is None:
+        return None
+    number = whole_number(seconds)
+    if number is None:
+        raise MalformedError("an expiration that is no number")
+    return min(max(number, 0), LATEST)

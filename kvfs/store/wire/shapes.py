@@ -46,7 +46,7 @@ class Envelope(Struct):
     """The frame of every JSON answer. All but `success` is still JSON text, read when somebody needs it."""
 
     success: bool
-    result: Raw = Raw(NULL)
+    result: Raw = ABSENT
     errors: Raw = Raw(NULL)
     result_info: Raw = Raw(NULL)
 
@@ -95,25 +95,46 @@ class NamespaceLine(Struct):
     mode: str | None = None
 
 
+class BareNamespaceLine(Struct):
+    """A namespace whose other members are not as they should be."""
+
+    id: str
+    title: str
+
+
 class KeyLine(Struct, omit_defaults=True, gc=False):
     name: str
-    expiration: int | float | None = None
+    expiration: int | float | str | None = None
     metadata: Raw = ABSENT
 
 
+class BareKeyLine(Struct, gc=False):
+    """A key whose other members are not as they should be."""
+
+    name: str
+
+
 class BulkResult(Struct):
-    successful_key_count: int | float | None = None
     unsuccessful_keys: list[str] | None = None
+    successful_key_count: int | float | str | None = None
 
 
 class BulkEntry(Struct, gc=False):
     value: str
     metadata: Raw = Raw(NULL)
-    expiration: int | float | None = None
+    expiration: int | float | str | None = None
 
 
 class BulkValues(Struct):
-    values: dict[str, BulkEntry | None]
+    """A bulk get as it mostly is: entries, bare texts, null for missing keys."""
+
+    values: dict[str, BulkEntry | str | None]
+
+
+class RawBulkValues(Struct):
+    """The same with an odd entry in it: each is read by itself."""
+
+    values: dict[str, Raw]
 
 
 class Pair(Struct, omit_defaults=True, gc=False):

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from kvfs.cache.loader import Flight
+from kvfs.cache.flights import Flight
 from kvfs.cache.values import Clean
 from kvfs.core.errors import NameTooLongError, NotFoundError
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES

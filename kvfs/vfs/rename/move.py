@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from kvfs.cache.loader import Flight
+from kvfs.cache.flights import Flight
 from kvfs.cache.values import Clean
 from kvfs.core.errors import NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired

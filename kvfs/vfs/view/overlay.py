@@ -7,9 +7,10 @@ reached, what they said before serves on.
 
 from collections.abc import Callable
 
+from kvfs.cache.flights import Flight
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
-from kvfs.cache.loader import Flight, Loader
+from kvfs.cache.loader import Loader
 from kvfs.cache.values import Clean, Values
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired

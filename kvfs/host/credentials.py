@@ -1,0 +1,273 @@
+"""The credentials of the API: the one place that knows where they come from and how they are renewed.
+
+In this order, the first that is there: `--token-file`, `--token-command`, `CLOUDFLARE_API_TOKEN`,
+`CLOUDFLARE_API_KEY` with `CLOUDFLARE_EMAIL`, the systemd credential `kvfs-token`. A file is read again, and a
+command asked again, after the API refused what it gave.
+"""
+
+import json
+import logging
+import os
+import re
+import shlex
+import stat
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from kvfs.core.errors import UserError
+
+TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
+VARIABLES: Final = ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_API_KEY", "CLOUDFLARE_EMAIL")
+SYSTEMD_NAME: Final = "kvfs-token"
+WRANGLER: Final = ("wrangler", "auth", "token")  # for the word `wrangler` alone
+COMMAND_SECONDS: Final = 120.0  # a password manager may ask for a fingerprint
+_LONGEST: Final = 4096  # bytes of a token file
+
+log = logging.getLogger("kvfs.host")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Headers that carry credentials, and the secret words in them. Its repr holds neither."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    words: tuple[str, ...] = field(repr=False)
+
+
+class Origin(Protocol):
+    """Where a secret comes from. `can_change`: reading it again is quick and may give another."""
+
+    @property
+    def can_change(self) -> bool:
+        """See the class."""
+        ...
+
+    def read(self) -> Secret:
+        """The secret as it is now; may block. Raises `UserError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A secret from the environment: it stays as it is."""
+
+    secret: Secret
+    can_change: bool = False
+
+    def read(self) -> Secret:
+        """See `Origin`."""
+        return self.secret
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A file with a token, private to this user. systemd gives its own to the group root as well."""
+
+    path: Path
+    forbidden: int = 0o077
+    can_change: bool = True
+
+    def read(self) -> Secret:
+        """See `Origin`."""
+        return bearer(read_token_file(self.path, forbidden=self.forbidden), str(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCommand:
+    """A command that prints a token as its last line, as `wrangler auth token`, `op read …` and `pass …` do."""
+
+    words: Sequence[str]
+    can_change: bool = False  # asking may take long
+
+    def read(self) -> Secret:
+        """See `Origin`."""
+        where = f"the output of {self.words[0]}"
+        try:
+            done = subprocess.run(
+                self.words,
+                capture_output=True,
+                timeout=COMMAND_SECONDS,
+                check=False,
+                text=True,
+                errors="replace",
+            )
+        except OSError as exc:
+            raise UserError(f"--token-command: cannot run {self.words[0]}: {exc.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"--token-command: {self.words[0]} gave no token within {COMMAND_SECONDS:g} s"
+            ) from None
+        if done.returncode != 0:  # its words may hold the token, and are not repeated
+            raise UserError(f"--token-command: {self.words[0]} failed with status {done.returncode}")
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        if done.stdout.lstrip().startswith("{"):
+            return _from_json(done.stdout, where)
+        return bearer(lines[-1] if lines else "", where)
+
+
+class Credentials:
+    """What requests carry at the moment. Raises `UserError` when the origin has nothing usable to begin with."""
+
+    def __init__(self, origin: Origin, secret: Secret | None = None) -> None:
+        """`secret` is what the origin gave to another process, which need not ask it again."""
+        self._origin = origin
+        self._secret = secret if secret is not None else origin.read()
+        self._known = dict.fromkeys(self._secret.words)
+
+    def __repr__(self) -> str:
+        return f"<Credentials from {type(self._origin).__name__}>"
+
+    @property
+    def are_in_environment(self) -> bool:
+        """True if a process of ours finds them in the environment that it inherits."""
+        return isinstance(self._origin, Given)
+
+    @property
+    def secret(self) -> Secret:
+        """For handing on to a process of ours; never to be shown."""
+        return self._secret
+
+    def headers(self) -> Mapping[str, str]:
+        """The headers of a request."""
+        return self._secret.headers
+
+    def secrets(self) -> Collection[str]:
+        """Every secret word so far, none of which may appear in a text."""
+        return self._known
+
+    def has_changed(self) -> bool:
+        """Look, without waiting, if the origin has another secret by now, which is used from then on."""
+        return self._origin.can_change and self._read_again()
+
+    async def renew(self) -> bool:
+        """Ask the origin again; true when it has another secret, which is used from then on."""
+        if isinstance(self._origin, Given):
+            return False
+        return await trio.to_thread.run_sync(self._read_again)
+
+    def _read_again(self) -> bool:
+        try:
+            secret = self._origin.read()
+        except UserError as exc:
+            log.warning("%s", exc)
+            return False
+        if secret == self._secret:
+            return False
+        self._known |= dict.fromkeys(secret.words)
+        self._secret = secret
+        log.info("the credentials were renewed")
+        return True
+
+
+def find_credentials(
+    environ: Mapping[str, str], token_file: Path | None, command: str | None, secret: Secret | None = None
+) -> Credentials:
+    """The first credentials there are. Raises `UserError` that says what can be done when there are none."""
+    if token_file is not None and command:
+        raise UserError("--token-file and --token-command exclude each other")
+    if token_file is not None:
+        return Credentials(TokenFile(token_file))
+    if command:
+        return Credentials(TokenCommand(_words(command)), secret)
+    if token := environ.get("CLOUDFLARE_API_TOKEN", "").strip():
+        return Credentials(Given(bearer(token, "CLOUDFLARE_API_TOKEN")))
+    if key := environ.get("CLOUDFLARE_API_KEY", "").strip():
+        return Credentials(Given(global_key(key, environ.get("CLOUDFLARE_EMAIL", "").strip())))
+    if (file := systemd_file(environ)) is not None:
+        return Credentials(TokenFile(file, forbidden=0o007))
+    raise UserError(
+        "no token: set CLOUDFLARE_API_TOKEN, or name a file with --token-file or a command with"
+        f" --token-command (make a token at {TOKEN_PAGE})"
+    )
+
+
+def systemd_file(environ: Mapping[str, str]) -> Path | None:
+    """The credential that systemd's LoadCredential= put there for this service."""
+    directory = environ.get("CREDENTIALS_DIRECTORY", "")
+    file = Path(directory) / SYSTEMD_NAME
+    return file if directory and file.exists() else None
+
+
+def bearer(text: str, where: str) -> Secret:
+    """An API token. Raises `UserError` for what cannot be one."""
+    token = _checked(text, f"the token in {where}")
+    if token.startswith("cfk_"):
+        raise UserError(
+            f"{where} holds a Global API key (it begins with cfk_), which is no token: set CLOUDFLARE_API_KEY"
+            f" and CLOUDFLARE_EMAIL, or make a token at {TOKEN_PAGE}"
+        )
+    return Secret({"authorization": f"Bearer {token}"}, (token,))
+
+
+def global_key(key: str, email: str) -> Secret:
+    """A Global API key with the address of its user."""
+    if not email:
+        raise UserError("CLOUDFLARE_API_KEY needs CLOUDFLARE_EMAIL, the address of its user")
+    key = _checked(key, "the key in CLOUDFLARE_API_KEY")
+    return Secret({"x-auth-key": key, "x-auth-email": _checked(email, "CLOUDFLARE_EMAIL")}, (key,))
+
+
+def read_token_file(path: Path, *, forbidden: int = 0o077) -> str:
+    """The text of a token file that nobody else can read; `UserError` says what to do about others."""
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"token file {path} is not a regular file")
+            if status.st_mode & forbidden:
+                raise UserError(f"token file {path} can be read by others: chmod 600 {path}")
+            return file.read(_LONGEST).decode("ascii", errors="replace")
+    except OSError as exc:
+        raise UserError(f"token file {path}: {exc.strerror}") from exc
+
+
+def to_text(secret: Secret) -> str:
+    """The secret for `from_text`, in a process of ours."""
+    return json.dumps([dict(secret.headers), secret.words])
+
+
+def from_text(text: str) -> Secret:
+    """What `to_text` made."""
+    headers, words = json.loads(text)
+    return Secret(headers, tuple(words))
+
+
+def _words(command: str) -> list[str]:
+    if command.strip() == WRANGLER[0]:
+        return list(WRANGLER)
+    try:
+        words = shlex.split(command)
+    except ValueError as exc:
+        raise UserError(f"--token-command: {exc}") from exc
+    if not words:
+        raise UserError("--token-command is empty")
+    if "/" in words[0]:  # the daemon has another working directory
+        words[0] = os.path.abspath(os.path.expanduser(words[0]))
+    return words
+
+
+def _from_json(text: str, where: str) -> Secret:
+    """What `wrangler auth token --json` prints: a token, or a key with its address."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise UserError(f"{where} is neither a token nor JSON") from None
+    if isinstance(found.get("key"), str):
+        return global_key(found["key"], str(found.get("email", "")))
+    return bearer(str(found.get("token", "")), where)
+
+
+def _checked(text: str, what: str) -> str:
+    word = text.strip()
+    if not re.fullmatch(r"[!-~]+", word):  # anything else could not be a header
+        raise UserError(f"{what} is empty or holds spaces, line breaks or non-ASCII characters")
+    return word
+
+
+def _open_without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)  # a pipe would wait for a writer

@@ -1,0 +1,221 @@
+"""Credentials: where they come from, which count, how they are renewed, and that nothing shows them."""
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from kvfs.config import (
+    DEFAULT_BASE_URL,
+    CloudflareSource,
+    LocalSource,
+    base_url_of,
+    load_credentials,
+    parse_source,
+)
+from kvfs.core.errors import UserError
+from kvfs.host.credentials import (
+    Credentials,
+    TokenCommand,
+    find_credentials,
+    from_text,
+    read_token_file,
+    to_text,
+)
+
+
+def private_file(folder: Path, content: str, name: str = "token") -> Path:
+    file = folder / name
+    file.write_text(content)
+    file.chmod(0o600)
+    return file
+
+
+def token_of(found: Credentials) -> str:
+    """The bearer token in the headers."""
+    return found.headers()["authorization"].removeprefix("Bearer ")
+
+
+def test_the_token_comes_from_the_environment() -> None:
+    """Surrounding white space, as `echo` and files leave it, is not part of it."""
+    found = load_credentials(CloudflareSource("a"), None, {"CLOUDFLARE_API_TOKEN": " abc-123\n"})
+    assert found is not None
+    assert found.headers() == {"authorization": "Bearer abc-123"}
+    assert found.are_in_environment
+
+
+def test_a_token_file_wins_over_the_environment(tmp_path: Path) -> None:
+    """An option of the command line was meant."""
+    found = find_credentials({"CLOUDFLARE_API_TOKEN": "other"}, private_file(tmp_path, "from-file\n"), None)
+    assert token_of(found) == "from-file"
+    assert not found.are_in_environment
+
+
+def test_a_command_wins_over_the_environment() -> None:
+    """Its last line is the token: wrangler prints a banner first."""
+    command = "sh -c 'echo banner of the tool; echo; echo from-command'"
+    found = find_credentials({"CLOUDFLARE_API_TOKEN": "other"}, None, command)
+    assert token_of(found) == "from-command"
+
+
+def test_a_key_needs_its_address_and_comes_after_a_token() -> None:
+    """The two headers that wrangler sends for them, and no Authorization."""
+    key = {"CLOUDFLARE_API_KEY": "k" * 37, "CLOUDFLARE_EMAIL": "ada@example.com"}
+    found = find_credentials(key, None, None)
+    assert found.headers() == {"x-auth-key": "k" * 37, "x-auth-email": "ada@example.com"}
+    assert token_of(find_credentials(key | {"CLOUDFLARE_API_TOKEN": "t"}, None, None)) == "t"
+    with pytest.raises(UserError, match="needs CLOUDFLARE_EMAIL"):
+        find_credentials({"CLOUDFLARE_API_KEY": "k"}, None, None)
+
+
+def test_systemd_gives_a_token_where_nothing_else_does(tmp_path: Path) -> None:
+    """LoadCredential= makes a file that the group root may read as well."""
+    private_file(tmp_path, "from-systemd", "kvfs-token").chmod(0o440)
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert token_of(find_credentials(environ, None, None)) == "from-systemd"
+    assert token_of(find_credentials(environ | {"CLOUDFLARE_API_TOKEN": "t"}, None, None)) == "t"
+
+
+def test_a_local_source_needs_no_token() -> None:
+    """The embedded store asks nobody."""
+    assert load_credentials(LocalSource(Path("/x")), None, {}) is None
+
+
+def test_no_token_names_the_ways_to_give_one() -> None:
+    """The first thing a new user meets."""
+    with pytest.raises(UserError, match=r"CLOUDFLARE_API_TOKEN.*--token-file.*--token-command.*api-tokens"):
+        find_credentials({"CLOUDFLARE_API_TOKEN": "  "}, None, None)
+
+
+def test_a_file_and_a_command_exclude_each_other(tmp_path: Path) -> None:
+    """One of them would be ignored in silence."""
+    with pytest.raises(UserError, match="exclude"):
+        find_credentials({}, private_file(tmp_path, "t"), "echo t")
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "schlüssel", "nul\0"])
+def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(token: str) -> None:
+    """A line break in a header is another header."""
+    with pytest.raises(UserError, match="empty or holds spaces") as caught:
+        find_credentials({"CLOUDFLARE_API_TOKEN": token}, None, None)
+    assert token not in str(caught.value)
+
+
+def test_a_global_api_key_is_said_to_be_one() -> None:
+    """Its prefix tells; as a token it would only ever be refused."""
+    with pytest.raises(UserError, match=r"Global API key.*CLOUDFLARE_API_KEY") as caught:
+        find_credentials({"CLOUDFLARE_API_TOKEN": "cfk_0123456789"}, None, None)
+    assert "0123456789" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("/no/such/program", "cannot run /no/such/program"),
+        ("sh -c 'echo s3cret-word; echo s3cret-word >&2; exit 3'", "failed with status 3"),
+        ("true", "empty"),
+        ("echo two words", "spaces"),
+        ("echo '{'", "neither a token nor JSON"),
+        ("sh -c 'unclosed", "quotation"),
+        ("''", "cannot run"),
+    ],
+)
+def test_a_command_that_gives_no_token_is_named_and_not_quoted(command: str, reason: str) -> None:
+    """What it printed may hold the token."""
+    with pytest.raises(UserError, match=reason) as caught:
+        find_credentials({}, None, command)
+    assert "s3cret-word" not in str(caught.value)
+
+
+def test_a_command_may_answer_json() -> None:
+    """As `wrangler auth token --json` does: a token, or a key with its address."""
+    assert token_of(find_credentials({}, None, """echo '{"type":"oauth","token":"abc"}'""")) == "abc"
+    found = find_credentials({}, None, """echo '{"key":"k1","email":"a@b"}'""")
+    assert found.headers() == {"x-auth-key": "k1", "x-auth-email": "a@b"}
+
+
+def test_the_word_wrangler_alone_is_short_for_its_command(tmp_path: Path, monkeypatch) -> None:
+    """`--token-command wrangler`."""
+    program = private_file(tmp_path, '#!/bin/sh\n[ "$*" = "auth token" ] && echo from-wrangler\n', "wrangler")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert token_of(find_credentials({}, None, "wrangler")) == "from-wrangler"
+
+
+async def test_a_file_is_read_again_after_a_refusal(tmp_path: Path) -> None:
+    """What was in it before stays a secret that no text may hold."""
+    file = private_file(tmp_path, "first-token")
+    found = find_credentials({}, file, None)
+    assert not found.has_changed()
+    file.write_text("second-token")
+    assert found.has_changed()
+    assert token_of(found) == "second-token"
+    assert not await found.renew()
+    assert set(found.secrets()) == {"first-token", "second-token"}
+
+
+async def test_a_file_that_is_gone_or_unsafe_leaves_the_token_as_it_is(tmp_path: Path, expect_log) -> None:
+    """A mount does not end because somebody edits the file."""
+    expect_log("token file")
+    file = private_file(tmp_path, "first-token")
+    found = find_credentials({}, file, None)
+    file.chmod(0o644)
+    assert not found.has_changed()
+    file.unlink()
+    assert not await found.renew()
+    assert token_of(found) == "first-token"
+
+
+async def test_a_command_is_asked_again_and_not_in_between(tmp_path: Path) -> None:
+    """It may be slow, or ask the user for a fingerprint."""
+    count = tmp_path / "count"
+    found = find_credentials({}, None, f"sh -c 'echo x >> {count}; wc -l < {count}'")
+    assert not found.has_changed()
+    assert token_of(found) == "1"
+    with trio.fail_after(10):
+        assert await found.renew()
+    assert token_of(found) == "2"
+
+
+def test_another_process_of_ours_need_not_ask_the_command() -> None:
+    """The daemon gets what its parent had."""
+    secret = from_text(to_text(find_credentials({}, None, "echo handed-on").secret))
+    found = Credentials(TokenCommand(["/no/such/program"]), secret)
+    assert token_of(found) == "handed-on"
+
+
+def test_credentials_do_not_show_the_token() -> None:
+    """A repr ends in logs and tracebacks."""
+    found = find_credentials({"CLOUDFLARE_API_TOKEN": "s3cret-word"}, None, None)
+    assert "s3cret-word" not in f"{found!r} {found} {found.secret!r} {found._origin!r}"
+
+
+def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """The message says how to change that."""
+    file = private_file(tmp_path, "abc")
+    file.chmod(0o640)
+    with pytest.raises(UserError, match=f"chmod 600 {file}"):
+        read_token_file(file)
+
+
+def test_a_token_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    """Missing, a directory, or a pipe that would never answer."""
+    with pytest.raises(UserError, match="No such file"):
+        read_token_file(tmp_path / "missing")
+    with pytest.raises(UserError, match="directory"):
+        read_token_file(tmp_path)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(UserError, match="not a regular file"):
+        read_token_file(tmp_path / "pipe")
+
+
+def test_the_region_names_the_api() -> None:
+    """As wrangler's variable; a base URL that is given counts before it."""
+    region = {"CLOUDFLARE_COMPLIANCE_REGION": "fedramp_high"}
+    assert base_url_of({}) == DEFAULT_BASE_URL
+    assert base_url_of(region) == "https://api.fed.cloudflare.com/client/v4"
+    assert base_url_of(region | {"CLOUDFLARE_API_BASE_URL": "https://x/y"}) == "https://x/y"
+    assert parse_source("cloudflare:a", region).base_url == base_url_of(region)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="one of public, fedramp_high"):
+        base_url_of({"CLOUDFLARE_COMPLIANCE_REGION": "moon"})

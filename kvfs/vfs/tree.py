@@ -18,7 +18,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import Key, NamespaceId
-from kvfs.core.names import CONTROL, Child, DirRef
+from kvfs.core.names import CONTROL, SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
 from kvfs.journal.attributes import DirRow
 from kvfs.vfs.dirstream import DirStream, KeptStreams
@@ -351,8 +351,8 @@ class Tree:
         if target is not None:
             raise ExistsError(f"{name!r} exists")
         ref = child.directory
-        if ref is None and not self._overlay.naming.separator:
-            raise InvalidError(f"nothing can be below {name!r}: names are flat (--separator '')")
+        if ref is None and (not self._overlay.naming.separator or name == SELF.encode()):
+            raise InvalidError(f"nothing can be below {name!r}: it is a value, or names are flat")
         if ref is None or len(ref.prefix.encode()) >= KEY_BYTES:
             raise NameTooLongError(f"no key fits below {name!r}: it has {KEY_BYTES} bytes or more itself")
         parent.changed = nanoseconds(self._now())

@@ -2,7 +2,11 @@
 
 import pytest
 
-from kvfs.core.errors import NotEmptyError, NotFoundError
+from kvfs.core.errors import (
+    InvalidError,
+    NotEmptyError,
+    NotFoundError,
+)
 
 
 def plain(entries):
@@ -186,3 +190,10 @@ async def test_kept_listings_are_bounded_by_their_entries(mount, kernel, monkeyp
     for _ in range(2):
         await kernel.listdir("ns/a")
     assert await kept() == {"a/"}
+
+
+async def test_the_value_beside_a_directory_is_no_directory(mount, kernel):
+    """mkdir of `%self`: EINVAL, however short its key is."""
+    await kernel.mkdir("/ns/d")
+    with pytest.raises(InvalidError):
+        await kernel.mkdir("/ns/d/%self")

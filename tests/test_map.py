@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import shorten
 
 PACKAGE = Path(__file__).parent.parent / "kvfs"
+DESIGN = PACKAGE.parent / "docs" / "design.md"
 TITLE = "kvfs: Cloudflare Workers KV as a file system."
 INTRODUCTION = "The map: every room in one line (`python tests/test_map.py --write` draws it)."
 NAME_WIDTH = 18
@@ -41,6 +42,19 @@ def written_map() -> str:
 def test_the_map_of_the_package_is_true() -> None:
     """Whoever opens the package sees every room with its own first line, and none that is gone."""
     assert written_map() == drawn_map(), "run: python tests/test_map.py --write"
+
+
+def test_the_design_page_names_every_room_and_no_file_that_is_gone() -> None:
+    """docs/design.md opens the house: a file that it points to is there."""
+    design = DESIGN.read_text()
+    rooms = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob("*/__init__.py")}
+    assert sorted(room for room in rooms if not re.search(rf"\b{room}\b", design)) == []
+    named = re.findall(rf"`((?:{'|'.join(rooms)})/[\w/]+)`", design)
+    assert named
+    missing = [
+        name for name in named if not (PACKAGE / f"{name}.py").exists() and not (PACKAGE / name).is_dir()
+    ]
+    assert missing == []
 
 
 if __name__ == "__main__":

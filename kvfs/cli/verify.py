@@ -2,9 +2,10 @@
 
 import json
 import os
+import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,7 @@ def verify(
             f"{source} has no API to verify: name cloudflare:ACCOUNT, or wrangler:http://HOST:PORT"
         )
     _ask_first(yes)
-    report, base_url = trio.run(
-        _run, parsed, token_file, as_json, restrict_keyboard_interrupt_to_checkpoints=True
-    )
+    report, base_url = trio.run(_run, parsed, token_file, as_json)
     _keep(report, base_url, state_dir or default_state_dir())
     if as_json:
         click.echo(json.dumps(_as_json(report, base_url), indent=2))
@@ -86,13 +85,40 @@ async def _run(source: Source, token_file: Path | None, quiet: bool) -> tuple[Re
         if not quiet:
             _print(finding)
 
-    async with _opened(source, token_file) as (client, account):
-        known = KNOWN if account is None else None
-        endpoint = Endpoint(client, namespaces_path(account))
-        patience = PATIENCE if known is None else 2.0  # an endpoint on this machine has one copy of its data
-        return await try_all(endpoint, known=known, patience=patience, told=tell), str(
-            client.base_url
-        ).rstrip("/")
+    with _until_signal() as stopping:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stopping.wait, nursery.cancel_scope)
+            async with _opened(source, token_file) as (client, account):
+                known = KNOWN if account is None else None
+                endpoint = Endpoint(client, namespaces_path(account))
+                patience = PATIENCE if known is None else 2.0  # an endpoint on this machine has one copy
+                report = await try_all(endpoint, known=known, patience=patience, told=tell)
+                found = report, str(client.base_url).rstrip("/")
+            nursery.cancel_scope.cancel()
+    if stopping.stopped:
+        raise KeyboardInterrupt
+    return found
+
+
+class _Stopping:
+    """Cancels a run on a signal. Its shields hold, so that what it made is removed."""
+
+    def __init__(self, signals: AsyncIterator[int]) -> None:
+        self.stopped = False
+        self._signals = signals
+
+    async def wait(self, scope: trio.CancelScope) -> None:
+        """Cancel the scope at the first signal."""
+        async for _ in self._signals:
+            self.stopped = True
+            scope.cancel()
+            return
+
+
+@contextmanager
+def _until_signal() -> Iterator[_Stopping]:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        yield _Stopping(signals)
 
 
 @asynccontextmanager

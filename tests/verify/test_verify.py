@@ -121,6 +121,18 @@ async def test_a_run_that_is_stopped_leaves_no_namespace(server):
     assert await namespaces(server) == []
 
 
+async def test_a_namespace_whose_creation_is_interrupted_is_removed(server):
+    """The answer is waited for, because nobody else knows of it."""
+    await server.set_faults(
+        {"fault": "slow_drip", "seconds": 0.002, "method": "POST", "path": "/namespaces$"}
+    )
+    async with at(server) as endpoint:
+        with trio.move_on_after(0.05) as scope:
+            await verify(endpoint)
+    assert scope.cancelled_caught
+    assert await namespaces(server) == []
+
+
 def test_ctrl_c_in_a_terminal_leaves_no_namespace(tmp_path, monkeypatch):
     """The real signal to the real program: it ends with 130 and has cleaned up."""
     import os

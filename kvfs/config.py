@@ -150,7 +150,10 @@ def _cloudflare_source(text: str, environ: Mapping[str, str], *, insecure: bool)
     namespace, _, prefix = rest.partition("/")
     account = account or environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip()
     if account and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", account):
-        raise UserError(f"{account!r} is not an account id: it is 32 hex digits, usually")
+        raise UserError(
+            f"{account!r} is not an account id: it is 32 hex digits, usually;"
+            f" a namespace of your account is cloudflare:/{account}"
+        )
     if prefix and not namespace:
         raise UserError(f"a prefix needs a namespace: {SOURCE_SYNTAX}")
     for what, word in (("namespace", namespace), ("prefix", prefix)):

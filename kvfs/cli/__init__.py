@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "pending": "pending",
     "recover": "pending",
     "log": "log",
+    "why": "why",
     "rejected": "rejected",
     "journal": "journal",
     "copy": "copy",

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvfs.cli.guard import Exit
-from kvfs.cli.output import SendingProgress, complain, duration_text, say
+from kvfs.cli.output import Sending, SendingProgress, complain, duration_text, say
 from kvfs.core.errors import UserError
-from kvfs.host.control import SILENCE_SECONDS, Client, Message, connect
-from kvfs.host.mounts import mount_at, mount_of, real_mountpoint
+from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
+from kvfs.host.mounts import is_stale, mount_at, mount_of, real_mountpoint
 from kvfs.host.state import (
     SYSTEM_DIR,
     MountRecord,
@@ -70,8 +70,23 @@ def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
         mount = mount_at(directory)
         if mount is None or not mount.is_kvfs:
             raise UserError(f"{directory} is not a kvfs mount")
-    with connect(path) as client:
-        yield client
+    try:
+        with connect(path) as client:
+            yield client
+    except NoDaemonError as exc:
+        raise NoDaemonError(_why_nobody_answers(directory) or str(exc)) from exc
+
+
+def _why_nobody_answers(directory: Path) -> str:
+    """Whose mount it is, or that its daemon has died, and the way out; "" when neither is known."""
+    mount = mount_at(directory)
+    if mount is None or not mount.is_kvfs:
+        return ""
+    if is_stale(directory):
+        return f"the daemon of {directory} has died: kvfs umount {directory}; what was closed is kept"
+    if mount.uid not in (None, os.geteuid()):
+        return f"{directory} was mounted by uid {mount.uid}: ask as that user"
+    return f"no daemon of this state directory serves {directory}: name the one it was mounted with (--state-dir)"
 
 
 def ask(client: Client, request: Message, *, silence: float = SILENCE_SECONDS) -> Message:
@@ -79,13 +94,24 @@ def ask(client: Client, request: Message, *, silence: float = SILENCE_SECONDS) -
     return list(client.ask(request, silence=silence))[-1]
 
 
-def ask_to_send(client: Client, request: Message, *, silence: float = SILENCE_SECONDS) -> Message:
+def ask_to_send(
+    client: Client, request: Message, *, silence: float = SILENCE_SECONDS, quiet: bool = False
+) -> Message:
     """Ask for something that sends what is pending, and show how far it is."""
     message: Message = {}
-    with SendingProgress() as progress:
+    with SendingProgress(quiet=quiet) as progress:
         for message in client.ask(request, silence=silence):
             if message.get("event") == "progress":
-                progress.update(int(message.get("done", 0)), int(message.get("total", 0)))
+                progress.update(
+                    Sending(
+                        int(message.get("done", 0)),
+                        int(message.get("total", 0)),
+                        float(message.get("bytes", 0)),
+                        str(message.get("waiting", "")),
+                        message.get("seconds"),
+                    )
+                )
+        progress.finish(message.get("sent", 0), message.get("requests", 0))
     return message
 
 
@@ -121,11 +147,23 @@ def _report_left(answer: Message, directory: Path, kept: str) -> int:
     if count == 0:
         return Exit.OK
     complain(f"{count} change{'s' if count > 1 else ''} of {directory} could not be sent; {kept}:")
+    for reason in answer.get("reasons", []):
+        say(f"  {_reason_line(reason)}")
     for line in left[:LEFT_SHOWN]:
         say(f"  {line}")
     if count > len(left[:LEFT_SHOWN]):
         say(f"  … and {count - len(left[:LEFT_SHOWN])} more")
     return Exit.LEFT
+
+
+def _reason_line(reason: Message) -> str:
+    """`3 changes: REASON; what to do; tried again in 5 s`."""
+    count = int(reason.get("count", 0))
+    words = [f"{count} {'change' if count == 1 else 'changes'}: {reason.get('reason', '?')}"]
+    words += [str(reason["advice"])] if reason.get("advice") else []
+    seconds = reason.get("next_try_seconds")
+    words += [f"tried again in {duration_text(float(seconds))}"] if seconds is not None else []
+    return "; ".join(words)
 
 
 def _left_line(item: object) -> str:

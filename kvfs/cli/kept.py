@@ -101,6 +101,7 @@ def item_of(change: Change, record: SourceRecord) -> Item:
         "seq": change.seq,
         "path": "/".join(names_of(change, record)),
         "kind": str(change.kind),
+        "state": str(change.state),
         "size": change.size,
         "age": max(0.0, time.time() - change.recorded_at),
         "error": change.error or "",

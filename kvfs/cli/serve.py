@@ -56,7 +56,7 @@ def serve(
         from kvfs.server.seeding import Seed
         from kvfs.server.serving import ServeOptions, run_server  # starlette and hypercorn: an extra
     except ImportError as exc:
-        raise UserError(f"{exc.name} is not installed: pip install 'kvfs[server]'") from exc
+        raise UserError(f"{exc.name} is not installed: pip install '.[server]' in a clone of kvfs") from exc
     seeds = tuple(Seed.parse(text) for text in seed)
 
     def run(announce: Callable[[str], None]) -> int:

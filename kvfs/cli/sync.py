@@ -21,8 +21,9 @@ from kvfs.cli.options import STATE_DIR, path, seconds
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
 @click.option("--timeout", type=seconds, help="Stop after this long.  [default: as mounted]")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @STATE_DIR
-def sync(directory: Path | None, timeout: float | None, state_dir: Path | None) -> int:
+def sync(directory: Path | None, timeout: float | None, quiet: bool, state_dir: Path | None) -> int:
     """Send what is pending in DIR (in every mount of yours without it), and wait until it is at the server.
 
     Exits with 3 when something could not be sent, or was changed elsewhere meanwhile: it is listed, and kept.
@@ -31,7 +32,7 @@ def sync(directory: Path | None, timeout: float | None, state_dir: Path | None) 
     worst: int = Exit.OK
     for mountpoint in chosen_mounts(directory, state):
         with daemon_of(mountpoint, state) as client:
-            answer = ask_to_send(client, {"request": "sync", "timeout": timeout})
+            answer = ask_to_send(client, {"request": "sync", "timeout": timeout}, quiet=quiet)
         worst = max(worst, report_left(answer, mountpoint, kept="they stay in the journal"))
     return worst
 

@@ -30,8 +30,11 @@ KEPT = "stay in the journal and go with the next mount"
 @click.option("--timeout", type=seconds, help="Stop sending after this long.  [default: as mounted]")
 @click.option("--lazy", is_flag=True, help="Detach even if it is busy: open files stay usable until closed.")
 @click.option("--force", is_flag=True, help="Kill a daemon that does not answer; the journal is kept.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @STATE_DIR
-def umount(directory: Path, timeout: float | None, lazy: bool, force: bool, state_dir: Path | None) -> int:
+def umount(
+    directory: Path, timeout: float | None, lazy: bool, force: bool, quiet: bool, state_dir: Path | None
+) -> int:
     """Send what is pending and end the mount on DIR.
 
     Exits with 3 when something could not be sent: it is listed, and kept for the next mount.
@@ -44,7 +47,8 @@ def umount(directory: Path, timeout: float | None, lazy: bool, force: bool, stat
     try:
         with daemon_of(mountpoint, state) as client:
             try:
-                return _end(client, mountpoint, request, FORCED_SILENCE if force else SILENCE_SECONDS)
+                silence = FORCED_SILENCE if force else SILENCE_SECONDS
+                return _end(client, mountpoint, request, silence, quiet=quiet)
             except ControlError as exc:
                 if exc.kind != "silent" or not force:
                     raise
@@ -63,10 +67,10 @@ def _forget(mountpoint: Path, state_dir: Path) -> None:
         Path(record.socket).unlink(missing_ok=True)
 
 
-def _end(client: Client, mountpoint: Path, request: Message, silence: float) -> int:
+def _end(client: Client, mountpoint: Path, request: Message, silence: float, *, quiet: bool) -> int:
     process = os.pidfd_open(client.pid)  # before asking: a number may be used again later
     try:
-        answer = ask_to_send(client, request, silence=silence)
+        answer = ask_to_send(client, request, silence=silence, quiet=quiet)
         status = report_left(answer, mountpoint, kept=f"they {KEPT}")
         _wait_for_end(process, client.pid, END_SECONDS)
     except DaemonEndedError:

@@ -9,6 +9,7 @@ from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import Handler, Message, Send
 from kvfs.journal.journal import Journal
+from kvfs.sender.events import SenderStatistics
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
@@ -42,6 +43,7 @@ class Controls:
             "refresh": self.refresh,
             "pending": self.pending,
             "pending_list": self.pending_list,
+            "why": self.why,
             "rejected_list": self.rejected_list,
             "rejected_retry": self.rejected_retry,
             "rejected_discard": self.rejected_discard,
@@ -55,22 +57,31 @@ class Controls:
         """Send what is pending, with progress; says what is left."""
         timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
         self._ask_again()
+        before = self._sender.statistics()
         await self._ending.drain(timeout, send)
-        return self._left()
+        return self._left(before)
 
-    def _left(self) -> Message:
-        count = self._journal.pending_count + len(self._journal.rejected())
-        conflicts = self._reporter.conflicts.untold()
-        return {"left": self._reporter.left(), "left_count": count, "conflicts": conflicts}
+    def _left(self, before: SenderStatistics) -> Message:
+        """What is left, with the reasons, and what was sent since `before`."""
+        left, now = [*self._journal.rejected(), *self._journal.pending()], self._sender.statistics()
+        return {
+            "left": self._reporter.left(),
+            "left_count": len(left),
+            "reasons": self._ending.outlook.reasons(left),
+            "conflicts": self._reporter.conflicts.untold(),
+            "sent": now.sent + now.deleted - before.sent - before.deleted,
+            "requests": now.requests - before.requests,
+        }
 
     async def unmount(self, request: Message, send: Send) -> Message:
         """End the mount: take it from the tree, send what is pending, say what is left."""
         timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
         self._ask_again()
+        before = self._sender.statistics()
         with self._ending.announced():
             await self._ending.unmount(lazy=bool(request.get("lazy")))
             await self._ending.finished(timeout, send)
-            return self._left()
+            return self._left(before)
 
     async def refresh(self, request: Message, send: Send) -> Message:
         """Forget what was read at and below a path."""
@@ -96,6 +107,15 @@ class Controls:
     async def pending_list(self, request: Message, send: Send) -> Message:
         """The changes that are not at the server."""
         return {"items": self._reporter.pending()}
+
+    async def why(self, request: Message, send: Send) -> Message:
+        """What keeps a path from the server, and the last lines of the log that name it."""
+        path = str(request.get("path", ""))
+        changes = [*self._journal.rejected(), *self._journal.pending()]
+        found = [change for change in changes if self._reporter.path_of(change) == path]
+        item = self._reporter.item(found[0]) if found else None
+        reasons = self._ending.outlook.reasons(found[:1])
+        return {"change": item, "reasons": reasons, "log": self._reporter.lines_about(path)}
 
     async def rejected_list(self, request: Message, send: Send) -> Message:
         """What the server refused for ever."""

@@ -33,6 +33,7 @@ from kvfs.daemon.build import (
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.kernelside import KernelSide
 from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
+from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.refresh import poll
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.start import Start, find_start, remember, until_answered
@@ -166,7 +167,10 @@ class Mounted:
         reporter = Reporter(self._fs, journal, self._sender, self._reading, stores)
         self._conflicts = reporter.conflicts
         self._fs.tree.add_control(reporter.files(errors))
-        self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout)
+        outlook = Outlook(
+            self._sender.statistics, stores.budget.statistics if stores.budget is not None else None
+        )
+        self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
 
         self._reading.table.learn(start.namespaces)  # whoever looks there first need not ask again

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import trio
 
-from kvfs.host.control import Send
+from kvfs.daemon.outlook import Outlook, tell_often
+from kvfs.host.control import Message, Send
 from kvfs.host.mounts import unmount
 from kvfs.sender.sender import Sender
 
@@ -20,7 +21,10 @@ _LINGER = 10.0  # seconds an answer that says what is left may take to leave
 class Ending:
     """Shared by the signals, the control socket and the daemon's own end."""
 
-    def __init__(self, mountpoint: Path, sender: Sender, drain_timeout: float) -> None:
+    def __init__(
+        self, mountpoint: Path, sender: Sender, drain_timeout: float, outlook: Outlook | None = None
+    ) -> None:
+        self.outlook = outlook or Outlook(sender.statistics, None)
         self._mountpoint = mountpoint
         self._sender = sender
         self.drain_timeout = drain_timeout
@@ -67,31 +71,25 @@ class Ending:
         await self.drain(timeout, send)
 
     async def drain(self, timeout: float, send: Send | None = None) -> None:
-        """Send what is pending, for at most so many seconds."""
-        latest: tuple[int, int] | None = None
-        ended = False
-        news = trio.Event()
+        """Send what is pending, for at most so many seconds; `send` is told how far it is, from the start on."""
+        done, total = 0, self._sender.pending_count()
+        say = send if total else None
 
-        def note(done: int, total: int) -> None:
-            nonlocal latest
-            latest = (done, total)
-            news.set()
+        def note(now_done: int, now_total: int) -> None:
+            nonlocal done, total
+            done, total = now_done, now_total
 
-        async def tell() -> None:
-            nonlocal latest, news
-            while send is not None and not (ended and latest is None):
-                await news.wait()
-                news = trio.Event()
-                if latest is not None:
-                    (done, total), latest = latest, None
-                    await send({"event": "progress", "done": done, "total": total})
+        def latest() -> Message:
+            return self.outlook.event(done, total, self._sender.pending_bytes())
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell)
+            if say is not None:
+                nursery.start_soon(tell_often, latest, say)
             with trio.move_on_after(timeout):
                 await self._sender.drain(note)
-            ended = True  # not cancelled: half a line sent would spoil the answer that follows it
-            news.set()
+            nursery.cancel_scope.cancel()
+        if say is not None:
+            await say(latest())
 
     async def said(self) -> None:
         """Wait until everybody who waits was told, within reason."""

@@ -1,13 +1,14 @@
 """Where the root of a mount is: asked of the server, or as this machine knows it while the server is away."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
 
-from kvfs.config import CloudflareSource, Config, LocalSource, source_identity
+from kvfs.config import TOKEN_PAGE, CloudflareSource, Config, LocalSource, source_identity
 from kvfs.core.errors import (
     DeniedError,
     InvalidError,
@@ -50,7 +51,7 @@ async def find_start(config: Config, stores: Stores) -> Start:
         namespaces = await _listed(stores, patient=known is None)
         start = Start(place_in(config, namespaces), namespaces)
     except DeniedError as exc:
-        raise UserError(f"the token is not accepted for {source}: {exc}") from exc
+        raise UserError(f"the token is not accepted for {source}: {exc}{_permission(config)}") from exc
     except (NamespaceNotFoundError, InvalidError) as exc:
         raise UserError(str(exc)) from exc
     except UnavailableError as exc:
@@ -88,6 +89,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+def _permission(config: Config) -> str:
+    """What the token needs, and for which account; a namespace taken for an account is the likeliest slip."""
+    source = config.source
+    if not isinstance(source, CloudflareSource):
+        return ""
+    words = f"; it needs the permission for account {source.account}: {TOKEN_PAGE}"
+    if source.namespace is None and not re.fullmatch("[0-9a-f]{32}", source.account):
+        words += f" (a namespace is written cloudflare:/{source.account})"
+    return words
 
 
 def _advice(config: Config) -> str:

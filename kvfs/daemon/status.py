@@ -19,6 +19,7 @@ from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 SHOWN: Final = 100  # changes listed by name
+ABOUT: Final = 5  # lines of the log that `kvfs why` repeats
 
 # List prices in dollars a key (paid plan, developers.cloudflare.com/kv/platform/pricing)
 READ_PRICE: Final = 0.5e-6
@@ -58,6 +59,7 @@ class Reporter:
         self._reading = reading
         self._stores = stores
         self.is_offline = False
+        self._errors: RecentErrors | None = None
         self.conflicts = ConflictLog(self.path_at, time.time)
 
     def path_of(self, change: Change) -> str:
@@ -88,21 +90,27 @@ class Reporter:
 
     def pending(self) -> list[Message]:
         """The changes that are not at the server, the oldest first, and when each is tried again."""
-        now = time.time()
-        retry_at = self._sender.statistics().retry_at
-        again = max(0.0, retry_at - now) if retry_at is not None else None
-        return [
-            {
-                "seq": c.seq,
-                "path": self.path_of(c),
-                "kind": str(c.kind),
-                "size": c.size,
-                "age": max(0.0, now - c.recorded_at),
-                "error": c.error or "",
-                "next_try_seconds": again,
-            }
-            for c in self._journal.pending()
-        ]
+        return [self.item(change) for change in self._journal.pending()]
+
+    def item(self, change: Change) -> Message:
+        """A change as `kvfs pending --json` shows it."""
+        now, retry_at = time.time(), self._sender.statistics().retry_at
+        return {
+            "seq": change.seq,
+            "path": self.path_of(change),
+            "kind": str(change.kind),
+            "state": str(change.state),
+            "size": change.size,
+            "age": max(0.0, now - change.recorded_at),
+            "error": change.error or "",
+            "next_try_seconds": max(0.0, retry_at - now) if retry_at is not None else None,
+        }
+
+    def lines_about(self, path: str) -> list[str]:
+        """The last warnings and errors that name a path, or its last part."""
+        name = repr(path.rpartition("/")[2])[1:-1]
+        lines = self._errors.text().decode().splitlines() if self._errors is not None else []
+        return [line for line in lines if name and name in line][-ABOUT:]
 
     def rejected(self) -> list[Message]:
         """What the server refused for ever."""
@@ -180,6 +188,7 @@ class Reporter:
 
     def files(self, errors: RecentErrors) -> dict[str, Callable[[], bytes]]:
         """The contents of `.kvfs/`."""
+        self._errors = errors
         return {
             "status": lambda: msgspec.json.format(msgspec.json.encode(self.status()), indent=2) + b"\n",
             "queue": lambda: b"".join(self._queue()),

@@ -239,6 +239,14 @@ class Sender:
         said = str(error) if error is not None else None
         return DrainResult(self._sent() - sent, left, statistics.rejected, said)
 
+    def pending_count(self) -> int:
+        """Changes that are not at the server."""
+        return self._journal.pending_count
+
+    def pending_bytes(self) -> int:
+        """The bytes of their values."""
+        return self._journal.pending_bytes
+
     def _quota_error(self) -> KvfsError | None:
         errors = (self._round.quota_error(change) for change in self._journal.iter_pending())
         return next((error for error in errors if error is not None), None)

@@ -55,6 +55,8 @@ class BudgetStatistics:
     blocked_until: float | None
     in_flight: int
     waiting: int
+    next_in: float = 0.0
+    """Seconds until somebody who waits may make a request, as far as it is known now."""
 
 
 @dataclass(eq=False, slots=True)
@@ -154,6 +156,7 @@ class Budget:
             blocked_until=self._blocked_until if self._blocked_until > now else None,
             in_flight=self._in_flight,
             waiting=sum(map(len, self._waiting.values())),
+            next_in=max(0.0, self._alarm - now) if math.isfinite(self._alarm) else 0.0,
         )
 
     async def _wait_for_turn(self, priority: Priority) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvfs.cli.output import SendingProgress, duration_text, printable, size_text
+from kvfs.cli.output import Sending, SendingProgress, duration_text, printable, size_text
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,26 @@ def test_progress_without_a_terminal_is_lines(
 ) -> None:
     """Now and then one, so that a log stays short."""
     with SendingProgress() as progress:
-        progress.update(1, 3)
+        progress.update(Sending(1, 3))
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(SendingProgress, "LINE_SECONDS", 0.0)
-        progress.update(2, 3)
-    assert capsys.readouterr().err == "sent 2 of 3\n"
+        progress.update(Sending(0, 0))
+        assert capsys.readouterr().err == "", "never of nothing"
+        progress.update(Sending(2, 3, 1024, "the limit of 1,200 requests in 5 minutes", 142.4))
+        progress.finish(20_002, 3)
+    assert capsys.readouterr().err == (
+        "sent 2 of 3 changes, 1.0 KiB left; waiting for the limit of 1,200 requests in 5 minutes:"
+        " goes on in 142 s\nsent 20,002 changes in 3 requests\n"
+    )
+
+
+def test_what_is_done_at_once_or_quietly_has_no_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that syncs after each file should not fill its log."""
+    for quiet in (False, True):
+        with SendingProgress(quiet=quiet) as progress:
+            progress.update(Sending(1, 3))
+            progress.finish(3, 1)
+    assert capsys.readouterr().err == ""
 
 
 def test_progress_on_a_terminal_is_a_bar(
@@ -54,8 +69,11 @@ def test_progress_on_a_terminal_is_a_bar(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with SendingProgress() as progress:
-        progress.update(1, 3)
-        progress.update(3, 3)
+        monkeypatch.setattr(SendingProgress, "SHORT_SECONDS", 0.0)
+        progress.update(Sending(1, 3, 5, "the server", 3.0))
+        progress.update(Sending(3, 3))
+        progress.finish(3, 1)
     shown = capsys.readouterr().err
+    assert "sent 3 changes in 1 request" in shown
     assert "sending" in shown
     assert "3/3" in shown

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from support.mounted import Api
 from support.serving import Served, served_by_process
 from support.shell import Shell
+from support.terminal import terminal
 
 from kvfs.cli.guard import Exit
 
@@ -187,3 +189,64 @@ def test_a_log_is_found_by_its_mount(shell: Shell) -> None:
     while os.path.ismount(shell.mnt) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "ending the mount" in shell.ok("log")
+
+
+def test_what_could_not_be_sent_has_its_reasons_grouped(shell: Shell, server: Served) -> None:
+    """Reason, how many, what to do, when it is tried again: not one line a change without a word why."""
+    with Api(server) as api:
+        shell.ok("mount", "--write-back=3600", "cloudflare:", shell.mnt)
+        (shell.mnt / "ns").mkdir()
+        for name in ("a", "b", "c"):
+            (shell.mnt / "ns" / name).write_text("kept")
+        api.set_faults({"fault": "status", "status": 503, "method": "PUT"})
+        done = shell.kvfs("sync", "--timeout=2", shell.mnt)
+        assert done.returncode == Exit.LEFT
+        [line] = [line for line in done.stdout.splitlines() if line.startswith("  3 changes: ")]
+        assert "HTTP 503" in line
+        assert "it is tried again by itself; tried again in" in line
+        api.set_faults()
+        shell.ok("umount", shell.mnt)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_a_terminal_shows_within_a_second_how_far_umount_is(
+    shell: Shell, server: Served, tmp_path: Path
+) -> None:
+    """A bar from the first moment, and one line at the end."""
+    with Api(server) as api:
+        shell.ok("mount", "--write-back=3600", "cloudflare:", shell.mnt)
+        (shell.mnt / "ns").mkdir()
+        (shell.mnt / "ns" / "a").write_text("slow")
+        api.set_faults({"fault": "latency", "seconds": 4, "method": "PUT"})
+        command = [sys.executable, "-P", "-m", "kvfs", "umount", str(shell.mnt)]
+        plain = {name: shell.env[name] for name in ("PYTHONPATH", "XDG_STATE_HOME", "XDG_DATA_HOME")}
+        with terminal(tmp_path, command, cwd=tmp_path, **plain) as screen:
+            screen.wait_for("0/1")
+            screen.wait_for("4 B left")
+            screen.wait_for("sent 1 change in")
+            assert screen.wait_end() == 0
+
+
+def test_why_names_the_last_failure_of_a_path(shell: Shell, server: Served) -> None:
+    """HTTP status, Cloudflare's code, the way out and when it is tried again; of a path that is fine: that."""
+    with Api(server) as api:
+        shell.ok("mount", "--write-back=0", "cloudflare:", shell.mnt)
+        (shell.mnt / "ns").mkdir()
+        assert "nothing of it waits" in shell.ok("why", shell.mnt / "ns" / "k")
+        api.set_faults({"fault": "status", "status": 400, "code": 10012, "method": "PUT"})
+        (shell.mnt / "ns" / "k").write_text("refused")
+        shell.kvfs("sync", "--timeout=3", shell.mnt)
+        said = shell.ok("why", shell.mnt / "ns" / "k")
+        assert "ns/k: 7 B rejected" in said
+        assert "HTTP status 400, Cloudflare's code 10012" in said
+        assert "kvfs rejected list" in said
+        api.set_faults()
+        shell.ok("rejected", "discard", "--yes", "--all", shell.mnt)
+        shell.ok("umount", shell.mnt)
+
+
+def test_a_namespace_taken_for_an_account_is_told(shell: Shell, server: Served) -> None:
+    """`cloudflare:CONFIG` names an account: the refusal says how a namespace is written, and what a token needs."""
+    line = shell.fails("mount", "cloudflare:CONFIG", shell.mnt, CLOUDFLARE_API_TOKEN="wrong")
+    assert "cloudflare:/CONFIG" in line
+    assert "Workers KV Storage: Edit" in line

@@ -1,0 +1,42 @@
+"""`kvfs why`: what keeps one path from the server, or what failed there last."""
+
+import os
+import re
+from pathlib import Path
+
+import click
+
+from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.output import duration_text, say, size_text
+
+
+@click.command()
+@click.argument("target", metavar="PATH", type=path)
+@STATE_DIR
+def why(target: Path, state_dir: Path | None) -> int:
+    """Say why PATH is not at the server yet, or what failed there last: the reason, what to do, when it goes on."""
+    mountpoint = mount_containing(target)
+    inside = os.fspath(Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint))
+    with daemon_of(mountpoint, state_of(state_dir)) as client:
+        answer = ask(client, {"request": "why", "path": inside})
+    change = answer.get("change")
+    if change is None:
+        say(f"{inside}: nothing of it waits to be sent")
+    else:
+        what = "its deletion" if change["kind"] == "delete" else f"{size_text(float(change['size']))}"
+        say(f"{inside}: {what} {change['state']}, {duration_text(float(change['age']))} old")
+    for reason in answer.get("reasons", []):
+        say(f"  reason    {reason['reason']}")
+        found = re.search(r"HTTP (\d+)(?:, code (\d+))?", reason["reason"])
+        if found is not None:
+            code = f", Cloudflare's code {found[2]}" if found[2] else ""
+            say(f"  answer    HTTP status {found[1]}{code}")
+        if reason.get("advice"):
+            say(f"  way out   {reason['advice']}")
+        if reason.get("next_try_seconds") is not None:
+            say(f"  next try  in {duration_text(float(reason['next_try_seconds']))}")
+    for line in answer.get("log", []):
+        say(f"  log       {line}")
+    return Exit.OK

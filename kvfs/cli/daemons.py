@@ -95,12 +95,17 @@ def ask(client: Client, request: Message, *, silence: float = SILENCE_SECONDS) -
 
 
 def ask_to_send(
-    client: Client, request: Message, *, silence: float = SILENCE_SECONDS, quiet: bool = False
+    client: Client,
+    request: Message,
+    *,
+    silence: float = SILENCE_SECONDS,
+    within: float = float("inf"),
+    quiet: bool = False,
 ) -> Message:
     """Ask for something that sends what is pending, and show how far it is."""
     message: Message = {}
     with SendingProgress(quiet=quiet) as progress:
-        for message in client.ask(request, silence=silence):
+        for message in client.ask(request, silence=silence, within=within):
             if message.get("event") == "progress":
                 progress.update(
                     Sending(

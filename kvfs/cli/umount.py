@@ -6,6 +6,7 @@ Plain `umount` and `fusermount3 -u` return at once and leave the daemon sending 
 import os
 import select
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -19,10 +20,20 @@ from kvfs.host.control import SILENCE_SECONDS, Client, ControlError, DaemonEnded
 from kvfs.host.mounts import Mount, is_stale, mount_at, real_mountpoint, unmount
 from kvfs.host.state import forget, lives, record_path
 
-END_SECONDS = 30.0
-TERM_SECONDS = 1.0
+END_SECONDS = 5.0  # for a daemon that has said its last word, or was killed
+FORCED_SECONDS = 60.0  # for --force without --timeout: open files must not keep it for ever
+GRACE_SECONDS = 0.5
+TERM_SECONDS = 0.5
 FORCED_SILENCE = 6.0  # a living daemon says so every five seconds
 KEPT = "stay in the journal and go with the next mount"
+
+
+@dataclass(slots=True)
+class Patience:
+    """Seconds for which a daemon may say nothing, and after which it must have answered."""
+
+    silence: float
+    within: float = float("inf")
 
 
 @click.command()
@@ -47,8 +58,10 @@ def umount(
     try:
         with daemon_of(mountpoint, state) as client:
             try:
-                silence = FORCED_SILENCE if force else SILENCE_SECONDS
-                return _end(client, mountpoint, request, silence, quiet=quiet)
+                patience = Patience(FORCED_SILENCE if force else SILENCE_SECONDS)
+                if force:
+                    patience.within = (FORCED_SECONDS if timeout is None else timeout) + GRACE_SECONDS
+                return _end(client, mountpoint, request, patience, quiet=quiet)
             except ControlError as exc:
                 if exc.kind != "silent" or not force:
                     raise
@@ -67,12 +80,12 @@ def _forget(mountpoint: Path, state_dir: Path) -> None:
         Path(record.socket).unlink(missing_ok=True)
 
 
-def _end(client: Client, mountpoint: Path, request: Message, silence: float, *, quiet: bool) -> int:
+def _end(client: Client, mountpoint: Path, request: Message, patience: Patience, *, quiet: bool) -> int:
     process = os.pidfd_open(client.pid)  # before asking: a number may be used again later
     try:
-        answer = ask_to_send(client, request, silence=silence, quiet=quiet)
+        answer = ask_to_send(client, request, silence=patience.silence, within=patience.within, quiet=quiet)
         status = report_left(answer, mountpoint, kept=f"they {KEPT}")
-        _wait_for_end(process, client.pid, END_SECONDS)
+        _wait_for_end(process, client.pid)
     except DaemonEndedError:
         complain(f"the daemon ended before it said whether anything is left: changes {KEPT}")
         status = Exit.LEFT
@@ -85,9 +98,13 @@ def _end(client: Client, mountpoint: Path, request: Message, silence: float, *, 
     return status
 
 
-def _wait_for_end(process: int, pid: int, patience: float) -> None:
-    if not select.select([process], [], [], patience)[0]:
-        raise UserError(f"process {pid} has not ended after {patience:.0f} seconds; the journal is kept")
+def _wait_for_end(process: int, pid: int) -> None:
+    """It has said its last word: one that hangs now is ended, because the journal has what it was told to keep."""
+    if select.select([process], [], [], END_SECONDS)[0]:
+        return
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    select.select([process], [], [], END_SECONDS)
+    complain(f"process {pid} did not end by itself and was killed; the journal is kept")
 
 
 def _wait_until_gone(mountpoint: Path) -> None:

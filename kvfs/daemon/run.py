@@ -277,7 +277,7 @@ class Mounted:
     async def _finish(self) -> None:
         """Whoever asked for the end drains and is told; else the daemon drains by itself."""
         await self._ending.said()
-        await self._ending.drain(self._ending.wanted)
+        await self._ending.drain(self._ending.left)
 
     def _settled(self, changes: Sequence[Change]) -> None:
         settle_into(self._reading, changes, time.time())

@@ -30,6 +30,7 @@ class Ending:
         self.drain_timeout = drain_timeout
         self.wanted = drain_timeout
         self._asked = False
+        self._ends_at = float("-inf")
         self._served = trio.Event()
         self._announced = 0
         self._quiet = trio.Event()
@@ -48,6 +49,8 @@ class Ending:
 
     async def unmount(self, *, lazy: bool) -> None:
         """Take the mount from the tree. Raises `BusyError`, which names who holds it."""
+        if self.has_let_go:
+            return  # taken away before: what is pending is still being sent
         await trio.to_thread.run_sync(partial(unmount, self._mountpoint, lazy=lazy))
 
     def served(self) -> None:
@@ -68,7 +71,13 @@ class Ending:
         self.wanted = max(self.wanted, timeout) if self._asked else timeout  # of several, the most patient
         self._asked = True
         await self.let_go()
+        self._ends_at = max(self._ends_at, trio.current_time() + timeout)
         await self.drain(timeout, send)
+
+    @property
+    def left(self) -> float:
+        """Seconds that the daemon may still send by itself: what it was told, or what nobody used of that."""
+        return max(0.0, self._ends_at - trio.current_time()) if self._asked else self.drain_timeout
 
     async def drain(self, timeout: float, send: Send | None = None) -> None:
         """Send what is pending, for at most so many seconds; `send` is told how far it is, from the start on."""

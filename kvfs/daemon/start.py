@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
-from kvfs.config import TOKEN_PAGE, CloudflareSource, Config, LocalSource, source_identity
+from kvfs.config import CloudflareSource, Config, LocalSource, source_identity
 from kvfs.core.errors import (
     DeniedError,
     InvalidError,
@@ -20,6 +20,7 @@ from kvfs.core.errors import (
 from kvfs.core.model import Namespace
 from kvfs.core.names import DirRef
 from kvfs.daemon.build import Place, Stores
+from kvfs.host.credentials import TOKEN_PAGE
 from kvfs.host.sources import SourceRecord, read_source, write_source
 from kvfs.store.base import Store
 from kvfs.vfs.roots import find_namespace

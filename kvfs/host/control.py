@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -228,16 +229,20 @@ class Client:
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         self.pid, self.uid, _ = _CREDENTIALS.unpack(peer)
 
-    def ask(self, request: Message, *, silence: float = SILENCE_SECONDS) -> Iterator[Message]:
+    def ask(
+        self, request: Message, *, silence: float = SILENCE_SECONDS, within: float = float("inf")
+    ) -> Iterator[Message]:
         """Send a request and yield its events and then its last answer, whose event is "done".
 
-        `silence` bounds the wait for each answer, in seconds. Raises `ControlError` for the daemon's refusal
-        or its silence, `DaemonEndedError` when it ended first.
+        `silence` bounds the wait for each answer, in seconds, `within` the wait for the last one.
+        Raises `ControlError` for the daemon's refusal or its silence, `DaemonEndedError` when it ended first.
         """
+        deadline = time.monotonic() + within
         self._connection.settimeout(silence)
         try:
             self._connection.sendall(json.dumps(request).encode() + b"\n")
             while True:
+                self._connection.settimeout(max(0.01, min(silence, deadline - time.monotonic())))
                 message = self._read()
                 if message.get("event") == "error":
                     raise ControlError(str(message.get("message")), kind=str(message.get("kind", "")))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from support.shell import Shell
 from support.terminal import terminal
 
 from kvfs.cli.guard import Exit
+from kvfs.host.state import lives
 
 pytestmark = pytest.mark.fuse
 
@@ -250,3 +252,27 @@ def test_a_namespace_taken_for_an_account_is_told(shell: Shell, server: Served) 
     line = shell.fails("mount", "cloudflare:CONFIG", shell.mnt, CLOUDFLARE_API_TOKEN="wrong")
     assert "cloudflare:/CONFIG" in line
     assert "Workers KV Storage: Edit" in line
+
+
+@pytest.mark.parametrize("words", [["--timeout=2"], ["--timeout=2", "--force"]])
+def test_umount_ends_within_what_it_was_told(shell: Shell, server: Served, words: list[str]) -> None:
+    """A server that is sick, and a file that stays open: the daemon has ended all the same, and nothing is lost."""
+    with Api(server) as api:
+        shell.ok("mount", "--write-back=3600", "cloudflare:", shell.mnt)
+        (shell.mnt / "ns").mkdir()
+        (shell.mnt / "ns" / "a").write_text("kept")
+        api.set_faults({"fault": "status", "status": 503, "method": "PUT"})
+        daemon = shell.daemon()
+        held = os.open(shell.mnt / "ns" / "a", os.O_RDONLY) if "--force" in words else None
+        begun = time.monotonic()
+        assert shell.kvfs("umount", *words, shell.mnt).returncode == Exit.LEFT
+        assert time.monotonic() - begun < 2 + 1 + 3, "three for the start of an interpreter on a busy machine"
+        if held is not None:
+            with suppress(OSError):  # ENOTCONN: its daemon is gone
+                os.close(held)
+        assert not lives(daemon)
+        assert not os.path.ismount(shell.mnt)
+        api.set_faults()
+        shell.ok("mount", "cloudflare:", shell.mnt)
+        shell.ok("umount", shell.mnt)
+        assert api.get(api.namespace("ns"), "a") == b"kept"

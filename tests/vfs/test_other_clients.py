@@ -181,6 +181,23 @@ async def test_a_second_save_is_compared_with_the_first(mount, kernel, autojump_
 
 
 @ways
+async def test_what_was_read_before_it_was_sent_is_nothing_that_the_server_has(
+    mount, kernel, autojump_clock, save
+):
+    """A change is read here and saved over before it leaves: it is compared with what the server had before."""
+    await mount.other("f", READ)
+    await kernel.read("ns/f")
+    await kernel.write("ns/f", b"unsent")
+    assert await kernel.read("ns/f") == b"unsent"
+    await save(kernel)
+    await mount.drain()
+    found = await mount.stored()
+    assert found["f"].value == MINE
+    assert set(found) <= {"f", "f.bak"}
+    assert mount.events == []
+
+
+@ways
 async def test_the_same_bytes_are_no_conflict(mount, kernel, autojump_clock, save):
     """Both made the same change."""
     await mount.other("f", READ)

@@ -108,10 +108,15 @@ class Files(Opening):
         shared.handles += 1
         if read and shared.closed is not None:
             shared.seen = True
-            if not node.detached:
+            if not node.detached and self._is_of_the_store(node):
                 self._overlay.last_seen.read((node.namespace, node.key), shared.closed)
         keep = self._show(node, shared)
         return self._handles.add(FileHandle(node, append, write)), keep
+
+    def _is_of_the_store(self, node: File) -> bool:
+        """Return True if the store has what is read. What waits here to be sent may never come there."""
+        change = self._journal.get(node.namespace, node.key)
+        return change is None or change.state is ChangeState.SETTLING
 
     def _show(self, node: File, shared: OpenFile) -> bool:
         """Note what the kernel is about to see; true when its pages are of this very content."""

@@ -26,6 +26,7 @@ from kvfs.cli.sides import (
 )
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.limits import BULK_PAIRS
+from kvfs.daemon.memory import limit_heaps
 from kvfs.data.copier import Copier
 from kvfs.data.directory import DirectoryOutput
 from kvfs.data.directoryplace import DirectoryPlace, DirectoryWriter
@@ -44,6 +45,7 @@ SHOWN: Final = 20
 
 async def run_copy(request: CopyRequest) -> int:
     """The whole of a copy; the exit status."""
+    limit_heaps(large=256 * 1024, spare=1024 * 1024)
     private_directory(request.access.state_dir)
     private_directory(request.job_path.parent)
     check_target(request)

@@ -17,7 +17,7 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
 
-def limit_heaps() -> None:
+def limit_heaps(*, large: int = LARGE, spare: int = SPARE) -> None:
     """At most `ARENAS` heaps, where the C library has several; to be called before there are threads.
 
     glibc makes up to eight for each processor as threads come and go, and each keeps what large values left
@@ -28,8 +28,8 @@ def limit_heaps() -> None:
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, ARENAS)
-        libc.mallopt(_M_MMAP_THRESHOLD, LARGE)
-        libc.mallopt(_M_TRIM_THRESHOLD, SPARE)
+        libc.mallopt(_M_MMAP_THRESHOLD, large)
+        libc.mallopt(_M_TRIM_THRESHOLD, spare)
 
 
 def look_less_for_cycles() -> None:

@@ -107,7 +107,7 @@ def _record(archive: tarfile.TarFile, member: tarfile.TarInfo, now: float) -> Re
         metadata = metadata_from(attributes)
         content = archive.extractfile(member)
         assert content is not None
-        entry = Entry(content.read(), metadata, _expiration(member, now))
+        entry = Entry(content.read(member.size), metadata, _expiration(member, now))
     except (KvfsError, tarfile.TarError) as exc:
         return Record(where, key, fault=str(exc))
     return Record(where, key, entry, modified=float(member.mtime))

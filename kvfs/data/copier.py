@@ -4,6 +4,7 @@ Reading runs ahead of writing by one piece: while a batch is written the next va
 is the batch, the piece and what the reader has in flight, some tens of megabytes whatever the sizes are.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -20,9 +21,13 @@ from kvfs.data.items import Item, Kind, Loaded, Problem
 from kvfs.data.job import Job
 from kvfs.data.place import Reader, Writer
 
-BATCH_BYTES: Final = 12 * 1024 * 1024  # of values in a batch, and the one that passes it
+BATCH_BYTES: Final = 8 * 1024 * 1024  # of values in a batch, and the one that passes it
+AHEAD_BYTES: Final = 12 * 1024 * 1024  # of values not written yet, above which nothing more is read
 TAKE_ITEMS: Final = 1000
 DELETE_KEYS: Final = 1000
+
+_Piece = tuple[Sequence[Loaded], int, Sequence[Problem]]
+"""What was read, the number up to which that is everything, and what could not be read."""
 
 IfExists = Literal["overwrite", "skip", "newer", "fail"]
 
@@ -69,6 +74,8 @@ class Copier:
         self._now = now
         self._show = show
         self.progress = Progress()
+        self._held = 0  # bytes of values that were read and not written yet
+        self._written = trio.Event()
 
     # before anything is written
 
@@ -162,41 +169,45 @@ class Copier:
         await writer.open(job.fact("position"))
         if not job.fact("position"):
             job.note(position=writer.position)
-        send, receive = trio.open_memory_channel[tuple[Sequence[Loaded], int, Sequence[Problem]]](0)
+        send, receive = trio.open_memory_channel[_Piece](0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, reader, send)
             await self._write_all(writer, receive)
 
-    async def _read(
-        self, reader: Reader, send: trio.MemorySendChannel[tuple[Sequence[Loaded], int, Sequence[Problem]]]
-    ) -> None:
+    async def _read(self, reader: Reader, send: trio.MemorySendChannel[_Piece]) -> None:
         async with send:
             for items in self._job.todo(TAKE_ITEMS):
                 left: Sequence[Item] = items
                 while left:
+                    while self._held > AHEAD_BYTES:
+                        self._written = trio.Event()
+                        await self._written.wait()
                     taken = await reader.take(left)
-                    reached = taken.left[0].seq - 1 if taken.left else items[-1].seq
+                    self._held += _size(taken.loaded)
                     self.progress.read += len(left) - len(taken.left)
+                    reached = taken.left[0].seq - 1 if taken.left else items[-1].seq
                     left = taken.left
                     await send.send((taken.loaded, reached, taken.problems))
+                    del taken  # or its values would stay until the next ones are there
 
-    async def _write_all(
-        self,
-        writer: Writer,
-        receive: trio.MemoryReceiveChannel[tuple[Sequence[Loaded], int, Sequence[Problem]]],
-    ) -> None:
+    async def _write_all(self, writer: Writer, receive: trio.MemoryReceiveChannel[_Piece]) -> None:
+        """Every value that was received is in the batch, so the reader never waits for one that is not written."""
         batch: list[Loaded] = []
         problems: list[Problem] = []
-        size, reached = 0, self._job.done
-        async for loaded, seq, found in receive:
+        reached = self._job.done
+        async for piece in receive:
+            loaded, reached, found = piece
             problems += found
-            for one in loaded:
-                if batch and (len(batch) >= writer.pairs or size >= BATCH_BYTES):
+            waiting = deque(map(self._checked, loaded))
+            del loaded, piece
+            while waiting:
+                batch.append(waiting.popleft())
+                if waiting and (len(batch) >= writer.pairs or _size(batch[-1:]) > BATCH_BYTES):
                     await self._write(writer, batch, batch[-1].item.seq, problems)
-                    batch, problems, size = [], [], 0
-                batch.append(self._checked(one))
-                size += len(one.entry.value)
-            reached = seq
+                    batch, problems = [], []
+            if len(batch) >= writer.pairs or _size(batch) >= BATCH_BYTES:
+                await self._write(writer, batch, reached, problems)
+                batch, problems = [], []
         await self._write(writer, batch, reached, problems)
 
     def _checked(self, loaded: Loaded) -> Loaded:
@@ -210,13 +221,16 @@ class Copier:
         self, writer: Writer, batch: list[Loaded], reached: int, problems: list[Problem]
     ) -> None:
         found = await writer.write(batch) if batch else ()
-        progress = self.progress
+        progress, size = self.progress, _size(batch)
         progress.written += len(batch) - len(found)
-        progress.size += sum(len(loaded.entry.value) for loaded in batch)
+        progress.size += size
         self._job.finish(
             reached, writer.position, [*problems, *found], written=progress.written, bytes=progress.size
         )
         self._show(progress)
+        batch.clear()
+        self._held -= size
+        self._written.set()
 
     # the rest
 
@@ -234,6 +248,10 @@ class Copier:
             self.progress.deleted += len(rows) - len(problems)
             self._job.finish(self._job.done, self._job.fact("position"), problems, deleted_up_to=after)
             self._show(self.progress)
+
+
+def _size(loaded: Sequence[Loaded]) -> int:
+    return sum(len(one.entry.value) for one in loaded)
 
 
 def fault_of(key: Key, item: Item) -> tuple[Kind, str] | None:

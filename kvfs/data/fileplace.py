@@ -84,6 +84,7 @@ class FileReader:
                     record.modified,
                 )
             )
+            del record, entry  # a large value must not stay until the next is there
             if size > SCAN_BYTES:
                 break
         return Scanned(items, problems) if items or problems else None

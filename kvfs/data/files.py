@@ -111,6 +111,7 @@ class RecordReader:
             if record is not None and not record.fault:
                 taken.append(Loaded(item, record.entry))
                 size += len(record.entry.value)
+            del record
         return taken, []
 
     def close(self) -> None:

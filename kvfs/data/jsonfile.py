@@ -124,9 +124,18 @@ class _Splitter:
                     return None
                 start -= moved - 1
             elif depth == 0 and sign in (b",", b"]"):
-                return bytes(self._held[start : self._at - 1]), sign == b"]"
+                return self._cut(start), sign == b"]"
             elif sign != b",":
                 depth += 1 if sign in (b"[", b"{") else -1
+
+    def _cut(self, start: int) -> bytes:
+        """The element that ends here; a large one leaves the buffer."""
+        with memoryview(self._held) as view:
+            element = bytes(view[start : self._at - 1])
+        if len(element) > CHUNK:
+            del self._held[: self._at]
+            self._at = 0
+        return element
 
     def _string(self, start: int) -> int:
         """Go to the end of a string; 0 when it has none, else 1 + the bytes dropped before `start`."""

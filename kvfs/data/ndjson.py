@@ -37,5 +37,8 @@ def read(file: BinaryIO) -> Iterator[Record]:
             return
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
-            yield records.decode(line, where)
+        if not line.isspace():
+            record = records.decode(line, where)
+            line = b""  # a large one must not stay in memory until the next is there
+            yield record
+            del record

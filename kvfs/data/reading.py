@@ -5,12 +5,14 @@ are asked for singly; the others are found by halving, which takes at most 14 re
 """
 
 import re
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
 
-from kvfs.core.errors import NotTextError, StoreError
+from kvfs.core.errors import BodyTooLargeError, NotTextError, StoreError
 from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
 from kvfs.data.items import Item, Kind, Loaded, Problem
@@ -18,15 +20,20 @@ from kvfs.data.place import Taken
 from kvfs.store.base import Store
 from kvfs.store.bulkread import may_be_one_key
 
-MOST_GROUPS: Final = 10  # bulk gets in flight
-WAVE_BYTES: Final = 12 * 1024 * 1024  # of values in flight, as far as those before tell
-SINGLE_LANES: Final = 8
+MOST_GROUPS: Final = 4  # bulk gets in flight: the API's limit of requests allows no more for long
+MOST_SINGLES: Final = 8  # gets in flight
+WAVE_BYTES: Final = 8 * 1024 * 1024  # of values in flight, as far as the largest of those before tell
+REMEMBERED: Final = 16  # waves
 _TELLING: Final = re.compile(
     r"\.(png|jpe?g|gif|webp|avif|ico|bmp|tiff?|heic|pdf|zip|t?gz|bz2|xz|zst|br|7z|rar|tar|jar|wasm|woff2?|[ot]tf|eot"
     r"|mp[34]|m4a|og[gav]|webm|mov|avi|flac|wav|bin|exe|dll|so|class|pyc|sqlite|db|dat|parquet|avro|pb|msgpack|cbor"
     r"|der|p12|pfx)$",
     re.IGNORECASE,
 )
+
+
+class _TooMuchError(Exception):
+    """More values than the memory is meant to hold at once."""
 
 
 _Found = dict[str, Entry | None]
@@ -50,27 +57,62 @@ class BulkValues:
         self._store = store
         self._namespace = namespace
         self._binaries = binaries
-        self._group_bytes = WAVE_BYTES / 2  # of a bulk get, as far as known: the first waves are small
+        self._keys = BULK_GET_KEYS  # of a group: fewer where they are too much for one answer
+        self._fetched = 0  # bytes of values in this wave
+        # the sizes of the last ones; at the first nothing is known, so they are few
+        self._groups: deque[float] = deque([WAVE_BYTES / 1.5], REMEMBERED)
+        self._alone: deque[float] = deque([WAVE_BYTES], REMEMBERED)
 
     async def take(self, items: Sequence[Item]) -> Taken:
         """A wave of `items`, whole entries in their order."""
-        groups = max(1, min(MOST_GROUPS, int(WAVE_BYTES / max(1.0, self._group_bytes))))
-        wave = items[: groups * BULK_GET_KEYS]
-        found: _Found = {}
-        singly = [item for item in wave if self._binaries.is_likely(item.origin)]
-        alone = {item.origin for item in singly}
-        texts = [item for item in wave if item.origin not in alone]
-        async with trio.open_nursery() as nursery:
-            for start in range(0, len(texts), BULK_GET_KEYS):
-                nursery.start_soon(self._bulk, texts[start : start + BULK_GET_KEYS], found)
-            for lane in range(SINGLE_LANES):
-                nursery.start_soon(self._singles, singly[lane::SINGLE_LANES], found)
-        self._learn(len(wave), sum(len(entry.value) for entry in found.values() if entry is not None))
-        return self._taken(wave, items[len(wave) :], found)
+        while True:
+            wave, singly = self._wave(items)
+            alone = {item.origin for item in singly}
+            texts = [item for item in wave if item.origin not in alone]
+            found: _Found = {}
+            self._fetched = 0
+            async with trio.open_nursery() as nursery:
+                for start in range(0, len(texts), self._keys):
+                    nursery.start_soon(self._group, texts[start : start + self._keys], found)
+                for item in singly:
+                    nursery.start_soon(self._one, item, found)
+            count = next((number for number, item in enumerate(wave) if item.origin not in found), len(wave))
+            self._keys = min(BULK_GET_KEYS, self._keys * 2) if count == len(wave) else max(1, self._keys // 2)
+            if count:
+                return self._taken(wave[:count], items[count:], found)
 
-    def _learn(self, keys: int, size: int) -> None:
-        seen = size / keys * BULK_GET_KEYS
-        self._group_bytes = max(seen, (self._group_bytes + seen) / 2)
+    def _wave(self, items: Sequence[Item]) -> tuple[Sequence[Item], list[Item]]:
+        """As many of the first `items` as fit into memory, and those of them that are asked for singly."""
+        groups = max(1, min(MOST_GROUPS, int(WAVE_BYTES / max(self._groups))))
+        singles = max(1, min(MOST_SINGLES, int(WAVE_BYTES / max(self._alone))))
+        singly: list[Item] = []
+        for number, item in enumerate(items):
+            if number - len(singly) >= groups * self._keys:
+                return items[:number], singly
+            if self._binaries.is_likely(item.origin):
+                if len(singly) >= singles:
+                    return items[:number], singly
+                singly.append(item)
+        return items, singly
+
+    async def _group(self, items: Sequence[Item], found: _Found) -> None:
+        """Read a group, or the first part of it: what is not found then is asked for again in the next wave."""
+        with suppress(_TooMuchError):
+            await self._bulk(items, found)
+        entries = [entry for item in items if (entry := found.get(item.origin)) is not None]
+        size = sum(len(entry.value) for entry in entries)
+        self._groups.append(size / max(1, len(entries)) * BULK_GET_KEYS + 1)
+
+    async def _one(self, item: Item, found: _Found) -> None:
+        with suppress(_TooMuchError):
+            await self._single(item, found)
+        entry = found.get(item.origin)
+        self._alone.append(1 if entry is None else len(entry.value) + 1)
+
+    def _check_room(self) -> None:
+        """Raises `_TooMuchError` when what this wave has read is enough for the memory."""
+        if self._fetched > WAVE_BYTES:
+            raise _TooMuchError
 
     def _taken(self, wave: Sequence[Item], left: Sequence[Item], found: _Found) -> Taken:
         loaded, problems = [], []
@@ -91,10 +133,16 @@ class BulkValues:
             return False
         is_text = not has_binary
         if is_text:
+            self._check_room()
             try:
                 entries = await self._store.bulk_get(self._namespace, [Key(item.origin) for item in items])
             except NotTextError:
                 is_text = False
+            except BodyTooLargeError:
+                if len(items) > 1:
+                    raise _TooMuchError from None
+                await self._single(items[0], found)
+                return True
             except StoreError as exc:
                 if not may_be_one_key(exc):
                     raise
@@ -103,7 +151,9 @@ class BulkValues:
                 for item in items:
                     key = Key(item.origin)
                     if key in entries:
-                        found[item.origin] = _completed(entries[key], item)
+                        entry = _completed(entries[key], item)
+                        found[item.origin] = entry
+                        self._fetched += 0 if entry is None else len(entry.value)
                     else:  # the answer does not tell plainly
                         await self._single(item, found)
                 return True
@@ -115,7 +165,7 @@ class BulkValues:
         return False
 
     async def _halves(self, items: Sequence[Item], found: _Found) -> bool:
-        """Values that are too much for one answer."""
+        """Something about one of them is wrong, or about all."""
         if len(items) == 1:
             await self._single(items[0], found)
             return True
@@ -123,15 +173,13 @@ class BulkValues:
         first = await self._bulk(items[:middle], found)
         return await self._bulk(items[middle:], found) and first
 
-    async def _singles(self, items: Sequence[Item], found: _Found) -> None:
-        for item in items:
-            await self._single(item, found)
-
     async def _single(self, item: Item, found: _Found) -> None:
+        self._check_room()
         read = await self._store.get(self._namespace, Key(item.origin))
         if read is None:
             found[item.origin] = None
             return
+        self._fetched += len(read.value)
         expiration = item.expiration if read.expiration is None else read.expiration
         found[item.origin] = Entry(read.value, item.metadata, expiration)
 

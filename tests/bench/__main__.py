@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import cpu, everything, relisting, results, scale
+from bench import cpu, everything, moving, relisting, results, scale
 from bench.report import Report, Row
 
 Command = Callable[[argparse.Namespace], int]
@@ -51,6 +51,11 @@ def _listing(words: argparse.Namespace) -> int:
         return relisting.run(words, directory)
 
 
+def _moving(words: argparse.Namespace) -> int:
+    with workplace() as directory:
+        return moving.run(words, directory, words.out)
+
+
 def _headline(words: argparse.Namespace) -> int:
     """The rows that the README shows, from the last results."""
     found = json.loads((words.out / "results.json").read_text())["rows"]
@@ -84,9 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("listing", help="a large directory listed again, beside a small one")
     listing.set_defaults(command=_listing)
     relisting.add_arguments(listing)
+    moves = commands.add_parser("moving", help="copy, export and import beside the SDK and wrangler")
+    moves.set_defaults(command=_moving)
+    moving.add_arguments(moves)
     headline = commands.add_parser("headline", help="print the README's table from the last results")
     headline.set_defaults(command=_headline)
-    for command in (whole, growth, headline):
+    for command in (whole, growth, moves, headline):
         command.add_argument(
             "--out", type=Path, default=results.DEFAULT, metavar="DIR", help="docs/benchmarks"
         )

@@ -48,6 +48,7 @@ class ConflictSteps(Frame):
             self.theirs_is_there(key, found)
         accepted = {theirs} if look and way in KEEPING else {read.value} if way != "new" else set()
         self.settle_conflict(key, theirs, accepted)
+        self.refresh()  # where nothing was changed here (an empty append), the mount has not met theirs
 
     def quiet_file(self, pick):
         """A file that nobody has open and nobody changed, with room for another name beside it."""

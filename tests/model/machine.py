@@ -61,6 +61,7 @@ class Frame(RuleBasedStateMachine):
         self.keys = keys(separator, self.top)
         base = Path(self.scratch.name)
         self.rig = Rig(base, settle=settle, cache_ttl=TTL, on_conflict=conflicts, separator=separator)
+        self.rig.breaking = False
         self.alive(self.rig.open)
         self.run_(lambda: self.rig.backend.create_namespace("ns"))
         namespace = self.run_(self.rig.backend.list_namespaces)[0].id
@@ -223,7 +224,7 @@ class Frame(RuleBasedStateMachine):
         assert await self.kernel.getxattr(text, "user.kvfs.key") == key.encode()
         assert attr.size in (len(value), self.unknown_size), path
         if space.visible()[key].expiration is not None:
-            assert attr.mtime == mtime, path
+            assert attr.mtime == mtime, (path, attr.mtime, mtime, space.now)
         elif key in space.loose and attr.mtime > mtime:
             assert attr.mtime <= space.now
         else:

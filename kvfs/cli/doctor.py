@@ -42,8 +42,11 @@ class Finding:
 
 @click.command()
 @option("token-file", type=path, default=None, help="Look at this file too.")
+@click.option(
+    "--online", "source", metavar="SOURCE", help="Ask this Cloudflare account too; nothing is written."
+)
 @STATE_DIR
-def doctor(token_file: Path | None, state_dir: Path | None) -> int:
+def doctor(token_file: Path | None, source: str | None, state_dir: Path | None) -> int:
     """Check whether kvfs can work on this machine. Exits with 1 when something stops it."""
     findings = [
         *versions(),
@@ -55,6 +58,11 @@ def doctor(token_file: Path | None, state_dir: Path | None) -> int:
         *stale_mounts(),
         *unsent(state_of(state_dir)),
     ]
+    if source is not None:
+        from kvfs.cli.online import online  # brings the client of the API along
+
+        looks = online(source, token_file, state_of(state_dir))
+        findings += [Finding(one.level, one.text) for one in looks]
     for finding in findings:
         say(f"{MARKS[finding.level]}  {finding.text}")
     return Exit.FAILED if any(finding.level == "fail" for finding in findings) else Exit.OK

@@ -1,0 +1,83 @@
+"""`kvfs doctor --online`: what only the API can tell, asked over a real socket."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounted import KVFS, Api, environment
+from support.serving import Served, served_by_process
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A server that can be made sick."""
+    with served_by_process(tmp_path, faults="") as served:
+        yield served
+
+
+def doctor(tmp_path: Path, served: Served, *words: str, **env: str) -> str:
+    """What it prints; its exit status depends on this machine as well."""
+    done = subprocess.run(
+        [*KVFS, "doctor", "--online", *words],
+        env=environment(tmp_path, served) | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_healthy_account_is_described(tmp_path: Path, served: Served) -> None:
+    """Permissions to read and to write apart, clock, latency, and what nobody can tell."""
+    said = doctor(tmp_path, served, "cloudflare:")
+    for line in (
+        "ok    the credentials may read Workers KV",
+        "ok    the credentials may write Workers KV",
+        "ok    this machine's clock is right",
+        "ok    the credentials are active",
+        "ok    a request takes ",
+        "note  today's use of the plan is not known",
+        "note  kvfs verify SOURCE was not run",
+    ):
+        assert line in said, said
+    with Api(served) as api:
+        assert api.titles() == set()
+
+
+def test_what_verify_learned_is_repeated(tmp_path: Path, served: Served) -> None:
+    """The findings of `kvfs verify` are kept for it."""
+    env = environment(tmp_path, served)
+    subprocess.run(
+        [*KVFS, "verify", "cloudflare:", "--yes"], env=env, check=True, capture_output=True, timeout=120
+    )
+    assert "ago that this API behaves as kvfs assumes" in doctor(tmp_path, served, "cloudflare:")
+
+
+def test_a_token_that_is_refused_is_said_to_be(tmp_path: Path, served: Served) -> None:
+    """Each look says so for itself, and the token is not shown."""
+    said = doctor(tmp_path, served, "cloudflare:", CLOUDFLARE_API_TOKEN="wrong-token-1")
+    assert "FAIL  the credentials may not read Workers KV (HTTP 401, code 10000)" in said, said
+    assert "warn  the credentials may not write Workers KV" in said
+    assert "wrong-token-1" not in said
+
+
+def test_the_limit_is_told_where_the_api_tells_it(tmp_path: Path, served: Served) -> None:
+    """From the header of the first answer."""
+    with Api(served) as api:
+        api.set_faults({"fault": "ratelimit"})
+    assert "requests are left of the limit" in doctor(tmp_path, served, "cloudflare:")
+
+
+def test_an_api_that_is_away_is_a_finding(tmp_path: Path, served: Served) -> None:
+    """With the reason, and at once."""
+    said = doctor(tmp_path, served, "cloudflare:", CLOUDFLARE_API_BASE_URL="http://127.0.0.1:1/client/v4")
+    assert "FAIL  the API does not answer: list namespaces: ConnectError" in said, said
+
+
+def test_another_source_has_no_account(tmp_path: Path, served: Served) -> None:
+    """`local:` is only this machine's."""
+    assert "--online asks an account: name cloudflare:[ACCOUNT], not local:" in doctor(
+        tmp_path, served, "local:"
+    )

@@ -71,7 +71,7 @@ class Arrivals:
             entries = await self._store.bulk_get(namespace, keys)
         except StoreError:
             return None  # among other reasons when an older value is binary
-        return {key for key in keys if entries[key] == sent[key]}
+        return {key for key in keys if key in entries and entries[key] == sent[key]}
 
 
 def _may_be_asked(entry: Entry | None) -> bool:

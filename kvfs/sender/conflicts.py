@@ -191,6 +191,8 @@ class Digests:
             for key, entry in entries.items():
                 is_there = entry is not None and not is_expired(entry.expiration, now)
                 answers.digests[namespace, key] = digest(entry.value) if entry and is_there else None
+            for part in _parts([key for key in keys if key not in entries], SINGLES):
+                await self._read_singly(namespace, part, answers)  # the answer does not tell plainly
         return []
 
     async def _read_singly(

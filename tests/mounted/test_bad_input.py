@@ -51,7 +51,7 @@ def test_what_kv_cannot_keep_is_refused_at_the_call(mount: Mounted) -> None:
 
     descriptor = os.open(file, os.O_RDWR)
     assert _errno(os.pwrite, descriptor, b"x", 25 * MIB) == "EFBIG"
-    os.close(descriptor)
+    assert _errno(os.close, descriptor) == "EFBIG"
     assert _errno(os.truncate, file, 25 * MIB + 1) == "EFBIG"
     assert _errno(os.truncate, file, 10**15) == "EFBIG"
     assert file.read_bytes() == b"x"

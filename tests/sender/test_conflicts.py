@@ -218,6 +218,20 @@ async def test_a_check_that_fails_holds_up_nobody_else(autojump_clock, setting, 
     assert setting.journal.pending_count == 0
 
 
+async def test_a_key_that_a_bulk_answer_leaves_out_is_asked_for_alone(autojump_clock, setting, edit, there):
+    """An odd entry tells nothing of the key; it must not count as compared, or somebody's value is lost."""
+    for name in "abc":
+        await there(name, b"theirs")
+        edit(name, b"mine", b"read")
+    odd = {Key(name): Entry(b"theirs") for name in "bc"}
+    setting.store.lie("bulk_get", odd, times=1)
+    await setting.sender().drain()
+    found = await stored(setting.backend, setting.namespace)
+    assert [found[name] for name in "abc"] == [Entry(b"theirs")] * 3
+    assert [call.keys for call in setting.store.calls if call.operation == "get"] == [("a",)]
+    assert len(setting.events) == 3
+
+
 async def test_one_of_several_single_checks_may_fail(autojump_clock, setting, edit, there, binary):
     """The seven others are sent."""
     binary(*(f"k{number}" for number in range(8)))

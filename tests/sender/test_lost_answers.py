@@ -145,3 +145,15 @@ async def test_a_store_that_cannot_be_asked_gets_all_of_it_again(autojump_clock,
     result = await setting.sender().drain()
     assert (result.sent, result.left) == (1_000, 0)
     assert setting.store.count("bulk_get") == 1
+
+
+async def test_a_key_left_out_of_the_answer_counts_as_unknown(autojump_clock, setting, files):
+    """An odd entry in a bulk get: the key is sent again, and the sender goes on."""
+    setting.store.lost_ack("bulk_put", PAGE_524, on=1)
+    files(200)
+    sent = {Key(f"k{number:05}"): Entry(b"%d" % number) for number in range(100)}
+    del sent[Key("k00007")]
+    setting.store.lie("bulk_get", sent, when=lambda call: "k00007" in call.keys)
+    result = await setting.sender().drain()
+    assert (result.sent, result.left) == (200, 0)
+    assert written(setting) == 201

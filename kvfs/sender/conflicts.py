@@ -31,8 +31,10 @@ from kvfs.journal.contents import digest
 from kvfs.journal.index import Place
 from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
+from kvfs.sender.doubts import Doubts
 from kvfs.sender.newnames import Names, look_up
 from kvfs.store.base import Store
+from kvfs.store.bulkread import may_be_one_key
 
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
@@ -74,12 +76,14 @@ class Answers:
 
     `digests`: of its values, None for a missing key; `raw`: those that came as bytes without JSON around them,
     which anything between here and there may have made up; `unasked`: the store was not to be had for them,
-    and `failure` says why. Keys in none of these the store refuses: the write will meet the same.
+    and `failure` says why; `alone`: no answer came for them although they were asked for alone. Keys in none of
+    these the store refuses: the write will meet the same.
     """
 
     digests: dict[Place, bytes | None] = field(default_factory=dict)
     raw: set[Place] = field(default_factory=set)
     unasked: set[Place] = field(default_factory=set)
+    alone: set[Place] = field(default_factory=set)
     failure: StoreError | None = None
     answered: int = 0  # requests
     failed: int = 0
@@ -96,6 +100,7 @@ class Answers:
     def add_failures(self, other: "Answers") -> None:
         """Those of a second question count as well."""
         self.unasked |= other.unasked
+        self.alone |= other.alone
         self.failure = other.failure or self.failure
         self.wait_until = max(self.wait_until, other.wait_until)
 
@@ -115,6 +120,7 @@ class Digests:
         self._store = store
         self._now = now
         self._binary: dict[Place, None] = {}  # the latest last
+        self.doubts = Doubts()
         self.requests = 0
 
     async def read(self, changes: Iterable[Change]) -> Answers:
@@ -123,6 +129,7 @@ class Digests:
         for change in changes:
             spaces.setdefault(change.namespace, []).append(change)
         answers = Answers()
+        self.doubts.begin()
         for namespace, some in spaces.items():
             try:
                 keys = await self._without_absent(namespace, some, answers)
@@ -157,18 +164,21 @@ class Digests:
         return [change.key for change in changes if change.key not in told]
 
     async def _read_namespace(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
-        text = [key for key in keys if (namespace, key) not in self._binary]
-        binary = [key for key in keys if (namespace, key) in self._binary]
-        parts = [*_parts(binary, SINGLES), *_parts(text, BULK_GET_KEYS)]
+        single = [key for key in keys if self._is_single((namespace, key))]
+        others = [key for key in keys if not self._is_single((namespace, key))]
+        parts = [*_parts(single, SINGLES), *_parts(others, BULK_GET_KEYS)]
         while parts:
             part = parts.pop()
             await trio.sleep_until(answers.wait_until)
             if answers.is_hopeless:
                 answers.unasked |= {(namespace, key) for key in part}
-            elif (namespace, part[0]) in self._binary:
+            elif self._is_single((namespace, part[0])):
                 await self._read_singly(namespace, part, answers)
-            else:
-                parts += await self._read_bulk(namespace, part, answers)
+            else:  # the widest first: see `Doubts`
+                parts = [*await self._read_bulk(namespace, part, answers), *parts]
+
+    def _is_single(self, place: Place) -> bool:
+        return place in self._binary or self.doubts.is_culprit(place)
 
     async def _read_bulk(
         self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
@@ -184,9 +194,16 @@ class Digests:
         except NamespaceNotFoundError:
             raise
         except StoreError as exc:
-            answers.fail(exc, [(namespace, key) for key in keys])
+            places = [(namespace, key) for key in keys]
+            if not self.doubts.failed(places, exc):
+                answers.fail(exc, places)
+            elif len(keys) > 1:
+                return list(_parts(keys, (len(keys) + 1) // 2))
+            else:
+                await self._read_singly(namespace, keys, answers)
         else:
             answers.answered += 1
+            self.doubts.answered((namespace, key) for key in entries)
             now = self._now()
             for key, entry in entries.items():
                 is_there = entry is not None and not is_expired(entry.expiration, now)
@@ -211,8 +228,11 @@ class Digests:
                 unknown.append(exc)
             except StoreError as exc:
                 answers.fail(exc, [place])
+                if may_be_one_key(exc):
+                    answers.alone.add(place)
             else:
                 answers.answered += 1
+                self.doubts.answered([place])
                 is_there = value is not None and not is_expired(value.expiration, self._now())
                 answers.digests[place] = digest(value.value) if value and is_there else None
                 answers.raw.add(place)
@@ -237,7 +257,7 @@ class Verdicts:
     """Of the changes that were checked: whose values somebody `changed`, and which are still `open`.
 
     `failure` says why these are open, `wait_until` (monotonic) when the server may be asked again; `answered`:
-    it said something of some key.
+    it said something of some key; `alone`: those of the open ones that failed by themselves.
     """
 
     changed: set[Place]
@@ -245,6 +265,7 @@ class Verdicts:
     failure: StoreError | None
     wait_until: float
     answered: bool
+    alone: set[Place]
 
 
 class Checks:
@@ -276,8 +297,13 @@ class Checks:
                     again.fail(UnavailableError(text), [place])
             answers.add_failures(again)
         changed = {_place(change) for change in strange} - answers.unasked
+        has_answers = answers.answered > 0
+        if has_answers:
+            for place in answers.alone:
+                self.digests.doubts.blame(place)
+        alone = {place for place in answers.alone if self.digests.doubts.is_culprit(place)}
         return Verdicts(
-            changed, answers.unasked, answers.failure, answers.wait_until, answered=answers.answered > 0
+            changed, answers.unasked, answers.failure, answers.wait_until, answered=has_answers, alone=alone
         )
 
     def _strange(self, changes: Iterable[Change], answers: Answers) -> list[Change]:

@@ -25,10 +25,13 @@ class Outcome:
     next_try: float = float(
         "inf"
     )  # monotonic; when a deletion that gives way to puts will not wait any longer
-    postponed: StoreError | None = None  # why single keys wait, while the others go on
+    postponed: KvfsError | None = None  # why single keys wait, while the others go on
     quota: QuotaError | None = None  # an allowance of the day turned out to be used up
     accepted: set[NamespaceId] = field(default_factory=set)  # a write to these was taken
     suspects: list[tuple[Change, StoreError]] = field(default_factory=list)  # judged at the end of the round
+    alone: list[tuple[Change, KvfsError]] = field(
+        default_factory=list
+    )  # failed in a body of their own; likewise
 
     def fail(self, error: KvfsError) -> None:
         """A write failed. Remember what says most: credentials before the network."""

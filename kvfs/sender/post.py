@@ -34,6 +34,7 @@ from kvfs.sender.arrivals import Arrivals
 from kvfs.sender.backoff import KeyBackoff, asked_wait
 from kvfs.sender.bounds import Limits
 from kvfs.sender.culprits import Culprits
+from kvfs.sender.doubts import Doubts
 from kvfs.sender.events import Event, EventKind, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
 from kvfs.sender.quota import Operation, Quotas
@@ -76,11 +77,12 @@ class Poster:
         self.in_flight: set[Seq] = set()  # carried by requests under way
         self.culprits = Culprits(journal, store, self.counts, reports, options.timeout)
         self._arrivals = Arrivals(store, self.counts)
+        self.doubts = Doubts()
         self._disliked: dict[Place, None] = {}  # a firewall objects to their text; the latest last
 
     async def post(self, batch: Batch, outcome: Outcome) -> None:
         """Send a batch. Raises nothing the store or a full disk does: that is in the outcome."""
-        parts = [batch]
+        parts = self._apart(batch)
         while parts:
             part = parts.pop()
             if self.quotas.error(operation_of(part.changes[0])) is not None:
@@ -91,10 +93,47 @@ class Poster:
             try:
                 await self._attempt(part, outcome)
             except (StoreError, JournalError) as exc:
+                if self._is_doubtful(part, exc):
+                    parts = [*reversed(self._divided(part, exc, outcome)), *parts]  # the widest first
+                    continue
                 smaller = await self._after(part, exc, outcome)
                 if smaller is None:
                     return
                 parts += reversed(smaller)
+
+    # one key may be the reason
+
+    def _apart(self, batch: Batch) -> list[Batch]:
+        """The batch without keys that failed alone before, to be sent first; these one by one."""
+        alone = [change for change in batch.changes if self.doubts.is_culprit(_place(change))]
+        if not alone or len(batch.changes) == 1:
+            return [batch]
+        others = tuple(change for change in batch.changes if not self.doubts.is_culprit(_place(change)))
+        singles = [replace(batch, changes=(change,)) for change in alone]
+        return [*singles, replace(batch, changes=others)] if others else singles
+
+    def _is_doubtful(self, part: Batch, error: KvfsError) -> bool:
+        """Whether it fails again and again for a reason that the server does not give."""
+        is_plain = type(error) is UnavailableError
+        return is_plain and self.doubts.failed([_place(change) for change in part.changes], error)
+
+    def _divided(self, part: Batch, error: KvfsError, outcome: Outcome) -> list[Batch]:
+        self.counts.failures += 1
+        if len(part.changes) > 1:
+            return list(halve(part))
+        outcome.alone.append((part.changes[0], error))
+        return []
+
+    def judge_alone(self, outcome: Outcome) -> None:
+        """At the end of a round: a key that failed alone waits for itself, if the store takes others."""
+        alone, outcome.alone = outcome.alone, []
+        for change, error in alone:
+            if change.namespace in outcome.accepted:
+                self.doubts.blame(_place(change))
+            if self.doubts.is_culprit(_place(change)):
+                self.postpone([change], error, outcome)
+            else:
+                self._fail(error, outcome)
 
     # what to try instead: smaller batches, none, or None to leave all the rest pending
 
@@ -103,7 +142,7 @@ class Poster:
             case BodyTooLargeError():
                 return self._too_large(part, error, outcome)
             case UncertainError():
-                self._postpone(self._left(part), error, outcome)
+                self.postpone(self._left(part), error, outcome)
                 return []
             case RejectedError() | BlockedError() | UnknownRefusalError():
                 return self._with_culprit(part, error, outcome)
@@ -113,7 +152,7 @@ class Poster:
                 await self.culprits.missing(part.namespace, error, outcome)
                 return None
             case RateLimitedError() if _is_for_one_key(part, error):
-                self._postpone(part.changes, error, outcome, asked_wait(error))
+                self.postpone(part.changes, error, outcome, asked_wait(error))
                 return []
         self._fail(error, outcome)
         return None
@@ -204,10 +243,11 @@ class Poster:
         await self._acknowledge([change for change in changes if change.key not in left], outcome)
         if left:
             error = UnavailableError(f"{len(left)} keys were not written everywhere: {AGAIN}")
-            self._postpone([change for change in changes if change.key in left], error, outcome)
+            self.postpone([change for change in changes if change.key in left], error, outcome)
 
     def _taken(self, part: Batch, outcome: Outcome) -> None:
         outcome.accepted.add(part.namespace)
+        self.doubts.answered(map(_place, part.changes))
         self.culprits.known(part.namespace)
         if part.disguised:
             self._remember(part.changes)
@@ -306,8 +346,8 @@ class Poster:
         self.counts.deleted += deleted
         self.counts.sent += len(taken) - deleted
 
-    def _postpone(
-        self, changes: Iterable[Change], error: UnavailableError, outcome: Outcome, asked: float = 0.0
+    def postpone(
+        self, changes: Iterable[Change], error: KvfsError, outcome: Outcome, asked: float = 0.0
     ) -> None:
         """These keys wait, each for itself; the others go on."""
         changes = list(changes)
@@ -326,6 +366,10 @@ class Poster:
 def operation_of(change: Change) -> Operation:
     """Which allowance a change needs."""
     return Operation.DELETE if change.is_tombstone else Operation.WRITE
+
+
+def _place(change: Change) -> Place:
+    return change.namespace, change.key
 
 
 def _can_be_disguised(change: Change) -> bool:

@@ -116,6 +116,7 @@ class Round:
 
     async def _send(self, changes: Sequence[Change]) -> Outcome:
         outcome = Outcome()
+        self._poster.doubts.begin()
         try:
             puts = self._unexpired([change for change in changes if not change.is_tombstone], outcome)
             puts = await self._without_conflicts(puts, outcome)
@@ -125,6 +126,7 @@ class Round:
                 tombstones = self._unblocked((c for c in changes if c.is_tombstone), outcome)
                 await self._send_all(await self._without_conflicts(tombstones, outcome), outcome)
             await self._poster.culprits.judge(outcome)
+            self._poster.judge_alone(outcome)
         except (StoreError, JournalError) as exc:
             self.counts.failures += 1
             outcome.fail(exc)
@@ -157,6 +159,9 @@ class Round:
         outcome.checked = verdicts.answered
         if isinstance(verdicts.failure, QuotaError):
             self._poster.use_up(Operation.READ, verdicts.failure, outcome)
+        elif verdicts.open and verdicts.open <= verdicts.alone and verdicts.failure is not None:
+            held = [change for change in asked if (change.namespace, change.key) in verdicts.open]
+            self._poster.postpone(held, verdicts.failure, outcome)
         elif verdicts.failure is not None:
             self.counts.failures += 1
             outcome.fail_check(verdicts.failure, verdicts.wait_until)

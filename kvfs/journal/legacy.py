@@ -47,6 +47,7 @@ _DROPS: Final = {
     14: "DELETE FROM shown WHERE place BETWEEN ? AND ?",
 }
 
+_IS_UNFORCED: Final = "SELECT 1 FROM meta WHERE name = 'unforced'"  # converted, and not on the disk for certain
 _OF_CHANGES: Final = "(SELECT f.* FROM local_files AS f JOIN changes USING (namespace, key))"
 
 log = logging.getLogger("kvfs.journal")
@@ -99,16 +100,23 @@ def convert(connection: sqlite3.Connection, path: Path) -> None:
     log.info("the journal %s was converted to the format of this kvfs", path)
 
 
-def clean(path: Path) -> None:
-    """What a conversion leaves goes once the converted file is on the disk. Raises JournalError."""
-    if files := logs_of(path):
-        side.force(path)
-        try:
-            for file in files:
-                file.unlink()
-            sync_directory(path.parent)
-        except OSError as exc:
-            raise JournalError(f"the log {files[0]} cannot be removed: {exc}") from exc
+def clean(connection: sqlite3.Connection, path: Path) -> None:
+    """What a conversion leaves goes once the converted file is on the disk. Raises JournalError, sqlite3.Error.
+
+    Until then nothing may be recorded, *because* a power cut would bring the old format back, and its next
+    conversion takes the segments for leftovers of this one.
+    """
+    files = logs_of(path)
+    if not files and connection.execute(_IS_UNFORCED).fetchone() is None:
+        return
+    side.force(path)
+    try:
+        for file in files:
+            file.unlink()
+        sync_directory(path.parent)
+    except OSError as exc:
+        raise JournalError(f"the log {files[0]} cannot be removed: {exc}") from exc
+    connection.execute("DELETE FROM meta WHERE name = 'unforced'")
 
 
 # the redo log
@@ -293,4 +301,5 @@ def _alter(connection: sqlite3.Connection) -> None:
     for table in TABLES - {"meta"}:
         connection.execute(f"DROP TABLE {table}")
     connection.execute("DELETE FROM meta WHERE name = 'applied'")
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('unforced', '')")
     connection.execute(f"PRAGMA user_version = {VERSION}")

@@ -176,7 +176,7 @@ def connect(path: Path) -> tuple[sqlite3.Connection, bytes]:
     try:
         if _pragma(connection, "user_version") < VERSION:
             legacy.convert(connection, path)
-        legacy.clean(path)
+        legacy.clean(connection, path)
         return connection, identity(connection)
     except BaseException as exc:
         connection.close()

@@ -17,7 +17,7 @@ from support.journals import NS, SOURCE, START, keys, open_journal, put, segment
 from kvfs.core.errors import JournalError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.core.times import SECOND
-from kvfs.journal import legacy
+from kvfs.journal import legacy, side
 from kvfs.journal.attributes import DirRow, LocalAttrs
 from kvfs.journal.journal import Journal, digest
 from kvfs.journal.segment import VERSION
@@ -131,12 +131,35 @@ def test_a_conversion_that_fails_leaves_the_journal_as_it_was(path, version, mon
 def test_a_kill_before_the_redo_log_went_loses_nothing(path, version, monkeypatch):
     """The file was converted, and the old log lies beside it still."""
     with monkeypatch.context() as patch:
-        patch.setattr(legacy, "clean", lambda _: None)
+        patch.setattr(legacy, "clean", lambda *_: None)
         open_journal(path).close()
     assert list(path.parent.glob("*-redo.*"))
     with open_journal(path) as journal:
         check(journal, UNITS[version])
     assert not list(path.parent.glob("*-redo.*"))
+
+
+def without_redo_log(path: Path) -> None:
+    """The version before applied its redo log to the tables, as it did at a quiet end."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        legacy._replay(database, path)
+    for file in legacy.logs_of(path):
+        file.unlink()
+
+
+async def test_a_power_cut_does_not_undo_a_conversion_that_changes_stand_on(path, version, monkeypatch):
+    """SQLite does not force out a commit by itself: the next conversion would take the new log for a leftover."""
+    without_redo_log(path)
+    with monkeypatch.context() as patch, pytest.raises(JournalError, match="hung"):
+        patch.setattr(side, "force", lambda _: (_ for _ in ()).throw(JournalError("hung")))
+        open_journal(path)  # a disk that does not force it out gets no changes to lose
+    with open_journal(path) as journal:
+        put(journal, "later", b"promised")
+        await journal.make_durable()
+        shutil.copytree(path.parent, cut := path.parent.with_name("cut"))
+        (cut / "journal.db-wal").unlink(missing_ok=True)
+    with open_journal(cut / path.name) as journal:
+        assert shown(journal) == SHOWN | {"later": b"promised"}
 
 
 def test_a_redo_log_cut_anywhere_gives_every_record_before_the_cut(path, tmp_path):

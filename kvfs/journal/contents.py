@@ -93,6 +93,15 @@ class Contents:
             if self._reading is not None and self._reading.name == name:
                 self._reading = None
 
+    def take_garbage(self) -> list[str]:
+        """The garbage so far, which is the caller's from now on."""
+        garbage, self.garbage = self.garbage, []
+        return self.unneeded(garbage)
+
+    def unneeded(self, names: list[str]) -> list[str]:
+        """Those that no row needs: a body may leave memory, or its row go, before another row of it is there."""
+        return [name for name in dict.fromkeys(names) if name not in self.spooled]
+
     # reading
 
     def read(self, row: Row) -> bytes:

@@ -17,6 +17,11 @@ def refusal(error: OSError, what: str) -> JournalError:
     return JournalError(f"{what} ({error})")
 
 
+def not_forced(why: str) -> OSError:
+    """The refusal of a sync that cannot be relied on."""
+    return OSError(errno.EIO, why)
+
+
 def sync_file(path: Path) -> None:
     """Force what was written to a file to the disk; one that is not there (any more) has nothing to force."""
     try:

@@ -24,6 +24,7 @@ from kvfs.core.model import Change, ChangeState, Seq
 from kvfs.journal import check, opening
 from kvfs.journal.attributes import Attributes
 from kvfs.journal.contents import INLINE_BYTES, Body, Contents, digest
+from kvfs.journal.disk import refusal
 from kvfs.journal.index import Index
 from kvfs.journal.kept import Kept
 from kvfs.journal.local import DirRow, LocalAttrs
@@ -271,9 +272,11 @@ class Journal:
             if change is not None:
                 await self._transactions.contents.force(self.reader.row_of(change))
             await self._upkeep.make_durable()
+        except OSError as exc:
+            raise refusal(exc, f"the journal {self.path} cannot be forced to the disk") from exc
         except JournalFullError:
             raise
-        except (OSError, JournalError) as exc:
+        except JournalError as exc:
             raise JournalError(f"the journal {self.path} cannot be forced to the disk: {exc}") from exc
 
     def check_invariants(self) -> None:

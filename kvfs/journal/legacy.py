@@ -47,7 +47,9 @@ _DROPS: Final = {
     14: "DELETE FROM shown WHERE place BETWEEN ? AND ?",
 }
 
-_IS_UNFORCED: Final = "SELECT 1 FROM meta WHERE name = 'unforced'"  # converted, and not on the disk for certain
+_IS_UNFORCED: Final = (
+    "SELECT 1 FROM meta WHERE name = 'unforced'"  # converted, and not on the disk for certain
+)
 _OF_CHANGES: Final = "(SELECT f.* FROM local_files AS f JOIN changes USING (namespace, key))"
 
 log = logging.getLogger("kvfs.journal")
@@ -229,7 +231,7 @@ def _write_snapshot(connection: sqlite3.Connection, path: Path) -> None:
         (NamespaceId(row["id"]), int(row["first_seen"])) for row in _named(connection, "namespaces", "id")
     ]
     last_seq = max((max(row.change.seq, row.waits_for or 0) for row in rows), default=0)
-    cut = Cut(1, 0, Seq(last_seq), rows, directories, seen)
+    cut = Cut(2, 0, Seq(last_seq), rows, directories, seen)  # 1 is always a log, see `Replay`
     write_file(cut, path, identity, read)
 
 

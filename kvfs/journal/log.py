@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kvfs.core.errors import JournalError
-from kvfs.journal.disk import refusal, sync_directory
+from kvfs.journal.disk import not_forced, refusal, sync_directory
 from kvfs.journal.segment import Head, number_of, record_head, segment_path
 
 _PARTS = 512  # contents of a record that are written as they are: a call takes 1,024 pieces
@@ -26,13 +26,14 @@ _PARTS = 512  # contents of a record that are written as they are: a call takes 
 class Segment:
     """An open segment; `size` is where the next record goes."""
 
-    __slots__ = ("descriptor", "is_synced", "number", "path", "size")
+    __slots__ = ("descriptor", "is_full", "is_synced", "number", "path", "size")
 
     def __init__(self, path: Path, flags: int = 0) -> None:
         self.path = path
         self.number = number_of(path)
         self.descriptor = os.open(path, flags | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self.size = os.fstat(self.descriptor).st_size
+        self.is_full = not flags  # no record goes into it any more
         self.is_synced = False  # it is full, and on the disk
 
 
@@ -115,11 +116,17 @@ class Log:
         try:
             os.ftruncate(segment.descriptor, segment.size)
         except OSError:
-            self._current = None
+            self._leave()
+
+    def _leave(self) -> None:
+        """The next record begins a new segment."""
+        if self._current is not None:
+            self._current.is_full = True
+        self._current, self._is_torn = None, False
 
     def roll(self) -> int:
         """The next record begins a new segment; returns a number between those before and the new one."""
-        self._current, self._is_torn = None, False
+        self._leave()
         self._number += 1
         return self._number
 
@@ -143,17 +150,19 @@ class Log:
     def sync(self) -> None:
         """Force every record to the disk that was appended before the call. Raises OSError, see `is_doubtful`."""
         with self._guard:
-            current, newest = self._current, self._number
+            if self._doubtful:
+                raise not_forced("a sync of the log failed before, and no copy of it is on the disk yet")
             try:
                 for segment in list(self._segments.values()):
+                    is_full = segment.is_full  # before the sync: the loop appends meanwhile
                     if not segment.is_synced:
                         os.fdatasync(segment.descriptor)
-                        segment.is_synced = segment is not current
+                        segment.is_synced = is_full
                 if self._has_new_names:
                     self._has_new_names = False
                     sync_directory(self.path.parent)
             except OSError:
-                self._has_new_names, self._doubtful = True, newest
+                self._has_new_names, self._doubtful = True, self._number
                 raise
 
     def replace(self, snapshot: Path) -> None:

@@ -197,6 +197,9 @@ class Replay:
         self._left, self.segments = self.segments[index:], self.segments[:index]
 
     def _damaged(self, path: Path, damage: Damage) -> None:
+        if damage.at == 0 and path == self.segments[0] and number_of(path) > 1:
+            self.fault = f"it is damaged ({path.name} cannot be read, which may be all that was recorded)"
+            return
         self.lost = self.lost or f"some, from byte {damage.at} of {path.name} on, cannot be read"
         self._cut.append((path, damage.at))
 
@@ -205,6 +208,10 @@ class Replay:
 
         Afterwards the segments that are left are whole, and say what was read.
         """
+        if self.superseded:
+            sync_directory(
+                self._path.parent
+            )  # a kill may have come before the snapshot's name was on the disk
         for path in self.superseded:
             path.unlink()
         if self.lost is None:

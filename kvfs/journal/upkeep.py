@@ -54,10 +54,11 @@ class Upkeep:
             except (JournalError, OSError) as exc:
                 self._floor = self._log.size + snapshot.SNAPSHOT_BYTES
                 log.warning("the journal's log stays as long as it is for now: %s", exc)
-        garbage, self._contents.garbage = self._contents.garbage, []
+        garbage = self._contents.take_garbage()
         try:
             if garbage:
                 await self.make_durable()
+                garbage = self._contents.unneeded(garbage)
                 await trio.to_thread.run_sync(self._contents.unlink, garbage)
         except BaseException:
             self._contents.garbage += garbage
@@ -83,13 +84,15 @@ class Upkeep:
         """At the end, in one go: a log that says little is not left long. What the disk refuses stays as it is."""
         try:
             self._transactions.kept.save()
-            if snapshot.is_due(self._transactions, snapshot.END_BYTES):
+            if self._log.is_doubtful or snapshot.is_due(self._transactions, snapshot.END_BYTES):
                 cut = snapshot.cut(self._transactions)
-                snapshot.write(cut, self._log)
+                moved = self._written(cut)
+                for _ in snapshot.adopt(cut, moved):
+                    pass
                 self._log.retire(cut.number)
             if self._contents.garbage:
                 self._log.sync()
-                self._contents.unlink(self._contents.garbage)
+                self._contents.unlink(self._contents.take_garbage())
         except (JournalError, OSError) as exc:
             log.warning("the journal's log stays as long as it is: %s", exc)
 

@@ -1,6 +1,7 @@
 """The journal's file: who may open it, what it refuses, what a full or read-only disk does."""
 
 import errno
+import gc
 import io
 import multiprocessing
 import os
@@ -549,6 +550,26 @@ async def test_a_large_value_survives_a_failed_record(path):
         journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
         assert journal.value(journal.get(NS, Key("a"))) == BIG
         journal.check_invariants()
+
+
+async def test_a_large_body_that_leaves_memory_within_its_transaction_stays(path):
+    """Nobody holds it any more, and no row has it yet: its file is needed all the same."""
+    with open_journal(path) as journal:
+        body = await journal.spool(BIG)
+        with journal.transaction():
+            journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
+            del body
+            gc.collect()
+        await journal.tidy()
+        assert shown(journal) == {"a": BIG}
+        body = await journal.spool(BIG)
+        journal.afterwards.is_open = True
+        journal.record_put(NS, Key("b"), body, metadata=None, expiration=None, base=b"")
+        del body
+        gc.collect()
+        journal.afterwards.is_open = False
+    with open_journal(path) as journal:
+        assert shown(journal) == {"a": BIG, "b": BIG}
 
 
 async def test_one_large_body_may_serve_several_keys(path):

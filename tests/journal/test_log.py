@@ -534,6 +534,26 @@ def test_a_journal_that_sent_all_keeps_little(path):
         assert journal.attributes.file_attrs(NS, Key("77")) == ATTRS
 
 
+@pytest.mark.parametrize("at", [0, 10, 20, 40, SEGMENT_HEAD + 5, SEGMENT_HEAD + 60])
+async def test_a_snapshot_that_cannot_be_read_is_refused_and_left_alone(path, at):
+    """Wherever it is damaged, its head included: a mount must not come up empty."""
+    with open_journal(path) as journal:
+        for number in range(5):
+            put(journal, f"{number}", b"1")
+        await snapshot(journal)
+        put(journal, "later", b"2")
+        crashed = killed(path, journal)
+    first = segments_of(crashed)[0]
+    garbled = bytearray(first.read_bytes())
+    garbled[at] ^= 1
+    first.write_bytes(garbled)
+    before = {file.name: file.read_bytes() for file in segments_of(crashed)}
+    with pytest.raises(JournalUnreadableError, match=r"it is damaged|cannot be read|of another journal"):
+        open_journal(crashed)
+    assert {file.name: file.read_bytes() for file in segments_of(crashed)} == before
+    assert not kept(crashed)
+
+
 # to the disk
 
 
@@ -561,6 +581,82 @@ def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
         count = len(forced)
         its_log.sync()
         assert len(forced) == count
+
+
+async def test_a_sync_trusts_no_segment_that_is_still_written_to(path):
+    """One that the loop begins while the thread looks around is forced out again later."""
+
+    class Crowded(dict):
+        def values(self):
+            if begin:
+                put(journal, begin.pop(), b"2")
+            return super().values()
+
+    begin = []
+    with open_journal(path) as journal:
+        put(journal, "a", b"1")
+        its_log = journal._transactions.log
+        its_log.roll()
+        its_log._segments = Crowded(its_log._segments)
+        begin.append("b")
+        its_log.sync()
+        assert its_log._segments[3].is_synced is False
+        its_log.roll()
+        its_log.sync()
+        assert all(segment.is_synced for segment in its_log._segments.values())
+
+
+async def test_a_segment_that_fails_to_be_forced_out_while_it_is_new_stays_doubtful(path, monkeypatch):
+    """No snapshot of what came before it takes its place."""
+
+    def lost(_) -> None:
+        its_log.roll()
+        put(journal, "b", b"2")
+        raise OSError(errno.EIO, "lost")
+
+    with open_journal(path) as journal:
+        put(journal, "a", b"1")
+        its_log = journal._transactions.log
+        cut = snapshots.cut(journal._transactions)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", lost)
+            with pytest.raises(OSError, match="lost"):
+                its_log.sync()
+        with pytest.raises(OSError, match="a sync of the log failed before"):
+            its_log.sync()
+        its_log.replace(snapshots.write(cut, its_log)[0])
+        assert its_log.is_doubtful
+        await journal.make_durable()
+        assert shown(journal) == {"a": b"1", "b": b"2"}
+
+
+async def test_a_close_relies_on_no_sync_over_a_hole(path, monkeypatch):
+    """A large content goes only when its removal is on the disk, so the log is written anew."""
+    with open_journal(path) as journal:
+        body = await journal.spool(b"x" * 1_000_000)
+        journal.record_put(NS, Key("large"), body, metadata=None, expiration=None, base=b"")
+        put(journal, "small", b"1")
+        journal.discard(NS, Key("large"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "lost")))
+            with pytest.raises(JournalError, match="lost"):
+                await journal.make_durable()
+    assert "journal.db-log.1" not in segments(path)
+    assert not list(path.with_name("journal.db.spool").iterdir())
+    with open_journal(path) as journal:
+        assert shown(journal) == {"small": b"1"}
+
+
+@pytest.mark.parametrize(("error", "kind"), [(errno.ENOSPC, JournalFullError), (errno.EIO, JournalError)])
+async def test_a_sync_without_room_is_told_as_no_room(path, monkeypatch, error, kind):
+    """Some file systems look for the room only then; an error of the disk stays one."""
+    with open_journal(path) as journal:
+        put(journal, "a", b"1")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(error, "refused")))
+            with pytest.raises(JournalError, match=r"cannot be forced to the disk.*refused") as found:
+                await journal.make_durable()
+        assert type(found.value) is kind
 
 
 async def test_a_sync_that_failed_is_not_made_up_for_by_another(path, monkeypatch):

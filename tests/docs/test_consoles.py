@@ -15,7 +15,7 @@ PAGES = {name: read_page(DOCS / name) for name in ("semantics.md", "compatibilit
 SESSIONS = [session for page in PAGES.values() for session in page.sessions]
 PROSE = {
     "semantics.md": {"Semantics", "Tenets", "Each call"},
-    "compatibility.md": {"Compatibility", "What is assumed of writes"},
+    "compatibility.md": {"Compatibility", "What is assumed of writes", "The API"},
 }
 """Sections that only introduce others, or tell of the API alone; all others show what they say."""
 

@@ -3,6 +3,7 @@
 Two forms are known. A fenced block in the language `console` is a session: lines that start with `$ ` are
 commands (`> ` goes on with one), what follows is what they print. A table with a column `example` has one in
 each row: `` `Python` `` that must succeed, or `` `Python` → `result` ``, a literal or the name of an errno.
+A table with a column `source` says what others say, and is not run.
 Whatever looks like an example and is neither is a complaint.
 """
 
@@ -88,7 +89,7 @@ def parse(name: str, text: str) -> Page:
             columns = None
         elif columns is None:
             columns = _cells(line)
-            if "example" not in columns:
+            if not {"example", "source"} & set(columns):
                 page.complaints.append(f"{place}: the table has no column `example`")
         elif not re.fullmatch(r"[|\s:-]+", line) and "example" in columns:
             _row(page, place, columns, _cells(line))

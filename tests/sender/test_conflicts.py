@@ -202,6 +202,31 @@ async def test_one_false_answer_makes_no_conflict(autojump_clock, setting, edit,
     assert setting.happened().count(EventKind.CONFLICT) == 1
 
 
+@pytest.mark.parametrize("there_is", [b"theirs", b"read"])
+async def test_a_key_that_a_bulk_get_leaves_out_is_asked_for_singly(
+    autojump_clock, setting, edit, there, there_is
+):
+    """An odd entry does not tell that the key is missing, so the write must not pass without its check."""
+    await there("a", there_is)
+    edit("a", b"mine", b"read")
+    setting.store.lie("bulk_get", {})
+    await setting.sender().drain()
+    found = await stored(setting.backend, setting.namespace)
+    kept = {"a": Entry(b"theirs"), COPY: Entry(b"mine")}
+    assert found == (kept if there_is == b"theirs" else {"a": Entry(b"mine")})
+
+
+async def test_a_key_that_has_no_answer_singly_either_is_not_written(autojump_clock, setting, edit, there):
+    """It waits for its check; its neighbour in the same bulk get is sent."""
+    for key in ("a", "b"):
+        await there(key, b"read")
+        edit(key, b"mine", b"read")
+    setting.store.lie("bulk_get", {Key("b"): Entry(b"read")})
+    setting.store.fail("get")
+    await setting.sender().send_once()
+    assert keys(setting.journal.pending()) == ["a"]
+
+
 async def test_a_check_that_fails_holds_up_nobody_else(autojump_clock, setting, edit, there):
     """What was checked goes, and what needs no check; the others are asked for again, alone."""
     for number in range(250):

@@ -2,14 +2,16 @@
 
 import time
 
+import httpcore
 import pytest
 import trio
 from support.serving import served
 
 from kvfs.core.errors import NamespaceNotFoundError, NotTextError, TitleExistsError
 from kvfs.core.model import Entry, Key, NamespaceId
+from kvfs.patches import HTTPCORE_READS
 from kvfs.store.rest.client import open_rest
-from kvfs.store.rest.request import READ_BYTES
+from kvfs.store.rest.request import READ_BYTES, read_in_large_pieces
 
 LATER = int(time.time()) + 3600
 
@@ -53,7 +55,9 @@ async def test_a_single_put_is_read_back_whole(store, namespace, key):
 
 
 async def test_a_large_value_comes_in_large_bites(store, namespace, monkeypatch):
-    """httpcore's own would be a quarter of them; the name of its setting is not documented."""
+    """The daemon asks for it at its start: httpcore's own bites would be a quarter of these."""
+    monkeypatch.setattr(httpcore.AsyncHTTP11Connection, HTTPCORE_READS.name, 64 * 1024)
+    read_in_large_pieces()
     await store.put(namespace, Key("a"), Entry(bytes(4 * READ_BYTES)))
     asked, receive = [], trio.SocketStream.receive_some
 

@@ -1,0 +1,106 @@
+"""The bytes of the client's requests, as a server sees them on its socket."""
+
+from email import message_from_bytes
+from email.policy import HTTP
+
+import pytest
+from support.hostile import answering, http
+from support.serving import served
+
+from kvfs import __version__
+from kvfs.core.errors import UserError
+from kvfs.core.model import Entry, Key, NamespaceId
+from kvfs.store.refusals import Fixed
+from kvfs.store.rest.accounts import only_account
+from kvfs.store.rest.client import open_rest
+from kvfs.store.rest.odd_keys import OddKeys
+
+TOKEN = "token-that-must-not-leak"
+NS = NamespaceId("0123456789abcdef0123456789abcdef")
+OK = http(b'{"success":true,"result":null,"errors":[],"messages":[]}')
+BYTES = b"\x00\xff\xfe\r\n--x\r\n" + bytes(range(256))
+ODD = ["a^b", "a...b", "a\x1fb", "a\nb", "a\x7fb"]
+
+
+class Token(Fixed):
+    """A token that is never renewed."""
+
+    def headers(self):
+        return {"authorization": f"Bearer {TOKEN}"}
+
+    def secrets(self):
+        return (TOKEN,)
+
+
+def opened(server):
+    return open_rest(base_url=server.url, account="acc", token=TOKEN)
+
+
+async def test_a_value_with_metadata_arrives_as_a_file_byte_for_byte():
+    """Servers on WHATWG's formData() decode a part without a file name as UTF-8 text."""
+    async with answering(OK) as server, opened(server) as store:
+        await store.put(NS, Key("k"), Entry(BYTES, b'{"a":1}'))
+    kind = next(line for line in server.heads[0].splitlines() if line.lower().startswith("content-type:"))
+    body = message_from_bytes(kind.encode() + b"\r\n\r\n" + server.bodies[0], policy=HTTP)
+    value, metadata = body.iter_parts()
+    assert value.get_param("name", header="content-disposition") == "value"
+    assert value.get_filename() == "blob"
+    assert b"\r\n\r\n" + BYTES + b"\r\n--" in server.bodies[0]
+    assert metadata.get_filename() is None
+
+
+async def test_every_request_says_which_version_of_kvfs_makes_it():
+    """Those of the store, and the one that finds the account."""
+    async with answering(OK) as server, opened(server) as store:
+        await store.put(NS, Key("k"), Entry(b"v"))
+        await store.list_namespaces()
+        with pytest.raises(UserError):
+            await only_account(server.url, Token())
+    agents = {line for head in server.heads for line in head.lower().splitlines() if "user-agent" in line}
+    assert len(server.heads) >= 3
+    assert agents == {f"user-agent: kvfs/{__version__}".lower()}
+
+
+@pytest.mark.parametrize("key", ODD)
+async def test_an_odd_key_is_written_read_and_deleted_in_bulk(tmp_path, key):
+    """A server does not find such a key in a URL, and finds it in a body."""
+    key, entry = Key(key), Entry(b"value", b'{"a":1}')
+    async with served(tmp_path, faults="url_keys") as server, server.open_rest() as rest:
+        store = OddKeys(rest)
+        namespace = (await store.create_namespace("ns")).id
+        await store.put(namespace, key, entry)
+        found = await store.get(namespace, key)
+        assert (found.value, await store.get_metadata(namespace, key)) == (entry.value, entry.metadata)
+        await store.delete(namespace, key)
+        assert (await store.list_keys(namespace)).keys == ()
+        asked = await server.requests()
+    assert not set(asked) & {"put_value", "get_value", "get_metadata", "delete_value"}
+
+
+def accounts(*ids):
+    rows = ",".join(f'{{"id":"{one}","name":"Name of {one}"}}' for one in ids)
+    return http(f'{{"success":true,"result":[{rows}],"errors":[],"messages":[]}}'.encode())
+
+
+async def test_the_only_account_of_a_token_is_found():
+    """One request."""
+    async with answering(accounts("abc")) as server:
+        assert await only_account(server.url, Token()) == "abc"
+    assert [line.split("?")[0] for line in server.lines] == ["GET /client/v4/accounts"]
+
+
+async def test_the_accounts_to_choose_from_are_named():
+    """By id and name, with the words to write."""
+    async with answering(accounts("abc", "def")) as server:
+        with pytest.raises(UserError, match="2 accounts") as caught:
+            await only_account(server.url, Token())
+    for word in ("cloudflare:ACCOUNT", "abc (Name of abc)", "def (Name of def)"):
+        assert word in str(caught.value)
+
+
+async def test_memberships_tell_the_account_where_accounts_do_not():
+    """A token that may not list accounts can still be a member of one."""
+    row = b'{"id":"m","status":"accepted","account":{"id":"abc","name":"n"}}'
+    memberships = http(b'{"success":true,"result":[' + row + b'],"errors":[],"messages":[]}')
+    async with answering(accounts(), memberships) as server:
+        assert await only_account(server.url, Token()) == "abc"

@@ -1,14 +1,15 @@
 """The bytes of the client's requests, as a server sees them on its socket."""
 
+import traceback
 from email import message_from_bytes
 from email.policy import HTTP
 
 import pytest
-from support.hostile import answering, http
+from support.hostile import answering, failure, http
 from support.serving import served
 
 from kvfs import __version__
-from kvfs.core.errors import UserError
+from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.refusals import Fixed
 from kvfs.store.rest.accounts import only_account
@@ -104,3 +105,47 @@ async def test_memberships_tell_the_account_where_accounts_do_not():
     memberships = http(b'{"success":true,"result":[' + row + b'],"errors":[],"messages":[]}')
     async with answering(accounts(), memberships) as server:
         assert await only_account(server.url, Token()) == "abc"
+
+
+def page(status, *headers):
+    return http(f"<html>Bearer {TOKEN}</html>".encode(), status, *headers, content_type="text/html")
+
+
+ECHOES = {
+    "message": failure(400, 10033, f"Bearer {TOKEN} is bad"),
+    "message of a refusal": failure(403, 9109, f"Bearer {TOKEN} is bad"),
+    "page": page(502),
+    "page of a filter": page(403, f"cf-ray: {TOKEN}"),
+    "status line": f"HTTP/1.1 Bearer {TOKEN}\r\n\r\n".encode(),
+    "header": f"HTTP/1.1 200 OK\r\n{TOKEN}\r\n\r\n".encode(),
+    "encoding": http(b"{}", 200, f"Content-Encoding: {TOKEN}"),
+    "length": f"HTTP/1.1 200 OK\r\nContent-Length: {TOKEN}\r\n\r\n".encode(),
+    "place": http(b"", 302, f"Location: /{TOKEN}"),
+    "expiration": http(b"v", 200, f"Expiration: {TOKEN}", content_type="application/octet-stream"),
+    "time to wait": failure(429, 10013, "slow", f"Retry-After: {TOKEN}"),
+    "instead of JSON": http(TOKEN.encode()),
+    "instead of a list": http(f'{{"success":true,"result":"{TOKEN}","errors":[]}}'.encode()),
+    "instead of an envelope": http(f'{{"success":"{TOKEN}"}}'.encode()),
+}
+
+
+@pytest.mark.parametrize("where", ECHOES)
+async def test_a_server_that_echoes_the_token_shows_it_to_nobody(where, caplog):
+    """Not in an error, in what led to it, or in the log: a status and the journal quote the error."""
+    caplog.set_level("INFO")
+    told = []
+    async with answering(ECHOES[where]) as server, opened(server) as store:
+        calls = [
+            lambda: store.get(NS, Key("k")),
+            lambda: store.list_keys(NS),
+            lambda: store.bulk_get(NS, [Key("k")]),
+            lambda: store.bulk_put(NS, {Key("k"): Entry(b"v")}),
+            lambda: only_account(server.url, Token(), 3),
+        ]
+        for call in calls:
+            try:
+                await call()
+            except KvfsError as exc:
+                told += traceback.format_exception(exc)
+    assert told
+    assert TOKEN not in "".join(told) + caplog.text

@@ -89,8 +89,8 @@ def expiration_of(answer: Answer) -> int | None:
         return None
     try:
         return codec.whole_seconds(float(text))
-    except (ValueError, OverflowError) as exc:
-        raise UnavailableError("get: the expiration in the answer is not a number") from exc
+    except (ValueError, OverflowError):  # its text quotes the header, which may hold a token
+        raise UnavailableError("get: the expiration in the answer is not a number") from None
 
 
 def key_is_missing(answer: Answer) -> bool:
@@ -109,7 +109,7 @@ def error_of(
     `scrub` takes tokens out of what the server says before it becomes part of a message.
     """
     if envelope is None and _is_page_of_a_filter(answer):
-        return _blocked(what, answer)
+        return _blocked(what, answer, scrub)
     error = _error_in(envelope, answer.status) if envelope else codec.ApiError()
     status, code = answer.status, error.code
     message = f"{what}: {_explanation(answer, envelope, error, scrub)}"
@@ -182,8 +182,8 @@ def _is_page_of_a_filter(answer: Answer) -> bool:
     return answer.status in (401, 403) or (not answer.ok and "cf-mitigated" in answer.headers)
 
 
-def _blocked(what: str, answer: Answer) -> BlockedError:
-    ray = re.sub(r"[^0-9A-Za-z-]", "", answer.headers.get("cf-ray", ""))[:40]
+def _blocked(what: str, answer: Answer, scrub: Scrub) -> BlockedError:
+    ray = re.sub(r"[^0-9A-Za-z-]", "", scrub(answer.headers.get("cf-ray", "")))[:40]
     is_firewall = bool(ray) or "cf-mitigated" in answer.headers or _BLOCK_PAGE in answer.body.lower()
     by = "Cloudflare's firewall refused the request" if is_firewall else "a page that is not the API's"
     text = f"{what}: {by} (HTTP {answer.status}{f', ray {ray}' if ray else ''})"

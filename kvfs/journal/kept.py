@@ -16,7 +16,7 @@ from sortedcontainers import SortedDict
 from kvfs.core.errors import JournalError
 from kvfs.core.model import NamespaceId
 from kvfs.journal.local import DirRow, LocalAttrs, Place
-from kvfs.journal.side import Side
+from kvfs.journal.side import Side, SideBusyError
 
 SAVE_COUNT: Final = 1024  # so many are worth a transaction of SQLite's: three milliseconds
 CACHED_FILES: Final = 65_536
@@ -31,6 +31,7 @@ class Kept:
         self._side = side
         self._cached: dict[Place, LocalAttrs | None] = {}  # what the side table says
         self._is_failing = False
+        self._is_told = False
         self.unsaved: dict[Place, LocalAttrs | None] = {}
         self.dropped: set[NamespaceId] = set()
         self.directories: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
@@ -103,16 +104,18 @@ class Kept:
         self._remember(files)
         self.unsaved.clear()
         self.dropped.clear()
-        self._is_failing = False
+        self._is_failing = self._is_told = False
 
     def try_to_save(self, more: Iterable[tuple[Place, LocalAttrs | None]] = ()) -> None:
         """`save`, where a side table that takes nothing now (a full disk, say) is nobody's error yet."""
         try:
             self.save(more)
-        except JournalError as exc:
-            if not self._is_failing:
-                log.warning("attributes stay in the journal's log for now: %s", exc)
+        except SideBusyError:
             self._is_failing = True
+        except JournalError as exc:
+            if not self._is_told:
+                log.warning("attributes stay in the journal's log for now: %s", exc)
+            self._is_failing = self._is_told = True
 
     def save_if_due(self) -> None:
         """Called after each commit."""

@@ -66,8 +66,14 @@ encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(LocalAttrs).decode
 
 
+class SideBusyError(JournalError):
+    """A thread forces the side table to the disk, which takes as long as the disk likes: nothing can be saved now."""
+
+
 def translate(error: sqlite3.Error, path: Path) -> JournalError:
     """What a failed statement means to the caller: no room, or a journal that cannot be used."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+        return SideBusyError(f"the journal {path} is in use: {error}")
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL:
         return JournalFullError(f"the journal {path} cannot be written ({error}); make room and try again")
     return JournalError(f"the journal {path} failed: {error}")
@@ -96,11 +102,12 @@ def _hash(text: str, size: int) -> bytes:
 
 
 class Side:
-    """The side table of one journal. All but `force` is the loop's."""
+    """The side table of one journal. All but `force` is the loop's, and never waits for it."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
         self._path = path
+        self._db.execute("PRAGMA busy_timeout = 0")
         self._has_files = self._ask("SELECT 1 FROM files LIMIT 1", ()) is not None  # mostly there are none
         self._has_shown = self._ask("SELECT 1 FROM shown LIMIT 1", ()) is not None
 

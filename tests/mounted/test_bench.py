@@ -33,7 +33,7 @@ def _bench(*words: str | Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "bench", *map(str, words)],
         env=os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
-        capture_output=True, text=True, timeout=110, check=False,
+        capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -91,7 +91,7 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
         on_answer=budget.told,
     ) as rest:
         store = OddKeys(rest)
-        refusals = Refusals(credentials)
+        refusals = Refusals(credentials, patience=config.timeout)
         breaker = Breaker(min(PAUSE, config.timeout), min(PROBE, config.timeout / 6))
         limited = Limiting(store, budget, Priority.FOREGROUND)
         foreground = Doubting(limited, refusals)

@@ -30,6 +30,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DOUBTS: Final = (1.0, 2.0, 4.0)  # seconds before a refusal that may pass is asked again
+_SHARE: Final = (
+    0.4  # of the time in which somebody waits for an answer, all doubts together take at most so much
+)
 FIRST_REST: Final = 30.0  # seconds without a request once a refusal counts; doubles each time
 LONGEST_REST: Final = 300.0
 
@@ -88,8 +91,11 @@ class _Family:
 class Refusals:
     """Which families of operations the token is refused for, and until when nobody asks. Monotonic time."""
 
-    def __init__(self, token: Renewable) -> None:
+    def __init__(self, token: Renewable, patience: float = float("inf")) -> None:
+        """`patience`: for how many seconds somebody waits for an answer; the refusal is to come before."""
         self._token = token
+        shorter = min(1.0, _SHARE * patience / sum(DOUBTS))
+        self._doubts = [wait * shorter for wait in DOUBTS]
         self._families = {name: _Family() for name in ("read", "write", "title")}
 
     def ask_again(self) -> None:
@@ -143,7 +149,7 @@ class Refusals:
         self, family: _Family, refusal: DeniedError, begun: float, request: Callable[[], Awaitable[T]]
     ) -> T:
         """Ask again before the refusal counts."""
-        waits = list(DOUBTS) if refusal.code in codes.PASSING else []
+        waits = list(self._doubts) if refusal.code in codes.PASSING else []
         if family.accepted_at > begun or self._token.has_changed() or await self._token.renew():
             waits.insert(0, 0.0)
         for wait in waits:

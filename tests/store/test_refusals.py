@@ -50,6 +50,17 @@ async def test_a_refusal_that_passes_is_survived(store, autojump_clock):
     assert trio.current_time() == sum(DOUBTS)
 
 
+@pytest.mark.parametrize("patience", [1, 3, 10, 30, 300])
+async def test_who_waits_hears_of_a_refusal_in_time(store, autojump_clock, patience):
+    """The doubts leave more than half of the time, because an fsync is to fail as refused, not as too late."""
+    doubting = Doubting(store, Refusals(Fixed(), patience))
+    store.fail("list_namespaces", PASSING)
+    with pytest.raises(DeniedError):
+        await doubting.list_namespaces()
+    assert store.count() == 1 + len(DOUBTS)
+    assert trio.current_time() <= min(patience / 2, sum(DOUBTS))
+
+
 async def test_a_refusal_that_stays_counts_and_calls_fail_without_a_request(store, autojump_clock):
     """30 s without a request, then twice as long each time, at most 5 min; a walk cannot lock the address out."""
     doubting = Doubting(store, Refusals(Fixed()))

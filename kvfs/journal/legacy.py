@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -212,9 +212,7 @@ def _write_snapshot(connection: sqlite3.Connection, path: Path) -> None:
     short = _short_rows(connection)
     for columns in _named(connection, "changes", "seq"):
         place = (NamespaceId(columns["namespace"]), Key(columns["key"]))
-        rows.append(
-            _row(connection, columns, contents, attrs.get(place) or short.get(side.short_place(*place)))
-        )
+        rows.append(_row(connection, columns, contents, attrs.get(place) or short(side.short_place(*place))))
     bodies = {content.identity: number for number, (content, _) in contents.items()}
 
     def read(row: Row, content: Content) -> bytes:
@@ -235,18 +233,16 @@ def _write_snapshot(connection: sqlite3.Connection, path: Path) -> None:
     write_file(cut, path, identity, read)
 
 
-def _short_rows(connection: sqlite3.Connection) -> dict[bytes, LocalAttrs]:
-    """What version 3 has of keys that are not in local_files."""
+def _short_rows(connection: sqlite3.Connection) -> Callable[[bytes], LocalAttrs | None]:
+    """What a file since version 3 has of a key that is not in local_files. There may be millions of them."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shown'").fetchone() is None:
-        return {}
-    return {
-        place: LocalAttrs(None, changed, changed, None, digest)
-        for place, digest, changed in _shown(connection)
-    }
+        return lambda _: None
 
+    def find(place: bytes) -> LocalAttrs | None:
+        found = connection.execute("SELECT digest, changed FROM shown WHERE place = ?", (place,)).fetchone()
+        return None if found is None else LocalAttrs(None, found[1], found[1], None, found[0])
 
-def _shown(connection: sqlite3.Connection) -> Iterator[tuple[bytes, bytes, int | None]]:
-    return connection.execute("SELECT place, digest, changed FROM shown")
+    return find
 
 
 def _row(

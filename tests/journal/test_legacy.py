@@ -9,6 +9,7 @@ import errno
 import shutil
 import sqlite3
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,22 @@ def test_a_content_that_was_shown_is_known_still(path):
             attrs = journal.attributes.file_attrs(NS, Key("shown"))
             assert attrs is not None
             assert attrs.mtime_ns == expected
+
+
+@pytest.mark.parametrize("version", [4])
+def test_a_conversion_keeps_no_table_in_memory(path):
+    """A journal may know of millions of keys that were shown."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        rows = ((number.to_bytes(12), b"12345678", number) for number in range(50_000))
+        database.execute("BEGIN")
+        database.executemany("INSERT INTO shown VALUES (?, ?, ?)", rows)
+        database.execute("COMMIT")
+    tracemalloc.start()
+    try:
+        open_journal(path).close()
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("version", [2])

@@ -25,7 +25,7 @@ OURS = {
     "cache": {"core", "store.base", "store.bulkread", "cache"},
     "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
     "fuse": {"core", "patches", "vfs", "fuse"},
-    "verify": {"core", "verify"},
+    "verify": {"core", "store.codes", "verify"},
     "server": {
         "core",
         "patches",

@@ -4,6 +4,7 @@ import base64
 import time
 from typing import Any, Final
 
+from kvfs.store import codes
 from kvfs.verify.findings import Seen, check
 from kvfs.verify.values import BINARY, ODD_KEYS
 from kvfs.verify.wire import Lab, Reply, rows_of, values_of
@@ -91,7 +92,7 @@ async def bulk_binary(lab: Lab) -> Seen:
     await lab.put(key, BINARY)
     await lab.until(lambda: lab.get(key), lambda reply: reply.status == 200)
     reply = await lab.until(lambda: lab.bulk_get([key]), lambda answer: answer.status != 200)
-    return Seen(str(reply), (reply.status, reply.code) == (400, 10029))
+    return Seen(str(reply), (reply.status, reply.code) == (400, codes.BULK_GET))
 
 
 @check("bulk delete", "POST bulk/delete removes keys, and succeeds for missing ones")

@@ -10,10 +10,10 @@ import msgspec
 import trio
 
 from kvfs.core.errors import UnavailableError
+from kvfs.store import codes
 
 AT_ONCE: Final = 3  # more than four requests at a time meet the API's burst limiter
 TRIES: Final = 5
-PASSING_CODES: Final = (10000, 10001)  # also answered to good tokens, now and then
 PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0)
 """Seconds between two looks at something that is not there yet: a read may be a minute old."""
 
@@ -124,8 +124,8 @@ class Endpoint:
 def _passes(reply: Reply) -> bool:
     """True for an answer that says nothing about the request itself."""
     if reply.status in (401, 403):
-        return reply.code in PASSING_CODES
-    return reply.status in (429, 500, 502, 503, 504) and reply.code != 10048
+        return reply.code in codes.PASSING
+    return reply.status in (429, 500, 502, 503, 504) and reply.code != codes.QUOTA
 
 
 def _pause(reply: Reply, attempt: int) -> float:

@@ -70,7 +70,7 @@ def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> l
         api.set_faults()
         problems += judge(samples, before)
         mount.sync()
-        return problems + left(mount, api, before)
+        return problems + left(mount, api, before, settle)
 
 
 def work(mount: Mounted, seconds: float) -> tuple[list[Sample], list[str]]:
@@ -132,9 +132,9 @@ def judge(samples: list[Sample], before: Sample) -> list[str]:
     return problems
 
 
-def left(mount: Mounted, api: Api, before: Sample) -> list[str]:
-    """What is still there when all is sent, settled and forgotten."""
-    until = time.monotonic() + 30
+def left(mount: Mounted, api: Api, before: Sample, settle: float) -> list[str]:
+    """What is still there when all is sent, settled (after so many seconds) and forgotten."""
+    until = time.monotonic() + settle + 30
     while mount.status()["settling"]["count"] and time.monotonic() < until:
         time.sleep(0.2)
     if os.geteuid() == 0:

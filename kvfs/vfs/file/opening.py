@@ -82,8 +82,18 @@ class Opening(Saving):
         view = await self._overlay.view(node.namespace, node.key)
         if view is None or node.detached:
             raise StaleError("the file was deleted")
-        base = self._overlay.last_seen.digest((node.namespace, node.key))
-        return OpenFile(self._empty(), view.metadata, view.expiration, None, base)
+        return OpenFile(self._empty(), view.metadata, view.expiration, None, self._base_at_opening(node))
+
+    def _base_at_opening(self, node: File) -> bytes | None:
+        """What a content that is written unread is compared with: what programs last wrote under the name, or read.
+
+        A change of ours counts already now, because it may have settled and left the journal before the first
+        flush: then nobody else would know that the store's value is ours.
+        """
+        change = self._journal.get(node.namespace, node.key)
+        if change is not None and not change.is_tombstone:
+            return self._journal.digest(change)
+        return self._overlay.last_seen.digest((node.namespace, node.key))
 
     def _empty(self) -> Rope:
         return Rope.of(open_stream=self._journal.stream)

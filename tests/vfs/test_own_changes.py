@@ -1,0 +1,156 @@
+"""A mount never takes its own changes for another client's, however late the store answers."""
+
+import os
+import random
+
+import pytest
+import trio
+from support.clock import Clock
+from support.rig import open_rig
+
+from kvfs.sender.events import EventKind
+
+HELD = ["truncated", "made anew"]
+NAMES = [f"ns/{number}" for number in range(3)]
+
+
+@pytest.fixture
+async def mount(tmp_path):
+    """One that keeps both versions; `settle` drops what was sent."""
+    async with open_rig(tmp_path, now=Clock(), on_conflict="keep-both") as rig:
+        yield rig
+
+
+async def opened(kernel, way):
+    """`f` open for writing, without having been read, while a change of it waits to be sent."""
+    await kernel.write("ns/f", b"first")
+    if way == "made anew":
+        await kernel.unlink("ns/f")
+        await kernel.write("ns/f", b"second")
+    return await kernel.open("ns/f", os.O_WRONLY | os.O_TRUNC)
+
+
+@pytest.mark.parametrize("way", HELD)
+async def test_a_change_that_settles_while_the_file_is_open_is_ours(mount, kernel, autojump_clock, way):
+    """`job > f` that runs for minutes: what was sent of `f` before it writes its first line is no stranger's."""
+    await mount.other("f", b"read")
+    await kernel.read("ns/f")
+    file = await opened(kernel, way)
+    await mount.drain()
+    assert mount.journal.get(mount.namespace, "f") is None
+    await kernel.pwrite(file, 0, b"mine")
+    await kernel.close(file)
+    await mount.drain()
+    assert {key: entry.value for key, entry in (await mount.stored()).items()} == {"f": b"mine"}
+    assert mount.events == []
+
+
+@pytest.mark.parametrize("way", HELD)
+async def test_another_client_is_found_while_the_file_is_open(mount, kernel, autojump_clock, way):
+    """The same, and another client writes after what was sent has settled: both versions are kept."""
+    await mount.other("f", b"read")
+    await kernel.read("ns/f")
+    file = await opened(kernel, way)
+    await mount.drain()
+    await mount.other("f", b"theirs")
+    await kernel.pwrite(file, 0, b"mine")
+    await kernel.close(file)
+    await mount.drain()
+    found = {key: entry.value for key, entry in (await mount.stored()).items()}
+    assert found.pop("f") == b"theirs"
+    assert list(found.values()) == [b"mine"]
+    assert [event.kind for event in mount.events] == [EventKind.CONFLICT]
+
+
+# any work, over a store that is slow
+
+
+def conflicts(rig):
+    """What was told of them since the last crash."""
+    return [event.text for event in rig.events if event.kind is EventKind.CONFLICT]
+
+
+def pause(rng, most):
+    """A callback that waits for up to `most` seconds."""
+
+    async def wait(call):
+        await trio.sleep(rng.random() * most)
+
+    return wait
+
+
+def shows_early(store, rng):
+    """What is written is there before the answer, for up to as long again as it took to come there."""
+    for operation in ("bulk_put", "bulk_delete", "put"):
+        store.before(operation, pause(rng, 0.3))
+        store.after(operation, pause(rng, 0.3))
+    for operation in ("bulk_get", "get", "list_keys"):
+        store.before(operation, pause(rng, 0.1))
+        store.after(operation, pause(rng, 0.1))
+
+
+def loses_answers(store, rng):
+    """A third of the answers to writes never comes, and a fifth of the writes fails."""
+    shows_early(store, rng)
+    for operation in ("bulk_put", "bulk_delete", "put"):
+        store.lost_ack(operation, when=lambda call: rng.random() < 0.3)
+        store.fail(operation, when=lambda call: rng.random() < 0.2)
+
+
+async def put(kernel, rng, name, flags):
+    """Open, perhaps wait, write, perhaps fsync, close."""
+    file = await kernel.open(name, flags)
+    try:
+        if rng.random() < 0.3:
+            await trio.sleep(rng.random() * 5)
+        await kernel.pwrite(file, 0, rng.choice([b"t", b"%d" % rng.randrange(1_000_000)]))
+        if rng.random() < 0.1:
+            await kernel.fsync(file)
+    finally:
+        await kernel.close(file)
+
+
+async def program(kernel, rng, steps):
+    """Write, append, read, rename and remove three names at random."""
+    for _ in range(steps):
+        await trio.sleep(rng.random() * 0.6)
+        name, other = rng.sample(NAMES, 2)
+        there = await kernel.exists(name)
+        kind = rng.choices(
+            ["write", "append", "read", "rename", "unlink", "setxattr"], (25, 8, 25, 8, 12, 3)
+        )[0]
+        if kind == "write":
+            await put(kernel, rng, name, os.O_WRONLY | os.O_CREAT | rng.choice([0, os.O_TRUNC]))
+        elif there and kind == "append":
+            await put(kernel, rng, name, os.O_WRONLY | os.O_APPEND)
+        elif there and kind == "read":
+            await kernel.read(name)
+        elif there and kind == "rename":
+            await kernel.rename(name, other)
+        elif there and kind == "unlink":
+            await kernel.unlink(name)
+        elif there:
+            await kernel.setxattr(name, "user.a", b"1")
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("faults", [shows_early, loses_answers], ids=lambda faults: faults.__name__)
+async def test_nothing_that_one_mount_does_is_a_conflict(tmp_path, autojump_clock, faults, seed):
+    """No other client is there, so every value of the store is this mount's own, also after three crashes."""
+    rng = random.Random(seed)
+    options = {"settle": 2.0, "on_conflict": "keep-both", "write_back": 0.5, "cache_ttl": 2.0}
+    async with open_rig(tmp_path, **options) as rig:
+        faults(rig.store, rng)
+        for _ in range(4):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rig.sender.run)
+                with trio.move_on_after(5 + rng.random() * 10):
+                    await program(rig.kernel, rng, 60)
+                nursery.cancel_scope.cancel()  # a request may be under way
+            assert conflicts(rig) == []
+            await trio.sleep(1)  # loads end, because the rig has the tasks of the mount before as well
+            rig.restart()
+            faults(rig.store, rng)
+        await rig.drain()
+        assert conflicts(rig) == []
+        assert not [key for key in await rig.stored() if "conflict" in key]

@@ -7,7 +7,7 @@ writing it loses nobody's data. A deletion is compared when nobody asked for it:
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,7 +26,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
-from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.model import Change, Key, NamespaceId, Seq
 from kvfs.journal.contents import digest
 from kvfs.journal.index import Place
 from kvfs.journal.rules import Row, digests, is_unread_since
@@ -37,6 +37,7 @@ from kvfs.store.base import Store
 from kvfs.store.bulkread import may_be_one_key
 
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
+FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet; KV's may be as old as that
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
 
 
@@ -120,11 +121,15 @@ class Digests:
         self._store = store
         self._now = now
         self._binary: dict[Place, None] = {}  # the latest last
+        self._listed: dict[Seq, tuple[float, bool]] = {}  # when (monotonic), and if the name was free
         self.doubts = Doubts()
         self.requests = 0
 
-    async def read(self, changes: Iterable[Change]) -> Answers:
-        """Ask for the changes' keys. Raises nothing the store does: what it did not answer is told apart."""
+    async def read(self, changes: Iterable[Change], ahead: Sequence[Change] = ()) -> Answers:
+        """Ask for the changes' keys. Raises nothing the store does: what it did not answer is told apart.
+
+        When names are listed, new ones among those that come soon, `ahead`, are looked up as well.
+        """
         spaces: dict[NamespaceId, list[Change]] = {}
         for change in changes:
             spaces.setdefault(change.namespace, []).append(change)
@@ -132,36 +137,58 @@ class Digests:
         self.doubts.begin()
         for namespace, some in spaces.items():
             try:
-                keys = await self._without_absent(namespace, some, answers)
+                keys = await self._without_absent(namespace, some, ahead, answers)
                 await self._read_namespace(namespace, keys, answers)
             except NamespaceNotFoundError:
                 continue  # the write will meet the same, and knows what to do
         return answers
 
     async def _without_absent(
-        self, namespace: NamespaceId, changes: Sequence[Change], answers: Answers
+        self, namespace: NamespaceId, changes: Sequence[Change], ahead: Sequence[Change], answers: Answers
     ) -> list[Key]:
         """The keys whose values are to be read: of many new names, only those that a listing shows or misses."""
-        new = [change.key for change in changes if change.base == b"" and not change.attempted]
-        if len(new) <= BULK_GET_KEYS:
-            return [change.key for change in changes]
-        names = Names()
+        self._forget_old_lists()
+        if sum(map(self._is_to_list, changes)) > BULK_GET_KEYS:
+            near = [change for change in ahead if change.namespace == namespace]
+            made = {change.key: change.seq for change in [*near, *changes] if self._is_to_list(change)}
+            await self._list(namespace, made, changes, answers)
+        free = [change for change in changes if not change.attempted and self._is_free(change.seq)]
+        absent = {(namespace, change.key) for change in free}
+        answers.digests |= dict.fromkeys(absent)
+        told = absent | answers.unasked
+        return [change.key for change in changes if (namespace, change.key) not in told]
+
+    def _is_to_list(self, change: Change) -> bool:
+        return change.base == b"" and not change.attempted and change.seq not in self._listed
+
+    def _is_free(self, seq: Seq) -> bool:
+        return seq in self._listed and self._listed[seq][1]
+
+    async def _list(
+        self, namespace: NamespaceId, made: Mapping[Key, Seq], changes: Sequence[Change], answers: Answers
+    ) -> None:
+        """Remember which of the names are free."""
+        names, asked_at = Names(), trio.current_time()
         try:
             await trio.sleep_until(answers.wait_until)
-            await look_up(self._store, namespace, new, self._now(), names)
+            await look_up(self._store, namespace, list(made), self._now(), names)
             answers.answered += 1
         except NamespaceNotFoundError:
             raise
         except QuotaError:
             pass  # reads have an allowance of their own
         except StoreError as exc:
-            answers.fail(exc, [(namespace, key) for key in names.rest])
-            names.rest = []
+            rest, names.rest = set(names.rest), []
+            answers.fail(exc, [(namespace, change.key) for change in changes if change.key in rest])
         finally:
             self.requests += names.lists
-        answers.digests |= {(namespace, key): None for key in names.absent}
-        told = {*names.absent, *(key for _, key in answers.unasked)}
-        return [change.key for change in changes if change.key not in told]
+        self._listed |= {made[key]: (asked_at, False) for key in [*names.taken, *names.rest]}
+        self._listed |= {made[key]: (asked_at, True) for key in names.absent}
+
+    def _forget_old_lists(self) -> None:
+        oldest = trio.current_time() - FRESH_SECONDS
+        while self._listed and next(iter(self._listed.values()))[0] < oldest:
+            del self._listed[next(iter(self._listed))]
 
     async def _read_namespace(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
         single = [key for key in keys if self._is_single((namespace, key))]
@@ -283,9 +310,12 @@ class Checks:
         self._now = now
         self._window = window
 
-    async def check(self, changes: Collection[Change]) -> Verdicts:
-        """Ask the store. A stranger's value that came raw is asked for once more before it is believed."""
-        answers = await self.digests.read(changes)
+    async def check(self, changes: Collection[Change], ahead: Sequence[Change] = ()) -> Verdicts:
+        """Ask the store; `ahead` as for `Digests.read`.
+
+        A stranger's value that came raw is asked for once more before it is believed.
+        """
+        answers = await self.digests.read(changes, ahead)
         strange = self._strange(changes, answers)
         doubtful = [change for change in strange if _place(change) in answers.raw]
         if doubtful:

@@ -6,12 +6,14 @@ than the oldest change waits: a put that does not get through must not hold up e
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 import trio
 
 from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
+from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.packing import Batch, pack
 from kvfs.journal.index import Place
@@ -119,12 +121,10 @@ class Round:
         self._poster.doubts.begin()
         try:
             puts = self._unexpired([change for change in changes if not change.is_tombstone], outcome)
-            puts = await self._without_conflicts(puts, outcome)
-            if outcome.failure is None or may_go_on(outcome.failure):
-                await self._send_all(puts, outcome)
+            await self._compare_and_send(puts, outcome)
             if not outcome.is_over:
                 tombstones = self._unblocked((c for c in changes if c.is_tombstone), outcome)
-                await self._send_all(await self._without_conflicts(tombstones, outcome), outcome)
+                await self._compare_and_send(tombstones, outcome)
             await self._poster.culprits.judge(outcome)
             self._poster.judge_alone(outcome)
         except (StoreError, JournalError) as exc:
@@ -146,7 +146,35 @@ class Round:
             self._reports.event(Event(EventKind.EXPIRED, text, change.namespace, change.key))
         return alive
 
-    async def _without_conflicts(self, changes: list[Change], outcome: Outcome) -> list[Change]:
+    async def _compare_and_send(self, changes: Sequence[Change], outcome: Outcome) -> None:
+        """All of them, a part at a time: no more is compared than can be written soon after, or it would be
+        compared, and paid for, once more.
+        """
+        began, rest = trio.current_time(), list(changes)
+        while rest and trio.current_time() - began <= COMPARED_SECONDS:
+            size, done = self._compared_together(), outcome.done
+            some, rest = rest[:size], rest[size:]
+            clear = await self._without_conflicts(some, self._ahead(some, rest), outcome)
+            if outcome.failure is not None and not may_go_on(outcome.failure):
+                return
+            await self._send_all(clear, outcome)
+            if outcome.is_over or (outcome.refused and outcome.done == done):
+                return
+
+    def _compared_together(self) -> int:
+        """How many: about a body."""
+        return max(LIST_KEYS, self.limits.pairs)
+
+    def _ahead(self, some: Sequence[Change], rest: Sequence[Change]) -> list[Change]:
+        """What comes next, to a full page: one list tells of a page of new names."""
+        room = -(len(some) + len(rest)) % LIST_KEYS
+        known = {change.seq for change in [*some, *rest]}
+        later = (change for change in self._journal.iter_pending() if change.seq not in known)
+        return [*rest, *islice(later, room)]
+
+    async def _without_conflicts(
+        self, changes: list[Change], ahead: Sequence[Change], outcome: Outcome
+    ) -> list[Change]:
         """Those whose values nobody else changed. Of the others both values are kept.
 
         A put becomes a copy beside its key, for the next round; a deletion is given up. Those that could not be
@@ -155,7 +183,7 @@ class Round:
         asked = [change for change in changes if self._asks_first(change)]
         if not asked:
             return changes
-        verdicts = await self._checks.check(asked)
+        verdicts = await self._checks.check(asked, ahead)
         outcome.checked = verdicts.answered
         if isinstance(verdicts.failure, QuotaError):
             self._poster.use_up(Operation.READ, verdicts.failure, outcome)

@@ -1,6 +1,7 @@
 """A new name that another client made meanwhile is not written over; asking costs a list for a thousand."""
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from support.inline import open_inline
@@ -8,6 +9,7 @@ from support.journals import put, simulated_now, stored
 
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import Entry, Key
+from kvfs.journal.contents import digest
 from kvfs.sender.events import EventKind, OnConflict
 from kvfs.sender.newnames import Names, look_up
 
@@ -78,6 +80,50 @@ async def test_many_new_names_in_a_new_directory_cost_one_list(
     make([f"new/{number:04}" for number in range(count)])
     await setting.sender().drain()
     assert counts(setting) == {"list_keys": 1, "bulk_put": bodies}
+
+
+@pytest.mark.parametrize("pair", [0.0, 0.004, 0.02, 0.05])
+async def test_a_slow_server_costs_no_more_lists(autojump_clock, setting, make, pair):
+    """One for a thousand names at most, however few of them a body takes."""
+    put_all = setting.backend.bulk_put
+
+    async def slowly(namespace, entries, **options):
+        await trio.sleep(pair * len(entries))
+        return await put_all(namespace, entries, **options)
+
+    setting.backend.bulk_put = slowly
+    make([f"new/{number:05}" for number in range(10_000)])
+    result = await setting.sender().drain()
+    assert (result.sent, result.left) == (10_000, 0)
+    assert counts(setting)["list_keys"] <= 10
+    assert counts(setting).get("bulk_get", 0) <= (80 if pair > 0.04 else 0)  # of what lists do not reach
+
+
+async def test_a_slow_server_costs_no_more_reads(autojump_clock, setting):
+    """One bulk get for a hundred names that were read, and no name twice."""
+    with setting.journal.transaction():
+        for number in range(5_000):
+            put(setting.journal, f"{number:05}", namespace=setting.namespace, base=digest(b"read"))
+    setting.store.delay("bulk_put", 20)
+    result = await setting.sender().drain()
+    assert (result.sent, result.left) == (5_000, 0)
+    assert counts(setting)["bulk_get"] == 50
+
+
+async def test_what_a_list_told_is_not_believed_for_long(autojump_clock, setting, make, there):
+    """A body took two minutes, and another client made a name that was listed before it."""
+    setting.store.delay("bulk_put", 120, times=1)
+    make([f"new/{number:04}" for number in range(200)])
+
+    async def make_one(call):
+        if setting.store.count("bulk_put") == 1:
+            await there(["new/0150"])
+
+    setting.store.before("bulk_put", make_one)
+    await setting.sender(first_pairs=100).drain()
+    found = await stored(setting.backend, setting.namespace)
+    assert found["new/0150"] == Entry(b"theirs")
+    assert len(found) == 201
 
 
 async def test_of_many_new_names_those_that_are_taken_are_read(autojump_clock, setting, make, there):

@@ -62,14 +62,14 @@ def format_of(name: str) -> Format | None:
 
 
 def read_records(file: BinaryIO, format_: Format, now: float) -> Iterator[Record]:
-    """The records of an open file. Raises `UserError` for a file that is damaged or of another format."""
+    """The records of a file that is read at `now`. Raises `UserError` for one that is damaged or of another format."""
     try:
         plain = compression.reading(file, format_.compression)
         match format_.name:
             case "json":
-                yield from jsonfile.read(plain)
+                yield from jsonfile.read(plain, now)
             case "ndjson":
-                yield from ndjson.read(plain)
+                yield from ndjson.read(plain, now)
             case _:
                 yield from archive.read(plain, now)
     except compression.errors() as exc:

@@ -49,25 +49,25 @@ class _Object(msgspec.Struct, gc=False):
     expiration: int | float | None = None
 
 
-def read(file: BinaryIO) -> Iterator[Record]:
+def read(file: BinaryIO, now: float) -> Iterator[Record]:
     """The records of a bulk JSON file, in order. Raises `UserError` for what is no array and no object."""
     start = file.read(CHUNK)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"["):
-        yield from _array(file, start)
+        yield from _array(file, start, now)
     elif text.startswith(b"{"):
         yield from _bulk_get(text + file.read(MOST_BULK_GET))
     else:
         raise UserError("it is no JSON array of pairs: line 1 begins with neither [ nor {")
 
 
-def _array(file: BinaryIO, start: bytes) -> Iterator[Record]:
+def _array(file: BinaryIO, start: bytes, now: float) -> Iterator[Record]:
     for line, element in _Splitter(file, start):
         where = f"line {line}"
         if element is None:
             yield Record(where, "", fault="the file ends inside of the array: it is cut off or malformed")
         elif element.strip():
-            yield records.decode(element, where)
+            yield records.decode(element, where, now)
         else:
             yield Record(where, "", fault="an element is missing between two commas")
 

@@ -26,7 +26,7 @@ class NdjsonEncoder:
         return b""
 
 
-def read(file: BinaryIO) -> Iterator[Record]:
+def read(file: BinaryIO, now: float) -> Iterator[Record]:
     """The records of the file, in order; empty lines are none."""
     number = 0
     while line := file.readline(LONGEST):
@@ -38,7 +38,7 @@ def read(file: BinaryIO) -> Iterator[Record]:
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.isspace():
-            record = records.decode(line, where)
+            record = records.decode(line, where, now)
             line = b""  # a large one must not stay in memory until the next is there
             yield record
             del record

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Entry, Key, Metadata
 from kvfs.store.wire.json import NULL, MalformedError, compact, decode_leniently, is_marked, unmarked
 from kvfs.store.wire.shapes import ABSENT, Pair
@@ -40,6 +41,7 @@ class _Line(Struct, gc=False):
     base64: bool | None = None
     expiration: int | float | None = None
     metadata: Raw = ABSENT
+    expiration_ttl: int | float | None = None
 
 
 class _KeyOnly(Struct, gc=False):
@@ -67,24 +69,40 @@ def encode(key: Key, entry: Entry, *, one_line: bool) -> list[bytes]:
     return [whole[:at], *text, whole[at + 1 :]]
 
 
-def decode(text: bytes, where: str) -> Record:
-    """The record of a JSON object. Never raises: what is wrong is the record's fault."""
+def decode(text: bytes, where: str, now: float | None = None) -> Record:
+    """The record of a JSON object. Never raises: what is wrong is the record's fault.
+
+    An `expiration_ttl` counts from `now`; None: of a file that kvfs wrote, in which there is none.
+    """
     try:
         line: _Line = decode_leniently(text, _Line)
     except MalformedError as exc:
         return Record(where, key_of(text), fault=str(exc))
     try:
-        return Record(where, line.key, _entry(line))
+        return Record(where, line.key, _entry(line, now))
     except MalformedError as exc:
         return Record(where, line.key, fault=str(exc))
 
 
-def _entry(line: _Line) -> Entry:
+def _entry(line: _Line, now: float | None) -> Entry:
     if line.value is None:
         raise MalformedError("it has no value (a list of keys is no export)")
     if is_marked(line.key) or is_marked(line.value):
         raise MalformedError("it holds half of a surrogate pair, which is no text")
-    return Entry(value_bytes(line.value, line.base64), metadata_of(line.metadata), seconds(line.expiration))
+    expiration = seconds(line.expiration)
+    if line.expiration_ttl is not None and now is not None:  # the API lets it win over an expiration
+        expiration = _after(line.expiration_ttl, now)
+    return Entry(value_bytes(line.value, line.base64), metadata_of(line.metadata), expiration)
+
+
+def _after(ttl: int | float, now: float) -> int:
+    """The expiration that a ttl comes to. Raises `MalformedError` for one that KV refuses."""
+    if not EXPIRATION_SECONDS <= ttl < LATEST:
+        raise MalformedError(
+            f"its expiration_ttl is {ttl}, and KV keeps nothing for less than {EXPIRATION_SECONDS} seconds "
+            "or longer than a date can say"
+        )
+    return int(now + ttl)
 
 
 def value_bytes(text: str, is_base64: bool | None) -> bytes:

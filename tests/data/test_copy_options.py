@@ -190,6 +190,8 @@ BAD = {
     "bad base64": ('{"key":"x","value":"%","base64":true}', "not valid base64"),
     "a number": ('{"key":"x","value":5}', "line 2"),
     "an expiration": ('{"key":"x","value":"","expiration":-1}', "expiration"),
+    "a short ttl": ('{"key":"x","value":"","expiration_ttl":59}', "less than 60 seconds"),
+    "an endless ttl": ('{"key":"x","value":"","expiration_ttl":1e300}', "expiration_ttl"),
     "a surrogate": ('{"key":"\\ud800","value":""}', "surrogate"),
 }
 
@@ -268,6 +270,25 @@ def test_less_than_a_minute_to_live_is_a_minute(kvfs, tmp_path):
     (tmp_path / "x.ndjson").write_text(json.dumps({"key": "k", "value": "1", "expiration": soon}))
     kvfs("import", "x.ndjson", "local:b.sqlite/shop")
     assert dump(tmp_path / "b.sqlite")[Key("k")].expiration > soon + 30
+
+
+@pytest.mark.parametrize("name", ["x.ndjson", "x.json"])
+def test_a_ttl_counts_from_the_import(kvfs, tmp_path, name):
+    """Bulk JSON for wrangler may have expiration_ttl: it becomes an expiration, and wins over one, as in the API."""
+    lines = [
+        '{"key":"ttl","value":"1","expiration_ttl":3600}',
+        '{"key":"both","value":"1","expiration":4000000000,"expiration_ttl":3600}',
+        '{"key":"null","value":"1","expiration":4000000000,"expiration_ttl":null}',
+    ]
+    text = "\n".join(lines) if name == "x.ndjson" else f"[{','.join(lines)}]"
+    (tmp_path / name).write_text(text)
+    before = int(time.time())
+    kvfs("import", name, "local:b.sqlite/shop")
+    found = {key: entry.expiration for key, entry in dump(tmp_path / "b.sqlite").items()}
+    assert found.pop(Key("null")) == 4_000_000_000
+    assert set(found) == {"ttl", "both"}
+    for expiration in found.values():
+        assert before + 3600 <= expiration <= time.time() + 3600
 
 
 def test_what_is_no_file_in_a_directory_is_named(kvfs, tmp_path):

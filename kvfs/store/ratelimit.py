@@ -149,14 +149,15 @@ class Budget:
         """How it stands now."""
         now = trio.current_time()
         self._forget_old(now)
+        waiting = sum(map(len, self._waiting.values()))
         return BudgetStatistics(
             used=self._used,
             left=int(max(0, min(self._requests - self._used, self._told_left(now)))),
             window=self._window,
             blocked_until=self._blocked_until if self._blocked_until > now else None,
             in_flight=self._in_flight,
-            waiting=sum(map(len, self._waiting.values())),
-            next_in=max(0.0, self._alarm - now) if math.isfinite(self._alarm) else 0.0,
+            waiting=waiting,
+            next_in=max(0.0, self._alarm - now) if waiting and math.isfinite(self._alarm) else 0.0,
         )
 
     async def _wait_for_turn(self, priority: Priority) -> None:

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from kvfs.core.errors import UnavailableError
+from kvfs.core.errors import UnreachableError
 from kvfs.core.model import Key
 from kvfs.core.names import DirRef
 from kvfs.journal.journal import INLINE_BYTES
@@ -190,7 +190,7 @@ async def test_a_store_that_hangs_leaves_old_values_to_move(autojump_clock, moun
     mount.fs.overlay.values.expire(mount.namespace)
     for operation in ("bulk_get", "get"):
         mount.store.delay(operation, 30)
-        mount.store.fail(operation, UnavailableError("away"))
+        mount.store.fail(operation, UnreachableError("away"))
     mount.store.calls.clear()
     await kernel.rename("/ns/d", "/ns/e")
     assert (mount.store.count("bulk_get"), mount.store.count("get")) == (1, 0)

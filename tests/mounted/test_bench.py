@@ -80,9 +80,11 @@ def _same_work(found: dict[tuple[str, str], dict[str, Any]]) -> None:
     """Requests: kvfs beside the least, which the SDK's bulk calls make."""
     assert {work: found["SDK bulk", work]["kinds"] for work in BULK} == BULK
     kinds = {work: found["kvfs", work]["kinds"] for work in WORKLOADS}
-    for work in ("create", "rename", "rename files", "delete"):
-        assert kinds[work] == BULK[work]
-    assert kinds["create, into"] == {"list": 1, "bulk put": 1}
+    assert kinds["delete"] == BULK["delete"]
+    assert kinds["create"] == {**BULK["create"], "bulk get": 1}  # whether somebody else made one of the names
+    for work in ("rename", "rename files"):  # the same, and whether somebody else changed what is taken away
+        assert kinds[work] == {**BULK[work], "bulk get": 3}
+    assert kinds["create, into"] == {"list": 1, "bulk get": 1, "bulk put": 1}
     assert kinds["read"] == {"list": 1, "bulk get": found["kvfs", "read"]["requests"] - 1}
     assert kinds["save"] == {"bulk get": 5, "bulk put": 5}
     assert kinds["save, unchecked"] == {"bulk put": 5}

@@ -30,6 +30,8 @@ def filled(mount: Mounted, count: int) -> Path:
     for number in range(count):
         (ns / f"k{number:02}").write_text(f"{number}")
     mount.sync()
+    while mount.status()["settling"]["count"]:  # until then this mount shows what it wrote, and asks nobody
+        time.sleep(0.05)
     mount.kvfs("refresh", str(mount.path))
     return ns
 

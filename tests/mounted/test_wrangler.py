@@ -116,7 +116,8 @@ def test_the_state_on_disk_is_what_a_dev_server_starts_with(
         (mount.path / "after").write_bytes(b"it ran")
         (mount.path / "before").unlink()
         mount.sync()
-        assert sorted(os.listdir(mount.path)) == ["after", "by the worker", "while"]
+        names = ["after", "by the worker", "while"]
+        soon(lambda: sorted(os.listdir(mount.path)) == names, "what the worker put")
         assert (mount.path / "by the worker").read_bytes() == b"kept"
         with dev_server(version, place) as dev:
             assert sorted(dev.listing()) == ["after", "by the worker", "while"]

@@ -105,6 +105,10 @@ def test_a_text_that_echoes_the_token_is_kept_nowhere(tmp_path: Path, server: Se
         (kept,) = mount.status()["rejected"]["items"]
         assert "refused: Bearer …" in kept["error"]
 
+        while mount.status()["settling"][
+            "count"
+        ]:  # until then this mount shows what it wrote, and asks nobody
+            time.sleep(0.05)
         echo.refuse = lambda method, path: (403, codes.UNKNOWN_KEY)
         mount.kvfs("refresh", str(mount.path))
         with pytest.raises(OSError, match="Permission denied"):

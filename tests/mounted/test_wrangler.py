@@ -178,10 +178,13 @@ class History:
         self.expected: dict[str, bytes] = {}
 
     def step(self, directory: Path, worker: Dev | None) -> None:
-        """One operation: by the Worker, if there is one and chance says so, else through the mount with fsync."""
-        key = f"k{self.random.randrange(40)}"
-        value = self.random.randbytes(self.random.choice((0, 10, 3000)))
+        """One operation: by the Worker, if there is one and chance says so, else through the mount with fsync.
+
+        Each has keys of its own, because what one did shows on the other within a second, not at once.
+        """
         by_worker = worker is not None and self.random.random() < 0.3
+        key = f"{'w' if by_worker else 'k'}{self.random.randrange(40)}"
+        value = self.random.randbytes(self.random.choice((0, 10, 3000)))
         if self.random.random() < 0.25:
             if by_worker:
                 assert worker is not None
@@ -216,6 +219,7 @@ def test_random_operations_end_equal(place: Path, tmp_path: Path) -> None:
                 mount.sync()
         mount.sync()
         assert {key: dev.get(key)[0] for key in dev.listing()} == history.expected
+        mount.kvfs("refresh", str(mount.path))
         shown = {name: (mount.path / name).read_bytes() for name in os.listdir(mount.path)}
         assert shown == history.expected
 

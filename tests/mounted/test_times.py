@@ -44,6 +44,9 @@ def test_tools_carry_old_and_exact_times(tmp_path: Path) -> None:
     (tree / "exact").write_bytes(b"y")
     os.utime(tree / "old", ns=(OLD_NS, OLD_NS))
     os.utime(tree / "exact", ns=(5, 1_500_000_000_123_456_789))
+    os.utime(
+        tree, ns=(5, 1_400_000_000_000_000_007)
+    )  # rsync leaves a directory's time that is of the same second
     with mounted(tmp_path, f"local:{tmp_path}/store.sqlite") as mount:
         here = mount.path / "ns"
         here.mkdir()

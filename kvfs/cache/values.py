@@ -85,7 +85,7 @@ class Values:
 
     @property
     def any_known(self) -> bool:
-        """Whether the size of any value is known."""
+        """True if the size of any value is known."""
         return bool(self._sizes)
 
     def known_at(self, place: Place) -> float | None:

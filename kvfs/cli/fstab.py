@@ -99,7 +99,7 @@ def _variable(name: str, value: str) -> dict[str, str]:
 
 
 def _items(text: str) -> Iterator[str]:
-    """What commas part, but for commas in double quotes; the quotes go."""
+    """Yield the parts between commas; a comma in double quotes parts nothing, and the quotes are removed."""
     item, quoted = "", False
     for character in text:
         if character == '"':

@@ -31,7 +31,7 @@ class Kept:
 
     @property
     def holds_anything(self) -> bool:
-        """Whether it has to be named to the user."""
+        """True if it has to be named to the user."""
         return bool(self.pending or self.rejected or self.error)
 
     @property
@@ -65,7 +65,7 @@ def kept_sources(state_dir: Path, *, everything: bool = False) -> list[Kept]:
 
 
 def _kept(path: Path) -> Kept | None:
-    """What one journal holds; None while a daemon has it."""
+    """Return the changes of one journal; None while a daemon has it locked."""
     record = read_source(path)
     if record is None:
         error = "of a source whose name is not recorded: mount that source again"

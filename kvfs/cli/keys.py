@@ -1,4 +1,4 @@
-"""What the commands on single stores share: SOURCE[/KEY] opened, keys listed, times and prices in words."""
+"""Helpers of the commands on single stores: open SOURCE[/KEY], list keys, say times and prices in words."""
 
 import json
 import re
@@ -45,7 +45,7 @@ class Keys:
 
     @property
     def is_billed(self) -> bool:
-        """Whether requests cost something."""
+        """True if requests cost something."""
         return self.opened.rest is not None
 
     @property
@@ -99,7 +99,7 @@ def run_on_keys(
 
 
 def is_below(key: str, rest: str) -> bool:
-    """Whether a key is named by the path `rest`, or lies below it."""
+    """True if a key is named by the path `rest`, or lies below it."""
     return not rest or rest.endswith("/") or key == rest or key.startswith(f"{rest}/")
 
 

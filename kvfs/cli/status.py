@@ -4,8 +4,10 @@ The daemon's answer to `status` is passed on as it is; this adds what is known w
 """
 
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +16,9 @@ import click
 from kvfs.cli.daemons import ask, chosen_mounts, conflict_line, daemon_of, find_record, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.kept import Kept, kept_sources
-from kvfs.cli.options import STATE_DIR, path
-from kvfs.cli.output import duration_text, printable, say, size_text
+from kvfs.cli.options import STATE_DIR, path, some_seconds
+from kvfs.cli.output import duration_text, size_text
+from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.errors import UserError
 from kvfs.host.control import ControlError
 from kvfs.host.mounts import is_stale, mount_at
@@ -27,6 +30,8 @@ VERSION: Final = 1
 REJECTED_SHOWN: Final = 20
 CONFLICTS_SHOWN: Final = 5  # the latest
 SILENCE_SECONDS: Final = 5.0  # the answer needs no request, so a daemon that takes longer hangs
+WATCHED_SECONDS: Final = 1.0  # the same for --watch, which asks again anyway and must hear the keys
+KEPT_SECONDS: Final = 5.0  # between two looks of --watch into the journals of what is not mounted
 LABEL_WIDTH: Final = 10
 
 Status = dict[str, Any]
@@ -35,28 +40,82 @@ Status = dict[str, Any]
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs: docs/status.md says what it holds.")
+@click.option("-w", "--watch", "watched", is_flag=True, help="Draw it again and again; q or Ctrl-C ends.")
+@click.option(
+    "--interval", type=some_seconds, metavar="SECONDS", default=1.0, show_default=True, help="Of --watch."
+)
 @STATE_DIR
-def status(directory: Path | None, as_json: bool, state_dir: Path | None) -> int:
-    """Show what is pending, what was refused, and how the server answers, in DIR or all mounts of yours."""
+def status(
+    directory: Path | None, as_json: bool, watched: bool, interval: float, state_dir: Path | None
+) -> int:
+    """Show what is pending, what was refused, and how the server answers, in DIR or all mounts of yours.
+
+    With --watch, where the output is no terminal, one block per interval; with --json one line.
+    """
     state = state_of(state_dir)
+    if watched:
+        draw, watched_state = _json_line if as_json else _picture, _Watched(directory, state)
+        watch(lambda: draw(watched_state.found()), interval, lines=as_json)
+        return Exit.OK
+    found = _found(directory, state)
+    if as_json:
+        click.echo(json.dumps(_as_json(found), indent=2))
+    else:
+        draw_once(_picture(found))
+    if any(one["state"] == "dead" for one in found.mounts):
+        return Exit.FAILED
+    return Exit.LEFT if found.kept else Exit.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """All that is shown. `words` stand in place of the mounts when there are none."""
+
+    mounts: list[Status]
+    kept: list[Kept]
+    words: str = "nothing is mounted"
+
+
+def _found(directory: Path | None, state: Path) -> _Found:
+    mounts = _mounts(directory, state, SILENCE_SECONDS)
+    return _Found(mounts, kept_sources(state) if directory is None else [])
+
+
+def _mounts(directory: Path | None, state: Path, silence: float) -> list[Status]:
     if directory is None:
         mountpoints = [Path(record.mountpoint) for record in records(state) if _lives(record)]
     else:
         mountpoints = chosen_mounts(directory, state)
-    found = [status_of(mountpoint, state) for mountpoint in mountpoints]
-    kept = kept_sources(state) if directory is None else []
-    if as_json:
-        unmounted = [_unmounted(one) for one in kept]
-        click.echo(json.dumps({"version": VERSION, "mounts": found, "unmounted": unmounted}, indent=2))
-    elif not found:
-        say("nothing is mounted")
-    else:
-        _draw(found)
-    if not as_json:
-        _draw_kept(kept)
-    if any(one["state"] == "dead" for one in found):
-        return Exit.FAILED
-    return Exit.LEFT if kept else Exit.OK
+    return [status_of(mountpoint, state, silence) for mountpoint in mountpoints]
+
+
+class _Watched:
+    """What is found again and again. A mount that went away may come back, so that is no error."""
+
+    def __init__(self, directory: Path | None, state: Path) -> None:
+        self._directory = directory
+        self._state = state
+        self._kept: list[Kept] = []
+        self._kept_at = -math.inf
+
+    def found(self) -> _Found:
+        """How it is now. Journals are read now and then only, because a mount that begins waits for that."""
+        try:
+            mounts = _mounts(self._directory, self._state, WATCHED_SECONDS)
+        except UserError as exc:
+            return _Found([], [], f"{exc}; waiting for it")
+        if self._directory is None and time.monotonic() - self._kept_at >= KEPT_SECONDS:
+            self._kept, self._kept_at = kept_sources(self._state), time.monotonic()
+        return _Found(mounts, self._kept)
+
+
+def _as_json(found: _Found) -> Status:
+    unmounted = [_unmounted(one) for one in found.kept]
+    return {"version": VERSION, "mounts": found.mounts, "unmounted": unmounted}
+
+
+def _json_line(found: _Found) -> Picture:
+    return [Line(json.dumps(_as_json(found)))]
 
 
 def _lives(record: MountRecord) -> bool:
@@ -64,8 +123,8 @@ def _lives(record: MountRecord) -> bool:
     return mount_at(Path(record.mountpoint)) is not None or lives(record.pid)
 
 
-def status_of(mountpoint: Path, state_dir: Path) -> Status:
-    """The status of one mount; `UserError` when there is none at `mountpoint`."""
+def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECONDS) -> Status:
+    """The status of one mount; `UserError` when there is none at `mountpoint`. `silence`: a longer one is told."""
     record = find_record(mountpoint, state_dir)
     mount = mount_at(mountpoint)
     known: Status = {"mountpoint": str(mountpoint), "source": "", "state": "mounted", "pid": 0, "since": 0.0}
@@ -75,7 +134,7 @@ def status_of(mountpoint: Path, state_dir: Path) -> Status:
         known["source"] = mount.source
     try:
         with daemon_of(mountpoint, state_dir) as client:
-            answer = ask(client, {"request": "status"}, silence=SILENCE_SECONDS)
+            answer = ask(client, {"request": "status"}, silence=silence)
     except ControlError as exc:
         if record is None and (mount is None or not mount.is_kvfs):
             raise UserError(f"{mountpoint} is not a kvfs mount") from exc
@@ -106,13 +165,15 @@ def _unmounted(kept: Kept) -> Status:
 # For people
 
 
-def _draw(found: list[Status]) -> None:
-    for number, one in enumerate(found):
-        if number:
-            say("")
-        click.secho(printable(one["mountpoint"]), bold=True)
-        for label, text in _rows(one):
-            say(f"  {label:<{LABEL_WIDTH}} {text}")
+def _picture(found: _Found) -> Picture:
+    blocks = [_block(one["mountpoint"], _rows(one)) for one in found.mounts] or [[Line(found.words)]]
+    blocks += [_block(f"{one.record.source}: not mounted", _kept_rows(one)) for one in found.kept]
+    lines = [line for block in blocks for line in (*block, Line(""))]
+    return lines[:-1]
+
+
+def _block(title: str, rows: Iterable[tuple[str, str]]) -> Picture:
+    return [Line(title, bold=True), *(Line(f"  {label:<{LABEL_WIDTH}} {text}") for label, text in rows)]
 
 
 def _rows(one: Status) -> Iterator[tuple[str, str]]:
@@ -148,20 +209,15 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
         )
 
 
-def _draw_kept(kept: list[Kept]) -> None:
-    """Sources that are not mounted and hold changes: their names, what waits, and what sends it."""
-    for one in kept:
-        say("")
-        click.secho(printable(f"{one.record.source}: not mounted"), bold=True)
-        shown = _unmounted(one)
-        rows = [("pending", _counted(shown["pending"]))]
+def _kept_rows(one: Kept) -> Iterator[tuple[str, str]]:
+    """Of a source that is not mounted and holds changes: what waits, and what sends it."""
+    if one.error:
+        yield "error", one.error
+    else:
+        yield "pending", _counted(_unmounted(one)["pending"])
         if one.rejected:
-            rows.append(("refused", f"{len(one.rejected)} by the server: kvfs rejected list"))
-        if one.error:
-            rows = [("error", one.error)]
-        rows.append(("to send", one.command))
-        for label, text in rows:
-            say(f"  {label:<{LABEL_WIDTH}} {text}")
+            yield "refused", f"{len(one.rejected)} by the server: kvfs rejected list"
+    yield "to send", one.command
 
 
 def _counted(group: Status) -> str:

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "log": "log",
     "why": "why",
     "rejected": "rejected",
+    "conflicts": "conflicts",
     "journal": "journal",
     "copy": "copy",
     "export": "copy",

@@ -165,6 +165,8 @@ def unsent(directory: Path) -> Iterator[Finding]:
     for kept in kept_sources(directory):
         count = len(kept.pending) + len(kept.rejected)
         what = kept.error or f"{count} changes are not at the server"
+        if not count and kept.conflicts:
+            what = f"{len(kept.conflicts)} conflicts are open"
         yield Finding("warn", f"{kept.record.source} is not mounted, and {what}: {kept.command}")
 
 

@@ -4,13 +4,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
-from kvfs.core.model import Change, Key
+from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import CONTROL, Naming, title_names
+from kvfs.host.conflicts import ConflictFile
 from kvfs.host.sources import SourceRecord, journals, read_source
 from kvfs.journal.journal import Journal
 
@@ -25,6 +26,7 @@ class Kept:
     record: SourceRecord
     pending: list[Item]
     rejected: list[Item]
+    conflicts: list[Item] = field(default_factory=list)
     bytes: int = 0
     oldest_seconds: float | None = None
     error: str = ""
@@ -32,7 +34,7 @@ class Kept:
     @property
     def holds_anything(self) -> bool:
         """True if it has to be named to the user."""
-        return bool(self.pending or self.rejected or self.error)
+        return bool(self.pending or self.rejected or self.conflicts or self.error)
 
     @property
     def command(self) -> str:
@@ -79,6 +81,7 @@ def _kept(path: Path) -> Kept | None:
                 record,
                 [item_of(change, record) for change in journal.pending()],
                 [item_of(change, record) for change in journal.rejected()],
+                conflicts_of(journal, record),
                 counts.pending_bytes,
                 max(0.0, time.time() - oldest) if oldest is not None else None,
             )
@@ -109,19 +112,46 @@ def item_of(change: Change, record: SourceRecord) -> Item:
     }
 
 
+def conflicts_of(journal: Journal, record: SourceRecord) -> list[Item]:
+    """Conflicts that are open as far as this machine knows, as `kvfs conflicts list --json` shows them."""
+    found = []
+    for conflict in ConflictFile(journal.path).read():
+        copy = journal.get(conflict.namespace, conflict.copy)
+        if copy is not None and copy.is_tombstone:
+            continue
+        paths = [
+            "/".join(path_names(conflict.namespace, key, record)) for key in (conflict.key, conflict.copy)
+        ]
+        found.append(
+            {
+                "path": paths[0],
+                "copy": paths[1],
+                "at": conflict.at,
+                "size": None,
+                "copy_size": copy.size if copy is not None else None,
+            }
+        )
+    return found
+
+
 def names_of(change: Change, record: SourceRecord, *, is_directory_too: bool = False) -> tuple[str, ...]:
     """The path of a change below the mount point."""
+    return path_names(change.namespace, change.key, record, is_directory_too=is_directory_too)
+
+
+def path_names(
+    namespace: NamespaceId, key: Key, record: SourceRecord, *, is_directory_too: bool = False
+) -> tuple[str, ...]:
+    """The path of a key below the mount point."""
     naming = Naming(record.separator, frozenset({CONTROL}) if record.namespace else frozenset())
-    key = change.key.removeprefix(record.prefix) or change.key
-    names = naming.path_of(Key(key), is_directory_too=is_directory_too)
-    if record.namespace:
-        return names
-    return (title_path(record, change), *names)
+    inside = key.removeprefix(record.prefix) or key
+    names = naming.path_of(Key(inside), is_directory_too=is_directory_too)
+    return names if record.namespace else (_title(record, namespace), *names)
 
 
-def title_path(record: SourceRecord, change: Change) -> str:
-    """The directory of a change's namespace: its name when it was last listed, else its id."""
+def _title(record: SourceRecord, wanted: NamespaceId) -> str:
+    """The directory of a namespace: its name when it was last listed, else its id."""
     for name, namespace in title_names(record.listed()).items():
-        if namespace.id == change.namespace:
+        if namespace.id == wanted:
             return name
-    return change.namespace
+    return wanted

@@ -157,6 +157,7 @@ def _unmounted(kept: Kept) -> Status:
             "oldest_seconds": kept.oldest_seconds,
         },
         "rejected": {"count": len(kept.rejected)},
+        "conflicts": {"open": len(kept.conflicts)},
         "command": kept.command,
         "error": kept.error,
     }
@@ -217,6 +218,8 @@ def _kept_rows(one: Kept) -> Iterator[tuple[str, str]]:
         yield "pending", _counted(_unmounted(one)["pending"])
         if one.rejected:
             yield "refused", f"{len(one.rejected)} by the server: kvfs rejected list"
+        if one.conflicts:
+            yield "conflicts", f"{len(one.conflicts)} open: kvfs conflicts list"
     yield "to send", one.command
 
 
@@ -238,9 +241,10 @@ def _rejected_rows(group: Status) -> Iterator[tuple[str, str]]:
 
 
 def _conflict_rows(group: Status) -> Iterator[tuple[str, str]]:
-    count, items = group.get("count", 0), group.get("items", [])
-    if count:
-        yield "conflicts", f"{count} since the mount: both versions are kept"
+    count, items, is_open = group.get("count", 0), group.get("items", []), group.get("open", 0)
+    if count or is_open:
+        way = ": kvfs conflicts list" if is_open else ""
+        yield "conflicts", f"{is_open} open, {count} since the mount{way}"
     for item in items[-CONFLICTS_SHOWN:]:
         yield "", conflict_line(item)
 

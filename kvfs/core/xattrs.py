@@ -39,6 +39,7 @@ COMPUTED: Final = (
     "user.kvfs.state",
     "user.kvfs.error",
     "user.kvfs.age",
+    "user.kvfs.conflict",
 )
 """Readable by name, never listed; the vfs answers them (and setting `.ttl`) before it asks here."""
 

@@ -1,39 +1,129 @@
-"""Keeps what the sender met that another client had changed meanwhile, for `kvfs status` and `kvfs sync`."""
+"""Keeps what the sender met that another client had changed meanwhile, until somebody settles it.
 
+A conflict is settled when its copy is gone from its name: by `kvfs conflicts keep`, by `rm`, by `mv`, or by another
+client. The open ones are kept beside the journal. The file is written after the journal, so a crash in between is
+made up for when the next mount finds a pending copy that is not in the file.
+"""
+
+import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from kvfs.core.model import Key, NamespaceId
+from kvfs.host.conflicts import Conflict, ConflictFile
+from kvfs.journal.journal import Journal
+from kvfs.journal.records import DropNamespace, DropRow, Operation, SetRow
+from kvfs.sender.conflicts import original_of
 from kvfs.sender.events import Event
+
+log = logging.getLogger("kvfs.daemon")
 
 SHOWN: Final = 100  # the latest, by name
 
 Item = dict[str, Any]
+Place = tuple[NamespaceId, Key]
 
 
 class ConflictLog:
-    """Conflicts since the start. Each is told once by the next sync or unmount, and listed by the status."""
+    """Conflicts of one source. Each is told once by the next sync or unmount, and listed while it is open."""
 
-    def __init__(self, path_of: Callable[[NamespaceId, Key], str], now: Callable[[], float]) -> None:
+    def __init__(
+        self, path_of: Callable[[NamespaceId, Key], str], now: Callable[[], float], journal: Journal
+    ) -> None:
         self._path_of = path_of
         self._now = now
+        self._journal = journal
+        self._file = ConflictFile(journal.path)
         self._items: deque[Item] = deque(maxlen=SHOWN)
         self._count = 0
         self._told = 0
+        self._open: dict[Place, Conflict] = {}  # by the copy
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up what earlier mounts left open."""
+        before = self._file.read()
+        for conflict in before:
+            change = self._journal.get(conflict.namespace, conflict.copy)
+            if change is None or not change.is_tombstone:
+                self._open[conflict.namespace, conflict.copy] = conflict
+        for change in self._journal.iter_pending():
+            place, key = (change.namespace, change.key), original_of(change.key)
+            if key is not None and not change.is_tombstone and place not in self._open:
+                self._open[place] = Conflict(change.namespace, key, change.key, change.recorded_at)
+        if before != list(self._open.values()):
+            self._write(lambda: self._file.replace(self._open.values()))
+        self._watch()
 
     def note(self, event: Event) -> None:
         """One more. The caller passes an event of kind CONFLICT."""
         assert event.namespace is not None
         assert event.key is not None
+        key = event.key
+        if event.copy is not None:
+            while (original := original_of(key)) is not None:  # the copy of a copy
+                key = original
+            conflict = Conflict(event.namespace, key, event.copy, self._now())
+            self._open[event.namespace, event.copy] = conflict
+            self._write(lambda: self._file.append(conflict))
+            self._watch()
         copy = self._path_of(event.namespace, event.copy) if event.copy is not None else ""
-        path = self._path_of(event.namespace, event.key)
-        self._items.append({"path": path, "copy": copy, "at": self._now()})
+        self._items.append({"path": self._path_of(event.namespace, key), "copy": copy, "at": self._now()})
         self._count += 1
 
+    # while they are open
+
+    def open(self) -> list[Conflict]:
+        """All that are open, the oldest first."""
+        return sorted(self._open.values(), key=lambda conflict: conflict.at)
+
+    def others_of(self, namespace: NamespaceId, key: Key) -> list[Key]:
+        """The other sides of a key: its copies, or what it is a copy of."""
+        if (conflict := self._open.get((namespace, key))) is not None:
+            return [conflict.key]
+        return [one.copy for one in self.open() if (one.namespace, one.key) == (namespace, key)]
+
+    def settle(self, namespace: NamespaceId, copy: Key) -> None:
+        """The copy is gone from its name."""
+        conflict = self._open.pop((namespace, copy), None)
+        if conflict is None:
+            return
+        if self._open:
+            self._write(lambda: self._file.append(conflict, settled=True))
+        else:
+            self._write(lambda: self._file.replace(()))
+        self._watch()
+
+    def _watch(self) -> None:
+        """Hear of the journal's changes only while there is something to hear of."""
+        self._journal.watch = self._committed if self._open else None
+
+    def _committed(self, operations: Sequence[Operation]) -> None:
+        for place in self._gone(operations):
+            self.settle(*place)
+
+    def _gone(self, operations: Sequence[Operation]) -> Iterable[Place]:
+        """Names that these operations take away."""
+        for operation in operations:
+            if isinstance(operation, SetRow) and operation.row.change.is_tombstone:
+                yield operation.row.change.namespace, operation.row.change.key
+            elif isinstance(operation, DropRow):
+                yield operation.namespace, operation.key
+            elif isinstance(operation, DropNamespace):
+                yield from [place for place in self._open if place[0] == operation.namespace]
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as exc:
+            log.warning("the list of conflicts cannot be written (%s): it is right until the unmount", exc)
+
+    # telling
+
     def status(self) -> Item:
-        """How many there were, and the latest."""
-        return {"count": self._count, "items": list(self._items)}
+        """How many there were since the start, the latest of these, and how many are open."""
+        return {"count": self._count, "items": list(self._items), "open": len(self._open)}
 
     def untold(self) -> Item:
         """Those that nobody was told of yet. From now on they count as told."""

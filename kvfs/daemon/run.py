@@ -35,6 +35,7 @@ from kvfs.daemon.kernelside import KernelSide
 from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
 from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.refresh import poll
+from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.start import Start, find_start, remember, until_answered
 from kvfs.daemon.status import RecentErrors, Reporter
@@ -172,6 +173,7 @@ class Mounted:
         )
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
+        self._resolving = Resolving(self._fs, reporter)
 
         self._reading.table.learn(start.namespaces)  # whoever looks there first need not ask again
         if start.is_offline:
@@ -195,7 +197,8 @@ class Mounted:
     async def serve(self, ready: Callable[[], None]) -> int:
         """From the mount to the last word."""
         async with trio.open_nursery() as workers:
-            await workers.start(serve_control, self._config.control_path, self._controls.handlers())
+            handlers = {**self._controls.handlers(), **self._resolving.handlers()}
+            await workers.start(serve_control, self._config.control_path, handlers)
             readers = (self._reading.loader.run, self._reading.overlay.lister.run)
             journal = (self._journal.maintain,)
             for work in (*readers, self._sender.run, *journal, keep_trimmed):

@@ -60,7 +60,7 @@ class Reporter:
         self._stores = stores
         self.is_offline = False
         self._errors: RecentErrors | None = None
-        self.conflicts = ConflictLog(self.path_at, time.time)
+        self.conflicts = ConflictLog(self.path_at, time.time, journal)
 
     def path_of(self, change: Change) -> str:
         """A change's path below the mount point, as far as names are known."""

@@ -90,6 +90,7 @@ class Journal:
         self._awaited = False  # somebody waits for _changed: spares an Event a change
         self._full = trio.Event()
         self._bounds: tuple[int, int] | None = None
+        self.watch: Callable[[Sequence[Operation]], None] | None = None  # is told of every transaction
         transactions.on_commit = self._committed
 
     def _join_parts(self, transactions: Transactions, now: Callable[[], float]) -> None:
@@ -221,6 +222,8 @@ class Journal:
 
     def _committed(self, operations: Sequence[Operation]) -> None:
         self._upkeep.note()
+        if self.watch is not None:
+            self.watch(operations)
         is_altered = False
         for operation in operations:
             kind = type(operation)

@@ -6,6 +6,7 @@ may still answer of our own doing (`Row.ancestors`) is no conflict, nor is a key
 writing it loses nobody's data. A deletion is compared when nobody asked for it: a rename's, and an expiration's.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from kvfs.store.bulkread import may_be_one_key
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet; KV's may be as old as that
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
+_COPY: Final = re.compile(r"(?s)(.+)\.kvfs-conflict-[\w.-]+-\d{8}T\d{6}Z(?:-\d+)?")
 
 
 def needs_check(row: Row) -> bool:
@@ -69,6 +71,14 @@ def copy_key(key: Key, host: str, now: float, taken: Callable[[Key], bool]) -> K
         if not taken(copy):
             return copy
         number += 1
+
+
+def original_of(copy: Key) -> Key | None:
+    """The key that a copy was made of, by the copy's name; None for other names, and where the name was cut."""
+    found = _COPY.fullmatch(copy)
+    if found is None or len(copy.encode()) > KEY_BYTES - 4:
+        return None
+    return Key(found[1])
 
 
 @dataclass

@@ -5,6 +5,7 @@ names, never neither. Any other waits for the puts before it as well, as `cp a b
 than the oldest change waits: a put that does not get through must not hold up every deletion.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
@@ -29,6 +30,7 @@ from kvfs.store.base import Store
 from kvfs.store.passage import urgently
 
 COMPARED_SECONDS: Final = 10.0  # what was compared with the store is written so soon after, or compared anew
+COPIES: Final = 1_000  # conflicts of one second that are told apart for sure
 PACK_IN_THREAD: Final = 2_000  # packing more changes than this would hold the loop for long
 
 
@@ -56,6 +58,9 @@ class Round:
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
         self._claimed: set[Place] = set()
+        self._copies: deque[Place] = deque(
+            maxlen=COPIES
+        )  # the latest: the journal forgets them once they are sent
 
     @property
     def counts(self) -> Counts:
@@ -220,8 +225,13 @@ class Round:
 
     def _free_key(self, namespace: NamespaceId, key: Key) -> Key:
         """A name for a copy of a key."""
-        is_taken = lambda key: self._journal.get(namespace, key) is not None  # noqa: E731
-        return copy_key(key, self._options.host, self._now(), is_taken)
+
+        def is_taken(copy: Key) -> bool:
+            return self._journal.get(namespace, copy) is not None or (namespace, copy) in self._copies
+
+        copy = copy_key(key, self._options.host, self._now(), is_taken)
+        self._copies.append((namespace, copy))
+        return copy
 
     def beside(self, namespace: NamespaceId, key: Key) -> Key:
         """The name for what was written to an open file whose key another client has written since."""

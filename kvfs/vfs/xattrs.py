@@ -9,7 +9,7 @@ from kvfs.cache.values import NEVER, Place
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime
-from kvfs.core.model import Metadata
+from kvfs.core.model import Key, Metadata, NamespaceId
 from kvfs.core.times import nanoseconds
 from kvfs.journal.attributes import LocalAttrs
 from kvfs.vfs.file.files import Files
@@ -44,6 +44,7 @@ class ExtendedAttributes:
         self._files = files
         self._now = now
         self._ttl = overlay.ttl
+        self.conflict_of: Callable[[NamespaceId, Key], str] = lambda namespace, key: ""
 
     async def list(self, node: Node) -> list[str]:
         """The names of a file's fields; what is computed is not listed, so that nobody copies it.
@@ -91,6 +92,8 @@ class ExtendedAttributes:
             return node.key.encode()
         if name == "user.kvfs.namespace_id":
             return node.namespace.encode()
+        if name == "user.kvfs.conflict" and (others := self.conflict_of(node.namespace, node.key)):
+            return others.encode()
         if name == "user.kvfs.state":
             return self._state(node, view).encode()
         if name == "user.kvfs.age":

@@ -155,7 +155,6 @@ def test_the_status_tells_of_conflicts(world: Standing, here: Namespace) -> None
     latest = conflicts["items"][-1]
     assert latest["path"] == f"{here.path.name}/page"
     assert latest["copy"].startswith(f"{here.path.name}/page.kvfs-conflict-")
-    assert (
-        f"conflicts  {before + 1} since the mount" in world.mount.kvfs("status", str(world.mount.path)).stdout
-    )
+    said = world.mount.kvfs("status", str(world.mount.path)).stdout
+    assert f"conflicts  {conflicts['open']} open, {before + 1} since the mount" in said
     assert "'page' was changed elsewhere since it was read here" in world.mount.log.read_text()

@@ -154,6 +154,22 @@ class Renames:
         self._moves.moved(namespace, key, goal)
         return True
 
+    async def put_in_place(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
+        """Give `goal` all that `key` has, metadata and expiration too, and take `key` away: one change.
+
+        What the store has under `goal` counts as seen: only what comes after that is a conflict again. Raises
+        `NotFoundError` when nothing is at `key`, store errors when `goal` cannot be read.
+        """
+        place, last_seen = (namespace, goal), self._overlay.last_seen
+        if self._journal.get(namespace, goal) is None:
+            try:
+                last_seen.read(place, (await self._overlay.content(namespace, goal)).value)
+            except NotFoundError:
+                last_seen.removed(place)
+        move = await self._moves.prepare(namespace, key, goal, replaced=None)
+        self._journal.move(namespace, [move])
+        self._moves.moved(namespace, key, goal)
+
     # directories
 
     async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: Progress) -> bool:

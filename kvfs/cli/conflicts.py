@@ -1,0 +1,263 @@
+"""`kvfs conflicts`: what another client changed too; both versions are kept until somebody chooses."""
+
+import difflib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.kept import kept_source, kept_sources
+from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.output import complain, duration_text, say, size_text
+from kvfs.core.errors import UserError
+from kvfs.host.mounts import mount_at, real_mountpoint
+from kvfs.host.state import lives, records
+
+Item = dict[str, Any]
+
+ASK_SECONDS: Final = 60.0  # settling may have to read what the server has
+ATTRIBUTES: Final = {"metadata": "user.kvfs.metadata", "expiration": "user.kvfs.expiration"}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One version of a value, as the mount shows it. `content` is None when there is no such file."""
+
+    name: str
+    content: bytes | None
+    metadata: str = ""
+    expiration: str = ""
+
+
+@click.group(no_args_is_help=False)  # the help would be more than one line of complaint
+def conflicts() -> None:
+    """List, compare and settle conflicts: values that another client changed while they were changed here.
+
+    Both versions are kept. The name has theirs, NAME.kvfs-conflict-HOST-TIME beside it has yours. Removing or
+    renaming that file settles the conflict as well.
+    """
+
+
+@conflicts.command("list")
+@click.argument("source", metavar="[SOURCE|DIR]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
+@STATE_DIR
+def list_conflicts(source: str | None, as_json: bool, state_dir: Path | None) -> int:
+    """List those that are open, of SOURCE or DIR, or of all sources, mounted or not."""
+    items = list(_items(source, state_of(state_dir)))
+    if as_json:
+        click.echo(json.dumps(items, indent=2))
+        return Exit.OK
+    for item in items:
+        place, age = item["mountpoint"] or item["source"], duration_text(max(0.0, time.time() - item["at"]))
+        sizes = f"yours {_size(item['copy_size'])}, theirs {_size(item['size'])}"
+        say(f"{place}/{item['path']}  {sizes}  {age} ago: yours is {item['copy']}")
+    if not items:
+        say("no conflict is open")
+    return Exit.OK
+
+
+def _size(size: int | None) -> str:
+    return size_text(size) if size is not None else "?"
+
+
+def _items(source: str | None, state: Path) -> Iterator[Item]:
+    """The open conflicts of one source or of all, with their source and the mount point ("" for none)."""
+    for record in records(state):
+        is_meant = source in (None, record.source) or _is_at(source, record.mountpoint)
+        if is_meant and lives(record.pid):
+            for item in _of_mount(Path(record.mountpoint), state):
+                yield {"source": record.source, "mountpoint": record.mountpoint, **item}
+            if source is not None:
+                return
+    for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
+        for item in kept.conflicts:
+            yield {"source": kept.record.source, "mountpoint": "", **item}
+
+
+def _is_at(text: str | None, mountpoint: str) -> bool:
+    return text is not None and str(real_mountpoint(Path(text))) == mountpoint
+
+
+def _of_mount(mountpoint: Path, state: Path) -> list[Item]:
+    with daemon_of(mountpoint, state) as client:
+        return list(ask(client, {"request": "conflicts_list"}).get("items", []))
+
+
+@conflicts.command("diff")
+@click.argument("target", metavar="PATH", type=path)
+@STATE_DIR
+def diff_conflict(target: Path, state_dir: Path | None) -> int:
+    """Show how the two versions of PATH differ: text line by line, of other values sizes and the first byte.
+
+    PATH is the name or the copy. Metadata and expiration are compared too.
+    """
+    mountpoint = mount_containing(target)
+    found = _chosen(target, mountpoint, _of_mount(mountpoint, state_of(state_dir)))
+    for item in found:
+        theirs, mine = _side(mountpoint, item["path"]), _side(mountpoint, item["copy"])
+        for line in difference(theirs, mine):
+            say(line)
+    return Exit.OK
+
+
+def _side(mountpoint: Path, name: str) -> Side:
+    file = mountpoint / name
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return Side(name, None)
+    return Side(name, content, *(_attribute(file, one) for one in ATTRIBUTES.values()))
+
+
+def _attribute(file: Path, name: str) -> str:
+    try:
+        return os.getxattr(file, name).decode(errors="replace")
+    except OSError:  # it has none
+        return ""
+
+
+def difference(theirs: Side, mine: Side) -> Iterator[str]:
+    """Lines that say how two versions differ; at least one."""
+    lines = list(_content_lines(theirs, mine))
+    if theirs.content is not None and mine.content is not None:
+        for name in ATTRIBUTES:
+            before, after = getattr(theirs, name), getattr(mine, name)
+            if name == "expiration":
+                before, after = _moment(before), _moment(after)
+            if before != after:
+                lines.append(f"{name}: theirs {before or 'none'}, yours {after or 'none'}")
+    yield from lines or [f"{theirs.name} and {mine.name} are the same"]
+
+
+def _moment(text: str) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(text))) if text.isdigit() else text
+
+
+def _content_lines(theirs: Side, mine: Side) -> Iterator[str]:
+    for side, whose in ((theirs, "theirs"), (mine, "yours")):
+        if side.content is None:
+            yield f"{side.name}: {whose} is not there any more"
+    if theirs.content is None or mine.content is None or theirs.content == mine.content:
+        return
+    try:
+        before, after = theirs.content.decode(), mine.content.decode()
+    except UnicodeDecodeError:
+        yield from _binary_lines(theirs, mine)
+        return
+    yield from difflib.unified_diff(
+        before.splitlines(),
+        after.splitlines(),
+        f"{theirs.name} (theirs)",
+        f"{mine.name} (yours)",
+        lineterm="",
+    )
+    if before.splitlines() == after.splitlines():
+        yield f"{theirs.name} and {mine.name} differ in line ends only"
+
+
+def _binary_lines(theirs: Side, mine: Side) -> Iterator[str]:
+    before, after = theirs.content or b"", mine.content or b""
+    first = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), None)
+    at = min(len(before), len(after)) if first is None else first
+    sizes = f"theirs {len(before):,} bytes, yours {len(after):,} bytes"
+    yield f"{theirs.name}: binary; {sizes}, first difference at byte {at:,}"
+
+
+@conflicts.group("keep", no_args_is_help=False)
+def keep() -> None:
+    """Settle conflicts: `keep mine` or `keep theirs`."""
+
+
+@keep.command("mine")
+@click.argument("targets", metavar="[PATH]...", type=path, nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are open, in all mounts of yours.")
+@STATE_DIR
+def mine(targets: tuple[Path, ...], everything: bool, state_dir: Path | None) -> int:
+    """Your version becomes the value of the name, with its metadata and expiration, and the copy goes."""
+    return _settle("mine", _meant(targets, everything, state_of(state_dir)), state_of(state_dir))
+
+
+@keep.command("theirs")
+@click.argument("targets", metavar="[PATH]...", type=path, nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are open, in all mounts of yours.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@STATE_DIR
+def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state_dir: Path | None) -> int:
+    """The copy with your version goes; the name keeps theirs. Asks first when it is --all."""
+    meant = _meant(targets, everything, state_of(state_dir))
+    count = sum(map(len, meant.values()))
+    if everything and count and not yes:
+        click.confirm(f"What was written here to {count} files will be lost. Delete it?", abort=True)
+    return _settle("theirs", meant, state_of(state_dir))
+
+
+def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Path, list[Item]]:
+    """The conflicts that were named, by mount point. Raises `UserError` for a name that has none."""
+    if bool(targets) == everything:
+        raise click.UsageError("name the PATHs that `kvfs conflicts list` shows, or --all")
+    found: dict[Path, list[Item]] = {}
+    if everything:
+        mounted = [Path(one.mountpoint) for one in records(state) if lives(one.pid)]
+        return {mountpoint: _of_mount(mountpoint, state) for mountpoint in mounted}
+    for target in targets:
+        mountpoint = _mount_of(target, state)
+        chosen = _chosen(target, mountpoint, _of_mount(mountpoint, state))
+        found.setdefault(mountpoint, []).extend(chosen)
+    return found
+
+
+def _mount_of(target: Path, state: Path) -> Path:
+    """The mount of a path; of a source that is not mounted, what mounts it."""
+    try:
+        return mount_containing(target)
+    except UserError:
+        for kept in kept_sources(state):
+            if kept.conflicts and target.is_relative_to(kept.record.mountpoint):
+                raise UserError(f"{kept.record.source} is not mounted: {kept.command}") from None
+        raise
+
+
+def _chosen(target: Path, mountpoint: Path, items: list[Item]) -> list[Item]:
+    inside = os.fspath(Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint))
+    found = [item for item in items if inside in (item["path"], item["copy"])]
+    if not found:
+        raise UserError(f"{target} has no open conflict: kvfs conflicts list shows those there are")
+    return found
+
+
+def _settle(what: str, meant: dict[Path, list[Item]], state: Path) -> int:
+    """Ask the daemons to; say how many were settled, and what was not."""
+    if what == "mine":
+        _check_single(meant)
+    count, status = 0, Exit.OK
+    for mountpoint, items in meant.items():
+        if not items or mount_at(mountpoint) is None:
+            continue
+        request = {"request": "conflicts_keep", "keep": what, "copies": [item["copy"] for item in items]}
+        with daemon_of(mountpoint, state) as client:
+            answer = ask(client, request, silence=ASK_SECONDS)
+        count += int(answer.get("count", 0))
+        for failed in answer.get("failed", []):
+            complain(f"{mountpoint}/{failed['path']}: {failed['error']}; the conflict stays open")
+            status = Exit.FAILED
+    kept = "your version is the value now" if what == "mine" else "your version is gone"
+    say(f"{count} {'conflict' if count == 1 else 'conflicts'} settled: {kept}")
+    return status
+
+
+def _check_single(meant: dict[Path, list[Item]]) -> None:
+    """A name has one value: of several versions of yours somebody has to say which."""
+    for mountpoint, items in meant.items():
+        paths = [item["path"] for item in items]
+        for name in paths:
+            if paths.count(name) > 1:
+                copies = ", ".join(item["copy"] for item in items if item["path"] == name)
+                raise UserError(f"{mountpoint}/{name} has several versions of yours: name one of {copies}")

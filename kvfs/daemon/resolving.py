@@ -1,0 +1,102 @@
+"""`kvfs conflicts`: lists the open conflicts of a mount, and settles them through its journal."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import InvalidError, KvfsError, NotFoundError, NotPermittedError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.daemon.conflicts import ConflictLog
+from kvfs.daemon.status import Reporter
+from kvfs.host.conflicts import Conflict
+from kvfs.host.control import Handler, Message, Send
+from kvfs.vfs.filesystem import FileSystem
+
+MINE, THEIRS = "mine", "theirs"
+
+LOOK_SECONDS: Final = 3.0  # for the sizes: what cannot be told by then is not
+YOUNG_SECONDS: Final = 10.0  # a copy that is not there yet is about to be written
+SHOWN: Final = 1000
+
+
+class Resolving:
+    """Handlers for the control socket."""
+
+    def __init__(self, fs: FileSystem, reporter: Reporter) -> None:
+        self._fs = fs
+        self._reporter = reporter
+        self._log: ConflictLog = reporter.conflicts
+        fs.xattrs.conflict_of = self.others_of
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By the name of the request."""
+        return {"conflicts_list": self.list, "conflicts_keep": self.keep}
+
+    def others_of(self, namespace: NamespaceId, key: Key) -> str:
+        """The paths of the other sides of a key, a line each."""
+        found = self._log.others_of(namespace, key)
+        return "\n".join(self._reporter.path_at(namespace, other) for other in found)
+
+    async def list(self, request: Message, send: Send) -> Message:
+        """Those that are open, with both sizes where they can be told."""
+        looked: dict[tuple[str, Key], int | None] = {}
+        with trio.move_on_after(LOOK_SECONDS):
+            for conflict in self._log.open()[:SHOWN]:
+                for key in (conflict.copy, conflict.key):
+                    looked[conflict.namespace, key] = await self._size(conflict, key)
+        return {"items": [self._item(conflict, looked) for conflict in self._log.open()]}
+
+    async def _size(self, conflict: Conflict, key: Key) -> int | None:
+        """The size of one side; a copy that is found to be gone settles its conflict."""
+        try:
+            return await self._fs.overlay.size(conflict.namespace, key)
+        except NotFoundError:
+            if key == conflict.copy and self._fs.now() - conflict.at > YOUNG_SECONDS:
+                self._log.settle(conflict.namespace, conflict.copy)
+        except KvfsError:
+            pass
+        return None
+
+    def _item(self, conflict: Conflict, sizes: Mapping[tuple[str, Key], int | None]) -> Message:
+        namespace = conflict.namespace
+        return {
+            "path": self._reporter.path_at(namespace, conflict.key),
+            "copy": self._reporter.path_at(namespace, conflict.copy),
+            "at": conflict.at,
+            "size": sizes.get((namespace, conflict.key)),
+            "copy_size": sizes.get((namespace, conflict.copy)),
+        }
+
+    async def keep(self, request: Message, send: Send) -> Message:
+        """Settle the conflicts of these copies, or all. What fails stays open and is told."""
+        if self._fs.options.read_only:
+            raise NotPermittedError("the mount is read-only")
+        what, copies = request.get("keep"), request.get("copies")
+        if what not in (MINE, THEIRS) or not isinstance(copies, list):
+            raise InvalidError("keep is mine or theirs, copies a list of paths")
+        chosen = [
+            one for one in self._log.open() if self._reporter.path_at(one.namespace, one.copy) in copies
+        ]
+        failed = []
+        for conflict in chosen:
+            try:
+                await self._settle(conflict, mine=what == MINE)
+            except KvfsError as exc:
+                path = self._reporter.path_at(conflict.namespace, conflict.key)
+                failed.append({"path": path, "error": str(exc)})
+        return {"count": len(chosen) - len(failed), "failed": failed}
+
+    async def _settle(self, conflict: Conflict, *, mine: bool) -> None:
+        namespace, key, copy = conflict.namespace, conflict.key, conflict.copy
+        if mine:
+            with trio.fail_after(self._fs.options.timeout):
+                await self._fs.renames.put_in_place(namespace, copy, key)
+        else:
+            self._fs.tree.delete_key(namespace, copy)
+        parent = self._fs.inodes.peek_directory(namespace, self._fs.overlay.naming.parent_of_key(copy))
+        if parent is not None:
+            self._fs.tree.keep_directory(parent)
+        for changed in (key, copy):
+            self._fs.forget_kernel_name(namespace, changed)
+        self._log.settle(namespace, copy)

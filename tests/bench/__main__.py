@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import cpu, everything, moving, relisting, results, scale
-from bench.report import Report, Row
+from bench import charts, cpu, everything, moving, relisting, results, scale
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -56,12 +55,11 @@ def _moving(words: argparse.Namespace) -> int:
         return moving.run(words, directory, words.out)
 
 
-def _headline(words: argparse.Namespace) -> int:
-    """The rows that the README shows, from the last results."""
-    found = json.loads((words.out / "results.json").read_text())["rows"]
-    delays = {row["delay"] for row in found} - {None}
-    report = Report([Row(**row) for row in found], sorted(delays))
-    print(report.headline(report.delays[-1]), end="")
+def _charts(words: argparse.Namespace) -> int:
+    """Every chart, the README's too, from the results that are there."""
+    charts.redraw(words.out)
+    if (words.out / "scale.json").exists():
+        scale.redraw(words.out)
     return 0
 
 
@@ -92,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     moves = commands.add_parser("moving", help="copy, export and import beside the SDK and wrangler")
     moves.set_defaults(command=_moving)
     moving.add_arguments(moves)
-    headline = commands.add_parser("headline", help="print the README's table from the last results")
-    headline.set_defaults(command=_headline)
-    for command in (whole, growth, moves, headline):
+    drawn = commands.add_parser("charts", help="draw every chart, the README's too, from the last results")
+    drawn.set_defaults(command=_charts)
+    for command in (whole, growth, moves, drawn):
         command.add_argument(
             "--out", type=Path, default=results.DEFAULT, metavar="DIR", help="docs/benchmarks"
         )

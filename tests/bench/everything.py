@@ -31,7 +31,7 @@ KINDS = ("kvfs", "rclone", "sdk", "wrangler", "memfs", "ext4")
 _PACED = (
     "This rclone leaves at least 10 ms between the requests to a WebDAV server and has no option not to (newer ones "
     "have): it never makes more than a hundred a second, however many files it uploads at once. That holds its "
-    "`create` at any delay, and everything without delay."
+    "`cp -r` at any delay, and everything without delay."
 )
 
 

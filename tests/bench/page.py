@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import cpu, plots, results, tables
+from bench import charts, cpu, results, tables
 from bench.machine import machine_lines
 from bench.reasons import reason
 from bench.report import BEHIND, Report, Row, counted, cpu_cell, kinds_cell, peak_cell, requests_cell
 from bench.suite import SLOW
-from bench.workloads import MEANING, Subject
+from bench.workloads import COMMAND, CREATE, MEANING, MOUNT, READ, UNCHECKED, Subject
 
 _HEAD = """# Benchmarks
 
@@ -29,19 +29,20 @@ told names that a user would have to look up.
 
 """
 _DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-_AFTER = """
+_AFTER = f"""
 ## What to know when reading
 
 - The two stores are not the same: rclone's is a directory behind WebDAV, kvfs' and the SDK's is `kvfs serve`, a server
   in Python over SQLite that answers as Workers KV does. WebDAV has a rename and sizes in its listings, Workers KV has
   neither: `mv` and `ls -l` cost rclone one request a directory, and everybody else the values. A rename through the
   SDK is reading, writing and deleting.
-- The SDK and wrangler leave nothing behind that other programs could open; their `create` reads local files, their
-  `read` keeps the values in memory. What they start is measured, a mount is started once before: row *mount*.
+- The SDK and wrangler leave nothing behind that other programs could open; their *{COMMAND[CREATE]}* reads
+  local files, their *{COMMAND[READ]}* keeps the values in memory. What they start is measured, a mount is started
+  once before: row *{COMMAND[MOUNT]}*.
 - CPU is that of the daemon, plus that of the commands (`cp`, `grep`, the scripts, wrangler). The server's own is in
   the JSON, the relay's nowhere.
-- A *save* of kvfs looks first whether somebody else changed the value since it was read (a bulk get), and keeps both
-  if so; nobody else looks. *save, unchecked* is kvfs doing what they do.
+- A save of kvfs looks first whether somebody else changed the value since it was read (a bulk get), and keeps both
+  if so; nobody else looks. *{COMMAND[UNCHECKED]}* is kvfs doing what they do.
 - ext4 is what the kernel has in its page cache: nothing is ever cold there. memfs is mounted anew, as kvfs is.
 - Peak memory is the most that was resident (VmHWM) while the workload ran.
 - A connection's own round trips (TCP, TLS) are not delayed.
@@ -64,23 +65,23 @@ def write(
 ) -> None:
     """`results.md`, `results.json` and the plots."""
     out.mkdir(parents=True, exist_ok=True)
-    made = report.plot(out)
-    if floor:
-        made.append(_floor_plot(out, floor))
+    measured = [asdict(row) | {"passed": row.passed} for row in floor]
+    made = charts.draw(out, report, how.n, measured)
     text = _HEAD.format(n=how.n, rounds=how.rounds, slow=SLOW, machine=machine_lines(dict(how.machine)))
     text += "".join(f"{note}\n\n" for note in how.notes)
     text += _verdicts(report) + _beside_running(report) + _tables(report, how.rounds)
     text += _floor(floor) + _settings(subjects) + _AFTER
-    text += "\n## Plots\n\n" + "".join(f"![{name}]({name})\n\n" for name in made)
+    text += "\n## Charts\n\n" + "".join(f"![{name}]({name})\n\n" for name in made)
     document: dict[str, Any] = {
         "machine": dict(how.machine),
         "files": how.n,
         "rounds": how.rounds,
         "notes": list(how.notes),
+        "settings": {subject.name: subject.settings for subject in subjects},
         "verdicts": [asdict(verdict) for verdict in report.verdicts()],
         "sdk_start": report.start,
         "rows": report.document(),
-        "cpu": [asdict(row) | {"passed": row.passed} for row in floor],
+        "cpu": measured,
     }
     results.write(out, "results", document, text.rstrip() + "\n")
 
@@ -90,7 +91,8 @@ def _verdicts(report: Report) -> str:
     if not found:
         return ""
     lines = [
-        (v.workload, v.what, "**behind**" if v.standing == BEHIND else v.standing, v.detail) for v in found
+        (COMMAND[v.workload], v.what, "**behind**" if v.standing == BEHIND else v.standing, v.detail)
+        for v in found
     ]
     behind = dict.fromkeys((v.workload, v.measure) for v in found if v.standing == BEHIND)
     text = (
@@ -100,7 +102,8 @@ def _verdicts(report: Report) -> str:
     if behind:
         text += "Where it is behind, why, and what the least would be:\n\n"
         text += "".join(
-            f"- *{workload}*, {measure}: {reason(workload, measure)}\n" for workload, measure in behind
+            f"- *{COMMAND[workload]}*, {measure}: {reason(workload, measure)}\n"
+            for workload, measure in behind
         )
     return text + "\n"
 
@@ -134,7 +137,7 @@ def _tables(report: Report, rounds: int) -> str:
     text += "\n## CPU, daemon + client\n\nWithout delay:\n\n" + report.table(first, cpu_cell)
     text += "\n## Peak memory of the daemon\n\n" + report.table(first, peak_cell, daemons)
     text += "\n## The workloads\n\n"
-    return text + "".join(f"- *{name}*: {MEANING[name]}\n" for name in report.workloads) + "\n"
+    return text + "".join(f"- *{COMMAND[name]}*: {MEANING[name]}\n" for name in report.workloads) + "\n"
 
 
 def _floor(floor: Sequence[cpu.Row]) -> str:
@@ -145,18 +148,6 @@ def _floor(floor: Sequence[cpu.Row]) -> str:
         "memfs is a file system in memory on the same Python, pyfuse3 and settings; bare, it is not even asked for "
         "flush and extended attributes, which kvfs needs.\n\n" + cpu.table(floor) + "\n"
     )
-
-
-def _floor_plot(out: Path, floor: Sequence[cpu.Row]) -> str:
-    names = [row.task for row in floor]
-    series = {
-        "kvfs ÷ memfs": [row.share * 100 for row in floor],
-        "target": [row.target * 100 for row in floor],
-    }
-    plots.bars(
-        out / "floor.svg", "Rate, as a share of memfs (%)", names, series, y_title="%", logarithmic=False
-    )
-    return "floor.svg"
 
 
 def _settings(subjects: Sequence[Subject]) -> str:

@@ -6,6 +6,7 @@ A text for each workload and measure, or for all workloads alike; no numbers tha
 from bench.workloads import (
     BIG_READ,
     BIG_WRITE,
+    COMMAND,
     CREATE,
     CREATE_INTO,
     DELETE,
@@ -16,6 +17,7 @@ from bench.workloads import (
     RENAME_WARM,
     SAVE,
     STAT_WARM,
+    UNCHECKED,
 )
 
 REQUESTS, TIME, TENFOLD = "requests", "time", "ten times rclone"
@@ -57,11 +59,11 @@ _REASONS = {
     (READ, TIME): _READ + "`grep` opens the next file after the last, so that reading ahead has to guess.",
     (SAVE, REQUESTS): (
         "Before a value that was read is written over, kvfs asks whether somebody else changed it, a bulk get each; "
-        "nobody else looks. *save, unchecked* is the same without."
+        f"nobody else looks. *{COMMAND[UNCHECKED]}* is the same without."
     ),
     (SAVE, TIME): (
         "Before a value that was read is written over, kvfs asks whether somebody else changed it: a round trip more "
-        "for each save than those who write blindly. *save, unchecked* is the same without."
+        f"for each save than those who write blindly. *{COMMAND[UNCHECKED]}* is the same without."
     ),
     (BIG_WRITE, TIME): (
         "One request is the least. 25 MiB pass through the kernel, the journal on disk, and Python, before they are "

@@ -1,17 +1,15 @@
-"""What was found, as rows, tables, verdicts and plots. Where kvfs is behind, it is said."""
+"""What was found, as rows, tables and verdicts. Where kvfs is behind, it is said."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from bench import plots, tables
+from bench import tables
 from bench.measuring import median
 from bench.reasons import REQUESTS, TENFOLD, TIME
 from bench.suite import Found
 from bench.workloads import (
-    BIG_READ,
-    BIG_WRITE,
+    COMMAND,
     CREATE,
     CREATE_INTO,
     DELETE,
@@ -21,10 +19,8 @@ from bench.workloads import (
     READ,
     RENAME,
     RENAME_FILES,
-    SAVE,
     STAT,
     TAR,
-    UNCHECKED,
 )
 
 KVFS, FLOOR, DISK = "kvfs", "memfs", "ext4"
@@ -34,9 +30,6 @@ SDK = "SDK "
 MANY_FILES = (CREATE, CREATE_INTO, READ, TAR, DELETE)
 """Where a request for each file is what others pay."""
 WITHOUT_DELAY = (CREATE, CREATE_INTO, READ, STAT, LIST, RENAME, RENAME_FILES)
-HEADLINE = (
-    CREATE, LIST, STAT, READ, TAR, SAVE, UNCHECKED, RENAME, RENAME_FILES, DELETE, BIG_WRITE, BIG_READ,
-)  # fmt: skip
 AHEAD, LEVEL, BEHIND = "ahead", "level", "behind"
 TIMES_RCLONE = 10.0
 
@@ -133,22 +126,8 @@ class Report:
         lines = []
         for workload in self.workloads:
             found = [self.get(subject, delay, workload) for subject in subjects]
-            lines.append([workload, *(show(row) if row is not None else "—" for row in found)])
+            lines.append([COMMAND[workload], *(show(row) if row is not None else "—" for row in found)])
         return tables.markdown(["", *(f"**{name}**" if name == KVFS else name for name in subjects)], lines)
-
-    def headline(self, delay: float) -> str:
-        """For the README: kvfs, the better rclone, the SDK by its bulk calls; time and requests."""
-        lines = []
-        for workload in HEADLINE:
-            ours = self.get(KVFS, delay, workload)
-            if ours is None:
-                continue
-            rclone = _best((self.get(name, delay, workload) for name in RCLONE), _wall)
-            bulk = self.get("SDK bulk", delay, workload) or self.get("SDK singly", delay, workload)
-            lines.append([MEANING[workload], *map(_time_and_requests, (ours, rclone, bulk))])
-        return tables.markdown(
-            ["", "**kvfs**", "rclone mount, the faster mode", "official SDK, bulk calls"], lines
-        )
 
     # the SDK in a program that is running already
 
@@ -164,7 +143,7 @@ class Report:
                 continue
             standings.append(_standing(ours.wall, best.running))
             cells = [tables.seconds(row.running) if row is not None else "—" for row in (ours, *found)]
-            lines.append([workload, *cells, standings[-1]])
+            lines.append([COMMAND[workload], *cells, standings[-1]])
         header = ["", f"**{KVFS}**", *modes, "kvfs, beside the fastest"]
         return f"{tables.markdown(header, lines)}\n{counted(standings).capitalize()}.\n"
 
@@ -192,34 +171,6 @@ class Report:
                 found += _in_time(ours, rclone, f"wall time at {_ms(early)}, against rclone")
         return found
 
-    # plots
-
-    def plot(self, out: Path) -> list[str]:
-        """The names of the files written."""
-        made = []
-        for delay in self.delays:
-            title = f"Wall time, each request {_ms(delay)} late (seconds, less is better)"
-            made.append(self._bars(out / f"wall-{delay * 1000:.0f}ms.svg", title, delay, _wall, "seconds"))
-        last = self.delays[-1]
-        made.append(
-            self._bars(
-                out / "requests.svg", "Requests (less is better)", last, lambda row: row.requests, "requests"
-            )
-        )
-        cpu = "CPU of daemon and client (seconds, less is better)"
-        made.append(self._bars(out / "cpu.svg", cpu, self.delays[0], _cpu, "CPU seconds"))
-        return made
-
-    def _bars(self, file: Path, title: str, delay: float, of: Callable[[Row], float], unit: str) -> str:
-        labels = [name for name in self.workloads if name != MOUNT]
-        series = {
-            subject: [of(row) if (row := self.get(subject, delay, name)) else None for name in labels]
-            for subject in self.subjects
-        }
-        shown = {name: values for name, values in series.items() if any(values)}
-        plots.bars(file, title, labels, shown, y_title=unit)
-        return file.name
-
     def document(self) -> list[dict[str, Any]]:
         """For JSON."""
         return [asdict(row) for row in self.rows]
@@ -227,10 +178,6 @@ class Report:
 
 def _wall(row: Row) -> float:
     return row.wall
-
-
-def _cpu(row: Row) -> float:
-    return row.cpu + row.client
 
 
 def _ms(delay: float) -> str:
@@ -281,12 +228,6 @@ def counted(standings: Sequence[str]) -> str:
     """How many of which."""
     found = [f"{standing} in {standings.count(standing)}" for standing in (AHEAD, LEVEL, BEHIND)]
     return f"{', '.join(found)} of {len(standings)}"
-
-
-def _time_and_requests(row: Row | None) -> str:
-    if row is None:
-        return "—"
-    return f"{tables.seconds(row.wall)}, {row.requests:,} requests".replace(" 1 requests", " 1 request")
 
 
 def cpu_cell(row: Row) -> str:

@@ -5,6 +5,7 @@ that pile up unsent, and HTTP/2 and gzip against what they would replace.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import time
@@ -19,7 +20,7 @@ from bench.filling import PER_DIRECTORY, fill
 from bench.machine import machine, machine_lines
 from bench.measuring import cpu_seconds, forget_peak, median, peak_memory
 from bench.mounts import Mount, kvfs_mount
-from bench.plots import lines
+from bench.plots import Curves, lines
 from bench.results import write
 from bench.tables import markdown, seconds, size
 from support.mounted import Api
@@ -303,6 +304,12 @@ def _page(
     )
 
 
+def redraw(out: Path) -> None:
+    """The plots again, from `scale.json`."""
+    found = json.loads((out / "scale.json").read_text())
+    _draw(out, [Growth(**one) for one in found["growth"]])
+
+
 def _draw(out: Path, growth: list[Growth]) -> None:
     def curve(value: Callable[[Growth], float]) -> list[tuple[float, float]]:
         return [(one.keys, value(one)) for one in growth]
@@ -317,8 +324,7 @@ def _draw(out: Path, growth: list[Growth]) -> None:
             "stat of one key": curve(lambda one: one.stat),
             "first entry of ls": curve(lambda one: one.first),
         },
-        x_title="keys",
-        y_title="seconds",
+        Curves("keys", "seconds", seconds),
     )
     lines(
         out / "scale-memory.svg",
@@ -328,6 +334,5 @@ def _draw(out: Path, growth: list[Growth]) -> None:
             "after find": curve(lambda one: one.find_memory / 2**20),
             "peak of find": curve(lambda one: one.find_peak / 2**20),
         },
-        x_title="keys",
-        y_title="MiB",
+        Curves("keys", "MiB", lambda value: f"{value:.0f} MiB", logarithmic=False),
     )

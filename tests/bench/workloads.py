@@ -109,6 +109,27 @@ MEANING = {
 }
 """Every workload, in the order of the tables."""
 
+COMMAND = {
+    MOUNT: "kvfs mount, rclone mount",
+    CREATE: "mkdir, cp -r into it",
+    CREATE_INTO: "cp -r",
+    LIST: "find",
+    STAT: "ls -lR",
+    STAT_WARM: "ls -lR again",
+    READ: "grep -r",
+    READ_WARM: "grep -r again",
+    TAR: "tar c",
+    SAVE: f"save {SAVED} files",
+    UNCHECKED: f"save {SAVED} files unchecked",
+    BIG_WRITE: "cp of 25 MiB in",
+    BIG_READ: "cmp of 25 MiB",
+    RENAME: "mv of a directory",
+    RENAME_WARM: "mv of it after grep",
+    RENAME_FILES: "mv of 50 files",
+    DELETE: "rm -r",
+}
+"""What each is called where people read: the command that is run."""
+
 PHASES = (
     Phase((), (CREATE,), is_account=True),
     Phase((), (CREATE_INTO, BIG_WRITE)),

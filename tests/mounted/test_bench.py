@@ -67,13 +67,21 @@ def test_a_tiny_run_comes_out_as_json_markdown_and_plots(tmp_path: Path) -> None
     assert found["ext4", "create"]["requests"] == 0
     assert [row["task"] for row in document["cpu"]], "no distance to the floor"
     page = (tmp_path / "results.md").read_text()
-    assert "| create, into |" in page
+    assert "| cp -r |" in page
     assert "are starting Python and importing it" in page
     assert document["machine"]["kvfs"] in page
     for plot in ("wall-10ms.svg", "requests.svg", "cpu.svg", "floor.svg"):
         assert f"({plot})" in page
         assert ElementTree.parse(tmp_path / plot).getroot().tag.endswith("svg")
-    assert "`grep -r` through the tree" in _bench("headline", "--out", tmp_path)
+    assert "readme.svg" not in page, "that one is the README's"
+    drawn = [
+        tmp_path / name for name in ("wall-10ms.svg", "requests.svg", "cpu.svg", "floor.svg", "readme.svg")
+    ]
+    before = [file.read_bytes() for file in drawn]
+    for file in drawn:
+        file.unlink()
+    _bench("charts", "--out", tmp_path)
+    assert [file.read_bytes() for file in drawn] == before, "the same numbers make the same file"
 
 
 def _same_work(found: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -147,10 +155,10 @@ def test_the_page_gives_reasons_only_where_kvfs_is_behind(tmp_path: Path) -> Non
     how = Setting(n=20, rounds=3, machine={})
     page.write(tmp_path, _report(WALLS, REQUESTS), [], [], how)
     text = (tmp_path / "results.md").read_text()
-    assert f"- *read*, time: {reason('read', 'time')}\n" in text
-    assert "- *read*, requests:" not in text
+    assert f"- *grep -r*, time: {reason('read', 'time')}\n" in text
+    assert "- *grep -r*, requests:" not in text
     assert "Ahead in 0, level in 1, behind in 2 of 3 comparisons" in text
-    assert "| read | 2.00 s | 40.0 s¹ |" in text.replace("15.0 s¹ | ", ""), "measured once is marked"
+    assert "| grep -r | 2.00 s | 40.0 s¹ |" in text.replace("15.0 s¹ | ", ""), "measured once is marked"
     page.write(tmp_path, _report(WALLS | {"kvfs": [1.0]}, REQUESTS), [], [], how)
     assert "Where it is behind" not in (tmp_path / "results.md").read_text()
 
@@ -167,7 +175,7 @@ def test_the_sdk_is_shown_running_already_too() -> None:
     """Its times without starting it, beside kvfs' own, which have nothing taken from them."""
     report = _report(WALLS, REQUESTS, start=0.4)
     assert report.start == 0.4
-    assert "| read | 2.00 s | 1.10 s | behind |" in report.beside_running(0.05)
+    assert "| grep -r | 2.00 s | 1.10 s | behind |" in report.beside_running(0.05)
     assert "Ahead in 1, level in 0" in _report(WALLS | {"kvfs": [1.0]}, REQUESTS).beside_running(0.05)
 
 

@@ -289,11 +289,8 @@ class Attributes:
         )
 
     def _set_directory(self, node: Directory, changes: Changes) -> None:
-        if node.detached:
-            self._files.look_again(node)
-            return
-        if changes.mode is None and changes.mtime_ns is None:
-            return
+        if node.detached or (changes.mode is None and changes.mtime_ns is None):
+            return  # it was removed here, so that only a descriptor leads to it: nobody sees it any more
         ref, now = node.ref, nanoseconds(self._now())
         row = self._local.dir(node.namespace, ref.prefix, ref.start) or DirRow(ref.prefix, ref.start)
         node.changed = UNCHANGED if changes.mtime_ns is not None else node.changed

@@ -147,7 +147,8 @@ class Files(Opening):
         if legacy is not None:
             opened.metadata, opened.expiration = legacy.metadata, legacy.expiration
         opened.mode = mode
-        opened.mtime_ns = nanoseconds(self._now())
+        opened.known_at = self._now()
+        opened.mtime_ns = nanoseconds(opened.known_at)
         opened.handles, opened.shown = 1, True
         node.open = opened
         node.shown = CHANGED
@@ -333,10 +334,11 @@ class Files(Opening):
         await self._sender.send_now([(namespace, key)], self._timeout)
 
     async def amend(self, node: File, edit: Edit) -> None:
-        """Change metadata or expiration of a file: KV has no call for that, so its value goes along."""
+        """Change metadata or expiration of a file: KV has no call for that, so its value goes along.
+
+        Of an open file that lost its name to another client it is a change like any other: kept beside.
+        """
         shared = node.open
-        if shared is not None and shared.superseded:
-            raise StaleError("another client has written the file since")
         if shared is not None:
             written = shared.written
             self._overlay.touched()

@@ -22,8 +22,8 @@ class OpenFile(Struct, eq=False):
     known). `base` is what `Change.base` will be; None while `closed` is what was read and nobody asked. `created`
     until the first record of a file that was made by this open. `identity` tells the content, as it was read,
     from others. `seen`: some handle may have read the content, or keeps it and appends.
-    `known_at`: when (epoch seconds) the store last answered this content, or it was recorded. `superseded`: another
-    client has written the name since, and this file has lost it.
+    `known_at`: when (epoch seconds) the store last answered this content, or it was recorded or made. `superseded`:
+    another client has written the name since, and this file has lost it.
     """
 
     buffer: Rope

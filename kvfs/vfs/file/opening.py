@@ -11,7 +11,7 @@ from kvfs.journal.journal import digest
 from kvfs.vfs.file.handles import OpenFile
 from kvfs.vfs.file.record import Saving
 from kvfs.vfs.file.rope import Rope
-from kvfs.vfs.inode.nodes import Directory, File
+from kvfs.vfs.inode.nodes import File
 from kvfs.vfs.view.overlay import Overlay
 
 _AGAIN: Final = 1.0  # seconds: a second look at a name within them is of the same call
@@ -30,7 +30,7 @@ class Opening(Saving):
         durable: bool,
     ) -> None:
         super().__init__(overlay, local_names, now, max_pending, durable)
-        self._looked: dict[tuple[NamespaceId, str], float] = {}  # names the kernel was sent to anew, and when
+        self._looked: dict[tuple[NamespaceId, Key], float] = {}  # names the kernel was sent to anew, and when
 
     @staticmethod
     def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
@@ -115,15 +115,14 @@ class Opening(Saving):
             self.look_again(node)
             raise
 
-    def look_again(self, node: File | Directory) -> None:
+    def look_again(self, node: File) -> None:
         """Raise `StaleError`, by which the kernel looks the name up anew: what is there now is meant.
 
         It does so once a call. Of a name that is replaced at full speed that is not enough: the second time within
         a moment this returns, and what is done is done to a file that nobody can reach any more, as on a disk.
         """
         now = self._now()
-        name = node.key if isinstance(node, File) else node.ref.prefix
-        place = (node.namespace, name)
+        place = (node.namespace, node.key)
         last = self._looked.pop(place, None)
         if last is not None and 0 <= now - last < _AGAIN:
             return

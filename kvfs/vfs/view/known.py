@@ -138,7 +138,7 @@ class Known:
         view = self.peek(namespace, child.key, stale=stale) if child.key is not None else None
         if view is UNKNOWN:
             return UNKNOWN
-        if view is not None and view.ours and (stale or self._is_young(view.change)):
+        if view is not None and view.ours and (stale or self._is_young(namespace, child.key, view.change)):
             return child.key  # written here, where no directory of the name was: no need to ask
         if is_directory is None:
             return UNKNOWN
@@ -158,11 +158,11 @@ class Known:
             and next(self.journal.attributes.dirs_under(namespace, below.prefix), None) is None
         )
 
-    def _is_young(self, change: Change | None) -> bool:
-        """Whether what was known when a file was written still counts; None: it is being created."""
-        if change is None:
-            return True
-        return change.recorded_at > self._forgotten_at and 0 <= self._now() - change.recorded_at < self.ttl
+    def _is_young(self, namespace: NamespaceId, key: Key | None, change: Change | None) -> bool:
+        """Whether what was known when a file was written, or was created (no change), still counts."""
+        made = self._creating.get((namespace, key)) if change is None and key is not None else None
+        since = change.recorded_at if change is not None else made.known_at if made is not None else 0.0
+        return since > self._forgotten_at and 0 <= self._now() - since < self.ttl
 
     def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
         """Whether a directory exists: made here, or with a live key below; None when that is not known."""

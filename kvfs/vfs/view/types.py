@@ -52,6 +52,7 @@ class Creating(Protocol):
 
     metadata: Metadata | None
     expiration: int | None
+    known_at: float  # epoch seconds: when it was created
 
     @property
     def buffer(self) -> Sized:

@@ -1,0 +1,94 @@
+"""A descriptor outlives the name it was opened by, as on a local disk: no call on it answers ESTALE."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.standing import Standing
+
+pytestmark = pytest.mark.fuse
+
+OPTIONS = ("--settle=0", "--cache-ttl=600", "--write-back=600")
+
+OLD, NEW = b"the first version\n", b"what another client wrote\n"
+
+
+def removed_here(world: Standing, path: Path) -> None:
+    """`rm`."""
+    path.unlink()
+
+
+def replaced_here(world: Standing, path: Path) -> None:
+    """`mv new f`."""
+    (path.parent / "new").write_bytes(NEW)
+    (path.parent / "new").rename(path)
+
+
+def replaced_elsewhere(world: Standing, path: Path) -> None:
+    """Another client writes the key, and somebody here opens the name."""
+    world.api.bulk_put(world.api.namespace(path.parent.name), [{"key": "f", "value": NEW.decode()}])
+    world.mount.kvfs("refresh", str(path.parent))
+    assert path.read_bytes() == NEW
+
+
+def removed_elsewhere(world: Standing, path: Path) -> None:
+    """Another client deletes the key, and somebody here looks for the name."""
+    world.api.delete(world.api.namespace(path.parent.name), "f")
+    world.mount.kvfs("refresh", str(path.parent))
+    assert not path.exists()
+
+
+WAYS = [removed_here, replaced_here, replaced_elsewhere, removed_elsewhere]
+
+
+@pytest.mark.parametrize("lose", WAYS)
+def test_attributes_of_a_descriptor_without_a_name(
+    world: Standing, here: Path, lose: Callable[[Standing, Path], None]
+) -> None:
+    """They are read, set, listed and removed, and so are mode, times and size."""
+    path = here / "f"
+    path.write_bytes(OLD)
+    os.setxattr(path, "user.k", b"v")
+    world.mount.sync()
+    with path.open("r+b", buffering=0) as file:
+        lose(world, path)
+        use(file.fileno())
+    is_kept = lose is replaced_elsewhere  # what was written then is nobody's wish to lose
+    world.mount.sync(conflicts=is_kept)
+    copies = [name for name in os.listdir(here) if name.startswith("f.")]
+    assert [os.getxattr(here / name, "user.n") for name in copies] == [b"1"] * is_kept
+
+
+def use(fd: int) -> None:
+    """Every call that a descriptor takes."""
+    assert os.getxattr(fd, "user.k") == b"v"
+    assert os.listxattr(fd) == ["user.k"]
+    os.setxattr(fd, "user.n", b"1")
+    assert os.getxattr(fd, "user.n") == b"1"
+    assert sorted(os.listxattr(fd)) == ["user.k", "user.n"]
+    os.removexattr(fd, "user.k")
+    assert os.listxattr(fd) == ["user.n"]
+    os.fchmod(fd, 0o600)
+    os.utime(fd, (5, 5))
+    assert (os.fstat(fd).st_mtime, os.fstat(fd).st_mode & 0o777) == (5, 0o600)
+    assert os.pread(fd, 100, 0) == OLD
+    os.pwrite(fd, b"T", 0)
+    os.ftruncate(fd, 3)
+    assert os.pread(fd, 100, 0) == b"The"
+    os.fsync(fd)
+
+
+def test_a_directory_that_was_removed_takes_times_and_mode_by_its_descriptor(here: Path) -> None:
+    """As on a local disk, where nobody sees them any more; attributes it has none."""
+    (here / "d").mkdir()
+    fd = os.open(here / "d", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        (here / "d").rmdir()
+        os.fchmod(fd, 0o700)
+        os.utime(fd, (5, 5))
+        assert os.listxattr(fd) == []
+        assert os.listdir(fd) == []
+        assert os.fstat(fd).st_nlink == 0
+    finally:
+        os.close(fd)

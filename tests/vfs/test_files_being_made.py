@@ -1,0 +1,37 @@
+"""A name that somebody is just making is asked about anew like any other: another client may have made more of it."""
+
+import os
+
+import pytest
+from support.clock import Clock
+from support.rig import open_rig
+
+from kvfs.core.errors import NotADirectoryError_
+
+TTL = 60.0
+
+
+@pytest.fixture
+async def mount(tmp_path):
+    """One whose clock the test moves."""
+
+    async with open_rig(tmp_path, now=Clock(), cache_ttl=TTL) as rig:
+        yield rig
+
+
+@pytest.mark.parametrize("how", ["refresh", "time"])
+async def test_a_directory_shows_behind_a_file_that_is_being_made(mount, how):
+    """`job > a` runs; elsewhere `a/x` is written: after `kvfs refresh`, or the ttl, `a` is a directory."""
+    kernel = mount.kernel
+    file = await kernel.open("ns/a", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    await mount.other("a/x", b"theirs")
+    with pytest.raises(NotADirectoryError_):
+        await kernel.read("ns/a/x")
+    if how == "refresh":
+        await mount.fs.refresh(["ns"])
+    else:
+        mount.now.advance(TTL)
+    assert await kernel.read("ns/a/x") == b"theirs"
+    await kernel.pwrite(file, 0, b"mine")
+    await kernel.close(file)
+    assert await kernel.read("ns/a/%self") == b"mine"

@@ -54,3 +54,8 @@ class DirRow(Struct, frozen=True, array_like=True, gc=False):
 def fingerprint(digest: bytes) -> bytes:
     """As much of a content's digest as is kept of it when it is shown."""
     return digest[:SHOWN_BYTES]
+
+
+def content_shown(attrs: LocalAttrs | None) -> LocalAttrs | None:
+    """What is kept of a key that is deleted: which content it was last shown with."""
+    return LocalAttrs(shown=attrs.shown) if attrs is not None and attrs.shown else None

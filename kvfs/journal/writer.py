@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.journal.contents import Body, content_of
-from kvfs.journal.local import LocalAttrs
+from kvfs.journal.local import LocalAttrs, content_shown
 from kvfs.journal.records import DropNamespace
-from kvfs.journal.rules import Put, Row, first_put, needs_tombstone, put_over, tombstone_over
+from kvfs.journal.rules import Put, Row, first_put, needs_tombstone, put_over, tombstone_over, with_attrs
 from kvfs.journal.transaction import Transactions
 
 
@@ -121,7 +121,9 @@ class Writer:
     def record_delete(
         self, namespace: NamespaceId, key: Key, *, base: bytes | None, guarded: bool = False
     ) -> Seq | None:
-        """The key is to be absent, and what was kept of it here goes.
+        """The key is to be absent, and what was kept of it here goes, but for the content that was shown.
+
+        That is what tells, when another client makes the key anew, that it is another content.
 
         What is at the server is deleted whatever it is; `guarded`: only if it is what `base` says. A name that is
         made anew is compared with `base`, too. None when the store need not hear of it: it never had the key
@@ -147,13 +149,14 @@ class Writer:
             elif transactions.attrs_of(namespace, key) is not None:
                 transactions.set_attrs(namespace, key, None)
             return None
+        kept = content_shown(transactions.attrs_of(namespace, key))
         if old is not None and old.change.is_tombstone and old.change.state is not ChangeState.REJECTED:
-            if old.attrs is not None:
-                transactions.set_attrs(namespace, key, None)
+            if old.attrs != kept:
+                transactions.set_attrs(namespace, key, kept)
             return old.change.seq if old.change.state is ChangeState.PENDING else None
         seq, now = self._index.next_seq(), self._now()
         row = tombstone_over(old, namespace, key, base, seq, now, waits_for, guarded=guarded)
-        transactions.put(row, old)
+        transactions.put(with_attrs(row, kept) if kept is not None else row, old)
         return seq
 
     def move(self, namespace: NamespaceId, moves: Sequence[Move]) -> None:

@@ -1,7 +1,7 @@
-"""The tree: lookup, readdir, create, unlink, mkdir, rmdir, and who is whose child.
+"""The tree: lookup, create, unlink, mkdir, rmdir, and who is whose child.
 
-Everything here is about names. What a rename does stands in `renames.py`, what the root of an account does
-(namespaces come and go at once, not through the journal) in `roots.py`.
+Everything here is about names. What a rename does stands in `rename/`, what the root of an account does
+(namespaces come and go at once, not through the journal) in `roots.py`, opendir and readdir in `readdir.py`.
 """
 
 from collections.abc import Callable
@@ -21,22 +21,19 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
 from kvfs.journal.attributes import DirRow
-from kvfs.vfs.dirstream import DirStream, KeptStreams
 from kvfs.vfs.file.files import Files
-from kvfs.vfs.file.handles import DirectoryHandle, HandleTable
-from kvfs.vfs.inode.nodes import ControlDirectory, ControlFile, Directory, File, Node, Root
+from kvfs.vfs.file.handles import HandleTable
+from kvfs.vfs.inode.nodes import ControlDirectory, Directory, File, Node, Root
 from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.readdir import Parent, Readdir
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay, Unknown
-from kvfs.vfs.view.types import Seen
-
-Parent = Root | Directory | ControlDirectory
 
 _CONTROL = CONTROL.encode()
 _MOMENT = 1.0  # seconds: the kernel itself believes longer that a name is absent
 
 
-class Tree:
+class Tree(Readdir):
     """Names → nodes, and the changes of names."""
 
     def __init__(
@@ -48,31 +45,13 @@ class Tree:
         roots: Roots,
         now: Callable[[], float],
     ) -> None:
-        self._overlay = overlay
+        super().__init__(overlay, inodes, handles, roots, now)
         self._journal = overlay.journal
-        self._inodes = inodes
-        self._handles = handles
         self._files = files
-        self._roots = roots
-        self._now = now
-        self.control_directory: ControlDirectory | None = None
-        self.control_files: dict[str, ControlFile] = {}
-        self._streams = KeptStreams()
         # the name `find` missed last, where, what it stands for, and when: a create asks for it next
         self._missed: tuple[Directory, DirRef, bytes, Child, int, float] | None = None
 
-    def add_control(self, files: dict[str, Callable[[], bytes]]) -> None:
-        """Put the hidden directory at the root."""
-        self.control_directory, self.control_files = self._inodes.control(files)
-
     # lookup
-
-    def parent(self, ino: int) -> Parent:
-        """The node of a directory. Raises `NotADirectoryError_`, `StaleError`."""
-        node = self._inodes.get(ino)
-        if not isinstance(node, Root | Directory | ControlDirectory):
-            raise NotADirectoryError_("not a directory")
-        return node
 
     def directory(self, ino: int) -> Directory:
         """The node of a directory that holds keys. Raises `NotPermittedError` for the other ones."""
@@ -160,84 +139,6 @@ class Tree:
     def _check_there(self, parent: Directory) -> None:
         if parent.detached or self._roots.is_closing(parent.namespace):
             raise NotFoundError("the directory was removed")
-
-    # readdir
-
-    async def opendir(self, ino: int) -> int:
-        """A handle on a directory's entries as they are from now on."""
-        found = self.opendir_at_once(ino)
-        if found is not None:
-            return found
-        handle = DirectoryHandle(ino, self.parent_ino(self.parent(ino)))
-        handle.entries = [(name, child.ino) for name, child in (await self._roots.entries()).items()]
-        return self._handles.add(handle)
-
-    def opendir_at_once(self, ino: int) -> int | None:
-        """`opendir`, where that takes no waiting; None where it does."""
-        node = self.parent(ino)
-        if isinstance(node, Root):
-            return None
-        handle = DirectoryHandle(ino, self.parent_ino(node))
-        if isinstance(node, Directory):
-            handle.stream = self._stream(node.namespace, node.ref)
-        else:
-            handle.entries = [(name, file.ino) for name, file in self.control_files.items()]
-        return self._handles.add(handle)
-
-    async def entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None] | None:
-        """Entry `index` of an open directory (no node: it is gone by now), or None at the end."""
-        if handle.stream is not None:
-            await handle.stream.reach(index)
-        found = self.arrived_entry(handle, index)
-        return found[:2] if found is not None else None
-
-    def arrived_entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None, Seen] | None:
-        """`entry` of an index that `has_arrived`, with what is known of it if it is a file."""
-        stream = handle.stream
-        if stream is None:
-            entries = handle.entries or []
-            if index >= len(entries):
-                return None
-            name, ino = entries[index]
-            return name, self._inodes.find(ino), UNKNOWN
-        if index >= len(stream.entries):
-            self._streams.keep(stream)
-            return None
-        name, target = stream.entry(index)
-        if isinstance(target, DirRef):
-            return name, self._inodes.directory(stream.namespace, target), UNKNOWN
-        seen = self._overlay.peek(stream.namespace, target, stale=True)
-        return name, self._inodes.file(stream.namespace, target) if seen is not None else None, seen
-
-    def has_arrived(self, handle: DirectoryHandle, index: int) -> bool:
-        """Whether entry `index`, or that there is none, can be told without waiting."""
-        stream = handle.stream
-        return stream is None or stream.complete or index < len(stream.entries)
-
-    def rewind(self, handle: DirectoryHandle) -> None:
-        """rewinddir: the entries as they are from now on."""
-        if handle.stream is not None and (handle.stream.entries or handle.stream.complete):
-            handle.stream = self._stream(handle.stream.namespace, handle.stream.ref)
-
-    def _stream(self, namespace: NamespaceId, ref: DirRef) -> DirStream:
-        """A directory's entries; those of the last reading, where another would find the same."""
-        stream = self._streams.get((namespace, ref))
-        if stream is None or not stream.is_current(self._now()):
-            stream = DirStream(self._overlay, namespace, ref)
-        stream.note_reader()
-        return stream
-
-    def parent_ino(self, node: Parent) -> int:
-        """Where `..` of a directory leads, as far as the kernel knows."""
-        if not isinstance(node, Directory) or node is self._inodes.root:
-            return self._inodes.root.ino
-        root = self._inodes.root
-        if isinstance(root, Directory) and root.ref == node.ref:
-            return root.ino
-        if not node.ref.prefix:
-            return root.ino
-        known = self._inodes.peek_directory(node.namespace, self._overlay.naming.parent_of(node.ref))
-        return known.ino if known is not None else root.ino
 
     # create and remove
 
@@ -367,6 +268,20 @@ class Tree:
             await self._roots.remove(name)
             return
         parent = self.directory(parent_ino)
+        while True:
+            ref = parent.ref
+            target = await self._empty_directory(parent, name)
+            self._check_there(parent)
+            if parent.ref is ref:  # else it was renamed meanwhile: what was found is where it was
+                break
+        self._journal.attributes.remove_dir(parent.namespace, target.prefix, target.start)
+        node = self._inodes.peek_directory(parent.namespace, target)
+        if node is not None:
+            self._inodes.detach(node)
+        self.keep_directory(parent)
+
+    async def _empty_directory(self, parent: Directory, name: bytes) -> DirRef:
+        """The directory of a name, which is known to be empty. Raises what rmdir(2) does."""
         child, target = await self.child(parent, name)
         if target is None and (ref := child.directory) is not None and ref.is_chunk:
             known = self._inodes.peek_directory(parent.namespace, ref)
@@ -376,11 +291,7 @@ class Tree:
         if not isinstance(target, DirRef):
             raise NotADirectoryError_(f"{name!r} is a file")
         await self.check_empty(parent.namespace, target, name)
-        self._journal.attributes.remove_dir(parent.namespace, target.prefix, target.start)
-        node = self._inodes.peek_directory(parent.namespace, target)
-        if node is not None:
-            self._inodes.detach(node)
-        self.keep_directory(parent)
+        return target
 
     async def check_empty(self, namespace: NamespaceId, ref: DirRef, name: bytes) -> None:
         """Raise `NotEmptyError` unless nothing lies in the directory."""

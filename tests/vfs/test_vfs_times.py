@@ -98,3 +98,29 @@ async def test_a_write_to_a_key_that_expired_is_not_resurrected(mount, kernel):
     await mount.drain()
     assert await mount.stored() == {}
     assert not await kernel.exists("/ns/f")
+
+
+@pytest.mark.parametrize("remount", [False, True])
+@pytest.mark.parametrize("way", ["removed", "renamed away", "replaced and removed"])
+async def test_a_value_under_a_name_that_was_removed_here_is_dated_when_it_is_found(
+    mount, kernel, autojump_clock, way, remount
+):
+    """Another client makes the key anew, of the same size: `rsync -a` and `make` go by the mtime."""
+    await mount.other("f", b"one")
+    first = await kernel.stat("/ns/f")
+    assert first.size == 3
+    if way == "replaced and removed":
+        await kernel.write("/ns/f", b"two")
+        first = await kernel.stat("/ns/f")
+    await (kernel.rename("/ns/f", "/ns/g") if way == "renamed away" else kernel.unlink("/ns/f"))
+    await mount.drain()
+    if remount:
+        mount.restart()
+    kernel = mount.kernel
+    mount.now.advance(100)
+    await mount.other("f", b"new")
+    found = await kernel.stat("/ns/f")
+    assert (found.size, found.mtime) == (3, int(mount.now()))
+    assert found.mtime > first.mtime
+    mount.now.advance(100)
+    assert (await kernel.stat("/ns/f")).mtime == found.mtime

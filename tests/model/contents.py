@@ -10,6 +10,12 @@ from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Entry
 
 INHERIT_SECONDS = 60
+ROUNDING_SECONDS = 2
+
+
+def _kept(known: int | None, wanted: int) -> int:
+    """A ttl that was read off an expiration, and is set again, does not move it."""
+    return known if known is not None and abs(wanted - known) <= ROUNDING_SECONDS else wanted
 
 
 class Contents(Shown):
@@ -188,7 +194,7 @@ class Contents(Shown):
             expiration = expiration_for_mtime(int(value) + int(self.now), self.now)
             if expiration is None:
                 raise InvalidError(name)
-            self.amend(path, lambda e: replace(e, expiration=expiration))
+            self.amend(path, lambda e: replace(e, expiration=_kept(e.expiration, expiration)))
         else:
             self.amend(path, lambda e: replace(e, metadata=xattrs.set(e.metadata, name, value)))
 

@@ -49,14 +49,21 @@ class WorldSteps(Frame):
         before = self.contents()
         self.run_(lambda: self.put_there(key, entry))
         after = self.contents()
-        self.run_(lambda: self.probe({path: (before.get(path), after.get(path)) for path in before | after}))
+        allowed = {path: [before.get(path), after.get(path)] for path in before | after}
+        for path in self.paths_of(key):  # somebody may have it open: whoever comes by the name has theirs
+            allowed[path].append(entry.value if entry is not None else None)
+        self.run_(lambda: self.probe(allowed))
         if refresh:
             self.refresh()
         else:
             self.pass_time(TTL)
         self.model.part(key)
-        for path in [path for path, found in self.model.tree()[0].items() if found == key]:
+        for path in self.paths_of(key):
             self.run_(lambda path=path: self.kernel.read(self.path(path)))
+
+    def paths_of(self, key):
+        """Where the model shows a key."""
+        return [path for path, found in self.model.tree()[0].items() if found == key]
 
     async def put_there(self, key, entry):
         """Change the server's content, and what the model says of it."""

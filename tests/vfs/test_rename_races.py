@@ -258,3 +258,20 @@ async def test_what_is_renamed_into_a_directory_goes_where_that_is_by_then(mount
     assert "d" not in await kernel.listdir("/ns")
     assert await kernel.read("/ns/e/in" if source == "f" else "/ns/e/in/x") == b"value"
     mount.store.clear()
+
+
+async def test_a_directory_is_removed_where_its_parent_is_by_then(mount, kernel):
+    """What it is in is renamed while the store is asked whether it is empty: `rmdir` removes it under its new path."""
+    for path in ("/ns/g", "/ns/g/d", "/ns/g/d/e"):
+        await kernel.mkdir(path)
+    mount.restart()
+    tree, kernel = mount.fs.tree, mount.kernel
+    parent = tree.node_of(mount.namespace, DirRef("g/d/", 4))
+    gate = mount.store.block("list_keys", on=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rmdir, parent.ino, b"e")
+        await gate.entered.wait()
+        await kernel.rename("/ns/g", "/ns/h")
+        gate.open()
+    assert await kernel.listdir("/ns/h/d") == []
+    assert await kernel.listdir("/ns") == ["h"]

@@ -23,6 +23,9 @@ class _PrivateFileHandler(RotatingFileHandler):
     def _open(self) -> io.TextIOWrapper:
         return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=_private)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A line that the disk has no room for is lost, and nothing else is."""
+
 
 def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)

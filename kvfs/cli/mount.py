@@ -184,6 +184,7 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
     from kvfs.daemon.run import run_daemon
     from kvfs.fuse.operations import Operations
     from kvfs.fuse.session import KernelInvalidator, Session
+    from kvfs.journal.reserve import STARTING, make_way
 
     kernel = KernelSide(Operations, Session, KernelInvalidator)
     set_up_logging(config.log_level, config.log_file, as_json=config.log_format == "json")
@@ -199,5 +200,6 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
         if not pipe.ready():
             say(f"{config.source} is mounted on {config.mountpoint}; Ctrl-C ends it")
 
+    make_way(config.journal_path, STARTING)
     with recorded(record, record_path(config.mountpoint, config.state_dir)):
         return run_daemon(config, credentials, ready, kernel) or Exit.OK

@@ -145,7 +145,11 @@ def _nobody() -> int | None:
 @contextmanager
 def recorded(record: MountRecord, path: Path) -> Iterator[None]:
     """Keep `record` in `path` as long as the mount is served."""
-    write_private(path, json.dumps(asdict(record)).encode())
+    try:
+        write_private(path, json.dumps(asdict(record)).encode())
+    except OSError as exc:
+        text = f"the record of the mount cannot be written to {path.parent} ({exc.strerror}): make room there"
+        raise UserError(text) from exc
     try:
         yield
     finally:

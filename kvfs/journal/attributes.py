@@ -5,10 +5,12 @@ log says of keys without a change is held in memory until the side table is told
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from msgspec.structs import replace
 
+from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.journal.local import DirRow, LocalAttrs, fingerprint
 from kvfs.journal.records import Seen
@@ -135,6 +137,6 @@ class Attributes:
         found = self._kept.seen.get(namespace)
         if found is None:
             found = int(now)
-            with self._transactions:
+            with suppress(JournalFullError), self._transactions:  # a full disk: it is asked again
                 self._transactions.say(Seen(namespace, found))
         return found

@@ -10,11 +10,21 @@ from kvfs.core.errors import JournalError, JournalFullError
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def is_full(error: OSError) -> bool:
+    """Whether it would have worked with more free room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def refusal(error: OSError, what: str) -> JournalError:
     """A failed call of the disk as an error of the journal: no room, or the disk's own word for it."""
     if error.errno in _NO_ROOM:
         return JournalFullError(f"{what} ({error}); make room and try again")
     return JournalError(f"{what} ({error})")
+
+
+def no_room() -> OSError:
+    """The refusal of a write whose room is needed for something else."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def not_forced(why: str) -> OSError:

@@ -33,6 +33,7 @@ from kvfs.journal.outbox import Outbox
 from kvfs.journal.reader import Reader, Totals
 from kvfs.journal.records import DropDirectory, Operation, Seen, SetAttrs, SetDirectory, SetRow
 from kvfs.journal.recovery import recover
+from kvfs.journal.reserve import OPENING, Reserve
 from kvfs.journal.side import Side
 from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
@@ -145,17 +146,21 @@ class Journal:
             raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
         undo = [lambda: os.close(lock)]
         try:
+            reserve = Reserve(path)
+            undo.append(reserve.close)
+            reserve.make_way(OPENING)
             opening.prepare(path, source, now())
             opening.remove_leftovers(path)
             spool = path.with_name(path.name + ".spool")
             spool.mkdir(mode=0o700, exist_ok=True)
             connection, identity = opening.connect(path)
             undo.append(connection.close)
-            log = Log(path, identity)
+            log = Log(path, identity, reserve)
             undo.append(log.close)
             contents = Contents(log, spool, durable=durable)
             transactions = Transactions(log, Index(), contents, Kept(Side(connection, path)))
             recover(transactions)
+            reserve.refill(transactions.index.count)
         except BaseException as exc:
             while undo:
                 undo.pop()()
@@ -164,6 +169,7 @@ class Journal:
             raise
         upkeep = Upkeep(transactions)
         journal = cls(transactions, upkeep, now)
+        undo.insert(2, lambda: reserve.refill(transactions.index.count))  # SQLite's side files are gone then
         journal._close = [*undo, upkeep.finish]
         return journal
 

@@ -8,12 +8,13 @@ Invariants:
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
 from sortedcontainers import SortedDict
 
-from kvfs.core.errors import JournalError
+from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import NamespaceId
 from kvfs.journal.local import DirRow, LocalAttrs, Place
 from kvfs.journal.side import Side, SideBusyError
@@ -105,6 +106,12 @@ class Kept:
         self.unsaved.clear()
         self.dropped.clear()
         self._is_failing = self._is_told = False
+
+    def not_saved(self) -> tuple[list[tuple[Place, LocalAttrs | None]], list[NamespaceId]]:
+        """`save`; what a full disk keeps from the side table, and the namespaces it must not count of. JournalError."""
+        with suppress(JournalFullError):
+            self.save()
+        return list(self.unsaved.items()), list(self.dropped)
 
     def try_to_save(self, more: Iterable[tuple[Place, LocalAttrs | None]] = ()) -> None:
         """`save`, where a side table that takes nothing now (a full disk, say) is nobody's error yet."""

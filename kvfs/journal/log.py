@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from kvfs.core.errors import JournalError
-from kvfs.journal.disk import not_forced, refusal, sync_directory
+from kvfs.journal.disk import is_full, not_forced, refusal, sync_directory
+from kvfs.journal.reserve import Reserve
 from kvfs.journal.segment import Head, number_of, record_head, segment_path
 
 _PARTS = 512  # contents of a record that are written as they are: a call takes 1,024 pieces
@@ -40,9 +41,10 @@ class Segment:
 class Log:
     """Appends to the newest segment, reads from all. What is not said to be for threads is the loop's."""
 
-    def __init__(self, path: Path, identity: bytes) -> None:
+    def __init__(self, path: Path, identity: bytes, reserve: Reserve) -> None:
         self.path = path
         self.identity = identity
+        self.reserve = reserve
         self.last = 0  # the number of the newest record
         self._segments: dict[int, Segment] = {}
         self._current: Segment | None = None
@@ -67,17 +69,39 @@ class Log:
 
     # appending
 
-    def append(self, operations: bytes, contents: list[bytes]) -> tuple[int, int]:
-        """One record; returns the segment and the offset of its first content. Raises JournalError, and nothing is."""
+    def append(
+        self, operations: bytes, contents: list[bytes], *, changes: int = 0, may_use_reserve: bool = False
+    ) -> tuple[int, int]:
+        """One record; returns the segment and the offset of its first content. Raises JournalError, and nothing is.
+
+        `changes` is how many there are, which the reserve must have room for. A record that `may_use_reserve`
+        goes into that room when the disk has no other.
+        """
         try:
-            if self._is_torn:
-                self._cut()
-            segment = self._current or self._begin()
-            head = record_head(self.last + 1, operations, contents)
-            start = segment.size
-            self._write(segment, [head, operations, *contents])
+            if may_use_reserve:
+                return self._append_at_any_price(operations, contents)
+            if changes > self.reserve.enough_for:
+                self.reserve.ensure(changes)
+            return self._append(operations, contents)
         except OSError as exc:
+            self.reserve.is_short = self.reserve.is_short or is_full(exc)
             raise refusal(exc, f"the journal {self.path} cannot be written") from exc
+
+    def _append_at_any_price(self, operations: bytes, contents: list[bytes]) -> tuple[int, int]:
+        while True:
+            try:
+                return self._append(operations, contents)
+            except OSError as exc:
+                if not (is_full(exc) and self.reserve.give(len(operations) + sum(map(len, contents)))):
+                    raise
+
+    def _append(self, operations: bytes, contents: list[bytes]) -> tuple[int, int]:
+        if self._is_torn:
+            self._cut()
+        segment = self._current or self._begin()
+        head = record_head(self.last + 1, operations, contents)
+        start = segment.size
+        self._write(segment, [head, operations, *contents])
         self.last += 1
         return segment.number, start + len(head) + len(operations)
 

@@ -5,10 +5,12 @@ its place) is passed over silently: so progress on the wire and changes of the f
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from msgspec.structs import replace
 
+from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Change, ChangeState, NamespaceId, Seq
 from kvfs.journal.records import Acknowledged, Attempted, Settled
 from kvfs.journal.rules import Row, with_change, with_wait
@@ -53,13 +55,13 @@ class Outbox:
 
     def mark_attempted(self, seqs: Iterable[Seq]) -> None:
         """A request that may carry these is about to leave. Before it does: a crash must not forget it."""
-        with self._transactions:
+        with self._transactions.of_sending():
             if found := [row.change.seq for row in self._rows(seqs) if not row.change.attempted]:
                 self._transactions.say(Attempted(found))
 
     def ack(self, seqs: Iterable[Seq], at: float) -> None:
         """The store took these. A newer change of the same key is another seq, and stays pending."""
-        with self._transactions:
+        with self._transactions.of_sending():
             if found := [row.change.seq for row in self._rows(seqs)]:
                 self._transactions.say(Acknowledged(found, at))
 
@@ -68,15 +70,16 @@ class Outbox:
 
         Else a name that is written all the time would keep the name it had before for ever.
         """
-        with self._transactions:
+        with self._transactions.of_sending():
             for row in self._rows(tombstones):
                 self._transactions.put(with_wait(row, None), row)
 
     def set_error(self, seqs: Iterable[Seq], text: str | None) -> None:
-        """What the last attempt said of pending changes."""
-        with self._transactions:
+        """What the last attempt said of pending changes: not worth the last room of a full disk."""
+        with suppress(JournalFullError), self._transactions:
             for row in self._rows(seqs):
-                self._update(row, error=text)
+                if row.change.error != text:
+                    self._update(row, error=text)
 
     def _update(self, row: Row, **fields: object) -> None:
         """What became of a change, inside a transaction."""
@@ -86,14 +89,14 @@ class Outbox:
 
     def reject(self, seq: Seq, reason: str) -> None:
         """The store will never take it: set aside, readable, until the user decides."""
-        with self._transactions:
+        with self._transactions.of_sending():
             for row in self._rows([seq]):
                 self._update(row, state=ChangeState.REJECTED, error=reason)
 
     def reject_namespace(self, namespace: NamespaceId, reason: str) -> list[Change]:
         """The namespace is gone: what is pending for it is set aside; returns it."""
         rows = [row for row in self._index.pending.values() if row.change.namespace == namespace]
-        with self._transactions:
+        with self._transactions.of_sending():
             for row in rows:
                 self._update(row, state=ChangeState.REJECTED, error=reason)
         return [row.change for row in rows]
@@ -119,7 +122,7 @@ class Outbox:
         if rows:
             kept = (((row.change.namespace, row.change.key), row.attrs) for row in rows)
             self._transactions.kept.try_to_save(kept)
-            with self._transactions:
+            with self._transactions.of_sending():
                 self._transactions.say(Settled([change.seq for change in found]))
         self._restamp(now)
         return found
@@ -127,6 +130,6 @@ class Outbox:
     def _restamp(self, now: float) -> None:
         """A clock that was set back must not let a change hide the store's answers for hours."""
         if rows := [row for row in self._index.settling.values() if (row.change.acked_at or 0) > now + 1]:
-            with self._transactions:
+            with self._transactions.of_sending():
                 for row in rows:
                     self._update(row, acked_at=now)

@@ -57,7 +57,7 @@ def load(transactions: Transactions, state: State) -> None:
 
 def _lose(transactions: Transactions, row: Row) -> None:
     """The content of a row is gone: the store has it, or it is told."""
-    with transactions:
+    with transactions.of_sending():
         if row.change.state is ChangeState.SETTLING:
             transactions.remove(row, row.attrs)
         else:

@@ -192,7 +192,7 @@ def force(path: Path) -> None:
     try:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)) as db:
             db.execute("PRAGMA synchronous = FULL")
-            busy, *_ = db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as exc:
         raise translate(exc, path) from exc
     if busy:

@@ -5,7 +5,8 @@ Invariants:
   the cut are replayed on top of it.
 - It is on the disk, under its name, before a segment goes, and before memory names a content in it. Until then the
   segments before it count; a kill or a power cut at any moment leaves one or the other whole.
-- The side table is forced out before, *because* the snapshot leaves out what the side table has.
+- The side table is forced out before, *because* the snapshot leaves out what the side table has. What that could not
+  take, because the disk is full, the snapshot says.
 - Its last record is `End`: one without was not written to the end.
 """
 
@@ -20,9 +21,18 @@ from kvfs.core.errors import JournalError
 from kvfs.core.model import NamespaceId, Seq
 from kvfs.journal import side
 from kvfs.journal.disk import refusal, sync_directory
-from kvfs.journal.local import DirRow
+from kvfs.journal.local import DirRow, LocalAttrs, Place
 from kvfs.journal.log import Log
-from kvfs.journal.records import End, Operation, Seen, SetDirectory, SetRow, encode
+from kvfs.journal.records import (
+    DropNamespace,
+    End,
+    Operation,
+    Seen,
+    SetAttrs,
+    SetDirectory,
+    SetRow,
+    encode,
+)
 from kvfs.journal.rules import Content, Row
 from kvfs.journal.segment import RECORD_HEAD, SEGMENT_HEAD, Head, record_head, segment_path
 from kvfs.journal.transaction import Transactions
@@ -52,13 +62,20 @@ class Cut(Struct):
     rows: list[Row]
     directories: list[tuple[NamespaceId, DirRow]]
     seen: list[tuple[NamespaceId, int]]
+    files: list[tuple[Place, LocalAttrs | None]] = []
+    dropped: list[NamespaceId] = []
 
 
 def is_due(transactions: Transactions, least: int | None = None) -> bool:
     """Whether so much of the log says nothing any more that a snapshot is worth it."""
+    alive = living(transactions)
+    return transactions.log.size > alive + max(alive, SNAPSHOT_BYTES if least is None else least)
+
+
+def living(transactions: Transactions) -> int:
+    """About how many bytes a snapshot would have."""
     index, kept = transactions.index, transactions.kept
-    living = index.inline_bytes + ROW_BYTES * (index.count + len(kept.directories))
-    return transactions.log.size > living + max(living, SNAPSHOT_BYTES if least is None else least)
+    return index.inline_bytes + ROW_BYTES * (index.count + len(kept.directories) + len(kept.unsaved))
 
 
 def cut(transactions: Transactions) -> Cut:
@@ -66,9 +83,10 @@ def cut(transactions: Transactions) -> Cut:
     if transactions.afterwards.late:
         transactions.afterwards.run()
     index, kept, log = transactions.index, transactions.kept, transactions.log
-    kept.save()
+    files, dropped = kept.not_saved()
     directories = [(namespace, row) for namespace, rows in kept.directories.items() for row in rows.values()]
-    return Cut(log.roll(), log.last, index.last_seq, index.all(), directories, list(kept.seen.items()))
+    seen = list(kept.seen.items())
+    return Cut(log.roll(), log.last, index.last_seq, index.all(), directories, seen, files, dropped)
 
 
 def write(cut: Cut, log: Log) -> tuple[Path, Moved]:
@@ -135,10 +153,14 @@ def _write(cut: Cut, identity: bytes, read: Read, put: Callable[[bytes], None]) 
 
 
 def _records(cut: Cut) -> Iterator[list[Operation]]:
+    if cut.dropped:
+        yield [DropNamespace(namespace) for namespace in cut.dropped]
     for rows in _groups(cut.rows, _GROUP):
         yield [SetRow(row) for row in rows]
     for directories in _groups(cut.directories, _GROUP):
         yield [SetDirectory(*one) for one in directories]
+    for files in _groups(cut.files, _GROUP):
+        yield [SetAttrs(*place, attrs) for place, attrs in files]
     yield [*(Seen(*one) for one in cut.seen), End(cut.last_seq)]
 
 

@@ -51,6 +51,7 @@ class Transactions:
         self.on_commit: Callable[[Sequence[Operation]], None] = lambda operations: None
         self._depth = 0  # of `with` inside each other
         self._is_doomed = False
+        self._may_use_reserve = False
         self._operations: list[Operation] = []  # of the transaction under way, with what they bring
         self._values: list[bytes] = []
         self._new: list[Row] = []  # whose contents these are
@@ -58,6 +59,12 @@ class Transactions:
         self._attrs: dict[Place, LocalAttrs | None] = {}
         self._waiting: dict[Seq, set[Place]] = {}
         self.directories: dict[tuple[NamespaceId, str, int], DirRow | None] = {}
+
+    def of_sending(self) -> "Transactions":
+        """The context of a transaction that sending needs, or that makes room: a full disk does not stop it."""
+        if not self._depth:  # else it is a part of the one around it
+            self._may_use_reserve = True
+        return self
 
     def __enter__(self) -> None:
         """All or nothing; inside another it is part of that one.
@@ -77,6 +84,7 @@ class Transactions:
         if self._depth:
             return
         is_doomed, self._is_doomed = self._is_doomed, False
+        may_use_reserve, self._may_use_reserve = self._may_use_reserve, False
         operations, values, new = self._operations, self._values, self._new
         self._operations, self._values, self._new = [], [], []
         if self._rows or self._attrs or self.directories:
@@ -86,7 +94,7 @@ class Transactions:
         if is_doomed:
             raise JournalError("a part of the transaction failed")
         if operations:
-            self._append(operations, values, new)
+            self._append(operations, values, new, may_use_reserve=may_use_reserve)
             self._apply(operations)
 
     # inside a transaction
@@ -176,8 +184,17 @@ class Transactions:
         self._append(operations, [] if value is None else [value], [] if value is None else [row])
         self.afterwards(self._apply, operations)
 
-    def _append(self, operations: Sequence[Operation], values: list[bytes], new: Iterable[Row]) -> None:
-        segment, offset = self.log.append(encode(operations), values)
+    def _append(
+        self,
+        operations: Sequence[Operation],
+        values: list[bytes],
+        new: Iterable[Row],
+        *,
+        may_use_reserve: bool = False,
+    ) -> None:
+        segment, offset = self.log.append(
+            encode(operations), values, changes=self.index.count + 1, may_use_reserve=may_use_reserve
+        )
         for row in new:
             content = row.content
             assert content is not None

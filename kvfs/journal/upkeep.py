@@ -4,6 +4,8 @@ All of it in threads; the loop only takes the cut of a snapshot and changes the 
 """
 
 import logging
+import math
+from contextlib import AbstractContextManager, nullcontext
 
 import trio
 
@@ -26,6 +28,7 @@ class Upkeep:
         self._sync_lock = trio.Lock()
         self._snapshot_lock = trio.Lock()
         self._floor = 0  # the log's size that a snapshot is not worth below: one failed at less
+        self._too_large = math.inf  # so large a snapshot had no room on a full disk
         self._syncs_started = 0
         self._syncs_done = 0
 
@@ -35,7 +38,14 @@ class Upkeep:
             self._due.set()
 
     def _wants_snapshot(self) -> bool:
+        if self._log.reserve.is_short:
+            return self._wants_room()
         return self._log.size >= self._floor and snapshot.is_due(self._transactions)
+
+    def _wants_room(self) -> bool:
+        """The disk is full: whatever the log can do without is worth a snapshot, if that can be written."""
+        size = snapshot.living(self._transactions)
+        return self._log.size > size + snapshot.END_BYTES and size < self._too_large / 2
 
     async def wait_due(self) -> None:
         """Until there is something to do."""
@@ -53,6 +63,7 @@ class Upkeep:
                 await self.snapshot()
             except (JournalError, OSError) as exc:
                 self._floor = self._log.size + snapshot.SNAPSHOT_BYTES
+                self._too_large = snapshot.living(self._transactions)
                 log.warning("the journal's log stays as long as it is for now: %s", exc)
         garbage = self._contents.take_garbage()
         try:
@@ -63,16 +74,31 @@ class Upkeep:
         except BaseException:
             self._contents.garbage += garbage
             raise
+        self._refill()
+
+    def _refill(self) -> None:
+        """Set room aside again, once something made room."""
+        if self._log.reserve.is_short:
+            self._log.reserve.refill(self._transactions.index.count)
 
     async def snapshot(self) -> None:
         """Write the log anew, without what says nothing any more. Raises JournalError, OSError."""
         async with self._snapshot_lock:
             cut = snapshot.cut(self._transactions)
-            moved = await trio.to_thread.run_sync(self._written, cut)
+            with self._with_room():
+                moved = await trio.to_thread.run_sync(self._written, cut)
             for _ in snapshot.adopt(cut, moved):
                 await trio.lowlevel.checkpoint()
             await trio.to_thread.run_sync(self._log.retire, cut.number)
-            self._floor = 0
+            self._floor, self._too_large = 0, math.inf
+            self._refill()
+
+    def _with_room(self) -> AbstractContextManager[None]:
+        """On a full disk a snapshot that fits into the reserve is written into that room."""
+        reserve, size = self._log.reserve, snapshot.living(self._transactions)
+        if reserve.is_short and reserve.could_hold(size):
+            return reserve.lent(self._transactions.index.count)
+        return nullcontext()
 
     def _written(self, cut: Cut) -> Moved:
         """In a thread, and in one go: a cancellation must not come between."""
@@ -83,10 +109,11 @@ class Upkeep:
     def finish(self) -> None:
         """At the end, in one go: a log that says little is not left long. What the disk refuses stays as it is."""
         try:
-            self._transactions.kept.save()
+            self._transactions.kept.not_saved()
             if self._log.is_doubtful or snapshot.is_due(self._transactions, snapshot.END_BYTES):
                 cut = snapshot.cut(self._transactions)
-                moved = self._written(cut)
+                with self._with_room():
+                    moved = self._written(cut)
                 for _ in snapshot.adopt(cut, moved):
                     pass
                 self._log.retire(cut.number)

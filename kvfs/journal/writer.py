@@ -129,7 +129,9 @@ class Writer:
         made anew is compared with `base`, too. None when the store need not hear of it: it never had the key
         (`base` b"", or a put never attempted).
         """
-        with self._transactions:
+        transactions = self._transactions
+        needs_room = needs_tombstone(transactions.get(namespace, key), base)
+        with transactions if needs_room else transactions.of_sending():
             return self._delete(namespace, key, base, guarded=guarded)
 
     def _delete(
@@ -206,7 +208,7 @@ class Writer:
 
         Where it was the new name of a rename, the old name is no longer deleted either. False without one.
         """
-        with self._transactions:
+        with self._transactions.of_sending():
             row = self._index.get(namespace, key)
             if row is None:
                 return False
@@ -223,7 +225,8 @@ class Writer:
         """
         if change.seq not in self._index.pending:
             return None
-        return self.record_delete(change.namespace, change.key, base=change.base, guarded=True)
+        with self._transactions.of_sending():
+            return self._delete(change.namespace, change.key, change.base, guarded=True)
 
     def set_beside(self, change: Change, key: Key) -> Seq | None:
         """Move a pending put to another key and leave the store's value of its own alone: a conflict's copy.
@@ -234,7 +237,7 @@ class Writer:
         if row is None or row.content is None:
             return None
         seq = self._index.next_seq()
-        with self._transactions:
+        with self._transactions.of_sending():
             attrs = row.attrs or self._transactions.attrs_of(change.namespace, key)
             self._put(
                 Put(change.namespace, key, change.size, row.content, row.digest, change.metadata,
@@ -250,11 +253,11 @@ class Writer:
         row = self._index.pending.get(change.seq)
         if row is None or not row.change.is_tombstone:
             return False
-        with self._transactions:
+        with self._transactions.of_sending():
             self._transactions.remove(row, row.attrs)
         return True
 
     def drop_namespace(self, namespace: NamespaceId) -> None:
         """Forget everything of a namespace that was deleted, pending changes included."""
-        with self._transactions:
+        with self._transactions.of_sending():
             self._transactions.say(DropNamespace(namespace))

@@ -216,6 +216,17 @@ def full_log(stage: Stage) -> None:
     stage.rename("small", "other")
 
 
+def full_disk(stage: Stage) -> None:
+    """The disk takes no change more: what there is is sent nevertheless, and makes room."""
+    for number in range(6):
+        stage.put(f"f{number}", INLINE, may_fail=True)
+    stage.sync()
+    stage.gone("SELECT 1 FROM changes")
+    stage.put("f0", b"again", may_fail=True)
+    stage.unlink("f1")
+    stage.sync()
+
+
 def no_log(stage: Stage) -> None:
     """A segment cannot even be begun: nothing was recorded, and nothing is left of it."""
     for _ in range(2):
@@ -359,6 +370,7 @@ PLAYS = (
     Play(namespace_removed),
     Play(side_full, settle=0.2, tune={"pages": 5, f"{KEPT}.SAVE_COUNT": 1}),
     Play(full_log, tune={"room": 20_000}),
+    Play(full_disk, settle=0.2, tune={"disk": 900_000}),
     Play(no_log, tune={"room": 10}),
     Play(no_snapshot, tune={"snapshot_room": 100, f"{SNAPSHOT}.SNAPSHOT_BYTES": 0}),
     Play(durable, options=("--durable-close",)),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kvfs.core.model import Seq
-from kvfs.journal import contents, disk, log, opening, replay, side, snapshot, spool
+from kvfs.journal import contents, disk, log, opening, replay, reserve, side, snapshot, spool
 from kvfs.journal.outbox import Outbox
 from kvfs.sender.round import Round
 
@@ -56,6 +56,7 @@ class Watched(sqlite3.Connection):
     """
 
     pages = 0  # so many at most may the file have, if not 0: SQLite then answers that the disk is full
+    disk = 0  # so many bytes at most may log, snapshots and reserve have together, if not 0
     room = 0  # so many bytes at most may a file of the log have, if not 0: a record is then taken in part
     snapshot_room = (
         0  # so many bytes at most may a record of a snapshot have, if not 0: the disk is full then
@@ -107,6 +108,10 @@ def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
         record = record[: max(0, Watched.room - os.fstat(descriptor).st_size)]
         if not record:
             raise OSError(errno.ENOSPC, "no room is left, says the harness")
+    if Watched.disk:
+        record = record[: _free(descriptor)]
+        if not record:
+            raise OSError(errno.ENOSPC, "no room is left, says the harness")
     half = len(record) // 2
     _come_to(f"before {label}")
     written = os.write(descriptor, record[:half])
@@ -116,8 +121,24 @@ def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
     return written
 
 
+def _free(descriptor: int) -> int:
+    """What is left of a disk that holds the files beside this one."""
+    folder = Path(os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")).parent
+    files = [*folder.glob("*-log.*"), *folder.glob("*-reserve")]
+    return max(0, Watched.disk - sum(file.stat().st_size for file in files))
+
+
+def _fallocate(descriptor: int, offset: int, size: int) -> None:
+    """What the reserve is made with."""
+    if Watched.disk and size > _free(descriptor):
+        raise OSError(errno.ENOSPC, "no room is left, says the harness")
+    _around(os.posix_fallocate, "fallocate", descriptor, offset, size)
+
+
 def _write(descriptor: int, data: bytes) -> int:
     """What a snapshot is written with."""
+    if Watched.disk and len(data) > _free(descriptor):
+        raise OSError(errno.ENOSPC, "no room is left, says the harness")
     if Watched.snapshot_room and len(data) > Watched.snapshot_room:
         raise OSError(errno.ENOSPC, "no room is left, says the harness")
     return _around(os.write, "write", descriptor, data)
@@ -183,9 +204,10 @@ def die(death: Death, notes: str) -> None:
     calls = {
         name: _watched(getattr(os, name), name) for name in ("ftruncate", "truncate", "fsync", "fdatasync")
     }
-    for module in (contents, disk, log, opening, replay, snapshot, spool):
+    for module in (contents, disk, log, opening, replay, reserve, snapshot, spool):
         module.os = types.SimpleNamespace(**vars(os) | calls)
     log.os.writev = _writev
+    reserve.os.posix_fallocate = _fallocate
     snapshot.os.write = _write
     replay.shutil = types.SimpleNamespace(copyfile=_watched(shutil.copyfile, "copy"))
     for name in ("rename", "replace", "unlink"):
@@ -237,10 +259,10 @@ PLANTS = {"ack-by-key": acknowledge_by_key, "delete-before-put": delete_before_p
 def tune(values: dict[str, int]) -> None:
     """Set bounds of the product, by `module.NAME`, so that little work reaches them.
 
-    For `pages`, `room` and `snapshot_room` see `Watched`.
+    For `pages`, `disk`, `room` and `snapshot_room` see `Watched`.
     """
     for name, value in values.items():
-        if name in ("pages", "room", "snapshot_room"):
+        if name in ("pages", "disk", "room", "snapshot_room"):
             setattr(Watched, name, value)
             continue
         module, _, constant = name.rpartition(".")

@@ -10,7 +10,7 @@ from kvfs.journal import opening
 
 CALLS = re.compile(
     r".*\.(execute|executemany|executescript)"  # a statement
-    r"|os\.(write|writev|truncate|ftruncate|fsync|fdatasync)"
+    r"|os\.(write|writev|truncate|ftruncate|fsync|fdatasync|posix_fallocate)"
     r"|(?!.*contents|self\._partial\.unlink).*\.(rename|unlink)|fresh\.replace|shutil\.copyfile"
 )
 """What alters a file or its name, or forces it out."""
@@ -80,7 +80,10 @@ def _opens_transaction(function: ast.FunctionDef) -> bool:
     contexts = [
         item.context_expr for one in ast.walk(function) if isinstance(one, ast.With) for item in one.items
     ]
-    return any(ast.unparse(context).endswith(("transaction()", "transactions")) for context in contexts)
+    return any(
+        ast.unparse(context).endswith(("transaction()", "transactions", "of_sending()"))
+        for context in contexts
+    )
 
 
 def judge(reached: set[str], points: Iterable[str]) -> list[str]:

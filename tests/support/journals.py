@@ -11,7 +11,8 @@ from pathlib import Path
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.journal import log, opening
+from kvfs.journal import log, opening, reserve
+from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal
 from kvfs.journal.replay import Replay, State
 from kvfs.journal.rules import Row
@@ -166,3 +167,40 @@ async def stored(store, namespace) -> dict[str, Entry]:
         if page.cursor is None:
             return found
         cursor = page.cursor
+
+
+@contextmanager
+def small_disk(journal: Path, size: int) -> Iterator[Callable[[], int]]:
+    """Log, snapshots and reserve of a journal have so many bytes together; yields what tells the bytes left."""
+
+    def left() -> int:
+        files = [
+            file for file in os.scandir(journal.parent) if "-log." in file.name or "-reserve" in file.name
+        ]
+        return max(0, size - sum(file.stat().st_size for file in files))
+
+    def writev(descriptor: int, parts: list[bytes]) -> int:
+        record = b"".join(parts)[: left()]
+        if not record:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.write(descriptor, record)
+
+    def write(descriptor: int, data: bytes) -> int:
+        return writev(descriptor, [data])
+
+    def fallocate(descriptor: int, offset: int, length: int) -> None:
+        if length > left():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.posix_fallocate(descriptor, offset, length)
+
+    def statvfs(path: Path) -> object:
+        return types.SimpleNamespace(f_bavail=left(), f_frsize=1)
+
+    rest = vars(os)
+    log.os = types.SimpleNamespace(**rest | {"writev": writev})
+    snapshots.os = types.SimpleNamespace(**rest | {"write": write})
+    reserve.os = types.SimpleNamespace(**rest | {"posix_fallocate": fallocate, "statvfs": statvfs})
+    try:
+        yield left
+    finally:
+        log.os = snapshots.os = reserve.os = os

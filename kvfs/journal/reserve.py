@@ -1,0 +1,160 @@
+"""Room on the disk that is set aside for what sending needs: a file beside the log that holds nothing.
+
+Invariants:
+- A change is recorded only while the reserve holds `BASE` and `CHANGE_BYTES` for each change there is, *because* then
+  its way to the store (attempted, acknowledged, settled) can be recorded on a disk that takes not a byte more.
+- Only records that say what became of a change take from it, and the file gets shorter only by what they need,
+  *because* other programs may take what is free before we do.
+- It is built again as soon as there is room, before anything new is recorded.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from kvfs.journal.disk import is_full, no_room
+
+BASE: Final = (
+    512 * 1024
+)  # a snapshot that says little, SQLite's side files, records of conflicts and refusals
+CHANGE_BYTES: Final = 144  # three records of one change each
+OPENING: Final = 128 * 1024  # what SQLite's side files need for a journal to be opened
+STARTING: Final = 32 * 1024  # what a mount writes beside the journal: its record, what is known of the source
+LEAST: Final = 64 * 1024  # stays set aside while the rest is lent
+_STEP: Final = 64 * 1024
+_BLOCK: Final = 4096
+_ENDLESS: Final = 1 << 62
+
+
+class Reserve:
+    """The reserve of one journal; the loop's. `enough_for` is the number of changes that it has room for.
+
+    `is_short`: the disk was full, and the reserve is not whole yet.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self.path = journal.with_name(f"{journal.name}-reserve")
+        self.size = 0
+        self.enough_for = -1
+        self.is_short = False
+        self._descriptor = -1
+        self._is_lent = False
+        with suppress(FileNotFoundError):
+            self._open(0)
+
+    def _open(self, flags: int = os.O_CREAT) -> None:
+        self._descriptor = os.open(self.path, flags | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._look()
+
+    def _look(self) -> None:
+        """A mount that is being started takes from it, too."""
+        self._has(os.fstat(self._descriptor).st_size)
+
+    def _has(self, size: int) -> None:
+        self.size = size
+        self.enough_for = (size - BASE) // CHANGE_BYTES
+
+    def ensure(self, changes: int) -> None:
+        """The room for so many changes is set aside. Raises OSError when the disk is full."""
+        if self.enough_for >= changes:
+            return
+        wanted = BASE + CHANGE_BYTES * changes
+        try:
+            if self._is_lent:
+                raise no_room()
+            if self._descriptor < 0:
+                self._open()
+            try:
+                self._grow(wanted + _STEP)
+            except OSError:
+                self._grow(wanted)
+        except OSError as exc:
+            self.is_short = self.is_short or is_full(exc)
+            raise
+        self.is_short = False
+
+    def _grow(self, size: int) -> None:
+        """Raises OSError, and is as it was."""
+        if size <= self.size:
+            return
+        try:
+            os.posix_fallocate(self._descriptor, self.size, size - self.size)
+        except OSError:
+            os.ftruncate(self._descriptor, self.size)
+            raise
+        self._has(size)
+
+    def refill(self, changes: int) -> None:
+        """Set aside what the disk has of the room for so many changes; a full disk is nobody's error here."""
+        if self._is_lent:
+            return
+        wanted, piece = BASE + CHANGE_BYTES * changes, _ENDLESS
+        try:
+            if self._descriptor < 0:
+                self._open()
+            while self.size < wanted and piece >= _BLOCK:
+                piece = min(piece, wanted - self.size)
+                try:
+                    self._grow(self.size + piece)
+                except OSError:
+                    piece //= 2
+            if self.size > 2 * wanted + _STEP:
+                self._shrink(self.size - wanted)
+        except OSError:  # not even its name has room
+            pass
+        self.is_short = self.size < wanted
+
+    def give(self, size: int) -> bool:
+        """So many bytes more are free on the disk, or all there were; False: there is nothing left to give."""
+        self.is_short = True
+        if self.size == 0:
+            return False
+        self._shrink(-(-size // _BLOCK) * _BLOCK)
+        return True
+
+    def _shrink(self, size: int) -> None:
+        self._look()
+        left = max(0, self.size - size)
+        os.ftruncate(self._descriptor, left)
+        self._has(left)
+
+    @contextmanager
+    def lent(self, changes: int) -> Iterator[None]:
+        """Nearly all of it is free on the disk for something that makes room; nothing new is recorded meanwhile."""
+        self._is_lent = True
+        try:
+            self.give(max(0, self.size - LEAST))
+            yield
+        finally:
+            self._is_lent = False
+            self.refill(changes)
+
+    def could_hold(self, size: int) -> bool:
+        """Whether a file of that size would fit if the reserve were lent."""
+        return _free(self.path.parent) + self.size - LEAST > size
+
+    def make_way(self, size: int) -> None:
+        """Give what is lacking of that much free room."""
+        lacking = size - _free(self.path.parent)
+        if lacking > 0:
+            self.give(lacking)
+
+    def close(self) -> None:
+        """Let go of the file; what it sets aside stays so."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def make_way(journal: Path, size: int) -> None:
+    """`Reserve.make_way` of a journal that nobody has open yet, for what a mount writes before it opens it."""
+    reserve = Reserve(journal)
+    reserve.make_way(size)
+    reserve.close()
+
+
+def _free(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize

@@ -7,7 +7,6 @@
     │   │   ├── RateLimitedError      429: everybody waits
     │   │   ├── UncertainError        a bulk answer whose counts do not add up: ask, or send all again
     │   │   ├── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
-    │   │   ├── UncertainError        a bulk answer whose counts do not add up: ask, or send all again
     │   │   ├── UnreachableError      no answer at all: it says nothing about what was asked
     │   │   │   └── NotSentError      there was no connection
     │   │   │       └── UntrustedError TLS: the certificate is not accepted, or it is no TLS
@@ -18,6 +17,7 @@
     │   │   └── AccountError          the account's plan or settings (10017, 10026)
     │   ├── RejectedError             this content never
     │   │   └── NotTextError          bulk get met a binary value (10029): ask singly
+    │   ├── OvertakenError            somebody else has written meanwhile: compare, and write again
     │   ├── FixedNamespacesError      the store's namespaces are made elsewhere, by a configuration file
     │   ├── NamespaceNotFoundError    the namespace is gone (10013)
     │   └── TitleExistsError          another namespace has the title (10014)
@@ -124,6 +124,10 @@ class RejectedError(StoreError):
 
 class NotTextError(RejectedError):
     """A bulk get named a key whose value is not text (10029)."""
+
+
+class OvertakenError(StoreError):
+    """Somebody else has written to the store since it was last compared, so nothing was written."""
 
 
 class FixedNamespacesError(StoreError):

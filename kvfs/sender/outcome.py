@@ -21,6 +21,7 @@ class Outcome:
     idle: bool = False  # there was nothing that could be sent
     failure: KvfsError | None = None
     refused: bool = False  # a write failed
+    overtaken: bool = False  # somebody else wrote to the store meanwhile: what is left is to be compared
     wait_until: float = float("-inf")  # monotonic; the server wants no request before
     next_try: float = float(
         "inf"
@@ -48,6 +49,11 @@ class Outcome:
     def is_quiet(self) -> bool:
         """True when nothing happened that would make the next choice another one."""
         return self.failure is None and self.postponed is None and self.quota is None
+
+    @property
+    def went_well(self) -> bool:
+        """True when nothing of it waits for another try."""
+        return self.is_quiet and self.next_try == float("inf")
 
     @property
     def progress(self) -> bool:

@@ -4,9 +4,8 @@ What fails stays pending; what is refused is halved until the culprit stands alo
 body is made, so that no more than a body of them is in memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import inf
 from typing import Final
 
 import trio
@@ -17,6 +16,7 @@ from kvfs.core.errors import (
     JournalError,
     KvfsError,
     NamespaceNotFoundError,
+    OvertakenError,
     QuotaError,
     RateLimitedError,
     RejectedError,
@@ -33,15 +33,17 @@ from kvfs.journal.journal import INLINE_BYTES, Journal
 from kvfs.sender.arrivals import Arrivals
 from kvfs.sender.backoff import KeyBackoff, asked_wait
 from kvfs.sender.bounds import Limits
+from kvfs.sender.chunks import chunks, turn
 from kvfs.sender.culprits import Culprits
+from kvfs.sender.disguise import Disguises
 from kvfs.sender.doubts import Doubts
 from kvfs.sender.events import Event, EventKind, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
 from kvfs.sender.quota import Operation, Quotas
+from kvfs.sender.vouched import Vouched
 from kvfs.store.base import Store
 from kvfs.store.passage import passage
 
-CHUNK: Final = 500  # rows of the journal touched between two checkpoints: a millisecond or two
 READ_BYTES: Final = (
     2 * 1024 * 1024
 )  # contents read between two: five milliseconds, if the journal is read for them
@@ -49,7 +51,6 @@ AGAIN: Final = "the store asked to send it again"
 ASKED_FROM: Final = 100  # changes; a smaller body whose answer was lost is sent again without asking first
 PATIENCE: Final = 10.0  # seconds without any more of them, after which what a server writes on has ended
 KEY_WAIT: Final = 10.0  # seconds; a longer wait that the server asks for is not for the sake of one key
-REMEMBERED: Final = 10_000  # keys whose text a firewall dislikes, the latest
 
 
 class Poster:
@@ -77,8 +78,9 @@ class Poster:
         self.in_flight: set[Seq] = set()  # carried by requests under way
         self.culprits = Culprits(journal, store, self.counts, reports, options.timeout)
         self._arrivals = Arrivals(store, self.counts)
+        self.vouched = Vouched(store)
         self.doubts = Doubts()
-        self._disliked: dict[Place, None] = {}  # a firewall objects to their text; the latest last
+        self._disguises = Disguises()
 
     async def post(self, batch: Batch, outcome: Outcome) -> None:
         """Send a batch. Raises nothing the store or a full disk does: that is in the outcome."""
@@ -139,6 +141,10 @@ class Poster:
 
     async def _after(self, part: Batch, error: KvfsError, outcome: Outcome) -> list[Batch] | None:
         match error:
+            case OvertakenError():
+                self.vouched.forget()
+                outcome.overtaken = True
+                return None
             case BodyTooLargeError():
                 return self._too_large(part, error, outcome)
             case UncertainError():
@@ -218,9 +224,9 @@ class Poster:
     async def _attempt(self, part: Batch, outcome: Outcome) -> None:
         """One request. Raises what the store raises; what it took is acknowledged."""
         changes = self._left(part)
-        for some in _chunks(changes):
+        for number, some in enumerate(chunks(changes)):
+            await turn(number)
             self._journal.mark_attempted([change.seq for change in some])
-            await trio.lowlevel.checkpoint()
         entries: dict[Key, Entry] = {}
         if part.kind is not BatchKind.DELETE:
             entries, changes = await self._entries(changes, outcome)
@@ -230,6 +236,7 @@ class Poster:
         seqs = {change.seq for change in changes}
         self.in_flight |= seqs
         waiting = self._journal.waiting_for(seqs)
+        begun = self.vouched.begin()
         try:
             left = await self._request(part, changes, entries)
         except (BodyTooLargeError, UncertainError) as exc:
@@ -239,6 +246,7 @@ class Poster:
         finally:
             self.in_flight -= seqs
         self._taken(part, outcome)
+        self.vouched.note((change for change in changes if change.key not in left), begun)
         self._release(changes, left, waiting)
         await self._acknowledge([change for change in changes if change.key not in left], outcome)
         if left:
@@ -250,16 +258,10 @@ class Poster:
         self.doubts.answered(map(_place, part.changes))
         self.culprits.known(part.namespace)
         if part.disguised:
-            self._remember(part.changes)
+            self._disguises.remember(part.changes)
         operation = operation_of(part.changes[0])
         if self.quotas.succeed(operation):
             self._reports.event(Event(EventKind.RECOVERED, f"the store takes {operation} again"))
-
-    def _remember(self, changes: Iterable[Change]) -> None:
-        for change in changes:
-            self._disliked[change.namespace, change.key] = None
-        while len(self._disliked) > REMEMBERED:
-            del self._disliked[next(iter(self._disliked))]
 
     def _release(
         self, changes: Iterable[Change], left: frozenset[Key], waiting: Mapping[Seq, Sequence[Seq]]
@@ -274,7 +276,8 @@ class Poster:
         """The entries of those that are still the newest of their keys and readable, and which they are."""
         entries: dict[Key, Entry] = {}
         taken = []
-        for some in _chunks(list(changes), most_bytes=READ_BYTES):
+        for number, some in enumerate(chunks(list(changes), most_bytes=READ_BYTES)):
+            await turn(number)
             for change in some:
                 try:
                     if change.size <= INLINE_BYTES:
@@ -291,7 +294,6 @@ class Poster:
                     continue  # the next round sees to it
                 entries[change.key] = Entry(value, change.metadata, expiration)
                 taken.append(change)
-            await trio.lowlevel.checkpoint()
         return entries, taken
 
     async def _request(
@@ -306,13 +308,14 @@ class Poster:
         raise BodyTooLargeError(text) if len(changes) > 1 else UnavailableError(text)
 
     async def _asked_for(self, part: Batch, keys: list[Key], entries: dict[Key, Entry]) -> frozenset[Key]:
+        store = self.vouched.store_for(part)
         if part.kind is BatchKind.DELETE:
-            return await self._store.bulk_delete(part.namespace, keys)
+            return await store.bulk_delete(part.namespace, keys)
         if part.kind is BatchKind.PUT:
-            disguised = part.disguised or any((part.namespace, key) in self._disliked for key in keys)
-            return await self._store.bulk_put(part.namespace, entries, disguised=disguised)
+            disguised = part.disguised or self._disguises.wanted(part.namespace, keys)
+            return await store.bulk_put(part.namespace, entries, disguised=disguised)
         for key, entry in entries.items():
-            await self._store.put(part.namespace, key, entry)
+            await store.put(part.namespace, key, entry)
         return frozenset()
 
     # after a request
@@ -333,13 +336,12 @@ class Poster:
         return await self._arrivals.ask(changes[0].namespace, sent, patience)
 
     async def _acknowledge(self, taken: Sequence[Change], outcome: Outcome) -> None:
-        with trio.CancelScope(shield=True):  # the store has them: milliseconds, and nothing to send twice
-            for some in _chunks(taken):
-                self._journal.ack([change.seq for change in some], self._now())
-                for change in some:
-                    self.keys.succeed((change.namespace, change.key))
-                    self._reports.resolved(change, None)
-                await trio.lowlevel.checkpoint()
+        for number, some in enumerate(chunks(taken)):
+            await turn(number, shield=True)  # the store has them: milliseconds, and nothing to send twice
+            self._journal.ack([change.seq for change in some], self._now())
+            for change in some:
+                self.keys.succeed((change.namespace, change.key))
+                self._reports.resolved(change, None)
         outcome.done += len(taken)
         outcome.answered = outcome.answered or bool(taken)
         deleted = sum(change.is_tombstone for change in taken)
@@ -379,16 +381,3 @@ def _can_be_disguised(change: Change) -> bool:
 def _is_for_one_key(part: Batch, error: RateLimitedError) -> bool:
     """True for a 429 of the server that may be about the key alone."""
     return error.status == 429 and len(part.changes) == 1 and asked_wait(error) <= KEY_WAIT
-
-
-def _chunks(changes: Iterable[Change], *, most_bytes: float = inf) -> Iterator[Sequence[Change]]:
-    some: list[Change] = []
-    size = 0
-    for change in changes:
-        if len(some) >= CHUNK or (some and size + change.size > most_bytes):
-            yield some
-            some, size = [], 0
-        some.append(change)
-        size += change.size
-    if some:
-        yield some

@@ -163,8 +163,18 @@ class Round:
             if outcome.failure is not None and not may_go_on(outcome.failure):
                 return
             await self._send_all(clear, outcome)
+            if outcome.overtaken:
+                outcome.overtaken = False
+                rest = [*self._to_compare_anew(clear), *rest]
+                continue
             if outcome.is_over or (outcome.refused and outcome.done == done):
                 return
+
+    def _to_compare_anew(self, changes: Iterable[Change]) -> list[Change]:
+        """Of these, what was not written because somebody else had written meanwhile."""
+        now = trio.current_time()
+        pending = (change for change in changes if self._journal.row(change.seq) is not None)
+        return [change for change in pending if self.ready_at(change) <= now]
 
     def _compared_together(self) -> int:
         """How many: about a body."""
@@ -185,7 +195,8 @@ class Round:
         A put becomes a copy beside its key, for the next round; a deletion is given up. Those that could not be
         asked for stay for the next round too, and hold up nobody.
         """
-        asked = [change for change in changes if self._asks_first(change)]
+        vouched, begun = self._poster.vouched, self._poster.vouched.begin()
+        asked = [change for change in changes if self._asks_first(change) and not vouched.has(change)]
         if not asked:
             return changes
         verdicts = await self._checks.check(asked, ahead)
@@ -207,6 +218,8 @@ class Round:
                 (self._spare if change.is_tombstone else self._keep_both)(change, outcome)
             elif place not in verdicts.open:
                 clear.append(change)
+        strange = verdicts.changed | verdicts.open
+        vouched.note((c for c in asked if (c.namespace, c.key) not in strange), begun)
         return clear
 
     def _keep_both(self, change: Change, outcome: Outcome) -> None:
@@ -284,13 +297,21 @@ class Round:
             group = self._group(await self._packed(rest))
             gone = {(change.namespace, change.key) for batch in group for change in batch.changes}
             rest = [change for change in rest if (change.namespace, change.key) not in gone]
-            await trio.sleep_until(outcome.wait_until)
+            if outcome.wait_until > trio.current_time():
+                await trio.sleep_until(outcome.wait_until)
             done = outcome.done
-            async with trio.open_nursery() as nursery:
-                for batch in group:
-                    nursery.start_soon(self._poster.post, batch, outcome)
-            if outcome.is_over or (outcome.refused and outcome.done == done):
+            await self._post_all(group, outcome)
+            if outcome.is_over or outcome.overtaken or (outcome.refused and outcome.done == done):
                 return
+
+    async def _post_all(self, group: Sequence[Batch], outcome: Outcome) -> None:
+        """At the same time; one alone without a task of its own, which would cost an fsync two turns of the loop."""
+        if len(group) == 1:
+            await self._poster.post(group[0], outcome)
+            return
+        async with trio.open_nursery() as nursery:
+            for batch in group:
+                nursery.start_soon(self._poster.post, batch, outcome)
 
     async def _packed(self, changes: Sequence[Change]) -> list[tuple[Batch, int]]:
         """The batches with their sizes."""

@@ -157,10 +157,19 @@ class Sender:
             return outcome
 
     def _learned(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        """After every sending, an fsync's too: what it settled, or put off, changes when to wake."""
-        self._exhausted = None
-        if self._nap is not None:
-            self._nap.cancel()
+        """After every sending, an fsync's too: what it settled, or put off, changes when to wake.
+
+        Where all went well the loop sleeps on, at most until something has settled: to wake it for each fsync
+        would cost as much as the fsync.
+        """
+        was_exhausted, self._exhausted = self._exhausted is not None, None
+        nap = self._nap
+        if nap is None:
+            return
+        if was_exhausted or not outcome.went_well or self._dispatch.backoff.kind is not None:
+            nap.cancel()
+        else:
+            nap.deadline = min(nap.deadline, trio.current_time() + max(0.0, self._until_settled()))
 
     # settling
 

@@ -11,7 +11,7 @@ Contract of all methods:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Entry, Key, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
@@ -82,4 +82,18 @@ class Store(Protocol):
 
     async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
         """Remove up to 10,000 keys; returns the keys that were *not* removed and should be retried."""
+        ...
+
+
+@runtime_checkable
+class Watched(Store, Protocol):
+    """A store that knows when somebody else has written to it."""
+
+    @property
+    def others(self) -> int:
+        """Grows when one of our writes finds that somebody else has written since the one before it."""
+        ...
+
+    def unless_others(self, others: int) -> Store:
+        """The same store, whose writes raise `OvertakenError`, and do nothing, once `others` is not this any more."""
         ...

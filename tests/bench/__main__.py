@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import charts, cpu, everything, moving, relisting, results, scale
+from bench import charts, commits, cpu, everything, moving, relisting, results, scale
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -48,6 +48,11 @@ def _scale(words: argparse.Namespace) -> int:
 def _listing(words: argparse.Namespace) -> int:
     with workplace() as directory:
         return relisting.run(words, directory)
+
+
+def _commits(words: argparse.Namespace) -> int:
+    with workplace() as directory:
+        return commits.run(words, directory)
 
 
 def _moving(words: argparse.Namespace) -> int:
@@ -87,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("listing", help="a large directory listed again, beside a small one")
     listing.set_defaults(command=_listing)
     relisting.add_arguments(listing)
+    pace = commands.add_parser(
+        "commits", help="commits of SQLite, in memory, on the disk and through the API"
+    )
+    pace.set_defaults(command=_commits)
+    commits.add_arguments(pace)
     moves = commands.add_parser("moving", help="copy, export and import beside the SDK and wrangler")
     moves.set_defaults(command=_moving)
     moving.add_arguments(moves)

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from support.mounted import KVFS, REPOSITORY, environment
+from support.mounted import KVFS, REPOSITORY
+from support.mounted import environment as surroundings
 from support.serving import Served
 
 END_SECONDS = 60
@@ -23,12 +25,19 @@ class Mount:
 
 
 @contextmanager
-def kvfs_mount(directory: Path, served: Served, source: str, *options: str) -> Iterator[Mount]:
+def kvfs_mount(
+    directory: Path,
+    served: Served,
+    source: str,
+    *options: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Mount]:
     """kvfs on `directory/mnt`, its state in `directory`: a new directory is a machine that knows nothing yet."""
     path = _mountpoint(directory)
     log = directory / "kvfs.log"
     command = [*KVFS, "mount", f"--log-file={log}", *options]
-    with _daemon(command, [source, str(path)], path, log, environment(directory, served)) as process:
+    environ = surroundings(directory, served) | dict(environment)
+    with _daemon(command, [source, str(path)], path, log, environ) as process:
         yield Mount(path, process.pid)
 
 

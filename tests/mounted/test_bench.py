@@ -99,6 +99,17 @@ def _same_work(found: dict[tuple[str, str], dict[str, Any]]) -> None:
     assert found["SDK singly", "save, unchecked"]["kinds"] == {"put": 5}
 
 
+def test_commits_are_measured_in_memory_on_the_disk_and_through_the_api() -> None:
+    """Beside the floor, with what each commit costs in syncs and in requests."""
+    found = json.loads(_bench("commits", "--commits", "5", "--json"))
+    memory, local, disk, api = found
+    assert memory["where"] == "memfs"
+    assert local["of"] == pytest.approx(local["wall"] / memory["wall"])
+    assert 3 <= disk["syncs"] <= 5, "a checkpoint may be among them"
+    assert 3 <= api["requests"] <= 9
+    assert api["of"] == pytest.approx(api["wall"] / api["requests"] / 0.02)
+
+
 def test_the_relay_delays_and_counts_each_request(tmp_path: Path) -> None:
     """Also the second one on a connection, also one with a long body, which arrives whole."""
     body = os.urandom(3 << 20)

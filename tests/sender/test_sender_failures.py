@@ -381,9 +381,8 @@ async def test_a_bug_is_not_swallowed(autojump_clock, setting, write):
 
     write("a")
     setting.store.before("bulk_put", breaks)
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(ZeroDivisionError):
         await setting.sender().send_once()
-    assert caught.group_contains(ZeroDivisionError)
     assert keys(setting.journal.pending()) == ["a"]
 
 

@@ -31,10 +31,10 @@ class InlineConnections(Connections):
         await trio.lowlevel.checkpoint()
         return self._read(query)
 
-    async def write(self, change, size=0):
+    async def write(self, change, size=0, others=None):
         """Run `change` here."""
         await trio.lowlevel.checkpoint()
-        return self._write(change, size)
+        return self._write(change, size, others)
 
 
 @contextmanager

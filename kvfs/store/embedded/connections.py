@@ -9,7 +9,7 @@ from typing import Final, Self, TypeVar
 
 import trio
 
-from kvfs.core.errors import UnavailableError
+from kvfs.core.errors import OvertakenError, UnavailableError
 from kvfs.store.embedded.checkpoint import Checkpointer
 from kvfs.store.embedded.schema import BUSY_SECONDS, connect, prepare
 
@@ -45,6 +45,8 @@ class Connections:
         # state: every reader is in `_idle` unless a thread is using it
         self._idle = deque(readers)
         self._checkpointer = Checkpointer(path)
+        self.others = 0  # times that a write found that somebody else had written since the one before
+        self._version = 0  # SQLite's word for it: another one whenever another connection has written
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(len(readers))
 
@@ -67,9 +69,14 @@ class Connections:
         """Run `query` in a thread, on one snapshot of the database."""
         return await trio.to_thread.run_sync(self._read, query, limiter=self._reading)
 
-    async def write(self, change: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
-        """Run `change`, which stores values of `size` bytes, in a thread, in one transaction: whole or not at all."""
-        return await trio.to_thread.run_sync(self._write, change, size, limiter=self._writing)
+    async def write(
+        self, change: Callable[[sqlite3.Connection], T], size: int = 0, others: int | None = None
+    ) -> T:
+        """Run `change`, which stores values of `size` bytes, in a thread, in one transaction: whole or not at all.
+
+        Raises `OvertakenError` instead if somebody else has written since `others` was what it says.
+        """
+        return await trio.to_thread.run_sync(self._write, change, size, others, limiter=self._writing)
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._idle.popleft()
@@ -79,12 +86,22 @@ class Connections:
         finally:
             self._idle.append(connection)
 
-    def _write(self, change: Callable[[sqlite3.Connection], T], size: int) -> T:
+    def _write(self, change: Callable[[sqlite3.Connection], T], size: int, others: int | None) -> T:
         rows = self._writer.total_changes
         with self._errors_as_ours(), _transaction(self._writer, "BEGIN IMMEDIATE"):
+            self._look_for_others()
+            if others is not None and others != self.others:
+                raise OvertakenError(f"another process has written to {self._path}")
             done = change(self._writer)
         self._checkpointer.note(size + (self._writer.total_changes - rows) * _ROW_BYTES)
         return done
+
+    def _look_for_others(self) -> None:
+        """Inside a transaction that writes: so nobody comes between this and the commit."""
+        version: int = self._writer.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version:
+            self._version = version
+            self.others += 1
 
     @contextmanager
     def _errors_as_ours(self) -> Iterator[None]:

@@ -44,10 +44,17 @@ class SqliteStore:
     any expiration is taken, and what was written is seen at once.
     """
 
-    def __init__(self, connections: Connections, account: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        account: str,
+        now: Callable[[], float],
+        others: int | None = None,
+    ) -> None:
         self._connections = connections
         self._account = account
         self._now = now
+        self._others = others  # what `unless_others` was told
 
     @classmethod
     @asynccontextmanager
@@ -69,6 +76,15 @@ class SqliteStore:
     def for_account(self, account: str) -> "SqliteStore":
         """The same file as another account sees it: with namespaces of its own."""
         return SqliteStore(self._connections, account, self._now)
+
+    @property
+    def others(self) -> int:
+        """See `Watched`."""
+        return self._connections.others
+
+    def unless_others(self, others: int) -> "SqliteStore":
+        """See `Watched`."""
+        return SqliteStore(self._connections, self._account, self._now, others)
 
     def __repr__(self) -> str:
         return f"<SqliteStore account={self._account!r}>"
@@ -188,7 +204,7 @@ class SqliteStore:
         change: Callable[[sqlite3.Connection, int], T],
         size: int = 0,
     ) -> T:
-        return await self._connections.write(self._inside(operation, namespace, change), size)
+        return await self._connections.write(self._inside(operation, namespace, change), size, self._others)
 
     def _inside(
         self, operation: str, namespace: NamespaceId, query: Callable[[sqlite3.Connection, int], T]

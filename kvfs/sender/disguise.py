@@ -1,0 +1,27 @@
+"""Which keys are sent as base64, because a firewall objects to their text."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.journal.index import Place
+
+REMEMBERED: Final = 10_000  # keys, the latest
+
+
+class Disguises:
+    """Keys that were taken only in disguise."""
+
+    def __init__(self) -> None:
+        self._disliked: dict[Place, None] = {}  # the latest last
+
+    def remember(self, changes: Iterable[Change]) -> None:
+        """These were refused as text and taken as base64."""
+        for change in changes:
+            self._disliked[change.namespace, change.key] = None
+        while len(self._disliked) > REMEMBERED:
+            del self._disliked[next(iter(self._disliked))]
+
+    def wanted(self, namespace: NamespaceId, keys: Iterable[Key]) -> bool:
+        """True if one of the keys is among them."""
+        return bool(self._disliked) and any((namespace, key) in self._disliked for key in keys)

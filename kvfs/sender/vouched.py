@@ -1,0 +1,56 @@
+"""Keys that need no comparing with the store, because nobody else has written to it since we did.
+
+Only a store that knows who writes to it (`Watched`: the embedded one) can vouch for a key. Then the comparison and
+the write become one: the write is done only if nobody has come between. It spares each commit of a program that
+rewrites one file, a database say, a read of the file.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from kvfs.core.model import Change
+from kvfs.core.packing import Batch
+from kvfs.journal.index import Place
+from kvfs.store.base import Store, Watched
+
+REMEMBERED: Final = 10_000  # keys, the latest
+
+
+class Vouched:
+    """The keys that we wrote or compared last of all, each with what the store said of others by then."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._watched = store if isinstance(store, Watched) else None
+        self._seen: dict[Place, int] = {}  # the latest last
+
+    def begin(self) -> int:
+        """To be called before a write or a comparison begins, for `note` to be called with after it."""
+        return self._watched.others if self._watched is not None else 0
+
+    def note(self, changes: Iterable[Change], begun: int) -> None:
+        """These keys were written by us, or hold what we know of."""
+        if self._watched is None:
+            return
+        for change in changes:
+            place = change.namespace, change.key
+            self._seen.pop(place, None)
+            self._seen[place] = begun
+        while len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def has(self, change: Change) -> bool:
+        """True if nobody else is known to have written to the store since; the write has to make sure of it."""
+        if self._watched is None:
+            return False
+        return self._seen.get((change.namespace, change.key)) == self._watched.others
+
+    def forget(self) -> None:
+        """Somebody else has written."""
+        self._seen.clear()
+
+    def store_for(self, part: Batch) -> Store:
+        """The store to write a body to: where it vouches for one of the keys, one that refuses if it is wrong."""
+        if self._watched is not None and any(map(self.has, part.changes)):
+            return self._watched.unless_others(self._watched.others)
+        return self._store

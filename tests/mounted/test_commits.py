@@ -1,0 +1,70 @@
+"""What a commit of SQLite costs in a mount, counted in syncs of the disk and in requests, never in time."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from support.mounted import mounted
+from support.serving import Served, served_by_process
+from support.syncs import Syncs
+
+pytestmark = pytest.mark.fuse
+
+COMMITS = 20
+SYNCED = 3
+"""SQLite's fsyncs in a commit: of its journal twice, of the database once."""
+
+
+@contextmanager
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database with a table; SQLite in its usual mode, with a journal that it deletes."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as base:
+        base.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT)")
+        base.execute("INSERT INTO t (text) VALUES ('the first')")
+        yield base
+
+
+def commit(base: sqlite3.Connection) -> None:
+    for number in range(COMMITS):
+        base.execute("INSERT INTO t (text) VALUES (?)", (str(number),))
+
+
+def test_a_commit_on_a_local_store_forces_the_disk_once_an_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what fsync promises; the journal of the mount and the directory are not forced out as well."""
+    syncs = Syncs(tmp_path)
+    for name, value in syncs.environment.items():
+        monkeypatch.setenv(name, value)
+    with mounted(tmp_path, f"local:{tmp_path / 'store.sqlite'}") as mount:
+        monkeypatch.undo()
+        mount.shell("mkdir ns")
+        with database(mount.path / "ns/db") as base:
+            before, sent = syncs.count, mount.status()["sender"]
+            commit(base)
+            done, after = syncs.count - before, mount.status()["sender"]
+    assert SYNCED * COMMITS <= done <= SYNCED * COMMITS + 2, "of a checkpoint, perhaps"
+    assert after["requests"] - sent["requests"] == SYNCED * COMMITS, "nothing is read to be compared"
+    assert after["conflicts"] == 0
+
+
+def test_a_commit_through_the_api_is_a_comparison_and_a_write_for_each_fsync(tmp_path: Path) -> None:
+    """KV has no compare-and-swap: each write of a file that was written before is compared first."""
+    with served_by_process(tmp_path) as server, mounted(tmp_path, "cloudflare:", served=server) as mount:
+        mount.shell("mkdir ns")
+        with database(mount.path / "ns/db") as base:
+            before = requests(server)
+            commit(base)
+            done = requests(server) - before
+    assert done <= 2 * SYNCED * COMMITS + 2
+
+
+def requests(server: Served) -> int:
+    """How many the server has answered."""
+
+    text = httpx.get(f"{server.root}/metrics", headers=server.headers, trust_env=False).text
+    lines = (line for line in text.splitlines() if line.startswith("kvfs_requests_total"))
+    return sum(int(float(line.split()[-1])) for line in lines)

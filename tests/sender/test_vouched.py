@@ -1,0 +1,148 @@
+"""A store that knows who writes to it spares the comparison, until somebody else has written."""
+
+import pytest
+from support.inline import open_inline
+from support.journals import put, simulated_now, stored
+
+from kvfs.core.errors import OvertakenError
+from kvfs.core.model import Entry, Key
+from kvfs.journal.journal import digest
+from kvfs.sender.events import EventKind, OnConflict
+from kvfs.sender.sender import Sender
+from kvfs.sender.vouched import REMEMBERED, Vouched
+
+ON_CONFLICT = OnConflict.KEEP_BOTH  # for the fixture `setting`
+A, B = Key("a"), Key("b")
+
+
+@pytest.fixture
+def asked(setting, monkeypatch):
+    """What is asked of the embedded store, in order; the sender has it without any wrapper around it."""
+    operations = []
+    for name in ("bulk_get", "get"):
+        method = getattr(type(setting.backend), name)
+
+        async def told(self, *args, name=name, method=method):
+            operations.append(name)
+            return await method(self, *args)
+
+        monkeypatch.setattr(type(setting.backend), name, told)
+    setting.store = setting.backend
+    return operations
+
+
+@pytest.fixture
+def sender(setting, asked) -> Sender:
+    """At work on the embedded store itself."""
+    return setting.sender()
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process with the same file."""
+    with open_inline(tmp_path / "store.db", now=simulated_now) as backend:
+        yield backend
+
+
+def edit(setting, key, value, read):
+    put(setting.journal, key, value, namespace=setting.namespace, base=digest(read) if read else b"")
+
+
+async def test_what_was_written_here_is_not_compared_again(autojump_clock, setting, sender, asked):
+    """The first write of a name is compared, and no later one, nor its deletion."""
+    edit(setting, "a", b"1", b"")
+    await sender.drain()
+    assert asked == ["bulk_get"]
+    for number in range(2, 9):
+        edit(setting, "a", b"%d" % number, b"%d" % (number - 1))
+        await sender.drain()
+    setting.journal.record_delete(setting.namespace, A, base=digest(b"8"), guarded=True)
+    await sender.drain()
+    assert asked == ["bulk_get"]
+    assert await stored(setting.backend, setting.namespace) == {}
+
+
+async def test_somebody_elses_change_is_a_conflict_all_the_same(
+    autojump_clock, setting, sender, asked, other
+):
+    """The write finds that it was overtaken, does nothing, and is compared: both values are kept."""
+    edit(setting, "a", b"1", b"")
+    await sender.drain()
+    await other.put(setting.namespace, A, Entry(b"theirs"))
+    edit(setting, "a", b"2", b"1")
+    result = await sender.drain()
+    assert (result.left, result.error) == (0, None)
+    found = await stored(setting.backend, setting.namespace)
+    assert found[A] == Entry(b"theirs")
+    assert sorted(entry.value for entry in found.values()) == [b"2", b"theirs"]
+    assert setting.happened() == [EventKind.CONFLICT]
+
+
+async def test_somebody_elses_change_of_another_key_costs_a_comparison(
+    autojump_clock, setting, sender, asked, other
+):
+    """Of the next write alone; an fsync hears nothing of it."""
+    edit(setting, "a", b"1", b"")
+    await sender.drain()
+    await other.put(setting.namespace, B, Entry(b"theirs"))
+    edit(setting, "a", b"2", b"1")
+    await sender.send_now([(setting.namespace, A)], timeout=5)
+    edit(setting, "a", b"3", b"2")
+    await sender.send_now([(setting.namespace, A)], timeout=5)
+    assert asked == ["bulk_get", "bulk_get"]
+    assert await stored(setting.backend, setting.namespace) == {A: Entry(b"3"), B: Entry(b"theirs")}
+    assert setting.happened() == []
+
+
+async def test_a_deletion_is_not_done_over_somebody_elses_change(
+    autojump_clock, setting, sender, asked, other
+):
+    """Of a name that was renamed away here: it is theirs, and stays."""
+    edit(setting, "a", b"1", b"")
+    await sender.drain()
+    await other.put(setting.namespace, A, Entry(b"theirs"))
+    setting.journal.record_delete(setting.namespace, A, base=digest(b"1"), guarded=True)
+    await sender.drain()
+    assert await stored(setting.backend, setting.namespace) == {A: Entry(b"theirs")}
+
+
+async def test_a_store_whose_writers_nobody_knows_is_always_asked(autojump_clock, setting):
+    """Any but the embedded one."""
+    sender = setting.sender()
+    edit(setting, "a", b"1", b"")
+    await sender.drain()
+    edit(setting, "a", b"2", b"1")
+    await sender.drain()
+    assert setting.operations() == ["bulk_get", "bulk_put", "bulk_get", "bulk_put"]
+
+
+async def test_an_overtaken_write_does_nothing(setting, other):
+    """Whole or not at all; the same store without the condition writes."""
+    store = setting.backend
+    await store.put(setting.namespace, A, Entry(b"1"))
+    guarded = store.unless_others(store.others)
+    await guarded.bulk_put(setting.namespace, {A: Entry(b"2")})
+    await other.put(setting.namespace, B, Entry(b"theirs"))
+    for attempt in (
+        guarded.bulk_put(setting.namespace, {A: Entry(b"3")}),
+        guarded.bulk_delete(setting.namespace, [A]),
+        guarded.put(setting.namespace, A, Entry(b"4")),
+    ):
+        with pytest.raises(OvertakenError):
+            await attempt
+    assert (await stored(store, setting.namespace))[A] == Entry(b"2")
+    await store.put(setting.namespace, A, Entry(b"5"))
+    assert (await stored(store, setting.namespace))[A] == Entry(b"5")
+
+
+async def test_so_many_keys_are_remembered(setting):
+    """The latest; a key that is forgotten is compared again."""
+    vouched, begun = Vouched(setting.backend), setting.backend.others
+    for number in range(REMEMBERED + 10):
+        put(setting.journal, f"k{number}", b"", namespace=setting.namespace)
+    changes = list(setting.journal.iter_pending())
+    vouched.note(changes, begun)
+    assert not vouched.has(changes[0])
+    assert vouched.has(changes[-1])
+    vouched.note(changes[:1], begun - 1)
+    assert not vouched.has(changes[0]), "somebody else wrote while it was written"

@@ -1,7 +1,7 @@
 """Copying: scan, look what is there, plan, move, remove what is too much. Each step is noted and can go on later.
 
-Reading runs ahead of writing by one piece: while a batch is written the next values come in. What is in memory
-is the batch, the piece and what the reader has in flight, some tens of megabytes whatever the sizes are.
+Reading runs ahead of writing by one piece: while a batch is written the next values come in. Where that would be
+too much for the memory, what is there is written first: one value of 25 MiB at a time, whatever the others are.
 """
 
 from collections import deque
@@ -21,13 +21,15 @@ from kvfs.data.items import Item, Kind, Loaded, Problem
 from kvfs.data.job import Job
 from kvfs.data.place import Reader, Writer
 
-BATCH_BYTES: Final = 8 * 1024 * 1024  # of values in a batch, and the one that passes it
-AHEAD_BYTES: Final = 12 * 1024 * 1024  # of values not written yet, above which nothing more is read
+BATCH_BYTES: Final = 8 * 1024 * 1024  # of values in a batch, unless it is one value
+AHEAD_BYTES: Final = 16 * 1024 * 1024  # of values that are read and not written yet, unless it is one value
 TAKE_ITEMS: Final = 1000
 DELETE_KEYS: Final = 1000
 
 _Piece = tuple[Sequence[Loaded], int, Sequence[Problem]]
 """What was read, the number up to which that is everything, and what could not be read."""
+_WRITE_FIRST: Final = None
+"""Stands for a piece: there is no room for the next one until everything before it is written."""
 
 IfExists = Literal["overwrite", "skip", "newer", "fail"]
 
@@ -75,6 +77,7 @@ class Copier:
         self._show = show
         self.progress = Progress()
         self._held = 0  # bytes of values that were read and not written yet
+        self._largest = 0  # bytes of the largest piece so far
         self._written = trio.Event()
 
     # before anything is written
@@ -169,45 +172,58 @@ class Copier:
         await writer.open(job.fact("position"))
         if not job.fact("position"):
             job.note(position=writer.position)
-        send, receive = trio.open_memory_channel[_Piece](0)
+        send, receive = trio.open_memory_channel[_Piece | None](0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, reader, send)
             await self._write_all(writer, receive)
 
-    async def _read(self, reader: Reader, send: trio.MemorySendChannel[_Piece]) -> None:
+    async def _read(self, reader: Reader, send: trio.MemorySendChannel[_Piece | None]) -> None:
         async with send:
             for items in self._job.todo(TAKE_ITEMS):
                 left: Sequence[Item] = items
                 while left:
-                    while self._held > AHEAD_BYTES:
-                        self._written = trio.Event()
-                        await self._written.wait()
+                    await self._make_room(left[0], send)
                     taken = await reader.take(left)
-                    self._held += _size(taken.loaded)
+                    size = _size(taken.loaded)
+                    self._held, self._largest = self._held + size, max(self._largest, size)
                     self.progress.read += len(left) - len(taken.left)
                     reached = taken.left[0].seq - 1 if taken.left else items[-1].seq
                     left = taken.left
                     await send.send((taken.loaded, reached, taken.problems))
                     del taken  # or its values would stay until the next ones are there
 
-    async def _write_all(self, writer: Writer, receive: trio.MemoryReceiveChannel[_Piece]) -> None:
-        """Every value that was received is in the batch, so the reader never waits for one that is not written."""
+    async def _make_room(self, item: Item, send: trio.MemorySendChannel[_Piece | None]) -> None:
+        """Wait until a piece that begins with `item` fits into memory beside what is not written yet."""
+        expected = self._largest if item.size is None else item.size
+        while self._held and self._held + expected > AHEAD_BYTES:
+            self._written = trio.Event()
+            await send.send(_WRITE_FIRST)
+            await self._written.wait()
+
+    async def _write_all(self, writer: Writer, receive: trio.MemoryReceiveChannel[_Piece | None]) -> None:
+        """Every value that was received is in the batch, so `_WRITE_FIRST` leaves nothing in memory."""
         batch: list[Loaded] = []
         problems: list[Problem] = []
-        reached = self._job.done
+        reached, size = self._job.done, 0
         async for piece in receive:
-            loaded, reached, found = piece
-            problems += found
-            waiting = deque(map(self._checked, loaded))
-            del loaded, piece
+            waiting: deque[Loaded] = deque()
+            must_write = piece is None
+            if piece is not None:
+                loaded, reached, found = piece
+                problems += found
+                waiting.extend(map(self._checked, loaded))
+                del loaded
+            del piece  # or its values would stay until the next ones are there
             while waiting:
-                batch.append(waiting.popleft())
-                if waiting and (len(batch) >= writer.pairs or _size(batch[-1:]) > BATCH_BYTES):
+                more = len(waiting[0].entry.value)
+                if batch and (len(batch) >= writer.pairs or size + more > BATCH_BYTES):
                     await self._write(writer, batch, batch[-1].item.seq, problems)
-                    batch, problems = [], []
-            if len(batch) >= writer.pairs or _size(batch) >= BATCH_BYTES:
+                    batch, problems, size = [], [], 0
+                batch.append(waiting.popleft())
+                size += more
+            if must_write or len(batch) >= writer.pairs or size >= BATCH_BYTES:
                 await self._write(writer, batch, reached, problems)
-                batch, problems = [], []
+                batch, problems, size = [], [], 0
         await self._write(writer, batch, reached, problems)
 
     def _checked(self, loaded: Loaded) -> Loaded:

@@ -76,14 +76,14 @@ class DirectoryReader:
         problems: list[Problem] = []
         size = 0
         for index, item in enumerate(items):
-            if size >= TAKE_BYTES:
+            size += item.size or 0
+            if index and size > TAKE_BYTES:
                 return Taken(loaded, items[index:], problems)
             found = self._files.load(item)
             if isinstance(found, Problem):
                 problems.append(found)
             else:
                 loaded.append(found)
-                size += len(found.entry.value)
         return Taken(loaded, [], problems)
 
     def fingerprint(self) -> str:

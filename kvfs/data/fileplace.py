@@ -8,7 +8,6 @@ from typing import Final
 
 import trio
 
-from kvfs.core.errors import UserError
 from kvfs.core.model import Key
 from kvfs.data.files import Format, RecordReader, RecordWriter
 from kvfs.data.items import Item, Kind, Loaded, Problem
@@ -57,18 +56,19 @@ class FileReader:
 
     async def scan(self, mark: str) -> AsyncGenerator[Scanned]:
         """See `Reader`. A scan always begins anew."""
-        records = self._records.records()
+        records, number = self._records.records(), 1
         while True:
-            scanned = await trio.to_thread.run_sync(self._part, records)
+            scanned = await trio.to_thread.run_sync(self._part, records, number)
             if scanned is None:
                 return
             yield scanned
+            number += len(scanned.items) + len(scanned.problems)
 
-    def _part(self, records: Iterator[tuple[int, Record]]) -> Scanned | None:
+    def _part(self, records: Iterator[Record], first: int) -> Scanned | None:
         items: list[Item] = []
         problems: list[Problem] = []
         size = 0
-        for number, record in islice(records, SCAN_RECORDS):
+        for record in islice(records, SCAN_RECORDS):
             if record.fault:
                 problems.append(Problem(Kind.MALFORMED, record.key, record.where, record.fault))
                 continue
@@ -77,7 +77,7 @@ class FileReader:
             items.append(
                 Item(
                     Key(record.key),
-                    str(number),
+                    str(first + len(items) + len(problems)),
                     entry.metadata,
                     entry.expiration,
                     len(entry.value),
@@ -91,10 +91,7 @@ class FileReader:
 
     async def take(self, items: Sequence[Item]) -> Taken:
         """See `Reader`."""
-        loaded, left = await trio.to_thread.run_sync(self._records.take, items)
-        if not loaded and len(left) == len(items):
-            raise UserError("the file changed while it was read: run the same command again")
-        return Taken(loaded, left)
+        return Taken(*await trio.to_thread.run_sync(self._records.take, items))
 
     def fingerprint(self) -> str:
         """See `Reader`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, NoReturn, Protocol
 
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Entry, Key
@@ -84,35 +84,55 @@ class RecordReader:
         self._format = format_
         self._now = now
         self._name = name
-        self._rest: Iterator[tuple[int, Record]] | None = None
+        self._rest: Iterator[Record] | None = None
+        self._number = 0  # of the record that `take` read last
+        self._began = ""  # the fingerprint that the first who asked was told
 
-    def records(self) -> Iterator[tuple[int, Record]]:
-        """All records with their numbers, from 1. Must be used up, or `close` called."""
+    def records(self) -> Iterator[Record]:
+        """All records in order: the first has number 1. Must be used up, or `close` called.
+
+        Nothing here holds a record that was handed out, as `enumerate` would: its value may be large.
+        """
         try:
             with open(self._path, "rb") as file:
-                yield from enumerate(read_records(file, self._format, self._now), 1)
+                yield from read_records(file, self._format, self._now)
         except UserError as exc:
             raise UserError(f"{self._name}: {exc}") from exc
 
     def take(self, items: Sequence[Item]) -> tuple[list[Loaded], Sequence[Item]]:
         """The first of `items` with their values, some megabytes of them, and the items that are left.
 
-        Items come in the order of the file: what lies between them is passed over.
+        Items come in the order of the file: what lies between them is passed over. Raises `UserError` when the file
+        changed since it was scanned: the records would have other numbers.
         """
-        if self._rest is None:
-            self._rest = self.records()
         taken: list[Loaded] = []
         size = 0
         for index, item in enumerate(items):
-            if size >= PIECE_BYTES:
+            size += item.size or 0
+            if index and size > PIECE_BYTES:
                 return taken, items[index:]
-            number = int(item.origin)
-            record = next((record for at, record in self._rest if at == number), None)
-            if record is not None and not record.fault:
+            record = self._record(int(item.origin))
+            if record is None or record.fault:
+                self._refuse_change()
+            else:
                 taken.append(Loaded(item, record.entry))
-                size += len(record.entry.value)
             del record
+        if self.fingerprint() != self._began:
+            self._refuse_change()
         return taken, []
+
+    def _refuse_change(self) -> NoReturn:
+        raise UserError(f"{self._name} changed while it was copied: say --restart to begin anew")
+
+    def _record(self, number: int) -> Record | None:
+        """The record of a number, which is beyond those that were read; None when the file has fewer by now."""
+        if self._rest is None:
+            self._rest = self.records()
+        while self._number < number - 1:
+            self._number += 1
+            next(self._rest, None)
+        self._number += 1
+        return next(self._rest, None)
 
     def close(self) -> None:
         """Give the file back."""
@@ -122,7 +142,9 @@ class RecordReader:
     def fingerprint(self) -> str:
         """Changes when the file does."""
         status = self._path.stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+        found = f"{status.st_size} {status.st_mtime_ns}"
+        self._began = self._began or found
+        return found
 
 
 class RecordWriter:

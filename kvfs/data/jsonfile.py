@@ -62,37 +62,37 @@ def read(file: BinaryIO, now: float) -> Iterator[Record]:
 
 
 def _array(file: BinaryIO, start: bytes, now: float) -> Iterator[Record]:
-    for line, element in _Splitter(file, start):
-        where = f"line {line}"
-        if element is None:
-            yield Record(where, "", fault="the file ends inside of the array: it is cut off or malformed")
-        elif element.strip():
-            yield records.decode(element, where, now)
-        else:
-            yield Record(where, "", fault="an element is missing between two commas")
+    splitter = _Splitter(file, start)
+    yield from iter(lambda: splitter.next_record(now), None)  # nothing here holds a large record meanwhile
 
 
 class _Splitter:
-    """Cuts the elements out of an array: line and text of each, None for one that never ends."""
+    """Cuts the elements out of an array and decodes each."""
 
     def __init__(self, file: BinaryIO, start: bytes) -> None:
         self._file = file
         self._held = bytearray(start)
         self._line = 1 + start[: start.index(b"[")].count(b"\n")
         self._at = start.index(b"[") + 1
+        self._ended = False
+        self._count = 0
 
-    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
-        ended, count = False, 0
-        while not ended:
-            line = self._skip_space()
-            found = self._element()
-            if found is None:
-                yield line, None
-                return
-            element, ended = found
-            if element.strip() or not ended or count:
-                yield line, element
-            count += 1
+    def next_record(self, now: float) -> Record | None:
+        """The next element as a record; None behind the last."""
+        if self._ended:
+            return None
+        where = f"line {self._skip_space()}"
+        found = self._element()
+        if found is None:
+            self._ended = True
+            return Record(where, "", fault="the file ends inside of the array: it is cut off or malformed")
+        element, self._ended = found
+        self._count += 1
+        if element and not element.isspace():
+            return records.decode(element, where, now)
+        if self._ended and self._count == 1:
+            return None
+        return Record(where, "", fault="an element is missing between two commas")
 
     def _skip_space(self) -> int:
         """The line on which the next element begins."""
@@ -103,7 +103,7 @@ class _Splitter:
             if self._at < len(self._held) or not self._more():
                 return self._line
 
-    def _element(self) -> tuple[bytes, bool] | None:
+    def _element(self) -> tuple[bytes | bytearray, bool] | None:
         """The text up to a comma or the closing bracket, and whether it was the last."""
         start, depth = self._at, 0
         while True:
@@ -128,13 +128,15 @@ class _Splitter:
             elif sign != b",":
                 depth += 1 if sign in (b"[", b"{") else -1
 
-    def _cut(self, start: int) -> bytes:
-        """The element that ends here; a large one leaves the buffer."""
-        with memoryview(self._held) as view:
-            element = bytes(view[start : self._at - 1])
-        if len(element) > CHUNK:
-            del self._held[: self._at]
-            self._at = 0
+    def _cut(self, start: int) -> bytes | bytearray:
+        """The element that ends here; a large one takes the buffer with it, and is not copied."""
+        if self._at - start <= CHUNK:
+            with memoryview(self._held) as view:
+                return bytes(view[start : self._at - 1])
+        element, self._held = self._held, self._held[self._at :]
+        del element[self._at - 1 :]
+        del element[:start]
+        self._at = 0
         return element
 
     def _string(self, start: int) -> int:
@@ -165,7 +167,7 @@ class _Splitter:
         return 1 if self._more() else 0
 
     def _more(self) -> bool:
-        more = self._file.read(max(CHUNK, len(self._held) // 4))
+        more = self._file.read(CHUNK)
         self._held += more
         return bool(more)
 

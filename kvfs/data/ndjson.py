@@ -8,6 +8,7 @@ from kvfs.data import records
 from kvfs.data.records import Record
 
 LONGEST: Final = 192 * 1024 * 1024  # bytes of one line
+PIECE: Final = 1024 * 1024  # bytes of a long line that are read at a time
 
 
 class NdjsonEncoder:
@@ -29,7 +30,7 @@ class NdjsonEncoder:
 def read(file: BinaryIO, now: float) -> Iterator[Record]:
     """The records of the file, in order; empty lines are none."""
     number = 0
-    while line := file.readline(LONGEST):
+    while line := _line(file):
         number += 1
         where = f"line {number}"
         if len(line) >= LONGEST and not line.endswith(b"\n"):
@@ -38,7 +39,17 @@ def read(file: BinaryIO, now: float) -> Iterator[Record]:
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.isspace():
-            record = records.decode(line, where, now)
-            line = b""  # a large one must not stay in memory until the next is there
-            yield record
-            del record
+            record = [records.decode(line, where, now)]
+            line = b""  # a large one must not stay in memory, nor its record, until the next is there
+            yield record.pop()
+
+
+def _line(file: BinaryIO) -> bytes | bytearray:
+    """The next line, a long one without the copy that `readline` makes of its pieces."""
+    piece = file.readline(PIECE)
+    if len(piece) < PIECE:
+        return piece
+    whole = bytearray(piece)
+    while len(whole) < LONGEST and not piece.endswith(b"\n") and (piece := file.readline(PIECE)):
+        whole += piece
+    return whole

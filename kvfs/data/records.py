@@ -5,6 +5,7 @@ strings are written (1.0, 1e400, escapes), and lose fields that occur twice.
 """
 
 import binascii
+import re
 from typing import Final
 
 import msgspec
@@ -14,9 +15,10 @@ from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Entry, Key, Metadata
 from kvfs.store.wire.json import NULL, MalformedError, compact, decode_leniently, is_marked, unmarked
 from kvfs.store.wire.shapes import ABSENT, Pair
-from kvfs.store.wire.strings import BITE, as_base64, as_string
+from kvfs.store.wire.strings import BITE, as_base64, as_string, string_bytes
 
 LATEST: Final = 2**53
+_BACKSLASH: Final = re.compile(rb"\\")
 
 
 class Record(Struct, frozen=True, gc=False):
@@ -37,7 +39,7 @@ class _Line(Struct, gc=False):
     """A pair as files hold it: strict about what is there, silent about fields it does not know."""
 
     key: str
-    value: str | None = None
+    value: Raw = ABSENT
     base64: bool | None = None
     expiration: int | float | None = None
     metadata: Raw = ABSENT
@@ -69,7 +71,7 @@ def encode(key: Key, entry: Entry, *, one_line: bool) -> list[bytes]:
     return [whole[:at], *text, whole[at + 1 :]]
 
 
-def decode(text: bytes, where: str, now: float | None = None) -> Record:
+def decode(text: bytes | bytearray, where: str, now: float | None = None) -> Record:
     """The record of a JSON object. Never raises: what is wrong is the record's fault.
 
     An `expiration_ttl` counts from `now`; None: of a file that kvfs wrote, in which there is none.
@@ -85,9 +87,7 @@ def decode(text: bytes, where: str, now: float | None = None) -> Record:
 
 
 def _entry(line: _Line, now: float | None) -> Entry:
-    if line.value is None:
-        raise MalformedError("it has no value (a list of keys is no export)")
-    if is_marked(line.key) or is_marked(line.value):
+    if is_marked(line.key):
         raise MalformedError("it holds half of a surrogate pair, which is no text")
     expiration = seconds(line.expiration)
     if line.expiration_ttl is not None and now is not None:  # the API lets it win over an expiration
@@ -105,12 +105,21 @@ def _after(ttl: int | float, now: float) -> int:
     return int(now + ttl)
 
 
-def value_bytes(text: str, is_base64: bool | None) -> bytes:
-    """The value. Raises `MalformedError` when it is not the base64 that it claims to be."""
+def value_bytes(raw: Raw, is_base64: bool | None) -> bytes:
+    """The value of a JSON string. Raises `MalformedError` when it is none, or not the base64 that it claims to be."""
+    text = memoryview(raw)
+    if bytes(text[:4]) in (b"", NULL):
+        raise MalformedError("it has no value (a list of keys is no export)")
+    if text[0] != 0x22:
+        raise MalformedError("its value is no string")
     if not is_base64:
-        return text.encode()
+        return string_bytes(text)
+    if _BACKSLASH.search(text):  # another program's escapes, of / most likely
+        text = memoryview(b'"' + string_bytes(text) + b'"')
     try:
-        return binascii.a2b_base64(text, strict_mode=True)  # base64.b64decode would copy a large text first
+        return binascii.a2b_base64(
+            text[1:-1], strict_mode=True
+        )  # base64.b64decode would copy a large text first
     except (binascii.Error, ValueError) as exc:
         raise MalformedError("its value is not valid base64") from exc
 
@@ -137,7 +146,7 @@ def joined(metadata: Metadata | None) -> Metadata | None:
     return compact(metadata)
 
 
-def key_of(text: bytes) -> str:
+def key_of(text: bytes | bytearray) -> str:
     """The key that a damaged record names; "" when it cannot be told."""
     try:
         line: _KeyOnly = decode_leniently(text, _KeyOnly)

@@ -4,6 +4,7 @@ import base64
 import json
 import time
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from kvfs.core.model import Entry, Key
 from kvfs.store.rest import request
 from kvfs.store.wire import codec
-from kvfs.store.wire.strings import BITE, GiveWay
+from kvfs.store.wire.json import MalformedError
+from kvfs.store.wire.strings import BITE, GiveWay, string_bytes
 
 CHARS = st.sampled_from(["x", '"', "\\", "\n", "é", "€", "𝄞", "\0"])
 
@@ -31,6 +33,22 @@ def test_a_value_of_several_bites_arrives_as_it_was(char: str, around: int, end:
         'k","value":0', {"value": 0}, 2_000_000_000,
     )  # fmt: skip
     assert last == {"key": "z", "value": "last"}
+
+
+@given(CHARS, st.integers(-14, 14), st.booleans())
+def test_a_string_of_several_bites_is_read_as_it_was_written(char: str, around: int, escaped: bool) -> None:
+    """Wherever a bite ends: in a character, in an escape, between the two escapes of one character."""
+    text = "a" * (BITE + around) + char * 3 + "a" * (BITE - 12) + char * 9
+    written = json.dumps(text, ensure_ascii=escaped).encode()
+    assert string_bytes(memoryview(written)) == text.encode()
+
+
+@pytest.mark.parametrize("part", [b"\\ud800", b"\xff", b"\\q", b"\\u12", b"\\"])
+@pytest.mark.parametrize("size", [0, 2 * BITE])
+def test_a_string_that_is_no_text_is_refused(part: bytes, size: int) -> None:
+    """Half of a surrogate pair, bytes that are no UTF-8, escapes that are none, in small and in large strings."""
+    with pytest.raises(MalformedError):
+        string_bytes(memoryview(b'"' + b"a" * size + part + b'"'))
 
 
 async def test_encoding_a_large_body_leaves_the_loop_alone() -> None:

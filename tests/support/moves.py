@@ -2,12 +2,13 @@
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
 
-from kvfs.core.model import Entry, Key
+from kvfs.core.errors import BodyTooLargeError
+from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.base import Store
 from kvfs.store.embedded.store import SqliteStore
 
@@ -82,11 +83,19 @@ async def dump_store(store: Store, title: str) -> dict[Key, Entry]:
         page = await store.list_keys(namespace, cursor=cursor)
         keys = [line.key for line in page.keys]
         for start in range(0, len(keys), 100):
-            entries = await store.bulk_get(namespace, keys[start : start + 100])
+            entries = await _entries(store, namespace, keys[start : start + 100])
             found |= {key: entry for key, entry in entries.items() if entry is not None}
         cursor = page.cursor
         if cursor is None:
             return found
+
+
+async def _entries(store: Store, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
+    """Whole entries; each alone where they are too much for one answer."""
+    try:
+        return await store.bulk_get(namespace, keys)
+    except BodyTooLargeError:
+        return {key: entry for one in keys for key, entry in (await store.bulk_get(namespace, [one])).items()}
 
 
 def fill(file: Path, entries: Mapping[Key, Entry], title: str = "shop") -> str:

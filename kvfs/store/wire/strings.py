@@ -8,11 +8,16 @@ import binascii
 import codecs
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import BytesIO
 from typing import Final
 
 import msgspec
 
+from kvfs.store.wire.json import MalformedError, decode_leniently, unmarked
+
 BITE: Final = 192 * 1024  # bytes, a multiple of 3
+_LONGEST: Final = 12  # bytes of one character: two escapes that are a surrogate pair
 _STRETCH: Final = 0.001  # seconds of work between two pauses
 _TURN: Final = 0.000_1  # seconds of a pause: with none at all the same thread most often goes on
 
@@ -63,6 +68,39 @@ def as_base64(value: bytes, pause: Pause = go_on) -> list[bytes]:
         pieces.append(binascii.b2a_base64(bite, newline=False))
         pause()
     return [*pieces, b'"']
+
+
+def string_bytes(text: memoryview) -> bytes:
+    """The UTF-8 of a JSON string, quotes included. Raises `MalformedError` for what is no string of Unicode text.
+
+    A large one is decoded in bites: a `str` with one emoji in it takes four bytes for every character.
+    """
+    if len(text) <= BITE:
+        found: str = decode_leniently(bytes(text), str)
+        value = found.encode()
+    else:
+        value = _decoded_in_bites(text)
+    if unmarked(value) is not value:
+        raise MalformedError("it holds half of a surrogate pair, which is no text")
+    return value
+
+
+def _decoded_in_bites(text: memoryview) -> bytes:
+    if text[0] != 0x22 or text[-1] != 0x22:
+        raise MalformedError("it is no JSON string")
+    whole, at, end = BytesIO(), 1, len(text) - 1  # hands its bytes out in the end without copying them
+    while at < end:
+        part, at = _decoded_part(text, at, min(at + BITE, end))
+        whole.write(part)
+    return whole.getvalue()
+
+
+def _decoded_part(text: memoryview, start: int, end: int) -> tuple[bytes, int]:
+    """The text from `start` to the end of the last character before `end`, and where that is."""
+    for stop in range(end, max(start, end - _LONGEST), -1):
+        with suppress(msgspec.MsgspecError, UnicodeError):  # a character is cut in two
+            return msgspec.json.decode(b'"' + bytes(text[start:stop]) + b'"', type=str).encode(), stop
+    raise MalformedError("it holds bytes or an escape that are no Unicode text")
 
 
 def _bites(value: bytes) -> Iterator[tuple[bytes, bool]]:

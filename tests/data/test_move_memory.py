@@ -1,0 +1,48 @@
+"""A copy stays within 150 MiB of memory, however large the values: the peak of its process, Python included."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from support.moves import dump, fill
+
+from kvfs.core.model import Entry, Key
+
+MOST = 150 * 1024  # KiB
+VALUE = 25 * 1024 * 1024
+RUN = """
+import sys
+from pathlib import Path
+from kvfs.cli import main
+status = main(sys.argv[1:])
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+sys.exit(status)
+"""
+LARGE = {
+    Key("binary"): Entry(bytes(range(256)) * (VALUE // 256)),
+    Key("emoji"): Entry("🙂".encode() + b"x" * (VALUE - 4)),  # as one str: four bytes a character
+    Key("some"): Entry(b"\xff" * (7 * 1024 * 1024)),
+}
+
+
+def peak(tmp_path, *words):
+    """Run a command in a process of its own; its resident memory at the peak, in KiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *words],
+        env={**os.environ, "KVFS_STATE_DIR": str(tmp_path / "state")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.ndjson", "x.tar", "d"])
+def test_large_values_pass_through_little_memory(name, tmp_path):
+    """Out of a store and into one, whatever the form; each value is there as it was."""
+    store = fill(tmp_path / "a.sqlite", LARGE)
+    assert peak(tmp_path, "export", store, name) < MOST
+    assert peak(tmp_path, "import", name, f"local:{tmp_path}/b.sqlite/shop") < MOST
+    assert dump(tmp_path / "b.sqlite") == LARGE

@@ -14,13 +14,13 @@ from itertools import chain
 import trio
 
 from kvfs.cache.flights import Flight
-from kvfs.cache.kinds import Kinds
 from kvfs.cache.listings import Listings
 from kvfs.cache.readahead import Readahead
 from kvfs.cache.scans import Scans
 from kvfs.cache.values import Clean, Place, Values
 from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
+from kvfs.core.kinds import Kinds
 from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, NamespaceId
 from kvfs.store.base import Store
 from kvfs.store.bulkread import Suspects, may_be_one_key, parts_after
@@ -70,7 +70,7 @@ class Loader:
         self._shadowed = shadowed
         self._patience = patience
         self.on_contents: Callable[[NamespaceId, Contents], None] = lambda namespace, contents: None
-        self._kinds = Kinds()
+        self.kinds = self._kinds = Kinds()  # what is known already may be told to it, before `run`
         self._readahead = Readahead(
             listings, self._is_wanted, self._kinds.is_single, values.statistics().limit
         )

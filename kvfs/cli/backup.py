@@ -11,12 +11,12 @@ import click
 import trio
 
 from kvfs.cli.guard import Exit
-from kvfs.cli.keys import duration
+from kvfs.cli.keys import complain_of, duration
 from kvfs.cli.moving import run_copy
 from kvfs.cli.options import path
 from kvfs.cli.output import say, size_text
 from kvfs.cli.places import Access, FileWords, StoreWords, access_of, access_options, parse_store
-from kvfs.cli.sides import CopyRequest, Sides, keep_binaries, known_binaries, reader_of
+from kvfs.cli.sides import CopyRequest, Sides, keep_kinds, known_kinds, reader_of
 from kvfs.core.errors import UserError
 from kvfs.data.backups import Index, backups_in, merge, read_backup, verify, write_changes
 from kvfs.data.choice import Choice
@@ -107,14 +107,15 @@ async def _changes(
     partial = directory / f".changes{PARTIAL}"
     async with AsyncExitStack() as stack:
         side = await Sides(access, stack).open(words)
-        binaries = known_binaries(side, access)
-        reader = reader_of(side, Choice(strip=words.rest), binaries, time.time())
+        kinds = known_kinds(side, access)
+        reader = reader_of(side, Choice(strip=words.rest), kinds, time.time())
         index.begin()
         try:
             with open(partial, "wb", opener=_private) as out:  # noqa: ASYNC230 # as quick as what is written to it
-                counts = await write_changes(index, reader, out, time.time, listing_only=listing_only)
+                changes = await write_changes(index, reader, out, time.time, listing_only=listing_only)
                 out.flush()
                 os.fsync(out.fileno())
+            counts = (changes.changed, changes.gone)
             if any(counts):
                 await trio.to_thread.run_sync(_publish, partial, file, counts)
                 index.commit(name)
@@ -126,8 +127,8 @@ async def _changes(
             say(f"{name}: {counts[0]:,} changed, {counts[1]:,} gone, {size}, verified")
         else:
             say("nothing has changed since the last backup")
-        keep_binaries(side, access, binaries)
-    return Exit.OK
+        await keep_kinds(side, access, kinds)
+    return Exit.LEFT if complain_of(changes.problems) else Exit.OK
 
 
 def _publish(partial: Path, file: Path, counts: tuple[int, int]) -> None:

@@ -12,7 +12,7 @@ import trio
 from kvfs.cli.guard import Exit
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
-from kvfs.cli.sides import Side, Sides, keep_binaries, known_binaries, reader_of
+from kvfs.cli.sides import Side, Sides, keep_kinds, known_kinds, reader_of
 from kvfs.core.errors import KvfsError
 from kvfs.data.choice import Choice, parse_conditions
 from kvfs.data.compare import Comparison, Difference
@@ -84,10 +84,10 @@ async def _compare(
     comparison: Comparison, sides: list[Side], options: dict[str, Any], values: bool, access: Any
 ) -> None:
     started = time.time()
-    binaries = [known_binaries(side, access) for side in sides]
+    kinds = [known_kinds(side, access) for side in sides]
     readers = [
         reader_of(side, _choice(side.words, options), known, started)
-        for side, known in zip(sides, binaries, strict=True)
+        for side, known in zip(sides, kinds, strict=True)
     ]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(comparison.scan, "a", readers[0])
@@ -96,8 +96,8 @@ async def _compare(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(comparison.read_values, "a", readers[0])
             nursery.start_soon(comparison.read_values, "b", readers[1])
-    for side, known, reader in zip(sides, binaries, readers, strict=True):
-        keep_binaries(side, access, known)
+    for side, known, reader in zip(sides, kinds, readers, strict=True):
+        await keep_kinds(side, access, known)
         await reader.aclose()
 
 

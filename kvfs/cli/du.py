@@ -10,12 +10,12 @@ from typing import Any, Final
 import click
 
 from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, agree, is_below, run_on_keys
+from kvfs.cli.keys import Keys, agree, complain_of, is_below, run_on_keys
 from kvfs.cli.moving import plan_lines
 from kvfs.cli.output import complain, say, size_text
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
-from kvfs.data.items import Item
+from kvfs.data.items import Item, Problem
 from kvfs.data.plan import Plan
 from kvfs.data.reading import BulkValues
 
@@ -33,6 +33,7 @@ class Usage:
     with_metadata: int = 0
     largest: list[tuple[int, str]] = field(default_factory=list)
     expiring: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
 
 
 @click.command()
@@ -56,27 +57,29 @@ def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> i
             len(items),
             unsized=len(items),
             lists=lists if keys.is_billed else 0,
-            singles=len(keys.binaries.known),
+            singles=keys.kinds.count(keys.namespace),
             reads_billed=keys.is_billed,
         )
         if keys.is_billed:
             for line in plan_lines(plan):
                 complain(line)
         agree(plan, "Read all these values?", yes=yes)
-        _report(await _count(keys, items, largest), as_json=as_json)
-        return Exit.OK
+        usage = await _count(keys, items, largest)
+        _report(usage, as_json=as_json)
+        return Exit.LEFT if complain_of(usage.problems) else Exit.OK
 
     return run_on_keys(source, options, work)
 
 
 async def _count(keys: Keys, items: list[Item], largest: int) -> Usage:
     usage, now = Usage(), time.time()
-    values = BulkValues(keys.store, keys.namespace, keys.binaries)
+    values = BulkValues(keys.store, keys.namespace, keys.kinds)
     for start in range(0, len(items), CHUNK):
         left = items[start : start + CHUNK]
         while left:
             taken = await values.take(left)
             left = list(taken.left)
+            usage.problems += taken.problems
             for one in taken.loaded:
                 _add(usage, one.item, one.entry.value, largest, now)
     return usage

@@ -7,14 +7,24 @@ from typing import Any
 import click
 
 from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, agree, duration, fields_of, is_below, json_line, line_of, run_on_keys
+from kvfs.cli.keys import (
+    Keys,
+    agree,
+    complain_of,
+    duration,
+    fields_of,
+    is_below,
+    json_line,
+    line_of,
+    run_on_keys,
+)
 from kvfs.cli.moving import plan_lines
 from kvfs.cli.options import size
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
 from kvfs.data.choice import Choice, parse_conditions
-from kvfs.data.items import Item
+from kvfs.data.items import Item, Problem
 from kvfs.data.plan import Plan
 from kvfs.data.reading import BulkValues
 
@@ -45,8 +55,7 @@ def find(source: str, **options: Any) -> int:
     choice = Choice(match=wanted["patterns"], where=parse_conditions(wanted["meta"]))
 
     async def work(keys: Keys) -> int:
-        await _find(keys, choice, wanted)
-        return Exit.OK
+        return Exit.LEFT if complain_of(await _find(keys, choice, wanted)) else Exit.OK
 
     return run_on_keys(source, options, work)
 
@@ -57,7 +66,8 @@ _OWN = (
 )
 
 
-async def _find(keys: Keys, choice: Choice, wanted: dict[str, Any]) -> None:
+async def _find(keys: Keys, choice: Choice, wanted: dict[str, Any]) -> Sequence[Problem]:
+    """Show the keys that fit; answers the values that could not be read."""
     reads = any(wanted[name] is not None for name in ("binary", "larger", "smaller"))
     held: list[Item] = []
     async for page in keys.listed(keys.rest):
@@ -67,12 +77,13 @@ async def _find(keys: Keys, choice: Choice, wanted: dict[str, Any]) -> None:
         else:
             _show(found, wanted)
     if held:
-        plan = Plan(len(held), singles=len(keys.binaries.known), reads_billed=keys.is_billed)
+        plan = Plan(len(held), singles=keys.kinds.count(keys.namespace), reads_billed=keys.is_billed)
         if plan.must_ask_to_read and not wanted["yes"]:
             for line in plan_lines(plan):
                 complain(line)
         agree(plan, "Read all these values?", yes=wanted["yes"])
-        await _by_value(keys, held, wanted)
+        return await _by_value(keys, held, wanted)
+    return ()
 
 
 def _meets(item: Item, choice: Choice, wanted: dict[str, Any]) -> bool:
@@ -84,13 +95,16 @@ def _meets(item: Item, choice: Choice, wanted: dict[str, Any]) -> bool:
     return choice.chosen(item.key, item.metadata)
 
 
-async def _by_value(keys: Keys, items: Sequence[Item], wanted: dict[str, Any]) -> None:
-    values = BulkValues(keys.store, keys.namespace, keys.binaries)
+async def _by_value(keys: Keys, items: Sequence[Item], wanted: dict[str, Any]) -> Sequence[Problem]:
+    values = BulkValues(keys.store, keys.namespace, keys.kinds)
+    problems: list[Problem] = []
     left = items
     while left:
         taken = await values.take(left[:CHUNK])
         left = [*taken.left, *left[CHUNK:]]
+        problems += taken.problems
         _show([one.item for one in taken.loaded if _value_meets(one.entry.value, wanted)], wanted)
+    return problems
 
 
 def _value_meets(value: bytes, wanted: dict[str, Any]) -> bool:

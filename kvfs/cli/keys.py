@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,19 +12,20 @@ from typing import Any, Final
 import click
 import trio
 
-from kvfs.cli.output import duration_text
+from kvfs.cli.output import complain, duration_text
 from kvfs.cli.places import Access, OpenStore, StoreWords, access_of, parse_store
-from kvfs.cli.sides import Side, Sides, keep_binaries, known_binaries
+from kvfs.cli.sides import Side, Sides, keep_kinds, known_kinds
 from kvfs.core.errors import UserError
 from kvfs.core.expiry import is_expired
+from kvfs.core.kinds import Kinds
 from kvfs.core.model import Key, NamespaceId
-from kvfs.data.items import Item
+from kvfs.data.items import HARMLESS, Item, Problem
 from kvfs.data.plan import Plan
-from kvfs.data.reading import Binaries
 from kvfs.data.storeplace import StoreReader
 from kvfs.host.state import private_directory
 from kvfs.store.base import Store
 
+SHOWN: Final = 20  # values that could not be read
 _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -35,7 +36,7 @@ class Keys:
     opened: OpenStore
     namespace: NamespaceId
     rest: str
-    binaries: Binaries
+    kinds: Kinds
     access: Access
 
     @property
@@ -57,7 +58,7 @@ class Keys:
 
     async def listed(self, prefix: str) -> AsyncGenerator[list[Item]]:
         """Pages of the keys that begin so and have not expired."""
-        async with aclosing(StoreReader(self.store, self.namespace, prefix, self.binaries).scan("")) as parts:
+        async with aclosing(StoreReader(self.store, self.namespace, prefix, self.kinds).scan("")) as parts:
             async for part in parts:
                 now = time.time()
                 yield [item for item in part.items if not is_expired(item.expiration, now)]
@@ -79,9 +80,9 @@ async def open_keys(words: StoreWords, access: Access, *, writes: bool = False) 
         side: Side = await Sides(access, stack).open(words, is_target=writes)
         assert side.store is not None
         namespace = side.namespace or await side.store.get(words.namespace)
-        binaries = known_binaries(side, access)
-        yield Keys(side.store, namespace, words.rest, binaries, access)
-        keep_binaries(side, access, binaries)
+        kinds = known_kinds(side, access)
+        yield Keys(side.store, namespace, words.rest, kinds, access)
+        await keep_kinds(side, access, kinds)
 
 
 def run_on_keys(
@@ -134,6 +135,16 @@ def json_line(fields: dict[str, object]) -> str:
     except UnicodeEncodeError:
         return json.dumps(fields)
     return text
+
+
+def complain_of(problems: Sequence[Problem]) -> bool:
+    """Name values that could not be read, the first of them at least; whether there are any."""
+    failures = [problem for problem in problems if problem.kind not in HARMLESS]
+    for problem in failures[:SHOWN]:
+        complain(str(problem))
+    if len(failures) > SHOWN:
+        complain(f"… and {len(failures) - SHOWN:,} more that could not be read")
+    return bool(failures)
 
 
 def agree(plan: Plan, question: str, *, yes: bool, always: bool = False) -> None:

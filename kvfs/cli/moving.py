@@ -20,11 +20,12 @@ from kvfs.cli.sides import (
     Sides,
     check_target,
     identity_of,
-    keep_binaries,
-    known_binaries,
+    keep_kinds,
+    known_kinds,
     reader_of,
 )
 from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.daemon.memory import limit_heaps
 from kvfs.data.copier import Copier
@@ -36,7 +37,6 @@ from kvfs.data.items import Kind
 from kvfs.data.job import Job, remove_job
 from kvfs.data.place import Reader, Writer
 from kvfs.data.plan import Plan
-from kvfs.data.reading import Binaries
 from kvfs.data.storeplace import FIRST_PAIRS, StoreReader, StoreWriter
 from kvfs.host.state import private_directory, state_name, write_private
 
@@ -73,7 +73,7 @@ class CopyRun:
         self._job = Job.open(request.job_path)
         self._progress = MoveProgress(source.store, target.store)
         self._copier = Copier(self._job, request.options, now=time.time, show=self._progress.show)
-        self._binaries = known_binaries(source, request.access)
+        self._kinds = known_kinds(source, request.access)
         self._open: Reader | Writer | None = None
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class CopyRun:
     async def run(self) -> int:
         """Everything; the exit status."""
         job, request = self._job, self._request
-        reader = reader_of(self._source, self._request.options.choice, self._binaries, self._started)
+        reader = reader_of(self._source, self._request.options.choice, self._kinds, self._started)
         try:
             self._begin(reader)
             await self._copier.scan(reader)
@@ -147,7 +147,7 @@ class CopyRun:
             unsized=unsized,
             deletes=job.count_surplus() if self._request.options.delete else 0,
             lists=int(job.fact("lists", "0")) if self._is_billed(self._source) else 0,
-            singles=len(self._binaries.known),
+            singles=self._kinds.count(self._source.namespace) if self._source.namespace else 0,
             reads_billed=self._is_billed(self._source),
             writes_billed=self._is_billed(self._target),
         )
@@ -194,7 +194,7 @@ class CopyRun:
             self._progress.close()
             await reader.aclose()
             await writer.aclose()
-            keep_binaries(self._source, self._request.access, self._binaries)
+            await keep_kinds(self._source, self._request.access, self._kinds)
         return self._report()
 
     def _stopped(self, exc: BaseException) -> int:
@@ -254,7 +254,7 @@ class CopyRun:
                 return None
             prefix = choice.moved_prefix
             return StoreReader(
-                side.store.store, side.namespace, choice.add if prefix is None else prefix, Binaries()
+                side.store.store, side.namespace, choice.add if prefix is None else prefix, Kinds()
             )
         if isinstance(words, DirectoryWords) and words.path.is_dir():
             return DirectoryPlace(words.path, words.text, self._started).reader("")

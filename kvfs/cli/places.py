@@ -27,6 +27,7 @@ from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.core.names import title_of
 from kvfs.data.files import FORMATS, Format, format_of
+from kvfs.host.kinds import account_identity
 from kvfs.host.state import default_data_dir, default_state_dir
 from kvfs.store.base import Store
 from kvfs.store.embedded.store import SqliteStore
@@ -298,7 +299,7 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         limited = Limiting(OddKeys(rest), budget, Priority.FOREGROUND)
         doubting = Doubting(limited, Refusals(credentials))
         store = Retrying(doubting, attempts=ATTEMPTS, deadline=PATIENCE)
-        identity = f"cloudflare:{source.base_url}\n{account}"
+        identity = account_identity(source.base_url, account)
         yield OpenStore(store, f"cloudflare:{account}", identity, rest, budget)
 
 

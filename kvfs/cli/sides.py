@@ -1,6 +1,5 @@
 """FROM and TO of a copy, checked and opened, and what earlier copies know of them."""
 
-import json
 import os
 import sys
 from contextlib import AsyncExitStack
@@ -12,6 +11,7 @@ import trio
 from kvfs.cli.places import Access, DirectoryWords, FileWords, OpenStore, StoreWords, Words, open_store
 from kvfs.config import Source
 from kvfs.core.errors import UserError
+from kvfs.core.kinds import Kinds
 from kvfs.core.model import NamespaceId
 from kvfs.data.choice import Choice
 from kvfs.data.copier import CopyOptions, IfExists
@@ -19,9 +19,9 @@ from kvfs.data.directoryplace import DirectoryPlace
 from kvfs.data.fileplace import FileReader
 from kvfs.data.files import RecordReader
 from kvfs.data.place import Reader
-from kvfs.data.reading import Binaries
 from kvfs.data.storeplace import StoreReader
-from kvfs.host.state import private_directory, state_name, write_private
+from kvfs.host.kinds import KindsFile, save_kinds
+from kvfs.host.state import state_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,36 +134,28 @@ def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
 
 
-def _binaries_path(side: Side, access: Access) -> Path:
-    assert side.store is not None
-    name = state_name(f"{side.store.identity}\n{side.namespace}")
-    return access.state_dir / "binaries" / f"{name}.json"
+def known_kinds(side: Side, access: Access) -> Kinds:
+    """What mounts and copies of a side's account have learned of which values are binary."""
+    kinds = Kinds()
+    if side.store is not None and side.store.rest is not None:
+        kinds.recall(KindsFile(access.state_dir, side.store.identity).read())
+    return kinds
 
 
-def known_binaries(side: Side, access: Access) -> Binaries:
-    if side.store is None or side.store.rest is None:
-        return Binaries()
-    try:
-        return Binaries(set(json.loads(_binaries_path(side, access).read_bytes())))
-    except (OSError, ValueError, TypeError):
-        return Binaries()
+async def keep_kinds(side: Side, access: Access, kinds: Kinds) -> None:
+    """Keep what was learned for those that come later."""
+    if side.store is not None and side.store.rest is not None:
+        with trio.CancelScope(shield=True):  # a copy that is interrupted has learned something, too
+            await save_kinds(kinds, KindsFile(access.state_dir, side.store.identity))
 
 
-def keep_binaries(side: Side, access: Access, binaries: Binaries) -> None:
-    if side.store is None or side.store.rest is None or not binaries.known:
-        return
-    path = _binaries_path(side, access)
-    private_directory(path.parent)
-    write_private(path, json.dumps(sorted(binaries.known)).encode())
-
-
-def reader_of(side: Side, choice: Choice, binaries: Binaries, started: float) -> Reader:
+def reader_of(side: Side, choice: Choice, kinds: Kinds, started: float) -> Reader:
     """What reads a side. Raises `UserError` for a file that is not there."""
     words = side.words
     if isinstance(words, StoreWords):
         assert side.store is not None
         assert side.namespace is not None
-        return StoreReader(side.store.store, side.namespace, choice.listed, binaries)
+        return StoreReader(side.store.store, side.namespace, choice.listed, kinds)
     if isinstance(words, FileWords):
         if words.path is None or not words.path.is_file():
             raise UserError(f"{words.text} does not exist")

@@ -21,6 +21,7 @@ from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.host.credentials import Credentials
 from kvfs.host.endpoints import Learned, load_learned
+from kvfs.host.kinds import KindsFile, account_identity
 from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
 from kvfs.sender.events import SenderOptions
@@ -155,6 +156,8 @@ def build_reading(
         return journal.get(namespace, key) is not None
 
     loader = Loader(stores.reading, values, listings, now, shadowed, config.timeout)
+    if (file := kinds_file(config)) is not None:
+        loader.kinds.recall(file.read())
     lister = Lister(stores.reading, listings, now, stores.breaker.is_open)
     overlay = Overlay(journal, listings, lister, values, loader, naming, now, config.cache_ttl)
     overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
@@ -181,6 +184,14 @@ def build_filesystem(
         expiration_is_mtime=config.expiration == "mtime",
     )
     return FileSystem(reading.overlay, reading.table, sender, invalidator, now, options, place)
+
+
+def kinds_file(config: Config) -> KindsFile | None:
+    """Where it is kept which values are binary; None for a store that answers all in bulk."""
+    source = config.source
+    if not isinstance(source, CloudflareSource):
+        return None
+    return KindsFile(config.state_dir, account_identity(source.base_url, source.account))
 
 
 def settle_window(config: Config) -> float:

@@ -26,6 +26,7 @@ from kvfs.daemon.build import (
     build_filesystem,
     build_reading,
     first_pairs,
+    kinds_file,
     open_stores,
     settle_into,
     settle_window,
@@ -42,6 +43,7 @@ from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.daemon.supervised import Supervised
 from kvfs.host.control import serve_control
 from kvfs.host.credentials import Credentials
+from kvfs.host.kinds import keep_kinds, save_kinds
 from kvfs.host.process import raise_file_limit
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
@@ -211,6 +213,9 @@ class Mounted:
             )
             workers.start_soon(_kept_going, supervised.run)
             workers.start_soon(_kept_going, self._go_online)
+            kinds, kinds_kept = self._reading.loader.kinds, kinds_file(self._config)
+            if kinds_kept is not None:
+                workers.start_soon(_kept_going, partial(keep_kinds, kinds, kinds_kept))
             operations = self._kernel.operations(self._fs, uid=self._config.uid, gid=self._config.gid)
             session = self._kernel.session(
                 self._config.mountpoint,
@@ -235,6 +240,8 @@ class Mounted:
             supervised.ending()
             with draining:
                 await self._finish()
+            if kinds_kept is not None:
+                await save_kinds(kinds, kinds_kept)
             workers.cancel_scope.cancel()
         self._reading.overlay.last_seen.close()
         left = self._journal.pending_count

@@ -19,7 +19,7 @@ from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Entry, Key
 from kvfs.data import compression, records
-from kvfs.data.items import Item, Loaded
+from kvfs.data.items import HARMLESS, Item, Loaded, Problem
 from kvfs.data.place import Reader
 from kvfs.data.records import Record
 from kvfs.data.retention import Backup, backup_of
@@ -119,17 +119,27 @@ class Index:
             yield Key(key.decode())
 
 
+class Changes(Struct):
+    """What a backup of changes holds: keys that changed, keys that are gone, and what could not be read."""
+
+    changed: int = 0
+    gone: int = 0
+    problems: list[Problem] = []
+
+
 async def write_changes(
     index: Index, reader: Reader, file: BinaryIO, now: Callable[[], float], *, listing_only: bool
-) -> tuple[int, int]:
-    """Write what changed since the newest backup to `file`; how many keys changed, and how many are gone.
+) -> Changes:
+    """Write what changed since the newest backup to `file`.
 
     Every value is read and its digest compared; with `listing_only` only those of keys that are new, or whose
-    metadata or expiration is another.
+    metadata or expiration is another. A key that could not be read is neither changed nor gone: the next backup
+    tries again.
     """
-    changed = 0
+    found = Changes()
     async with aclosing(reader.scan("")) as parts:
         async for part in parts:
+            found.problems += part.problems
             items = [item for item in part.items if not is_expired(item.expiration, now())]
             known = [index.is_listed_so(item) for item in items]
             left: Sequence[Item] = [
@@ -138,11 +148,13 @@ async def write_changes(
             while left:
                 taken = await reader.take(left[:TAKE_ITEMS])
                 left = [*taken.left, *left[TAKE_ITEMS:]]
-                changed += _write(index, taken.loaded, file)
+                found.problems += (one for one in taken.problems if one.kind not in HARMLESS)
+                found.changed += _write(index, taken.loaded, file)
     gone = list(index.take_gone())
     lines = b"".join(msgspec.json.encode(_Deletion(key, True)) + b"\n" for key in gone)
     _write_member(file, [lines] if lines else [])
-    return changed, len(gone)
+    found.gone = len(gone)
+    return found
 
 
 def _write(index: Index, loaded: Sequence[Loaded], file: BinaryIO) -> int:

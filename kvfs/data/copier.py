@@ -17,7 +17,7 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES, METADATA_BYTES, VALUE_BYTES
 from kvfs.core.model import Entry, Key
 from kvfs.data.choice import Choice
-from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.items import HARMLESS, Item, Kind, Loaded, Problem
 from kvfs.data.job import Job
 from kvfs.data.place import Reader, Writer
 
@@ -130,7 +130,7 @@ class Copier:
             more = f" ({malformed - 1} more are malformed)" if malformed > 1 else ""
             raise UserError(f"{first}{more}; nothing was written. --skip-bad goes on without them")
         if self._options.strict and (failures := self._job.failures()):
-            worst = next(p for p in self._job.problems() if p.kind not in (Kind.EXPIRED, Kind.GONE))
+            worst = next(p for p in self._job.problems() if p.kind not in HARMLESS)
             raise UserError(f"{worst}; {failures} in all, and --strict: nothing was written")
 
     async def look_there(self, reader: Reader, newer_than: float | None) -> None:
@@ -186,11 +186,18 @@ class Copier:
                     taken = await reader.take(left)
                     size = _size(taken.loaded)
                     self._held, self._largest = self._held + size, max(self._largest, size)
+                    self._check_strictly(taken.problems)
                     self.progress.read += len(left) - len(taken.left)
                     reached = taken.left[0].seq - 1 if taken.left else items[-1].seq
                     left = taken.left
                     await send.send((taken.loaded, reached, taken.problems))
                     del taken  # or its values would stay until the next ones are there
+
+    def _check_strictly(self, problems: Sequence[Problem]) -> None:
+        """With --strict end at the first entry that cannot be copied. Raises `KvfsError`."""
+        worst = next((problem for problem in problems if problem.kind not in HARMLESS), None)
+        if worst is not None and self._options.strict:
+            raise KvfsError(f"{worst}; --strict goes no further")
 
     async def _make_room(self, item: Item, send: trio.MemorySendChannel[_Piece | None]) -> None:
         """Wait until a piece that begins with `item` fits into memory beside what is not written yet."""
@@ -244,6 +251,7 @@ class Copier:
             reached, writer.position, [*problems, *found], written=progress.written, bytes=progress.size
         )
         self._show(progress)
+        self._check_strictly(found)
         batch.clear()
         self._held -= size
         self._written.set()

@@ -34,7 +34,8 @@ class Plan:
     @property
     def requests(self) -> tuple[int, int]:
         """At least and at most: bulk writes grow from 1,000 keys to 10,000 as the server copes."""
-        reads = (ceil((self.keys - self.singles) / BULK_GET_KEYS) + self.singles) if self.reads_billed else 0
+        singles = min(self.singles, self.keys)
+        reads = (ceil((self.keys - singles) / BULK_GET_KEYS) + singles) if self.reads_billed else 0
         if not self.writes_billed:
             return reads, reads
         deletes = ceil(self.deletes / FIRST_PAIRS)

@@ -4,16 +4,18 @@ A bulk get that meets a binary value fails as a whole. Keys that are known to be
 are asked for singly; the others are found by halving, which takes at most 14 requests each.
 """
 
-import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 import trio
+from msgspec import Struct
 
-from kvfs.core.errors import BodyTooLargeError, NotTextError, StoreError
-from kvfs.core.limits import BULK_GET_KEYS
+from kvfs.core.content import is_text
+from kvfs.core.errors import BodyTooLargeError, NotTextError, StoreError, UnavailableError
+from kvfs.core.kinds import Kinds
+from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS_MIN
 from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
 from kvfs.data.items import Item, Kind, Loaded, Problem
 from kvfs.data.place import Taken
@@ -22,49 +24,43 @@ from kvfs.store.bulkread import may_be_one_key
 
 MOST_GROUPS: Final = 4  # bulk gets in flight: the API's limit of requests allows no more for long
 MOST_SINGLES: Final = 8  # gets in flight
+MOST_UNREADABLE: Final = 8  # values in a row that are answered with an error before it is the service's fault
 WAVE_BYTES: Final = 8 * 1024 * 1024  # of values in flight, as far as the largest of those before tell
 REMEMBERED: Final = 16  # waves
-_TELLING: Final = re.compile(
-    r"\.(png|jpe?g|gif|webp|avif|ico|bmp|tiff?|heic|pdf|zip|t?gz|bz2|xz|zst|br|7z|rar|tar|jar|wasm|woff2?|[ot]tf|eot"
-    r"|mp[34]|m4a|og[gav]|webm|mov|avi|flac|wav|bin|exe|dll|so|class|pyc|sqlite|db|dat|parquet|avro|pb|msgpack|cbor"
-    r"|der|p12|pfx)$",
-    re.IGNORECASE,
-)
 
 
 class _TooMuchError(Exception):
     """More values than the memory is meant to hold at once."""
 
 
-_Found = dict[str, Entry | None]
+class _Unreadable(Struct, frozen=True):
+    """Stands for the value of a key that the service answers with an error, every time."""
+
+    error: StoreError
 
 
-class Binaries:
-    """The keys of one namespace whose values are known to be binary."""
-
-    def __init__(self, known: set[str] | None = None) -> None:
-        self.known: set[str] = known if known is not None else set()
-
-    def is_likely(self, key: str) -> bool:
-        """Whether to ask for it singly."""
-        return key in self.known or _TELLING.search(key) is not None
+_Found = dict[str, Entry | _Unreadable | None]
 
 
 class BulkValues:
-    """Reads the values of items of one namespace, in waves that fit into memory."""
+    """Reads the values of items of one namespace, in waves that fit into memory; learns which are binary."""
 
-    def __init__(self, store: Store, namespace: NamespaceId, binaries: Binaries) -> None:
+    def __init__(self, store: Store, namespace: NamespaceId, kinds: Kinds) -> None:
         self._store = store
         self._namespace = namespace
-        self._binaries = binaries
+        self._kinds = kinds
         self._keys = BULK_GET_KEYS  # of a group: fewer where they are too much for one answer
         self._fetched = 0  # bytes of values in this wave
+        self._unreadable = 0  # values in a row that were answered with an error
         # the sizes of the last ones; at the first nothing is known, so they are few
         self._groups: deque[float] = deque([WAVE_BYTES / 1.5], REMEMBERED)
         self._alone: deque[float] = deque([WAVE_BYTES], REMEMBERED)
 
     async def take(self, items: Sequence[Item]) -> Taken:
-        """A wave of `items`, whole entries in their order."""
+        """A wave of `items`, whole entries in their order. A value that cannot be read becomes a problem.
+
+        Raises what the store raises when it cannot be about one key alone.
+        """
         while True:
             wave, singly = self._wave(items)
             alone = {item.origin for item in singly}
@@ -89,7 +85,7 @@ class BulkValues:
         for number, item in enumerate(items):
             if number - len(singly) >= groups * self._keys:
                 return items[:number], singly
-            if self._binaries.is_likely(item.origin):
+            if self._kinds.is_surely_single(self._place(item)):
                 if len(singly) >= singles:
                     return items[:number], singly
                 singly.append(item)
@@ -99,7 +95,7 @@ class BulkValues:
         """Read a group, or the first part of it: what is not found then is asked for again in the next wave."""
         with suppress(_TooMuchError):
             await self._bulk(items, found)
-        entries = [entry for item in items if (entry := found.get(item.origin)) is not None]
+        entries = [entry for item in items if isinstance(entry := found.get(item.origin), Entry)]
         size = sum(len(entry.value) for entry in entries)
         self._groups.append(size / max(1, len(entries)) * BULK_GET_KEYS + 1)
 
@@ -107,7 +103,7 @@ class BulkValues:
         with suppress(_TooMuchError):
             await self._single(item, found)
         entry = found.get(item.origin)
-        self._alone.append(1 if entry is None else len(entry.value) + 1)
+        self._alone.append(len(entry.value) + 1 if isinstance(entry, Entry) else 1)
 
     def _check_room(self) -> None:
         """Raises `_TooMuchError` when what this wave has read is enough for the memory."""
@@ -121,14 +117,16 @@ class BulkValues:
             if entry is None:
                 gone = "it was deleted or expired while the copy ran"
                 problems.append(Problem(Kind.GONE, item.origin, "", gone))
-                continue
-            loaded.append(Loaded(item, entry))
+            elif isinstance(entry, _Unreadable):
+                reason = f"its value cannot be read: {entry.error}"
+                problems.append(Problem(Kind.UNREADABLE, item.origin, "", reason))
+            else:
+                loaded.append(Loaded(item, entry))
         return Taken(loaded, left, problems)
 
     async def _bulk(self, items: Sequence[Item], found: _Found, *, has_binary: bool = False) -> bool:
         """Read `items` in bulk, or in halves; whether all of them are text. `has_binary`: it is known not to be so."""
-        if len(items) == 1 and (has_binary or items[0].origin in self._binaries.known):
-            self._binaries.known.add(items[0].origin)
+        if len(items) == 1 and has_binary:
             await self._single(items[0], found)
             return False
         is_text = not has_binary
@@ -148,14 +146,8 @@ class BulkValues:
                     raise
                 return await self._halves(items, found)
             else:
-                for item in items:
-                    key = Key(item.origin)
-                    if key in entries:
-                        entry = _completed(entries[key], item)
-                        found[item.origin] = entry
-                        self._fetched += 0 if entry is None else len(entry.value)
-                    else:  # the answer does not tell plainly
-                        await self._single(item, found)
+                self._unreadable = 0
+                await self._arrived(items, entries, found)
                 return True
         if len(items) == 1:
             return await self._bulk(items, found, has_binary=True)
@@ -163,6 +155,19 @@ class BulkValues:
         first_is_text = await self._bulk(items[:middle], found)
         await self._bulk(items[middle:], found, has_binary=first_is_text)  # one of the halves has it
         return False
+
+    async def _arrived(
+        self, items: Sequence[Item], entries: Mapping[Key, Entry | None], found: _Found
+    ) -> None:
+        for item in items:
+            place = self._place(item)
+            if place[1] not in entries:  # the answer does not tell plainly
+                await self._single(item, found)
+                continue
+            entry = found[item.origin] = _completed(entries[place[1]], item)
+            if entry is not None:
+                self._fetched += len(entry.value)
+                self._kinds.learn(place, is_text=True)
 
     async def _halves(self, items: Sequence[Item], found: _Found) -> bool:
         """Something about one of them is wrong, or about all."""
@@ -175,13 +180,33 @@ class BulkValues:
 
     async def _single(self, item: Item, found: _Found) -> None:
         self._check_room()
-        read = await self._store.get(self._namespace, Key(item.origin))
+        try:
+            read = await self._store.get(self._namespace, Key(item.origin))
+        except StoreError as exc:
+            await self._check_service(exc)
+            found[item.origin] = _Unreadable(exc.with_traceback(None))
+            return
+        self._unreadable = 0
         if read is None:
             found[item.origin] = None
             return
+        self._kinds.learn(self._place(item), is_text=is_text(read.value))
         self._fetched += len(read.value)
         expiration = item.expiration if read.expiration is None else read.expiration
         found[item.origin] = Entry(read.value, item.metadata, expiration)
+
+    async def _check_service(self, error: StoreError) -> None:
+        """Raise the error of a value unless it is about this value alone: the service answers others."""
+        if not may_be_one_key(error):
+            raise error
+        if isinstance(error, UnavailableError):
+            self._unreadable += 1
+            if self._unreadable > MOST_UNREADABLE:
+                raise error
+            await self._store.list_keys(self._namespace, limit=LIST_KEYS_MIN)
+
+    def _place(self, item: Item) -> tuple[NamespaceId, Key]:
+        return self._namespace, Key(item.origin)
 
 
 def _completed(entry: Entry | None, item: Item) -> Entry | None:

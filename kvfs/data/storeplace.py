@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -10,11 +9,12 @@ import trio
 from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, RejectedError, StoreError, UnavailableError
 from kvfs.core.expiry import EXPIRED, Gone, expiration_to_send
+from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_PAIRS, BULK_VALUE_CHARS
-from kvfs.core.model import Entry, Key, NamespaceId
+from kvfs.core.model import Entry, Key, KeyPage, NamespaceId
 from kvfs.data.items import Item, Kind, Loaded, Problem
 from kvfs.data.place import Scanned, Taken
-from kvfs.data.reading import Binaries, BulkValues
+from kvfs.data.reading import BulkValues
 from kvfs.store.base import Store
 
 FIRST_PAIRS: Final = 1000
@@ -25,52 +25,38 @@ REPEATS: Final = 6  # of keys that the server names as not written
 MOST_REFUSED: Final = 100  # entries that the server refuses before the copy stops: something else is wrong
 
 
-@dataclass(frozen=True, slots=True)
-class StorePlace:
-    """The keys of a namespace. `account` names the store, `is_billed` is false for the embedded one."""
-
-    store: Store
-    namespace: NamespaceId
-    name: str
-    identity: str
-    is_billed: bool
-    binaries: Binaries
-
-    @property
-    def has_times(self) -> bool:
-        """KV keeps none."""
-        return False
-
-    def reader(self, prefix: str) -> "StoreReader":
-        """See `Place`."""
-        return StoreReader(self.store, self.namespace, prefix, self.binaries)
-
-
 class StoreReader:
     """Lists a namespace and reads its values."""
 
-    def __init__(self, store: Store, namespace: NamespaceId, prefix: str, binaries: Binaries) -> None:
+    def __init__(self, store: Store, namespace: NamespaceId, prefix: str, kinds: Kinds) -> None:
         self._store = store
         self._namespace = namespace
         self._prefix = prefix
-        self._values = BulkValues(store, namespace, binaries)
+        self._values = BulkValues(store, namespace, kinds)
 
     async def scan(self, mark: str) -> AsyncGenerator[Scanned]:
         """See `Reader`. The mark is the cursor of the next page; one that is refused by now begins anew."""
         cursor: str | None = mark or None
         while True:
             try:
-                page = await self._store.list_keys(self._namespace, prefix=self._prefix, cursor=cursor)
+                page = await self._page(cursor)
             except RejectedError:
                 if cursor is None or cursor != mark:
                     raise
                 cursor = None
                 continue
             items = [Item(line.key, line.key, line.metadata, line.expiration) for line in page.keys]
-            yield Scanned(items, mark=page.cursor or "")
+            yield Scanned(items, () if page.is_whole else (_odd_row(page),), mark=page.cursor or "")
             if page.cursor is None:
                 return
             cursor = page.cursor
+
+    async def _page(self, cursor: str | None) -> KeyPage:
+        """A page of the listing; asked for once more when a row of it is no key."""
+        page = await self._store.list_keys(self._namespace, prefix=self._prefix, cursor=cursor)
+        if page.is_whole:
+            return page
+        return await self._store.list_keys(self._namespace, prefix=self._prefix, cursor=cursor)
 
     async def take(self, items: Sequence[Item]) -> Taken:
         """See `Reader`."""
@@ -211,6 +197,11 @@ class StoreWriter:
                     f"bulk delete: the server could not delete {len(left)} keys, {left[0]!r} first"
                 )
         return ()
+
+
+def _odd_row(page: KeyPage) -> Problem:
+    where = f"in the listing, after {page.keys[-1].key!r}" if page.keys else "in the listing"
+    return Problem(Kind.UNREADABLE, "", where, "the server names something that is no key")
 
 
 def _needs_request(value: bytes) -> bool:

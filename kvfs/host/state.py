@@ -5,6 +5,7 @@ $XDG_STATE_HOME/kvfs/               0700, as everything below
     mounts/<hash of directory>.json which process serves the directory: `MountRecord`
                               .sock its control socket
                               .log  its log, when it runs in the background
+    kinds/<hash of account>.json    which values are binary: `host/kinds.py`
     errors.log                      tracebacks that no terminal should see
 """
 

@@ -16,6 +16,7 @@ from kvfs.core.errors import (
     UnavailableError,
     UnreachableError,
 )
+from kvfs.core.kinds import halves
 from kvfs.core.model import Key, NamespaceId
 
 SINGLES: Final = 8  # up to this many keys, a batch with a binary in it is asked for singly at once
@@ -27,12 +28,6 @@ class Binaries(Protocol):
     def divide(self, namespace: NamespaceId, keys: Sequence[Key], /) -> list[list[Key]]:
         """Smaller batches for one that a binary value failed."""
         ...
-
-
-def halves(keys: Sequence[Key]) -> list[list[Key]]:
-    """Two halves, or as many as there are keys."""
-    middle = (len(keys) + 1) // 2
-    return [list(half) for half in (keys[:middle], keys[middle:]) if half]
 
 
 def may_be_one_key(error: StoreError) -> bool:

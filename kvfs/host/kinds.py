@@ -1,0 +1,98 @@
+"""Which values are binary, kept on this machine between mounts and copies: a file for each account.
+
+STATE/kinds/<hash of the account>.json. It holds names of keys, so it is private; without it, or with a damaged
+one, everything works at the price of some requests. Mounts and copies of an account share it: each adds what
+it learned to what is there. The last writer of two at one moment wins, which costs the same few requests.
+"""
+
+import json
+import logging
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import UserError
+from kvfs.core.kinds import Kept, Kinds
+from kvfs.core.model import NamespaceId
+from kvfs.host.state import private_directory, state_name, write_private
+
+MOST_KEYS: Final = 100_000  # of an account; the newest stay
+MOST_ENDINGS: Final = 1_000  # of a namespace
+PERIOD: Final = 60.0  # seconds between two looks for news
+
+log = logging.getLogger("kvfs.host")
+
+Known = dict[NamespaceId, Kept]
+
+
+class KindsFile:
+    """What is known of one account. `identity` is the same text for the same account, whoever names it."""
+
+    def __init__(self, state_dir: Path, identity: str) -> None:
+        self._path = state_dir / "kinds" / f"{state_name(identity)}.json"
+
+    def read(self) -> Known:
+        """All that is known. Never raises: what cannot be read is not known."""
+        try:
+            found = json.loads(self._path.read_bytes())
+            return {
+                NamespaceId(namespace): Kept(
+                    {str(key): True for key in known["binary"]},
+                    {
+                        str(name): (int(texts), int(binary))
+                        for name, (texts, binary) in known["endings"].items()
+                    },
+                )
+                for namespace, known in found.items()
+            }
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
+
+    def add(self, news: Known) -> None:
+        """Add what was learned. Raises OSError, `UserError`."""
+        if not news:
+            return
+        known = self.read()
+        for namespace, learned in news.items():
+            kept = known.pop(namespace, Kept())
+            for key in learned.binary:
+                kept.binary.pop(key, None)  # the newest are last
+            kept.binary |= {key: True for key, is_binary in learned.binary.items() if is_binary}
+            kept.endings |= learned.endings
+            known[namespace] = kept
+        private_directory(self._path.parent)
+        write_private(self._path, json.dumps(_plain(known)).encode())
+
+
+def _plain(known: Known) -> dict[str, object]:
+    """As JSON, within the bounds: of the oldest namespaces the oldest keys go first."""
+    surplus = sum(len(kept.binary) for kept in known.values()) - MOST_KEYS
+    plain: dict[str, object] = {}
+    for namespace, kept in known.items():
+        dropped = min(max(0, surplus), len(kept.binary))
+        surplus -= dropped
+        endings = list(kept.endings.items())[-MOST_ENDINGS:]
+        plain[namespace] = {"binary": list(islice(kept.binary, dropped, None)), "endings": dict(endings)}
+    return plain
+
+
+def account_identity(base_url: str, account: str) -> str:
+    """What stands for an account in every command and mount."""
+    return f"cloudflare:{base_url.rstrip('/')}\n{account}"
+
+
+async def keep_kinds(kinds: Kinds, file: KindsFile) -> None:
+    """For ever: write down what is learned, once in `PERIOD`."""
+    while True:
+        await trio.sleep(PERIOD)
+        await save_kinds(kinds, file)
+
+
+async def save_kinds(kinds: Kinds, file: KindsFile) -> None:
+    """Write down what was learned. A full disk must not end what learned it: that is logged."""
+    try:
+        await trio.to_thread.run_sync(file.add, kinds.take_news())
+    except (OSError, UserError) as exc:
+        log.warning("which values are binary could not be written down: %s", exc)

@@ -1,0 +1,94 @@
+"""A value that the service cannot read is named and counted; the rest is copied, unless --strict or nobody answers."""
+
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from support.moves import dump_store, fill_store
+from support.serving import served
+
+from kvfs.core.errors import KvfsError, UnavailableError
+from kvfs.core.kinds import Kinds
+from kvfs.core.model import Entry, Key
+from kvfs.data.copier import Copier, CopyOptions
+from kvfs.data.items import Item, Kind
+from kvfs.data.job import Job
+from kvfs.data.reading import BulkValues
+from kvfs.data.storeplace import StoreReader, StoreWriter
+from kvfs.store.embedded.store import SqliteStore
+
+ENTRIES = {Key(f"k{number:03}"): Entry(b"v%d" % number) for number in range(250)}
+ENTRIES |= {Key("image.png"): Entry(b"\xff\xd8")}
+BAD = Key("k123")
+
+
+@asynccontextmanager
+async def rest(tmp_path, faults):
+    """A server with faults, its store filled; our client of it, and the namespace."""
+    async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as inside:
+        await fill_store(inside, "shop", ENTRIES)
+        [namespace] = await inside.list_namespaces()
+    async with served(tmp_path, faults=faults) as server, server.open_rest() as store:
+        yield server, store, namespace.id
+
+
+@pytest.mark.parametrize("bad", [BAD, Key("image.png")])
+async def test_one_value_that_cannot_be_read_stops_no_other(tmp_path, bad):
+    """Among others of a bulk get, or alone in a request: it becomes a problem with the reason."""
+    async with rest(tmp_path, f"bad_key={bad}") as (_, store, namespace):
+        left = [Item(key, key) for key in ENTRIES]
+        values, loaded, problems = BulkValues(store, namespace, Kinds()), {}, []
+        while left:
+            taken = await values.take(left)
+            left = taken.left
+            loaded |= {one.item.key: one.entry for one in taken.loaded}
+            problems += taken.problems
+        assert loaded == {key: entry for key, entry in ENTRIES.items() if key != bad}
+        [problem] = problems
+        assert (problem.kind, problem.key) == (Kind.UNREADABLE, bad)
+        assert "its value cannot be read: " in problem.message
+        assert "HTTP 500" in problem.message
+
+
+@pytest.mark.parametrize("path", ["/bulk/get|/values/", ""])
+async def test_a_service_that_answers_nobody_is_no_fault_of_its_keys(tmp_path, path):
+    """It ends the copy, which goes on later: whether it lists yet or not."""
+    async with rest(tmp_path, "") as (server, store, namespace):
+        await server.set_faults({"fault": "status", "status": 503, "path": path})
+        with pytest.raises((UnavailableError, BaseExceptionGroup)) as caught:
+            await BulkValues(store, namespace, Kinds()).take([Item(key, key) for key in list(ENTRIES)[:20]])
+        assert caught.group_contains(UnavailableError) or caught.errisinstance(UnavailableError)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_copy_without_one_value(tmp_path, strict):
+    """All others arrive and it is counted; --strict goes no further than there."""
+    async with (
+        rest(tmp_path, f"bad_key={BAD}") as (_, store, namespace),
+        SqliteStore.open(tmp_path / "b.sqlite") as target,
+    ):
+        made = (await target.create_namespace("shop")).id
+        with Job.open(tmp_path / "job") as job:
+            copier = Copier(job, CopyOptions(strict=strict), now=time.time)
+            reader = StoreReader(store, namespace, "", Kinds())
+            await copier.scan(reader)
+            copier.check_problems()
+            if strict:
+                with pytest.raises(BaseExceptionGroup) as caught:
+                    await copier.move(reader, StoreWriter(target, made))
+                assert caught.group_contains(KvfsError, match="k123.*--strict goes no further")
+            else:
+                await copier.move(reader, StoreWriter(target, made))
+                assert job.failures() == 1
+                found = await dump_store(target, "shop")
+                assert found == {key: entry for key, entry in ENTRIES.items() if key != BAD}
+
+
+async def test_a_row_of_a_listing_that_is_no_key_is_named(tmp_path):
+    """A key that cannot be told is missing in the copy: it must not look complete."""
+    async with rest(tmp_path, "odd_rows") as (_, store, namespace):
+        parts = [part async for part in StoreReader(store, namespace, "", Kinds()).scan("")]
+        assert sum(len(part.items) for part in parts) == len(ENTRIES)
+        assert [problem.message for part in parts for problem in part.problems] == [
+            "the server names something that is no key"
+        ]

@@ -41,6 +41,7 @@ from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.start import Start, find_start, remember, until_answered
 from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.daemon.supervised import Supervised
+from kvfs.daemon.undo import Undo
 from kvfs.host.control import serve_control
 from kvfs.host.credentials import Credentials
 from kvfs.host.kinds import keep_kinds, save_kinds
@@ -167,7 +168,9 @@ class Mounted:
             on_event=self._event,
         )
         self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
+        self._undo = Undo(config, self._fs, self._reading, time.time)
         reporter = Reporter(self._fs, journal, self._sender, self._reading, stores)
+        reporter.history = self._undo.status
         self._conflicts = reporter.conflicts
         self._fs.tree.add_control(reporter.files(errors))
         outlook = Outlook(
@@ -199,11 +202,15 @@ class Mounted:
     async def serve(self, ready: Callable[[], None]) -> int:
         """From the mount to the last word."""
         async with trio.open_nursery() as workers:
-            handlers = {**self._controls.handlers(), **self._resolving.handlers()}
+            handlers = {
+                **self._controls.handlers(),
+                **self._resolving.handlers(),
+                **self._undo.handlers(),
+            }
             await workers.start(serve_control, self._config.control_path, handlers)
             readers = (self._reading.loader.run, self._reading.overlay.lister.run)
             journal = (self._journal.maintain,)
-            for work in (*readers, self._sender.run, *journal, keep_trimmed):
+            for work in (*readers, self._sender.run, *journal, keep_trimmed, self._undo.run):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)
@@ -244,6 +251,7 @@ class Mounted:
                 await save_kinds(kinds, kinds_kept)
             workers.cancel_scope.cancel()
         self._reading.overlay.last_seen.close()
+        self._undo.close()
         left = self._journal.pending_count
         if left:
             log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)

@@ -59,6 +59,7 @@ class Reporter:
         self._reading = reading
         self._stores = stores
         self.is_offline = False
+        self.history: Callable[[], Message] = dict
         self._errors: RecentErrors | None = None
         self.conflicts = ConflictLog(self.path_at, time.time, journal)
 
@@ -155,6 +156,7 @@ class Reporter:
                 "values": values.entries,
                 "keys": listings.keys,
             },
+            "history": self.history(),
             "inodes": {"count": inodes.nodes, "open": inodes.open},
         }
 

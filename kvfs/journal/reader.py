@@ -1,6 +1,7 @@
 """The side of the journal that is asked: changes by key, their contents, and how much of each kind there is."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from kvfs.core.model import Change, Key, NamespaceId, Seq
 from kvfs.journal.contents import Contents
@@ -42,6 +43,16 @@ class Reader:
         if row is None or row.content is None or row.change.seq != change.seq:
             raise KeyError(change.key)
         return row
+
+    def superseded(self, row: Row) -> bytes | Path:
+        """The content that a row had until this very moment: in memory, or its file, which goes soon.
+
+        Raises JournalError when it cannot be read.
+        """
+        assert row.content is not None
+        if row.content.spool is not None:
+            return self._contents.directory / row.content.spool
+        return self._contents.read(row)
 
     def digest(self, change: Change) -> bytes:
         """The digest of a put's content, without reading it; KeyError as for `value`."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from kvfs.config import Config, source_identity
+from kvfs.core.callers import Callers, calling
 from kvfs.core.errors import JournalLockedError, KvfsError
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
@@ -39,13 +40,12 @@ from kvfs.daemon.refresh import poll
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.start import Start, find_start, remember, until_answered
-from kvfs.daemon.status import RecentErrors, Reporter
+from kvfs.daemon.status import RecentErrors, Reporter, Watching
 from kvfs.daemon.supervised import Supervised
-from kvfs.daemon.undo import Undo
 from kvfs.host.control import serve_control
 from kvfs.host.credentials import Credentials
 from kvfs.host.kinds import keep_kinds, save_kinds
-from kvfs.host.process import raise_file_limit
+from kvfs.host.process import command_of, process_of, raise_file_limit
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -82,14 +82,17 @@ def run_daemon(
 async def _daemon(
     config: Config, credentials: Credentials | None, ready: Callable[[], None], kernel: KernelSide
 ) -> int:
-    errors = RecentErrors()
+    errors, callers = RecentErrors(), Callers(process_of, command_of)
     logging.getLogger("kvfs").addHandler(errors)
     async with AsyncExitStack() as stack:
         stack.callback(logging.getLogger("kvfs").removeHandler, errors)
         journal = stack.enter_context(await _open_journal(config))
+        calling.set(callers.own)  # who nothing else is known of; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
         start = await find_start(config, stores)
-        mounted = Mounted(config, stores, journal, start, errors, kernel)
+        mounted = Mounted(
+            config, stores, journal, start, Watching(str(config.source), errors, callers), kernel
+        )
         try:
             return await mounted.serve(ready)
         except BaseExceptionGroup as group:
@@ -143,7 +146,7 @@ class Mounted:
         stores: Stores,
         journal: Journal,
         start: Start,
-        errors: RecentErrors,
+        watching: Watching,
         kernel: KernelSide,
     ) -> None:
         self._config = config
@@ -168,11 +171,10 @@ class Mounted:
             on_event=self._event,
         )
         self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
-        self._undo = Undo(config, self._fs, self._reading, time.time)
-        reporter = Reporter(self._fs, journal, self._sender, self._reading, stores)
-        reporter.history = self._undo.status
+        self._callers = watching.callers
+        reporter = Reporter(self._fs, journal, self._sender, self._reading, stores, watching)
         self._conflicts = reporter.conflicts
-        self._fs.tree.add_control(reporter.files(errors))
+        self._fs.tree.add_control(reporter.files(watching.errors))
         outlook = Outlook(
             self._sender.statistics, stores.budget.statistics if stores.budget is not None else None
         )
@@ -202,15 +204,11 @@ class Mounted:
     async def serve(self, ready: Callable[[], None]) -> int:
         """From the mount to the last word."""
         async with trio.open_nursery() as workers:
-            handlers = {
-                **self._controls.handlers(),
-                **self._resolving.handlers(),
-                **self._undo.handlers(),
-            }
+            handlers = {**self._controls.handlers(), **self._resolving.handlers()}
             await workers.start(serve_control, self._config.control_path, handlers)
             readers = (self._reading.loader.run, self._reading.overlay.lister.run)
             journal = (self._journal.maintain,)
-            for work in (*readers, self._sender.run, *journal, keep_trimmed, self._undo.run):
+            for work in (*readers, self._sender.run, *journal, keep_trimmed):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)
@@ -223,7 +221,9 @@ class Mounted:
             kinds, kinds_kept = self._reading.loader.kinds, kinds_file(self._config)
             if kinds_kept is not None:
                 workers.start_soon(_kept_going, partial(keep_kinds, kinds, kinds_kept))
-            operations = self._kernel.operations(self._fs, uid=self._config.uid, gid=self._config.gid)
+            operations = self._kernel.operations(
+                self._fs, uid=self._config.uid, gid=self._config.gid, callers=self._callers
+            )
             session = self._kernel.session(
                 self._config.mountpoint,
                 operations,
@@ -251,7 +251,6 @@ class Mounted:
                 await save_kinds(kinds, kinds_kept)
             workers.cancel_scope.cancel()
         self._reading.overlay.last_seen.close()
-        self._undo.close()
         left = self._journal.pending_count
         if left:
             log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)

@@ -8,13 +8,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from kvfs.core.callers import charge
+from kvfs.core.durations import Durations
 from kvfs.core.errors import NotSentError, UnavailableError
 from kvfs.store.rest.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)
 class RestStatistics:
-    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies."""
+    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies.
+
+    `times`: how long requests took, by operation, whether an answer came or not.
+    """
 
     requests: Mapping[str, int]
     keys_read: int
@@ -23,6 +28,7 @@ class RestStatistics:
     lists: int
     bytes_sent: int
     bytes_received: int
+    times: Mapping[str, Durations]
 
 
 @dataclass(slots=True)
@@ -42,8 +48,10 @@ class Billing:
         return self._counts[what]
 
     def add(self, what: str, count: int) -> None:
-        """So many more."""
+        """So many more; who they are for is charged."""
         self._counts[what] += count
+        if count:
+            charge(what, count)
 
     @contextmanager
     def sending(self, what: str, count: int) -> Iterator[Bill]:
@@ -52,7 +60,7 @@ class Billing:
         try:
             yield bill
         except UnavailableError as exc:
-            self._counts[what] += 0 if isinstance(exc, NotSentError) else count
+            self.add(what, 0 if isinstance(exc, NotSentError) else count)
             raise
         if bill.answer is not None and not 400 <= bill.answer.status < 500:
-            self._counts[what] += count
+            self.add(what, count)

@@ -1,1 +1,0 @@
-"""What was overwritten or deleted through the mount and was at hand, for a while: undo. Losing it loses no change."""

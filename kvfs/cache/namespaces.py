@@ -1,10 +1,11 @@
 """The account's namespaces, as last listed, and the three operations on them, which are immediate."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import trio
 
-from kvfs.core.callers import waits
+from kvfs.cache.patience import Patience
 from kvfs.core.errors import DeniedError, NamespaceNotFoundError, UnavailableError
 from kvfs.core.model import Key, Namespace, NamespaceId
 from kvfs.core.names import title_names
@@ -23,6 +24,7 @@ class NamespaceTable:
         self._known_at: float | None = None
         self._ours: dict[NamespaceId, tuple[float, Namespace | None]] = {}  # since when; None: deleted
         self._lock = trio.Lock()
+        self.patience = Patience(float("inf"))  # endless, until it is given another
         self.on_listed: Callable[[list[Namespace]], None] | None = (
             None  # told when there are others than before
         )
@@ -37,16 +39,18 @@ class NamespaceTable:
         """
         if self._is_fresh():
             return self._by_name
-        waits()
+        if self._known_at is None:
+            await self._list()
+        elif not self.patience.is_spent:
+            with suppress(UnavailableError, DeniedError):  # what was known serves on
+                await self.patience.ask(self._list)
+        return self._by_name
+
+    async def _list(self) -> None:
         async with self._lock:
             if not self._is_fresh():
                 asked_at = self._now()
-                try:
-                    self._take(await self._store.list_namespaces(), asked_at)
-                except (UnavailableError, DeniedError):
-                    if self._known_at is None:
-                        raise
-        return self._by_name
+                self._take(await self._store.list_namespaces(), asked_at)
 
     def learn(self, namespaces: list[Namespace]) -> None:
         """Somebody has just listed them."""
@@ -78,11 +82,6 @@ class NamespaceTable:
     def get(self, namespace: NamespaceId) -> Namespace | None:
         """One of the known namespaces."""
         return self._by_id.get(namespace)
-
-    @property
-    def known(self) -> Mapping[str, Namespace]:
-        """The namespaces by directory name, as last listed."""
-        return self._by_name
 
     def name_of(self, namespace: NamespaceId) -> str | None:
         """The directory name of a namespace, as last listed."""

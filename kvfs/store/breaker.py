@@ -5,7 +5,8 @@ It counts answers of the service, never of one key. A key whose reads fail makes
 and the next call for something else a short one: if that is answered, it was the key.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from typing import Final, ParamSpec, TypeVar
 
 import trio
@@ -49,10 +50,36 @@ class Breaker:
         self._doubtful_until = float("-inf")
         self._suspects = Suspects(_PROOF)
         self._failed: dict[Subject, tuple[float, str]] = {}  # until when, and why; the latest last
+        self._calls = 0  # under way
+        self._unheard_since = float("inf")  # nothing came since then, although somebody waited
 
     def is_open(self) -> bool:
         """True while the service counts as out of reach: stale knowledge is better than another wait."""
         return trio.current_time() < self._until
+
+    @property
+    def reason(self) -> str:
+        """Why the service counts as out of reach; "" while it does not."""
+        return self._reason if self.is_open() else ""
+
+    @contextmanager
+    def call(self) -> Iterator[float]:
+        """While a call is under way; gives the moment at which it began."""
+        since = trio.current_time()
+        self._calls += 1
+        self._unheard_since = min(self._unheard_since, since)
+        try:
+            yield since
+        finally:
+            self._calls -= 1
+
+    def heard(self) -> None:
+        """The service sent an answer, whatever it says."""
+        self._unheard_since = trio.current_time() if self._calls > 1 else float("inf")
+
+    def silence(self) -> float:
+        """For how many seconds the service has sent nothing although somebody waits, over several tries."""
+        return max(0.0, trio.current_time() - self._unheard_since) if self._calls else 0.0
 
     def check(self, operation: str, subject: Subject = NOTHING) -> None:
         """Raises `UnavailableError` for a moment after a failure, unless an answer came since."""
@@ -105,7 +132,18 @@ class Breaking(Around):
     async def _call(
         self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        since = trio.current_time()
+        with self._breaker.call() as since:
+            return await self._within(since, operation, method, *args, **kwargs)
+
+    async def _within(
+        self,
+        since: float,
+        operation: str,
+        method: Callable[P, Awaitable[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         subject = _subject(operation, args, kwargs)
         bound = float("inf")
         if not self._patient:

@@ -7,6 +7,7 @@ arrive. What this mount wrote and made beside the listing comes at the end.
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvfs.cache.spans import successor
@@ -95,11 +96,12 @@ class DirStream:
         listings = self.overlay.listings
         span = listings.span_of(self.namespace, self._position)
         if span is None:
-            if self.overlay.lister.is_down():
-                span = listings.span_of(self.namespace, self._position, stale=True)
-            if span is None:
+            old = listings.span_of(self.namespace, self._position, stale=True)
+            if old is not None and self.overlay.does_for_now():
+                span = old
+            else:
                 try:
-                    await self.overlay.lister.advance(self.namespace, self.ref.prefix, self._position)
+                    await self._advance(is_hurried=old is not None and not self.overlay.is_patient())
                     return
                 except (UnavailableError, DeniedError):
                     span = listings.span_of(self.namespace, self._position, stale=True)
@@ -112,6 +114,10 @@ class DirStream:
             elif span.high is not None:
                 self._position = span.high
                 self.overlay.lister.consumed(self.namespace, self.ref.prefix, span.high)
+
+    async def _advance(self, *, is_hurried: bool) -> None:
+        advance = partial(self.overlay.lister.advance, self.namespace, self.ref.prefix, self._position)
+        await (self.overlay.patience.ask(advance) if is_hurried else advance())
 
     def _take(self, keys: list[str]) -> bool:
         """Add entries from the position on; true when the keys known here are used up."""

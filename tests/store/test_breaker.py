@@ -72,3 +72,21 @@ async def test_a_patient_view_asks_all_the_same_and_ends_the_pause(store, autoju
     with pytest.raises(UnavailableError):
         await sending.list_namespaces()
     assert await breaking.list_namespaces() == []
+
+
+async def test_silence_is_counted_over_several_tries_while_somebody_waits(autojump_clock):
+    """From the first call that got no answer on; any answer ends it, and without a caller there is none."""
+    breaker = Breaker()
+    with breaker.call():
+        await trio.sleep(2)
+        assert breaker.silence() == 2
+    assert breaker.silence() == 0
+    with breaker.call():
+        await trio.sleep(3)
+        assert breaker.silence() == 5
+        breaker.heard()
+        assert breaker.silence() == 0
+    with breaker.call(), breaker.call():
+        breaker.heard()
+        await trio.sleep(4)
+        assert breaker.silence() == 4

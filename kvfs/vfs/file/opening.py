@@ -49,7 +49,7 @@ class Opening(Saving):
             with asking() as moment:  # a change that came and settled meanwhile has left the journal again
                 before = self._recorded(node)
                 try:
-                    clean = await self._overlay.content(node.namespace, node.key)
+                    clean = await self._overlay.content(node.namespace, node.key, hurried=not write)
                     identity = await self._identity(node, clean)
                 except NotFoundError as exc:
                     if self._still_stands(node, before, moment):
@@ -110,7 +110,7 @@ class Opening(Saving):
         Raises `StaleError`, the second time in a moment `NotFoundError`, where nothing is.
         """
         try:
-            return await self._overlay.content(node.namespace, node.key)
+            return await self._overlay.content(node.namespace, node.key, hurried=True)
         except NotFoundError:
             self.look_again(node)
             raise

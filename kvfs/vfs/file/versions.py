@@ -54,7 +54,7 @@ class Versions:
             if shared is None or self.is_current(node):
                 break
             try:
-                found = await self._overlay.content(node.namespace, node.key)
+                found = await self._overlay.content(node.namespace, node.key, hurried=True)
             except (UnavailableError, DeniedError, NotFoundError):
                 break
             if self._clean(node) is not shared or _confirm(shared, found):

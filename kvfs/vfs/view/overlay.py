@@ -6,11 +6,14 @@ reached, what they said before serves on.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from kvfs.cache.flights import Flight
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
+from kvfs.cache.patience import Patience
 from kvfs.cache.values import Clean, Values
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
@@ -21,6 +24,9 @@ from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.types import UNKNOWN, Unknown, View
 
 __all__ = ["UNKNOWN", "Overlay", "Unknown", "View"]
+
+
+_REFRESHED: Final = 10.0  # seconds after `forget` in which the news is waited for
 
 
 class Overlay(Known):
@@ -40,6 +46,7 @@ class Overlay(Known):
         super().__init__(journal, listings, values, naming, now, ttl)
         self.lister = lister
         self.loader = loader
+        self.patience = Patience(float("inf"))  # endless, until it is given another
 
     # one key
 
@@ -63,7 +70,7 @@ class Overlay(Known):
             if not view.ours:
                 self.loader.touch((namespace, key), self.naming.parent_of_key(key).prefix)
             return view.size
-        return len((await self._load(namespace, key)).value)
+        return len((await self._load(namespace, key, hurried=True)).value)
 
     def touch(self, namespace: NamespaceId, key: Key) -> None:
         """A size or value was told without a request: what is read ahead stays ahead."""
@@ -92,11 +99,14 @@ class Overlay(Known):
             self.touch(namespace, key)
         return held
 
-    async def content(self, namespace: NamespaceId, key: Key) -> Clean:
-        """The whole value with its attributes. Raises `NotFoundError`."""
+    async def content(self, namespace: NamespaceId, key: Key, *, hurried: bool = False) -> Clean:
+        """The whole value with its attributes. Raises `NotFoundError`.
+
+        `hurried`: an older one does where the store does not answer within a moment.
+        """
         change = self.journal.get(namespace, key)
         if change is None:
-            return await self._load(namespace, key)
+            return await self._load(namespace, key, hurried=hurried)
         if change.is_tombstone or is_expired(change.expiration, self._now()):
             raise NotFoundError(f"{key!r} is gone")
         held = self.values.get((namespace, key), stale=True)
@@ -135,14 +145,25 @@ class Overlay(Known):
             return False
         return not self._is_listed_anew((namespace, key))
 
-    async def _load(self, namespace: NamespaceId, key: Key) -> Clean:
+    def is_patient(self) -> bool:
+        """Whether to wait for the store although an older answer is at hand. After `forget` that is not wanted."""
+        return self._now() - self._forgotten_at < _REFRESHED
+
+    def does_for_now(self) -> bool:
+        """Whether what is known has to do: the store is away, or did not answer in time a moment ago."""
+        return self.lister.is_down() or (self.patience.is_spent and not self.is_patient())
+
+    async def _load(self, namespace: NamespaceId, key: Key, *, hurried: bool) -> Clean:
         place = (namespace, key)
         directory = self.naming.parent_of_key(key).prefix
         self._expire_outdated(place)
-        if self.lister.is_down() and (old := self.values.get(place, stale=True)) is not None:
+        old = self.values.get(place, stale=True)
+        if old is not None and (self.lister.is_down() or (hurried and self.does_for_now())):
             return old
+        load = partial(self.loader.load, place, directory)
+        is_hurried = hurried and old is not None and not self.is_patient()
         try:
-            clean = await self.loader.load(place, directory)
+            clean = await (self.patience.ask(load) if is_hurried else load())
         except UnavailableError:
             old = self.values.get(place, stale=True)
             if old is None:
@@ -181,10 +202,11 @@ class Overlay(Known):
     async def _resolve(self, namespace: NamespaceId, directory: str, key: str, below: str | None) -> bool:
         """Ask the store about a name; true when only stale knowledge is to be had."""
         known = self.lister.knows(namespace, key, below, stale=True)
-        if known and self.lister.is_down():
+        if known and self.does_for_now():
             return True
+        resolve = partial(self.lister.resolve, namespace, directory, key, below)
         try:
-            await self.lister.resolve(namespace, directory, key, below)
+            await (self.patience.ask(resolve) if known and not self.is_patient() else resolve())
         except (UnavailableError, DeniedError):
             if not known:
                 raise

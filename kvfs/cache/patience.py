@@ -1,0 +1,77 @@
+"""How long to wait for the store where it is known what it said before: a second, and then not at all for a while.
+
+What is asked for goes on when nobody waits for it any more, so a slow store brings its news a little later, and one
+that is away keeps nobody waiting for what is known.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+
+from kvfs.core.errors import StoreError, UnavailableError
+
+log = logging.getLogger("kvfs.cache")
+
+T = TypeVar("T")
+
+WAIT: Final = 1.0  # seconds for an answer, where an older one is at hand
+PAUSE: Final = 5.0  # seconds in which nobody waits, once that was not enough
+
+
+class Patience:
+    """Shared by all who ask. Without `run` it is endless: whoever asks waits for the answer."""
+
+    def __init__(self, longest: float, *, wait: float = WAIT) -> None:
+        """`longest`: seconds after which a question that nobody waits for is given up."""
+        self._longest = longest
+        self._wait = wait
+        self._nursery: trio.Nursery | None = None
+        self._spent_until = float("-inf")
+
+    @property
+    def is_spent(self) -> bool:
+        """True for a while after an answer did not come in time: what is known has to do."""
+        return trio.current_time() < self._spent_until
+
+    async def run(self) -> None:
+        """For ever: the place where questions go on that nobody waits for."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and wait for the answer for a moment. Raises what the question raises.
+
+        Raises `UnavailableError` when the answer takes longer: the caller has an older one.
+        """
+        if self._nursery is None:
+            return await question()
+        answer: list[T] = []
+        failures: list[StoreError] = []
+        ended = trio.Event()
+
+        async def go_on() -> None:
+            try:
+                with trio.move_on_after(self._longest):
+                    answer.append(await question())
+                    self._spent_until = float("-inf")
+            except StoreError as exc:
+                failures.append(exc)
+                log.debug("what was asked for in the background failed: %s", exc)
+            finally:
+                ended.set()
+
+        self._nursery.start_soon(go_on)
+        with trio.move_on_after(self._wait):
+            await ended.wait()
+        if answer:
+            return answer[0]
+        if failures:
+            raise failures[0]
+        self._spent_until = trio.current_time() + PAUSE
+        raise UnavailableError(f"no answer within {self._wait:g} s")

@@ -1,0 +1,76 @@
+"""Where an older answer is at hand nobody waits long for a newer one; what was asked for goes on all the same."""
+
+import pytest
+import trio
+
+from kvfs.cache.patience import PAUSE, WAIT, Patience
+from kvfs.core.errors import UnavailableError
+
+LONGEST = 30.0
+
+
+async def slow(seconds: float, done: list[float]) -> str:
+    await trio.sleep(seconds)
+    done.append(trio.current_time())
+    return "answer"
+
+
+async def test_a_quick_answer_is_waited_for_and_a_slow_one_goes_on_alone(autojump_clock) -> None:
+    """After a second the caller has its own way; the answer that comes later ends the pause."""
+    patience, done = Patience(LONGEST), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await patience.ask(lambda: slow(0.9, done)) == "answer"
+        assert not patience.is_spent
+        begun = trio.current_time()
+        with pytest.raises(UnavailableError, match="no answer within 1 s"):
+            await patience.ask(lambda: slow(3, done))
+        assert trio.current_time() - begun == pytest.approx(WAIT)
+        assert patience.is_spent
+        await trio.sleep(2.5)
+        assert len(done) == 2
+        assert not patience.is_spent
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(autojump_clock) -> None:
+    """Nobody waits in the meantime; then the next one tries again."""
+    patience, done = Patience(LONGEST), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.run)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(UnavailableError):
+            await patience.ask(lambda: slow(1000, done))
+        await trio.sleep(PAUSE - 0.1)
+        assert patience.is_spent
+        await trio.sleep(0.2)
+        assert not patience.is_spent
+        await trio.sleep(LONGEST)
+        assert len(patience._nursery.child_tasks) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_in_time_is_raised(autojump_clock) -> None:
+    """As it is; later ones are nobody's."""
+    patience = Patience(LONGEST)
+
+    async def fails(seconds: float) -> None:
+        await trio.sleep(seconds)
+        raise UnavailableError("the cable is out")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.run)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(UnavailableError, match="the cable is out"):
+            await patience.ask(lambda: fails(0.5))
+        with pytest.raises(UnavailableError, match="no answer"):
+            await patience.ask(lambda: fails(5))
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_place_to_go_on_the_answer_is_waited_for(autojump_clock) -> None:
+    """A store on this machine is asked as ever."""
+    done: list[float] = []
+    assert await Patience(LONGEST).ask(lambda: slow(500, done)) == "answer"

@@ -1,0 +1,83 @@
+"""What was read before is read within a second while the server is away, and at once after that."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from support.mounted import Api, Mounted, mounted
+from support.serving import Served, served_by_process
+from support.standing import wait_for
+
+pytestmark = pytest.mark.fuse
+
+OPTIONS = (
+    "--cache-ttl=0.5",
+    "--settle=0",
+    "--write-back=0.1",
+)  # and the --timeout of 30 s that everybody has
+FIRST = 1.0 + 0.7  # seconds: one of trying, and a busy machine
+NEXT = 0.5
+
+
+def filled(mount: Mounted) -> Path:
+    """A namespace of values that were read, and are not fresh any more."""
+    ns = mount.path / "ns"
+    ns.mkdir()
+    for number in range(10):
+        (ns / f"{number}").write_text(f"value {number}")
+    mount.sync()
+    for number in range(10):
+        assert (ns / f"{number}").read_text() == f"value {number}"
+    os.listdir(ns)
+    time.sleep(0.6)
+    return ns
+
+
+def took(act: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    act()
+    return time.monotonic() - begun
+
+
+def test_a_server_that_does_not_answer_keeps_nobody_waiting_for_what_is_known(
+    tmp_path: Path, server: Served
+) -> None:
+    """One second for the first look, nothing for the next; what is new is seen soon after it is back."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
+        ns = filled(mount)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            assert took(lambda: (ns / "0").read_text()) < FIRST
+            assert took(lambda: [(ns / f"{number}").read_text() for number in range(10)]) < NEXT
+            assert took(lambda: sorted(os.listdir(ns))) < NEXT
+            assert took(lambda: (ns / "3").stat()) < NEXT
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        api.put(api.namespace("ns"), "0", b"news")
+        wait_for(lambda: (ns / "0").read_text() == "news")
+
+
+def test_a_server_that_is_gone_keeps_nobody_waiting_for_what_is_known(tmp_path: Path) -> None:
+    """A refused connection is no answer either."""
+    with (
+        served_by_process(tmp_path, faults="") as server,
+        mounted(tmp_path, "cloudflare:", *OPTIONS, "--drain-timeout=1", served=server) as mount,
+    ):
+        ns = filled(mount)
+        os.kill(server.pid, signal.SIGTERM)
+        wait_for(lambda: refused(server.url))
+        assert took(lambda: (ns / "0").read_text()) < FIRST
+        assert took(lambda: [(ns / f"{number}").read_text() for number in range(10)]) < NEXT
+        assert took(lambda: sorted(os.listdir(ns))) < NEXT
+
+
+def refused(url: str) -> bool:
+    """Nobody listens there any more."""
+    host, port = urlsplit(url).netloc.split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) != 0

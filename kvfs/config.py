@@ -15,8 +15,11 @@ from urllib.parse import urlsplit
 from kvfs.core.errors import UserError
 from kvfs.core.limits import KEY_BYTES, RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
+from kvfs.history.bounds import DEFAULT as DEFAULT_BOUNDS
+from kvfs.history.bounds import Bounds
 from kvfs.host.credentials import Credentials as Credentials
 from kvfs.host.credentials import Secret, find_credentials
+from kvfs.host.sources import HISTORY
 from kvfs.host.state import control_path, default_data_dir, default_state_dir, state_name
 from kvfs.workers import BINDING_SYNTAX, WRANGLER_SYNTAX, WranglerSource, find_bound, parse_wrangler
 
@@ -87,6 +90,7 @@ class Config:
     sizes: Literal["exact", "known"] = "exact"
     expiration: Literal["mtime", "attribute"] = "mtime"
     local_names: tuple[str, ...] = LOCAL_PATTERNS
+    history: Bounds = DEFAULT_BOUNDS
     poll_interval: float = 0.0
     rate_requests: int = RATE_REQUESTS
     rate_seconds: float = RATE_SECONDS
@@ -101,6 +105,11 @@ class Config:
     def journal_path(self) -> Path:
         """The journal of this source; its folder is private and exists after `private_directory`."""
         return journal_path(self)
+
+    @property
+    def history_path(self) -> Path:
+        """The directory of what was overwritten and deleted, beside the journal."""
+        return self.journal_path.with_name(HISTORY)
 
     @property
     def control_path(self) -> Path:

@@ -20,10 +20,11 @@ OURS = {
     "data": {"core", "store.base", "store.bulkread", "store.wire", "store.wrapper", "data"},
     "store": {"core", "patches", "store"},
     "journal": {"core", "journal"},
+    "history": {"core", "history"},
     "sender": {"core", "store.base", "store.bulkread", "store.passage", "journal", "sender"},
     "host": {"core", "host"},
     "cache": {"core", "store.base", "store.bulkread", "cache"},
-    "vfs": {"core", "store.base", "journal", "sender", "cache", "vfs"},
+    "vfs": {"core", "store.base", "journal", "history", "sender", "cache", "vfs"},
     "fuse": {"core", "patches", "vfs", "fuse"},
     "verify": {"core", "store.codes", "verify"},
     "server": {
@@ -43,6 +44,7 @@ OUTSIDE = {
     "core": {"msgspec"},  # for records: as frozen as dataclasses, and made in a tenth of the time
     "store": {"httpcore", "httpx", "msgspec", "trio"},
     "journal": {"blake3", "msgspec", "sortedcontainers", "trio"},
+    "history": {"msgspec", "trio"},
     "sender": {"trio"},
     "host": {"json5", "platformdirs", "trio"},
     "cache": {"msgspec", "sortedcontainers", "trio"},
@@ -77,7 +79,7 @@ WORDS = {
     r"status_code": r"store/rest/|store/miniflare/explorer\.py|server/|verify/wire\.py",
     r"_?dirty": r"vfs/|fuse/",
     # of files on this machine's disk, wherever there are any; never of ours
-    r"st_\w+": r"fuse/|journal/|store/(embedded|miniflare)/|data/|server/auth\.py|config\.py|host/|cli/",
+    r"st_\w+": r"fuse/|journal/|history/|store/(embedded|miniflare)/|data/|server/auth\.py|config\.py|host/|cli/",
 }
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60

@@ -22,7 +22,6 @@ COMMANDS: Final = {
     "mount-helper": "mount_helper",
     "umount": "umount",
     "status": "status",
-    "top": "top",
     "sync": "sync",
     "refresh": "sync",
     "pending": "pending",

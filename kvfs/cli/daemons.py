@@ -153,7 +153,7 @@ def _report_left(answer: Message, directory: Path, kept: str) -> int:
         return Exit.OK
     complain(f"{count} change{'s' if count > 1 else ''} of {directory} could not be sent; {kept}:")
     for reason in answer.get("reasons", []):
-        say(f"  {_reason_line(reason)}")
+        say(f"  {reason_line(reason)}")
     for line in left[:LEFT_SHOWN]:
         say(f"  {line}")
     if count > len(left[:LEFT_SHOWN]):
@@ -161,7 +161,7 @@ def _report_left(answer: Message, directory: Path, kept: str) -> int:
     return Exit.LEFT
 
 
-def _reason_line(reason: Message) -> str:
+def reason_line(reason: Message) -> str:
     """`3 changes: REASON; what to do; tried again in 5 s`."""
     count = int(reason.get("count", 0))
     words = [f"{count} {'change' if count == 1 else 'changes'}: {reason.get('reason', '?')}"]

@@ -18,9 +18,10 @@ from click.shell_completion import CompletionItem
 from kvfs.cli.fstab import FLAGS
 from kvfs.cli.logs import LEVELS
 from kvfs.config import Config, parse_size
-from kvfs.core.errors import UserError
+from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
+from kvfs.history.bounds import Bounds, parse_bounds
 from kvfs.host.project import find_project, read_project
 from kvfs.host.state import default_state_dir, records
 
@@ -50,6 +51,14 @@ def size(text: str) -> int:
     try:
         return parse_size(text)
     except UserError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def history(text: str) -> Bounds:
+    """An age and a size, as in `7d,1G`; 0 for none."""
+    try:
+        return parse_bounds(text)
+    except InvalidError as exc:
         raise click.BadParameter(str(exc)) from exc
 
 
@@ -171,6 +180,13 @@ _OPTIONS: Final = (
     _choice("sizes", "exact reads a value when its size is asked for.", "exact", "known"),
     _choice("expiration", "What sets and shows when a key expires.", "mtime", "attribute"),
     option("local-names", type=patterns, default=_LOCAL, help="Names of files that are never sent."),
+    option(
+        "history",
+        type=history,
+        metavar="AGE,SIZE",
+        default="7d,1G",
+        help="How much of what is overwritten or deleted is kept for kvfs restore; 0: nothing.",
+    ),
     _number("poll-interval", "List anew this often; 0: only when asked.", 0.0),
     _number("rate-requests", "Most requests in a window.", RATE_REQUESTS, click.IntRange(1)),
     _number("rate-seconds", "Length of the window.", float(RATE_SECONDS), some_seconds),

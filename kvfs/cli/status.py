@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from kvfs.cli.daemons import ask, chosen_mounts, conflict_line, daemon_of, find_record, state_of
+from kvfs.cli.daemons import ask, chosen_mounts, conflict_line, daemon_of, find_record, reason_line, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.kept import Kept, kept_sources
 from kvfs.cli.options import STATE_DIR, path, some_seconds
@@ -32,7 +32,17 @@ CONFLICTS_SHOWN: Final = 5  # the latest
 SILENCE_SECONDS: Final = 5.0  # the answer needs no request, so a daemon that takes longer hangs
 WATCHED_SECONDS: Final = 1.0  # the same for --watch, which asks again anyway and must hear the keys
 KEPT_SECONDS: Final = 5.0  # between two looks of --watch into the journals of what is not mounted
+REASONS_SHOWN: Final = 5  # the most frequent
 LABEL_WIDTH: Final = 10
+SERVER: Final = {
+    "answers": "answers",
+    "limited": "answers; ",
+    "quota": "answers, but ",
+    "refuses": "answers with an error: ",
+    "away": "does not answer: ",
+    "slow": "",
+}
+"""What comes before the text, by the state of the server."""
 
 Status = dict[str, Any]
 
@@ -193,7 +203,9 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
         )
     yield from _rejected_rows(one.get("rejected", {}))
     yield from _conflict_rows(one.get("conflicts", {}))
+    yield from _rename_rows(one.get("renames", []))
     yield from _store_rows(one.get("store", {}))
+    yield from _reason_rows(one.get("reasons", []))
     if requests := {name: count for name, count in one.get("requests", {}).items() if count}:
         yield "requests", ", ".join(f"{name} {count}" for name, count in requests.items())
     yield from _billed_rows(one.get("keys", {}), one.get("budget", {}))
@@ -261,11 +273,31 @@ def _billed_rows(keys: Status, budget: Status) -> Iterator[tuple[str, str]]:
 
 
 def _store_rows(store: Status) -> Iterator[tuple[str, str]]:
-    if not store:
-        return
+    """How the server is. A store on this machine is no server."""
     if store.get("route"):
         yield "route", store["route"]
-    if store.get("reachable", True):
-        yield "server", "answers"
-    else:
-        yield "server", f"does not answer: {store.get('error') or 'no reason known'}"
+    state, text = store.get("state", "answers"), store.get("text", "")
+    if store.get("is_local") and state in ("answers", "away"):
+        if text:
+            yield "store", f"{text}{_again(store)}"
+    elif state == "disk":
+        yield "disk", f"{text}{_again(store)}"
+    elif state in SERVER:
+        yield "server", f"{SERVER[state]}{text}{_again(store)}"
+
+
+def _again(group: Status) -> str:
+    seconds = group.get("next_try_seconds")
+    return f"; goes on in {seconds:.0f} s" if seconds is not None else ""
+
+
+def _reason_rows(reasons: list[Status]) -> Iterator[tuple[str, str]]:
+    """What keeps changes from the server, the most frequent reason first."""
+    for number, reason in enumerate(reasons[:REASONS_SHOWN]):
+        yield ("not sent" if number == 0 else ""), reason_line(reason)
+
+
+def _rename_rows(renames: list[Status]) -> Iterator[tuple[str, str]]:
+    for one in renames:
+        numbers = f"{one['done']:,} of {one['total']:,}" if one["total"] else "listing its keys"
+        yield "renaming", f"{one['path']} to {one['to']}: {numbers}"

@@ -82,6 +82,20 @@ class ChangeState(StrEnum):
     LOCAL = "local"
 
 
+class How(StrEnum):
+    """What took the place of a value: a write, a deletion, a rename of the key or over it, other attributes.
+
+    `DISCARD`: the user gave up a change that the server had refused.
+    """
+
+    WRITE = "write"
+    DELETE = "delete"
+    RENAME = "rename"
+    REPLACE = "replace"
+    ATTRIBUTES = "attributes"
+    DISCARD = "discard"
+
+
 class Change(Struct, frozen=True, array_like=True, gc=False):
     """The newest change of one key, without its value (`Journal.value` reads that).
 

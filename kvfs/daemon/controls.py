@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from kvfs.core.errors import InvalidError
 from kvfs.core.model import Change, ChangeState, NamespaceId
+from kvfs.daemon.outlook import NOT_TRIED, UNANSWERED
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import Handler, Message, Send
@@ -38,8 +39,6 @@ class Controls:
         """By the name of the request."""
         return {
             "status": self.status,
-            "top": self.top,
-            "metrics": self.metrics,
             "sync": self.sync,
             "unmount": self.unmount,
             "refresh": self.refresh,
@@ -55,14 +54,6 @@ class Controls:
         """The whole status."""
         return self._reporter.status()
 
-    async def top(self, request: Message, send: Send) -> Message:
-        """What each process did, and what it cost."""
-        return await self._reporter.usage.top(self._reporter.status())
-
-    async def metrics(self, request: Message, send: Send) -> Message:
-        """The text of `.kvfs/metrics`."""
-        return {"text": self._reporter.metrics().decode()}
-
     async def sync(self, request: Message, send: Send) -> Message:
         """Send what is pending, with progress; says what is left."""
         timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
@@ -77,11 +68,14 @@ class Controls:
         return {
             "left": self._reporter.left(),
             "left_count": len(left),
-            "reasons": self._ending.outlook.reasons(left),
+            "reasons": self._ending.outlook.reasons(left, untried=self._untried),
             "conflicts": self._reporter.conflicts.untold(),
             "sent": now.sent + now.deleted - before.sent - before.deleted,
             "requests": now.requests - before.requests,
         }
+
+    def _untried(self, change: Change) -> str:
+        return UNANSWERED if self._sender.is_in_flight(change) else NOT_TRIED
 
     async def unmount(self, request: Message, send: Send) -> Message:
         """End the mount: take it from the tree, send what is pending, say what is left."""

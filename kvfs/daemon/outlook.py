@@ -2,82 +2,176 @@
 
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
 
+from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
-from kvfs.sender.events import SenderStatistics
+from kvfs.sender.events import SenderState, SenderStatistics
 from kvfs.store.ratelimit import BudgetStatistics
 
 Message = dict[str, Any]
 
 NOT_TRIED: Final = "the time was over before it was their turn"
+UNANSWERED: Final = "the time was over before the server had answered"
 
-_ADVICE: Final = (
-    (r"code 10048|free usage limit", "the account's allowance is renewed at 00:00 UTC"),
-    (r"HTTP 40[13]\b|code 10000|code 9109", "the token needs the permission Workers KV Storage: Edit for this account"),
-    (r"No space left|cannot be written", "make room on the disk of the state directory (--state-dir)"),
-    (r"HTTP 429|limit of [\d,]+ requests", "nothing to do: it goes on when the window is over"),
-    (r"code 10013|namespace", "the namespace is gone: kvfs recover writes the values into files"),
-    (r"HTTP 5\d\d|does not answer|no answer|ConnectError|Timeout", "nothing to do: it is tried again by itself"),
-    (r"HTTP 4\d\d", "kvfs rejected list: retry or discard it"),
+# How a server can be. The words are those of the status; docs/status.md explains them.
+ANSWERS, LIMITED, QUOTA, REFUSES, AWAY, DISK = "answers", "limited", "quota", "refuses", "away", "disk"
+SLOW: Final = "slow"
+
+SILENT_SECONDS: Final = 3.0  # an answer that takes longer is worth a word
+
+_KINDS: Final = (
+    (r"code 10048|free usage limit", QUOTA, "the account's allowance is renewed at 00:00 UTC"),
+    (r"No space left|cannot be written|the disk", DISK, "make room on the disk of the state directory (--state-dir)"),
+    (r"HTTP 40[13]\b|code 10000|code 9109", REFUSES,
+     "the token needs the permission Workers KV Storage: Edit for this account"),
+    (r"HTTP 429|limit of [\d,]+ requests", LIMITED, "nothing to do: it goes on when the window is over"),
+    (r"code 10013|namespace", REFUSES, "the namespace is gone: kvfs recover writes the values into files"),
+    (r"HTTP 5\d\d", REFUSES, "nothing to do: it is tried again by itself"),
+    (r"HTTP 4\d\d", REFUSES, "kvfs rejected list: retry or discard it"),
+    (r"HTTP \d+", REFUSES, ""),
+    ("", AWAY, "nothing to do: it is tried again by itself"),
 )  # fmt: skip
+
+
+def kind_of(reason: str) -> tuple[str, str]:
+    """Who is at fault by the words of a failure, and what a user can do about it."""
+    return next((kind, advice) for pattern, kind, advice in _KINDS if re.search(pattern, reason))
 
 
 def advice_for(reason: str) -> str:
     """What a user can do about a reason, "" when nothing is known."""
-    return next((advice for pattern, advice in _ADVICE if re.search(pattern, reason)), "")
+    return kind_of(reason)[1] if reason not in (NOT_TRIED, UNANSWERED) else ""
+
+
+def limit_words(budget: BudgetStatistics) -> str:
+    """`Cloudflare's limit of 1,200 requests in five minutes`, or the one that was asked for."""
+    requests = budget.used + budget.left
+    if (requests, budget.window) == (RATE_REQUESTS, RATE_SECONDS):
+        return f"Cloudflare's limit of {requests:,} requests in five minutes"
+    minutes = budget.window / 60
+    window = f"{minutes:g} minutes" if minutes > 1 else f"{budget.window:g} seconds"
+    return f"the limit of {requests:,} requests in {window} (--rate-requests)"
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """What sending waits for right now: `kind` as above, in words, and in how many seconds it goes on, if known."""
+
+    kind: str
+    text: str
+    seconds: float | None = None
+
+    @property
+    def waiting(self) -> str:
+        """What comes after "waiting for"."""
+        return self.text
+
+    @property
+    def reason(self) -> str:
+        """As the reason of a change that it holds up."""
+        return f"waiting for {self.text}" if self.kind == LIMITED else self.text
 
 
 class Outlook:
-    """Reads the statistics of those who send; changes nothing. `budget` is None for stores without a limit."""
+    """Reads the statistics of those who send; changes nothing.
+
+    `budget` is None for stores without a limit. `next_try` says in how many seconds a change may be sent, `trouble`
+    why reads fail at the moment, "" when they do not, `silence` for how many seconds somebody waits for an answer.
+    """
 
     def __init__(
-        self, sender: Callable[[], SenderStatistics], budget: Callable[[], BudgetStatistics] | None
+        self,
+        sender: Callable[[], SenderStatistics],
+        budget: Callable[[], BudgetStatistics] | None,
+        next_try: Callable[[Change], float | None] = lambda change: None,
+        trouble: Callable[[], str] = lambda: "",
+        silence: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._sender = sender
         self._budget = budget
+        self._next_try = next_try
+        self._trouble = trouble
+        self._silence = silence
 
-    def waiting(self) -> tuple[str, float | None]:
-        """What sending waits for right now, and in how many seconds it goes on; "" when it does not wait."""
+    def hindrance(self) -> Hindrance | None:
+        """What sending waits for right now; None when it does not wait."""
         budget = self._budget() if self._budget is not None else None
         if budget is not None and budget.waiting and budget.next_in > 0.5:
-            minutes = budget.window / 60
-            window = f"{minutes:g} minutes" if minutes >= 1 else f"{budget.window:g} seconds"
-            return f"the limit of {budget.used + budget.left:,} requests in {window}", budget.next_in
+            return Hindrance(LIMITED, limit_words(budget), budget.next_in)
         sender = self._sender()
-        if sender.retry_at is not None:
-            return sender.last_error or "the server", max(0.0, sender.retry_at - time.time())
-        return "", None
+        if sender.retry_at is None:
+            return None
+        text = sender.last_error or "the server"
+        kind = QUOTA if sender.state is SenderState.QUOTA else kind_of(text)[0]
+        return Hindrance(kind, text, max(0.0, sender.retry_at - time.time()))
 
-    def reasons(self, changes: Iterable[Change]) -> list[Message]:
-        """Why these changes are not at the server: each reason, how many, what to do, when it is tried again."""
-        waiting, seconds = self.waiting()
-        general = f"waiting for {waiting}" if waiting.startswith("the limit") else waiting
-        counts = Counter(change.error or general or NOT_TRIED for change in changes)
+    def server(self) -> Message:
+        """How the server is, as far as it is known from the last requests."""
+        found = self.hindrance()
+        if found is None and (trouble := self._trouble()):
+            found = Hindrance(kind_of(trouble)[0], trouble)
+        if found is None and (seconds := self._silence()) > SILENT_SECONDS:
+            found = Hindrance(SLOW, f"has not answered for {seconds:.0f} s")
+        if found is None:
+            return {"state": ANSWERS, "text": "", "next_try_seconds": None}
+        return {"state": found.kind, "text": found.reason, "next_try_seconds": found.seconds}
+
+    def reasons(
+        self, changes: Iterable[Change], *, untried: Callable[[Change], str] = lambda change: ""
+    ) -> list[Message]:
+        """Why these changes are not at the server: each reason, how many, what to do, when it is tried again.
+
+        `untried` says the reason of those that nothing keeps; "": they are left out.
+        """
+        found = self.hindrance()
+        general = found.reason if found is not None else ""
+        counts: dict[str, int] = {}
+        tries: dict[str, float] = {}
+        for change in changes:
+            reason = change.error or general or untried(change)
+            if not reason:
+                continue
+            counts[reason] = counts.get(reason, 0) + 1
+            seconds = self._next_try(change)
+            if found is not None and found.seconds is not None and reason == general:
+                seconds = found.seconds
+            if seconds is not None:
+                tries[reason] = min(seconds, tries.get(reason, seconds))
         return [
             {
                 "reason": reason,
                 "count": count,
                 "advice": advice_for(reason),
-                "next_try_seconds": seconds if reason in (general, self._sender().last_error) else None,
+                "next_try_seconds": tries.get(reason),
             }
-            for reason, count in counts.most_common()
+            for reason, count in sorted(counts.items(), key=lambda item: -item[1])
         ]
 
-    def event(self, done: int, total: int, pending_bytes: int) -> Message:
-        """How far sending is, for whoever waits for it."""
-        waiting, seconds = self.waiting()
+    def explain(self, change: Change) -> str:
+        """Why one change is not at the server, in a line; "" when nothing keeps it."""
+        for reason in self.reasons([change]):
+            words = [str(reason["reason"]), *([str(reason["advice"])] if reason["advice"] else [])]
+            if reason["next_try_seconds"] is not None:
+                words.append(f"tried again in {reason['next_try_seconds']:.0f} s")
+            return "; ".join(words)
+        return ""
+
+    def event(self, done: int, total: int, pending_bytes: int, doing: str = "") -> Message:
+        """How far sending is, for whoever waits for it. `doing`: what comes before it."""
+        found = self.hindrance()
         return {
             "event": "progress",
             "done": done,
             "total": total,
             "bytes": pending_bytes,
-            "waiting": waiting,
-            "seconds": seconds,
+            "waiting": found.waiting if found is not None else "",
+            "seconds": found.seconds if found is not None else None,
+            "doing": doing,
         }
 
 

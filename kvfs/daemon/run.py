@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from kvfs.config import Config, source_identity
-from kvfs.core.callers import Callers, calling
 from kvfs.core.errors import JournalLockedError, KvfsError
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
@@ -40,12 +39,13 @@ from kvfs.daemon.refresh import poll
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.start import Start, find_start, remember, until_answered
-from kvfs.daemon.status import RecentErrors, Reporter, Watching
+from kvfs.daemon.status import RecentErrors, Reporter
 from kvfs.daemon.supervised import Supervised
+from kvfs.daemon.undo import Undo
 from kvfs.host.control import serve_control
 from kvfs.host.credentials import Credentials
 from kvfs.host.kinds import keep_kinds, save_kinds
-from kvfs.host.process import command_of, process_of, raise_file_limit
+from kvfs.host.process import raise_file_limit
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -82,17 +82,14 @@ def run_daemon(
 async def _daemon(
     config: Config, credentials: Credentials | None, ready: Callable[[], None], kernel: KernelSide
 ) -> int:
-    errors, callers = RecentErrors(), Callers(process_of, command_of)
+    errors = RecentErrors()
     logging.getLogger("kvfs").addHandler(errors)
     async with AsyncExitStack() as stack:
         stack.callback(logging.getLogger("kvfs").removeHandler, errors)
         journal = stack.enter_context(await _open_journal(config))
-        calling.set(callers.own)  # who nothing else is known of; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
         start = await find_start(config, stores)
-        mounted = Mounted(
-            config, stores, journal, start, Watching(str(config.source), errors, callers), kernel
-        )
+        mounted = Mounted(config, stores, journal, start, errors, kernel)
         try:
             return await mounted.serve(ready)
         except BaseExceptionGroup as group:
@@ -146,7 +143,7 @@ class Mounted:
         stores: Stores,
         journal: Journal,
         start: Start,
-        watching: Watching,
+        errors: RecentErrors,
         kernel: KernelSide,
     ) -> None:
         self._config = config
@@ -171,13 +168,19 @@ class Mounted:
             on_event=self._event,
         )
         self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
-        self._callers = watching.callers
-        reporter = Reporter(self._fs, journal, self._sender, self._reading, stores, watching)
-        self._conflicts = reporter.conflicts
-        self._fs.tree.add_control(reporter.files(watching.errors))
+        self._undo = Undo(config, self._fs, self._reading, time.time)
         outlook = Outlook(
-            self._sender.statistics, stores.budget.statistics if stores.budget is not None else None
+            self._sender.statistics,
+            stores.budget.statistics if stores.budget is not None else None,
+            self._sender.next_try,
+            stores.trouble,
+            stores.breaker.silence,
         )
+        reporter = Reporter(self._fs, journal, self._sender, self._reading, stores, outlook)
+        reporter.history = self._undo.status
+        self._fs.xattrs.error_of = outlook.explain
+        self._conflicts = reporter.conflicts
+        self._fs.tree.add_control(reporter.files(errors))
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
         self._resolving = Resolving(self._fs, reporter)
@@ -204,11 +207,18 @@ class Mounted:
     async def serve(self, ready: Callable[[], None]) -> int:
         """From the mount to the last word."""
         async with trio.open_nursery() as workers:
-            handlers = {**self._controls.handlers(), **self._resolving.handlers()}
+            handlers = {
+                **self._controls.handlers(),
+                **self._resolving.handlers(),
+                **self._undo.handlers(),
+            }
             await workers.start(serve_control, self._config.control_path, handlers)
-            readers = (self._reading.loader.run, self._reading.overlay.lister.run)
+            overlay = self._reading.overlay
+            readers = [self._reading.loader.run, overlay.lister.run]
+            if self._stores.rest is not None:  # a store on this machine is waited for
+                readers.append(overlay.patience.run)
             journal = (self._journal.maintain,)
-            for work in (*readers, self._sender.run, *journal, keep_trimmed):
+            for work in (*readers, self._sender.run, *journal, keep_trimmed, self._undo.run):
                 workers.start_soon(_kept_going, work)
             if self._config.poll_interval > 0:
                 polling = partial(poll, self._reading, self._fs, self._config.poll_interval)
@@ -221,9 +231,7 @@ class Mounted:
             kinds, kinds_kept = self._reading.loader.kinds, kinds_file(self._config)
             if kinds_kept is not None:
                 workers.start_soon(_kept_going, partial(keep_kinds, kinds, kinds_kept))
-            operations = self._kernel.operations(
-                self._fs, uid=self._config.uid, gid=self._config.gid, callers=self._callers
-            )
+            operations = self._kernel.operations(self._fs, uid=self._config.uid, gid=self._config.gid)
             session = self._kernel.session(
                 self._config.mountpoint,
                 operations,
@@ -251,6 +259,7 @@ class Mounted:
                 await save_kinds(kinds, kinds_kept)
             workers.cancel_scope.cancel()
         self._reading.overlay.last_seen.close()
+        self._undo.close()
         left = self._journal.pending_count
         if left:
             log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)
@@ -300,8 +309,8 @@ class Mounted:
         settle_into(self._reading, changes, time.time())
 
     def _event(self, event: Event) -> None:
-        """A line in the log for each thing a user may want to know."""
-        log.warning("%s", event.text)
+        """A line in the log for each thing a user may want to know, with the path."""
+        log.warning("%s", self._with_paths(event))
         if event.kind is EventKind.CONFLICT:
             self._conflicts.note(event)
         if event.namespace is None:
@@ -311,3 +320,11 @@ class Mounted:
                 self._fs.given_up(event.namespace, key)
             elif key is not None:
                 self._fs.forget_kernel_name(event.namespace, key)
+
+    def _with_paths(self, event: Event) -> str:
+        """The event's words: the sender knows keys, the user paths."""
+        text = event.text
+        for key in (event.copy, event.key):  # the longer one first: it begins with the other
+            if key is not None and event.namespace is not None:
+                text = text.replace(repr(key), repr(self._fs.paths.of_key(event.namespace, key)))
+        return text

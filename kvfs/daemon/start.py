@@ -20,6 +20,7 @@ from kvfs.core.errors import (
 from kvfs.core.model import Namespace
 from kvfs.core.names import DirRef
 from kvfs.daemon.build import Place, Stores
+from kvfs.daemon.outlook import AWAY, kind_of
 from kvfs.host.credentials import TOKEN_PAGE
 from kvfs.host.sources import SourceRecord, read_source, write_source
 from kvfs.store.base import Store
@@ -57,7 +58,8 @@ async def find_start(config: Config, stores: Stores) -> Start:
         raise UserError(str(exc)) from exc
     except UnavailableError as exc:
         if known is None or known.identity != source_identity(config):
-            raise UserError(f"the server of {source} does not answer: {exc}{_advice(config)}") from exc
+            how = "does not answer" if kind_of(str(exc))[0] == AWAY else "answers with an error"
+            raise UserError(f"the server of {source} {how}: {exc}{_advice(config)}") from exc
         log.warning("the server does not answer (%s): mounted offline, with what this machine knows", exc)
         namespaces = known.listed()
         return Start(place_in(config, namespaces), namespaces, is_offline=True)

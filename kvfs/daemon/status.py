@@ -2,27 +2,29 @@
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
 
-from kvfs.core.callers import Callers
+from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.text import field, one_line
 from kvfs.daemon.build import Reading, Stores
 from kvfs.daemon.conflicts import ConflictLog
-from kvfs.daemon.metrics import Measured, Metrics
-from kvfs.daemon.usage import Usage
-from kvfs.data.plan import READ_PRICE, WRITE_PRICE
+from kvfs.daemon.outlook import Outlook
 from kvfs.journal.journal import Journal
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 SHOWN: Final = 100  # changes listed by name
 ABOUT: Final = 5  # lines of the log that `kvfs why` repeats
+
+# List prices in dollars a key (paid plan, developers.cloudflare.com/kv/platform/pricing)
+READ_PRICE: Final = 0.5e-6
+WRITE_PRICE: Final = 5e-6
 
 Message = dict[str, Any]
 
@@ -46,15 +48,6 @@ class RecentErrors(logging.Handler):
         return "".join(f"{line}\n" for line in self._lines).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """What is noted while the mount of `source` is served: its last errors, and who does what."""
-
-    source: str
-    errors: RecentErrors
-    callers: Callers
-
-
 class Reporter:
     """Reads everybody's statistics; changes nothing."""
 
@@ -65,17 +58,16 @@ class Reporter:
         sender: Sender,
         reading: Reading,
         stores: Stores,
-        watching: Watching,
+        outlook: Outlook,
     ) -> None:
         self._fs = fs
         self._journal = journal
         self._sender = sender
         self._reading = reading
         self._stores = stores
-        self._watching = watching
-        self.usage = Usage(watching.callers)
-        self._metrics = Metrics(self._measured())
+        self._outlook = outlook
         self.is_offline = False
+        self.history: Callable[[], Message] = dict
         self._errors: RecentErrors | None = None
         self.conflicts = ConflictLog(self.path_at, time.time, journal)
 
@@ -85,16 +77,7 @@ class Reporter:
 
     def path_at(self, namespace: NamespaceId, key: Key) -> str:
         """The path of a key below the mount point."""
-        names = self._reading.overlay.naming.path_of(key)
-        return "/".join((*self._namespace_path(namespace), *names))
-
-    def _namespace_path(self, namespace: NamespaceId) -> tuple[str, ...]:
-        if self._fs.inodes.root is self._fs.inodes.peek_directory(namespace, self._root_ref()):
-            return ()
-        return (self._reading.table.name_of(namespace) or namespace,)
-
-    def _root_ref(self) -> Any:
-        return getattr(self._fs.inodes.root, "ref", None)
+        return self._fs.paths.of_key(namespace, key)
 
     def left(self) -> list[Message]:
         """What is not at the server: path, error and age, the oldest first, at most `SHOWN`."""
@@ -111,7 +94,7 @@ class Reporter:
 
     def item(self, change: Change) -> Message:
         """A change as `kvfs pending --json` shows it."""
-        now, retry_at = time.time(), self._sender.statistics().retry_at
+        now = time.time()
         return {
             "seq": change.seq,
             "path": self.path_of(change),
@@ -120,7 +103,7 @@ class Reporter:
             "size": change.size,
             "age": max(0.0, now - change.recorded_at),
             "error": change.error or "",
-            "next_try_seconds": max(0.0, retry_at - now) if retry_at is not None else None,
+            "next_try_seconds": self._sender.next_try(change),
         }
 
     def lines_about(self, path: str) -> list[str]:
@@ -158,11 +141,9 @@ class Reporter:
             "rejected": {"count": len(rejected), "items": rejected[:SHOWN]},
             "conflicts": self.conflicts.status(),
             "sender": {**asdict(sender), "state": str(sender.state)},
-            "store": {
-                "reachable": sender.retry_at is None,
-                "error": sender.last_error or "",
-                "route": self._stores.route() if self._stores.route is not None else "",
-            },
+            "store": self._store(),
+            "reasons": self._outlook.reasons(self._kept()),
+            "renames": self._renames(),
             "requests": self._requests(),
             "keys": self._keys(),
             "budget": self._budget(),
@@ -172,7 +153,32 @@ class Reporter:
                 "values": values.entries,
                 "keys": listings.keys,
             },
+            "history": self.history(),
             "inodes": {"count": inodes.nodes, "open": inodes.open},
+        }
+
+    def _kept(self) -> list[Change]:
+        return [*self._journal.rejected(), *self._journal.pending()]
+
+    def _renames(self) -> list[Message]:
+        """Directories that are being renamed: how many of their values are read. `total` 0: their keys are listed."""
+        found = []
+        for one in self._fs.renames.under_way:
+            if one.directories is not None:
+                namespace, source, goal = one.directories
+                paths = [self._fs.paths.of_directory(namespace, ref) for ref in (source, goal)]
+                numbers = {"done": one.done_count, "total": one.total}
+                found.append({"path": paths[0], "to": paths[1], **numbers})
+        return found
+
+    def _store(self) -> Message:
+        sender = self._sender.statistics()
+        return {
+            "reachable": sender.retry_at is None,
+            "error": sender.last_error or "",
+            "route": self._stores.route() if self._stores.route is not None else "",
+            "is_local": self._stores.rest is None,
+            **self._outlook.server(),
         }
 
     def _requests(self) -> dict[str, int]:
@@ -203,10 +209,6 @@ class Reporter:
 
     # the control files
 
-    def metrics(self) -> bytes:
-        """All numbers in the format of Prometheus."""
-        return self._metrics.text()
-
     def files(self, errors: RecentErrors) -> dict[str, Callable[[], bytes]]:
         """The contents of `.kvfs/`."""
         self._errors = errors
@@ -214,32 +216,22 @@ class Reporter:
             "status": lambda: msgspec.json.format(msgspec.json.encode(self.status()), indent=2) + b"\n",
             "queue": lambda: b"".join(self._queue()),
             "errors": errors.text,
-            "metrics": self.metrics,
+            "metrics": lambda: "".join(_metrics(self.status())).encode(),
         }
-
-    def _measured(self) -> Measured:
-        rest = self._stores.rest
-        return Measured(
-            self._watching.source,
-            self.status,
-            self._pending_by_namespace,
-            self.usage.by_operation,
-            lambda: rest.statistics().times if rest is not None else {},
-            self.usage.waited,
-        )
-
-    def _pending_by_namespace(self) -> dict[str, tuple[int, int]]:
-        """Count and bytes by the name of a namespace, of those that the mount shows and those with changes."""
-        counts: Counter[NamespaceId] = Counter()
-        sizes: Counter[NamespaceId] = Counter()
-        for change in self._journal.iter_pending():
-            counts[change.namespace] += 1
-            sizes[change.namespace] += change.size
-        names = {namespace.id: name for name, namespace in self._reading.table.known.items()}
-        return {names.get(id_, str(id_)): (counts[id_], sizes[id_]) for id_ in {*names, *counts}}
 
     def _queue(self) -> Iterable[bytes]:
         for change in [*self._journal.rejected(), *self._journal.pending()]:
             size = "-" if change.is_tombstone else str(change.size)
             path = field(self.path_of(change))
             yield f"{change.seq}\t{change.state}\t{change.kind}\t{size}\t{path}\n".encode()
+
+
+def _metrics(status: Message) -> Iterable[str]:
+    """The numbers of the status in Prometheus' text format."""
+    yield f"# one bulk get reads up to {BULK_GET_KEYS} keys\n"
+    for group, fields in sorted(status.items()):
+        if not isinstance(fields, dict):
+            continue
+        for name, value in sorted(fields.items()):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield f"kvfs_{group}_{name} {value}\n"

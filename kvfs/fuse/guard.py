@@ -1,23 +1,21 @@
-"""The one guard around every handler: our errors become errnos, anything else EIO; a bound on waiting; who called.
+"""The one guard around every handler: our errors become errnos, anything else EIO; a bound on waiting.
 
 pyfuse3 ends the whole mount on any exception but FUSEError, so nothing else may leave a handler.
 """
 
 import functools
-import inspect
 import logging
 from collections.abc import Callable, Coroutine
-from time import perf_counter_ns as clock
 from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import pyfuse3
 import trio
 
-from kvfs.core.callers import LOOKS, Call, Caller, Callers, calling, door
-from kvfs.core.durations import SKIP, add, add_timed
 from kvfs.core.errors import FileError, KvfsError
 from kvfs.fuse import convert
+from kvfs.fuse.words import words
+from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.rename.rename import SLACK
 
 log = logging.getLogger("kvfs.fuse")
@@ -32,29 +30,17 @@ Answer: TypeAlias = R | Coroutine[Any, Any, R]
 PromptHandler = Callable[Concatenate[Ops, P], Answer[R]]
 
 
-class _Door(Protocol):
-    """What a handler's object has for the guard: the callers of the mount."""
-
-    callers: Callers
-
-
 def guarded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
-    """Wrap a handler of `Operations` (whose `bound` is the deadline in seconds). It may wait for the store."""
-    operation, is_by_context = handler.__name__, _names_caller(handler)
+    """Wrap a handler of `Operations` (whose `bound` is the deadline in seconds)."""
 
     @functools.wraps(handler)
     async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        began = clock()
-        call = Call(_caller(self, args, is_by_context=is_by_context))  # type: ignore[arg-type]  # of Operations
-        calling.set(call)
         try:
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
             raise
         except Exception as exc:
-            raise _told(operation, args, exc) from exc
-        finally:
-            _ended(call, operation, clock() - began)
+            raise _told(self, handler, args, exc) from exc
 
     return guard
 
@@ -62,91 +48,22 @@ def guarded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
 def prompt(handler: PromptHandler[Ops, P, R]) -> Handler[Ops, P, R]:
     """`guarded` for the hot handlers: a plain function that answers, or hands out what there is to wait for.
 
-    A coroutine for nothing costs a fifth of a microsecond, which the caller waits for with an idle processor. So
-    do other things: only some of the answers that take no waiting are timed.
+    A coroutine for nothing costs a fifth of a microsecond, which the caller waits for with an idle processor.
     """
-    operation, is_by_context = handler.__name__, _names_caller(handler)
 
     @functools.wraps(handler)
     async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        callers: Callers = self.callers  # type: ignore[attr-defined]  # of Operations
-        if not is_by_context:
-            caller = callers.held.get(args[0]) or callers.own  # type: ignore[call-overload]  # a handle
-        elif (context := args[-1]) is not None:
-            caller = callers.by_thread.get(context.pid) or callers.meet(context.pid, context.uid)  # type: ignore[attr-defined]
-        else:  # only without a kernel
-            caller = callers.own
-        try:
-            times = caller.times[operation]
-        except KeyError:
-            times = caller.begin(operation)
-        if skip := times[SKIP]:
-            times[SKIP] = skip - 1
-            began = 0
-        else:
-            began = clock()
-        call = None
-        door.caller = caller
         try:
             found = handler(self, *args, **kwargs)
-            door.caller = None
             if found.__class__ is CoroutineType:
-                times[SKIP] = skip  # it is timed for itself
-                began, call = clock(), Call(caller)
-                calling.set(call)
                 return await found  # type: ignore[no-any-return]  # its class says what it is, not of what
             return found  # type: ignore[return-value]
         except pyfuse3.FUSEError:
-            door.caller = None
             raise
         except Exception as exc:
-            door.caller = None
-            raise _told(operation, args, exc) from exc
-        finally:
-            if call is not None:
-                _ended(call, operation, clock() - began)
-            elif began:
-                add_timed(times, clock() - began)
-                if caller.calls < LOOKS:
-                    callers.call_again(caller)
+            raise _told(self, handler, args, exc) from exc
 
     return guard
-
-
-def unseen(handler: PromptHandler[Ops, P, R]) -> Handler[Ops, P, R]:
-    """`prompt` for what the kernel does by itself: no process asked for it, and it answers at once."""
-
-    @functools.wraps(handler)
-    async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return handler(self, *args, **kwargs)  # type: ignore[return-value]
-        except Exception as exc:
-            raise _told(handler.__name__, args, exc) from exc
-
-    return guard
-
-
-def _names_caller(handler: Callable[..., object]) -> bool:
-    """True if the kernel says who calls: it does so with a context, which comes last; else with a handle only."""
-    return list(inspect.signature(handler).parameters)[-1] == "ctx"
-
-
-def _caller(self: _Door, args: tuple[Any, ...], *, is_by_context: bool) -> Caller:
-    """The caller by the kernel's word, else who opened the handle; the daemon itself when neither is known."""
-    callers = self.callers
-    if not is_by_context:
-        return (callers.held.get(args[0]) if args else None) or callers.own
-    context = args[-1]
-    if context is None:  # only without a kernel
-        return callers.own
-    return callers.by_thread.get(context.pid) or callers.meet(context.pid, context.uid)
-
-
-def _ended(call: Call, operation: str, spent: int) -> None:
-    """Count an operation that may have waited: meanwhile others may have been met, and the caller folded."""
-    caller = call.caller.counted()
-    add(caller.times.get(operation) or caller.begin(operation), spent)
-    caller.waits += call.has_waited
 
 
 def bounded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
@@ -165,34 +82,35 @@ def in_time(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
         seconds: float = self.bound  # type: ignore[attr-defined]  # of Operations
         with trio.move_on_after(seconds + SLACK):
             return await handler(self, *args, **kwargs)
-        name = handler.__name__.lstrip("_")  # the rest of a handler is named for it
-        log.warning("%s%r: no answer within %g s (ETIMEDOUT)", name, _plain(args), seconds)
+        log.warning("%s: ETIMEDOUT: no answer within %g s", _words(self, handler, args), seconds)
         raise pyfuse3.FUSEError(convert.TIMED_OUT)
 
     return bound
 
 
-def _told(name: str, args: tuple[Any, ...], error: Exception) -> pyfuse3.FUSEError:
+def _told(
+    operations: object, handler: Callable[..., Any], args: tuple[Any, ...], error: Exception
+) -> pyfuse3.FUSEError:
     """What the kernel is to hear of an error; whoever has to know more is told."""
     if isinstance(error, KvfsError):
         number = convert.errno_of(error)
-        _tell(name, args, number, error)
+        _tell(operations, handler, args, number, error)
         return pyfuse3.FUSEError(number)
-    log.error("%s%r failed: a bug of kvfs, please report it", name, _plain(args), exc_info=error)
+    said = _words(operations, handler, args)
+    log.error("%s failed: a bug of kvfs, please report it", said, exc_info=error)
     return pyfuse3.FUSEError(convert.INPUT_OUTPUT)
 
 
-def _tell(name: str, args: tuple[Any, ...], number: int, error: KvfsError) -> None:
+def _tell(
+    operations: object, handler: Callable[..., Any], args: tuple[Any, ...], number: int, error: KvfsError
+) -> None:
     """Ordinary refusals are the caller's business; trouble with the store is the user's."""
-    if isinstance(error, FileError):
-        log.debug("%s%r: %s: %s", name, _plain(args), convert.name_of(number), error)
-    else:
-        log.warning("%s%r: %s: %s", name, _plain(args), convert.name_of(number), error)
+    level = logging.DEBUG if isinstance(error, FileError) else logging.WARNING
+    if log.isEnabledFor(level):
+        log.log(level, "%s: %s: %s", _words(operations, handler, args), convert.name_of(number), error)
 
 
-def _plain(args: tuple[Any, ...]) -> tuple[object, ...]:
-    """Arguments for the log: numbers and names, never contents."""
-    return tuple(
-        arg if isinstance(arg, int) else arg[:64] if isinstance(arg, bytes) else type(arg).__name__
-        for arg in args
-    )
+def _words(operations: object, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """The call in words; its name alone where there is no file system behind it."""
+    fs = getattr(operations, "_fs", None)
+    return words(fs, handler, args) if isinstance(fs, FileSystem) else handler.__name__.lstrip("_")

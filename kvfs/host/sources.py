@@ -11,6 +11,8 @@ from kvfs.core.model import Namespace, NamespaceId
 from kvfs.host.state import write_private
 
 NAME = "source.json"
+HISTORY = "history"
+"""The directory beside the journal with what was overwritten and deleted through the mount."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,8 +179,10 @@ def write_private(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as exc:
         Path(name).unlink(missing_ok=True)
+        if isinstance(exc, OSError) and exc.filename is None:  # of a full disk, say: which one?
+            exc.filename = os.fspath(path)
         raise
 
 

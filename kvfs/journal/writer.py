@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId, Seq
+from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
 from kvfs.journal.contents import Body, content_of
 from kvfs.journal.local import LocalAttrs, content_shown
 from kvfs.journal.records import DropNamespace
@@ -26,6 +26,7 @@ class Unchanged(Enum):
 
 
 UNCHANGED: Final = Unchanged.UNCHANGED
+_NONE: Final = Key("")
 
 
 class Move(Struct, frozen=True, gc=False):
@@ -46,10 +47,29 @@ class Move(Struct, frozen=True, gc=False):
     attrs: LocalAttrs | None = None
 
 
+class Superseded(Struct, frozen=True, gc=False):
+    """What a key was until a change was recorded: its row, if it had one, and what was kept of it here.
+
+    `how` the change came about, with `other` the other name of a rename; `is_one_of_many`: of a directory's.
+    """
+
+    namespace: NamespaceId
+    key: Key
+    row: Row | None
+    attrs: LocalAttrs | None
+    how: How
+    other: Key = Key("")
+    is_one_of_many: bool = False
+
+
 class Writer:
-    """What can be recorded, on top of whatever the journal has of the key."""
+    """What can be recorded, on top of whatever the journal has of the key.
+
+    `on_superseded` is told of what was there, after the change is in the log and before anybody else knows of it.
+    """
 
     def __init__(self, transactions: Transactions, now: Callable[[], float]) -> None:
+        self.on_superseded: Callable[[Superseded], None] | None = None
         self._transactions = transactions
         self._index = transactions.index
         self._now = now
@@ -78,11 +98,47 @@ class Writer:
         content = content_of(body, seq)
         put = Put(namespace, key, body.size, content, body.digest, metadata, expiration, base, local, attrs)
         if transactions.is_idle and self._index.get(namespace, key) is None:
+            ended = self._written(namespace, key, base, body.digest) if base != b"" else None
             transactions.insert(first_put(put, seq, self._now()), body.value)
-            return seq
-        with transactions:
-            self._put(put, seq, body.value)
+        else:
+            ended = self._written(namespace, key, base, body.digest)
+            with transactions:
+                self._put(put, seq, body.value)
+        self._tell(ended)
         return seq
+
+    def _written(
+        self, namespace: NamespaceId, key: Key, base: bytes | None, digest: bytes
+    ) -> Superseded | None:
+        """`_ending` of a write; of one that writes the same content again only the attributes may be others."""
+        ended = self._ending(namespace, key, How.WRITE, base)
+        if ended is None or digest != (base if ended.row is None else ended.row.digest):
+            return ended
+        return replace(ended, how=How.ATTRIBUTES)
+
+    def _ending(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        how: How,
+        base: bytes | None = None,
+        other: Key = _NONE,
+        *,
+        is_one_of_many: bool = False,
+    ) -> Superseded | None:
+        """What is about to be superseded; None: nothing is there, or nobody wants to know."""
+        if self.on_superseded is None:
+            return None
+        attrs = self._transactions.attrs_of(namespace, key)  # first: memory says all that the log says then
+        row = self._transactions.get(namespace, key)
+        if base == b"" if row is None else row.content is None:
+            return None
+        return Superseded(namespace, key, row, attrs, how, other, is_one_of_many)
+
+    def _tell(self, *ended: Superseded | None) -> None:
+        for one in ended:
+            if one is not None and self.on_superseded is not None:
+                self.on_superseded(one)
 
     def _put(self, put: Put, seq: Seq, value: bytes | None = None) -> Row:
         old = self._transactions.get(put.namespace, put.key)
@@ -99,6 +155,7 @@ class Writer:
         expiration: int | Unchanged | None = UNCHANGED,
     ) -> Seq:
         """Give an existing put other metadata or another expiration; KeyError when there is no put."""
+        ended = self._ending(namespace, key, How.ATTRIBUTES)
         with self._transactions:
             old = self._transactions.get(namespace, key)
             if old is None or old.content is None:
@@ -116,7 +173,9 @@ class Writer:
                 local=change.state is ChangeState.LOCAL,
                 attrs=old.attrs,
             )
-            return self._put(put, self._index.next_seq()).change.seq
+            seq = self._put(put, self._index.next_seq()).change.seq
+        self._tell(ended)
+        return seq
 
     def record_delete(
         self, namespace: NamespaceId, key: Key, *, base: bytes | None, guarded: bool = False
@@ -129,10 +188,13 @@ class Writer:
         made anew is compared with `base`, too. None when the store need not hear of it: it never had the key
         (`base` b"", or a put never attempted).
         """
+        ended = self._ending(namespace, key, How.DELETE, base)
         transactions = self._transactions
         needs_room = needs_tombstone(transactions.get(namespace, key), base)
         with transactions if needs_room else transactions.of_sending():
-            return self._delete(namespace, key, base, guarded=guarded)
+            seq = self._delete(namespace, key, base, guarded=guarded)
+        self._tell(ended)
+        return seq
 
     def _delete(
         self,
@@ -169,9 +231,21 @@ class Writer:
         """
         if {move.old for move in moves} & {move.new for move in moves}:
             raise ValueError("a key cannot be both moved and moved over")
+        ended: list[Superseded | None] = []
         with self._transactions:
             for move in moves:
+                ended += self._endings(namespace, move, is_one_of_many=len(moves) > 1)
                 self._move(namespace, move)
+        self._tell(*ended)
+
+    def _endings(
+        self, namespace: NamespaceId, move: Move, *, is_one_of_many: bool
+    ) -> Sequence[Superseded | None]:
+        if self.on_superseded is None:
+            return ()
+        replaced = self._ending(namespace, move.new, How.REPLACE, move.base_new, move.old)
+        moved = self._ending(namespace, move.old, How.RENAME, None, move.new, is_one_of_many=is_one_of_many)
+        return replaced, moved
 
     def _move(self, namespace: NamespaceId, move: Move) -> None:
         transactions, seq = self._transactions, self._index.next_seq()
@@ -208,6 +282,7 @@ class Writer:
 
         Where it was the new name of a rename, the old name is no longer deleted either. False without one.
         """
+        ended = self._ending(namespace, key, How.DISCARD)
         with self._transactions.of_sending():
             row = self._index.get(namespace, key)
             if row is None:
@@ -216,6 +291,7 @@ class Writer:
             for one in (*waiting, row):
                 if one is not None:
                     self._transactions.remove(one)
+        self._tell(ended)
         return True
 
     def expire(self, change: Change) -> Seq | None:

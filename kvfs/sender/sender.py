@@ -288,6 +288,14 @@ class Sender:
         """Whether a request that carries the change is on its way."""
         return self._round.is_in_flight(change)
 
+    def next_try(self, change: Change) -> float | None:
+        """In how many seconds a change that could not be sent is tried again; None when nothing holds it back."""
+        ready = self._round.ready_at(change)
+        if self._dispatch.backoff.kind is not None:
+            ready = max(ready, self._dispatch.backoff.retry_at)
+        left = ready - trio.current_time()
+        return left if left > 0 else None
+
     def statistics(self) -> SenderStatistics:
         """What was done so far and what it is at."""
         counts = self._round.counts

@@ -103,6 +103,13 @@ class Refusals:
         for family in self._families.values():
             family.until = float("-inf")
 
+    @property
+    def reason(self) -> str:
+        """Why a family of operations is refused at the moment; "" while none is."""
+        now = trio.current_time()
+        refused = (family.error for family in self._families.values() if family.until > now)
+        return next((str(error) for error in refused if error is not None), "")
+
     async def call(self, operation: str, request: Callable[[], Awaitable[T]]) -> T:
         """Make a request unless the token is known to be refused. Raises what it raises, and `DeniedError`."""
         family = self._families[

@@ -18,6 +18,7 @@ from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, HandleTable
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.inode.nodes import ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.paths import Paths
 from kvfs.vfs.rename.inherit import Inheritance
 from kvfs.vfs.rename.rename import Renames
 from kvfs.vfs.retold import Retold
@@ -72,6 +73,7 @@ class FileSystem:
         root = Root(1) if mount is None else Directory(1, 0, *mount)
         self.inodes = InodeTable(root)
         self.handles = HandleTable()
+        self.paths = Paths(overlay.naming, table, root)
         self.inheritance = Inheritance(now)
         self.files = Files(
             overlay,
@@ -259,16 +261,12 @@ class FileSystem:
         """Make the kernel look the name of a key up anew."""
         naming = self.overlay.naming
         parent = self.inodes.peek_directory(namespace, naming.parent_of_key(key))
-        if parent is not None and self._is_held(parent):
+        if parent is not None and parent.lookups:
             self._invalidator.entry(parent.ino, naming.name_of_key(key).encode())
         prefix = key + naming.separator
         inside = self.inodes.peek_directory(namespace, DirRef(prefix, len(prefix)))
-        if inside is not None and naming.separator and self._is_held(inside):
+        if inside is not None and inside.lookups and naming.separator:
             self._invalidator.entry(inside.ino, SELF.encode())
-
-    def _is_held(self, directory: Directory) -> bool:
-        """Return True if the kernel may remember names in a directory; the root it never looks up."""
-        return directory.lookups > 0 or directory is self.inodes.root
 
     async def release_left(self) -> None:
         """The connection is gone: the RELEASEs that the kernel had no time to send are made up.

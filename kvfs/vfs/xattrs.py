@@ -9,7 +9,7 @@ from kvfs.cache.values import NEVER, Place
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime
-from kvfs.core.model import Key, Metadata, NamespaceId
+from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
 from kvfs.core.times import nanoseconds
 from kvfs.journal.attributes import LocalAttrs
 from kvfs.vfs.file.files import Files
@@ -44,6 +44,8 @@ class ExtendedAttributes:
         self._files = files
         self._now = now
         self._ttl = overlay.ttl
+        # what this room does not know: why a change is not at the server, and which keys are two versions of one
+        self.error_of: Callable[[Change], str] = lambda change: change.error or ""
         self.conflict_of: Callable[[NamespaceId, Key], str] = lambda namespace, key: ""
 
     async def list(self, node: Node) -> list[str]:
@@ -101,11 +103,16 @@ class ExtendedAttributes:
             if known <= NEVER:
                 raise NoAttributeError("what was read is to be asked for anew")
             return str(max(0, int(now - known))).encode()
-        if name == "user.kvfs.error" and view is not None and view.change is not None and view.change.error:
-            return view.change.error.encode()
+        if name == "user.kvfs.error" and (error := self._error(view)):
+            return error.encode()
         if name in ("user.kvfs.expiration", "user.kvfs.ttl") and expiration is not None:
             return str(expiration if name.endswith("expiration") else max(0, int(expiration - now))).encode()
         raise NoAttributeError(f"no attribute {name!r}")
+
+    def _error(self, view: View | None) -> str:
+        if view is None or view.change is None or view.change.acked_at is not None:
+            return ""
+        return self.error_of(view.change) if view.change.state is not ChangeState.LOCAL else ""
 
     def _state(self, node: File, view: View | None) -> str:
         if node.open is not None and node.open.dirty:

@@ -17,6 +17,7 @@ from kvfs.config import Config, LocalSource
 from kvfs.core.model import Entry
 from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
 from kvfs.daemon.controls import Controls
+from kvfs.daemon.undo import Undo
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -75,6 +76,8 @@ class Rig:
             self.config, self.reading, self.sender, self.kernel, self.place, now=self.now
         )
         self.kernel.fs = self.fs
+        self.undo = Undo(self.config, self.fs, self.reading, self.now)
+        self.history = self.undo.history
         self.controls = Controls(self.fs, self.journal, self.sender, None, None)
 
     def _event(self, event) -> None:

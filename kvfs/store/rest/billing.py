@@ -8,18 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kvfs.core.callers import charge
-from kvfs.core.durations import Durations
 from kvfs.core.errors import NotSentError, UnavailableError
 from kvfs.store.rest.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)
 class RestStatistics:
-    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies.
-
-    `times`: how long requests took, by operation, whether an answer came or not.
-    """
+    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies."""
 
     requests: Mapping[str, int]
     keys_read: int
@@ -28,7 +23,6 @@ class RestStatistics:
     lists: int
     bytes_sent: int
     bytes_received: int
-    times: Mapping[str, Durations]
 
 
 @dataclass(slots=True)
@@ -48,10 +42,8 @@ class Billing:
         return self._counts[what]
 
     def add(self, what: str, count: int) -> None:
-        """So many more; who they are for is charged."""
+        """So many more."""
         self._counts[what] += count
-        if count:
-            charge(what, count)
 
     @contextmanager
     def sending(self, what: str, count: int) -> Iterator[Bill]:
@@ -60,7 +52,7 @@ class Billing:
         try:
             yield bill
         except UnavailableError as exc:
-            self.add(what, 0 if isinstance(exc, NotSentError) else count)
+            self._counts[what] += 0 if isinstance(exc, NotSentError) else count
             raise
         if bill.answer is not None and not 400 <= bill.answer.status < 500:
-            self.add(what, count)
+            self._counts[what] += count

@@ -5,7 +5,7 @@ What a request is made of is in `request.py`, what an answer means in `answer.py
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,8 +14,6 @@ from typing import Final, TypeVar
 import httpx
 import trio
 
-from kvfs.core.callers import charge
-from kvfs.core.durations import Durations, add, no_durations
 from kvfs.core.errors import (
     BodyTooLargeError,
     NamespaceNotFoundError,
@@ -99,7 +97,6 @@ class RestStore:
         self._now = now
         self._posts_deletes = True  # until a server turns out not to know POST …/bulk/delete
         self._requests: Counter[str] = Counter()
-        self._times: defaultdict[str, Durations] = defaultdict(no_durations)
         self._billed = Billing()
         self._bytes_sent = 0
         self._bytes_received = 0
@@ -117,7 +114,6 @@ class RestStore:
             lists=self._billed["lists"],
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
-            times=self._times,
         )
 
     async def list_namespaces(self) -> list[Namespace]:
@@ -311,8 +307,6 @@ class RestStore:
             prepared = self._request(method, path, query or {}, upload, content_type)
             prepared.extensions["timeout"] |= {"read": seconds}
             self._requests[operation] += 1
-            charge("requests")
-            began = trio.current_time()
             try:
                 return await self._exchange(prepared, upload, limit, patience)
             except AnswerTooLongError as exc:
@@ -324,8 +318,6 @@ class RestStore:
             except httpx.HTTPError as exc:  # its text, and that of its causes, may quote what the server sent
                 error = unavailable(operation, exc)
                 raise type(error)(self._scrub(str(error))) from None
-            finally:
-                add(self._times[operation], int((trio.current_time() - began) * 1e9))
         raise _too_slow(operation, seconds, splittable)
 
     async def _exchange(

@@ -22,7 +22,7 @@ from kvfs.vfs.view.overlay import Overlay
 T = TypeVar("T")
 
 _LOADS: Final = 1_600  # values awaited at once while a directory moves: sixteen bulk gets
-_TELL: Final = 10_000  # values between two lines in the log
+_TELL: Final = 10.0  # seconds between two lines in the log
 _MOMENT: Final = 0.1  # seconds between two looks at the clock that count
 _BREATH: Final = 100  # values between two checkpoints, where nothing is waited for
 
@@ -35,8 +35,9 @@ class Progress:
     def __init__(self, old: bytes, new: bytes, patience: float) -> None:
         self._names = old, new
         self._patience = patience
-        self._done = self._total = 0
-        self._moved_at = trio.current_time()
+        self.done_count = self.total = 0
+        self.directories: tuple[NamespaceId, DirRef, DirRef] | None = None  # from and to, once they are known
+        self._moved_at = self._told_at = trio.current_time()
         self.scope = trio.CancelScope(deadline=self._moved_at + patience)
 
     def moved(self) -> None:
@@ -47,19 +48,20 @@ class Progress:
 
     def expect(self, total: int) -> None:
         """So many values are to be read."""
-        self._done, self._total = 0, total
+        self.done_count, self.total = 0, total
 
     def count(self) -> None:
         """One of them was."""
         self.moved()
-        self._done += 1
-        if self._done % _TELL == 0:
-            log.info("renaming %r to %r: %d of %d values read", *self._names, self._done, self._total)
+        self.done_count += 1
+        if self._moved_at - self._told_at >= _TELL:
+            self._told_at = self._moved_at
+            log.info("renaming %r to %r: %d of %d values read", *self._names, self.done_count, self.total)
 
     async def done(self) -> None:
         """The same, with a pause for others now and then."""
         self.count()
-        if self._done % _BREATH == 0:
+        if self.done_count % _BREATH == 0:
             await trio.lowlevel.checkpoint()
 
 

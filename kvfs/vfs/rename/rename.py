@@ -74,6 +74,7 @@ class Renames:
         self._roots = roots
         self._now = now
         self._patience = timeout + SLACK
+        self.under_way: list[Progress] = []  # of directories
 
     async def rename(
         self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
@@ -83,9 +84,13 @@ class Renames:
         Raises `CrossDeviceError` across namespaces, `TimedOutError` when nothing arrives for too long.
         """
         progress = Progress(old_name, new_name, self._patience)
-        with progress.scope:
-            await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)
-            return
+        try:
+            with progress.scope:
+                await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)
+                return
+        finally:
+            if progress in self.under_way:
+                self.under_way.remove(progress)
         raise TimedOutError(f"the store is too slow to rename {old_name!r}: nothing was renamed")
 
     async def _rename(
@@ -175,6 +180,9 @@ class Renames:
     async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: Progress) -> bool:
         namespace = old.directory.namespace
         goal = self._goal(source, new)
+        progress.directories = (namespace, source, goal)
+        if progress not in self.under_way:
+            self.under_way.append(progress)
         if isinstance(new.target, DirRef):
             await self._tree.check_empty(namespace, new.target, new.name)
         keys = await self._overlay.keys_below(namespace, source, progress.moved)

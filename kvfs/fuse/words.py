@@ -1,0 +1,56 @@
+"""A call of the kernel in words for the log: what was asked of which path."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from kvfs.core.errors import KvfsError
+from kvfs.vfs.file.handles import DirectoryHandle, FileHandle
+from kvfs.vfs.filesystem import FileSystem
+from kvfs.vfs.inode.nodes import Node
+
+_INODES = ("inode", "parent")
+_SAID = {"setattr": "change of attributes", "getattr": "stat", "lookup": "lookup", "flush": "close"}
+
+
+def words(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """`fsync of 'ns/dir/file'`, `rename of 'a' to 'b'`. It never raises: a log must not end a mount."""
+    name = handler.__name__.lstrip("_")
+    try:
+        paths = [repr(path) for path in _paths(fs, handler, args)]
+    except (KvfsError, KeyError, TypeError, ValueError):
+        paths = []
+    said = _SAID.get(name, name)
+    return f"{said} of {' to '.join(paths)}" if paths else said
+
+
+def _paths(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
+    """The files that the arguments of a handler name, in their order."""
+    found: list[str] = []
+    directory = ""
+    for name, value in zip(list(inspect.signature(handler).parameters)[1:], args, strict=False):
+        if isinstance(value, Node):
+            found.append(fs.paths.of_node(value))
+        elif name.startswith(("fh", "handle")) or name == "number":
+            found += [path for path in _of_handle(fs, value) if path not in found]
+        elif isinstance(value, bytes) and name.startswith(("name", "new_name")) and directory:
+            text = value.decode(errors="replace")
+            found.append(text if directory == "." else f"{directory}/{text}")
+        elif isinstance(value, bytes) and name == "name":  # of an attribute
+            found[-1:] = [f"{path} ({value.decode(errors='replace')})" for path in found[-1:]]
+        elif isinstance(value, int) and any(word in name for word in _INODES):
+            path = fs.paths.of_node(fs.inodes.get(value))
+            if "parent" in name:
+                directory = path
+            else:
+                found.append(path)
+    return found
+
+
+def _of_handle(fs: FileSystem, value: object) -> list[str]:
+    handle = fs.handles.get(value) if isinstance(value, int) else value
+    if isinstance(handle, FileHandle):
+        return [fs.paths.of_node(handle.node)]
+    if isinstance(handle, DirectoryHandle):
+        return [fs.paths.of_node(fs.inodes.get(handle.ino))]
+    return []

@@ -1,0 +1,73 @@
+"""Which versions are worth keeping: of a key that changes again and again, the first of a burst and the last.
+
+A rule without a clock. The first is what undo wants (the value before the burst), the last is what was deleted in the
+end. A key that goes on changing has longer and longer bursts, *because* a log that is rewritten all day must not push
+everything else out.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+from msgspec import Struct
+
+from kvfs.core.model import How, Key, NamespaceId
+
+QUIET: Final = 10.0  # seconds that a burst lasts, at first
+LONGEST: Final = 3600.0
+KEYS: Final = 50_000  # of which is known when they last changed
+
+Place = tuple[NamespaceId, Key]
+
+
+class Verdict(Enum):
+    """`KEEP` it, `HOLD` it until the burst is over, for it may not be the last, or `SKIP` it."""
+
+    KEEP = auto()
+    HOLD = auto()
+    SKIP = auto()
+
+
+class _Burst(Struct):
+    """When it began (epoch seconds), and how long it lasts."""
+
+    start: float
+    seconds: float
+
+
+class Bursts:
+    """Of each key the burst that it is in, or was in lately."""
+
+    def __init__(self, most: int = KEYS) -> None:
+        self._most = most
+        self._of: dict[Place, _Burst] = {}
+
+    def judge(self, place: Place, at: float, how: How, *, is_new: bool) -> Verdict:
+        """What to do with the version that is replaced at `at`; `is_new`: its key was made a moment ago.
+
+        Before the burst in which a key is made there was nothing, so that its first version is not the first.
+        """
+        burst = self._of.get(place)
+        is_first = burst is None or not 0 <= at - burst.start < burst.seconds
+        if is_first:
+            self._begin(place, at, burst)
+        if how is How.ATTRIBUTES and (is_new or not is_first):
+            return Verdict.SKIP
+        if how is How.RENAME and is_new:  # a program's temporary file gets its name
+            return Verdict.SKIP
+        return Verdict.KEEP if is_first and not is_new else Verdict.HOLD
+
+    def _begin(self, place: Place, at: float, before: _Burst | None) -> None:
+        seconds = QUIET
+        if before is not None:
+            if 0 <= at - before.start < 2 * before.seconds:
+                seconds = min(2 * before.seconds, LONGEST)
+            del self._of[place]  # so that it becomes the newest
+        elif len(self._of) >= self._most:
+            for oldest in list(self._of)[: -(-self._most // 4)]:
+                del self._of[oldest]
+        self._of[place] = _Burst(at, seconds)
+
+    def seconds(self, place: Place) -> float:
+        """How long a version that is held waits for a later one."""
+        burst = self._of.get(place)
+        return burst.seconds if burst is not None else QUIET

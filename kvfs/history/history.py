@@ -1,0 +1,232 @@
+"""The history of one mount: takes what is superseded, in memory, and has a thread write it.
+
+Invariants:
+- `note` does nothing but put a version into a queue: no disk, no digest, no await, *because* it is called between a
+  change and its answer.
+- What waits is bounded, by bytes and by number. Beyond it versions are noted without their contents, and say so.
+- A daemon that is killed loses what waited: the last second, and the last versions of bursts that were not over. That
+  is history; a change is never lost by it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kvfs.core.model import NamespaceId
+from kvfs.history.bursts import Bursts, Place, Verdict
+from kvfs.history.shelf import INCOMING, Content, Shelf
+from kvfs.history.version import BUSY, Version
+
+DELAY: Final = 1.0  # seconds that versions are gathered for
+HURRY_BYTES: Final = 8 * 1024 * 1024  # that are not waited with
+HURRY_COUNT: Final = 20_000
+TRIM: Final = 60.0  # seconds between looks at age and free room
+MOST_COUNT: Final = 200_000
+MOST_HELD: Final = 20_000  # versions that wait for the end of their burst
+MOST_HELD_BYTES: Final = 16 * 1024 * 1024
+_BATCH: Final = 2_000  # versions that a thread writes in one go: some milliseconds
+_BATCH_BYTES: Final = 16 * 1024 * 1024
+
+log = logging.getLogger("kvfs.history")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStatistics:
+    """Versions on the disk, those with a content, bytes, the oldest's moment; versions that were lost, that wait."""
+
+    versions: int
+    kept: int
+    bytes: int
+    oldest: float | None
+    lost: int
+    waiting: int
+
+
+class History:
+    """Notes versions, and writes them to the shelf. `title` tells the directory name of a namespace, or None."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        now: Callable[[], float],
+        title: Callable[[NamespaceId], str | None],
+        *,
+        most_bytes: int = 256 * 1024 * 1024,
+    ) -> None:
+        self.shelf = shelf
+        self._now = now
+        self._title = title
+        self._most_bytes = most_bytes
+        self._bursts = Bursts()
+        self._titles: dict[NamespaceId, str] = {}
+        # What waits. Invariant: the numbers are the sums of the sizes.
+        self._queue: deque[tuple[Version, Content]] = deque()
+        self._bytes = 0
+        self._held: dict[Place, tuple[Version, Content, float]] = {}  # until when; the oldest first
+        self._held_bytes = 0
+        self._numbers = count()
+        self._due = trio.Event()  # something waits
+        self._hurry = trio.Event()  # much does
+        self._turn = trio.Lock()
+
+    # on the way of a change
+
+    def note(self, version: Version, content: Content, *, is_new: bool) -> None:
+        """A value was superseded; `is_new`: its key was made a moment ago. A file in `incoming` is taken over."""
+        place = (version.namespace, version.key)
+        verdict = self._bursts.judge(place, version.at, version.how, is_new=is_new)
+        if verdict is Verdict.SKIP:
+            _drop(content)
+            return
+        if version.namespace not in self._titles:
+            self._titles[version.namespace] = self._title(version.namespace) or ""
+        self._let_go(place)
+        if verdict is Verdict.HOLD:
+            self._hold(place, version, content)
+        else:
+            self._enqueue(version, content)
+        self._due.set()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a content that is read only for this would be kept."""
+        return self._bytes < self._most_bytes
+
+    def incoming(self) -> Path:
+        """A name for a file that is handed over: on the disk of the history, unused."""
+        return self.shelf.directory / INCOMING / str(next(self._numbers))
+
+    def _let_go(self, place: Place) -> None:
+        """What was held of a key was not the last of its burst."""
+        before = self._held.pop(place, None)
+        if before is not None:
+            self._held_bytes -= _size(before[1])
+            _drop(before[1])
+
+    def _hold(self, place: Place, version: Version, content: Content) -> None:
+        self._held[place] = (version, content, version.at + self._bursts.seconds(place))
+        self._held_bytes += _size(content)
+        while len(self._held) > MOST_HELD or self._held_bytes > MOST_HELD_BYTES:
+            self._release(next(iter(self._held)))
+
+    def _release(self, place: Place) -> None:
+        version, content, _ = self._held.pop(place)
+        self._held_bytes -= _size(content)
+        self._enqueue(version, content)
+
+    def _enqueue(self, version: Version, content: Content) -> None:
+        size = _size(content)
+        if len(self._queue) >= MOST_COUNT:
+            self.shelf.lost += 1
+            _drop(content)
+            return
+        if content is not None and self._bytes + size > self._most_bytes:
+            _drop(content)
+            version.why, content, size = BUSY, None, 0
+        self._queue.append((version, content))
+        self._bytes += size
+        if self._bytes >= HURRY_BYTES or len(self._queue) >= HURRY_COUNT:
+            self._hurry.set()
+
+    # to the disk
+
+    async def run(self) -> None:
+        """For ever: write what is due, and trim."""
+        while True:
+            with trio.move_on_after(self._pause()):
+                await self._due.wait()
+            with trio.move_on_after(DELAY):
+                await self._hurry.wait()
+            self._due = trio.Event()
+            await self._write()
+
+    def _pause(self) -> float:
+        """Seconds until there is something to do, should nothing more be noted."""
+        first = min((until for _, _, until in self._held.values()), default=self._now() + TRIM)
+        return min(TRIM, max(0.0, first - self._now()))
+
+    async def flush(self) -> None:
+        """Write everything, bursts that are not over too: somebody wants to look."""
+        self._release_all()
+        await self._write()
+
+    async def _write(self) -> None:
+        async with self._turn:
+            self._release_due()
+            self._hurry = trio.Event()
+            while some := self._taken():
+                await trio.to_thread.run_sync(self.shelf.add, some, self._titles_of(some), self._now())
+            await trio.to_thread.run_sync(self.shelf.trim, self._now())
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        async with self._turn:
+            self._release_all()
+            while some := self._taken():
+                for _, content in some:
+                    _drop(content)
+            await trio.to_thread.run_sync(self.shelf.clear)
+
+    def close(self) -> None:
+        """At the end: write everything at once."""
+        self._release_all()
+        while some := self._taken():
+            self.shelf.add(some, self._titles_of(some), self._now())
+        self.shelf.close()
+
+    def _release_due(self) -> None:
+        now = self._now()
+        for place in [place for place, (_, _, until) in self._held.items() if until <= now]:
+            self._release(place)
+
+    def _release_all(self) -> None:
+        for place in list(self._held):
+            self._release(place)
+
+    def _taken(self) -> list[tuple[Version, Content]]:
+        """The oldest of what waits, for a thread: no longer anybody else's."""
+        some: list[tuple[Version, Content]] = []
+        size = 0
+        while self._queue and len(some) < _BATCH and size < _BATCH_BYTES:
+            some.append(self._queue.popleft())
+            size += _size(some[-1][1])
+        self._bytes -= size
+        return some
+
+    def _titles_of(self, some: list[tuple[Version, Content]]) -> dict[str, str]:
+        found = {}
+        for namespace in {version.namespace for version, _ in some}:
+            title = self._title(namespace)
+            if title is not None:  # it may have another by now; one that is gone has the last
+                self._titles[namespace] = title
+            found[str(namespace)] = self._titles.get(namespace, "")
+        return found
+
+    def statistics(self) -> HistoryStatistics:
+        """How much is kept."""
+        totals = self.shelf.totals()
+        waiting = len(self._queue) + len(self._held)
+        return HistoryStatistics(
+            totals.versions, totals.kept, totals.bytes, totals.oldest, self.shelf.lost, waiting
+        )
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the byte counts are not the sums of what waits."""
+        assert self._bytes == sum(_size(content) for _, content in self._queue)
+        assert self._held_bytes == sum(_size(content) for _, content, _ in self._held.values())
+
+
+def _size(content: Content) -> int:
+    """Bytes of memory."""
+    return len(content) if isinstance(content, bytes) else 0
+
+
+def _drop(content: Content) -> None:
+    if isinstance(content, Path):
+        content.unlink(missing_ok=True)

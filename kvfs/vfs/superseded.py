@@ -1,0 +1,132 @@
+"""What a change took the place of, as far as it is at hand: from journal and caches to the history.
+
+At hand is what this machine holds without a request: the change that a newer one replaces, the content that an open
+file read, a clean value of the cache. Nothing here asks the store, and nothing waits.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from kvfs.core.errors import JournalError
+from kvfs.core.expiry import is_expired
+from kvfs.core.model import ChangeState, How, Key, NamespaceId
+from kvfs.history.bursts import QUIET, Place
+from kvfs.history.history import History
+from kvfs.history.version import AWAY, BUSY, RENAMED, SAME_CONTENT, UNKNOWN_SIZE, UNREADABLE, Version
+from kvfs.journal.rules import Row
+from kvfs.journal.writer import Superseded
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.view.overlay import Overlay
+
+
+class Keeping:
+    """Tells the history of every value that is superseded."""
+
+    def __init__(
+        self, overlay: Overlay, inodes: InodeTable, history: History, now: Callable[[], float]
+    ) -> None:
+        self._overlay = overlay
+        self._inodes = inodes
+        self._history = history
+        self._now = now
+
+    def __call__(self, ended: Superseded) -> None:
+        """Note it; called by the journal, between a change and its answer."""
+        now, row = self._now(), ended.row
+        version = Version(now, ended.namespace, ended.key, ended.how, ended.other)
+        if ended.attrs is not None:
+            version.mode, version.mtime_ns = ended.attrs.mode, ended.attrs.mtime_ns
+        is_new = row is not None and row.change.base == b"" and 0 <= now - row.since < QUIET
+        if is_new and ended.how in (How.RENAME, How.ATTRIBUTES):
+            return  # nothing is lost, and before that nothing was there
+        content: bytes | Path | None
+        if row is None:
+            content = self._clean(version)
+            version.why = "" if content is not None else AWAY
+        else:
+            if row.change.state is ChangeState.LOCAL:
+                return  # nobody means to publish it
+            _describe(version, row)
+            content = self._recorded(version, row) if ended.how is not How.ATTRIBUTES else None
+        if is_expired(version.expiration, now):
+            _drop(content)
+            return  # it was not there any more
+        if ended.is_one_of_many and ended.how is How.RENAME:
+            _drop(content)
+            content, version.why = None, RENAMED
+        self._history.note(version, content, is_new=is_new)
+
+    def _clean(self, version: Version) -> bytes | None:
+        """The value of a key without a change, and what is known of it. The journal has the new change already."""
+        place = (version.namespace, version.key)
+        span = self._overlay.listings.span_of(*place, stale=True)
+        held = self._overlay.values.peek(place)
+        if span is not None and span.has(version.key):
+            listed = self._overlay.listings.attributes(*place)
+            version.metadata, version.expiration = listed.metadata, listed.expiration
+        elif held is not None:
+            version.metadata, version.expiration = held.metadata, held.expiration
+        if held is not None:
+            version.size, version.digest, version.known_at = len(held.value), held.digest, held.known_at
+            return held.value
+        opened = self._opened(place)
+        size = len(opened) if opened is not None else self._overlay.values.size(place, stale=True)
+        version.size = UNKNOWN_SIZE if size is None else size
+        return opened
+
+    def _opened(self, place: Place) -> bytes | None:
+        """What an open file read, or recorded last."""
+        node = self._inodes.open_file(*place)
+        return node.open.closed if node is not None and node.open is not None else None
+
+    def _recorded(self, version: Version, row: Row) -> bytes | Path | None:
+        """The content of a change: its file gets another name, or it is in memory, or else in the log."""
+        assert row.content is not None
+        is_file = row.content.spool is not None
+        if is_file and (linked := self._linked(row)) is not None:
+            return linked
+        place = (version.namespace, version.key)
+        held = self._overlay.values.peek(place)
+        for value in (held.value if held is not None else None, self._opened(place)):
+            if value is not None and len(value) == version.size:
+                return value
+        if is_file or not self._history.has_room:
+            version.why = BUSY if not self._history.has_room else UNREADABLE
+            return None
+        try:
+            found = self._overlay.journal.reader.superseded(row)
+        except JournalError:
+            version.why = UNREADABLE
+            return None
+        return found if isinstance(found, bytes) else None
+
+    def _linked(self, row: Row) -> Path | None:
+        """Its file, under a name of the history's; None when the disk has no room for that name."""
+        found, target = self._overlay.journal.reader.superseded(row), self._history.incoming()
+        assert isinstance(found, Path)
+        try:
+            os.link(found, target)
+        except OSError:
+            return None
+        return target
+
+    def at_hand(self, namespace: NamespaceId, key: Key) -> bool:
+        """Whether a change of the key now would leave a version with its content."""
+        change = self._overlay.journal.get(namespace, key)
+        if change is not None:
+            return not change.is_tombstone and change.state is not ChangeState.LOCAL
+        place = (namespace, key)
+        return self._overlay.values.peek(place) is not None or self._opened(place) is not None
+
+
+def _describe(version: Version, row: Row) -> None:
+    change = row.change
+    version.size, version.digest, version.since = change.size, row.digest, change.recorded_at
+    version.metadata, version.expiration = change.metadata, change.expiration
+    version.offset = SAME_CONTENT if version.how is How.ATTRIBUTES else version.offset
+
+
+def _drop(content: bytes | Path | None) -> None:
+    if isinstance(content, Path):
+        content.unlink(missing_ok=True)

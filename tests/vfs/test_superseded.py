@@ -1,0 +1,268 @@
+"""Whatever supersedes a value leaves a version of it, if the value was at hand; and no request is made for that."""
+
+import os
+
+import pytest
+from support.clock import Clock
+from support.history import contents, large_files, versions
+from support.rig import open_rig
+
+from kvfs.core.errors import NotFoundError
+from kvfs.history.version import AWAY, RENAMED
+from kvfs.journal.journal import INLINE_BYTES, digest
+
+LARGE = os.urandom(INLINE_BYTES + 1)
+LONG = 3600.0
+
+
+def kept(mount) -> list[tuple[str, str, bytes | str]]:
+    """Everything noted so far."""
+    mount.history.check_invariants()
+    mount.history.close()
+    return contents(mount.history.shelf.directory)
+
+
+async def known(mount, kernel, key: str, value: bytes = b"old", **more) -> None:
+    """The server has a value, and a program has read it."""
+    await mount.other(key, value, **more)
+    await kernel.read(f"/ns/{key}")
+
+
+async def all_known(mount, kernel, values: dict[str, bytes]) -> None:
+    """The same of several."""
+    for key, value in values.items():
+        await mount.other(key, value)
+    for key in values:
+        await kernel.read(f"/ns/{key}")
+
+
+async def overwrite(kernel) -> None:
+    await kernel.write("/ns/f", b"new")
+
+
+async def truncate(kernel) -> None:
+    await kernel.truncate("/ns/f", 1)
+
+
+async def append(kernel) -> None:
+    file = await kernel.open("/ns/f", os.O_WRONLY | os.O_APPEND)
+    await kernel.pwrite(file, 3, b"er")
+    await kernel.close(file)
+
+
+async def emptied(kernel) -> None:
+    await kernel.write("/ns/f", b"")
+
+
+async def in_place(kernel) -> None:
+    file = await kernel.open("/ns/f", os.O_RDWR)
+    await kernel.pwrite(file, 0, b"n")
+    await kernel.close(file)
+
+
+async def unlink(kernel) -> None:
+    await kernel.unlink("/ns/f")
+
+
+async def replaced(kernel) -> None:
+    """Sed -i, vim, rsync: a new file is renamed over the old one."""
+    await kernel.write("/ns/temp", b"new")
+    await kernel.rename("/ns/temp", "/ns/f")
+
+
+async def moved_away(kernel) -> None:
+    """Emacs, vim with a backup: the old one is renamed away, and the name made anew."""
+    await kernel.rename("/ns/f", "/ns/g")
+    await kernel.write("/ns/f", b"new")
+
+
+async def removed_first(kernel) -> None:
+    """Cp --remove-destination."""
+    await kernel.unlink("/ns/f")
+    await kernel.write("/ns/f", b"new")
+
+
+WAYS = {
+    overwrite: "write", truncate: "write", append: "write", emptied: "write", in_place: "write", unlink: "delete",
+    replaced: "replace", moved_away: "rename", removed_first: "delete",
+}  # fmt: skip
+
+
+EVERYWHERE = ("server", "pending", "settled", "large", "restarted")
+CASES = [(way, place) for way in (overwrite, unlink, replaced, moved_away) for place in EVERYWHERE]
+CASES += [(way, "server") for way in WAYS if (way, "server") not in CASES]
+
+
+@pytest.mark.parametrize(("way", "place"), CASES)
+async def test_every_way_of_superseding_leaves_a_version(mount, kernel, way, place, autojump_clock):
+    """Of a value that was read from the server, waits to be sent, was sent, is in the spool, or outlived a restart."""
+    old = LARGE if place == "large" else b"old"
+    if place == "server":
+        await known(mount, kernel, "f")
+    else:
+        await kernel.write("/ns/f", old)
+    mount.now.advance(20)
+    if place == "settled":
+        await mount.drain()
+    if place == "restarted":
+        mount.restart()
+    kernel = mount.kernel
+    await way(kernel)
+    assert kept(mount) == [("f", WAYS[way], old)]
+    (version,) = versions(mount.history.shelf.directory)
+    assert (version.size, version.digest) == (len(old), digest(old))
+
+
+async def test_a_large_pending_value_is_not_copied(mount, kernel):
+    """Its file in the spool gets another name."""
+    await kernel.write("/ns/f", LARGE)
+    (spooled,) = (path for path in mount.base.glob("journal.db.spool/*"))
+    inode = spooled.stat().st_ino
+    mount.now.advance(20)
+    await kernel.unlink("/ns/f")
+    await mount.journal.tidy()
+    assert kept(mount) == [("f", "delete", LARGE)]
+    assert [path.stat().st_ino for path in large_files(mount.history.shelf.directory)] == [inode]
+
+
+async def test_a_version_has_metadata_expiration_mode_and_time(mount, kernel):
+    """As they were: what a restore needs."""
+    await known(mount, kernel, "f", metadata=b'{"a":1}', ahead=7200)
+    await kernel.setattr("/ns/f", mode=0o755)
+    expiration = int(mount.now()) + 7200
+    mount.now.advance(20)
+    await kernel.unlink("/ns/f")
+    kept(mount)
+    (version,) = versions(mount.history.shelf.directory)
+    assert (version.metadata, version.expiration, version.mode) == (b'{"a":1}', expiration, 0o755)
+
+
+async def test_changed_attributes_are_a_version_without_a_copy_of_the_content(mount, kernel):
+    """Setfattr and touch of a file that was closed long ago; of a file that was just made nothing is kept."""
+    await known(mount, kernel, "f", metadata=b'{"a":1}')
+    await kernel.setxattr("/ns/f", "user.a", b"2")
+    await kernel.setxattr("/ns/f", "user.b", b"3")
+    await kernel.write("/ns/new", b"x")
+    await kernel.setxattr("/ns/new", "user.a", b"2")
+    mount.now.advance(20)
+    await kernel.utimens("/ns/f", int(mount.now()) + 500)
+    assert kept(mount) == [("f", "attributes", "="), ("f", "attributes", "=")]
+    first, second = versions(mount.history.shelf.directory)
+    assert (first.metadata, first.digest, first.expiration) == (b'{"a":1}', digest(b"old"), None)
+    assert (second.metadata, second.expiration) == (b'{"a":2,"b":3}', None)
+
+
+@pytest.mark.parametrize("way", [overwrite, emptied, unlink])
+async def test_a_value_that_was_never_read_is_said_not_to_be_kept(mount, kernel, way):
+    """A version without a content, with what the listing said; and no request is made for it."""
+    await mount.other("f", b"never read", b'{"a":1}', 7200)
+    await kernel.listdir("/ns")
+    await way(kernel)
+    assert kept(mount) == [("f", WAYS[way], AWAY)]
+    (version,) = versions(mount.history.shelf.directory)
+    assert version.metadata == b'{"a":1}'
+    assert version.expiration == int(mount.now()) + 7200
+    assert not [call for call in mount.store.calls if "get" in str(call)]
+
+
+async def test_rm_r_of_a_directory_and_its_namespace(mount, kernel):
+    """Each file leaves its version, and the namespace its name, though it is gone itself."""
+    await all_known(mount, kernel, {f"d/{number:02}": b"%d" % number for number in range(20)})
+    mount.now.advance(20)
+    for name in await kernel.listdir("/ns/d"):
+        await kernel.unlink(f"/ns/d/{name}")
+    await kernel.rmdir("/ns/d")
+    await mount.drain()
+    await kernel.rmdir("/ns")
+    with pytest.raises(NotFoundError):
+        await kernel.stat("/ns")
+    assert kept(mount) == [(f"d/{number:02}", "delete", b"%d" % number) for number in range(20)]
+    segment = next(path for path in mount.history.shelf.directory.iterdir() if path.name.isdecimal())
+    assert b"ns" in (segment / "versions").read_bytes()
+    assert {v.namespace for v in versions(mount.history.shelf.directory)} == {mount.namespace}
+
+
+async def test_a_directory_that_is_renamed_leaves_names_only(mount, kernel):
+    """Nothing of it is lost: what it holds is under its new name."""
+    await all_known(mount, kernel, {"d/a": b"a", "d/b": b"b"})
+    mount.now.advance(20)
+    await kernel.rename("/ns/d", "/ns/e")
+    assert kept(mount) == [("d/a", "rename", RENAMED), ("d/b", "rename", RENAMED)]
+    assert [v.other for v in versions(mount.history.shelf.directory)] == ["e/a", "e/b"]
+
+
+async def test_a_file_made_and_removed_within_a_moment_is_kept_once(mount, kernel):
+    """A lock file that comes and goes a thousand times leaves its last content; a temporary one leaves nothing."""
+    for number in range(1000):
+        await kernel.write("/ns/lock", b"%d" % number)
+        await kernel.unlink("/ns/lock")
+        mount.now.advance(0.001)
+    await kernel.write("/ns/temporary", b"x")
+    await kernel.rename("/ns/temporary", "/ns/f")
+    assert kept(mount) == [("lock", "delete", b"999")]
+
+
+async def test_a_file_that_is_rewritten_all_the_time_does_not_fill_the_history(mount, kernel):
+    """Of 2,000 saves within a minute: the value before them, one a burst, and the last."""
+    await known(mount, kernel, "log", b"before")
+    mount.now.advance(20)
+    for number in range(2000):
+        await kernel.write("/ns/log", b"%d" % number)
+        mount.now.advance(0.03)
+    found = [content for _, _, content in kept(mount)]
+    assert found[0] == b"before"
+    assert found[-1] == b"1998"
+    assert len(found) <= 5
+
+
+async def test_what_nobody_means_to_publish_is_not_kept(tmp_path):
+    """Files that stay on this machine because of their names: an editor's swap file is rewritten all the time."""
+    async with open_rig(tmp_path, now=Clock(), local_names=("*.swp",)) as mount:
+        await mount.kernel.write("/ns/.f.swp", b"x")
+        mount.now.advance(20)
+        await mount.kernel.write("/ns/.f.swp", b"y")
+        await mount.kernel.unlink("/ns/.f.swp")
+        assert kept(mount) == []
+
+
+async def test_what_had_expired_is_not_kept(mount, kernel):
+    """It was not there any more when its name was written anew."""
+    await known(mount, kernel, "f", ahead=100)
+    mount.now.advance(200)
+    await kernel.write("/ns/f", b"new")
+    assert kept(mount) == []
+
+
+async def test_a_refused_change_that_is_given_up_is_kept(mount, kernel):
+    """`kvfs rejected discard` throws away what was written here: undo has it."""
+    await kernel.write("/ns/f", b"poison")
+    change = mount.journal.get(mount.namespace, "f")
+    mount.now.advance(20)
+    mount.journal.discard(change.namespace, change.key)
+    assert kept(mount) == [("f", "discard", b"poison")]
+
+
+async def test_without_a_history_nothing_is_noted(tmp_path):
+    """`--history 0`: no directory, no work at any change."""
+    from kvfs.history.bounds import NONE
+
+    async with open_rig(tmp_path, now=Clock(), history=NONE) as mount:
+        await mount.kernel.write("/ns/f", b"old")
+        await mount.kernel.unlink("/ns/f")
+        assert mount.history is None
+        assert mount.journal.writer.on_superseded is None
+        assert not list(tmp_path.rglob("history"))
+
+
+async def test_what_waits_to_be_written_has_bounds(mount, kernel):
+    """Beyond so many bytes that no thread has written yet, versions are noted without their contents, and say so."""
+    history = mount.history
+    history._most_bytes = 50_000
+    await all_known(mount, kernel, {str(number): bytes(1000) for number in range(300)})
+    for number in range(300):
+        await kernel.unlink(f"/ns/{number}")
+    assert history._bytes <= 50_000
+    found = [content for _, _, content in kept(mount)]
+    assert len(found) == 300
+    assert found[:50] == [bytes(1000)] * 50
+    assert set(found[50:]) == {"too much was replaced at once"}

@@ -132,6 +132,7 @@ class Digests:
         self._now = now
         self._binary: dict[Place, None] = {}  # the latest last
         self._listed: dict[Seq, tuple[float, bool]] = {}  # when (monotonic), and if the name was free
+        self._crowded: dict[NamespaceId, dict[str, None]] = {}  # see `Names`
         self.doubts = Doubts()
         self.requests = 0
 
@@ -158,10 +159,11 @@ class Digests:
     ) -> list[Key]:
         """The keys whose values are to be read: of many new names, only those that a listing shows or misses."""
         self._forget_old_lists()
-        if sum(map(self._is_to_list, changes)) > BULK_GET_KEYS:
+        if any(map(self._is_to_list, changes)):
             near = [change for change in ahead if change.namespace == namespace]
             made = {change.key: change.seq for change in [*near, *changes] if self._is_to_list(change)}
-            await self._list(namespace, made, changes, answers)
+            if len(made) > BULK_GET_KEYS:
+                await self._list(namespace, made, changes, answers)
         free = [change for change in changes if not change.attempted and self._is_free(change.seq)]
         absent = {(namespace, change.key) for change in free}
         answers.digests |= dict.fromkeys(absent)
@@ -178,10 +180,11 @@ class Digests:
         self, namespace: NamespaceId, made: Mapping[Key, Seq], changes: Sequence[Change], answers: Answers
     ) -> None:
         """Remember which of the names are free."""
-        names, asked_at = Names(), trio.current_time()
+        names, asked_at = Names(crowded=self._crowded.setdefault(namespace, {})), trio.current_time()
+        wanted = {change.key for change in changes if change.key in made}
         try:
             await trio.sleep_until(answers.wait_until)
-            await look_up(self._store, namespace, list(made), self._now(), names)
+            await look_up(self._store, namespace, list(made), self._now(), names, wanted=wanted)
             answers.answered += 1
         except NamespaceNotFoundError:
             raise
@@ -192,7 +195,8 @@ class Digests:
             answers.fail(exc, [(namespace, change.key) for change in changes if change.key in rest])
         finally:
             self.requests += names.lists
-        self._listed |= {made[key]: (asked_at, False) for key in [*names.taken, *names.rest]}
+        unreached = [key for key in names.rest if key in wanted]
+        self._listed |= {made[key]: (asked_at, False) for key in [*names.taken, *unreached]}
         self._listed |= {made[key]: (asked_at, True) for key in names.absent}
 
     def _forget_old_lists(self) -> None:

@@ -2,28 +2,43 @@
 
 A listing answers a thousand names at the price of one request, where a bulk get answers a hundred. KV lists by
 prefix only, so the names are asked for by the text that they all begin with. In a new directory, which is what
-`cp -r` makes, one page answers all of them. The number of lists is bounded; what they do not reach is left over.
+`cp -r` makes, one page answers all of them. Where a page is full before it comes to the first name, a longer prefix
+leads nearer; so it will be once the names themselves are there. The number of lists is bounded; what they do not reach
+is left over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from os.path import commonprefix
+from typing import Final
 
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Key, KeyPage, NamespaceId
 from kvfs.store.base import Store
 
+MOST_CROWDED: Final = 1024  # prefixes remembered, the latest
+
 
 @dataclass
 class Names:
-    """What listings said of some names; `rest` are those that no listing reached. `lists` counts requests."""
+    """What listings said of some names; `rest` are those that no listing reached. `lists` counts requests.
+
+    `crowded` are prefixes below which a page is full before it leads anywhere; to be kept for the next time.
+    """
 
     absent: list[Key] = field(default_factory=list)
     taken: list[Key] = field(default_factory=list)
     rest: list[Key] = field(default_factory=list)
     lists: int = 0
+    crowded: dict[str, None] = field(default_factory=dict)
+
+    def crowd(self, prefix: str) -> None:
+        """To list this prefix leads nowhere any more."""
+        self.crowded[prefix] = None
+        while len(self.crowded) > MOST_CROWDED:
+            del self.crowded[next(iter(self.crowded))]
 
     def note(self, page: KeyPage, reached: Sequence[Key], now: float) -> None:
         """A page has all there is among the names that it reached."""
@@ -39,14 +54,20 @@ async def look_up(
     now: float,
     names: Names,
     *,
+    wanted: Collection[Key] | None = None,
     page_keys: int = LIST_KEYS,
 ) -> None:
-    """Fill `names` by at most one list for a page of keys. Raises what the store raises; `rest` is right then."""
+    """Fill `names` by at most one list for a page of keys; it ends as soon as nothing of `wanted` is left.
+
+    `wanted` None: all of the keys. Raises what the store raises; `rest` is right then.
+    """
     most = ceil(len(keys) / page_keys)
     names.rest = sorted(keys)
-    prefix, cursor = "", None
-    while names.rest and names.lists < most:
-        nearer = _prefix(names.rest, parts=most - names.lists if names.lists else 1)
+    wanted = names.rest if wanted is None else wanted
+    left, prefix, cursor = set(wanted), "", None
+    while left and names.rest and names.lists < most:
+        parts = most - names.lists if names.lists else 1
+        nearer = _prefix(names.rest, names.crowded, parts=parts)
         if cursor is None or len(nearer) > len(prefix) or not names.rest[0].startswith(prefix):
             prefix, cursor = nearer, None  # else the listing under way is as near
         names.lists += 1
@@ -55,12 +76,21 @@ async def look_up(
         reached = _reached(names.rest, prefix, page)
         names.note(page, reached, now)
         names.rest = names.rest[len(reached) :]
+        left.difference_update(reached)
+        if cursor is not None and not reached:
+            names.crowd(prefix)
+        elif cursor is None and len(reached) >= page_keys:
+            names.crowd(prefix)  # as soon as these are there
 
 
-def _prefix(keys: Sequence[Key], *, parts: int) -> str:
-    """What the first of so many equal parts of the sorted keys begin with."""
-    some = keys[: ceil(len(keys) / parts)]
-    return commonprefix([some[0], some[-1]])  # noqa: RUF071  text of keys, no parts of paths
+def _prefix(keys: Sequence[Key], crowded: Collection[str], *, parts: int) -> str:
+    """What the first of so many equal parts of the sorted keys begin with; of fewer keys where that is crowded."""
+    count = ceil(len(keys) / parts)
+    while True:
+        found = commonprefix([keys[0], keys[count - 1]])  # noqa: RUF071  text of keys, no parts of paths
+        if found not in crowded or count == 1:
+            return found
+        count = (count + 1) // 2
 
 
 def _reached(keys: Sequence[Key], prefix: str, page: KeyPage) -> Sequence[Key]:

@@ -8,13 +8,14 @@ than the oldest change waits: a put that does not get through must not hold up e
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from math import ceil
 from typing import Final
 
 import trio
 
 from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
-from kvfs.core.limits import LIST_KEYS
+from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.packing import Batch, pack
 from kvfs.journal.index import Place
@@ -177,8 +178,8 @@ class Round:
         return [change for change in pending if self.ready_at(change) <= now]
 
     def _compared_together(self) -> int:
-        """How many: about a body."""
-        return max(LIST_KEYS, self.limits.pairs)
+        """How many: a body, and the bulk gets for it full."""
+        return ceil(self.limits.pairs / BULK_GET_KEYS) * BULK_GET_KEYS
 
     def _ahead(self, some: Sequence[Change], rest: Sequence[Change]) -> list[Change]:
         """What comes next, to a full page: one list tells of a page of new names."""

@@ -24,6 +24,8 @@ from kvfs.cli.sides import (
     known_kinds,
     reader_of,
 )
+from kvfs.config import CloudflareSource
+from kvfs.core.bulksize import first_pairs
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_PAIRS
@@ -37,7 +39,8 @@ from kvfs.data.items import Kind
 from kvfs.data.job import Job, remove_job
 from kvfs.data.place import Reader, Writer
 from kvfs.data.plan import Plan
-from kvfs.data.storeplace import FIRST_PAIRS, StoreReader, StoreWriter
+from kvfs.data.storeplace import StoreReader, StoreWriter
+from kvfs.host.endpoints import load_learned
 from kvfs.host.state import private_directory, state_name, write_private
 
 SHOWN: Final = 20
@@ -267,8 +270,7 @@ class CopyRun:
             assert words.namespace is not None
             if side.namespace is None:
                 side.namespace = await side.store.make(words.namespace)
-            pairs = FIRST_PAIRS if side.store.rest is not None else BULK_PAIRS
-            return StoreWriter(side.store.store, side.namespace, pairs=pairs)
+            return StoreWriter(side.store.store, side.namespace, first_pairs=self._first_pairs(words))
         if isinstance(words, FileWords):
             encoder = encoder_of(words.format.name, self._job.has_children, self._started)
             if words.path is None:
@@ -276,6 +278,13 @@ class CopyRun:
             return FileWriter(RecordWriter(words.path, encoder, words.format.compression))
         output = DirectoryOutput(words.path, self._started, as_attributes=self._request.as_attributes)
         return DirectoryWriter(output, self._job.has_children)
+
+    def _first_pairs(self, words: StoreWords) -> int:
+        """How many pairs the first body has, by what `kvfs verify` measured of this server."""
+        if not isinstance(words.source, CloudflareSource):
+            return BULK_PAIRS
+        learned = load_learned(words.source.base_url, self._request.access.state_dir)
+        return first_pairs(learned.pair_seconds if learned is not None else None)
 
     # what is known of earlier copies
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from kvfs.core.limits import BULK_VALUE_CHARS
-from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.model import Change, Key, Metadata, NamespaceId
 
 PAIR_BYTES: Final = 120  # field names, quotes, `"base64":true`, a 16-digit expiration, and some
 
@@ -71,11 +71,19 @@ def pair_bytes(change: Change) -> int:
 
     A value sent as text instead must be no longer than its base64 would be.
     """
-    return _base64_chars(change.size) + _key_bytes(change) + len(change.metadata or b"") + PAIR_BYTES
+    return bulk_bytes(change.key, change.size, change.metadata)
+
+
+def bulk_bytes(key: Key, size: int, metadata: Metadata | None) -> int:
+    """The same of a value of so many bytes under a key."""
+    return _base64_chars(size) + _name_bytes(key) + len(metadata or b"") + PAIR_BYTES
 
 
 def _key_bytes(change: Change) -> int:
-    key = change.key
+    return _name_bytes(change.key)
+
+
+def _name_bytes(key: Key) -> int:
     if key.isascii() and key.isprintable() and '"' not in key and "\\" not in key:  # as most are: no escapes
         return len(key) + 3
     return len(json.dumps(key)) + 1

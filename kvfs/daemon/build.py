@@ -14,6 +14,7 @@ from kvfs.cache.namespaces import NamespaceTable
 from kvfs.cache.patience import Patience
 from kvfs.cache.values import Clean, Values
 from kvfs.config import CloudflareSource, Config
+from kvfs.core import bulksize
 from kvfs.core.errors import (
     UnavailableError,
     UserError,
@@ -25,7 +26,6 @@ from kvfs.host.endpoints import Learned, load_learned
 from kvfs.host.kinds import KindsFile, account_identity
 from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
-from kvfs.sender.events import SenderOptions
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
@@ -43,8 +43,6 @@ from kvfs.workers import WranglerSource, configured_namespaces
 log = logging.getLogger("kvfs.daemon")
 
 _ATTEMPTS = 8
-_QUICK: Final = 10.0  # seconds for the answer to a bulk put
-_FIRST_LEAST, _FIRST_MOST = 100, 4_000
 _SPARE: Final = 1.5  # of the longest staleness that was seen, because it was seen once
 _FIRST = 3.0  # seconds after which a server that refuses connections, or is none, fails a mount
 
@@ -217,11 +215,9 @@ def settle_window(config: Config) -> float:
 
 
 def first_pairs(config: Config) -> int:
-    """How many pairs the first bulk body may have: as many as take `_QUICK` by what `kvfs verify` has measured."""
+    """How many pairs the first bulk body may have, by what `kvfs verify` has measured."""
     learned = _learned(config)
-    if learned is None or not learned.pair_seconds:
-        return SenderOptions().first_pairs
-    return max(_FIRST_LEAST, min(_FIRST_MOST, int(_QUICK / learned.pair_seconds)))
+    return bulksize.first_pairs(learned.pair_seconds if learned is not None else None)
 
 
 def _learned(config: Config) -> Learned | None:

@@ -14,7 +14,7 @@ import trio
 
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.expiry import is_expired
-from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES, METADATA_BYTES, VALUE_BYTES
+from kvfs.core.limits import BULK_PAIRS, FORBIDDEN_KEYS, KEY_BYTES, METADATA_BYTES, VALUE_BYTES
 from kvfs.core.model import Entry, Key
 from kvfs.data.choice import Choice
 from kvfs.data.items import HARMLESS, Item, Kind, Loaded, Problem
@@ -24,7 +24,7 @@ from kvfs.data.place import Reader, Writer
 BATCH_BYTES: Final = 8 * 1024 * 1024  # of values in a batch, unless it is one value
 AHEAD_BYTES: Final = 16 * 1024 * 1024  # of values that are read and not written yet, unless it is one value
 TAKE_ITEMS: Final = 1000
-DELETE_KEYS: Final = 1000
+DELETE_KEYS: Final = BULK_PAIRS
 
 _Piece = tuple[Sequence[Loaded], int, Sequence[Problem]]
 """What was read, the number up to which that is everything, and what could not be read."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from kvfs.core.bulksize import FIRST_PAIRS
 from kvfs.core.limits import BULK_GET_KEYS, BULK_PAIRS, LIST_KEYS, RATE_REQUESTS, RATE_SECONDS
 
 # Dollars (paid plan, developers.cloudflare.com/kv/platform/pricing)
@@ -15,7 +16,6 @@ LIST_PRICE: Final = 5e-6  # a request that lists
 ASK_KEYS: Final = 10_000  # more keys written than these are asked about
 ASK_DOLLARS: Final = 0.05
 SECONDS_A_REQUEST: Final = 0.25  # of a bulk request, several at a time: what no limit holds up
-FIRST_PAIRS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,15 @@ class Plan:
 
     @property
     def requests(self) -> tuple[int, int]:
-        """At least and at most: bulk writes grow from 1,000 keys to 10,000 as the server copes."""
+        """At least and at most: bulk writes and deletes grow from 1,000 keys to 10,000 as the server copes."""
         singles = min(self.singles, self.keys)
         reads = (ceil((self.keys - singles) / BULK_GET_KEYS) + singles) if self.reads_billed else 0
         if not self.writes_billed:
             return reads, reads
-        deletes = ceil(self.deletes / FIRST_PAIRS)
-        least, most = ceil(self.keys / BULK_PAIRS), ceil(self.keys / FIRST_PAIRS)
-        return reads + least + deletes, reads + most + deletes
+        least, most = (
+            ceil(self.keys / pairs) + ceil(self.deletes / pairs) for pairs in (BULK_PAIRS, FIRST_PAIRS)
+        )
+        return reads + least, reads + most
 
     @property
     def minutes(self) -> float:

@@ -3,12 +3,10 @@
 import socket
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 
+from kvfs.core.bulksize import BODY_BYTES, FIRST_PAIRS
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.core.model import Key, NamespaceId
-
-BODY_BYTES: Final = 90_000_000  # "well below 100 MB encoded"
 
 
 class EventKind(StrEnum):
@@ -51,7 +49,7 @@ class SenderOptions:
     delay: float = 5.0
     max_age: float = 30.0
     pairs: int = BULK_PAIRS
-    first_pairs: int = 1_000
+    first_pairs: int = FIRST_PAIRS
     body_bytes: int = BODY_BYTES
     settle_window: float = 90.0
     timeout: float = 300.0

@@ -88,7 +88,8 @@ class _Late:
         await trio.sleep(seconds)
         if not self.begun:
             self.given_up = True
-            await page("A timeout occurred", 524)(self.scope, self.receive, self.pass_on)
+            with trio.CancelScope(shield=True):  # the writing may end while the page is on its way
+                await page("A timeout occurred", 524)(self.scope, self.receive, self.pass_on)
 
 
 async def _denied(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:

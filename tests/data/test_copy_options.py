@@ -163,6 +163,7 @@ def test_more_than_ten_thousand_keys_are_asked_about(kvfs, tmp_path, monkeypatch
         (Plan(10_000, writes_billed=True), (1, 10), 0.05, False),
         (Plan(10_001, writes_billed=True), (2, 11), 0.050005, True),
         (Plan(100_001, reads_billed=True), (1001, 1001), 0.0500005, True),
+        (Plan(0, deletes=25_000, writes_billed=True), (3, 25), 0.125, True),
         (Plan(300_000, lists=300, reads_billed=True, writes_billed=True), (3030, 3300), 1.6515, True),
     ],
 )

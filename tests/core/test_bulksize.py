@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvfs.sender.bounds import LEAST_BYTES, PROBATION, QUICK, SLOW, Bound
+from kvfs.core.bulksize import LEAST_BYTES, PROBATION, QUICK, SLOW, Bound
 
 
 def bound() -> Bound:

@@ -1,0 +1,91 @@
+"""Writing to a store: bodies that fit the server, what a firewall dislikes, and deletes, over a real server."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+from support.moves import dump_store, fill_store
+from support.serving import served
+
+from kvfs.core.bulksize import QUICK, BulkSize, first_pairs
+from kvfs.core.model import Entry, Key
+from kvfs.data.items import Item, Kind, Loaded
+from kvfs.data.storeplace import StoreWriter
+from kvfs.store.embedded.store import SqliteStore
+
+
+@asynccontextmanager
+async def rest(tmp_path, faults):
+    """A server with faults, our client of it, a namespace."""
+    async with served(tmp_path, faults=faults) as server, server.open_rest() as store:
+        yield server, store, (await store.create_namespace("shop")).id
+
+
+async def stored(tmp_path):
+    async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
+        return await dump_store(store, "shop")
+
+
+def loaded(entries):
+    return [Loaded(Item(key, key), entry) for key, entry in entries.items()]
+
+
+async def test_bodies_grow_while_the_server_copes(tmp_path):
+    """A thousand pairs, then two, four, eight thousand: what `core/bulksize` says, for copies as for mounts."""
+    entries = {Key(f"k{n:05}"): Entry(b"v") for n in range(15_000)}
+    async with rest(tmp_path, "") as (server, store, namespace):
+        assert not await StoreWriter(store, namespace).write(loaded(entries))
+        assert (await server.requests())["bulk_put"] == 4
+        assert len((await stored(tmp_path)).keys()) == 15_000
+
+
+async def test_a_slow_server_gets_bodies_that_it_can_write_in_time(tmp_path):
+    """524 for more than 300 pairs: the next bodies are smaller at once, and everything arrives."""
+    entries = {Key(f"k{n:05}"): Entry(b"v%d" % n) for n in range(2_400)}
+    async with rest(tmp_path, "pair_cost=0.2ms:0.06s") as (_, store, namespace):
+        writer = StoreWriter(store, namespace)
+        assert not await writer.write(loaded(entries))
+        assert writer.pairs <= 500
+    assert await stored(tmp_path) == entries
+
+
+async def test_what_a_firewall_dislikes_goes_as_base64(tmp_path):
+    """The value arrives; a key that it dislikes cannot be hidden, and is named, and nothing else is missing."""
+    entries = {Key(f"k{n}"): Entry(b"v") for n in range(20)}
+    entries |= {Key("sql"): Entry(b"1 UNION SELECT 2"), Key("UNION SELECT"): Entry(b"v")}
+    async with rest(tmp_path, "firewall") as (_, store, namespace):
+        [problem] = await StoreWriter(store, namespace).write(loaded(entries))
+        assert (problem.kind, problem.key) == (Kind.REFUSED, "UNION SELECT")
+        assert "firewall" in problem.message
+    assert await stored(tmp_path) == {key: entry for key, entry in entries.items() if key != "UNION SELECT"}
+
+
+async def test_deletes_grow_and_shrink_alike(tmp_path):
+    """And what the server says that it left is deleted in the end."""
+    entries = {Key(f"k{n:05}"): Entry(b"v") for n in range(7_000)}
+    async with rest(tmp_path, "") as (server, store, namespace):
+        await fill_store(store, "shop", entries)
+        await server.set_faults({"fault": "torn_bulk", "count": 5, "times": 1})
+        assert not await StoreWriter(store, namespace).delete([(key, key) for key in entries])
+        assert (await server.requests())["bulk_delete"] == 3 + 1
+    assert await stored(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pairs"), [(None, 1_000), (0.0, 1_000), (0.02, 500), (1.0, 100), (0.001, 4_000)]
+)
+def test_the_first_body_takes_what_a_server_does_quickly(seconds, pairs):
+    """As `kvfs verify` measured it, within bounds; a thousand pairs where nothing was measured."""
+    assert first_pairs(seconds) == pairs
+
+
+def test_only_the_measure_that_was_too_much_shrinks():
+    """A few large values that failed say nothing of many small ones."""
+    size = BulkSize(1_000, body_bytes=90_000_000)
+    size.shrink(10, 80_000_000)
+    assert (size.pairs, size.body_bytes) == (1_000, 40_000_000)
+    size.shrink(900, 100_000)
+    assert (size.pairs, size.body_bytes) == (450, 40_000_000)
+    assert not size.is_quick
+    size.note(450, 1_000, QUICK / 2)
+    assert size.is_quick
+    assert size.pairs > 450

@@ -23,7 +23,7 @@ from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, Sto
 from kvfs.core.kinds import Kinds
 from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.bulkread import Suspects, may_be_one_key, parts_after
+from kvfs.store.bulkread import Suspects, is_stuck, may_be_one_key, parts_after
 
 log = logging.getLogger("kvfs.cache")
 
@@ -281,6 +281,8 @@ class Loader:
             return
         if request.singly:
             self._fail([(request.namespace, key) for key in request.keys], error)
+            if is_stuck(error):
+                self._kinds.set_apart((request.namespace, request.keys[0]))
             if isinstance(error, RejectedError) or may_be_one_key(error):
                 self._divided.extend(request.rest)
             else:
@@ -312,7 +314,7 @@ class Loader:
 
         A single key, and what timed out, was waited for as long already.
         """
-        until = trio.current_time() + (0.0 if request.singly or _is_slow(error) else self._patience)
+        until = trio.current_time() + (0.0 if request.singly or is_stuck(error) else self._patience)
         pause = _FIRST_PAUSE
         async with self._asking_on:
             while self._suspects.is_service and trio.current_time() + pause < until:
@@ -393,8 +395,3 @@ class Loader:
                 flight.ended.set()
             if flight.then is not None:
                 flight.then(flight)
-
-
-def _is_slow(error: StoreError) -> bool:
-    """True for a time-out of ours, which says nothing about the size of the answer."""
-    return isinstance(error, BodyTooLargeError) and not error.status

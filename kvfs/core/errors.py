@@ -8,6 +8,7 @@
     │   │   ├── UncertainError        a bulk answer whose counts do not add up: ask, or send all again
     │   │   ├── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
     │   │   ├── UnreachableError      no answer at all: it says nothing about what was asked
+    │   │   │   ├── NoAnswerError     not in time: the service is away, or stuck on this one request
     │   │   │   └── NotSentError      there was no connection
     │   │   │       └── UntrustedError TLS: the certificate is not accepted, or it is no TLS
     │   │   ├── BlockedError          401, 403 that are no answer of the API: halve to the culprit
@@ -75,6 +76,10 @@ class BodyTooLargeError(UnavailableError):
 
 class UnreachableError(UnavailableError):
     """No answer came: no connection, none in time, or not a whole one. Other requests would fare the same."""
+
+
+class NoAnswerError(UnreachableError):
+    """The request left and nothing came back in time: the service is away, or stuck on what was asked."""
 
 
 class NotSentError(UnreachableError):

@@ -15,6 +15,7 @@ _RISK = 1.0  # binaries that a batch may be expected to hold
 _FORGET = 10_000  # values of a kind after which older ones count half
 _ENDINGS = 10_000  # endings remembered
 _BINARIES = 100_000  # single keys remembered as binary
+_APART = 1_000  # keys remembered that were asked for in vain
 _ENDING = 8  # characters of an ending; what is longer, or a number, says nothing
 # Endings taken for binary until a value says otherwise.
 # fmt: off
@@ -51,6 +52,7 @@ class Kinds:
         self._seen: dict[Kind, tuple[int, int]] = {}  # texts and binaries
         self._binaries: dict[Place, bool] = {}
         self._news: dict[Place, bool] = {}  # which became binary, and which are no longer, since `take_news`
+        self._apart: dict[Place, None] = {}  # asked for in vain
         self._doubted: set[NamespaceId] = set()  # where an ending turned out to be another than it says
 
     def recall(self, kept: Mapping[NamespaceId, Kept]) -> None:
@@ -61,6 +63,8 @@ class Kinds:
 
     def learn(self, place: Place, *, is_text: bool) -> None:
         """A value arrived."""
+        if self._apart:
+            self._apart.pop(place, None)
         kind = kind_of(place)
         texts, binaries = self._seen.get(kind, (0, 0))
         if is_text:
@@ -111,9 +115,14 @@ class Kinds:
         kind = kind_of(place)
         return kind not in self._seen and _is_known_binary(kind)
 
+    def set_apart(self, place: Place) -> None:
+        """The value was asked for alone, and in vain: nobody else is to wait for it until it comes."""
+        self._apart[place] = None
+        _bound(self._apart, _APART)
+
     def is_single(self, place: Place) -> bool:
         """Whether the value is better asked for alone."""
-        return self.risk(place) >= _SINGLY
+        return place in self._apart or self.risk(place) >= _SINGLY
 
     def is_surely_single(self, place: Place) -> bool:
         """Whether the key is known to be binary, or its ending leaves little doubt: for who reads every key.

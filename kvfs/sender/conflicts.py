@@ -9,7 +9,9 @@ writing it loses nobody's data. A deletion is compared when nobody asked for it:
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 import trio
@@ -19,6 +21,7 @@ from kvfs.core.errors import (
     BodyTooLargeError,
     DeniedError,
     NamespaceNotFoundError,
+    NoAnswerError,
     NotTextError,
     QuotaError,
     RejectedError,
@@ -37,6 +40,7 @@ from kvfs.sender.newnames import Names, look_up
 from kvfs.store.base import Store
 from kvfs.store.bulkread import may_be_one_key
 
+ALONE_SECONDS: Final = 2.0  # for a key that failed alone before
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet; KV's may be as old as that
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
@@ -240,6 +244,9 @@ class Digests:
                 answers.fail(exc, places)
             elif len(keys) > 1:
                 return list(_parts(keys, (len(keys) + 1) // 2))
+            elif isinstance(exc, NoAnswerError):
+                answers.fail(exc, places)
+                answers.alone |= set(places)
             else:
                 await self._read_singly(namespace, keys, answers)
         else:
@@ -262,7 +269,8 @@ class Digests:
             place = (namespace, key)
             try:
                 self.requests += 1
-                value = await self._store.get(namespace, key)
+                with self._patience(place):
+                    value = await self._store.get(namespace, key)
             except RejectedError:
                 return  # no such key can exist
             except NamespaceNotFoundError as exc:
@@ -286,6 +294,14 @@ class Digests:
                 nursery.start_soon(read, key)
         if unknown:
             raise unknown[0]
+
+    @contextmanager
+    def _patience(self, place: Place) -> Iterator[None]:
+        """The others of a round wait for the answer: of a key that failed alone before, not for long."""
+        with trio.move_on_after(ALONE_SECONDS if self.doubts.is_culprit(place) else inf) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise NoAnswerError(f"get: no answer within {ALONE_SECONDS:g} s, and none before")
 
     def _remember(self, place: Place) -> None:
         self._binary[place] = None

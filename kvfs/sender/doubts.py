@@ -1,14 +1,14 @@
 """A request of many keys that keeps failing: one of its keys may be the reason, or the service is away.
 
-The first failures prove nothing, and all of it is tried again. When the same keys fail a third time they are
-asked for in halves, until the culprit stands alone or the failures of different keys show that it is the service.
-Then halves are tried again only with every 16th try, because each costs a request.
+The first failures prove nothing, and all of it is tried again. When the same keys fail a third time, or have no
+answer, which takes long, they are asked for in halves, until the culprit stands alone or the failures of different
+keys show that it is the service. Then halves are tried again only with every 16th try, because each costs a request.
 """
 
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from kvfs.core.errors import KvfsError, StoreError
+from kvfs.core.errors import KvfsError, NoAnswerError, StoreError
 from kvfs.journal.index import Place
 from kvfs.store.bulkread import Suspects, may_be_one_key
 
@@ -52,6 +52,8 @@ class Doubts:
         failed_before = self._failed.keys() >= set(places)
         is_service = self._suspects.failed(frozenset(places))
         _remember(self._failed, places, REMEMBERED)
+        if isinstance(error, NoAnswerError):
+            return not is_service
         return failed_before and not is_service and self._is_time()
 
     def _is_time(self) -> bool:

@@ -16,6 +16,7 @@ from kvfs.core.errors import (
     JournalError,
     KvfsError,
     NamespaceNotFoundError,
+    NoAnswerError,
     OvertakenError,
     QuotaError,
     RateLimitedError,
@@ -116,7 +117,7 @@ class Poster:
 
     def _is_doubtful(self, part: Batch, error: KvfsError) -> bool:
         """Whether it fails again and again for a reason that the server does not give."""
-        is_plain = type(error) is UnavailableError
+        is_plain = type(error) in (UnavailableError, NoAnswerError)
         return is_plain and self.doubts.failed([_place(change) for change in part.changes], error)
 
     def _divided(self, part: Batch, error: KvfsError, outcome: Outcome) -> list[Batch]:

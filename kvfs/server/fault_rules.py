@@ -31,6 +31,7 @@
     denied              is refused in passing, with 401 and 10000 or with 403 and 10001 (`status`, `code`)
     code                is refused with `code`, and the `status` that belongs to it
     bad_key             reads of the key named `key` are answered with a page (`status`, 500), alone or in bulk
+    stuck_key           reads of the key named `key` wait `seconds` (for ever), alone or in bulk, and then go on
     url_keys            a key in the URL with a control character, `^` or `...` is not found
     null_lists          an empty list is null
     floats, digits      numbers of the envelope are floats, or strings of digits
@@ -76,6 +77,7 @@ FaultName = Literal[
     "denied",
     "code",
     "bad_key",
+    "stuck_key",
     "url_keys",
     "null_lists",
     "floats",
@@ -124,8 +126,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             raise ValueError("status must be between 200 and 599")
         if any(n is not None and n < 0 for n in (self.seconds, self.count, self.jitter, self.limit)):
             raise ValueError("seconds, jitter, count and limit must not be negative")
-        if self.fault == "bad_key" and not self.key:
-            raise ValueError("bad_key needs a `key`")
+        if self.fault in ("bad_key", "stuck_key") and not self.key:
+            raise ValueError(f"{self.fault} needs a `key`")
         if self.fault == "code" and self.code is None:
             raise ValueError("code needs a `code`")
         if self.text == "":

@@ -43,9 +43,10 @@ CLOUDFLARE: Final = (
 def parse_faults(text: str) -> Faults:
     """The faults that `text` asks for. Raises `UserError` that names the wrong word.
 
-    `error=STATUS[:PROBABILITY]`, `code=CODE[:STATUS]`, `firewall=TEXT`, `bad_key=KEY`, `pair_cost=DURATION[:LIMIT]`;
-    the words of `_TIMED` take `DURATION[:PROBABILITY]`, those of `_COUNTED` may take `COUNT[:PROBABILITY]`, the
-    others `PROBABILITY`. A name alone means always. A fault of `cloudflare` is left out where `text` names it too.
+    `error=STATUS[:PROBABILITY]`, `code=CODE[:STATUS]`, `firewall=TEXT`, `bad_key=KEY`, `stuck_key=KEY`,
+    `pair_cost=DURATION[:LIMIT]`; the words of `_TIMED` take `DURATION[:PROBABILITY]`, those of `_COUNTED` may take
+    `COUNT[:PROBABILITY]`, the others `PROBABILITY`. A name alone means always. A fault of `cloudflare` is left out
+    where `text` names it too.
     """
     seed, jitter = 0, 0.0
     rules: list[Rule] = []
@@ -87,8 +88,8 @@ def _rule(name: str, value: str) -> Rule:
         return Rule("code", code=int(argument), status=int(chance) if chance else None)
     if name == "firewall":
         return Rule("firewall", text=value or None)
-    if name == "bad_key":
-        return Rule("bad_key", key=value)
+    if name in ("bad_key", "stuck_key"):
+        return Rule(_fault(name), key=value)
     if name == "pair_cost" and argument:
         limit = _seconds(chance) if chance else None
         return Rule("pair_cost", seconds=_seconds(argument), limit=limit)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -115,6 +116,13 @@ async def _bad_key(armed: Armed, app: App, scope: Scope, receive: Receive, send:
     await app(scope, receive, send)
 
 
+async def _stuck_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    names, receive = await _read_keys(scope, receive)
+    if armed.rule.key in names:
+        await trio.sleep(inf if armed.rule.seconds is None else armed.rule.seconds)
+    await app(scope, receive, send)
+
+
 async def _url_keys(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
     collection, _, key = scope["path"].rpartition("/")
     if collection.endswith(("/values", "/metadata")) and _ODD_KEY.search(unquote(key)):
@@ -144,5 +152,6 @@ MOODS: Final[dict[str, Effect]] = {
     "denied": _denied,
     "code": _code,
     "bad_key": _bad_key,
+    "stuck_key": _stuck_key,
     "url_keys": _url_keys,
 }

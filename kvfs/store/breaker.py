@@ -1,8 +1,9 @@
 """The breaker: after the service was out of reach, calls fail at once for a moment instead of waiting again.
 
 Without it a path of several names, or a walk over a tree, would wait its whole bound at every step of an outage.
-It counts answers of the service, never of one key. A key whose reads fail makes its own next reads fail at once,
-and the next call for something else a short one: if that is answered, it was the key.
+It counts answers of the service, never of one key. A key whose reads fail, or have no answer, makes its own next
+reads fail at once, and the next call for something else a short one: if that is answered, it was the key; if that
+has no answer either, it is the service. Where there is no connection at all, no key can be the reason.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
@@ -14,6 +15,8 @@ import trio
 from kvfs.core.errors import (
     BlockedError,
     BodyTooLargeError,
+    NoAnswerError,
+    NotSentError,
     RateLimitedError,
     StoreError,
     UnavailableError,
@@ -30,7 +33,10 @@ T = TypeVar("T")
 PAUSE: Final = 5.0  # seconds
 PROBE: Final = 2.0  # seconds for an answer while a failure just before it is not explained
 _PROOF: Final = 3  # failed calls in a row, of different subjects, that show the service to be away
+_SILENCE: Final = 2  # so many failures count one that had no answer
 _REMEMBERED: Final = 1000  # subjects that failed
+
+_READS: Final = frozenset({"get", "bulk_get"})
 
 Subject = Set[object]
 """The keys that a call names, or its other arguments."""
@@ -48,6 +54,7 @@ class Breaker:
         self._until = float("-inf")
         self._reason = ""
         self._doubtful_until = float("-inf")
+        self._is_silent = False  # the last answer that was waited for did not come
         self._suspects = Suspects(_PROOF)
         self._failed: dict[Subject, tuple[float, str]] = {}  # until when, and why; the latest last
         self._calls = 0  # under way
@@ -93,13 +100,14 @@ class Breaker:
 
     def bound(self) -> float:
         """Seconds that a call may take: few while it is open if the last failure was the service's."""
-        doubtful = self._suspects.has_failures and trio.current_time() < self._doubtful_until
-        return self._probe if doubtful else float("inf")
+        is_open = self._is_silent or self._suspects.has_failures
+        return self._probe if is_open and trio.current_time() < self._doubtful_until else float("inf")
 
     def answered(self, subject: Subject = NOTHING) -> None:
         """The service is there, and so is the subject."""
         self._answered_at = trio.current_time()
         self._until = float("-inf")
+        self._is_silent = False
         self._suspects.answered()
         self._failed.pop(subject, None)
 
@@ -110,19 +118,28 @@ class Breaker:
         if isinstance(error, BlockedError | UnknownRefusalError):
             self.answered(subject)  # it was understood, or a firewall chose it
             return
-        until = self._doubtful_until = trio.current_time() + self._pause
+        self.doubt(error)
+        until = self._doubtful_until
         if self._answered_at < since:
-            is_service = self._suspects.failed(subject)
-            if is_service or isinstance(error, UnreachableError):
+            weight = _SILENCE if isinstance(error, UnreachableError) else 1
+            if self._suspects.failed(subject, weight) or isinstance(error, NotSentError):
                 self._until, self._reason = until, str(error)
         self._failed.pop(subject, None)
         self._failed[subject] = (until, str(error))
         if len(self._failed) > _REMEMBERED:
             del self._failed[next(iter(self._failed))]
 
+    def doubt(self, error: UnavailableError) -> None:
+        """A call failed: the next ones are to be short, until one is answered."""
+        self._doubtful_until = trio.current_time() + self._pause
+        self._is_silent = isinstance(error, NoAnswerError)
+
 
 class Breaking(Around):
-    """Calls fail at once while the breaker says so; with `patient` they only tell it of their success."""
+    """Calls fail at once while the breaker says so.
+
+    With `patient` they never do, and only tell it of their success, and of reads that had no answer.
+    """
 
     def __init__(self, store: Store, breaker: Breaker, *, patient: bool = False) -> None:
         super().__init__(store)
@@ -145,21 +162,20 @@ class Breaking(Around):
         **kwargs: P.kwargs,
     ) -> T:
         subject = _subject(operation, args, kwargs)
-        bound = float("inf")
         if not self._patient:
             self._breaker.check(operation, subject)
-            bound = self._breaker.bound()
+        bound = self._breaker.bound() if not self._patient or operation in _READS else float("inf")
         try:
             with trio.move_on_after(bound) as scope:
                 answer = await method(*args, **kwargs)
             if scope.cancelled_caught:
-                raise UnavailableError(
-                    f"{operation}: no answer within {bound:g} s, just after another failure"
-                )
+                raise NoAnswerError(f"{operation}: no answer within {bound:g} s, just after another failure")
         except UnavailableError as exc:
             # that several keys fail together is a question; the answer comes when they are asked apart
             if not self._patient and (len(subject) < 2 or isinstance(exc, UnreachableError)):
                 self._breaker.failed(since, exc, subject)
+            elif self._patient and operation in _READS and isinstance(exc, NoAnswerError):
+                self._breaker.doubt(exc)
             raise
         except StoreError:
             self._breaker.answered(subject)

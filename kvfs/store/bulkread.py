@@ -9,6 +9,7 @@ from collections.abc import Sequence, Set
 from typing import Final, Protocol
 
 from kvfs.core.errors import (
+    NoAnswerError,
     NotTextError,
     RateLimitedError,
     RejectedError,
@@ -30,8 +31,15 @@ class Binaries(Protocol):
         ...
 
 
+def is_stuck(error: StoreError) -> bool:
+    """True if the time was up before an answer came, which says nothing about the size of the answer."""
+    return isinstance(error, NoAnswerError)
+
+
 def may_be_one_key(error: StoreError) -> bool:
     """True if one key of several may be the reason, so that the others can have an answer without it."""
+    if isinstance(error, NoAnswerError):
+        return True
     if isinstance(error, RateLimitedError | UnreachableError):
         return False
     return isinstance(error, UnavailableError | RejectedError)
@@ -79,8 +87,8 @@ class Suspects:
         """Some request had an answer."""
         self._failures = 0
 
-    def failed(self, keys: Set[object]) -> bool:
-        """A request that named these failed; true when it is the service."""
+    def failed(self, keys: Set[object], weight: int = 1) -> bool:
+        """A request that named these failed, which counts as `weight` failures; true when it is the service."""
         self._keys = self._keys & keys if self._failures else keys
-        self._failures += 1
+        self._failures += weight
         return self.is_service

@@ -11,6 +11,7 @@ from kvfs.core.errors import (
     BlockedError,
     BodyTooLargeError,
     NamespaceNotFoundError,
+    NoAnswerError,
     RateLimitedError,
     TitleExistsError,
     UnavailableError,
@@ -20,6 +21,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.store.base import Store
+from kvfs.store.bulkread import may_be_one_key
 from kvfs.store.wrapper import Around
 
 P = ParamSpec("P")
@@ -40,8 +42,9 @@ class Retrying(Around):
     the next attempt would lie beyond the deadline, or none is left, the last error is raised as it is; a call
     that has no answer by the deadline is cancelled and raises `UnavailableError`.
     Never repeated: what the server refuses, a certificate that is not accepted, and `BodyTooLargeError`, which
-    wants smaller pieces. Repeated once: what a firewall stopped, an unknown refusal, and a bulk get of several
-    keys that was answered with an error, because one of its keys may be the reason.
+    wants smaller pieces, as does a bulk get of several keys that had no answer. Repeated once: what a firewall
+    stopped, an unknown refusal, and a bulk get of several keys that was answered with an error, because one of its
+    keys may be the reason.
     """
 
     def __init__(self, store: Store, *, attempts: int, deadline: float) -> None:
@@ -95,8 +98,14 @@ class Retrying(Around):
                 )
                 await trio.sleep(wait)
         because = f"; before that: {last}" if last else ""
-        kind = UnreachableError if last is None or isinstance(last, UnreachableError) else UnavailableError
-        raise kind(f"{operation}: no answer within {self._deadline:g} s{because}") from last
+        raise _kind_after(last)(f"{operation}: no answer within {self._deadline:g} s{because}") from last
+
+
+def _kind_after(last: UnavailableError | None) -> type[UnavailableError]:
+    """The error of a call whose time is up, by that of its last attempt."""
+    if last is None or isinstance(last, NoAnswerError):
+        return NoAnswerError
+    return UnreachableError if isinstance(last, UnreachableError) else UnavailableError
 
 
 class _Unrepeatable(Generic[A, T]):
@@ -122,9 +131,9 @@ def _attempts_for(error: UnavailableError, operation: str, args: tuple[object, .
         return 1
     if isinstance(error, BlockedError | UnknownRefusalError):
         return FEW
-    if operation == "bulk_get" and not isinstance(error, RateLimitedError | UnreachableError):
-        keys = args[1] if len(args) > 1 else ()
-        return FEW if isinstance(keys, Sized) and len(keys) > 1 else float("inf")
+    keys = args[1] if len(args) > 1 else ()
+    if operation == "bulk_get" and may_be_one_key(error) and isinstance(keys, Sized) and len(keys) > 1:
+        return 1 if isinstance(error, NoAnswerError) else FEW
     return float("inf")
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,62 @@ def test_a_key_whose_reads_fail_stops_no_other(mount: Mounted, api: Api) -> None
     (ns / "new").write_text("new")
     assert (ns / "k07").read_text() == "7"
     assert mount.status()["store"]["reachable"]
+
+
+def test_a_key_that_hangs_stops_no_other(mount: Mounted, api: Api) -> None:
+    """Read with ten others it is found out, and these are read; later they do not wait for it, nor do writes."""
+    ns = filled(mount, 10)
+    api.put(api.namespace("ns"), "stuck", b"x")
+    api.set_faults({"fault": "stuck_key", "key": "stuck"})
+    time.sleep(1.1)
+    mount.kvfs("refresh", str(mount.path))
+    with ThreadPoolExecutor(11) as pool:
+        reads = [pool.submit(quickly, ns / name) for name in ["stuck", *(f"k{n:02}" for n in range(10))]]
+        stuck, *others = [read.result() for read in reads]
+    assert others == [str(number) for number in range(10)]
+    assert stuck in ("ETIMEDOUT", "EIO")
+    assert mount.status()["store"]["reachable"]
+    for number in range(2):
+        time.sleep(1.1)  # what is held is stale
+        begun = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(quickly, ns / "stuck")
+            assert pool.submit(quickly, ns / f"k{number:02}").result() == str(number)
+            (ns / f"k{number:02}").write_text("new")
+            assert (ns / f"new{number}").write_text("new")
+            subprocess.run(["sync", str(ns / f"new{number}")], check=True)
+            assert time.monotonic() - begun < 4
+    assert mount.status()["store"]["reachable"]
+    api.set_faults()
+    mount.sync()
+    assert len(api.keys(api.namespace("ns"))) == 13
+
+
+def test_a_key_that_hangs_holds_back_its_own_change_alone(mount: Mounted, api: Api) -> None:
+    """Before it is written over it is compared, which has no answer: ten other changes do not wait for that."""
+    ns = filled(mount, 10)
+    namespace = api.namespace("ns")
+    (ns / "stuck").write_text("1")
+    mount.sync()
+    api.set_faults({"fault": "stuck_key", "key": "stuck"})
+    for name in ["stuck", *(f"k{number:02}" for number in range(10))]:
+        (ns / name).write_text("new")
+    begun = time.monotonic()
+    while [api.get(namespace, f"k{number:02}") for number in range(10)] != [b"new"] * 10:
+        assert time.monotonic() - begun < 30
+        time.sleep(0.2)
+    assert mount.status()["pending"]["count"] == 1
+    api.set_faults()
+    mount.sync()
+    assert api.get(namespace, "stuck") == b"new"
+
+
+def quickly(path: Path) -> str:
+    """The text of a file, or the error's name."""
+    try:
+        return path.read_text()
+    except OSError as exc:
+        return errno.errorcode.get(exc.errno or 0, "")
 
 
 @pytest.mark.parametrize(

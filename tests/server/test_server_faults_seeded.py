@@ -132,7 +132,15 @@ def test_every_word_is_documented():
 @pytest.mark.parametrize("word", WORDS)
 def test_every_word_is_understood(word):
     """As the table writes it."""
-    needed = {"latency": "1s", "jitter": "1s", "error": "503", "seed": "1", "code": "10026", "bad_key": "k"}
+    needed = {
+        "latency": "1s",
+        "jitter": "1s",
+        "error": "503",
+        "seed": "1",
+        "code": "10026",
+        "bad_key": "k",
+        "stuck_key": "k",
+    }
     rules = parse_faults(f"{word}={needed[word]}" if word in needed else word).armed
     assert bool(rules) == (word not in ("seed", "jitter"))
 

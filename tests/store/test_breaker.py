@@ -5,7 +5,16 @@ import trio
 from support.faults import FaultStore
 from support.inline import open_inline
 
-from kvfs.core.errors import BodyTooLargeError, RateLimitedError, RejectedError, UnavailableError
+from kvfs.core.errors import (
+    BodyTooLargeError,
+    NoAnswerError,
+    NotSentError,
+    RateLimitedError,
+    RejectedError,
+    UnavailableError,
+    UnreachableError,
+)
+from kvfs.core.model import Entry, Key
 from kvfs.store.breaker import Breaker, Breaking
 
 
@@ -90,3 +99,84 @@ async def test_silence_is_counted_over_several_tries_while_somebody_waits(autoju
         breaker.heard()
         await trio.sleep(4)
         assert breaker.silence() == 4
+
+
+@pytest.fixture
+async def space(store):
+    """A namespace with two keys."""
+    namespace = (await store.create_namespace("n")).id
+    for name in ("good", "stuck"):
+        await store.put(namespace, Key(name), Entry(b"x"))
+    return namespace
+
+
+def hang(store, *names):
+    """Reads of these keys have no answer within ten seconds."""
+
+    async def wait(call):
+        await trio.sleep(10)
+        raise NoAnswerError("no progress within 10 s")
+
+    store.before("get", wait, when=lambda call: call.args[1] in names)
+
+
+async def test_one_key_without_an_answer_is_no_outage(store, space, autojump_clock):
+    """However often it is asked for: it fails at once for a while, and the others are answered."""
+    breaker = Breaker(5, 2)
+    breaking = Breaking(store, breaker)
+    hang(store, "stuck")
+    for _ in range(5):
+        with pytest.raises(NoAnswerError):
+            await breaking.get(space, Key("stuck"))
+        assert not breaker.is_open()
+        with pytest.raises(UnavailableError, match="failed a moment ago"):
+            await breaking.get(space, Key("stuck"))
+        assert (await breaking.get(space, Key("good"))).value == b"x"
+        assert breaker.bound() == float("inf")
+        await trio.sleep(5)
+
+
+async def test_two_subjects_without_an_answer_are_an_outage(store, space, autojump_clock):
+    """The second waits two seconds and not ten; then all calls fail at once."""
+    breaker = Breaker(5, 2)
+    breaking = Breaking(store, breaker)
+    hang(store, "stuck", "good")
+    with pytest.raises(NoAnswerError):
+        await breaking.get(space, Key("stuck"))
+    begun = trio.current_time()
+    with pytest.raises(NoAnswerError, match="within 2 s"):
+        await breaking.get(space, Key("good"))
+    assert trio.current_time() - begun == pytest.approx(2)
+    assert breaker.is_open()
+    with pytest.raises(UnreachableError, match="could not be reached"):
+        await breaking.list_namespaces()
+
+
+async def test_no_connection_is_an_outage_at_once(store, space, autojump_clock):
+    """No key can be the reason."""
+    breaker = Breaker(5, 2)
+    store.fail("get", NotSentError("refused"), times=1)
+    with pytest.raises(NotSentError):
+        await Breaking(store, breaker).get(space, Key("good"))
+    assert breaker.is_open()
+
+
+async def test_a_read_of_the_sender_without_an_answer_makes_the_next_ones_short(store, space, autojump_clock):
+    """Its writes take the time that they take."""
+    breaker = Breaker(5, 2)
+    sending = Breaking(store, breaker, patient=True)
+    hang(store, "stuck")
+    with pytest.raises(NoAnswerError, match="10 s"):
+        await sending.get(space, Key("stuck"))
+    with pytest.raises(NoAnswerError, match="within 2 s"):
+        await sending.get(space, Key("stuck"))
+    assert not breaker.is_open()
+    gate = store.block("put")
+
+    async def open_late():
+        await trio.sleep(4)
+        gate.open()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(open_late)
+        await sending.put(space, Key("good"), Entry(b"y"))

@@ -17,11 +17,11 @@ import trio
 from kvfs.core.errors import (
     BodyTooLargeError,
     NamespaceNotFoundError,
+    NoAnswerError,
     NotSentError,
     StoreError,
     UnavailableError,
     UncertainError,
-    UnreachableError,
 )
 from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE, VALUE_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
@@ -42,6 +42,9 @@ BULK_SECONDS: Final = (
     120.0  # the edge answers 524 after 100 s; a write that is given up is billed all the same
 )
 _LEAST_SECONDS: Final = {"bulk_put": BULK_SECONDS, "bulk_delete": BULK_SECONDS}
+_MANY_SECONDS: Final = (
+    2.0  # for many values together, at least; else a third of the time-out: one may be stuck
+)
 NAMESPACE_PAGES: Final = 1000
 MOST_NAMESPACES: Final = 100_000  # a hundred times what an account may have
 OFF_LOOP_BYTES: Final = 1024 * 1024  # JSON above this is encoded and decoded in a thread
@@ -213,7 +216,10 @@ class RestStore:
             checks.key_bytes("bulk get", key)
         path = self._path(namespace, "bulk", "get")
         body = [codec.encode_bulk_get(unique)]
-        answer = await self._send("bulk_get", "POST", path, body=body, limit=BULK_ANSWER, splittable=True)
+        shorter = min(self._timeout, max(self._timeout / 3, _MANY_SECONDS)) if len(unique) > 1 else 0.0
+        answer = await self._send(
+            "bulk_get", "POST", path, body=body, limit=BULK_ANSWER, splittable=True, seconds=shorter
+        )
         found = await _off_loop(len(answer.body), partial(self._values, answer))
         self._billed.add("read", len(unique))
         told = {key: found[key] for key in unique if key in found}
@@ -295,13 +301,15 @@ class RestStore:
         content_type: str = request.JSON,
         limit: int = PLAIN_ANSWER,
         splittable: bool = False,
+        seconds: float = 0.0,
     ) -> Answer:
         """One request, one whole answer of at most `limit` bytes; `splittable`: half of it would be easier.
 
-        Raises `UnavailableError` for everything that keeps the answer from arriving.
+        `seconds` without progress are the end of it, instead of the usual number. Raises `UnavailableError` for
+        everything that keeps the answer from arriving.
         """
         with trio.CancelScope() as scope:
-            seconds = max(self._timeout, _LEAST_SECONDS.get(operation, 0.0))
+            seconds = seconds or max(self._timeout, _LEAST_SECONDS.get(operation, 0.0))
             patience = Patience(scope, seconds)
             upload = Upload(body, patience)
             prepared = self._request(method, path, query or {}, upload, content_type)
@@ -314,11 +322,11 @@ class RestStore:
             except httpx.LocalProtocolError:  # quotes the header it dislikes, and one of them is the token
                 raise NotSentError(f"{operation}: the request cannot be sent") from None
             except (httpx.ReadTimeout, httpx.WriteTimeout):
-                raise _too_slow(operation, seconds, splittable) from None
+                raise _too_slow(operation, seconds) from None
             except httpx.HTTPError as exc:  # its text, and that of its causes, may quote what the server sent
                 error = unavailable(operation, exc)
                 raise type(error)(self._scrub(str(error))) from None
-        raise _too_slow(operation, seconds, splittable)
+        raise _too_slow(operation, seconds)
 
     async def _exchange(
         self, prepared: httpx.Request, upload: Upload, limit: int, patience: Patience
@@ -376,9 +384,9 @@ class RestStore:
         return failed
 
 
-def _too_slow(operation: str, seconds: float, splittable: bool) -> UnavailableError:
+def _too_slow(operation: str, seconds: float) -> UnavailableError:
     message = f"{operation}: no progress within {seconds:g} s"
-    return BodyTooLargeError(message) if splittable else UnreachableError(message)
+    return BodyTooLargeError(message) if operation in _LEAST_SECONDS else NoAnswerError(message)
 
 
 def _in_order(keys: Iterable[KeyInfo], prefix: str) -> tuple[KeyInfo, ...]:

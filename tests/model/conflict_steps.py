@@ -9,13 +9,16 @@ from model.machine import Frame
 from msgspec.structs import replace
 
 from kvfs.core.errors import KvfsError
+from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import Entry
 from kvfs.core.names import SELF
 
 MARK = ".kvfs-conflict-host-"
-KEEPING = ("moved", "appended", "attribute")
+KEEPING = ("moved", "directory moved", "appended", "attribute")
 """Ways that carry the content on that the caches have."""
-WAYS = ("truncated", "replaced", "removed", "backed up", "there and back", "new", *KEEPING)
+NEW = ("new", "moved to a new name")
+"""Ways to a name that another client makes meanwhile."""
+WAYS = ("truncated", "replaced", "removed", "backed up", "there and back", *NEW, *KEEPING)
 
 
 class ConflictSteps(Frame):
@@ -27,17 +30,17 @@ class ConflictSteps(Frame):
         """Both are kept if the mount keeps both, or ours is what stays."""
         self.drain()
         self.pass_time(self.settle_window + 1)
-        path = self.quiet_file(pick)
+        path = self.quiet_file(pick, in_directory=way == "directory moved")
         if path is None:
             return
         model, beside = self.model, (*path[:-1], "zz")
         read = model.visible()[model.file(path)]
         self.both(lambda: self.kernel.listdir(self.path(path[:-1])), lambda: None)
         self.both(lambda: self.kernel.read(self.path(path)), lambda: None)
-        key = model.child(beside).key if way == "new" else model.file(path)
-        found = Entry(theirs, None if way == "new" else read.metadata)
+        key = model.child(beside).key if way in NEW else model.file(path)
+        found = Entry(theirs, None if way in NEW else read.metadata)
         self.run_(lambda: self.rig.backend.put(model.namespace, key, found))
-        look = look and way != "new"
+        look = look and way not in NEW
         if look:
             self.theirs_is_there(key, found)
             self.refresh()
@@ -46,12 +49,15 @@ class ConflictSteps(Frame):
             self.both(real, modelled)
         if not look:
             self.theirs_is_there(key, found)
-        accepted = {theirs} if look and way in KEEPING else {read.value} if way != "new" else set()
+        accepted = {theirs} if look and way in KEEPING else {read.value} if way not in NEW else set()
         self.settle_conflict(key, theirs, accepted)
         self.refresh()  # where nothing was changed here (an empty append), the mount has not met theirs
 
-    def quiet_file(self, pick):
-        """A file that nobody has open and nobody changed, with room for another name beside it."""
+    def quiet_file(self, pick, *, in_directory=False):
+        """A file that nobody has open and nobody changed, with room for another name beside it.
+
+        `in_directory`: in one that can be renamed, and with room beside that.
+        """
         model = self.model
         busy = {*model.opens, *model.changes}
         found = []
@@ -59,11 +65,22 @@ class ConflictSteps(Frame):
             if key in busy or model.visible()[key].expiration is not None or path[-1] == SELF:
                 continue
             try:
+                if in_directory and (len(path) < 2 or not self.is_movable(path[:-1])):
+                    continue
                 if model.at((*path[:-1], "zz")) is None and model.child((*path[:-1], "zz")).key is not None:
                     found.append(path)
             except KvfsError:
                 continue
         return found[pick % len(found)] if found else None
+
+    def is_movable(self, directory):
+        """Whether the model has room for a directory under the name `zd` beside it, and for all that is in it."""
+        model, goal = self.model, (*directory[:-1], "zd")
+        ref = model.child(goal).directory
+        if model.is_chunk(directory) or ref is None or ref.is_chunk or model.at(goal) is not None:
+            return False
+        longest = max(len(key.encode()) for key in model.tree()[0].values())
+        return longest + len("zd") <= KEY_BYTES
 
     def theirs_is_there(self, key, entry):
         """The model's server has what another client wrote."""
@@ -98,6 +115,8 @@ class ConflictSteps(Frame):
             "there and back": [move(path, beside), move(beside, path)],
             "new": [write(beside)],
             "moved": [move(path, beside)],
+            "moved to a new name": [move(path, beside)],
+            "directory moved": [move(path[:-1], (*path[:-2], "zd"))],
             "appended": [append],
             "attribute": [attribute],
         }[way]

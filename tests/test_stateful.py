@@ -7,6 +7,7 @@ the like through a real mount.
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from model.conflict_steps import ConflictSteps
 from model.file_steps import FileSteps
@@ -15,6 +16,8 @@ from model.world_steps import WorldSteps
 
 PHASES = [p for p in Phase if p is not Phase.shrink or not os.environ.get("KVFS_NO_SHRINK")]
 STEPS = int(os.environ.get("KVFS_STEPS", "0"))
+LIMIT = 300
+"""Seconds for the quick few steps; the many take as long as they take."""
 
 
 class Machine(FileSteps, NameSteps, WorldSteps, ConflictSteps):
@@ -32,5 +35,6 @@ Machine.TestCase.settings = settings(
 )
 
 
+@pytest.mark.timeout(0 if STEPS else LIMIT)
 class TestFileSystem(Machine.TestCase):
     """The machine as pytest runs it."""

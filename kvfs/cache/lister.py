@@ -17,6 +17,7 @@ import trio
 
 from kvfs.cache.listings import Listings, end_of
 from kvfs.cache.spans import Span, successor
+from kvfs.core.callers import Caller, current, done_for, waits
 from kvfs.core.errors import RejectedError, StoreError, UnavailableError
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import NamespaceId
@@ -66,7 +67,8 @@ class Lister:
         self._stopped: OrderedDict[Place, _Stopped] = OrderedDict()
         self._asked: OrderedDict[Place, tuple[int, float]] = OrderedDict()  # single names, since when
         self._large: OrderedDict[Place, bool] = OrderedDict()  # false: the whole listing fitted one page
-        self._wanted: dict[Place, str] = {}  # pages to ask for ahead: where the listing stopped
+        # pages to ask for ahead: where the listing stopped, and for whom
+        self._wanted: dict[Place, tuple[str, Caller | None]] = {}
         self._wake = trio.Event()
 
     # one page
@@ -133,6 +135,7 @@ class Lister:
     async def _turn(self, namespace: NamespaceId, prefix: str, position: str) -> None:
         """One page towards `position`, unless that became known meanwhile."""
         place = self._listing_for(namespace, prefix, position)
+        waits()
         async with self._alone(place):
             if self._listings.span_of(namespace, position) is None:
                 await self._page(place, self._resumable(place, position, prefix))
@@ -172,7 +175,7 @@ class Lister:
         place = self._listing_for(namespace, prefix, position)
         stopped = self._stopped.get(place)
         if stopped is not None and stopped.at == position and stopped.pages >= _WALK:
-            self._wanted[place] = position
+            self._wanted[place] = position, current()
             self._wake.set()
 
     async def run(self) -> None:
@@ -182,7 +185,9 @@ class Lister:
                 await self._wake.wait()
                 self._wake = trio.Event()
                 while self._wanted:
-                    nursery.start_soon(self._ahead, *self._wanted.popitem())
+                    place, (position, caller) = self._wanted.popitem()
+                    with done_for(caller or current()):
+                        nursery.start_soon(self._ahead, place, position)
 
     async def _ahead(self, place: Place, position: str) -> None:
         try:
@@ -230,6 +235,7 @@ class Lister:
                     await self._turn(namespace, directory, self._first_unknown(namespace, directory))
                 return
             assert prefix is not None
+            waits()
             async with self._alone((namespace, prefix)):
                 if not known():
                     asked += 1

@@ -62,7 +62,6 @@ class Loader:
         patience: float = 30.0,
     ) -> None:
         """`patience`: seconds for which a service that answers nobody is asked again."""
-        # dependencies
         self._store = store
         self._values = values
         self._listings = listings
@@ -76,7 +75,7 @@ class Loader:
         )
         self.scans = Scans(now, self._is_wanted)  # to be told which directories are read
         # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
-        self._flights: dict[Place, Flight] = {}
+        self.flights = self._flights = dict[Place, Flight]()  # for others to look at
         self._awaited: dict[Place, None] = {}
         self._ahead: dict[Place, None] = {}
         self._divided: deque[_Request] = deque()

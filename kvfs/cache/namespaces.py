@@ -1,11 +1,12 @@
 """The account's namespaces, as last listed, and the three operations on them, which are immediate."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import trio
 
 from kvfs.cache.patience import Patience
+from kvfs.core.callers import waits
 from kvfs.core.errors import DeniedError, NamespaceNotFoundError, UnavailableError
 from kvfs.core.model import Key, Namespace, NamespaceId
 from kvfs.core.names import title_names
@@ -47,6 +48,7 @@ class NamespaceTable:
         return self._by_name
 
     async def _list(self) -> None:
+        waits()
         async with self._lock:
             if not self._is_fresh():
                 asked_at = self._now()
@@ -82,6 +84,11 @@ class NamespaceTable:
     def get(self, namespace: NamespaceId) -> Namespace | None:
         """One of the known namespaces."""
         return self._by_id.get(namespace)
+
+    @property
+    def known(self) -> Mapping[str, Namespace]:
+        """The namespaces by directory name, as last listed."""
+        return self._by_name
 
     def name_of(self, namespace: NamespaceId) -> str | None:
         """The directory name of a namespace, as last listed."""

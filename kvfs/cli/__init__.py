@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "mount-helper": "mount_helper",
     "umount": "umount",
     "status": "status",
+    "top": "top",
     "sync": "sync",
     "refresh": "sync",
     "pending": "pending",

@@ -7,41 +7,52 @@ again. So what nobody can see until the next call comes is left until the answer
 from collections.abc import Callable
 from typing import Any
 
+from kvfs.core.callers import Caller, current, door
+
 
 class Afterwards:
     """Calls to be made later, in order, while it `is_open`; at once, while it is not.
 
     `is_served`: somebody calls `run` after every answer, and only then may it be opened. Between a call that is
-    left for later and `run` nothing else of the process may run: no await.
+    left for later and `run` nothing else of the process may run: no await. It counts as the work of the caller
+    for whom it was left.
     """
 
-    __slots__ = ("is_open", "is_served", "late")
+    __slots__ = ("caller", "is_open", "is_served", "late")
 
     def __init__(self) -> None:
         self.is_served = False
         self.is_open = False
         self.late: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.caller: Caller | None = None
 
     def __call__(self, work: Callable[..., object], *args: Any) -> None:
         """Have `work(*args)` done; it must not fail."""
         self.late.append((work, args))
-        if not self.is_open:
+        if self.is_open:
+            self.caller = door.caller
+        else:
             self.run()
 
     def last(self, work: Callable[..., object], *args: Any) -> None:
         """The same, of a handler that cannot say when it is open: it returns now, and waited before."""
         self.late.append((work, args))
-        if not self.is_served:
+        if self.is_served:
+            self.caller = current()
+        else:
             self.run()
 
     def run(self) -> None:
         """Do what was left. What fails takes nothing else with it: it raises when all is done."""
         failed: Exception | None = None
+        before = door.caller
+        door.caller, self.caller = self.caller or before, None
         while self.late:
             work, args = self.late.pop(0)
             try:
                 work(*args)
             except Exception as exc:  # a bug: whoever called tells it
                 failed = exc
+        door.caller = before
         if failed is not None:
             raise failed

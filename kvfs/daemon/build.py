@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from kvfs.cache.flights import Flight
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
@@ -15,10 +16,8 @@ from kvfs.cache.patience import Patience
 from kvfs.cache.values import Clean, Values
 from kvfs.config import CloudflareSource, Config
 from kvfs.core import bulksize
-from kvfs.core.errors import (
-    UnavailableError,
-    UserError,
-)
+from kvfs.core.callers import Caller
+from kvfs.core.errors import UnavailableError, UserError
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.host.credentials import Credentials
@@ -30,6 +29,7 @@ from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.miniflare.store import WranglerStore, open_explorer
+from kvfs.store.paying import Paying
 from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.refusals import Doubting, Refusals
 from kvfs.store.rest.client import RestStore, open_rest
@@ -59,6 +59,10 @@ class Stores:
     refusals: Refusals | None = None
     first: Store | None = None
     """`reading` with the patience of somebody who waits for a mount."""
+    readers: Paying | None = None
+    """Of `reading`, if requests are paid for."""
+    writers: Paying | None = None
+    """Of `writing`."""
     route: Callable[[], str] | None = None
     """Which way a source takes that has several, in words for the user."""
 
@@ -104,15 +108,15 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
         refusals = Refusals(credentials, patience=config.timeout)
         limited = Limiting(store, budget, Priority.FOREGROUND)
         foreground = Doubting(limited, refusals)
-        reading = Breaking(Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout), breaker)
+        reading = Paying(Breaking(Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout), breaker))
         upload = Doubting(Limiting(store, budget, Priority.UPLOAD), refusals)
-        writing = Breaking(upload, breaker, patient=True)
+        writing = Paying(Breaking(upload, breaker, patient=True))
         patience = min(_FIRST, config.timeout)
         # a refusal that passes may take longer than an outage that fails a mount
         first = Breaking(
             Doubting(Retrying(limited, attempts=_ATTEMPTS, deadline=patience), refusals), breaker
         )
-        yield Stores(reading, writing, rest, budget, breaker, refusals, first)
+        yield Stores(reading, writing, rest, budget, breaker, refusals, first, reading, writing)
 
 
 @asynccontextmanager
@@ -167,11 +171,19 @@ def build_reading(
     if (file := kinds_file(config)) is not None:
         loader.kinds.recall(file.read())
     lister = Lister(stores.reading, listings, now, stores.breaker.is_open)
+    if stores.readers is not None:
+        stores.readers.payer = lambda namespace, key: _caller_of(loader.flights.get((namespace, key)))
+    if stores.writers is not None:
+        stores.writers.payer = journal.reader.author
     overlay = Overlay(journal, listings, lister, values, loader, naming, now, config.cache_ttl)
     overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
     table = NamespaceTable(stores.reading, config.cache_ttl, now)
     table.patience = overlay.patience = Patience(config.timeout)
     return Reading(table, listings, values, loader, overlay)
+
+
+def _caller_of(flight: Flight | None) -> Caller | None:
+    return flight.caller if flight is not None else None
 
 
 def build_filesystem(

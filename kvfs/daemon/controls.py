@@ -39,6 +39,8 @@ class Controls:
         """By the name of the request."""
         return {
             "status": self.status,
+            "top": self.top,
+            "metrics": self.metrics,
             "sync": self.sync,
             "unmount": self.unmount,
             "refresh": self.refresh,
@@ -53,6 +55,14 @@ class Controls:
     async def status(self, request: Message, send: Send) -> Message:
         """The whole status."""
         return self._reporter.status()
+
+    async def top(self, request: Message, send: Send) -> Message:
+        """What each process did, and what it cost."""
+        return await self._reporter.usage.top(self._reporter.status())
+
+    async def metrics(self, request: Message, send: Send) -> Message:
+        """The text of `.kvfs/metrics`."""
+        return {"text": self._reporter.metrics().decode()}
 
     async def sync(self, request: Message, send: Send) -> Message:
         """Send what is pending, with progress; says what is left."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from kvfs.config import Config, source_identity
+from kvfs.core.callers import Callers, calling
 from kvfs.core.errors import JournalLockedError, KvfsError
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
@@ -39,13 +40,13 @@ from kvfs.daemon.refresh import poll
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.start import Start, find_start, remember, until_answered
-from kvfs.daemon.status import RecentErrors, Reporter
+from kvfs.daemon.status import RecentErrors, Reporter, Watching
 from kvfs.daemon.supervised import Supervised
 from kvfs.daemon.undo import Undo
 from kvfs.host.control import serve_control
 from kvfs.host.credentials import Credentials
 from kvfs.host.kinds import keep_kinds, save_kinds
-from kvfs.host.process import raise_file_limit
+from kvfs.host.process import command_of, process_of, raise_file_limit
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -82,14 +83,17 @@ def run_daemon(
 async def _daemon(
     config: Config, credentials: Credentials | None, ready: Callable[[], None], kernel: KernelSide
 ) -> int:
-    errors = RecentErrors()
+    errors, callers = RecentErrors(), Callers(process_of, command_of)
     logging.getLogger("kvfs").addHandler(errors)
     async with AsyncExitStack() as stack:
         stack.callback(logging.getLogger("kvfs").removeHandler, errors)
         journal = stack.enter_context(await _open_journal(config))
+        calling.set(callers.own)  # who nothing else is known of; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
         start = await find_start(config, stores)
-        mounted = Mounted(config, stores, journal, start, errors, kernel)
+        mounted = Mounted(
+            config, stores, journal, start, Watching(str(config.source), errors, callers), kernel
+        )
         try:
             return await mounted.serve(ready)
         except BaseExceptionGroup as group:
@@ -143,7 +147,7 @@ class Mounted:
         stores: Stores,
         journal: Journal,
         start: Start,
-        errors: RecentErrors,
+        watching: Watching,
         kernel: KernelSide,
     ) -> None:
         self._config = config
@@ -168,6 +172,7 @@ class Mounted:
             on_event=self._event,
         )
         self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
+        self._callers = watching.callers
         self._undo = Undo(config, self._fs, self._reading, time.time)
         outlook = Outlook(
             self._sender.statistics,
@@ -180,7 +185,7 @@ class Mounted:
         reporter.history = self._undo.status
         self._fs.xattrs.error_of = outlook.explain
         self._conflicts = reporter.conflicts
-        self._fs.tree.add_control(reporter.files(errors))
+        self._fs.tree.add_control(reporter.files(watching))
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
         self._resolving = Resolving(self._fs, reporter)
@@ -231,14 +236,7 @@ class Mounted:
             kinds, kinds_kept = self._reading.loader.kinds, kinds_file(self._config)
             if kinds_kept is not None:
                 workers.start_soon(_kept_going, partial(keep_kinds, kinds, kinds_kept))
-            operations = self._kernel.operations(self._fs, uid=self._config.uid, gid=self._config.gid)
-            session = self._kernel.session(
-                self._config.mountpoint,
-                operations,
-                source=str(self._config.source),
-                allow_other=self._config.allow_other,
-                flags=self._config.mount_flags,
-            )
+            session = self._session()
             draining = trio.CancelScope()
             try:
                 await workers.start(self._watch_signals, workers, session, draining)
@@ -264,6 +262,19 @@ class Mounted:
         if left:
             log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)
         return LEFT if left else 0
+
+    def _session(self) -> "Session":
+        """The mount itself."""
+        operations = self._kernel.operations(
+            self._fs, uid=self._config.uid, gid=self._config.gid, callers=self._callers
+        )
+        return self._kernel.session(
+            self._config.mountpoint,
+            operations,
+            source=str(self._config.source),
+            allow_other=self._config.allow_other,
+            flags=self._config.mount_flags,
+        )
 
     async def _watch_signals(
         self,

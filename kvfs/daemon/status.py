@@ -2,29 +2,28 @@
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import msgspec
 
-from kvfs.core.limits import BULK_GET_KEYS
+from kvfs.core.callers import Callers
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.text import field, one_line
 from kvfs.daemon.build import Reading, Stores
 from kvfs.daemon.conflicts import ConflictLog
+from kvfs.daemon.metrics import Measured, Metrics
 from kvfs.daemon.outlook import Outlook
+from kvfs.daemon.usage import Usage
+from kvfs.data.plan import READ_PRICE, WRITE_PRICE
 from kvfs.journal.journal import Journal
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 SHOWN: Final = 100  # changes listed by name
 ABOUT: Final = 5  # lines of the log that `kvfs why` repeats
-
-# List prices in dollars a key (paid plan, developers.cloudflare.com/kv/platform/pricing)
-READ_PRICE: Final = 0.5e-6
-WRITE_PRICE: Final = 5e-6
 
 Message = dict[str, Any]
 
@@ -48,6 +47,15 @@ class RecentErrors(logging.Handler):
         return "".join(f"{line}\n" for line in self._lines).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What is noted while the mount of `source` is served: its last errors, and who does what."""
+
+    source: str
+    errors: RecentErrors
+    callers: Callers
+
+
 class Reporter:
     """Reads everybody's statistics; changes nothing."""
 
@@ -66,6 +74,8 @@ class Reporter:
         self._reading = reading
         self._stores = stores
         self._outlook = outlook
+        self.usage: Usage  # of `files`, like the metrics
+        self._metrics: Metrics
         self.is_offline = False
         self.history: Callable[[], Message] = dict
         self._errors: RecentErrors | None = None
@@ -209,29 +219,45 @@ class Reporter:
 
     # the control files
 
-    def files(self, errors: RecentErrors) -> dict[str, Callable[[], bytes]]:
-        """The contents of `.kvfs/`."""
-        self._errors = errors
+    def metrics(self) -> bytes:
+        """All numbers in the format of Prometheus."""
+        return self._metrics.text()
+
+    def files(self, watching: Watching) -> dict[str, Callable[[], bytes]]:
+        """The contents of `.kvfs/`; called once, before anything else is asked."""
+        self._errors = watching.errors
+        self.usage = Usage(watching.callers)
+        self._metrics = Metrics(self._measured(watching.source))
         return {
             "status": lambda: msgspec.json.format(msgspec.json.encode(self.status()), indent=2) + b"\n",
             "queue": lambda: b"".join(self._queue()),
-            "errors": errors.text,
-            "metrics": lambda: "".join(_metrics(self.status())).encode(),
+            "errors": watching.errors.text,
+            "metrics": self.metrics,
         }
+
+    def _measured(self, source: str) -> Measured:
+        rest = self._stores.rest
+        return Measured(
+            source,
+            self.status,
+            self._pending_by_namespace,
+            self.usage.by_operation,
+            lambda: rest.statistics().times if rest is not None else {},
+            self.usage.waited,
+        )
+
+    def _pending_by_namespace(self) -> dict[str, tuple[int, int]]:
+        """Count and bytes by the name of a namespace, of those that the mount shows and those with changes."""
+        counts: Counter[NamespaceId] = Counter()
+        sizes: Counter[NamespaceId] = Counter()
+        for change in self._journal.iter_pending():
+            counts[change.namespace] += 1
+            sizes[change.namespace] += change.size
+        names = {namespace.id: name for name, namespace in self._reading.table.known.items()}
+        return {names.get(id_, str(id_)): (counts[id_], sizes[id_]) for id_ in {*names, *counts}}
 
     def _queue(self) -> Iterable[bytes]:
         for change in [*self._journal.rejected(), *self._journal.pending()]:
             size = "-" if change.is_tombstone else str(change.size)
             path = field(self.path_of(change))
             yield f"{change.seq}\t{change.state}\t{change.kind}\t{size}\t{path}\n".encode()
-
-
-def _metrics(status: Message) -> Iterable[str]:
-    """The numbers of the status in Prometheus' text format."""
-    yield f"# one bulk get reads up to {BULK_GET_KEYS} keys\n"
-    for group, fields in sorted(status.items()):
-        if not isinstance(fields, dict):
-            continue
-        for name, value in sorted(fields.items()):
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                yield f"kvfs_{group}_{name} {value}\n"

@@ -7,8 +7,12 @@ from typing import Final, cast
 import pyfuse3
 
 from kvfs.core import errors
+from kvfs.vfs.filesystem import Usage
 from kvfs.vfs.view.types import Attr
 
+BLOCK: Final = 4096
+CAPACITY: Final = 1 << 50  # bytes shown as the size: paid accounts have no limit
+FILES: Final = 1 << 40
 FILE_BLOCK: Final = 128 * 1024  # what cp and cat use as their buffer
 DIRECTORY_BLOCK: Final = 1024 * 1024  # glibc sizes getdents by it: thousands of entries a call
 
@@ -120,3 +124,15 @@ def absent(timeout: float) -> pyfuse3.EntryAttributes:
     entry.entry_timeout = timeout
     entry.attr_timeout = timeout
     return entry
+
+
+def usage(known: Usage) -> pyfuse3.StatvfsData:
+    """What df shows: keys and bytes that are known, of more than anybody will use."""
+    data = pyfuse3.StatvfsData()
+    data.f_bsize = data.f_frsize = BLOCK
+    data.f_blocks = CAPACITY // BLOCK
+    data.f_bfree = data.f_bavail = max(1, (CAPACITY - known.bytes) // BLOCK)
+    data.f_files = FILES
+    data.f_ffree = data.f_favail = max(1, FILES - known.keys)
+    data.f_namemax = 255
+    return data

@@ -1,17 +1,21 @@
-"""The one guard around every handler: our errors become errnos, anything else EIO; a bound on waiting.
+"""The one guard around every handler: our errors become errnos, anything else EIO; a bound on waiting; who called.
 
 pyfuse3 ends the whole mount on any exception but FUSEError, so nothing else may leave a handler.
 """
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable, Coroutine
+from time import perf_counter_ns as clock
 from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import pyfuse3
 import trio
 
+from kvfs.core.callers import LOOKS, Call, Caller, Callers, calling, door
+from kvfs.core.durations import SKIP, add, add_timed
 from kvfs.core.errors import FileError, KvfsError
 from kvfs.fuse import convert
 from kvfs.fuse.words import words
@@ -30,17 +34,29 @@ Answer: TypeAlias = R | Coroutine[Any, Any, R]
 PromptHandler = Callable[Concatenate[Ops, P], Answer[R]]
 
 
+class _Door(Protocol):
+    """What a handler's object has for the guard: the callers of the mount."""
+
+    callers: Callers
+
+
 def guarded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
-    """Wrap a handler of `Operations` (whose `bound` is the deadline in seconds)."""
+    """Wrap a handler of `Operations` (whose `bound` is the deadline in seconds). It may wait for the store."""
+    operation, is_by_context = handler.__name__, _names_caller(handler)
 
     @functools.wraps(handler)
     async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        began = clock()
+        call = Call(_caller(self, args, is_by_context=is_by_context))  # type: ignore[arg-type]  # of Operations
+        calling.set(call)
         try:
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
             raise
         except Exception as exc:
             raise _told(self, handler, args, exc) from exc
+        finally:
+            _ended(call, operation, clock() - began)
 
     return guard
 
@@ -48,22 +64,91 @@ def guarded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
 def prompt(handler: PromptHandler[Ops, P, R]) -> Handler[Ops, P, R]:
     """`guarded` for the hot handlers: a plain function that answers, or hands out what there is to wait for.
 
-    A coroutine for nothing costs a fifth of a microsecond, which the caller waits for with an idle processor.
+    A coroutine for nothing costs a fifth of a microsecond, which the caller waits for with an idle processor. So
+    do other things: only some of the answers that take no waiting are timed.
     """
+    operation, is_by_context = handler.__name__, _names_caller(handler)
+
+    @functools.wraps(handler)
+    async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        callers: Callers = self.callers  # type: ignore[attr-defined]  # of Operations
+        if not is_by_context:
+            caller = callers.held.get(args[0]) or callers.own  # type: ignore[call-overload]  # a handle
+        elif (context := args[-1]) is not None:
+            caller = callers.by_thread.get(context.pid) or callers.meet(context.pid, context.uid)  # type: ignore[attr-defined]
+        else:  # only without a kernel
+            caller = callers.own
+        try:
+            times = caller.times[operation]
+        except KeyError:
+            times = caller.begin(operation)
+        if skip := times[SKIP]:
+            times[SKIP] = skip - 1
+            began = 0
+        else:
+            began = clock()
+        call = None
+        door.caller = caller
+        try:
+            found = handler(self, *args, **kwargs)
+            door.caller = None
+            if found.__class__ is CoroutineType:
+                times[SKIP] = skip  # it is timed for itself
+                began, call = clock(), Call(caller)
+                calling.set(call)
+                return await found  # type: ignore[no-any-return]  # its class says what it is, not of what
+            return found  # type: ignore[return-value]
+        except pyfuse3.FUSEError:
+            door.caller = None
+            raise
+        except Exception as exc:
+            door.caller = None
+            raise _told(self, handler, args, exc) from exc
+        finally:
+            if call is not None:
+                _ended(call, operation, clock() - began)
+            elif began:
+                add_timed(times, clock() - began)
+                if caller.calls < LOOKS:
+                    callers.call_again(caller)
+
+    return guard
+
+
+def unseen(handler: PromptHandler[Ops, P, R]) -> Handler[Ops, P, R]:
+    """`prompt` for what the kernel does by itself: no process asked for it, and it answers at once."""
 
     @functools.wraps(handler)
     async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            found = handler(self, *args, **kwargs)
-            if found.__class__ is CoroutineType:
-                return await found  # type: ignore[no-any-return]  # its class says what it is, not of what
-            return found  # type: ignore[return-value]
-        except pyfuse3.FUSEError:
-            raise
+            return handler(self, *args, **kwargs)  # type: ignore[return-value]
         except Exception as exc:
             raise _told(self, handler, args, exc) from exc
 
     return guard
+
+
+def _names_caller(handler: Callable[..., object]) -> bool:
+    """True if the kernel says who calls: it does so with a context, which comes last; else with a handle only."""
+    return list(inspect.signature(handler).parameters)[-1] == "ctx"
+
+
+def _caller(self: _Door, args: tuple[Any, ...], *, is_by_context: bool) -> Caller:
+    """The caller by the kernel's word, else who opened the handle; the daemon itself when neither is known."""
+    callers = self.callers
+    if not is_by_context:
+        return (callers.held.get(args[0]) if args else None) or callers.own
+    context = args[-1]
+    if context is None:  # only without a kernel
+        return callers.own
+    return callers.by_thread.get(context.pid) or callers.meet(context.pid, context.uid)
+
+
+def _ended(call: Call, operation: str, spent: int) -> None:
+    """Count an operation that may have waited: meanwhile others may have been met, and the caller folded."""
+    caller = call.caller.counted()
+    add(caller.times.get(operation) or caller.begin(operation), spent)
+    caller.waits += call.has_waited
 
 
 def bounded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:

@@ -21,9 +21,10 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
+from kvfs.core.callers import Callers, current, door
 from kvfs.core.errors import NotFoundError
 from kvfs.fuse import convert
-from kvfs.fuse.guard import Answer, bounded, guarded, in_time, prompt
+from kvfs.fuse.guard import Answer, bounded, guarded, in_time, prompt, unseen
 from kvfs.fuse.listing import Listing
 from kvfs.vfs.file.handles import DirectoryHandle
 from kvfs.vfs.filesystem import FileSystem
@@ -35,9 +36,6 @@ _Created = tuple[FileInfo, EntryAttributes]
 
 _NEGATIVE_SECONDS = 2.0  # how long the kernel may remember that a name is not there
 _PERMISSIONS = 0o7777
-_BLOCK = 4096
-_CAPACITY = 1 << 50  # bytes shown as the size: paid accounts have no limit
-_FILES = 1 << 40
 
 
 class Operations(pyfuse3.Operations):
@@ -47,8 +45,9 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, fs: FileSystem, *, uid: int, gid: int) -> None:
+    def __init__(self, fs: FileSystem, *, uid: int, gid: int, callers: Callers | None = None) -> None:
         super().__init__()
+        self.callers = callers or Callers()
         self._fs = fs
         self._inodes = fs.inodes
         self._uid = uid
@@ -93,7 +92,7 @@ class Operations(pyfuse3.Operations):
             return self._absent
         return self._entry(node)
 
-    @prompt
+    @unseen
     def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """The kernel dropped references."""
         for inode, count in inode_list:
@@ -216,11 +215,16 @@ class Operations(pyfuse3.Operations):
     def opendir(self, inode: InodeT, ctx: RequestContext) -> Answer[FileHandleT]:
         """A handle on the entries."""
         number = self._fs.tree.opendir_at_once(inode)
-        return self._opendir(inode) if number is None else FileHandleT(number)
+        return self._opendir(inode) if number is None else self._held(number)
 
     @in_time
     async def _opendir(self, inode: int) -> FileHandleT:
-        return FileHandleT(await self._fs.tree.opendir(inode))
+        return self._held(await self._fs.tree.opendir(inode))
+
+    def _held(self, number: int) -> FileHandleT:
+        """A new handle: what comes with it is the doing of who opened it."""
+        self.callers.held[number] = door.caller or current() or self.callers.own
+        return number
 
     @prompt
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> Answer[None]:
@@ -236,6 +240,7 @@ class Operations(pyfuse3.Operations):
     @prompt
     def releasedir(self, fh: FileHandleT) -> None:
         """closedir."""
+        self.callers.held.pop(fh, None)
         self._fs.handles.remove(fh)
 
     @bounded
@@ -257,7 +262,7 @@ class Operations(pyfuse3.Operations):
                 node, write=writing, append=bool(flags & os.O_APPEND), read=_reads(flags)
             )
             if found is not None:
-                return FileInfo(fh=found[0], keep_cache=found[1])
+                return FileInfo(fh=self._held(found[0]), keep_cache=found[1])
         return self._open(node, flags, writing=writing)
 
     @in_time
@@ -269,7 +274,7 @@ class Operations(pyfuse3.Operations):
             append=bool(flags & os.O_APPEND),
             read=_reads(flags),
         )
-        return FileInfo(fh=FileHandleT(number), keep_cache=keep, direct_io=direct)
+        return FileInfo(fh=self._held(number), keep_cache=keep, direct_io=direct)
 
     @prompt
     def create(
@@ -285,7 +290,7 @@ class Operations(pyfuse3.Operations):
         )
 
     def _created(self, node: File, number: int, keep: bool) -> _Created:
-        return FileInfo(fh=number, keep_cache=keep), self._entry(node)
+        return FileInfo(fh=self._held(number), keep_cache=keep), self._entry(node)
 
     @in_time
     async def _create(self, parent: int, name: bytes, mode: int, flags: int) -> _Created:
@@ -333,6 +338,7 @@ class Operations(pyfuse3.Operations):
     @prompt
     def release(self, fh: FileHandleT) -> Answer[None]:
         """The last reference is gone."""
+        self.callers.held.pop(fh, None)
         return None if self._fs.files.release_at_once(fh) else self._release(fh)
 
     @in_time
@@ -375,15 +381,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """df: keys and bytes as far as known, without a request."""
-        usage = self._fs.usage()
-        data = StatvfsData()
-        data.f_bsize = data.f_frsize = _BLOCK
-        data.f_blocks = _CAPACITY // _BLOCK
-        data.f_bfree = data.f_bavail = max(1, (_CAPACITY - usage.bytes) // _BLOCK)
-        data.f_files = _FILES
-        data.f_ffree = data.f_favail = max(1, _FILES - usage.keys)
-        data.f_namemax = 255
-        return data
+        return convert.usage(self._fs.usage())
 
     @guarded
     async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:

@@ -1,6 +1,7 @@
-"""The process itself, before anything else: standard descriptors, the encoding of names, the limit of open files.
+"""Processes. This one, before anything else: standard descriptors, the encoding of names, the limit of open files.
 
-Belongs here: what a shell, cron or a service manager may have left out or set low, made good without asking.
+Belongs here: what a shell, cron or a service manager may have left out or set low, made good without asking. And
+what the kernel tells of others.
 """
 
 import os
@@ -50,3 +51,36 @@ def raise_file_limit() -> int:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def process_of(thread: int) -> tuple[int, str] | None:
+    """The process of a thread and the name of its program; None when it is gone.
+
+    Only what takes no lock of the other process's memory is read: it may wait for us in a page fault.
+    """
+    found = _start_of(f"/proc/{thread}/status")
+    fields = dict(line.partition(b":\t")[::2] for line in found.split(b"\n")) if found is not None else {}
+    try:
+        process = int(fields[b"Tgid"])
+    except (KeyError, ValueError):
+        return None
+    return process, command_of(process) or "?"
+
+
+def command_of(process: int) -> str | None:
+    """The name of the program of a process, at most 15 bytes; None when it is gone."""
+    found = _start_of(f"/proc/{process}/comm")
+    return os.fsdecode(found.rstrip(b"\n")) if found is not None else None
+
+
+def _start_of(path: str) -> bytes | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, 512)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from sortedcontainers import SortedList
 
+from kvfs.core.callers import Caller, current
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId, Seq
 from kvfs.journal.local import Place
 from kvfs.journal.rules import Row, with_change
@@ -45,6 +46,9 @@ class Index:
             ChangeState.LOCAL: {},
         }
         self.waiting: dict[Seq, set[Place]] = {}
+        self.authors: dict[
+            Seq, Caller
+        ] = {}  # who made a change, of those since the start; only for statistics
         self.pending_bytes = 0
         self.inline_bytes = 0  # of contents in the log that a row has
         self.count = 0
@@ -152,6 +156,9 @@ class Index:
         self.by_state[change.state][change.seq] = row
         if change.seq > self.last_seq:
             self.last_seq = change.seq
+        caller = current()
+        if caller is not None and caller.pid and change.seq not in self.authors:
+            self.authors[change.seq] = caller
         if row.waits_for is not None:
             self.waiting.setdefault(row.waits_for, set()).add((change.namespace, change.key))
 
@@ -165,6 +172,7 @@ class Index:
             self.inline_bytes -= change.size
         if not is_kept:
             del self.by_state[change.state][change.seq]
+            self.authors.pop(change.seq, None)
         if row.waits_for is not None:
             places = self.waiting[row.waits_for]
             places.discard((change.namespace, change.key))

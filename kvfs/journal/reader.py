@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kvfs.core.callers import Caller
 from kvfs.core.model import Change, Key, NamespaceId, Seq
 from kvfs.journal.contents import Contents
 from kvfs.journal.index import Index
@@ -20,6 +21,11 @@ class Reader:
         """The change of a key that answers for it: pending, settling, rejected or local."""
         row = self._index.get(namespace, key)
         return row.change if row is not None else None
+
+    def author(self, namespace: NamespaceId, key: Key) -> Caller | None:
+        """Who made the change of a key since the start, if that is known; for statistics."""
+        row = self._index.get(namespace, key)
+        return self._index.authors.get(row.change.seq) if row is not None else None
 
     def value(self, change: Change) -> bytes:
         """The content of a put that is still the newest of its key; KeyError when it is not.

@@ -261,12 +261,16 @@ class FileSystem:
         """Make the kernel look the name of a key up anew."""
         naming = self.overlay.naming
         parent = self.inodes.peek_directory(namespace, naming.parent_of_key(key))
-        if parent is not None and parent.lookups:
+        if parent is not None and self._is_held(parent):
             self._invalidator.entry(parent.ino, naming.name_of_key(key).encode())
         prefix = key + naming.separator
         inside = self.inodes.peek_directory(namespace, DirRef(prefix, len(prefix)))
-        if inside is not None and inside.lookups and naming.separator:
+        if inside is not None and naming.separator and self._is_held(inside):
             self._invalidator.entry(inside.ino, SELF.encode())
+
+    def _is_held(self, directory: Directory) -> bool:
+        """Return True if the kernel may remember names in a directory; the root it never looks up."""
+        return directory.lookups > 0 or directory is self.inodes.root
 
     async def release_left(self) -> None:
         """The connection is gone: the RELEASEs that the kernel had no time to send are made up.

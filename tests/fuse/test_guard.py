@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from kvfs.core import errors
+from kvfs.core.callers import Callers
 from kvfs.fuse import convert
 from kvfs.fuse.guard import bounded, guarded
 from kvfs.fuse.operations import Operations
@@ -17,6 +18,7 @@ class Handlers:
     """Stands where `Operations` does."""
 
     bound = 1.0
+    callers = Callers()
 
     @guarded
     async def fail(self, error: BaseException) -> None:

@@ -220,3 +220,32 @@ def test_a_disk_that_turns_read_only_refuses_and_loses_nothing(tmp_path: Path, s
         assert {key: api.get(namespace, key) for key in api.keys(namespace)} == {
             "kept": b"kept", "kept large": LARGE, "old": b"old", "gone": b"gone",
         }  # fmt: skip
+
+
+def test_a_close_that_found_no_room_publishes_nothing(tmp_path: Path, server: Served) -> None:
+    """`cp` over a good value, small or large, fails; the value stays here and at the server, also with room again."""
+    big, small = tmp_path / "big", tmp_path / "small"
+    big.write_bytes(LARGE)
+    small.write_bytes(SMALL)
+    with (
+        disk(tmp_path / "state", "4m") as state,
+        Api(server) as api,
+        mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount,
+    ):
+        ns = prepared(mount)
+        mount.sync()
+        ballast = filled(state)
+        crowded = crowd(ns)
+        with (ns / "old").open("rb", buffering=0) as reader:  # it keeps what was written there alive
+            for source in (big, small):
+                done = subprocess.run(["cp", source, ns / "old"], capture_output=True, text=True, check=False)
+                assert done.returncode == 1
+                assert "No space left on device" in done.stderr
+            ballast.unlink()
+            assert reader.read(9) == b"old"
+        mount.sync()
+        assert (ns / "old").read_bytes() == b"old"
+        assert api.get(api.namespace("ns"), "old") == b"old"
+        assert set(api.keys(api.namespace("ns"))) == {"old", "gone", "kept", "kept large", *crowded}
+        assert subprocess.run(["cp", small, ns / "old"], check=False).returncode == 0
+        assert (ns / "old").read_bytes() == SMALL

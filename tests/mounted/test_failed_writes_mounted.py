@@ -6,11 +6,13 @@ import mmap
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.mounted import mounted
-from support.standing import Standing, errno_of, run
+from support.mounted import Api, Mounted, mounted
+from support.serving import Served
+from support.standing import Standing, errno_of, run, wait_for
 
 OPTIONS = ("--settle=1", "--cache-ttl=1")
 MIB = 1024 * 1024
@@ -53,6 +55,39 @@ def test_close_says_the_error_again(here: Path) -> None:
     assert path.read_bytes() == b"good"
     path.write_bytes(b"better")
     assert path.read_bytes() == b"better"
+
+
+def test_a_change_of_a_value_that_cannot_be_read_changes_nothing(tmp_path: Path, server: Served) -> None:
+    """The server fails whenever it is asked for the value: EIO, and what is there stays there; then all goes on."""
+    with Api(server) as api:
+        namespace = api.result("POST", "", json={"title": "ns"})["id"]
+        api.put(namespace, "page", b"the good value")
+        with mounted(tmp_path, "cloudflare:", "--timeout=2", "--settle=1", served=server) as mount:
+            _change_unreadable(mount, api, namespace)
+
+
+def _truncates(path: Path, size: int) -> bool:
+    """Return True if the server counts as being back: what failed a moment ago fails at once for a while."""
+    with suppress(OSError):
+        os.truncate(path, size)
+        return True
+    return False
+
+
+def _change_unreadable(mount: Mounted, api: Api, namespace: str) -> None:
+    path = mount.path / "ns/page"
+    api.set_faults({"fault": "bad_key", "key": "page"})
+    assert errno_of(os.truncate, path, 3) == "EIO"
+    assert errno_of(os.open, path, os.O_RDWR) == "EIO"
+    assert errno_of(os.open, path, os.O_WRONLY | os.O_APPEND) == "EIO"
+    assert errno_of(os.setxattr, path, "user.k", b"v") == "EIO"
+    assert errno_of(os.rename, path, path.parent / "moved") == "EIO"
+    api.set_faults()
+    assert mount.status()["pending"]["count"] == 0
+    assert api.get(namespace, "page") == b"the good value"
+    wait_for(lambda: _truncates(path, 8))
+    mount.sync()
+    assert api.get(namespace, "page") == b"the good"
 
 
 def test_a_shared_mapping_of_an_append_handle_is_written_in_place(world: Standing, here: Path) -> None:

@@ -159,6 +159,36 @@ async def test_what_a_close_could_not_record_is_not_recorded_by_a_later_one(moun
     assert (await mount.stored())["f"].value == b"good"
 
 
+async def test_what_a_close_could_not_record_is_not_recorded_by_its_release(mount, kernel):
+    """There is room again between the two, which the program does not see: it was told that nothing was kept."""
+    await kernel.write("/ns/f", b"good")
+    file = await kernel.open("/ns/f", RW)
+    await kernel.pwrite(file, 0, b"BAD")
+    mount.fs.files._max_pending = 0
+    with pytest.raises(NoSpaceError):
+        await kernel.flush(file)
+    mount.fs.files._max_pending = 1 << 30
+    await mount.fs.files.release(file.number)
+    assert await kernel.read("/ns/f") == b"good"
+    await mount.drain()
+    assert (await mount.stored())["f"].value == b"good"
+
+
+async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kernel):
+    """Two write into one file; the close of the first fails, so the second may not believe that its bytes are kept."""
+    await kernel.write("/ns/f", b"good")
+    first, second = await kernel.open("/ns/f", RW), await kernel.open("/ns/f", RW)
+    await kernel.pwrite(second, 2, b"2")
+    await kernel.pwrite(first, 0, b"1")
+    mount.fs.files._max_pending = 0
+    with pytest.raises(NoSpaceError):
+        await kernel.close(first)
+    mount.fs.files._max_pending = 1 << 30
+    with pytest.raises(NoSpaceError):
+        await kernel.close(second)
+    assert await kernel.read("/ns/f") == b"good"
+
+
 async def test_mtime_and_pages_are_those_of_the_good_value(mount, kernel):
     """The kernel throws away what it has of the failed content."""
     kernel.caching = True

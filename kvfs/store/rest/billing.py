@@ -1,20 +1,27 @@
-"""Keys as the account is billed for them: what was sent counts, whether its answer came or not.
+"""Requests, and keys as the account is billed for them: what was sent counts, whether its answer came or not.
 
 Repeats count each time. A request that never left, and one that was refused with HTTP 4xx, count nothing.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import trio
+
+from kvfs.core.callers import charge
+from kvfs.core.durations import Durations, add, no_durations
 from kvfs.core.errors import NotSentError, UnavailableError
 from kvfs.store.rest.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)
 class RestStatistics:
-    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies."""
+    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies.
+
+    `times`: how long requests took, by operation, whether an answer came or not.
+    """
 
     requests: Mapping[str, int]
     keys_read: int
@@ -23,6 +30,7 @@ class RestStatistics:
     lists: int
     bytes_sent: int
     bytes_received: int
+    times: Mapping[str, Durations]
 
 
 @dataclass(slots=True)
@@ -37,13 +45,28 @@ class Billing:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
+        self.times: defaultdict[str, Durations] = defaultdict(no_durations)
+
+    @contextmanager
+    def asking(self, operation: str) -> Iterator[None]:
+        """One request is made inside, and is charged to who it is for."""
+        self.requests[operation] += 1
+        charge("requests")
+        began = trio.current_time()
+        try:
+            yield
+        finally:
+            add(self.times[operation], int((trio.current_time() - began) * 1e9))
 
     def __getitem__(self, what: str) -> int:
         return self._counts[what]
 
     def add(self, what: str, count: int) -> None:
-        """So many more."""
+        """So many more; who they are for is charged."""
         self._counts[what] += count
+        if count:
+            charge(what, count)
 
     @contextmanager
     def sending(self, what: str, count: int) -> Iterator[Bill]:
@@ -52,7 +75,7 @@ class Billing:
         try:
             yield bill
         except UnavailableError as exc:
-            self._counts[what] += 0 if isinstance(exc, NotSentError) else count
+            self.add(what, 0 if isinstance(exc, NotSentError) else count)
             raise
         if bill.answer is not None and not 400 <= bill.answer.status < 500:
-            self._counts[what] += count
+            self.add(what, count)

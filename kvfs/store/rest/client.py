@@ -5,7 +5,6 @@ What a request is made of is in `request.py`, what an answer means in `answer.py
 """
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -99,7 +98,6 @@ class RestStore:
         self._timeout = timeout
         self._now = now
         self._posts_deletes = True  # until a server turns out not to know POST …/bulk/delete
-        self._requests: Counter[str] = Counter()
         self._billed = Billing()
         self._bytes_sent = 0
         self._bytes_received = 0
@@ -110,13 +108,14 @@ class RestStore:
     def statistics(self) -> RestStatistics:
         """Requests, keys and bytes so far."""
         return RestStatistics(
-            requests=dict(self._requests),
+            requests=dict(self._billed.requests),
             keys_read=self._billed["read"],
             keys_written=self._billed["written"],
             keys_deleted=self._billed["deleted"],
             lists=self._billed["lists"],
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
+            times=self._billed.times,
         )
 
     async def list_namespaces(self) -> list[Namespace]:
@@ -314,9 +313,9 @@ class RestStore:
             upload = Upload(body, patience)
             prepared = self._request(method, path, query or {}, upload, content_type)
             prepared.extensions["timeout"] |= {"read": seconds}
-            self._requests[operation] += 1
             try:
-                return await self._exchange(prepared, upload, limit, patience)
+                with self._billed.asking(operation):
+                    return await self._exchange(prepared, upload, limit, patience)
             except AnswerTooLongError as exc:
                 raise (BodyTooLargeError if splittable else UnavailableError)(f"{operation}: {exc}") from exc
             except httpx.LocalProtocolError:  # quotes the header it dislikes, and one of them is the token

@@ -10,16 +10,15 @@ from typing import Final
 
 import trio
 
-from kvfs.core.errors import BadHandleError, FileTooBigError, KvfsError, StaleError
-from kvfs.core.expiry import is_expired
+from kvfs.core.errors import BadHandleError, FileTooBigError, KvfsError
 from kvfs.core.limits import VALUE_BYTES
-from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
+from kvfs.core.model import Change, ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import INLINE_BYTES
+from kvfs.vfs.file.amending import Amending
 from kvfs.vfs.file.failures import Failures
 from kvfs.vfs.file.handles import FileHandle, Handle, HandleTable, OpenFile, TextHandle
-from kvfs.vfs.file.opening import Opening
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.file.record import CHANGED
 from kvfs.vfs.file.versions import Versions
@@ -30,11 +29,8 @@ from kvfs.vfs.view.overlay import Overlay
 
 log: Final = logging.getLogger("kvfs.vfs")
 
-Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None]]
-"""Metadata and expiration as they are → as they shall be."""
 
-
-class Files(Opening):
+class Files(Amending):
     """The contents of files, from open to release."""
 
     def __init__(
@@ -176,14 +172,16 @@ class Files(Opening):
         if shared is None:
             return
         try:
-            if shared.dirty and (handle.write or shared.handles == 1):
+            if shared.dirty and handle.refused is not None and handle.refused[0] == shared.version:
+                self._failures.fail(handle, shared, handle.refused[1])
+            elif shared.dirty and (handle.write or shared.handles == 1):
                 await self.save(node)
         except trio.Cancelled:
             log.error("%r: what was written after its last close is not kept: it took too long", node.key)
             raise
         except KvfsError as exc:  # close said so: what it could not record is not recorded later either
-            if shared is node.open and shared.dirty:
-                self._failures.give_up(node, shared, exc)
+            if shared.dirty:
+                self._failures.fail(handle, shared, exc)
             raise
         finally:
             self._let_go(node, shared)
@@ -296,7 +294,11 @@ class Files(Opening):
         if isinstance(handle, FileHandle) and handle.write:
             handle.flushed = True
             handle.check()
-            await self.save(handle.node)
+            try:
+                await self.save(handle.node)
+            except KvfsError as exc:
+                self._save_refused(handle, exc)
+                raise
             handle.check()  # a write may have failed meanwhile
 
     def flush_at_once(self, number: int) -> bool:
@@ -306,7 +308,15 @@ class Files(Opening):
             return True
         handle.flushed = True
         handle.check()
-        return self.save_at_once(handle.node)
+        try:
+            return self.save_at_once(handle.node)
+        except KvfsError as exc:
+            self._save_refused(handle, exc)
+            raise
+
+    def _save_refused(self, handle: FileHandle, error: KvfsError) -> None:
+        """The close said that the content could not be recorded: its release must not do it after all."""
+        handle.refused = (self._open_of(handle).version, error)
 
     def state_of(self, change: Change) -> str:
         """The state of a change in the user's words."""
@@ -332,65 +342,3 @@ class Files(Opening):
             await self._journal.make_durable(None if change.is_tombstone else change)
             return
         await self._sender.send_now([(namespace, key)], self._timeout)
-
-    async def amend(self, node: File, edit: Edit) -> None:
-        """Change metadata or expiration of a file: KV has no call for that, so its value goes along.
-
-        Of an open file that lost its name to another client it is a change like any other: kept beside.
-        """
-        shared = node.open
-        if shared is not None:
-            written = shared.written
-            self._overlay.touched()
-            if self._amend_open(shared, edit) and written:
-                await self._amend_written(node, shared)
-            elif not written and not shared.created:
-                await self.save(node)
-            return
-        if node.detached:  # the name may be another file's by now
-            self.look_again(node)
-            return
-        change = self._journal.get(node.namespace, node.key)
-        if change is not None and is_expired(change.expiration, self._now()):
-            raise StaleError("the file has expired")
-        if change is not None and not change.is_tombstone:
-            metadata, expiration = edit(change.metadata, change.expiration)
-            if (metadata, expiration) != (change.metadata, change.expiration):
-                self._journal.amend(node.namespace, node.key, metadata=metadata, expiration=expiration)
-            return
-        view = await self._overlay.view(node.namespace, node.key)
-        if view is None:
-            raise StaleError("the file is gone")
-        if edit(view.metadata, view.expiration) == (view.metadata, view.expiration):
-            return
-        await self._while_open(node, lambda opened: self._amend_open(opened, edit), seen=True)
-
-    async def _amend_written(self, node: File, shared: OpenFile) -> None:
-        """Somebody is in the midst of writing: the new attributes go with what was closed last.
-
-        Where that is not known (a file being made, or emptied by its open), they go with the close.
-        """
-        if shared.created or node.detached:
-            return
-        if shared.closed is None:
-            self._amend_recorded(node, shared)
-            return
-        value = shared.closed
-        body = await self.body_of(value)
-        if not self._is_gone(node) and shared.closed is value:  # else a close recorded them meanwhile
-            self._record(node, shared, body, value, mtime_ns=None)
-
-    def _amend_recorded(self, node: File, shared: OpenFile) -> None:
-        change = self._journal.get(node.namespace, node.key)
-        if change is None or change.is_tombstone or is_expired(change.expiration, self._now()):
-            return
-        self._journal.amend(node.namespace, node.key, metadata=shared.metadata, expiration=shared.expiration)
-
-    @staticmethod
-    def _amend_open(shared: OpenFile, edit: Edit) -> bool:
-        metadata, expiration = edit(shared.metadata, shared.expiration)
-        if (metadata, expiration) == (shared.metadata, shared.expiration):
-            return False
-        shared.metadata, shared.expiration = metadata, expiration
-        shared.version += 1
-        return True

@@ -1,4 +1,4 @@
-"""A name that somebody is just making is asked about anew like any other: another client may have made more of it."""
+"""Names are asked about anew when that is due: another client may have made something else of them."""
 
 import os
 
@@ -7,6 +7,7 @@ from support.clock import Clock
 from support.rig import open_rig
 
 from kvfs.core.errors import NotADirectoryError_
+from kvfs.core.names import DirRef
 
 TTL = 60.0
 
@@ -35,3 +36,17 @@ async def test_a_directory_shows_behind_a_file_that_is_being_made(mount, how):
     await kernel.pwrite(file, 0, b"mine")
     await kernel.close(file)
     assert await kernel.read("ns/a/%self") == b"mine"
+
+
+@pytest.mark.parametrize("top", ["", "p/"])
+async def test_a_refresh_reaches_the_names_at_the_top_of_the_mount(mount, top):
+    """The kernel never looks the root up, and remembers the names in it all the same."""
+    mount.place = (mount.namespace, DirRef(top, len(top)))
+    mount.restart()
+    kernel = mount.kernel
+    kernel.caching, kernel.eager = True, False
+    await mount.other(f"{top}f", b"a file")
+    assert not (await kernel.stat("/f")).is_directory
+    await mount.other(f"{top}f/x", b"below")
+    await mount.fs.refresh([])
+    assert await kernel.read("/f/x") == b"below"

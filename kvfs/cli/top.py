@@ -1,0 +1,285 @@
+"""`kvfs top`: which processes use a mount, how long they wait, and what they cost. docs/status.md has the JSON."""
+
+import json
+import pwd
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
+from kvfs.cli.guard import Exit
+from kvfs.cli.options import STATE_DIR, path, some_seconds
+from kvfs.cli.output import duration_text
+from kvfs.cli.watch import Line, Picture, draw_once, watch
+from kvfs.core.durations import count, quantile
+from kvfs.core.errors import UserError
+from kvfs.host.control import ControlError
+
+VERSION: Final = 1
+"""Of the JSON: raised when a name goes or changes its meaning, not when one is added."""
+
+SORTS: Final = ("requests", "dollars", "ops", "latency")
+GROUPS: Final = ("command", "pid", "user")
+_SILENCE: Final = 5.0  # seconds
+_MOST: Final = 1000  # rows of one picture
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A process, or several that are shown as one. `durations` are counts in buckets of `core.durations`."""
+
+    pid: int
+    user: str
+    command: str
+    processes: int
+    operations: int
+    waited: int
+    seconds: float
+    durations: tuple[int, ...]
+    requests: float
+    keys: tuple[float, ...]
+    """Read, written, deleted, lists."""
+
+    dollars: float
+
+    @property
+    def p99(self) -> float:
+        """Seconds that 99 of 100 operations did not exceed."""
+        return quantile(self.durations, 0.99) or 0.0
+
+    @property
+    def median(self) -> float:
+        """Seconds that half of the operations did not exceed."""
+        return quantile(self.durations, 0.5) or 0.0
+
+    def joined(self, other: "Row") -> "Row":
+        """Both in one row."""
+        return replace(
+            self,
+            pid=self.pid if self.pid == other.pid else 0,
+            user=self.user if self.user == other.user else "*",
+            command=self.command if self.command == other.command else "*",
+            processes=self.processes + other.processes,
+            operations=self.operations + other.operations,
+            waited=self.waited + other.waited,
+            seconds=self.seconds + other.seconds,
+            durations=tuple(
+                one + two for one, two in zip_longest(self.durations, other.durations, fillvalue=0)
+            ),
+            requests=self.requests + other.requests,
+            keys=tuple(one + two for one, two in zip(self.keys, other.keys, strict=True)),
+            dollars=self.dollars + other.dollars,
+        )
+
+
+_ORDER: Final[dict[str, Callable[[Row], tuple[float, ...]]]] = {
+    "requests": lambda row: (row.requests, row.operations),
+    "dollars": lambda row: (row.dollars, row.requests, row.operations),
+    "ops": lambda row: (row.operations,),
+    "latency": lambda row: (row.p99, row.seconds),
+}
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", type=path, required=False)
+@click.option(
+    "--by", type=click.Choice(GROUPS), default="command", show_default=True, help="One row for each."
+)
+@click.option(
+    "--sort", type=click.Choice(SORTS), default="requests", show_default=True, help="What comes first."
+)
+@click.option(
+    "--interval", type=some_seconds, metavar="SECONDS", default=1.0, show_default=True, help="Draw so often."
+)
+@click.option("--once", is_flag=True, help="Draw once, and end.")
+@click.option("--json", "as_json", is_flag=True, help="For programs, by process: docs/status.md.")
+@STATE_DIR
+def top(
+    directory: Path | None,
+    by: str,
+    sort: str,
+    interval: float,
+    once: bool,
+    as_json: bool,
+    state_dir: Path | None,
+) -> int:
+    """Show which processes use DIR or all mounts of yours: operations, latency, requests, keys and dollars.
+
+    On a terminal it is drawn again and again: s sorts by something else, b groups by something else, q ends.
+
+    \b
+    kvfs top                      while it goes on
+    kvfs top --once --by pid      who used up the budget since the mount?
+    """
+    view = _View(directory, state_of(state_dir), by, sort)
+    if as_json:
+        found = view.asked()
+        click.echo(json.dumps({"version": VERSION, "mounts": [_as_json(*one) for one in found]}, indent=2))
+    elif once:
+        draw_once(view.picture(view.asked()))
+    else:
+        watch(view.draw, interval, view.key)
+    return Exit.OK
+
+
+class _View:
+    """What is shown of which mounts, as the keys have it."""
+
+    def __init__(self, directory: Path | None, state: Path, by: str, sort: str) -> None:
+        self._directory = directory
+        self._state = state
+        self._by = by
+        self._sort = sort
+        self._before: dict[Path, dict[tuple[object, ...], tuple[float, int]]] = {}
+
+    def asked(self) -> list[tuple[Path, Message]]:
+        """The answers of the daemons. Raises `UserError`, `ControlError`."""
+        found = []
+        for mountpoint in chosen_mounts(self._directory, self._state):
+            with daemon_of(mountpoint, self._state) as client:
+                found.append((mountpoint, ask(client, {"request": "top"}, silence=_SILENCE)))
+        return found
+
+    def draw(self) -> Picture:
+        """The picture now; a mount that is away may come back."""
+        try:
+            return self.picture(self.asked())
+        except (UserError, ControlError) as exc:
+            return [Line(f"{exc}; waiting for it")]
+
+    def key(self, key: str) -> None:
+        """s and b take the next of what there is."""
+        if key == "s":
+            self._sort = SORTS[(SORTS.index(self._sort) + 1) % len(SORTS)]
+        if key == "b":
+            self._by = GROUPS[(GROUPS.index(self._by) + 1) % len(GROUPS)]
+
+    def picture(self, found: Iterable[tuple[Path, Message]]) -> Picture:
+        """A block for each mount."""
+        lines = [
+            line for mountpoint, answer in found for line in (*self._block(mountpoint, answer), Line(""))
+        ]
+        return lines[:-1]
+
+    def _block(self, mountpoint: Path, answer: Message) -> Picture:
+        rows = grouped(map(_row, answer["callers"]), self._by)
+        rows.sort(key=_ORDER[self._sort], reverse=True)
+        before = self._before.get(mountpoint, {})
+        now = float(answer["now"])
+        self._before[mountpoint] = {_place(row): (now, row.operations) for row in rows}
+        lines = [Line(str(mountpoint), bold=True), Line(_summary(answer, rows)), Line(_HEAD, bold=True)]
+        return lines + [Line(_text(row, _rate(row, before, now))) for row in rows[:_MOST]]
+
+
+def _row(caller: Message) -> Row:
+    """A row of what the daemon says of a caller."""
+    keys = caller["keys"]
+    return Row(
+        int(caller["pid"]),
+        _user(int(caller["uid"]), str(caller["command"])),
+        str(caller["command"]),
+        int(caller["processes"]),
+        sum(caller["operations"].values()),
+        int(caller["waited"]),
+        float(caller["seconds"]),
+        tuple(caller["durations"]),
+        float(caller["requests"]),
+        (keys["read"], keys["written"], keys["deleted"], keys["lists"]),
+        float(caller["dollars"]),
+    )
+
+
+def _user(uid: int, command: str) -> str:
+    if command in ("kvfs", "others") and not uid:
+        return "-"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def grouped(rows: Iterable[Row], by: str) -> list[Row]:
+    """Rows of one command, process or user in one; ended processes of a command are one already."""
+    found: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        place = {"command": (row.command,), "user": (row.user,)}.get(by, _place(row))
+        found[place] = found[place].joined(row) if place in found else row
+    return list(found.values())
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    return (row.pid, row.user, row.command)
+
+
+def _rate(row: Row, before: dict[tuple[object, ...], tuple[float, int]], now: float) -> float:
+    """Operations a second since the last picture."""
+    then, operations = before.get(_place(row), (now, row.operations))
+    return max(0.0, (row.operations - operations) / (now - then)) if now > then else 0.0
+
+
+def _summary(answer: Message, rows: list[Row]) -> str:
+    since = duration_text(max(0.0, answer["now"] - answer["since"]))
+    requests = sum(answer["requests"].values())
+    words = [f"{sum(row.operations for row in rows):,} operations in {since}", f"{requests:,} requests"]
+    if answer["keys"]:
+        words.append(f"${answer['keys']['dollars']:.6f} at list price")
+    if answer["budget"]:
+        words.append(f"{answer['budget']['left']:,} requests left")
+    pending = answer["pending"]["count"]
+    return ", ".join([*words, f"{pending:,} {'change' if pending == 1 else 'changes'} pending"])
+
+
+_COLUMNS: Final = (
+    ("PID", 7), ("USER", 8), ("COMMAND", -15), ("OPS", 9), ("OPS/S", 7), ("MEDIAN", 8), ("P99", 8), ("CACHED", 6),
+    ("REQUESTS", 8), ("READ", 7), ("WRITTEN", 7), ("DELETED", 7), ("LISTS", 6), ("DOLLARS", 10),
+)  # fmt: skip
+
+
+def _laid_out(cells: Iterable[str]) -> str:
+    pairs = zip(cells, (width for _, width in _COLUMNS), strict=True)
+    return " ".join(
+        f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, width in pairs
+    ).rstrip()
+
+
+_HEAD: Final = _laid_out(name for name, _ in _COLUMNS)
+
+
+def _text(row: Row, rate: float) -> str:
+    cached = f"{(row.operations - row.waited) / row.operations:.0%}" if row.operations else "-"
+    pid = str(row.pid) if row.pid else f"x{row.processes}" if row.processes > 1 else "-"
+    cells = (
+        pid, row.user[:8], row.command[:15], f"{row.operations:,}", f"{rate:,.0f}", seconds_text(row.median),
+        seconds_text(row.p99), cached, _number(row.requests), *map(_number, row.keys), f"{row.dollars:.6f}",
+    )  # fmt: skip
+    return _laid_out(cells)
+
+
+def seconds_text(seconds: float) -> str:
+    """`12 µs`, `3.4 ms`, `1.2 s`."""
+    for unit, length in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds * 1e6:.0f} µs" if seconds else "-"
+
+
+def _number(number: float) -> str:
+    """A whole number as such, a part of a request that several share with one digit."""
+    return f"{number:,.0f}" if abs(number - round(number)) < 0.05 else f"{number:,.1f}"
+
+
+def _as_json(mountpoint: Path, answer: Message) -> Message:
+    callers = []
+    for caller in answer["callers"]:
+        durations = caller.pop("durations")
+        caller["operations_count"] = count(durations)
+        caller["median_seconds"] = quantile(durations, 0.5)
+        caller["p99_seconds"] = quantile(durations, 0.99)
+        callers.append(caller)
+    return {"mountpoint": str(mountpoint), "since": answer["since"], "now": answer["now"], "callers": callers}

@@ -1,0 +1,245 @@
+"""Callers: the processes that use a mount, what each of them did and what it cost, and for which one work is done.
+
+The kernel names the caller with most requests; who opened a handle stands for those that name a handle only. Work
+of other tasks, as sending and reading ahead, is done for the caller that caused it, or for the daemon itself.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from kvfs.core.durations import SUM, Durations, no_durations, settle, total
+
+PROCESSES: Final = (
+    256  # that are told apart; beyond it those that do nothing any more count with their command
+)
+COMMANDS: Final = 128  # of which ended processes are counted together; beyond it they are "others"
+THREADS: Final = 4096  # whose process is remembered
+LOOKS: Final = 64  # timed calls within which the name of a process is looked at again
+_FIRST: Final = 8  # at each of these, then more and more rarely
+
+ProcessOf = Callable[[int], tuple[int, str] | None]
+"""The process of a thread and its command; None when it is gone. It must not wait for the mount."""
+
+CommandOf = Callable[[int], str | None]
+"""The command of a process; None when it is gone. It must not wait for the mount."""
+
+
+class Caller:
+    """What a process did. `processes` is how many it stands for, `pid` 0 where that is not one.
+
+    `times` has durations by operation, `waits` counts the operations that waited for the store, `spent` is by
+    `requests`, `read`, `written`, `deleted` and `lists`; a request that several share is divided.
+    """
+
+    __slots__ = (
+        "calls",
+        "command",
+        "has_waited",
+        "heir",
+        "mark",
+        "pid",
+        "processes",
+        "spent",
+        "times",
+        "uid",
+        "waits",
+    )
+
+    def __init__(self, pid: int, uid: int, command: str, *, processes: int = 1) -> None:
+        self.pid = pid
+        self.uid = uid
+        self.command = command
+        self.processes = processes
+        self.times: dict[str, Durations] = {}
+        self.waits = 0
+        self.spent: defaultdict[str, float] = defaultdict(float)
+        self.heir: Caller | None = None  # counts in its place by now
+        self.calls = 1 if pid else LOOKS  # up to that
+        self.mark = -1  # nanoseconds when it was last asked whether it still does anything
+
+    def __repr__(self) -> str:
+        return f"<Caller {self.command} ({self.pid})>"
+
+    def begin(self, operation: str) -> Durations:
+        """The durations of an operation that it does for the first time."""
+        return self.times.setdefault(operation, no_durations())
+
+    def counted(self) -> "Caller":
+        """Itself, or who counts in its place."""
+        found = self
+        while found.heir is not None:
+            found = found.heir
+        return found
+
+    def nanoseconds(self) -> int:
+        """How long its operations took; what was not timed yet is left out."""
+        return sum(times[SUM] for times in self.times.values())
+
+    def take(self, other: "Caller") -> None:
+        """Count what another did, from now on too."""
+        for operation, times in other.times.items():
+            mine = self.times.get(operation) or no_durations()
+            self.times[operation] = total([settle(mine), settle(times)])
+        for what, number in other.spent.items():
+            self.spent[what] += number
+        self.waits += other.waits
+        self.processes += other.processes
+        other.heir = self
+
+
+class Callers:
+    """All callers of a mount, at most `PROCESSES` + `COMMANDS` + 2. No await may come between its lines."""
+
+    def __init__(
+        self,
+        process_of: ProcessOf = lambda thread: None,
+        command_of: CommandOf = lambda pid: None,
+    ) -> None:
+        self._process_of = process_of
+        self._command_of = command_of
+        self.own = Caller(0, 0, "kvfs")
+        self.by_thread: dict[int, Caller] = {}  # as the kernel numbers who calls
+        self.held: dict[int, Caller] = {}  # by the number of a handle: who opened it
+        self._processes: dict[int, Caller] = {}
+        self._ended: dict[tuple[str, int], Caller] = {}
+        self._others = Caller(0, 0, "others", processes=0)
+
+    def meet(self, thread: int, uid: int) -> Caller:
+        """The caller of a thread that is not known: it waits in a call, so it can be looked at."""
+        if len(self.by_thread) >= THREADS:
+            self.by_thread.clear()  # numbers are used again by others
+        pid, command = self._process_of(thread) or (thread, "?")
+        found = self._processes.get(pid)
+        if found is not None and found.command != command:  # another program, or another process by now
+            self._fold(found)
+            found = None
+        if found is None:
+            found = self._processes[pid] = Caller(pid, uid, command)
+            if len(self._processes) > PROCESSES:
+                self._make_room(found)
+        self.by_thread[thread] = found
+        return found
+
+    def call_again(self, caller: Caller) -> None:
+        """One of the first calls of a process: it may have become another program since (exec)."""
+        caller.calls += 1
+        if caller.calls <= _FIRST or not caller.calls & (caller.calls - 1):
+            self._name(caller)
+
+    def _name(self, caller: Caller) -> None:
+        caller.command = self._command_of(caller.pid) or caller.command
+
+    def look_again(self) -> None:
+        """Learn the commands that living processes have by now; may be called in a thread, as it takes long."""
+        for caller in list(self._processes.values()):
+            self._name(caller)
+
+    def everybody(self) -> list[Caller]:
+        """All who did anything."""
+        found = [*self._processes.values(), *self._ended.values(), self._others, self.own]
+        return [caller for caller in found if caller.times or caller.spent]
+
+    def _make_room(self, newest: Caller) -> None:
+        """Fold a quarter of the processes: those that did nothing since the last time, then those that did least."""
+        idle: list[Caller] = []
+        busy: list[Caller] = []
+        for caller in list(self._processes.values()):
+            spent = caller.nanoseconds()
+            (idle if caller.mark == spent else busy).append(caller)
+            caller.mark = spent
+        busy.sort(key=Caller.nanoseconds)
+        for caller in [one for one in (*idle, *busy) if one is not newest][: PROCESSES // 4]:
+            self._fold(caller)
+        self.by_thread = {t: c for t, c in self.by_thread.items() if c.heir is None}
+        self.held = {handle: caller.counted() for handle, caller in self.held.items()}
+
+    def _fold(self, caller: Caller) -> None:
+        del self._processes[caller.pid]
+        place = (caller.command, caller.uid)
+        if place not in self._ended and len(self._ended) >= COMMANDS:
+            self._others.take(self._ended.pop(next(iter(self._ended))))
+        heir = self._ended.setdefault(place, Caller(0, caller.uid, caller.command, processes=0))
+        heir.take(caller)
+
+
+# for whom the task that runs does its work
+
+
+class Call:
+    """An operation that may wait. `has_waited` for the store."""
+
+    __slots__ = ("caller", "has_waited")
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.has_waited = False
+
+
+Shares = Mapping[Caller, int]
+"""How many keys of a request are for whom."""
+
+
+class Door:
+    """By whom the handler that answers right now, without waiting, was called: a `ContextVar` would cost too much.
+
+    Whoever sets it takes it back before anything else of the process can run.
+    """
+
+    __slots__ = ("caller",)
+
+    def __init__(self) -> None:
+        self.caller: Caller | None = None
+
+
+door: Final = Door()
+calling: Final[ContextVar[Caller | Call | None]] = ContextVar("calling", default=None)
+_shares: Final[ContextVar[Shares | None]] = ContextVar("shares", default=None)
+
+
+def current() -> Caller | None:
+    """Who caused what is done now, if anybody is known."""
+    if door.caller is not None:
+        return door.caller
+    found = calling.get()
+    return found.caller if isinstance(found, Call) else found
+
+
+def waits() -> None:
+    """The operation that runs now waits for the store."""
+    found = calling.get()
+    if isinstance(found, Call):
+        found.has_waited = True
+
+
+@contextmanager
+def done_for(caller: Caller | None) -> Iterator[None]:
+    """What is done inside, also by tasks that begin inside, is done for this caller."""
+    token = calling.set(caller)
+    try:
+        yield
+    finally:
+        calling.reset(token)
+
+
+@contextmanager
+def shared_by(shares: Shares) -> Iterator[None]:
+    """The requests inside are for these callers, as many keys each."""
+    token = _shares.set(shares)
+    try:
+        yield
+    finally:
+        _shares.reset(token)
+
+
+def charge(what: str, number: float = 1) -> None:
+    """`number` of `requests`, `read` … were spent by the request that is made now."""
+    shares, caller = _shares.get(), current()
+    if shares:
+        whole = sum(shares.values())
+        for each, keys in shares.items():
+            each.counted().spent[what] += number * keys / whole
+    elif caller is not None:
+        caller.counted().spent[what] += number

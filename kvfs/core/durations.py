@@ -1,0 +1,90 @@
+"""How long things took, in buckets: a histogram that costs next to nothing, and what can be read from it.
+
+Of what takes microseconds only one of `EVERY` is timed, because to look at the clock costs as much as a part of it;
+those between two count as the next one that is timed, or as the last one when somebody asks.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+BUCKETS: Final = 40
+"""Bucket b counts durations below 2**b microseconds, and not below half of that."""
+
+SUM: Final = BUCKETS
+"""Nanoseconds altogether."""
+
+SKIP: Final = BUCKETS + 1
+"""How many may still come untimed. Who counts one lowers it; at 0 the next is timed: `add_timed`."""
+
+_LAST: Final = BUCKETS + 2
+"""Nanoseconds of the last that was timed."""
+
+EVERY: Final = 16
+
+Durations = list[int]
+"""`BUCKETS` counts, and then the numbers above."""
+
+
+def no_durations() -> Durations:
+    """Nothing yet."""
+    return [0] * (BUCKETS + 3)
+
+
+def add(durations: Durations, nanoseconds: int) -> None:
+    """One more, that was timed for itself."""
+    durations[min((nanoseconds // 1000).bit_length(), BUCKETS - 1)] += 1
+    durations[SUM] += nanoseconds
+
+
+def add_timed(durations: Durations, nanoseconds: int) -> None:
+    """One of several: `SKIP` was 0. Those that came before it and were not timed took as long."""
+    count = EVERY if durations[_LAST] else 1
+    durations[min((nanoseconds // 1000).bit_length(), BUCKETS - 1)] += count
+    durations[SUM] += count * nanoseconds
+    durations[SKIP], durations[_LAST] = EVERY - 1, max(1, nanoseconds)
+
+
+def settle(durations: Durations) -> Durations:
+    """Count those that were not timed as the last one that was; the same list, to be read."""
+    if (last := durations[_LAST]) and (untimed := EVERY - 1 - durations[SKIP]):
+        durations[min((last // 1000).bit_length(), BUCKETS - 1)] += untimed
+        durations[SUM] += untimed * last
+        durations[SKIP] = EVERY - 1
+    return durations
+
+
+def total(several: Iterable[Sequence[int]]) -> Durations:
+    """All of them in one, which is only to be read; each was settled."""
+    sums = [sum(column) for column in zip(*(one[: SUM + 1] for one in several), strict=True)]
+    return [*sums, 0, 0] if sums else no_durations()
+
+
+def count(durations: Sequence[int]) -> int:
+    """How many there were."""
+    return sum(durations[:BUCKETS])
+
+
+def seconds(durations: Sequence[int]) -> float:
+    """How long they took altogether."""
+    return durations[SUM] / 1e9
+
+
+def upper(bucket: int) -> float:
+    """The bound of a bucket, in seconds."""
+    return float(2**bucket) / 1e6
+
+
+def quantile(durations: Sequence[int], part: float) -> float | None:
+    """The duration that `part` of them (0 to 1) did not exceed, in seconds; None of nothing.
+
+    Between the bounds of its bucket it is drawn by proportion, so it is off by the bucket's width at most.
+    """
+    wanted, below = part * count(durations), 0
+    if not wanted:
+        return None
+    for bucket, found in enumerate(durations[:BUCKETS]):
+        if found and below + found >= wanted:
+            low = upper(bucket - 1) if bucket else 0.0
+            return low + (upper(bucket) - low) * (wanted - below) / found
+        below += found
+    return None

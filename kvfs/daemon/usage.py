@@ -1,0 +1,64 @@
+"""Who used the mount, and what it cost: what `kvfs top` shows, made of the callers."""
+
+import time
+from typing import Any, Final
+
+import trio
+
+from kvfs.core.callers import Caller, Callers
+from kvfs.core.durations import BUCKETS, Durations, count, no_durations, seconds, settle, total
+from kvfs.data.plan import DELETE_PRICE, LIST_PRICE, READ_PRICE, WRITE_PRICE
+
+Message = dict[str, Any]
+
+_PRICES: Final = {"read": READ_PRICE, "written": WRITE_PRICE, "deleted": DELETE_PRICE, "lists": LIST_PRICE}
+
+
+class Usage:
+    """The callers of a mount since `since`, in epoch seconds."""
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+        self._since = time.time()
+
+    async def top(self, status: Message) -> Message:
+        """What `kvfs top` is told: every caller, and what of the status tells what is left."""
+        await trio.to_thread.run_sync(self._callers.look_again)
+        return {
+            "now": time.time(),
+            "since": self._since,
+            "callers": [described(caller) for caller in self._callers.everybody()],
+            **{name: status[name] for name in ("state", "requests", "keys", "budget", "cache", "pending")},
+        }
+
+    def by_operation(self) -> dict[str, Durations]:
+        """How long operations took, of all callers."""
+        found: dict[str, list[Durations]] = {}
+        for caller in self._callers.everybody():
+            for operation, times in caller.times.items():
+                found.setdefault(operation, []).append(settle(times))
+        return {operation: total(each) for operation, each in sorted(found.items())}
+
+    def waited(self) -> int:
+        """How many operations waited for the store."""
+        return sum(caller.waits for caller in self._callers.everybody())
+
+
+def described(caller: Caller) -> Message:
+    """A caller as an object of docs/status.md."""
+    operations = {operation: count(settle(times)) for operation, times in sorted(caller.times.items())}
+    durations = total(caller.times.values()) if caller.times else no_durations()
+    spent = {name: round(caller.spent.get(name, 0.0), 6) for name in _PRICES}
+    return {
+        "pid": caller.pid,
+        "uid": caller.uid,
+        "command": caller.command,
+        "processes": caller.processes,
+        "operations": operations,
+        "waited": caller.waits,
+        "seconds": seconds(durations),
+        "durations": durations[:BUCKETS],
+        "requests": round(caller.spent.get("requests", 0.0), 6),
+        "keys": spent,
+        "dollars": round(sum(spent[name] * price for name, price in _PRICES.items()), 9),
+    }

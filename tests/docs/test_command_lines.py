@@ -60,7 +60,7 @@ def test_the_lines_are_found(tmp_path) -> None:
         ("cat", "a/b"),
         ("status",),
     }
-    assert CommandLine("page.md:11", ("status",)) in command_lines(page)
+    assert CommandLine("page.md:10", ("status",)) in command_lines(page)
 
 
 @pytest.mark.parametrize(

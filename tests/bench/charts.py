@@ -53,7 +53,7 @@ WHY_NOT: Mapping[str, Mapping[str, str]] = {
 }
 """Why a tool has no bar."""
 _NOTE = (
-    "rclone is the faster of its two cache modes, the SDK of three ways to call it. The files: {n:,} of 1 KiB.\n"
+    "Each tool at its best: rclone in two cache modes, the SDK called in three ways. {n:,} files of 1 KiB.\n"
     "memfs and ext4, which ask no network, are in the tables."
 )
 _Measure = Callable[[Row], float]
@@ -64,7 +64,8 @@ def draw(out: Path, report: Report, n: int, floor: Sequence[Mapping[str, Any]] =
     made = []
     for delay in reversed(report.delays):
         name = f"wall-{_ms(delay)}ms.svg"
-        title = f"Wall time, each request {_ms(delay)} ms late: less is better"
+        late = f"each request {_ms(delay)} ms late" if delay else "on this machine, without delay"
+        title = f"Wall time, {late}: less is better"
         _draw(out / name, title, report, delay, _wall, Scale("seconds", tables.seconds), n)
         made.append(name)
     first, last = report.delays[0], report.delays[-1]

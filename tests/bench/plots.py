@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,15 +148,11 @@ def lines(file: Path, title: str, series: Mapping[str, Sequence[tuple[float, flo
     """The last point of each line has its number."""
     with mpl.rc_context(_STYLE):
         figure, axes = pyplot.subplots(figsize=(9, 5))
+        ends: list[tuple[tuple[float, float], str]] = []
         for number, (name, points) in enumerate(series.items()):
             shown = [point for point in points if point[1] > 0]
             axes.plot([x for x, _ in shown], [y for _, y in shown], marker="o", markersize=4, label=name)
-            colour = _COLOURS[number]
-            if shown:
-                axes.annotate(
-                    how.show(shown[-1][1]), shown[-1], xytext=(7, -3 + 10 * _above(series, name)),
-                    textcoords="offset points", fontsize=8, color=colour,
-                )  # fmt: skip
+            ends += [(shown[-1], _COLOURS[number])] if shown else []
         axes.set_xscale("log")
         axes.set_xlabel(f"{how.x_title} (logarithmic)")
         axes.set_ylabel(f"{how.y_title} (logarithmic)" if how.logarithmic else how.y_title)
@@ -164,6 +160,7 @@ def lines(file: Path, title: str, series: Mapping[str, Sequence[tuple[float, flo
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
+        _numbers(axes, ends, how)
         axes.grid(which="major", color="#dddddd")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(_PLAIN)
@@ -172,15 +169,16 @@ def lines(file: Path, title: str, series: Mapping[str, Sequence[tuple[float, flo
         _finish(file, figure)
 
 
-def _above(series: Mapping[str, Sequence[tuple[float, float]]], name: str) -> int:
-    """How many numbers stand at the same place already."""
-    ends: Iterable[tuple[str, float]] = ((each, points[-1][1]) for each, points in series.items() if points)
-    before = []
-    for each, end in ends:
-        if each == name:
-            return sum(abs(end - other) <= 0.05 * max(end, other) for other in before)
-        before.append(end)
-    return 0
+def _numbers(axes: Axes, ends: Sequence[tuple[tuple[float, float], str]], how: Curves) -> None:
+    """The number of each last point, from the lowest up: one that would lie on another is moved above it."""
+    top = -math.inf
+    for point, colour in sorted(ends, key=lambda end: end[0][1]):
+        height = axes.transData.transform(point)[1] * 72 / axes.figure.dpi  # in points
+        top = max(height, top + 10)
+        axes.annotate(
+            how.show(point[1]), point, xytext=(7, top - height - 3), textcoords="offset points",
+            fontsize=8, color=colour,
+        )  # fmt: skip
 
 
 def _finish(file: Path, figure: Figure) -> None:

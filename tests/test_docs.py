@@ -136,6 +136,13 @@ def test_the_readme_opens_with_a_sentence_and_the_two_commands() -> None:
     assert "./scripts/test" in opening
 
 
+def test_the_index_has_every_page() -> None:
+    """docs/README.md links to each page of docs, and to those of the benchmarks."""
+    index = (DOCS / "README.md").read_text()
+    names = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"README.md"}
+    assert {name for name in names if f"({name})" not in index} == set()
+
+
 def test_no_page_names_a_package_registry_or_a_token() -> None:
     """Mirrors differ from place to place, and examples get copied."""
     for page in PAGES:

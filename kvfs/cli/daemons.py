@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvfs.cli.guard import Exit
-from kvfs.cli.output import Sending, SendingProgress, complain, duration_text, say
+from kvfs.cli.output import complain, duration_text, say
+from kvfs.cli.sending import Sending, SendingProgress
+from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
 from kvfs.host.mounts import is_stale, mount_at, mount_of, real_mountpoint
@@ -89,9 +91,12 @@ def _why_nobody_answers(directory: Path) -> str:
     return f"no daemon of this state directory serves {directory}: name the one it was mounted with (--state-dir)"
 
 
-def ask(client: Client, request: Message, *, silence: float = SILENCE_SECONDS) -> Message:
-    """The last answer to a request; events before it are passed over."""
-    return list(client.ask(request, silence=silence))[-1]
+def ask(
+    client: Client, request: Message, *, silence: float = SILENCE_SECONDS, quiet: bool = False
+) -> Message:
+    """The last answer to a request; events before it are passed over. `quiet`: something else is being drawn."""
+    with Waiting(f"waiting for process {client.pid}, which serves the mount", quiet=quiet):
+        return list(client.ask(request, silence=silence))[-1]
 
 
 def ask_to_send(
@@ -114,6 +119,7 @@ def ask_to_send(
                         float(message.get("bytes", 0)),
                         str(message.get("waiting", "")),
                         message.get("seconds"),
+                        str(message.get("doing", "")),
                     )
                 )
         progress.finish(message.get("sent", 0), message.get("requests", 0))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import CONTROL, Naming, title_names
@@ -59,9 +60,13 @@ def kept_source(text: str, state_dir: Path) -> Kept:
     raise UserError(f"{text} is no unmounted source of this machine; those that hold changes: {names}")
 
 
-def kept_sources(state_dir: Path, *, everything: bool = False) -> list[Kept]:
-    """Every unmounted source that holds changes (or whatever it holds, with `everything`), by name."""
-    read = (_kept(path) for path in journals(state_dir))
+def kept_sources(state_dir: Path, *, everything: bool = False, quiet: bool = False) -> list[Kept]:
+    """Every unmounted source that holds changes (or whatever it holds, with `everything`), by name.
+
+    `quiet`: something else is being drawn, or nobody looks.
+    """
+    with Waiting("reading journals of sources that are not mounted", quiet=quiet):
+        read = [_kept(path) for path in journals(state_dir)]
     found = [kept for kept in read if kept is not None and (everything or kept.holds_anything)]
     return sorted(found, key=lambda kept: (kept.record.source, str(kept.journal)))
 

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
@@ -16,6 +17,7 @@ from kvfs.cli.logs import set_up_logging
 from kvfs.cli.options import SOURCE, mount_options, option, path
 from kvfs.cli.output import say
 from kvfs.cli.spawn import ReadyPipe, received_secret, start_in_background
+from kvfs.cli.waiting import Waiting
 from kvfs.config import SOURCE_SYNTAX, CloudflareSource, Config, Source, load_credentials, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.credentials import Credentials
@@ -102,6 +104,8 @@ def option_names() -> dict[str, bool]:
 @option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
 @click.option("--preview", is_flag=True, help="Take the preview_id of the binding in cloudflare:@BINDING.")
 @mount_options
+@click.option("--quiet", is_flag=True, help="Say nothing but what goes wrong.")
+@click.option("--tell", is_flag=True, hidden=True)
 @click.option("--ready-fd", type=click.IntRange(0, 1 << 20), hidden=True)
 @click.option("--secret-fd", type=click.IntRange(0, 1 << 20), hidden=True)
 def mount(
@@ -113,17 +117,19 @@ def mount(
     token_command: str | None,
     insecure: bool,
     preview: bool,
+    quiet: bool,
+    tell: bool,
     ready_fd: int | None,
     secret_fd: int | None,
     **values: Any,
 ) -> int:
     """Mount SOURCE on the empty directory DIR; returns when it can be used."""
-    with ReadyPipe(ready_fd) as pipe:
+    with ReadyPipe(ready_fd, tells=tell) as pipe:
         parsed = parse_source(source, os.environ, insecure=insecure, preview=preview)
         values |= _quicker(parsed)
         secret = received_secret(secret_fd) if secret_fd is not None else None
         credentials = load_credentials(parsed, token_file, os.environ, token_command, secret)
-        parsed = with_account(parsed, credentials)
+        parsed = with_account(parsed, credentials, quiet=quiet or ready_fd is not None)
         config = build_config(source=parsed, mountpoint=real_mountpoint(directory), **values)
         check_pyfuse3()
         check_mountpoint(config)
@@ -132,14 +138,14 @@ def mount(
         prepare_state(config)
         if ready_fd is not None or foreground:
             return _serve(config, credentials, pipe)
-    if isinstance(parsed, WranglerSource) and parsed.state is not None:
+    if isinstance(parsed, WranglerSource) and parsed.state is not None and not quiet:
         say(route_of(parsed.state))
     extra = [f"--token-file={token_file}"] if token_file is not None else []
     extra += ["--insecure"] if insecure else []
-    return start_in_background(config, credentials, extra, token_command)
+    return start_in_background(config, credentials, extra, token_command, quiet=quiet)
 
 
-def with_account(source: Source, credentials: Credentials | None) -> Source:
+def with_account(source: Source, credentials: Credentials | None, *, quiet: bool = False) -> Source:
     """The source with its account, which is asked for if nobody named one. Raises `UserError`."""
     if credentials is None or not isinstance(source, CloudflareSource) or source.account:
         return source
@@ -147,7 +153,8 @@ def with_account(source: Source, credentials: Credentials | None) -> Source:
 
     from kvfs.store.rest.accounts import only_account  # httpx and the rest: few mounts need it here
 
-    return replace(source, account=trio.run(only_account, source.base_url, credentials))
+    with Waiting(f"asking {urlsplit(source.base_url).netloc} which account the token sees", quiet=quiet):
+        return replace(source, account=trio.run(only_account, source.base_url, credentials))
 
 
 def _quicker(source: Source) -> dict[str, float]:
@@ -202,4 +209,4 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
 
     make_way(config.journal_path, STARTING)
     with recorded(record, record_path(config.mountpoint, config.state_dir)):
-        return run_daemon(config, credentials, ready, kernel) or Exit.OK
+        return run_daemon(config, credentials, ready, kernel, pipe.doing) or Exit.OK

@@ -13,6 +13,7 @@ from kvfs.cli.guard import Exit
 from kvfs.cli.kept import Kept, kept_source, kept_sources, names_of, opened
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
+from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.core.model import Change
 from kvfs.host.mounts import real_mountpoint
@@ -70,8 +71,9 @@ def _is_at(text: str | None, mountpoint: str) -> bool:
 @click.command()
 @click.argument("source")
 @click.argument("directory", metavar="DIR", type=path)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @STATE_DIR
-def recover(source: str, directory: Path, state_dir: Path | None) -> int:
+def recover(source: str, directory: Path, quiet: bool, state_dir: Path | None) -> int:
     """Write what is pending for the unmounted SOURCE into ordinary files below DIR. Needs no server and no token.
 
     The journal keeps everything. DIR/kvfs-recovered.ndjson has a line a change: path, key, metadata, expiration,
@@ -81,13 +83,13 @@ def recover(source: str, directory: Path, state_dir: Path | None) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise UserError(f"{directory} is not empty: name a new directory")
-    with opened(kept.journal, kept.record) as journal:
-        count, size = _write_all(journal, kept, directory)
+    with Waiting("reading the journal", quiet=quiet) as waiting, opened(kept.journal, kept.record) as journal:
+        count, size = _write_all(journal, kept, directory, waiting)
     say(f"wrote {count} values, {size_text(size)}, to {directory}; the journal keeps them")
     return Exit.OK
 
 
-def _write_all(journal: Journal, kept: Kept, directory: Path) -> tuple[int, int]:
+def _write_all(journal: Journal, kept: Kept, directory: Path, waiting: Waiting) -> tuple[int, int]:
     changes = [*journal.pending(), *journal.rejected()]
     above = {names[:depth] for change in changes if not change.is_tombstone
              for names in [names_of(change, kept.record)] for depth in range(1, len(names))}  # fmt: skip
@@ -106,6 +108,7 @@ def _write_all(journal: Journal, kept: Kept, directory: Path) -> tuple[int, int]
                 file.write(journal.value(change))
             os.utime(target, (change.recorded_at, change.recorded_at))
             count, size = count + 1, size + change.size
+            waiting.say(f"wrote {count:,} of {len(changes):,} changes, {size_text(size)}")
     return count, size
 
 

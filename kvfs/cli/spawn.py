@@ -1,8 +1,9 @@
 """A mount in the background: the parent starts the daemon, waits for its word, and reports it.
 
-The daemon is `kvfs mount … --ready-fd N`, a session of its own with its log as stdout and stderr. Through the
-pipe it says `ready`, or a JSON object with the error. A token is in the environment if the user put it there, in
-a file that is named, or comes through another pipe: never in the arguments.
+The daemon is `kvfs mount … --ready-fd N --tell`, a session of its own with its log as stdout and stderr. Through
+the pipe it says what it is doing, as JSON objects, and then `ready`, or a JSON object with the error. A token is in
+the environment if the user put it there, in a file that is named, or comes through another pipe: never in the
+arguments.
 """
 
 import json
@@ -12,12 +13,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 import kvfs
 from kvfs.cli.guard import describe
 from kvfs.cli.options import config_arguments
 from kvfs.cli.output import say
+from kvfs.cli.waiting import Waiting
 from kvfs.config import Config
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.host.credentials import VARIABLES, Credentials, Secret, from_text, to_text
@@ -29,8 +31,10 @@ READY = "ready"
 class ReadyPipe:
     """The daemon's end of the pipe. Without a descriptor it does nothing, so the foreground needs no case."""
 
-    def __init__(self, descriptor: int | None) -> None:
+    def __init__(self, descriptor: int | None, *, tells: bool = False) -> None:
+        """`tells`: whoever reads wants to know what is being done until then."""
         self._descriptor = descriptor
+        self._tells = tells
         if descriptor is not None:
             os.set_inheritable(descriptor, False)  # OSError for one that is not open
 
@@ -51,6 +55,12 @@ class ReadyPipe:
         self._send(READY)
         return True
 
+    def doing(self, text: str) -> None:
+        """What the daemon is at, for the parent to show. It must not be long: a pipe holds 64 KiB."""
+        if self._descriptor is not None and self._tells:
+            with suppress(OSError):
+                os.write(self._descriptor, json.dumps({"doing": text[:200]}).encode() + b"\n")
+
     def _send(self, line: str) -> None:
         assert self._descriptor is not None
         with suppress(OSError):  # the parent was interrupted: the mount stays all the same
@@ -70,7 +80,12 @@ def received_secret(descriptor: int) -> Secret:
 
 
 def start_in_background(
-    config: Config, credentials: Credentials | None, extra: list[str], command: str | None = None
+    config: Config,
+    credentials: Credentials | None,
+    extra: list[str],
+    command: str | None = None,
+    *,
+    quiet: bool = False,
 ) -> int:
     """Start the daemon and return 0 when the mount can be used; raises what the daemon said otherwise.
 
@@ -88,23 +103,34 @@ def start_in_background(
         arguments.append(f"--secret-fd={passed[-1]}")
     with open(reading, encoding="utf-8") as answers:
         try:
-            words = [*arguments, f"--ready-fd={writing}", *places]
+            words = [*arguments, f"--ready-fd={writing}", "--tell", *places]
             process = _spawn(words, log, passed, environment)
         finally:
             for descriptor in passed:
                 os.close(descriptor)
         try:
-            line = answers.readline().rstrip("\n")
+            line = _last_line(answers, config, quiet=quiet)
         except KeyboardInterrupt:
             process.terminate()
             raise
     if line == READY:
-        say(f"{config.source} is mounted on {config.mountpoint}")
+        if not quiet:
+            say(f"{config.source} is mounted on {config.mountpoint}")
         return 0
     status = process.wait()
     if not line:
         raise UserError(f"the daemon ended before it was ready (status {status}): see {log}")
     raise DaemonError(json.loads(line)["error"])
+
+
+def _last_line(answers: TextIO, config: Config, *, quiet: bool) -> str:
+    """The daemon's word that it is ready, or its error; what it is doing until then is shown. "" when it ended."""
+    with Waiting(f"starting the daemon of {config.mountpoint}", quiet=quiet) as waiting:
+        for line in answers:
+            if not line.startswith('{"doing"'):
+                return line.rstrip("\n")
+            waiting.say(str(json.loads(line)["doing"]))
+    return ""
 
 
 def _secret_pipe(credentials: Credentials) -> int:

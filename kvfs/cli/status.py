@@ -115,7 +115,7 @@ class _Watched:
         except UserError as exc:
             return _Found([], [], f"{exc}; waiting for it")
         if self._directory is None and time.monotonic() - self._kept_at >= KEPT_SECONDS:
-            self._kept, self._kept_at = kept_sources(self._state), time.monotonic()
+            self._kept, self._kept_at = kept_sources(self._state, quiet=True), time.monotonic()
         return _Found(mounts, self._kept)
 
 
@@ -144,7 +144,7 @@ def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECOND
         known["source"] = mount.source
     try:
         with daemon_of(mountpoint, state_dir) as client:
-            answer = ask(client, {"request": "status"}, silence=silence)
+            answer = ask(client, {"request": "status"}, silence=silence, quiet=silence != SILENCE_SECONDS)
     except ControlError as exc:
         if record is None and (mount is None or not mount.is_kvfs):
             raise UserError(f"{mountpoint} is not a kvfs mount") from exc

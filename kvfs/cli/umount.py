@@ -15,6 +15,7 @@ from kvfs.cli.daemons import ask_to_send, daemon_of, find_record, report_left, s
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, path, seconds
 from kvfs.cli.output import complain, say
+from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, ControlError, DaemonEndedError, Message, NoDaemonError
 from kvfs.host.mounts import Mount, is_stale, mount_at, real_mountpoint, unmount
@@ -85,7 +86,8 @@ def _end(client: Client, mountpoint: Path, request: Message, patience: Patience,
     try:
         answer = ask_to_send(client, request, silence=patience.silence, within=patience.within, quiet=quiet)
         status = report_left(answer, mountpoint, kept=f"they {KEPT}")
-        _wait_for_end(process, client.pid)
+        with Waiting(f"waiting until process {client.pid} has ended", quiet=quiet):
+            _wait_for_end(process, client.pid)
     except DaemonEndedError:
         complain(f"the daemon ended before it said whether anything is left: changes {KEPT}")
         status = Exit.LEFT

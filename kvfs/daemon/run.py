@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ from kvfs.daemon.refresh import poll
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.start import Start, find_start, remember, until_answered
+from kvfs.daemon.starting import doing, host_of, telling
 from kvfs.daemon.status import RecentErrors, Reporter, Watching
 from kvfs.daemon.supervised import Supervised
 from kvfs.daemon.undo import Undo
@@ -66,9 +67,15 @@ _PAUSE = 5.0  # seconds before a worker that failed goes on
 
 
 def run_daemon(
-    config: Config, credentials: Credentials | None, ready: Callable[[], None], kernel: KernelSide
+    config: Config,
+    credentials: Credentials | None,
+    ready: Callable[[], None],
+    kernel: KernelSide,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Mount, call `ready`, serve until unmounted, drain. The exit status: 0, or 3 when something is left.
+
+    `tell` is called with what is being done until then.
 
     Raises `KvfsError` for what makes the mount impossible, before `ready`.
     """
@@ -77,30 +84,44 @@ def run_daemon(
     read_in_large_pieces()
     look_less_for_cycles()
     sys.setswitchinterval(_SWITCH)
-    return trio.run(_daemon, config, credentials, ready, kernel)
+    return trio.run(_daemon, config, credentials, ready, kernel, tell)
 
 
 async def _daemon(
-    config: Config, credentials: Credentials | None, ready: Callable[[], None], kernel: KernelSide
+    config: Config,
+    credentials: Credentials | None,
+    ready: Callable[[], None],
+    kernel: KernelSide,
+    tell: Callable[[str], None],
 ) -> int:
     errors, callers = RecentErrors(), Callers(process_of, command_of)
     logging.getLogger("kvfs").addHandler(errors)
     async with AsyncExitStack() as stack:
         stack.callback(logging.getLogger("kvfs").removeHandler, errors)
+        telling_now = stack.enter_context(ExitStack())  # until it is ready
+        telling_now.enter_context(telling(tell))
+        doing("reading the journal")
         journal = stack.enter_context(await _open_journal(config))
         calling.set(callers.own)  # who nothing else is known of; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
+        doing(f"asking {host_of(config)}")
         start = await find_start(config, stores)
+        doing(f"mounting on {config.mountpoint}")
         mounted = Mounted(
             config, stores, journal, start, Watching(str(config.source), errors, callers), kernel
         )
         try:
-            return await mounted.serve(ready)
+            return await mounted.serve(partial(_told_ready, telling_now, ready))
         except BaseExceptionGroup as group:
             ours = group.subgroup(KvfsError)
             if ours is None or not mounted.starting:
                 raise
             raise _first(ours) from group
+
+
+def _told_ready(telling_now: ExitStack, ready: Callable[[], None]) -> None:
+    telling_now.close()
+    ready()
 
 
 def _first(group: BaseExceptionGroup[KvfsError]) -> KvfsError:

@@ -70,7 +70,12 @@ class Ending:
         """Wait until the kernel let go, then drain with progress."""
         self.wanted = max(self.wanted, timeout) if self._asked else timeout  # of several, the most patient
         self._asked = True
-        await self.let_go()
+        async with trio.open_nursery() as nursery:
+            if not self.has_let_go:
+                closing = self.outlook.event(0, 0, 0, "waiting until the last open file is closed")
+                nursery.start_soon(tell_often, lambda: closing, send)
+            await self.let_go()
+            nursery.cancel_scope.cancel()
         self._ends_at = max(self._ends_at, trio.current_time() + timeout)
         await self.drain(timeout, send)
 

@@ -74,7 +74,7 @@ async def _listed(stores: Stores, *, patient: bool) -> list[Namespace]:
     try:
         return await (stores.first or stores.reading).list_namespaces()
     except UnavailableError as exc:
-        if stores.first is None or not patient or _is_hopeless(exc):
+        if stores.first is None or not patient or _is_hopeless(exc) or stores.breaker.is_open():
             raise
     return await stores.reading.list_namespaces()
 

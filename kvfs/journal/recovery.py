@@ -3,6 +3,8 @@
 Invariant: a journal that is refused is left as it is, so nothing is altered before all of the log was read.
 """
 
+import logging
+
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeState, Seq
 from kvfs.journal.opening import unreadable
@@ -11,6 +13,9 @@ from kvfs.journal.rules import Row, set_aside
 from kvfs.journal.spool import PARTIAL
 from kvfs.journal.transaction import Transactions
 
+log = logging.getLogger("kvfs.journal")
+
+MANY = 10_000  # changes of which it is worth a word that they are looked at
 LOST = "its content did not survive a power failure"  # the error of a change whose spooled file is gone
 
 
@@ -26,6 +31,9 @@ def recover(transactions: Transactions) -> None:
     except OSError as exc:
         raise JournalError(f"the log of the journal {path} cannot be read: {exc}") from exc
     load(transactions, replay.state)
+    if (count := len(replay.state.rows)) >= MANY:
+        text = f"looking at the contents of {count:,} changes"
+        log.info("%s", text, extra={"doing": text})
     for row in transactions.index.all():
         if not transactions.contents.is_whole(row):
             _lose(transactions, row)

@@ -37,6 +37,9 @@ from kvfs.journal.segment import Damage, Reading, Record, number_of, segments_of
 
 log = logging.getLogger("kvfs.journal")
 
+_LOOK = 256  # records between two looks at the clock
+_TELL = 0.5  # seconds between two words
+
 
 @dataclass
 class State:
@@ -149,6 +152,8 @@ class Replay:
         self.lost: str | None = None
         self._cut: list[tuple[Path, int]] = []  # segments to be read up to there only
         self._left: list[Path] = []  # segments that cannot be read at all
+        self._records = 0
+        self._told_at = time.monotonic()
         self._begin()
         self._read()
 
@@ -173,12 +178,24 @@ class Replay:
                     self.fault = f"{path.name} cannot be read ({exc!r})"
                     return
                 self.state.last = record.number
+                self._tell(index, record)
             if is_snapshot:
                 self._snapshot(reading)
             elif reading.damage is not None and not reading.damage.is_cut:
                 self._damaged(path, reading.damage)
             if self.fault:
                 return
+
+    def _tell(self, index: int, record: Record) -> None:
+        """Now and then how far it is: a long log takes seconds, and somebody waits for a mount."""
+        self._records += 1
+        if self._records % _LOOK or time.monotonic() - self._told_at < _TELL:
+            return
+        self._told_at = time.monotonic()
+        sizes = [path.stat().st_size for path in self.segments]
+        part = (sum(sizes[:index]) + record.contents) / max(1, sum(sizes))
+        text = f"reading the journal: {len(self.state.rows):,} changes so far, {min(part, 1):.0%}"
+        log.info("%s", text, extra={"doing": text})
 
     def _snapshot(self, reading: Reading) -> None:
         assert reading.head is not None

@@ -95,6 +95,7 @@ class Retrying(Around):
                 log.warning(
                     "%s failed (%s), attempt %d of %d; the next in %.1f s",
                     *(operation, last, attempt, self._attempts, wait),
+                    extra={"attempt": attempt + 1},
                 )
                 await trio.sleep(wait)
         because = f"; before that: {last}" if last else ""

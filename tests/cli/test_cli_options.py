@@ -15,6 +15,8 @@ from kvfs.config import Config, LocalSource
 
 FIXED = {"source": LocalSource(Path("/s")), "mountpoint": Path("/mnt")}
 OWN_OPTIONS = {
+    "quiet",
+    "tell",
     "preview",
     "profile",
     "in_fstab",

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kvfs.cli.output import Sending, SendingProgress, duration_text, printable, size_text
+from kvfs.cli.output import duration_text, printable, size_text
+from kvfs.cli.sending import Rate, Sending, SendingProgress
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,22 @@ def test_progress_on_a_terminal_is_a_bar(
     assert "sent 3 changes in 1 request" in shown
     assert "sending" in shown
     assert "3/3" in shown
+
+
+def test_a_rate_is_of_the_last_seconds_and_says_how_long_it_takes() -> None:
+    """A burst at the start is forgotten; without progress there is no number."""
+    rate = Rate()
+    assert rate.text(Sending(0, 1000), 100.0) == ""
+    assert rate.text(Sending(500, 1000), 105.0) == "100/s, 5 s left"
+    for second in range(106, 130):
+        text = rate.text(Sending(500 + second - 105, 1000), float(second))
+    assert text == "1/s, 8 min left"
+
+
+def test_what_comes_before_has_no_numbers(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    """Never `0 of 0`."""
+    monkeypatch.setattr(SendingProgress, "LINE_SECONDS", 0.0)
+    with SendingProgress() as progress:
+        progress.update(Sending(0, 0, doing="waiting until open files are closed"))
+        progress.finish(0, 0)
+    assert capsys.readouterr().err == "waiting until open files are closed\n"

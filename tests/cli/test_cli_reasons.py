@@ -32,6 +32,7 @@ KINDS = {
     "bulk put: bad gateway (HTTP 502)": REFUSES,
     "bulk put: ConnectError all attempts to connect to 127.0.0.1:9 failed": AWAY,
     "bulk put: no answer within 30 s": AWAY,
+    "list_namespaces: ConnectError all attempts to connect to 127.0.0.1:9 failed": AWAY,
 }
 
 

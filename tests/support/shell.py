@@ -1,6 +1,7 @@
 """A user's shell for tests of the command line: a home of its own, and every command as a process."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class Shell:
         return self.home / "state" / "kvfs"
 
     def kvfs(self, *words: object, cwd: Path | None = None, **env: str) -> Done:
-        """Run one command and return how it ended."""
-        return subprocess.run(
+        """Run one command and return how it ended, without the lines that say every ten seconds what it waits for."""
+        done = subprocess.run(
             [sys.executable, "-P", "-m", "kvfs", *map(str, words)],
             env={**self.env, **env},
             cwd=cwd or self.home,
@@ -41,6 +42,8 @@ class Shell:
             timeout=120,
             check=False,
         )
+        done.stderr = re.sub(r"(?m)^(?!kvfs: ).* \(\d+ s\)\n", "", done.stderr)
+        return done
 
     def ok(self, *words: object, **env: str) -> str:
         """Run one command that must do, silently but for its result."""

@@ -1,0 +1,147 @@
+"""How far sending is, on stderr: a bar on a terminal and what is waited for below it, a line now and then elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import click
+
+from kvfs.cli.output import duration_text, printable, size_text
+
+if TYPE_CHECKING:  # rich is for those commands that draw
+    from rich.live import Live
+    from rich.progress import Progress, TaskID
+
+RATE_SECONDS: Final = 10.0  # over which the rate is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How far sending is: changes done of a total, bytes left, and what it waits for right now, for how long.
+
+    `doing` is what comes before it and has no numbers.
+    """
+
+    done: int
+    total: int
+    bytes: float = 0.0
+    waiting: str = ""
+    seconds: float | None = None
+    doing: str = ""
+
+    def text(self) -> str:
+        """In words: `sent 2 of 3 changes, 1.2 KiB left; waiting for …: goes on in 142 s`."""
+        if self.doing:
+            return self.doing
+        words = f"sent {self.done:,} of {self.total:,} changes"
+        words += f", {size_text(self.bytes)} left" if self.bytes else ""
+        return f"{words}; {self.waiting_text()}" if self.waiting else words
+
+    def waiting_text(self) -> str:
+        """What it waits for, and until when."""
+        until = f": goes on in {self.seconds:.0f} s" if self.seconds is not None else ""
+        return f"waiting for {self.waiting}{until}" if self.waiting else self.doing
+
+
+class Rate:
+    """How many changes a second went lately, and how long the rest will take."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int]] = []  # when, and how many were done
+
+    def text(self, sending: Sending, now: float) -> str:
+        """`120/s, 2 min left`; "" while nothing is known."""
+        self._seen.append((now, sending.done))
+        while now - self._seen[0][0] > RATE_SECONDS and len(self._seen) > 2:
+            del self._seen[0]
+        (then, before), seconds = self._seen[0], now - self._seen[0][0]
+        rate = (sending.done - before) / seconds if seconds > 0 and now > then else 0.0
+        if rate <= 0:
+            return ""
+        left = duration_text((sending.total - sending.done) / rate)
+        return f"{rate:,.0f}/s, {left} left" if rate >= 1 else f"{left} left"
+
+
+class SendingProgress:
+    """Shows how many changes were sent."""
+
+    LINE_SECONDS = 10.0
+    SHORT_SECONDS = 0.5  # what takes no longer needs no word
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._live: Live | None = None
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._rate = Rate()
+        self._quiet = quiet
+        self._began = self._last_line = time.monotonic()
+        self._has_said = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def update(self, sending: Sending) -> None:
+        """Show how far it is; nothing at all of nothing."""
+        if self._quiet or (sending.total == 0 and not sending.doing):
+            return
+        if sys.stderr.isatty():
+            if self._live is not None or time.monotonic() - self._began >= self.SHORT_SECONDS:
+                self._draw(sending)
+        elif time.monotonic() - self._last_line >= self.LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._has_said = True
+            click.echo(printable(sending.text()), err=True)
+
+    def finish(self, sent: int, requests: int) -> None:
+        """One line at the end, of what took long enough to be shown."""
+        has_drawn = self._live is not None
+        self._stop()
+        if (has_drawn or self._has_said) and sent:
+            changes, asked = "change" if sent == 1 else "changes", "request" if requests == 1 else "requests"
+            click.echo(f"sent {sent:,} {changes} in {requests:,} {asked}", err=True)
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self, sending: Sending) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        live, bar, task = self._opened()
+        if sending.total:
+            bar.update(
+                task,
+                completed=sending.done,
+                total=sending.total,
+                left=f"{size_text(sending.bytes)} left",
+                rate=self._rate.text(sending, time.monotonic()),
+            )
+        lines: list[Any] = [bar] if sending.total else []
+        if waiting := sending.waiting_text():
+            lines.append(Text(printable(waiting)))
+        live.update(Group(*lines))
+
+    def _opened(self) -> "tuple[Live, Progress, TaskID]":
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        if self._bar is None or self._task is None:
+            self._bar = Progress(
+                TextColumn("sending"), BarColumn(bar_width=20), MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}"), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
+            )  # fmt: skip
+            self._task = self._bar.add_task("sending", total=None, left="", rate="")
+        if self._live is None:
+            self._live = Live(console=Console(stderr=True), transient=True)
+            self._live.start()
+        return self._live, self._bar, self._task

@@ -1,0 +1,49 @@
+"""What a mount is doing until it is ready, for whoever waits for it: told by records of the log that carry `doing`."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from kvfs.config import CloudflareSource, Config
+
+log = logging.getLogger("kvfs.daemon")
+
+
+@contextmanager
+def telling(tell: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what the records of the log are about while a mount starts. `tell` must not wait."""
+    handler = _Telling(tell)
+    logger = logging.getLogger("kvfs")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Telling(logging.Handler):
+    """Knows whom the requests ask by now; a record of a retry has the number of the attempt."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+        self._doing = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if doing := getattr(record, "doing", ""):
+            self._doing = str(doing)
+            self._tell(self._doing)
+        elif attempt := getattr(record, "attempt", 0):
+            self._tell(f"{self._doing}, attempt {attempt}")
+
+
+def doing(text: str) -> None:
+    """The mount is at this from now on."""
+    log.info("%s", text, extra={"doing": text})
+
+
+def host_of(config: Config) -> str:
+    """Whom the first requests of a mount ask."""
+    source = config.source
+    return urlsplit(source.base_url).netloc if isinstance(source, CloudflareSource) else str(source)

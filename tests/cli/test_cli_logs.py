@@ -1,6 +1,7 @@
 """The log of a daemon: where it goes, and what happens when it cannot be written."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ def test_a_line_that_has_no_room_ends_nothing(tmp_path: Path, capsys: pytest.Cap
     logger.addHandler(handler)
     for number in range(3_000):
         logger.warning("line %d", number)
+    with suppress(OSError):
+        handler.stream.close()
     handler.stream = (tmp_path / "log").open("a")
     logger.warning("there is room")
     assert (tmp_path / "log").read_text() == "there is room\n"

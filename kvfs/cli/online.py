@@ -11,6 +11,8 @@ from kvfs.cli.output import duration_text
 from kvfs.config import CloudflareSource, load_credentials, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.endpoints import load_learned
+from kvfs.host.state import requests_path
+from kvfs.store.ratelimit import count_requests, shared_budget
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.looks import Look, look
 from kvfs.store.rest.request import open_client
@@ -34,8 +36,10 @@ async def _looks(source: CloudflareSource, token_file: Path | None) -> list[Look
     account = source.account or await only_account(source.base_url, credentials, TIMEOUT)
     client = open_client(source.base_url, timeout=TIMEOUT, http2=False, transport=None)
     client.headers.update(credentials.headers())
-    async with client:
-        return [one async for one in look(client, account)]
+    with shared_budget(requests_path(source.base_url, account)) as budget:
+        count_requests(client, budget)
+        async with client:
+            return [one async for one in look(client, account)]
 
 
 def _learned(base_url: str, state_dir: Path) -> Look:

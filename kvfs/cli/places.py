@@ -7,7 +7,7 @@ or output; what ends in the name of a format is a file, anything else a director
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -28,10 +28,10 @@ from kvfs.core.model import Namespace, NamespaceId
 from kvfs.core.names import title_of
 from kvfs.data.files import FORMATS, Format, format_of
 from kvfs.host.kinds import account_identity
-from kvfs.host.state import default_data_dir, default_state_dir
+from kvfs.host.state import default_data_dir, default_state_dir, requests_path
 from kvfs.store.base import Store
 from kvfs.store.embedded.store import SqliteStore
-from kvfs.store.ratelimit import Budget, Limiting, Priority
+from kvfs.store.ratelimit import Budget, Limiting, Priority, shared_budget
 from kvfs.store.refusals import Doubting, Refusals
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.client import RestStore, open_rest
@@ -288,14 +288,17 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
     credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
     assert credentials is not None
     account = source.account or await only_account(source.base_url, credentials)
-    budget = Budget(requests=access.rate_requests, window=access.rate_seconds)
-    async with open_rest(
-        base_url=source.base_url,
-        account=account,
-        token=credentials,
-        timeout=ANSWER_SECONDS,
-        on_answer=budget.told,
-    ) as rest:
+    async with AsyncExitStack() as stack:
+        path = requests_path(source.base_url, account)
+        budget = stack.enter_context(shared_budget(path, access.rate_requests, access.rate_seconds))
+        opening = open_rest(
+            base_url=source.base_url,
+            account=account,
+            token=credentials,
+            timeout=ANSWER_SECONDS,
+            on_answer=budget.told,
+        )
+        rest = await stack.enter_async_context(opening)
         limited = Limiting(OddKeys(rest), budget, Priority.FOREGROUND)
         doubting = Doubting(limited, Refusals(credentials))
         store = Retrying(doubting, attempts=ATTEMPTS, deadline=PATIENCE)

@@ -20,8 +20,9 @@ from kvfs.cli.output import complain, say
 from kvfs.config import CloudflareSource, Source, load_credentials, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.endpoints import Learned, save_learned
-from kvfs.host.state import default_state_dir
+from kvfs.host.state import default_state_dir, requests_path
 from kvfs.store.miniflare.explorer import find_api
+from kvfs.store.ratelimit import count_requests, shared_budget
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.request import namespaces_path, open_client
 from kvfs.verify.explorer import KNOWN
@@ -133,8 +134,10 @@ async def _opened(
         account = source.account or await only_account(source.base_url, credentials)
         client = open_client(source.base_url, timeout=_TIMEOUT, http2=False, transport=None)
         client.headers.update(credentials.headers())
-        async with client:
-            yield client, account
+        with shared_budget(requests_path(source.base_url, account)) as budget:
+            count_requests(client, budget)
+            async with client:
+                yield client, account
         return
     assert isinstance(source, WranglerSource)
     base = await find_api(source.origin)

@@ -23,6 +23,7 @@ from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.host.credentials import Credentials
 from kvfs.host.endpoints import Learned, load_learned
 from kvfs.host.kinds import KindsFile, account_identity
+from kvfs.host.state import requests_path
 from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
 from kvfs.store.base import Store
@@ -30,7 +31,7 @@ from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.miniflare.store import WranglerStore, open_explorer
 from kvfs.store.paying import Paying
-from kvfs.store.ratelimit import Budget, Limiting, Priority
+from kvfs.store.ratelimit import Budget, Limiting, Priority, shared_budget
 from kvfs.store.refusals import Doubting, Refusals
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys
@@ -90,7 +91,16 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
     if credentials is None:
         raise UserError("no API token")
     source = config.source
-    budget = Budget(requests=config.rate_requests, window=config.rate_seconds)
+    path = requests_path(source.base_url, source.account)
+    with shared_budget(path, config.rate_requests, config.rate_seconds) as budget:
+        async with _cloudflare_stores(config, source, credentials, budget) as stores:
+            yield stores
+
+
+@asynccontextmanager
+async def _cloudflare_stores(
+    config: Config, source: CloudflareSource, credentials: Credentials, budget: Budget
+) -> AsyncIterator[Stores]:
     breaker = Breaker(min(PAUSE, config.timeout), min(PROBE, config.timeout / 6))
 
     def told(headers: Mapping[str, str]) -> None:

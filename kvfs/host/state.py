@@ -6,6 +6,7 @@ $XDG_STATE_HOME/kvfs/               0700, as everything below
                               .sock its control socket
                               .log  its log, when it runs in the background
     kinds/<hash of account>.json    which values are binary: `host/kinds.py`
+    requests/<hash of account>      how many requests this user's processes made of late: `requests_path`
     errors.log                      tracebacks that no terminal should see
 """
 
@@ -15,7 +16,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -89,6 +90,20 @@ def control_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
     if runtime.is_absolute() and len(os.fsencode(runtime)) <= SOCKET_PATH_BYTES:
         return runtime
     return Path("/tmp") / f"kvfs-{os.geteuid()}" / name
+
+
+def requests_path(base_url: str, account: str) -> Path:
+    """The file in which this user's processes count the requests of an account together.
+
+    It is not in the directory of `--state-dir`, because mounts of several state directories share the account, and
+    for root it is in `SYSTEM_DIR`, because mounts made at boot do.
+    """
+    chosen = os.environ.get("KVFS_STATE_DIR") or os.environ.get("XDG_STATE_HOME")
+    state = SYSTEM_DIR if os.geteuid() == 0 and not chosen else default_state_dir()
+    with suppress(UserError):  # who uses the file says that it cannot
+        private_directory(state)
+        private_directory(state / "requests")
+    return state / "requests" / state_name(f"{base_url}\n{account}")
 
 
 def private_directory(path: Path) -> Path:

@@ -1,24 +1,28 @@
 """Limiting: a Store around a Store that keeps within the API's requests per window, reads of users first.
 
-`Budget` is the one count that all views of one account share. It is a sliding window, not a drip: a burst may
-use all of it at once. A request counts from its start until a window after its end, so that no window of the
-server's, which sees it somewhere in between, holds more.
+`Budget` is the one count that all views of one account share; a `Ledger` joins it with those of other processes. It is
+a sliding window, not a drip: a burst may use all of it at once. A request counts from its start until a window after
+its end, so that no window of the server's, which sees it somewhere in between, holds more.
 """
 
 import math
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from heapq import merge
+from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+import httpx
 import trio
 
 from kvfs.core.errors import RateLimitedError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.store.base import Store
+from kvfs.store.ledger import Ledger
 from kvfs.store.passage import began, is_urgent
 from kvfs.store.wrapper import Around
 
@@ -30,6 +34,9 @@ UPLOAD_TURN: Final = 4  # uploads that wait get a turn after so many of the fore
 FIRST_BLOCK: Final = 5.0  # seconds, when a refusal does not say how long
 TELLING: Final = 0.05  # seconds before its deadline at which a caller is told why it waited
 LONGEST_BLOCK: Final = 3600.0  # seconds; no server blocks us for ever by one header
+LOOK: Final = 1.0  # seconds between two looks at what other processes use, while somebody waits
+NEWS: Final = 4  # requests by which the API's count must differ for other processes to be told
+SCARCE: Final = 50  # requests left, below which they are told of each
 
 
 class Priority(IntEnum):
@@ -78,12 +85,18 @@ class Budget:
     """
 
     def __init__(
-        self, requests: int = RATE_REQUESTS, window: float = RATE_SECONDS, *, concurrency: int = CONCURRENCY
+        self,
+        requests: int = RATE_REQUESTS,
+        window: float = RATE_SECONDS,
+        *,
+        concurrency: int = CONCURRENCY,
+        ledger: Ledger | None = None,
     ) -> None:
         # constants
         self._requests = requests
         self._window = window
         self._concurrency = concurrency
+        self._ledger = ledger
         # state
         self._in_flight = 0
         self._ended: deque[float] = deque()  # when requests ended, of those that still count; ascending
@@ -96,6 +109,8 @@ class Budget:
         self._passed_over = 0  # turns of the foreground since an upload that waits had one
         self._timekeeper: _Waiter | None = None  # the first in line, who wakes everybody
         self._alarm = math.inf  # when it wakes
+        self._next = math.inf  # when the next request is possible, as far as it is known
+        self._others = 0  # requests of other processes that count now
 
     def __repr__(self) -> str:
         return f"<Budget {self._used} of {self._requests} requests in {self._window:g} s used>"
@@ -113,6 +128,8 @@ class Budget:
         finally:
             self._in_flight -= 1
             self._ended.append(trio.current_time())
+            if self._ledger is not None and self._ledger.end():
+                self._share(wants=False)
             self._give_turns()
 
     def block(self, seconds: float | None) -> float:
@@ -127,6 +144,8 @@ class Budget:
                 self._refusals += 1
             seconds = min(FIRST_BLOCK * 2.0 ** (self._refusals - 1), self._window) if self._refusals else 0.0
         self._blocked_until = max(self._blocked_until, now + min(max(seconds, 0.0), LONGEST_BLOCK))
+        if self._ledger is not None:
+            self._ledger.block(self._blocked_until - now)
         return self._blocked_until - now
 
     def accepted(self) -> None:
@@ -140,14 +159,20 @@ class Budget:
         left, seconds = limit
         quota = re.search(r";\s*q\s*=\s*(\d{1,9})(?![\d.])", headers.get("ratelimit-policy", ""))
         self._quota = int(quota[1]) if quota else self._requests
-        now = trio.current_time()
+        now, seconds = trio.current_time(), min(seconds, LONGEST_BLOCK)
         # those under way may be not counted there yet
-        self._told = max(0, left - max(0, self._in_flight - 1))
-        self._told_until = now + min(seconds, LONGEST_BLOCK)
+        told = max(0, left - max(0, self._in_flight - 1))
+        if self._ledger is not None and (told < SCARCE or abs(told - self._told_left(now)) > NEWS):
+            self._ledger.tell(left, seconds, self._quota, self._in_flight)
+            self._adopt(now)
+        if self._ledger is None or self._ledger.is_alone:
+            self._told, self._told_until = told, now + seconds
 
     def statistics(self) -> BudgetStatistics:
         """How it stands now."""
         now = trio.current_time()
+        if self._ledger is not None and self._ledger.is_old():
+            self._share(wants=False)
         self._forget_old(now)
         waiting = sum(map(len, self._waiting.values()))
         return BudgetStatistics(
@@ -157,8 +182,13 @@ class Budget:
             blocked_until=self._blocked_until if self._blocked_until > now else None,
             in_flight=self._in_flight,
             waiting=waiting,
-            next_in=max(0.0, self._alarm - now) if waiting and math.isfinite(self._alarm) else 0.0,
+            next_in=max(0.0, self._next - now) if waiting and math.isfinite(self._next) else 0.0,
         )
+
+    def close(self) -> None:
+        """No request follows: other processes may have what was set aside for this one."""
+        if self._ledger is not None:
+            self._ledger.close(self._in_flight)
 
     async def _wait_for_turn(self, priority: Priority) -> None:
         waiter = _Waiter(priority)
@@ -180,6 +210,8 @@ class Budget:
         except BaseException:
             if waiter.granted:
                 self._in_flight -= 1  # it was never made
+                if self._ledger is not None:
+                    self._ledger.give_back()
             else:
                 self._waiting[priority].remove(waiter)
             self._give_turns()
@@ -189,13 +221,20 @@ class Budget:
 
     @property
     def _used(self) -> int:
-        return self._in_flight + len(self._ended)
+        return self._in_flight + len(self._ended) + self._others
 
     def _give_turns(self) -> None:
         """Grant all that may go now, in order, and see to it that somebody wakes when the next may."""
         now = trio.current_time()
         self._forget_old(now)
         while now >= self._blocked_until and (waiter := self._next_in_turn()):
+            if not self._has_token():
+                self._share(wants=True)
+                if not self._has_token():
+                    break
+                continue  # now that the others' requests are known
+            if self._ledger is not None:
+                self._ledger.take()
             self._waiting[waiter.priority].popleft()
             self._count_turn(waiter.priority)
             self._in_flight += 1
@@ -212,13 +251,25 @@ class Budget:
         else:
             told = self._told_until if now < self._told_until else math.inf
             alarm = min(self._allows(1), told)
+        self._next = alarm
+        if first is not None and self._ledger is not None and not self._ledger.is_alone:
+            alarm = min(alarm, now + LOOK)  # the others may give back what they do not use
         if first is not None and (first is not self._timekeeper or alarm < self._alarm):
             first.woken.set()
         self._timekeeper, self._alarm = first, alarm
 
     def _allows(self, freed: int) -> float:
         """When so many requests more will have left the window; infinity while that many are in flight."""
-        return self._ended[freed - 1] + self._window if freed <= len(self._ended) else math.inf
+        if not self._others or self._ledger is None:
+            return self._ended[freed - 1] + self._window if freed <= len(self._ended) else math.inf
+        ahead = trio.current_time() - self._ledger.now()
+        ours = [(ended + self._window, 1) for ended in self._ended]
+        others = [(until + ahead, count) for until, count in self._ledger.others()]
+        for until, count in merge(ours, others):
+            freed -= count
+            if freed <= 0:
+                return until
+        return math.inf
 
     def _hindrance(self, priority: Priority) -> tuple[str, float] | None:
         """Why nothing may go now, and for how long; None when only a slot is missing: any moment there is one."""
@@ -267,6 +318,58 @@ class Budget:
     def _forget_old(self, now: float) -> None:
         while self._ended and self._ended[0] + self._window <= now:
             self._ended.popleft()
+        if self._ledger is not None:
+            self._others = sum(count for _, count in self._ledger.others())
+
+    # with other processes
+
+    def _share(self, *, wants: bool) -> None:
+        """Tell the others, and learn of them; `wants`: and take tokens."""
+        assert self._ledger is not None
+        self._ledger.renew(self._in_flight, wants=wants)
+        now = trio.current_time()
+        self._adopt(now)
+        self._forget_old(now)
+
+    def _adopt(self, now: float) -> None:
+        """What the API said to others holds for us."""
+        ledger = self._ledger
+        assert ledger is not None
+        ahead = now - ledger.now()
+        if ledger.blocked_until > ledger.now():
+            self._blocked_until = max(self._blocked_until, ledger.blocked_until + ahead)
+        told = ledger.told
+        if told.until > ledger.now():
+            self._told, self._told_until = told.left + ledger.reserved, told.until + ahead
+            self._quota = told.quota
+
+    def _has_token(self) -> bool:
+        return self._ledger is None or self._ledger.has_token
+
+
+@contextmanager
+def shared_budget(
+    path: Path, requests: int = RATE_REQUESTS, window: float = RATE_SECONDS
+) -> Iterator[Budget]:
+    """A budget that is counted together with that of all processes that name the same file."""
+    budget = Budget(requests, window, ledger=Ledger(path, requests, window))
+    try:
+        yield budget
+    finally:
+        budget.close()
+
+
+def count_requests(client: httpx.AsyncClient, budget: Budget) -> None:
+    """Have each request of a client that has no `Limiting` wait for its turn, as somebody's who waits for it."""
+
+    async def ask(request: httpx.Request) -> None:
+        async with budget.request(Priority.FOREGROUND):
+            pass  # counted from now on; who uses such a client makes one at a time
+
+    async def learn(response: httpx.Response) -> None:
+        budget.told(response.headers)
+
+    client.event_hooks = {"request": [ask], "response": [learn]}
 
 
 def ratelimit_of(text: str) -> tuple[int, float] | None:

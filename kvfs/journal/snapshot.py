@@ -42,6 +42,7 @@ SNAPSHOT_BYTES = (
 )  # so many bytes of the log may say nothing any more, or as many as still say something
 ROW_BYTES = 256  # about what a row takes in the log without its content
 END_BYTES = 64 * 1024  # the same at the end of a mount
+SHORT_BYTES = 16 * 1024  # the same on a full disk
 _GROUP = 64  # rows a record
 _SLICE = 1000  # contents whose place changes between two checkpoints of the loop
 

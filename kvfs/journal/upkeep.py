@@ -45,7 +45,7 @@ class Upkeep:
     def _wants_room(self) -> bool:
         """The disk is full: whatever the log can do without is worth a snapshot, if that can be written."""
         size = snapshot.living(self._transactions)
-        return self._log.size > size + snapshot.END_BYTES and size < self._too_large / 2
+        return self._log.size > size + snapshot.SHORT_BYTES and size < self._too_large / 2
 
     async def wait_due(self) -> None:
         """Until there is something to do."""

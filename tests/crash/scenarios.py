@@ -219,11 +219,11 @@ def full_log(stage: Stage) -> None:
 
 def full_disk(stage: Stage) -> None:
     """The disk takes no change more: what there is is sent nevertheless, and makes room."""
-    for number in range(6):
-        stage.put(f"f{number}", INLINE, may_fail=True)
+    for number in range(12):
+        stage.put(f"f{number}", bytes(7_000), may_fail=True)
     stage.sync()
     stage.gone("SELECT 1 FROM changes")
-    stage.until(lambda: _size_of_log(stage) < len(INLINE))
+    stage.until(lambda: _size_of_log(stage) < 20_000)
     stage.put("f0", b"again")
     stage.unlink("f1")
     stage.sync()
@@ -381,7 +381,7 @@ PLAYS = (
     Play(namespace_removed),
     Play(side_full, settle=0.2, tune={"pages": 5, f"{KEPT}.SAVE_COUNT": 1}),
     Play(full_log, tune={"room": 20_000}),
-    Play(full_disk, settle=0.2, tune={"disk": 900_000}),
+    Play(full_disk, settle=0.2, tune={"disk": 580_000}),
     Play(no_log, tune={"room": 10}),
     Play(no_snapshot, tune={"snapshot_room": 100, f"{SNAPSHOT}.SNAPSHOT_BYTES": 0}),
     Play(durable, options=("--durable-close",)),

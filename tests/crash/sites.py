@@ -17,7 +17,7 @@ CALLS = re.compile(
 UNREACHABLE: dict[str, str] = {
     "contents.py Contents._force": "a content is written anew only after a sync of it failed",
     "side.py Side._roll_back": "SQLite itself rolls back what fails for want of room",
-    "legacy.py _shown": "the plays make a journal of version 2, which has no such table",
+    "legacy.py _short_rows.find": "the plays make a journal of version 2, which has no such table",
     "legacy.py _new_identity": "journals of the first format have no redo log, and the plays need one",
     "contents.py Contents._sync": "fsync of a local file alone forces a single content out",
 }

@@ -45,7 +45,7 @@ def test_two_mounts_of_an_account_never_meet_a_429(tmp_path: Path, server: Serve
             for mount in (first, second):
                 status = mount.status()
                 assert status["budget"]["left"] <= REQUESTS // 20 + 1
-                assert f"waiting for the limit of {REQUESTS} requests in 5 minutes" in status["store"]["text"]
+                assert "waiting for the limit of" in status["store"]["text"]
             assert sum(api.requests().values()) <= REQUESTS
             api.set_faults()
             for mount in (first, second):

@@ -12,10 +12,10 @@ from kvfs.config import CloudflareSource, load_credentials, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.endpoints import load_learned
 from kvfs.host.state import requests_path
-from kvfs.store.ratelimit import count_requests, shared_budget
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.looks import Look, look
 from kvfs.store.rest.request import open_client
+from kvfs.store.sharing import count_requests, shared_budget
 
 TIMEOUT = 10.0
 

@@ -31,12 +31,13 @@ from kvfs.host.kinds import account_identity
 from kvfs.host.state import default_data_dir, default_state_dir, requests_path
 from kvfs.store.base import Store
 from kvfs.store.embedded.store import SqliteStore
-from kvfs.store.ratelimit import Budget, Limiting, Priority, shared_budget
+from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.refusals import Doubting, Refusals
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
+from kvfs.store.sharing import shared_budget
 from kvfs.workers import WranglerSource
 
 SYNTAX: Final = (

@@ -22,9 +22,9 @@ from kvfs.core.errors import UserError
 from kvfs.host.endpoints import Learned, save_learned
 from kvfs.host.state import default_state_dir, requests_path
 from kvfs.store.miniflare.explorer import find_api
-from kvfs.store.ratelimit import count_requests, shared_budget
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.request import namespaces_path, open_client
+from kvfs.store.sharing import count_requests, shared_budget
 from kvfs.verify.explorer import KNOWN
 from kvfs.verify.findings import Finding
 from kvfs.verify.run import PATIENCE, REQUESTS, Report, price

@@ -31,11 +31,12 @@ from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.miniflare.store import WranglerStore, open_explorer
 from kvfs.store.paying import Paying
-from kvfs.store.ratelimit import Budget, Limiting, Priority, shared_budget
+from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.refusals import Doubting, Refusals
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
+from kvfs.store.sharing import shared_budget
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
 from kvfs.vfs.view.overlay import Overlay

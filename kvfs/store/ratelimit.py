@@ -8,15 +8,13 @@ its end, so that no window of the server's, which sees it somewhere in between, 
 import math
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import merge
-from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-import httpx
 import trio
 
 from kvfs.core.errors import RateLimitedError
@@ -345,31 +343,6 @@ class Budget:
 
     def _has_token(self) -> bool:
         return self._ledger is None or self._ledger.has_token
-
-
-@contextmanager
-def shared_budget(
-    path: Path, requests: int = RATE_REQUESTS, window: float = RATE_SECONDS
-) -> Iterator[Budget]:
-    """A budget that is counted together with that of all processes that name the same file."""
-    budget = Budget(requests, window, ledger=Ledger(path, requests, window))
-    try:
-        yield budget
-    finally:
-        budget.close()
-
-
-def count_requests(client: httpx.AsyncClient, budget: Budget) -> None:
-    """Have each request of a client that has no `Limiting` wait for its turn, as somebody's who waits for it."""
-
-    async def ask(request: httpx.Request) -> None:
-        async with budget.request(Priority.FOREGROUND):
-            pass  # counted from now on; who uses such a client makes one at a time
-
-    async def learn(response: httpx.Response) -> None:
-        budget.told(response.headers)
-
-    client.event_hooks = {"request": [ask], "response": [learn]}
 
 
 def ratelimit_of(text: str) -> tuple[int, float] | None:

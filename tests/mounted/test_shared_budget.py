@@ -52,4 +52,5 @@ def test_two_mounts_of_an_account_never_meet_a_429(tmp_path: Path, server: Serve
                 mount.kill()
         assert 'status="429"' not in httpx.get(f"{server.root}/metrics", headers=server.headers).text
         with mounted(tmp_path, "cloudflare:/one", "--rate-requests=500", served=server, name="a") as again:
-            assert again.status()["budget"]["left"] <= 500 - REQUESTS + 2
+            assert again.status()["budget"]["used"] >= REQUESTS - 2
+            again.kill()  # the API said that nothing is left, for five minutes

@@ -53,6 +53,7 @@ class Attributes:
     ) -> None:
         self._exact_sizes = exact_sizes
         self._expiration_is_mtime = expiration_is_mtime
+        self.on_vanished: Callable[[Directory], None] = lambda directory: None  # its name leads nowhere
         self.expirations = 0  # keys that came to expire because their mtime was set to a time to come
         self._overlay = overlay
         self._local = overlay.journal.attributes
@@ -203,9 +204,26 @@ class Attributes:
         attr = self._directory(node)
         if attr.attr_timeout <= 0:
             if self._is_implied(node) and not await self._overlay.is_there(node.namespace, node.ref):
-                raise StaleError("nothing is in the directory any more")  # the kernel looks its name up anew
+                return self._vanished(node)
             attr = self._directory(node)
             attr.attr_timeout = max(attr.attr_timeout, 0.001)
+        node.doubted = False
+        return attr
+
+    def _vanished(self, node: Directory) -> Attr:
+        """Another client removed all that was in a directory, and so the directory.
+
+        The kernel would have looked its name up first, so it is asked for by a descriptor, or as the working
+        directory: as on a disk, whoever has it keeps it. But where it was told to forget the attributes alone, it may
+        have come by the name: then it has to look that up. Raises `StaleError`.
+        """
+        if node.doubted and not self._files.is_being_listed(node):
+            node.doubted = False
+            raise StaleError("nothing is in the directory any more")
+        if node.doubted:
+            self.on_vanished(node)
+        attr = self._directory(node)
+        attr.links, attr.attr_timeout = 0, 0.001
         return attr
 
     def contents_arrived(self, namespace: NamespaceId, contents: Sequence[tuple[Key, bytes]]) -> None:

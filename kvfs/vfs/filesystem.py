@@ -105,6 +105,7 @@ class FileSystem:
             overlay, self.files, now, lists_expiration=not options.expiration_is_mtime
         )
         overlay.loader.on_contents = self._contents_arrived
+        self.attributes.on_vanished = self._directory_vanished
         self.retold = Retold(overlay, self.inodes, self.attributes, now)
         self._sender = sender
         self._invalidator = invalidator
@@ -245,6 +246,7 @@ class FileSystem:
             if own is not None and (file := self.inodes.peek_file(node.namespace, own)) is not None:
                 files.append(file)
             for directory in directories:
+                directory.doubted = True
                 self._invalidator.attributes(directory.ino)
             for file in files:
                 self.forget_kernel(file)
@@ -267,6 +269,13 @@ class FileSystem:
         inside = self.inodes.peek_directory(namespace, DirRef(prefix, len(prefix)))
         if inside is not None and naming.separator and self._is_held(inside):
             self._invalidator.entry(inside.ino, SELF.encode())
+
+    def _directory_vanished(self, directory: Directory) -> None:
+        """Make the kernel look the name up anew of a directory that somebody still has open."""
+        naming = self.overlay.naming
+        parent = self.inodes.peek_directory(directory.namespace, naming.parent_of(directory.ref))
+        if parent is not None and self._is_held(parent):
+            self._invalidator.entry(parent.ino, naming.name_in_parent(directory.ref).encode())
 
     def _is_held(self, directory: Directory) -> bool:
         """Return True if the kernel may remember names in a directory; the root it never looks up."""

@@ -1,11 +1,13 @@
 """A descriptor outlives the name it was opened by, as on a local disk: no call on it answers ESTALE."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.standing import Standing
+from support.standing import Standing, wait_for
 
 pytestmark = pytest.mark.fuse
 
@@ -92,3 +94,34 @@ def test_a_directory_that_was_removed_takes_times_and_mode_by_its_descriptor(her
         assert os.fstat(fd).st_nlink == 0
     finally:
         os.close(fd)
+
+
+_WORK_IN_IT = """
+import os, sys
+os.chdir(sys.argv[1])
+print(os.listdir("."), flush=True)
+sys.stdin.readline()
+print(os.stat(".").st_nlink, os.listdir("."))
+"""
+
+
+def test_a_directory_that_another_client_emptied_stays_with_who_is_in_it(world: Standing, here: Path) -> None:
+    """By its descriptor, and as the working directory; by its path it is gone."""
+    namespace, path = world.api.namespace(here.name), here / "d"
+    world.api.put(namespace, "d/x", b"1")
+    world.mount.kvfs("refresh", str(here))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    command = [sys.executable, "-c", _WORK_IN_IT, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inside:
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == "['x']\n"
+        world.api.delete(namespace, "d/x")
+        world.mount.kvfs("refresh", str(here))
+        try:
+            assert os.fstat(fd).st_nlink == 0
+            assert os.listdir(fd) == []
+            wait_for(lambda: not path.exists())
+            assert inside.communicate("\n")[0] == "0 []\n"
+            assert os.listdir(here) == []
+        finally:
+            os.close(fd)

@@ -50,3 +50,18 @@ async def test_a_refresh_reaches_the_names_at_the_top_of_the_mount(mount, top):
     await mount.other(f"{top}f/x", b"below")
     await mount.fs.refresh([])
     assert await kernel.read("/f/x") == b"below"
+
+
+async def test_a_directory_that_another_client_emptied_is_there_for_who_has_it_open(mount):
+    """Its knowledge is old: by the name it is gone, by a handle it has no links; when keys come back, it is back."""
+    kernel = mount.kernel
+    await mount.other("d/x", b"1")
+    directory = await kernel.opendir("/ns/d")
+    await mount.other("d/x", None)
+    mount.now.advance(TTL)
+    assert (await kernel.fstat(directory)).links == 0
+    assert not await kernel.exists("/ns/d")
+    await mount.other("d/y", b"2")
+    mount.now.advance(TTL)
+    assert (await kernel.fstat(directory)).links == 2
+    await kernel.closedir(directory)

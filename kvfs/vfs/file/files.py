@@ -18,11 +18,11 @@ from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import INLINE_BYTES
 from kvfs.vfs.file.amending import Amending
 from kvfs.vfs.file.failures import Failures
-from kvfs.vfs.file.handles import FileHandle, Handle, HandleTable, OpenFile, TextHandle
+from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, Handle, HandleTable, OpenFile, TextHandle
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.file.record import CHANGED
 from kvfs.vfs.file.versions import Versions
-from kvfs.vfs.inode.nodes import ControlFile, File
+from kvfs.vfs.inode.nodes import ControlFile, Directory, File
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.rename.inherit import Inheritance
 from kvfs.vfs.view.overlay import Overlay
@@ -202,6 +202,11 @@ class Files(Amending):
                 self._digest_later(node, shared)
             if node.lookups <= 0:
                 self._inodes.drop_unused(node)
+
+    def is_being_listed(self, node: Directory) -> bool:
+        """Return True if somebody has the directory open; it looks at all handles."""
+        handles = (handle for _, handle in self._handles.items())
+        return any(isinstance(handle, DirectoryHandle) and handle.ino == node.ino for handle in handles)
 
     # content
 

@@ -35,13 +35,14 @@ class Directory(Node, eq=False):
     """A namespace (its `ref` is where the mount begins in it) or a directory of keys.
 
     `detached` when it was removed and the kernel still holds it. `changed`: when (epoch nanoseconds) an entry came
-    or went through this mount.
+    or went through this mount. `doubted`: the kernel was told to ask for it anew, and comes by its path, or not.
     """
 
     namespace: NamespaceId = _NOWHERE
     ref: DirRef = DirRef.ROOT
     detached: bool = False
     changed: int = UNCHANGED
+    doubted: bool = False
     known: "tuple[DirRow | None, int, Attr] | None" = None  # what stat says, and what of
 
 

@@ -227,7 +227,9 @@ class Frame(RuleBasedStateMachine):
         if space.visible()[key].expiration is not None:
             assert attr.mtime == mtime, (path, attr.mtime, mtime, space.now)
         elif key in space.loose and attr.mtime > mtime - NOW_SECONDS and attr.mtime != mtime:
-            assert attr.mtime <= space.now  # dated when it was found, also where the time set before lay ahead
+            assert (
+                attr.mtime <= space.now
+            )  # dated when it was found, also where the time set before lay ahead
         else:
             assert abs(attr.mtime - mtime) <= self.slack, (path, attr.mtime - mtime)
         assert await self.kernel.read(text) == value

@@ -31,6 +31,8 @@ COMMANDS: Final = {
     "why": "why",
     "rejected": "rejected",
     "conflicts": "conflicts",
+    "history": "history",
+    "restore": "restore",
     "journal": "journal",
     "copy": "copy",
     "export": "copy",
@@ -58,7 +60,15 @@ COMMANDS: Final = {
 _SOURCE: Final = re.compile(r"(local|cloudflare|wrangler):")
 
 
-_MEANT: Final = {"unmount": "umount", "fusermount": "umount", "logs": "log", "queue": "pending", "list": "ls"}
+_MEANT: Final = {
+    "unmount": "umount",
+    "fusermount": "umount",
+    "logs": "log",
+    "queue": "pending",
+    "list": "ls",
+    "undo": "restore",
+    "undelete": "restore",
+}
 
 
 class _LazyGroup(click.Group):

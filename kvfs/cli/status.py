@@ -204,6 +204,7 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
     yield from _rejected_rows(one.get("rejected", {}))
     yield from _conflict_rows(one.get("conflicts", {}))
     yield from _rename_rows(one.get("renames", []))
+    yield from _history_rows(one.get("history", {}))
     yield from _store_rows(one.get("store", {}))
     yield from _reason_rows(one.get("reasons", []))
     if requests := {name: count for name, count in one.get("requests", {}).items() if count}:
@@ -259,6 +260,18 @@ def _conflict_rows(group: Status) -> Iterator[tuple[str, str]]:
         yield "conflicts", f"{is_open} open, {count} since the mount{way}"
     for item in items[-CONFLICTS_SHOWN:]:
         yield "", conflict_line(item)
+
+
+def _history_rows(group: Status) -> Iterator[tuple[str, str]]:
+    """What `kvfs restore` can bring back."""
+    versions, kept = group.get("versions", 0), group.get("kept", 0)
+    if versions:
+        age = group.get("oldest_seconds")
+        oldest = f", the oldest {duration_text(age)} old" if age is not None else ""
+        without = f"; {versions - kept:,} without their content" if versions > kept else ""
+        yield "history", f"{kept:,} versions, {size_text(group.get('bytes', 0))}{oldest}{without}"
+    if lost := group.get("lost", 0):
+        yield "", f"{lost:,} versions are not kept, because the disk has no room: kvfs doctor"
 
 
 def _billed_rows(keys: Status, budget: Status) -> Iterator[tuple[str, str]]:

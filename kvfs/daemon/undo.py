@@ -62,7 +62,7 @@ class Undo:
         return {
             "bounds": str(self._bounds),
             "versions": found.versions + found.waiting,
-            "kept": found.kept,
+            "kept": found.kept + found.waiting_kept,
             "bytes": found.bytes,
             "oldest_seconds": age,
             "lost": found.lost,

@@ -38,7 +38,10 @@ log = logging.getLogger("kvfs.history")
 
 @dataclass(frozen=True, slots=True)
 class HistoryStatistics:
-    """Versions on the disk, those with a content, bytes, the oldest's moment; versions that were lost, that wait."""
+    """Versions on the disk, those with a content, bytes, the oldest's moment; versions that were lost, that wait.
+
+    `waiting_kept` are those that wait and have their content.
+    """
 
     versions: int
     kept: int
@@ -46,6 +49,7 @@ class HistoryStatistics:
     oldest: float | None
     lost: int
     waiting: int
+    waiting_kept: int
 
 
 class History:
@@ -211,9 +215,12 @@ class History:
     def statistics(self) -> HistoryStatistics:
         """How much is kept."""
         totals = self.shelf.totals()
-        waiting = len(self._queue) + len(self._held)
+        waiting = [version for version, _ in self._queue] + [one[0] for one in self._held.values()]
+        kept, oldest = sum(version.is_kept for version in waiting), totals.oldest
+        if oldest is None:
+            oldest = min((version.at for version in waiting), default=None)
         return HistoryStatistics(
-            totals.versions, totals.kept, totals.bytes, totals.oldest, self.shelf.lost, waiting
+            totals.versions, totals.kept, totals.bytes, oldest, self.shelf.lost, len(waiting), kept
         )
 
     def check_invariants(self) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,7 @@ class Shelf:
         self.lost = 0
         self._bounds = bounds
         self._digest = digest
+        self._share = max(_LEAST_BYTES, bounds.bytes // _SHARE)
         self._segments: list[Segment] = []
         self._current: Segment | None = None
         self._lock = threading.Lock()  # `give_way` is the loop's
@@ -85,17 +86,31 @@ class Shelf:
     def add(self, noted: list[tuple[Version, Content]], titles: Mapping[str, str], now: float) -> None:
         """Write versions; `now` is epoch seconds. What the disk does not take is lost, and counted."""
         with self._lock:
-            try:
-                self._try_to_add(noted, titles, now)
-            except OSError as exc:
-                if not self.lost:
-                    log.warning("what is replaced or deleted is not kept: %s (kvfs history)", exc)
-                self.lost += len(noted)
-            finally:
-                for _, content in noted:
-                    if isinstance(content, Path):
-                        content.unlink(missing_ok=True)
-            self._trim(now)
+            for some in self._shares(noted):
+                try:
+                    self._try_to_add(some, titles, now)
+                except OSError as exc:
+                    if not self.lost:
+                        log.warning("what is replaced or deleted is not kept: %s (kvfs history)", exc)
+                    self.lost += len(some)
+                finally:
+                    for _, content in some:
+                        if isinstance(content, Path):
+                            content.unlink(missing_ok=True)
+                self._trim(now)
+
+    def _shares(self, noted: list[tuple[Version, Content]]) -> Iterator[list[tuple[Version, Content]]]:
+        """As many at a time as one segment may have: trimming takes whole ones."""
+        some: list[tuple[Version, Content]] = []
+        size = 0
+        for version, content in noted:
+            more = len(content) if isinstance(content, bytes) else version.size if content is not None else 0
+            if some and size + more > self._share:
+                yield some
+                some, size = [], 0
+            some.append((version, content))
+            size += more
+        yield some
 
     def _try_to_add(
         self, noted: list[tuple[Version, Content]], titles: Mapping[str, str], now: float
@@ -152,7 +167,7 @@ class Shelf:
     def _writable(self, now: float) -> Segment:
         current, bounds = self._current, self._bounds
         if current is not None:
-            is_large = current.bytes > max(_LEAST_BYTES, bounds.bytes // _SHARE)
+            is_large = current.bytes > self._share
             is_old = bool(current.summary.count) and now - current.summary.oldest > bounds.seconds / _SHARE
             if not is_large and not is_old:
                 return current

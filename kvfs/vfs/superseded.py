@@ -40,6 +40,8 @@ class Keeping:
         is_new = row is not None and row.change.base == b"" and 0 <= now - row.since < QUIET
         if is_new and ended.how in (How.RENAME, How.ATTRIBUTES):
             return  # nothing is lost, and before that nothing was there
+        if row is not None and ended.how is How.WRITE and self._is_emptied(row):
+            return
         content: bytes | Path | None
         if row is None:
             content = self._clean(version)
@@ -56,6 +58,13 @@ class Keeping:
             _drop(content)
             content, version.why = None, RENAMED
         self._history.note(version, content, is_new=is_new)
+
+    def _is_emptied(self, row: Row) -> bool:
+        """Whether a program has emptied the file, closed one of its descriptors, and is writing on: a shell's `>`."""
+        if row.change.size:
+            return False
+        node = self._inodes.open_file(row.change.namespace, row.change.key)
+        return node is not None and node.open is not None and node.open.saved > 0
 
     def _clean(self, version: Version) -> bytes | None:
         """The value of a key without a change, and what is known of it. The journal has the new change already."""

@@ -107,6 +107,16 @@ def test_the_bytes_stay_within_the_bound(tmp_path_factory, sizes: list[int]) -> 
     assert len(left) >= min(len(sizes), 5)
 
 
+def test_what_is_added_at_once_is_trimmed_as_if_it_came_singly(tmp_path: Path) -> None:
+    """A directory that is larger than the bound is deleted: its newest files are kept."""
+    shelf = opened(tmp_path, Bounds(3600.0, 4 * MIB))
+    values = [os.urandom(200_000) for _ in range(60)]
+    add(shelf, 1, *values)
+    found = [content for _, _, content in contents(shelf.directory)]
+    assert found == values[60 - len(found) :]
+    assert 16 <= len(found) <= 20
+
+
 def test_what_is_too_old_goes_also_when_nothing_is_added(tmp_path: Path) -> None:
     """By segments, which take a sixteenth of the age."""
     shelf = opened(tmp_path, Bounds(1600.0, 64 * MIB))

@@ -76,6 +76,14 @@ async def moved_away(kernel) -> None:
     await kernel.write("/ns/f", b"new")
 
 
+async def shell(kernel) -> None:
+    """`echo new > f` of a shell: it empties the file, closes a descriptor of two, and writes then."""
+    file = await kernel.open("/ns/f", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    await kernel.flush(file)
+    await kernel.pwrite(file, 0, b"new")
+    await kernel.close(file)
+
+
 async def removed_first(kernel) -> None:
     """Cp --remove-destination."""
     await kernel.unlink("/ns/f")
@@ -84,7 +92,7 @@ async def removed_first(kernel) -> None:
 
 WAYS = {
     overwrite: "write", truncate: "write", append: "write", emptied: "write", in_place: "write", unlink: "delete",
-    replaced: "replace", moved_away: "rename", removed_first: "delete",
+    shell: "write", replaced: "replace", moved_away: "rename", removed_first: "delete",
 }  # fmt: skip
 
 

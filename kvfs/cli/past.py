@@ -1,0 +1,225 @@
+"""The past of a place: the versions of a path or directory, of a source that is mounted or was."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kvfs.cli.daemons import ask, daemon_of, find_record
+from kvfs.config import parse_source
+from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import CONTROL, SELF, Naming, title_names
+from kvfs.history.segment import Segment, segments
+from kvfs.history.version import SAME_CONTENT, Batch, Version
+from kvfs.host.mounts import MOUNTINFO, mount_of
+from kvfs.host.sources import HISTORY, SourceRecord, journals, read_source
+from kvfs.host.state import SYSTEM_DIR, default_data_dir, lives, records
+from kvfs.journal.journal import digest
+
+GONE: Final = "its content has left the history since"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path below the root of a source. `mountpoint` is where the source is mounted now, None while it is not."""
+
+    text: str
+    journal: Path
+    record: SourceRecord
+    names: tuple[str, ...]
+    mountpoint: Path | None
+
+    @property
+    def directory(self) -> Path:
+        """Where the versions are."""
+        return self.journal.with_name(HISTORY)
+
+    @property
+    def path(self) -> Path | None:
+        """The place in the mount."""
+        return self.mountpoint.joinpath(*self.names) if self.mountpoint is not None else None
+
+    @property
+    def naming(self) -> Naming:
+        """Of the source's keys."""
+        reserved = frozenset({CONTROL}) if self.record.namespace else frozenset[str]()
+        return Naming(self.record.separator, reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A version, the names of its path below the root of the source, and where its content is."""
+
+    names: tuple[str, ...]
+    version: Version
+    segment: Segment
+
+    @property
+    def path(self) -> str:
+        """The path below the root."""
+        return "/".join(self.names)
+
+
+# which place
+
+
+def find_place(text: str, state_dir: Path) -> Place:
+    """What PATH or SOURCE[/PATH] names. Raises `UserError`."""
+    place = _mounted(text, state_dir) or _of_source(text, state_dir)
+    if place is not None:
+        return place
+    known = [record.source for journal in journals(state_dir) if (record := read_source(journal))]
+    names = ", ".join(sorted(known)) or "none"
+    raise UserError(f"{text} is neither in a mount nor in a source that was mounted here: {names}")
+
+
+def _mounted(text: str, state_dir: Path) -> Place | None:
+    if not MOUNTINFO.exists():
+        return None
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if mount_of(path) is None:
+        path = Path(os.path.realpath(path.parent)) / path.name
+    mount = mount_of(path)
+    if mount is None:
+        return None
+    mounted = find_record(mount.mountpoint, state_dir)
+    if mounted is None:
+        raise UserError(
+            f"{text} is in a mount that is another user's, or was made with another --state-dir: name that"
+        )
+    known = [(journal, read_source(journal)) for journal in (*journals(state_dir), *journals(SYSTEM_DIR))]
+    found = [(journal, record) for journal, record in known if record and record.source == mounted.source]
+    if not found:
+        return None
+    # another server may have had a source of that name
+    journal, record = max(found, key=lambda one: (one[1].mountpoint == mounted.mountpoint, one[1].since))
+    return Place(text, journal, record, path.relative_to(mount.mountpoint).parts, mount.mountpoint)
+
+
+def _of_source(text: str, state_dir: Path) -> Place | None:
+    """The longest source that the text begins with, or that was mounted last where it points to."""
+    found: Place | None = None
+    longest = 0
+    live = {one.source: Path(one.mountpoint) for one in records(state_dir) if lives(one.pid)}
+    for journal in journals(state_dir):
+        record = read_source(journal)
+        if record is None:
+            continue
+        for written in _written(text):
+            for start in (record.source, record.mountpoint):
+                names = _below(written, start)
+                if names is not None and len(start) > longest:
+                    longest = len(start)
+                    found = Place(text, journal, record, names, live.get(record.source))
+    return found
+
+
+def _written(text: str) -> Iterator[str]:
+    """The text, and what it stands for: a path in full, the default store, the account of the environment."""
+    yield text
+    if text.startswith("local:"):
+        rest = text.removeprefix("local:")
+        yield f"local:{os.path.abspath(os.path.expanduser(rest))}"
+        yield f"local:{default_data_dir() / 'store.sqlite'}{rest}"
+    elif ":" in text:
+        with suppress(KvfsError):
+            yield str(parse_source(text, os.environ, insecure=True))
+    else:
+        yield os.path.abspath(os.path.expanduser(text))
+
+
+def _below(text: str, start: str) -> tuple[str, ...] | None:
+    if not start or not (text == start or text.startswith(start.rstrip("/") + "/")):
+        return None
+    return tuple(name for name in text[len(start) :].split("/") if name)
+
+
+# which versions
+
+
+def versions_of(place: Place) -> dict[tuple[str, ...], list[Past]]:
+    """The versions at and below a place, oldest first, by the names of their paths."""
+    found: dict[tuple[str, ...], list[Past]] = {}
+    current = {one.id: name for name, one in title_names(place.record.listed()).items()}
+    for segment in segments(place.directory):
+        for batch in segment.batches():
+            for past in _in_batch(place, segment, batch, current):
+                found.setdefault(past.names, []).append(past)
+    for pasts in found.values():
+        pasts.sort(key=lambda past: past.version.at)
+    return found
+
+
+def _in_batch(
+    place: Place, segment: Segment, batch: Batch, current: dict[NamespaceId, str]
+) -> Iterator[Past]:
+    naming, wanted = place.naming, place.names
+    below = wanted if place.record.namespace else wanted[1:]
+    literal = place.record.separator.join(below) if not any("%" in name for name in below) else ""
+    start = place.record.prefix + literal
+    for version in batch.versions:
+        if not version.key.startswith(start):
+            continue
+        root: tuple[str, ...] = ()
+        if not place.record.namespace:
+            titles = (batch.titles.get(version.namespace), current.get(version.namespace))
+            if wanted and wanted[0] not in titles:
+                continue
+            root = (wanted[0] if wanted else titles[1] or titles[0] or version.namespace,)
+        key = Key(version.key.removeprefix(place.record.prefix) or version.key)
+        names = (*root, *naming.path_of(key))
+        if names[: len(wanted)] == wanted:
+            yield Past(names, version, segment)
+        elif (*names, SELF) == wanted:
+            yield Past(wanted, version, segment)
+
+
+def content_of(past: Past, others: list[Past], now: bytes | None) -> bytes:
+    """The content of a version; `others` are those of its key, `now` is what the file holds. Raises `UserError`."""
+    version = past.version
+    if version.why:
+        raise UserError(f"{past.path}: not kept, because {version.why}")
+    if version.offset == SAME_CONTENT:
+        later = [one for one in others if one.version.digest == version.digest and one.version.is_kept]
+        for one in later:
+            if one.version.offset != SAME_CONTENT:
+                return content_of(one, [], None)
+        if now is not None and digest(now) == version.digest:
+            return now
+        raise UserError(f"{past.path}: not kept, because {GONE}")
+    try:
+        value = past.segment.content(version)
+    except OSError as exc:
+        raise UserError(f"{past.path}: not kept, because {GONE}") from exc
+    if digest(value) != version.digest:
+        raise UserError(f"{past.path}: the content in the history is damaged")
+    return value
+
+
+# what the daemon knows
+
+
+def written(place: Place, state_dir: Path) -> dict[str, Any] | None:
+    """Have the daemon write what it noted; what it knows of the place. None while the source is not mounted."""
+    if place.mountpoint is None:
+        return None
+    with daemon_of(place.mountpoint, state_dir) as client:
+        return ask(client, {"request": "history", **_asked(place)})
+
+
+def _asked(place: Place) -> dict[str, str]:
+    """The namespace and key that the place stands for, as far as that is known."""
+    names, namespace = place.names, place.record.namespace
+    if not namespace:
+        found = title_names(place.record.listed())
+        if not names or names[0] not in found:
+            return {}
+        namespace, names = found[names[0]].id, names[1:]
+    try:
+        key = place.naming.key_of(names) if names else ""
+    except KvfsError:
+        return {}
+    return {"namespace": namespace, "key": place.record.prefix + key}

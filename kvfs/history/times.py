@@ -1,0 +1,46 @@
+"""A moment in people's words: `10m` and `2h ago` are before now, `14:30` is the last one, and dates are dates."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from kvfs.core.errors import InvalidError
+from kvfs.history.bounds import duration
+
+FORMS: Final = "10m, 2h, 3d ago, 14:30, 2026-11-30, 2026-11-30T14:30"
+
+
+def parse_time(text: str, now: float) -> float:
+    """Epoch seconds of a moment before `now`, in the time zone of this machine. Raises `InvalidError`."""
+    words = text.strip()
+    if (seconds := duration(words.removesuffix("ago").strip())) is not None:
+        return now - seconds
+    moment = _time_of_day(words, now) or _date(words)
+    if moment is None:
+        raise InvalidError(f"{text!r} is no time: write {FORMS}")
+    if moment > now:
+        raise InvalidError(f"{text!r} is still to come: write a time that has passed")
+    return moment
+
+
+def _time_of_day(text: str, now: float) -> float | None:
+    for form in ("%H:%M", "%H:%M:%S"):
+        try:
+            clock = datetime.strptime(text, form)
+        except ValueError:
+            continue
+        today = datetime.fromtimestamp(now)
+        moment = today.replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
+        return (moment if moment.timestamp() <= now else moment - timedelta(days=1)).timestamp()
+    return None
+
+
+def _date(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def time_text(moment: float) -> str:
+    """As people and `parse_time` read it."""
+    return datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")

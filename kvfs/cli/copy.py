@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 import click
 import trio
 
+from kvfs.cli.accounts import check_whole, is_whole, run_account
 from kvfs.cli.moving import run_copy
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
 from kvfs.cli.sides import CopyRequest
@@ -63,42 +64,49 @@ def copy_options(command: _Decorated) -> _Decorated:
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @copy_options
-def copy(source: str, target: str, **values: Any) -> int:
+def copy(source: str, target: str, format_: str | None, **values: Any) -> int:
     """Copy entries with metadata and expirations.
 
     Interrupted, killed or out of budget: the same command goes on where it was.
     """
-    return trio.run(run_copy, build_request(source, target, values))
+    return run_request(build_request(source, target, format_, values), format_)
 
 
 @click.command(epilog=EPILOG)
 @click.argument("source", metavar="SOURCE")
 @click.argument("target", metavar="FILE")
 @copy_options
-def export(source: str, target: str, **values: Any) -> int:
+def export(source: str, target: str, format_: str | None, **values: Any) -> int:
     """Copy a store to a file or directory: kvfs copy SOURCE FILE."""
-    request = build_request(source, target, values)
+    request = build_request(source, target, format_, values)
     if not isinstance(request.source, StoreWords):
         raise UserError(f"{source} is no store; kvfs copy copies between files too")
-    return trio.run(run_copy, request)
+    return run_request(request, format_)
 
 
 @click.command("import", epilog=EPILOG)
 @click.argument("source", metavar="FILE")
 @click.argument("target", metavar="SOURCE")
 @copy_options
-def import_(source: str, target: str, **values: Any) -> int:
+def import_(source: str, target: str, format_: str | None, **values: Any) -> int:
     """Copy a file or directory to a store: kvfs copy FILE SOURCE."""
-    request = build_request(source, target, values)
+    request = build_request(source, target, format_, values)
     if not isinstance(request.target, StoreWords):
         raise UserError(f"{target} is no store; kvfs copy copies between files too")
+    return run_request(request, format_)
+
+
+def run_request(request: CopyRequest, format_: str | None) -> int:
+    """Run a copy, of one namespace or of all; the exit status."""
+    if is_whole(request.source) or is_whole(request.target):
+        check_whole(request.source, request.target)
+        return trio.run(run_account, request, format_)
     return trio.run(run_copy, request)
 
 
-def build_request(source: str, target: str, values: dict[str, Any]) -> CopyRequest:
+def build_request(source: str, target: str, format_: str | None, values: dict[str, Any]) -> CopyRequest:
     """The request that a command line makes. Raises `UserError`."""
     access = access_of(values)
-    format_ = values["format_"]
     from_words = parse_words(source, access, format_=format_ if source == "-" or target != "-" else None)
     to_words = parse_words(target, access, format_=format_ if source != "-" else None)
     rename = parse_rename(values["rename_prefix"]) if values["rename_prefix"] else None

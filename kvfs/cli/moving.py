@@ -46,8 +46,8 @@ from kvfs.host.state import private_directory, state_name, write_private
 SHOWN: Final = 20
 
 
-async def run_copy(request: CopyRequest) -> int:
-    """The whole of a copy; the exit status."""
+async def run_copy(request: CopyRequest, sides: Sides | None = None) -> int:
+    """The whole of a copy; the exit status. `sides`: the stores, where several copies share them."""
     limit_heaps(large=256 * 1024, spare=1024 * 1024)
     private_directory(request.access.state_dir)
     private_directory(request.job_path.parent)
@@ -55,7 +55,7 @@ async def run_copy(request: CopyRequest) -> int:
     if request.restart:
         remove_job(request.job_path)
     async with AsyncExitStack() as stack:
-        sides = Sides(request.access, stack)
+        sides = sides or Sides(request.access, stack)
         source = await sides.open(request.source)
         target = await sides.open(request.target, is_target=True)
         run = CopyRun(request, source, target)

@@ -30,6 +30,7 @@ from kvfs.data.files import FORMATS, Format, format_of
 from kvfs.host.kinds import account_identity
 from kvfs.host.state import default_data_dir, default_state_dir, requests_path
 from kvfs.store.base import Store
+from kvfs.store.confirming import Confirming
 from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.refusals import Doubting, Refusals
@@ -302,7 +303,7 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         rest = await stack.enter_async_context(opening)
         limited = Limiting(OddKeys(rest), budget, Priority.FOREGROUND)
         doubting = Doubting(limited, Refusals(credentials))
-        store = Retrying(doubting, attempts=ATTEMPTS, deadline=PATIENCE)
+        store = Confirming(Retrying(doubting, attempts=ATTEMPTS, deadline=PATIENCE))
         identity = account_identity(source.base_url, account)
         yield OpenStore(store, f"cloudflare:{account}", identity, rest, budget)
 

@@ -58,12 +58,14 @@ class KeyPage(Struct, frozen=True, gc=False):
 class ValueRead(Struct, frozen=True, gc=False):
     """A value read singly: the API does not answer its metadata with it.
 
-    `tells_expiration` is false when the answer was of a kind that may leave an expiration out.
+    `tells_expiration` is false when the answer was of a kind that may leave an expiration out. `declared_as` is the
+    media type of the answer where that is none of a value, so that it may be something else; "" otherwise.
     """
 
     value: bytes
     expiration: int | None = None
     tells_expiration: bool = True
+    declared_as: str = ""
 
 
 class ChangeKind(StrEnum):

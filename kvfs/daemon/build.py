@@ -28,6 +28,7 @@ from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
+from kvfs.store.confirming import Confirming
 from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.miniflare.store import WranglerStore, open_explorer
 from kvfs.store.paying import Paying
@@ -119,9 +120,10 @@ async def _cloudflare_stores(
         refusals = Refusals(credentials, patience=config.timeout)
         limited = Limiting(store, budget, Priority.FOREGROUND)
         foreground = Doubting(limited, refusals)
-        reading = Paying(Breaking(Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout), breaker))
+        retrying = Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout)
+        reading = Paying(Confirming(Breaking(retrying, breaker)))
         upload = Doubting(Limiting(store, budget, Priority.UPLOAD), refusals)
-        writing = Paying(Breaking(upload, breaker, patient=True))
+        writing = Paying(Confirming(Breaking(upload, breaker, patient=True)))
         patience = min(_FIRST, config.timeout)
         # a refusal that passes may take longer than an outage that fails a mount
         first = Breaking(

@@ -164,18 +164,30 @@ def test_a_copy_that_is_out_of_quota_says_so_and_goes_on(moves):
     assert moves.dump("new") == entries
 
 
+MIX = (
+    {"fault": "status", "status": 503, "probability": 0.05},
+    {"fault": "garbage", "probability": 0.05},
+    {"fault": "html", "probability": 0.03},
+    {"fault": "html", "status": 200, "probability": 0.02},
+    {"fault": "lost_ack", "probability": 0.05},
+    {"fault": "truncate", "probability": 0.05},
+    {"fault": "reset", "probability": 0.05},
+    {"fault": "torn_bulk", "count": 3, "probability": 0.2},
+    {"fault": "short_bulk", "count": 3, "probability": 0.2},
+)
+"""Three of ten requests go wrong, whatever they ask for; of bulk writes two of ten more are done in part."""
+
+
 def test_a_copy_under_faults_ends_with_the_right_state(moves):
-    """A third of the requests goes wrong in every way, acknowledgements are lost: the state is exact."""
-    entries = sample(2_000, binaries=10)
+    """Garbage with status 200, lost acknowledgements, torn writes, within a budget of requests: the state is exact.
+
+    The budget is a twelfth of the API's, its window a hundredth.
+    """
+    entries = sample(600, binaries=2)
+    entries |= {Key(f"{number}.png"): Entry(b"\x89PNG %d" % number) for number in range(60)}
     store = moves.store("shop", entries)
-    moves.api.set_faults(
-        {"fault": "status", "status": 503, "probability": 0.1},
-        {"fault": "lost_ack", "probability": 0.1},
-        {"fault": "reset", "probability": 0.05},
-        {"fault": "garbage", "probability": 0.03, "path": "/bulk"},
-        {"fault": "torn_bulk", "count": 3, "probability": 0.3},
-    )
-    moves.run("copy", store, "cloudflare:/other", "--yes")
+    moves.api.set_faults(*MIX, {"fault": "rate_budget", "count": 100, "seconds": 3})
+    moves.run("copy", store, "cloudflare:/other", "--yes", "--rate-requests", 100, "--rate-seconds", 3)
     moves.api.set_faults()
     assert moves.dump("other") == entries
 

@@ -27,6 +27,7 @@ from kvfs.core.errors import (
     UnavailableError,
     UnknownRefusalError,
 )
+from kvfs.core.model import ValueRead
 from kvfs.store import codes
 from kvfs.store.codes import Meaning
 from kvfs.store.wire import codec
@@ -34,6 +35,8 @@ from kvfs.store.wire import codec
 _LONGEST_WAIT: Final = 86_400.0  # seconds: more than a day is nobody's honest Retry-After
 _MESSAGE_CHARS: Final = 200
 _BLOCK_PAGE: Final = b"you have been blocked"
+
+_VALUE_TYPES: Final = ("", "application/octet-stream")  # of an answer that is a value
 
 T = TypeVar("T")
 
@@ -80,6 +83,15 @@ def shaped(what: str, decode: Callable[[bytes], T], result: bytes) -> T:
         return decode(result)
     except codec.MalformedError as exc:
         raise UnavailableError(f"{what}: the answer is not the API's: {exc}") from exc
+
+
+def value_of(answer: Answer) -> ValueRead:
+    """The value that a successful single get brought. Raises `UnavailableError` for a page in its place."""
+    declared = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared == "text/html":
+        raise UnavailableError("get: a web page came instead of the value", status=answer.status)
+    doubtful = "" if declared in _VALUE_TYPES else declared
+    return ValueRead(answer.body, expiration_of(answer), declared_as=doubtful)
 
 
 def expiration_of(answer: Answer) -> int | None:

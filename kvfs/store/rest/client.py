@@ -26,7 +26,7 @@ from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE, VALUE_BY
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
 from kvfs.store import checks
 from kvfs.store.rest import request
-from kvfs.store.rest.answer import Answer, error_of, expiration_of, key_is_missing, shaped, successful
+from kvfs.store.rest.answer import Answer, error_of, key_is_missing, shaped, successful, value_of
 from kvfs.store.rest.auth import Auth, BearerToken, scrubbed
 from kvfs.store.rest.billing import Billing, RestStatistics
 from kvfs.store.rest.reasons import unavailable
@@ -192,9 +192,7 @@ class RestStore:
             return None
         if answer.status != 200:
             raise self._error("get", answer)
-        if answer.headers.get("content-type", "").lower().startswith("text/html"):
-            raise UnavailableError("get: a web page came instead of the value", status=answer.status)
-        return ValueRead(answer.body, expiration_of(answer))
+        return value_of(answer)
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
         """Metadata of one key; `None` when it has none or does not exist."""

@@ -1,0 +1,71 @@
+"""A single get answers a bare value: an answer of another type than values have is confirmed before it is believed."""
+
+import pytest
+from support.caching import NS, MemoryStore
+from support.faults import FaultStore
+from support.serving import served
+
+from kvfs.core.errors import UnavailableError
+from kvfs.core.model import Entry, Key, ValueRead
+from kvfs.store.confirming import ANSWERS, TRUSTED, Confirming
+
+BINARY, TEXT = Key("binary"), Key("text")
+ENTRIES = {BINARY: b"\xff\x00", TEXT: b"words"}
+
+
+def as_json(value: bytes) -> ValueRead:
+    """What a server answers that declares it as JSON."""
+    return ValueRead(value, declared_as="application/json")
+
+
+async def test_garbage_with_status_200_is_never_a_value(tmp_path):
+    """A third of all single gets are answered with something else; what is believed is the value."""
+    async with served(tmp_path, faults="") as server, server.open_rest() as bare:
+        namespace = (await bare.create_namespace("shop")).id
+        for key, value in ENTRIES.items():
+            await bare.put(namespace, key, Entry(value))
+        await server.set_faults({"fault": "garbage", "path": "/values/", "probability": 0.3})
+        store = Confirming(bare)
+        for _ in range(30):
+            for key, value in ENTRIES.items():
+                assert (await store.get(namespace, key)).value == value
+
+
+async def test_an_octet_stream_is_believed_at_once(tmp_path):
+    """As the API and `kvfs serve` declare values: one request each."""
+    async with served(tmp_path) as server, server.open_rest() as bare:
+        namespace = (await bare.create_namespace("shop")).id
+        await bare.put(namespace, BINARY, Entry(b"\xff"))
+        assert await Confirming(bare).get(namespace, BINARY) == ValueRead(b"\xff")
+        assert await Confirming(bare).get(namespace, TEXT) is None
+        assert (await server.requests())["get_value"] == 2
+
+
+async def test_a_server_that_declares_all_values_so_is_believed_after_a_while():
+    """The first are asked for twice, the others once."""
+    faulty = FaultStore(MemoryStore(ENTRIES))
+    faulty.lie("get", as_json(b"\xff\x00"))
+    store = Confirming(faulty)
+    for _ in range(TRUSTED + 20):
+        assert (await store.get(NS, BINARY)).value == b"\xff\x00"
+    assert faulty.count("get") == 2 * TRUSTED + 20
+
+
+async def test_text_that_is_none_of_the_key_s_is_replaced():
+    """A page as text: the bulk get says what is there, and that a key is gone."""
+    faulty = FaultStore(MemoryStore(ENTRIES))
+    faulty.lie("get", as_json(b'{"error":"maintenance"}'))
+    store = Confirming(faulty)
+    assert (await store.get(NS, TEXT)).value == b"words"
+    assert await store.get(NS, Key("none")) is None
+    with pytest.raises(UnavailableError):
+        await store.get(NS, BINARY)
+
+
+async def test_answers_that_never_agree_are_no_value():
+    """After some of them it is given up, and no value is made up."""
+    faulty = FaultStore(MemoryStore(ENTRIES))
+    for number in range(ANSWERS + 1):
+        faulty.lie("get", as_json(b"\xff%d" % number), on=number + 1)
+    with pytest.raises(UnavailableError, match="every answer is another"):
+        await Confirming(faulty).get(NS, BINARY)

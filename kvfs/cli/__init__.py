@@ -50,6 +50,7 @@ COMMANDS: Final = {
     "namespaces": "namespaces",
     "serve": "serve",
     "doctor": "doctor",
+    "debug-bundle": "bundle",
     "config": "config",
     "install": "install",
     "verify": "verify",

@@ -41,6 +41,7 @@ class Controls:
             "status": self.status,
             "top": self.top,
             "metrics": self.metrics,
+            "errors": self.errors,
             "sync": self.sync,
             "unmount": self.unmount,
             "refresh": self.refresh,
@@ -63,6 +64,10 @@ class Controls:
     async def metrics(self, request: Message, send: Send) -> Message:
         """The text of `.kvfs/metrics`."""
         return {"text": self._reporter.metrics().decode()}
+
+    async def errors(self, request: Message, send: Send) -> Message:
+        """The text of `.kvfs/errors`."""
+        return {"text": self._reporter.errors()}
 
     async def sync(self, request: Message, send: Send) -> Message:
         """Send what is pending, with progress; says what is left."""

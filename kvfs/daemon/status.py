@@ -219,6 +219,10 @@ class Reporter:
 
     # the control files
 
+    def errors(self) -> str:
+        """The last warnings and errors, one a line."""
+        return self._errors.text().decode() if self._errors is not None else ""
+
     def metrics(self) -> bytes:
         """All numbers in the format of Prometheus."""
         return self._metrics.text()

@@ -62,7 +62,7 @@ def _is_gone(entry: Entry) -> bool:
     """Neither the code nor the system says it any more."""
     if entry.text in OF_OTHERS or any(entry.fits(text) for text in SHOWN):
         return False
-    pieces = [piece.strip() for piece in entry.text.split("…") if len(piece.strip()) > 5]
+    pieces = [piece.strip() for piece in re.split("…|: ", entry.text) if len(piece.strip()) > 5]
     return not pieces or any(piece not in _words_of_the_code() for piece in pieces)
 
 

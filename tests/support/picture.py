@@ -21,11 +21,22 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 from support.mounted import REPOSITORY, Mounted, mounted
 
-WIDTH, SECONDS = 96, 60.0
+WIDTH, SECONDS = 100, 60.0
 HOME = "/root"
 """What the picture calls the temporary directory of the session."""
 README = REPOSITORY / "README.md"
-SHOWN = ("touch -d", "ls -l", "setfattr", "getfattr -d", "kvfs find", "grep -r", "cp -a", "kvfs status")
+SHOWN = (
+    "touch -d",
+    "ls -l",
+    "setfattr",
+    "getfattr -d",
+    "kvfs find",
+    "grep -r",
+    "cp -a",
+    "rm -r",
+    "kvfs restore",
+    "kvfs status",
+)
 """Commands of the tour that the picture shows, by how they begin."""
 _PROMPT = "\\e[1;32m$ \\e[0m"
 _FONTS = re.compile(r"\s*@font-face \{\{.*?\}\}", re.DOTALL)

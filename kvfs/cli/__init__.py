@@ -15,6 +15,7 @@ import click
 
 from kvfs import __version__
 from kvfs.cli.guard import guarded
+from kvfs.cli.helping import MainGroup, with_examples
 from kvfs.host.process import fill_standard_descriptors, use_utf8_names
 
 COMMANDS: Final = {
@@ -72,7 +73,7 @@ _MEANT: Final = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(MainGroup):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -94,7 +95,7 @@ class _LazyGroup(click.Group):
         name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"kvfs.cli.{COMMANDS[cmd_name]}"), name)
         assert isinstance(command, click.Command)
-        return command
+        return with_examples(command, cmd_name)
 
 
 @click.group(
@@ -102,11 +103,10 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="kvfs", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Cloudflare Workers KV as a file system.
+    """Cloudflare Workers KV as a file system."""
 
-    kvfs mount local: DIR mounts the embedded store, kvfs mount cloudflare:ACCOUNT DIR an account; end it with
-    kvfs umount DIR.
-    """
+
+with_examples(cli, "")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from kvfs.cli.guard import Exit
+from kvfs.cli.helping import HelpGroup
 from kvfs.cli.mount import mount
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import printable, say
@@ -17,7 +18,7 @@ from kvfs.host.profiles import config_file, profile_names, settings_of
 _OWN: Final = {"profile", "ready_fd", "in_fstab", "foreground", "source", "directory"}
 
 
-@click.group()
+@click.group(cls=HelpGroup)
 def config() -> None:
     """Show the options of a mount, and where each comes from."""
 

@@ -13,6 +13,7 @@ import click
 
 from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
 from kvfs.cli.guard import Exit
+from kvfs.cli.helping import HelpGroup
 from kvfs.cli.kept import kept_source, kept_sources
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import complain, duration_text, say, size_text
@@ -36,7 +37,7 @@ class Side:
     expiration: str = ""
 
 
-@click.group(no_args_is_help=False)  # the help would be more than one line of complaint
+@click.group(cls=HelpGroup, no_args_is_help=False)  # the help would be more than one line of complaint
 def conflicts() -> None:
     """List, compare and settle conflicts: values that another client changed while they were changed here.
 
@@ -171,7 +172,7 @@ def _binary_lines(theirs: Side, mine: Side) -> Iterator[str]:
     yield f"{theirs.name}: binary; {sizes}, first difference at byte {at:,}"
 
 
-@conflicts.group("keep", no_args_is_help=False)
+@conflicts.group("keep", cls=HelpGroup, no_args_is_help=False)
 def keep() -> None:
     """Settle conflicts: `keep mine` or `keep theirs`."""
 

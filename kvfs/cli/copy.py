@@ -1,12 +1,13 @@
 """`kvfs copy`, and its short forms `kvfs export` and `kvfs import`: entries from one place to another."""
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar
 
 import click
 import trio
 
 from kvfs.cli.accounts import check_whole, is_whole, run_account
+from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.moving import run_copy
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
 from kvfs.cli.sides import CopyRequest
@@ -60,7 +61,24 @@ def copy_options(command: _Decorated) -> _Decorated:
     return access_options(command)
 
 
-@click.command(epilog=EPILOG)
+class CopyCommand(SectionedCommand):
+    """`kvfs copy` and its like."""
+
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Which entries": ("prefix", "match", "where", "sample", "expired"),
+        "How they arrive": (
+            *("rename_prefix", "if_exists", "delete", "format_", "metadata"),
+            *("strict", "skip_bad"),
+        ),
+        "Before and after": ("dry_run", "yes", "restart"),
+        "The account": (
+            *("token_file", "token_command", "insecure", "preview"),
+            *("rate_requests", "rate_seconds", "state_dir"),
+        ),
+    }
+
+
+@click.command(cls=CopyCommand, epilog=EPILOG)
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @copy_options
@@ -72,7 +90,7 @@ def copy(source: str, target: str, format_: str | None, **values: Any) -> int:
     return run_request(build_request(source, target, format_, values), format_)
 
 
-@click.command(epilog=EPILOG)
+@click.command(cls=CopyCommand, epilog=EPILOG)
 @click.argument("source", metavar="SOURCE")
 @click.argument("target", metavar="FILE")
 @copy_options
@@ -84,7 +102,7 @@ def export(source: str, target: str, format_: str | None, **values: Any) -> int:
     return run_request(request, format_)
 
 
-@click.command("import", epilog=EPILOG)
+@click.command("import", cls=CopyCommand, epilog=EPILOG)
 @click.argument("source", metavar="FILE")
 @click.argument("target", metavar="SOURCE")
 @copy_options

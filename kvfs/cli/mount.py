@@ -2,9 +2,10 @@
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import click
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 from kvfs.cli.checks import check_fuse, check_mountpoint, check_pyfuse3, check_source_outside
 from kvfs.cli.fstab import expanded
 from kvfs.cli.guard import Exit
+from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.logs import set_up_logging
 from kvfs.cli.options import SOURCE, mount_options, option, path
 from kvfs.cli.output import say
@@ -31,8 +33,34 @@ DEV_DEFAULTS: Final = {"cache_ttl": 1.0, "write_back": 0.2}
 """Of `wrangler:` sources: what the Worker wrote shows within a second, and the Worker sees what was saved."""
 
 
-class MountCommand(click.Command):
+class MountCommand(SectionedCommand):
     """`kvfs mount`, which takes `-o a,b=c` as mount(8) does: each word is the option of that name."""
+
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {
+        "The account": (
+            *("token_file", "token_command", "insecure", "preview"),
+            *("rate_requests", "rate_seconds", "require_server"),
+        ),
+        "Writing": (
+            "read_only",
+            "write_back",
+            "durable_close",
+            "on_conflict",
+            "max_pending",
+            "history",
+            "local_names",
+        ),
+        "Reading": ("cache_ttl", "cache_size", "sizes", "poll_interval", "settle"),
+        "What it looks like": (
+            *("separator", "expiration", "uid", "gid", "umask", "allow_other"),
+            "mount_flags",
+        ),
+        "Waiting": ("timeout", "drain_timeout"),
+        "The daemon": (
+            *("foreground", "quiet", "profile", "in_fstab", "state_dir"),
+            *("log_level", "log_format", "log_file"),
+        ),
+    }
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the options that `-o` holds in its place."""

@@ -140,7 +140,7 @@ def option(name: str, **settings: Any) -> Callable[[_Decorated], _Decorated]:
     """A click option with the environment variable that goes with its name."""
     variable = "KVFS_" + name.upper().replace("-", "_")
     shown = not settings.get("is_flag") and settings.get("default") is not None
-    return click.option(f"--{name}", envvar=variable, show_default=shown, **settings)
+    return click.option(f"--{name}", envvar=variable, show_envvar=True, show_default=shown, **settings)
 
 
 def _flag(name: str, text: str) -> Callable[[_Decorated], _Decorated]:

@@ -8,6 +8,7 @@ import click
 
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.guard import Exit
+from kvfs.cli.helping import HelpGroup
 from kvfs.cli.kept import Item, kept_source, kept_sources, opened
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import say, size_text
@@ -16,7 +17,7 @@ from kvfs.host.mounts import mount_at, real_mountpoint
 from kvfs.host.state import lives, records
 
 
-@click.group(no_args_is_help=False)  # the help would be more than one line of complaint
+@click.group(cls=HelpGroup, no_args_is_help=False)  # the help would be more than one line of complaint
 def rejected() -> None:
     """List, retry or discard changes that the server refused, of sources that are mounted or not.
 

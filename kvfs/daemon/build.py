@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kvfs.cache.flights import Flight
@@ -33,7 +33,7 @@ from kvfs.store.embedded.store import SqliteStore
 from kvfs.store.miniflare.store import WranglerStore, open_explorer
 from kvfs.store.paying import Paying
 from kvfs.store.ratelimit import Budget, Limiting, Priority
-from kvfs.store.refusals import Doubting, Refusals
+from kvfs.store.refusals import Doubting, Refusals, Renewable
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
@@ -116,20 +116,25 @@ async def _cloudflare_stores(
         timeout=config.timeout,
         on_answer=told,
     ) as rest:
-        store = OddKeys(rest)
-        refusals = Refusals(credentials, patience=config.timeout)
-        limited = Limiting(store, budget, Priority.FOREGROUND)
-        foreground = Doubting(limited, refusals)
-        retrying = Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout)
-        reading = Paying(Confirming(Breaking(retrying, breaker)))
-        upload = Doubting(Limiting(store, budget, Priority.UPLOAD), refusals)
-        writing = Paying(Confirming(Breaking(upload, breaker, patient=True)))
-        patience = min(_FIRST, config.timeout)
-        # a refusal that passes may take longer than an outage that fails a mount
-        first = Breaking(
-            Doubting(Retrying(limited, attempts=_ATTEMPTS, deadline=patience), refusals), breaker
-        )
-        yield Stores(reading, writing, rest, budget, breaker, refusals, first, reading, writing)
+        yield replace(layered(OddKeys(rest), config, credentials, budget, breaker), rest=rest)
+
+
+def layered(
+    store: Store, config: Config, token: Renewable, budget: Budget, breaker: Breaker | None = None
+) -> Stores:
+    """What every request to the API goes through, on its way to `store`."""
+    breaker = breaker or Breaker(min(PAUSE, config.timeout), min(PROBE, config.timeout / 6))
+    refusals = Refusals(token, patience=config.timeout)
+    limited = Limiting(store, budget, Priority.FOREGROUND)
+    foreground = Doubting(limited, refusals)
+    retrying = Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout)
+    reading = Paying(Confirming(Breaking(retrying, breaker)))
+    upload = Doubting(Limiting(store, budget, Priority.UPLOAD), refusals)
+    writing = Paying(Confirming(Breaking(upload, breaker, patient=True)))
+    patience = min(_FIRST, config.timeout)
+    # a refusal that passes may take longer than an outage that fails a mount
+    first = Breaking(Doubting(Retrying(limited, attempts=_ATTEMPTS, deadline=patience), refusals), breaker)
+    return Stores(reading, writing, None, budget, breaker, refusals, first, reading, writing)
 
 
 @asynccontextmanager

@@ -2,22 +2,25 @@
 
 A known code of KV for content is a verdict. A page of a firewall and a code nobody knows prove nothing by
 themselves: the change is a suspect, and is set aside only when the store took another write to its namespace in
-the same round.
+the same round. Of a body of many a few are tried alone first, as witnesses.
 """
 
+import random
 from typing import Final
 
 import trio
 
 from kvfs.core.errors import BlockedError, KvfsError, NamespaceNotFoundError, StoreError, UnavailableError
 from kvfs.core.model import Change, NamespaceId
+from kvfs.core.packing import Batch, BatchKind
 from kvfs.journal.journal import Journal
+from kvfs.sender.disguise import can_be_disguised
 from kvfs.sender.events import Event, EventKind
 from kvfs.sender.outcome import Counts, Outcome, Reports
 from kvfs.store.base import Store
 
 GONE_SECONDS: Final = 10.0  # a namespace just made may be unknown for a moment
-MOST_SUSPECTS: Final = 3  # when so many stand alone and nothing passed, it is not the content
+WITNESSES: Final = 3  # when so many, drawn at random, are refused alone, it is not the content
 
 
 class Culprits:
@@ -32,6 +35,7 @@ class Culprits:
         self._reports = reports
         self._timeout = timeout
         self._missing_since: dict[NamespaceId, float] = {}
+        self._refusing: set[NamespaceId] = set()  # not even a witness was taken
 
     def refuse(self, change: Change, error: KvfsError, outcome: Outcome) -> None:
         """Set aside what can never be sent."""
@@ -44,9 +48,30 @@ class Culprits:
 
     # suspects
 
-    def is_hopeless(self, namespace: NamespaceId, outcome: Outcome) -> bool:
-        """True when several stand alone by now and nothing passed: then it is not the fault of a few."""
-        return namespace not in outcome.accepted and len(outcome.suspects) >= MOST_SUSPECTS
+    def witnesses(self, part: Batch) -> list[Batch]:
+        """Single changes of a refused body, each to be sent alone, before the body is halved.
+
+        When none of them is taken it is not the fault of a few: halves would all be refused, and each costs a
+        request. They are drawn anew each time, *because* those of this time may be culprits. After a body of which
+        none was taken one is enough, and it goes before the body.
+        """
+        count = 1 if part.namespace in self._refusing else WITNESSES
+        drawn = random.sample(part.changes, min(count, len(part.changes)))
+        is_put = part.kind is not BatchKind.DELETE
+        kind = BatchKind.PUT if is_put else BatchKind.DELETE
+        return [
+            Batch(part.namespace, kind, (change,), disguised=is_put)
+            for change in drawn
+            if change.is_tombstone or can_be_disguised(change)
+        ]
+
+    def is_refusing(self, namespace: NamespaceId) -> bool:
+        """True after a body of which not even a witness was taken, until a write is."""
+        return namespace in self._refusing
+
+    def note_refusing(self, namespace: NamespaceId) -> None:
+        """No witness was taken."""
+        self._refusing.add(namespace)
 
     async def judge(self, outcome: Outcome) -> None:
         """At the end of a round: set suspects aside, or keep all of them for later."""
@@ -71,6 +96,7 @@ class Culprits:
     def known(self, namespace: NamespaceId) -> None:
         """The namespace is there."""
         self._missing_since.pop(namespace, None)
+        self._refusing.discard(namespace)
 
     async def missing(self, namespace: NamespaceId, error: NamespaceNotFoundError, outcome: Outcome) -> None:
         """The namespace is unknown: for a while that may be a rumour, then its changes are set aside."""

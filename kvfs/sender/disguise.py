@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.packing import fits_in_bulk
 from kvfs.journal.index import Place
 
 REMEMBERED: Final = 10_000  # keys, the latest
@@ -25,3 +26,8 @@ class Disguises:
     def wanted(self, namespace: NamespaceId, keys: Iterable[Key]) -> bool:
         """True if one of the keys is among them."""
         return bool(self._disliked) and any((namespace, key) in self._disliked for key in keys)
+
+
+def can_be_disguised(change: Change) -> bool:
+    """True if a bulk body may carry its value as base64."""
+    return not change.is_tombstone and fits_in_bulk(change)

@@ -28,7 +28,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.model import Change, Entry, Key, Seq
-from kvfs.core.packing import Batch, BatchKind, fits_in_bulk, halve, pack
+from kvfs.core.packing import Batch, BatchKind, halve, pack
 from kvfs.journal.index import Place
 from kvfs.journal.journal import INLINE_BYTES, Journal
 from kvfs.sender.arrivals import Arrivals
@@ -36,11 +36,11 @@ from kvfs.sender.backoff import KeyBackoff, asked_wait
 from kvfs.sender.bounds import Limits
 from kvfs.sender.chunks import chunks, turn
 from kvfs.sender.culprits import Culprits
-from kvfs.sender.disguise import Disguises
+from kvfs.sender.disguise import Disguises, can_be_disguised
 from kvfs.sender.doubts import Doubts
 from kvfs.sender.events import Event, EventKind, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
-from kvfs.sender.quota import Operation, Quotas
+from kvfs.sender.quota import Operation, Quotas, operation_of
 from kvfs.sender.vouched import Vouched
 from kvfs.store.base import Store
 from kvfs.store.passage import passage
@@ -93,6 +93,8 @@ class Poster:
             if len(part.changes) > self.limits.pairs:
                 parts += reversed(self._packed(part))
                 continue
+            if self.culprits.is_refusing(part.namespace) and not await self._has_witness(part, outcome):
+                return
             try:
                 await self._attempt(part, outcome)
             except (StoreError, JournalError) as exc:
@@ -152,7 +154,7 @@ class Poster:
                 self.postpone(self._left(part), error, outcome)
                 return []
             case RejectedError() | BlockedError() | UnknownRefusalError():
-                return self._with_culprit(part, error, outcome)
+                return await self._with_culprit(part, error, outcome)
             case QuotaError():
                 return self._beyond_quota(part, error, outcome)
             case NamespaceNotFoundError():
@@ -187,11 +189,11 @@ class Poster:
             return []
         return smaller
 
-    def _with_culprit(self, part: Batch, error: StoreError, outcome: Outcome) -> list[Batch] | None:
+    async def _with_culprit(self, part: Batch, error: StoreError, outcome: Outcome) -> list[Batch] | None:
         """Halve to the culprit; a firewall gets it once more in base64, where it cannot read it."""
         if not isinstance(error, RejectedError):
             self.counts.failures += 1
-            if self.culprits.is_hopeless(part.namespace, outcome):
+            if not await self._has_witness(part, outcome, error):
                 return None
         if len(part.changes) > 1:
             return list(halve(part))
@@ -199,11 +201,32 @@ class Poster:
         if isinstance(error, RejectedError):
             outcome.answered = True
             self.culprits.refuse(change, error, outcome)
-        elif isinstance(error, BlockedError) and not part.disguised and _can_be_disguised(change):
+        elif isinstance(error, BlockedError) and not part.disguised and can_be_disguised(change):
             return [Batch(part.namespace, BatchKind.PUT, part.changes, disguised=True)]
         else:
             outcome.suspects.append((change, error))
         return []
+
+    async def _has_witness(self, part: Batch, outcome: Outcome, error: StoreError | None = None) -> bool:
+        """Whether the store takes anything for this namespace; where it does not, that is the round's failure."""
+        if len(part.changes) < 2 or part.namespace in outcome.accepted:
+            return True
+        for witness in self.culprits.witnesses(part):
+            try:
+                await self._attempt(witness, outcome)
+            except (BlockedError, UnknownRefusalError) as exc:
+                error = exc
+            except RejectedError as exc:  # a word of the API itself
+                self.culprits.refuse(witness.changes[0], exc, outcome)
+                return True
+            except StoreError as exc:
+                self._fail(exc, outcome)
+                return False
+            else:
+                return True
+        self.culprits.note_refusing(part.namespace)
+        self._fail(error or UnavailableError("the store takes nothing"), outcome)
+        return False
 
     def _beyond_quota(self, part: Batch, error: QuotaError, outcome: Outcome) -> list[Batch] | None:
         """A smaller body may fit into what is left of the day; when a single change does not, nothing does."""
@@ -366,17 +389,8 @@ class Poster:
         outcome.fail(error)
 
 
-def operation_of(change: Change) -> Operation:
-    """Which allowance a change needs."""
-    return Operation.DELETE if change.is_tombstone else Operation.WRITE
-
-
 def _place(change: Change) -> Place:
     return change.namespace, change.key
-
-
-def _can_be_disguised(change: Change) -> bool:
-    return not change.is_tombstone and fits_in_bulk(change)
 
 
 def _is_for_one_key(part: Batch, error: RateLimitedError) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import QuotaError
+from kvfs.core.model import Change
 
 DAY: Final = 86_400
 SPREAD: Final = 60.0  # seconds after the reset: not all machines at once
@@ -59,3 +60,8 @@ class Quotas:
     def forget(self) -> None:
         """Somebody asked for all to be tried now."""
         self._used_up.clear()
+
+
+def operation_of(change: Change) -> Operation:
+    """Which allowance a change needs."""
+    return Operation.DELETE if change.is_tombstone else Operation.WRITE

@@ -25,8 +25,8 @@ from kvfs.sender.bounds import Limits, body_size
 from kvfs.sender.conflicts import Checks, copy_key, needs_check
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
-from kvfs.sender.post import Poster, operation_of
-from kvfs.sender.quota import Operation
+from kvfs.sender.post import Poster
+from kvfs.sender.quota import Operation, operation_of
 from kvfs.store.base import Store
 from kvfs.store.passage import urgently
 

@@ -4,6 +4,9 @@ Without it a path of several names, or a walk over a tree, would wait its whole 
 It counts answers of the service, never of one key. A key whose reads fail, or have no answer, makes its own next
 reads fail at once, and the next call for something else a short one: if that is answered, it was the key; if that
 has no answer either, it is the service. Where there is no connection at all, no key can be the reason.
+
+A firewall's page, or a code that nobody knows, is an answer, and most often about one key. Where different keys get
+nothing else it is about the address or the account: then nobody asks for a while, which doubles with each try.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
@@ -31,6 +34,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PAUSE: Final = 5.0  # seconds
+LONGEST: Final = 60.0  # seconds, where everything is refused
 PROBE: Final = 2.0  # seconds for an answer while a failure just before it is not explained
 _PROOF: Final = 3  # failed calls in a row, of different subjects, that show the service to be away
 _SILENCE: Final = 2  # so many failures count one that had no answer
@@ -56,6 +60,8 @@ class Breaker:
         self._doubtful_until = float("-inf")
         self._is_silent = False  # the last answer that was waited for did not come
         self._suspects = Suspects(_PROOF)
+        self._refused = Suspects(_PROOF)  # by a firewall, or with a code that nobody knows
+        self._rest = pause  # seconds without a request once all of these are refused
         self._failed: dict[Subject, tuple[float, str]] = {}  # until when, and why; the latest last
         self._calls = 0  # under way
         self._unheard_since = float("inf")  # nothing came since then, although somebody waited
@@ -108,6 +114,8 @@ class Breaker:
         self._answered_at = trio.current_time()
         self._until = float("-inf")
         self._is_silent = False
+        self._rest = self._pause
+        self._refused = Suspects(_PROOF)
         self._suspects.answered()
         self._failed.pop(subject, None)
 
@@ -116,7 +124,7 @@ class Breaker:
         if isinstance(error, RateLimitedError | BodyTooLargeError):
             return
         if isinstance(error, BlockedError | UnknownRefusalError):
-            self.answered(subject)  # it was understood, or a firewall chose it
+            self.refused(error, subject)
             return
         self.doubt(error)
         until = self._doubtful_until
@@ -128,6 +136,15 @@ class Breaker:
         self._failed[subject] = (until, str(error))
         if len(self._failed) > _REMEMBERED:
             del self._failed[next(iter(self._failed))]
+
+    def refused(self, error: UnavailableError, subject: Subject = NOTHING) -> None:
+        """The service is there: it understood the request, or a firewall chose it, as it may choose all others."""
+        rest, refused = self._rest, self._refused
+        self.answered(subject)
+        self._rest, self._refused = rest, refused
+        if refused.failed(subject):
+            self._until, self._reason = trio.current_time() + rest, str(error)
+            self._rest = min(2 * rest, LONGEST)
 
     def doubt(self, error: UnavailableError) -> None:
         """A call failed: the next ones are to be short, until one is answered."""
@@ -172,7 +189,8 @@ class Breaking(Around):
                 raise NoAnswerError(f"{operation}: no answer within {bound:g} s, just after another failure")
         except UnavailableError as exc:
             # that several keys fail together is a question; the answer comes when they are asked apart
-            if not self._patient and (len(subject) < 2 or isinstance(exc, UnreachableError)):
+            tells = isinstance(exc, UnreachableError | BlockedError | UnknownRefusalError)
+            if not self._patient and (len(subject) < 2 or tells):
                 self._breaker.failed(since, exc, subject)
             elif self._patient and operation in _READS and isinstance(exc, NoAnswerError):
                 self._breaker.doubt(exc)

@@ -42,9 +42,9 @@ class Retrying(Around):
     the next attempt would lie beyond the deadline, or none is left, the last error is raised as it is; a call
     that has no answer by the deadline is cancelled and raises `UnavailableError`.
     Never repeated: what the server refuses, a certificate that is not accepted, and `BodyTooLargeError`, which
-    wants smaller pieces, as does a bulk get of several keys that had no answer. Repeated once: what a firewall
-    stopped, an unknown refusal, and a bulk get of several keys that was answered with an error, because one of its
-    keys may be the reason.
+    wants smaller pieces, as does a bulk get of several keys that had no answer or was stopped. Repeated once: what a
+    firewall stopped, an unknown refusal, and a bulk get of several keys that was answered with an error, because one
+    of its keys may be the reason.
     """
 
     def __init__(self, store: Store, *, attempts: int, deadline: float) -> None:
@@ -130,9 +130,9 @@ def _attempts_for(error: UnavailableError, operation: str, args: tuple[object, .
     """How often a call that failed so may be made at most."""
     if isinstance(error, BodyTooLargeError | UntrustedError):
         return 1
-    if isinstance(error, BlockedError | UnknownRefusalError):
-        return FEW
     keys = args[1] if len(args) > 1 else ()
+    if isinstance(error, BlockedError | UnknownRefusalError):
+        return 1 if operation == "bulk_get" and isinstance(keys, Sized) and len(keys) > 1 else FEW
     if operation == "bulk_get" and may_be_one_key(error) and isinstance(keys, Sized) and len(keys) > 1:
         return 1 if isinstance(error, NoAnswerError) else FEW
     return float("inf")

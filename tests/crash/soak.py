@@ -69,7 +69,7 @@ def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> l
         samples, problems = work(mount, seconds)
         api.set_faults()
         problems += judge(samples, before)
-        mount.sync()
+        mount.sync(timeout=420)  # the requests of five minutes may be used up
         return problems + left(mount, api, before, settle)
 
 

@@ -32,15 +32,21 @@ class Mounted:
     log: Path
     expected: list[str] = field(default_factory=list)
 
-    def kvfs(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def kvfs(self, *words: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run another command of kvfs against this mount's state."""
         return subprocess.run(
-            [*KVFS, *words], env=self.env, capture_output=True, text=True, check=check, timeout=120, cwd="/"
+            [*KVFS, *words],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
+            cwd="/",
         )
 
-    def sync(self, *, conflicts: bool = False) -> None:
+    def sync(self, *, conflicts: bool = False, timeout: float = 120) -> None:
         """Send everything, and insist; `conflicts`: it must tell of some, and all is sent as well."""
-        done = self.kvfs("sync", str(self.path), check=False)
+        done = self.kvfs("sync", str(self.path), check=False, timeout=timeout)
         assert done.returncode == (3 if conflicts else 0), done.stderr + self.log.read_text()
         assert "could not be sent" not in done.stdout + done.stderr
 

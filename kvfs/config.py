@@ -107,6 +107,12 @@ class Config:
         return journal_path(self)
 
     @property
+    def second_journal_path(self) -> Path:
+        """That of a read-only mount of a source which is mounted elsewhere: nothing of it is ever to be sent."""
+        folder = self.journal_path.parent
+        return folder.with_name(f"{folder.name}-{state_name(os.fspath(self.mountpoint))}") / "journal.sqlite"
+
+    @property
     def history_path(self) -> Path:
         """The directory of what was overwritten and deleted, beside the journal."""
         return self.journal_path.with_name(HISTORY)
@@ -245,6 +251,17 @@ def source_identity(config: Config) -> str:
         return source.identity
     parts = [source.base_url, source.account, source.namespace or "", source.prefix]
     return "cloudflare:" + "\n".join(parts)
+
+
+def keys_wanted(config: Config) -> tuple[str, str]:
+    """The namespace of the source as it is written, "" for all, and what its keys begin with."""
+    source = config.source
+    if isinstance(source, LocalSource) or source.namespace is None:
+        return "", ""
+    prefix = source.prefix
+    if prefix and config.separator and not prefix.endswith(config.separator):
+        prefix += config.separator
+    return source.namespace, prefix
 
 
 def journal_path(config: Config) -> Path:

@@ -20,12 +20,23 @@ from kvfs.cli.options import SOURCE, mount_options, option, path
 from kvfs.cli.output import say
 from kvfs.cli.spawn import ReadyPipe, received_secret, start_in_background
 from kvfs.cli.waiting import Waiting
-from kvfs.config import SOURCE_SYNTAX, CloudflareSource, Config, Source, load_credentials, parse_source
+from kvfs.config import (
+    SOURCE_SYNTAX,
+    CloudflareSource,
+    Config,
+    Source,
+    keys_wanted,
+    load_credentials,
+    parse_source,
+    source_identity,
+)
 from kvfs.core.errors import UserError
+from kvfs.host.claims import claimed, remembered_id, resolved, state_dirs_of
 from kvfs.host.credentials import Credentials
 from kvfs.host.mounts import real_mountpoint
 from kvfs.host.profiles import config_file, settings_of
-from kvfs.host.state import MountRecord, control_path, private_directory, record_path, recorded
+from kvfs.host.sources import store_of
+from kvfs.host.state import MountRecord, birth, control_path, private_directory
 from kvfs.store.miniflare.dev import route_of
 from kvfs.workers import WranglerSource
 
@@ -229,12 +240,19 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
         pid=os.getpid(),
         socket=os.fspath(control_path(config.mountpoint, config.state_dir)),
         since=time.time(),
+        born=birth(os.getpid()),
+        journal=os.fspath(config.journal_path),
+        store=store_of(source_identity(config)),
+        is_read_only=config.read_only,
     )
+    state_dirs = state_dirs_of(config.state_dir)
+    namespace, prefix = keys_wanted(config)
+    record = resolved(record, remembered_id(record.store, namespace, state_dirs), prefix)
 
     def ready() -> None:
         if not pipe.ready():
             say(f"{config.source} is mounted on {config.mountpoint}; Ctrl-C ends it")
 
     make_way(config.journal_path, STARTING)
-    with recorded(record, record_path(config.mountpoint, config.state_dir)):
+    with claimed(record, state_dirs):
         return run_daemon(config, credentials, ready, kernel, pipe.doing) or Exit.OK

@@ -39,7 +39,7 @@ from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.refresh import poll
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
-from kvfs.daemon.start import Start, find_start, remember, until_answered
+from kvfs.daemon.start import Start, claim_place, find_start, remember, until_answered
 from kvfs.daemon.starting import doing, host_of, telling
 from kvfs.daemon.status import RecentErrors, Reporter, Watching
 from kvfs.daemon.supervised import Supervised
@@ -105,7 +105,8 @@ async def _daemon(
         calling.set(callers.own)  # who nothing else is known of; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
         doing(f"asking {host_of(config)}")
-        start = await find_start(config, stores)
+        start = await find_start(config, stores, journal.path)
+        claim_place(config, start)
         doing(f"mounting on {config.mountpoint}")
         mounted = Mounted(
             config, stores, journal, start, Watching(str(config.source), errors, callers), kernel
@@ -142,18 +143,24 @@ async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _open_journal(config: Config) -> Journal:
-    """The journal of the source. A command that only reads it (`kvfs status`) is waited for."""
-    deadline = trio.current_time() + _READERS
+    """The journal of the source. A command that only reads it (`kvfs status`) is waited for.
+
+    A read-only mount of a source that is mounted elsewhere has an empty one of its own.
+    """
+    deadline, path = trio.current_time() + _READERS, config.journal_path
     while True:
         try:
             return Journal.open(
-                config.journal_path,
+                path,
                 source=source_identity(config),
                 now=time.time,
                 mountpoint=str(config.mountpoint),
                 durable=config.durable_close,
             )
         except JournalLockedError as exc:
+            if exc.mountpoint and config.read_only and path == config.journal_path:
+                path = config.second_journal_path
+                continue
             if exc.mountpoint or trio.current_time() >= deadline:
                 raise
         await trio.sleep(0.05)
@@ -220,7 +227,7 @@ class Mounted:
 
     def _listed(self, namespaces: list[Namespace]) -> None:
         """The namespaces are others than before: the next mount may have to begin with them."""
-        remember(self._config, Start(self._start.place, namespaces))
+        remember(self._config, Start(self._start.place, namespaces), self._journal.path)
 
     async def _go_online(self) -> None:
         """For ever once the server has answered; until then the mount is marked offline."""

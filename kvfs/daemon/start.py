@@ -1,14 +1,16 @@
 """Where the root of a mount is: asked of the server, or as this machine knows it while the server is away."""
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
-from kvfs.config import CloudflareSource, Config, LocalSource, source_identity
+from kvfs.config import CloudflareSource, Config, keys_wanted, source_identity
 from kvfs.core.errors import (
     DeniedError,
     InvalidError,
@@ -21,8 +23,10 @@ from kvfs.core.model import Namespace
 from kvfs.core.names import DirRef
 from kvfs.daemon.build import Place, Stores
 from kvfs.daemon.outlook import AWAY, kind_of
+from kvfs.host.claims import claim, resolved, state_dirs_of
 from kvfs.host.credentials import TOKEN_PAGE
 from kvfs.host.sources import SourceRecord, read_source, write_source
+from kvfs.host.state import read_record, record_path
 from kvfs.store.base import Store
 from kvfs.vfs.roots import find_namespace
 
@@ -41,11 +45,12 @@ class Start:
     is_offline: bool = False
 
 
-async def find_start(config: Config, stores: Stores) -> Start:
+async def find_start(config: Config, stores: Stores, journal: Path | None = None) -> Start:
     """Where the root of the mount is, and the namespaces there are.
 
     Asks the server, so that a wrong token or name is known at once. When it does not answer, a source that was
-    mounted before starts with what is known of it. Raises `UserError` with one line that says what to do.
+    mounted before starts with what is known of it. Raises `UserError` with one line that says what to do. `journal` is
+    the one in use, if it is not that of the source.
     """
     source = config.source
     known = None if config.require_server else read_source(config.journal_path)
@@ -65,7 +70,7 @@ async def find_start(config: Config, stores: Stores) -> Start:
         return Start(place_in(config, namespaces), namespaces, is_offline=True)
     except StoreError as exc:
         raise UserError(f"{source}: {exc}") from exc
-    remember(config, start)
+    remember(config, start, journal)
     return start
 
 
@@ -114,17 +119,11 @@ def _advice(config: Config) -> str:
 
 def place_in(config: Config, namespaces: list[Namespace]) -> Place | None:
     """Where the root is, if it is not the list of namespaces. Raises `NamespaceNotFoundError`."""
-    source = config.source
-    wanted = None if isinstance(source, LocalSource) else source.namespace
-    if wanted is None or isinstance(source, LocalSource):
-        return None
-    prefix = source.prefix
-    if prefix and config.separator and not prefix.endswith(config.separator):
-        prefix += config.separator
-    return find_namespace(namespaces, wanted).id, DirRef(prefix, len(prefix))
+    wanted, prefix = keys_wanted(config)
+    return (find_namespace(namespaces, wanted).id, DirRef(prefix, len(prefix))) if wanted else None
 
 
-def remember(config: Config, start: Start) -> None:
+def remember(config: Config, start: Start, journal: Path | None = None) -> None:
     """Keep what a mount without the server needs, and what `kvfs status` says of one that is not mounted."""
     namespace, ref = start.place if start.place is not None else ("", DirRef.ROOT)
     record = SourceRecord(
@@ -138,9 +137,21 @@ def remember(config: Config, start: Start) -> None:
         namespaces={one.id: one.title for one in start.namespaces},
     )
     try:
-        write_source(config.journal_path, record)
+        write_source(journal or config.journal_path, record)
     except OSError as exc:
         log.warning("what is known of %s is not kept: %s", config.source, exc.strerror)
+
+
+def claim_place(config: Config, start: Start) -> None:
+    """Claim the keys by the ids that the server said, or that are remembered. Raises `UserError`."""
+    record = read_record(record_path(config.mountpoint, config.state_dir))
+    if record is None or record.pid != os.getpid():
+        return  # nobody keeps a record of this mount
+    namespace, ref = start.place if start.place is not None else ("", DirRef.ROOT)
+    try:
+        claim(resolved(record, namespace, ref.prefix), state_dirs_of(config.state_dir))
+    except OSError as exc:
+        log.warning("which keys this mount has is not kept: %s", exc.strerror)
 
 
 async def until_answered(store: Store) -> list[Namespace]:

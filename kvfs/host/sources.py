@@ -32,9 +32,20 @@ class SourceRecord:
     since: float = 0.0
     namespaces: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def store(self) -> str:
+        """What the source is a part of: see `store_of`."""
+        return store_of(self.identity)
+
     def listed(self) -> list[Namespace]:
         """The namespaces, as last listed."""
         return [Namespace(NamespaceId(id_), title) for id_, title in self.namespaces.items()]
+
+
+def store_of(identity: str) -> str:
+    """The account, the project or the file that a source of this identity (`source_identity`) is a part of."""
+    lines = identity.split("\n")
+    return "\n".join(lines[:2]) if identity.startswith("cloudflare:") else lines[0]
 
 
 def write_source(journal: Path, record: SourceRecord) -> None:

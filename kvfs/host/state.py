@@ -15,8 +15,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -33,13 +32,22 @@ SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path holds 108 with its NUL
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """One mount of this user: what serves `mountpoint`. `since` is epoch seconds, paths are absolute."""
+    """One mount of this user: what serves `mountpoint`. `since` is epoch seconds, paths are absolute.
+
+    `born` is when the process started, in the kernel's ticks. The other fields say which keys it has: see `claims`.
+    """
 
     mountpoint: str
     source: str
     pid: int
     socket: str
     since: float
+    born: int = 0
+    journal: str = ""
+    store: str = ""
+    namespace: str = ""
+    prefix: str = ""
+    is_read_only: bool = False
 
 
 def default_state_dir() -> Path:
@@ -158,33 +166,30 @@ def _nobody() -> int | None:
         return None
 
 
-@contextmanager
-def recorded(record: MountRecord, path: Path) -> Iterator[None]:
-    """Keep `record` in `path` as long as the mount is served."""
-    try:
-        write_private(path, json.dumps(asdict(record)).encode())
-    except OSError as exc:
-        text = f"the record of the mount cannot be written to {path.parent} ({exc.strerror}): make room there"
-        raise UserError(text) from exc
-    try:
-        yield
-    finally:
-        forget(record, path)
+def write_record(record: MountRecord, path: Path) -> None:
+    """Keep `record` in `path`. Raises OSError."""
+    write_private(path, json.dumps(asdict(record)).encode())
 
 
 def forget(record: MountRecord, path: Path) -> None:
     """Take `record` back; a later mount of the directory may have its own there, which stays."""
-    if read_record(path) == record:
+    found = read_record(path)
+    if found is not None and (found.pid, found.since) == (record.pid, record.since):
         path.unlink(missing_ok=True)
 
 
 def lives(pid: int) -> bool:
     """Whether there is such a process; one that has ended and was not reaped yet is none."""
+    return birth(pid) != 0
+
+
+def birth(pid: int) -> int:
+    """When a process started, in ticks since the machine did; 0 for one that is not there."""
     try:
-        state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
+        fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
-    return state not in ("Z", "X")
+        return 0
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -205,7 +210,7 @@ def read_record(path: Path) -> MountRecord | None:
     """The record in `path`; None when there is none, or none that makes sense."""
     try:
         found = json.loads(path.read_bytes())
-        return MountRecord(**{name: found[name] for name in MountRecord.__slots__})
+        return MountRecord(**{name: found[name] for name in MountRecord.__slots__ if name in found})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvfs.core.errors import UserError
+from kvfs.host.claims import claimed
 from kvfs.host.state import (
     SOCKET_PATH_BYTES,
     MountRecord,
@@ -15,7 +16,6 @@ from kvfs.host.state import (
     private_directory,
     read_record,
     record_path,
-    recorded,
     records,
     write_private,
 )
@@ -107,7 +107,7 @@ def test_a_record_lives_as_long_as_the_mount(tmp_path: Path) -> None:
     """Others can find the daemon by it, and only the owner can read it."""
     path = record_path(Path(RECORD.mountpoint), tmp_path)
     path.parent.mkdir()
-    with recorded(RECORD, path):
+    with claimed(RECORD, [tmp_path]):
         assert read_record(path) == RECORD
         assert records(tmp_path) == [RECORD]
         assert path.stat().st_mode & 0o777 == 0o600
@@ -116,9 +116,10 @@ def test_a_record_lives_as_long_as_the_mount(tmp_path: Path) -> None:
 
 def test_a_later_mount_keeps_its_record(tmp_path: Path) -> None:
     """A daemon that still sends while the directory is mounted anew takes back its own record only."""
-    path = tmp_path / "r.json"
+    path = record_path(Path(RECORD.mountpoint), tmp_path)
+    path.parent.mkdir()
     later = MountRecord(mountpoint="/mnt/ü", source="local:/y", pid=43, socket="/s", since=2.5)
-    with recorded(RECORD, path):
+    with claimed(RECORD, [tmp_path]):
         write_private(
             path,
             b'{"mountpoint": "/mnt/\xc3\xbc", "source": "local:/y", "pid": 43, "socket": "/s", "since": 2.5}',

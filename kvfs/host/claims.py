@@ -1,0 +1,130 @@
+"""Which keys each mount of this user has: no two mounts that can write have the same ones.
+
+Two mounts do not see each other's changes before the server shows them, and each would take the other for a stranger.
+A mount that starts claims its keys twice: with what this machine remembers of titles, so that most refusals come at
+once, and with the ids that the server says. The records of mounts (`state`) hold the claims.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from kvfs.core.errors import UserError
+from kvfs.host.sources import journals, read_source
+from kvfs.host.state import (
+    SYSTEM_DIR,
+    MountRecord,
+    birth,
+    default_state_dir,
+    forget,
+    record_path,
+    records,
+    write_record,
+)
+
+_LOCK: Final = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of a store: those of a namespace ("": of all) that start with `prefix`."""
+
+    store: str
+    namespace: str = ""
+    prefix: str = ""
+
+    def overlaps(self, other: "Keys") -> bool:
+        """Whether there could be a key that is among both."""
+        if self.store != other.store:
+            return False
+        if not (self.namespace and other.namespace):
+            return True
+        is_below = self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)
+        return self.namespace == other.namespace and is_below
+
+
+def keys_of(record: MountRecord) -> Keys:
+    """What a mount has claimed."""
+    return Keys(record.store, record.namespace, record.prefix)
+
+
+def remembered_id(store: str, namespace: str, state_dirs: Iterable[Path]) -> str:
+    """The id of a title, as the server said once; the text itself where nothing is known, or where it is an id."""
+    known: dict[str, str] = {}
+    for path in (journal for directory in state_dirs for journal in journals(directory)):
+        found = read_source(path)
+        if found is not None and found.store == store:
+            known |= {title: id_ for id_, title in found.namespaces.items()}
+    return namespace if namespace in known.values() else known.get(namespace, namespace)
+
+
+def claim(record: MountRecord, state_dirs: Iterable[Path]) -> None:
+    """Keep the record of a mount that starts, in the first of the directories.
+
+    Raises UserError, which names the mount that has some of its keys already; OSError.
+    """
+    first, *others = dict.fromkeys(state_dirs)
+    with _locked(first / "mounts"):
+        for directory in (first, *others):
+            for other in records(directory):
+                if _is_in_the_way(record, other):
+                    raise UserError(refusal(record, other))
+        write_record(record, record_path(Path(record.mountpoint), first))
+
+
+def _is_in_the_way(record: MountRecord, other: MountRecord) -> bool:
+    if other.pid == record.pid or record.is_read_only or other.is_read_only or not other.store:
+        return False
+    if other.journal == record.journal:
+        return False  # its lock says so, and waits for one that is about to end
+    return keys_of(record).overlaps(keys_of(other)) and birth(other.pid) == other.born != 0
+
+
+def refusal(record: MountRecord, other: MountRecord) -> str:
+    """Why the mount is refused, and the ways out."""
+    mine, theirs = record.source, other.source
+    what = mine if mine != theirs else "the source"
+    return (
+        f"{what} has keys that are already mounted at {other.mountpoint} as {theirs} (process {other.pid}): two mounts"
+        " of a key do not see each other's changes at once. Use that one, umount it, or mount with --read-only"
+    )
+
+
+@contextmanager
+def claimed(record: MountRecord, state_dirs: Sequence[Path]) -> Iterator[None]:
+    """`claim`, until the mount has ended. Raises UserError."""
+    path = record_path(Path(record.mountpoint), state_dirs[0])
+    try:
+        claim(record, state_dirs)
+    except OSError as exc:
+        text = f"the record of the mount cannot be written to {path.parent} ({exc.strerror}): make room there"
+        raise UserError(text) from exc
+    try:
+        yield
+    finally:
+        forget(record, path)
+
+
+def state_dirs_of(state_dir: Path) -> tuple[Path, ...]:
+    """The state directories of this user's mounts, the one in use first."""
+    return (state_dir, default_state_dir(), *([SYSTEM_DIR] if os.geteuid() == 0 else []))
+
+
+def resolved(record: MountRecord, namespace: str, prefix: str) -> MountRecord:
+    """The record with the keys that the server's answer says."""
+    return replace(record, namespace=namespace, prefix=prefix)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One mount at a time looks and claims."""
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,176 @@
+"""Which keys a mount has, and when two mounts would have the same ones."""
+
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvfs.core.errors import UserError
+from kvfs.host.claims import Keys, claim, claimed, remembered_id, resolved
+from kvfs.host.sources import SourceRecord, store_of, write_source
+from kvfs.host.state import MountRecord, birth, read_record, record_path, records
+
+A, B = "cloudflare:https://api\naccount", "local:/store"
+TEXT = st.text("ab/", max_size=3)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state directory."""
+    (tmp_path / "mounts").mkdir()
+    return tmp_path
+
+
+def record(name: str, **fields) -> MountRecord:
+    """A mount by this very process, which certainly lives; two of them differ by `pid` alone."""
+    found = MountRecord(f"/mnt/{name}", f"cloudflare:/{name}", os.getpid(), "/s", 1.0, store=A, journal=name)
+    return replace(found, **{"born": birth(found.pid)} | fields)
+
+
+def other(name: str, **fields) -> MountRecord:
+    """A mount by another process that lives."""
+    return record(name, **{"pid": os.getppid(), "born": birth(os.getppid())} | fields)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "overlap"),
+    [
+        (Keys(A), Keys(A), True),
+        (Keys(A), Keys(B), False),
+        (Keys(A), Keys(A, "n"), True),
+        (Keys(A, "n"), Keys(A, "n"), True),
+        (Keys(A, "n"), Keys(A, "m"), False),
+        (Keys(A, "n"), Keys(B, "n"), False),
+        (Keys(A, "n"), Keys(A, "n", "pre/"), True),
+        (Keys(A, "n", "pre/"), Keys(A), True),
+        (Keys(A, "n", "pre/"), Keys(A, "n", "pre/deep/"), True),
+        (Keys(A, "n", "pre/"), Keys(A, "n", "prefix/"), False),
+        (Keys(A, "n", "pre"), Keys(A, "n", "prefix"), True),
+        (Keys(A, "n", "pre/"), Keys(A, "m", "pre/"), False),
+        (Keys(B), Keys(B), True),
+    ],
+)
+def test_keys_overlap_where_one_could_be_among_both(mine: Keys, theirs: Keys, overlap: bool) -> None:
+    """By store, namespace and prefix."""
+    assert mine.overlaps(theirs) is overlap
+
+
+@given(TEXT, TEXT, TEXT)
+def test_a_key_that_is_among_both_makes_them_overlap(mine: str, theirs: str, key: str) -> None:
+    """And either way round it is the same."""
+    one, two = Keys(A, "n", mine), Keys(A, "n", theirs)
+    assert one.overlaps(two) is two.overlaps(one)
+    if key.startswith(mine) and key.startswith(theirs):
+        assert one.overlaps(two)
+
+
+@pytest.mark.parametrize(
+    ("identity", "store"),
+    [
+        ("cloudflare:https://api\naccount\nns\npre", "cloudflare:https://api\naccount"),
+        ("wrangler:/project/.wrangler\nstaging\nKV\n", "wrangler:/project/.wrangler"),
+        ("local:/a/b", "local:/a/b"),
+    ],
+)
+def test_the_store_of_a_source(identity: str, store: str) -> None:
+    """The account, the project or the file."""
+    assert store_of(identity) == store
+
+
+def test_a_mount_is_refused_by_the_name_of_the_other(state: Path) -> None:
+    """Nothing is claimed then."""
+    claim(other("shop", namespace="n"), [state])
+    with pytest.raises(
+        UserError, match=r"cloudflare:/mine has keys .* mounted at /mnt/shop as cloudflare:/shop"
+    ):
+        claim(record("mine"), [state])
+    assert [one.mountpoint for one in records(state)] == ["/mnt/shop"]
+    claim(record("mine", namespace="m"), [state])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"is_read_only": True},
+        {"journal": "mine"},  # its lock says so
+        {"store": ""},  # of a kvfs that did not say so
+        {"store": B},
+        {"born": 1},  # another process of that number
+        {"pid": 2**22 + 1},  # it died
+    ],
+)
+def test_what_is_in_nobodys_way(state: Path, fields) -> None:
+    """Mounts that cannot write, records of processes that are gone, other stores."""
+    claim(other("shop", **fields), [state])
+    claim(record("mine"), [state])
+    assert len(records(state)) == 2
+
+
+def test_a_read_only_mount_is_in_nobodys_way(state: Path) -> None:
+    """Whatever is mounted."""
+    claim(other("shop"), [state])
+    claim(record("mine", is_read_only=True), [state])
+
+
+def test_mounts_of_another_state_directory_count(state: Path, tmp_path_factory) -> None:
+    """The record is kept in the first."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "mounts").mkdir()
+    claim(other("shop"), [elsewhere])
+    with pytest.raises(UserError, match="/mnt/shop"):
+        claim(record("mine"), [state, elsewhere])
+    claim(record("mine", store=B), [state, elsewhere, state])
+    assert [one.mountpoint for one in records(state)] == ["/mnt/mine"]
+
+
+def test_the_answer_of_the_server_says_which_namespace_it_is(state: Path) -> None:
+    """A title that nobody knew may be that of a namespace that is mounted by its id."""
+    claim(other("shop", namespace="id"), [state])
+    mine = record("mine", namespace="Shop")
+    with claimed(mine, [state]), pytest.raises(UserError, match="/mnt/shop"):
+        claim(resolved(mine, "id", ""), [state])
+    assert read_record(record_path(Path("/mnt/mine"), state)) is None
+
+
+def test_titles_are_remembered_of_every_source_of_the_store(tmp_path: Path) -> None:
+    """An id is one, whatever its namespace is called; what is not known stays as it is."""
+    for number, identity in enumerate((f"{A}\n\n", f"{A}\nShop\npre", f"{A}2\n\n")):
+        folder = tmp_path / "sources" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "journal.sqlite").touch()
+        names = {f"id{number}": f"title{number}", "id9": "id0"}
+        write_source(folder / "journal.sqlite", SourceRecord("", identity, "", namespaces=names))
+    ids = {text: remembered_id(A, text, [tmp_path]) for text in ("title0", "title1", "title2", "id0", "")}
+    assert ids == {"title0": "id0", "title1": "id1", "title2": "title2", "id0": "id0", "": ""}
+
+
+def test_of_two_that_start_at_once_one_is_refused(state: Path) -> None:
+    """They look and claim one after the other."""
+    found: list[str] = []
+
+    def start(one: MountRecord) -> None:
+        try:
+            claim(one, [state])
+        except UserError:
+            found.append("refused")
+
+    threads = [threading.Thread(target=start, args=(one,)) for one in (record("a"), other("b"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["refused"]
+
+
+def test_a_record_of_before_is_read(state: Path) -> None:
+    """It says nothing of keys."""
+    path = record_path(Path("/m"), state)
+    path.write_text(
+        json.dumps({"mountpoint": "/m", "source": "local:/x", "pid": 1, "socket": "/s", "since": 1.0})
+    )
+    assert read_record(path) == MountRecord("/m", "local:/x", 1, "/s", 1.0)

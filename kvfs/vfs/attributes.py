@@ -220,8 +220,7 @@ class Attributes:
         if node.doubted and not self._files.is_being_listed(node):
             node.doubted = False
             raise StaleError("nothing is in the directory any more")
-        if node.doubted:
-            self.on_vanished(node)
+        self.on_vanished(node)
         attr = self._directory(node)
         attr.links, attr.attr_timeout = 0, 0.001
         return attr

@@ -105,23 +105,28 @@ print(os.stat(".").st_nlink, os.listdir("."))
 """
 
 
-def test_a_directory_that_another_client_emptied_stays_with_who_is_in_it(world: Standing, here: Path) -> None:
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_directory_that_another_client_emptied_stays_with_who_is_in_it(
+    world: Standing, here: Path, is_held: bool
+) -> None:
     """By its descriptor, and as the working directory; by its path it is gone."""
     namespace, path = world.api.namespace(here.name), here / "d"
     world.api.put(namespace, "d/x", b"1")
     world.mount.kvfs("refresh", str(here))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fd = os.open(path if is_held else here, os.O_RDONLY | os.O_DIRECTORY)
     command = [sys.executable, "-c", _WORK_IN_IT, path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inside:
-        assert inside.stdout is not None
-        assert inside.stdout.readline() == "['x']\n"
-        world.api.delete(namespace, "d/x")
-        world.mount.kvfs("refresh", str(here))
         try:
-            assert os.fstat(fd).st_nlink == 0
-            assert os.listdir(fd) == []
-            wait_for(lambda: not path.exists())
+            assert inside.stdout is not None
+            assert inside.stdout.readline() == "['x']\n"
+            world.api.delete(namespace, "d/x")
+            world.mount.kvfs("refresh", str(here))
+            if is_held:
+                assert os.fstat(fd).st_nlink == 0
+                assert os.listdir(fd) == []
             assert inside.communicate("\n")[0] == "0 []\n"
+            wait_for(lambda: not path.exists())
             assert os.listdir(here) == []
         finally:
             os.close(fd)
+            inside.kill()

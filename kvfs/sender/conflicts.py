@@ -163,11 +163,10 @@ class Digests:
     ) -> list[Key]:
         """The keys whose values are to be read: of many new names, only those that a listing shows or misses."""
         self._forget_old_lists()
-        if any(map(self._is_to_list, changes)):
+        if sum(map(self._is_to_list, changes)) > BULK_GET_KEYS:
             near = [change for change in ahead if change.namespace == namespace]
             made = {change.key: change.seq for change in [*near, *changes] if self._is_to_list(change)}
-            if len(made) > BULK_GET_KEYS:
-                await self._list(namespace, made, changes, answers)
+            await self._list(namespace, made, changes, answers)
         free = [change for change in changes if not change.attempted and self._is_free(change.seq)]
         absent = {(namespace, change.key) for change in free}
         answers.digests |= dict.fromkeys(absent)

@@ -157,4 +157,4 @@ def test_the_status_tells_of_conflicts(world: Standing, here: Namespace) -> None
     assert latest["copy"].startswith(f"{here.path.name}/page.kvfs-conflict-")
     said = world.mount.kvfs("status", str(world.mount.path)).stdout
     assert f"conflicts  {conflicts['open']} open, {before + 1} since the mount" in said
-    assert "'page' was changed elsewhere since it was read here" in world.mount.log.read_text()
+    assert f"'{latest['path']}' was changed elsewhere since it was read here" in world.mount.log.read_text()

@@ -22,8 +22,10 @@ from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.config import base_url_of, parse_base_url
 from kvfs.core.errors import KvfsError, UserError
+from kvfs.history.shelf import free_needed
 from kvfs.host.credentials import TOKEN_PAGE, VARIABLES, find_credentials, read_token_file, systemd_file
 from kvfs.host.mounts import current_mounts, fusermount, is_stale
+from kvfs.host.sources import HISTORY
 from kvfs.host.state import private_directory
 
 REQUEST_TIMEOUTS: Final = ("default_request_timeout", "max_request_timeout")
@@ -56,6 +58,7 @@ def doctor(token_file: Path | None, source: str | None, state_dir: Path | None) 
         *credentials(os.environ, token_file),
         *state(state_of(state_dir)),
         *stale_mounts(),
+        *undo(state_of(state_dir)),
         *unsent(state_of(state_dir)),
     ]
     if source is not None:
@@ -158,6 +161,20 @@ def state(directory: Path) -> Iterator[Finding]:
     yield _tried(lambda: private_directory(directory), f"state is kept in {directory}")
     if directory.exists() and (free := shutil.disk_usage(directory).free) < LOW_DISK:
         yield Finding("warn", f"only {size_text(free)} free for the journal in {directory}")
+
+
+def undo(directory: Path) -> Iterator[Finding]:
+    """What is kept of what was overwritten and deleted, and whether the disk lets it be kept."""
+    found = list((directory / "sources").glob(f"*/{HISTORY}"))
+    size = sum(file.stat().st_size for one in found for file in one.rglob("*") if file.is_file())
+    if found:
+        yield Finding("ok", f"{size_text(size)} of what was overwritten or deleted is kept (kvfs history)")
+        disk = shutil.disk_usage(directory)
+        if disk.free < (needed := free_needed(disk.total)):
+            text = (
+                f"less than {size_text(needed)} is free in {directory}: nothing more is kept for kvfs restore"
+            )
+            yield Finding("warn", text)
 
 
 def unsent(directory: Path) -> Iterator[Finding]:

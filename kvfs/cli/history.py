@@ -10,7 +10,7 @@ import click
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.kept import kept_source
-from kvfs.cli.options import STATE_DIR
+from kvfs.cli.options import PLACE, STATE_DIR
 from kvfs.cli.output import duration_text, say, size_text
 from kvfs.cli.past import Past, Place, find_place, versions_of, written
 from kvfs.core.model import How
@@ -31,7 +31,7 @@ WORDS: Final = {
 @click.command(
     epilog="kvfs history notes.txt; kvfs history DIR says what was deleted below it; kvfs restore brings it back."
 )
-@click.argument("place", metavar="PATH|SOURCE[/PATH]")
+@click.argument("place", metavar="PATH|SOURCE[/PATH]", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
 @click.option("--all", "everything", is_flag=True, help=f"All of it, not only the last {SHOWN}.")
 @click.option("--clear", "forgets", is_flag=True, help="Forget the whole history of the source.")

@@ -105,6 +105,20 @@ class _PathType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
         ]
 
 
+class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A PATH or SOURCE as it was written. Completed with mounts, known sources and files."""
+
+    name = "place"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What can begin a place."""
+        known = [word for one in records(default_state_dir()) for word in (one.mountpoint, one.source)]
+        words = [CompletionItem(word) for word in known if word.startswith(incomplete)]
+        return [*words, CompletionItem(incomplete, type="file")]
+
+
 class _SourceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A SOURCE as it was written. Completed with the schemes and the bindings of the project around."""
 
@@ -127,6 +141,7 @@ class _SourceType(click.ParamType):  # type: ignore[type-arg]  # generic since c
 
 path: Final = _PathType()
 SOURCE: Final = _SourceType()
+PLACE: Final = _PlaceType()
 
 
 def separator(text: str) -> str:

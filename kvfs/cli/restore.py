@@ -13,7 +13,7 @@ import click
 from kvfs.cli.daemons import state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.history import what
-from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.options import PLACE, STATE_DIR, path
 from kvfs.cli.output import complain, say, size_text
 from kvfs.cli.past import Past, Place, content_of, find_place, versions_of, written
 from kvfs.core.errors import InvalidError, UserError
@@ -43,7 +43,7 @@ class Restoring:
     epilog="kvfs restore notes.txt; after rm -r: kvfs restore DIR; as it was: kvfs restore DIR --at 2h;"
     " a look first: --dry-run, or --to OTHER."
 )
-@click.argument("place", metavar="PATH|SOURCE[/PATH]")
+@click.argument("place", metavar="PATH|SOURCE[/PATH]", type=PLACE)
 @click.option("--at", "moment", metavar="TIME", help=f"As it was at TIME: {FORMS}.")
 @click.option("--to", "other", metavar="OTHER", type=path, help="Write it there instead.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be written.")

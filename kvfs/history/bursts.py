@@ -27,7 +27,7 @@ class Verdict(Enum):
     SKIP = auto()
 
 
-class _Burst(Struct):
+class _Burst(Struct, gc=False):
     """When it began (epoch seconds), and how long it lasts."""
 
     start: float
@@ -50,11 +50,13 @@ class Bursts:
         is_first = burst is None or not 0 <= at - burst.start < burst.seconds
         if is_first:
             self._begin(place, at, burst)
-        if how is How.ATTRIBUTES and (is_new or not is_first):
+        if is_first and not is_new:
+            return Verdict.KEEP
+        if how is How.ATTRIBUTES or (
+            is_new and how is How.RENAME
+        ):  # a program's temporary file gets its name
             return Verdict.SKIP
-        if how is How.RENAME and is_new:  # a program's temporary file gets its name
-            return Verdict.SKIP
-        return Verdict.KEEP if is_first and not is_new else Verdict.HOLD
+        return Verdict.HOLD
 
     def _begin(self, place: Place, at: float, before: _Burst | None) -> None:
         seconds = QUIET

@@ -26,7 +26,7 @@ from kvfs.history.version import BUSY, Version
 DELAY: Final = 1.0  # seconds that versions are gathered for
 HURRY_BYTES: Final = 8 * 1024 * 1024  # that are not waited with
 HURRY_COUNT: Final = 20_000
-TRIM: Final = 60.0  # seconds between looks at age and free room
+TRIM: Final = 15.0  # seconds between looks at age and free room
 MOST_COUNT: Final = 200_000
 MOST_HELD: Final = 20_000  # versions that wait for the end of their burst
 MOST_HELD_BYTES: Final = 16 * 1024 * 1024
@@ -90,12 +90,14 @@ class History:
             return
         if version.namespace not in self._titles:
             self._titles[version.namespace] = self._title(version.namespace) or ""
-        self._let_go(place)
+        if place in self._held:
+            self._let_go(place)
         if verdict is Verdict.HOLD:
             self._hold(place, version, content)
         else:
             self._enqueue(version, content)
-        self._due.set()
+        if not self._due.is_set():
+            self._due.set()
 
     @property
     def has_room(self) -> bool:
@@ -108,10 +110,9 @@ class History:
 
     def _let_go(self, place: Place) -> None:
         """What was held of a key was not the last of its burst."""
-        before = self._held.pop(place, None)
-        if before is not None:
-            self._held_bytes -= _size(before[1])
-            _drop(before[1])
+        _, content, _ = self._held.pop(place)
+        self._held_bytes -= _size(content)
+        _drop(content)
 
     def _hold(self, place: Place, version: Version, content: Content) -> None:
         self._held[place] = (version, content, version.at + self._bursts.seconds(place))

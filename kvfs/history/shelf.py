@@ -195,9 +195,11 @@ class Shelf:
     # bounds
 
     def trim(self, now: float) -> None:
-        """Remove what is beyond the bounds."""
+        """Remove what is beyond the bounds, and what the disk needs."""
         with self._lock:
             self._trim(now)
+            if self._segments:
+                self._has_room()
 
     def _trim(self, now: float) -> None:
         while self._segments and self._is_beyond(self._segments[0], now):
@@ -226,7 +228,7 @@ class Shelf:
         while True:
             disk = os.statvfs(self.directory)
             size = disk.f_frsize
-            if disk.f_bavail * size > min(_MOST_FREE, disk.f_blocks * size // _FREE_SHARE):
+            if disk.f_bavail * size > free_needed(disk.f_blocks * size):
                 return True
             if not self._drop_oldest():
                 return False
@@ -251,6 +253,11 @@ class Shelf:
             return bool(count)
         finally:
             self._lock.release()
+
+
+def free_needed(size: int) -> int:
+    """Bytes that a disk of this size must have free, or history gives way."""
+    return min(_MOST_FREE, size // _FREE_SHARE)
 
 
 def _read(content: Path | bytes) -> bytes:

@@ -194,6 +194,10 @@ class Journal:
         """Group any of the methods that write: all or none of them. No await inside."""
         return self._transactions
 
+    def when_full(self, give_way: Callable[[], bool]) -> None:
+        """Call `give_way` when the disk is full, again and again as long as it answers that it has made room."""
+        self._transactions.log.give_way = give_way
+
     # totals
 
     @property

@@ -12,7 +12,7 @@ Invariants:
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +45,9 @@ class Log:
         self.path = path
         self.identity = identity
         self.reserve = reserve
+        self.give_way: Callable[[], bool] = lambda: (
+            False
+        )  # make room on a full disk; False: there is none to be had
         self.last = 0  # the number of the newest record
         self._segments: dict[int, Segment] = {}
         self._current: Segment | None = None
@@ -77,15 +80,18 @@ class Log:
         `changes` is how many there are, which the reserve must have room for. A record that `may_use_reserve`
         goes into that room when the disk has no other.
         """
-        try:
-            if may_use_reserve:
-                return self._append_at_any_price(operations, contents)
-            if changes > self.reserve.enough_for:
-                self.reserve.ensure(changes)
-            return self._append(operations, contents)
-        except OSError as exc:
-            self.reserve.is_short = self.reserve.is_short or is_full(exc)
-            raise refusal(exc, f"the journal {self.path} cannot be written") from exc
+        while True:
+            try:
+                if may_use_reserve:
+                    return self._append_at_any_price(operations, contents)
+                if changes > self.reserve.enough_for:
+                    self.reserve.ensure(changes)
+                return self._append(operations, contents)
+            except OSError as exc:
+                if is_full(exc) and self.give_way():
+                    continue
+                self.reserve.is_short = self.reserve.is_short or is_full(exc)
+                raise refusal(exc, f"the journal {self.path} cannot be written") from exc
 
     def _append_at_any_price(self, operations: bytes, contents: list[bytes]) -> tuple[int, int]:
         while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kvfs.core.errors import JournalError
 from kvfs.core.expiry import is_expired
-from kvfs.core.model import ChangeState, How, Key, NamespaceId
+from kvfs.core.model import Change, ChangeState, How, Key, NamespaceId
 from kvfs.history.bursts import QUIET, Place
 from kvfs.history.history import History
 from kvfs.history.version import AWAY, BUSY, RENAMED, SAME_CONTENT, UNKNOWN_SIZE, UNREADABLE, Version
@@ -33,37 +33,49 @@ class Keeping:
 
     def __call__(self, ended: Superseded) -> None:
         """Note it; called by the journal, between a change and its answer."""
-        now, row = self._now(), ended.row
-        version = Version(now, ended.namespace, ended.key, ended.how, ended.other)
-        if ended.attrs is not None:
-            version.mode, version.mtime_ns = ended.attrs.mode, ended.attrs.mtime_ns
-        is_new = row is not None and row.change.base == b"" and 0 <= now - row.since < QUIET
-        if is_new and ended.how in (How.RENAME, How.ATTRIBUTES):
-            return  # nothing is lost, and before that nothing was there
-        if row is not None and ended.how is How.WRITE and self._is_emptied(row):
-            return
-        content: bytes | Path | None
+        row = ended.row
         if row is None:
-            content = self._clean(version)
-            version.why = "" if content is not None else AWAY
+            self._note_clean(ended)
+            return
+        change, how, attrs, now = row.change, ended.how, ended.attrs, self._now()
+        if change.state is ChangeState.LOCAL or is_expired(change.expiration, now):
+            return  # nobody means to publish it, or it was not there any more
+        is_new = change.base == b"" and 0 <= now - row.since < QUIET
+        if is_new and how is How.RENAME:
+            return  # a temporary file got its name
+        if how is How.WRITE and not change.size and self._is_emptied(change):
+            return
+        version = Version(
+            now, change.namespace, change.key, how, ended.other, change.size, row.digest, change.metadata,
+            change.expiration, change.recorded_at, None,
+            attrs.mode if attrs is not None else None, attrs.mtime_ns if attrs is not None else None,
+        )  # fmt: skip
+        content: bytes | Path | None = None
+        if how is How.ATTRIBUTES:
+            version.offset = SAME_CONTENT
+        elif how is How.RENAME and ended.is_one_of_many:
+            version.why = RENAMED
         else:
-            if row.change.state is ChangeState.LOCAL:
-                return  # nobody means to publish it
-            _describe(version, row)
-            content = self._recorded(version, row) if ended.how is not How.ATTRIBUTES else None
-        if is_expired(version.expiration, now):
-            _drop(content)
-            return  # it was not there any more
-        if ended.is_one_of_many and ended.how is How.RENAME:
-            _drop(content)
-            content, version.why = None, RENAMED
+            content = self._recorded(version, row)
         self._history.note(version, content, is_new=is_new)
 
-    def _is_emptied(self, row: Row) -> bool:
+    def _note_clean(self, ended: Superseded) -> None:
+        """The same of a key without a change."""
+        attrs, now = ended.attrs, self._now()
+        version = Version(now, ended.namespace, ended.key, ended.how, ended.other)
+        if attrs is not None:
+            version.mode, version.mtime_ns = attrs.mode, attrs.mtime_ns
+        content = self._clean(version)
+        version.why = "" if content is not None else AWAY
+        if is_expired(version.expiration, now):
+            return
+        if ended.how is How.RENAME and ended.is_one_of_many:
+            content, version.why = None, RENAMED
+        self._history.note(version, content, is_new=False)
+
+    def _is_emptied(self, change: Change) -> bool:
         """Whether a program has emptied the file, closed one of its descriptors, and is writing on: a shell's `>`."""
-        if row.change.size:
-            return False
-        node = self._inodes.open_file(row.change.namespace, row.change.key)
+        node = self._inodes.open_file(change.namespace, change.key)
         return node is not None and node.open is not None and node.open.saved > 0
 
     def _clean(self, version: Version) -> bytes | None:
@@ -97,11 +109,13 @@ class Keeping:
             return linked
         place = (version.namespace, version.key)
         held = self._overlay.values.peek(place)
-        for value in (held.value if held is not None else None, self._opened(place)):
-            if value is not None and len(value) == version.size:
-                return value
+        if held is not None and len(held.value) == version.size:
+            return held.value
+        opened = self._opened(place)
+        if opened is not None and len(opened) == version.size:
+            return opened
         if is_file or not self._history.has_room:
-            version.why = BUSY if not self._history.has_room else UNREADABLE
+            version.why = UNREADABLE if self._history.has_room else BUSY
             return None
         try:
             found = self._overlay.journal.reader.superseded(row)
@@ -127,15 +141,3 @@ class Keeping:
             return not change.is_tombstone and change.state is not ChangeState.LOCAL
         place = (namespace, key)
         return self._overlay.values.peek(place) is not None or self._opened(place) is not None
-
-
-def _describe(version: Version, row: Row) -> None:
-    change = row.change
-    version.size, version.digest, version.since = change.size, row.digest, change.recorded_at
-    version.metadata, version.expiration = change.metadata, change.expiration
-    version.offset = SAME_CONTENT if version.how is How.ATTRIBUTES else version.offset
-
-
-def _drop(content: bytes | Path | None) -> None:
-    if isinstance(content, Path):
-        content.unlink(missing_ok=True)

@@ -103,10 +103,14 @@ def test_what_programs_do_can_be_undone(here: Here) -> None:
 def test_a_restore_can_be_restored(here: Here) -> None:
     """What was there goes into the history first."""
     here.shell("echo one > f; setfattr -n user.n -v 1 f; echo two > f; setfattr -n user.n -v 2 f")
+    here.shell("echo short > t; touch -d '+61 seconds' t; rm t")
     for expected in ("one", "two", "one"):
         here.restore("f")
         assert here.shell("cat f").strip() == expected
     assert os.getxattr(here.path / "f", "user.n") == b"1"
+    here.history()
+    assert "has passed; it is restored without one" in here.restore("t").stderr
+    assert here.shell("cat t").strip() == "short"
 
 
 def test_a_branch_that_git_deleted_comes_back(here: Here) -> None:
@@ -201,9 +205,13 @@ def test_a_full_disk_costs_history_and_nothing_else(tmp_path: Path) -> None:
             assert len(history(mount, "ns")) >= 1
             size = sum(one.stat().st_size for one in mount.state.rglob("history/*/*") if one.is_file())
             assert 500_000 < size <= 1_100_000
-            with (tmp_path / "state" / "ballast").open("wb") as ballast:
+            ballast = tmp_path / "state" / "ballast"
+            subprocess.run(f"cat /dev/zero > {ballast}", shell=True, stderr=subprocess.DEVNULL)
+            mount.shell("head -c 100000 /dev/urandom > ns/works; rm ns/40")  # what was kept makes room
+            ballast.unlink()
+            with ballast.open("wb") as file:
                 free = os.statvfs(tmp_path / "state")
-                ballast.write(bytes((free.f_bavail - 250) * free.f_frsize))
+                file.write(bytes((free.f_bavail - 250) * free.f_frsize))
             mount.shell("rm ns/3?; echo still > ns/works; cat ns/works")
             mount.kvfs("history", str(mount.path / "ns"))
             assert mount.status()["history"]["lost"] > 0

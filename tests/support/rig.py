@@ -141,6 +141,8 @@ class Rig:
     def check(self) -> None:
         """The invariants of all rooms, and of the kernel's counts against ours."""
         self.fs.check_invariants()
+        if self.history is not None:
+            self.history.check_invariants()
         for ino, count in self.kernel.counts.items():
             assert self.fs.inodes.get(ino).lookups == count, f"inode {ino}: the kernel counts {count}"
 

@@ -62,6 +62,8 @@ class Stores:
     refusals: Refusals | None = None
     first: Store | None = None
     """`reading` with the patience of somebody who waits for a mount."""
+    credentials: Credentials | None = None
+    """To be served, if there are any."""
     readers: Paying | None = None
     """Of `reading`, if requests are paid for."""
     writers: Paying | None = None
@@ -116,7 +118,9 @@ async def _cloudflare_stores(
         timeout=config.timeout,
         on_answer=told,
     ) as rest:
-        yield replace(layered(OddKeys(rest), config, credentials, budget, breaker), rest=rest)
+        yield replace(
+            layered(OddKeys(rest), config, credentials, budget, breaker), rest=rest, credentials=credentials
+        )
 
 
 def layered(
@@ -134,7 +138,7 @@ def layered(
     patience = min(_FIRST, config.timeout)
     # a refusal that passes may take longer than an outage that fails a mount
     first = Breaking(Doubting(Retrying(limited, attempts=_ATTEMPTS, deadline=patience), refusals), breaker)
-    return Stores(reading, writing, None, budget, breaker, refusals, first, reading, writing)
+    return Stores(reading, writing, None, budget, breaker, refusals, first, readers=reading, writers=writing)
 
 
 @asynccontextmanager

@@ -250,6 +250,8 @@ class Mounted:
             readers = [self._reading.loader.run, overlay.lister.run]
             if self._stores.rest is not None:  # a store on this machine is waited for
                 readers.append(overlay.patience.run)
+            if self._stores.credentials is not None:
+                readers.append(self._stores.credentials.serve)
             journal = (self._journal.maintain,)
             for work in (*readers, self._sender.run, *journal, keep_trimmed, self._undo.run):
                 workers.start_soon(_kept_going, work)

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import stat
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,12 @@ from typing import Final, Protocol
 import trio
 
 from kvfs.core.errors import UserError
+from kvfs.host.tokencommand import answer_of, output_of
 
 TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
 VARIABLES: Final = ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_API_KEY", "CLOUDFLARE_EMAIL")
 SYSTEMD_NAME: Final = "kvfs-token"
 WRANGLER: Final = ("wrangler", "auth", "token")  # for the word `wrangler` alone
-COMMAND_SECONDS: Final = 120.0  # a password manager may ask for a fingerprint
 _LONGEST: Final = 4096  # bytes of a token file
 
 log = logging.getLogger("kvfs.host")
@@ -51,6 +50,10 @@ class Origin(Protocol):
         """The secret as it is now; may block. Raises `UserError`."""
         ...
 
+    async def ask(self) -> Secret:
+        """The same, for the daemon: without a terminal, and its caller may be cancelled."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -60,6 +63,10 @@ class Given:
     can_change: bool = False
 
     def read(self) -> Secret:
+        """See `Origin`."""
+        return self.secret
+
+    async def ask(self) -> Secret:
         """See `Origin`."""
         return self.secret
 
@@ -76,6 +83,10 @@ class TokenFile:
         """See `Origin`."""
         return bearer(read_token_file(self.path, forbidden=self.forbidden), str(self.path))
 
+    async def ask(self) -> Secret:
+        """See `Origin`."""
+        return await trio.to_thread.run_sync(self.read)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenCommand:
@@ -86,27 +97,17 @@ class TokenCommand:
 
     def read(self) -> Secret:
         """See `Origin`."""
+        return self._in(output_of(self.words))
+
+    async def ask(self) -> Secret:
+        """See `Origin`."""
+        return self._in(await answer_of(self.words))
+
+    def _in(self, output: str) -> Secret:
         where = f"the output of {self.words[0]}"
-        try:
-            done = subprocess.run(
-                self.words,
-                capture_output=True,
-                timeout=COMMAND_SECONDS,
-                check=False,
-                text=True,
-                errors="replace",
-            )
-        except OSError as exc:
-            raise UserError(f"--token-command: cannot run {self.words[0]}: {exc.strerror}") from None
-        except subprocess.TimeoutExpired:
-            raise UserError(
-                f"--token-command: {self.words[0]} gave no token within {COMMAND_SECONDS:g} s"
-            ) from None
-        if done.returncode != 0:  # its words may hold the token, and are not repeated
-            raise UserError(f"--token-command: {self.words[0]} failed with status {done.returncode}")
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        if done.stdout.lstrip().startswith("{"):
-            return _from_json(done.stdout, where)
+        if output.lstrip().startswith("{"):
+            return _from_json(output, where)
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
         return bearer(lines[-1] if lines else "", where)
 
 
@@ -118,6 +119,8 @@ class Credentials:
         self._origin = origin
         self._secret = secret if secret is not None else origin.read()
         self._known = dict.fromkeys(self._secret.words)
+        self._nursery: trio.Nursery | None = None
+        self._asking: _Asking | None = None
 
     def __repr__(self) -> str:
         return f"<Credentials from {type(self._origin).__name__}>"
@@ -144,24 +147,67 @@ class Credentials:
         """Look, without waiting, if the origin has another secret by now, which is used from then on."""
         return self._origin.can_change and self._read_again()
 
+    async def serve(self) -> None:
+        """For ever: an origin that is asked meanwhile lives on when who waits for it gives up."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
     async def renew(self) -> bool:
-        """Ask the origin again; true when it has another secret, which is used from then on."""
+        """Ask the origin again; true when it has another secret, which is used from then on.
+
+        All who ask meanwhile wait for the same answer, each for as long as it likes.
+        """
         if isinstance(self._origin, Given):
             return False
-        return await trio.to_thread.run_sync(self._read_again)
+        if self._nursery is None:
+            return await self._ask_again()
+        if self._asking is None:
+            self._asking = _Asking()
+            self._nursery.start_soon(self._answer, self._asking)
+        asking = self._asking
+        await asking.ended.wait()
+        return asking.is_new
 
-    def _read_again(self) -> bool:
+    async def _answer(self, asking: "_Asking") -> None:
         try:
-            secret = self._origin.read()
+            asking.is_new = await self._ask_again()
+        finally:
+            self._asking = None
+            asking.ended.set()
+
+    async def _ask_again(self) -> bool:
+        try:
+            return self._take(await self._origin.ask())
         except UserError as exc:
             log.warning("%s", exc)
             return False
+
+    def _read_again(self) -> bool:
+        try:
+            return self._take(self._origin.read())
+        except UserError as exc:
+            log.warning("%s", exc)
+            return False
+
+    def _take(self, secret: Secret) -> bool:
         if secret == self._secret:
             return False
         self._known |= dict.fromkeys(secret.words)
         self._secret = secret
         log.info("the credentials were renewed")
         return True
+
+
+class _Asking:
+    """A question to the origin under way, and whether it brought another secret."""
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.is_new = False
 
 
 def find_credentials(

@@ -1,10 +1,13 @@
 """Credentials: where they come from, which count, how they are renewed, and that nothing shows them."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from support.standing import wait_for
+from trio.testing import wait_all_tasks_blocked
 
 from kvfs.config import (
     DEFAULT_BASE_URL,
@@ -219,3 +222,53 @@ def test_the_region_names_the_api() -> None:
     assert parse_source("cloudflare:a", region).base_url == base_url_of(region)  # type: ignore[union-attr]
     with pytest.raises(UserError, match="one of public, fedramp_high"):
         base_url_of({"CLOUDFLARE_COMPLIANCE_REGION": "moon"})
+
+
+async def test_who_gives_up_leaves_the_command_to_the_others(tmp_path: Path) -> None:
+    """One question at a time, however many ask; its answer is the next one's too."""
+    count = tmp_path / "count"
+    script = tmp_path / "token"
+    script.write_text(
+        f"#!/bin/sh\necho x >> {count}\n[ $(wc -l < {count}) = 1 ] || sleep 1\nwc -l < {count}\n"
+    )
+    script.chmod(0o700)
+    found = find_credentials({}, None, str(script))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.serve)
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(0.2) as scope:
+            await found.renew()
+        assert scope.cancelled_caught
+        with trio.fail_after(20):
+            assert await found.renew()
+        assert token_of(found) == "2"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_a_command_that_hangs_ends_with_the_daemon(tmp_path: Path, served: bool) -> None:
+    """It and what it started, at once."""
+    script, pid = tmp_path / "token", tmp_path / "pid"
+    script.write_text(f"#!/bin/sh\nif [ -e {pid} ]; then sleep 100 & echo $! > {pid}; wait; fi\necho first\n")
+    script.chmod(0o700)
+    found = find_credentials({}, None, str(script))
+    pid.touch()
+    begun = trio.current_time()
+    with trio.move_on_after(60) as scope:
+        async with trio.open_nursery() as nursery:
+            if served:
+                nursery.start_soon(found.serve)
+                await wait_all_tasks_blocked()
+            nursery.start_soon(found.renew)
+            await trio.to_thread.run_sync(wait_for, pid.read_text)
+            scope.cancel()
+    assert trio.current_time() - begun < 30
+    await trio.to_thread.run_sync(wait_for, partial(is_gone, int(pid.read_text())))
+
+
+def is_gone(process: int) -> bool:
+    """No process, or one that has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -232,3 +233,36 @@ def test_the_token_is_nowhere_in_the_daemon(tmp_path: Path, server: Served) -> N
     logs = [file for file in (tmp_path / "state").rglob("*") if file.is_file()]
     assert logs
     assert not [file for file in logs if server.token.encode() in file.read_bytes()]
+
+
+def test_a_token_command_that_hangs_holds_up_no_end(tmp_path: Path, server: Served, api: Api) -> None:
+    """A refused token is asked for again, for ever: reads are answered within their bound, an umount at once."""
+    script, asked = tmp_path / "token", tmp_path / "asked"
+    script.write_text(f"#!/bin/sh\n[ ! -e {asked} ] || sleep 1000\ntouch {asked}\necho {server.token}\n")
+    script.chmod(0o700)
+    options = [*OPTIONS[:2], "--timeout=2", f"--token-command={script}"]
+    with mounted(tmp_path, "cloudflare:", *options, served=server) as mount:
+        ns = filled(mount, 3)
+        api.set_faults({"fault": "code", "code": 9109})
+        time.sleep(1.1)
+        begun = time.monotonic()
+        with pytest.raises(OSError, match="k01"):
+            (ns / "k01").read_text()
+        assert time.monotonic() - begun < 8
+        begun = time.monotonic()
+        mount.umount()
+        assert time.monotonic() - begun < 8
+
+
+def test_ctrl_c_ends_a_mount_that_waits_for_its_token(tmp_path: Path, server: Served) -> None:
+    """At once, and with the command."""
+    (tmp_path / "mnt").mkdir()
+    words = [*KVFS, "mount", "--token-command=sleep 1000", "cloudflare:", str(tmp_path / "mnt")]
+    with subprocess.Popen(words, env=environment(tmp_path, server), start_new_session=True) as process:
+        time.sleep(1.5)
+        begun = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 130
+        assert time.monotonic() - begun < 8
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

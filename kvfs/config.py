@@ -228,7 +228,19 @@ def load_credentials(
     """The credentials of a Cloudflare source; None for one on this machine. See `host/credentials.py`."""
     if not isinstance(source, CloudflareSource):
         return None
-    return find_credentials(environ, token_file, command, secret)
+    try:
+        return find_credentials(environ, token_file, command, secret)
+    except UserError as exc:
+        if hint := namespace_hint(source):
+            raise UserError(f"{exc} ({hint})") from exc
+        raise
+
+
+def namespace_hint(source: CloudflareSource) -> str:
+    """How a namespace is written, where what was taken for an account is none; "" otherwise."""
+    if source.namespace is not None or not source.account or re.fullmatch("[0-9a-f]{32}", source.account):
+        return ""
+    return f"a namespace is written cloudflare:/{source.account}"
 
 
 def parse_size(text: str) -> int:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from kvfs.config import CloudflareSource, Config, keys_wanted, source_identity
+from kvfs.config import CloudflareSource, Config, keys_wanted, namespace_hint, source_identity
 from kvfs.core.errors import (
     DeniedError,
     InvalidError,
@@ -105,9 +104,8 @@ def _permission(config: Config) -> str:
     if not isinstance(source, CloudflareSource):
         return ""
     words = f"; it needs the permission for account {source.account}: {TOKEN_PAGE}"
-    if source.namespace is None and not re.fullmatch("[0-9a-f]{32}", source.account):
-        words += f" (a namespace is written cloudflare:/{source.account})"
-    return words
+    hint = namespace_hint(source)
+    return f"{words} ({hint})" if hint else words
 
 
 def _advice(config: Config) -> str:

@@ -18,6 +18,7 @@ from kvfs.cli.guard import Exit, describe, guarded
 from kvfs.cli.mount import prepare_state
 from kvfs.config import CloudflareSource, Config, LocalSource
 from kvfs.core.errors import JournalLockedError, KvfsError, UserError
+from kvfs.host.state import control_path
 
 ROOT = Path(kvfs.__file__).parent.parent
 
@@ -246,3 +247,35 @@ def test_a_state_directory_that_is_a_link_is_refused(
     words = ["mount", f"--state-dir={tmp_path}/link", f"local:{tmp_path}/s", str(mountpoint)]
     assert "is a symbolic link" in complaint(capsys, *words)[1]
     assert not os.listdir(tmp_path / "real")
+
+
+def test_a_mount_of_somebody_else_is_named_with_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A living mount whose daemon does not answer us: whose it is, not that nobody answers."""
+    mine = tmp_path / "mnt"
+    mine.mkdir()
+    table = tmp_path / "mountinfo"
+    table.write_text(f"40 21 0:42 / {mine} rw - fuse.kvfs local:/x rw,user_id=12345,group_id=1000\n")
+    monkeypatch.setattr("kvfs.host.mounts.MOUNTINFO", table)
+    (tmp_path / "state").mkdir()
+    socket_path = control_path(mine, tmp_path / "state")
+    socket_path.parent.mkdir(parents=True)
+    socket_path.touch()  # of a daemon that is not ours
+    for command in ("sync", "umount"):
+        if command == "umount" and os.geteuid() == 0:
+            continue  # root may
+        status, line = complaint(capsys, command, "--state-dir", str(tmp_path / "state"), str(mine))
+        assert status == Exit.FAILED
+        assert "was mounted by uid 12345" in line
+
+
+@pytest.mark.parametrize("source", ["cloudflare:CONFIG", "cloudflare:" + "0" * 32])
+def test_a_namespace_that_is_taken_for_an_account_is_told_without_a_token_too(
+    source: str, mountpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cloudflare:CONFIG` names an account; whoever means a namespace gets its spelling. An id is no slip."""
+    monkeypatch.delenv("CLOUDFLARE_API_TOKEN", raising=False)
+    status, line = complaint(capsys, "mount", source, str(mountpoint))
+    assert (status, line.startswith("no token: ")) == (Exit.FAILED, True)
+    assert ("a namespace is written cloudflare:/CONFIG" in line) == (source == "cloudflare:CONFIG")

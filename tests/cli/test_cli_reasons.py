@@ -6,6 +6,7 @@ One mount for all: its server is made to fail in one way after the other.
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -165,6 +166,22 @@ def test_a_change_that_nothing_keeps_has_no_error(healed: World) -> None:
     said = healed.kvfs("why", healed.ns / "calm").stdout
     assert "pending" in said
     assert "reason" not in said
+
+
+@pytest.mark.fuse
+def test_the_rename_of_a_directory_says_how_far_it_is(healed: World) -> None:
+    """A rename is a system call and cannot speak: the status does, with values read of those there are."""
+    pairs = [{"key": f"d/{number}", "value": "x"} for number in range(250)]
+    healed.api.bulk_put(healed.namespace, pairs)
+    healed.kvfs("refresh", healed.mount.path)
+    os.listdir(healed.ns / "d")
+    healed.api.set_faults({"fault": "latency", "seconds": 1.5, "path": "/bulk/get$"})
+    with subprocess.Popen(["mv", healed.ns / "d", healed.ns / "e"]) as move:
+        wait_for(lambda: re.search(r"renaming +ns/d to ns/e: [\d,]+ of 250", healed.row("renaming")))
+        assert move.wait(30) == 0
+    assert healed.row("renaming") == ""
+    healed.api.set_faults()
+    assert len(os.listdir(healed.ns / "e")) == 250
 
 
 @pytest.mark.fuse

@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from support.mounted import Api, Mounted, mounted
+from support.quick import quick
 from support.serving import Served, served_by_process
 from support.standing import wait_for
+
+from kvfs.cli.guard import Exit
 
 pytestmark = pytest.mark.fuse
 
@@ -74,6 +77,25 @@ def test_a_server_that_is_gone_keeps_nobody_waiting_for_what_is_known(tmp_path: 
         assert took(lambda: (ns / "0").read_text()) < FIRST
         assert took(lambda: [(ns / f"{number}").read_text() for number in range(10)]) < NEXT
         assert took(lambda: sorted(os.listdir(ns))) < NEXT
+
+
+@pytest.mark.parametrize("end", ["kvfs umount", "SIGTERM"])
+def test_a_mount_ends_within_its_drain_timeout(tmp_path: Path, server: Served, end: str) -> None:
+    """A server that does not answer: a second of sending, then the daemon is gone, and what is left is kept."""
+    with mounted(tmp_path, "cloudflare:", *OPTIONS, "--drain-timeout=1", served=server) as mount:
+        (mount.path / "ns").mkdir()
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            (mount.path / "ns" / "a").write_text("kept")
+            begun = time.monotonic()
+            if end == "SIGTERM":
+                assert mount.terminate() == Exit.LEFT
+            else:
+                assert quick(mount.env, "umount", mount.path).returncode == Exit.LEFT
+                mount.process.wait(5)
+            assert time.monotonic() - begun < 1 + 1 + 1, "one for a busy machine"
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
 
 
 def refused(url: str) -> bool:

@@ -74,7 +74,7 @@ class ConflictSteps(Frame):
         return found[pick % len(found)] if found else None
 
     def is_movable(self, directory):
-        """Whether the model has room for a directory under the name `zd` beside it, and for all that is in it."""
+        """Return True if the model has room for a directory `zd` beside it, and for all that is in it."""
         model, goal = self.model, (*directory[:-1], "zd")
         ref = model.child(goal).directory
         if model.is_chunk(directory) or ref is None or ref.is_chunk or model.at(goal) is not None:

@@ -159,7 +159,7 @@ class Known:
         )
 
     def _is_young(self, namespace: NamespaceId, key: Key | None, change: Change | None) -> bool:
-        """Whether what was known when a file was written, or was created (no change), still counts."""
+        """Return True if what was known when a file was written, or was created (no change), still counts."""
         made = self._creating.get((namespace, key)) if change is None and key is not None else None
         since = change.recorded_at if change is not None else made.known_at if made is not None else 0.0
         return since > self._forgotten_at and 0 <= self._now() - since < self.ttl

@@ -179,7 +179,7 @@ def keep() -> None:
 
 @keep.command("mine")
 @click.argument("targets", metavar="[PATH]...", type=path, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that are open, in all mounts of yours.")
+@click.option("--all", "everything", is_flag=True, help="All open conflicts, in all your mounts.")
 @STATE_DIR
 def mine(targets: tuple[Path, ...], everything: bool, state_dir: Path | None) -> int:
     """Your version becomes the value of the name, with its metadata and expiration, and the copy goes."""
@@ -188,7 +188,7 @@ def mine(targets: tuple[Path, ...], everything: bool, state_dir: Path | None) ->
 
 @keep.command("theirs")
 @click.argument("targets", metavar="[PATH]...", type=path, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that are open, in all mounts of yours.")
+@click.option("--all", "everything", is_flag=True, help="All open conflicts, in all your mounts.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @STATE_DIR
 def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state_dir: Path | None) -> int:

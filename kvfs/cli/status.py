@@ -58,7 +58,7 @@ Status = dict[str, Any]
 def status(
     directory: Path | None, as_json: bool, watched: bool, interval: float, state_dir: Path | None
 ) -> int:
-    """Show what is pending, what was refused, and how the server answers, in DIR or all mounts of yours.
+    """Show what is pending, what was refused, and how the server answers, in DIR or in all your mounts.
 
     With --watch, where the output is no terminal, one block per interval; with --json one line.
     """

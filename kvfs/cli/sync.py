@@ -24,7 +24,7 @@ from kvfs.cli.options import STATE_DIR, path, seconds
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @STATE_DIR
 def sync(directory: Path | None, timeout: float | None, quiet: bool, state_dir: Path | None) -> int:
-    """Send what is pending in DIR (in every mount of yours without it), and wait until it is at the server.
+    """Send what is pending in DIR (without it, in all your mounts), and wait until it is at the server.
 
     Exits with 3 when something could not be sent, or was changed elsewhere meanwhile: it is listed, and kept.
     """

@@ -109,7 +109,7 @@ def top(
     as_json: bool,
     state_dir: Path | None,
 ) -> int:
-    """Show which processes use DIR or all mounts of yours: operations, latency, requests, keys and dollars.
+    """Show which processes use DIR or all your mounts: operations, latency, requests, keys and dollars.
 
     On a terminal it is drawn again and again: s sorts by something else, b groups by something else, q ends.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import httpx
@@ -17,9 +17,11 @@ import kvfs
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import complain, say
+from kvfs.cli.places import Access
 from kvfs.config import CloudflareSource, Source, load_credentials, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.endpoints import Learned, save_learned
+from kvfs.host.profiles import config_file, settings_of
 from kvfs.host.state import default_state_dir, requests_path
 from kvfs.store.miniflare.explorer import find_api
 from kvfs.store.rest.accounts import only_account
@@ -35,17 +37,41 @@ from kvfs.workers import WranglerSource
 _TIMEOUT = 130.0  # seconds: a bulk write may take the API a hundred
 
 
+_OF_PROFILES: Final = ("token-file", "token-command", "insecure", "state-dir")
+
+
+def _take_profile(ctx: click.Context, _: click.Parameter, profile: str | None) -> str | None:
+    """Let the other options default to what the profile says; the rest of it is for mounts."""
+    if profile:
+        settings = settings_of(config_file(os.environ), profile)
+        found = {name: settings.values[name] for name in _OF_PROFILES if name in settings.values}
+        found |= {"source": settings.source} if settings.source else {}
+        ctx.default_map = {name.replace("-", "_"): value for name, value in found.items()}
+    return profile
+
+
 @click.command()
-@click.argument("source")
+@click.argument("source", required=False)
+@option(
+    "profile",
+    is_eager=True,
+    expose_value=False,
+    callback=_take_profile,
+    help="SOURCE, token and state of this profile of the configuration file.",
+)
 @option("token-file", type=path, default=None, help="Read the API token there (mode 600).")
+@option("token-command", metavar="COMMAND", help="Take the token that COMMAND prints.")
 @option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
+@click.option("--preview", is_flag=True, help="Take the preview_id of cloudflare:@BINDING.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, to paste into a report.")
 @STATE_DIR
 def verify(
-    source: str,
+    source: str | None,
     token_file: Path | None,
+    token_command: str | None,
     insecure: bool,
+    preview: bool,
     yes: bool,
     as_json: bool,
     state_dir: Path | None,
@@ -54,7 +80,9 @@ def verify(
 
     Makes a scratch namespace and removes it. The exit status is 1 if an assumption does not hold.
     """
-    parsed = parse_source(source, os.environ, insecure=insecure)
+    if not source:
+        raise UserError("name a SOURCE, or a --profile that has one")
+    parsed = parse_source(source, os.environ, insecure=insecure, preview=preview)
     if not isinstance(parsed, CloudflareSource) and not (
         isinstance(parsed, WranglerSource) and parsed.origin
     ):
@@ -62,7 +90,7 @@ def verify(
             f"{source} has no API to verify: name cloudflare:ACCOUNT, or wrangler:http://HOST:PORT"
         )
     _ask_first(yes)
-    report, base_url = trio.run(_run, parsed, token_file, as_json)
+    report, base_url = trio.run(_run, parsed, Access(token_file, token_command), as_json)
     _keep(report, base_url, state_dir or default_state_dir())
     if as_json:
         click.echo(json.dumps(_as_json(report, base_url), indent=2))
@@ -81,7 +109,7 @@ def _ask_first(yes: bool) -> None:
         click.confirm("go on?", abort=True, err=True)
 
 
-async def _run(source: Source, token_file: Path | None, quiet: bool) -> tuple[Report, str]:
+async def _run(source: Source, access: Access, quiet: bool) -> tuple[Report, str]:
     def tell(finding: Finding) -> None:
         if not quiet:
             _print(finding)
@@ -89,7 +117,7 @@ async def _run(source: Source, token_file: Path | None, quiet: bool) -> tuple[Re
     with _until_signal() as stopping:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stopping.wait, nursery.cancel_scope)
-            async with _opened(source, token_file) as (client, account):
+            async with _opened(source, access) as (client, account):
                 known = KNOWN if account is None else None
                 endpoint = Endpoint(client, namespaces_path(account))
                 patience = PATIENCE if known is None else 2.0  # an endpoint on this machine has one copy
@@ -123,13 +151,10 @@ def _until_signal() -> Iterator[_Stopping]:
 
 
 @asynccontextmanager
-async def _opened(
-    source: Source, token_file: Path | None
-) -> AsyncIterator[tuple[httpx.AsyncClient, str | None]]:
+async def _opened(source: Source, access: Access) -> AsyncIterator[tuple[httpx.AsyncClient, str | None]]:
     """A client for the source, and the account; None for wrangler's local explorer, which has none."""
     if isinstance(source, CloudflareSource):
-        command = None if token_file is not None else os.environ.get("KVFS_TOKEN_COMMAND")
-        credentials = load_credentials(source, token_file, os.environ, command)
+        credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
         assert credentials is not None
         account = source.account or await only_account(source.base_url, credentials)
         client = open_client(source.base_url, timeout=_TIMEOUT, http2=False, transport=None)

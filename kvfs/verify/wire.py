@@ -1,7 +1,7 @@
 """Raw requests of the checks: what was answered, whatever it is; what passes by itself is asked again."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -147,6 +147,15 @@ class Lab:
     namespace: str
     prefix: str
     patience: float
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    """What was written in bulk for several checks."""
+    done: dict[str, Reply] = field(default_factory=dict)
+    """Answers to what was put for several checks, by name: see `setting.py`."""
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The keys of the run, as they were listed last."""
+    seen: dict[str, Any] = field(default_factory=dict)
+    """What was found on the way, by the name of the check that it is for."""
+    seen_headers: dict[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
         """A key of this run."""

@@ -202,6 +202,22 @@ def test_a_difference_is_status_1_and_says_what_was_expected(cloudflare, capsys)
     assert "wrong;" in shown
 
 
+def test_a_profile_and_a_token_command_serve_as_for_a_mount(cloudflare, tmp_path, monkeypatch, capsys):
+    """SOURCE and token come from the configuration file; no requests are announced beyond those that are made."""
+    monkeypatch.delenv("CLOUDFLARE_API_TOKEN")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file = tmp_path / "kvfs" / "config.toml"
+    file.parent.mkdir()
+    command = f'token-command = "echo {TOKEN}"'
+    file.write_text(f'[profile.mine]\nsource = "cloudflare:{ACCOUNT}"\ndirectory = "/mnt"\n{command}\n')
+    assert main(["verify", "--yes", "--json", "--profile", "mine"]) == 0
+    shown = capsys.readouterr()
+    assert f"about {run.REQUESTS} requests" in shown.err
+    assert TOKEN not in shown.out + shown.err
+    assert main(["verify", "--yes"]) != 0
+    assert "--profile" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("source", ["local:", "wrangler:"])
 def test_a_source_without_an_api_is_refused(tmp_path, monkeypatch, capsys, source):
     """With those that have one."""

@@ -105,11 +105,13 @@ class StoreWriter:
 
     @property
     def position(self) -> str:
-        """A store has none: each entry has its key."""
-        return ""
+        """Each entry has its key: what a later run has to know is how many pairs the server copes with."""
+        return str(self._puts.pairs)
 
     async def open(self, position: str) -> None:
-        """Nothing is to be opened."""
+        """See `Writer`."""
+        if position.isdecimal():
+            self._puts = BulkSize(int(position))
 
     async def finish(self) -> None:
         """Nothing is to be completed."""

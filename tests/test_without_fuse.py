@@ -1,8 +1,11 @@
 """Without pyfuse3 everything works but `kvfs mount`, and that says what is missing."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,10 +76,35 @@ def test_the_data_commands_work_without_pyfuse3(tmp_path):
         ("copy", "x.ndjson", "d"),
         ("copy", "d", "local:b.sqlite/shop"),
         ("ls", store),
+        ("diff", "--values", store, "local:b.sqlite/shop"),
     ):
         done = python(LINUX_ONLY + RUN, *words, cwd=tmp_path, KVFS_STATE_DIR=state)
         assert done.returncode == 0, done.stderr
     assert dump(tmp_path / "b.sqlite") == entries
+
+
+def test_the_server_works_without_pyfuse3_and_compilers(tmp_path):
+    """Started and copied to and from, with nothing on PATH and no module of FUSE to import."""
+    entries, state = sample(20), str(tmp_path / "state")
+    store = fill(tmp_path / "a.sqlite", entries)
+    served = python(RUN, "serve", "--ephemeral", "--print-env", KVFS_STATE_DIR=state, PATH="")
+    assert served.returncode == 0, served.stderr
+    env = dict(re.findall(r"^export (\w+)=(\S+)$", served.stdout, re.MULTILINE))
+    try:
+        for words in (("copy", store, "cloudflare:/shop"), ("diff", "--values", store, "cloudflare:/shop")):
+            done = python(RUN, *words, cwd=tmp_path, PATH="", **env, KVFS_STATE_DIR=state)
+            assert (done.returncode, "differ" in done.stdout) == (0, False), done.stderr
+    finally:
+        os.kill(int(env["KVFS_SERVE_PID"]), signal.SIGTERM)
+
+
+def test_nothing_but_mounting_needs_more_than_pip_install():
+    """What a plain installation brings has the server's libraries and not pyfuse3, which needs a compiler."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    plain = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}
+    assert {"httpx", "starlette", "hypercorn"} <= plain
+    assert "pyfuse3" not in plain
+    assert project["optional-dependencies"]["mount"] == ["pyfuse3>=3.4,<4"]
 
 
 def test_mount_says_what_is_missing_and_how_to_mend_it(tmp_path):

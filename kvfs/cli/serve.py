@@ -52,11 +52,9 @@ def serve(
         raise UserError("--ephemeral has a store of its own: leave --store out")
     if store is not None and not store.absolute().parent.is_dir():
         raise UserError(f"{store.absolute().parent} does not exist: make it first, or name another --store")
-    try:
-        from kvfs.server.seeding import Seed
-        from kvfs.server.serving import ServeOptions, run_server  # starlette and hypercorn: an extra
-    except ImportError as exc:
-        raise UserError(f"{exc.name} is not installed: pip install '.[server]' in a clone of kvfs") from exc
+    from kvfs.server.seeding import Seed
+    from kvfs.server.serving import ServeOptions, run_server  # starlette and hypercorn: for this command alone
+
     seeds = tuple(Seed.parse(text) for text in seed)
 
     def run(announce: Callable[[str], None]) -> int:

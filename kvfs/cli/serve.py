@@ -53,7 +53,10 @@ def serve(
     if store is not None and not store.absolute().parent.is_dir():
         raise UserError(f"{store.absolute().parent} does not exist: make it first, or name another --store")
     from kvfs.server.seeding import Seed
-    from kvfs.server.serving import ServeOptions, run_server  # starlette and hypercorn: for this command alone
+    from kvfs.server.serving import (  # starlette and hypercorn: for this command alone
+        ServeOptions,
+        run_server,
+    )
 
     seeds = tuple(Seed.parse(text) for text in seed)
 

@@ -1,7 +1,9 @@
 """Bulk JSON, both ways: the array that `wrangler kv bulk put` takes, and what `wrangler kv bulk get` prints.
 
 The file is cut into the elements of its outermost array without parsing them, one element in memory at a time.
-Not with ijson, which hands out Python objects: metadata would come back written in another way (see `records`).
+Not with ijson, because it hands out Python objects and says nothing of where they stood: `1e400` in metadata would come
+back as `1E+400`, `\\u00fc` as `ü`, half a surrogate pair as `?`; and a value of 25 MiB with an emoji in it takes
+100 MiB as one `str` (see `records`).
 """
 
 import re

@@ -27,6 +27,7 @@ DEFAULT_BASE_URL: Final = "https://api.cloudflare.com/client/v4"
 SOURCE_SYNTAX: Final = (
     f"local:[FILE], cloudflare:[ACCOUNT[/NAMESPACE[/PREFIX]]], {BINDING_SYNTAX} or {WRANGLER_SYNTAX}"
 )
+API_PATH: Final = "/client/v4"
 REGIONS: Final = {"public": DEFAULT_BASE_URL, "fedramp_high": "https://api.fed.cloudflare.com/client/v4"}
 MIB: Final = 1024 * 1024
 MOST_BYTES: Final = 1024**5  # a size above it is a mistake, and too large for some calls of the system
@@ -234,6 +235,13 @@ def load_credentials(
         if hint := namespace_hint(source):
             raise UserError(f"{exc} ({hint})") from exc
         raise
+
+
+def base_url_hint(base_url: str) -> str:
+    """What is wrong with a base URL that nothing of the API answers at; "" for one that looks right."""
+    if base_url.endswith(API_PATH):
+        return ""
+    return f"CLOUDFLARE_API_BASE_URL is {base_url}: it should end in {API_PATH}"
 
 
 def namespace_hint(source: CloudflareSource) -> str:

@@ -25,6 +25,7 @@ from kvfs.config import (
     CloudflareSource,
     Config,
     Source,
+    base_url_hint,
     keys_wanted,
     load_credentials,
     parse_source,
@@ -193,7 +194,11 @@ def with_account(source: Source, credentials: Credentials | None, *, quiet: bool
     from kvfs.store.rest.accounts import only_account  # httpx and the rest: few mounts need it here
 
     with Waiting(f"asking {urlsplit(source.base_url).netloc} which account the token sees", quiet=quiet):
-        return replace(source, account=trio.run(only_account, source.base_url, credentials))
+        try:
+            return replace(source, account=trio.run(only_account, source.base_url, credentials))
+        except UserError as exc:
+            hint = base_url_hint(source.base_url)
+            raise UserError(f"{exc}; {hint}" if hint else str(exc)) from exc
 
 
 def _quicker(source: Source) -> dict[str, float]:

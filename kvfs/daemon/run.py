@@ -35,7 +35,7 @@ from kvfs.daemon.build import (
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.kernelside import KernelSide
 from kvfs.daemon.memory import keep_trimmed, limit_heaps, look_less_for_cycles
-from kvfs.daemon.outlook import Outlook
+from kvfs.daemon.outlook import NOT_TRIED, Outlook
 from kvfs.daemon.refresh import poll
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
@@ -290,7 +290,10 @@ class Mounted:
         self._undo.close()
         left = self._journal.pending_count
         if left:
-            log.warning("%d changes could not be sent: they stay in the journal for the next mount", left)
+            reasons = self._ending.outlook.reasons(self._journal.pending(), untried=lambda change: NOT_TRIED)
+            words = "; ".join(f"{one['count']}: {one['reason']}" for one in reasons)
+            text = "%d changes could not be sent: they stay in the journal for the next mount (%s)"
+            log.warning(text, left, words)
         return LEFT if left else 0
 
     def _session(self) -> "Session":

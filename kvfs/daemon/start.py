@@ -9,7 +9,14 @@ from pathlib import Path
 
 import trio
 
-from kvfs.config import CloudflareSource, Config, keys_wanted, namespace_hint, source_identity
+from kvfs.config import (
+    CloudflareSource,
+    Config,
+    base_url_hint,
+    keys_wanted,
+    namespace_hint,
+    source_identity,
+)
 from kvfs.core.errors import (
     DeniedError,
     InvalidError,
@@ -31,7 +38,6 @@ from kvfs.vfs.roots import find_namespace
 
 log = logging.getLogger("kvfs.daemon")
 
-_API_PATH = "/client/v4"
 _PROBE_SECONDS = (2.0, 30.0)  # between two looks for the server: at first, and at most
 
 
@@ -110,9 +116,8 @@ def _permission(config: Config) -> str:
 
 def _advice(config: Config) -> str:
     source = config.source
-    if isinstance(source, CloudflareSource) and not source.base_url.endswith(_API_PATH):
-        return f"; CLOUDFLARE_API_BASE_URL is {source.base_url}: it should end in {_API_PATH}"
-    return ""
+    hint = base_url_hint(source.base_url) if isinstance(source, CloudflareSource) else ""
+    return f"; {hint}" if hint else ""
 
 
 def place_in(config: Config, namespaces: list[Namespace]) -> Place | None:

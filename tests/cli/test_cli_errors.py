@@ -279,3 +279,14 @@ def test_a_namespace_that_is_taken_for_an_account_is_told_without_a_token_too(
     status, line = complaint(capsys, "mount", source, str(mountpoint))
     assert (status, line.startswith("no token: ")) == (Exit.FAILED, True)
     assert ("a namespace is written cloudflare:/CONFIG" in line) == (source == "cloudflare:CONFIG")
+
+
+def test_a_wrong_base_url_is_told_while_the_account_is_asked_for(
+    mountpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an account the first request asks for it: its failure names what the URL lacks as well."""
+    monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "x")
+    monkeypatch.setenv("CLOUDFLARE_API_BASE_URL", "http://127.0.0.1:9")
+    status, line = complaint(capsys, "mount", "cloudflare:", str(mountpoint))
+    assert (status, line.startswith("the server does not answer: ")) == (Exit.FAILED, True)
+    assert "CLOUDFLARE_API_BASE_URL is http://127.0.0.1:9: it should end in /client/v4" in line

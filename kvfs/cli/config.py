@@ -13,6 +13,7 @@ from kvfs.cli.helping import HelpGroup
 from kvfs.cli.mount import mount
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import printable, say
+from kvfs.history.bounds import Bounds
 from kvfs.host.profiles import config_file, profile_names, settings_of
 
 _OWN: Final = {"profile", "ready_fd", "in_fstab", "foreground", "source", "directory"}
@@ -73,7 +74,7 @@ def _origin(source: ParameterSource | None, param: click.Option, place: str) -> 
 def _row(option: str, value: object, origin: str) -> dict[str, Any]:
     if isinstance(value, tuple):
         shown: object = " ".join(map(str, value))
-    elif isinstance(value, Path):
+    elif isinstance(value, Path | Bounds):
         shown = str(value)
     else:
         shown = f"{value:03o}" if option == "umask" and isinstance(value, int) else value

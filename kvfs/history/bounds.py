@@ -26,7 +26,23 @@ class Bounds:
         return self.bytes > 0 and self.seconds > 0
 
     def __str__(self) -> str:
-        return f"{self.seconds!r}s,{self.bytes}" if self else "0"
+        return f"{_whole(self.seconds)},{_size(self.bytes)}" if self else "0"
+
+
+def _whole(seconds: float) -> str:
+    """A duration in the largest unit that it is whole in."""
+    for unit in ("d", "h", "m"):
+        count = seconds / UNITS[unit]
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{seconds!r}s"
+
+
+def _size(size: int) -> str:
+    for number, unit in ((4, "T"), (3, "G"), (2, "M"), (1, "K")):
+        if size and size % 1024**number == 0:
+            return f"{size // 1024**number}{unit}"
+    return str(size)
 
 
 DEFAULT: Final = Bounds()

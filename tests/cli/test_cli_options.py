@@ -12,6 +12,7 @@ from kvfs.cli.mount import build_config, mount
 from kvfs.cli.options import config_arguments, mount_options
 from kvfs.cli.serve import parse_listen
 from kvfs.config import Config, LocalSource
+from kvfs.history.bounds import NONE, Bounds
 
 FIXED = {"source": LocalSource(Path("/s")), "mountpoint": Path("/mnt")}
 OWN_OPTIONS = {
@@ -61,6 +62,8 @@ def test_no_option_gives_the_defaults() -> None:
         ("KVFS_WRITE_BACK", "1.5", "write_back", 1.5),
         ("KVFS_READ_ONLY", "1", "read_only", True),
         ("KVFS_CACHE_SIZE", "1G", "cache_size", 2**30),
+        ("KVFS_HISTORY", "2d,64M", "history", Bounds(172_800.0, 2**26)),
+        ("KVFS_HISTORY", "0", "history", NONE),
         ("KVFS_LOCAL_NAMES", "*.tmp  *.bak", "local_names", ("*.tmp", "*.bak")),
         ("KVFS_UMASK", "077", "umask", 0o077),
         ("KVFS_STATE_DIR", "/s", "state_dir", Path("/s")),
@@ -100,6 +103,7 @@ CONFIGS = st.builds(
     max_pending=SIZES,
     sizes=st.sampled_from(["exact", "known"]),
     expiration=st.sampled_from(["mtime", "attribute"]),
+    history=st.builds(Bounds, st.floats(0.001, 1e8), st.integers(65536, 1024**4)) | st.just(NONE),
     local_names=st.lists(PATTERN, max_size=4).map(tuple),
     poll_interval=SECONDS,
     rate_requests=st.integers(1, 10**6),

@@ -36,6 +36,12 @@ def test_what_is_refused(text: str) -> None:
         parse_bounds(text)
 
 
+def test_the_default_reads_as_it_is_written() -> None:
+    """In `kvfs config show` and in the status."""
+    assert str(DEFAULT) == "7d,1G"
+    assert str(Bounds(90.0, 1536 * 1024)) == "90.0s,1536K"
+
+
 @given(st.builds(Bounds, st.floats(0.001, 1e8), st.integers(65536, 1024**4)))
 def test_bounds_survive_the_way_to_the_daemon(bounds: Bounds) -> None:
     """Text of bounds → the same bounds."""

@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,11 +23,13 @@ from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.config import base_url_of, parse_base_url
 from kvfs.core.errors import KvfsError, UserError
+from kvfs.daemon.sweep import DAY, leftovers
 from kvfs.history.shelf import free_needed
 from kvfs.host.credentials import TOKEN_PAGE, VARIABLES, find_credentials, read_token_file, systemd_file
 from kvfs.host.mounts import current_mounts, fusermount, is_stale
 from kvfs.host.sources import HISTORY
 from kvfs.host.state import private_directory
+from kvfs.journal.worth import Worth
 
 REQUEST_TIMEOUTS: Final = ("default_request_timeout", "max_request_timeout")
 SHORTEST_TIMEOUT: Final = 60  # the kernel's bound must lie well above ours (30 s), or it ends the mount first
@@ -60,6 +63,7 @@ def doctor(token_file: Path | None, source: str | None, state_dir: Path | None) 
         *stale_mounts(),
         *undo(state_of(state_dir)),
         *unsent(state_of(state_dir)),
+        *kept(state_of(state_dir)),
     ]
     if source is not None:
         from kvfs.cli.online import online  # brings the client of the API along
@@ -185,6 +189,20 @@ def unsent(directory: Path) -> Iterator[Finding]:
         if not count and kept.conflicts:
             what = f"{len(kept.conflicts)} conflicts are open"
         yield Finding("warn", f"{kept.record.source} is not mounted, and {what}: {kept.command}")
+
+
+def kept(directory: Path) -> Iterator[Finding]:
+    """What this machine keeps of sources that are not mounted, and when it goes."""
+    for one in leftovers(directory, time.time()):
+        if one.goes_in is None:
+            continue  # changes are told by `unsent`
+        what = (
+            "nothing but its name" if one.worth is Worth.NOTHING else "modes, times, directories or history"
+        )
+        days = max(0.0, one.goes_in) / DAY
+        place = f" (last on {one.mountpoint})" if one.mountpoint else ""
+        text = f"{one.source}{place}: {what} kept in {one.journal.parent}; goes after {days:.0f} days without a mount"
+        yield Finding("note", text)
 
 
 def stale_mounts() -> Iterator[Finding]:

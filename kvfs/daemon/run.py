@@ -43,11 +43,13 @@ from kvfs.daemon.start import Start, claim_place, find_start, remember, until_an
 from kvfs.daemon.starting import doing, host_of, telling
 from kvfs.daemon.status import RecentErrors, Reporter, Watching
 from kvfs.daemon.supervised import Supervised
+from kvfs.daemon.sweep import keep_swept
 from kvfs.daemon.undo import Undo
 from kvfs.host.control import serve_control
 from kvfs.host.credentials import Credentials
 from kvfs.host.kinds import keep_kinds, save_kinds
 from kvfs.host.process import command_of, process_of, raise_file_limit
+from kvfs.host.sources import was_used
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -102,6 +104,7 @@ async def _daemon(
         telling_now.enter_context(telling(tell))
         doing("reading the journal")
         journal = stack.enter_context(await _open_journal(config))
+        stack.callback(was_used, journal.path)
         calling.set(callers.own)  # who nothing else is known of; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
         doing(f"asking {host_of(config)}")
@@ -263,6 +266,7 @@ class Mounted:
             )
             workers.start_soon(_kept_going, supervised.run)
             workers.start_soon(_kept_going, self._go_online)
+            workers.start_soon(_kept_going, partial(keep_swept, self._config.state_dir))
             kinds, kinds_kept = self._reading.loader.kinds, kinds_file(self._config)
             if kinds_kept is not None:
                 workers.start_soon(_kept_going, partial(keep_kinds, kinds, kinds_kept))

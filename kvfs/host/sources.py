@@ -4,6 +4,8 @@
 """
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -61,6 +63,21 @@ def read_source(journal: Path) -> SourceRecord | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if isinstance(record.namespaces, dict) else None
+
+
+def last_used(journal: Path) -> float:
+    """When a mount of the source began, ended or wrote last, epoch seconds. A look at it (`kvfs status`) is no use."""
+    times = [0.0]
+    for file in (journal.parent / NAME, *journal.parent.glob(f"{journal.name}-log.*")):
+        with suppress(FileNotFoundError):
+            times.append(file.stat().st_mtime)
+    return max(times) or journal.stat().st_mtime
+
+
+def was_used(journal: Path) -> None:
+    """A mount of the source ended now."""
+    with suppress(OSError):
+        os.utime(journal.parent / NAME)
 
 
 def journals(state_dir: Path) -> list[Path]:

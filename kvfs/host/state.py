@@ -4,7 +4,7 @@ $XDG_STATE_HOME/kvfs/               0700, as everything below
     sources/<hash of source>/       the journal of one source
     mounts/<hash of directory>.json which process serves the directory: `MountRecord`
                               .sock its control socket
-                              .log  its log, when it runs in the background
+           <directory>.log          its log, when it runs in the background
     kinds/<hash of account>.json    which values are binary: `host/kinds.py`
     requests/<hash of account>      how many requests this user's processes made of late: `requests_path`
     errors.log                      tracebacks that no terminal should see
@@ -13,6 +13,7 @@ $XDG_STATE_HOME/kvfs/               0700, as everything below
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from contextlib import suppress
@@ -26,6 +27,8 @@ from kvfs.core.errors import UserError
 
 SYSTEM_DIR: Final = Path("/var/lib/kvfs")
 """State and store of mounts that root makes at boot, without a home."""
+
+_LOG_NAME: Final = 120  # bytes of a directory's name in that of its log
 
 SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path holds 108 with its NUL
 
@@ -83,8 +86,17 @@ def record_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
 
 
 def log_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
-    """Where a mount in the background writes its log unless told otherwise."""
-    return record_path(mountpoint, state_dir).with_suffix(".log")
+    """Where a mount in the background writes its log unless told otherwise: `home-ada-kv.log` for /home/ada/kv.
+
+    A name that does not stand for one directory alone has a hash behind it.
+    """
+    text = os.fspath(mountpoint).strip("/")
+    name = (
+        re.sub(r"[^\w.]", "-", text).encode(errors="replace")[-_LOG_NAME:].decode(errors="ignore").lstrip(".")
+    )
+    is_plain = name == text.replace("/", "-") and "-" not in text and name
+    rest = "" if is_plain else f"~{state_name(os.fspath(mountpoint))[:8]}"
+    return record_path(mountpoint, state_dir).with_name(f"{name}{rest}.log")
 
 
 def control_path(mountpoint: Path, state_dir: Path | None = None) -> Path:

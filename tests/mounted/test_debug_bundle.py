@@ -12,6 +12,7 @@ from support.mounted import Api, mounted
 from support.serving import Served
 
 from kvfs.cli.scrub import GONE, Scrubber
+from kvfs.host.state import log_path
 
 pytestmark = pytest.mark.fuse
 
@@ -60,7 +61,7 @@ def test_no_secret_and_no_value_is_in_it(tmp_path: Path, server: Served, api: Ap
         (mount.path / TITLE / "dir").mkdir()
         (mount.path / TITLE / "dir" / f"{KEY}-{IN_FILE}").write_text(f"{VALUE} {server.token}")
         mount.shell(f"setfattr -n user.note -v {META} {chr(39)}{TITLE}/dir/{KEY}-{IN_FILE}{chr(39)}")
-        log = next(mount.state.glob("mounts/*.json")).with_suffix(".log")
+        log = log_path(mount.path, mount.state)
         encoded = base64.b64encode(f"user:{server.token}".encode()).decode()
         lines = [
             f"WARNING kvfs: flush of '{TITLE}/dir/other-{KEY}': EIO: told {server.token} and {IN_LOG}",

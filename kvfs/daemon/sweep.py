@@ -1,0 +1,102 @@
+"""What mounts of before left behind and nobody needs: it goes by itself, when a mount starts.
+
+A journal goes only with its lock held, and never while it holds a change, or anything that is not known here.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kvfs.core.errors import JournalLockedError
+from kvfs.host.leftovers import remove_old_files, remove_records
+from kvfs.host.sources import HISTORY, NAME, journals, last_used, read_source
+from kvfs.journal.opening import lock
+from kvfs.journal.worth import Worth, worth
+
+log = logging.getLogger("kvfs.daemon")
+
+DAY: Final = 86_400.0
+_SOON: Final = 5.0  # seconds after the start, when nobody waits for the mount any more
+EMPTY_SECONDS: Final = 7 * DAY
+"""After so long without a mount a journal goes that holds nothing: what is left is what an offline mount needs."""
+KEPT_SECONDS: Final = 90 * DAY
+"""The same of one that holds modes, times, made directories or the history of a source; and of old logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """The journal of a source that is not mounted, and how long it has not been."""
+
+    journal: Path
+    source: str
+    mountpoint: str
+    worth: Worth
+    idle: float
+
+    @property
+    def goes_in(self) -> float | None:
+        """Seconds until it goes; None: never."""
+        if self.worth is Worth.CHANGES:
+            return None
+        return (EMPTY_SECONDS if self.worth is Worth.NOTHING else KEPT_SECONDS) - self.idle
+
+
+def leftovers(state_dir: Path, now: float, *, idle: float = 0.0) -> Iterator[Leftover]:
+    """Journals that nobody has open and nobody used for so long."""
+    for journal in journals(state_dir):
+        if max(0.0, now - last_used(journal)) >= idle:
+            with suppress(JournalLockedError, OSError), _locked(journal):
+                yield _look(journal, now)
+
+
+def _look(journal: Path, now: float) -> Leftover:
+    record, found = read_source(journal), worth(journal)
+    if found is not Worth.CHANGES and any(not _is_known(file, journal) for file in journal.parent.iterdir()):
+        found = Worth.CHANGES
+    if found is Worth.NOTHING and (journal.parent / HISTORY).exists():
+        found = Worth.KEPT
+    source = record.source if record is not None else f"(journal {journal.parent.name})"
+    mountpoint = record.mountpoint if record is not None else ""
+    return Leftover(journal, source, mountpoint, found, max(0.0, now - last_used(journal)))
+
+
+def _is_known(file: Path, journal: Path) -> bool:
+    """Whether a file goes with the journal: not the conflicts that nobody has settled, say."""
+    is_ours = file.name in (NAME, HISTORY) or file.name.startswith(journal.name)
+    return is_ours or (file.is_file() and not os.path.getsize(file))
+
+
+@contextmanager
+def _locked(journal: Path) -> Iterator[None]:
+    descriptor = lock(journal, "")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep(state_dir: Path, now: float) -> None:
+    """Remove what has had its time; for a thread. What cannot be removed stays, and stops nothing."""
+    for one in leftovers(state_dir, now, idle=EMPTY_SECONDS):
+        if one.goes_in is not None and one.goes_in <= 0:
+            gone = one.journal.parent.with_name(f".{one.journal.parent.name}.gone")
+            one.journal.parent.rename(gone)  # under its lock: whoever comes now makes a new one
+            shutil.rmtree(gone, ignore_errors=True)
+            log.info("what was kept of %s is removed: not mounted for %.0f days", one.source, one.idle / DAY)
+    remove_records(state_dir)
+    remove_old_files(state_dir, now - KEPT_SECONDS)
+
+
+async def keep_swept(state_dir: Path) -> None:
+    """Once, soon after a mount has started."""
+    await trio.sleep(_SOON)
+    await trio.to_thread.run_sync(sweep, state_dir, time.time())
+    await trio.sleep_forever()

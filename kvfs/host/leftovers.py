@@ -1,0 +1,36 @@
+"""Files that dead mounts left in the state directory: records, sockets, halves of files, logs."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from kvfs.host.mounts import mount_at
+from kvfs.host.state import birth, read_record
+
+_KNOWN: Final = (".json", ".sock", ".log", ".log.1", ".log.2", ".log.3", ".lock")
+
+
+def remove_records(state_dir: Path) -> None:
+    """Records of daemons that died and whose directory is not mounted any more, with their sockets."""
+    for path in (state_dir / "mounts").glob("*.json"):
+        record = read_record(path)
+        if record is None or mount_at(Path(record.mountpoint)) is not None:
+            continue
+        born = birth(record.pid)
+        if born == 0 or (record.born and born != record.born):
+            with suppress(OSError):
+                path.unlink()
+                Path(record.socket).unlink()
+
+
+def remove_old_files(state_dir: Path, before: float) -> None:
+    """Logs of mounts, halves of records and counts of requests that nobody wrote to since then (epoch seconds)."""
+    for path in (state_dir / "mounts").glob("*"):
+        is_log = ".log" in path.suffixes
+        if (is_log or not path.name.endswith(_KNOWN)) and path.is_file() and path.stat().st_mtime < before:
+            with suppress(OSError):
+                path.unlink()
+    for path in (state_dir / "requests").glob("*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < before:
+                path.unlink()

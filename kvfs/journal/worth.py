@@ -1,0 +1,41 @@
+"""What a journal that nobody has open is worth: changes, something this machine keeps, or nothing."""
+
+from contextlib import closing
+from enum import Enum
+from pathlib import Path
+
+from kvfs.core.errors import JournalError
+from kvfs.core.model import ChangeState
+from kvfs.journal.opening import DAMAGE, is_present, read_only
+from kvfs.journal.replay import Replay, kept_logs
+
+
+class Worth(Enum):
+    """The least that may happen to it."""
+
+    CHANGES = (
+        "changes"  # what the store has not got, files that stay here, or what cannot be read: never goes
+    )
+    KEPT = "kept"  # modes, times, digests, directories that were made
+    NOTHING = "nothing"
+
+
+def worth(path: Path) -> Worth:
+    """Of the journal there. Its lock must be held; nothing of it is altered."""
+    try:
+        with closing(read_only(path)) as database:
+            if not is_present(database):
+                return Worth.CHANGES  # of an older kvfs: only a mount converts it
+            tables = ("files", "shown")
+            has_side = any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)
+        replay = Replay(path)
+    except (JournalError, OSError, *DAMAGE):
+        return Worth.CHANGES
+    if replay.fault or replay.lost or kept_logs(path):
+        return Worth.CHANGES
+    state = replay.state
+    if any(row.change.state is not ChangeState.SETTLING for row in state.rows.values()):
+        return Worth.CHANGES
+    if has_side or state.rows or state.directories or any(state.files.values()):
+        return Worth.KEPT
+    return Worth.NOTHING

@@ -1,0 +1,237 @@
+"""What mounts of before left behind: what goes by itself, when, and what never does."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kvfs.cli.doctor import kept
+from kvfs.core.model import Key, NamespaceId
+from kvfs.daemon.sweep import DAY, EMPTY_SECONDS, KEPT_SECONDS, leftovers, sweep
+from kvfs.host.sources import HISTORY, SourceRecord, last_used, was_used, write_source
+from kvfs.host.state import MountRecord, birth, log_path, read_record, record_path, write_record
+from kvfs.journal.attributes import DirRow, LocalAttrs
+from kvfs.journal.journal import Journal
+from kvfs.journal.segment import segments_of
+from kvfs.journal.worth import Worth
+
+NS = NamespaceId("n" * 32)
+NOW = 1_800_000_000.0
+
+
+def put(journal: Journal, **options) -> int:
+    """One change."""
+    return journal.record_put(
+        NS, Key("a"), journal.stage(b"a"), metadata=None, expiration=None, base=None, **options
+    )
+
+
+def send(journal: Journal) -> None:
+    """It arrived."""
+    seqs = [change.seq for change in journal.pending()]
+    journal.mark_attempted(seqs)
+    journal.ack(seqs, NOW)
+
+
+def settle(journal: Journal) -> None:
+    """It arrived, long ago."""
+    send(journal)
+    journal.settle(NOW + 90, 90)
+
+
+def made(state: Path, act: Callable[[Journal], object] = lambda journal: None, idle: float = 0.0) -> Path:
+    """The journal of a source that was last mounted so long ago."""
+    journal = state / "sources" / "abc" / "journal.sqlite"
+    with Journal.open(journal, source="local:/x", now=lambda: NOW) as opened:
+        act(opened)
+    write_source(journal, SourceRecord("local:/x", "local:/x", "/mnt/x"))
+    for file in (journal.parent / "source.json", *segments_of(journal)):
+        os.utime(file, (NOW - idle, NOW - idle))
+    return journal
+
+
+def attributes(journal: Journal) -> None:
+    """A mode of a file that is at the server."""
+    put(journal, attrs=LocalAttrs(mode=0o600))
+    settle(journal)
+
+
+@pytest.mark.parametrize(
+    ("act", "worth"),
+    [
+        (lambda journal: None, Worth.NOTHING),
+        (lambda journal: (put(journal), settle(journal)), Worth.NOTHING),
+        (attributes, Worth.KEPT),
+        (lambda journal: journal.attributes.add_dir(NS, DirRow("d/", 2)), Worth.KEPT),
+        (lambda journal: (put(journal), send(journal)), Worth.KEPT),
+        (put, Worth.CHANGES),
+        (lambda journal: put(journal, local=True), Worth.CHANGES),
+        (lambda journal: journal.reject(put(journal), "never"), Worth.CHANGES),
+        (lambda journal: journal.record_delete(NS, Key("a"), base=None), Worth.CHANGES),
+    ],
+)
+def test_a_journal_goes_by_what_it_holds(tmp_path: Path, act, worth: Worth) -> None:
+    """Changes and files that stay here never, other things after 90 days, an empty one after seven."""
+    seconds = {Worth.NOTHING: EMPTY_SECONDS, Worth.KEPT: KEPT_SECONDS, Worth.CHANGES: 1e9}[worth]
+    journal = made(tmp_path, act, seconds - 10)
+    assert [one.worth for one in leftovers(tmp_path, NOW)] == [worth]
+    sweep(tmp_path, NOW)
+    assert journal.exists()
+    sweep(tmp_path, NOW + 20)
+    assert journal.exists() is (worth is Worth.CHANGES)
+    assert os.listdir(tmp_path / "sources") == (["abc"] if worth is Worth.CHANGES else [])
+
+
+def garbled(journal: Path) -> None:
+    """The side table cannot be read."""
+    journal.write_bytes(b"not a journal")
+
+
+def torn(journal: Path) -> None:
+    """The log cannot."""
+    segments_of(journal)[0].write_bytes(b"x" * 100)
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        garbled,
+        torn,
+        lambda journal: journal.with_name("conflicts.ndjson").write_text("{}"),
+        lambda journal: journal.with_name(f"{journal.name}-log.1.damaged-1").write_text("x"),
+    ],
+)
+def test_what_is_not_known_here_is_never_removed(tmp_path: Path, alter) -> None:
+    """Conflicts that nobody settled, what was kept of a damaged log, a journal that cannot be read."""
+    journal = made(tmp_path, attributes, 1e9)
+    alter(journal)
+    sweep(tmp_path, NOW)
+    assert journal.exists()
+    assert [one.goes_in for one in leftovers(tmp_path, NOW)] == [None]
+
+
+def test_doctor_lists_what_is_kept_and_when_it_goes(tmp_path: Path) -> None:
+    """Changes are another matter: they never go."""
+    journal = made(tmp_path, attributes)
+    was_used(journal)
+    assert [(one.level, one.text) for one in kept(tmp_path)] == [
+        (
+            "note",
+            f"local:/x (last on /mnt/x): modes, times, directories or history kept in {journal.parent};"
+            " goes after 90 days without a mount",
+        )
+    ]
+    with Journal.open(journal, source="local:/x", now=lambda: NOW) as opened:
+        put(opened)
+        assert list(kept(tmp_path)) == []
+    assert list(kept(tmp_path)) == []
+
+
+def test_a_history_counts_as_something_kept(tmp_path: Path) -> None:
+    """It has bounds of its own, and goes with its journal."""
+    journal = made(tmp_path, idle=EMPTY_SECONDS + 1)
+    journal.with_name(HISTORY).mkdir()
+    assert [one.worth for one in leftovers(tmp_path, NOW)] == [Worth.KEPT]
+
+
+def test_a_journal_that_is_open_is_left_alone(tmp_path: Path) -> None:
+    """However long ago its mount began; when that ends, the time begins."""
+    journal = made(tmp_path, idle=1e9)
+    with Journal.open(journal, source="local:/x", now=lambda: NOW):
+        sweep(tmp_path, NOW)
+        assert list(leftovers(tmp_path, NOW)) == []
+    assert journal.exists()
+    was_used(journal)
+    assert abs(last_used(journal) - time.time()) < 60
+
+
+def ended() -> int:
+    """The number of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+def test_records_and_sockets_of_dead_mounts_go(tmp_path: Path) -> None:
+    """Those of the living stay, and so does the record of another process of the same number for its own sake."""
+    (tmp_path / "mounts").mkdir()
+    (tmp_path / "sources").mkdir()
+    mine = birth(os.getpid())
+    cases = {
+        "dead": (ended(), 1),
+        "reused": (os.getpid(), mine - 1),
+        "old": (os.getpid(), 0),
+        "alive": (os.getpid(), mine),
+    }
+    for name, (pid, born) in cases.items():
+        socket = tmp_path / f"{name}.sock"
+        socket.touch()
+        record = MountRecord(f"/nowhere/{name}", "local:/x", pid, str(socket), NOW, born)
+        write_record(record, record_path(Path(record.mountpoint), tmp_path))
+    sweep(tmp_path, NOW)
+    left = {name for name in cases if read_record(record_path(Path(f"/nowhere/{name}"), tmp_path))}
+    assert left == {"old", "alive"}
+    assert {file.stem for file in tmp_path.glob("*.sock")} == left
+
+
+def test_old_logs_go_and_young_ones_stay(tmp_path: Path) -> None:
+    """Also what a process that was killed had half written, and counts of requests."""
+    for folder in ("mounts", "sources", "requests"):
+        (tmp_path / folder).mkdir()
+    names = [
+        "mounts/mnt-a.log",
+        "mounts/mnt-a.log.1",
+        "mounts/abc.json4711",
+        "requests/abc",
+        "mounts/abc.sock",
+    ]
+    for name in names:
+        for age, ending in ((KEPT_SECONDS + DAY, "old"), (DAY, "young")):
+            file = tmp_path / name.replace("/", f"/{ending}-")
+            file.touch()
+            os.utime(file, (NOW - age, NOW - age))
+    sweep(tmp_path, NOW)
+    left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("old-*")}
+    assert left == {"mounts/old-abc.sock"}
+    assert len(list(tmp_path.rglob("young-*"))) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [
+        ("/home/ada/kv", "home-ada-kv.log"),
+        ("/mnt/a.b_c", "mnt-a.b_c.log"),
+        ("/mnt/ü", "mnt-ü.log"),
+    ],
+)
+def test_a_log_is_named_like_its_mount(tmp_path: Path, directory: str, name: str) -> None:
+    """So that a human finds it in a list of files."""
+    assert log_path(Path(directory), tmp_path).name == name
+
+
+def test_no_two_mounts_have_one_log(tmp_path: Path) -> None:
+    """Where names would be the same, or too long for a file, a hash tells them apart; all of them are file names."""
+    directories = [
+        "/a/b",
+        "/a-b",
+        "/a/b-c",
+        "/a-b/c",
+        "/a b",
+        "/a\tb",
+        "/",
+        "/.a",
+        "/a",
+        "/x" * 300,
+        "/x" * 301,
+    ]
+    directories += ["/\udcff", "/\udcfe"]  # names that are not UTF-8
+    names = {log_path(Path(directory), tmp_path).name for directory in dict.fromkeys(map(Path, directories))}
+    assert len(names) == len({*map(Path, directories)})
+    for name in names:
+        assert len(os.fsencode(name)) <= 200
+        assert not name.startswith(".")
+        assert name.endswith(".log")

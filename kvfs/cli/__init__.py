@@ -6,12 +6,14 @@ A command returns its exit status and raises what it cannot do; `guard.py` makes
 
 import importlib
 import keyword
+import os
 import re
 import sys
 from difflib import get_close_matches
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from kvfs import __version__
 from kvfs.cli.guard import guarded
@@ -59,6 +61,9 @@ COMMANDS: Final = {
 """Name of a command → the module in this folder that has it, under the same name."""
 
 
+COMPLETING: Final = "_KVFS_COMPLETE"
+"""Set by the script of a shell that asks for completion."""
+
 _SOURCE: Final = re.compile(r"(local|cloudflare|wrangler):")
 
 
@@ -89,6 +94,12 @@ class _LazyGroup(MainGroup):
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands by their names alone: to say more of each, all of them would have to be imported."""
+        names = [name for name in COMMANDS if name.startswith(incomplete) and name != "mount-helper"]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*map(CompletionItem, names), *options]
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
@@ -114,6 +125,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         fill_standard_descriptors()
         use_utf8_names()
+    if COMPLETING in os.environ:
+        return int(importlib.import_module("kvfs.cli.completing").answer(cli))
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if _SOURCE.match(words[0]):  # mount -t fuse.kvfs calls `kvfs SOURCE DIR -o …`
         words = ["mount-helper", *words]

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 import trio
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import complain_of, duration
 from kvfs.cli.moving import run_copy
@@ -29,7 +30,7 @@ PARTIAL: Final = ".partial"
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE", envvar="KVFS_BACKUP_SOURCE")
+@click.argument("source", metavar="SOURCE", envvar="KVFS_BACKUP_SOURCE", type=PLACE)
 @click.argument("directory", metavar="DIR", type=path, envvar="KVFS_BACKUP_DIR")
 @click.option(
     "--keep",
@@ -153,7 +154,7 @@ def _private(name: str, flags: int) -> int:
 
 @click.command("restore-backup")
 @click.argument("directory", metavar="DIR", type=path)
-@click.argument("target", metavar="SOURCE", required=False)
+@click.argument("target", metavar="SOURCE", required=False, type=PLACE)
 @click.option(
     "--at", "wanted", metavar="NAME", help="This backup, or the last one before a time (2026-11-29T08)."
 )

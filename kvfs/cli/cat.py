@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import Keys, run_on_keys
 from kvfs.cli.places import access_options
@@ -12,7 +13,7 @@ from kvfs.core.errors import UserError
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE/KEY")
+@click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.option("-m", "--metadata", "show_metadata", is_flag=True, help="The metadata instead of the value.")
 @access_options
 def cat(source: str, show_metadata: bool, **options: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from kvfs.cli.completing import PROFILE
 from kvfs.cli.guard import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.mount import mount
@@ -25,7 +26,7 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--profile", help="With the options of this profile.")
+@click.option("--profile", type=PROFILE, metavar="NAME", help="With the options of this profile.")
 @click.option("--json", "as_json", is_flag=True, help="One object, for programs.")
 @STATE_DIR
 def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.helping import HelpGroup
@@ -47,7 +48,7 @@ def conflicts() -> None:
 
 
 @conflicts.command("list")
-@click.argument("source", metavar="[SOURCE|DIR]", required=False)
+@click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
 @STATE_DIR
 def list_conflicts(source: str | None, as_json: bool, state_dir: Path | None) -> int:

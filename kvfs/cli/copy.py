@@ -7,6 +7,7 @@ import click
 import trio
 
 from kvfs.cli.accounts import check_whole, is_whole, run_account
+from kvfs.cli.completing import PLACE
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.moving import run_copy
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
@@ -79,8 +80,8 @@ class CopyCommand(SectionedCommand):
 
 
 @click.command(cls=CopyCommand, epilog=EPILOG)
-@click.argument("source", metavar="FROM")
-@click.argument("target", metavar="TO")
+@click.argument("source", metavar="FROM", type=PLACE)
+@click.argument("target", metavar="TO", type=PLACE)
 @copy_options
 def copy(source: str, target: str, format_: str | None, **values: Any) -> int:
     """Copy entries with metadata and expirations.
@@ -91,8 +92,8 @@ def copy(source: str, target: str, format_: str | None, **values: Any) -> int:
 
 
 @click.command(cls=CopyCommand, epilog=EPILOG)
-@click.argument("source", metavar="SOURCE")
-@click.argument("target", metavar="FILE")
+@click.argument("source", metavar="SOURCE", type=PLACE)
+@click.argument("target", metavar="FILE", type=PLACE)
 @copy_options
 def export(source: str, target: str, format_: str | None, **values: Any) -> int:
     """Copy a store to a file or directory: kvfs copy SOURCE FILE."""
@@ -103,8 +104,8 @@ def export(source: str, target: str, format_: str | None, **values: Any) -> int:
 
 
 @click.command("import", cls=CopyCommand, epilog=EPILOG)
-@click.argument("source", metavar="FILE")
-@click.argument("target", metavar="SOURCE")
+@click.argument("source", metavar="FILE", type=PLACE)
+@click.argument("target", metavar="SOURCE", type=PLACE)
 @copy_options
 def import_(source: str, target: str, format_: str | None, **values: Any) -> int:
     """Copy a file or directory to a store: kvfs copy FILE SOURCE."""

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import trio
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
@@ -23,8 +24,8 @@ TROUBLE = 2
 
 
 @click.command(epilog=f"A and B are {SYNTAX}. Status 0: they are the same, 1: they differ, 2: trouble.")
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", type=PLACE)
+@click.argument("second", metavar="B", type=PLACE)
 @click.option(
     "--values",
     is_flag=True,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import Keys, agree, complain_of, is_below, run_on_keys
 from kvfs.cli.moving import plan_lines
@@ -37,7 +38,7 @@ class Usage:
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE[/PREFIX]")
+@click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
 @click.option(
     "--largest", type=click.IntRange(0), default=10, metavar="NUMBER", help="So many of the largest values."
 )

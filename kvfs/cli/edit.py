@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 import trio
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import Keys, run_on_keys
 from kvfs.cli.output import complain
@@ -25,7 +26,7 @@ FALLBACKS: Final = ("sensible-editor", "nano", "vi")
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE/KEY")
+@click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.option("--force", is_flag=True, help="Write even if somebody changed it meanwhile.")
 @access_options
 def edit(source: str, force: bool, **options: Any) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import (
     Keys,
@@ -32,7 +33,7 @@ CHUNK = 1000
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE[/PREFIX]")
+@click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
 @click.option(
     "--key", "patterns", multiple=True, metavar="PATTERN", help="The key matches, * and ? (again: or)."
 )

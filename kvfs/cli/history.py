@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.kept import kept_source
-from kvfs.cli.options import PLACE, STATE_DIR
+from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import duration_text, say, size_text
 from kvfs.cli.past import Past, Place, find_place, versions_of, written
 from kvfs.core.model import How

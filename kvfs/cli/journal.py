@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR
@@ -21,7 +22,7 @@ VERSION: Final = 1
 
 
 @click.command()
-@click.argument("place", metavar="SOURCE|PATH")
+@click.argument("place", metavar="SOURCE|PATH", type=PLACE)
 @click.option("--dump", is_flag=True, help="List every change.")
 @click.option("--json", "as_json", is_flag=True, help="All of it for programs: docs/status.md.")
 @STATE_DIR

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import trio
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import Keys, fields_of, is_below, json_line, line_of, run_on_keys
 from kvfs.cli.output import say
@@ -18,7 +19,7 @@ from kvfs.host.state import private_directory
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE[/PREFIX]")
+@click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
 @click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
 @click.option("-R", "--recursive", is_flag=True, help="All keys below, not one level of them.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")

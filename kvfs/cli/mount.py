@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from kvfs.cli.checks import check_fuse, check_mountpoint, check_pyfuse3, check_source_outside
+from kvfs.cli.completing import PROFILE
 from kvfs.cli.fstab import expanded
 from kvfs.cli.guard import Exit
 from kvfs.cli.helping import SectionedCommand
@@ -139,7 +140,7 @@ def option_names() -> dict[str, bool]:
 @click.option("-f", "--foreground", is_flag=True, help="Stay; the log goes to the terminal.")
 @option("token-file", type=path, default=None, help="Read the API token there (mode 600).")
 @option("token-command", metavar="COMMAND", default=None, help="Take the token that COMMAND prints.")
-@option("profile", help="Options, SOURCE and DIR of this profile of the configuration file.")
+@option("profile", type=PROFILE, metavar="NAME", help="Options, SOURCE and DIR of this profile.")
 @click.option("-o", "in_fstab", metavar="A,B=C", expose_value=False, help="Options by name, as in fstab.")
 @option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
 @click.option("--preview", is_flag=True, help="Take the preview_id of the binding in cloudflare:@BINDING.")

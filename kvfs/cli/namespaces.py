@@ -10,6 +10,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import json_line
 from kvfs.cli.output import printable, say
@@ -22,7 +23,7 @@ from kvfs.host.state import private_directory
 
 
 @click.command()
-@click.argument("source", required=False)
+@click.argument("source", required=False, type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
 @access_options
 def namespaces(source: str | None, as_json: bool, **options: Any) -> int:

@@ -8,13 +8,13 @@ import math
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from kvfs.cli.completing import Completed, paths, sources
 from kvfs.cli.fstab import FLAGS
 from kvfs.cli.logs import LEVELS
 from kvfs.config import Config, parse_size
@@ -22,8 +22,6 @@ from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
 from kvfs.history.bounds import Bounds, parse_bounds
-from kvfs.host.project import find_project, read_project
-from kvfs.host.state import default_state_dir, records
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -83,6 +81,10 @@ def mount_flags(text: str) -> tuple[str, ...]:
     return words
 
 
+ON_MOUNTS: Final = frozenset({"umount", "status", "top", "sync", "log", "debug-bundle"})
+"""Commands whose DIR is a mount."""
+
+
 class _PathType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """An absolute path: the daemon has another working directory. Completed with mounts and directories."""
 
@@ -95,53 +97,15 @@ class _PathType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The mount points of this user, for an argument, and whatever the shell finds."""
-        if not isinstance(param, click.Argument):
-            return [CompletionItem(incomplete, type="file")]
-        known = [record.mountpoint for record in records(default_state_dir())]
-        return [
-            *(CompletionItem(mountpoint) for mountpoint in known if mountpoint.startswith(incomplete)),
-            CompletionItem(incomplete, type="dir"),
-        ]
-
-
-class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A PATH or SOURCE as it was written. Completed with mounts, known sources and files."""
-
-    name = "place"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """What can begin a place."""
-        known = [word for one in records(default_state_dir()) for word in (one.mountpoint, one.source)]
-        words = [CompletionItem(word) for word in known if word.startswith(incomplete)]
-        return [*words, CompletionItem(incomplete, type="file")]
-
-
-class _SourceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A SOURCE as it was written. Completed with the schemes and the bindings of the project around."""
-
-    name = "source"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """What can begin a source."""
-        words = ["local:", "cloudflare:", "wrangler:"]
-        file = find_project(Path.cwd())
-        if file is not None:
-            with suppress(UserError):
-                for environment in read_project(file).environments.values():
-                    suffix = f"@{environment.name}" if environment.name else ""
-                    words += [f"cloudflare:@{one.name}{suffix}" for one in environment.bindings]
-                    words += [f"wrangler:@{one.name}{suffix}" for one in environment.bindings]
-        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        """The mount points of this user, where one is meant, or what the shell finds."""
+        of = param.name or ""
+        if of == "directory" and ctx.info_name in ON_MOUNTS:
+            of = "mountpoint"
+        return paths(incomplete, of=of)
 
 
 path: Final = _PathType()
-SOURCE: Final = _SourceType()
-PLACE: Final = _PlaceType()
+SOURCE: Final = Completed("source", sources)
 
 
 def separator(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.kept import Kept, kept_source, kept_sources, names_of, opened
@@ -27,7 +28,7 @@ Item = dict[str, Any]
 
 
 @click.command()
-@click.argument("source", metavar="[SOURCE|DIR]", required=False)
+@click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
 @STATE_DIR
 def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
@@ -69,7 +70,7 @@ def _is_at(text: str | None, mountpoint: str) -> bool:
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=KEPT)
 @click.argument("directory", metavar="DIR", type=path)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @STATE_DIR

@@ -89,16 +89,21 @@ _BASH: Final = """\
 _kvfs() {{
     local IFS=$'\\n' answer kind value
     COMPREPLY=()
-    answer=$(COMP_WORDS="${{COMP_WORDS[*]}}" COMP_CWORD=$COMP_CWORD _KVFS_COMPLETE=bash_complete "$1")
+    answer=$(COMP_LINE="$COMP_LINE" COMP_POINT=$COMP_POINT COMP_WORD="${{COMP_WORDS[COMP_CWORD]}}" \\
+        _KVFS_COMPLETE=bash_complete "$1" 2>/dev/null)
     for answer in $answer; do
         IFS=',' read -r kind value <<<"$answer"
         case $kind in
-            dir) compopt -o dirnames ;;
-            file) compopt -o default ;;
-            plain) COMPREPLY+=("$value") ;;
+            dir) compopt -o plusdirs ;;
+            file) compopt -o default -o bashdefault ;;
+            plain)
+                [[ $value =~ ^[[:alnum:]_./:@=+,%-]*$ ]] || printf -v value %q "$value"
+                COMPREPLY+=("$value")
+                ;;
         esac
     done
-    if declare -F __ltrim_colon_completions >/dev/null; then __ltrim_colon_completions "${{COMP_WORDS[COMP_CWORD]}}"; fi
+    # what can be gone on with gets no space after it
+    if [[ ${{#COMPREPLY[@]}} -gt 0 && ${{COMPREPLY[0]}} == *[:/] ]]; then compopt -o nospace; fi
 }}
 complete -o nosort -F _kvfs kvfs
 """
@@ -135,9 +140,7 @@ def pieces(cli: click.Group, *, user: bool) -> Iterator[Piece]:
     yield Piece(units / "kvfs-backup@.service", _backup_unit(command, place, user=user))
     yield Piece(units / "kvfs-backup@.timer", _BACKUP_TIMER.format(mark=MARK))
     yield Piece(data / "bash-completion/completions/kvfs", _BASH.format(mark=MARK))
-    yield Piece(
-        data / "zsh/site-functions/_kvfs", _marked(ZshComplete(cli, {}, "kvfs", "_KVFS_COMPLETE").source())
-    )
+    yield Piece(data / "zsh/site-functions/_kvfs", _zsh(cli))
     fish = config / "fish/completions" if user else data / "fish/vendor_completions.d"
     yield Piece(fish / "kvfs.fish", f"# {MARK}\n" + FishComplete(cli, {}, "kvfs", "_KVFS_COMPLETE").source())
     for name, page in _man_pages(cli):
@@ -160,9 +163,13 @@ def _script(command: str) -> str:
     return f'#!/bin/sh\n# {MARK}: for mount(8) and fstab(5)\nexec {command} "$@"\n'
 
 
-def _marked(source: str) -> str:
-    """A zsh completion begins with #compdef, so the mark is its second line."""
-    first, _, rest = source.lstrip().partition("\n")
+def _zsh(cli: click.Group) -> str:
+    """Click's script. It begins with #compdef, so the mark is its second line.
+
+    Its function has the name of the file: otherwise zsh runs the file itself the second time, which answers nothing.
+    """
+    source = ZshComplete(cli, {}, "kvfs", "_KVFS_COMPLETE")
+    first, _, rest = source.source().replace(source.func_name, "_kvfs").lstrip().partition("\n")
     return f"{first}\n# {MARK}\n{rest}"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import Keys, duration, run_on_keys
 from kvfs.cli.options import path
@@ -20,7 +21,7 @@ from kvfs.store.wire.json import MalformedError, compact
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE/KEY")
+@click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.argument("value", required=False)
 @click.option(
     "--file", "-f", "file", type=path, help="Take the value from a file.  [default: standard input]"

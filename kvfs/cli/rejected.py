@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.helping import HelpGroup
@@ -26,7 +27,7 @@ def rejected() -> None:
 
 
 @rejected.command("list")
-@click.argument("source", metavar="[SOURCE|DIR]", required=False)
+@click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
 @STATE_DIR
 def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> int:
@@ -79,7 +80,7 @@ def _mounted_at(text: str, state: Path) -> Path | None:
 
 
 @rejected.command("retry")
-@click.argument("source", metavar="SOURCE|DIR")
+@click.argument("source", metavar="SOURCE|DIR", type=KEPT)
 @click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that were refused.")
 @STATE_DIR
@@ -90,7 +91,7 @@ def retry(source: str, numbers: tuple[int, ...], everything: bool, state_dir: Pa
 
 
 @rejected.command("discard")
-@click.argument("source", metavar="SOURCE|DIR")
+@click.argument("source", metavar="SOURCE|DIR", type=KEPT)
 @click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that were refused.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -10,10 +10,11 @@ from typing import Final
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
 from kvfs.cli.guard import Exit
 from kvfs.cli.history import what
-from kvfs.cli.options import PLACE, STATE_DIR, path
+from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import complain, say, size_text
 from kvfs.cli.past import Past, Place, content_of, find_place, versions_of, written
 from kvfs.core.errors import InvalidError, UserError

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import click
 
+from kvfs.cli.completing import PLACE
 from kvfs.cli.guard import Exit
 from kvfs.cli.keys import Keys, agree, is_below, run_on_keys
 from kvfs.cli.output import complain, say
@@ -18,7 +19,7 @@ SHOWN: Final = 10
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE/KEY")
+@click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.option("-r", "--recursive", is_flag=True, help="Everything below KEY too (all of SOURCE without KEY).")
 @click.option("--match", multiple=True, metavar="PATTERN", help="With -r: only keys that match (again: or).")
 @click.option("--where", multiple=True, metavar="CONDITION", help="With -r: only where metadata meets it.")

@@ -14,6 +14,7 @@ import httpx
 import trio
 
 import kvfs
+from kvfs.cli.completing import PLACE, PROFILE
 from kvfs.cli.guard import Exit
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import complain, say
@@ -51,9 +52,11 @@ def _take_profile(ctx: click.Context, _: click.Parameter, profile: str | None) -
 
 
 @click.command()
-@click.argument("source", required=False)
+@click.argument("source", required=False, type=PLACE)
 @option(
     "profile",
+    type=PROFILE,
+    metavar="NAME",
     is_eager=True,
     expose_value=False,
     callback=_take_profile,

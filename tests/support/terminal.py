@@ -50,6 +50,10 @@ class Terminal:
         """Until the text is on the screen."""
         self._wait(lambda: text in self.screen(), f"{text!r} did not come")
 
+    def wait_for_text(self, text: str) -> None:
+        """Until the text is on the screen, wherever its lines end."""
+        self._wait(lambda: text in self.screen().replace("\n", ""), f"{text!r} did not come")
+
     def wait_gone(self, text: str) -> None:
         """Until the text is not on the screen any more."""
         self._wait(lambda: text not in self.screen(), f"{text!r} did not go")

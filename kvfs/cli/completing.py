@@ -1,0 +1,184 @@
+"""What a shell offers for the words of a command line: sources and namespaces, mounts, profiles, files of stores.
+
+All of it is what this machine remembers. Nothing is asked of a server: a key press must not cost a request, nor wait
+for one.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class, split_arg_string
+
+from kvfs.core.errors import KvfsError
+from kvfs.host.profiles import config_file, profile_names
+from kvfs.host.project import find_project, read_project
+from kvfs.host.sources import SourceRecord, journals, read_source
+from kvfs.host.state import default_state_dir, records
+
+SCHEMES: Final = ("local:", "cloudflare:", "wrangler:")
+STORES: Final = (".sqlite", ".sqlite3", ".db", ".kvfs")
+_BREAKS: Final = frozenset("\"'@><=;|&(:")  # what ends a word for readline, and not for us
+
+Offer = Callable[[str], Iterable[CompletionItem]]
+
+
+class Completed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """Text as it was written; `offer` tells what may begin so."""
+
+    def __init__(self, name: str, offer: Offer) -> None:
+        self.name = name
+        self._offer = offer
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What is remembered; silence where that cannot be read."""
+        with suppress(KvfsError, OSError, ValueError):
+            return list(self._offer(incomplete))
+        return []
+
+
+def _plain(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Those that begin so; a scheme that is written already is no news."""
+    news = (word for word in dict.fromkeys(words) if word != incomplete or word not in SCHEMES)
+    return [CompletionItem(word) for word in news if word.startswith(incomplete)]
+
+
+def mounts(incomplete: str) -> list[CompletionItem]:
+    """The mount points of this user."""
+    return _plain([record.mountpoint for record in records(default_state_dir())], incomplete)
+
+
+def paths(incomplete: str, *, of: str) -> list[CompletionItem]:
+    """DIR of a command on mounts: one of them, or a directory; DIR to be used anew; or PATH, any file."""
+    if of not in ("directory", "mountpoint"):
+        return [CompletionItem(incomplete, type="file")]
+    known = mounts(incomplete) if of == "mountpoint" else []
+    return known or [CompletionItem(incomplete, type="dir")]
+
+
+def sources(incomplete: str) -> list[CompletionItem]:
+    """What can begin a source of `kvfs mount`."""
+    return _plain([*SCHEMES, *_bindings(), *_remembered(os.environ), *_files(incomplete)], incomplete)
+
+
+def places(incomplete: str) -> list[CompletionItem]:
+    """FROM, TO and SOURCE of the data commands: a source with a namespace, or a file."""
+    words = [*SCHEMES, *_bindings(), *_remembered(os.environ, stores=True), *_files(incomplete)]
+    found = _plain(words, incomplete)
+    return found if incomplete.startswith(SCHEMES) else [*found, CompletionItem(incomplete, type="file")]
+
+
+def kept(incomplete: str) -> list[CompletionItem]:
+    """SOURCE or DIR of what this machine has changes of."""
+    known = [*_plain([record.source for record in _records()], incomplete), *mounts(incomplete)]
+    return known or [CompletionItem(incomplete, type="dir")]
+
+
+def profiles(incomplete: str) -> list[CompletionItem]:
+    """The profiles of the configuration file."""
+    return _plain(profile_names(config_file(os.environ)), incomplete)
+
+
+PLACE: Final = Completed("text", places)
+KEPT: Final = Completed("text", kept)
+PROFILE: Final = Completed("text", profiles)
+
+
+def _records() -> Iterator[SourceRecord]:
+    found = (read_source(journal) for journal in journals(default_state_dir()))
+    return (record for record in found if record is not None)
+
+
+def _remembered(environ: Mapping[str, str], *, stores: bool = False) -> Iterator[str]:
+    """Sources that were mounted, and the namespaces that were listed there last.
+
+    `stores`: with the namespaces of embedded stores, which are no sources of a mount. The account of the
+    environment need not be written.
+    """
+    own = environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip()
+    for record in _records():
+        yield record.source
+        is_account = record.source.startswith("cloudflare:")
+        base = record.source.partition("/")[0] if is_account else record.source
+        if not record.source.startswith(("cloudflare:", "local:") if stores else "cloudflare:"):
+            continue
+        for id_, title in sorted(record.namespaces.items(), key=lambda one: one[1]):
+            name = id_ if "/" in title else title
+            yield f"{base}/{name}"
+            if own and base == f"cloudflare:{own}":
+                yield f"cloudflare:/{name}"
+
+
+def _bindings() -> Iterator[str]:
+    """The KV bindings of the project around the current directory."""
+    file = find_project(Path.cwd())
+    if file is None:
+        return
+    for environment in read_project(file).environments.values():
+        suffix = f"@{environment.name}" if environment.name else ""
+        for one in environment.bindings:
+            yield f"cloudflare:@{one.name}{suffix}"
+            yield f"wrangler:@{one.name}{suffix}"
+
+
+def _files(incomplete: str) -> Iterator[str]:
+    """For `local:` and a path: directories, and files that are named like stores."""
+    if not incomplete.startswith("local:"):
+        return
+    written = incomplete.removeprefix("local:")
+    above, _, begin = written.rpartition("/")
+    directory = Path(os.path.expanduser(f"{above}/" if "/" in written else "."))
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            if entry.name.startswith(begin) and (begin or not entry.name.startswith(".")):
+                path = f"{above}/{entry.name}" if "/" in written else entry.name
+                if entry.is_dir():
+                    yield f"local:{path}/"
+                elif entry.name.endswith(STORES):
+                    yield f"local:{path}"
+
+
+# bash
+
+
+class Bash(BashComplete):
+    """bash tells the line and not only its words, because it ends a word at `:`, `=` and `@`, as sources have them.
+
+    What it puts in place of is the end of our word only: as much is left out of the answers.
+    """
+
+    _left_out = ""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the cursor, and the one that it is in."""
+        line = os.environ["COMP_LINE"].encode()[: int(os.environ["COMP_POINT"])].decode(errors="replace")
+        words = split_arg_string(line)
+        incomplete = words.pop() if words and not line[-1:].isspace() else ""
+        seen = os.environ.get("COMP_WORD", "")
+        if set(seen) <= _BREAKS:
+            seen = ""
+        self._left_out = incomplete[: len(incomplete) - len(seen)] if incomplete.endswith(seen) else ""
+        return words[1:], incomplete
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """`type,value`, the value from where bash has its word."""
+        value = item.value.removeprefix(self._left_out) if item.type == "plain" else item.value
+        return f"{item.type},{value}"
+
+
+def answer(cli: click.Command) -> int:
+    """Answer a shell. Whatever is wrong is not told: it would be written into the line that somebody types."""
+    if "COMP_LINE" in os.environ:  # an older script of ours does not tell it
+        add_completion_class(Bash)
+    try:
+        cli.main(args=[], prog_name="kvfs", standalone_mode=False)
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception:
+        return 1
+    return 0

@@ -93,10 +93,9 @@ async def _compare(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(comparison.scan, "a", readers[0])
         nursery.start_soon(comparison.scan, "b", readers[1])
-    if values:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(comparison.read_values, "a", readers[0])
-            nursery.start_soon(comparison.read_values, "b", readers[1])
+    if values:  # one after the other: two values of 25 MiB on their way are too much for the memory
+        await comparison.read_values("a", readers[0])
+        await comparison.read_values("b", readers[1])
     for side, known, reader in zip(sides, kinds, readers, strict=True):
         await keep_kinds(side, access, known)
         await reader.aclose()

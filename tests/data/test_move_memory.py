@@ -5,9 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from support.moves import dump, fill
+import trio
+from support.mounted import environment
+from support.moves import dump, fill, fill_store
+from support.serving import served_by_process
 
 from kvfs.core.model import Entry, Key
+from kvfs.store.embedded.store import SqliteStore
 
 MOST = 150 * 1024  # KiB
 VALUE = 25 * 1024 * 1024
@@ -26,17 +30,34 @@ LARGE = {
 }
 
 
-def peak(tmp_path, *words):
+def peak(tmp_path, *words, **env):
     """Run a command in a process of its own; its resident memory at the peak, in KiB."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, *words],
-        env={**os.environ, "KVFS_STATE_DIR": str(tmp_path / "state")},
+        env={**os.environ, **env, "KVFS_STATE_DIR": str(tmp_path / "state")},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
     return int(done.stdout.split()[-1])
+
+
+def test_large_texts_come_over_the_api_in_little_memory(tmp_path):
+    """A bulk get of 25 MiB with one emoji in it, which as one `str` would take a hundred."""
+    entries = {Key("emoji"): LARGE[Key("emoji")], Key("more"): Entry(b"y" * VALUE)}
+
+    async def work():
+        async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
+            for key, entry in entries.items():
+                await fill_store(store, "shop", {key: entry})
+
+    trio.run(work)
+    with served_by_process(tmp_path) as served:
+        env = environment(tmp_path, served)
+        assert peak(tmp_path, "export", "cloudflare:/shop", "x.tar", **env) < MOST
+    assert peak(tmp_path, "import", "x.tar", f"local:{tmp_path}/b.sqlite/shop") < MOST
+    assert dump(tmp_path / "b.sqlite") == entries
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.ndjson", "x.tar", "d"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvfs.core.model import Entry, Key
 from kvfs.store.rest import request
-from kvfs.store.wire import codec
+from kvfs.store.wire import codec, values
 from kvfs.store.wire.json import MalformedError
 from kvfs.store.wire.strings import BITE, GiveWay, string_bytes
 
@@ -41,6 +41,20 @@ def test_a_string_of_several_bites_is_read_as_it_was_written(char: str, around: 
     text = "a" * (BITE + around) + char * 3 + "a" * (BITE - 12) + char * 9
     written = json.dumps(text, ensure_ascii=escaped).encode()
     assert string_bytes(memoryview(written)) == text.encode()
+
+
+@given(CHARS, st.sampled_from([None, b'{"a":1.0}']), st.sampled_from([None, 2_000_000_000]))
+def test_a_large_answer_says_what_a_small_one_says(
+    char: str, metadata: bytes | None, expiration: int | None
+) -> None:
+    """Values, metadata, expirations, bare texts, keys that are missing and entries that are none."""
+    entry = Entry((char * 40).encode(), metadata, expiration)
+    result = codec.encode_values({Key("k"): entry, Key("gone"): None}, with_metadata=True)
+    small = result[:-2] + b',"bare":"text","odd":{"value":5},"half":"\\ud800"}}'
+    large = small[:-2] + b',"large":"' + b"x" * values.LARGE + b'"}}'
+    found = values.decode_values(large)
+    assert len(found.pop("large").value) == values.LARGE
+    assert found == values.decode_values(small)
 
 
 @pytest.mark.parametrize("part", [b"\\ud800", b"\xff", b"\\q", b"\\u12", b"\\"])

@@ -31,7 +31,7 @@ from kvfs.store.rest.auth import Auth, BearerToken, scrubbed
 from kvfs.store.rest.billing import Billing, RestStatistics
 from kvfs.store.rest.reasons import unavailable
 from kvfs.store.rest.transfer import AnswerTooLongError, Patience, Upload, read_body
-from kvfs.store.wire import codec
+from kvfs.store.wire import codec, values
 from kvfs.store.wire.strings import GiveWay, go_on
 
 PLAIN_ANSWER: Final = 16 * 1024 * 1024  # bytes: any list or confirmation
@@ -369,7 +369,7 @@ class RestStore:
         return shaped(what, codec.decode_namespace, self._successful(what, answer).result)
 
     def _values(self, answer: Answer) -> dict[str, Entry | None]:
-        return shaped("bulk get", codec.decode_values, self._successful("bulk get", answer).result)
+        return shaped("bulk get", values.decode_values, self._successful("bulk get", answer).result)
 
     def _unsuccessful(self, what: str, answer: Answer, asked: Iterable[Key]) -> frozenset[Key]:
         """The keys that were asked for and not done. Raises `UncertainError` when the answer does not add up."""

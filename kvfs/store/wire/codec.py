@@ -7,27 +7,23 @@ Unknown fields are ignored. Metadata stays the JSON text it was. What is not wha
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from kvfs.core.limits import BULK_VALUE_CHARS, FORBIDDEN_KEYS, KEY_BYTES
-from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
+from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
 from kvfs.store.wire.json import NULL, compact, decode, decode_leniently, is_json, is_marked, unmarked
 from kvfs.store.wire.json import MalformedError as MalformedError
 from kvfs.store.wire.shapes import (
     ABSENT,
     BareKeyLine,
     BareNamespaceLine,
-    BulkEntry,
     BulkResult,
-    BulkValues,
     KeyLine,
     NamespaceLine,
     Pair,
-    RawBulkValues,
     whole_number,
 )
 from kvfs.store.wire.shapes import ApiError as ApiError
@@ -42,6 +38,7 @@ from kvfs.store.wire.strings import BITE, Pause, as_base64, as_string, go_on
 
 LATEST: Final = 253_402_300_799  # epoch seconds: the end of the year 9999, what a hostile answer is cut to
 _PAIR_OVERHEAD: Final = 120  # bytes: field names, flags, expiration and punctuation of one bulk pair
+
 
 T = TypeVar("T")
 
@@ -107,27 +104,13 @@ def decode_keys(result: bytes) -> tuple[list[KeyInfo], bool]:
 
 def decode_metadata(result: bytes) -> Metadata | None:
     """`result` of reading a key's metadata."""
-    return _metadata(result)
+    return metadata_of(result)
 
 
 def decode_bulk_result(result: bytes) -> tuple[int | None, list[str]]:
     """How many keys a bulk write or delete did, None when it does not say, and which it names as not done."""
     found = decode_leniently(result or NULL, BulkResult | None) or BulkResult()
     return whole_number(found.successful_key_count), found.unsuccessful_keys or []
-
-
-def decode_values(result: bytes) -> dict[str, Entry | None]:
-    """`result` of a bulk get of text with metadata, without the entries that are none."""
-    try:
-        values = decode_leniently(result, BulkValues).values
-        return {key: _entry(value) for key, value in values.items()}
-    except MalformedError:
-        rows = decode_leniently(result, RawBulkValues).values
-    found = {}
-    for key, row in rows.items():
-        with suppress(MalformedError):
-            found[key] = _entry(decode_leniently(bytes(row), BulkEntry | str | None))
-    return found
 
 
 def _key_line(row: bytes) -> KeyLine:
@@ -141,7 +124,7 @@ def _key_line(row: bytes) -> KeyLine:
 
 def _key_info(line: KeyLine) -> KeyInfo:
     try:
-        return KeyInfo(Key(line.name), _metadata(line.metadata), whole_seconds(line.expiration))
+        return KeyInfo(Key(line.name), metadata_of(line.metadata), whole_seconds(line.expiration))
     except MalformedError:
         return KeyInfo(Key(line.name))
 
@@ -360,18 +343,8 @@ def _namespaces(found: Iterable[NamespaceLine]) -> list[Namespace]:
     ]
 
 
-def _entry(found: BulkEntry | str | None) -> Entry | None:
-    if found is None:
-        return None
-    value = found if isinstance(found, str) else found.value
-    if is_marked(value):
-        raise MalformedError("a value that is not Unicode text")
-    if isinstance(found, str):
-        return BareEntry(value.encode())
-    return Entry(value.encode(), _metadata(found.metadata), whole_seconds(found.expiration))
-
-
-def _metadata(raw: bytes) -> Metadata | None:
+def metadata_of(raw: bytes) -> Metadata | None:
+    """Metadata as the server wrote it; None for null. Raises `MalformedError`."""
     text = bytes(raw)  # a copy: Raw would keep the whole answer in memory
     if text in (b"", NULL):
         return None

@@ -41,7 +41,7 @@ def decode(text: bytes, shape: type[T]) -> T:
         raise MalformedError(str(exc)) from exc
 
 
-def decode_leniently(text: bytes | bytearray, shape: Any) -> Any:
+def decode_leniently(text: bytes | bytearray | msgspec.Raw, shape: Any) -> Any:
     """The same, but halves of surrogate pairs become marks: see `is_marked` and `unmarked`."""
     try:
         return msgspec.json.decode(text, type=shape)

@@ -125,6 +125,14 @@ class BulkEntry(Struct, gc=False):
     expiration: int | float | str | None = None
 
 
+class LargeBulkEntry(Struct, gc=False):
+    """The same with its value left as JSON text."""
+
+    value: Raw
+    metadata: Raw = Raw(NULL)
+    expiration: int | float | str | None = None
+
+
 class BulkValues(Struct):
     """A bulk get as it mostly is: entries, bare texts, null for missing keys."""
 

@@ -2,31 +2,31 @@
 
 The map: every room in one line (`python tests/test_map.py --write` draws it).
 
-cache/            What is known already and could be asked again
+cache/            Knowledge of the store that could be asked again
 cli/              The command line: `kvfs COMMAND …`, one file a command (or a few that belong …
 core/             Rules. No I/O, no clock, no await, nothing from outside the standard library
 daemon/           One mount from start to end: the objects, the tasks, the order of starting …
 data/             Data moves: entries copied and compared between stores, directories and …
 fuse/             The kernel's face: unpack, one call, pack. It decides nothing
-history/          What was overwritten or deleted through the mount and was at hand, for a …
+history/          Undo: values that were overwritten or deleted through the mount, for a while
 host/             This machine: its state directory, its mounts, and the socket of a daemon
-journal/          What the store has not got yet. Losing a row in this room loses user data
+journal/          Changes that the store has not got yet
 sender/           Journal → store: what is pending is sent, repeated, compared and set aside
 server/           The REST face: Cloudflare's routes over any `Store`. It decides nothing
-store/            Where entries live: one protocol (`base.Store`), many stores
+store/            Stores of entries: one protocol (`base.Store`), many implementations
 store/embedded/   The embedded store: one SQLite file that behaves like Workers KV
 store/miniflare/  Namespaces of `wrangler dev`: its state on disk, and the API of its local …
 store/rest/       The client of the REST API
 store/wire/       Cloudflare's JSON, both ways: used by the client and by the server
 verify/           `kvfs verify`: whether an endpoint of the API behaves as kvfs assumes, tried …
-vfs/              What POSIX calls it: one view of pending changes, caches and store
+vfs/              The file system of POSIX: one view of pending changes, caches and store
 vfs/file/         Open files: their bytes, and how these are recorded
 vfs/inode/        Inode numbers and what they stand for
 vfs/rename/       Rename of a file, and of a directory with everything below it
 vfs/view/         One view of a key: pending changes over caches over the store
 
 __main__.py       `python -m kvfs`
-config.py         What a mount is asked to be: one frozen `Config` and the source it names
+config.py         The settings of a mount: one frozen `Config`, and the source that it names
 patches.py        Changes to libraries that offer no option for what we need, with the …
 pytest_plugin.py  A plugin for pytest: a server of Workers KV for tests of code that uses it
 workers.py        Sources that a Workers project names: the namespace behind a binding, and …

@@ -1,4 +1,4 @@
-"""What a mount is asked to be: one frozen `Config` and the source it names.
+"""The settings of a mount: one frozen `Config`, and the source that it names.
 
 Belongs here: reading the words of the command line and the environment once, with a clear refusal. Defaults
 are the fields' own. Nothing here opens a store or a socket; where files live is `kvfs/host/state.py`.
@@ -182,7 +182,7 @@ def _cloudflare_source(text: str, environ: Mapping[str, str], *, insecure: bool)
 
 
 def base_url_of(environ: Mapping[str, str]) -> str:
-    """Where requests go: CLOUDFLARE_API_BASE_URL, or the region of CLOUDFLARE_COMPLIANCE_REGION."""
+    """Return the API's base URL: CLOUDFLARE_API_BASE_URL, or that of CLOUDFLARE_COMPLIANCE_REGION."""
     given = environ.get("CLOUDFLARE_API_BASE_URL", "").strip()
     region = environ.get("CLOUDFLARE_COMPLIANCE_REGION", "").strip().lower() or "public"
     if not given and region not in REGIONS:
@@ -238,14 +238,14 @@ def load_credentials(
 
 
 def base_url_hint(base_url: str) -> str:
-    """What is wrong with a base URL that nothing of the API answers at; "" for one that looks right."""
+    """Say what is wrong with a base URL at which the API does not answer; "" for one that looks right."""
     if base_url.endswith(API_PATH):
         return ""
     return f"CLOUDFLARE_API_BASE_URL is {base_url}: it should end in {API_PATH}"
 
 
 def namespace_hint(source: CloudflareSource) -> str:
-    """How a namespace is written, where what was taken for an account is none; "" otherwise."""
+    """Say how to write a namespace when one may have been taken for an account; "" otherwise."""
     if source.namespace is not None or not source.account or re.fullmatch("[0-9a-f]{32}", source.account):
         return ""
     return f"a namespace is written cloudflare:/{source.account}"

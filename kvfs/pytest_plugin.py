@@ -79,12 +79,12 @@ class KVServer:
 
     @property
     def requests(self) -> dict[str, int]:
-        """How many requests this test has made, by operation; those whose connection broke are among them."""
+        """The number of requests of this test, by operation, broken connections included."""
         return self._counted("kvfs_requests_total")
 
     @property
     def billed_keys(self) -> dict[str, int]:
-        """How many keys were read, written or deleted, and how many listings there were, by operation: the bill."""
+        """The bill by operation: the number of keys read, written, deleted, and of lists."""
         return self._counted("kvfs_keys_total")
 
     def create_namespace(self, title: str) -> "KVNamespace":

@@ -94,7 +94,7 @@ def find_bound(
 
 
 def parse_wrangler(text: str, environ: Mapping[str, str], *, start: Path | None = None) -> WranglerSource:
-    """What follows `wrangler:` in a source. Raises `UserError`."""
+    """Parse the part after `wrangler:` of a source. Raises `UserError`."""
     place, words = _split(text, environ)
     if re.match(r"https?://", place):
         return WranglerSource(

@@ -1,1 +1,1 @@
-"""What is known already and could be asked again. May be emptied at any checkpoint."""
+"""Knowledge of the store that could be asked again. All of it may be dropped at any checkpoint."""

@@ -111,14 +111,14 @@ class Lister:
             _remember(self._stopped, place, stopped)
 
     def _resumable(self, place: Place, position: str, start: str) -> _Stopped | None:
-        """Where the listing of a place stopped, if going on from there leads to `position` soon enough."""
+        """Return the point where the listing of a place stopped, if resuming there soon reaches `position`."""
         found = self._stopped.get(place)
         if found is None or not start <= found.at <= position or found.forgotten != self._listings.forgotten:
             return None
         return found if 0 <= self._now() - found.since < _CURSOR else None
 
     def _listing_for(self, namespace: NamespaceId, prefix: str, position: str) -> Place:
-        """Whose next page to ask for: a listing under way that stopped nearest to the position …
+        """Choose the listing whose next page to ask for: one under way that stopped nearest to the position …
 
         … or a larger one that fits one page: it costs no more, and answers the neighbours too.
         """
@@ -202,7 +202,7 @@ class Lister:
     # one name
 
     def knows(self, namespace: NamespaceId, key: str, below: str | None, *, stale: bool = False) -> bool:
-        """Whether it is known that `key` exists or not, and that keys start with `below` or not."""
+        """Return whether it is known that `key` exists or not, and that keys start with `below` or not."""
         if self._listings.span_of(namespace, key, stale=stale) is None:
             return False
         if below is None:
@@ -242,7 +242,7 @@ class Lister:
                     await self._page((namespace, prefix), None)
 
     def _is_walked(self, place: Place) -> bool:
-        """Whether names of a large directory are asked for one after the other; counts this one."""
+        """Return whether names of a large directory are asked for one after the other; counts this one."""
         count, since = self._asked.get(place, (0, self._now()))
         if not 0 <= self._now() - since < _CURSOR:
             count, since = 0, self._now()
@@ -250,7 +250,7 @@ class Lister:
         return count >= _SINGLES
 
     def _first_unknown(self, namespace: NamespaceId, prefix: str) -> str:
-        """Where the knowledge of a prefix, read from its start, ends."""
+        """Return the end of the known part of a prefix, read from its start."""
         position, end = prefix, successor(prefix)
         while (span := self._listings.span_of(namespace, position)) is not None and not span.reaches(end):
             assert span.high is not None

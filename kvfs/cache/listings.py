@@ -1,4 +1,4 @@
-"""What the listings of all namespaces said, and until when it counts as fresh.
+"""The index of all listings: the keys of each namespace, and until when they count as fresh.
 
 Only what the store answered belongs here; this mount's own changes lie over it in the overlay, and come in
 through `apply` once the store is sure to show them.
@@ -63,7 +63,7 @@ class Listings:
         return None
 
     def is_fresh(self, span: Span) -> bool:
-        """Whether what the span says still counts."""
+        """Return whether what the span says still counts."""
         return 0 <= self._now() - span.known_at < self._ttl
 
     def fresh_until(self, span: Span) -> float:
@@ -90,7 +90,7 @@ class Listings:
         return Attributes(*found) if found is not None else PLAIN
 
     def all_attributes(self, namespace: NamespaceId) -> Mapping[str, tuple[Metadata | None, int | None]]:
-        """Those of every key that has any; to be looked at before the next checkpoint."""
+        """Return the attributes of every key that has any. The caller must not await before it uses them."""
         index = self._namespaces.get(namespace)
         return index.attributes if index is not None else {}
 
@@ -172,7 +172,7 @@ class Listings:
             del self._namespaces[namespace]
 
     def statistics(self) -> ListingStatistics:
-        """How much is known."""
+        """Count the keys and spans that are known."""
         spans = [span for index in self._namespaces.values() for span in index]
         return ListingStatistics(sum(len(span.keys) for span in spans), len(spans))
 

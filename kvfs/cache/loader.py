@@ -129,7 +129,7 @@ class Loader:
             self._request((place[0], wanted), self._ahead)
 
     def is_marked(self, place: Place) -> bool:
-        """Whether `touch` has something to do."""
+        """Return whether `touch` has something to do."""
         return self._readahead.is_marked(*place)
 
     def _is_wanted(self, place: Place) -> bool:
@@ -193,7 +193,7 @@ class Loader:
         return flight is not None and flight.waited
 
     def _gathered(self) -> _Request | None:
-        """As much of the queues as goes into one request."""
+        """Take as many queued keys as fit into one request."""
         namespace: NamespaceId | None = None
         keys: list[Key] = []
         risk = 0.0
@@ -345,7 +345,7 @@ class Loader:
             self._finish(place, clean)
 
     def _arrived(self, place: Place, entry: Entry | None, moment: int, *, is_proof: bool = False) -> Contents:
-        """What the store had of a key at some time after `moment`; the value, if that counts from now on.
+        """Accept the store's answer for a key, given some time after `moment`; return the value if it still counts.
 
         `is_proof`: when it has no expiration, the key has none. A bulk get may leave an expiration out.
         """

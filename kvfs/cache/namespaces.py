@@ -59,7 +59,7 @@ class NamespaceTable:
         self._take(namespaces, self._now())
 
     def _take(self, namespaces: list[Namespace], asked_at: float) -> None:
-        """What the store listed; it may be from before a change of ours that ended since it was asked."""
+        """Accept a list of namespaces. It may be older than a change of ours that ended since it was asked for."""
         self._ours = {id_: change for id_, change in self._ours.items() if change[0] >= asked_at}
         listed = {namespace.id: namespace for namespace in namespaces}
         for id_, (_, namespace) in self._ours.items():

@@ -1,4 +1,4 @@
-"""How long to wait for the store where it is known what it said before: a second, and then not at all for a while.
+"""Bounds the wait for the store where an older answer is known: a second, then not at all for a while.
 
 What is asked for goes on when nobody waits for it any more, so a slow store brings its news a little later, and one
 that is away keeps nobody waiting for what is known.

@@ -1,4 +1,4 @@
-"""Which values to ask for before anybody does: pure decisions over listing order.
+"""Read-ahead: decides which values to ask for before a program does, from the order of the listing alone.
 
 A walk (`grep -r`, `ls -l`, `cp -r`) touches keys in listing order. When its beginning is seen (`scans`: the
 first file of a directory whose entries were just read), the first miss asks for a full bulk get: of a tree in
@@ -136,15 +136,15 @@ class Readahead:
         return min(self.batch, int(_SOON / self._mean), self._depth())
 
     def _shared(self, namespace: NamespaceId, keys: Sequence[Key], most: int) -> int:
-        """How many of these keys go into one request: up to the first that comes singly; or `most`."""
+        """Count the keys that go into one request: those before the first that is asked singly, at most `most`."""
         return next((n for n, key in enumerate(keys) if self._is_single((namespace, key))), most)
 
     def _is_new(self, stream: _Stream, directory: str, walk: Walk) -> bool:
-        """Whether a walk has nothing to do with the few reads that happened to end where it begins."""
+        """Return whether a walk has nothing to do with the few reads that happened to end where it begins."""
         return not walk.is_recursive and directory != stream.directory and stream.passed < _FIRST
 
     def _begun(self, stream: _Stream, walk: Walk) -> Sequence[Key]:
-        """What to ask for after the first key of a walk: the rest of its window."""
+        """Return the keys to ask for after the first key of a walk: the rest of its window."""
         namespace, key = stream.namespace, stream.last
         soon = self._soon()
         if walk.is_recursive:
@@ -162,7 +162,7 @@ class Readahead:
         return found
 
     def is_marked(self, namespace: NamespaceId, key: Key) -> bool:
-        """Whether `hit` has something to do."""
+        """Return whether `hit` has something to do."""
         return any(mark <= key <= end and at.namespace == namespace for mark, end, at in self._marks)
 
     def hit(self, namespace: NamespaceId, directory: str, key: Key) -> Sequence[Key]:
@@ -201,7 +201,7 @@ class Readahead:
         return found
 
     def _mark(self, stream: _Stream, key: Key, found: Sequence[Key], pace: int | None) -> None:
-        """Where the next hit asks for more than was found from `key` on."""
+        """Set the key whose hit asks for more than was found from `key` on."""
         if stream.window < self.batch:
             stream.mark = found[0] if found else stream.end
         else:

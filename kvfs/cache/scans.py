@@ -22,7 +22,7 @@ _SCANS = 64  # directories remembered
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What is likely to be read next, seen from the first file of a directory.
+    """The keys that are likely to be read next, seen from the first file of a directory.
 
     Every key that starts with `root`, when `is_recursive`; else `siblings`, the files that follow in the directory.
     """

@@ -1,4 +1,4 @@
-"""What settled while requests were under way: their answers may be older than that.
+"""Keys that settled while requests were under way: the answers of those requests may be older.
 
 While the journal has a change of a key, the change answers. Once it has settled the store does; but an answer on
 its way by then may have been given before the change arrived there, and comes too late to be believed.
@@ -58,12 +58,12 @@ class Settled:
             self._places[namespace, key] = self._moment, info
 
     def is_newer(self, place: Place, moment: int) -> bool:
-        """Whether the key settled after that moment."""
+        """Return whether the key settled after that moment."""
         found = self._places.get(place)
         return found is not None and found[0] > moment
 
     def since(self, namespace: NamespaceId, moment: int) -> tuple[list[KeyInfo], list[Key]]:
-        """What settled in a namespace after that moment: keys it has, keys it has not."""
+        """Return the keys that settled after that moment: those that exist, and those that do not."""
         present: list[KeyInfo] = []
         absent: list[Key] = []
         for (where, key), (settled_at, info) in self._places.items():

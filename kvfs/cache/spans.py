@@ -39,20 +39,20 @@ class Span:
     known_at: float
 
     def holds(self, key: str) -> bool:
-        """Whether the span says something of `key`."""
+        """Return whether the span says something of `key`."""
         return self.low <= key and (self.high is None or key < self.high)
 
     def reaches(self, high: str | None) -> bool:
-        """Whether everything below `high` from a held key on is inside."""
+        """Return whether everything below `high` from a held key on is inside."""
         return self.high is None or (high is not None and high <= self.high)
 
     def has(self, key: str) -> bool:
-        """Whether `key`, which the span holds, exists."""
+        """Return whether `key`, which the span holds, exists."""
         index = bisect_left(self.keys, key)
         return index < len(self.keys) and self.keys[index] == key
 
     def lacks(self, key: str, below: str) -> bool:
-        """Whether `key`, which the span holds, does not exist, and no key that starts with `below` (after it)."""
+        """Return True if `key`, which the span holds, is absent, and so is every key that starts with `below`."""
         keys = self.keys
         index = bisect_left(keys, key)
         if index < len(keys):
@@ -132,7 +132,7 @@ class SpanIndex:
         self._lows[first:last] = [span.low for span in kept]
 
     def _cut(self, span: Span, low: str, high: str | None) -> list[Span]:
-        """What is left of a span, cut in place: moving a million keys costs more than leaving them."""
+        """Cut a range out of a span in place, because moving a million keys costs more; return the rest."""
         if span.high is not None and span.high <= low:
             return [span]
         first = bisect_left(span.keys, low)
@@ -175,7 +175,7 @@ class SpanIndex:
         return first
 
     def apply(self, present: Iterable[KeyInfo], absent: Iterable[str]) -> None:
-        """What this mount wrote and deleted is now the store's state: bring the spans up to it.
+        """Bring the spans up to date with keys that this mount wrote or deleted at the store.
 
         What no span holds stays unknown. A key that is in both is present.
         """

@@ -89,12 +89,12 @@ class Values:
         return bool(self._sizes)
 
     def known_at(self, place: Place) -> float | None:
-        """When the size (and the value, if held) was answered."""
+        """Return the time at which the store told the size (and the value, if held)."""
         found = self.known(place)
         return found[1] if found is not None else None
 
     def is_fresh(self, known_at: float) -> bool:
-        """Whether something answered at `known_at` still counts."""
+        """Return whether something answered at `known_at` still counts."""
         return 0 <= self._now() - known_at < self._ttl
 
     def put(self, place: Place, clean: Clean) -> None:
@@ -153,7 +153,7 @@ class Values:
             self.drop(place)
 
     def statistics(self) -> ValueStatistics:
-        """How much is held."""
+        """Count the bytes and values that are held."""
         return ValueStatistics(self._bytes, len(self._entries), self._limit)
 
     def check_invariants(self) -> None:

@@ -169,7 +169,7 @@ class _Gathered:
         return found
 
     def _mount(self, mountpoint: Path, scrub: Scrubber) -> Files:
-        """What one daemon says, and the end of its log."""
+        """Collect the answers of one daemon, and the end of its log."""
         answers: Message = {}
         for request in ("metrics", "errors", "top"):
             answers[request] = _tried(partial(self._asked, mountpoint, request))
@@ -196,7 +196,7 @@ def _names_of(record: SourceRecord) -> set[str]:
 
 
 def _tried(work: Callable[[], Mapping[str, Any]]) -> Message:
-    """What can be found out; why not, if it cannot: a bundle is made where things are broken."""
+    """Collect one part; on a failure keep its reason, because a bundle is made where things are broken."""
     try:
         return dict(work())
     except (KvfsError, OSError, ValueError) as exc:
@@ -237,7 +237,7 @@ def _version(library: str) -> str:
 
 
 def _said(*words: str) -> str:
-    """What another command of ours prints."""
+    """Return the output of another command of ours."""
     return _output([*own_command(), *words])
 
 

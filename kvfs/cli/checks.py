@@ -1,4 +1,4 @@
-"""What can be known to be wrong before a mount is tried: each refusal is one line that names the way out."""
+"""Checks before a mount is tried: each refusal is one line that names the way out."""
 
 import importlib
 import os
@@ -102,7 +102,7 @@ def check_device(device: Path = DEVICE) -> None:
 
 
 def user_allow_other(fuse_conf: Path) -> bool:
-    """Whether the administrator lets users open their mounts to others."""
+    """Return whether the administrator lets users open their mounts to others."""
     try:
         return "user_allow_other" in (line.strip() for line in fuse_conf.read_text().splitlines())
     except OSError:

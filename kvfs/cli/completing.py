@@ -1,4 +1,4 @@
-"""What a shell offers for the words of a command line: sources and namespaces, mounts, profiles, files of stores.
+"""Completion of a shell's words: sources and namespaces, mounts, profiles, files of stores.
 
 All of it is what this machine remembers. Nothing is asked of a server: a key press must not cost a request, nor wait
 for one.
@@ -36,14 +36,14 @@ class Completed(click.ParamType):  # type: ignore[type-arg]  # generic since cli
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """What is remembered; silence where that cannot be read."""
+        """Return what this machine remembers; nothing where that cannot be read."""
         with suppress(KvfsError, OSError, ValueError):
             return list(self._offer(incomplete))
         return []
 
 
 def _plain(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Those that begin so; a scheme that is written already is no news."""
+    """Return the words that begin so. A scheme that is written already is left out."""
     news = (word for word in dict.fromkeys(words) if word != incomplete or word not in SCHEMES)
     return [CompletionItem(word) for word in news if word.startswith(incomplete)]
 
@@ -62,7 +62,7 @@ def paths(incomplete: str, *, of: str) -> list[CompletionItem]:
 
 
 def sources(incomplete: str) -> list[CompletionItem]:
-    """What can begin a source of `kvfs mount`."""
+    """Return the beginnings of sources of `kvfs mount`."""
     return _plain([*SCHEMES, *_bindings(), *_remembered(os.environ), *_files(incomplete)], incomplete)
 
 

@@ -80,7 +80,7 @@ def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
 
 
 def _why_nobody_answers(directory: Path) -> str:
-    """Whose mount it is, or that its daemon has died, and the way out; "" when neither is known."""
+    """Explain a silent mount: another user's, or its daemon died. Return "" when neither is known."""
     mount = mount_at(directory)
     if mount is None or not mount.is_kvfs:
         return ""
@@ -147,7 +147,7 @@ def _report_conflicts(conflicts: Message, directory: Path) -> int:
 
 
 def conflict_line(item: Message) -> str:
-    """Where the two versions are: `path` has the other client's, `copy` this mount's."""
+    """Describe a conflict: `path` has the other client's version, `copy` this mount's."""
     path, copy = item.get("path", "?"), item.get("copy")
     return f"{path}: yours is {copy}" if copy else f"{path} stays: what you renamed has its new name"
 

@@ -135,7 +135,7 @@ def updatedb(configuration: Path) -> Iterator[Finding]:
 
 
 def credentials(environ: Mapping[str, str], token_file: Path | None) -> Iterator[Finding]:
-    """Where a Cloudflare source would find its token; nothing is sent."""
+    """Report where a Cloudflare source would find its token. It sends nothing."""
     if token_file is not None:
         yield _tried(lambda: read_token_file(token_file), f"token file {token_file} can be used")
     elif command := environ.get("KVFS_TOKEN_COMMAND", "").strip():
@@ -168,7 +168,7 @@ def state(directory: Path) -> Iterator[Finding]:
 
 
 def undo(directory: Path) -> Iterator[Finding]:
-    """What is kept of what was overwritten and deleted, and whether the disk lets it be kept."""
+    """Report the history of what was overwritten and deleted, and whether the disk has room for it."""
     found = list((directory / "sources").glob(f"*/{HISTORY}"))
     size = sum(file.stat().st_size for one in found for file in one.rglob("*") if file.is_file())
     if found:
@@ -192,7 +192,7 @@ def unsent(directory: Path) -> Iterator[Finding]:
 
 
 def kept(directory: Path) -> Iterator[Finding]:
-    """What this machine keeps of sources that are not mounted, and when it goes."""
+    """Report what this machine keeps of sources that are not mounted, and when it goes."""
     for one in leftovers(directory, time.time()):
         if one.goes_in is None:
             continue  # changes are told by `unsent`

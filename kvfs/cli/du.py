@@ -26,7 +26,7 @@ SPANS: Final = (("1 h", 3600), ("1 d", 86_400), ("1 w", 604_800), ("30 d", 2_592
 
 @dataclass(slots=True)
 class Usage:
-    """What was counted."""
+    """The totals of one source."""
 
     keys: int = 0
     size: int = 0

@@ -1,4 +1,4 @@
-"""How `--help` looks: commands and options in groups, whole summaries, examples. Man pages come from the same."""
+"""The look of `--help`: commands and options in groups, whole summaries, examples. Man pages use it too."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Final

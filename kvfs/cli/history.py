@@ -85,7 +85,7 @@ def _clear(place: Place, state: Path, *, yes: bool) -> int:
 
 
 def what(past: Past) -> str:
-    """What became of a version, in words."""
+    """Describe in words what became of a version."""
     version = past.version
     return WORDS[version.how].format(version.other)
 
@@ -124,7 +124,7 @@ def _item(past: Past) -> dict[str, Any]:
 
 
 def _now_lines(place: Place, now: dict[str, Any] | None) -> Iterator[str]:
-    """What would be kept if the place were overwritten or deleted now."""
+    """Yield the lines that say whether the present value would be kept if it were overwritten or deleted."""
     if now is None:
         yield f"{place.record.source} is not mounted"
         return

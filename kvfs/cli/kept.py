@@ -39,7 +39,7 @@ class Kept:
 
     @property
     def command(self) -> str:
-        """What sends the changes."""
+        """The command that sends the changes."""
         return f"kvfs mount {self.record.source} {self.record.mountpoint}"
 
 

@@ -41,7 +41,7 @@ class Keys:
 
     @property
     def store(self) -> Store:
-        """Where the keys are."""
+        """The store that holds the keys."""
         return self.opened.store
 
     @property

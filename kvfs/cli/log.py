@@ -70,7 +70,7 @@ def _last_lines(stream: BinaryIO, count: int) -> list[str]:
 
 
 def _new_lines(stream: BinaryIO, file: Path) -> Iterator[str]:
-    """What was added; the log that follows when this one was put away is read from its beginning."""
+    """Yield the lines added since. After a rotation, read the next log from its beginning."""
     yield from stream.read().decode(errors="replace").splitlines()
     try:
         is_put_away = file.stat().st_ino != os.fstat(stream.fileno()).st_ino

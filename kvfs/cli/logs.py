@@ -1,4 +1,4 @@
-"""Where the daemon's log goes: stderr in the foreground, else a 0600 file that never grows without bound."""
+"""The destination of the daemon's log: stderr in the foreground, else a 0600 file of bounded size."""
 
 import io
 import json

@@ -69,7 +69,7 @@ async def _list(keys: Keys, *, is_long: bool, recursive: bool, as_json: bool) ->
 
 
 def _directory(item: Item, start: int) -> str:
-    """What a key lies in, one level below where it is listed; "" for a key of that level."""
+    """Return the directory of a key one level below `start`; "" for a key of that level itself."""
     end = item.key.find("/", start)
     return "" if end < 0 else item.key[: end + 1]
 

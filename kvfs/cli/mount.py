@@ -106,7 +106,7 @@ def _profile_in(words: list[str]) -> str | None:
 
 
 def _from_file(profile: str | None) -> dict[str, Any]:
-    """What the configuration file says, by the names of parameters."""
+    """Return the settings of the configuration file by the names of parameters."""
     file = config_file(os.environ)
     settings = settings_of(file, profile)
     known = option_names()

@@ -1,4 +1,4 @@
-"""What `kvfs copy` does once its words are understood: open both sides, plan, ask, move, report."""
+"""The body of `kvfs copy` after its words are parsed: open both sides, plan, ask, move, report."""
 
 import json
 import sys
@@ -280,7 +280,7 @@ class CopyRun:
         return DirectoryWriter(output, self._job.has_children)
 
     def _first_pairs(self, words: StoreWords) -> int:
-        """How many pairs the first body has, by what `kvfs verify` measured of this server."""
+        """Return the number of pairs of the first body, by what `kvfs verify` measured of this server."""
         if not isinstance(words.source, CloudflareSource):
             return BULK_PAIRS
         learned = load_learned(words.source.base_url, self._request.access.state_dir)

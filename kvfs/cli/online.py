@@ -43,7 +43,7 @@ async def _looks(source: CloudflareSource, token_file: Path | None) -> list[Look
 
 
 def _learned(base_url: str, state_dir: Path) -> Look:
-    """What `kvfs verify` has found of this endpoint."""
+    """Report what `kvfs verify` has found of this endpoint."""
     learned = load_learned(base_url, state_dir)
     if learned is None:
         return Look(

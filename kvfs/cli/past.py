@@ -34,7 +34,7 @@ class Place:
 
     @property
     def directory(self) -> Path:
-        """Where the versions are."""
+        """The directory of the versions."""
         return self.journal.with_name(HISTORY)
 
     @property
@@ -44,7 +44,7 @@ class Place:
 
     @property
     def naming(self) -> Naming:
-        """Of the source's keys."""
+        """The naming rules of the source's keys."""
         reserved = frozenset({CONTROL}) if self.record.namespace else frozenset[str]()
         return Naming(self.record.separator, reserved)
 
@@ -67,7 +67,7 @@ class Past:
 
 
 def find_place(text: str, state_dir: Path) -> Place:
-    """What PATH or SOURCE[/PATH] names. Raises `UserError`."""
+    """Parse PATH or SOURCE[/PATH]. Raises `UserError`."""
     place = _mounted(text, state_dir) or _of_source(text, state_dir)
     if place is not None:
         return place

@@ -86,7 +86,7 @@ Words = StoreWords | FileWords | DirectoryWords
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How stores are reached."""
+    """The settings for reaching a store."""
 
     token_file: Path | None = None
     token_command: str | None = None
@@ -130,7 +130,7 @@ def access_of(values: dict[str, Any]) -> Access:
 
 
 def parse_words(text: str, access: Access, *, format_: str | None = None) -> Words:
-    """What FROM or TO names. Raises `UserError`."""
+    """Parse FROM or TO. Raises `UserError`."""
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("cloudflare", "wrangler"):
         return _elsewhere(text, access)

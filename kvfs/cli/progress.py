@@ -1,4 +1,4 @@
-"""How far a move is: a bar on a terminal, now and then a line elsewhere. On stderr, so that output stays clean."""
+"""Progress of a move: a bar on a terminal, else a line now and then. On stderr, so that output stays clean."""
 
 import sys
 import time

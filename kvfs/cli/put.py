@@ -72,7 +72,7 @@ def parse_metadata(text: str | None) -> Metadata | None:
 
 
 def parse_expiration(ttl: float | None, expiration: int | None) -> int | None:
-    """When a key expires, from either option. Raises `BadParameter` below KV's minute."""
+    """Return the expiration from either option. Raises `BadParameter` below KV's minute."""
     if ttl is not None and expiration is not None:
         raise click.UsageError("--ttl and --expiration are two ways to say it: give one")
     if ttl is not None:

@@ -81,7 +81,7 @@ class Scrubber:
         return text
 
     def log(self, text: str) -> str:
-        """The same of a log, where whatever is quoted may be a name that is not known any more."""
+        """Like `text`, for a log, where any quoted word may be a name that is not known any more."""
         text = self.text(text)
         return text if self._with_names else _QUOTED.sub(self._quoted, text)
 

@@ -1,4 +1,4 @@
-"""How far sending is, on stderr: a bar on a terminal and what is waited for below it, a line now and then elsewhere."""
+"""Progress of sending, on stderr: a bar and the reason of a wait on a terminal, else a line now and then."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ RATE_SECONDS: Final = 10.0  # over which the rate is counted
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """How far sending is: changes done of a total, bytes left, and what it waits for right now, for how long.
+    """The progress of sending: changes done of a total, bytes left, what it waits for and for how long.
 
     `doing` is what comes before it and has no numbers.
     """
@@ -40,13 +40,13 @@ class Sending:
         return f"{words}; {self.waiting_text()}" if self.waiting else words
 
     def waiting_text(self) -> str:
-        """What it waits for, and until when."""
+        """Describe the reason of the wait and its end."""
         until = f": goes on in {self.seconds:.0f} s" if self.seconds is not None else ""
         return f"waiting for {self.waiting}{until}" if self.waiting else self.doing
 
 
 class Rate:
-    """How many changes a second went lately, and how long the rest will take."""
+    """The number of changes a second lately, and the time that the rest will take."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []  # when, and how many were done

@@ -40,7 +40,7 @@ class CopyRequest:
 
     @property
     def job_path(self) -> Path:
-        """Where it is noted how far this copy is: the same for the same request."""
+        """The file that records the progress of this copy; an equal request has an equal path."""
         options = repr((self.options, self.if_exists, self.as_attributes))
         name = state_name("\n".join([identity_of(self.source), identity_of(self.target), options]))
         return self.access.state_dir / "copies" / f"{name}.sqlite"
@@ -135,7 +135,7 @@ def _private(name: str, flags: int) -> int:
 
 
 def known_kinds(side: Side, access: Access) -> Kinds:
-    """What mounts and copies of a side's account have learned of which values are binary."""
+    """Return the knowledge of binary values that mounts and copies of a side's account have gathered."""
     kinds = Kinds()
     if side.store is not None and side.store.rest is not None:
         kinds.recall(KindsFile(access.state_dir, side.store.identity).read())
@@ -150,7 +150,7 @@ async def keep_kinds(side: Side, access: Access, kinds: Kinds) -> None:
 
 
 def reader_of(side: Side, choice: Choice, kinds: Kinds, started: float) -> Reader:
-    """What reads a side. Raises `UserError` for a file that is not there."""
+    """Return the reader of a side. Raises `UserError` for a file that is not there."""
     words = side.words
     if isinstance(words, StoreWords):
         assert side.store is not None

@@ -56,7 +56,7 @@ class ReadyPipe:
         return True
 
     def doing(self, text: str) -> None:
-        """What the daemon is at, for the parent to show. It must not be long: a pipe holds 64 KiB."""
+        """Tell the parent what the daemon does now. The text must be short, because a pipe holds 64 KiB."""
         if self._descriptor is not None and self._tells:
             with suppress(OSError):
                 os.write(self._descriptor, json.dumps({"doing": text[:200]}).encode() + b"\n")
@@ -70,7 +70,7 @@ class ReadyPipe:
 
 
 class DaemonError(KvfsError):
-    """What the daemon said before it ended."""
+    """The daemon ended before it was ready; the text is the daemon's last message."""
 
 
 def received_secret(descriptor: int) -> Secret:

@@ -100,7 +100,7 @@ def _mounts(directory: Path | None, state: Path, silence: float) -> list[Status]
 
 
 class _Watched:
-    """What is found again and again. A mount that went away may come back, so that is no error."""
+    """Reads the status again and again. A mount that went away may come back, so that is no error."""
 
     def __init__(self, directory: Path | None, state: Path) -> None:
         self._directory = directory
@@ -109,7 +109,7 @@ class _Watched:
         self._kept_at = -math.inf
 
     def found(self) -> _Found:
-        """How it is now. Journals are read now and then only, because a mount that begins waits for that."""
+        """Return the present state. Reads journals now and then only, because a mount that begins waits for that."""
         try:
             mounts = _mounts(self._directory, self._state, WATCHED_SECONDS)
         except UserError as exc:
@@ -129,7 +129,7 @@ def _json_line(found: _Found) -> Picture:
 
 
 def _lives(record: MountRecord) -> bool:
-    """Whether a record is worth a line: a daemon killed long ago and unmounted since is not."""
+    """Return whether a record is worth a line: a daemon killed long ago and unmounted since is not."""
     return mount_at(Path(record.mountpoint)) is not None or lives(record.pid)
 
 
@@ -224,7 +224,7 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
 
 
 def _kept_rows(one: Kept) -> Iterator[tuple[str, str]]:
-    """Of a source that is not mounted and holds changes: what waits, and what sends it."""
+    """Yield rows for a source that is not mounted and holds changes: what waits, and what sends it."""
     if one.error:
         yield "error", one.error
     else:
@@ -263,7 +263,7 @@ def _conflict_rows(group: Status) -> Iterator[tuple[str, str]]:
 
 
 def _history_rows(group: Status) -> Iterator[tuple[str, str]]:
-    """What `kvfs restore` can bring back."""
+    """Yield rows for the versions that `kvfs restore` can bring back."""
     versions, kept = group.get("versions", 0), group.get("kept", 0)
     if versions:
         age = group.get("oldest_seconds")
@@ -275,7 +275,7 @@ def _history_rows(group: Status) -> Iterator[tuple[str, str]]:
 
 
 def _billed_rows(keys: Status, budget: Status) -> Iterator[tuple[str, str]]:
-    """What the account pays for, and what is left until the server would say 429."""
+    """Yield rows for the keys that are billed, and for the requests left before a 429."""
     if keys:
         kinds = ", ".join(f"{keys.get(name, 0):,} {name}" for name in ("read", "written", "deleted"))
         yield "keys", f"{kinds}, {keys.get('lists', 0):,} lists: ${keys.get('dollars', 0):.6f} at list price"
@@ -286,7 +286,7 @@ def _billed_rows(keys: Status, budget: Status) -> Iterator[tuple[str, str]]:
 
 
 def _store_rows(store: Status) -> Iterator[tuple[str, str]]:
-    """How the server is. A store on this machine is no server."""
+    """Yield rows for the state of the server. A store on this machine is no server."""
     if store.get("route"):
         yield "route", store["route"]
     state, text = store.get("state", "answers"), store.get("text", "")
@@ -305,7 +305,7 @@ def _again(group: Status) -> str:
 
 
 def _reason_rows(reasons: list[Status]) -> Iterator[tuple[str, str]]:
-    """What keeps changes from the server, the most frequent reason first."""
+    """Yield rows for the reasons that keep changes from the server, the most frequent first."""
     for number, reason in enumerate(reasons[:REASONS_SHOWN]):
         yield ("not sent" if number == 0 else ""), reason_line(reason)
 

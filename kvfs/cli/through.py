@@ -44,7 +44,7 @@ class Through:
             )
 
     def forget(self) -> None:
-        """What was written is looked at anew by the mount."""
+        """Make the mount look anew at the keys that were written."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
             ask(client, {"request": "refresh", "path": ""})
 

@@ -129,7 +129,7 @@ def top(
 
 
 class _View:
-    """What is shown of which mounts, as the keys have it."""
+    """The choice of mounts and the order of rows, as the keys set it."""
 
     def __init__(self, directory: Path | None, state: Path, by: str, sort: str) -> None:
         self._directory = directory

@@ -195,7 +195,7 @@ def _conclude(report: Report) -> None:
 
 
 def _keep(report: Report, base_url: str, state_dir: Path) -> None:
-    """What later mounts of the endpoint go by."""
+    """Save the findings that later mounts of the endpoint use."""
     differences = tuple(finding.name for finding in report.differences)
     learned = Learned(base_url, time.time(), report.stale_seconds, report.pair_seconds, differences)
     save_learned(learned, state_dir)

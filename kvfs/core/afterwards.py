@@ -35,7 +35,7 @@ class Afterwards:
             self.run()
 
     def last(self, work: Callable[..., object], *args: Any) -> None:
-        """The same, of a handler that cannot say when it is open: it returns now, and waited before."""
+        """Like `__call__`, for handlers that have awaited: they must return right after this call."""
         self.late.append((work, args))
         if self.is_served:
             self.caller = current()

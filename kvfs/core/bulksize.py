@@ -1,4 +1,4 @@
-"""How large a bulk body may be: what passed is remembered, doubled while answers are quick, halved when not.
+"""The size of bulk bodies: it is remembered from success, doubled after quick answers, halved after slow ones.
 
 The real API needs seconds for a thousand pairs, answers 524 after 100 s, and writes on, and bills, all the same.
 So bodies begin small, and what failed is not tried again before many of half its size have passed.
@@ -79,7 +79,7 @@ class Bound:
 
 
 class BulkSize:
-    """What a server copes with in one bulk body, in pairs and in bytes: one rule for mounts and for copies.
+    """The size of a bulk body that a server copes with, in pairs and bytes: one rule for mounts and copies.
 
     `first_pairs` is where it begins, `pairs` and `body_bytes` are the most that is ever tried.
     """
@@ -120,7 +120,7 @@ class BulkSize:
 
 
 def first_pairs(pair_seconds: float | None) -> int:
-    """How many pairs the first body has: as many as take `QUICK`, by what was measured of a pair; None: nothing was."""
+    """Return the pairs of the first body: as many as take `QUICK` by the measured time; None: not measured."""
     if not pair_seconds:
         return FIRST_PAIRS
     return max(_FIRST_LEAST, min(_FIRST_MOST, int(QUICK / pair_seconds)))

@@ -28,7 +28,7 @@ CommandOf = Callable[[int], str | None]
 
 
 class Caller:
-    """What a process did. `processes` is how many it stands for, `pid` 0 where that is not one.
+    """The counts of one process. `processes` is how many it stands for, `pid` 0 where that is not one.
 
     `times` has durations by operation, `waits` counts the operations that waited for the store, `spent` is by
     `requests`, `read`, `written`, `deleted` and `lists`; a request that several share is divided.
@@ -75,7 +75,7 @@ class Caller:
         return found
 
     def nanoseconds(self) -> int:
-        """How long its operations took; what was not timed yet is left out."""
+        """Return the time that its operations took, without those that were not timed yet."""
         return sum(times[SUM] for times in self.times.values())
 
     def take(self, other: "Caller") -> None:
@@ -200,7 +200,7 @@ _shares: Final[ContextVar[Shares | None]] = ContextVar("shares", default=None)
 
 
 def current() -> Caller | None:
-    """Who caused what is done now, if anybody is known."""
+    """Return the caller for whom the present work is done, if it is known."""
     if door.caller is not None:
         return door.caller
     found = calling.get()
@@ -216,7 +216,7 @@ def waits() -> None:
 
 @contextmanager
 def done_for(caller: Caller | None) -> Iterator[None]:
-    """What is done inside, also by tasks that begin inside, is done for this caller."""
+    """Attribute the work inside, also by tasks that begin inside, to this caller."""
     token = calling.set(caller)
     try:
         yield

@@ -49,7 +49,7 @@ def check_size(size: int, *, least: int = 0) -> int:
 
 
 def is_text(value: bytes) -> bool:
-    """Whether a bulk get can answer it: it takes UTF-8 only (error 10029)."""
+    """Return whether a bulk get can answer it: it takes UTF-8 only (error 10029)."""
     if value.isascii():
         return True
     decode = getincrementaldecoder("utf-8")().decode  # a failed decode() copies the whole value for its error

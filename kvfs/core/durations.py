@@ -1,4 +1,4 @@
-"""How long things took, in buckets: a histogram that costs next to nothing, and what can be read from it.
+"""Histograms of durations: buckets that cost next to nothing, and the figures that are read from them.
 
 Of what takes microseconds only one of `EVERY` is timed, because to look at the clock costs as much as a part of it;
 those between two count as the next one that is timed, or as the last one when somebody asks.
@@ -60,12 +60,12 @@ def total(several: Iterable[Sequence[int]]) -> Durations:
 
 
 def count(durations: Sequence[int]) -> int:
-    """How many there were."""
+    """The number of durations."""
     return sum(durations[:BUCKETS])
 
 
 def seconds(durations: Sequence[int]) -> float:
-    """How long they took altogether."""
+    """The sum of the durations."""
     return durations[SUM] / 1e9
 
 

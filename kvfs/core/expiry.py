@@ -48,7 +48,7 @@ def mtime_of(expiration: int | None, changed_ns: int) -> int:
 
 
 def is_expired(expiration: int | None, now: float) -> bool:
-    """Whether a key is gone by itself: at its expiration, not after it."""
+    """Return whether a key is gone by itself: at its expiration, not after it."""
     return expiration is not None and expiration <= now
 
 

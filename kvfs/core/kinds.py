@@ -39,7 +39,7 @@ U = TypeVar("U")
 
 @dataclass
 class Kept:
-    """What is known of one namespace: which keys are `binary` (false: are so no longer), and counts by ending."""
+    """The knowledge of one namespace: keys that are `binary` (false: no longer), and counts by ending."""
 
     binary: dict[str, bool] = field(default_factory=dict)
     endings: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Kinds:
         _bound(self._news, _BINARIES)
 
     def take_news(self) -> dict[NamespaceId, Kept]:
-        """What was learned since this was asked last."""
+        """Return the knowledge gained since the last call."""
         news: dict[NamespaceId, Kept] = {namespace: Kept() for namespace in self._doubted}
         for (namespace, key), is_so in self._news.items():
             news.setdefault(namespace, Kept()).binary[key] = is_so
@@ -97,11 +97,11 @@ class Kinds:
         return news
 
     def count(self, namespace: NamespaceId) -> int:
-        """How many values of a namespace are known to be binary."""
+        """Count the values of a namespace that are known to be binary."""
         return sum(place[0] == namespace for place in self._binaries)
 
     def risk(self, place: Place) -> float:
-        """How likely the value is binary, 0 to 1; 0 for what nothing is known of."""
+        """Return the likelihood that the value is binary, 0 to 1; 0 when nothing is known of it."""
         if place in self._binaries:
             return 1.0
         kind = kind_of(place)
@@ -111,7 +111,7 @@ class Kinds:
         return seen[1] / sum(seen)
 
     def is_guessed(self, place: Place) -> bool:
-        """Whether its well-known ending is all that is known of it."""
+        """Return whether its well-known ending is all that is known of it."""
         kind = kind_of(place)
         return kind not in self._seen and _is_known_binary(kind)
 
@@ -121,11 +121,11 @@ class Kinds:
         _bound(self._apart, _APART)
 
     def is_single(self, place: Place) -> bool:
-        """Whether the value is better asked for alone."""
+        """Return whether the value is better asked for alone."""
         return place in self._apart or self.risk(place) >= _SINGLY
 
     def is_surely_single(self, place: Place) -> bool:
-        """Whether the key is known to be binary, or its ending leaves little doubt: for who reads every key.
+        """Return whether the key is known to be binary, or its ending leaves little doubt: for who reads every key.
 
         The others of a mixed ending come by the hundred when all binaries of it are known.
         """
@@ -138,7 +138,7 @@ class Kinds:
         return binaries / (texts + binaries) >= _SURELY
 
     def fits(self, risk: float) -> bool:
-        """Whether a batch may carry so much risk in all."""
+        """Return whether a batch may carry so much risk in all."""
         return risk <= _RISK
 
     def divide(self, namespace: NamespaceId, keys: Sequence[Key]) -> list[list[Key]]:
@@ -163,7 +163,7 @@ def halves(keys: Sequence[Key]) -> list[list[Key]]:
 
 
 def kind_of(place: Place) -> Kind:
-    """What tells binaries from text by name: the ending of the last component, or its directory."""
+    """Classify a key by its name: by the ending of its last component, or by its directory."""
     namespace, key = place
     directory, slash, name = key.rpartition("/")
     stem, _, ending = name.rpartition(".")

@@ -25,7 +25,7 @@ class Namespace(Struct, frozen=True, gc=False):
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """What KV keeps under a key; a PUT replaces all three. `expiration` is epoch seconds, None for never."""
+    """The entry of a key; a PUT replaces all three fields. `expiration` is epoch seconds, None for never."""
 
     value: bytes
     metadata: Metadata | None = None
@@ -85,7 +85,7 @@ class ChangeState(StrEnum):
 
 
 class How(StrEnum):
-    """What took the place of a value: a write, a deletion, a rename of the key or over it, other attributes.
+    """The ways in which a value is superseded: a write, a deletion, a rename of or over it, other attributes.
 
     `DISCARD`: the user gave up a change that the server had refused.
     """
@@ -127,5 +127,5 @@ class Change(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether the key is to be absent."""
+        """True if the key is to be absent."""
         return self.kind is ChangeKind.DELETE

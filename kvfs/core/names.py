@@ -55,7 +55,7 @@ class DirRef(Struct, frozen=True, gc=False):
 
     @property
     def is_chunk(self) -> bool:
-        """Whether it holds the rest of a component too long for one name."""
+        """True if it holds the rest of a component too long for one name."""
         return self.start != len(self.prefix)
 
 
@@ -63,7 +63,7 @@ DirRef.ROOT = DirRef("", 0)
 
 
 class Child(Struct, frozen=True, gc=False):
-    """What a name below a directory stands for: as a file `key`, as a directory `directory`.
+    """The meaning of a name below a directory: as a file `key`, as a directory `directory`.
 
     Either is None when it cannot be that, never both.
     """
@@ -113,7 +113,7 @@ class Naming:
         return text if self._escape(text) == name and len(name.encode()) <= NAME_BYTES else None
 
     def _is_plain(self, component: str) -> bool:
-        """Whether it is its own name, for all ordinary ones; the rest take the long way."""
+        """Return whether it is its own name, for all ordinary ones; the rest take the long way."""
         return (
             2 < len(component) <= _PLAIN_CHARS
             and "%" not in component
@@ -173,7 +173,7 @@ class Naming:
     # one step down
 
     def child(self, directory: DirRef, name: bytes) -> Child:
-        """What a kernel's name stands for below a directory.
+        """Translate a kernel's name below a directory.
 
         Raises `NameNotTextError`, `NameTooLongError` (a name above 255 bytes, a key above 512) and
         `InvalidError` for a name that encoding would never give here.
@@ -195,7 +195,7 @@ class Naming:
         )
 
     def _short_child(self, key: str) -> Child:
-        """Of a name that is its own text, in a directory that is no chunk; of a key that is surely short."""
+        """Like `child`, for a name that is its own text and a key that is surely short, in no chunk directory."""
         if not self.separator:
             return Child(Key(key), None)
         below = key + self.separator
@@ -332,7 +332,7 @@ class Naming:
 
 
 def _cut_at(text: str) -> int:
-    """How many characters the longest piece has whose name takes at most 253 bytes."""
+    """Return the length, in characters, of the longest piece whose name takes at most 253 bytes."""
     used = 0
     for at, char in enumerate(text):
         used += 3 if char in "\0/" else len(char.encode())
@@ -344,7 +344,7 @@ def _cut_at(text: str) -> int:
 
 
 def _ends_escaped(piece: str) -> bool:
-    """Whether a piece that would fit no longer does, for the escape of its final `%+`."""
+    """Return whether a piece that would fit no longer does, for the escape of its final `%+`."""
     return piece.endswith(CHUNK) and len(Naming._escape_inside(piece).encode()) + 2 > _CHUNK_BYTES
 
 

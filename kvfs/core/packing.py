@@ -26,7 +26,7 @@ class BatchKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one request carries: changes of one namespace, oldest first, no key twice.
+    """The content of one request: changes of one namespace, oldest first, no key twice.
 
     `disguised`: no value is to go as readable text.
     """
@@ -75,7 +75,7 @@ def pair_bytes(change: Change) -> int:
 
 
 def bulk_bytes(key: Key, size: int, metadata: Metadata | None) -> int:
-    """The same of a value of so many bytes under a key."""
+    """Like `entry_bytes`, for a value of so many bytes under a key."""
     return _base64_chars(size) + _name_bytes(key) + len(metadata or b"") + PAIR_BYTES
 
 
@@ -94,7 +94,7 @@ def _base64_chars(size: int) -> int:
 
 
 def fits_in_bulk(change: Change) -> bool:
-    """Whether the value is small enough for a bulk body."""
+    """Return whether the value is small enough for a bulk body."""
     return _base64_chars(change.size) <= BULK_VALUE_CHARS
 
 

@@ -43,5 +43,5 @@ class LocalNames:
         return f"LocalNames({self.patterns!r})"
 
     def matches(self, name: str) -> bool:
-        """Whether one file name, not a path, is local."""
+        """Return whether one file name, not a path, is local."""
         return self._matches(name) is not None

@@ -125,7 +125,7 @@ def _own_field(name: str) -> str:
 
 
 def _is_field(field: str) -> bool:
-    """Whether an attribute can be named after the field."""
+    """Return whether an attribute can be named after the field."""
     if not field or "\0" in field or field.startswith(_OURS):
         return False
     try:

@@ -126,7 +126,7 @@ async def _cloudflare_stores(
 def layered(
     store: Store, config: Config, token: Renewable, budget: Budget, breaker: Breaker | None = None
 ) -> Stores:
-    """What every request to the API goes through, on its way to `store`."""
+    """Wrap `store` in the layers that every request to the API passes."""
     breaker = breaker or Breaker(min(PAUSE, config.timeout), min(PROBE, config.timeout / 6))
     refusals = Refusals(token, patience=config.timeout)
     limited = Limiting(store, budget, Priority.FOREGROUND)
@@ -143,7 +143,7 @@ def layered(
 
 @asynccontextmanager
 async def open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator[Store]:
-    """What the Workers of a project see: its state on this machine, or a dev server by its URL."""
+    """Open the store that the Workers of a project see: local state, or a dev server by its URL."""
     if source.state is None:
         try:
             async with open_explorer(source.origin, timeout) as explorer:
@@ -231,7 +231,7 @@ def build_filesystem(
 
 
 def kinds_file(config: Config) -> KindsFile | None:
-    """Where it is kept which values are binary; None for a store that answers all in bulk."""
+    """Return the file that remembers binary values; None for a store that answers all in bulk."""
     source = config.source
     if not isinstance(source, CloudflareSource):
         return None
@@ -249,7 +249,7 @@ def settle_window(config: Config) -> float:
 
 
 def first_pairs(config: Config) -> int:
-    """How many pairs the first bulk body may have, by what `kvfs verify` has measured."""
+    """Return the pairs of the first bulk body: as many as take `_QUICK` by the measure of `kvfs verify`."""
     learned = _learned(config)
     return bulksize.first_pairs(learned.pair_seconds if learned is not None else None)
 

@@ -122,11 +122,11 @@ class ConflictLog:
     # telling
 
     def status(self) -> Item:
-        """How many there were since the start, the latest of these, and how many are open."""
+        """Return their number, and the latest ones."""
         return {"count": self._count, "items": list(self._items), "open": len(self._open)}
 
     def untold(self) -> Item:
-        """Those that nobody was told of yet. From now on they count as told."""
+        """Return the conflicts that nobody was told of yet, and mark them as told."""
         count = self._count - self._told
         self._told = self._count
         return {"count": count, "items": list(self._items)[-count:] if count else []}

@@ -1,4 +1,4 @@
-"""What the control socket can ask of a running mount."""
+"""The requests that the control socket of a running mount answers."""
 
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
@@ -58,7 +58,7 @@ class Controls:
         return self._reporter.status()
 
     async def top(self, request: Message, send: Send) -> Message:
-        """What each process did, and what it cost."""
+        """Return the work of each process, and its cost."""
         return await self._reporter.usage.top(self._reporter.status())
 
     async def metrics(self, request: Message, send: Send) -> Message:
@@ -78,7 +78,7 @@ class Controls:
         return self._left(before)
 
     def _left(self, before: SenderStatistics) -> Message:
-        """What is left, with the reasons, and what was sent since `before`."""
+        """Return the changes that are left, with their reasons, and the counts of what was sent since `before`."""
         left, now = [*self._journal.rejected(), *self._journal.pending()], self._sender.statistics()
         return {
             "left": self._reporter.left(),
@@ -109,7 +109,7 @@ class Controls:
         return {}
 
     async def pending(self, request: Message, send: Send) -> Message:
-        """What a namespace's keys are to become, as far as the server may not show it yet."""
+        """Return the changes of a namespace that the server may not show yet."""
         changes = self._journal.under(NamespaceId(str(request.get("namespace", ""))), "")
         shown = (ChangeState.PENDING, ChangeState.SETTLING)
         return {"items": [self._pending_item(change) for change in changes if change.state in shown]}
@@ -128,7 +128,7 @@ class Controls:
         return {"items": self._reporter.pending()}
 
     async def why(self, request: Message, send: Send) -> Message:
-        """What keeps a path from the server, and the last lines of the log that name it."""
+        """Explain why a path is not at the server, with the last lines of the log that name it."""
         path = str(request.get("path", ""))
         changes = [*self._journal.rejected(), *self._journal.pending()]
         found = [change for change in changes if self._reporter.path_of(change) == path]
@@ -137,7 +137,7 @@ class Controls:
         return {"change": item, "reasons": reasons, "log": self._reporter.lines_about(path)}
 
     async def rejected_list(self, request: Message, send: Send) -> Message:
-        """What the server refused for ever."""
+        """Return the changes that the server refused for ever."""
         return {"items": self._reporter.rejected()}
 
     async def rejected_retry(self, request: Message, send: Send) -> Message:

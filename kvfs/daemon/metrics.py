@@ -51,7 +51,7 @@ _PLAIN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Where the numbers come from. `pending` is count and bytes by the name of a namespace."""
+    """The sources of the numbers. `pending` is count and bytes by the name of a namespace."""
 
     source: str
     status: Callable[[], Message]

@@ -40,12 +40,12 @@ _KINDS: Final = (
 
 
 def kind_of(reason: str) -> tuple[str, str]:
-    """Who is at fault by the words of a failure, and what a user can do about it."""
+    """Tell by the words of a failure who is at fault, and what a user can do about it."""
     return next((kind, advice) for pattern, kind, advice in _KINDS if re.search(pattern, reason))
 
 
 def advice_for(reason: str) -> str:
-    """What a user can do about a reason, "" when nothing is known."""
+    """Return advice on a reason, "" when there is none."""
     return kind_of(reason)[1] if reason not in (NOT_TRIED, UNANSWERED) else ""
 
 
@@ -61,7 +61,7 @@ def limit_words(budget: BudgetStatistics) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hindrance:
-    """What sending waits for right now: `kind` as above, in words, and in how many seconds it goes on, if known."""
+    """The reason why sending waits now: its `kind`, in words, and the seconds until it goes on, if known."""
 
     kind: str
     text: str
@@ -69,12 +69,12 @@ class Hindrance:
 
     @property
     def waiting(self) -> str:
-        """What comes after "waiting for"."""
+        """Return the reason why sending waits now and the seconds until it goes on; "" when it does not wait."""
         return self.text
 
     @property
     def reason(self) -> str:
-        """As the reason of a change that it holds up."""
+        """Return it as the reason of a change that it holds up."""
         return f"waiting for {self.text}" if self.kind == LIMITED else self.text
 
 
@@ -100,7 +100,7 @@ class Outlook:
         self._silence = silence
 
     def hindrance(self) -> Hindrance | None:
-        """What sending waits for right now; None when it does not wait."""
+        """Return the reason why sending waits now; None when it does not wait."""
         budget = self._budget() if self._budget is not None else None
         if budget is not None and budget.waiting and budget.next_in > 0.5:
             return Hindrance(LIMITED, limit_words(budget), budget.next_in)
@@ -112,7 +112,7 @@ class Outlook:
         return Hindrance(kind, text, max(0.0, sender.retry_at - time.time()))
 
     def server(self) -> Message:
-        """How the server is, as far as it is known from the last requests."""
+        """Return the state of the server, as far as the last requests tell it."""
         found = self.hindrance()
         if found is None and (trouble := self._trouble()):
             found = Hindrance(kind_of(trouble)[0], trouble)
@@ -163,7 +163,7 @@ class Outlook:
         return ""
 
     def event(self, done: int, total: int, pending_bytes: int, doing: str = "") -> Message:
-        """How far sending is, for whoever waits for it. `doing`: what comes before it."""
+        """Return the progress of sending as an event for callers that wait for it."""
         found = self.hindrance()
         return {
             "event": "progress",

@@ -39,7 +39,7 @@ class Resolving:
         return "\n".join(self._reporter.path_at(namespace, other) for other in found)
 
     async def list(self, request: Message, send: Send) -> Message:
-        """Those that are open, with both sizes where they can be told."""
+        """Return the open conflicts, with both sizes where they are known."""
         looked: dict[tuple[str, Key], int | None] = {}
         with trio.move_on_after(LOOK_SECONDS):
             for conflict in self._log.open()[:SHOWN]:

@@ -349,7 +349,7 @@ class Mounted:
         session.stop()
 
     async def _finish(self) -> None:
-        """Whoever asked for the end drains and is told; else the daemon drains by itself."""
+        """Drain before the end. If somebody asked for the end, wait until they were answered."""
         await self._ending.said()
         await self._ending.drain(self._ending.left)
 

@@ -1,4 +1,4 @@
-"""How a mount ends: taken from the tree, served until the last file is closed, drained, said what is left."""
+"""The end of a mount: unmount, serve until the last file is closed, drain, report what is left."""
 
 import logging
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Ending:
 
     @property
     def has_let_go(self) -> bool:
-        """Whether the kernel let go."""
+        """True if the kernel let go."""
         return self._served.is_set()
 
     async def let_go(self) -> None:

@@ -1,4 +1,4 @@
-"""Where the root of a mount is: asked of the server, or as this machine knows it while the server is away."""
+"""The root of a mount: asked of the server, or taken from this machine's memory while the server is away."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ _PROBE_SECONDS = (2.0, 30.0)  # between two looks for the server: at first, and 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a mount begins with. `is_offline`: the server did not answer, and this is what it said last."""
+    """The state a mount begins with. `is_offline`: the server did not answer; this is its last known answer."""
 
     place: Place | None
     namespaces: list[Namespace]
@@ -51,7 +51,7 @@ class Start:
 
 
 async def find_start(config: Config, stores: Stores, journal: Path | None = None) -> Start:
-    """Where the root of the mount is, and the namespaces there are.
+    """Find the root of the mount and the list of namespaces.
 
     Asks the server, so that a wrong token or name is known at once. When it does not answer, a source that was
     mounted before starts with what is known of it. Raises `UserError` with one line that says what to do. `journal` is
@@ -90,7 +90,7 @@ async def _listed(stores: Stores, *, patient: bool) -> list[Namespace]:
 
 
 def _is_hopeless(error: UnavailableError) -> bool:
-    """Whether asking on would not help: nobody listens there, or somebody else does."""
+    """Return whether asking on would not help: nobody listens there, or somebody else does."""
     causes = list(_causes(error))
     return any(type(cause).__name__ == "ConnectError" for cause in causes) or any(
         isinstance(cause, UnavailableError) and 400 <= cause.status < 500 and cause.status != 429
@@ -105,7 +105,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _permission(config: Config) -> str:
-    """What the token needs, and for which account; a namespace taken for an account is the likeliest slip."""
+    """Name the permission and account that the token needs; hint at a namespace given as an account."""
     source = config.source
     if not isinstance(source, CloudflareSource):
         return ""
@@ -121,7 +121,7 @@ def _advice(config: Config) -> str:
 
 
 def place_in(config: Config, namespaces: list[Namespace]) -> Place | None:
-    """Where the root is, if it is not the list of namespaces. Raises `NamespaceNotFoundError`."""
+    """Find the root, None for the list of namespaces. Raises `NamespaceNotFoundError`."""
     wanted, prefix = keys_wanted(config)
     return (find_namespace(namespaces, wanted).id, DirRef(prefix, len(prefix))) if wanted else None
 

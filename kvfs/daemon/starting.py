@@ -1,4 +1,4 @@
-"""What a mount is doing until it is ready, for whoever waits for it: told by records of the log that carry `doing`."""
+"""The steps of a beginning mount, for its parent: records of the log that carry `doing`."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -44,6 +44,6 @@ def doing(text: str) -> None:
 
 
 def host_of(config: Config) -> str:
-    """Whom the first requests of a mount ask."""
+    """Return the host that the first requests of a mount ask."""
     source = config.source
     return urlsplit(source.base_url).netloc if isinstance(source, CloudflareSource) else str(source)

@@ -1,4 +1,4 @@
-"""What the daemon says of itself: the status object (docs/status.md), the queue, recent errors, metrics."""
+"""The daemon's report on itself: the status object (docs/status.md), the queue, recent errors, metrics."""
 
 import logging
 import time
@@ -49,7 +49,7 @@ class RecentErrors(logging.Handler):
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What is noted while the mount of `source` is served: its last errors, and who does what."""
+    """The notes taken while the mount of `source` is served: its last errors, and the work of each process."""
 
     source: str
     errors: RecentErrors
@@ -90,7 +90,7 @@ class Reporter:
         return self._fs.paths.of_key(namespace, key)
 
     def left(self) -> list[Message]:
-        """What is not at the server: path, error and age, the oldest first, at most `SHOWN`."""
+        """Return the changes that are not at the server: path, error, age; the oldest first, at most `SHOWN`."""
         now = time.time()
         changes = [*self._journal.rejected(), *self._journal.pending()]
         return [
@@ -123,7 +123,7 @@ class Reporter:
         return [line for line in lines if name and name in line][-ABOUT:]
 
     def rejected(self) -> list[Message]:
-        """What the server refused for ever."""
+        """Return the changes that the server refused for ever."""
         return [
             {"seq": c.seq, "path": self.path_of(c), "size": c.size, "error": c.error or ""}
             for c in self._journal.rejected()

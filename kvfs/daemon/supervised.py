@@ -14,7 +14,7 @@ MORE_SECONDS: Final = 30.0
 
 
 class Supervised:
-    """What one mount tells the service manager. `pending` answers the number of changes that are not sent."""
+    """Reports one mount to the service manager. `pending` answers the number of changes that are not sent."""
 
     def __init__(self, source: str, mountpoint: str, pending: Callable[[], int]) -> None:
         self._words = f"{source} on {mountpoint}"

@@ -1,4 +1,4 @@
-"""What mounts of before left behind and nobody needs: it goes by itself, when a mount starts.
+"""Removal of leftovers of earlier mounts that nobody needs, when a mount starts.
 
 A journal goes only with its lock held, and never while it holds a change, or anything that is not known here.
 """
@@ -69,7 +69,7 @@ def _look(journal: Path, now: float) -> Leftover:
 
 
 def _is_known(file: Path, journal: Path) -> bool:
-    """Whether a file goes with the journal: not the conflicts that nobody has settled, say."""
+    """Return whether a file goes with the journal: not the conflicts that nobody has settled, say."""
     is_ours = file.name in (NAME, HISTORY) or file.name.startswith(journal.name)
     return is_ours or (file.is_file() and not os.path.getsize(file))
 

@@ -1,4 +1,4 @@
-"""Who used the mount, and what it cost: what `kvfs top` shows, made of the callers."""
+"""The use of the mount by each process, and its cost: the data of `kvfs top`."""
 
 import time
 from typing import Any, Final
@@ -22,7 +22,7 @@ class Usage:
         self._since = time.time()
 
     async def top(self, status: Message) -> Message:
-        """What `kvfs top` is told: every caller, and what of the status tells what is left."""
+        """Return the data of `kvfs top`: every caller, and the part of the status that says what is left."""
         await trio.to_thread.run_sync(self._callers.look_again)
         return {
             "now": time.time(),
@@ -32,7 +32,7 @@ class Usage:
         }
 
     def by_operation(self) -> dict[str, Durations]:
-        """How long operations took, of all callers."""
+        """Return the durations of operations of all callers."""
         found: dict[str, list[Durations]] = {}
         for caller in self._callers.everybody():
             for operation, times in caller.times.items():
@@ -40,7 +40,7 @@ class Usage:
         return {operation: total(each) for operation, each in sorted(found.items())}
 
     def waited(self) -> int:
-        """How many operations waited for the store."""
+        """Count the operations that waited for the store."""
         return sum(caller.waits for caller in self._callers.everybody())
 
 

@@ -34,7 +34,7 @@ class TarEncoder:
         self._now = int(now)
 
     def start(self) -> bytes:
-        """What a file begins with."""
+        """Return the bytes at the beginning of a file."""
         return b""
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
@@ -50,7 +50,7 @@ class TarEncoder:
         return [header, entry.value, bytes(-len(entry.value) % BLOCK)]
 
     def end(self) -> bytes:
-        """What a file ends with."""
+        """Return the bytes at the end of a file."""
         return bytes(2 * BLOCK)
 
     def _mtime(self, expiration: int | None, modified: float | None) -> int:

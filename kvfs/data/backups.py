@@ -36,7 +36,7 @@ class _Deletion(Struct):
 
 
 class Index:
-    """What the newest backup holds, by key. `name` is that backup's."""
+    """The content of the newest backup, by key. `name` is that backup's."""
 
     def __init__(self, directory: Path) -> None:
         path = directory / INDEX
@@ -90,12 +90,12 @@ class Index:
         self._db.execute("COMMIT")
 
     def count(self) -> int:
-        """How many keys there are."""
+        """Count the keys."""
         row: tuple[int] = self._db.execute("SELECT count(*) FROM held").fetchone()
         return row[0]
 
     def is_listed_so(self, item: Item) -> bool:
-        """Whether a key is known with this metadata and expiration; it is seen then."""
+        """Return whether a key is known with this metadata and expiration; it is seen then."""
         key = item.key.encode()
         self._db.execute("INSERT OR REPLACE INTO temp.seen VALUES (?, NULL, NULL, NULL)", (key,))
         row = self._db.execute("SELECT metadata, expiration FROM held WHERE key = ?", (key,)).fetchone()
@@ -120,7 +120,7 @@ class Index:
 
 
 class Changes(Struct):
-    """What a backup of changes holds: keys that changed, keys that are gone, and what could not be read."""
+    """The content of a backup of changes: keys that changed, keys that are gone, keys that could not be read."""
 
     changed: int = 0
     gone: int = 0

@@ -1,4 +1,4 @@
-"""Which entries move and under which keys: prefix, patterns, conditions on metadata, a renamed prefix."""
+"""The choice of entries to move, and their new keys: prefix, patterns, metadata, a renamed prefix."""
 
 import json
 import re
@@ -23,7 +23,7 @@ class Condition:
     value: str
 
     def holds(self, metadata: object) -> bool:
-        """Whether metadata (decoded) meets it."""
+        """Return whether metadata (decoded) meets it."""
         found = metadata
         for name in self.path:
             found = found.get(name, _MISSING) if isinstance(found, dict) else _MISSING
@@ -102,11 +102,11 @@ class Choice:
 
     @property
     def listed(self) -> str:
-        """What every key begins with that can be chosen: the prefix to list."""
+        """The prefix to list: every key that can be chosen begins with it."""
         return self.strip + self.prefix
 
     def chosen(self, key: str, metadata: Metadata | None) -> bool:
-        """Whether an entry moves."""
+        """Return whether an entry moves."""
         if not key.startswith(self.listed):
             return False
         inner = key[len(self.strip) :]
@@ -130,7 +130,7 @@ class Choice:
 
     @property
     def moved_prefix(self) -> str | None:
-        """What every moved key begins with; None when there is no one answer."""
+        """The prefix of every moved key; None when they have no common one."""
         if self.rename is None:
             return self.add + self.prefix
         if self.prefix.startswith(self.rename[0]):

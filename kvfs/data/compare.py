@@ -1,4 +1,4 @@
-"""What differs between two places: keys, metadata and expirations from listings alone, values where asked.
+"""Differences of two places: keys, metadata and expirations by listings alone, values where asked.
 
 Both listings lie in a table on the disk, so that they may be large and in any order.
 """
@@ -123,7 +123,7 @@ class Comparison:
             )
 
     def count_both(self) -> int:
-        """How many keys both sides have: so many values a comparison of values reads, from each."""
+        """Count the keys that both sides have: a comparison of values reads so many from each."""
         row: tuple[int] = self._db.execute("SELECT count(*) FROM a JOIN b ON a.key = b.key").fetchone()
         return row[0]
 

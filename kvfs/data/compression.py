@@ -56,7 +56,7 @@ def reading(file: BinaryIO, compression: str) -> BinaryIO:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """What reading a damaged file raises."""
+    """Return the exceptions that a damaged file can raise."""
     found: list[type[Exception]] = [EOFError, zlib.error, gzip.BadGzipFile]
     for name in ("ZstdError",):
         error = getattr(_zstd(), name, None)

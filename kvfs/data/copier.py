@@ -36,7 +36,7 @@ IfExists = Literal["overwrite", "skip", "newer", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
-    """What a copy is asked to do with what is there, what has expired and what is wrong."""
+    """The options of a copy: how to treat keys that are there, have expired or are wrong."""
 
     choice: Choice = field(default_factory=Choice)
     if_exists: IfExists = "overwrite"
@@ -49,7 +49,7 @@ class CopyOptions:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a copy is: what `show` is told. `total` is known once the scan is complete."""
+    """The progress of a copy, given to `show`. `total` is known once the scan is complete."""
 
     phase: str = "listing"
     keys: int = 0
@@ -234,7 +234,7 @@ class Copier:
         await self._write(writer, batch, reached, problems)
 
     def _checked(self, loaded: Loaded) -> Loaded:
-        """What is kept although it has expired is kept for ever."""
+        """Remove the expiration of an entry that is kept although it has expired."""
         entry = loaded.entry
         if self._options.keep_expired and is_expired(entry.expiration, self._now()):
             return Loaded(loaded.item, Entry(entry.value, entry.metadata))

@@ -38,7 +38,7 @@ _CREATE: Final = (
 
 
 class _Line(Struct, omit_defaults=True, gc=False):
-    """What the manifest says about a key."""
+    """One line of the manifest: the facts about one key."""
 
     key: str
     expiration: int | float | None = None
@@ -52,7 +52,7 @@ def manifest_line(key: Key, entry: Entry) -> bytes:
 
 
 class Manifest:
-    """What the manifest of a directory says, in a table on the disk: it may have a million lines."""
+    """The manifest of a directory, as a table on the disk, because it may have a million lines."""
 
     def __init__(self, directory: Path) -> None:
         self.problems: list[Problem] = []
@@ -87,7 +87,7 @@ class Manifest:
 
 
 def has_manifest(directory: Path) -> bool:
-    """Whether a copy has written there, with a manifest."""
+    """Return whether a copy has written there, with a manifest."""
     try:
         with open(directory / MANIFEST, "rb") as file:
             return file.read(len(HEADER)) == HEADER
@@ -208,7 +208,7 @@ class DirectoryOutput:
 
     @property
     def position(self) -> str:
-        """Where the manifest ends."""
+        """The end of the manifest."""
         if self._manifest < 0:
             return ""
         return f"{os.lseek(self._manifest, 0, os.SEEK_CUR)} {'all' if self._says_all else 'some'}"

@@ -25,7 +25,7 @@ class Encoder(Protocol):
     """Makes a format of entries."""
 
     def start(self) -> bytes:
-        """What a file begins with."""
+        """Return the bytes at the beginning of a file."""
         ...
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
@@ -33,13 +33,13 @@ class Encoder(Protocol):
         ...
 
     def end(self) -> bytes:
-        """What a file ends with."""
+        """Return the bytes at the end of a file."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a file is written: `name` is json, ndjson or tar, `compression` is "", gzip or zstd."""
+    """The form of a file: `name` is json, ndjson or tar, `compression` is "", gzip or zstd."""
 
     name: str
     compression: str = ""
@@ -159,7 +159,7 @@ class RecordWriter:
 
     @property
     def partial(self) -> Path:
-        """Where it is written until it is complete."""
+        """The path of the file until it is complete."""
         return self._path.with_name(self._path.name + ".partial")
 
     def open(self, position: str) -> None:
@@ -181,7 +181,7 @@ class RecordWriter:
 
     @property
     def position(self) -> str:
-        """Where the file ends now, and how many entries are in it."""
+        """The end of the file, and the number of its entries."""
         assert self._file is not None
         return f"{self._file.tell()} {self._count}"
 

@@ -129,7 +129,7 @@ class Job:
         )
 
     def counts(self) -> tuple[int, int, int]:
-        """How many items are to be written yet, the bytes known of them, and how many have no size."""
+        """Return the number of items left to write, their known bytes, and the number of unknown sizes."""
         row: tuple[int, int, int] = self._db.execute(
             "SELECT count(*), coalesce(sum(size), 0), sum(size IS NULL) FROM items WHERE NOT skip AND seq > ?",
             (self.done,),
@@ -137,7 +137,7 @@ class Job:
         return row[0], row[1], row[2] or 0
 
     def todo(self, most: int) -> Iterator[list[Item]]:
-        """What is left to move, in order, so many at a time."""
+        """Yield the items left to move, in order, at most so many at a time."""
         after = self.done
         while True:
             rows = self._db.execute(
@@ -149,7 +149,7 @@ class Job:
             yield [_item(row) for row in rows]
 
     def has_children(self, key: Key) -> bool:
-        """Whether keys lie below a key, as in a directory of its name."""
+        """Return whether keys lie below a key, as in a directory of its name."""
         below = key.encode() + b"/"
         found = self._db.execute(
             "SELECT 1 FROM items WHERE key >= ? AND key < ? LIMIT 1", (below, below[:-1] + b"0")
@@ -169,7 +169,7 @@ class Job:
         self._db.execute("COMMIT")
 
     def count_there(self) -> int:
-        """How many of the items are at the target already."""
+        """Count the items that are at the target already."""
         return self._count("SELECT count(*) FROM items WHERE key IN (SELECT key FROM there)")
 
     def first_there(self) -> Key:
@@ -180,7 +180,7 @@ class Job:
         return Key(row[0].decode())
 
     def skip_there(self, newer_than: float | None = None) -> int:
-        """What is there need not move, or only what was modified after its twin (or after a time)."""
+        """Skip items that are at the target; or only those not modified after their twin (or after a time)."""
         if newer_than is None:
             rule, values = "", ()
         else:
@@ -203,7 +203,7 @@ class Job:
         return [(Key(key.decode()), origin) for key, origin in rows]
 
     def count_surplus(self) -> int:
-        """How many there are."""
+        """Count the keys that are at the target only."""
         return self._count("SELECT count(*) FROM there WHERE key NOT IN (SELECT key FROM items)")
 
     # how far it is
@@ -236,12 +236,12 @@ class Job:
             yield Problem(Kind(kind), key, where, message)
 
     def count_problems(self) -> dict[Kind, int]:
-        """How many of each kind."""
+        """Count the problems of each kind."""
         found = self._db.execute("SELECT kind, count(*) FROM problems GROUP BY kind").fetchall()
         return {Kind(kind): count for kind, count in found}
 
     def failures(self) -> int:
-        """How many problems are not harmless."""
+        """Count the problems that are not harmless."""
         return sum(count for kind, count in self.count_problems().items() if kind not in HARMLESS)
 
     def _count(self, statement: str) -> int:

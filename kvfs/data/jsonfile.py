@@ -31,7 +31,7 @@ class JsonEncoder:
     """Entries as the elements of one array."""
 
     def start(self) -> bytes:
-        """What a file begins with."""
+        """Return the bytes at the beginning of a file."""
         return b"["
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
@@ -39,7 +39,7 @@ class JsonEncoder:
         return [b"\n" if is_first else b",\n", *records.encode(key, entry, one_line=False)]
 
     def end(self) -> bytes:
-        """What a file ends with."""
+        """Return the bytes at the end of a file."""
         return b"\n]\n"
 
 
@@ -175,7 +175,7 @@ class _Splitter:
 
 
 def _bulk_get(text: bytes) -> Iterator[Record]:
-    """What `wrangler kv bulk get` prints: one object of keys, and some versions a word behind it."""
+    """Parse the output of `wrangler kv bulk get`: one object of keys, in some versions with a word after it."""
     end = text.rfind(b"}") + 1
     try:
         found = decode_leniently(text[:end], dict[str, Raw])

@@ -15,7 +15,7 @@ class NdjsonEncoder:
     """Entries as lines."""
 
     def start(self) -> bytes:
-        """What a file begins with."""
+        """Return the bytes at the beginning of a file."""
         return b""
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
@@ -23,7 +23,7 @@ class NdjsonEncoder:
         return [*records.encode(key, entry, one_line=True), b"\n"]
 
     def end(self) -> bytes:
-        """What a file ends with."""
+        """Return the bytes at the end of a file."""
         return b""
 
 

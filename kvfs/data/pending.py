@@ -15,7 +15,7 @@ from kvfs.store.wrapper import Around
 
 
 class PendingChange(Struct, frozen=True):
-    """What a key is to become; `path` is its file below the mount point."""
+    """A pending change of a key; `path` is its file below the mount point."""
 
     key: Key
     path: str

@@ -31,7 +31,7 @@ class Taken(Struct, frozen=True):
 
 
 class Reader(Protocol):
-    """What can be copied from."""
+    """A source of a copy."""
 
     def scan(self, mark: str) -> AsyncGenerator[Scanned]:
         """All items from a mark on."""
@@ -51,16 +51,16 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """What can be copied to."""
+    """A target of a copy."""
 
     @property
     def pairs(self) -> int:
-        """How many entries a batch should have now."""
+        """The number of entries that a batch should have now."""
         ...
 
     @property
     def position(self) -> str:
-        """Where a later run goes on."""
+        """The position from which a later run goes on."""
         ...
 
     async def open(self, position: str) -> None:
@@ -89,24 +89,24 @@ class Place(Protocol):
 
     @property
     def name(self) -> str:
-        """How a user writes it."""
+        """The place as a user writes it."""
         ...
 
     @property
     def identity(self) -> str:
-        """The same text for the same place."""
+        """A text that is equal for equal places only."""
         ...
 
     @property
     def is_billed(self) -> bool:
-        """Whether requests to it count, and cost."""
+        """True if requests to it count, and cost."""
         ...
 
     @property
     def has_times(self) -> bool:
-        """Whether it keeps when entries were modified."""
+        """True if it keeps when entries were modified."""
         ...
 
     def reader(self, prefix: str) -> Reader:
-        """What reads the keys that begin with `prefix`."""
+        """Return a reader of the keys that begin with `prefix`."""
         ...

@@ -1,4 +1,4 @@
-"""What a move will take, before it is begun: requests, minutes under the API's limit, dollars at list price."""
+"""The price of a move, before it begins: requests, minutes under the API's limit, dollars at list price."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -20,7 +20,7 @@ SECONDS_A_REQUEST: Final = 0.25  # of a bulk request, several at a time: what no
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is to be done. Counts are of keys; `lists` are requests that were made for this plan already."""
+    """The amount of work. Counts are of keys; `lists` are requests that were made for this plan already."""
 
     keys: int
     known_bytes: int = 0
@@ -45,26 +45,26 @@ class Plan:
 
     @property
     def minutes(self) -> float:
-        """How long the API's limit makes it take at least; the first window's requests need not wait."""
+        """The least time under the API's limit; the requests of the first window need not wait."""
         most = self.requests[1]
         windows = max(0, ceil((most + self.lists) / RATE_REQUESTS) - 1)
         return max(windows * RATE_SECONDS, most * SECONDS_A_REQUEST) / 60
 
     @property
     def dollars(self) -> float:
-        """What the keys cost; the lists that made this plan are part of it."""
+        """The price of the keys and of the lists that made this plan."""
         read = self.keys * READ_PRICE if self.reads_billed else 0.0
         written = self.keys * WRITE_PRICE + self.deletes * DELETE_PRICE if self.writes_billed else 0.0
         return read + written + self.lists * LIST_PRICE
 
     @property
     def must_ask(self) -> bool:
-        """Whether somebody has to agree first, where keys of a store are written."""
+        """True if somebody has to agree first, where keys of a store are written."""
         return self.keys + self.deletes > ASK_KEYS or self.must_ask_to_read
 
     @property
     def must_ask_to_read(self) -> bool:
-        """Whether somebody has to agree first, where they are written to files."""
+        """True if somebody has to agree first, where they are written to files."""
         return self.dollars > ASK_DOLLARS
 
 

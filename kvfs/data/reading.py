@@ -78,7 +78,7 @@ class BulkValues:
                 return self._taken(wave[:count], items[count:], found)
 
     def _wave(self, items: Sequence[Item]) -> tuple[Sequence[Item], list[Item]]:
-        """As many of the first `items` as fit into memory, and those of them that are asked for singly."""
+        """Take as many items as fit into memory; name those of them that are asked for singly."""
         groups = max(1, min(MOST_GROUPS, int(WAVE_BYTES / max(self._groups))))
         singles = max(1, min(MOST_SINGLES, int(WAVE_BYTES / max(self._alone))))
         singly: list[Item] = []

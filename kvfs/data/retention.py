@@ -41,7 +41,7 @@ def name_of(at: datetime, *, is_full: bool) -> str:
 
 
 def chain_of(backups: Sequence[Backup], wanted: Backup) -> list[Backup]:
-    """What is needed to restore a backup, a full one first. Raises `UserError` when that is gone."""
+    """Return the backups needed to restore `wanted`, a full one first. Raises `UserError` when it is gone."""
     chain: list[Backup] = []
     for backup in sorted(backups, key=lambda one: one.at, reverse=True):
         if backup.at > wanted.at:
@@ -85,6 +85,6 @@ def kept(backups: Sequence[Backup], rules: Sequence[tuple[int, str]]) -> set[str
 
 
 def is_due(backups: Sequence[Backup], now: datetime, every: timedelta) -> bool:
-    """Whether the next backup is to be a full one."""
+    """Return whether the next backup is to be a full one."""
     full = [backup.at for backup in backups if backup.is_full]
     return not full or now - max(full) >= every

@@ -143,7 +143,7 @@ class StoreWriter:
         return problems
 
     def _fitting(self, entries: _Entries) -> int:
-        """How many of the first entries one body should have: one at least."""
+        """Return how many of the first entries one body should have: one at least."""
         room = self._puts.body_bytes
         for count, (key, entry) in enumerate(entries):
             room -= bulk_bytes(key, len(entry.value), entry.metadata)
@@ -241,5 +241,5 @@ def _odd_row(page: KeyPage) -> Problem:
 
 
 def _needs_request(value: bytes) -> bool:
-    """Whether only a single put can carry a value: base64 of it is longer than a bulk value may be."""
+    """Return whether only a single put can carry a value: base64 of it is longer than a bulk value may be."""
     return (len(value) + 2) // 3 * 4 > BULK_VALUE_CHARS and not is_text(value)

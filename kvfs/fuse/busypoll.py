@@ -143,6 +143,6 @@ def enable(afterwards: Afterwards) -> bool:
 
 
 def disable() -> None:
-    """As it comes."""
+    """Restore pyfuse3's own waiting."""
     if isinstance(getattr(pyfuse3, "trio", None), _Trio):
         PYFUSE3_TRIO.apply(pyfuse3, trio)

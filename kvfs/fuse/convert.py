@@ -49,7 +49,7 @@ ERRNO: Final[dict[type[errors.KvfsError], int]] = {
 
 
 def errno_of(error: errors.KvfsError) -> int:
-    """What the system call answers."""
+    """Return the errno of an error."""
     for kind in type(error).__mro__:
         if kind in ERRNO:
             return ERRNO[kind]
@@ -127,7 +127,7 @@ def absent(timeout: float) -> pyfuse3.EntryAttributes:
 
 
 def usage(known: Usage) -> pyfuse3.StatvfsData:
-    """What df shows: keys and bytes that are known, of more than anybody will use."""
+    """Return the figures of df: keys and bytes that are known, of more than anybody will use."""
     data = pyfuse3.StatvfsData()
     data.f_bsize = data.f_frsize = BLOCK
     data.f_blocks = CAPACITY // BLOCK

@@ -35,7 +35,7 @@ PromptHandler = Callable[Concatenate[Ops, P], Answer[R]]
 
 
 class _Door(Protocol):
-    """What a handler's object has for the guard: the callers of the mount."""
+    """The part of a handler's object that the guard needs: the callers of the mount."""
 
     callers: Callers
 
@@ -157,7 +157,7 @@ def bounded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
 
 
 def in_time(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
-    """What a guarded handler may wait for, within the bound: one that waits cannot even be killed.
+    """Bound the waits of a guarded handler, because a program that waits in it cannot even be killed.
 
     A deadline costs as much as a whole lookup: the hot handlers first answer what takes no waiting.
     """
@@ -176,7 +176,7 @@ def in_time(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
 def _told(
     operations: object, handler: Callable[..., Any], args: tuple[Any, ...], error: Exception
 ) -> pyfuse3.FUSEError:
-    """What the kernel is to hear of an error; whoever has to know more is told."""
+    """Convert an error for the kernel, and report it to the log and to listeners."""
     if isinstance(error, KvfsError):
         number = convert.errno_of(error)
         _tell(operations, handler, args, number, error)

@@ -245,7 +245,7 @@ class Operations(pyfuse3.Operations):
 
     @bounded
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        """What was changed below a directory is in the store."""
+        """Wait until all changes below the directory are in the store."""
         await self._fs.sync_directory(self._fs.handles.directory(fh))
 
     # files

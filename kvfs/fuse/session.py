@@ -118,7 +118,7 @@ class _Option(str):
     __slots__ = ()
 
     def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
-        """As the file system's names are encoded, whatever was asked for."""
+        """Encode as UTF-8 with surrogates, whatever was asked for, because names of files are so encoded."""
         return super().encode("utf-8", "surrogateescape")
 
 

@@ -1,1 +1,1 @@
-"""What was overwritten or deleted through the mount and was at hand, for a while: undo. Losing it loses no change."""
+"""Undo: values that were overwritten or deleted through the mount, for a while. Losing it loses no change."""

@@ -1,4 +1,4 @@
-"""How much history is kept: `7d,1G`, an age and a number of bytes; `0` is none. And durations in people's words."""
+"""The bounds of the history: `7d,1G` is an age and a number of bytes, `0` none. Also parses durations."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which versions are worth keeping: of a key that changes again and again, the first of a burst and the last.
+"""The versions worth keeping of a key that changes again and again: the first of a burst and the last.
 
 A rule without a clock. The first is what undo wants (the value before the burst), the last is what was deleted in the
 end. A key that goes on changing has longer and longer bursts, *because* a log that is rewritten all day must not push
@@ -28,21 +28,21 @@ class Verdict(Enum):
 
 
 class _Burst(Struct, gc=False):
-    """When it began (epoch seconds), and how long it lasts."""
+    """One burst: its beginning (epoch seconds), and its length."""
 
     start: float
     seconds: float
 
 
 class Bursts:
-    """Of each key the burst that it is in, or was in lately."""
+    """The present or latest burst of each key."""
 
     def __init__(self, most: int = KEYS) -> None:
         self._most = most
         self._of: dict[Place, _Burst] = {}
 
     def judge(self, place: Place, at: float, how: How, *, is_new: bool) -> Verdict:
-        """What to do with the version that is replaced at `at`; `is_new`: its key was made a moment ago.
+        """Decide about the version that is replaced at `at`; `is_new`: its key was made a moment ago.
 
         Before the burst in which a key is made there was nothing, so that its first version is not the first.
         """
@@ -70,6 +70,6 @@ class Bursts:
         self._of[place] = _Burst(at, seconds)
 
     def seconds(self, place: Place) -> float:
-        """How long a version that is held waits for a later one."""
+        """The time that a held version waits for a later one."""
         burst = self._of.get(place)
         return burst.seconds if burst is not None else QUIET

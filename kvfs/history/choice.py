@@ -1,4 +1,4 @@
-"""Which version a restore takes: pure rules over the versions of keys, oldest first."""
+"""The choice of a version to restore: pure rules over the versions of keys, oldest first."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
@@ -13,7 +13,7 @@ Name = TypeVar("Name")
 
 
 def as_of(versions: Sequence[Version], moment: float) -> Version | None:
-    """What a key was at a moment (epoch seconds); None: what it is now, or nothing was there."""
+    """Return a key's version at a moment (epoch seconds); None: it is as now, or was not there."""
     before: Version | None = None
     for version in versions:
         if version.at > moment:

@@ -101,7 +101,7 @@ class History:
 
     @property
     def has_room(self) -> bool:
-        """Whether a content that is read only for this would be kept."""
+        """True if a content that is read only for this would be kept."""
         return self._bytes < self._most_bytes
 
     def incoming(self) -> Path:
@@ -109,7 +109,7 @@ class History:
         return self.shelf.directory / INCOMING / str(next(self._numbers))
 
     def _let_go(self, place: Place) -> None:
-        """What was held of a key was not the last of its burst."""
+        """Drop a held version, because it was not the last of its burst."""
         _, content, _ = self._held.pop(place)
         self._held_bytes -= _size(content)
         _drop(content)
@@ -214,7 +214,7 @@ class History:
         return found
 
     def statistics(self) -> HistoryStatistics:
-        """How much is kept."""
+        """Count the versions and bytes that are kept."""
         totals = self.shelf.totals()
         waiting = [version for version, _ in self._queue] + [one[0] for one in self._held.values()]
         kept, oldest = sum(version.is_kept for version in waiting), totals.oldest

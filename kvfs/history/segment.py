@@ -23,7 +23,7 @@ _PIECES: Final = 512  # contents that one call of the system takes
 
 @dataclass(slots=True)
 class Summary:
-    """How many versions a segment has, how many of them with a content, and the moments of the first and last."""
+    """The figures of a segment: versions, versions with a content, the moments of the first and last."""
 
     count: int = 0
     kept: int = 0
@@ -64,14 +64,14 @@ class Segment:
             self._files.append(os.open(self.path / name, flags, 0o600))
 
     def holds(self, digest: bytes) -> int | None:
-        """Where a content with that digest is in here, if it is."""
+        """Return the location of the content with that digest, if it is in here."""
         found = self._contents.get(digest)
         if found is None and (self.path / digest.hex()).exists():
             return OWN_FILE
         return found
 
     def offset_after(self, pieces: int) -> int:
-        """Where a content goes that is written after `pieces` bytes which are not written yet."""
+        """Return the offset of a content that is written after `pieces` bytes which are not written yet."""
         return self._sizes[1] + pieces
 
     def append(self, batch: Batch, contents: list[tuple[bytes, bytes]]) -> None:
@@ -157,7 +157,7 @@ class Segment:
             return summary
 
     def batches(self) -> Iterator[Batch]:
-        """What it holds, oldest first."""
+        """Yield its versions, oldest first."""
         return frames(self.path / VERSIONS)
 
     def content(self, version: Version) -> bytes:

@@ -75,7 +75,7 @@ class Shelf:
         return sum(segment.bytes for segment in self._segments)
 
     def totals(self) -> Totals:
-        """How much there is. May be called while another thread writes: then it may be a moment old."""
+        """Return the totals. Another thread may write meanwhile: then they may be a moment old."""
         summaries = [one.summary for one in list(self._segments) if one.summary.count]
         oldest = min((summary.oldest for summary in summaries), default=None)
         count, kept = sum(one.count for one in summaries), sum(one.kept for one in summaries)
@@ -100,7 +100,7 @@ class Shelf:
                 self._trim(now)
 
     def _shares(self, noted: list[tuple[Version, Content]]) -> Iterator[list[tuple[Version, Content]]]:
-        """As many at a time as one segment may have: trimming takes whole ones."""
+        """Split versions into groups of at most a segment, because trimming removes whole segments."""
         some: list[tuple[Version, Content]] = []
         size = 0
         for version, content in noted:
@@ -224,7 +224,7 @@ class Shelf:
         return True
 
     def _has_room(self) -> bool:
-        """Whether the disk has more free than history has to leave; the oldest goes until it has."""
+        """Return whether the disk has more free than history has to leave; the oldest goes until it has."""
         while True:
             disk = os.statvfs(self.directory)
             size = disk.f_frsize

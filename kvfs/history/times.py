@@ -42,5 +42,5 @@ def _date(text: str) -> float | None:
 
 
 def time_text(moment: float) -> str:
-    """As people and `parse_time` read it."""
+    """Format a time as `parse_time` reads it."""
     return datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")

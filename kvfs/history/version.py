@@ -31,7 +31,7 @@ _MOST: Final = 64 * 1024 * 1024  # bytes of a frame: a longer one was never writ
 
 
 class Version(Struct, array_like=True, gc=False):
-    """What a key was until `at` (epoch seconds), when `how` took its place; `other` is the other name of a rename.
+    """A key until `at` (epoch seconds), when `how` took its place; `other` is the other name of a rename.
 
     `size` is -1 where it is not known. Where the content is not kept, `why` says the reason. `offset` is where a small
     content begins in the segment's file of contents; -1: it has a file of its own; -2: it is that of the next
@@ -58,7 +58,7 @@ class Version(Struct, array_like=True, gc=False):
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a content to restore."""
+        """True if there is a content to restore."""
         return not self.why
 
 

@@ -1,4 +1,4 @@
-"""Which keys each mount of this user has: no two mounts that can write have the same ones.
+"""The keys that each mount of this user claims, because no two mounts may write the same keys.
 
 Two mounts do not see each other's changes before the server shows them, and each would take the other for a stranger.
 A mount that starts claims its keys twice: with what this machine remembers of titles, so that most refusals come at
@@ -38,7 +38,7 @@ class Keys:
     prefix: str = ""
 
     def overlaps(self, other: "Keys") -> bool:
-        """Whether there could be a key that is among both."""
+        """Return whether there could be a key that is among both."""
         if self.store != other.store:
             return False
         if not (self.namespace and other.namespace):
@@ -48,7 +48,7 @@ class Keys:
 
 
 def keys_of(record: MountRecord) -> Keys:
-    """What a mount has claimed."""
+    """Return the claim of a mount."""
     return Keys(record.store, record.namespace, record.prefix)
 
 

@@ -34,7 +34,7 @@ class ConflictFile:
         self._path = journal.parent / NAME
 
     def read(self) -> list[Conflict]:
-        """Those that are open, the oldest first. A line that a crash cut off is passed over."""
+        """Return the open conflicts, the oldest first. Passes over a line that a crash cut off."""
         found: dict[tuple[str, str], Conflict] = {}
         for line in self._lines():
             try:

@@ -39,7 +39,7 @@ class Secret:
 
 
 class Origin(Protocol):
-    """Where a secret comes from. `can_change`: reading it again is quick and may give another."""
+    """The origin of a secret. `can_change`: reading it again is quick and may give another."""
 
     @property
     def can_change(self) -> bool:
@@ -51,7 +51,7 @@ class Origin(Protocol):
         ...
 
     async def ask(self) -> Secret:
-        """The same, for the daemon: without a terminal, and its caller may be cancelled."""
+        """Like `output_of`, for the daemon: without a terminal, and its caller may be cancelled."""
         ...
 
 
@@ -112,7 +112,7 @@ class TokenCommand:
 
 
 class Credentials:
-    """What requests carry at the moment. Raises `UserError` when the origin has nothing usable to begin with."""
+    """The credentials of requests. Raises `UserError` when the origin has nothing usable at first."""
 
     def __init__(self, origin: Origin, secret: Secret | None = None) -> None:
         """`secret` is what the origin gave to another process, which need not ask it again."""
@@ -278,7 +278,7 @@ def to_text(secret: Secret) -> str:
 
 
 def from_text(text: str) -> Secret:
-    """What `to_text` made."""
+    """Parse the text that `to_text` made."""
     headers, words = json.loads(text)
     return Secret(headers, tuple(words))
 
@@ -298,7 +298,7 @@ def _words(command: str) -> list[str]:
 
 
 def _from_json(text: str, where: str) -> Secret:
-    """What `wrangler auth token --json` prints: a token, or a key with its address."""
+    """Parse the output of `wrangler auth token --json`: a token, or a key with its address."""
     try:
         found = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What `kvfs verify` learned of an endpoint, kept in the state directory for the mounts that come later."""
+"""The findings of `kvfs verify` about an endpoint, kept in the state directory for later mounts."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -30,7 +30,7 @@ def save_learned(learned: Learned, state_dir: Path) -> None:
 
 
 def load_learned(base_url: str, state_dir: Path) -> Learned | None:
-    """What is known of the endpoint; None if nothing is, or if the file cannot be read."""
+    """Return the findings about an endpoint; None if there are none or the file cannot be read."""
     try:
         found = json.loads(_path(base_url, state_dir).read_bytes())
         return Learned(**{**found, "differences": tuple(found["differences"])})

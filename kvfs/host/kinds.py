@@ -1,4 +1,4 @@
-"""Which values are binary, kept on this machine between mounts and copies: a file for each account.
+"""The memory of binary values on this machine between mounts and copies: a file for each account.
 
 STATE/kinds/<hash of the account>.json. It holds names of keys, so it is private; without it, or with a damaged
 one, everything works at the price of some requests. Mounts and copies of an account share it: each adds what
@@ -28,7 +28,7 @@ Known = dict[NamespaceId, Kept]
 
 
 class KindsFile:
-    """What is known of one account. `identity` is the same text for the same account, whoever names it."""
+    """The knowledge of one account. `identity` is one text for one account, whoever names it."""
 
     def __init__(self, state_dir: Path, identity: str) -> None:
         self._path = state_dir / "kinds" / f"{state_name(identity)}.json"
@@ -67,7 +67,7 @@ class KindsFile:
 
 
 def _plain(known: Known) -> dict[str, object]:
-    """As JSON, within the bounds: of the oldest namespaces the oldest keys go first."""
+    """Encode as JSON, within the bounds: of the oldest namespaces the oldest keys go first."""
     surplus = sum(len(kept.binary) for kept in known.values()) - MOST_KEYS
     plain: dict[str, object] = {}
     for namespace, kept in known.items():
@@ -79,7 +79,7 @@ def _plain(known: Known) -> dict[str, object]:
 
 
 def account_identity(base_url: str, account: str) -> str:
-    """What stands for an account in every command and mount."""
+    """Return the text that stands for an account in every command and mount."""
     return f"cloudflare:{base_url.rstrip('/')}\n{account}"
 
 

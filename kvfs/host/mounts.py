@@ -1,4 +1,4 @@
-"""What the kernel says about mounts: what is mounted where, is it stale, who keeps it busy. And unmounting.
+"""The kernel's list of mounts: paths, staleness, the processes that keep one busy. Also unmounting.
 
 `errno` is named here, as in `fuse/convert.py`: the kernel's only word for a dead mount is ENOTCONN, and there
 is no exception class for it. Asking about a mount never waits for the daemon behind it, except `is_stale`.
@@ -38,7 +38,7 @@ class Mount:
 
     @property
     def is_kvfs(self) -> bool:
-        """Whether kvfs mounted it."""
+        """True if kvfs mounted it."""
         return self.fstype == FSTYPE
 
 
@@ -107,7 +107,7 @@ def mount_of(path: Path) -> Mount | None:
 
 
 def is_stale(mountpoint: Path) -> bool:
-    """Whether a FUSE mount's daemon has died: "Transport endpoint is not connected"."""
+    """Return whether a FUSE mount's daemon has died: "Transport endpoint is not connected"."""
     try:
         os.statvfs(mountpoint)  # never answered from the kernel's caches, as stat is
     except OSError as exc:
@@ -127,7 +127,7 @@ def holders(mount: Mount) -> list[Holder]:
 
 
 def _uses(process: Path, mount: Mount) -> Iterator[str]:
-    """How a process uses a mount, by its links (reading a link does not touch the mount)."""
+    """Yield how a process uses a mount, by its links (reading a link does not touch the mount)."""
     with suppress(OSError):
         for link, what in (("cwd", "working directory"), ("root", "root directory"), ("exe", "program")):
             if _lies_in(os.readlink(process / link), mount):
@@ -181,7 +181,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
 
 
 def busy_message(mountpoint: Path) -> str:
-    """Who keeps `mountpoint` busy, in a line."""
+    """Return a line that names the processes that keep `mountpoint` busy."""
     mount = mount_at(mountpoint)
     found = holders(mount) if mount is not None else []
     named = ", ".join(str(holder) for holder in found[:5]) or "a process that you may not look into"

@@ -1,4 +1,4 @@
-"""What this machine knows of the sources that were mounted: their names, and what a mount without the server needs.
+"""The sources that this machine has mounted: their names, and all that a mount without the server needs.
 
 `STATE/sources/<hash of the identity>/source.json`, beside the journal. It goes with that.
 """
@@ -36,7 +36,7 @@ class SourceRecord:
 
     @property
     def store(self) -> str:
-        """What the source is a part of: see `store_of`."""
+        """The store that the source is a part of: see `store_of`."""
         return store_of(self.identity)
 
     def listed(self) -> list[Namespace]:
@@ -66,7 +66,7 @@ def read_source(journal: Path) -> SourceRecord | None:
 
 
 def last_used(journal: Path) -> float:
-    """When a mount of the source began, ended or wrote last, epoch seconds. A look at it (`kvfs status`) is no use."""
+    """Return when a mount of the source last began, ended or wrote (epoch seconds). `kvfs status` is no use."""
     times = [0.0]
     for file in (journal.parent / NAME, *journal.parent.glob(f"{journal.name}-log.*")):
         with suppress(FileNotFoundError):

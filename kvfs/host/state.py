@@ -1,4 +1,4 @@
-"""Where kvfs keeps its state on this machine, who may read it, and which mounts are served from it.
+"""The state of kvfs on this machine: its directories, their owners and modes, the mounts served from it.
 
 $XDG_STATE_HOME/kvfs/               0700, as everything below
     sources/<hash of source>/       the journal of one source
@@ -86,7 +86,7 @@ def record_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
 
 
 def log_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
-    """Where a mount in the background writes its log unless told otherwise: `home-ada-kv.log` for /home/ada/kv.
+    """Return the log file of a mount in the background, unless it was told another.
 
     A name that does not stand for one directory alone has a hash behind it.
     """
@@ -168,7 +168,7 @@ def _check_owner(path: Path, owner: int) -> None:
 
 
 def _nobody() -> int | None:
-    """How root shows in a user namespace that has no number for it (an unprivileged container), else None."""
+    """Return the number of root in a user namespace that does not map it (unprivileged container), else None."""
     try:
         covered = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
         if covered >= 2**32 - 1:
@@ -191,12 +191,12 @@ def forget(record: MountRecord, path: Path) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process; one that has ended and was not reaped yet is none."""
+    """Return whether there is such a process; one that has ended and was not reaped yet is none."""
     return birth(pid) != 0
 
 
 def birth(pid: int) -> int:
-    """When a process started, in ticks since the machine did; 0 for one that is not there."""
+    """Return the start of a process in ticks since the machine's own; 0 for one that is not there."""
     try:
         fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -18,7 +18,7 @@ SECONDS: Final = 120.0  # a password manager may ask for a fingerprint
 
 
 def output_of(words: Sequence[str]) -> str:
-    """What the command prints. Blocks; it may ask at the terminal, and Ctrl-C ends it. Raises `UserError`."""
+    """Run the command; it may ask at the terminal, and Ctrl-C ends it. Blocks. Raises `UserError`."""
     try:
         done = subprocess.run(
             words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=SECONDS, check=False
@@ -31,7 +31,7 @@ def output_of(words: Sequence[str]) -> str:
 
 
 async def answer_of(words: Sequence[str]) -> str:
-    """The same without a terminal; a caller that is cancelled takes it along. Raises `UserError`."""
+    """Like `output_of` without a terminal; cancelling the caller ends the command. Raises `UserError`."""
     with trio.move_on_after(SECONDS):
         try:
             done = await trio.run_process(

@@ -1,1 +1,1 @@
-"""What the store has not got yet. Losing a row in this room loses user data."""
+"""Changes that the store has not got yet. Losing a row in this room loses user data."""

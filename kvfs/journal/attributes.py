@@ -1,4 +1,4 @@
-"""What this machine keeps beside the changes: mode bits and times of keys, directories that mkdir made.
+"""Local facts beside the changes: mode bits and times of keys, directories that mkdir made.
 
 The rule: while a key has a change, its attributes are with the change; else they are in the side table. What the
 log says of keys without a change is held in memory until the side table is told of it, hundreds at a time.
@@ -39,7 +39,7 @@ class Attributes:
     # files
 
     def file_attrs(self, namespace: NamespaceId, key: Key) -> LocalAttrs | None:
-        """What is kept of a key, None when nothing is."""
+        """Return the local attributes of a key, None when it has none."""
         return self._transactions.attrs_of(namespace, key)
 
     def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
@@ -79,7 +79,7 @@ class Attributes:
         return iter(self._under(namespace, prefix))
 
     def _merged(self, namespace: NamespaceId, prefix: str) -> list[DirRow]:
-        """As the transaction under way leaves them."""
+        """Return the directories below a prefix as the transaction under way leaves them."""
         rows: dict[tuple[str, int], DirRow | None] = {
             (row.prefix, row.start): row for row in self._under(namespace, prefix)
         }
@@ -108,7 +108,7 @@ class Attributes:
         return rows.get((prefix, start)) if rows else None
 
     def has_dir(self, namespace: NamespaceId, prefix: str, start: int) -> bool:
-        """Whether mkdir made this directory here."""
+        """Return whether mkdir made this directory here."""
         return self.dir(namespace, prefix, start) is not None
 
     def add_dir(self, namespace: NamespaceId, row: DirRow) -> None:
@@ -133,7 +133,7 @@ class Attributes:
                 self.add_dir(namespace, replace(row, prefix=prefix, start=start))
 
     def namespace_first_seen(self, namespace: NamespaceId, now: float) -> int:
-        """When this machine saw the namespace first, epoch seconds: `now` if it never did."""
+        """Return when this machine first saw the namespace, in epoch seconds: `now` if it never did."""
         found = self._kept.seen.get(namespace)
         if found is None:
             found = int(now)

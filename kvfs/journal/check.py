@@ -1,4 +1,4 @@
-"""What is broken of the journal's invariants, recomputed from the log: for tests.
+"""Checks of the journal's invariants, recomputed from the log: for tests.
 
 It compares memory with what a replay of the log, as it is on the disk now, comes to; nothing is altered.
 """
@@ -13,7 +13,7 @@ from kvfs.journal.transaction import Transactions
 
 
 def faults(transactions: Transactions) -> list[str]:
-    """Which invariants are broken; empty when all hold."""
+    """Return the invariants that are broken; an empty list when all hold."""
     if transactions.afterwards.late:
         transactions.afterwards.run()
     index = transactions.index

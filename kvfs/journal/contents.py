@@ -99,7 +99,7 @@ class Contents:
         return self.unneeded(garbage)
 
     def unneeded(self, names: list[str]) -> list[str]:
-        """Those that no row needs: a body may leave memory, or its row go, before another row of it is there."""
+        """Return the spool files that no row needs. A body may leave memory before another row of it exists."""
         return [name for name in dict.fromkeys(names) if name not in self.spooled]
 
     # reading
@@ -124,7 +124,7 @@ class Contents:
             return await trio.to_thread.run_sync(lambda: checked(row, file.read()))
 
     async def _being_read(self, name: str) -> bytes | None:
-        """What `read_soon` reads of it, if it does; once."""
+        """Return the result of a `read_soon` of this name, if one is under way; only once."""
         reading = self._reading
         if reading is None or reading.name != name:
             return None
@@ -197,7 +197,7 @@ class Contents:
         return [name for name in os.listdir(self.directory) if name not in self.spooled]
 
     def is_whole(self, row: Row) -> bool:
-        """Whether the content is all there: a power cut may take a spooled file that was not forced out."""
+        """Return whether the content is all there: a power cut may take a spooled file that was not forced out."""
         if row.content is None or row.content.spool is None:
             return True
         try:
@@ -212,12 +212,12 @@ class Contents:
 
 
 def content_of(body: Body, seq: Seq) -> Content:
-    """Where a body that is about to be recorded with the change of that number will be."""
+    """Return the location that a body will have once it is recorded with the change of that number."""
     return Content(seq, body.spool)
 
 
 def checked(row: Row, value: bytes) -> bytes:
-    """What was read of a row's content. Raises JournalError when it is not what was recorded."""
+    """Return `value` if it is the row's content. Raises JournalError when it is not what was recorded."""
     if len(value) != row.change.size or digest(value) != row.digest:
         raise JournalError(
             f"the content of {row.change.key!r} is damaged: what the disk answers is not what was recorded"

@@ -11,7 +11,7 @@ _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_full(error: OSError) -> bool:
-    """Whether it would have worked with more free room."""
+    """Return whether it would have worked with more free room."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

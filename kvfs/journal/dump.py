@@ -1,4 +1,4 @@
-"""What is in a journal, for people and programs that look: read from its log, which may be written meanwhile."""
+"""A dump of a journal for people and programs: read from its log, which may be written meanwhile."""
 
 import contextlib
 from pathlib import Path

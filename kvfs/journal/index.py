@@ -22,7 +22,7 @@ __all__ = ["Index", "Place"]
 
 
 def _under(keys: "SortedList[Key] | None", prefix: str) -> Iterator[Key]:
-    """Those of sorted keys that start with `prefix`; without positions in the list, which cost after every change."""
+    """Yield the sorted keys that start with `prefix`, without positions, which cost after every change."""
     for key in keys.irange(prefix) if keys is not None else ():
         if not key.startswith(prefix):
             return
@@ -89,7 +89,7 @@ class Index:
         return sorted(found + dead) if found and dead else found or dead
 
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
-        """Whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
+        """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
         live = self.live.get(namespace)
         if not live or live[-1] < prefix:  # most often, while names are made in order
             return False
@@ -119,7 +119,7 @@ class Index:
         return old
 
     def advance(self, old: Row, change: Change) -> Row:
-        """What became of a row's change: it is this now, of the same number. Its place in an order stays."""
+        """Replace a row's change by its next state. The number and the place in an order stay."""
         row = with_change(old, change)
         before, state = old.change.state, change.state
         if state is not before:

@@ -216,7 +216,7 @@ class Journal:
         return self._transactions.index.changes + self._transactions.kept.changes
 
     def statistics(self) -> JournalStatistics:
-        """What is in here, by state."""
+        """Count the changes by state."""
         index = self._transactions.index
         return JournalStatistics(
             pending=self.totals.pending_count,

@@ -1,4 +1,4 @@
-"""What is kept of keys without a change, of directories and of namespaces, as far as it is in memory.
+"""Local facts about keys without a change, directories and namespaces, as far as memory holds them.
 
 Invariants:
 - `unsaved` has what the log says of keys without a change and the side table may lack; `dropped` the namespaces
@@ -40,7 +40,7 @@ class Kept:
         self.changes = 0  # grows with everything that is altered here and that stat(2) shows
 
     def file(self, place: Place) -> LocalAttrs | None:
-        """What is kept of a key without a change."""
+        """Return the local attributes of a key without a change."""
         if place in self.unsaved:
             return self.unsaved[place]
         if self._side.is_empty or place[0] in self.dropped:

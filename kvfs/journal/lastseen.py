@@ -1,4 +1,4 @@
-"""What programs of this mount last read or wrote under each name: a change is compared with that before it is sent.
+"""The content that programs of this mount last read or wrote under each name; a change is compared with it.
 
 It must outlive the caches, because an editor may hold a text for longer than they do, and because a `stat` that
 loads a newer value shows nobody its content. So it is kept by name, as a digest: the latest in memory, the others
@@ -73,7 +73,7 @@ class LastSeen:
             self._table.remove(place)
 
     def digest(self, place: Place) -> bytes | None:
-        """Of the content last seen; None when there was none; FORGOTTEN when that cannot be told."""
+        """Return the digest of the content last seen; None when there was none; FORGOTTEN when it is not known."""
         value = self._values.get(place)
         if value is not None:
             return digest(value)

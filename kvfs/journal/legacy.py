@@ -103,7 +103,7 @@ def convert(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def clean(connection: sqlite3.Connection, path: Path) -> None:
-    """What a conversion leaves goes once the converted file is on the disk. Raises JournalError, sqlite3.Error.
+    """Remove the leftovers of a conversion once its file is on the disk. Raises JournalError, sqlite3.Error.
 
     Until then nothing may be recorded, *because* a power cut would bring the old format back, and its next
     conversion takes the segments for leftovers of this one.
@@ -148,7 +148,7 @@ def _replay(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _was_promised(data: bytes, at: int) -> bool:
-    """Whether what cannot be read is more than an append that never returned."""
+    """Return whether what cannot be read is more than an append that never returned."""
     if _head(data) is None:
         return len(data) >= _HEAD.size
     rest = data[at : at + _RECORD.size]
@@ -234,7 +234,7 @@ def _write_snapshot(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _short_rows(connection: sqlite3.Connection) -> Callable[[bytes], LocalAttrs | None]:
-    """What a file since version 3 has of a key that is not in local_files. There may be millions of them."""
+    """Return a lookup for keys that only `shown` knows (format 3 and later). There may be millions of them."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shown'").fetchone() is None:
         return lambda _: None
 

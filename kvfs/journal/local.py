@@ -29,7 +29,7 @@ class LocalAttrs(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def is_short(self) -> bool:
-        """Whether it says no more of the key than when which content was found: that has a short row."""
+        """True if it says no more of the key than when which content was found: that has a short row."""
         return (
             bool(self.shown)
             and self.mode is None
@@ -52,10 +52,10 @@ class DirRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 def fingerprint(digest: bytes) -> bytes:
-    """As much of a content's digest as is kept of it when it is shown."""
+    """Return the part of a content's digest that is kept when the content is shown."""
     return digest[:SHOWN_BYTES]
 
 
 def content_shown(attrs: LocalAttrs | None) -> LocalAttrs | None:
-    """What is kept of a key that is deleted: which content it was last shown with."""
+    """Return what is kept of a deleted key: the content that it was last shown with."""
     return LocalAttrs(shown=attrs.shown) if attrs is not None and attrs.shown else None

@@ -140,7 +140,7 @@ class Log:
         segment.size += wanted
 
     def _cut(self) -> None:
-        """What an append that failed may have left goes; where it cannot, a new segment begins: it is read so."""
+        """Cut off what a failed append may have left; where that fails, begin a new segment, which reads alike."""
         assert self._current is not None
         segment, self._is_torn = self._current, False
         try:
@@ -174,7 +174,7 @@ class Log:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether a sync failed, and no snapshot has taken the place of what it may have lost."""
+        """True if a sync failed, and no snapshot has taken the place of what it may have lost."""
         return self._doubtful > 0
 
     def sync(self) -> None:

@@ -131,24 +131,24 @@ def _stranger(path: Path, connection: sqlite3.Connection) -> str | None:
 
 
 def _damage(connection: sqlite3.Connection) -> str | None:
-    """What is wrong inside of it, or None; takes long for a large one."""
+    """Describe the damage inside the file, or return None. It takes long for a large one."""
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return None if verdict == "ok" else f"it is damaged ({verdict})"
 
 
 def meta(connection: sqlite3.Connection, name: str) -> str | None:
-    """What the file says of itself."""
+    """Return a value of the file's table `meta`."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return str(row[0]) if row else None
 
 
 def identity(connection: sqlite3.Connection) -> bytes:
-    """What tells this journal from every other; empty in a file of version 1."""
+    """Return the random identity of this journal; empty in a file of version 1."""
     return bytes.fromhex(meta(connection, "id") or "")
 
 
 def is_present(connection: sqlite3.Connection) -> bool:
-    """Whether the file is of the present format, not of one before."""
+    """Return whether the file is of the present format, not of one before."""
     return _pragma(connection, "user_version") == VERSION
 
 
@@ -186,6 +186,6 @@ def connect(path: Path) -> tuple[sqlite3.Connection, bytes]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """What a snapshot that was not finished left. Raises OSError."""
+    """Remove the files of an unfinished snapshot. Raises OSError."""
     for leftover in path.parent.glob(f"{path.name}-log.*.new"):
         leftover.unlink()

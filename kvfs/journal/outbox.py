@@ -31,7 +31,7 @@ class Outbox:
         return self._index.pending.get(seq)
 
     def _rows(self, seqs: Iterable[Seq]) -> list[Row]:
-        """Of those that are pending still."""
+        """Return the rows of the numbers that are still pending."""
         pending = self._index.pending
         return [pending[seq] for seq in dict.fromkeys(seqs) if seq in pending]
 
@@ -66,7 +66,7 @@ class Outbox:
                 self._transactions.say(Acknowledged(found, at))
 
     def release(self, tombstones: Iterable[Seq]) -> None:
-        """What these waited for has landed, even if a newer put has its place by now and is still to come.
+        """Free tombstones whose put has landed, even if a newer put of that key is still to come.
 
         Else a name that is written all the time would keep the name it had before for ever.
         """
@@ -75,14 +75,14 @@ class Outbox:
                 self._transactions.put(with_wait(row, None), row)
 
     def set_error(self, seqs: Iterable[Seq], text: str | None) -> None:
-        """What the last attempt said of pending changes: not worth the last room of a full disk."""
+        """Record the error of the last attempt of pending changes."""
         with suppress(JournalFullError), self._transactions:
             for row in self._rows(seqs):
                 if row.change.error != text:
                     self._update(row, error=text)
 
     def _update(self, row: Row, **fields: object) -> None:
-        """What became of a change, inside a transaction."""
+        """Replace fields of a change, inside a transaction."""
         self._transactions.put(with_change(row, replace(row.change, **fields)), row)
 
     # what will never be taken

@@ -23,7 +23,7 @@ class Reader:
         return row.change if row is not None else None
 
     def author(self, namespace: NamespaceId, key: Key) -> Caller | None:
-        """Who made the change of a key since the start, if that is known; for statistics."""
+        """Return the caller who changed a key since the start, if it is known; for statistics."""
         row = self._index.get(namespace, key)
         return self._index.authors.get(row.change.seq) if row is not None else None
 
@@ -70,11 +70,11 @@ class Reader:
         return iter([rows[key].change for key in self._index.under(namespace, prefix)])
 
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
-        """Whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
+        """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
         return self._index.any_under(namespace, prefix)
 
     def pending(self) -> list[Change]:
-        """What the store has to hear, by seq, without values."""
+        """Return the changes to send, by seq, without values."""
         return list(self.iter_pending())
 
     def iter_pending(self) -> Iterator[Change]:
@@ -82,12 +82,12 @@ class Reader:
         return (row.change for row in self._index.pending.values())
 
     def rejected(self) -> list[Change]:
-        """What the store refused, by seq; each with its `error`."""
+        """Return the changes that the store refused, by seq; each with its `error`."""
         return sorted((row.change for row in self._index.rejected.values()), key=lambda change: change.seq)
 
 
 class Totals:
-    """How much there is, and since when. Times are epoch seconds."""
+    """Counts, bytes and the oldest time. Times are epoch seconds."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -114,7 +114,7 @@ class Totals:
 
     @property
     def oldest_acked_at(self) -> float | None:
-        """When the change that settles next was acknowledged; None when none settles."""
+        """The time at which the change that settles next was acknowledged; None when none settles."""
         return min((row.change.acked_at or 0.0 for row in self._index.settling.values()), default=None)
 
     @property

@@ -1,4 +1,4 @@
-"""What a record of the log says: a list of operations, each of which states a result, never an intent.
+"""The records of the log: lists of operations, each of which states a result, never an intent.
 
 Replaying a record is therefore mechanical: the rules of `rules.py` may change without making an old log say
 something else. Contents are not in the operations: a `SetRow` whose content is neither in the spool nor known

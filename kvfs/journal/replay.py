@@ -43,7 +43,7 @@ _TELL = 0.5  # seconds between two words
 
 @dataclass
 class State:
-    """What a log says. `files` is what it says of keys without a change."""
+    """The state that a log describes. `files` holds the local attributes of keys without a change."""
 
     rows: dict[Place, Row] = field(default_factory=dict)
     files: dict[Place, LocalAttrs | None] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class State:
                 self.last_seq, self.is_ended = operation.last_seq, True
 
     def _rows(self, seqs: list[Seq]) -> list[Row]:
-        """Those that are there still. Raises KeyError for a number that never was."""
+        """Return the rows that still exist. Raises KeyError for a number that never was."""
         return [row for seq in seqs if (row := self.rows[self.places[seq]]).change.seq == seq]
 
     def _advance(self, row: Row) -> None:
@@ -221,7 +221,7 @@ class Replay:
         self._cut.append((path, damage.at))
 
     def put_away(self) -> None:
-        """What could not be read, and may have been promised, is kept under another name. Raises OSError.
+        """Keep unreadable logs under another name, because they may hold promised changes. Raises OSError.
 
         Afterwards the segments that are left are whole, and say what was read.
         """
@@ -251,5 +251,5 @@ class Replay:
 
 
 def kept_logs(path: Path) -> list[Path]:
-    """What was kept of damaged logs, until somebody takes it away."""
+    """Return the copies of damaged logs, which stay until somebody removes them."""
     return list(path.parent.glob(f"{path.name}-*.damaged-*"))

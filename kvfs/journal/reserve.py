@@ -132,7 +132,7 @@ class Reserve:
             self.refill(changes)
 
     def could_hold(self, size: int) -> bool:
-        """Whether a file of that size would fit if the reserve were lent."""
+        """Return whether a file of that size would fit if the reserve were lent."""
         return _free(self.path.parent) + self.size - LEAST > size
 
     def make_way(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What a new change of a key means on top of the one before it: pure rules, no I/O.
+"""The meaning of a new change of a key on top of the one before it: pure rules, no I/O.
 
 A row carries over what is known of the *store*, which the newer change must not forget: the value this mount
 had read before its first change, whether the store may hold the key at all, and which values it may still
@@ -21,7 +21,7 @@ _UNREAD: Final = bytes(DIGEST_BYTES // 2)  # how no digest begins: see `unread`
 
 
 class Content(Struct, array_like=True, gc=False):
-    """Where the content of a put is. Rows of the same content share one, so that a move of it moves them all.
+    """The location of a put's content. Rows of an equal content share one, so that a move of it moves them all.
 
     `identity` is unique in a journal: the number of the change that brought the content.
     `spool` names its file in the spool; None: it is in a segment of the log, at an offset.
@@ -62,7 +62,7 @@ class Row(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def awaited(self) -> bool:
-        """Whether a tombstone that waits for this still has to: it has not landed."""
+        """True if a tombstone that waits for this still has to: it has not landed."""
         return self.change.state in (ChangeState.PENDING, ChangeState.REJECTED)
 
 
@@ -95,7 +95,7 @@ def set_aside(row: Row, reason: str) -> Row:
 
 
 class Put(Struct, frozen=True, gc=False):
-    """What a put says, whatever was there before."""
+    """The fields of a put, independent of the row before."""
 
     namespace: NamespaceId
     key: Key
@@ -110,7 +110,7 @@ class Put(Struct, frozen=True, gc=False):
 
 
 def store_may_hold(row: Row) -> bool:
-    """Whether the store may hold the row's key, now or once a request under way lands."""
+    """Return whether the store may hold the row's key, now or once a request under way lands."""
     change = row.change
     if row.may_exist or change.attempted or change.is_tombstone or change.state is ChangeState.SETTLING:
         return True
@@ -142,7 +142,7 @@ def ancestors_over(old: Row | None, now: float) -> bytes:
 
 
 def _replaces_anything(row: Row) -> bool:
-    """Whether the change is sent whatever the store has: a stale store may go on answering that."""
+    """Return whether the change is sent whatever the store has: a stale store may go on answering that."""
     return row.change.base is None or (row.change.is_tombstone and not row.guarded)
 
 
@@ -152,12 +152,12 @@ def unread(at: float) -> bytes:
 
 
 def is_unread_since(ancestor: bytes, moment: float) -> bool:
-    """Whether this is what `unread` made, of a value that was still there at that moment (epoch seconds)."""
+    """Return whether this is what `unread` made, of a value that was still there at that moment (epoch seconds)."""
     return ancestor.startswith(_UNREAD) and int.from_bytes(ancestor[len(_UNREAD) :]) >= moment
 
 
 def digests(ancestors: bytes) -> list[bytes]:
-    """What `Row.ancestors` is made of."""
+    """Split `Row.ancestors` into digests."""
     return [ancestors[start : start + DIGEST_BYTES] for start in range(0, len(ancestors), DIGEST_BYTES)]
 
 
@@ -201,7 +201,7 @@ def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
 
 
 def attempted(change: Change) -> Change:
-    """The same, carried by a request. Thousands at a time: all fields by position, which takes half as long."""
+    """Return the change marked as attempted. All fields by position, because it takes half as long."""
     return Change(
         change.seq, change.namespace, change.key, change.kind, change.state, change.size, change.metadata,
         change.expiration, change.base, True, change.recorded_at, change.acked_at, change.error,
@@ -209,7 +209,7 @@ def attempted(change: Change) -> Change:
 
 
 def acknowledged(change: Change, at: float) -> Change:
-    """The same, taken by the store at `at` (epoch seconds)."""
+    """Return the change as acknowledged by the store at `at` (epoch seconds)."""
     return Change(
         change.seq, change.namespace, change.key, change.kind, ChangeState.SETTLING, change.size,
         change.metadata, change.expiration, change.base, True, change.recorded_at, at, None,
@@ -224,7 +224,7 @@ def _may_stay_local(old: Row) -> bool:
 
 
 def needs_tombstone(old: Row | None, base: bytes | None) -> bool:
-    """Whether deleting the key must reach the store; if not, forgetting the row is all."""
+    """Return whether deleting the key must reach the store; if not, forgetting the row is all."""
     if old is None:
         return base != b""
     return store_may_hold(old)

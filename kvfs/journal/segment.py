@@ -42,7 +42,7 @@ def _is_whole(head: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a segment says of itself; `last` is the number of the last record before it, or included in it."""
+    """The header of a segment; `last` is the number of the last record before it, or included in it."""
 
     identity: bytes
     last: int
@@ -50,7 +50,7 @@ class Head:
     version: int = VERSION
 
     def encode(self) -> bytes:
-        """As it begins the file."""
+        """Encode the header for the beginning of the file."""
         return _with_sum(_HEAD.pack(_MAGIC, self.version, self.is_snapshot, self.identity, self.last))
 
 
@@ -80,7 +80,7 @@ def _decoded(data: bytes) -> Head | None:
 
 
 def segment_path(path: Path, number: int) -> Path:
-    """Where the segment of that number of the journal at `path` is."""
+    """Return the path of a segment of the journal at `path`."""
     return path.with_name(f"{path.name}-log.{number}")
 
 
@@ -100,7 +100,7 @@ def segments_of(path: Path, kind: str = "log") -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Where reading a segment ended before its end; `is_cut`: by what an append that never returned leaves."""
+    """The point where a segment cannot be read on; `is_cut`: an append that never returned left it so."""
 
     at: int
     is_cut: bool

@@ -71,7 +71,7 @@ class SideBusyError(JournalError):
 
 
 def translate(error: sqlite3.Error, path: Path) -> JournalError:
-    """What a failed statement means to the caller: no room, or a journal that cannot be used."""
+    """Translate SQLite's error: no room, or a journal that cannot be used."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
         return SideBusyError(f"the journal {path} is in use: {error}")
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL:
@@ -93,7 +93,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def short_place(namespace: NamespaceId, key: Key) -> bytes:
-    """How the table `shown` names a key: 12 bytes, those of one namespace beside each other."""
+    """Return the 12 bytes that stand for a key in the table `shown`; a namespace's keys lie side by side."""
     return _hash(namespace, _NAMESPACE_BYTES) + _hash(key, _KEY_BYTES)
 
 
@@ -113,7 +113,7 @@ class Side:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is kept of any key."""
+        """True if nothing is kept of any key."""
         return not (self._has_files or self._has_shown)
 
     def _ask(self, statement: str, columns: tuple[Any, ...]) -> Any:
@@ -123,7 +123,7 @@ class Side:
             raise translate(exc, self._path) from exc
 
     def get(self, place: Place) -> LocalAttrs | None:
-        """What is kept of a key. Raises JournalError."""
+        """Return the attributes of a key. Raises JournalError."""
         try:
             if self._has_files and (row := self._ask(_GET, place)) is not None:
                 return _decode(row[0])
@@ -161,7 +161,7 @@ class Side:
         self._db.execute("ROLLBACK")
 
     def _rows(self, files: Mapping[Place, LocalAttrs | None]) -> dict[str, list[tuple[Any, ...]]]:
-        """What is to be written, statement by statement: a long row goes before a short one, which may stay."""
+        """Sort rows by statement: a long row is removed before a short one, which may stay."""
         drops: list[tuple[Any, ...]] = []
         drops_shown: list[tuple[Any, ...]] = []
         puts: list[tuple[Any, ...]] = []

@@ -55,7 +55,7 @@ Read = Callable[[Row, Content], bytes]
 
 
 class Cut(Struct):
-    """What the log says up to a record: taken by the loop, written by a thread. Rows and directories never change."""
+    """The state of the log up to a record: taken by the loop, written by a thread. Its rows never change."""
 
     number: int
     last: int
@@ -68,7 +68,7 @@ class Cut(Struct):
 
 
 def is_due(transactions: Transactions, least: int | None = None) -> bool:
-    """Whether so much of the log says nothing any more that a snapshot is worth it."""
+    """Return whether so much of the log says nothing any more that a snapshot is worth it."""
     alive = living(transactions)
     return transactions.log.size > alive + max(alive, SNAPSHOT_BYTES if least is None else least)
 
@@ -80,7 +80,7 @@ def living(transactions: Transactions) -> int:
 
 
 def cut(transactions: Transactions) -> Cut:
-    """What is to be written; the log goes on in a new segment. Raises JournalError when the side table is behind."""
+    """Take the state to write; the log goes on in a new segment. Raises JournalError: side table is behind."""
     if transactions.afterwards.late:
         transactions.afterwards.run()
     index, kept, log = transactions.index, transactions.kept, transactions.log
@@ -94,7 +94,7 @@ def write(cut: Cut, log: Log) -> tuple[Path, Moved]:
     """Write it, and force it and the side table to the disk; for a thread. Raises JournalError."""
 
     def read(row: Row, content: Content) -> bytes:
-        """As the disk answers: a content that is damaged is found out, and told, when it is to be sent."""
+        """Read a content without checking its digest, because sending checks it and reports the damage."""
         data = log.read(content.segment, content.offset, row.change.size)
         if len(data) < row.change.size:
             raise JournalError(f"the content of {row.change.key!r} ends before its end in the log {log.path}")

@@ -1,4 +1,4 @@
-"""What a content becomes before it is recorded, and how a large one gets there piece by piece.
+"""The spool: turns a content into a body before it is recorded, a large one piece by piece.
 
 Writing and digesting 25 MiB takes a thread some fifty milliseconds. Done while the file is being written,
 close has next to nothing left to wait for.
@@ -59,7 +59,7 @@ class Digester:
             self._long.update(piece)
 
     def digest(self) -> bytes:
-        """Of everything so far."""
+        """Return the digest of everything so far."""
         return digest(self._short) if self._long is None else self._long.digest(length=DIGEST_BYTES)
 
 

@@ -108,7 +108,7 @@ class Transactions:
         return self.index.get(namespace, key)
 
     def attrs_of(self, namespace: NamespaceId, key: Key) -> LocalAttrs | None:
-        """What is kept of a key, as this transaction leaves it."""
+        """Return the local attributes of a key, as this transaction leaves them."""
         if self.afterwards.late:
             self.afterwards.run()
         row = self.get(namespace, key)
@@ -175,7 +175,7 @@ class Transactions:
 
     @property
     def is_idle(self) -> bool:
-        """Whether `insert` will do: no transaction is under way, and memory says all that the log says."""
+        """True if `insert` will do: no transaction is under way, and memory says all that the log says."""
         return not self._depth and not self.afterwards.late
 
     def insert(self, row: Row, value: bytes | None) -> None:

@@ -1,4 +1,4 @@
-"""What keeps the journal's files in shape while the loop writes: snapshots, leftovers of the spool, syncs.
+"""Maintenance of the journal's files while the loop writes: snapshots, leftovers of the spool, syncs.
 
 All of it in threads; the loop only takes the cut of a snapshot and changes the places of contents, slice by slice.
 """

@@ -1,4 +1,4 @@
-"""What a journal that nobody has open is worth: changes, something this machine keeps, or nothing."""
+"""The worth of a journal that nobody has open: changes, something this machine keeps, or nothing."""
 
 from contextlib import closing
 from enum import Enum
@@ -21,7 +21,7 @@ class Worth(Enum):
 
 
 def worth(path: Path) -> Worth:
-    """Of the journal there. Its lock must be held; nothing of it is altered."""
+    """Return the worth of the journal there. The caller must hold its lock; nothing of it is altered."""
     try:
         with closing(read_only(path)) as database:
             if not is_present(database):

@@ -48,7 +48,7 @@ class Move(Struct, frozen=True, gc=False):
 
 
 class Superseded(Struct, frozen=True, gc=False):
-    """What a key was until a change was recorded: its row, if it had one, and what was kept of it here.
+    """A key before a change was recorded: its row, if it had one, and its local attributes.
 
     `how` the change came about, with `other` the other name of a rename; `is_one_of_many`: of a directory's.
     """
@@ -63,7 +63,7 @@ class Superseded(Struct, frozen=True, gc=False):
 
 
 class Writer:
-    """What can be recorded, on top of whatever the journal has of the key.
+    """The recording of changes on top of the journal's earlier ones.
 
     `on_superseded` is told of what was there, after the change is in the log and before anybody else knows of it.
     """
@@ -126,7 +126,7 @@ class Writer:
         *,
         is_one_of_many: bool = False,
     ) -> Superseded | None:
-        """What is about to be superseded; None: nothing is there, or nobody wants to know."""
+        """Return the version that is about to be superseded; None: there is none, or nobody wants to know."""
         if self.on_superseded is None:
             return None
         attrs = self._transactions.attrs_of(namespace, key)  # first: memory says all that the log says then

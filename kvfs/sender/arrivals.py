@@ -65,7 +65,7 @@ class Arrivals:
     async def _there(
         self, namespace: NamespaceId, keys: Sequence[Key], sent: Mapping[Key, Entry | None]
     ) -> set[Key] | None:
-        """Those that the store has; None when it cannot be asked."""
+        """Return the keys that the store has as sent; None when it cannot be asked."""
         self._counts.requests += 1
         try:
             entries = await self._store.bulk_get(namespace, keys)

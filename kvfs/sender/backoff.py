@@ -1,4 +1,4 @@
-"""When to try again after a failure: of the store as a whole, of one key, and for callers that wait.
+"""Back-off after a failure: of the store as a whole, of one key, and for callers that wait.
 
 Unavailable backs off from a second to a minute, denied from half a minute to five. What the server itself asked
 for (Retry-After) is the least. A used-up quota is no failure of the store: see `quota.py`.
@@ -38,7 +38,7 @@ ONE_KEY: Final = Growth(1, 60, 0.2)
 
 
 def trouble(error: KvfsError) -> SenderState:
-    """Which kind a failure is."""
+    """Return the state of the sender after such a failure."""
     return SenderState.DENIED if isinstance(error, DeniedError) else SenderState.UNAVAILABLE
 
 
@@ -59,7 +59,7 @@ def pause(error: KvfsError, attempt: int) -> float:
 
 
 class Backoff:
-    """How many failures there were in a row, and until when (monotonic seconds) the loop tries nothing.
+    """The failures in a row, and the time (monotonic seconds) before which the loop tries nothing.
 
     `asked_until` is the part of it that is the server's word, which holds for callers that wait too.
     """
@@ -94,7 +94,7 @@ class Backoff:
 
 
 class UrgentBackoff:
-    """When callers that wait may try again after a failure: soon, whatever the loop's back-off.
+    """The back-off of callers that wait: they try again soon, whatever the loop's back-off.
 
     They try together, so a crowd of them in an outage costs as few requests as one.
     """
@@ -127,7 +127,7 @@ class KeyBackoff:
         self._keys: dict[Place, tuple[int, float]] = {}  # failures in a row, and when to try again
 
     def ready_at(self, place: Place) -> float:
-        """When (monotonic) the key may be sent."""
+        """Return the time (monotonic) from which the key may be sent."""
         return self._keys[place][1] if place in self._keys else float("-inf")
 
     def fail(self, place: Place, asked: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""How large the sender's bodies and rounds may be; the rule itself is `core/bulksize.py`."""
+"""The bounds of a bulk body: remembered from success, doubled after quick answers, halved after slow ones."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from kvfs.sender.events import SenderOptions
 
 @dataclass
 class Limits:
-    """What the server copes with, in batches."""
+    """The sizes that the server copes with, in pairs and in bytes."""
 
     options: SenderOptions
     _size: BulkSize = field(init=False)

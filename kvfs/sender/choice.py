@@ -1,4 +1,4 @@
-"""Which of the pending changes a round is for: the oldest that may go now, a body full of them."""
+"""The choice of pending changes for a round: the oldest that may go now, a body full of them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final

@@ -53,7 +53,7 @@ def needs_check(row: Row) -> bool:
 
 
 def is_ours(row: Row, current: bytes | None, since: float) -> bool:
-    """Whether the store's value, by digest, may be what was read, what is to be written, or between the two.
+    """Return whether the store's value, by digest, may be what was read, what is to be written, or between the two.
 
     Where a value was written over unread after `since` (epoch seconds), any may be: the store may answer it yet.
     """
@@ -87,7 +87,7 @@ def original_of(copy: Key) -> Key | None:
 
 @dataclass
 class Answers:
-    """What the store said of the keys it was asked for.
+    """The store's answers for the keys it was asked for.
 
     `digests`: of its values, None for a missing key; `raw`: those that came as bytes without JSON around them,
     which anything between here and there may have made up; `unasked`: the store was not to be had for them,
@@ -113,7 +113,7 @@ class Answers:
             self.failure = error
 
     def add_failures(self, other: "Answers") -> None:
-        """Those of a second question count as well."""
+        """Add the failures of a second question."""
         self.unasked |= other.unasked
         self.alone |= other.alone
         self.failure = other.failure or self.failure
@@ -121,7 +121,7 @@ class Answers:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether asking on is of no use: the server said so, or most of what was asked met a failure."""
+        """True if asking on is of no use: the server said so, or most of what was asked met a failure."""
         return self.failure is not None and (not may_go_on(self.failure) or self.failed > self.answered)
 
 
@@ -310,7 +310,7 @@ class Digests:
 
 @dataclass
 class Verdicts:
-    """Of the changes that were checked: whose values somebody `changed`, and which are still `open`.
+    """The results of a check: the changes whose values somebody `changed`, and those still `open`.
 
     `failure` says why these are open, `wait_until` (monotonic) when the server may be asked again; `answered`:
     it said something of some key; `alone`: those of the open ones that failed by themselves.
@@ -325,7 +325,7 @@ class Verdicts:
 
 
 class Checks:
-    """Which changes would write over somebody else's."""
+    """Finds the changes that would overwrite somebody else's."""
 
     def __init__(
         self, store: Store, row: Callable[[Change], Row | None], now: Callable[[], float], window: float
@@ -366,7 +366,7 @@ class Checks:
         )
 
     def _strange(self, changes: Iterable[Change], answers: Answers) -> list[Change]:
-        """Those where the store has what neither was read here nor came from here."""
+        """Return the changes whose key has a value that was neither read here nor came from here."""
         found, oldest = [], self._now() - self._window
         for change in changes:
             row, place = self._row(change), _place(change)

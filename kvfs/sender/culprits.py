@@ -116,7 +116,7 @@ class Culprits:
         return there is False
 
     async def _is_there(self, namespace: NamespaceId) -> bool | None:
-        """Whether the store has it; None when it does not say."""
+        """Return whether the store has it; None when it does not say."""
         self._counts.requests += 1
         try:
             with trio.move_on_after(self._timeout):

@@ -1,4 +1,4 @@
-"""Which keys are sent as base64, because a firewall objects to their text."""
+"""The keys whose values are sent as base64, because a firewall objects to their text."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -1,4 +1,4 @@
-"""What the sender tells the outside: events as they happen, options it is given, results it hands back."""
+"""The sender's face to the outside: events as they happen, its options, its results."""
 
 import socket
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from kvfs.core.model import Key, NamespaceId
 
 
 class EventKind(StrEnum):
-    """What happened."""
+    """The kinds of events."""
 
     CONFLICT = "conflict"  # somebody else changed the key: our change went to `copy`
     REJECTED = "rejected"  # the store will never take it; set aside
@@ -33,7 +33,7 @@ class Event:
 
 
 class OnConflict(StrEnum):
-    """What to do with a change of a value that somebody else changed meanwhile."""
+    """The treatment of a change whose value somebody else changed meanwhile."""
 
     KEEP_BOTH = "keep-both"
     OVERWRITE = "overwrite"
@@ -59,7 +59,7 @@ class SenderOptions:
 
 
 class SenderState(StrEnum):
-    """What the sender is at."""
+    """The states of the sender."""
 
     IDLE = "idle"
     SENDING = "sending"

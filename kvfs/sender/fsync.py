@@ -1,4 +1,4 @@
-"""What an fsync waits for, and how fsyncs are sent: at once, together, and past the loop's waiting."""
+"""The waits of fsync, and how fsyncs are sent: at once, together, and past the loop's back-off."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -152,7 +152,7 @@ class Fsyncs:
         await self._dispatch.begin(changes, urgent=True)
 
     def _may_begin(self, now: float) -> bool:
-        """Whether another sending may begin: callers share the next one, unless the one before takes long."""
+        """Return whether another sending may begin: callers share the next one, unless the one before takes long."""
         groups = self._dispatch.urgent_since
         return not groups or (len(groups) < GROUPS and now - groups[-1] >= GROUP_SECONDS)
 

@@ -23,7 +23,7 @@ MOST_CROWDED: Final = 1024  # prefixes remembered, the latest
 
 @dataclass
 class Names:
-    """What listings said of some names; `rest` are those that no listing reached. `lists` counts requests.
+    """The answer of listings about some names; `rest` were reached by none. `lists` counts requests.
 
     `crowded` are prefixes below which a page is full before it leads anywhere; to be kept for the next time.
     """
@@ -84,7 +84,7 @@ async def look_up(
 
 
 def _prefix(keys: Sequence[Key], crowded: Collection[str], *, parts: int) -> str:
-    """What the first of so many equal parts of the sorted keys begin with; of fewer keys where that is crowded."""
+    """Return the common prefix of the first of `parts` equal parts of the sorted keys."""
     count = ceil(len(keys) / parts)
     while True:
         found = commonprefix([keys[0], keys[count - 1]])  # noqa: RUF071  text of keys, no parts of paths

@@ -1,4 +1,4 @@
-"""What belongs to one round of sending: what it did, and whom it tells."""
+"""The results of one round of sending, and the listeners that are told of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from kvfs.sender.events import Event
 
 @dataclass
 class Outcome:
-    """What a round did: changes settled in some way, and a failure of what is left, if there was one."""
+    """The result of a round: changes settled in some way, and the failure of the rest, if there was one."""
 
     done: int = 0
     answered: bool = False  # the store said yes or no to a write
@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def progress(self) -> bool:
-        """Whether it came nearer to its end, so that the next may be tried soon.
+        """True if it came nearer to its end, so that the next may be tried soon.
 
         An answered check counts only while no write fails: else a store that takes no writes is never left
         in peace.
@@ -66,7 +66,7 @@ class Outcome:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more of the round may be tried: the store is away, or said so."""
+        """True if nothing more of the round may be tried: the store is away, or said so."""
         return self.failure is not None and not (may_go_on(self.failure) and self.progress)
 
 
@@ -85,7 +85,7 @@ class Counts:
 
 @dataclass
 class Reports:
-    """Whom to tell.
+    """The listeners of a round.
 
     `resolved(change, None)` when it arrived, with the error when it was refused; `moved(change, copy)` when a
     conflict took it to another key; `event` for the user.

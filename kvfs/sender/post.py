@@ -118,7 +118,7 @@ class Poster:
         return [*singles, replace(batch, changes=others)] if others else singles
 
     def _is_doubtful(self, part: Batch, error: KvfsError) -> bool:
-        """Whether it fails again and again for a reason that the server does not give."""
+        """Return whether it fails again and again for a reason that the server does not give."""
         is_plain = type(error) in (UnavailableError, NoAnswerError)
         return is_plain and self.doubts.failed([_place(change) for change in part.changes], error)
 
@@ -170,7 +170,7 @@ class Poster:
         return [change for change in part.changes if self._journal.row(change.seq) is not None]
 
     def _packed(self, part: Batch) -> list[Batch]:
-        """What is left of it in bodies of the size that passes by what was learned."""
+        """Pack the rest of a batch into bodies of the size that is known to pass."""
         batches = pack(self._left(part), pairs=self.limits.pairs, body_bytes=self.limits.body_bytes)
         return [replace(batch, disguised=part.disguised) for batch in batches]
 
@@ -208,7 +208,7 @@ class Poster:
         return []
 
     async def _has_witness(self, part: Batch, outcome: Outcome, error: StoreError | None = None) -> bool:
-        """Whether the store takes anything for this namespace; where it does not, that is the round's failure."""
+        """Return whether the store takes anything for this namespace; if not, that is the round's failure."""
         if len(part.changes) < 2 or part.namespace in outcome.accepted:
             return True
         for witness in self.culprits.witnesses(part):
@@ -347,7 +347,7 @@ class Poster:
     async def _arrived(
         self, changes: Sequence[Change], entries: Mapping[Key, Entry], error: UnavailableError
     ) -> frozenset[Key]:
-        """Which are in the store although nobody said so. Those that it may answer from the past do not count."""
+        """Return the changes that arrived although no answer said so. An answer that may be stale does not count."""
         never_read = isinstance(error, BodyTooLargeError) and error.status == 413
         if never_read or (isinstance(error, BodyTooLargeError) and len(changes) < ASKED_FROM):
             return frozenset()

@@ -19,7 +19,7 @@ SPREAD: Final = 60.0  # seconds after the reset: not all machines at once
 
 
 class Operation(StrEnum):
-    """What an allowance is for."""
+    """The kinds of a day's allowance."""
 
     WRITE = "writes"
     DELETE = "deletes"
@@ -27,7 +27,7 @@ class Operation(StrEnum):
 
 
 class Quotas:
-    """Which allowances are used up, and until when (monotonic seconds)."""
+    """The allowances that are used up, and until when (monotonic seconds)."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         """`now`: epoch seconds."""
@@ -46,15 +46,15 @@ class Quotas:
         return self._used_up.pop(operation, None) is not None
 
     def ready_at(self, operation: Operation) -> float:
-        """When (monotonic) there is an allowance again."""
+        """Return the time (monotonic) at which there is an allowance again."""
         return self._used_up[operation][0] if operation in self._used_up else float("-inf")
 
     def error(self, operation: Operation) -> QuotaError | None:
-        """What the store said, while it holds."""
+        """Return the store's error, while the allowance is used up."""
         return self._used_up[operation][1] if self.ready_at(operation) > trio.current_time() else None
 
     def until(self) -> float | None:
-        """When (monotonic) the first of those that are used up comes back; None when none is."""
+        """Return the time (monotonic) at which the first allowance comes back; None when none is used up."""
         return min((at for at, _ in self._used_up.values()), default=None)
 
     def forget(self) -> None:
@@ -63,5 +63,5 @@ class Quotas:
 
 
 def operation_of(change: Change) -> Operation:
-    """Which allowance a change needs."""
+    """Return the allowance that a change needs."""
     return Operation.DELETE if change.is_tombstone else Operation.WRITE

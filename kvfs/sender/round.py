@@ -72,7 +72,7 @@ class Round:
         return counts
 
     def is_in_flight(self, change: Change) -> bool:
-        """Whether a request that carries the change is under way."""
+        """Return whether a request that carries the change is under way."""
         return change.seq in self._poster.in_flight
 
     def claim(self, changes: Iterable[Change]) -> None:
@@ -84,7 +84,7 @@ class Round:
         self._claimed.difference_update((change.namespace, change.key) for change in changes)
 
     def is_claimed(self, change: Change) -> bool:
-        """Whether somebody sends the key at the moment."""
+        """Return whether somebody sends the key at the moment."""
         return (change.namespace, change.key) in self._claimed
 
     def ready_at(self, change: Change) -> float:
@@ -97,13 +97,13 @@ class Round:
         return max(ready, quotas.ready_at(Operation.READ)) if self._asks_first(change) else ready
 
     def quota_error(self, change: Change) -> QuotaError | None:
-        """What the store said of the allowance that the change needs, while that is used up."""
+        """Return the store's error about the allowance of the change, while that is used up."""
         quotas = self._poster.quotas
         error = quotas.error(operation_of(change))
         return error or (quotas.error(Operation.READ) if self._asks_first(change) else None)
 
     def quota_until(self) -> float | None:
-        """When (monotonic) an allowance that is used up comes back; None when none is."""
+        """Return the time (monotonic) at which an allowance comes back; None when none is used up."""
         return self._poster.quotas.until()
 
     def forget_waits(self) -> None:
@@ -139,7 +139,7 @@ class Round:
         return outcome
 
     def _unexpired(self, puts: Iterable[Change], outcome: Outcome) -> list[Change]:
-        """Those whose time has not come; the others become absent, here and in the store."""
+        """Return the puts that have not expired; make the others absent, here and in the store."""
         alive = []
         for change in puts:
             if expiration_to_send(change.expiration, self._now()) is not EXPIRED:
@@ -172,17 +172,17 @@ class Round:
                 return
 
     def _to_compare_anew(self, changes: Iterable[Change]) -> list[Change]:
-        """Of these, what was not written because somebody else had written meanwhile."""
+        """Return the changes that were not written because somebody else had written meanwhile."""
         now = trio.current_time()
         pending = (change for change in changes if self._journal.row(change.seq) is not None)
         return [change for change in pending if self.ready_at(change) <= now]
 
     def _compared_together(self) -> int:
-        """How many: a body, and the bulk gets for it full."""
+        """Return how many changes are compared together: about a body."""
         return ceil(self.limits.pairs / BULK_GET_KEYS) * BULK_GET_KEYS
 
     def _ahead(self, some: Sequence[Change], rest: Sequence[Change]) -> list[Change]:
-        """What comes next, to a full page: one list tells of a page of new names."""
+        """Return the changes that follow, up to a full page, because one list tells of a page of new names."""
         room = -(len(some) + len(rest)) % LIST_KEYS
         known = {change.seq for change in [*some, *rest]}
         later = (change for change in self._journal.iter_pending() if change.seq not in known)
@@ -191,7 +191,7 @@ class Round:
     async def _without_conflicts(
         self, changes: list[Change], ahead: Sequence[Change], outcome: Outcome
     ) -> list[Change]:
-        """Those whose values nobody else changed. Of the others both values are kept.
+        """Return the changes whose values nobody else changed. Of the others keep both values.
 
         A put becomes a copy beside its key, for the next round; a deletion is given up. Those that could not be
         asked for stay for the next round too, and hold up nobody.
@@ -280,7 +280,7 @@ class Round:
         return free
 
     def gives_way(self, tombstone: Change) -> bool:
-        """Whether a deletion waits for puts before it that it does not depend on, as far as we know."""
+        """Return whether a deletion waits for puts before it that it does not depend on, as far as we know."""
         return self._gives_way_for(tombstone) > 0
 
     def _gives_way_for(self, tombstone: Change) -> float:

@@ -36,7 +36,7 @@ class Countdown:
         self._seen_at = 0.0
 
     def left(self, since: float | None, now: float) -> float:
-        """What is left of it, 0 when it is over."""
+        """Return the seconds that are left, 0 when it is over."""
         monotonic = trio.current_time()
         if since != self._since:
             self._since, self._seen_at = since, monotonic
@@ -285,7 +285,7 @@ class Sender:
         return self._round.beside(namespace, key)
 
     def is_in_flight(self, change: Change) -> bool:
-        """Whether a request that carries the change is on its way."""
+        """Return whether a request that carries the change is on its way."""
         return self._round.is_in_flight(change)
 
     def next_try(self, change: Change) -> float | None:
@@ -297,7 +297,7 @@ class Sender:
         return left if left > 0 else None
 
     def statistics(self) -> SenderStatistics:
-        """What was done so far and what it is at."""
+        """Return the counts so far and the present state."""
         counts = self._round.counts
         backoff, quota_until = self._dispatch.backoff, self._round.quota_until()
         state, again = backoff.kind, backoff.retry_at

@@ -1,4 +1,4 @@
-"""Who may ask: the bearer token, how it is compared, and the file it is kept in."""
+"""Authorisation: the bearer token, its comparison, and the file that holds it."""
 
 import hmac
 import os
@@ -108,5 +108,5 @@ def _load(path: Path) -> str:
 
 
 def usable_token(token: str) -> bool:
-    """Whether a header can hold it."""
+    """Return whether a header can hold it."""
     return bool(token) and all("!" <= char <= "~" for char in token)

@@ -1,4 +1,4 @@
-"""What all handlers share: whose store a request means, how an answer is made, how many keys it touched."""
+"""Common parts of all handlers: the store of a request, the form of an answer, the count of keys."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ TALLY: Final = "kvfs.tally"
 
 @dataclass(slots=True)
 class Tally:
-    """What the metrics learn of a request while it is answered. A `direct` one is left out of them."""
+    """The facts that metrics learn of a request while it is answered. A `direct` one is left out."""
 
     operation: str
     add_keys: Callable[[str, int], None]

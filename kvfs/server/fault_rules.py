@@ -145,7 +145,7 @@ class Armed:
     budget: dict[str, float] = field(default_factory=dict)
 
     def picks(self, method: str, path: str) -> bool:
-        """Whether this request is one; each call counts."""
+        """Return whether this request is one; each call counts."""
         rule = self.rule
         if not (re.search(rule.method or "", method) and re.search(rule.path or "", path)):
             return False
@@ -180,7 +180,7 @@ class Faults:
         return [armed for armed in self.armed if armed.picks(method, path)]
 
     def stale_seconds(self) -> float:
-        """How far back a stale answer may go; 0 when none is asked for."""
+        """Return the greatest age of a stale answer; 0 when none is asked for."""
         stale = (armed.rule for armed in self.armed if armed.rule.fault == "stale")
         return max((STALE_SECONDS if rule.seconds is None else rule.seconds for rule in stale), default=0.0)
 

@@ -20,7 +20,7 @@ MODES: Final = ("", "standard", "instant")
 
 
 class Origin(NamedTuple):
-    """What a namespace was created with; "" is the default."""
+    """The options with which a namespace was created; "" is the default."""
 
     jurisdiction: str = ""
     mode: str = ""

@@ -1,4 +1,4 @@
-"""What a request says outside its body: account, namespace and key of its path, its query, its expiration."""
+"""The parameters of a request outside its body: account, namespace and key of its path, query, expiration."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""How the server says no: status, code and words of every refusal, and the table from our errors to them.
+"""Refusals of the server: status, code and words of each, and the table from our errors to them.
 
 Statuses and codes are the API's own where they are known. This server's own choices are marked so; they lie
 outside the codes by which clients take an answer for KV's verdict on their data, except `INVALID`.
@@ -83,7 +83,7 @@ def oversize(what: str, limit: int) -> Refusal:
 
 
 def refusal_of(error: StoreError) -> Refusal:
-    """What the client is told about an error of the store; the first line that fits."""
+    """Return the answer for an error of the store: the first line of the table that fits."""
     message = str(error)
     if isinstance(error, NamespaceNotFoundError):
         return Refusal(404, NAMESPACE_NOT_FOUND, message)

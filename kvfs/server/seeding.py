@@ -93,7 +93,7 @@ async def read_seed(place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]
 
 
 def _reader(place: Path, now: float) -> Reader:
-    """What `kvfs copy` reads a place with."""
+    """Return the reader of a place, as `kvfs copy` has it."""
     if place.is_dir():
         return DirectoryPlace(place, str(place), now).reader("")
     found = format_of(place.name)

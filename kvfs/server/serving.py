@@ -43,7 +43,7 @@ hypercorn_log = logging.getLogger("kvfs.server.hypercorn")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What to serve and to whom. `port` 0 takes any; `token` wins over `token_file`.
+    """The options of the server. `port` 0 takes any; `token` wins over `token_file`.
 
     `faults` is the text that `parse_faults` reads; even when empty it opens their control, None keeps it shut.
     `strict` refuses credentials and account ids as the API does. `seeds` are written before it is ready.

@@ -56,7 +56,7 @@ def _numbers(form: bytes, scope: Scope, envelope: Object) -> None:
 
 
 def _rewrite_numbers(form: bytes, row: Object, names: tuple[str, ...] = _NUMBERS) -> None:
-    """Whole numbers of these members (all, if none are named) in the form `%d.0` or `"%d"`."""
+    """Rewrite whole numbers of these members (all, if none are named) as `%d.0` or `"%d"`."""
     for name in names or tuple(row):
         text = bytes(row.get(name, _NULL))
         if text.removeprefix(b"-").isdigit():

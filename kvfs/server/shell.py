@@ -1,4 +1,4 @@
-"""What surrounds every request: its raw path, the access log, the metrics, the unread rest of its body.
+"""The frame of every request: its raw path, the access log, the metrics, the unread rest of its body.
 
 ASGI middleware, outermost first: `Observed` sees what the client sees; what it wraps may break connections.
 """
@@ -139,7 +139,7 @@ class _Exchange:
 
 
 def _has_body(scope: Scope) -> bool:
-    """Whether the request announces a body."""
+    """Return whether the request announces a body."""
     headers = dict(scope["headers"])
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 

@@ -35,7 +35,7 @@ def staleness(seconds: float) -> Iterator[None]:
 
 
 class History:
-    """What keys were before they changed: for each, when (monotonic) and which entry, oldest first."""
+    """The past of keys: for each, when (monotonic) it changed and its entry before, oldest first."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -43,7 +43,7 @@ class History:
 
     @property
     def recording(self) -> bool:
-        """Whether any rule may ask for the past."""
+        """True if any rule may ask for the past."""
         return self._faults.stale_seconds() > 0
 
     def record(self, namespace: NamespaceId, key: Key, before: Entry | None) -> None:
@@ -54,7 +54,7 @@ class History:
         changes.append((trio.current_time(), before))
 
     def past(self, namespace: NamespaceId) -> dict[Key, Entry | None]:
-        """What was different, for the age in force: keys that changed since, as they were."""
+        """Return the keys that changed within the age in force, as they were before."""
         age = _age.get()
         if not age:
             return {}

@@ -1,1 +1,1 @@
-"""Where entries live: one protocol (`base.Store`), many stores."""
+"""Stores of entries: one protocol (`base.Store`), many implementations."""

@@ -55,7 +55,7 @@ class Store(Protocol):
         ...
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries of 1 to 100 keys. A key that the answer leaves out is to be asked for singly.
+        """Return whole entries of 1 to 100 keys. The caller asks singly for a key that the answer leaves out.
 
         The answer may leave out an expiration, and is a `BareEntry` where it told the value alone. Raises
         `NotTextError` when one of the values is binary and `BodyTooLargeError` when they are too much for one
@@ -95,5 +95,5 @@ class Watched(Store, Protocol):
         ...
 
     def unless_others(self, others: int) -> Store:
-        """The same store, whose writes raise `OvertakenError`, and do nothing, once `others` is not this any more."""
+        """Return this store with writes that raise `OvertakenError`, and do nothing, once `others` has changed."""
         ...

@@ -48,7 +48,7 @@ def may_be_one_key(error: StoreError) -> bool:
 def parts_after(
     error: StoreError, namespace: NamespaceId, keys: Sequence[Key], binaries: Binaries
 ) -> list[list[Key]]:
-    """Which requests to make instead of a bulk get that failed; none when smaller ones would fail alike.
+    """Return the requests to make after a failed bulk get; none when smaller ones would fail too.
 
     A part of one key is to be asked for singly. A single key that failed in bulk gets that chance as well.
     """

@@ -1,4 +1,4 @@
-"""What KV refuses, decided before anything is stored or sent: keys, titles, values, metadata, batches.
+"""Checks against KV's limits before anything is stored or sent: keys, titles, values, metadata, batches.
 
 Each function raises `RejectedError`. The floor of an expiration needs a clock and is the server's to check.
 """

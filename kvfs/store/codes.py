@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Meaning(Enum):
-    """What a code says, and so who must act."""
+    """The meaning of a code, and so who must act."""
 
     CONTENT = "content"  # one entry of the request can never be taken
     TOKEN = "token"  # the credentials are not accepted
@@ -81,7 +81,7 @@ MEANINGS: Final = {code: meaning for meaning, listed in _BY_MEANING.items() for 
 
 
 def meaning(code: int, status: int = 0, text: str = "") -> Meaning:
-    """What `code` says in an answer with HTTP `status` and the message `text`.
+    """Return the meaning of `code` in an answer with HTTP `status` and the message `text`.
 
     10000 and 10001 refuse the token only with 401 or 403, and 1000 only when its text names the token.
     """

@@ -52,7 +52,7 @@ def seconds_up() -> float:
 
 
 def this_boot() -> bytes:
-    """What tells this start of the machine from others."""
+    """Return an identity of this start of the machine."""
     try:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def here() -> Machine:
 
 @dataclass(slots=True)
 class Told:
-    """What the API said of its own count: requests `left` until then, of how many, less the tokens taken since."""
+    """The API's own count: requests `left` until then, of how many, less the tokens taken since."""
 
     left: float = 0.0
     until: float = 0.0
@@ -117,7 +117,7 @@ class _Page:
         return page if magic == _MAGIC else None
 
     def encode(self, boot: bytes) -> bytes:
-        """As it is written."""
+        """Encode it for the file."""
         told = self.told
         head = _HEAD.pack(_MAGIC, 0, boot, self.blocked_until, told.until, told.left, told.quota)
         slots = [_SLOT.pack(pid, tokens, started, at) for (pid, started), (tokens, at) in self.slots.items()]
@@ -182,7 +182,7 @@ class Ledger:
 
     @property
     def has_token(self) -> bool:
-        """Whether a request may start without a look at the file."""
+        """True if a request may start without a look at the file."""
         return self.is_alone or (self.reserved > 0 and self.now() - self._at < LEASE)
 
     def take(self) -> None:
@@ -202,7 +202,7 @@ class Ledger:
         return now - self._at > REPORT
 
     def is_old(self) -> bool:
-        """Whether the others may have changed something since the file was looked at."""
+        """Return whether the others may have changed something since the file was looked at."""
         return not self.is_alone and self.now() - self._at > REPORT
 
     def others(self) -> list[tuple[float, int]]:

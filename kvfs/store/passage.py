@@ -1,4 +1,4 @@
-"""What a caller and the limiter tell each other about requests, past the wrappers between them.
+"""Facts about requests that a caller and the limiter exchange past the wrappers between them.
 
 The caller says that somebody waits for an upload, and hears when a request really began: how long an answer took
 says how much the server copes with, how long the limiter kept it waiting does not.

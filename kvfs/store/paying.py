@@ -39,7 +39,7 @@ class Paying(Around):
             return await method(*args, **kwargs)
 
     def _shares(self, namespace: NamespaceId, keys: Iterable[Key]) -> Counter[Caller]:
-        """How many of the keys are whose. Nobody's are left out where some are somebody's."""
+        """Return the number of keys of each caller. Keys of nobody count only if all are nobody's."""
         payer, otherwise = self.payer, current()
         found = Counter(payer(namespace, key) or otherwise for key in keys)
         return Counter({caller: count for caller, count in found.items() if caller is not None})

@@ -38,7 +38,7 @@ SCARCE: Final = 50  # requests left, below which they are told of each
 
 
 class Priority(IntEnum):
-    """Who goes first when requests are scarce."""
+    """The order of callers when requests are scarce."""
 
     FOREGROUND = 0  # somebody waits in a system call
     UPLOAD = 1  # the journal is to be sent
@@ -72,7 +72,7 @@ class _Waiter:
 
 
 class Budget:
-    """How many requests may still be made, and whose turn it is.
+    """The requests that may still be made, and the queue of callers that wait for one.
 
     Foreground goes first, upload next, background last. The last twentieth of the budget and the last quarter
     of the slots are for the foreground, but uploads that wait get every fifth turn whatever is left.
@@ -167,7 +167,7 @@ class Budget:
             self._told, self._told_until = told, now + seconds
 
     def statistics(self) -> BudgetStatistics:
-        """How it stands now."""
+        """Return the present state."""
         now = trio.current_time()
         if self._ledger is not None and self._ledger.is_old():
             self._share(wants=False)
@@ -257,7 +257,7 @@ class Budget:
         self._timekeeper, self._alarm = first, alarm
 
     def _allows(self, freed: int) -> float:
-        """When so many requests more will have left the window; infinity while that many are in flight."""
+        """Return the time when `freed` more requests leave the window; infinity while they are in flight."""
         if not self._others or self._ledger is None:
             return self._ended[freed - 1] + self._window if freed <= len(self._ended) else math.inf
         ahead = trio.current_time() - self._ledger.now()
@@ -286,7 +286,7 @@ class Budget:
         return self._told if now < self._told_until else math.inf
 
     def _reserve(self, priority: Priority) -> int:
-        """How many of the API's count are for those before."""
+        """Return the part of the API's count that is kept for callers of higher priority."""
         return self._quota - max(1, int(self._quota * _SHARE[priority]))
 
     def _next_in_turn(self) -> _Waiter | None:
@@ -330,7 +330,7 @@ class Budget:
         self._forget_old(now)
 
     def _adopt(self, now: float) -> None:
-        """What the API said to others holds for us."""
+        """Adopt the count that the API told to other processes."""
         ledger = self._ledger
         assert ledger is not None
         ahead = now - ledger.now()

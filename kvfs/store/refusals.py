@@ -43,7 +43,7 @@ log = logging.getLogger("kvfs.store")
 
 
 class Renewable(Protocol):
-    """Where the token comes from, as far as a refusal needs to know."""
+    """The part of credentials that a refusal needs to know."""
 
     def has_changed(self) -> bool:
         """Look, without waiting, if there is another token by now; it is used from then on."""
@@ -89,7 +89,7 @@ class _Family:
 
 
 class Refusals:
-    """Which families of operations the token is refused for, and until when nobody asks. Monotonic time."""
+    """The families of operations that the token is refused for, and until when (monotonic) nobody asks."""
 
     def __init__(self, token: Renewable, patience: float = float("inf")) -> None:
         """`patience`: for how many seconds somebody waits for an answer; the refusal is to come before."""

@@ -127,7 +127,7 @@ class _Unrepeatable(Generic[A, T]):
 
 
 def _attempts_for(error: UnavailableError, operation: str, args: tuple[object, ...]) -> float:
-    """How often a call that failed so may be made at most."""
+    """Return how often a call that failed so may be made at most."""
     if isinstance(error, BodyTooLargeError | UntrustedError):
         return 1
     keys = args[1] if len(args) > 1 else ()

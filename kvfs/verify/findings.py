@@ -1,4 +1,4 @@
-"""What a check found: an assumption of kvfs, what was seen, and whether they agree."""
+"""The findings of a check: an assumption of kvfs, what was seen, and whether they agree."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

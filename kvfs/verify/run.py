@@ -33,7 +33,7 @@ _CREATED, _LISTED, _RENAMED = "creating a namespace", "listing namespaces", "ren
 
 @dataclass(slots=True)
 class Report:
-    """What a run found, and what it took."""
+    """The findings of a run, and its cost."""
 
     findings: list[Finding] = field(default_factory=list)
     requests: int = 0
@@ -51,12 +51,12 @@ class Report:
 
     @property
     def pair_seconds(self) -> float | None:
-        """How long a bulk put takes for a pair; None if that is not known."""
+        """The seconds that a bulk put takes for a pair; None if that is not known."""
         return next((found.seconds for found in self.findings if found.name == bulk.SPEED), None)
 
 
 def price() -> float:
-    """What a run costs at most, in dollars, on a paid plan that has used up what it includes."""
+    """Return the most that a run costs, in dollars, on a paid plan that has used up its allowance."""
     counts = {"written": WRITTEN, "deleted": DELETED, "listed": LISTED, "read": READ}
     return sum(count * _PRICES[name] for name, count in counts.items()) / 1_000_000
 

@@ -1,4 +1,4 @@
-"""What many checks look at, written and listed once: a run is to take few requests.
+"""Keys and answers that many checks look at, written and listed once, because a run is to take few requests.
 
 One bulk put carries all pairs that only have to be there, one listing tells of all keys. Values that are put singly
 are put here, too, so that the listing has them.

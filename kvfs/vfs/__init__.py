@@ -1,1 +1,1 @@
-"""What POSIX calls it: one view of pending changes, caches and store. No pyfuse3, no httpx, no SQL."""
+"""The file system of POSIX: one view of pending changes, caches and store. No pyfuse3, no httpx, no SQL."""

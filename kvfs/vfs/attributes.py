@@ -67,7 +67,7 @@ class Attributes:
     # stat
 
     def peek(self, node: Node, seen: Seen = UNKNOWN) -> Attr:
-        """What can be said without waiting: a size that is not known shows 0 with a time-out of 0.
+        """Return the attributes without waiting: an unknown size shows as 0 with a time-out of 0.
 
         `seen`: what `Overlay.peek` just said of a file, if somebody asked.
         """
@@ -160,7 +160,7 @@ class Attributes:
         )
 
     def _created(self, node: File, shared: OpenFile) -> Attr:
-        """What the rest of `_file` comes to for a file that this open made: nothing is kept of it yet."""
+        """Like the rest of `_file`, for a file that this open made: it has no stored attributes yet."""
         mode = shared.mode if shared.mode is not None else self._file_mode
         changed = shared.mtime_ns if shared.mtime_ns is not None else self._changed(node.namespace, None)
         size, ttl = len(shared.buffer), self._ttl
@@ -197,7 +197,7 @@ class Attributes:
 
     @staticmethod
     def _is_implied(node: Directory) -> bool:
-        """Whether keys below it make a directory: not a namespace, nor the root of the mount."""
+        """Return whether keys below it make a directory: not a namespace, nor the root of the mount."""
         return bool(node.ref.prefix) and node.ino != ROOT_INO and not node.detached
 
     async def _getattr_directory(self, node: Directory) -> Attr:
@@ -286,7 +286,7 @@ class Attributes:
         )
 
     def _keep(self, node: File, changes: Changes, expiration: int | None) -> None:
-        """What KV has no place for stays on this machine. An expiration shows instead of the mtime."""
+        """Keep on this machine the attributes that KV has no place for. An expiration replaces the mtime."""
         if changes.mode is None and changes.mtime_ns is None and changes.atime_ns is None:
             return
         local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()

@@ -57,7 +57,7 @@ class DirStream:
         self.stamp = self.overlay.stamp
 
     def is_current(self, now: float) -> bool:
-        """Whether reading the directory now would find the same entries."""
+        """Return whether reading the directory now would find the same entries."""
         return self.complete and now < self.until and self.stamp == self.overlay.stamp
 
     def remember(self, index: int, face: "Face | None") -> None:
@@ -186,7 +186,7 @@ class DirStream:
         return 1
 
     async def _finish(self) -> None:
-        """What the listing cannot know: changes and directories of this mount, and `%self`."""
+        """Add the names that the listing cannot know: changes and directories of this mount, and `%self`."""
         overlay, naming, ref = self.overlay, self.overlay.naming, self.ref
         for key in self._doubtful:
             if naming.name_of_key(key) not in self._names:
@@ -212,7 +212,7 @@ class DirStream:
         self.complete = True
 
     def _is_hidden(self, key: Key, listed: set[object]) -> bool:
-        """Whether a file written here shows already, or as a directory's `%self`."""
+        """Return whether a file written here shows already, or as a directory's `%self`."""
         return key in listed or bool(self._is_directory_too(key))
 
     def _add_directory(self, made: DirRef) -> None:

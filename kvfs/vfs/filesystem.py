@@ -34,7 +34,7 @@ _ABSENCES = 10_000  # names the kernel believes absent, of the last moments
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the file system is asked to be. Seconds and bytes."""
+    """The options of the file system. Seconds and bytes."""
 
     timeout: float = 30.0
     max_pending: int = 10 * 1024**3

@@ -1,4 +1,4 @@
-"""Where a key or a node is below the mount point, in words for people: logs, the status, attributes."""
+"""The path of a key or node below the mount point, in words for people: logs, the status, attributes."""
 
 from kvfs.cache.namespaces import NamespaceTable
 from kvfs.core.model import Key, NamespaceId

@@ -94,7 +94,7 @@ class Readdir:
         return name, self._inodes.file(stream.namespace, target) if seen is not None else None, seen
 
     def has_arrived(self, handle: DirectoryHandle, index: int) -> bool:
-        """Whether entry `index`, or that there is none, can be told without waiting."""
+        """Return whether entry `index`, or that there is none, can be told without waiting."""
         stream = handle.stream
         return stream is None or stream.complete or index < len(stream.entries)
 
@@ -112,7 +112,7 @@ class Readdir:
         return stream
 
     def parent_ino(self, node: Parent) -> int:
-        """Where `..` of a directory leads, as far as the kernel knows."""
+        """Return the inode of `..` of a directory, as far as the kernel knows."""
         if not isinstance(node, Directory) or node is self._inodes.root:
             return self._inodes.root.ino
         root = self._inodes.root

@@ -21,7 +21,7 @@ _NOTHING = (None, None)  # metadata and expiration of most keys
 
 @dataclass(slots=True, eq=False)
 class Face:
-    """What the kernel was told of a file: its name, its attributes with their time-outs.
+    """The attributes that the kernel was told of a file: its name, with their time-outs.
 
     `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
     `Values.changes` when the size was looked up, `size` what `Values.known` answered then.
@@ -78,7 +78,7 @@ class Retold:
             index += 1
 
     def _teller(self, stream: DirStream, now: float) -> Callable[[Key], Attr | None]:
-        """What tells of a key of this current stream; None of a file that is open, or needs a closer look.
+        """Return a function that tells a key of this stream; None for an open file or one that must be looked at.
 
         Most files have nothing of their own but a number and a size: they share one `Attr`. What is the same
         for all of them is looked up once, because this is the whole cost of a large listing.
@@ -128,7 +128,7 @@ class Retold:
         return None if ino is None else self._attributes.peek(File(ino, 0, namespace, key), seen)
 
     def _still_holds(self, stream: DirStream, index: int, face: Face, now: float) -> bool:
-        """Whether what was told of a file can be told again: its size and time-outs are as of now, then."""
+        """Return whether what was told of a file can be told again: its size and time-outs are as of now, then."""
         attr, key = face.attr, stream.entries[index]
         if isinstance(key, tuple):  # `%self`, or one that came here beside the listing
             return False
@@ -147,7 +147,7 @@ class Retold:
         return left > 0
 
     def _is_size_the_same(self, face: Face, place: tuple[NamespaceId, Key]) -> bool:
-        """Whether nothing became of the size, by a number if no size changed at all, else by asking for this one."""
+        """Return whether the size is unchanged: by one counter if no size changed at all, else by asking."""
         changes = self._values.changes
         if face.sizes != changes:
             if face.size is None or face.size is not self._values.known(place):

@@ -35,7 +35,7 @@ class Roots:
         self._closing: set[NamespaceId] = set()  # being deleted: nothing can be made in them
 
     def is_closing(self, namespace: NamespaceId) -> bool:
-        """Whether the store is being told to delete a namespace."""
+        """Return whether the store is being told to delete a namespace."""
         return namespace in self._closing
 
     async def entries(self) -> dict[str, Directory]:

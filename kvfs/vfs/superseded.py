@@ -1,4 +1,4 @@
-"""What a change took the place of, as far as it is at hand: from journal and caches to the history.
+"""The content that a change supersedes, as far as it is at hand: from journal and caches to the history.
 
 At hand is what this machine holds without a request: the change that a newer one replaces, the content that an open
 file read, a clean value of the cache. Nothing here asks the store, and nothing waits.
@@ -60,7 +60,7 @@ class Keeping:
         self._history.note(version, content, is_new=is_new)
 
     def _note_clean(self, ended: Superseded) -> None:
-        """The same of a key without a change."""
+        """Note the superseded content of a key without a change."""
         attrs, now = ended.attrs, self._now()
         version = Version(now, ended.namespace, ended.key, ended.how, ended.other)
         if attrs is not None:
@@ -74,7 +74,7 @@ class Keeping:
         self._history.note(version, content, is_new=False)
 
     def _is_emptied(self, change: Change) -> bool:
-        """Whether a program has emptied the file, closed one of its descriptors, and is writing on: a shell's `>`."""
+        """Return whether a program emptied the file, closed one descriptor, and writes on: a shell's `>`."""
         node = self._inodes.open_file(change.namespace, change.key)
         return node is not None and node.open is not None and node.open.saved > 0
 
@@ -97,7 +97,7 @@ class Keeping:
         return opened
 
     def _opened(self, place: Place) -> bytes | None:
-        """What an open file read, or recorded last."""
+        """Return the content that an open file read, or recorded last."""
         node = self._inodes.open_file(*place)
         return node.open.closed if node is not None and node.open is not None else None
 
@@ -135,7 +135,7 @@ class Keeping:
         return target
 
     def at_hand(self, namespace: NamespaceId, key: Key) -> bool:
-        """Whether a change of the key now would leave a version with its content."""
+        """Return whether a change of the key now would leave a version with its content."""
         change = self._overlay.journal.get(namespace, key)
         if change is not None:
             return not change.is_tombstone and change.state is not ChangeState.LOCAL

@@ -63,7 +63,7 @@ class Tree(Readdir):
         return node
 
     def find(self, parent_ino: int, name: bytes) -> Node | Unknown | None:
-        """What `lookup` answers, where that takes no waiting; None: nothing is there."""
+        """Look up a name if that needs no waiting; None: the name is free."""
         parent = self._inodes.get(parent_ino)
         if not isinstance(parent, Directory) or parent.detached or name == _CONTROL:
             return UNKNOWN
@@ -111,7 +111,7 @@ class Tree(Readdir):
         return self._inodes.file(namespace, target)
 
     async def child(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None]:
-        """What a name stands for, and what is there now."""
+        """Resolve a name: its meaning, and the key or directory that is there now."""
         found = self._child_at_once(parent, name)
         if found is not None:
             return found
@@ -128,7 +128,7 @@ class Tree(Readdir):
                 return child, target
 
     def _child_at_once(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None] | None:
-        """What `child` answers, where that takes no waiting; None where it does."""
+        """Like `child` if that needs no waiting; else None."""
         child = self._overlay.naming.child(parent.ref, name)
         target = self._overlay.peek_child(parent.namespace, child)
         if target is UNKNOWN:

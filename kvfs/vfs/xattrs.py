@@ -174,7 +174,7 @@ class ExtendedAttributes:
         return expiration
 
     def _is_copy(self, node: File) -> bool:
-        """Whether the expiration was set a moment ago: a program copies that and the ttl, one after the other."""
+        """Return whether the expiration was set a moment ago: a program copies it and the ttl one by one."""
         if self._set_lately is None or self._set_lately[0] != (node.namespace, node.key):
             return False
         return 0 <= self._now() - self._set_lately[1] < _MOMENT

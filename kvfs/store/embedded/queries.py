@@ -1,4 +1,4 @@
-"""What the embedded store asks of its tables: functions of a connection, in a transaction of the caller.
+"""The SQL of the embedded store: functions of a connection, in a transaction of the caller.
 
 Keys are UTF-8 bytes here, `number` is `namespaces.number`, `now` is epoch seconds.
 """
@@ -151,7 +151,7 @@ def get_metadata(db: sqlite3.Connection, number: int, *, key: bytes, now: float)
 def bulk_get(
     db: sqlite3.Connection, number: int, *, keys: Mapping[Key, bytes], now: float
 ) -> dict[Key, Entry | None]:
-    """Whole entries; the sizes are looked at before any value is read. Raises `BodyTooLargeError`."""
+    """Return whole entries; check the sizes before any value is read. Raises `BodyTooLargeError`."""
     rows = {name: _find(db, number, key, now) for name, key in keys.items()}
     size = sum(row[1] for row in rows.values() if row)
     if size > BULK_GET_BYTES:

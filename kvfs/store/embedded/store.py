@@ -74,7 +74,7 @@ class SqliteStore:
                 await trio.to_thread.run_sync(connections.close)
 
     def for_account(self, account: str) -> "SqliteStore":
-        """The same file as another account sees it: with namespaces of its own."""
+        """Return a store on this file for another account, with namespaces of its own."""
         return SqliteStore(self._connections, account, self._now)
 
     @property
@@ -90,7 +90,7 @@ class SqliteStore:
         return f"<SqliteStore account={self._account!r}>"
 
     async def count_keys(self, namespace: NamespaceId) -> tuple[int, int]:
-        """How many keys a namespace has, and the bytes of their values together."""
+        """Count the keys of a namespace, and the bytes of their values."""
         return await self._read("count keys", namespace, partial(queries.count_keys, now=self._now()))
 
     async def list_namespaces(self) -> list[Namespace]:
@@ -151,7 +151,7 @@ class SqliteStore:
         return await self._read("metadata", namespace, query)
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries of 1 to 100 keys, binary ones too; above 25 MiB in all `BodyTooLargeError`."""
+        """Return whole entries of 1 to 100 keys, binary too. Raises `BodyTooLargeError` above 25 MiB in all."""
         checks.check_bulk_get("bulk get keys", keys)
         wanted = {key: checks.key_bytes("bulk get keys", key) for key in keys}
         return await self._read(

@@ -84,7 +84,7 @@ class DiskStore(FixedNamespaces):
         return None if row is None else row.document
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries of 1 to 100 keys, binary ones too; above 25 MiB in all `BodyTooLargeError`."""
+        """Return whole entries of 1 to 100 keys, binary too. Raises `BodyTooLargeError` above 25 MiB in all."""
         checks.check_bulk_get("bulk get keys", keys)
         found = await self._entries(namespace, keys)
         return {key: found.get(key) for key in keys}

@@ -75,7 +75,7 @@ class ExplorerStore(FixedNamespaces):
         return None if info is None else info.metadata
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries, binary ones too: a request for each value, and a listing."""
+        """Return whole entries, binary too: one request for each value, and a listing."""
         values: dict[Key, ValueRead | None] = {}
         limiter = trio.CapacityLimiter(_AT_ONCE)
 

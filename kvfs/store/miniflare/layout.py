@@ -1,4 +1,4 @@
-"""Where miniflare keeps a namespace below its state directory: names of files, and nothing else.
+"""The file names of miniflare's namespaces below its state directory, and nothing else.
 
     STATE/v3/kv/miniflare-KVNamespaceObject/HASH.sqlite   rows: key, blob, expiration, metadata
     STATE/v3/kv/NAME/blobs/BLOB                            one immutable file a value

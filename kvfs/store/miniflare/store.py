@@ -109,7 +109,7 @@ class WranglerStore(FixedNamespaces):
         return await self._disk.get_metadata(namespace, key)
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries of 1 to 100 keys, binary ones too."""
+        """Return whole entries of 1 to 100 keys, binary too."""
         return await self._disk.bulk_get(namespace, keys)
 
     async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:

@@ -58,7 +58,7 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether the status claims success."""
+        """True if the status claims success."""
         return 200 <= self.status < 300
 
     def envelope(self) -> codec.Envelope | None:
@@ -203,7 +203,7 @@ def _blocked(what: str, answer: Answer, scrub: Scrub) -> BlockedError:
 
 
 def _explanation(answer: Answer, envelope: codec.Envelope | None, error: codec.ApiError, scrub: Scrub) -> str:
-    """What the server says, made fit for a terminal."""
+    """Return the server's reason, made fit for a terminal."""
     if envelope is None:
         return f"HTTP {answer.status} with an answer that is not the API's"
     said = [_printable(scrub(text)) for text in (error.message, error.reason)]
@@ -218,7 +218,7 @@ def _printable(text: str) -> str:
 
 
 def _advice(error: codec.ApiError) -> str:
-    """What to do about a refusal whose own words do not say it."""
+    """Return advice about a refusal whose own words do not give it."""
     words = f"{error.message} {error.reason}".lower()
     if "from location" in words:
         return "; the token may be used from certain addresses only: allow this one (Client IP Address Filtering)"

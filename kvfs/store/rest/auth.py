@@ -11,7 +11,7 @@ _SHORTEST: Final = 8  # characters; what is shorter occurs in honest text, and i
 
 
 class Auth(Protocol):
-    """Where requests get their credentials; asked for each request, because they may be renewed."""
+    """The origin of a request's credentials; asked for each request, because they may be renewed."""
 
     def headers(self) -> Mapping[str, str]:
         """The headers that carry them."""

@@ -18,7 +18,7 @@ from kvfs.store.rest.answer import Answer
 
 @dataclass(frozen=True, slots=True)
 class RestStatistics:
-    """What has been asked for so far. `requests` by operation; keys as they are billed; bytes of bodies.
+    """The counts so far. `requests` by operation; keys as they are billed; bytes of bodies.
 
     `times`: how long requests took, by operation, whether an answer came or not.
     """

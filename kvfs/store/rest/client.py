@@ -204,7 +204,7 @@ class RestStore:
         return shaped("metadata", codec.decode_metadata, envelope.result)
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Whole entries of up to 100 keys whose values are text; a key with an odd entry is left out."""
+        """Return whole entries of up to 100 keys with text values; a key with an odd entry is left out."""
         if not keys:
             return {}
         unique = list(dict.fromkeys(keys))
@@ -387,7 +387,7 @@ def _too_slow(operation: str, seconds: float) -> UnavailableError:
 
 
 def _in_order(keys: Iterable[KeyInfo], prefix: str) -> tuple[KeyInfo, ...]:
-    """What was asked for, once each, in UTF-8 order (which is Python's order of text)."""
+    """Return the keys with the prefix, once each, in UTF-8 order (which is Python's order of text)."""
     unique = {key.key: key for key in keys if key.key.startswith(prefix)}
     return tuple(unique[key] for key in sorted(unique))
 

@@ -1,4 +1,4 @@
-"""What a request is made of: the client with its token, paths that no key can leave, bodies in pieces."""
+"""The parts of a request: the client with its token, paths that no key can leave, bodies in pieces."""
 
 import ipaddress
 import logging

@@ -50,7 +50,7 @@ class TooLongError(MalformedError):
 
 
 def acceptable_key(text: str) -> bool:
-    """Whether KV can hold a key of that name: 1 to 512 bytes of UTF-8, not `.` or `..`."""
+    """Return whether KV can hold a key of that name: 1 to 512 bytes of UTF-8, not `.` or `..`."""
     try:
         return text not in FORBIDDEN_KEYS and len(text.encode()) <= KEY_BYTES and not is_marked(text)
     except UnicodeEncodeError:
@@ -58,7 +58,7 @@ def acceptable_key(text: str) -> bool:
 
 
 def acceptable_identifier(text: str) -> bool:
-    """Whether `text` can be an account or namespace id: nothing that could alter a URL."""
+    """Return whether `text` can be an account or namespace id: nothing that could alter a URL."""
     return _IDENTIFIER.fullmatch(text) is not None
 
 
@@ -68,7 +68,7 @@ def compact_metadata(text: bytes) -> Metadata | None:
 
 
 def is_metadata(text: bytes) -> bool:
-    """Whether `text` can be metadata: one JSON value."""
+    """Return whether `text` can be metadata: one JSON value."""
     return is_json(text)
 
 
@@ -108,7 +108,7 @@ def decode_metadata(result: bytes) -> Metadata | None:
 
 
 def decode_bulk_result(result: bytes) -> tuple[int | None, list[str]]:
-    """How many keys a bulk write or delete did, None when it does not say, and which it names as not done."""
+    """Return the count of a bulk write or delete (None: not said), and the keys that it names as not done."""
     found = decode_leniently(result or NULL, BulkResult | None) or BulkResult()
     return whole_number(found.successful_key_count), found.unsuccessful_keys or []
 

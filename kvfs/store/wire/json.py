@@ -42,7 +42,7 @@ def decode(text: bytes, shape: type[T]) -> T:
 
 
 def decode_leniently(text: bytes | bytearray | msgspec.Raw, shape: Any) -> Any:
-    """The same, but halves of surrogate pairs become marks: see `is_marked` and `unmarked`."""
+    """Like `decode`, but halves of surrogate pairs become marks: see `is_marked` and `unmarked`."""
     try:
         return msgspec.json.decode(text, type=shape)
     except (msgspec.ValidationError, UnicodeError, RecursionError) as exc:
@@ -55,7 +55,7 @@ def decode_leniently(text: bytes | bytearray | msgspec.Raw, shape: Any) -> Any:
 
 
 def is_marked(text: str) -> bool:
-    """Whether `text` held half a surrogate pair: it is no Unicode text."""
+    """Return whether `text` held half a surrogate pair: it is no Unicode text."""
     return _MARK in text
 
 
@@ -65,7 +65,7 @@ def unmarked(text: bytes) -> bytes:
 
 
 def is_json(text: bytes) -> bool:
-    """Whether `text` is one JSON value."""
+    """Return whether `text` is one JSON value."""
     try:
         decode_leniently(text, msgspec.Raw)
         text.decode()

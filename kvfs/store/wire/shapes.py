@@ -56,7 +56,7 @@ class Envelope(Struct):
         return [_api_error(item) for item in items] if isinstance(items, list) else []
 
     def paging(self) -> Paging:
-        """What it says about further pages."""
+        """Return the facts about further pages."""
         info = decode_leniently(bytes(self.result_info), Any)
         if not isinstance(info, dict):
             return Paging()
@@ -126,7 +126,7 @@ class BulkEntry(Struct, gc=False):
 
 
 class LargeBulkEntry(Struct, gc=False):
-    """The same with its value left as JSON text."""
+    """Like `BulkEntry`, with its value left as JSON text."""
 
     value: Raw
     metadata: Raw = Raw(NULL)
@@ -140,7 +140,7 @@ class BulkValues(Struct):
 
 
 class RawBulkValues(Struct):
-    """The same with an odd entry in it: each is read by itself."""
+    """A bulk answer with an odd entry in it: each entry is read by itself."""
 
     values: dict[str, Raw]
 

@@ -31,7 +31,7 @@ def decode_values(result: bytes) -> dict[str, Entry | None]:
 
 
 def _large_values(result: bytes) -> dict[str, Entry | None]:
-    """The same entry by entry, each value in bites: one emoji would make a `str` of it four times as large."""
+    """Decode entry by entry, each value in bites, because one emoji makes a `str` four times as large."""
     found: dict[str, Entry | None] = {}
     for key, row in decode_leniently(result, RawBulkValues).values.items():
         with suppress(MalformedError):

@@ -88,7 +88,7 @@ class Files(Amending):
     def open_at_once(
         self, node: File, *, write: bool, append: bool, read: bool = True
     ) -> tuple[int, bool] | None:
-        """What `open` without O_TRUNC answers, where that takes no waiting; None where it does."""
+        """Open without O_TRUNC if that needs no waiting; return None if it does."""
         if node.open is not None and (node.open.superseded or not self.versions.is_current(node)):
             return None
         if node.open is None:
@@ -247,7 +247,7 @@ class Files(Amending):
         return len(data)
 
     def _append_offset(self, node: File, shared: OpenFile, offset: int, size: int) -> int:
-        """Where a write through a handle with O_APPEND goes.
+        """Return the offset of a write through a handle with O_APPEND.
 
         Where the kernel says, because a mapping is written in place, and so is a file whose O_APPEND was taken
         away since. But an append comes at the end as the kernel knows it: that is not the end where it was told

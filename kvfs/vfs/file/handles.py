@@ -46,12 +46,12 @@ class OpenFile(Struct, eq=False):
 
     @property
     def dirty(self) -> bool:
-        """Whether the journal lacks something of it."""
+        """True if the journal lacks something of it."""
         return self.version != self.saved
 
     @property
     def written(self) -> bool:
-        """Whether somebody is in the midst of writing it."""
+        """True if somebody is in the midst of writing it."""
         return self.dirty and self.buffer.changed
 
     def known_base(self) -> bytes | None:

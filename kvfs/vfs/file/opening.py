@@ -66,12 +66,12 @@ class Opening(Saving):
         return self._opened(clean, digest(clean.value))
 
     def _recorded(self, node: File) -> tuple[Key, int | None]:
-        """What the journal has of a file: another answer means that what was read before is out of date."""
+        """Return the journal's change of a file. When it differs, the bytes read before are out of date."""
         change = self._journal.get(node.namespace, node.key)
         return node.key, change.seq if change is not None else None
 
     def _still_stands(self, node: File, before: tuple[Key, int | None], moment: int) -> bool:
-        """Whether nothing was recorded since, and nothing settled since that moment."""
+        """Return whether nothing was recorded since, and nothing settled since that moment."""
         settled = self._overlay.listings.settled
         return before == self._recorded(node) and not settled.is_newer((node.namespace, node.key), moment)
 
@@ -85,7 +85,7 @@ class Opening(Saving):
         return OpenFile(self._empty(), view.metadata, view.expiration, None, self._base_at_opening(node))
 
     def _base_at_opening(self, node: File) -> bytes | None:
-        """What a content that is written unread is compared with: what programs last wrote under the name, or read.
+        """Return the base of a content written unread: the one that programs last wrote or read under the name.
 
         A change of ours counts already now, because it may have settled and left the journal before the first
         flush: then nobody else would know that the store's value is ours.
@@ -105,7 +105,7 @@ class Opening(Saving):
         return not node.open.superseded and await self.versions.renew(node) is node
 
     async def successor(self, node: File) -> Clean:
-        """What is at the name now that a file had: an open of it may be answered with that.
+        """Return the content that is now at the file's name: an open may be answered with it.
 
         Raises `StaleError`, the second time in a moment `NotFoundError`, where nothing is.
         """

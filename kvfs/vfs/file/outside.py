@@ -1,4 +1,4 @@
-"""What open files ask of the parts outside of this room, as far as they know them."""
+"""The parts outside this room that open files need, as protocols."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -7,7 +7,7 @@ from kvfs.core.model import Change, Key, NamespaceId
 
 
 class Uploader(Protocol):
-    """What fsync needs of the sender."""
+    """The part of the sender that fsync needs."""
 
     async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
         """Return when the store has these keys, or raise why not."""
@@ -18,7 +18,7 @@ class Uploader(Protocol):
         ...
 
     def is_in_flight(self, change: Change) -> bool:
-        """Whether a request that carries the change is on its way."""
+        """Return whether a request that carries the change is on its way."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What is recorded of an open file, and how: the way of a content from memory to the journal."""
+"""The recording of open files: the way of a content from memory to the journal."""
 
 from collections.abc import Callable
 from itertools import count
@@ -55,7 +55,7 @@ class Saving:
 
     @staticmethod
     def _identity_of(value: bytes | None, known_digest: bytes) -> int | bytes:
-        """What tells a content from others: a hash of a small one, the digest of a large one (None, or not)."""
+        """Return the identity of a content: `hash()` of a small one, of a large one the digest (b"" if unknown)."""
         return hash(value) if value is not None and len(value) <= INLINE_BYTES else known_digest
 
     async def _identity(self, node: File, clean: Clean) -> int | bytes:
@@ -111,7 +111,7 @@ class Saving:
 
     @staticmethod
     def _is_base_far(shared: OpenFile) -> bool:
-        """Whether `known_base` would make a digest of a large value."""
+        """Return whether `known_base` would make a digest of a large value."""
         if shared.base is not None or shared.closed is None or not shared.buffer.changed:
             return False
         return len(shared.closed) > INLINE_BYTES and not isinstance(shared.identity, bytes)
@@ -152,7 +152,7 @@ class Saving:
             await self._force(shared)
 
     async def _force(self, shared: OpenFile) -> None:
-        """What is recorded is on the disk when this returns, whoever of several handles recorded it."""
+        """Put the recorded content on the disk, whichever of several handles recorded it."""
         saved = shared.saved
         if shared.forced < saved:
             await self._journal.make_durable()
@@ -203,7 +203,7 @@ class Saving:
                 node.shown = self._identity_of(value, body.digest)
 
     def _read_back(self, node: File) -> None:
-        """What was recorded in pieces is kept as a value too, once a thread has read it."""
+        """Keep a content that was recorded in pieces as a value too, once a thread has read it."""
         place = (node.namespace, node.key)
         change = self._journal.get(*place)
         assert change is not None
@@ -264,7 +264,7 @@ class Saving:
         self._journal.afterwards(self._overlay.values.put, (namespace, key), clean)
 
     def _base_of(self, node: File, shared: OpenFile) -> bytes | None:
-        """What the store's value is compared with: the content that was opened, if a program has seen that.
+        """Return the content to compare the store's value with: the opened one, if a program has seen it.
 
         One that only writes has not. What it knows is what was read under the name before.
         """
@@ -274,7 +274,7 @@ class Saving:
         return self._overlay.last_seen.digest((node.namespace, node.key)) or loaded
 
     def is_local(self, namespace: NamespaceId, key: Key, *, is_new: bool) -> bool:
-        """Whether a file is kept on this machine: named so, and no key of the store.
+        """Return whether a file is kept on this machine: named so, and no key of the store.
 
         `is_new`: nothing was there before. What was, and is not the journal's, was the store's.
         """

@@ -74,7 +74,7 @@ class Versions:
         self._overlay.touched()
 
     def _clean(self, node: File) -> OpenFile | None:
-        """What is open, if it came from the store, and nothing that was changed here hides the store."""
+        """Return the open file if it came from the store and no change made here hides the store."""
         shared = node.open
         if shared is None or node.detached or shared.created or shared.dirty:
             return None

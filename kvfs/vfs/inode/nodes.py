@@ -1,4 +1,4 @@
-"""What an inode number stands for. Identity only: a node knows what it is, never where it is reached."""
+"""The meaning of inode numbers. Identity only: a node knows what it is, never where it is reached."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

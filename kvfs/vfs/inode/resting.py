@@ -57,7 +57,7 @@ class Resting:
         return numbers.get(key) if numbers else None
 
     def _page_of(self, ino: int) -> _Page | None:
-        """Where the file of a number is, None when none rests under it."""
+        """Return the page that holds a number's file, None when none rests under it."""
         page = self._pages.get(ino // _PAGE)
         return page if page is not None and page.keys[ino % _PAGE] is not None else None
 

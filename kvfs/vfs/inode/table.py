@@ -99,7 +99,7 @@ class InodeTable:
         return ino
 
     def is_open(self, ino: int) -> bool:
-        """Whether a number is that of an open file."""
+        """Return whether a number is that of an open file."""
         node = self._nodes.get(ino)
         return isinstance(node, File) and node.open is not None
 
@@ -241,7 +241,7 @@ class InodeTable:
         self._nodes.pop(node.ino, None)
 
     def statistics(self) -> InodeStatistics:
-        """How many nodes are held."""
+        """Count the nodes that are held."""
         open_files = sum(1 for node in self._nodes.values() if isinstance(node, File) and node.open)
         return InodeStatistics(len(self._nodes) + len(self._resting), open_files)
 

@@ -30,7 +30,7 @@ log = logging.getLogger("kvfs.vfs")
 
 
 class Progress:
-    """How far the rename of a directory is: it may take long, but not long without getting anywhere."""
+    """The progress of a directory's rename, which may take long but must not stand still for long."""
 
     def __init__(self, old: bytes, new: bytes, patience: float) -> None:
         self._names = old, new
@@ -59,7 +59,7 @@ class Progress:
             log.info("renaming %r to %r: %d of %d values read", *self._names, self.done_count, self.total)
 
     async def done(self) -> None:
-        """The same, with a pause for others now and then."""
+        """Count a key as done, and let other tasks run now and then."""
         self.count()
         if self.done_count % _BREATH == 0:
             await trio.lowlevel.checkpoint()
@@ -135,7 +135,7 @@ class Gathering:
         await _each(left, self._singly, most=_LOADS)
 
     async def _at_once(self, keys: Sequence[Key]) -> list[Key]:
-        """Those that are here; returns the others."""
+        """Prepare the keys whose values are here; return the others."""
         away = []
         for key in keys:
             move = self._moves.prepare_now(self._namespace, key, self._pairs[key])
@@ -149,7 +149,7 @@ class Gathering:
     # from the store
 
     async def _from_store(self, keys: Sequence[Key]) -> list[Key]:
-        """Those whose values the store has: asked for together, taken up as they land; returns the others."""
+        """Prepare the keys whose values the store has, as they arrive; return the others."""
         self._coming, self._left = iter(keys), []
         try:
             async with trio.open_nursery() as nursery:
@@ -257,5 +257,5 @@ async def _each(items: Sequence[T], act: Callable[[T], Awaitable[None]], *, most
 
 
 def renamed(key: Key, source: DirRef, goal: DirRef) -> Key:
-    """What a key below `source` is called when that is `goal`."""
+    """Return the key that a key below `source` has below `goal`."""
     return Key(goal.prefix + key[len(source.prefix) :])

@@ -1,4 +1,4 @@
-"""What a key passes on to the file that replaces it.
+"""Inheritance: the attributes that a key passes on to the file that replaces it.
 
 Editors and tools save by replacing: a new file renamed over the old one, or the old one renamed away and
 the name created anew. To the user it is still the same key, so its metadata and expiration stay.
@@ -43,7 +43,7 @@ class Inheritance:
             del self._left[next(iter(self._left))]
 
     def take(self, namespace: NamespaceId, key: Key) -> Legacy | None:
-        """What a file created under this name takes over; once."""
+        """Return the attributes that a file created under this name takes over; only once."""
         legacy = self._left.pop((namespace, key), None)
         if legacy is None or self._now() - legacy.left_at > _SECONDS:
             return None

@@ -19,7 +19,7 @@ from kvfs.vfs.view.overlay import Overlay, View
 
 
 class Stamp(Struct, frozen=True):
-    """When a move was prepared: the number of the key's change then, and what had settled."""
+    """The version for which a move was prepared: the number of the key's change, and the settled moment."""
 
     seq: int | None
     moment: int
@@ -59,7 +59,7 @@ class Moves:
         replaced: Key | DirRef | None,
         inherits: bool = False,
     ) -> Move:
-        """What the journal is told of one file's move; its value is fetched if only the store has it."""
+        """Prepare the move of one file; fetch its value if only the store has it."""
         node = self._unsaved(namespace, key)
         if node is not None:
             await self._files.save(node)
@@ -67,7 +67,7 @@ class Moves:
         return self._move(namespace, key, goal, found, body, replaced=replaced, inherits=inherits)
 
     def prepare_now(self, namespace: NamespaceId, key: Key, goal: Key) -> Move | None:
-        """The same of a name that is free, if nothing has to be waited for."""
+        """Like `prepare` for a free name, if nothing has to be waited for; else None."""
         if self._unsaved(namespace, key) is not None:
             return None
         change = self._journal.get(namespace, key)
@@ -91,7 +91,7 @@ class Moves:
         return await self._journal.spool(clean.value)
 
     def landed(self, namespace: NamespaceId, key: Key, flight: Flight) -> Clean | None:
-        """What came of it, an old value if the store is away; None: nothing is there. Raises store errors."""
+        """Return the fetched value, a stale one if the store is away; None: no value. Raises store errors."""
         if flight.error is None:
             return flight.clean
         held = None
@@ -110,7 +110,7 @@ class Moves:
         body: Body | None,
         stamp: Stamp,
     ) -> Move | None:
-        """The same of a name that is free, of what was asked for after `stamp`, with its body.
+        """Build the move from a value fetched after `stamp`; None if the key changed since. The new name is free.
 
         None where that does not do: `prepare` sees to it. Raises `NotFoundError`.
         """
@@ -131,7 +131,7 @@ class Moves:
         replaced: Key | DirRef | None,
         inherits: bool = False,
     ) -> Move:
-        """The same, of what was found. No checkpoint since, and none until it counts: it holds for so long."""
+        """Build the move from a value in hand. The caller must not await before it records the move."""
         node, change = self._inodes.peek_file(namespace, key), self._journal.get(namespace, key)
         base = body.digest if body is not None else None
         metadata, expiration = found.metadata, found.expiration
@@ -162,7 +162,7 @@ class Moves:
         )
 
     async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
-        """What moves: the journal's own change, or the store's value. Raises `NotFoundError`.
+        """Return the content that moves: the journal's own change, or the store's value. Raises `NotFoundError`.
 
         Others may write, close and delete the file while its value is on its way, and all that may have reached the
         store when it arrives: then it is not what moves.
@@ -178,7 +178,7 @@ class Moves:
                     return clean, body
 
     def stamp(self, namespace: NamespaceId, key: Key) -> Stamp:
-        """Of what is prepared now, by who is `asking` for as long as it is to tell."""
+        """Return the key's current version. Valid only inside `Settled.asking()`."""
         return Stamp(self._seq_of(namespace, key), self._settled.moment)
 
     def _seq_of(self, namespace: NamespaceId, key: Key) -> int | None:
@@ -191,7 +191,7 @@ class Moves:
         return self._journal.changes, self._settled.moment
 
     def holds(self, namespace: NamespaceId, key: Key, stamp: Stamp) -> bool:
-        """Whether the key was not changed here since, not even with the change at the store by now."""
+        """Return whether the key was not changed here since, not even with the change at the store by now."""
         if self._seq_of(namespace, key) != stamp.seq:
             return False
         return not self._settled.is_newer((namespace, key), stamp.moment)
@@ -215,5 +215,5 @@ class Moves:
 
 
 def _is_unsaved(node: File) -> bool:
-    """Whether the file has content, or a name, that the journal was not told yet."""
+    """Return whether the file has content, or a name, that the journal was not told yet."""
     return node.open is not None and (node.open.dirty or node.open.created)

@@ -1,4 +1,4 @@
-"""What is known of keys and directories without asking anybody: this mount's changes over what listings said.
+"""Knowledge of keys and directories without a request: this mount's changes over the listings.
 
 Nothing here waits, and nothing is a request. `Overlay` asks the store for what is not known.
 """
@@ -62,7 +62,7 @@ class Known:
             self._creating[namespace, key] = file
 
     def is_creating(self, namespace: NamespaceId, key: Key) -> bool:
-        """Whether a file was created that is not in the journal yet."""
+        """Return whether a file was created that is not in the journal yet."""
         return (namespace, key) in self._creating
 
     def creating_below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
@@ -70,11 +70,11 @@ class Known:
         return [key for ns, key in self._creating if ns == namespace and key.startswith(prefix)]
 
     def _is_in(self, ref: DirRef, key: Key) -> bool:
-        """Whether a key with the directory's prefix lies in it: not all do where a long name is cut."""
+        """Return whether a key with the directory's prefix lies in it: not all do where a long name is cut."""
         return not ref.is_chunk or bool(self.naming.split_child(ref, key)[0])
 
     def _made_below(self, namespace: NamespaceId, ref: DirRef) -> bool:
-        """Whether a directory made here lies below another."""
+        """Return whether a directory made here lies below another."""
         for row in self.journal.attributes.dirs_under(namespace, ref.prefix):
             made = DirRef(row.prefix, row.start)
             while len(made.prefix) > len(ref.prefix):
@@ -83,7 +83,7 @@ class Known:
         return False
 
     def peek(self, namespace: NamespaceId, key: Key, *, stale: bool = False) -> View | Unknown | None:
-        """What is at a key, without waiting; None when it is known to be absent."""
+        """Return the view of a key without waiting; None when it is known to be absent."""
         now = self._now()
         if self._creating and (made := self._creating.get((namespace, key))) is not None:
             return View(made.metadata, made.expiration, len(made.buffer), now + self.ttl, None, ours=True)
@@ -111,7 +111,7 @@ class Known:
         return View(found.metadata, found.expiration, size, until, None)
 
     def _is_outdated(self, place: tuple[NamespaceId, Key], span: Span, listed: Attributes) -> bool:
-        """Whether a held value is older than a listing that has other attributes: it was written since.
+        """Return whether a held value is older than a listing that has other attributes: it was written since.
 
         Else new attributes would show with the old content, and a change of them would be made to the old ones.
         """
@@ -121,13 +121,13 @@ class Known:
         return held.known_at < span.known_at
 
     def shadowed(self, namespace: NamespaceId, key: Key) -> bool:
-        """Whether a change of this mount answers for the key."""
+        """Return whether a change of this mount answers for the key."""
         return self.journal.get(namespace, key) is not None
 
     def peek_child(
         self, namespace: NamespaceId, child: Child, *, stale: bool = False
     ) -> Key | DirRef | Unknown | None:
-        """What `Overlay.child` answers, where that takes no waiting."""
+        """Like `Overlay.child`, if that needs no waiting."""
         if not stale and child.key is not None and self._is_absent(namespace, child.key, child.directory):
             return None
         is_directory: bool | None = False
@@ -145,7 +145,7 @@ class Known:
         return child.key if view is not None else None
 
     def _is_absent(self, namespace: NamespaceId, key: Key, below: DirRef | None) -> bool:
-        """Whether neither a key nor anything below it is there, where that is quickly told: of a name to be made."""
+        """Return whether neither a key nor anything below it exists, if that is quickly told: for a new name."""
         if self.journal.get(namespace, key) is not None or self._creating:
             return False
         span = self.listings.span_of(namespace, key)
@@ -165,7 +165,7 @@ class Known:
         return since > self._forgotten_at and 0 <= self._now() - since < self.ttl
 
     def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
-        """Whether a directory exists: made here, or with a live key below; None when that is not known."""
+        """Return whether a directory exists: made here, or with a live key below; None when that is not known."""
         if self.journal.attributes.has_dir(namespace, ref.prefix, ref.start):
             return True
         return self.live_below(namespace, ref, stale=stale)
@@ -181,7 +181,7 @@ class Known:
         return (until if expiration is None else min(until, expiration)) - self._now()
 
     def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
-        """Whether something lies in a directory: a live key, or a directory made here.
+        """Return whether something lies in a directory: a live key, or a directory made here.
 
         `rm -r` asks after every file: the key that answered last time most often does so again.
         """

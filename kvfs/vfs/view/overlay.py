@@ -51,7 +51,7 @@ class Overlay(Known):
     # one key
 
     async def view(self, namespace: NamespaceId, key: Key) -> View | None:
-        """What is at a key, asking the store if need be."""
+        """Return the view of a key; ask the store if need be."""
         found = self.peek(namespace, key)
         if found is UNKNOWN:
             directory = self.naming.parent_of_key(key).prefix
@@ -78,7 +78,7 @@ class Overlay(Known):
             self.loader.touch((namespace, key), self.naming.parent_of_key(key).prefix)
 
     def at_hand(self, namespace: NamespaceId, key: Key, *, ahead: bool = True) -> Clean | None:
-        """What `content` would answer, where that takes no waiting; `ahead`: what is read ahead stays ahead."""
+        """Return the content without waiting, else None; `ahead`: a value read ahead stays marked as such."""
         place = (namespace, key)
         change = self.journal.get(namespace, key)
         held = self.values.get(place, stale=change is not None)
@@ -135,7 +135,7 @@ class Overlay(Known):
             self.values.expire_one(place)
 
     def _is_listed_anew(self, place: tuple[NamespaceId, Key]) -> bool:
-        """Whether the value held is older than what the listing says of its key."""
+        """Return whether the value held is older than what the listing says of its key."""
         span = self.listings.span_of(*place)
         return span is not None and self._is_outdated(place, span, self.listings.attributes(*place))
 
@@ -146,11 +146,11 @@ class Overlay(Known):
         return not self._is_listed_anew((namespace, key))
 
     def is_patient(self) -> bool:
-        """Whether to wait for the store although an older answer is at hand. After `forget` that is not wanted."""
+        """Return whether to wait for the store although an older answer is at hand: not after `forget`."""
         return self._now() - self._forgotten_at < _REFRESHED
 
     def does_for_now(self) -> bool:
-        """Whether what is known has to do: the store is away, or did not answer in time a moment ago."""
+        """Return whether what is known has to do: the store is away, or did not answer in time a moment ago."""
         return self.lister.is_down() or (self.patience.is_spent and not self.is_patient())
 
     async def _load(self, namespace: NamespaceId, key: Key, *, hurried: bool) -> Clean:
@@ -176,7 +176,7 @@ class Overlay(Known):
     # one name
 
     async def child(self, namespace: NamespaceId, ref: DirRef, child: Child) -> Key | DirRef | None:
-        """What a name below a directory is: a directory wins over a file of the same name."""
+        """Resolve a name below a directory: a directory wins over a file of an equal name."""
         stale = False
         for _ in range(2):
             found = self.peek_child(namespace, child, stale=stale)
@@ -194,7 +194,7 @@ class Overlay(Known):
         return None if found is UNKNOWN else found
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
-        """What the caches say of a place is asked for anew."""
+        """Make the caches ask anew for a place."""
         self._forgotten_at = self._now()
         self.listings.forget(namespace, prefix)
         self.values.expire(namespace, prefix)
@@ -216,7 +216,7 @@ class Overlay(Known):
     # directories
 
     async def is_there(self, namespace: NamespaceId, ref: DirRef) -> bool:
-        """Whether a directory exists (still), asking the store if need be."""
+        """Return whether a directory exists (still), asking the store if need be."""
         found = self.has_directory(namespace, ref)
         if found is None:
             stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix)
@@ -224,7 +224,7 @@ class Overlay(Known):
         return found is not False
 
     async def is_empty(self, namespace: NamespaceId, ref: DirRef) -> bool:
-        """Whether nothing lies in a directory, asking the store if need be."""
+        """Return whether nothing lies in a directory, asking the store if need be."""
         found = self.live_below(namespace, ref)
         if found is None:
             stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix)

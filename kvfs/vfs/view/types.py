@@ -1,4 +1,4 @@
-"""What can be said of a key: the overlay's answers, what it asks of a file that is being made, stat(2) in numbers."""
+"""Types shared by the overlay and fuse: the view of a key, a file being made, stat(2) in numbers."""
 
 from collections.abc import Sized
 from enum import Enum
@@ -11,7 +11,7 @@ from kvfs.core.times import SECOND
 
 
 class Knowledge(Enum):
-    """What can be said without asking the store."""
+    """The kinds of knowledge without a request."""
 
     UNKNOWN = "unknown"
 
@@ -36,7 +36,7 @@ Seen = View | Unknown | None
 
 
 def told_size(view: View, now: float, ttl: float) -> tuple[int, float, float]:
-    """Of a file nobody has open: the size to show, and the time-outs (seconds) of attributes and name.
+    """Return the size to show of a file nobody has open, and the time-outs (seconds) of attributes and name.
 
     A size that is not known shows as 0, to be asked for: its time-out is 0.
     """
@@ -87,7 +87,7 @@ class Attr(Struct, eq=False, gc=False):
 
 
 class Changes(Struct, frozen=True, gc=False):
-    """What setattr is to set; None: leave it. Times in epoch nanoseconds."""
+    """The fields that setattr is to set; None: leave it. Times in epoch nanoseconds."""
 
     size: int | None = None
     mode: int | None = None

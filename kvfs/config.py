@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from kvfs.core.errors import UserError
 from kvfs.core.limits import KEY_BYTES, RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
-from kvfs.history.bounds import DEFAULT as DEFAULT_BOUNDS
-from kvfs.history.bounds import Bounds
+from kvfs.history.allowance import DEFAULT as DEFAULT_BOUNDS
+from kvfs.history.allowance import Bounds
 from kvfs.host.credentials import Credentials as Credentials
 from kvfs.host.credentials import Secret, find_credentials
 from kvfs.host.sources import HISTORY

@@ -58,7 +58,7 @@ class WranglerSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundNamespace:
     """The namespace behind a binding. `account` is None where the configuration names none."""
 
     account: str | None
@@ -77,7 +77,7 @@ class _Words:
 
 def find_bound(
     text: str, environ: Mapping[str, str], *, preview: bool = False, start: Path | None = None
-) -> Bound:
+) -> BoundNamespace:
     """`BINDING[@ENV][/PREFIX]` in the project around `start` (the current directory by default).
 
     `preview` takes the binding's `preview_id`. Raises `UserError` for whatever cannot be found.
@@ -90,7 +90,7 @@ def find_bound(
     wanted, name = (binding.preview_id, "preview_id") if preview else (binding.id, "id")
     if wanted is None:
         raise UserError(f"the binding {binding.name} in {project.file} has no {name}")
-    return Bound(project.environment(words.environment).account, wanted, words.prefix)
+    return BoundNamespace(project.environment(words.environment).account, wanted, words.prefix)
 
 
 def parse_wrangler(text: str, environ: Mapping[str, str], *, start: Path | None = None) -> WranglerSource:

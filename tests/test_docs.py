@@ -8,7 +8,7 @@ import click
 import pytest
 
 from kvfs.cli import cli
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.core.xattrs import COMPUTED, WHOLE
 
 ROOT = Path(__file__).parent.parent

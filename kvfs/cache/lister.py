@@ -31,7 +31,7 @@ _CURSOR = 60.0  # seconds for which a listing may be taken up where it stopped: 
 _SINGLES = 4  # names asked for singly in a large directory before its listing is fetched along
 _HINTS = 4096  # prefixes of which is remembered where their listing stopped, and whether it fits a page
 
-Place = tuple[NamespaceId, str]
+PrefixRef = tuple[NamespaceId, str]
 T = TypeVar("T")
 
 
@@ -63,18 +63,18 @@ class Lister:
         self._listings = listings
         self._now = now
         # mutable state; but for the locks only hints, which cost a request when they are wrong or missing
-        self._locks: dict[Place, trio.Lock] = {}
-        self._stopped: OrderedDict[Place, _Stopped] = OrderedDict()
-        self._asked: OrderedDict[Place, tuple[int, float]] = OrderedDict()  # single names, since when
-        self._large: OrderedDict[Place, bool] = OrderedDict()  # false: the whole listing fitted one page
+        self._locks: dict[PrefixRef, trio.Lock] = {}
+        self._stopped: OrderedDict[PrefixRef, _Stopped] = OrderedDict()
+        self._asked: OrderedDict[PrefixRef, tuple[int, float]] = OrderedDict()  # single names, since when
+        self._large: OrderedDict[PrefixRef, bool] = OrderedDict()  # false: the whole listing fitted one page
         # pages to ask for ahead: where the listing stopped, and for whom
-        self._wanted: dict[Place, tuple[str, Caller | None]] = {}
+        self._wanted: dict[PrefixRef, tuple[str, Caller | None]] = {}
         self._wake = trio.Event()
 
     # one page
 
     @asynccontextmanager
-    async def _alone(self, place: Place) -> AsyncIterator[None]:
+    async def _alone(self, place: PrefixRef) -> AsyncIterator[None]:
         lock = self._locks.setdefault(place, trio.Lock())
         try:
             async with lock:
@@ -83,12 +83,12 @@ class Lister:
             if not lock.locked():  # a released lock that somebody waits for is held again at once
                 self._locks.pop(place, None)
 
-    async def _page(self, place: Place, start: _Stopped | None) -> None:
+    async def _page(self, place: PrefixRef, start: _Stopped | None) -> None:
         """Fetch the page of a listing at `start`, None for the first, and take it in."""
         with self._listings.settled.asking() as moment:
             await self._page_of(place, start, moment)
 
-    async def _page_of(self, place: Place, start: _Stopped | None, moment: int) -> None:
+    async def _page_of(self, place: PrefixRef, start: _Stopped | None, moment: int) -> None:
         namespace, prefix = place
         cursor, low = (start.cursor, start.at) if start is not None else (None, prefix)
         try:
@@ -110,14 +110,14 @@ class Lister:
             stopped = _Stopped(at, page.cursor, self._now(), self._listings.forgotten, pages)
             _remember(self._stopped, place, stopped)
 
-    def _resumable(self, place: Place, position: str, start: str) -> _Stopped | None:
+    def _resumable(self, place: PrefixRef, position: str, start: str) -> _Stopped | None:
         """Return the point where the listing of a place stopped, if resuming there soon reaches `position`."""
         found = self._stopped.get(place)
         if found is None or not start <= found.at <= position or found.forgotten != self._listings.forgotten:
             return None
         return found if 0 <= self._now() - found.since < _CURSOR else None
 
-    def _listing_for(self, namespace: NamespaceId, prefix: str, position: str) -> Place:
+    def _listing_for(self, namespace: NamespaceId, prefix: str, position: str) -> PrefixRef:
         """Choose the listing whose next page to ask for: one under way that stopped nearest to the position …
 
         … or a larger one that fits one page: it costs no more, and answers the neighbours too.
@@ -189,7 +189,7 @@ class Lister:
                     with done_for(caller or current()):
                         nursery.start_soon(self._ahead, place, position)
 
-    async def _ahead(self, place: Place, position: str) -> None:
+    async def _ahead(self, place: PrefixRef, position: str) -> None:
         try:
             with trio.move_on_after(_PATIENCE):
                 async with self._alone(place):
@@ -241,7 +241,7 @@ class Lister:
                     asked += 1
                     await self._page((namespace, prefix), None)
 
-    def _is_walked(self, place: Place) -> bool:
+    def _is_walked(self, place: PrefixRef) -> bool:
         """Return whether names of a large directory are asked for one after the other; counts this one."""
         count, since = self._asked.get(place, (0, self._now()))
         if not 0 <= self._now() - since < _CURSOR:
@@ -267,7 +267,7 @@ def _prefixes(text: str) -> Iterator[str]:
     return (text[:end] for end in range(len(text) + 1))
 
 
-def _remember(hints: OrderedDict[Place, T], place: Place, hint: T) -> None:
+def _remember(hints: OrderedDict[PrefixRef, T], place: PrefixRef, hint: T) -> None:
     hints[place] = hint
     hints.move_to_end(place)
     if len(hints) > _HINTS:

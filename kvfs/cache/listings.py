@@ -16,14 +16,14 @@ from kvfs.cache.spans import Span, SpanIndex, successor
 from kvfs.core.model import Key, KeyInfo, KeyPage, Metadata, NamespaceId
 
 
-class Attributes(Struct, frozen=True):
+class ListedAttributes(Struct, frozen=True):
     """Metadata and expiration of a listed key."""
 
     metadata: Metadata | None = None
     expiration: int | None = None
 
 
-PLAIN = Attributes()
+PLAIN = ListedAttributes()
 
 _MOMENT = 1.0  # seconds for which any answer counts
 
@@ -83,11 +83,11 @@ class Listings:
             self.changes += 1
             span.known_at = max(span.known_at, self._now() - self._ttl + _MOMENT)
 
-    def attributes(self, namespace: NamespaceId, key: str) -> Attributes:
+    def attributes(self, namespace: NamespaceId, key: str) -> ListedAttributes:
         """Metadata and expiration of a key, as far as known."""
         index = self._namespaces.get(namespace)
         found = index.attributes.get(key) if index is not None else None
-        return Attributes(*found) if found is not None else PLAIN
+        return ListedAttributes(*found) if found is not None else PLAIN
 
     def all_attributes(self, namespace: NamespaceId) -> Mapping[str, tuple[Metadata | None, int | None]]:
         """Return the attributes of every key that has any. The caller must not await before it uses them."""
@@ -154,7 +154,7 @@ class Listings:
         """A read of one key answered its attributes: newer than the listing's, if that knows the key."""
         span = self.span_of(namespace, info.key, stale=True)
         if span is not None and span.has(info.key):
-            if self.attributes(namespace, info.key) == Attributes(info.metadata, info.expiration):
+            if self.attributes(namespace, info.key) == ListedAttributes(info.metadata, info.expiration):
                 return  # nothing new: most reads are so, and a directory that was read stays as it was told
             self.changes += 1
             self._namespaces[namespace].apply([info], ())

@@ -17,17 +17,17 @@ from kvfs.cache.flights import Flight
 from kvfs.cache.listings import Listings
 from kvfs.cache.readahead import Readahead
 from kvfs.cache.scans import Scans
-from kvfs.cache.values import Clean, Place, Values
+from kvfs.cache.values import Clean, Values
 from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
 from kvfs.core.kinds import Kinds
-from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, NamespaceId
+from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, KeyRef, NamespaceId
 from kvfs.store.base import Store
 from kvfs.store.bulkread import Suspects, is_stuck, may_be_one_key, parts_after
 
 log = logging.getLogger("kvfs.cache")
 
-Contents = list[tuple[Key, bytes]]
+Landed = list[tuple[Key, bytes]]
 """Keys of one namespace, and the values that the store answered."""
 
 _REQUESTS = 8  # bulk gets and single gets in flight at once
@@ -68,16 +68,16 @@ class Loader:
         self._now = now
         self._shadowed = shadowed
         self._patience = patience
-        self.on_contents: Callable[[NamespaceId, Contents], None] = lambda namespace, contents: None
+        self.on_contents: Callable[[NamespaceId, Landed], None] = lambda namespace, contents: None
         self.kinds = self._kinds = Kinds()  # what is known already may be told to it, before `run`
         self._readahead = Readahead(
             listings, self._is_wanted, self._kinds.is_single, values.statistics().limit
         )
         self.scans = Scans(now, self._is_wanted)  # to be told which directories are read
         # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
-        self.flights = self._flights = dict[Place, Flight]()  # for others to look at
-        self._awaited: dict[Place, None] = {}
-        self._ahead: dict[Place, None] = {}
+        self.flights = self._flights = dict[KeyRef, Flight]()  # for others to look at
+        self._awaited: dict[KeyRef, None] = {}
+        self._ahead: dict[KeyRef, None] = {}
         self._divided: deque[_Request] = deque()
         self._running = 0
         self._suspects = Suspects(_PROOF)
@@ -85,7 +85,7 @@ class Loader:
         self._wake = trio.Event()
         self._stopped = False
 
-    async def load(self, place: Place, directory: str, *, fresh: bool = True) -> Clean | None:
+    async def load(self, place: KeyRef, directory: str, *, fresh: bool = True) -> Clean | None:
         """The value of a key from the cache, or else from the store; None when the key does not exist."""
         clean = self._values.get(place, stale=not fresh)
         namespace, key = place
@@ -107,7 +107,7 @@ class Loader:
         flight.waited = True
         return await flight.arrival()
 
-    def ask(self, place: Place, then: Callable[[Flight], None]) -> bool:
+    def ask(self, place: KeyRef, then: Callable[[Flight], None]) -> bool:
         """Have a value fetched, whatever is held, together with others asked for at the same time.
 
         For who wants them all and knows which: nothing is read ahead of it. `then` gets the flight when it has
@@ -123,25 +123,25 @@ class Loader:
         flight.waited, flight.then = True, then
         return True
 
-    def touch(self, place: Place, directory: str) -> None:
+    def touch(self, place: KeyRef, directory: str) -> None:
         """A key was answered without a request: keep what is read ahead ahead."""
         for wanted in self._readahead.hit(place[0], directory, place[1]):
             self._request((place[0], wanted), self._ahead)
 
-    def is_marked(self, place: Place) -> bool:
+    def is_marked(self, place: KeyRef) -> bool:
         """Return whether `touch` has something to do."""
         return self._readahead.is_marked(*place)
 
-    def _is_wanted(self, place: Place) -> bool:
+    def _is_wanted(self, place: KeyRef) -> bool:
         return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)
 
-    def _hurry(self, place: Place) -> None:
+    def _hurry(self, place: KeyRef) -> None:
         """Somebody waits by now for what was to be read ahead."""
         if place in self._ahead:
             del self._ahead[place]
             self._awaited[place] = None
 
-    def _request(self, place: Place, queue: dict[Place, None]) -> Flight:
+    def _request(self, place: KeyRef, queue: dict[KeyRef, None]) -> Flight:
         flight = self._flights[place] = Flight()
         queue[place] = None
         self._wake.set()
@@ -237,7 +237,7 @@ class Loader:
                 return
             entries = await self._store.bulk_get(request.namespace, request.keys)
             odd = [key for key in request.keys if key not in entries]
-            arrived: Contents = []
+            arrived: Landed = []
             for key in request.keys:
                 if key in entries:
                     arrived += self._arrived((request.namespace, key), entries[key], moment)
@@ -265,7 +265,7 @@ class Loader:
         if arrived:
             self.on_contents(namespace, arrived)
 
-    def _again(self, place: Place) -> None:
+    def _again(self, place: KeyRef) -> None:
         queue = self._awaited if self._is_waited(*place) else self._ahead
         queue[place] = None
 
@@ -336,7 +336,7 @@ class Loader:
 
     # answers
 
-    def _overtaken(self, place: Place) -> None:
+    def _overtaken(self, place: KeyRef) -> None:
         """The answer may be older than what was written here: that counts, or else the store is asked again."""
         clean = self._values.get(place)
         if clean is None and place in self._flights:
@@ -344,7 +344,7 @@ class Loader:
         else:
             self._finish(place, clean)
 
-    def _arrived(self, place: Place, entry: Entry | None, moment: int, *, is_proof: bool = False) -> Contents:
+    def _arrived(self, place: KeyRef, entry: Entry | None, moment: int, *, is_proof: bool = False) -> Landed:
         """Accept the store's answer for a key, given some time after `moment`; return the value if it still counts.
 
         `is_proof`: when it has no expiration, the key has none. A bulk get may leave an expiration out.
@@ -369,7 +369,7 @@ class Loader:
         self._finish(place, clean)
         return [] if clean is None or is_shadowed else [(place[1], clean.value)]
 
-    def _completed(self, place: Place, entry: Entry, *, is_proof: bool) -> Entry:
+    def _completed(self, place: KeyRef, entry: Entry, *, is_proof: bool) -> Entry:
         """The entry with what its answer may have left out and the listing knows."""
         listed = self._listings.attributes(*place)
         metadata, expiration = entry.metadata, entry.expiration
@@ -379,14 +379,14 @@ class Loader:
             expiration = listed.expiration if listed.expiration > self._now() else None
         return Entry(entry.value, metadata, expiration)
 
-    def _fail(self, places: Sequence[Place], error: StoreError) -> None:
+    def _fail(self, places: Sequence[KeyRef], error: StoreError) -> None:
         for place in places:
             flight = self._flights.get(place)
             if flight is not None:
                 flight.error = error
             self._finish(place)
 
-    def _finish(self, place: Place, clean: Clean | None = None) -> None:
+    def _finish(self, place: KeyRef, clean: Clean | None = None) -> None:
         flight = self._flights.pop(place, None)
         if flight is not None:
             flight.clean, flight.has_ended = clean, True

@@ -20,7 +20,7 @@ WAIT: Final = 1.0  # seconds for an answer, where an older one is at hand
 PAUSE: Final = 5.0  # seconds in which nobody waits, once that was not enough
 
 
-class Patience:
+class StalePatience:
     """Shared by all who ask. Without `run` it is endless: whoever asks waits for the answer."""
 
     def __init__(self, longest: float, *, wait: float = WAIT) -> None:

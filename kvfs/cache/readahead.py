@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 from kvfs.cache.listings import Listings
 from kvfs.cache.scans import Walk
-from kvfs.cache.values import Place
 from kvfs.core.limits import BULK_GET_BYTES, BULK_GET_KEYS
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.model import Key, KeyRef, NamespaceId
 
 _FIRST = 8  # keys of the first window, and read from a full one before more is asked for
 _SOON = 1 << 20  # bytes that a second read in order may wait for; of larger values the window doubles
@@ -58,8 +57,8 @@ class Readahead:
     def __init__(
         self,
         listings: Listings,
-        is_wanted: Callable[[Place], bool],
-        is_single: Callable[[Place], bool],
+        is_wanted: Callable[[KeyRef], bool],
+        is_single: Callable[[KeyRef], bool],
         room: int,
     ) -> None:
         # dependencies and constants

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from kvfs.cache.values import Place
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.core.names import DirRef
 
 RECENT: Final = 3.0  # seconds between reading entries and the first file, or the directory below
@@ -65,7 +64,7 @@ class _Scan:
 class Scans:
     """Remembers a few directories. `is_wanted` tells keys that are neither held nor under way."""
 
-    def __init__(self, now: Callable[[], float], is_wanted: Callable[[Place], bool]) -> None:
+    def __init__(self, now: Callable[[], float], is_wanted: Callable[[KeyRef], bool]) -> None:
         # dependencies
         self._now = now
         self._is_wanted = is_wanted

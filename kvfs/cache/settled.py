@@ -8,8 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from kvfs.cache.values import Place
-from kvfs.core.model import Key, KeyInfo, NamespaceId
+from kvfs.core.model import Key, KeyInfo, KeyRef, NamespaceId
 
 
 class Settled:
@@ -19,7 +18,9 @@ class Settled:
         # Invariant: both ascend in moments; _places holds what settled after the first request under way began.
         self._moment = 0
         self._under_way: dict[int, int] = {}  # moment: requests that began then
-        self._places: OrderedDict[Place, tuple[int, KeyInfo | None]] = OrderedDict()  # drained from its front
+        self._places: OrderedDict[KeyRef, tuple[int, KeyInfo | None]] = (
+            OrderedDict()
+        )  # drained from its front
 
     @contextmanager
     def asking(self) -> Iterator[int]:
@@ -57,7 +58,7 @@ class Settled:
             self._places.pop((namespace, key), None)
             self._places[namespace, key] = self._moment, info
 
-    def is_newer(self, place: Place, moment: int) -> bool:
+    def is_newer(self, place: KeyRef, moment: int) -> bool:
         """Return whether the key settled after that moment."""
         found = self._places.get(place)
         return found is not None and found[0] > moment

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kvfs.core.model import Key, Metadata, NamespaceId
+from kvfs.core.model import KeyRef, Metadata, NamespaceId
 
 _OVERHEAD = 200  # bytes a cached entry costs beside its value, measured with tracemalloc
 _SIZES = 1_000_000  # sizes remembered at the most
 
 NEVER = 0.0  # epoch seconds: older than any cache time
-
-Place = tuple[NamespaceId, Key]
 
 
 class Clean(Struct, frozen=True, gc=False):
@@ -48,12 +46,12 @@ class Values:
         self._ttl = ttl
         self._now = now
         # mutable state. Invariant: _bytes is the sum of the lengths and overheads in _entries.
-        self._entries: OrderedDict[Place, Clean] = OrderedDict()
+        self._entries: OrderedDict[KeyRef, Clean] = OrderedDict()
         self._bytes = 0
         self.changes = 0  # grows whenever another size than before may be answered, time apart
-        self._sizes: OrderedDict[Place, tuple[int, float]] = OrderedDict()
+        self._sizes: OrderedDict[KeyRef, tuple[int, float]] = OrderedDict()
 
-    def get(self, place: Place, *, stale: bool = False) -> Clean | None:
+    def get(self, place: KeyRef, *, stale: bool = False) -> Clean | None:
         """The value if it is held and fresh (or of any age with `stale`)."""
         found = self._entries.get(place)
         if found is None:
@@ -63,23 +61,23 @@ class Values:
         self._entries.move_to_end(place)
         return found
 
-    def peek(self, place: Place) -> Clean | None:
+    def peek(self, place: KeyRef) -> Clean | None:
         """The value if it is held, of any age, without counting as a use."""
         return self._entries.get(place)
 
-    def note_digest(self, place: Place, clean: Clean, digest: bytes) -> None:
+    def note_digest(self, place: KeyRef, clean: Clean, digest: bytes) -> None:
         """The digest of a value was made: keep it with the value, if that is still held."""
         if self._entries.get(place) is clean:
             self._entries[place] = replace(clean, digest=digest)
 
-    def size(self, place: Place, *, stale: bool = False) -> int | None:
+    def size(self, place: KeyRef, *, stale: bool = False) -> int | None:
         """The value's size in bytes, remembered beyond the value itself."""
         found = self._sizes.get(place)
         if found is None or not (stale or self.is_fresh(found[1])):
             return None
         return found[0]
 
-    def known(self, place: Place) -> tuple[int, float] | None:
+    def known(self, place: KeyRef) -> tuple[int, float] | None:
         """The size, of any age, and when it was answered; the same object until another answer or an end to it."""
         return self._sizes.get(place)
 
@@ -88,7 +86,7 @@ class Values:
         """True if the size of any value is known."""
         return bool(self._sizes)
 
-    def known_at(self, place: Place) -> float | None:
+    def known_at(self, place: KeyRef) -> float | None:
         """Return the time at which the store told the size (and the value, if held)."""
         found = self.known(place)
         return found[1] if found is not None else None
@@ -97,7 +95,7 @@ class Values:
         """Return whether something answered at `known_at` still counts."""
         return 0 <= self._now() - known_at < self._ttl
 
-    def put(self, place: Place, clean: Clean) -> None:
+    def put(self, place: KeyRef, clean: Clean) -> None:
         """Hold a value, evicting the least recently used ones beyond the bound."""
         self.drop(place)
         self._entries[place] = clean
@@ -117,7 +115,7 @@ class Values:
             if place in self._entries:
                 self._entries[place] = replace(self._entries[place], known_at=NEVER)
 
-    def expire_one(self, place: Place) -> None:
+    def expire_one(self, place: KeyRef) -> None:
         """One value is not fresh any more."""
         self.changes += 1
         if place in self._entries:
@@ -125,7 +123,7 @@ class Values:
         if place in self._sizes:
             self._sizes[place] = (self._sizes[place][0], NEVER)
 
-    def drop(self, place: Place) -> None:
+    def drop(self, place: KeyRef) -> None:
         """Forget value and size of one key."""
         self.changes += 1
         found = self._entries.pop(place, None)
@@ -133,7 +131,7 @@ class Values:
             self._bytes -= len(found.value) + _OVERHEAD
         self._sizes.pop(place, None)
 
-    def rename(self, old: Place, new: Place) -> None:
+    def rename(self, old: KeyRef, new: KeyRef) -> None:
         """Value and size are another key's now."""
         if old == new:
             return

@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from kvfs import __version__
-from kvfs.cli.guard import guarded
+from kvfs.cli.exits import guarded
 from kvfs.cli.helping import MainGroup, with_examples
 from kvfs.host.process import fill_standard_descriptors, use_utf8_names
 

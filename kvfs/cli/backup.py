@@ -11,7 +11,7 @@ import click
 import trio
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.keys import complain_of, duration
 from kvfs.cli.moving import run_copy
 from kvfs.cli.options import path
@@ -19,11 +19,11 @@ from kvfs.cli.output import say, size_text
 from kvfs.cli.places import Access, FileWords, StoreWords, access_of, access_options, parse_store
 from kvfs.cli.sides import CopyRequest, Sides, keep_kinds, known_kinds, reader_of
 from kvfs.core.errors import UserError
-from kvfs.data.backups import Index, backups_in, merge, read_backup, verify, write_changes
-from kvfs.data.choice import Choice
+from kvfs.data.backups import BackupIndex, backups_in, merge, read_backup, verify, write_changes
 from kvfs.data.copier import CopyOptions
-from kvfs.data.files import Format
 from kvfs.data.retention import Backup, backup_of, chain_of, is_due, kept, name_of, parse_keep
+from kvfs.data.selection import Selection
+from kvfs.data.streams import Format
 from kvfs.host.state import private_directory, state_name
 
 PARTIAL: Final = ".partial"
@@ -67,7 +67,7 @@ def backup(source: str, directory: Path, **options: Any) -> int:
 async def _back_up(words: StoreWords, directory: Path, access: Access, wanted: dict[str, Any]) -> int:
     now = datetime.now(UTC)
     private_directory(access.state_dir)
-    with closing(Index(directory)) as index:
+    with closing(BackupIndex(directory)) as index:
         found = backups_in(directory)
         newest = found[-1].name if found else ""
         every = timedelta(seconds=wanted["full_every"])
@@ -76,12 +76,12 @@ async def _back_up(words: StoreWords, directory: Path, access: Access, wanted: d
         return await _changes(words, directory, access, index, now, listing_only=wanted["listing_only"])
 
 
-async def _full(words: StoreWords, directory: Path, access: Access, index: Index, now: datetime) -> int:
+async def _full(words: StoreWords, directory: Path, access: Access, index: BackupIndex, now: datetime) -> int:
     """A copy as any other: one that was interrupted goes on under the name that it had."""
     name = _begun(directory) or name_of(now, is_full=True)
     file = directory / name
     target = FileWords(file, Format("ndjson", "zstd"), str(file))
-    options = CopyOptions(choice=Choice(strip=words.rest))
+    options = CopyOptions(choice=Selection(strip=words.rest))
     status = await run_copy(CopyRequest(words, target, options, access, yes=True))
     if not file.exists():
         return status
@@ -101,7 +101,13 @@ def _begun(directory: Path) -> str:
 
 
 async def _changes(
-    words: StoreWords, directory: Path, access: Access, index: Index, now: datetime, *, listing_only: bool
+    words: StoreWords,
+    directory: Path,
+    access: Access,
+    index: BackupIndex,
+    now: datetime,
+    *,
+    listing_only: bool,
 ) -> int:
     name = name_of(now, is_full=False)
     file = directory / name
@@ -109,7 +115,7 @@ async def _changes(
     async with AsyncExitStack() as stack:
         side = await Sides(access, stack).open(words)
         kinds = known_kinds(side, access)
-        reader = reader_of(side, Choice(strip=words.rest), kinds, time.time())
+        reader = reader_of(side, Selection(strip=words.rest), kinds, time.time())
         index.begin()
         try:
             with open(partial, "wb", opener=_private) as out:  # noqa: ASYNC230 # as quick as what is written to it
@@ -191,7 +197,7 @@ def restore_backup(
         count = merge(directory, chain, file)
     os.utime(merged, (0, 0))  # a restore that goes on must find the file as it was
     say(f"{chain[-1].name}: {count:,} keys, from {len(chain)} {'file' if len(chain) == 1 else 'files'}")
-    copy_options = CopyOptions(choice=Choice(add=words.rest), delete=delete)
+    copy_options = CopyOptions(choice=Selection(add=words.rest), delete=delete)
     source = FileWords(merged, Format("ndjson"), str(merged))
     status = trio.run(run_copy, CopyRequest(source, words, copy_options, access, dry_run=dry_run, yes=yes))
     if status == Exit.OK:

@@ -17,17 +17,17 @@ import click
 
 from kvfs import __version__
 from kvfs.cli.daemons import ask, daemon_of, state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.cli.pieces import own_command
 from kvfs.cli.scrub import Scrubber, secret_variables
 from kvfs.cli.status import status_of
 from kvfs.core.errors import KvfsError, UserError
-from kvfs.host.conflicts import ConflictFile
 from kvfs.host.control import Message
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import current_mounts, real_mountpoint
+from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.sources import SourceRecord, journals, read_source
 from kvfs.host.state import log_path, records
 from kvfs.journal.dump import describe
@@ -58,7 +58,7 @@ _HASHED: Final = (
 )
 _NAMED: Final = "Names of keys, directories and namespaces ARE in it (--with-names)."
 
-Files = dict[str, str]
+BundleFiles = dict[str, str]
 
 
 @click.command(name="debug-bundle")
@@ -150,7 +150,7 @@ class _Gathered:
                     found |= {str(item.get("path") or ""), str(item.get("copy") or "")}
         return found
 
-    def files(self, scrub: Scrubber) -> Files:
+    def files(self, scrub: Scrubber) -> BundleFiles:
         """The files of a bundle by name."""
         found = {
             "system.json": _json(scrub.value(_system(), scrub.text)),
@@ -168,7 +168,7 @@ class _Gathered:
         found["errors.log"] = scrub.log(_end_of(self._state / "errors.log"))
         return found
 
-    def _mount(self, mountpoint: Path, scrub: Scrubber) -> Files:
+    def _mount(self, mountpoint: Path, scrub: Scrubber) -> BundleFiles:
         """Collect the answers of one daemon, and the end of its log."""
         answers: Message = {}
         for request in ("metrics", "errors", "top"):
@@ -282,7 +282,7 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _write(target: Path, files: Files) -> None:
+def _write(target: Path, files: BundleFiles) -> None:
     """A new file of mode 600; one that is there stays as it is."""
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, run_on_keys
+from kvfs.cli.exits import Exit
+from kvfs.cli.keys import SourceKeys, run_on_keys
 from kvfs.cli.places import access_options
 from kvfs.core.errors import UserError
 
@@ -19,7 +19,7 @@ from kvfs.core.errors import UserError
 def cat(source: str, show_metadata: bool, **options: Any) -> int:
     """Write a value to standard output as it is."""
 
-    async def work(keys: Keys) -> int:
+    async def work(keys: SourceKeys) -> int:
         if show_metadata:
             item = await keys.look(keys.key)
             if item is None:

@@ -9,12 +9,12 @@ import click
 from click.core import ParameterSource
 
 from kvfs.cli.completing import PROFILE
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.mount import mount
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import printable, say
-from kvfs.history.bounds import Bounds
+from kvfs.history.allowance import Bounds
 from kvfs.host.profiles import config_file, profile_names, settings_of
 
 _OWN: Final = {"profile", "ready_fd", "in_fstab", "foreground", "source", "directory"}

@@ -7,22 +7,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.kept import kept_source, kept_sources
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import complain, duration_text, say, size_text
+from kvfs.cli.unsent import kept_source, kept_sources
 from kvfs.core.errors import UserError
+from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at, real_mountpoint
 from kvfs.host.state import lives, records
-
-Item = dict[str, Any]
 
 ASK_SECONDS: Final = 60.0  # settling may have to read what the server has
 ATTRIBUTES: Final = {"metadata": "user.kvfs.metadata", "expiration": "user.kvfs.expiration"}
@@ -70,7 +69,7 @@ def _size(size: int | None) -> str:
     return size_text(size) if size is not None else "?"
 
 
-def _items(source: str | None, state: Path) -> Iterator[Item]:
+def _items(source: str | None, state: Path) -> Iterator[Message]:
     """The open conflicts of one source or of all, with their source and the mount point ("" for none)."""
     for record in records(state):
         is_meant = source in (None, record.source) or _is_at(source, record.mountpoint)
@@ -88,7 +87,7 @@ def _is_at(text: str | None, mountpoint: str) -> bool:
     return text is not None and str(real_mountpoint(Path(text))) == mountpoint
 
 
-def _of_mount(mountpoint: Path, state: Path) -> list[Item]:
+def _of_mount(mountpoint: Path, state: Path) -> list[Message]:
     with daemon_of(mountpoint, state) as client:
         return list(ask(client, {"request": "conflicts_list"}).get("items", []))
 
@@ -201,11 +200,11 @@ def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state_dir: Pa
     return _settle("theirs", meant, state_of(state_dir))
 
 
-def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Path, list[Item]]:
+def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Path, list[Message]]:
     """The conflicts that were named, by mount point. Raises `UserError` for a name that has none."""
     if bool(targets) == everything:
         raise click.UsageError("name the PATHs that `kvfs conflicts list` shows, or --all")
-    found: dict[Path, list[Item]] = {}
+    found: dict[Path, list[Message]] = {}
     if everything:
         mounted = [Path(one.mountpoint) for one in records(state) if lives(one.pid)]
         return {mountpoint: _of_mount(mountpoint, state) for mountpoint in mounted}
@@ -227,7 +226,7 @@ def _mount_of(target: Path, state: Path) -> Path:
         raise
 
 
-def _chosen(target: Path, mountpoint: Path, items: list[Item]) -> list[Item]:
+def _chosen(target: Path, mountpoint: Path, items: list[Message]) -> list[Message]:
     inside = os.fspath(Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint))
     found = [item for item in items if inside in (item["path"], item["copy"])]
     if not found:
@@ -235,7 +234,7 @@ def _chosen(target: Path, mountpoint: Path, items: list[Item]) -> list[Item]:
     return found
 
 
-def _settle(what: str, meant: dict[Path, list[Item]], state: Path) -> int:
+def _settle(what: str, meant: dict[Path, list[Message]], state: Path) -> int:
     """Ask the daemons to; say how many were settled, and what was not."""
     if what == "mine":
         _check_single(meant)
@@ -255,7 +254,7 @@ def _settle(what: str, meant: dict[Path, list[Item]], state: Path) -> int:
     return status
 
 
-def _check_single(meant: dict[Path, list[Item]]) -> None:
+def _check_single(meant: dict[Path, list[Message]]) -> None:
     """A name has one value: of several versions of yours somebody has to say which."""
     for mountpoint, items in meant.items():
         paths = [item["path"] for item in items]

@@ -6,15 +6,15 @@ from typing import Any, ClassVar, Final, TypeVar
 import click
 import trio
 
-from kvfs.cli.accounts import check_whole, is_whole, run_account
 from kvfs.cli.completing import PLACE
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.moving import run_copy
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
 from kvfs.cli.sides import CopyRequest
+from kvfs.cli.whole_accounts import check_whole, is_whole, run_account
 from kvfs.core.errors import UserError
-from kvfs.data.choice import Choice, parse_conditions, parse_rename
 from kvfs.data.copier import CopyOptions
+from kvfs.data.selection import Selection, parse_conditions, parse_rename
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -129,7 +129,7 @@ def build_request(source: str, target: str, format_: str | None, values: dict[st
     from_words = parse_words(source, access, format_=format_ if source == "-" or target != "-" else None)
     to_words = parse_words(target, access, format_=format_ if source != "-" else None)
     rename = parse_rename(values["rename_prefix"]) if values["rename_prefix"] else None
-    choice = Choice(
+    choice = Selection(
         prefix=values["prefix"],
         match=values["match"],
         where=parse_conditions(values["where"]),

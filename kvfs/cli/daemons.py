@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.output import complain, duration_text, say
 from kvfs.cli.sending import Sending, SendingProgress
 from kvfs.cli.waiting import Waiting

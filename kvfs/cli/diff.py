@@ -10,14 +10,14 @@ import click
 import trio
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
-from kvfs.cli.sides import Side, Sides, keep_kinds, known_kinds, reader_of
+from kvfs.cli.sides import CopySide, Sides, keep_kinds, known_kinds, reader_of
 from kvfs.core.errors import KvfsError
-from kvfs.data.choice import Choice, parse_conditions
 from kvfs.data.compare import Comparison, Difference
 from kvfs.data.items import HARMLESS
+from kvfs.data.selection import Selection, parse_conditions
 from kvfs.host.state import private_directory
 
 TROUBLE = 2
@@ -72,8 +72,8 @@ async def _diff(first: str, second: str, values: bool, as_json: bool, options: d
         return _report(comparison, as_json=as_json, values=values)
 
 
-def _choice(words: Words, options: dict[str, Any]) -> Choice:
-    return Choice(
+def _choice(words: Words, options: dict[str, Any]) -> Selection:
+    return Selection(
         prefix=options["prefix"],
         match=options["match"],
         where=parse_conditions(options["where"]),
@@ -82,7 +82,7 @@ def _choice(words: Words, options: dict[str, Any]) -> Choice:
 
 
 async def _compare(
-    comparison: Comparison, sides: list[Side], options: dict[str, Any], values: bool, access: Any
+    comparison: Comparison, sides: list[CopySide], options: dict[str, Any], values: bool, access: Any
 ) -> None:
     started = time.time()
     kinds = [known_kinds(side, access) for side in sides]

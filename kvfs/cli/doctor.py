@@ -15,12 +15,12 @@ from typing import Final, Literal
 import click
 
 from kvfs import __version__
-from kvfs.cli.checks import FUSE_CONF, check_device, check_pyfuse3, user_allow_other
 from kvfs.cli.daemons import state_of
-from kvfs.cli.guard import Exit
-from kvfs.cli.kept import kept_sources
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
+from kvfs.cli.premount import FUSE_CONF, check_device, check_pyfuse3, user_allow_other
+from kvfs.cli.unsent import kept_sources
 from kvfs.config import base_url_of, parse_base_url
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.daemon.sweep import DAY, leftovers
@@ -38,7 +38,7 @@ MARKS: Final = {"ok": "ok  ", "note": "note", "warn": "warn", "fail": "FAIL"}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Symptom:
     """One thing looked at. `fail` stops a mount, `warn` costs or endangers something."""
 
     level: Literal["ok", "note", "warn", "fail"]
@@ -69,29 +69,29 @@ def doctor(token_file: Path | None, source: str | None, state_dir: Path | None) 
         from kvfs.cli.online import online  # brings the client of the API along
 
         looks = online(source, token_file, state_of(state_dir))
-        findings += [Finding(one.level, one.text) for one in looks]
+        findings += [Symptom(one.level, one.text) for one in looks]
     for finding in findings:
         say(f"{MARKS[finding.level]}  {finding.text}")
     return Exit.FAILED if any(finding.level == "fail" for finding in findings) else Exit.OK
 
 
-def versions() -> Iterator[Finding]:
+def versions() -> Iterator[Symptom]:
     """The programs and libraries that take part."""
-    yield Finding("ok", f"kvfs {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
+    yield Symptom("ok", f"kvfs {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
     try:
         check_pyfuse3()
-        yield Finding("ok", f"pyfuse3 {metadata.version('pyfuse3')}, trio {metadata.version('trio')}")
+        yield Symptom("ok", f"pyfuse3 {metadata.version('pyfuse3')}, trio {metadata.version('trio')}")
     except KvfsError as exc:
-        yield Finding("fail", str(exc))
+        yield Symptom("fail", str(exc))
 
 
-def fuse() -> Iterator[Finding]:
+def fuse() -> Iterator[Symptom]:
     """The device, its helper, and what they allow."""
     yield _tried(check_device, "/dev/fuse can be opened")
     yield _tried(fusermount, f"fusermount3 {_fusermount_version()}")
     if os.geteuid() != 0:
         allowed = user_allow_other(FUSE_CONF)
-        yield Finding("note", f"--allow-other is {'possible' if allowed else 'switched off'} in {FUSE_CONF}")
+        yield Symptom("note", f"--allow-other is {'possible' if allowed else 'switched off'} in {FUSE_CONF}")
 
 
 def _fusermount_version() -> str:
@@ -102,15 +102,15 @@ def _fusermount_version() -> str:
     return done.stdout.strip().rpartition(" ")[2]
 
 
-def _tried(check: Callable[[], object], good: str) -> Finding:
+def _tried(check: Callable[[], object], good: str) -> Symptom:
     try:
         check()
     except KvfsError as exc:
-        return Finding("fail", str(exc))
-    return Finding("ok", good)
+        return Symptom("fail", str(exc))
+    return Symptom("ok", good)
 
 
-def kernel_timeouts(directory: Path) -> Iterator[Finding]:
+def kernel_timeouts(directory: Path) -> Iterator[Symptom]:
     """Newer kernels can end a FUSE mount whose daemon takes long; too short a bound ends a healthy one."""
     for name in REQUEST_TIMEOUTS:
         try:
@@ -119,79 +119,79 @@ def kernel_timeouts(directory: Path) -> Iterator[Finding]:
             continue
         if 0 < seconds < SHORTEST_TIMEOUT:
             advice = f"the kernel ends mounts that take {seconds} s: sudo sysctl fs.fuse.{name}=0"
-            yield Finding("warn", f"{advice}, or keep --timeout well below it")
+            yield Symptom("warn", f"{advice}, or keep --timeout well below it")
 
 
-def updatedb(configuration: Path) -> Iterator[Finding]:
+def updatedb(configuration: Path) -> Iterator[Symptom]:
     """`updatedb` walks every file system it is not told to leave out: here that is requests and money."""
     try:
         found = re.search(r'^\s*PRUNEFS\s*=\s*"([^"]*)"', configuration.read_text(), re.MULTILINE)
     except OSError:
         return
     if found is None or "fuse.kvfs" not in found[1].lower().split():
-        yield Finding("warn", f"updatedb would list every key: add fuse.kvfs to PRUNEFS in {configuration}")
+        yield Symptom("warn", f"updatedb would list every key: add fuse.kvfs to PRUNEFS in {configuration}")
     else:
-        yield Finding("ok", "updatedb leaves kvfs mounts out")
+        yield Symptom("ok", "updatedb leaves kvfs mounts out")
 
 
-def credentials(environ: Mapping[str, str], token_file: Path | None) -> Iterator[Finding]:
+def credentials(environ: Mapping[str, str], token_file: Path | None) -> Iterator[Symptom]:
     """Report where a Cloudflare source would find its token. It sends nothing."""
     if token_file is not None:
         yield _tried(lambda: read_token_file(token_file), f"token file {token_file} can be used")
     elif command := environ.get("KVFS_TOKEN_COMMAND", "").strip():
-        yield Finding("ok", f"the token comes from the command {command.split()[0]}")
+        yield Symptom("ok", f"the token comes from the command {command.split()[0]}")
     elif any(environ.get(name, "").strip() for name in VARIABLES[:2]):
         name = next(name for name in VARIABLES if environ.get(name, "").strip())
         yield _tried(lambda: find_credentials(environ, None, None), f"{name} is set")
     elif (file := systemd_file(environ)) is not None:
         yield _tried(lambda: read_token_file(file, forbidden=0o007), f"systemd gives the token {file}")
     else:
-        yield Finding("note", f"CLOUDFLARE_API_TOKEN is not set: only local: can be mounted ({TOKEN_PAGE})")
+        yield Symptom("note", f"CLOUDFLARE_API_TOKEN is not set: only local: can be mounted ({TOKEN_PAGE})")
     if not environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip():
         text = (
             "CLOUDFLARE_ACCOUNT_ID is not set: a token of one account finds it, else write cloudflare:ACCOUNT"
         )
-        yield Finding("note", text)
+        yield Symptom("note", text)
     try:
         base_url = base_url_of(environ)
     except UserError as exc:
-        yield Finding("fail", str(exc))
+        yield Symptom("fail", str(exc))
         return
     yield _tried(lambda: parse_base_url(base_url, insecure=True), f"requests go to {base_url}")
 
 
-def state(directory: Path) -> Iterator[Finding]:
+def state(directory: Path) -> Iterator[Symptom]:
     """The place of the journal."""
     yield _tried(lambda: private_directory(directory), f"state is kept in {directory}")
     if directory.exists() and (free := shutil.disk_usage(directory).free) < LOW_DISK:
-        yield Finding("warn", f"only {size_text(free)} free for the journal in {directory}")
+        yield Symptom("warn", f"only {size_text(free)} free for the journal in {directory}")
 
 
-def undo(directory: Path) -> Iterator[Finding]:
+def undo(directory: Path) -> Iterator[Symptom]:
     """Report the history of what was overwritten and deleted, and whether the disk has room for it."""
     found = list((directory / "sources").glob(f"*/{HISTORY}"))
     size = sum(file.stat().st_size for one in found for file in one.rglob("*") if file.is_file())
     if found:
-        yield Finding("ok", f"{size_text(size)} of what was overwritten or deleted is kept (kvfs history)")
+        yield Symptom("ok", f"{size_text(size)} of what was overwritten or deleted is kept (kvfs history)")
         disk = shutil.disk_usage(directory)
         if disk.free < (needed := free_needed(disk.total)):
             text = (
                 f"less than {size_text(needed)} is free in {directory}: nothing more is kept for kvfs restore"
             )
-            yield Finding("warn", text)
+            yield Symptom("warn", text)
 
 
-def unsent(directory: Path) -> Iterator[Finding]:
+def unsent(directory: Path) -> Iterator[Symptom]:
     """Changes of sources that are not mounted: nobody sends them until they are."""
     for kept in kept_sources(directory):
         count = len(kept.pending) + len(kept.rejected)
         what = kept.error or f"{count} changes are not at the server"
         if not count and kept.conflicts:
             what = f"{len(kept.conflicts)} conflicts are open"
-        yield Finding("warn", f"{kept.record.source} is not mounted, and {what}: {kept.command}")
+        yield Symptom("warn", f"{kept.record.source} is not mounted, and {what}: {kept.command}")
 
 
-def kept(directory: Path) -> Iterator[Finding]:
+def kept(directory: Path) -> Iterator[Symptom]:
     """Report what this machine keeps of sources that are not mounted, and when it goes."""
     for one in leftovers(directory, time.time()):
         if one.goes_in is None:
@@ -202,13 +202,13 @@ def kept(directory: Path) -> Iterator[Finding]:
         days = max(0.0, one.goes_in) / DAY
         place = f" (last on {one.mountpoint})" if one.mountpoint else ""
         text = f"{one.source}{place}: {what} kept in {one.journal.parent}; goes after {days:.0f} days without a mount"
-        yield Finding("note", text)
+        yield Symptom("note", text)
 
 
-def stale_mounts() -> Iterator[Finding]:
+def stale_mounts() -> Iterator[Symptom]:
     """Mounts whose daemon has died."""
     for mount in current_mounts():
         if mount.is_kvfs and is_stale(mount.mountpoint):
-            yield Finding(
+            yield Symptom(
                 "warn", f"the daemon of {mount.mountpoint} has died: kvfs umount {mount.mountpoint}"
             )

@@ -10,8 +10,8 @@ from typing import Any, Final
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, agree, complain_of, is_below, run_on_keys
+from kvfs.cli.exits import Exit
+from kvfs.cli.keys import SourceKeys, agree, complain_of, is_below, run_on_keys
 from kvfs.cli.moving import plan_lines
 from kvfs.cli.output import complain, say, size_text
 from kvfs.cli.places import access_options
@@ -25,7 +25,7 @@ SPANS: Final = (("1 h", 3600), ("1 d", 86_400), ("1 w", 604_800), ("30 d", 2_592
 
 
 @dataclass(slots=True)
-class Usage:
+class SourceUsage:
     """The totals of one source."""
 
     keys: int = 0
@@ -48,7 +48,7 @@ class Usage:
 def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> int:
     """Count keys and bytes. The price comes first: sizes are known by reading the values."""
 
-    async def work(keys: Keys) -> int:
+    async def work(keys: SourceKeys) -> int:
         items: list[Item] = []
         lists = 0
         async for page in keys.listed(keys.rest):
@@ -72,8 +72,8 @@ def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> i
     return run_on_keys(source, options, work)
 
 
-async def _count(keys: Keys, items: list[Item], largest: int) -> Usage:
-    usage, now = Usage(), time.time()
+async def _count(keys: SourceKeys, items: list[Item], largest: int) -> SourceUsage:
+    usage, now = SourceUsage(), time.time()
     values = BulkValues(keys.store, keys.namespace, keys.kinds)
     for start in range(0, len(items), CHUNK):
         left = items[start : start + CHUNK]
@@ -86,7 +86,7 @@ async def _count(keys: Keys, items: list[Item], largest: int) -> Usage:
     return usage
 
 
-def _add(usage: Usage, item: Item, value: bytes, largest: int, now: float) -> None:
+def _add(usage: SourceUsage, item: Item, value: bytes, largest: int, now: float) -> None:
     usage.keys += 1
     usage.size += len(value)
     usage.binary += not is_text(value)
@@ -103,7 +103,7 @@ def _span(expiration: int | None, now: float) -> str:
     return next((f"within {name}" for name, seconds in SPANS if expiration - now <= seconds), "later")
 
 
-def _report(usage: Usage, *, as_json: bool) -> None:
+def _report(usage: SourceUsage, *, as_json: bool) -> None:
     found = sorted(usage.largest, reverse=True)
     if as_json:
         fields = {"keys": usage.keys, "bytes": usage.size, "binary": usage.binary}

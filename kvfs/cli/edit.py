@@ -12,8 +12,8 @@ import click
 import trio
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, run_on_keys
+from kvfs.cli.exits import Exit
+from kvfs.cli.keys import SourceKeys, run_on_keys
 from kvfs.cli.output import complain
 from kvfs.cli.places import access_options
 from kvfs.core.errors import KvfsError, UserError
@@ -32,13 +32,13 @@ FALLBACKS: Final = ("sensible-editor", "nano", "vi")
 def edit(source: str, force: bool, **options: Any) -> int:
     """Edit a value with $VISUAL or $EDITOR."""
 
-    async def work(keys: Keys) -> int:
+    async def work(keys: SourceKeys) -> int:
         return await _edit(keys, force=force)
 
     return run_on_keys(source, options, work, writes=True)
 
 
-async def _edit(keys: Keys, *, force: bool) -> int:
+async def _edit(keys: SourceKeys, *, force: bool) -> int:
     before = await _read(keys)
     directory = private_directory(keys.access.state_dir / "edits")
     file = await trio.to_thread.run_sync(_write, directory, keys.key, before.value if before else b"")
@@ -57,7 +57,7 @@ async def _edit(keys: Keys, *, force: bool) -> int:
     return Exit.OK
 
 
-async def _save(keys: Keys, before: Entry | None, value: bytes, *, force: bool) -> None:
+async def _save(keys: SourceKeys, before: Entry | None, value: bytes, *, force: bool) -> None:
     if len(value) > VALUE_BYTES:
         raise UserError(f"a value has at most {VALUE_BYTES} bytes (25 MiB), this one {len(value)}")
     now_there = await _read(keys)
@@ -74,7 +74,7 @@ async def _save(keys: Keys, before: Entry | None, value: bytes, *, force: bool) 
     )
 
 
-async def _read(keys: Keys) -> Entry | None:
+async def _read(keys: SourceKeys) -> Entry | None:
     """The whole entry: the value's own request does not tell the metadata."""
     item = await keys.look(keys.key)
     read = await keys.store.get(keys.namespace, keys.key) if item is not None else None

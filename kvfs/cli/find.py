@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.keys import (
-    Keys,
+    SourceKeys,
     agree,
     complain_of,
     duration,
@@ -24,10 +24,10 @@ from kvfs.cli.options import size
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
-from kvfs.data.choice import Choice, parse_conditions
 from kvfs.data.items import Item, Problem
 from kvfs.data.plan import Plan
 from kvfs.data.reading import BulkValues
+from kvfs.data.selection import Selection, parse_conditions
 
 CHUNK = 1000
 
@@ -53,9 +53,9 @@ CHUNK = 1000
 def find(source: str, **options: Any) -> int:
     """Find keys; answered from listings alone unless values are asked about."""
     wanted = {name: options.pop(name) for name in _OWN}
-    choice = Choice(match=wanted["patterns"], where=parse_conditions(wanted["meta"]))
+    choice = Selection(match=wanted["patterns"], where=parse_conditions(wanted["meta"]))
 
-    async def work(keys: Keys) -> int:
+    async def work(keys: SourceKeys) -> int:
         return Exit.LEFT if complain_of(await _find(keys, choice, wanted)) else Exit.OK
 
     return run_on_keys(source, options, work)
@@ -67,7 +67,7 @@ _OWN = (
 )
 
 
-async def _find(keys: Keys, choice: Choice, wanted: dict[str, Any]) -> Sequence[Problem]:
+async def _find(keys: SourceKeys, choice: Selection, wanted: dict[str, Any]) -> Sequence[Problem]:
     """Show the keys that fit; answers the values that could not be read."""
     reads = any(wanted[name] is not None for name in ("binary", "larger", "smaller"))
     held: list[Item] = []
@@ -87,7 +87,7 @@ async def _find(keys: Keys, choice: Choice, wanted: dict[str, Any]) -> Sequence[
     return ()
 
 
-def _meets(item: Item, choice: Choice, wanted: dict[str, Any]) -> bool:
+def _meets(item: Item, choice: Selection, wanted: dict[str, Any]) -> bool:
     within, expires = wanted["expires_within"], wanted["expires"]
     if within is not None and (item.expiration is None or item.expiration > time.time() + within):
         return False
@@ -96,7 +96,7 @@ def _meets(item: Item, choice: Choice, wanted: dict[str, Any]) -> bool:
     return choice.chosen(item.key, item.metadata)
 
 
-async def _by_value(keys: Keys, items: Sequence[Item], wanted: dict[str, Any]) -> Sequence[Problem]:
+async def _by_value(keys: SourceKeys, items: Sequence[Item], wanted: dict[str, Any]) -> Sequence[Problem]:
     values = BulkValues(keys.store, keys.namespace, keys.kinds)
     problems: list[Problem] = []
     left = items

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from kvfs.cli.guard import guarded
+from kvfs.cli.exits import guarded
 
 
 def in_background(run: Callable[[Callable[[str], None]], int], log: Path) -> int:

@@ -9,14 +9,14 @@ import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import ask, daemon_of, state_of
-from kvfs.cli.guard import Exit
-from kvfs.cli.kept import kept_source
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import duration_text, say, size_text
-from kvfs.cli.past import Past, Place, find_place, versions_of, written
+from kvfs.cli.past import Past, PastPlace, find_place, versions_of, written
+from kvfs.cli.unsent import kept_source
 from kvfs.core.model import How
+from kvfs.history.moments import time_text
 from kvfs.history.shelf import clear
-from kvfs.history.times import time_text
 
 SHOWN: Final = 200
 WORDS: Final = {
@@ -69,7 +69,7 @@ def history(
     return Exit.OK
 
 
-def _clear(place: Place, state: Path, *, yes: bool) -> int:
+def _clear(place: PastPlace, state: Path, *, yes: bool) -> int:
     if not yes:
         click.confirm(
             f"Forget everything that was overwritten or deleted in {place.record.source}?", abort=True
@@ -90,7 +90,7 @@ def what(past: Past) -> str:
     return WORDS[version.how].format(version.other)
 
 
-def _line(past: Past, place: Place) -> str:
+def _line(past: Past, place: PastPlace) -> str:
     version = past.version
     size = size_text(version.size) if version.size >= 0 else "?"
     words = f"{time_text(version.at)}  {size:>10}  {what(past)}"
@@ -123,7 +123,7 @@ def _item(past: Past) -> dict[str, Any]:
     }
 
 
-def _now_lines(place: Place, now: dict[str, Any] | None) -> Iterator[str]:
+def _now_lines(place: PastPlace, now: dict[str, Any] | None) -> Iterator[str]:
     """Yield the lines that say whether the present value would be kept if it were overwritten or deleted."""
     if now is None:
         yield f"{place.record.source} is not mounted"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import path
 from kvfs.cli.output import complain, say
 from kvfs.cli.pieces import MARK, Piece, pieces

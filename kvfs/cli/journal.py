@@ -10,7 +10,7 @@ import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import duration_text, say, size_text
 from kvfs.config import Config, parse_source

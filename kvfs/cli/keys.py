@@ -14,7 +14,7 @@ import trio
 
 from kvfs.cli.output import complain, duration_text
 from kvfs.cli.places import Access, OpenStore, StoreWords, access_of, parse_store
-from kvfs.cli.sides import Side, Sides, keep_kinds, known_kinds
+from kvfs.cli.sides import CopySide, Sides, keep_kinds, known_kinds
 from kvfs.core.errors import UserError
 from kvfs.core.expiry import is_expired
 from kvfs.core.kinds import Kinds
@@ -30,7 +30,7 @@ _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class SourceKeys:
     """A namespace that is open, and the key or prefix behind its name."""
 
     opened: OpenStore
@@ -73,20 +73,24 @@ class Keys:
 
 
 @asynccontextmanager
-async def open_keys(words: StoreWords, access: Access, *, writes: bool = False) -> AsyncIterator[Keys]:
+async def open_keys(words: StoreWords, access: Access, *, writes: bool = False) -> AsyncIterator[SourceKeys]:
     """The namespace that a command names."""
     private_directory(access.state_dir)
     async with AsyncExitStack() as stack:
-        side: Side = await Sides(access, stack).open(words, is_target=writes)
+        side: CopySide = await Sides(access, stack).open(words, is_target=writes)
         assert side.store is not None
         namespace = side.namespace or await side.store.get(words.namespace)
         kinds = known_kinds(side, access)
-        yield Keys(side.store, namespace, words.rest, kinds, access)
+        yield SourceKeys(side.store, namespace, words.rest, kinds, access)
         await keep_kinds(side, access, kinds)
 
 
 def run_on_keys(
-    source: str, options: dict[str, Any], work: Callable[[Keys], Awaitable[int]], *, writes: bool = False
+    source: str,
+    options: dict[str, Any],
+    work: Callable[[SourceKeys], Awaitable[int]],
+    *,
+    writes: bool = False,
 ) -> int:
     """Run `work` on the namespace that SOURCE names; the exit status. `writes`: it changes keys."""
     access = access_of(options)

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 import click
 
 from kvfs.cli.daemons import state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import printable, say
 from kvfs.core.errors import UserError

@@ -8,8 +8,8 @@ import click
 import trio
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, fields_of, is_below, json_line, line_of, run_on_keys
+from kvfs.cli.exits import Exit
+from kvfs.cli.keys import SourceKeys, fields_of, is_below, json_line, line_of, run_on_keys
 from kvfs.cli.output import say
 from kvfs.cli.places import StoreWords, access_of, access_options, parse_store
 from kvfs.cli.sides import Sides
@@ -30,7 +30,7 @@ def ls(source: str, is_long: bool, recursive: bool, as_json: bool, **options: An
     if words.namespace is None:
         return trio.run(_namespaces, words, as_json, options)
 
-    async def work(keys: Keys) -> int:
+    async def work(keys: SourceKeys) -> int:
         return await _list(keys, is_long=is_long, recursive=recursive, as_json=as_json)
 
     return run_on_keys(source, options, work)
@@ -49,7 +49,7 @@ async def _namespaces(words: StoreWords, as_json: bool, options: dict[str, Any])
     return Exit.OK
 
 
-async def _list(keys: Keys, *, is_long: bool, recursive: bool, as_json: bool) -> int:
+async def _list(keys: SourceKeys, *, is_long: bool, recursive: bool, as_json: bool) -> int:
     found, last = 0, ""
     start = len(keys.rest) if not keys.rest or keys.rest.endswith("/") else len(keys.rest) + 1
     now = time.time()

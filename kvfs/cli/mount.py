@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 import click
 from click.core import ParameterSource
 
-from kvfs.cli.checks import check_fuse, check_mountpoint, check_pyfuse3, check_source_outside
 from kvfs.cli.completing import PROFILE
+from kvfs.cli.exits import Exit
 from kvfs.cli.fstab import expanded
-from kvfs.cli.guard import Exit
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.logs import set_up_logging
 from kvfs.cli.options import SOURCE, mount_options, option, path
 from kvfs.cli.output import say
+from kvfs.cli.premount import check_fuse, check_mountpoint, check_pyfuse3, check_source_outside
 from kvfs.cli.spawn import ReadyPipe, received_secret, start_in_background
 from kvfs.cli.waiting import Waiting
 from kvfs.config import (

@@ -10,13 +10,13 @@ from typing import Final
 import click
 import trio
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.output import complain, duration_text, say, size_text
 from kvfs.cli.places import DirectoryWords, FileWords, StoreWords
 from kvfs.cli.progress import MoveProgress
 from kvfs.cli.sides import (
     CopyRequest,
-    Side,
+    CopySide,
     Sides,
     check_target,
     identity_of,
@@ -34,12 +34,12 @@ from kvfs.data.copier import Copier
 from kvfs.data.directory import DirectoryOutput
 from kvfs.data.directoryplace import DirectoryPlace, DirectoryWriter
 from kvfs.data.fileplace import FileWriter
-from kvfs.data.files import RecordWriter, StreamWriter, encoder_of
-from kvfs.data.items import Kind
+from kvfs.data.items import ProblemKind
 from kvfs.data.job import Job, remove_job
 from kvfs.data.place import Reader, Writer
 from kvfs.data.plan import Plan
 from kvfs.data.storeplace import StoreReader, StoreWriter
+from kvfs.data.streams import RecordWriter, StreamWriter, encoder_of
 from kvfs.host.endpoints import load_learned
 from kvfs.host.state import private_directory, state_name, write_private
 
@@ -68,7 +68,7 @@ async def run_copy(request: CopyRequest, sides: Sides | None = None) -> int:
 class CopyRun:
     """One run of a copy, new or gone on with."""
 
-    def __init__(self, request: CopyRequest, source: Side, target: Side) -> None:
+    def __init__(self, request: CopyRequest, source: CopySide, target: CopySide) -> None:
         self._request = request
         self._source = source
         self._target = target
@@ -156,7 +156,7 @@ class CopyRun:
         )
 
     @staticmethod
-    def _is_billed(side: Side) -> bool:
+    def _is_billed(side: CopySide) -> bool:
         return side.store is not None and side.store.rest is not None
 
     def _say_plan(self, plan: Plan) -> None:
@@ -234,7 +234,7 @@ class CopyRun:
             return []
         named = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
         lines = [f"not copied: {named}"]
-        worst = (problem for problem in self._job.problems() if problem.kind is not Kind.EXPIRED)
+        worst = (problem for problem in self._job.problems() if problem.kind is not ProblemKind.EXPIRED)
         lines += [f"  {problem}" for problem, _ in zip(worst, range(SHOWN), strict=False)]
         return lines
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.keys import json_line
 from kvfs.cli.output import printable, say
 from kvfs.cli.places import Access, access_of, access_options, parse_store

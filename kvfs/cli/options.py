@@ -21,7 +21,7 @@ from kvfs.config import Config, parse_size
 from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.patterns import LOCAL_PATTERNS
-from kvfs.history.bounds import Bounds, parse_bounds
+from kvfs.history.allowance import Bounds, parse_bounds
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 

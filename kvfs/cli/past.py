@@ -12,8 +12,8 @@ from kvfs.config import parse_source
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, SELF, Naming, title_names
-from kvfs.history.segment import Segment, segments
-from kvfs.history.version import SAME_CONTENT, Batch, Version
+from kvfs.history.version import SAME_CONTENT, Version, VersionBatch
+from kvfs.history.version_segment import VersionSegment, segments
 from kvfs.host.mounts import MOUNTINFO, mount_of
 from kvfs.host.sources import HISTORY, SourceRecord, journals, read_source
 from kvfs.host.state import SYSTEM_DIR, default_data_dir, lives, records
@@ -23,7 +23,7 @@ GONE: Final = "its content has left the history since"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PastPlace:
     """A path below the root of a source. `mountpoint` is where the source is mounted now, None while it is not."""
 
     text: str
@@ -55,7 +55,7 @@ class Past:
 
     names: tuple[str, ...]
     version: Version
-    segment: Segment
+    segment: VersionSegment
 
     @property
     def path(self) -> str:
@@ -66,7 +66,7 @@ class Past:
 # which place
 
 
-def find_place(text: str, state_dir: Path) -> Place:
+def find_place(text: str, state_dir: Path) -> PastPlace:
     """Parse PATH or SOURCE[/PATH]. Raises `UserError`."""
     place = _mounted(text, state_dir) or _of_source(text, state_dir)
     if place is not None:
@@ -76,7 +76,7 @@ def find_place(text: str, state_dir: Path) -> Place:
     raise UserError(f"{text} is neither in a mount nor in a source that was mounted here: {names}")
 
 
-def _mounted(text: str, state_dir: Path) -> Place | None:
+def _mounted(text: str, state_dir: Path) -> PastPlace | None:
     if not MOUNTINFO.exists():
         return None
     path = Path(os.path.abspath(os.path.expanduser(text)))
@@ -96,12 +96,12 @@ def _mounted(text: str, state_dir: Path) -> Place | None:
         return None
     # another server may have had a source of that name
     journal, record = max(found, key=lambda one: (one[1].mountpoint == mounted.mountpoint, one[1].since))
-    return Place(text, journal, record, path.relative_to(mount.mountpoint).parts, mount.mountpoint)
+    return PastPlace(text, journal, record, path.relative_to(mount.mountpoint).parts, mount.mountpoint)
 
 
-def _of_source(text: str, state_dir: Path) -> Place | None:
+def _of_source(text: str, state_dir: Path) -> PastPlace | None:
     """The longest source that the text begins with, or that was mounted last where it points to."""
-    found: Place | None = None
+    found: PastPlace | None = None
     longest = 0
     live = {one.source: Path(one.mountpoint) for one in records(state_dir) if lives(one.pid)}
     for journal in journals(state_dir):
@@ -113,7 +113,7 @@ def _of_source(text: str, state_dir: Path) -> Place | None:
                 names = _below(written, start)
                 if names is not None and len(start) > longest:
                     longest = len(start)
-                    found = Place(text, journal, record, names, live.get(record.source))
+                    found = PastPlace(text, journal, record, names, live.get(record.source))
     return found
 
 
@@ -140,7 +140,7 @@ def _below(text: str, start: str) -> tuple[str, ...] | None:
 # which versions
 
 
-def versions_of(place: Place) -> dict[tuple[str, ...], list[Past]]:
+def versions_of(place: PastPlace) -> dict[tuple[str, ...], list[Past]]:
     """The versions at and below a place, oldest first, by the names of their paths."""
     found: dict[tuple[str, ...], list[Past]] = {}
     current = {one.id: name for name, one in title_names(place.record.listed()).items()}
@@ -154,7 +154,7 @@ def versions_of(place: Place) -> dict[tuple[str, ...], list[Past]]:
 
 
 def _in_batch(
-    place: Place, segment: Segment, batch: Batch, current: dict[NamespaceId, str]
+    place: PastPlace, segment: VersionSegment, batch: VersionBatch, current: dict[NamespaceId, str]
 ) -> Iterator[Past]:
     naming, wanted = place.naming, place.names
     below = wanted if place.record.namespace else wanted[1:]
@@ -202,7 +202,7 @@ def content_of(past: Past, others: list[Past], now: bytes | None) -> bytes:
 # what the daemon knows
 
 
-def written(place: Place, state_dir: Path) -> dict[str, Any] | None:
+def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:
     """Have the daemon write what it noted; what it knows of the place. None while the source is not mounted."""
     if place.mountpoint is None:
         return None
@@ -210,7 +210,7 @@ def written(place: Place, state_dir: Path) -> dict[str, Any] | None:
         return ask(client, {"request": "history", **_asked(place)})
 
 
-def _asked(place: Place) -> dict[str, str]:
+def _asked(place: PastPlace) -> dict[str, str]:
     """The namespace and key that the place stands for, as far as that is known."""
     names, namespace = place.names, place.record.namespace
     if not namespace:

@@ -4,27 +4,26 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, daemon_of, state_of
-from kvfs.cli.guard import Exit
-from kvfs.cli.kept import Kept, kept_source, kept_sources, names_of, opened
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
+from kvfs.cli.unsent import UnsentSource, kept_source, kept_sources, names_of, opened
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.core.model import Change
+from kvfs.host.control import Message
 from kvfs.host.mounts import real_mountpoint
 from kvfs.host.sources import SourceRecord
 from kvfs.host.state import lives, records
 from kvfs.journal.journal import Journal
 
 INDEX: Final = "kvfs-recovered.ndjson"
-
-Item = dict[str, Any]
 
 
 @click.command()
@@ -49,7 +48,7 @@ def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     return Exit.OK
 
 
-def _items(source: str | None, state: Path) -> Iterator[Item]:
+def _items(source: str | None, state: Path) -> Iterator[Message]:
     """Every pending change, with its source and the mount point ("" for none)."""
     mounted = {record.mountpoint: record for record in records(state) if lives(record.pid)}
     for record in mounted.values():
@@ -90,7 +89,7 @@ def recover(source: str, directory: Path, quiet: bool, state_dir: Path | None) -
     return Exit.OK
 
 
-def _write_all(journal: Journal, kept: Kept, directory: Path, waiting: Waiting) -> tuple[int, int]:
+def _write_all(journal: Journal, kept: UnsentSource, directory: Path, waiting: Waiting) -> tuple[int, int]:
     changes = [*journal.pending(), *journal.rejected()]
     above = {names[:depth] for change in changes if not change.is_tombstone
              for names in [names_of(change, kept.record)] for depth in range(1, len(names))}  # fmt: skip
@@ -113,7 +112,7 @@ def _write_all(journal: Journal, kept: Kept, directory: Path, waiting: Waiting) 
     return count, size
 
 
-def _line(change: Change, names: tuple[str, ...], record: SourceRecord) -> Item:
+def _line(change: Change, names: tuple[str, ...], record: SourceRecord) -> Message:
     metadata = json.loads(change.metadata) if change.metadata is not None else None
     return {
         "path": "/".join(names),

@@ -26,14 +26,14 @@ from kvfs.core.errors import DeniedError, TitleExistsError, UnavailableError, Us
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.core.names import title_of
-from kvfs.data.files import FORMATS, Format, format_of
-from kvfs.host.kinds import account_identity
+from kvfs.data.streams import FORMATS, Format, format_of
+from kvfs.host.kinds_file import account_identity
 from kvfs.host.state import default_data_dir, default_state_dir, requests_path
 from kvfs.store.base import Store
 from kvfs.store.confirming import Confirming
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.denials import Doubting, Refusals
+from kvfs.store.embedded.sqlite_store import SqliteStore
 from kvfs.store.ratelimit import Budget, Limiting, Priority
-from kvfs.store.refusals import Doubting, Refusals
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys

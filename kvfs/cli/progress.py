@@ -8,7 +8,7 @@ import click
 
 from kvfs.cli.output import duration_text, size_text
 from kvfs.cli.places import OpenStore
-from kvfs.data.copier import Progress
+from kvfs.data.copier import CopyProgress
 from kvfs.data.plan import DELETE_PRICE, LIST_PRICE, READ_PRICE, WRITE_PRICE
 
 if TYPE_CHECKING:  # rich is for those commands that draw
@@ -31,7 +31,7 @@ class MoveProgress:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: CopyProgress) -> None:
         """Called after every step."""
         if self._first < 0 and progress.total:
             self._first, self._began = progress.written, time.monotonic()
@@ -41,7 +41,7 @@ class MoveProgress:
             self._last_line = time.monotonic()
             click.echo(self._line(progress), err=True)
 
-    def _line(self, progress: Progress) -> str:
+    def _line(self, progress: CopyProgress) -> str:
         if progress.phase == "deleting":
             return f"deleted {progress.deleted:,}"
         if not progress.total:
@@ -76,7 +76,7 @@ class MoveProgress:
             dollars += counts.keys_deleted * DELETE_PRICE + counts.lists * LIST_PRICE
         return f"; {requests:,} requests, ${dollars:.4f}"
 
-    def _draw(self, progress: Progress) -> None:
+    def _draw(self, progress: CopyProgress) -> None:
         if self._bar is None or self._task is None:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn

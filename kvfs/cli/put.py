@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, duration, run_on_keys
+from kvfs.cli.exits import Exit
+from kvfs.cli.keys import SourceKeys, duration, run_on_keys
 from kvfs.cli.options import path
 from kvfs.cli.places import access_options
 from kvfs.core.errors import UserError
@@ -38,7 +38,7 @@ def put(source: str, value: str | None, **options: Any) -> int:
     expiration = parse_expiration(wanted["ttl"], wanted["expiration"])
     content = _value(value, wanted["file"])
 
-    async def work(keys: Keys) -> int:
+    async def work(keys: SourceKeys) -> int:
         entry = Entry(content, metadata, expiration)
         if wanted["keep"]:
             entry = await _kept(keys, entry)
@@ -51,7 +51,7 @@ def put(source: str, value: str | None, **options: Any) -> int:
     return run_on_keys(source, options, work, writes=True)
 
 
-async def _kept(keys: Keys, entry: Entry) -> Entry:
+async def _kept(keys: SourceKeys, entry: Entry) -> Entry:
     item = await keys.look(keys.key)
     if item is None:
         return entry

@@ -8,12 +8,13 @@ import click
 
 from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, daemon_of, state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.kept import Item, kept_source, kept_sources, opened
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import say, size_text
+from kvfs.cli.unsent import kept_source, kept_sources, opened
 from kvfs.core.errors import UserError
+from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at, real_mountpoint
 from kvfs.host.state import lives, records
 
@@ -42,7 +43,7 @@ def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> 
     return Exit.OK
 
 
-def _items(source: str | None, state: Path) -> Iterator[Item]:
+def _items(source: str | None, state: Path) -> Iterator[Message]:
     """The refused changes of one source or of all, with their source and the mount point ("" for none)."""
     mountpoint = _mounted_at(source, state) if source is not None else None
     if source is not None and mountpoint is None:
@@ -58,7 +59,7 @@ def _items(source: str | None, state: Path) -> Iterator[Item]:
         yield from _kept_items(None, state)
 
 
-def _kept_items(source: str | None, state: Path) -> Iterator[Item]:
+def _kept_items(source: str | None, state: Path) -> Iterator[Message]:
     for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
         for item in kept.rejected:
             shown = {name: item[name] for name in ("seq", "path", "size", "error")}

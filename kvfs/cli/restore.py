@@ -12,15 +12,15 @@ import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.history import what
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import complain, say, size_text
-from kvfs.cli.past import Past, Place, content_of, find_place, versions_of, written
+from kvfs.cli.past import Past, PastPlace, content_of, find_place, versions_of, written
 from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.names import SELF
-from kvfs.history.choice import as_of, last_deletion
-from kvfs.history.times import FORMS, parse_time, time_text
+from kvfs.history.moments import FORMS, parse_time, time_text
+from kvfs.history.restore_choice import as_of, last_deletion
 from kvfs.history.version import Version
 
 SHOWN: Final = 20
@@ -97,7 +97,7 @@ def _moment(text: str | None) -> float | None:
 # which versions
 
 
-def _of_file(place: Place, pasts: dict[tuple[str, ...], list[Past]], at: float | None) -> Chosen:
+def _of_file(place: PastPlace, pasts: dict[tuple[str, ...], list[Past]], at: float | None) -> Chosen:
     (found,) = pasts.values()
     past: Past | None
     if at is None:
@@ -115,7 +115,7 @@ def _of_file(place: Place, pasts: dict[tuple[str, ...], list[Past]], at: float |
     return {place.names: past}
 
 
-def _not_kept(place: Place, past: Past) -> str:
+def _not_kept(place: PastPlace, past: Past) -> str:
     return (
         f"{place.text}: what was {what(past)} at {time_text(past.version.at)} is not kept: {past.version.why}"
     )
@@ -135,7 +135,7 @@ def _past_of(found: list[Past], version: Version | None) -> Past | None:
     return next((past for past in found if past.version is version), None)
 
 
-def _of_directory(place: Place, pasts: dict[tuple[str, ...], list[Past]], at: float | None) -> Chosen:
+def _of_directory(place: PastPlace, pasts: dict[tuple[str, ...], list[Past]], at: float | None) -> Chosen:
     if not pasts:
         raise UserError(f"nothing was overwritten or deleted at {place.text}, or it is not kept any more")
     versions = {names: [past.version for past in found] for names, found in pasts.items()}
@@ -157,7 +157,7 @@ def _of_directory(place: Place, pasts: dict[tuple[str, ...], list[Past]], at: fl
 
 
 def _todo(
-    place: Place, pasts: dict[tuple[str, ...], list[Past]], chosen: Chosen, other: Path | None
+    place: PastPlace, pasts: dict[tuple[str, ...], list[Past]], chosen: Chosen, other: Path | None
 ) -> Iterator[Restoring]:
     above = {names[:depth] for names in chosen for depth in range(1, len(names))}
     base = other if other is not None else place.path
@@ -181,7 +181,7 @@ def _without_present(todo: list[Restoring]) -> list[Restoring]:
     return [one for one in todo if one not in present]
 
 
-def _is_inside(other: Path, place: Place) -> bool:
+def _is_inside(other: Path, place: PastPlace) -> bool:
     return place.mountpoint is not None and other.is_relative_to(place.mountpoint)
 
 

@@ -5,14 +5,14 @@ from typing import Any, Final
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.guard import Exit
-from kvfs.cli.keys import Keys, agree, is_below, run_on_keys
+from kvfs.cli.exits import Exit
+from kvfs.cli.keys import SourceKeys, agree, is_below, run_on_keys
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import access_options
 from kvfs.core.errors import UserError
 from kvfs.core.model import Key
-from kvfs.data.choice import Choice, parse_conditions
 from kvfs.data.plan import DELETE_PRICE, Plan
+from kvfs.data.selection import Selection, parse_conditions
 from kvfs.data.storeplace import StoreWriter
 
 SHOWN: Final = 10
@@ -28,11 +28,11 @@ SHOWN: Final = 10
 @access_options
 def rm(source: str, recursive: bool, dry_run: bool, yes: bool, **options: Any) -> int:
     """Delete a key, or with -r what lies below, after showing it."""
-    choice = Choice(match=options.pop("match"), where=parse_conditions(options.pop("where")))
+    choice = Selection(match=options.pop("match"), where=parse_conditions(options.pop("where")))
     if (choice.match or choice.where) and not recursive:
         raise click.UsageError("--match and --where choose among many keys: say -r")
 
-    async def work(keys: Keys) -> int:
+    async def work(keys: SourceKeys) -> int:
         found = await (_below(keys, choice) if recursive else _one(keys))
         for key in found[:SHOWN]:
             say(f"{'would delete' if dry_run else 'delete'} {key}")
@@ -49,13 +49,13 @@ def rm(source: str, recursive: bool, dry_run: bool, yes: bool, **options: Any) -
     return run_on_keys(source, options, work, writes=True)
 
 
-async def _one(keys: Keys) -> list[Key]:
+async def _one(keys: SourceKeys) -> list[Key]:
     if await keys.look(keys.key) is None:
         raise UserError(f"there is no key {keys.key!r}; -r deletes what lies below it")
     return [keys.key]
 
 
-async def _below(keys: Keys, choice: Choice) -> list[Key]:
+async def _below(keys: SourceKeys, choice: Selection) -> list[Key]:
     found: list[Key] = []
     async for page in keys.listed(keys.rest):
         found += [
@@ -68,7 +68,7 @@ async def _below(keys: Keys, choice: Choice) -> list[Key]:
     return found
 
 
-async def _delete(keys: Keys, found: list[Key]) -> None:
+async def _delete(keys: SourceKeys, found: list[Key]) -> None:
     writer = StoreWriter(keys.store, keys.namespace)
     done = 0
     for start in range(0, len(found), 1000):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvfs.cli.exits import Exit
 from kvfs.cli.fork import in_background
-from kvfs.cli.guard import Exit
 from kvfs.cli.logs import LEVELS, set_up_logging
 from kvfs.cli.options import option, path
 from kvfs.cli.output import say

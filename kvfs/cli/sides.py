@@ -13,14 +13,14 @@ from kvfs.config import Source
 from kvfs.core.errors import UserError
 from kvfs.core.kinds import Kinds
 from kvfs.core.model import NamespaceId
-from kvfs.data.choice import Choice
 from kvfs.data.copier import CopyOptions, IfExists
 from kvfs.data.directoryplace import DirectoryPlace
 from kvfs.data.fileplace import FileReader
-from kvfs.data.files import RecordReader
 from kvfs.data.place import Reader
+from kvfs.data.selection import Selection
 from kvfs.data.storeplace import StoreReader
-from kvfs.host.kinds import KindsFile, save_kinds
+from kvfs.data.streams import RecordReader
+from kvfs.host.kinds_file import KindsFile, save_kinds
 from kvfs.host.state import state_name
 
 
@@ -54,7 +54,7 @@ def identity_of(words: Words) -> str:
 
 
 @dataclass(slots=True)
-class Side:
+class CopySide:
     """FROM or TO, open. A target's namespace is None while there is none of its title."""
 
     words: Words
@@ -90,7 +90,7 @@ class Sides:
         self._stack = stack
         self._stores: dict[Source, OpenStore] = {}
 
-    async def open(self, words: Words, *, is_target: bool = False) -> Side:
+    async def open(self, words: Words, *, is_target: bool = False) -> CopySide:
         """One side. Raises `UserError` for a namespace that is not there, unless it is the target."""
         if isinstance(words, StoreWords):
             opened = await self.store(words.source)
@@ -99,16 +99,16 @@ class Sides:
                 through.send_pending()
                 self._stack.callback(through.forget)
             if is_target and words.namespace is not None:
-                return Side(words, opened, await opened.find(words.namespace))
+                return CopySide(words, opened, await opened.find(words.namespace))
             namespace = await opened.get(words.namespace)
             if through is not None and not is_target:
                 opened = replace(opened, store=through.over(opened.store, namespace))
-            return Side(words, opened, namespace)
+            return CopySide(words, opened, namespace)
         if isinstance(words, FileWords) and words.path is None and not is_target:
             spooled = await _spool(self._access)
             self._stack.callback(spooled.unlink, missing_ok=True)
-            return Side(FileWords(spooled, words.format, words.text))
-        return Side(words)
+            return CopySide(FileWords(spooled, words.format, words.text))
+        return CopySide(words)
 
     async def store(self, source: Source) -> OpenStore:
         """The store of a source."""
@@ -134,7 +134,7 @@ def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
 
 
-def known_kinds(side: Side, access: Access) -> Kinds:
+def known_kinds(side: CopySide, access: Access) -> Kinds:
     """Return the knowledge of binary values that mounts and copies of a side's account have gathered."""
     kinds = Kinds()
     if side.store is not None and side.store.rest is not None:
@@ -142,14 +142,14 @@ def known_kinds(side: Side, access: Access) -> Kinds:
     return kinds
 
 
-async def keep_kinds(side: Side, access: Access, kinds: Kinds) -> None:
+async def keep_kinds(side: CopySide, access: Access, kinds: Kinds) -> None:
     """Keep what was learned for those that come later."""
     if side.store is not None and side.store.rest is not None:
         with trio.CancelScope(shield=True):  # a copy that is interrupted has learned something, too
             await save_kinds(kinds, KindsFile(access.state_dir, side.store.identity))
 
 
-def reader_of(side: Side, choice: Choice, kinds: Kinds, started: float) -> Reader:
+def reader_of(side: CopySide, choice: Selection, kinds: Kinds, started: float) -> Reader:
     """Return the reader of a side. Raises `UserError` for a file that is not there."""
     words = side.words
     if isinstance(words, StoreWords):

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 import kvfs
-from kvfs.cli.guard import describe
+from kvfs.cli.exits import describe
 from kvfs.cli.options import config_arguments
 from kvfs.cli.output import say
 from kvfs.cli.waiting import Waiting

@@ -14,10 +14,10 @@ from typing import Any, Final
 import click
 
 from kvfs.cli.daemons import ask, chosen_mounts, conflict_line, daemon_of, find_record, reason_line, state_of
-from kvfs.cli.guard import Exit
-from kvfs.cli.kept import Kept, kept_sources
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path, some_seconds
 from kvfs.cli.output import duration_text, size_text
+from kvfs.cli.unsent import UnsentSource, kept_sources
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.errors import UserError
 from kvfs.host.control import ControlError
@@ -82,7 +82,7 @@ class _Found:
     """All that is shown. `words` stand in place of the mounts when there are none."""
 
     mounts: list[Status]
-    kept: list[Kept]
+    kept: list[UnsentSource]
     words: str = "nothing is mounted"
 
 
@@ -105,7 +105,7 @@ class _Watched:
     def __init__(self, directory: Path | None, state: Path) -> None:
         self._directory = directory
         self._state = state
-        self._kept: list[Kept] = []
+        self._kept: list[UnsentSource] = []
         self._kept_at = -math.inf
 
     def found(self) -> _Found:
@@ -156,7 +156,7 @@ def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECOND
     return known | answer
 
 
-def _unmounted(kept: Kept) -> Status:
+def _unmounted(kept: UnsentSource) -> Status:
     """A source that is not mounted and holds changes, as JSON."""
     return {
         "source": kept.record.source,
@@ -223,7 +223,7 @@ def _rows(one: Status) -> Iterator[tuple[str, str]]:
         )
 
 
-def _kept_rows(one: Kept) -> Iterator[tuple[str, str]]:
+def _kept_rows(one: UnsentSource) -> Iterator[tuple[str, str]]:
     """Yield rows for a source that is not mounted and holds changes: what waits, and what sends it."""
     if one.error:
         yield "error", one.error

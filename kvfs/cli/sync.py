@@ -14,7 +14,7 @@ from kvfs.cli.daemons import (
     report_left,
     state_of,
 )
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path, seconds
 
 

@@ -9,7 +9,7 @@ from kvfs.cli.daemons import ask, ask_to_send, daemon_of, find_record
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import Naming
-from kvfs.data.pending import PendingChange, PendingStore
+from kvfs.data.overlaid import PendingChange, PendingStore
 from kvfs.host.mounts import MOUNTINFO, mount_of
 from kvfs.store.base import Store
 

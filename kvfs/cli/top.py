@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path, some_seconds
 from kvfs.cli.output import duration_text
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
 from kvfs.core.errors import UserError
-from kvfs.host.control import ControlError
+from kvfs.host.control import ControlError, Message
 
 VERSION: Final = 1
 """Of the JSON: raised when a name goes or changes its meaning, not when one is added."""
@@ -27,11 +27,9 @@ GROUPS: Final = ("command", "pid", "user")
 _SILENCE: Final = 5.0  # seconds
 _MOST: Final = 1000  # rows of one picture
 
-Message = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TopRow:
     """A process, or several that are shown as one. `durations` are counts in buckets of `core.durations`."""
 
     pid: int
@@ -58,7 +56,7 @@ class Row:
         """Seconds that half of the operations did not exceed."""
         return quantile(self.durations, 0.5) or 0.0
 
-    def joined(self, other: "Row") -> "Row":
+    def joined(self, other: "TopRow") -> "TopRow":
         """Both in one row."""
         return replace(
             self,
@@ -78,7 +76,7 @@ class Row:
         )
 
 
-_ORDER: Final[dict[str, Callable[[Row], tuple[float, ...]]]] = {
+_ORDER: Final[dict[str, Callable[[TopRow], tuple[float, ...]]]] = {
     "requests": lambda row: (row.requests, row.operations),
     "dollars": lambda row: (row.dollars, row.requests, row.operations),
     "ops": lambda row: (row.operations,),
@@ -177,10 +175,10 @@ class _View:
         return lines + [Line(_text(row, _rate(row, before, now))) for row in rows[:_MOST]]
 
 
-def _row(caller: Message) -> Row:
+def _row(caller: Message) -> TopRow:
     """A row of what the daemon says of a caller."""
     keys = caller["keys"]
-    return Row(
+    return TopRow(
         int(caller["pid"]),
         _user(int(caller["uid"]), str(caller["command"])),
         str(caller["command"]),
@@ -204,26 +202,26 @@ def _user(uid: int, command: str) -> str:
         return str(uid)
 
 
-def grouped(rows: Iterable[Row], by: str) -> list[Row]:
+def grouped(rows: Iterable[TopRow], by: str) -> list[TopRow]:
     """Rows of one command, process or user in one; ended processes of a command are one already."""
-    found: dict[tuple[object, ...], Row] = {}
+    found: dict[tuple[object, ...], TopRow] = {}
     for row in rows:
         place = {"command": (row.command,), "user": (row.user,)}.get(by, _place(row))
         found[place] = found[place].joined(row) if place in found else row
     return list(found.values())
 
 
-def _place(row: Row) -> tuple[object, ...]:
+def _place(row: TopRow) -> tuple[object, ...]:
     return (row.pid, row.user, row.command)
 
 
-def _rate(row: Row, before: dict[tuple[object, ...], tuple[float, int]], now: float) -> float:
+def _rate(row: TopRow, before: dict[tuple[object, ...], tuple[float, int]], now: float) -> float:
     """Operations a second since the last picture."""
     then, operations = before.get(_place(row), (now, row.operations))
     return max(0.0, (row.operations - operations) / (now - then)) if now > then else 0.0
 
 
-def _summary(answer: Message, rows: list[Row]) -> str:
+def _summary(answer: Message, rows: list[TopRow]) -> str:
     since = duration_text(max(0.0, answer["now"] - answer["since"]))
     requests = sum(answer["requests"].values())
     words = [f"{sum(row.operations for row in rows):,} operations in {since}", f"{requests:,} requests"]
@@ -251,7 +249,7 @@ def _laid_out(cells: Iterable[str]) -> str:
 _HEAD: Final = _laid_out(name for name, _ in _COLUMNS)
 
 
-def _text(row: Row, rate: float) -> str:
+def _text(row: TopRow, rate: float) -> str:
     cached = f"{(row.operations - row.waited) / row.operations:.0%}" if row.operations else "-"
     pid = str(row.pid) if row.pid else f"x{row.processes}" if row.processes > 1 else "-"
     cells = (

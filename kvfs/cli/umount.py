@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from kvfs.cli.daemons import ask_to_send, daemon_of, find_record, report_left, state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path, seconds
 from kvfs.cli.output import complain, say
 from kvfs.cli.waiting import Waiting
@@ -30,7 +30,7 @@ KEPT = "stay in the journal and go with the next mount"
 
 
 @dataclass(slots=True)
-class Patience:
+class UmountBounds:
     """Seconds for which a daemon may say nothing, and after which it must have answered."""
 
     silence: float
@@ -59,7 +59,7 @@ def umount(
     try:
         with daemon_of(mountpoint, state) as client:
             try:
-                patience = Patience(FORCED_SILENCE if force else SILENCE_SECONDS)
+                patience = UmountBounds(FORCED_SILENCE if force else SILENCE_SECONDS)
                 if force:
                     patience.within = (FORCED_SECONDS if timeout is None else timeout) + GRACE_SECONDS
                 return _end(client, mountpoint, request, patience, quiet=quiet)
@@ -81,7 +81,7 @@ def _forget(mountpoint: Path, state_dir: Path) -> None:
         Path(record.socket).unlink(missing_ok=True)
 
 
-def _end(client: Client, mountpoint: Path, request: Message, patience: Patience, *, quiet: bool) -> int:
+def _end(client: Client, mountpoint: Path, request: Message, patience: UmountBounds, *, quiet: bool) -> int:
     process = os.pidfd_open(client.pid)  # before asking: a number may be used again later
     try:
         answer = ask_to_send(client, request, silence=patience.silence, within=patience.within, quiet=quiet)

@@ -15,7 +15,7 @@ import trio
 
 import kvfs
 from kvfs.cli.completing import PLACE, PROFILE
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import Access
@@ -28,10 +28,10 @@ from kvfs.store.miniflare.explorer import find_api
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.request import namespaces_path, open_client
 from kvfs.store.sharing import count_requests, shared_budget
-from kvfs.verify.explorer import KNOWN
 from kvfs.verify.findings import Finding
-from kvfs.verify.run import PATIENCE, REQUESTS, Report, price
-from kvfs.verify.run import verify as try_all
+from kvfs.verify.known_differences import KNOWN
+from kvfs.verify.verification import PATIENCE, REQUESTS, Report, price
+from kvfs.verify.verification import verify as try_all
 from kvfs.verify.wire import Endpoint
 from kvfs.workers import WranglerSource
 

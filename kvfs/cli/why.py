@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
 

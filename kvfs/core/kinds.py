@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.model import Key, KeyRef, NamespaceId
 
 _SINGLY = 0.25  # a key at least this likely to be binary is asked for alone
 _RISK = 1.0  # binaries that a batch may be expected to hold
@@ -31,8 +31,7 @@ _GROUPS = 8  # more endings than this in a refused batch: halves tell more
 
 _SURELY = 0.9  # an ending of which so many values are binary tells that of a key nothing else is known of
 
-Place = tuple[NamespaceId, Key]
-Kind = tuple[NamespaceId, str]
+NameKind = tuple[NamespaceId, str]
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -49,10 +48,10 @@ class Kinds:
     """Counts of text and binary values by the ending of the name (or the directory, where there is none)."""
 
     def __init__(self) -> None:
-        self._seen: dict[Kind, tuple[int, int]] = {}  # texts and binaries
-        self._binaries: dict[Place, bool] = {}
-        self._news: dict[Place, bool] = {}  # which became binary, and which are no longer, since `take_news`
-        self._apart: dict[Place, None] = {}  # asked for in vain
+        self._seen: dict[NameKind, tuple[int, int]] = {}  # texts and binaries
+        self._binaries: dict[KeyRef, bool] = {}
+        self._news: dict[KeyRef, bool] = {}  # which became binary, and which are no longer, since `take_news`
+        self._apart: dict[KeyRef, None] = {}  # asked for in vain
         self._doubted: set[NamespaceId] = set()  # where an ending turned out to be another than it says
 
     def recall(self, kept: Mapping[NamespaceId, Kept]) -> None:
@@ -61,7 +60,7 @@ class Kinds:
             self._seen |= {(namespace, ending): counts for ending, counts in known.endings.items()}
             self._binaries |= {(namespace, Key(key)): True for key, is_so in known.binary.items() if is_so}
 
-    def learn(self, place: Place, *, is_text: bool) -> None:
+    def learn(self, place: KeyRef, *, is_text: bool) -> None:
         """A value arrived."""
         if self._apart:
             self._apart.pop(place, None)
@@ -100,7 +99,7 @@ class Kinds:
         """Count the values of a namespace that are known to be binary."""
         return sum(place[0] == namespace for place in self._binaries)
 
-    def risk(self, place: Place) -> float:
+    def risk(self, place: KeyRef) -> float:
         """Return the likelihood that the value is binary, 0 to 1; 0 when nothing is known of it."""
         if place in self._binaries:
             return 1.0
@@ -110,21 +109,21 @@ class Kinds:
             return 1.0 if _is_known_binary(kind) else 0.0
         return seen[1] / sum(seen)
 
-    def is_guessed(self, place: Place) -> bool:
+    def is_guessed(self, place: KeyRef) -> bool:
         """Return whether its well-known ending is all that is known of it."""
         kind = kind_of(place)
         return kind not in self._seen and _is_known_binary(kind)
 
-    def set_apart(self, place: Place) -> None:
+    def set_apart(self, place: KeyRef) -> None:
         """The value was asked for alone, and in vain: nobody else is to wait for it until it comes."""
         self._apart[place] = None
         _bound(self._apart, _APART)
 
-    def is_single(self, place: Place) -> bool:
+    def is_single(self, place: KeyRef) -> bool:
         """Return whether the value is better asked for alone."""
         return place in self._apart or self.risk(place) >= _SINGLY
 
-    def is_surely_single(self, place: Place) -> bool:
+    def is_surely_single(self, place: KeyRef) -> bool:
         """Return whether the key is known to be binary, or its ending leaves little doubt: for who reads every key.
 
         The others of a mixed ending come by the hundred when all binaries of it are known.
@@ -146,7 +145,7 @@ class Kinds:
 
         Of an ending never seen one key goes first and alone: when it is binary, so are the rest, mostly.
         """
-        groups: dict[Kind, list[Key]] = {}
+        groups: dict[NameKind, list[Key]] = {}
         for key in keys:
             groups.setdefault(kind_of((namespace, key)), []).append(key)
         if 1 < len(groups) <= _GROUPS:
@@ -162,7 +161,7 @@ def halves(keys: Sequence[Key]) -> list[list[Key]]:
     return [list(half) for half in (keys[:middle], keys[middle:]) if half]
 
 
-def kind_of(place: Place) -> Kind:
+def kind_of(place: KeyRef) -> NameKind:
     """Classify a key by its name: by the ending of its last component, or by its directory."""
     namespace, key = place
     directory, slash, name = key.rpartition("/")
@@ -172,7 +171,7 @@ def kind_of(place: Place) -> Kind:
     return namespace, directory + slash
 
 
-def _is_known_binary(kind: Kind) -> bool:
+def _is_known_binary(kind: NameKind) -> bool:
     return kind[1].startswith(".") and kind[1][1:].lower() in _BINARY
 
 

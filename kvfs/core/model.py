@@ -9,6 +9,8 @@ NamespaceId = NewType("NamespaceId", str)
 Key = NewType("Key", str)
 Seq = NewType("Seq", int)
 
+KeyRef = tuple[NamespaceId, Key]
+
 Metadata = bytes
 """Metadata of a key: the JSON text, UTF-8, as the server sent it or compact when made here.
 

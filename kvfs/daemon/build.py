@@ -11,8 +11,8 @@ from kvfs.cache.flights import Flight
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
-from kvfs.cache.namespaces import NamespaceTable
-from kvfs.cache.patience import Patience
+from kvfs.cache.namespace_table import NamespaceTable
+from kvfs.cache.patience import StalePatience
 from kvfs.cache.values import Clean, Values
 from kvfs.config import CloudflareSource, Config
 from kvfs.core import bulksize
@@ -22,18 +22,18 @@ from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, DirRef, Naming
 from kvfs.host.credentials import Credentials
 from kvfs.host.endpoints import Learned, load_learned
-from kvfs.host.kinds import KindsFile, account_identity
+from kvfs.host.kinds_file import KindsFile, account_identity
 from kvfs.host.state import requests_path
 from kvfs.journal.journal import Journal
 from kvfs.journal.lastseen import LastSeen
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.confirming import Confirming
-from kvfs.store.embedded.store import SqliteStore
-from kvfs.store.miniflare.store import WranglerStore, open_explorer
+from kvfs.store.denials import Doubting, Refusals, Renewable
+from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.miniflare.miniflare_store import WranglerStore, open_explorer
 from kvfs.store.paying import Paying
 from kvfs.store.ratelimit import Budget, Limiting, Priority
-from kvfs.store.refusals import Doubting, Refusals, Renewable
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
@@ -163,12 +163,12 @@ async def open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator
         yield store
 
 
-Place = tuple[NamespaceId, DirRef]
+RootRef = tuple[NamespaceId, DirRef]
 """Where the root of a mount is, if it is not the list of namespaces."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadParts:
     """The caches and what fills them."""
 
     table: NamespaceTable
@@ -180,7 +180,7 @@ class Reading:
 
 def build_reading(
     config: Config, stores: Stores, journal: Journal, *, at_root: bool, now: Callable[[], float] = time.time
-) -> Reading:
+) -> ReadParts:
     """Caches and overlay. `at_root`: the mount's root is a namespace, so `.kvfs` is no key's name."""
     naming = Naming(config.separator, frozenset({CONTROL}) if at_root else frozenset())
     listings = Listings(config.cache_ttl, now)
@@ -200,8 +200,8 @@ def build_reading(
     overlay = Overlay(journal, listings, lister, values, loader, naming, now, config.cache_ttl)
     overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
     table = NamespaceTable(stores.reading, config.cache_ttl, now)
-    table.patience = overlay.patience = Patience(config.timeout)
-    return Reading(table, listings, values, loader, overlay)
+    table.patience = overlay.patience = StalePatience(config.timeout)
+    return ReadParts(table, listings, values, loader, overlay)
 
 
 def _caller_of(flight: Flight | None) -> Caller | None:
@@ -210,10 +210,10 @@ def _caller_of(flight: Flight | None) -> Caller | None:
 
 def build_filesystem(
     config: Config,
-    reading: Reading,
+    reading: ReadParts,
     sender: Uploader,
     invalidator: Invalidator,
-    place: Place | None,
+    place: RootRef | None,
     now: Callable[[], float] = time.time,
 ) -> FileSystem:
     """The file system over the caches."""
@@ -259,7 +259,7 @@ def _learned(config: Config) -> Learned | None:
     return load_learned(source.base_url, config.state_dir) if isinstance(source, CloudflareSource) else None
 
 
-def settle_into(reading: Reading, changes: Sequence[Change], now: float) -> None:
+def settle_into(reading: ReadParts, changes: Sequence[Change], now: float) -> None:
     """The store shows these changes by now: they become clean knowledge, as old as their acknowledgement."""
     by_namespace: dict[NamespaceId, tuple[list[KeyInfo], list[Key]]] = {}
     for change in changes:

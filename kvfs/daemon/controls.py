@@ -8,7 +8,7 @@ from kvfs.core.model import Change, ChangeState, NamespaceId
 from kvfs.daemon.outlook import NOT_TRIED, UNANSWERED
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
-from kvfs.host.control import Handler, Message, Send
+from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import SenderStatistics
 from kvfs.sender.sender import Sender
@@ -35,7 +35,7 @@ class Controls:
         self._reporter = reporter
         self._ending = ending
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, ControlHandler]:
         """By the name of the request."""
         return {
             "status": self.status,

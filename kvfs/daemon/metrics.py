@@ -16,8 +16,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from kvfs import __version__
 from kvfs.core.durations import BUCKETS, Durations, count, seconds, upper
-
-Message = dict[str, Any]
+from kvfs.host.control import Message
 
 BOUNDS: Final = range(0, 27, 2)
 """Buckets of `core.durations` that are told: bounds of 1 µs, 4 µs, … 67 s."""
@@ -61,7 +60,7 @@ class Measured:
     waited: Callable[[], int]
 
 
-class Metrics(Collector):
+class MountMetrics(Collector):
     """All metrics of one mount, collected when somebody reads them."""
 
     def __init__(self, measured: Measured) -> None:

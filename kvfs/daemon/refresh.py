@@ -6,13 +6,13 @@ import trio
 
 from kvfs.core.errors import StoreError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.daemon.build import Reading
+from kvfs.daemon.build import ReadParts
 from kvfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger("kvfs.daemon")
 
 
-async def poll(reading: Reading, fs: FileSystem, interval: float) -> None:
+async def poll(reading: ReadParts, fs: FileSystem, interval: float) -> None:
     """For ever, every `interval` seconds: the namespaces, and whole listings that are known whole."""
     while True:
         await trio.sleep(interval)
@@ -25,7 +25,7 @@ async def poll(reading: Reading, fs: FileSystem, interval: float) -> None:
             log.info("polling: %s", exc)
 
 
-async def _again(reading: Reading, fs: FileSystem, namespace: NamespaceId) -> None:
+async def _again(reading: ReadParts, fs: FileSystem, namespace: NamespaceId) -> None:
     """List one namespace anew and tell the kernel of the names that came and went."""
     before = reading.listings.complete(namespace, "", stale=True)
     if before is None:

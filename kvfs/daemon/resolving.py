@@ -7,10 +7,10 @@ import trio
 
 from kvfs.core.errors import InvalidError, KvfsError, NotFoundError, NotPermittedError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.daemon.conflicts import ConflictLog
+from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.status import Reporter
-from kvfs.host.conflicts import Conflict
-from kvfs.host.control import Handler, Message, Send
+from kvfs.host.control import ControlHandler, Message, Send
+from kvfs.host.open_conflicts import Conflict
 from kvfs.vfs.filesystem import FileSystem
 
 MINE, THEIRS = "mine", "theirs"
@@ -29,7 +29,7 @@ class Resolving:
         self._log: ConflictLog = reporter.conflicts
         fs.xattrs.conflict_of = self.others_of
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, ControlHandler]:
         """By the name of the request."""
         return {"conflicts_list": self.list, "conflicts_keep": self.keep}
 

@@ -22,7 +22,7 @@ from kvfs.core.callers import Callers, calling
 from kvfs.core.errors import JournalLockedError, KvfsError
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
-    Reading,
+    ReadParts,
     Stores,
     build_filesystem,
     build_reading,
@@ -47,7 +47,7 @@ from kvfs.daemon.sweep import keep_swept
 from kvfs.daemon.undo import Undo
 from kvfs.host.control import serve_control
 from kvfs.host.credentials import Credentials
-from kvfs.host.kinds import keep_kinds, save_kinds
+from kvfs.host.kinds_file import keep_kinds, save_kinds
 from kvfs.host.process import command_of, process_of, raise_file_limit
 from kvfs.host.sources import was_used
 from kvfs.journal.journal import Journal
@@ -187,7 +187,7 @@ class Mounted:
         self._stores = stores
         self.starting = True
         self._start, place = start, start.place
-        self._reading: Reading = build_reading(config, stores, journal, at_root=place is not None)
+        self._reading: ReadParts = build_reading(config, stores, journal, at_root=place is not None)
         self._invalidator = kernel.invalidator()
         self._sender = Sender(
             journal,

@@ -27,7 +27,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Namespace
 from kvfs.core.names import DirRef
-from kvfs.daemon.build import Place, Stores
+from kvfs.daemon.build import RootRef, Stores
 from kvfs.daemon.outlook import AWAY, kind_of
 from kvfs.host.claims import claim, resolved, state_dirs_of
 from kvfs.host.credentials import TOKEN_PAGE
@@ -45,7 +45,7 @@ _PROBE_SECONDS = (2.0, 30.0)  # between two looks for the server: at first, and 
 class Start:
     """The state a mount begins with. `is_offline`: the server did not answer; this is its last known answer."""
 
-    place: Place | None
+    place: RootRef | None
     namespaces: list[Namespace]
     is_offline: bool = False
 
@@ -120,7 +120,7 @@ def _advice(config: Config) -> str:
     return f"; {hint}" if hint else ""
 
 
-def place_in(config: Config, namespaces: list[Namespace]) -> Place | None:
+def place_in(config: Config, namespaces: list[Namespace]) -> RootRef | None:
     """Find the root, None for the list of namespaces. Raises `NamespaceNotFoundError`."""
     wanted, prefix = keys_wanted(config)
     return (find_namespace(namespaces, wanted).id, DirRef(prefix, len(prefix))) if wanted else None

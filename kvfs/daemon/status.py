@@ -5,27 +5,26 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from kvfs.core.callers import Callers
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.text import field, one_line
-from kvfs.daemon.build import Reading, Stores
-from kvfs.daemon.conflicts import ConflictLog
-from kvfs.daemon.metrics import Measured, Metrics
+from kvfs.daemon.build import ReadParts, Stores
+from kvfs.daemon.conflict_report import ConflictLog
+from kvfs.daemon.metrics import Measured, MountMetrics
 from kvfs.daemon.outlook import Outlook
-from kvfs.daemon.usage import Usage
+from kvfs.daemon.usage import MountUsage
 from kvfs.data.plan import READ_PRICE, WRITE_PRICE
+from kvfs.host.control import Message
 from kvfs.journal.journal import Journal
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 SHOWN: Final = 100  # changes listed by name
 ABOUT: Final = 5  # lines of the log that `kvfs why` repeats
-
-Message = dict[str, Any]
 
 
 class RecentErrors(logging.Handler):
@@ -64,7 +63,7 @@ class Reporter:
         fs: FileSystem,
         journal: Journal,
         sender: Sender,
-        reading: Reading,
+        reading: ReadParts,
         stores: Stores,
         outlook: Outlook,
     ) -> None:
@@ -74,8 +73,8 @@ class Reporter:
         self._reading = reading
         self._stores = stores
         self._outlook = outlook
-        self.usage: Usage  # of `files`, like the metrics
-        self._metrics: Metrics
+        self.usage: MountUsage  # of `files`, like the metrics
+        self._metrics: MountMetrics
         self.is_offline = False
         self.history: Callable[[], Message] = dict
         self._errors: RecentErrors | None = None
@@ -230,8 +229,8 @@ class Reporter:
     def files(self, watching: Watching) -> dict[str, Callable[[], bytes]]:
         """The contents of `.kvfs/`; called once, before anything else is asked."""
         self._errors = watching.errors
-        self.usage = Usage(watching.callers)
-        self._metrics = Metrics(self._measured(watching.source))
+        self.usage = MountUsage(watching.callers)
+        self._metrics = MountMetrics(self._measured(watching.source))
         return {
             "status": lambda: msgspec.json.format(msgspec.json.encode(self.status()), indent=2) + b"\n",
             "queue": lambda: b"".join(self._queue()),

@@ -18,7 +18,7 @@ import trio
 from kvfs.core.errors import JournalLockedError
 from kvfs.host.leftovers import remove_old_files, remove_records
 from kvfs.host.sources import HISTORY, NAME, journals, last_used, read_source
-from kvfs.journal.opening import lock
+from kvfs.journal.opener import lock
 from kvfs.journal.worth import Worth, worth
 
 log = logging.getLogger("kvfs.daemon")

@@ -8,10 +8,10 @@ import trio
 from kvfs.config import Config
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
-from kvfs.daemon.build import Reading
+from kvfs.daemon.build import ReadParts
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
-from kvfs.host.control import Handler, Message, Send
+from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.journal.journal import digest
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.superseded import Keeping
@@ -23,7 +23,7 @@ log = logging.getLogger("kvfs.daemon")
 class Undo:
     """The history, if one is kept, and what is at hand for it."""
 
-    def __init__(self, config: Config, fs: FileSystem, reading: Reading, now: Callable[[], float]) -> None:
+    def __init__(self, config: Config, fs: FileSystem, reading: ReadParts, now: Callable[[], float]) -> None:
         self._fs = fs
         self._reading = reading
         self._bounds = config.history
@@ -69,7 +69,7 @@ class Undo:
             "lost": found.lost,
         }
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, ControlHandler]:
         """By the name of the request."""
         return {"history": self.written, "history_clear": self.clear}
 

@@ -1,20 +1,19 @@
 """The use of the mount by each process, and its cost: the data of `kvfs top`."""
 
 import time
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from kvfs.core.callers import Caller, Callers
 from kvfs.core.durations import BUCKETS, Durations, count, no_durations, seconds, settle, total
 from kvfs.data.plan import DELETE_PRICE, LIST_PRICE, READ_PRICE, WRITE_PRICE
-
-Message = dict[str, Any]
+from kvfs.host.control import Message
 
 _PRICES: Final = {"read": READ_PRICE, "written": WRITE_PRICE, "deleted": DELETE_PRICE, "lists": LIST_PRICE}
 
 
-class Usage:
+class MountUsage:
     """The callers of a mount since `since`, in epoch seconds."""
 
     def __init__(self, callers: Callers) -> None:

@@ -17,7 +17,7 @@ from kvfs.core.expiry import NOW_SLACK
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Entry, Key, Metadata
 from kvfs.core.names import Naming
-from kvfs.data.records import Record
+from kvfs.data.jsonentry import JsonEntry
 
 XATTR: Final = "SCHILY.xattr."
 COMMENT: Final = "kvfs expiration="
@@ -81,7 +81,7 @@ def metadata_from(attributes: list[tuple[str, bytes]]) -> Metadata | None:
     return metadata
 
 
-def read(file: BinaryIO, now: float) -> Iterator[Record]:
+def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:
     """The records of the archive, in order: its regular files. Raises `UserError` for what is no tar."""
     try:
         with tarfile.open(fileobj=file, mode="r|") as archive:
@@ -93,7 +93,7 @@ def read(file: BinaryIO, now: float) -> Iterator[Record]:
         raise UserError(f"it is no tar archive, or it is damaged: {exc}") from exc
 
 
-def _record(archive: tarfile.TarFile, member: tarfile.TarInfo, now: float) -> Record:
+def _record(archive: tarfile.TarFile, member: tarfile.TarInfo, now: float) -> JsonEntry:
     where, key = f"member {member.name}", ""
     try:
         key = key_of(member.name)
@@ -111,8 +111,8 @@ def _record(archive: tarfile.TarFile, member: tarfile.TarInfo, now: float) -> Re
         assert content is not None
         entry = Entry(_content(content, member.size), metadata, _expiration(member, now))
     except (KvfsError, tarfile.TarError) as exc:
-        return Record(where, key, fault=str(exc))
-    return Record(where, key, entry, modified=float(member.mtime))
+        return JsonEntry(where, key, fault=str(exc))
+    return JsonEntry(where, key, entry, modified=float(member.mtime))
 
 
 def _content(file: IO[bytes], size: int) -> bytes:

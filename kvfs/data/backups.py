@@ -18,10 +18,10 @@ from msgspec import Struct
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Entry, Key
-from kvfs.data import compression, records
+from kvfs.data import compression, jsonentry
 from kvfs.data.items import HARMLESS, Item, Loaded, Problem
+from kvfs.data.jsonentry import JsonEntry
 from kvfs.data.place import Reader
-from kvfs.data.records import Record
 from kvfs.data.retention import Backup, backup_of
 
 INDEX: Final = ".kvfs-index.sqlite"
@@ -35,7 +35,7 @@ class _Deletion(Struct):
     deleted: bool = False
 
 
-class Index:
+class BackupIndex:
     """The content of the newest backup, by key. `name` is that backup's."""
 
     def __init__(self, directory: Path) -> None:
@@ -62,7 +62,7 @@ class Index:
         row = self._db.execute("SELECT value FROM facts WHERE name = 'backup'").fetchone()
         return str(row[0]) if row else ""
 
-    def replace(self, backup: str, found: Iterator[Record]) -> int:
+    def replace(self, backup: str, found: Iterator[JsonEntry]) -> int:
         """Describe a full backup by its records; how many keys it has."""
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM held")
@@ -119,7 +119,7 @@ class Index:
             yield Key(key.decode())
 
 
-class Changes(Struct):
+class BackupChanges(Struct):
     """The content of a backup of changes: keys that changed, keys that are gone, keys that could not be read."""
 
     changed: int = 0
@@ -128,15 +128,15 @@ class Changes(Struct):
 
 
 async def write_changes(
-    index: Index, reader: Reader, file: BinaryIO, now: Callable[[], float], *, listing_only: bool
-) -> Changes:
+    index: BackupIndex, reader: Reader, file: BinaryIO, now: Callable[[], float], *, listing_only: bool
+) -> BackupChanges:
     """Write what changed since the newest backup to `file`.
 
     Every value is read and its digest compared; with `listing_only` only those of keys that are new, or whose
     metadata or expiration is another. A key that could not be read is neither changed nor gone: the next backup
     tries again.
     """
-    found = Changes()
+    found = BackupChanges()
     async with aclosing(reader.scan("")) as parts:
         async for part in parts:
             found.problems += part.problems
@@ -157,12 +157,12 @@ async def write_changes(
     return found
 
 
-def _write(index: Index, loaded: Sequence[Loaded], file: BinaryIO) -> int:
+def _write(index: BackupIndex, loaded: Sequence[Loaded], file: BinaryIO) -> int:
     different = [one for one in loaded if index.note(one.item.key, one.entry)]
     pieces = [
         piece
         for one in different
-        for piece in (*records.encode(one.item.key, one.entry, one_line=True), b"\n")
+        for piece in (*jsonentry.encode(one.item.key, one.entry, one_line=True), b"\n")
     ]
     _write_member(file, pieces)
     return len(different)
@@ -176,7 +176,7 @@ def _write_member(file: BinaryIO, pieces: Sequence[bytes]) -> None:
         file.write(member.flush())
 
 
-def read_backup(path: Path) -> Iterator[tuple[Key, Record | None]]:
+def read_backup(path: Path) -> Iterator[tuple[Key, JsonEntry | None]]:
     """The entries of one backup, None for a deleted key. Raises `UserError` for a file that is damaged."""
     kind = compression.SUFFIXES.get(path.suffix, "zstd")
     try:
@@ -187,12 +187,12 @@ def read_backup(path: Path) -> Iterator[tuple[Key, Record | None]]:
         raise UserError(f"{path} is damaged: {exc}") from exc
 
 
-def _read_line(path: Path, number: int, line: bytes) -> tuple[Key, Record | None]:
+def _read_line(path: Path, number: int, line: bytes) -> tuple[Key, JsonEntry | None]:
     if b'"deleted":true' in line:
         found = msgspec.json.decode(line, type=_Deletion)
         if found.deleted:
             return Key(found.key), None
-    record = records.decode(line, f"line {number}")
+    record = jsonentry.decode(line, f"line {number}")
     if record.fault:
         raise UserError(f"{path} is damaged: {record.where}: {record.fault}")
     return Key(record.key), record
@@ -225,14 +225,14 @@ def merge(directory: Path, chain: Sequence[Backup], file: BinaryIO) -> int:
         for backup in reversed(chain):
             for key, record in read_backup(directory / backup.name):
                 if db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key.encode(),)).rowcount and record:
-                    file.writelines([*records.encode(key, record.entry, one_line=True), b"\n"])
+                    file.writelines([*jsonentry.encode(key, record.entry, one_line=True), b"\n"])
                     count += 1
     finally:
         db.close()
     return count
 
 
-def _row(record: Record) -> tuple[bytes, bytes | None, int | None, bytes]:
+def _row(record: JsonEntry) -> tuple[bytes, bytes | None, int | None, bytes]:
     if record.fault:
         raise KvfsError(f"{record.where}: {record.fault}")
     entry = record.entry

@@ -13,14 +13,14 @@ from msgspec import Struct
 
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, Metadata
-from kvfs.data.choice import Choice
 from kvfs.data.items import Item, Problem
 from kvfs.data.place import Reader
+from kvfs.data.selection import Selection
 from kvfs.store.wire.json import MalformedError, compact
 
 TAKE_ITEMS: Final = 1000
 
-Side = Literal["a", "b"]
+SideName = Literal["a", "b"]
 
 _TABLE: Final = """CREATE TABLE {side} (seq INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, origin TEXT,
                    metadata BLOB, expiration INTEGER, size INTEGER, modified REAL, digest BLOB)"""
@@ -50,7 +50,7 @@ class Difference(Struct, frozen=True):
 class Comparison:
     """Two places, A and B, as far as they were looked at."""
 
-    def __init__(self, choice_a: Choice, choice_b: Choice, now: float) -> None:
+    def __init__(self, choice_a: Selection, choice_b: Selection, now: float) -> None:
         self._choices = {"a": choice_a, "b": choice_b}
         self._now = now
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -63,7 +63,7 @@ class Comparison:
         self._db.close()
 
     async def scan(
-        self, side: Side, reader: Reader, show: Callable[[int], None] = lambda count: None
+        self, side: SideName, reader: Reader, show: Callable[[int], None] = lambda count: None
     ) -> None:
         """Look at the keys of one side. Of a key that occurs twice the later one counts."""
         count = 0
@@ -81,16 +81,16 @@ class Comparison:
                 count += len(rows)
                 show(count)
 
-    def _is_chosen(self, side: Side, item: Item) -> bool:
+    def _is_chosen(self, side: SideName, item: Item) -> bool:
         return self._choices[side].chosen(item.key, item.metadata) and not is_expired(
             item.expiration, self._now
         )
 
-    def _row(self, side: Side, item: Item) -> tuple[object, ...]:
+    def _row(self, side: SideName, item: Item) -> tuple[object, ...]:
         key = self._choices[side].moved(item.key).encode(errors="surrogatepass")
         return key, item.origin, _plain(item.metadata), item.expiration, item.size, item.modified
 
-    async def read_values(self, side: Side, reader: Reader) -> None:
+    async def read_values(self, side: SideName, reader: Reader) -> None:
         """Read the values of one side that the other side has too, and keep what tells them apart."""
         other = "b" if side == "a" else "a"
         after = 0

@@ -16,10 +16,10 @@ from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import BULK_PAIRS, FORBIDDEN_KEYS, KEY_BYTES, METADATA_BYTES, VALUE_BYTES
 from kvfs.core.model import Entry, Key
-from kvfs.data.choice import Choice
-from kvfs.data.items import HARMLESS, Item, Kind, Loaded, Problem
+from kvfs.data.items import HARMLESS, Item, Loaded, Problem, ProblemKind
 from kvfs.data.job import Job
 from kvfs.data.place import Reader, Writer
+from kvfs.data.selection import Selection
 
 BATCH_BYTES: Final = 8 * 1024 * 1024  # of values in a batch, unless it is one value
 AHEAD_BYTES: Final = 16 * 1024 * 1024  # of values that are read and not written yet, unless it is one value
@@ -38,7 +38,7 @@ IfExists = Literal["overwrite", "skip", "newer", "fail"]
 class CopyOptions:
     """The options of a copy: how to treat keys that are there, have expired or are wrong."""
 
-    choice: Choice = field(default_factory=Choice)
+    choice: Selection = field(default_factory=Selection)
     if_exists: IfExists = "overwrite"
     delete: bool = False
     keep_expired: bool = False
@@ -48,7 +48,7 @@ class CopyOptions:
 
 
 @dataclass(slots=True)
-class Progress:
+class CopyProgress:
     """The progress of a copy, given to `show`. `total` is known once the scan is complete."""
 
     phase: str = "listing"
@@ -69,13 +69,13 @@ class Copier:
         options: CopyOptions,
         *,
         now: Callable[[], float],
-        show: Callable[[Progress], None] = lambda progress: None,
+        show: Callable[[CopyProgress], None] = lambda progress: None,
     ) -> None:
         self._job = job
         self._options = options
         self._now = now
         self._show = show
-        self.progress = Progress()
+        self.progress = CopyProgress()
         self._held = 0  # bytes of values that were read and not written yet
         self._largest = 0  # bytes of the largest piece so far
         self._written = trio.Event()
@@ -111,7 +111,7 @@ class Copier:
             expiration = item.expiration
             if is_expired(expiration, now):
                 if not self._options.keep_expired:
-                    problems.append(Problem(Kind.EXPIRED, item.key, _where(item), "it has expired"))
+                    problems.append(Problem(ProblemKind.EXPIRED, item.key, _where(item), "it has expired"))
                     continue
                 expiration = None
             fault = fault_of(key, item)
@@ -124,8 +124,8 @@ class Copier:
     def check_problems(self) -> None:
         """Refuse to go on with what must not be passed over. Raises `UserError`, with nothing written."""
         counts = self._job.count_problems()
-        malformed = counts.get(Kind.MALFORMED, 0)
-        first = next((p for p in self._job.problems() if p.kind is Kind.MALFORMED), None)
+        malformed = counts.get(ProblemKind.MALFORMED, 0)
+        first = next((p for p in self._job.problems() if p.kind is ProblemKind.MALFORMED), None)
         if first is not None and not self._options.skip_bad:
             more = f" ({malformed - 1} more are malformed)" if malformed > 1 else ""
             raise UserError(f"{first}{more}; nothing was written. --skip-bad goes on without them")
@@ -278,21 +278,24 @@ def _size(loaded: Sequence[Loaded]) -> int:
     return sum(len(one.entry.value) for one in loaded)
 
 
-def fault_of(key: Key, item: Item) -> tuple[Kind, str] | None:
+def fault_of(key: Key, item: Item) -> tuple[ProblemKind, str] | None:
     """Why KV cannot keep an item under a key; None when it can."""
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        return Kind.KEY, "its key is no Unicode text"
+        return ProblemKind.KEY, "its key is no Unicode text"
     if key in FORBIDDEN_KEYS:
-        return Kind.KEY, f"{key!r} cannot be a key: empty, '.' and '..' are forbidden"
+        return ProblemKind.KEY, f"{key!r} cannot be a key: empty, '.' and '..' are forbidden"
     if size > KEY_BYTES:
-        return Kind.KEY, f"its key has {size} bytes, at most {KEY_BYTES} are allowed"
+        return ProblemKind.KEY, f"its key has {size} bytes, at most {KEY_BYTES} are allowed"
     if item.size is not None and item.size > VALUE_BYTES:
-        return Kind.VALUE, f"its value has {item.size} bytes, at most {VALUE_BYTES} (25 MiB) are allowed"
+        return (
+            ProblemKind.VALUE,
+            f"its value has {item.size} bytes, at most {VALUE_BYTES} (25 MiB) are allowed",
+        )
     if item.metadata is not None and len(item.metadata) > METADATA_BYTES:
         return (
-            Kind.METADATA,
+            ProblemKind.METADATA,
             f"its metadata has {len(item.metadata)} bytes, at most {METADATA_BYTES} are allowed",
         )
     return None

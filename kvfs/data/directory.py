@@ -21,9 +21,9 @@ from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.expiry import NOW_SLACK
 from kvfs.core.model import Entry, Key, Metadata
 from kvfs.core.names import SELF, Naming
-from kvfs.data import records
+from kvfs.data import jsonentry
 from kvfs.data.archive import attributes_of, metadata_from
-from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.store.wire.json import MalformedError, decode_leniently
 from kvfs.store.wire.shapes import ABSENT
 
@@ -47,7 +47,7 @@ class _Line(Struct, omit_defaults=True, gc=False):
 
 def manifest_line(key: Key, entry: Entry) -> bytes:
     """A line of the manifest."""
-    metadata = records.joined(entry.metadata)
+    metadata = jsonentry.joined(entry.metadata)
     return msgspec.json.encode(_Line(key, entry.expiration, Raw(metadata) if metadata else ABSENT)) + b"\n"
 
 
@@ -69,10 +69,10 @@ class Manifest:
             try:
                 line: _Line = decode_leniently(text, _Line)
                 key = line.key.encode()
-                yield key, records.metadata_of(line.metadata), records.seconds(line.expiration)
+                yield key, jsonentry.metadata_of(line.metadata), jsonentry.seconds(line.expiration)
             except (MalformedError, UnicodeEncodeError) as exc:
                 where = f"{MANIFEST}, line {number}"
-                self.problems.append(Problem(Kind.MALFORMED, records.key_of(text), where, str(exc)))
+                self.problems.append(Problem(ProblemKind.MALFORMED, jsonentry.key_of(text), where, str(exc)))
 
     def get(self, key: Key) -> tuple[Metadata | None, int | None]:
         """Metadata and expiration of a key."""
@@ -138,7 +138,7 @@ class DirectoryFiles:
             status = os.lstat(place)
             if not stat.S_ISREG(status.st_mode):
                 return Problem(
-                    Kind.UNREADABLE, key, where, "it is no regular file: KV has a place for files only"
+                    ProblemKind.UNREADABLE, key, where, "it is no regular file: KV has a place for files only"
                 )
             if manifest is not None:
                 metadata, expiration = manifest.get(Key(key))
@@ -148,18 +148,18 @@ class DirectoryFiles:
                 expiration = int(status.st_mtime) if ahead else None
             return Item(Key(key), where, metadata, expiration, status.st_size, status.st_mtime)
         except OSError as exc:
-            return Problem(Kind.UNREADABLE, key, where, exc.strerror or str(exc))
+            return Problem(ProblemKind.UNREADABLE, key, where, exc.strerror or str(exc))
         except KvfsError as exc:
-            return Problem(Kind.KEY, key, where, str(exc))
+            return Problem(ProblemKind.KEY, key, where, str(exc))
 
     def load(self, item: Item) -> Loaded | Problem:
         """One value."""
         try:
             value = (self._directory / item.origin).read_bytes()
         except FileNotFoundError:
-            return Problem(Kind.GONE, item.key, item.origin, "the file was removed while the copy ran")
+            return Problem(ProblemKind.GONE, item.key, item.origin, "the file was removed while the copy ran")
         except OSError as exc:
-            return Problem(Kind.UNREADABLE, item.key, item.origin, exc.strerror or str(exc))
+            return Problem(ProblemKind.UNREADABLE, item.key, item.origin, exc.strerror or str(exc))
         return Loaded(item, Entry(value, item.metadata, item.expiration))
 
 

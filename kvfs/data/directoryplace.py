@@ -11,7 +11,7 @@ import trio
 from kvfs.core.errors import UserError
 from kvfs.core.model import Key
 from kvfs.data.directory import DirectoryFiles, DirectoryOutput
-from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.place import Scanned, Taken
 
 SCAN_FILES: Final = 1000
@@ -134,7 +134,7 @@ class DirectoryWriter:
             try:
                 self._output.remove(key, origin)
             except OSError as exc:
-                yield Problem(Kind.UNREADABLE, key, origin, exc.strerror or str(exc))
+                yield Problem(ProblemKind.UNREADABLE, key, origin, exc.strerror or str(exc))
 
     async def finish(self) -> None:
         """See `Writer`."""

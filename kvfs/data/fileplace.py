@@ -9,10 +9,10 @@ from typing import Final
 import trio
 
 from kvfs.core.model import Key
-from kvfs.data.files import Format, RecordReader, RecordWriter
-from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.items import Item, Loaded, Problem, ProblemKind
+from kvfs.data.jsonentry import JsonEntry
 from kvfs.data.place import Scanned, Taken
-from kvfs.data.records import Record
+from kvfs.data.streams import Format, RecordReader, RecordWriter
 
 SCAN_RECORDS: Final = 1000
 SCAN_BYTES: Final = 8 * 1024 * 1024
@@ -64,13 +64,13 @@ class FileReader:
             yield scanned
             number += len(scanned.items) + len(scanned.problems)
 
-    def _part(self, records: Iterator[Record], first: int) -> Scanned | None:
+    def _part(self, records: Iterator[JsonEntry], first: int) -> Scanned | None:
         items: list[Item] = []
         problems: list[Problem] = []
         size = 0
         for record in islice(records, SCAN_RECORDS):
             if record.fault:
-                problems.append(Problem(Kind.MALFORMED, record.key, record.where, record.fault))
+                problems.append(Problem(ProblemKind.MALFORMED, record.key, record.where, record.fault))
                 continue
             entry = record.entry
             size += len(entry.value)

@@ -31,7 +31,7 @@ class Loaded(Struct, frozen=True, gc=False):
     entry: Entry
 
 
-class Kind(StrEnum):
+class ProblemKind(StrEnum):
     """Why an entry cannot move."""
 
     MALFORMED = "malformed"
@@ -45,14 +45,14 @@ class Kind(StrEnum):
     GONE = "gone meanwhile"
 
 
-HARMLESS = frozenset({Kind.EXPIRED, Kind.GONE})
+HARMLESS = frozenset({ProblemKind.EXPIRED, ProblemKind.GONE})
 """What happens to entries by themselves: it is counted, and is no failure."""
 
 
 class Problem(Struct, frozen=True, gc=False):
     """An entry that does not move. `where` names the line, the record or the path; `key` is "" if unknown."""
 
-    kind: Kind
+    kind: ProblemKind
     key: str
     where: str
     message: str

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from kvfs.core.errors import UserError
 from kvfs.core.model import Key
-from kvfs.data.items import HARMLESS, Item, Kind, Problem
+from kvfs.data.items import HARMLESS, Item, Problem, ProblemKind
 
 VERSION: Final = "1"
 _DDL: Final = (
@@ -31,7 +31,7 @@ _INSERT: Final = """INSERT INTO items (key, origin, metadata, expiration, size, 
                     VALUES (?, ?, ?, ?, ?, ?)"""
 _COLUMNS: Final = "key, origin, metadata, expiration, size, modified, seq"
 
-Row = tuple[bytes, str | None, bytes | None, int | None, int | None, float | None]
+ItemRow = tuple[bytes, str | None, bytes | None, int | None, int | None, float | None]
 
 
 class Job:
@@ -114,11 +114,11 @@ class Job:
         self._put_facts(facts)
         self._db.execute("COMMIT")
 
-    def _add_one(self, item: Item, row: Row) -> None:
+    def _add_one(self, item: Item, row: ItemRow) -> None:
         old = self._db.execute("DELETE FROM items WHERE key = ? RETURNING origin", (row[0],)).fetchone()
         if old is not None and old[0] != row[1]:
             where, message = f"record {old[0]}", f"it occurs again in record {row[1]}, which counts"
-            self._put_problems([Problem(Kind.DUPLICATE, item.key, where, message)])
+            self._put_problems([Problem(ProblemKind.DUPLICATE, item.key, where, message)])
         self._db.execute(_INSERT, row)
 
     def keep_sample(self, most: int) -> None:
@@ -233,12 +233,12 @@ class Job:
         for kind, key, where, message in self._db.execute(
             "SELECT kind, key, place, message FROM problems ORDER BY seq"
         ):
-            yield Problem(Kind(kind), key, where, message)
+            yield Problem(ProblemKind(kind), key, where, message)
 
-    def count_problems(self) -> dict[Kind, int]:
+    def count_problems(self) -> dict[ProblemKind, int]:
         """Count the problems of each kind."""
         found = self._db.execute("SELECT kind, count(*) FROM problems GROUP BY kind").fetchall()
-        return {Kind(kind): count for kind, count in found}
+        return {ProblemKind(kind): count for kind, count in found}
 
     def failures(self) -> int:
         """Count the problems that are not harmless."""
@@ -259,7 +259,7 @@ def _digest(key: bytes) -> bytes:
     return hashlib.blake2b(key, digest_size=8).digest()
 
 
-def _row(item: Item) -> Row:
+def _row(item: Item) -> ItemRow:
     return item.key.encode(), item.origin, item.metadata, item.expiration, item.size, item.modified
 
 

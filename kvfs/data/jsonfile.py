@@ -15,8 +15,8 @@ from msgspec import Raw
 
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
-from kvfs.data import records
-from kvfs.data.records import Record
+from kvfs.data import jsonentry
+from kvfs.data.jsonentry import JsonEntry
 from kvfs.store.wire.json import MalformedError, decode_leniently, is_marked
 
 CHUNK: Final = 256 * 1024
@@ -36,7 +36,7 @@ class JsonEncoder:
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
         """One entry, in pieces."""
-        return [b"\n" if is_first else b",\n", *records.encode(key, entry, one_line=False)]
+        return [b"\n" if is_first else b",\n", *jsonentry.encode(key, entry, one_line=False)]
 
     def end(self) -> bytes:
         """Return the bytes at the end of a file."""
@@ -51,7 +51,7 @@ class _Object(msgspec.Struct, gc=False):
     expiration: int | float | None = None
 
 
-def read(file: BinaryIO, now: float) -> Iterator[Record]:
+def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:
     """The records of a bulk JSON file, in order. Raises `UserError` for what is no array and no object."""
     start = file.read(CHUNK)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -63,7 +63,7 @@ def read(file: BinaryIO, now: float) -> Iterator[Record]:
         raise UserError("it is no JSON array of pairs: line 1 begins with neither [ nor {")
 
 
-def _array(file: BinaryIO, start: bytes, now: float) -> Iterator[Record]:
+def _array(file: BinaryIO, start: bytes, now: float) -> Iterator[JsonEntry]:
     splitter = _Splitter(file, start)
     yield from iter(lambda: splitter.next_record(now), None)  # nothing here holds a large record meanwhile
 
@@ -79,7 +79,7 @@ class _Splitter:
         self._ended = False
         self._count = 0
 
-    def next_record(self, now: float) -> Record | None:
+    def next_record(self, now: float) -> JsonEntry | None:
         """The next element as a record; None behind the last."""
         if self._ended:
             return None
@@ -87,14 +87,14 @@ class _Splitter:
         found = self._element()
         if found is None:
             self._ended = True
-            return Record(where, "", fault="the file ends inside of the array: it is cut off or malformed")
+            return JsonEntry(where, "", fault="the file ends inside of the array: it is cut off or malformed")
         element, self._ended = found
         self._count += 1
         if element and not element.isspace():
-            return records.decode(element, where, now)
+            return jsonentry.decode(element, where, now)
         if self._ended and self._count == 1:
             return None
-        return Record(where, "", fault="an element is missing between two commas")
+        return JsonEntry(where, "", fault="an element is missing between two commas")
 
     def _skip_space(self) -> int:
         """The line on which the next element begins."""
@@ -174,7 +174,7 @@ class _Splitter:
         return bool(more)
 
 
-def _bulk_get(text: bytes) -> Iterator[Record]:
+def _bulk_get(text: bytes) -> Iterator[JsonEntry]:
     """Parse the output of `wrangler kv bulk get`: one object of keys, in some versions with a word after it."""
     end = text.rfind(b"}") + 1
     try:
@@ -187,7 +187,7 @@ def _bulk_get(text: bytes) -> Iterator[Record]:
         yield _bulk_get_record(key, bytes(raw))
 
 
-def _bulk_get_record(key: str, text: bytes) -> Record:
+def _bulk_get_record(key: str, text: bytes) -> JsonEntry:
     where = "the object"
     try:
         if is_marked(key):
@@ -198,7 +198,9 @@ def _bulk_get_record(key: str, text: bytes) -> Record:
         value = decode_leniently(bytes(shape.value), str)
         if is_marked(value):
             raise MalformedError("its value is no Unicode text")
-        entry = Entry(value.encode(), records.metadata_of(shape.metadata), records.seconds(shape.expiration))
-        return Record(where, key, entry)
+        entry = Entry(
+            value.encode(), jsonentry.metadata_of(shape.metadata), jsonentry.seconds(shape.expiration)
+        )
+        return JsonEntry(where, key, entry)
     except MalformedError as exc:
-        return Record(where, key, fault=str(exc))
+        return JsonEntry(where, key, fault=str(exc))

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from kvfs.core.model import Entry, Key
-from kvfs.data import records
-from kvfs.data.records import Record
+from kvfs.data import jsonentry
+from kvfs.data.jsonentry import JsonEntry
 
 LONGEST: Final = 192 * 1024 * 1024  # bytes of one line
 PIECE: Final = 1024 * 1024  # bytes of a long line that are read at a time
@@ -20,26 +20,26 @@ class NdjsonEncoder:
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
         """One entry, in pieces."""
-        return [*records.encode(key, entry, one_line=True), b"\n"]
+        return [*jsonentry.encode(key, entry, one_line=True), b"\n"]
 
     def end(self) -> bytes:
         """Return the bytes at the end of a file."""
         return b""
 
 
-def read(file: BinaryIO, now: float) -> Iterator[Record]:
+def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:
     """The records of the file, in order; empty lines are none."""
     number = 0
     while line := _line(file):
         number += 1
         where = f"line {number}"
         if len(line) >= LONGEST and not line.endswith(b"\n"):
-            yield Record(where, "", fault=f"the line is longer than {LONGEST} bytes")
+            yield JsonEntry(where, "", fault=f"the line is longer than {LONGEST} bytes")
             return
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.isspace():
-            record = [records.decode(line, where, now)]
+            record = [jsonentry.decode(line, where, now)]
             line = b""  # a large one must not stay in memory, nor its record, until the next is there
             yield record.pop()
 

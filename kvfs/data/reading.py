@@ -17,7 +17,7 @@ from kvfs.core.errors import BodyTooLargeError, NotTextError, StoreError, Unavai
 from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS_MIN
 from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
-from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.place import Taken
 from kvfs.store.base import Store
 from kvfs.store.bulkread import may_be_one_key
@@ -116,10 +116,10 @@ class BulkValues:
             entry = found[item.origin]
             if entry is None:
                 gone = "it was deleted or expired while the copy ran"
-                problems.append(Problem(Kind.GONE, item.origin, "", gone))
+                problems.append(Problem(ProblemKind.GONE, item.origin, "", gone))
             elif isinstance(entry, _Unreadable):
                 reason = f"its value cannot be read: {entry.error}"
-                problems.append(Problem(Kind.UNREADABLE, item.origin, "", reason))
+                problems.append(Problem(ProblemKind.UNREADABLE, item.origin, "", reason))
             else:
                 loaded.append(Loaded(item, entry))
         return Taken(loaded, left, problems)

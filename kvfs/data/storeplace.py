@@ -21,7 +21,7 @@ from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_VALUE_CHARS
 from kvfs.core.model import Entry, Key, KeyPage, NamespaceId
 from kvfs.core.packing import bulk_bytes
-from kvfs.data.items import Item, Kind, Loaded, Problem
+from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.place import Scanned, Taken
 from kvfs.data.reading import BulkValues
 from kvfs.store.base import Store
@@ -128,7 +128,9 @@ class StoreWriter:
             key, entry = loaded.item.key, loaded.entry
             expiration: int | Gone | None = expiration_to_send(entry.expiration, self._now())
             if expiration is EXPIRED:
-                problems.append(Problem(Kind.EXPIRED, key, "", "its expiration passed before it was written"))
+                problems.append(
+                    Problem(ProblemKind.EXPIRED, key, "", "its expiration passed before it was written")
+                )
                 continue
             assert not isinstance(expiration, Gone)
             if expiration != entry.expiration:
@@ -200,7 +202,7 @@ class StoreWriter:
         self._refused += 1
         if self._refused > MOST_REFUSED:
             raise error
-        problems.append(Problem(Kind.REFUSED, key, "", f"the server refuses it: {error}"))
+        problems.append(Problem(ProblemKind.REFUSED, key, "", f"the server refuses it: {error}"))
 
     async def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
         """See `Writer`."""
@@ -237,7 +239,7 @@ class StoreWriter:
 
 def _odd_row(page: KeyPage) -> Problem:
     where = f"in the listing, after {page.keys[-1].key!r}" if page.keys else "in the listing"
-    return Problem(Kind.UNREADABLE, "", where, "the server names something that is no key")
+    return Problem(ProblemKind.UNREADABLE, "", where, "the server names something that is no key")
 
 
 def _needs_request(value: bytes) -> bool:

@@ -28,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Ops = TypeVar("Ops")
 
-Handler = Callable[Concatenate[Ops, P], Coroutine[Any, Any, R]]
+FuseHandler = Callable[Concatenate[Ops, P], Coroutine[Any, Any, R]]
 Answer: TypeAlias = R | Coroutine[Any, Any, R]
 """Of a prompt handler: the answer, or the coroutine that waits for it."""
 PromptHandler = Callable[Concatenate[Ops, P], Answer[R]]
@@ -40,7 +40,7 @@ class _Door(Protocol):
     callers: Callers
 
 
-def guarded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
+def guarded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
     """Wrap a handler of `Operations` (whose `bound` is the deadline in seconds). It may wait for the store."""
     operation, is_by_context = handler.__name__, _names_caller(handler)
 
@@ -61,7 +61,7 @@ def guarded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
     return guard
 
 
-def prompt(handler: PromptHandler[Ops, P, R]) -> Handler[Ops, P, R]:
+def prompt(handler: PromptHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
     """`guarded` for the hot handlers: a plain function that answers, or hands out what there is to wait for.
 
     A coroutine for nothing costs a fifth of a microsecond, which the caller waits for with an idle processor. So
@@ -115,7 +115,7 @@ def prompt(handler: PromptHandler[Ops, P, R]) -> Handler[Ops, P, R]:
     return guard
 
 
-def unseen(handler: PromptHandler[Ops, P, R]) -> Handler[Ops, P, R]:
+def unseen(handler: PromptHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
     """`prompt` for what the kernel does by itself: no process asked for it, and it answers at once."""
 
     @functools.wraps(handler)
@@ -151,12 +151,12 @@ def _ended(call: Call, operation: str, spent: int) -> None:
     caller.waits += call.has_waited
 
 
-def bounded(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
+def bounded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
     """A guarded handler that may wait for the store: it answers within the bound, come what may."""
     return guarded(in_time(handler))
 
 
-def in_time(handler: Handler[Ops, P, R]) -> Handler[Ops, P, R]:
+def in_time(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
     """Bound the waits of a guarded handler, because a program that waits in it cannot even be killed.
 
     A deadline costs as much as a whole lookup: the hot handlers first answer what takes no waiting.

@@ -10,13 +10,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from kvfs.core.model import How, Key, NamespaceId
+from kvfs.core.model import How, KeyRef
 
 QUIET: Final = 10.0  # seconds that a burst lasts, at first
 LONGEST: Final = 3600.0
 KEYS: Final = 50_000  # of which is known when they last changed
-
-Place = tuple[NamespaceId, Key]
 
 
 class Verdict(Enum):
@@ -39,9 +37,9 @@ class Bursts:
 
     def __init__(self, most: int = KEYS) -> None:
         self._most = most
-        self._of: dict[Place, _Burst] = {}
+        self._of: dict[KeyRef, _Burst] = {}
 
-    def judge(self, place: Place, at: float, how: How, *, is_new: bool) -> Verdict:
+    def judge(self, place: KeyRef, at: float, how: How, *, is_new: bool) -> Verdict:
         """Decide about the version that is replaced at `at`; `is_new`: its key was made a moment ago.
 
         Before the burst in which a key is made there was nothing, so that its first version is not the first.
@@ -58,7 +56,7 @@ class Bursts:
             return Verdict.SKIP
         return Verdict.HOLD
 
-    def _begin(self, place: Place, at: float, before: _Burst | None) -> None:
+    def _begin(self, place: KeyRef, at: float, before: _Burst | None) -> None:
         seconds = QUIET
         if before is not None:
             if 0 <= at - before.start < 2 * before.seconds:
@@ -69,7 +67,7 @@ class Bursts:
                 del self._of[oldest]
         self._of[place] = _Burst(at, seconds)
 
-    def seconds(self, place: Place) -> float:
+    def seconds(self, place: KeyRef) -> float:
         """The time that a held version waits for a later one."""
         burst = self._of.get(place)
         return burst.seconds if burst is not None else QUIET

@@ -18,9 +18,9 @@ from typing import Final
 
 import trio
 
-from kvfs.core.model import NamespaceId
-from kvfs.history.bursts import Bursts, Place, Verdict
-from kvfs.history.shelf import INCOMING, Content, Shelf
+from kvfs.core.model import KeyRef, NamespaceId
+from kvfs.history.bursts import Bursts, Verdict
+from kvfs.history.shelf import INCOMING, Shelf, VersionContent
 from kvfs.history.version import BUSY, Version
 
 DELAY: Final = 1.0  # seconds that versions are gathered for
@@ -70,9 +70,9 @@ class History:
         self._bursts = Bursts()
         self._titles: dict[NamespaceId, str] = {}
         # What waits. Invariant: the numbers are the sums of the sizes.
-        self._queue: deque[tuple[Version, Content]] = deque()
+        self._queue: deque[tuple[Version, VersionContent]] = deque()
         self._bytes = 0
-        self._held: dict[Place, tuple[Version, Content, float]] = {}  # until when; the oldest first
+        self._held: dict[KeyRef, tuple[Version, VersionContent, float]] = {}  # until when; the oldest first
         self._held_bytes = 0
         self._numbers = count()
         self._due = trio.Event()  # something waits
@@ -81,7 +81,7 @@ class History:
 
     # on the way of a change
 
-    def note(self, version: Version, content: Content, *, is_new: bool) -> None:
+    def note(self, version: Version, content: VersionContent, *, is_new: bool) -> None:
         """A value was superseded; `is_new`: its key was made a moment ago. A file in `incoming` is taken over."""
         place = (version.namespace, version.key)
         verdict = self._bursts.judge(place, version.at, version.how, is_new=is_new)
@@ -108,24 +108,24 @@ class History:
         """A name for a file that is handed over: on the disk of the history, unused."""
         return self.shelf.directory / INCOMING / str(next(self._numbers))
 
-    def _let_go(self, place: Place) -> None:
+    def _let_go(self, place: KeyRef) -> None:
         """Drop a held version, because it was not the last of its burst."""
         _, content, _ = self._held.pop(place)
         self._held_bytes -= _size(content)
         _drop(content)
 
-    def _hold(self, place: Place, version: Version, content: Content) -> None:
+    def _hold(self, place: KeyRef, version: Version, content: VersionContent) -> None:
         self._held[place] = (version, content, version.at + self._bursts.seconds(place))
         self._held_bytes += _size(content)
         while len(self._held) > MOST_HELD or self._held_bytes > MOST_HELD_BYTES:
             self._release(next(iter(self._held)))
 
-    def _release(self, place: Place) -> None:
+    def _release(self, place: KeyRef) -> None:
         version, content, _ = self._held.pop(place)
         self._held_bytes -= _size(content)
         self._enqueue(version, content)
 
-    def _enqueue(self, version: Version, content: Content) -> None:
+    def _enqueue(self, version: Version, content: VersionContent) -> None:
         size = _size(content)
         if len(self._queue) >= MOST_COUNT:
             self.shelf.lost += 1
@@ -194,9 +194,9 @@ class History:
         for place in list(self._held):
             self._release(place)
 
-    def _taken(self) -> list[tuple[Version, Content]]:
+    def _taken(self) -> list[tuple[Version, VersionContent]]:
         """The oldest of what waits, for a thread: no longer anybody else's."""
-        some: list[tuple[Version, Content]] = []
+        some: list[tuple[Version, VersionContent]] = []
         size = 0
         while self._queue and len(some) < _BATCH and size < _BATCH_BYTES:
             some.append(self._queue.popleft())
@@ -204,7 +204,7 @@ class History:
         self._bytes -= size
         return some
 
-    def _titles_of(self, some: list[tuple[Version, Content]]) -> dict[str, str]:
+    def _titles_of(self, some: list[tuple[Version, VersionContent]]) -> dict[str, str]:
         found = {}
         for namespace in {version.namespace for version, _ in some}:
             title = self._title(namespace)
@@ -230,11 +230,11 @@ class History:
         assert self._held_bytes == sum(_size(content) for _, content, _ in self._held.values())
 
 
-def _size(content: Content) -> int:
+def _size(content: VersionContent) -> int:
     """Bytes of memory."""
     return len(content) if isinstance(content, bytes) else 0
 
 
-def _drop(content: Content) -> None:
+def _drop(content: VersionContent) -> None:
     if isinstance(content, Path):
         content.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from kvfs.core.model import How
-from kvfs.history.bounds import Bounds
-from kvfs.history.segment import Segment, segments
-from kvfs.history.version import LARGE, NO_ROOM, OWN_FILE, SAME_CONTENT, Batch, Version
+from kvfs.history.allowance import Bounds
+from kvfs.history.version import LARGE, NO_ROOM, OWN_FILE, SAME_CONTENT, Version, VersionBatch
+from kvfs.history.version_segment import VersionSegment, segments
 
 INLINE_BYTES: Final = 128 * 1024  # a larger content has a file of its own
 INCOMING: Final = "incoming"
@@ -26,14 +26,14 @@ _LEAST_BYTES: Final = 4096
 _MOST_FREE: Final = 1024**3  # bytes of the disk that history leaves free, or a tenth of it
 _FREE_SHARE: Final = 10
 
-Content = bytes | Path | None
+VersionContent = bytes | Path | None
 """What a version holds: in memory, a file in `incoming`, or nothing."""
 
 log = logging.getLogger("kvfs.history")
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class ShelfTotals:
     """Versions, those with a content, bytes on the disk, the moment of the oldest (epoch seconds, None: none)."""
 
     versions: int
@@ -51,8 +51,8 @@ class Shelf:
         self._bounds = bounds
         self._digest = digest
         self._share = max(_LEAST_BYTES, bounds.bytes // _SHARE)
-        self._segments: list[Segment] = []
-        self._current: Segment | None = None
+        self._segments: list[VersionSegment] = []
+        self._current: VersionSegment | None = None
         self._lock = threading.Lock()  # `give_way` is the loop's
 
     def open(self, now: float) -> None:
@@ -74,16 +74,16 @@ class Shelf:
         """Bytes of all segments."""
         return sum(segment.bytes for segment in self._segments)
 
-    def totals(self) -> Totals:
+    def totals(self) -> ShelfTotals:
         """Return the totals. Another thread may write meanwhile: then they may be a moment old."""
         summaries = [one.summary for one in list(self._segments) if one.summary.count]
         oldest = min((summary.oldest for summary in summaries), default=None)
         count, kept = sum(one.count for one in summaries), sum(one.kept for one in summaries)
-        return Totals(count, kept, self.size, oldest)
+        return ShelfTotals(count, kept, self.size, oldest)
 
     # writing
 
-    def add(self, noted: list[tuple[Version, Content]], titles: Mapping[str, str], now: float) -> None:
+    def add(self, noted: list[tuple[Version, VersionContent]], titles: Mapping[str, str], now: float) -> None:
         """Write versions; `now` is epoch seconds. What the disk does not take is lost, and counted."""
         with self._lock:
             for some in self._shares(noted):
@@ -99,9 +99,11 @@ class Shelf:
                             content.unlink(missing_ok=True)
                 self._trim(now)
 
-    def _shares(self, noted: list[tuple[Version, Content]]) -> Iterator[list[tuple[Version, Content]]]:
+    def _shares(
+        self, noted: list[tuple[Version, VersionContent]]
+    ) -> Iterator[list[tuple[Version, VersionContent]]]:
         """Split versions into groups of at most a segment, because trimming removes whole segments."""
-        some: list[tuple[Version, Content]] = []
+        some: list[tuple[Version, VersionContent]] = []
         size = 0
         for version, content in noted:
             more = len(content) if isinstance(content, bytes) else version.size if content is not None else 0
@@ -113,7 +115,7 @@ class Shelf:
         yield some
 
     def _try_to_add(
-        self, noted: list[tuple[Version, Content]], titles: Mapping[str, str], now: float
+        self, noted: list[tuple[Version, VersionContent]], titles: Mapping[str, str], now: float
     ) -> None:
         if not self._has_room():
             raise OSError(NO_ROOM)
@@ -124,7 +126,9 @@ class Shelf:
                 raise
             self._add(noted, titles, now)
 
-    def _add(self, noted: list[tuple[Version, Content]], titles: Mapping[str, str], now: float) -> None:
+    def _add(
+        self, noted: list[tuple[Version, VersionContent]], titles: Mapping[str, str], now: float
+    ) -> None:
         segment = self._writable(now)
         contents: dict[bytes, bytes] = {}
         offsets: dict[bytes, int] = {}
@@ -153,10 +157,10 @@ class Shelf:
                 self._add_large(segment, version.digest, content)
                 offset = OWN_FILE
             version.offset = offset
-        batch = Batch(dict(titles), [version for version, _ in noted])
+        batch = VersionBatch(dict(titles), [version for version, _ in noted])
         segment.append(batch, list(contents.items()))
 
-    def _add_large(self, segment: Segment, digest: bytes, content: bytes | Path) -> None:
+    def _add_large(self, segment: VersionSegment, digest: bytes, content: bytes | Path) -> None:
         if any(segment.link(other, digest) for other in reversed(self._segments) if other is not segment):
             return
         if isinstance(content, bytes):
@@ -164,7 +168,7 @@ class Shelf:
         else:
             segment.take(content, digest)
 
-    def _writable(self, now: float) -> Segment:
+    def _writable(self, now: float) -> VersionSegment:
         current, bounds = self._current, self._bounds
         if current is not None:
             is_large = current.bytes > self._share
@@ -173,7 +177,7 @@ class Shelf:
                 return current
             self._finish()
         number = self._segments[-1].number + 1 if self._segments else 1
-        segment = Segment(self.directory / f"{number:08}")
+        segment = VersionSegment(self.directory / f"{number:08}")
         try:
             segment.begin()
         except OSError:
@@ -205,7 +209,7 @@ class Shelf:
         while self._segments and self._is_beyond(self._segments[0], now):
             self._drop_oldest()
 
-    def _is_beyond(self, oldest: Segment, now: float) -> bool:
+    def _is_beyond(self, oldest: VersionSegment, now: float) -> bool:
         if self.size > self._bounds.bytes:
             return True
         if not oldest.summary.count:

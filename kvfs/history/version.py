@@ -62,7 +62,7 @@ class Version(Struct, array_like=True, gc=False):
         return not self.why
 
 
-class Batch(Struct, array_like=True, gc=False):
+class VersionBatch(Struct, array_like=True, gc=False):
     """Versions that were written together, oldest first, and the directory names of their namespaces."""
 
     titles: dict[str, str]
@@ -70,16 +70,16 @@ class Batch(Struct, array_like=True, gc=False):
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Batch).decode
+_decode: Final = msgspec.msgpack.Decoder(VersionBatch).decode
 
 
-def frame(batch: Batch) -> bytes:
+def frame(batch: VersionBatch) -> bytes:
     """A batch as it is on the disk."""
     payload = _encode(batch)
     return _FRAME.pack(len(payload), crc32(payload)) + payload
 
 
-def frames(path: Path) -> Iterator[Batch]:
+def frames(path: Path) -> Iterator[VersionBatch]:
     """The batches of a file, up to the first frame that is not whole; none of a file that is gone."""
     try:
         file = path.open("rb")

@@ -30,14 +30,14 @@ _LOCK: Final = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class ClaimedKeys:
     """Keys of a store: those of a namespace ("": of all) that start with `prefix`."""
 
     store: str
     namespace: str = ""
     prefix: str = ""
 
-    def overlaps(self, other: "Keys") -> bool:
+    def overlaps(self, other: "ClaimedKeys") -> bool:
         """Return whether there could be a key that is among both."""
         if self.store != other.store:
             return False
@@ -47,9 +47,9 @@ class Keys:
         return self.namespace == other.namespace and is_below
 
 
-def keys_of(record: MountRecord) -> Keys:
+def keys_of(record: MountRecord) -> ClaimedKeys:
     """Return the claim of a mount."""
-    return Keys(record.store, record.namespace, record.prefix)
+    return ClaimedKeys(record.store, record.namespace, record.prefix)
 
 
 def remembered_id(store: str, namespace: str, state_dirs: Iterable[Path]) -> str:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Send = Callable[[Message], Awaitable[None]]
-Handler = Callable[[Message, Send], Awaitable[Message]]
+ControlHandler = Callable[[Message, Send], Awaitable[Message]]
 
 REQUEST_BYTES: Final = 256 * 1024
 ANSWER_BYTES: Final = 64 * 1024 * 1024
@@ -61,7 +61,7 @@ class DaemonEndedError(ControlError):
 
 async def serve_control(
     path: Path,
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, ControlHandler],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -129,7 +129,9 @@ class _Idle:
             del self._scopes[scope]
 
 
-async def _serve_connection(stream: trio.SocketStream, handlers: Mapping[str, Handler], idle: _Idle) -> None:
+async def _serve_connection(
+    stream: trio.SocketStream, handlers: Mapping[str, ControlHandler], idle: _Idle
+) -> None:
     pid, uid, _ = _CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid not in (0, os.geteuid()):
         log.info("refused a control connection of uid %d (pid %d)", uid, pid)
@@ -158,7 +160,7 @@ async def _next_line(stream: trio.SocketStream, held: bytearray, idle: _Idle) ->
     return None
 
 
-async def _answer(sender: "_Sender", line: bytes, handlers: Mapping[str, Handler]) -> None:
+async def _answer(sender: "_Sender", line: bytes, handlers: Mapping[str, ControlHandler]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.send_alive)
         last = await _last_answer(sender, line, handlers)
@@ -167,7 +169,7 @@ async def _answer(sender: "_Sender", line: bytes, handlers: Mapping[str, Handler
         nursery.cancel_scope.cancel()
 
 
-async def _last_answer(sender: "_Sender", line: bytes, handlers: Mapping[str, Handler]) -> Message:
+async def _last_answer(sender: "_Sender", line: bytes, handlers: Mapping[str, ControlHandler]) -> Message:
     try:
         request = _parse_request(line)
         handler = handlers.get(request["request"])

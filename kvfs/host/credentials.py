@@ -38,7 +38,7 @@ class Secret:
     words: tuple[str, ...] = field(repr=False)
 
 
-class Origin(Protocol):
+class SecretOrigin(Protocol):
     """The origin of a secret. `can_change`: reading it again is quick and may give another."""
 
     @property
@@ -63,11 +63,11 @@ class Given:
     can_change: bool = False
 
     def read(self) -> Secret:
-        """See `Origin`."""
+        """See `SecretOrigin`."""
         return self.secret
 
     async def ask(self) -> Secret:
-        """See `Origin`."""
+        """See `SecretOrigin`."""
         return self.secret
 
 
@@ -80,11 +80,11 @@ class TokenFile:
     can_change: bool = True
 
     def read(self) -> Secret:
-        """See `Origin`."""
+        """See `SecretOrigin`."""
         return bearer(read_token_file(self.path, forbidden=self.forbidden), str(self.path))
 
     async def ask(self) -> Secret:
-        """See `Origin`."""
+        """See `SecretOrigin`."""
         return await trio.to_thread.run_sync(self.read)
 
 
@@ -96,11 +96,11 @@ class TokenCommand:
     can_change: bool = False  # asking may take long
 
     def read(self) -> Secret:
-        """See `Origin`."""
+        """See `SecretOrigin`."""
         return self._in(output_of(self.words))
 
     async def ask(self) -> Secret:
-        """See `Origin`."""
+        """See `SecretOrigin`."""
         return self._in(await answer_of(self.words))
 
     def _in(self, output: str) -> Secret:
@@ -114,7 +114,7 @@ class TokenCommand:
 class Credentials:
     """The credentials of requests. Raises `UserError` when the origin has nothing usable at first."""
 
-    def __init__(self, origin: Origin, secret: Secret | None = None) -> None:
+    def __init__(self, origin: SecretOrigin, secret: Secret | None = None) -> None:
         """`secret` is what the origin gave to another process, which need not ask it again."""
         self._origin = origin
         self._secret = secret if secret is not None else origin.read()

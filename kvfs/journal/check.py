@@ -4,8 +4,8 @@ It compares memory with what a replay of the log, as it is on the disk now, come
 """
 
 from kvfs.core.errors import JournalError
-from kvfs.core.model import Seq
-from kvfs.journal.index import Index, Place
+from kvfs.core.model import KeyRef, Seq
+from kvfs.journal.index import Index
 from kvfs.journal.recovery import LOST
 from kvfs.journal.replay import Replay, State
 from kvfs.journal.rules import Row
@@ -59,7 +59,7 @@ def _index_faults(index: Index) -> list[str]:
     inline = [row.change.size for row in rows if row.content is not None and row.content.spool is None]
     if (index.count, index.inline_bytes) != (len(rows), sum(inline)):
         found.append("count or inline_bytes differs")
-    waiting: dict[Seq, set[Place]] = {}
+    waiting: dict[Seq, set[KeyRef]] = {}
     for row in rows:
         if row.waits_for is not None:
             waiting.setdefault(row.waits_for, set()).add((row.change.namespace, row.change.key))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kvfs.core.errors import JournalUnreadableError
-from kvfs.journal import opening
+from kvfs.journal import opener
 from kvfs.journal.replay import Replay, State
 from kvfs.journal.rules import Row
 from kvfs.journal.segment import read_head, segments_of
@@ -15,10 +15,10 @@ Described = dict[str, Any]
 
 def describe(path: Path) -> Described:
     """The journal at `path`, as docs/status.md says. Nothing is altered. Raises JournalUnreadableError, OSError."""
-    opening.check(path, None)
-    with contextlib.closing(opening.read_only(path)) as connection:
-        source = opening.meta(connection, "source")
-        if not opening.is_present(connection):
+    opener.check(path, None)
+    with contextlib.closing(opener.read_only(path)) as connection:
+        source = opener.meta(connection, "source")
+        if not opener.is_present(connection):
             raise JournalUnreadableError(
                 f"the journal {path} is of an older kvfs: the next mount converts it"
             )

@@ -14,11 +14,10 @@ from operator import attrgetter
 from sortedcontainers import SortedList
 
 from kvfs.core.callers import Caller, current
-from kvfs.core.model import Change, ChangeState, Key, NamespaceId, Seq
-from kvfs.journal.local import Place
+from kvfs.core.model import Change, ChangeState, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.rules import Row, with_change
 
-__all__ = ["Index", "Place"]
+__all__ = ["Index", "KeyRef"]
 
 
 def _under(keys: "SortedList[Key] | None", prefix: str) -> Iterator[Key]:
@@ -45,7 +44,7 @@ class Index:
             ChangeState.SETTLING: self.settling,
             ChangeState.LOCAL: {},
         }
-        self.waiting: dict[Seq, set[Place]] = {}
+        self.waiting: dict[Seq, set[KeyRef]] = {}
         self.authors: dict[
             Seq, Caller
         ] = {}  # who made a change, of those since the start; only for statistics

@@ -21,23 +21,23 @@ import trio
 
 from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import Change, ChangeState, Seq
-from kvfs.journal import check, opening
-from kvfs.journal.attributes import Attributes
+from kvfs.journal import check, opener
 from kvfs.journal.contents import INLINE_BYTES, Body, Contents, digest
 from kvfs.journal.disk import refusal
+from kvfs.journal.facts import LocalFacts
 from kvfs.journal.index import Index
-from kvfs.journal.kept import Kept
 from kvfs.journal.local import DirRow, LocalAttrs
+from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.log import Log
 from kvfs.journal.outbox import Outbox
-from kvfs.journal.reader import Reader, Totals
-from kvfs.journal.records import DropDirectory, Operation, Seen, SetAttrs, SetDirectory, SetRow
+from kvfs.journal.reader import JournalReader, Totals
+from kvfs.journal.records import DropDirectory, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
-from kvfs.journal.side import Side
+from kvfs.journal.side import SideTable
 from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
-from kvfs.journal.writer import UNCHANGED, Move, Writer
+from kvfs.journal.writer import UNCHANGED, JournalWriter, Move
 
 __all__ = [
     "INLINE_BYTES",
@@ -51,7 +51,7 @@ __all__ = [
     "digest",
 ]
 
-_BESIDE = {SetAttrs, SetDirectory, DropDirectory, Seen}  # operations that alter no change
+_BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp}  # operations that alter no change
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +91,16 @@ class Journal:
         self._awaited = False  # somebody waits for _changed: spares an Event a change
         self._full = trio.Event()
         self._bounds: tuple[int, int] | None = None
-        self.watch: Callable[[Sequence[Operation]], None] | None = None  # is told of every transaction
+        self.watch: Callable[[Sequence[LogOperation]], None] | None = None  # is told of every transaction
         transactions.on_commit = self._committed
 
     def _join_parts(self, transactions: Transactions, now: Callable[[], float]) -> None:
         contents = transactions.contents
         self.afterwards = transactions.afterwards
-        self.attributes = Attributes(transactions)
+        self.attributes = LocalAttributes(transactions)
         self.totals = Totals(transactions.index)
-        self.reader = reader = Reader(transactions.index, contents)
-        self.writer = writer = Writer(transactions, now)
+        self.reader = reader = JournalReader(transactions.index, contents)
+        self.writer = writer = JournalWriter(transactions, now)
         self.outbox = outbox = Outbox(transactions)
         self.stage, self.spool, self.stream = contents.stage, contents.spool, contents.stream
         self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
@@ -141,7 +141,7 @@ class Journal:
         path = path.absolute()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = opening.lock(path, mountpoint)
+            lock = opener.lock(path, mountpoint)
         except OSError as exc:
             raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
         undo = [lambda: os.close(lock)]
@@ -149,16 +149,16 @@ class Journal:
             reserve = Reserve(path)
             undo.append(reserve.close)
             reserve.make_way(OPENING)
-            opening.prepare(path, source, now())
-            opening.remove_leftovers(path)
+            opener.prepare(path, source, now())
+            opener.remove_leftovers(path)
             spool = path.with_name(path.name + ".spool")
             spool.mkdir(mode=0o700, exist_ok=True)
-            connection, identity = opening.connect(path)
+            connection, identity = opener.connect(path)
             undo.append(connection.close)
             log = Log(path, identity, reserve)
             undo.append(log.close)
             contents = Contents(log, spool, durable=durable)
-            transactions = Transactions(log, Index(), contents, Kept(Side(connection, path)))
+            transactions = Transactions(log, Index(), contents, LocalFacts(SideTable(connection, path)))
             recover(transactions)
             reserve.refill(transactions.index.count)
         except BaseException as exc:
@@ -230,7 +230,7 @@ class Journal:
 
     # waiting and telling
 
-    def _committed(self, operations: Sequence[Operation]) -> None:
+    def _committed(self, operations: Sequence[LogOperation]) -> None:
         self._upkeep.note()
         if self.watch is not None:
             self.watch(operations)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from itertools import islice
 from typing import Final
 
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.model import KeyRef
 from kvfs.journal.spool import DIGEST_BYTES, digest
 
 VALUE_BYTES: Final = 16 * 1024 * 1024  # values that need no digest yet: most are in the cache as well
@@ -26,7 +26,6 @@ MOST_NAMES: Final = 10_000_000  # in the table
 FORGOTTEN: Final = b"\xff" * DIGEST_BYTES
 """The digest of a name that was seen, nobody knows with which content. No content has it."""
 
-Place = tuple[NamespaceId, Key]
 
 log = logging.getLogger("kvfs.journal")
 
@@ -41,12 +40,12 @@ class LastSeen:
     def __init__(self, *, enabled: bool = True, names: int = NAMES) -> None:
         self._enabled = enabled
         self._names = names
-        self._values: OrderedDict[Place, bytes] = OrderedDict()  # read, and not digested yet
+        self._values: OrderedDict[KeyRef, bytes] = OrderedDict()  # read, and not digested yet
         self._bytes = 0
-        self._digests: OrderedDict[Place, bytes] = OrderedDict()
+        self._digests: OrderedDict[KeyRef, bytes] = OrderedDict()
         self._table = _Table()
 
-    def read(self, place: Place, value: bytes) -> None:
+    def read(self, place: KeyRef, value: bytes) -> None:
         """A program was given this content to read."""
         if not self._enabled or self._values.get(place) is value:
             return
@@ -59,32 +58,32 @@ class LastSeen:
             self._bytes -= len(content)
             self._keep(oldest, digest(content))
 
-    def wrote(self, place: Place, found: bytes) -> None:
+    def wrote(self, place: KeyRef, found: bytes) -> None:
         """A program wrote the content of this digest, and the server has it."""
         if self._enabled:
             self._drop_value(place)
             self._keep(place, found)
 
-    def removed(self, place: Place) -> None:
+    def removed(self, place: KeyRef) -> None:
         """The name was removed here, and the server knows it: nothing is there."""
         if self._enabled:
             self._drop_value(place)
             self._digests.pop(place, None)
             self._table.remove(place)
 
-    def digest(self, place: Place) -> bytes | None:
+    def digest(self, place: KeyRef) -> bytes | None:
         """Return the digest of the content last seen; None when there was none; FORGOTTEN when it is not known."""
         value = self._values.get(place)
         if value is not None:
             return digest(value)
         return self._digests.get(place) or self._table.get(place)
 
-    def _drop_value(self, place: Place) -> None:
+    def _drop_value(self, place: KeyRef) -> None:
         value = self._values.pop(place, None)
         if value is not None:
             self._bytes -= len(value)
 
-    def _keep(self, place: Place, found: bytes) -> None:
+    def _keep(self, place: KeyRef, found: bytes) -> None:
         self._digests[place] = found
         self._digests.move_to_end(place)
         if len(self._digests) >= self._names + SLICE:
@@ -116,11 +115,11 @@ class _Table:
         self._is_complete = True
         self.count = 0  # at most so many; a name that was put twice counts twice
 
-    def _hash(self, place: Place) -> bytes:
+    def _hash(self, place: KeyRef) -> bytes:
         text = "\0".join(place).encode()
         return hashlib.blake2b(text, digest_size=DIGEST_BYTES, key=self._secret).digest()
 
-    def put(self, some: list[tuple[Place, bytes]]) -> None:
+    def put(self, some: list[tuple[KeyRef, bytes]]) -> None:
         """Keep these."""
         if self.count + len(some) > self._most:
             self._lose("the table has as many names as it may")
@@ -134,7 +133,7 @@ class _Table:
         except sqlite3.Error as exc:
             self._lose(str(exc))
 
-    def get(self, place: Place) -> bytes | None:
+    def get(self, place: KeyRef) -> bytes | None:
         """The digest of a name; FORGOTTEN when it may be one of those that were lost."""
         missing = None if self._is_complete else FORGOTTEN
         if self._db is None:
@@ -146,7 +145,7 @@ class _Table:
             return FORGOTTEN
         return row[0] if row is not None else missing
 
-    def remove(self, place: Place) -> None:
+    def remove(self, place: KeyRef) -> None:
         """Forget a name for good."""
         if self._db is not None:
             try:

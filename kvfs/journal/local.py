@@ -7,12 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from kvfs.core.model import Key, NamespaceId
-
 SHOWN_BYTES: Final = 8
-
-Place = tuple[NamespaceId, Key]
-"""A key and its namespace: at most one change for each."""
 
 
 class LocalAttrs(Struct, frozen=True, array_like=True, gc=False):

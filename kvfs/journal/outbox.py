@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Change, ChangeState, NamespaceId, Seq
-from kvfs.journal.records import Acknowledged, Attempted, Settled
+from kvfs.journal.records import Acknowledged, Attempted, SettledOp
 from kvfs.journal.rules import Row, with_change, with_wait
 from kvfs.journal.transaction import Transactions
 
@@ -123,7 +123,7 @@ class Outbox:
             kept = (((row.change.namespace, row.change.key), row.attrs) for row in rows)
             self._transactions.kept.try_to_save(kept)
             with self._transactions.of_sending():
-                self._transactions.say(Settled([change.seq for change in found]))
+                self._transactions.say(SettledOp([change.seq for change in found]))
         self._restamp(now)
         return found
 

@@ -10,7 +10,7 @@ from kvfs.journal.index import Index
 from kvfs.journal.rules import Row
 
 
-class Reader:
+class JournalReader:
     """Changes by key, and their contents."""
 
     def __init__(self, index: Index, contents: Contents) -> None:

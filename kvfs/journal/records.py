@@ -56,7 +56,7 @@ class DropDirectory(Struct, tag=4, array_like=True, frozen=True, gc=False):
     start: int
 
 
-class Seen(Struct, tag=5, array_like=True, frozen=True, gc=False):
+class SeenOp(Struct, tag=5, array_like=True, frozen=True, gc=False):
     """This machine saw the namespace first then (epoch seconds)."""
 
     namespace: NamespaceId
@@ -82,7 +82,7 @@ class Acknowledged(Struct, tag=8, array_like=True, frozen=True, gc=False):
     at: float
 
 
-class Settled(Struct, tag=9, array_like=True, frozen=True, gc=False):
+class SettledOp(Struct, tag=9, array_like=True, frozen=True, gc=False):
     """The store answers for the keys of these; their attributes are in the side table."""
 
     seqs: list[Seq]
@@ -94,20 +94,20 @@ class End(Struct, tag=10, array_like=True, frozen=True, gc=False):
     last_seq: Seq
 
 
-Operation = (
+LogOperation = (
     SetRow
     | DropRow
     | SetAttrs
     | SetDirectory
     | DropDirectory
-    | Seen
+    | SeenOp
     | DropNamespace
     | Attempted
     | Acknowledged
-    | Settled
+    | SettledOp
     | End
 )
 
 encode: Final = msgspec.msgpack.Encoder().encode
-decode: Final = msgspec.msgpack.Decoder(list[Operation]).decode
+decode: Final = msgspec.msgpack.Decoder(list[LogOperation]).decode
 DecodeError = msgspec.DecodeError

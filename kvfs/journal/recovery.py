@@ -7,7 +7,7 @@ import logging
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeState, Seq
-from kvfs.journal.opening import unreadable
+from kvfs.journal.opener import unreadable
 from kvfs.journal.replay import Replay, State, kept_logs
 from kvfs.journal.rules import Row, set_aside
 from kvfs.journal.spool import PARTIAL

@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvfs.core.model import NamespaceId, Seq
+from kvfs.core.model import KeyRef, NamespaceId, Seq
 from kvfs.journal.disk import sync_directory, sync_file
-from kvfs.journal.local import DirRow, LocalAttrs, Place
+from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.records import (
     Acknowledged,
     Attempted,
@@ -24,16 +24,16 @@ from kvfs.journal.records import (
     DropNamespace,
     DropRow,
     End,
-    Operation,
-    Seen,
+    LogOperation,
+    SeenOp,
     SetAttrs,
     SetDirectory,
     SetRow,
-    Settled,
+    SettledOp,
     decode,
 )
 from kvfs.journal.rules import Content, Row, acknowledged, attempted, with_attrs, with_change, with_content
-from kvfs.journal.segment import Damage, Reading, Record, number_of, segments_of
+from kvfs.journal.segment import Damage, Record, SegmentReading, number_of, segments_of
 
 log = logging.getLogger("kvfs.journal")
 
@@ -45,18 +45,18 @@ _TELL = 0.5  # seconds between two words
 class State:
     """The state that a log describes. `files` holds the local attributes of keys without a change."""
 
-    rows: dict[Place, Row] = field(default_factory=dict)
-    files: dict[Place, LocalAttrs | None] = field(default_factory=dict)
+    rows: dict[KeyRef, Row] = field(default_factory=dict)
+    files: dict[KeyRef, LocalAttrs | None] = field(default_factory=dict)
     dropped: set[NamespaceId] = field(default_factory=set)
     directories: dict[tuple[NamespaceId, str, int], DirRow] = field(default_factory=dict)
     seen: dict[NamespaceId, int] = field(default_factory=dict)
     last_seq: int = 0
     last: int = 0
     is_ended: bool = False
-    places: dict[Seq, Place] = field(default_factory=dict)
+    places: dict[Seq, KeyRef] = field(default_factory=dict)
     contents: dict[int, Content] = field(default_factory=dict)
 
-    def take(self, operations: list[Operation], segment: int, offset: int) -> None:
+    def take(self, operations: list[LogOperation], segment: int, offset: int) -> None:
         """One record whose contents begin there."""
         for operation in operations:
             if type(operation) is SetRow:
@@ -82,7 +82,7 @@ class State:
         self.last_seq = max(self.last_seq, change.seq)
         return offset
 
-    def _other(self, operation: Operation) -> None:
+    def _other(self, operation: LogOperation) -> None:
         match operation:
             case Attempted():
                 for row in self._rows(operation.seqs):
@@ -90,7 +90,7 @@ class State:
             case Acknowledged():
                 for row in self._rows(operation.seqs):
                     self._advance(with_change(row, acknowledged(row.change, operation.at)))
-            case Settled():
+            case SettledOp():
                 for row in self._rows(operation.seqs):
                     place = (row.change.namespace, row.change.key)
                     del self.rows[place]
@@ -106,7 +106,7 @@ class State:
                 )
             case DropDirectory():
                 self.directories.pop((operation.namespace, operation.prefix, operation.start), None)
-            case Seen():
+            case SeenOp():
                 self.seen[operation.namespace] = operation.at
             case DropNamespace():
                 self._drop_namespace(operation.namespace)
@@ -120,7 +120,7 @@ class State:
     def _advance(self, row: Row) -> None:
         self.rows[row.change.namespace, row.change.key] = row
 
-    def _set_attrs(self, place: Place, attrs: LocalAttrs | None) -> None:
+    def _set_attrs(self, place: KeyRef, attrs: LocalAttrs | None) -> None:
         row = self.rows.get(place)
         if row is not None:
             self._advance(with_attrs(row, attrs))
@@ -159,14 +159,14 @@ class Replay:
 
     def _begin(self) -> None:
         for index in range(len(self.segments) - 1, -1, -1):
-            head = Reading(self.segments[index]).head
+            head = SegmentReading(self.segments[index]).head
             if head is not None and head.is_snapshot:
                 self.superseded, self.segments = self.segments[:index], self.segments[index:]
                 return
 
     def _read(self) -> None:
         for index, path in enumerate(self.segments):
-            reading = Reading(path, is_last=index == len(self.segments) - 1)
+            reading = SegmentReading(path, is_last=index == len(self.segments) - 1)
             is_snapshot = reading.head is not None and reading.head.is_snapshot
             for record in reading:
                 if not is_snapshot and record.number != self.state.last + 1:
@@ -197,7 +197,7 @@ class Replay:
         text = f"reading the journal: {len(self.state.rows):,} changes so far, {min(part, 1):.0%}"
         log.info("%s", text, extra={"doing": text})
 
-    def _snapshot(self, reading: Reading) -> None:
+    def _snapshot(self, reading: SegmentReading) -> None:
         assert reading.head is not None
         self.state.last = reading.head.last
         if reading.damage is not None or not self.state.is_ended:

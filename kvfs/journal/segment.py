@@ -115,7 +115,7 @@ class Record:
     contents: int
 
 
-class Reading:
+class SegmentReading:
     """The records of one segment, in order; when they are all read, `damage` says why there were no more.
 
     `is_last`: no segment follows it.

@@ -18,8 +18,8 @@ from typing import Any, Final
 import msgspec
 
 from kvfs.core.errors import JournalError, JournalFullError
-from kvfs.core.model import Key, NamespaceId
-from kvfs.journal.local import LocalAttrs, Place
+from kvfs.core.model import Key, KeyRef, NamespaceId
+from kvfs.journal.local import LocalAttrs
 
 META: Final = """
 -- name: 'source' (identity of the account or store; another source refuses the file),
@@ -101,7 +101,7 @@ def _hash(text: str, size: int) -> bytes:
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()
 
 
-class Side:
+class SideTable:
     """The side table of one journal. All but `force` is the loop's, and never waits for it."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -122,7 +122,7 @@ class Side:
         except sqlite3.Error as exc:
             raise translate(exc, self._path) from exc
 
-    def get(self, place: Place) -> LocalAttrs | None:
+    def get(self, place: KeyRef) -> LocalAttrs | None:
         """Return the attributes of a key. Raises JournalError."""
         try:
             if self._has_files and (row := self._ask(_GET, place)) is not None:
@@ -133,7 +133,7 @@ class Side:
             return LocalAttrs(None, row[1], row[1], None, row[0])
         return None
 
-    def save(self, files: Mapping[Place, LocalAttrs | None], dropped: Iterable[NamespaceId] = ()) -> None:
+    def save(self, files: Mapping[KeyRef, LocalAttrs | None], dropped: Iterable[NamespaceId] = ()) -> None:
         """Keep all of these in one transaction, after nothing is kept of the namespaces. Raises JournalError."""
         writes: dict[str, list[tuple[Any, ...]]] = {_DROP_NAMESPACE: [], _DROP_ALL_SHOWN: []}
         for namespace in dropped:
@@ -160,7 +160,7 @@ class Side:
     def _roll_back(self) -> None:
         self._db.execute("ROLLBACK")
 
-    def _rows(self, files: Mapping[Place, LocalAttrs | None]) -> dict[str, list[tuple[Any, ...]]]:
+    def _rows(self, files: Mapping[KeyRef, LocalAttrs | None]) -> dict[str, list[tuple[Any, ...]]]:
         """Sort rows by statement: a long row is removed before a short one, which may stay."""
         drops: list[tuple[Any, ...]] = []
         drops_shown: list[tuple[Any, ...]] = []

@@ -18,16 +18,16 @@ from typing import TypeVar
 from msgspec import Struct
 
 from kvfs.core.errors import JournalError
-from kvfs.core.model import NamespaceId, Seq
+from kvfs.core.model import KeyRef, NamespaceId, Seq
 from kvfs.journal import side
 from kvfs.journal.disk import refusal, sync_directory
-from kvfs.journal.local import DirRow, LocalAttrs, Place
+from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.log import Log
 from kvfs.journal.records import (
     DropNamespace,
     End,
-    Operation,
-    Seen,
+    LogOperation,
+    SeenOp,
     SetAttrs,
     SetDirectory,
     SetRow,
@@ -63,7 +63,7 @@ class Cut(Struct):
     rows: list[Row]
     directories: list[tuple[NamespaceId, DirRow]]
     seen: list[tuple[NamespaceId, int]]
-    files: list[tuple[Place, LocalAttrs | None]] = []
+    files: list[tuple[KeyRef, LocalAttrs | None]] = []
     dropped: list[NamespaceId] = []
 
 
@@ -153,7 +153,7 @@ def _write(cut: Cut, identity: bytes, read: Read, put: Callable[[bytes], None]) 
     return moved
 
 
-def _records(cut: Cut) -> Iterator[list[Operation]]:
+def _records(cut: Cut) -> Iterator[list[LogOperation]]:
     if cut.dropped:
         yield [DropNamespace(namespace) for namespace in cut.dropped]
     for rows in _groups(cut.rows, _GROUP):
@@ -162,7 +162,7 @@ def _records(cut: Cut) -> Iterator[list[Operation]]:
         yield [SetDirectory(*one) for one in directories]
     for files in _groups(cut.files, _GROUP):
         yield [SetAttrs(*place, attrs) for place, attrs in files]
-    yield [*(Seen(*one) for one in cut.seen), End(cut.last_seq)]
+    yield [*(SeenOp(*one) for one in cut.seen), End(cut.last_seq)]
 
 
 def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

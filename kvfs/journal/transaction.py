@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import JournalError
-from kvfs.core.model import Key, NamespaceId, Seq
+from kvfs.core.model import Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.contents import Contents
+from kvfs.journal.facts import LocalFacts
 from kvfs.journal.index import Index
-from kvfs.journal.kept import Kept
-from kvfs.journal.local import DirRow, LocalAttrs, Place
+from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.log import Log
 from kvfs.journal.records import (
     Acknowledged,
@@ -25,12 +25,12 @@ from kvfs.journal.records import (
     DropDirectory,
     DropNamespace,
     DropRow,
-    Operation,
-    Seen,
+    LogOperation,
+    SeenOp,
     SetAttrs,
     SetDirectory,
     SetRow,
-    Settled,
+    SettledOp,
     encode,
 )
 from kvfs.journal.rules import Row, acknowledged, attempted, with_attrs, with_wait
@@ -42,22 +42,22 @@ class Transactions:
     Itself the context that `with` wants, always the same: a generator's costs as much as an append.
     """
 
-    def __init__(self, log: Log, index: Index, contents: Contents, kept: Kept) -> None:
+    def __init__(self, log: Log, index: Index, contents: Contents, kept: LocalFacts) -> None:
         self.log = log
         self.index = index
         self.contents = contents
         self.kept = kept
         self.afterwards = Afterwards()
-        self.on_commit: Callable[[Sequence[Operation]], None] = lambda operations: None
+        self.on_commit: Callable[[Sequence[LogOperation]], None] = lambda operations: None
         self._depth = 0  # of `with` inside each other
         self._is_doomed = False
         self._may_use_reserve = False
-        self._operations: list[Operation] = []  # of the transaction under way, with what they bring
+        self._operations: list[LogOperation] = []  # of the transaction under way, with what they bring
         self._values: list[bytes] = []
         self._new: list[Row] = []  # whose contents these are
-        self._rows: dict[Place, Row | None] = {}  # as they will be
-        self._attrs: dict[Place, LocalAttrs | None] = {}
-        self._waiting: dict[Seq, set[Place]] = {}
+        self._rows: dict[KeyRef, Row | None] = {}  # as they will be
+        self._attrs: dict[KeyRef, LocalAttrs | None] = {}
+        self._waiting: dict[Seq, set[KeyRef]] = {}
         self.directories: dict[tuple[NamespaceId, str, int], DirRow | None] = {}
 
     def of_sending(self) -> "Transactions":
@@ -167,7 +167,7 @@ class Transactions:
             self._operations.append(SetDirectory(namespace, row))
         self.directories[namespace, prefix, start] = row
 
-    def say(self, operation: Operation) -> None:
+    def say(self, operation: LogOperation) -> None:
         """One of the operations that no other of the same transaction has to see."""
         self._operations.append(operation)
 
@@ -186,7 +186,7 @@ class Transactions:
 
     def _append(
         self,
-        operations: Sequence[Operation],
+        operations: Sequence[LogOperation],
         values: list[bytes],
         new: Iterable[Row],
         *,
@@ -201,7 +201,7 @@ class Transactions:
             content.segment, content.offset = segment, offset
             offset += row.change.size
 
-    def _apply(self, operations: Sequence[Operation]) -> None:
+    def _apply(self, operations: Sequence[LogOperation]) -> None:
         for operation in operations:
             _APPLY[type(operation)](self, operation)
         self.kept.save_if_due()
@@ -247,7 +247,7 @@ class Transactions:
     def _drop_directory(self, operation: DropDirectory) -> None:
         self.kept.drop_directory(operation.namespace, operation.prefix, operation.start)
 
-    def _see(self, operation: Seen) -> None:
+    def _see(self, operation: SeenOp) -> None:
         self.kept.seen[operation.namespace] = operation.at
 
     def _drop_namespace(self, operation: DropNamespace) -> None:
@@ -265,22 +265,22 @@ class Transactions:
             row = self.index.pending[seq]
             self.index.advance(row, acknowledged(row.change, operation.at))
 
-    def _settled(self, operation: Settled) -> None:
+    def _settled(self, operation: SettledOp) -> None:
         for seq in operation.seqs:
             row = self.index.settling[seq]
             self._remove(row)
             self.kept.settled((row.change.namespace, row.change.key), row.attrs)
 
 
-_APPLY: Final[dict[type[Operation], Callable[[Transactions, Any], None]]] = {
+_APPLY: Final[dict[type[LogOperation], Callable[[Transactions, Any], None]]] = {
     SetRow: Transactions._set_row,
     DropRow: Transactions._drop_row,
     SetAttrs: Transactions._set_attrs,
     SetDirectory: Transactions._set_directory,
     DropDirectory: Transactions._drop_directory,
-    Seen: Transactions._see,
+    SeenOp: Transactions._see,
     DropNamespace: Transactions._drop_namespace,
     Attempted: Transactions._attempted,
     Acknowledged: Transactions._acknowledged,
-    Settled: Transactions._settled,
+    SettledOp: Transactions._settled,
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeState
-from kvfs.journal.opening import DAMAGE, is_present, read_only
+from kvfs.journal.opener import DAMAGE, is_present, read_only
 from kvfs.journal.replay import Replay, kept_logs
 
 

@@ -62,7 +62,7 @@ class Superseded(Struct, frozen=True, gc=False):
     is_one_of_many: bool = False
 
 
-class Writer:
+class JournalWriter:
     """The recording of changes on top of the journal's earlier ones.
 
     `on_superseded` is told of what was there, after the change is in the log and before anybody else knows of it.

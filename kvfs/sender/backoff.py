@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvfs.core.errors import DeniedError, KvfsError, UnavailableError
-from kvfs.journal.index import Place
+from kvfs.core.model import KeyRef
 from kvfs.sender.events import EventKind, SenderState
 
 SHORT_WAIT: Final = 2.0  # seconds for which it is worth to wait in the middle of a round
@@ -124,18 +124,18 @@ class KeyBackoff:
     def __init__(self, now: Callable[[], float]) -> None:
         """`now`: monotonic seconds."""
         self._now = now
-        self._keys: dict[Place, tuple[int, float]] = {}  # failures in a row, and when to try again
+        self._keys: dict[KeyRef, tuple[int, float]] = {}  # failures in a row, and when to try again
 
-    def ready_at(self, place: Place) -> float:
+    def ready_at(self, place: KeyRef) -> float:
         """Return the time (monotonic) from which the key may be sent."""
         return self._keys[place][1] if place in self._keys else float("-inf")
 
-    def fail(self, place: Place, asked: float = 0.0) -> None:
+    def fail(self, place: KeyRef, asked: float = 0.0) -> None:
         """The store wants it again, not before `asked` seconds."""
         attempt = self._keys[place][0] + 1 if place in self._keys else 1
         self._keys[place] = attempt, self._now() + max(ONE_KEY.seconds(attempt), asked)
 
-    def succeed(self, place: Place) -> None:
+    def succeed(self, place: KeyRef) -> None:
         """It arrived, or need not any more."""
         self._keys.pop(place, None)
 

@@ -15,7 +15,7 @@ FOREVER: Final = float("inf")
 Accept = Callable[[Change], bool]
 
 
-class Choice:
+class RoundChoice:
     """Looks through the journal for the sender's loop, and says what it left out.
 
     `next_ready` is when (monotonic) a change left out because its key is backed off from, or because a quota is

@@ -30,9 +30,8 @@ from kvfs.core.errors import (
 )
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
-from kvfs.core.model import Change, Key, NamespaceId, Seq
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.contents import digest
-from kvfs.journal.index import Place
 from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
 from kvfs.sender.doubts import Doubts
@@ -95,16 +94,16 @@ class Answers:
     these the store refuses: the write will meet the same.
     """
 
-    digests: dict[Place, bytes | None] = field(default_factory=dict)
-    raw: set[Place] = field(default_factory=set)
-    unasked: set[Place] = field(default_factory=set)
-    alone: set[Place] = field(default_factory=set)
+    digests: dict[KeyRef, bytes | None] = field(default_factory=dict)
+    raw: set[KeyRef] = field(default_factory=set)
+    unasked: set[KeyRef] = field(default_factory=set)
+    alone: set[KeyRef] = field(default_factory=set)
     failure: StoreError | None = None
     answered: int = 0  # requests
     failed: int = 0
     wait_until: float = float("-inf")  # monotonic; the server wants no request before
 
-    def fail(self, error: StoreError, places: Iterable[Place]) -> None:
+    def fail(self, error: StoreError, places: Iterable[KeyRef]) -> None:
         """No answer for these; credentials say more than the network."""
         self.unasked |= set(places)
         self.failed += 1
@@ -134,7 +133,7 @@ class Digests:
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._store = store
         self._now = now
-        self._binary: dict[Place, None] = {}  # the latest last
+        self._binary: dict[KeyRef, None] = {}  # the latest last
         self._listed: dict[Seq, tuple[float, bool]] = {}  # when (monotonic), and if the name was free
         self._crowded: dict[NamespaceId, dict[str, None]] = {}  # see `Names`
         self.doubts = Doubts()
@@ -221,7 +220,7 @@ class Digests:
             else:  # the widest first: see `Doubts`
                 parts = [*await self._read_bulk(namespace, part, answers), *parts]
 
-    def _is_single(self, place: Place) -> bool:
+    def _is_single(self, place: KeyRef) -> bool:
         return place in self._binary or self.doubts.is_culprit(place)
 
     async def _read_bulk(
@@ -295,14 +294,14 @@ class Digests:
             raise unknown[0]
 
     @contextmanager
-    def _patience(self, place: Place) -> Iterator[None]:
+    def _patience(self, place: KeyRef) -> Iterator[None]:
         """The others of a round wait for the answer: of a key that failed alone before, not for long."""
         with trio.move_on_after(ALONE_SECONDS if self.doubts.is_culprit(place) else inf) as scope:
             yield
         if scope.cancelled_caught:
             raise NoAnswerError(f"get: no answer within {ALONE_SECONDS:g} s, and none before")
 
-    def _remember(self, place: Place) -> None:
+    def _remember(self, place: KeyRef) -> None:
         self._binary[place] = None
         while len(self._binary) > REMEMBERED:
             del self._binary[next(iter(self._binary))]
@@ -316,12 +315,12 @@ class Verdicts:
     it said something of some key; `alone`: those of the open ones that failed by themselves.
     """
 
-    changed: set[Place]
-    open: set[Place]
+    changed: set[KeyRef]
+    open: set[KeyRef]
     failure: StoreError | None
     wait_until: float
     answered: bool
-    alone: set[Place]
+    alone: set[KeyRef]
 
 
 class Checks:
@@ -377,7 +376,7 @@ class Checks:
         return found
 
 
-def _place(change: Change) -> Place:
+def _place(change: Change) -> KeyRef:
     return change.namespace, change.key
 
 

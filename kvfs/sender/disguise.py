@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.packing import fits_in_bulk
-from kvfs.journal.index import Place
 
 REMEMBERED: Final = 10_000  # keys, the latest
 
@@ -14,7 +13,7 @@ class Disguises:
     """Keys that were taken only in disguise."""
 
     def __init__(self) -> None:
-        self._disliked: dict[Place, None] = {}  # the latest last
+        self._disliked: dict[KeyRef, None] = {}  # the latest last
 
     def remember(self, changes: Iterable[Change]) -> None:
         """These were refused as text and taken as base64."""

@@ -15,7 +15,7 @@ from kvfs.sender.events import Event, EventKind
 from kvfs.sender.outcome import Outcome
 from kvfs.sender.round import Round
 
-Learned = Callable[[Sequence[Change], Outcome], None]
+OnOutcome = Callable[[Sequence[Change], Outcome], None]
 
 
 class Dispatch:
@@ -31,7 +31,7 @@ class Dispatch:
         self.urgency = UrgentBackoff(URGENT)
         self.last_error: str | None = None
         self.urgent_since: list[float] = []  # when (monotonic) each urgent sending under way began
-        self.listeners: list[Learned] = []
+        self.listeners: list[OnOutcome] = []
         self._on_event = on_event
         self._nursery: trio.Nursery | None = None
         self._under_way = 0
@@ -67,7 +67,7 @@ class Dispatch:
     async def begin(
         self,
         changes: Sequence[Change],
-        note: Learned = lambda changes, outcome: None,
+        note: OnOutcome = lambda changes, outcome: None,
         ended: trio.Event | None = None,
         *,
         urgent: bool = False,

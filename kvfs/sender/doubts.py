@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from kvfs.core.errors import KvfsError, NoAnswerError, StoreError
-from kvfs.journal.index import Place
+from kvfs.core.model import KeyRef
 from kvfs.store.bulkread import Suspects, may_be_one_key
 
 FIRST_TRY: Final = 3  # the try without any answer before it with which halves are tried
@@ -24,8 +24,8 @@ class Doubts:
     """Remembers which keys were in requests that failed, and which failed alone."""
 
     def __init__(self) -> None:
-        self._failed: dict[Place, None] = {}
-        self._culprits: dict[Place, None] = {}
+        self._failed: dict[KeyRef, None] = {}
+        self._culprits: dict[KeyRef, None] = {}
         self._suspects = Suspects(FIRST_PROOF)
         self._tries = 0  # in a row without any answer
 
@@ -34,7 +34,7 @@ class Doubts:
         self._tries += 1
         self._suspects = Suspects(FIRST_PROOF if self._tries <= FIRST_TRY else LATER_PROOF)
 
-    def answered(self, places: Iterable[Place]) -> None:
+    def answered(self, places: Iterable[KeyRef]) -> None:
         """A request for these was answered."""
         self._suspects.answered()
         self._tries = 0
@@ -43,7 +43,7 @@ class Doubts:
                 self._failed.pop(place, None)
                 self._culprits.pop(place, None)
 
-    def failed(self, places: Collection[Place], error: KvfsError) -> bool:
+    def failed(self, places: Collection[KeyRef], error: KvfsError) -> bool:
         """A request for these failed; true when each of its halves, or its only key, is to be judged by itself."""
         if not isinstance(error, StoreError) or not may_be_one_key(error):
             return False
@@ -60,16 +60,16 @@ class Doubts:
         # 0: something was answered in this try
         return self._tries in (0, FIRST_TRY) or self._tries % EVERY == 0
 
-    def blame(self, place: Place) -> None:
+    def blame(self, place: KeyRef) -> None:
         """The key failed alone while others were answered."""
         _remember(self._culprits, [place], CULPRITS)
 
-    def is_culprit(self, place: Place) -> bool:
+    def is_culprit(self, place: KeyRef) -> bool:
         """True for a key that is better asked for, or sent, alone."""
         return place in self._culprits
 
 
-def _remember(known: dict[Place, None], places: Iterable[Place], most: int) -> None:
+def _remember(known: dict[KeyRef, None], places: Iterable[KeyRef], most: int) -> None:
     for place in places:
         known.pop(place, None)
         known[place] = None

@@ -8,8 +8,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import DeniedError, KvfsError, RejectedError, TimedOutError
-from kvfs.core.model import Change, ChangeState, Seq
-from kvfs.journal.index import Place
+from kvfs.core.model import Change, ChangeState, KeyRef, Seq
 from kvfs.journal.journal import Journal
 from kvfs.sender.dispatch import Dispatch
 from kvfs.sender.outcome import Outcome
@@ -26,8 +25,8 @@ class FsyncWait:
     `failure` is what the last attempt said; `done` is true with either.
     """
 
-    def __init__(self, journal: Journal, places: Collection[Place]) -> None:
-        self.outstanding: dict[Place, Seq] = {}
+    def __init__(self, journal: Journal, places: Collection[KeyRef]) -> None:
+        self.outstanding: dict[KeyRef, Seq] = {}
         self.error: KvfsError | None = None
         self.failure: KvfsError | None = None
         self.tried = False
@@ -105,7 +104,7 @@ class Fsyncs:
         self.waiting: list[FsyncWait] = []
         dispatch.listeners.append(self._learned)
 
-    async def send_now(self, keys: Collection[Place], timeout: float) -> None:
+    async def send_now(self, keys: Collection[KeyRef], timeout: float) -> None:
         """Return when the store has these keys as they are now, or newer; callers of a moment share a body.
 
         Raises RejectedError, DeniedError, QuotaError or NamespaceNotFoundError when it will not have them as
@@ -124,7 +123,7 @@ class Fsyncs:
                 raise TimedOutError(f"no answer from the store within {timeout:g} s")
 
     @contextmanager
-    def _wait(self, keys: Collection[Place]) -> Iterator[FsyncWait]:
+    def _wait(self, keys: Collection[KeyRef]) -> Iterator[FsyncWait]:
         wait = FsyncWait(self._journal, keys)
         self.waiting.append(wait)
         try:

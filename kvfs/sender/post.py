@@ -27,9 +27,8 @@ from kvfs.core.errors import (
     UnknownRefusalError,
 )
 from kvfs.core.expiry import EXPIRED, expiration_to_send
-from kvfs.core.model import Change, Entry, Key, Seq
+from kvfs.core.model import Change, Entry, Key, KeyRef, Seq
 from kvfs.core.packing import Batch, BatchKind, halve, pack
-from kvfs.journal.index import Place
 from kvfs.journal.journal import INLINE_BYTES, Journal
 from kvfs.sender.arrivals import Arrivals
 from kvfs.sender.backoff import KeyBackoff, asked_wait
@@ -40,7 +39,7 @@ from kvfs.sender.disguise import Disguises, can_be_disguised
 from kvfs.sender.doubts import Doubts
 from kvfs.sender.events import Event, EventKind, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
-from kvfs.sender.quota import Operation, Quotas, operation_of
+from kvfs.sender.quota import BilledOperation, Quotas, operation_of
 from kvfs.sender.vouched import Vouched
 from kvfs.store.base import Store
 from kvfs.store.passage import passage
@@ -236,7 +235,7 @@ class Poster:
         self.use_up(operation_of(part.changes[0]), error, outcome)
         return None
 
-    def use_up(self, operation: Operation, error: QuotaError, outcome: Outcome) -> None:
+    def use_up(self, operation: BilledOperation, error: QuotaError, outcome: Outcome) -> None:
         """An allowance of the day is used up: what needs it waits, and the user is told once."""
         outcome.quota = error
         if self.quotas.use_up(operation, error):
@@ -389,7 +388,7 @@ class Poster:
         outcome.fail(error)
 
 
-def _place(change: Change) -> Place:
+def _place(change: Change) -> KeyRef:
     return change.namespace, change.key
 
 

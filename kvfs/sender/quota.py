@@ -18,7 +18,7 @@ DAY: Final = 86_400
 SPREAD: Final = 60.0  # seconds after the reset: not all machines at once
 
 
-class Operation(StrEnum):
+class BilledOperation(StrEnum):
     """The kinds of a day's allowance."""
 
     WRITE = "writes"
@@ -32,24 +32,24 @@ class Quotas:
     def __init__(self, now: Callable[[], float]) -> None:
         """`now`: epoch seconds."""
         self._now = now
-        self._used_up: dict[Operation, tuple[float, QuotaError]] = {}
+        self._used_up: dict[BilledOperation, tuple[float, QuotaError]] = {}
 
-    def use_up(self, operation: Operation, error: QuotaError) -> bool:
+    def use_up(self, operation: BilledOperation, error: QuotaError) -> bool:
         """The store said so; True when that is news."""
         news = operation not in self._used_up
         left = DAY - self._now() % DAY + random.uniform(1, SPREAD)
         self._used_up[operation] = trio.current_time() + left, error
         return news
 
-    def succeed(self, operation: Operation) -> bool:
+    def succeed(self, operation: BilledOperation) -> bool:
         """The store did it; True when that is news."""
         return self._used_up.pop(operation, None) is not None
 
-    def ready_at(self, operation: Operation) -> float:
+    def ready_at(self, operation: BilledOperation) -> float:
         """Return the time (monotonic) at which there is an allowance again."""
         return self._used_up[operation][0] if operation in self._used_up else float("-inf")
 
-    def error(self, operation: Operation) -> QuotaError | None:
+    def error(self, operation: BilledOperation) -> QuotaError | None:
         """Return the store's error, while the allowance is used up."""
         return self._used_up[operation][1] if self.ready_at(operation) > trio.current_time() else None
 
@@ -62,6 +62,6 @@ class Quotas:
         self._used_up.clear()
 
 
-def operation_of(change: Change) -> Operation:
+def operation_of(change: Change) -> BilledOperation:
     """Return the allowance that a change needs."""
-    return Operation.DELETE if change.is_tombstone else Operation.WRITE
+    return BilledOperation.DELETE if change.is_tombstone else BilledOperation.WRITE

@@ -16,9 +16,8 @@ import trio
 from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
-from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.packing import Batch, pack
-from kvfs.journal.index import Place
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
 from kvfs.sender.bounds import Limits, body_size
@@ -26,7 +25,7 @@ from kvfs.sender.conflicts import Checks, copy_key, needs_check
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
 from kvfs.sender.post import Poster
-from kvfs.sender.quota import Operation, operation_of
+from kvfs.sender.quota import BilledOperation, operation_of
 from kvfs.store.base import Store
 from kvfs.store.passage import urgently
 
@@ -58,8 +57,8 @@ class Round:
         self._checks = Checks(store, lambda change: journal.row(change.seq), now, options.settle_window)
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
-        self._claimed: set[Place] = set()
-        self._copies: deque[Place] = deque(
+        self._claimed: set[KeyRef] = set()
+        self._copies: deque[KeyRef] = deque(
             maxlen=COPIES
         )  # the latest: the journal forgets them once they are sent
 
@@ -94,13 +93,13 @@ class Round:
             self._poster.keys.ready_at((change.namespace, change.key)),
             quotas.ready_at(operation_of(change)),
         )
-        return max(ready, quotas.ready_at(Operation.READ)) if self._asks_first(change) else ready
+        return max(ready, quotas.ready_at(BilledOperation.READ)) if self._asks_first(change) else ready
 
     def quota_error(self, change: Change) -> QuotaError | None:
         """Return the store's error about the allowance of the change, while that is used up."""
         quotas = self._poster.quotas
         error = quotas.error(operation_of(change))
-        return error or (quotas.error(Operation.READ) if self._asks_first(change) else None)
+        return error or (quotas.error(BilledOperation.READ) if self._asks_first(change) else None)
 
     def quota_until(self) -> float | None:
         """Return the time (monotonic) at which an allowance comes back; None when none is used up."""
@@ -203,7 +202,7 @@ class Round:
         verdicts = await self._checks.check(asked, ahead)
         outcome.checked = verdicts.answered
         if isinstance(verdicts.failure, QuotaError):
-            self._poster.use_up(Operation.READ, verdicts.failure, outcome)
+            self._poster.use_up(BilledOperation.READ, verdicts.failure, outcome)
         elif verdicts.open and verdicts.open <= verdicts.alone and verdicts.failure is not None:
             held = [change for change in asked if (change.namespace, change.key) in verdicts.open]
             self._poster.postpone(held, verdicts.failure, outcome)

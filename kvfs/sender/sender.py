@@ -11,11 +11,10 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import DeniedError, KvfsError
-from kvfs.core.model import Change, Key, NamespaceId, Seq
-from kvfs.journal.index import Place
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import DRAINING, UrgentBackoff
-from kvfs.sender.choice import FOREVER, Accept, Choice
+from kvfs.sender.choice import FOREVER, Accept, RoundChoice
 from kvfs.sender.dispatch import Dispatch
 from kvfs.sender.events import DrainResult, Event, SenderOptions, SenderState, SenderStatistics
 from kvfs.sender.fsync import LEAST_WAIT, Fsyncs
@@ -68,13 +67,13 @@ class Sender:
         self._on_settled = on_settled
         reports = Reports(self._resolved, self._moved, on_event)
         self._round = Round(journal, store, now=now, options=options, reports=reports)
-        self._choice = Choice(journal, self._round)
+        self._choice = RoundChoice(journal, self._round)
         self._dispatch = Dispatch(self._round, on_event)
         self._dispatch.listeners.append(self._learned)
         self._fsyncs = Fsyncs(journal, self._dispatch)
 
         self._lock = trio.Lock()
-        self._drained: list[set[Place]] = []  # what each drain under way waits for
+        self._drained: list[set[KeyRef]] = []  # what each drain under way waits for
         self._exhausted: int | None = None  # the journal's version at which nothing could be sent
         self._quiet = Countdown(options.delay)
         self._age = Countdown(options.max_age)
@@ -217,7 +216,7 @@ class Sender:
         finally:
             self._drained = [other for other in self._drained if other is not wanted]
 
-    async def _drain(self, wanted: set[Place], progress: Callable[[int, int], None] | None) -> DrainResult:
+    async def _drain(self, wanted: set[KeyRef], progress: Callable[[int, int], None] | None) -> DrainResult:
         total, sent = len(wanted), self._sent()
         self._round.forget_waits()
         waits = UrgentBackoff(DRAINING)
@@ -265,7 +264,7 @@ class Sender:
 
     # fsync
 
-    async def send_now(self, keys: Collection[Place], timeout: float) -> None:
+    async def send_now(self, keys: Collection[KeyRef], timeout: float) -> None:
         """See `Fsyncs.send_now`."""
         await self._fsyncs.send_now(keys, timeout)
 

@@ -8,9 +8,8 @@ rewrites one file, a database say, a read of the file.
 from collections.abc import Iterable
 from typing import Final
 
-from kvfs.core.model import Change
+from kvfs.core.model import Change, KeyRef
 from kvfs.core.packing import Batch
-from kvfs.journal.index import Place
 from kvfs.store.base import Store, Watched
 
 REMEMBERED: Final = 10_000  # keys, the latest
@@ -22,7 +21,7 @@ class Vouched:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._watched = store if isinstance(store, Watched) else None
-        self._seen: dict[Place, int] = {}  # the latest last
+        self._seen: dict[KeyRef, int] = {}  # the latest last
 
     def begin(self) -> int:
         """To be called before a write or a comparison begins, for `note` to be called with after it."""

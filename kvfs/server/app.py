@@ -11,27 +11,27 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from kvfs.core.errors import StoreError
-from kvfs.server.auth import check_token
-from kvfs.server.bulk import Bulk
+from kvfs.server.bulk_routes import Bulk
 from kvfs.server.calls import Accounts
+from kvfs.server.error_answers import INTERNAL, METHOD, NO_ROUTE, Refusal, refusal_of
 from kvfs.server.fault_rules import Faults
 from kvfs.server.faults import FaultControl, Faulty
-from kvfs.server.namespaces import Namespaces
+from kvfs.server.namespace_routes import Namespaces
 from kvfs.server.pacing import PacedAccounts
 from kvfs.server.parameters import check_account
-from kvfs.server.refusals import INTERNAL, METHOD, NO_ROUTE, Refusal, refusal_of
-from kvfs.server.shell import App, Metrics, Observed, Receive, Scope, Send
+from kvfs.server.shell import App, AsgiSend, Metrics, Observed, Receive, Scope
 from kvfs.server.staleness import StaleAccounts
 from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT, Stubs
-from kvfs.server.values import Values
+from kvfs.server.tokens import check_token
+from kvfs.server.value_routes import ValueRoutes
 
 API: Final = "/client/v4"
 FAULTS_PATH: Final = "/_kvfs/faults"
 
 log = logging.getLogger("kvfs.server")
 
-Handler = Callable[[Request], Awaitable[Response]]
-Table = list[tuple[str, str, str, Handler]]
+RouteHandler = Callable[[Request], Awaitable[Response]]
+Table = list[tuple[str, str, str, RouteHandler]]
 
 
 def build_app(
@@ -64,7 +64,7 @@ def build_app(
 
 def _routes(accounts: Accounts, now: Callable[[], float], account: str) -> Table:
     """Name, method, path and handler of each operation."""
-    namespaces, values = Namespaces(accounts, now), Values(accounts, now)
+    namespaces, values = Namespaces(accounts, now), ValueRoutes(accounts, now)
     bulk, stubs = Bulk(accounts, now), Stubs(account)
     every = API + "/accounts/{account}/storage/kv/namespaces"
     one = every + "/{namespace}"
@@ -103,7 +103,7 @@ class Dispatcher:
         self._token = token
         self._strict = strict
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         try:
             response = await self._answer(scope, receive)
         except ClientDisconnect:
@@ -135,7 +135,7 @@ class Dispatcher:
         except Refusal:
             return "none"
 
-    def _find(self, scope: Scope) -> tuple[str, Handler]:
+    def _find(self, scope: Scope) -> tuple[str, RouteHandler]:
         """Name and handler; what is in the braces of its path is in `path_params`, as it was sent."""
         known = False
         for route, handler in self._routes:
@@ -149,7 +149,7 @@ class Dispatcher:
         raise Refusal(404, NO_ROUTE, "No route for that URI")
 
 
-def _metrics_handler(metrics: Metrics) -> Handler:
+def _metrics_handler(metrics: Metrics) -> RouteHandler:
     async def handle(request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 

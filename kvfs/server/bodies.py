@@ -10,7 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from kvfs.core.limits import VALUE_BYTES
-from kvfs.server.refusals import MULTIPART, Refusal, invalid, oversize
+from kvfs.server.error_answers import MULTIPART, Refusal, invalid, oversize
 from kvfs.store.wire.codec import MalformedError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ OFF_LOOP_BYTES: Final = 1024 * 1024  # work on more than this is done in a threa
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class UploadedEntry:
     """The body of a single put: `metadata` is its text as sent, None without such a part."""
 
     value: bytes
@@ -51,11 +51,11 @@ async def read_body(request: Request, limit: int, what: str = "Request body") ->
     return b"".join(chunks)
 
 
-async def read_upload(request: Request) -> Upload:
+async def read_upload(request: Request) -> UploadedEntry:
     """The body of a single put: multipart, or anything else taken as it is."""
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
-        return Upload(await read_body(request, VALUE_BYTES, "Value"), None)
+        return UploadedEntry(await read_body(request, VALUE_BYTES, "Value"), None)
     body = await read_body(request, MULTIPART_BODY)
     upload = await off_loop(len(body), lambda: _parse_multipart(content_type, body))
     if len(upload.value) > VALUE_BYTES:
@@ -71,7 +71,7 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
         raise invalid(f"invalid request body: {exc}") from exc
 
 
-def _parse_multipart(content_type: str, body: bytes) -> Upload:
+def _parse_multipart(content_type: str, body: bytes) -> UploadedEntry:
     parts = _Parts()
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
@@ -86,7 +86,7 @@ def _parse_multipart(content_type: str, body: bytes) -> Upload:
         raise Refusal(
             400, MULTIPART, "put: 'multipart put request does not contain required form field 'value''"
         )
-    return Upload(parts.found["value"], parts.found.get("metadata"))
+    return UploadedEntry(parts.found["value"], parts.found.get("metadata"))
 
 
 class _Parts:

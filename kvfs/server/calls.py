@@ -7,8 +7,8 @@ from typing import Final, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from kvfs.server.error_answers import JSON
 from kvfs.server.parameters import account_of
-from kvfs.server.refusals import JSON
 from kvfs.store.base import Store
 
 TALLY: Final = "kvfs.tally"

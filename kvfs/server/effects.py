@@ -9,22 +9,22 @@ import msgspec
 import trio
 from starlette.responses import Response
 
-from kvfs.server.connections import break_connection, until_disconnect
+from kvfs.server.capture import capture, page, replay
+from kvfs.server.disconnects import break_connection, until_disconnect
+from kvfs.server.error_answers import INTERNAL, JSON, Refusal
 from kvfs.server.fault_rules import STALE_SECONDS, Armed
-from kvfs.server.refusals import INTERNAL, JSON, Refusal
-from kvfs.server.replay import capture, page, replay
-from kvfs.server.shell import App, Receive, Scope, Send
+from kvfs.server.shell import App, AsgiSend, Receive, Scope
 from kvfs.server.staleness import staleness
 from kvfs.store import codes
 
-Effect = Callable[[Armed, App, Scope, Receive, Send], Awaitable[None]]
+Effect = Callable[[Armed, App, Scope, Receive, AsgiSend], Awaitable[None]]
 """Answers a request that a rule has picked; may pass it on to the application."""
 
 _ELSEWHERE: Final = "https://elsewhere.invalid/"
 _ENDLESS: Final = "endless-"
 
 
-async def _status(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _status(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     rule = armed.rule
     status = rule.status or 500
     headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
@@ -34,16 +34,16 @@ async def _status(armed: Armed, app: App, scope: Scope, receive: Receive, send: 
     await refusal.response()(scope, receive, send)
 
 
-async def _garbage(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _garbage(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     body = b'{"success":true,"result":' + armed.random.randbytes(40)
     await Response(body, armed.rule.status or 200, media_type=JSON)(scope, receive, send)
 
 
-async def _html(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _html(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     await page("Bad gateway", armed.rule.status or 502)(scope, receive, send)
 
 
-async def _truncate(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _truncate(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     answer = await capture(app, scope, receive)
     if not answer.body:
         await break_connection(scope)
@@ -55,28 +55,28 @@ async def _truncate(armed: Armed, app: App, scope: Scope, receive: Receive, send
     # Returning without an end closes the connection.
 
 
-async def _reset(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _reset(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     await break_connection(scope)
 
 
-async def _lost_ack(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _lost_ack(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     await capture(app, scope, receive)
     await break_connection(scope)
 
 
-async def _stall(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _stall(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     async with until_disconnect(receive):
         await trio.sleep(float("inf") if armed.rule.seconds is None else armed.rule.seconds)
     await break_connection(scope)
 
 
-async def _latency(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _latency(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     rule = armed.rule
     await trio.sleep(max(0.0, (rule.seconds or 0.0) + armed.random.uniform(-rule.jitter, rule.jitter)))
     await app(scope, receive, send)
 
 
-async def _slow_drip(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _slow_drip(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     seconds = 1.0 if armed.rule.seconds is None else armed.rule.seconds
     answer = await capture(app, scope, receive)
     await send(answer.start)
@@ -87,7 +87,7 @@ async def _slow_drip(armed: Armed, app: App, scope: Scope, receive: Receive, sen
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _gzip_bomb(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _gzip_bomb(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     headers = [(b"content-type", JSON.encode()), (b"content-encoding", b"gzip")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     async with until_disconnect(receive):
@@ -106,12 +106,12 @@ def _bomb(mebibytes: int) -> Iterable[bytes]:
         yield block
 
 
-async def _redirect(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _redirect(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     headers = {"location": armed.rule.location or _ELSEWHERE}
     await Response(b"", armed.rule.status or 302, headers)(scope, receive, send)
 
 
-async def _endless_cursor(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _endless_cursor(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     kept = [(name, value) for name, value in query if not (name == "cursor" and value.startswith(_ENDLESS))]
     answer = await capture(app, {**scope, "query_string": urlencode(kept).encode()}, receive)
@@ -124,7 +124,7 @@ async def _endless_cursor(armed: Armed, app: App, scope: Scope, receive: Receive
     await replay(answer, body, send)
 
 
-async def _stale(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _stale(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     oldest = STALE_SECONDS if armed.rule.seconds is None else armed.rule.seconds
     with staleness(armed.random.uniform(0, oldest)):
         await app(scope, receive, send)

@@ -16,13 +16,13 @@ from kvfs.core.errors import UserError
 from kvfs.server.bodies import SMALL_BODY, read_body
 from kvfs.server.calls import TALLY, json_answer
 from kvfs.server.effects import BROKEN, Effect
+from kvfs.server.error_answers import Refusal, invalid
 from kvfs.server.fault_rules import Armed, Faults, Rule
 from kvfs.server.fault_words import parse_faults
 from kvfs.server.moods import MOODS
+from kvfs.server.odd_shapes import SHAPES
 from kvfs.server.quotas import LIMITS
-from kvfs.server.refusals import Refusal, invalid
-from kvfs.server.shapes import SHAPES
-from kvfs.server.shell import App, Receive, Scope, Send
+from kvfs.server.shell import App, AsgiSend, Receive, Scope
 from kvfs.store.wire import codec
 
 DIRECT: Final = b"kvfs-direct"
@@ -41,7 +41,7 @@ class Faulty:
         self._faults = faults
         self._spared = frozenset(spared)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         app = self._app
         if any(name == DIRECT for name, _ in scope["headers"]):
             scope[TALLY].direct = True

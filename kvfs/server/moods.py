@@ -9,12 +9,12 @@ from urllib.parse import unquote, unquote_to_bytes
 import msgspec
 import trio
 
+from kvfs.server.capture import is_bulk_write, page, take_body
 from kvfs.server.effects import Effect
+from kvfs.server.error_answers import Refusal
 from kvfs.server.fault_rules import FIREWALL_TEXT, Armed
 from kvfs.server.pacing import pacing
-from kvfs.server.refusals import Refusal
-from kvfs.server.replay import is_bulk_write, page, take_body
-from kvfs.server.shell import App, Message, Receive, Scope, Send
+from kvfs.server.shell import App, AsgiMessage, AsgiSend, Receive, Scope
 
 _PAIR_SECONDS: Final = 0.02
 _LIMIT_SECONDS: Final = 100.0
@@ -41,7 +41,7 @@ _ODD_KEY: Final = re.compile(r"[\x00-\x1f\x7f^]|\.\.\.")
 _CHAINS: Final = {6003: 6111}
 
 
-async def _firewall(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _firewall(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     text = (armed.rule.text or FIREWALL_TEXT).encode()
     body, receive_again = await take_body(scope, receive)
     if text in body or text in unquote_to_bytes(scope["path"]) or text in _query(scope):
@@ -55,7 +55,7 @@ def _query(scope: Scope) -> bytes:
     return unquote_to_bytes(scope["query_string"].replace(b"+", b" "))
 
 
-async def _pair_cost(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _pair_cost(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     if not is_bulk_write(scope):
         await app(scope, receive, send)
         return
@@ -75,11 +75,11 @@ class _Late:
 
     scope: Scope
     receive: Receive
-    pass_on: Send
+    pass_on: AsgiSend
     begun: bool = False
     given_up: bool = False
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AsgiMessage) -> None:
         self.begun = True
         if not self.given_up:
             await self.pass_on(message)
@@ -93,13 +93,13 @@ class _Late:
                 await page("A timeout occurred", 524)(self.scope, self.receive, self.pass_on)
 
 
-async def _denied(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _denied(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     status, code = armed.random.choice(_PASSING)
     status, code = armed.rule.status or status, armed.rule.code or code
     await Refusal(status, code, _REFUSALS.get(code, (0, "denied"))[1]).response()(scope, receive, send)
 
 
-async def _code(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _code(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     code = armed.rule.code or 0
     usual, message = _REFUSALS.get(code, (400, f"this request met the fault code={code}"))
     cause = _CHAINS.get(code)
@@ -108,7 +108,7 @@ async def _code(armed: Armed, app: App, scope: Scope, receive: Receive, send: Se
     await refusal.response()(scope, receive, send)
 
 
-async def _bad_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _bad_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     names, receive = await _read_keys(scope, receive)
     if armed.rule.key in names:
         await page("Internal server error", armed.rule.status or 500)(scope, receive, send)
@@ -116,14 +116,14 @@ async def _bad_key(armed: Armed, app: App, scope: Scope, receive: Receive, send:
     await app(scope, receive, send)
 
 
-async def _stuck_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _stuck_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     names, receive = await _read_keys(scope, receive)
     if armed.rule.key in names:
         await trio.sleep(inf if armed.rule.seconds is None else armed.rule.seconds)
     await app(scope, receive, send)
 
 
-async def _url_keys(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _url_keys(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     collection, _, key = scope["path"].rpartition("/")
     if collection.endswith(("/values", "/metadata")) and _ODD_KEY.search(unquote(key)):
         await Refusal(404, 10009, _REFUSALS[10009][1]).response()(scope, receive, send)

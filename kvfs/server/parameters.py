@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Key, NamespaceId
-from kvfs.server.refusals import (
+from kvfs.server.error_answers import (
     BAD_ACCOUNT,
     BAD_EXPIRATION,
     BAD_NAMESPACE_ID,

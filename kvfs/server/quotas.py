@@ -9,11 +9,11 @@ import msgspec
 import trio
 
 from kvfs.core.limits import BULK_GET_KEYS, RATE_REQUESTS, RATE_SECONDS
+from kvfs.server.capture import Items, is_bulk_write, item_key, leave_out, take_body
 from kvfs.server.effects import Effect
+from kvfs.server.error_answers import Refusal
 from kvfs.server.fault_rules import Armed
-from kvfs.server.refusals import Refusal
-from kvfs.server.replay import Items, is_bulk_write, item_key, leave_out, take_body
-from kvfs.server.shell import App, Message, Receive, Scope, Send
+from kvfs.server.shell import App, AsgiMessage, AsgiSend, Receive, Scope
 from kvfs.store import codes
 
 _QUOTA: Final = "your account has reached the free usage limit for this operation for today"
@@ -27,7 +27,7 @@ _FREE_KEYS: Final = (
 # Requests in a window
 
 
-async def _rate_budget(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _rate_budget(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     left, headers = _budget(armed)
     if left < 0:
         headers["retry-after"] = str(int(armed.budget["ends"] - trio.current_time()) + 1)
@@ -36,7 +36,7 @@ async def _rate_budget(armed: Armed, app: App, scope: Scope, receive: Receive, s
     await app(scope, receive, _with_headers(headers, send))
 
 
-async def _ratelimit(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _ratelimit(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     _, headers = _budget(armed)
     await app(scope, receive, _with_headers(headers, send))
 
@@ -63,12 +63,12 @@ def spend(budget: dict[str, float], quota: int, window: float, now: float) -> tu
     return -1 if budget["blocked"] else int(quota - budget["used"]), budget["ends"]
 
 
-def _with_headers(headers: dict[str, str], send: Send) -> Send:
+def _with_headers(headers: dict[str, str], send: AsgiSend) -> AsgiSend:
     """A `send` that replaces these headers of the answer."""
     added = [(name.encode(), value.encode()) for name, value in headers.items()]
     names = {name for name, _ in added}
 
-    async def send_with_headers(message: Message) -> None:
+    async def send_with_headers(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             kept = [header for header in message["headers"] if header[0] not in names]
             message = {**message, "headers": [*kept, *added]}
@@ -77,8 +77,8 @@ def _with_headers(headers: dict[str, str], send: Send) -> Send:
     return send_with_headers
 
 
-async def _no_retry_after(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    async def send_without(message: Message) -> None:
+async def _no_retry_after(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+    async def send_without(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             kept = [header for header in message["headers"] if header[0].lower() != b"retry-after"]
             message = {**message, "headers": kept}
@@ -90,11 +90,11 @@ async def _no_retry_after(armed: Armed, app: App, scope: Scope, receive: Receive
 # Keys in a day
 
 
-async def _quota(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _quota(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     await Refusal(armed.rule.status or 429, codes.QUOTA, _QUOTA).response()(scope, receive, send)
 
 
-async def _free_plan(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _free_plan(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     allowed = _FREE_KEYS if armed.rule.count is None else armed.rule.count
     body = b""
     if is_bulk_write(scope) or scope["path"].endswith("/bulk/get"):
@@ -128,7 +128,7 @@ def operation_of(method: str, path: str, body: bytes) -> tuple[str, int]:
 # Keys that are left alone
 
 
-async def _key_rate(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _key_rate(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     seconds = 1.0 if armed.rule.seconds is None else armed.rule.seconds
     namespace, _, name = scope["path"].rpartition("/values/")
     if scope["method"] == "PUT" and namespace and name:
@@ -160,7 +160,7 @@ def _is_too_soon(written: dict[str, float], key: str, seconds: float) -> bool:
     return False
 
 
-async def _torn_bulk(armed: Armed, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _torn_bulk(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     if is_bulk_write(scope):
         reported = armed.rule.fault == "torn_bulk"
         await leave_out(partial(_torn, armed), app, scope, receive, send, reported=reported)

@@ -13,11 +13,11 @@ from kvfs.core.limits import BULK_PAIRS
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.data.directoryplace import DirectoryPlace
 from kvfs.data.fileplace import FilePlace
-from kvfs.data.files import format_of
 from kvfs.data.items import Loaded, Problem
 from kvfs.data.place import Reader
-from kvfs.server.refusals import Refusal
-from kvfs.server.values import stored_metadata
+from kvfs.data.streams import format_of
+from kvfs.server.error_answers import Refusal
+from kvfs.server.value_routes import stored_metadata
 from kvfs.store.base import Store
 from kvfs.store.checks import check_entry, key_bytes
 from kvfs.store.wire import codec

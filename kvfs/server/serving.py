@@ -21,14 +21,14 @@ from hypercorn.trio import serve as hypercorn_serve
 
 from kvfs.core.errors import UserError
 from kvfs.server.app import build_app
-from kvfs.server.auth import load_or_create_token as load_or_create_token
-from kvfs.server.auth import usable_token
-from kvfs.server.connections import patient_listeners, use_connections
+from kvfs.server.disconnects import patient_listeners, use_connections
 from kvfs.server.fault_words import parse_faults
 from kvfs.server.seeding import Seed, sow
 from kvfs.server.shell import App
 from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.server.tokens import load_or_create_token as load_or_create_token
+from kvfs.server.tokens import usable_token
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 KEEP_ALIVE: Final = 75  # seconds; longer than clients keep idle connections, so that they close first
 GRACE: Final = 5  # seconds for requests under way when the server is told to stop

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, Counter
 from kvfs.server.calls import TALLY, Tally
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
+App = Callable[[Scope, Receive, AsgiSend], Awaitable[None]]
 
 DRAIN_BYTES: Final = 128 * 1024 * 1024  # of a body nobody wants, so that the client lives to read why
 DRAIN_SECONDS: Final = 5
@@ -56,7 +56,7 @@ class Observed:
         self._operation_of = operation_of
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
@@ -64,7 +64,7 @@ class Observed:
         else:
             await send({"type": "websocket.close"})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         scope["path"] = scope["raw_path"].decode("latin-1")  # keys hold %2F: segments are decoded one by one
         scope[TALLY] = tally = Tally(self._operation_of(scope), self._metrics.add_keys)
         started = trio.current_time()
@@ -89,7 +89,7 @@ class _Exchange:
     """
 
     def __init__(
-        self, receive: Receive, send: Send, account: Callable[[int, int], None], *, has_body: bool
+        self, receive: Receive, send: AsgiSend, account: Callable[[int, int], None], *, has_body: bool
     ) -> None:
         self._receive = receive
         self._send = send
@@ -109,13 +109,13 @@ class _Exchange:
             self._accounted = True
             self._account(status, self._sent)
 
-    async def receive(self) -> Message:
+    async def receive(self) -> AsgiMessage:
         message = await self._receive()
         self._gone = message["type"] == "http.disconnect"
         self._body_ended = self._gone or not message.get("more_body", False)
         return message
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -144,7 +144,7 @@ def _has_body(scope: Scope) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _lifespan(receive: Receive, send: AsgiSend) -> None:
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -34,7 +34,7 @@ def staleness(seconds: float) -> Iterator[None]:
         _age.reset(token)
 
 
-class History:
+class KeyHistory:
     """The past of keys: for each, when (monotonic) it changed and its entry before, oldest first."""
 
     def __init__(self, faults: Faults) -> None:
@@ -72,7 +72,7 @@ class StaleAccounts:
 
     def __init__(self, accounts: Accounts, faults: Faults) -> None:
         self._accounts = accounts
-        self._history = History(faults)
+        self._history = KeyHistory(faults)
 
     def for_account(self, account: str) -> Store:
         """The store of one account. Namespace ids are unique, so all share one history."""
@@ -82,7 +82,7 @@ class StaleAccounts:
 class StaleStore:
     """A `Store` around a `Store`; namespaces are never stale."""
 
-    def __init__(self, store: Store, history: History) -> None:
+    def __init__(self, store: Store, history: KeyHistory) -> None:
         self._store = store
         self._history = history
 

@@ -8,7 +8,7 @@ from kvfs.verify.wire import Lab
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """The outcome of a check. `holds` None: nothing depends on it, it is only noted."""
 
     text: str
@@ -33,7 +33,7 @@ class Finding:
         return self.holds is False and not self.known
 
 
-Run = Callable[[Lab], Awaitable[Seen]]
+Run = Callable[[Lab], Awaitable[Observation]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from typing import Final
 
 import trio
 
-from kvfs.verify.findings import Seen, check
+from kvfs.verify.findings import Observation, check
 from kvfs.verify.setting import LISTED, MOST, STALE, stale
 from kvfs.verify.wire import Lab
 
@@ -13,13 +13,13 @@ TIMED: Final = (STALE, DELETED, LISTED)
 
 
 @check(STALE, f"stale for at most {MOST:.0f} s")
-async def after_write(lab: Lab) -> Seen:
-    found: Seen = lab.seen[STALE]
+async def after_write(lab: Lab) -> Observation:
+    found: Observation = lab.seen[STALE]
     return found
 
 
 @check(DELETED, f"stale for at most {MOST:.0f} s")
-async def after_delete(lab: Lab) -> Seen:
+async def after_delete(lab: Lab) -> Observation:
     key = lab.key("replaced")
     await lab.delete(key)
     began = trio.current_time()
@@ -27,13 +27,13 @@ async def after_delete(lab: Lab) -> Seen:
 
 
 @check(LISTED, f"stale for at most {MOST:.0f} s")
-async def listed(lab: Lab) -> Seen:
-    found: Seen = lab.seen[LISTED]
+async def listed(lab: Lab) -> Observation:
+    found: Observation = lab.seen[LISTED]
     return found
 
 
 @check("headers about the limit", "noted: kvfs keeps to them where they are sent")
-async def headers(lab: Lab) -> Seen:
+async def headers(lab: Lab) -> Observation:
     names = ("ratelimit", "ratelimit-policy", "cf-ray")
     told = [f"{name}: {lab.seen_headers[name]}" for name in names if name in lab.seen_headers]
-    return Seen("; ".join(told) or "none", None)
+    return Observation("; ".join(told) or "none", None)

@@ -13,7 +13,7 @@ import trio
 
 from kvfs.core.errors import StoreError
 from kvfs.core.limits import KEY_BYTES
-from kvfs.verify.findings import Seen
+from kvfs.verify.findings import Observation
 from kvfs.verify.wire import PAUSES, Lab, Reply, rows_of, values_of
 
 BINARY: Final = b"\x00\xff\xfe"
@@ -83,7 +83,7 @@ async def look(lab: Lab, good: Callable[[Rows], bool], began: float) -> None:
     try:
         lab.seen[LISTED] = await stale(ask, lambda reply: good(rows_of(reply)), began)
     except StoreError as exc:
-        lab.seen[LISTED] = Seen(str(exc), False)
+        lab.seen[LISTED] = Observation(str(exc), False)
 
 
 def _pairs(lab: Lab) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ async def _rewrite(lab: Lab) -> None:
         began = trio.current_time()
         lab.seen[STALE] = await stale(lambda: lab.get(key), lambda reply: reply.body == b"two", began)
     except StoreError as exc:
-        lab.seen[STALE] = Seen(str(exc), False)
+        lab.seen[STALE] = Observation(str(exc), False)
 
 
 async def _note(lab: Lab, name: str, put: Awaitable[Reply]) -> None:
@@ -149,7 +149,9 @@ async def _note(lab: Lab, name: str, put: Awaitable[Reply]) -> None:
         lab.done[name] = Reply(0, {}, str(exc).encode())
 
 
-async def stale(ask: Callable[[], Awaitable[Reply]], good: Callable[[Reply], bool], began: float) -> Seen:
+async def stale(
+    ask: Callable[[], Awaitable[Reply]], good: Callable[[Reply], bool], began: float
+) -> Observation:
     """The seconds from `began` to the last stale answer, before `FRESH` good ones in a row."""
     last, fresh = 0.0, 0
     for pause in PAUSES:
@@ -159,4 +161,4 @@ async def stale(ask: Callable[[], Awaitable[Reply]], good: Callable[[Reply], boo
             break
         fresh, last = 0, trio.current_time() - began
         await trio.sleep(pause)
-    return Seen(f"{last:.1f} s", fresh == FRESH and last <= MOST, last)
+    return Observation(f"{last:.1f} s", fresh == FRESH and last <= MOST, last)

@@ -24,13 +24,13 @@ from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.times import SECOND, nanoseconds, within_range
-from kvfs.journal.attributes import DirRow, LocalAttrs
 from kvfs.journal.journal import digest
+from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.file.handles import OpenFile
 from kvfs.vfs.inode.nodes import ROOT_INO, UNCHANGED, ControlDirectory, ControlFile, Directory, File, Node
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay, View
-from kvfs.vfs.view.types import Attr, Changes, Seen, told_size
+from kvfs.vfs.view.types import Attr, Changes, SeenView, told_size
 
 log = logging.getLogger("kvfs.vfs")
 
@@ -66,7 +66,7 @@ class Attributes:
 
     # stat
 
-    def peek(self, node: Node, seen: Seen = UNKNOWN) -> Attr:
+    def peek(self, node: Node, seen: SeenView = UNKNOWN) -> Attr:
         """Return the attributes without waiting: an unknown size shows as 0 with a time-out of 0.
 
         `seen`: what `Overlay.peek` just said of a file, if somebody asked.
@@ -116,7 +116,7 @@ class Attributes:
             )  # known now, whatever clock and caches say meanwhile
         return attr
 
-    def _file(self, node: File, seen: Seen = UNKNOWN) -> Attr:
+    def _file(self, node: File, seen: SeenView = UNKNOWN) -> Attr:
         namespace, key, shared = node.namespace, node.key, node.open
         if shared is not None and shared.created and shared.expiration is None and not node.detached:
             return self._created(node, shared)
@@ -125,7 +125,7 @@ class Attributes:
         mode = local.mode if local is not None and local.mode is not None else self._file_mode
         changed = self._changed(namespace, local)
         size, expiration, timeout = (node.end or 0) if node.detached else 0, None, 0.0
-        view: Seen = None
+        view: SeenView = None
         if not node.detached:
             view = seen if seen is not UNKNOWN else self._overlay.peek(namespace, key, stale=True)
         if shared is not None:

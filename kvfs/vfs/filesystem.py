@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
-from kvfs.cache.namespaces import NamespaceTable
+from kvfs.cache.namespace_table import NamespaceTable
 from kvfs.core.errors import KvfsError, NotPermittedError
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
@@ -25,7 +25,7 @@ from kvfs.vfs.retold import Retold
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
 from kvfs.vfs.view.overlay import Overlay
-from kvfs.vfs.xattrs import ExtendedAttributes
+from kvfs.vfs.xattr_fields import ExtendedAttributes
 
 log = logging.getLogger("kvfs.vfs")
 

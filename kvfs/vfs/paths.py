@@ -1,6 +1,6 @@
 """The path of a key or node below the mount point, in words for people: logs, the status, attributes."""
 
-from kvfs.cache.namespaces import NamespaceTable
+from kvfs.cache.namespace_table import NamespaceTable
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef, Naming
 from kvfs.vfs.inode.nodes import ControlDirectory, ControlFile, Directory, File, Node

@@ -11,7 +11,7 @@ from kvfs.vfs.inode.nodes import ControlDirectory, ControlFile, Directory, Node,
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay
-from kvfs.vfs.view.types import Seen
+from kvfs.vfs.view.types import SeenView
 
 Parent = Root | Directory | ControlDirectory
 
@@ -75,7 +75,7 @@ class Readdir:
         found = self.arrived_entry(handle, index)
         return found[:2] if found is not None else None
 
-    def arrived_entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None, Seen] | None:
+    def arrived_entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None, SeenView] | None:
         """`entry` of an index that `has_arrived`, with what is known of it if it is a file."""
         stream = handle.stream
         if stream is None:

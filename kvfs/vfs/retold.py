@@ -13,7 +13,7 @@ from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream
 from kvfs.vfs.inode.nodes import File, Node
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay, View
-from kvfs.vfs.view.types import Attr, Seen, told_size
+from kvfs.vfs.view.types import Attr, SeenView, told_size
 
 _MOMENT = 0.01  # seconds between two looks at the clock
 _NOTHING = (None, None)  # metadata and expiration of most keys
@@ -156,7 +156,7 @@ class Retold:
         return True
 
     def remember(
-        self, stream: DirStream, index: int, name: bytes, node: Node, attr: Attr, seen: Seen
+        self, stream: DirStream, index: int, name: bytes, node: Node, attr: Attr, seen: SeenView
     ) -> None:
         """An entry was told the long way; not of directories, whose times move, nor of files that are open."""
         if len(stream.entries) > KEPT_ENTRIES:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 
-from kvfs.cache.namespaces import NamespaceTable
+from kvfs.cache.namespace_table import NamespaceTable
 from kvfs.core.errors import ExistsError, InvalidError, NotEmptyError, NotFoundError, TitleExistsError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, KeyPage, Namespace, NamespaceId

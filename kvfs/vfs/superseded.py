@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kvfs.core.errors import JournalError
 from kvfs.core.expiry import is_expired
-from kvfs.core.model import Change, ChangeState, How, Key, NamespaceId
-from kvfs.history.bursts import QUIET, Place
+from kvfs.core.model import Change, ChangeState, How, Key, KeyRef, NamespaceId
+from kvfs.history.bursts import QUIET
 from kvfs.history.history import History
 from kvfs.history.version import AWAY, BUSY, RENAMED, SAME_CONTENT, UNKNOWN_SIZE, UNREADABLE, Version
 from kvfs.journal.rules import Row
@@ -96,7 +96,7 @@ class Keeping:
         version.size = UNKNOWN_SIZE if size is None else size
         return opened
 
-    def _opened(self, place: Place) -> bytes | None:
+    def _opened(self, place: KeyRef) -> bytes | None:
         """Return the content that an open file read, or recorded last."""
         node = self._inodes.open_file(*place)
         return node.open.closed if node is not None and node.open is not None else None

@@ -20,7 +20,7 @@ from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
-from kvfs.journal.attributes import DirRow
+from kvfs.journal.local_attributes import DirRow
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.file.handles import HandleTable
 from kvfs.vfs.inode.nodes import ControlDirectory, Directory, File, Node, Root

@@ -25,7 +25,7 @@ from support.moves import fill_store
 from support.serving import Served, served_by_process
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 LOCAL_KEYS: Final = 1_000_000
 API_KEYS: Final = 10_000

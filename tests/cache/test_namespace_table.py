@@ -12,7 +12,7 @@ from support.clock import Clock
 from support.faults import FaultStore
 from support.inline import open_inline
 
-from kvfs.cache.namespaces import NamespaceTable
+from kvfs.cache.namespace_table import NamespaceTable
 from kvfs.core.errors import DeniedError, TitleExistsError, UnreachableError
 from kvfs.core.model import Entry, Key
 from kvfs.store.breaker import Breaker, Breaking

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from kvfs.cache.patience import PAUSE, WAIT, Patience
+from kvfs.cache.patience import PAUSE, WAIT, StalePatience
 from kvfs.core.errors import UnavailableError
 
 LONGEST = 30.0
@@ -17,7 +17,7 @@ async def slow(seconds: float, done: list[float]) -> str:
 
 async def test_a_quick_answer_is_waited_for_and_a_slow_one_goes_on_alone(autojump_clock) -> None:
     """After a second the caller has its own way; the answer that comes later ends the pause."""
-    patience, done = Patience(LONGEST), []
+    patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(patience.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -36,7 +36,7 @@ async def test_a_quick_answer_is_waited_for_and_a_slow_one_goes_on_alone(autojum
 
 async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(autojump_clock) -> None:
     """Nobody waits in the meantime; then the next one tries again."""
-    patience, done = Patience(LONGEST), []
+    patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(patience.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -53,7 +53,7 @@ async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(a
 
 async def test_a_failure_in_time_is_raised(autojump_clock) -> None:
     """As it is; later ones are nobody's."""
-    patience = Patience(LONGEST)
+    patience = StalePatience(LONGEST)
 
     async def fails(seconds: float) -> None:
         await trio.sleep(seconds)
@@ -73,4 +73,4 @@ async def test_a_failure_in_time_is_raised(autojump_clock) -> None:
 async def test_without_a_place_to_go_on_the_answer_is_waited_for(autojump_clock) -> None:
     """A store on this machine is asked as ever."""
     done: list[float] = []
-    assert await Patience(LONGEST).ask(lambda: slow(500, done)) == "answer"
+    assert await StalePatience(LONGEST).ask(lambda: slow(500, done)) == "answer"

@@ -9,7 +9,7 @@ from support.mounted import Api
 from support.serving import Served
 from support.shell import Shell
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 
 pytestmark = pytest.mark.fuse
 

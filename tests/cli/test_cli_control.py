@@ -20,8 +20,8 @@ from kvfs.host.control import (
     CONNECTIONS,
     REQUEST_BYTES,
     ControlError,
+    ControlHandler,
     DaemonEndedError,
-    Handler,
     Message,
     NoDaemonError,
     Send,
@@ -51,11 +51,11 @@ async def crash(request: Message, send: Send) -> Message:
     raise ZeroDivisionError("a bug with a secret")
 
 
-HANDLERS: dict[str, Handler] = {"status": status, "unmount": unmount, "refuse": refuse, "crash": crash}
+HANDLERS: dict[str, ControlHandler] = {"status": status, "unmount": unmount, "refuse": refuse, "crash": crash}
 
 
 @asynccontextmanager
-async def serving(path: Path, **more: Handler) -> AsyncIterator[None]:
+async def serving(path: Path, **more: ControlHandler) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_control, path, {**HANDLERS, **more})
         yield

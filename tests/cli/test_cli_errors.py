@@ -13,9 +13,9 @@ import pytest
 
 import kvfs
 from kvfs.cli import main
-from kvfs.cli.checks import check_fuse, check_source_outside
-from kvfs.cli.guard import Exit, describe, guarded
+from kvfs.cli.exits import Exit, describe, guarded
 from kvfs.cli.mount import prepare_state
+from kvfs.cli.premount import check_fuse, check_source_outside
 from kvfs.config import CloudflareSource, Config, LocalSource
 from kvfs.core.errors import JournalLockedError, KvfsError, UserError
 from kvfs.host.state import control_path

@@ -14,7 +14,7 @@ from support.mounted import Api
 from support.serving import Served
 from support.shell import Shell
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.host.mounts import mount_at
 
 pytestmark = pytest.mark.fuse

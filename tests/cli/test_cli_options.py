@@ -12,7 +12,7 @@ from kvfs.cli.mount import build_config, mount
 from kvfs.cli.options import config_arguments, mount_options
 from kvfs.cli.serve import parse_listen
 from kvfs.config import Config, LocalSource
-from kvfs.history.bounds import NONE, Bounds
+from kvfs.history.allowance import NONE, Bounds
 
 FIXED = {"source": LocalSource(Path("/s")), "mountpoint": Path("/mnt")}
 OWN_OPTIONS = {

@@ -8,12 +8,12 @@ import click
 import pytest
 
 from kvfs.cli import main
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.core.model import How, Key, NamespaceId
-from kvfs.history.bounds import Bounds
-from kvfs.history.segment import segments
+from kvfs.history.allowance import Bounds
 from kvfs.history.shelf import Shelf
 from kvfs.history.version import AWAY, Version
+from kvfs.history.version_segment import segments
 from kvfs.host.sources import HISTORY, SourceRecord, write_source
 from kvfs.journal.journal import digest
 

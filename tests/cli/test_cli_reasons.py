@@ -21,7 +21,7 @@ from support.quick import Done, quick
 from support.serving import Served, served_by_process
 from support.standing import wait_for
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.daemon.outlook import AWAY, DISK, LIMITED, QUOTA, REFUSES, advice_for, kind_of
 
 KINDS = {
@@ -230,7 +230,7 @@ def test_a_wrong_base_url_is_no_silence(tmp_path: Path, server: Served) -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """`No space left on device` alone: on which? Here it is the limit of a file's size."""
     code = (
-        "import sys, pathlib; from kvfs.cli.guard import describe; from kvfs.host.state import write_private\n"
+        "import sys, pathlib; from kvfs.cli.exits import describe; from kvfs.host.state import write_private\n"
         "try: write_private(pathlib.Path(sys.argv[1]) / 'record.json', b'x')\n"
         "except OSError as exc: print(describe(exc)[0])"
     )

@@ -14,8 +14,8 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.sweep import DAY, EMPTY_SECONDS, KEPT_SECONDS, leftovers, sweep
 from kvfs.host.sources import HISTORY, SourceRecord, last_used, was_used, write_source
 from kvfs.host.state import MountRecord, birth, log_path, read_record, record_path, write_record
-from kvfs.journal.attributes import DirRow, LocalAttrs
 from kvfs.journal.journal import Journal
+from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import segments_of
 from kvfs.journal.worth import Worth
 

@@ -16,7 +16,7 @@ from support.mounted import Api, Mounted, mounted
 from support.quick import quick
 from support.serving import Served
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.waiting import Waiting
 
 pytestmark = pytest.mark.fuse

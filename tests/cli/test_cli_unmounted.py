@@ -16,7 +16,7 @@ from support.serving import Served, served_by_process
 from support.shell import Shell
 from support.terminal import terminal
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.host.state import lives
 
 pytestmark = pytest.mark.fuse

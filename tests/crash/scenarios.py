@@ -22,7 +22,7 @@ from kvfs.journal.segment import Head, read_head, record_head, segments_of
 
 LARGE = b"large " * 60_000  # goes to the spool
 INLINE = b"inline " * 16_000  # stays in the journal
-POSTING, SNAPSHOT, KEPT = "kvfs.sender.post", "kvfs.journal.snapshot", "kvfs.journal.kept"
+CULPRITS, SNAPSHOT, KEPT = "kvfs.sender.culprits", "kvfs.journal.snapshot", "kvfs.journal.facts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,7 +377,7 @@ PLAYS = (
     Play(refused, loose=True),
     Play(conflict, settle=0.2, loose=True),
     Play(expired, one_expiring, pass_time, loose=True),
-    Play(namespace_gone, tune={f"{POSTING}.GONE_SECONDS": 0}, loose=True),
+    Play(namespace_gone, tune={f"{CULPRITS}.GONE_SECONDS": 0}, loose=True),
     Play(namespace_removed),
     Play(side_full, settle=0.2, tune={"pages": 5, f"{KEPT}.SAVE_COUNT": 1}),
     Play(full_log, tune={"room": 20_000}),

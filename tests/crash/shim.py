@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kvfs.core.model import Seq
-from kvfs.journal import contents, disk, log, opening, replay, reserve, side, snapshot, spool
+from kvfs.journal import contents, disk, log, opener, replay, reserve, side, snapshot, spool
 from kvfs.journal.outbox import Outbox
 from kvfs.sender.round import Round
 
@@ -165,7 +165,7 @@ def _come_to(point: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-JOURNAL = str(Path(opening.__file__).parent)
+JOURNAL = str(Path(opener.__file__).parent)
 
 
 def operation() -> str:
@@ -199,12 +199,12 @@ def die(death: Death, notes: str) -> None:
     Watched.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     names = dict(vars(sqlite3))
     names["connect"] = partial(sqlite3.connect, factory=Watched)
-    for module in (opening, side):
+    for module in (opener, side):
         module.sqlite3 = types.SimpleNamespace(**names)
     calls = {
         name: _watched(getattr(os, name), name) for name in ("ftruncate", "truncate", "fsync", "fdatasync")
     }
-    for module in (contents, disk, log, opening, replay, reserve, snapshot, spool):
+    for module in (contents, disk, log, opener, replay, reserve, snapshot, spool):
         module.os = types.SimpleNamespace(**vars(os) | calls)
     log.os.writev = _writev
     reserve.os.posix_fallocate = _fallocate

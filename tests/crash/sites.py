@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvfs.journal import opening
+from kvfs.journal import opener
 
 CALLS = re.compile(
     r".*\.(execute|executemany|executescript)"  # a statement
@@ -47,7 +47,7 @@ class Site:
 def all_sites() -> list[Site]:
     """In the order of the source."""
     found = []
-    for path in sorted(Path(opening.__file__).parent.glob("*.py")):
+    for path in sorted(Path(opener.__file__).parent.glob("*.py")):
         if path.name == "lastseen.py":
             continue  # it goes with the mount
         for function, node in _calls(ast.parse(path.read_text()), ""):
@@ -68,7 +68,7 @@ def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, ast.Call]]:
 def operations() -> set[str]:
     """Functions of the journal that open a transaction of their own, and those told apart by their callers only."""
     found = {"Outbox.reject", "Writer.expire"}
-    for path in Path(opening.__file__).parent.glob("*.py"):
+    for path in Path(opener.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 functions = [one for one in node.body if isinstance(one, ast.FunctionDef)]

@@ -7,8 +7,8 @@ import pytest
 from support.journals import NS, START, open_journal
 
 from kvfs.core.model import Key
-from kvfs.daemon.conflicts import ConflictLog
-from kvfs.host.conflicts import NAME, ConflictFile
+from kvfs.daemon.conflict_report import ConflictLog
+from kvfs.host.open_conflicts import NAME, ConflictFile
 from kvfs.journal.journal import Journal, Move
 from kvfs.sender.conflicts import copy_key, original_of
 from kvfs.sender.events import Event, EventKind

@@ -13,7 +13,7 @@ from support.moves import dump, fill, sample
 
 from kvfs.core.model import Entry, Key
 from kvfs.data.retention import Backup, backup_of, chain_of, is_due, kept, name_of, parse_keep
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 

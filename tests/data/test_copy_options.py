@@ -12,8 +12,8 @@ from support.moves import dump, fill, sample, titles
 
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
-from kvfs.data.choice import Choice, parse_condition
 from kvfs.data.plan import Plan
+from kvfs.data.selection import Selection, parse_condition
 
 USERS = {
     Key("user/1"): Entry(b"1", b'{"role":"admin","n":7,"a":{"b":true}}'),
@@ -56,7 +56,7 @@ def test_a_prefix_in_from_and_to_is_a_directory(kvfs, tmp_path):
 @given(st.text(max_size=8), st.text(max_size=4), st.text(max_size=4))
 def test_a_key_keeps_what_no_rule_names(inner, strip, add):
     """Stripping and adding a prefix changes nothing behind it."""
-    choice = Choice(strip=strip, add=add)
+    choice = Selection(strip=strip, add=add)
     assert choice.moved(strip + inner) == add + inner
     assert choice.chosen(strip + inner, None)
 

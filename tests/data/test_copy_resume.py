@@ -17,7 +17,7 @@ from support.serving import Served, served_by_process
 
 from kvfs.core.content import is_text
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 READ_BATCH = (
     24  # requests: the namespaces, a page of keys, what is read of a batch of a thousand and ahead of it

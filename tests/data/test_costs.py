@@ -13,7 +13,7 @@ from support.moves import dump, fill, fill_store
 from support.serving import served_by_process
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 ENTRIES = {Key(f"user/{n:03}"): Entry(b"v", b'{"role":"admin"}' if n % 50 == 0 else None) for n in range(250)}
 ENTRIES |= {Key("logo"): Entry(b"\xff" * 5000)}

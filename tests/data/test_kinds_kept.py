@@ -14,9 +14,9 @@ from support.serving import served_by_process
 
 from kvfs.core.kinds import Kept, Kinds
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.host import kinds as kept_kinds
-from kvfs.host.kinds import KindsFile
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.host import kinds_file as kept_kinds
+from kvfs.host.kinds_file import KindsFile
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 NS = NamespaceId("0123456789abcdef" * 2)
 BINARIES = (7, 61, 62, 149)

@@ -11,7 +11,7 @@ from support.moves import dump, fill, fill_store
 from support.serving import served_by_process
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 MOST = 150 * 1024  # KiB
 VALUE = 25 * 1024 * 1024

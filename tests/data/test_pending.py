@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from support.moves import fill_store
 
 from kvfs.core.model import Entry, Key
-from kvfs.data.pending import PendingChange, PendingStore
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.data.overlaid import PendingChange, PendingStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 KEYS = st.sampled_from([f"k{number:02}" for number in range(30)])
 

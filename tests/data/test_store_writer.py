@@ -8,9 +8,9 @@ from support.serving import served
 
 from kvfs.core.bulksize import QUICK, BulkSize, first_pairs
 from kvfs.core.model import Entry, Key
-from kvfs.data.items import Item, Kind, Loaded
+from kvfs.data.items import Item, Loaded, ProblemKind
 from kvfs.data.storeplace import StoreWriter
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 
 @asynccontextmanager
@@ -54,7 +54,7 @@ async def test_what_a_firewall_dislikes_goes_as_base64(tmp_path):
     entries |= {Key("sql"): Entry(b"1 UNION SELECT 2"), Key("UNION SELECT"): Entry(b"v")}
     async with rest(tmp_path, "firewall") as (_, store, namespace):
         [problem] = await StoreWriter(store, namespace).write(loaded(entries))
-        assert (problem.kind, problem.key) == (Kind.REFUSED, "UNION SELECT")
+        assert (problem.kind, problem.key) == (ProblemKind.REFUSED, "UNION SELECT")
         assert "firewall" in problem.message
     assert await stored(tmp_path) == {key: entry for key, entry in entries.items() if key != "UNION SELECT"}
 

@@ -11,11 +11,11 @@ from kvfs.core.errors import KvfsError, UnavailableError
 from kvfs.core.kinds import Kinds
 from kvfs.core.model import Entry, Key
 from kvfs.data.copier import Copier, CopyOptions
-from kvfs.data.items import Item, Kind
+from kvfs.data.items import Item, ProblemKind
 from kvfs.data.job import Job
 from kvfs.data.reading import BulkValues
 from kvfs.data.storeplace import StoreReader, StoreWriter
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 ENTRIES = {Key(f"k{number:03}"): Entry(b"v%d" % number) for number in range(250)}
 ENTRIES |= {Key("image.png"): Entry(b"\xff\xd8")}
@@ -45,7 +45,7 @@ async def test_one_value_that_cannot_be_read_stops_no_other(tmp_path, bad):
             problems += taken.problems
         assert loaded == {key: entry for key, entry in ENTRIES.items() if key != bad}
         [problem] = problems
-        assert (problem.kind, problem.key) == (Kind.UNREADABLE, bad)
+        assert (problem.kind, problem.key) == (ProblemKind.UNREADABLE, bad)
         assert "its value cannot be read: " in problem.message
         assert "HTTP 500" in problem.message
 

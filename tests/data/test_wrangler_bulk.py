@@ -13,7 +13,7 @@ from support.serving import Served, served_by_process
 from support.wrangler import NEW, OLD, wrangler_command
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from support.serving import served_by_process
 
 from kvfs.cli import main
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 PAGE = Path(__file__).parents[2] / "docs" / "moving-data.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

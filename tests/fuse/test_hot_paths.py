@@ -13,7 +13,7 @@ from support.rig import Rig, open_rig
 
 from kvfs.fuse import convert
 from kvfs.fuse.operations import Operations
-from kvfs.journal import kept
+from kvfs.journal import facts
 from kvfs.journal.local import LocalAttrs
 
 NAMES = [b"one", b"two", b"three"]
@@ -115,10 +115,10 @@ async def test_the_side_table_hears_of_hundreds_at_once(handlers) -> None:
 async def test_the_side_table_hears_of_a_chmod_with_a_thousand_others(handlers) -> None:
     """Of keys without a change it is told when as many wait as are worth a transaction of SQLite."""
     handlers.statements.clear()
-    for number in range(kept.SAVE_COUNT):
+    for number in range(facts.SAVE_COUNT):
         assert handlers.statements == []
         handlers.rig.journal.attributes.set_file_attrs("n", f"{number}", LocalAttrs(mode=0o600))
-    assert len(handlers.statements) == kept.SAVE_COUNT + 2
+    assert len(handlers.statements) == facts.SAVE_COUNT + 2
 
 
 async def test_a_refused_attribute_leaves_nothing_behind(handlers) -> None:

@@ -28,8 +28,8 @@ from kvfs.host.control import _last_answer
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import parse_mountinfo
 from kvfs.host.state import read_record
-from kvfs.journal.opening import lock
-from kvfs.server.auth import load_or_create_token
+from kvfs.journal.opener import lock
+from kvfs.server.tokens import load_or_create_token
 
 SECRET = "s3cret-t0ken"
 REQUESTS = ["status", "sync", "refresh", "rejected_list", "rejected_retry", "rejected_discard", "bogus"]

@@ -15,7 +15,7 @@ from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.checks import check_title
 from kvfs.store.rest.answer import Answer, key_is_missing, successful
 from kvfs.store.rest.client import open_rest
-from kvfs.store.wire import codec, values
+from kvfs.store.wire import bulk_values, codec
 
 NS = NamespaceId("0123456789abcdef0123456789abcdef")
 KEYS = b'[{"name":"a","expiration":1800000000,"metadata":{"a":[1,"\\ud83d\\ude00"]}},{"name":"b","expiration":1.5}]'
@@ -39,7 +39,7 @@ DECODERS = {
     codec.decode_namespaces: [NAMESPACES],
     codec.decode_metadata: [b'{"a":1}', b'"\\ud800"'],
     codec.decode_bulk_result: [FAILED, b"null"],
-    values.decode_values: [VALUES],
+    bulk_values.decode_values: [VALUES],
     codec.decode_pairs: [PAIRS],
     codec.decode_key_list: [b'["a","b"]', b'[{"name":"a"}]'],
     codec.decode_bulk_get: [ASKED],
@@ -63,7 +63,9 @@ def test_a_decoder_answers_or_says_malformed(decoder, data):
         decoder(body)
 
 
-@pytest.mark.parametrize("decoder", [codec.decode_envelope, codec.compact_metadata, values.decode_values])
+@pytest.mark.parametrize(
+    "decoder", [codec.decode_envelope, codec.compact_metadata, bulk_values.decode_values]
+)
 def test_deep_nesting_is_malformed(decoder):
     """A hundred thousand brackets must not overflow anything."""
     for text in (b"[" * 100_000, b'{"a":' * 100_000, b'{"result":' + b"[" * 50_000 + b"]" * 50_000 + b"}"):

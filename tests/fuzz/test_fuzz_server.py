@@ -14,7 +14,7 @@ from kvfs.core.errors import UserError
 from kvfs.server.app import build_app
 from kvfs.server.fault_rules import Faults
 from kvfs.server.fault_words import WORDS, parse_faults
-from kvfs.server.staleness import History, StaleAccounts
+from kvfs.server.staleness import KeyHistory, StaleAccounts
 
 ROOT = "/client/v4/accounts/0123456789abcdef0123456789abcdef/storage/kv/namespaces"
 PIECES = st.sampled_from(
@@ -111,7 +111,7 @@ def test_a_cursor_is_gone_on_from_or_refused(tmp_path_factory, cursor):
     """Of a stale listing too: its cursors are this server's own, and come back from anybody."""
     directory = tmp_path_factory.mktemp("fuzz")
     faults = parse_faults("stale=60s")
-    assert History(faults)
+    assert KeyHistory(faults)
 
     async def main() -> None:
         with open_inline(directory / "store.db") as store:

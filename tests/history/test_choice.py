@@ -3,7 +3,7 @@
 import pytest
 
 from kvfs.core.model import How, Key, NamespaceId
-from kvfs.history.choice import TOGETHER, as_of, last_deletion
+from kvfs.history.restore_choice import TOGETHER, as_of, last_deletion
 from kvfs.history.version import Version
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.errors import InvalidError
-from kvfs.history.bounds import DEFAULT, NONE, Bounds, parse_bounds
+from kvfs.history.allowance import DEFAULT, NONE, Bounds, parse_bounds
 
 GIB = 1024**3
 

@@ -8,7 +8,7 @@ from support.history import contents, versions
 
 from kvfs.core.model import How, Key, NamespaceId
 from kvfs.history import history as history_module
-from kvfs.history.bounds import Bounds
+from kvfs.history.allowance import Bounds
 from kvfs.history.bursts import QUIET
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.errors import InvalidError
-from kvfs.history.times import parse_time, time_text
+from kvfs.history.moments import parse_time, time_text
 
 NOW = datetime(2026, 11, 30, 12, 0).timestamp()
 

@@ -10,10 +10,10 @@ from support.history import contents, large_files, versions
 
 from kvfs.core.model import How, Key, NamespaceId
 from kvfs.history import shelf as shelf_module
-from kvfs.history.bounds import Bounds
-from kvfs.history.segment import VERSIONS, segments
+from kvfs.history.allowance import Bounds
 from kvfs.history.shelf import INLINE_BYTES, Shelf
 from kvfs.history.version import LARGE, SAME_CONTENT, Version
+from kvfs.history.version_segment import VERSIONS, segments
 from kvfs.journal.journal import digest
 
 NS = NamespaceId("n" * 32)

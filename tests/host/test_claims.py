@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.errors import UserError
-from kvfs.host.claims import Keys, claim, claimed, remembered_id, resolved
+from kvfs.host.claims import ClaimedKeys, claim, claimed, remembered_id, resolved
 from kvfs.host.sources import SourceRecord, store_of, write_source
 from kvfs.host.state import MountRecord, birth, read_record, record_path, records
 
@@ -40,22 +40,24 @@ def other(name: str, **fields) -> MountRecord:
 @pytest.mark.parametrize(
     ("mine", "theirs", "overlap"),
     [
-        (Keys(A), Keys(A), True),
-        (Keys(A), Keys(B), False),
-        (Keys(A), Keys(A, "n"), True),
-        (Keys(A, "n"), Keys(A, "n"), True),
-        (Keys(A, "n"), Keys(A, "m"), False),
-        (Keys(A, "n"), Keys(B, "n"), False),
-        (Keys(A, "n"), Keys(A, "n", "pre/"), True),
-        (Keys(A, "n", "pre/"), Keys(A), True),
-        (Keys(A, "n", "pre/"), Keys(A, "n", "pre/deep/"), True),
-        (Keys(A, "n", "pre/"), Keys(A, "n", "prefix/"), False),
-        (Keys(A, "n", "pre"), Keys(A, "n", "prefix"), True),
-        (Keys(A, "n", "pre/"), Keys(A, "m", "pre/"), False),
-        (Keys(B), Keys(B), True),
+        (ClaimedKeys(A), ClaimedKeys(A), True),
+        (ClaimedKeys(A), ClaimedKeys(B), False),
+        (ClaimedKeys(A), ClaimedKeys(A, "n"), True),
+        (ClaimedKeys(A, "n"), ClaimedKeys(A, "n"), True),
+        (ClaimedKeys(A, "n"), ClaimedKeys(A, "m"), False),
+        (ClaimedKeys(A, "n"), ClaimedKeys(B, "n"), False),
+        (ClaimedKeys(A, "n"), ClaimedKeys(A, "n", "pre/"), True),
+        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A), True),
+        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A, "n", "pre/deep/"), True),
+        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A, "n", "prefix/"), False),
+        (ClaimedKeys(A, "n", "pre"), ClaimedKeys(A, "n", "prefix"), True),
+        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A, "m", "pre/"), False),
+        (ClaimedKeys(B), ClaimedKeys(B), True),
     ],
 )
-def test_keys_overlap_where_one_could_be_among_both(mine: Keys, theirs: Keys, overlap: bool) -> None:
+def test_keys_overlap_where_one_could_be_among_both(
+    mine: ClaimedKeys, theirs: ClaimedKeys, overlap: bool
+) -> None:
     """By store, namespace and prefix."""
     assert mine.overlaps(theirs) is overlap
 
@@ -63,7 +65,7 @@ def test_keys_overlap_where_one_could_be_among_both(mine: Keys, theirs: Keys, ov
 @given(TEXT, TEXT, TEXT)
 def test_a_key_that_is_among_both_makes_them_overlap(mine: str, theirs: str, key: str) -> None:
     """And either way round it is the same."""
-    one, two = Keys(A, "n", mine), Keys(A, "n", theirs)
+    one, two = ClaimedKeys(A, "n", mine), ClaimedKeys(A, "n", theirs)
     assert one.overlaps(two) is two.overlaps(one)
     if key.startswith(mine) and key.startswith(theirs):
         assert one.overlaps(two)

@@ -7,8 +7,8 @@ from support.journals import NS, START, ack_all, delete, keys, open_journal, put
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeKind, ChangeState, Key, NamespaceId
-from kvfs.journal.attributes import LocalAttrs
 from kvfs.journal.journal import Move, digest
+from kvfs.journal.local_attributes import LocalAttrs
 
 A, B, C = Key("a"), Key("b"), Key("c")
 ATTRS = LocalAttrs(0o640, 100, 101, None)

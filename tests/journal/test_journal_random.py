@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.journals import NS, START, open_journal
 
 from kvfs.core.model import ChangeState, Key
-from kvfs.journal.attributes import LocalAttrs
 from kvfs.journal.journal import Move, digest
+from kvfs.journal.local_attributes import LocalAttrs
 
 KEYS = st.sampled_from([Key(name) for name in ("a", "b", "d/\0")])
 VALUES = st.binary(max_size=3)

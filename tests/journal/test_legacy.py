@@ -19,8 +19,8 @@ from kvfs.core.errors import JournalError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.core.times import SECOND
 from kvfs.journal import legacy, side
-from kvfs.journal.attributes import DirRow, LocalAttrs
 from kvfs.journal.journal import Journal, digest
+from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import VERSION
 
 FIXTURES = Path(__file__).parent / "fixtures"

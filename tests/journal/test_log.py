@@ -30,11 +30,11 @@ from support.journals import (
 
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
 from kvfs.core.model import Key
-from kvfs.journal import log, opening
+from kvfs.journal import log, opener
 from kvfs.journal import snapshot as snapshots
-from kvfs.journal.attributes import DirRow, LocalAttrs
 from kvfs.journal.journal import INLINE_BYTES, Journal, Move
-from kvfs.journal.segment import ID_BYTES, SEGMENT_HEAD, VERSION, Head, Reading, segments_of
+from kvfs.journal.local_attributes import DirRow, LocalAttrs
+from kvfs.journal.segment import ID_BYTES, SEGMENT_HEAD, VERSION, Head, SegmentReading, segments_of
 
 RECORDS = 40
 ATTRS = LocalAttrs(0o600, 1, 2)
@@ -292,7 +292,7 @@ def test_a_damaged_log_that_cannot_be_put_away_stays(path, monkeypatch, expect_l
 @pytest.mark.parametrize("seconds", [3.0, 0.0])
 def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, seconds, monkeypatch):
     """It may hold the only copy of what somebody wrote elsewhere; however short the journal is checked."""
-    monkeypatch.setattr("kvfs.journal.opening.CHECK_SECONDS", seconds)
+    monkeypatch.setattr("kvfs.journal.opener.CHECK_SECONDS", seconds)
     crashed, _ = written(path)
     file = segments_of(crashed)[0]
     head = {
@@ -317,7 +317,7 @@ def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, secon
 def identity(path: Path) -> bytes:
     """A journal's id."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return opening.identity(connection)
+        return opener.identity(connection)
 
 
 def test_a_log_without_its_journal_is_not_forgotten(path):
@@ -776,8 +776,8 @@ async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
     """Whatever was changed, wherever the records are by then: in one segment, in many, in a snapshot."""
     rng = random.Random(seed)
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 5_000, 200_000]))
-    monkeypatch.setattr("kvfs.journal.kept.CACHED_FILES", 3)
-    monkeypatch.setattr("kvfs.journal.kept.SAVE_COUNT", rng.choice([1, 9, 1000]))
+    monkeypatch.setattr("kvfs.journal.facts.CACHED_FILES", 3)
+    monkeypatch.setattr("kvfs.journal.facts.SAVE_COUNT", rng.choice([1, 9, 1000]))
     with open_journal(path) as journal:
         for step in range(150):
             _act(journal, rng)
@@ -834,7 +834,7 @@ class Disk:
         self.images.append({f: f.read_bytes() for name in names if (f := self.path.with_name(name)).exists()})
         for file in segments_of(self.path):
             self.seen[file] = file.read_bytes()
-            head = Reading(file).head
+            head = SegmentReading(file).head
             if head is not None and head.is_snapshot:
                 self.forced[file] = len(self.seen[file])
 
@@ -864,7 +864,7 @@ async def test_after_a_power_cut_it_is_as_it_was_at_some_moment_since_the_last_d
     """Whatever of side table and log reached the disk, in whatever order: no mixture, and nothing durable is gone."""
     rng = random.Random(seed)
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 3_000]))
-    monkeypatch.setattr("kvfs.journal.kept.SAVE_COUNT", rng.choice([1, 7]))
+    monkeypatch.setattr("kvfs.journal.facts.SAVE_COUNT", rng.choice([1, 7]))
     states: list[tuple[int, object]] = []
     step = durable = 0
     disk = Disk(path)

@@ -11,10 +11,10 @@ from support.journals import NS, START, keys, open_journal, put, segments, shown
 
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, Seq
-from kvfs.journal import kept as keeping
-from kvfs.journal.attributes import LocalAttrs
+from kvfs.journal import facts as keeping
 from kvfs.journal.journal import Journal
-from kvfs.journal.records import Acknowledged, Attempted, Settled, encode
+from kvfs.journal.local_attributes import LocalAttrs
+from kvfs.journal.records import Acknowledged, Attempted, SettledOp, encode
 from kvfs.journal.reserve import BASE, CHANGE_BYTES, OPENING, Reserve
 from kvfs.journal.segment import record_head
 
@@ -58,7 +58,7 @@ def send(journal: Journal, *, singly: bool) -> None:
 @given(st.integers(1, 2**63 - 1), st.floats(0, 1e12))
 def test_what_is_set_aside_for_a_change_is_enough_for_its_way_to_the_store(seq, at):
     """Three records of one change each, whatever its number."""
-    records = [Attempted([Seq(seq)]), Acknowledged([Seq(seq)], at), Settled([Seq(seq)])]
+    records = [Attempted([Seq(seq)]), Acknowledged([Seq(seq)], at), SettledOp([Seq(seq)])]
     encoded = [encode([record]) for record in records]
     assert sum(len(record_head(seq, one, [])) + len(one) for one in encoded) <= CHANGE_BYTES
 

@@ -14,7 +14,7 @@ from support.quick import quick
 from support.serving import Served, served_by_process
 from support.standing import wait_for
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 
 pytestmark = pytest.mark.fuse
 

@@ -9,7 +9,7 @@ import pytest
 from support.quick import Done, quick
 from support.standing import Namespace, Standing, standing
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 
 pytestmark = pytest.mark.fuse
 

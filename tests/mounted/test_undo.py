@@ -12,7 +12,7 @@ from support.mounted import Api, Mounted, mounted
 from support.serving import Served
 from support.standing import Namespace, Standing
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 
 pytestmark = pytest.mark.fuse
 

@@ -12,8 +12,8 @@ from support.journals import START, keys, put, simulated_now, stored
 from kvfs.core.errors import DeniedError, NotTextError, RateLimitedError, UnavailableError
 from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import ChangeKind, Entry, Key, ValueRead
-from kvfs.journal.attributes import LocalAttrs
 from kvfs.journal.journal import digest
+from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.sender.conflicts import copy_key
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender

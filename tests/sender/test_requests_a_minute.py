@@ -29,8 +29,8 @@ from kvfs.daemon.build import layered
 from kvfs.journal.journal import digest
 from kvfs.sender.events import SenderOptions
 from kvfs.sender.sender import Sender
+from kvfs.store.denials import Fixed
 from kvfs.store.ratelimit import Budget
-from kvfs.store.refusals import Fixed
 
 MINUTES = 20
 READ = b"read"

@@ -13,7 +13,7 @@ from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.server.fault_rules import Faults, Rule
 from kvfs.server.fault_words import parse_faults
 from kvfs.server.quotas import spend
-from kvfs.server.staleness import History, staleness
+from kvfs.server.staleness import KeyHistory, staleness
 from kvfs.store.rest import client
 
 K = Key("k")
@@ -169,7 +169,7 @@ async def test_stale_reads_answer_what_was(server, store, namespace):
 
 async def test_staleness_is_the_state_of_a_moment(autojump_clock):
     """As old as asked for: what changed since then is as it was then, nothing else is."""
-    history = History(Faults([Rule("stale", seconds=60)]))
+    history = KeyHistory(Faults([Rule("stale", seconds=60)]))
     namespace = NamespaceId("n")
     for before in (None, Entry(b"first"), Entry(b"second")):  # changed at 0, 10 and 20 seconds
         history.record(namespace, K, before)

@@ -13,8 +13,8 @@ from support.serving import TOKEN, served, served_by_process
 
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
-from kvfs.server.auth import load_or_create_token
 from kvfs.server.serving import ServeOptions, Serving, serve, serving
+from kvfs.server.tokens import load_or_create_token
 from kvfs.store.rest.client import open_rest
 
 

@@ -9,7 +9,7 @@ import trio
 from kvfs.core.model import Entry, Key
 from kvfs.store.embedded import checkpoint
 from kvfs.store.embedded.checkpoint import WORTH_BYTES, Checkpointer
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 LARGE = Entry(bytes(range(256)) * (2 * WORTH_BYTES // 256))
 SMALL = Entry(b"x" * 1000)

@@ -9,7 +9,7 @@ import trio
 from kvfs.core.errors import FixedNamespacesError, NamespaceNotFoundError, RejectedError, UnavailableError
 from kvfs.core.model import Entry, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.store.miniflare import database, dev, layout
-from kvfs.store.miniflare.disk import DiskStore
+from kvfs.store.miniflare.sqlite_files import DiskStore
 
 ID = NamespaceId("b" * 32)
 NOW = 1_700_000_000
@@ -138,7 +138,7 @@ async def test_a_value_that_is_overwritten_while_it_is_read_is_read_again(store,
             seen.append(rows["a"].blob)
             other = database.connect(layout.database_file(tmp_path, ID))
             (layout.blob_directory(tmp_path, ID) / "b2").write_bytes(b"2")
-            for blob in database.replace(other, [database.Row("a", "b2", None, None)]):
+            for blob in database.replace(other, [database.MiniflareRow("a", "b2", None, None)]):
                 (layout.blob_directory(tmp_path, ID) / blob).unlink()
             other.close()
         return rows
@@ -151,7 +151,7 @@ async def test_a_row_cannot_lead_out_of_the_directory(store, tmp_path):
     """A hostile blob id is no path."""
     await store.put(ID, Key("a"), Entry(b"1"))
     db = database.connect(layout.database_file(tmp_path, ID))
-    database.replace(db, [database.Row("a", "../../../etc/passwd", None, None)])
+    database.replace(db, [database.MiniflareRow("a", "../../../etc/passwd", None, None)])
     db.close()
     with pytest.raises(UnavailableError, match="is no value"):
         await store.get(ID, Key("a"))

@@ -7,7 +7,7 @@ from support.inline import open_inline
 
 from kvfs.core.errors import AccountError, DeniedError, QuotaError, RejectedError
 from kvfs.core.model import Entry, Key
-from kvfs.store.refusals import DOUBTS, FIRST_REST, LONGEST_REST, Doubting, Fixed, Refusals
+from kvfs.store.denials import DOUBTS, FIRST_REST, LONGEST_REST, Doubting, Fixed, Refusals
 
 KEY = Key("key")
 PASSING = DeniedError("Authentication error", code=10000, status=403)

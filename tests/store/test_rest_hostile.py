@@ -13,7 +13,7 @@ from support.hostile import answering, failure, http
 from kvfs.core import errors
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.rest import client, request
-from kvfs.store.rest.auth import BearerToken
+from kvfs.store.rest.bearer import BearerToken
 from kvfs.store.rest.client import RestStore, open_rest
 
 TOKEN = "token-that-must-not-leak"

@@ -22,7 +22,7 @@ from kvfs.core.model import (
     Seq,
 )
 from kvfs.core.packing import pair_bytes
-from kvfs.store.wire import codec, values
+from kvfs.store.wire import bulk_values, codec
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KEYS = TEXT.filter(lambda text: text not in FORBIDDEN_KEYS and len(text.encode()) <= 512).map(Key)
@@ -43,7 +43,7 @@ DECODERS = [
     codec.decode_keys,
     codec.decode_metadata,
     codec.decode_bulk_result,
-    values.decode_values,
+    bulk_values.decode_values,
     codec.decode_pairs,
     codec.decode_key_list,
     codec.decode_bulk_get,
@@ -139,7 +139,7 @@ def test_a_bulk_get_answers_with_what_is_stored(entries):
     except codec.MalformedError:
         assert any(entry and not _is_text(entry.value) for entry in entries.values())
         return
-    assert values.decode_values(result) == entries
+    assert bulk_values.decode_values(result) == entries
 
 
 @given(

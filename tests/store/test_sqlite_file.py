@@ -14,7 +14,7 @@ import pytest
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
 from kvfs.store.embedded import schema
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 A = Key("a")
 
@@ -158,7 +158,7 @@ def test_creating_survives_a_race(path):
         import sys, trio
         from pathlib import Path
         from kvfs.core.model import Entry, Key
-        from kvfs.store.embedded.store import SqliteStore
+        from kvfs.store.embedded.sqlite_store import SqliteStore
 
         async def main(path, title):
             async with SqliteStore.open(Path(path)) as store:

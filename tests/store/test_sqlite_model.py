@@ -9,7 +9,7 @@ from support.clock import Clock
 from support.inline import open_inline
 
 from kvfs.core.model import Entry, Key, KeyInfo
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 KEYS = st.one_of(
     st.text(st.sampled_from("ab/%.\0\uffff\U00010000\U0010ffff"), min_size=1, max_size=4),

@@ -20,7 +20,7 @@ from kvfs.core.limits import NAMESPACES, VALUE_BYTES
 from kvfs.core.model import Entry, Key, ValueRead
 from kvfs.store.embedded import queries, schema
 from kvfs.store.embedded import store as store_module
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 A = Key("a")
 

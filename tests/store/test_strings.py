@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvfs.core.model import Entry, Key
 from kvfs.store.rest import request
-from kvfs.store.wire import codec, values
+from kvfs.store.wire import bulk_values, codec
 from kvfs.store.wire.json import MalformedError
 from kvfs.store.wire.strings import BITE, GiveWay, string_bytes
 
@@ -51,10 +51,10 @@ def test_a_large_answer_says_what_a_small_one_says(
     entry = Entry((char * 40).encode(), metadata, expiration)
     result = codec.encode_values({Key("k"): entry, Key("gone"): None}, with_metadata=True)
     small = result[:-2] + b',"bare":"text","odd":{"value":5},"half":"\\ud800"}}'
-    large = small[:-2] + b',"large":"' + b"x" * values.LARGE + b'"}}'
-    found = values.decode_values(large)
-    assert len(found.pop("large").value) == values.LARGE
-    assert found == values.decode_values(small)
+    large = small[:-2] + b',"large":"' + b"x" * bulk_values.LARGE + b'"}}'
+    found = bulk_values.decode_values(large)
+    assert len(found.pop("large").value) == bulk_values.LARGE
+    assert found == bulk_values.decode_values(small)
 
 
 @pytest.mark.parametrize("part", [b"\\ud800", b"\xff", b"\\q", b"\\u12", b"\\"])

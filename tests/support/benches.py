@@ -16,7 +16,7 @@ from support.serving import served
 
 from kvfs.core.model import Entry, Key, KeyInfo, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 from kvfs.store.ratelimit import Budget, Limiting
 from kvfs.store.rest.client import open_rest
 from kvfs.store.retry import Retrying

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kvfs.history.segment import segments
 from kvfs.history.version import OWN_FILE, SAME_CONTENT, Version
+from kvfs.history.version_segment import segments
 
 
 def versions(directory: Path) -> list[Version]:

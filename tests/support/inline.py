@@ -13,7 +13,7 @@ from typing import Self
 import trio
 
 from kvfs.store.embedded.connections import Connections
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 
 class InlineConnections(Connections):

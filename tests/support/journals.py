@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.journal import log, opening, reserve
+from kvfs.journal import log, opener, reserve
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal
 from kvfs.journal.replay import Replay, State
@@ -81,8 +81,8 @@ def _read(path: Path) -> State:
 
 def source_of(path: Path) -> str:
     """The identity of the account or store that a journal is for."""
-    with closing(opening.read_only(path)) as database:
-        return opening.meta(database, "source") or ""
+    with closing(opener.read_only(path)) as database:
+        return opener.meta(database, "source") or ""
 
 
 def alter(path: Path, change: Callable[[Row], Row]) -> None:

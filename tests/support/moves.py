@@ -10,7 +10,7 @@ import trio
 from kvfs.core.errors import BodyTooLargeError
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.embedded.store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore
 
 HOSTILE_KEYS = (
     "a",

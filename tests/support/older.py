@@ -12,7 +12,7 @@ from support.journals import open_journal, segments, source_of
 from kvfs.core.model import Change
 from kvfs.core.times import SECOND
 from kvfs.journal import legacy
-from kvfs.journal.opening import APPLICATION_ID
+from kvfs.journal.opener import APPLICATION_ID
 from kvfs.journal.rules import Row
 
 DDL = """

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 
 Done = subprocess.CompletedProcess[str]
 

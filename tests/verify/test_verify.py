@@ -16,10 +16,10 @@ from kvfs.config import CloudflareSource, Config
 from kvfs.core.errors import UserError
 from kvfs.daemon.build import first_pairs, settle_window
 from kvfs.host.endpoints import Learned, load_learned, save_learned
-from kvfs.verify import run
-from kvfs.verify.explorer import KNOWN
+from kvfs.verify import verification
 from kvfs.verify.findings import CHECKS
-from kvfs.verify.run import verify
+from kvfs.verify.known_differences import KNOWN
+from kvfs.verify.verification import verify
 from kvfs.verify.wire import Endpoint
 
 PATIENCE = 0.5
@@ -52,13 +52,13 @@ async def test_our_own_server_is_as_kvfs_assumes(server):
     assert report.differences == []
     assert heard == report.findings
     assert len(report.findings) == len(CHECKS) + 3
-    assert report.requests <= run.REQUESTS
+    assert report.requests <= verification.REQUESTS
     assert report.pair_seconds is not None
     keys = await server.keys()
-    assert sum(keys[name] for name in ("put_value", "bulk_put")) <= run.WRITTEN
-    assert sum(keys[name] for name in ("get_value", "bulk_get", "get_metadata")) <= run.READ
-    assert keys["list_keys"] <= run.LISTED
-    assert sum(keys[name] for name in ("delete_value", "bulk_delete")) <= run.DELETED
+    assert sum(keys[name] for name in ("put_value", "bulk_put")) <= verification.WRITTEN
+    assert sum(keys[name] for name in ("get_value", "bulk_get", "get_metadata")) <= verification.READ
+    assert keys["list_keys"] <= verification.LISTED
+    assert sum(keys[name] for name in ("delete_value", "bulk_delete")) <= verification.DELETED
     assert await namespaces(server) == []
 
 
@@ -212,7 +212,7 @@ def test_a_profile_and_a_token_command_serve_as_for_a_mount(cloudflare, tmp_path
     file.write_text(f'[profile.mine]\nsource = "cloudflare:{ACCOUNT}"\ndirectory = "/mnt"\n{command}\n')
     assert main(["verify", "--yes", "--json", "--profile", "mine"]) == 0
     shown = capsys.readouterr()
-    assert f"about {run.REQUESTS} requests" in shown.err
+    assert f"about {verification.REQUESTS} requests" in shown.err
     assert TOKEN not in shown.out + shown.err
     assert main(["verify", "--yes"]) != 0
     assert "--profile" in capsys.readouterr().err

@@ -18,8 +18,8 @@ from kvfs.core.errors import InvalidError, NameTooLongError
 from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES
 from kvfs.core.model import Key, KeyInfo, KeyPage, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef, Naming
-from kvfs.journal.attributes import DirRow
 from kvfs.journal.journal import Journal
+from kvfs.journal.local_attributes import DirRow
 from kvfs.vfs.file.handles import OpenFile
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.view.known import Known

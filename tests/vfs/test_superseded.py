@@ -254,7 +254,7 @@ async def test_a_refused_change_that_is_given_up_is_kept(mount, kernel):
 
 async def test_without_a_history_nothing_is_noted(tmp_path):
     """`--history 0`: no directory, no work at any change."""
-    from kvfs.history.bounds import NONE
+    from kvfs.history.allowance import NONE
 
     async with open_rig(tmp_path, now=Clock(), history=NONE) as mount:
         await mount.kernel.write("/ns/f", b"old")

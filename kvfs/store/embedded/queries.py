@@ -18,7 +18,7 @@ PURGE_GRACE: Final = 3600  # seconds an expired key stays, unseen: a clock set a
 
 BLOB_BYTES: Final = 256 * 1024  # values above this are read by SQLite's call for large ones
 
-Row = tuple[bytes, bytes | None, int | None]  # key, metadata, expiration
+EntryRow = tuple[bytes, bytes | None, int | None]  # key, metadata, expiration
 Found = tuple[int, int, bytes | None, int | None]  # content, size, metadata, expiration
 
 _VISIBLE = "(expiration IS NULL OR expiration > :now)"
@@ -130,7 +130,7 @@ def list_keys(
     db: sqlite3.Connection, number: int, *, first: bytes, beyond: bytes, limit: int, now: float
 ) -> list[KeyInfo]:
     """Up to `limit` keys from `first` on and before `beyond`, in order."""
-    rows: Iterable[Row] = db.execute(
+    rows: Iterable[EntryRow] = db.execute(
         LIST_KEYS, {"number": number, "first": first, "beyond": beyond, "limit": limit, "now": now}
     )
     return [KeyInfo(Key(key.decode()), metadata, expiration) for key, metadata, expiration in rows]

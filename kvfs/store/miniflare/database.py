@@ -28,7 +28,7 @@ CREATE INDEX IF NOT EXISTS _mf_entries_expiration_idx ON _mf_entries(expiration)
 """
 
 
-class Row(Struct, frozen=True):
+class MiniflareRow(Struct, frozen=True):
     """One key: the file of its value, its expiration in epoch milliseconds, its metadata as JSON text."""
 
     key: str
@@ -80,12 +80,12 @@ def _has_table(db: sqlite3.Connection) -> bool:
     return bool(db.execute(query).fetchone()[0])
 
 
-def find(db: sqlite3.Connection, keys: Iterable[str], now_ms: int) -> dict[str, Row]:
+def find(db: sqlite3.Connection, keys: Iterable[str], now_ms: int) -> dict[str, MiniflareRow]:
     """The rows of `keys` that have not expired, from one snapshot."""
     wanted = list(keys)
     marks = ", ".join("?" * len(wanted))
     query = f"SELECT key, blob_id, expiration, metadata FROM _mf_entries WHERE key IN ({marks})"
-    rows = (Row(*row) for row in db.execute(query, wanted))
+    rows = (MiniflareRow(*row) for row in db.execute(query, wanted))
     return {row.key: row for row in rows if row.expiration is None or row.expiration > now_ms}
 
 
@@ -99,17 +99,17 @@ def list_after(
         " AND (expiration IS NULL OR expiration > ?4) ORDER BY key LIMIT ?5"
     )
     rows = db.execute(query, (prefix, after, len(prefix), now_ms, limit))
-    return [KeyInfo(Key(row.key), row.document, row.seconds) for row in (Row(*row) for row in rows)]
+    return [KeyInfo(Key(row.key), row.document, row.seconds) for row in (MiniflareRow(*row) for row in rows)]
 
 
-def replace(db: sqlite3.Connection, rows: Iterable[Row]) -> list[str]:
+def replace(db: sqlite3.Connection, rows: Iterable[MiniflareRow]) -> list[str]:
     """Put the rows, all or none; returns the blobs that nothing names any more."""
     with _transaction(db):
         old = [blob for row in rows for blob in _put(db, row)]
     return old
 
 
-def _put(db: sqlite3.Connection, row: Row) -> Iterator[str]:
+def _put(db: sqlite3.Connection, row: MiniflareRow) -> Iterator[str]:
     for (blob,) in db.execute("SELECT blob_id FROM _mf_entries WHERE key = ?", (row.key,)).fetchall():
         yield blob
     values = (row.key, row.blob, row.expiration, row.metadata)

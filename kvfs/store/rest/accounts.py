@@ -8,10 +8,10 @@ import msgspec
 import trio
 
 from kvfs.core.errors import DeniedError, StoreError, UnavailableError, UserError
-from kvfs.store.refusals import Refusals, Renewable
+from kvfs.store.denials import Refusals, Renewable
 from kvfs.store.rest import request
 from kvfs.store.rest.answer import Answer, successful
-from kvfs.store.rest.auth import Auth, scrubbed
+from kvfs.store.rest.bearer import Auth, scrubbed
 from kvfs.store.rest.reasons import unavailable
 from kvfs.store.rest.transfer import Patience, read_body
 from kvfs.store.wire import codec
@@ -32,11 +32,11 @@ class _Membership(msgspec.Struct):
     account: Account
 
 
-class Credentials(Auth, Renewable, Protocol):
+class AccountCredentials(Auth, Renewable, Protocol):
     """Headers for requests, and another secret after a refusal."""
 
 
-async def only_account(base_url: str, credentials: Credentials, timeout: float = 30) -> str:
+async def only_account(base_url: str, credentials: AccountCredentials, timeout: float = 30) -> str:
     """The id of the one account that the credentials see.
 
     Raises `UserError` that names the choices when there are several, and the way out when there is none.
@@ -60,7 +60,7 @@ async def only_account(base_url: str, credentials: Credentials, timeout: float =
     )
 
 
-async def _accounts(base_url: str, credentials: Credentials, timeout: float) -> list[Account]:
+async def _accounts(base_url: str, credentials: AccountCredentials, timeout: float) -> list[Account]:
     """From `/accounts`, else from `/memberships`; a token owned by an account may be refused at both."""
     refusals = Refusals(credentials)
     client = request.open_client(base_url, timeout=timeout, http2=False, transport=None)

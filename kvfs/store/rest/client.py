@@ -27,11 +27,11 @@ from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, N
 from kvfs.store import checks
 from kvfs.store.rest import request
 from kvfs.store.rest.answer import Answer, error_of, key_is_missing, shaped, successful, value_of
-from kvfs.store.rest.auth import Auth, BearerToken, scrubbed
+from kvfs.store.rest.bearer import Auth, BearerToken, scrubbed
 from kvfs.store.rest.billing import Billing, RestStatistics
 from kvfs.store.rest.reasons import unavailable
-from kvfs.store.rest.transfer import AnswerTooLongError, Patience, Upload, read_body
-from kvfs.store.wire import codec, values
+from kvfs.store.rest.transfer import AnswerTooLongError, Patience, UploadStream, read_body
+from kvfs.store.wire import bulk_values, codec
 from kvfs.store.wire.strings import GiveWay, go_on
 
 PLAIN_ANSWER: Final = 16 * 1024 * 1024  # bytes: any list or confirmation
@@ -308,7 +308,7 @@ class RestStore:
         with trio.CancelScope() as scope:
             seconds = seconds or max(self._timeout, _LEAST_SECONDS.get(operation, 0.0))
             patience = Patience(scope, seconds)
-            upload = Upload(body, patience)
+            upload = UploadStream(body, patience)
             prepared = self._request(method, path, query or {}, upload, content_type)
             prepared.extensions["timeout"] |= {"read": seconds}
             try:
@@ -326,7 +326,7 @@ class RestStore:
         raise _too_slow(operation, seconds)
 
     async def _exchange(
-        self, prepared: httpx.Request, upload: Upload, limit: int, patience: Patience
+        self, prepared: httpx.Request, upload: UploadStream, limit: int, patience: Patience
     ) -> Answer:
         response = await self._client.send(prepared, stream=True, follow_redirects=False)
         try:
@@ -340,7 +340,7 @@ class RestStore:
         return Answer(response.status_code, headers, body)
 
     def _request(
-        self, method: str, path: str, query: Mapping[str, object], upload: Upload, content_type: str
+        self, method: str, path: str, query: Mapping[str, object], upload: UploadStream, content_type: str
     ) -> httpx.Request:
         headers = dict(self._auth.headers())
         if not upload.size and method != "PUT":
@@ -369,7 +369,7 @@ class RestStore:
         return shaped(what, codec.decode_namespace, self._successful(what, answer).result)
 
     def _values(self, answer: Answer) -> dict[str, Entry | None]:
-        return shaped("bulk get", values.decode_values, self._successful("bulk get", answer).result)
+        return shaped("bulk get", bulk_values.decode_values, self._successful("bulk get", answer).result)
 
     def _unsuccessful(self, what: str, answer: Answer, asked: Iterable[Key]) -> frozenset[Key]:
         """The keys that were asked for and not done. Raises `UncertainError` when the answer does not add up."""

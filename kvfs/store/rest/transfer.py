@@ -35,7 +35,7 @@ class Patience:
         self._scope.deadline += count / SLOWEST
 
 
-class Upload(httpx.AsyncByteStream):
+class UploadStream(httpx.AsyncByteStream):
     """A body made of pieces, sent once; `size` is their length together.
 
     An iterator rather than a generator: one that is left half-way leaves nothing behind to be collected.

@@ -133,7 +133,7 @@ class LargeBulkEntry(Struct, gc=False):
     expiration: int | float | str | None = None
 
 
-class BulkValues(Struct):
+class BulkAnswer(Struct):
     """A bulk get as it mostly is: entries, bare texts, null for missing keys."""
 
     values: dict[str, BulkEntry | str | None]

@@ -11,8 +11,8 @@ from kvfs.core.errors import NoSpaceError
 from kvfs.core.model import ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
-from kvfs.journal.attributes import LocalAttrs, fingerprint
 from kvfs.journal.journal import INLINE_BYTES, Body, digest
+from kvfs.journal.local_attributes import LocalAttrs, fingerprint
 from kvfs.journal.spool import digest_soon
 from kvfs.vfs.file.handles import OpenFile
 from kvfs.vfs.file.rope import Rope

@@ -29,7 +29,7 @@ _BREATH: Final = 100  # values between two checkpoints, where nothing is waited 
 log = logging.getLogger("kvfs.vfs")
 
 
-class Progress:
+class RenameProgress:
     """The progress of a directory's rename, which may take long but must not stand still for long."""
 
     def __init__(self, old: bytes, new: bytes, patience: float) -> None:
@@ -78,7 +78,7 @@ class Gathering:
         namespace: NamespaceId,
         source: DirRef,
         goal: DirRef,
-        progress: Progress,
+        progress: RenameProgress,
     ) -> None:
         self._overlay = overlay
         self._moves = moves

@@ -21,12 +21,12 @@ from kvfs.core.errors import (
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
-from kvfs.journal.attributes import DirRow
 from kvfs.journal.journal import Move
+from kvfs.journal.local_attributes import DirRow
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import Directory, Root
 from kvfs.vfs.inode.table import InodeTable
-from kvfs.vfs.rename.gather import Gathering, Progress, renamed
+from kvfs.vfs.rename.gather import Gathering, RenameProgress, renamed
 from kvfs.vfs.rename.inherit import Inheritance
 from kvfs.vfs.rename.move import Moves
 from kvfs.vfs.roots import Roots
@@ -74,7 +74,7 @@ class Renames:
         self._roots = roots
         self._now = now
         self._patience = timeout + SLACK
-        self.under_way: list[Progress] = []  # of directories
+        self.under_way: list[RenameProgress] = []  # of directories
 
     async def rename(
         self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
@@ -83,7 +83,7 @@ class Renames:
 
         Raises `CrossDeviceError` across namespaces, `TimedOutError` when nothing arrives for too long.
         """
-        progress = Progress(old_name, new_name, self._patience)
+        progress = RenameProgress(old_name, new_name, self._patience)
         try:
             with progress.scope:
                 await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)
@@ -100,7 +100,7 @@ class Renames:
         new_parent: int,
         new_name: bytes,
         no_replace: bool,
-        progress: Progress,
+        progress: RenameProgress,
     ) -> None:
         source, goal = self._tree.parent(old_parent), self._tree.parent(new_parent)
         self._tree.check_changeable(source, old_name)
@@ -122,7 +122,7 @@ class Renames:
         goal: Directory,
         new_name: bytes,
         no_replace: bool,
-        progress: Progress,
+        progress: RenameProgress,
     ) -> bool:
         """One try; false, and nothing is done, when a directory was renamed before the end of it."""
         old = _Place(source, old_name, *await self._tree.child(source, old_name), source.ref)
@@ -177,7 +177,7 @@ class Renames:
 
     # directories
 
-    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: Progress) -> bool:
+    async def _directory(self, old: _Place, source: DirRef, new: _Place, progress: RenameProgress) -> bool:
         namespace = old.directory.namespace
         goal = self._goal(source, new)
         progress.directories = (namespace, source, goal)

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from kvfs.cache.listings import Attributes, Listings
+from kvfs.cache.listings import ListedAttributes, Listings
 from kvfs.cache.spans import Span, successor
 from kvfs.cache.values import Values
 from kvfs.core.expiry import is_expired
@@ -110,7 +110,7 @@ class Known:
             until = min(until, (known_at if known_at is not None else now) + self.ttl)
         return View(found.metadata, found.expiration, size, until, None)
 
-    def _is_outdated(self, place: tuple[NamespaceId, Key], span: Span, listed: Attributes) -> bool:
+    def _is_outdated(self, place: tuple[NamespaceId, Key], span: Span, listed: ListedAttributes) -> bool:
         """Return whether a held value is older than a listing that has other attributes: it was written since.
 
         Else new attributes would show with the old content, and a change of them would be made to the old ones.

@@ -13,7 +13,7 @@ from kvfs.cache.flights import Flight
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
-from kvfs.cache.patience import Patience
+from kvfs.cache.patience import StalePatience
 from kvfs.cache.values import Clean, Values
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
@@ -46,7 +46,7 @@ class Overlay(Known):
         super().__init__(journal, listings, values, naming, now, ttl)
         self.lister = lister
         self.loader = loader
-        self.patience = Patience(float("inf"))  # endless, until it is given another
+        self.patience = StalePatience(float("inf"))  # endless, until it is given another
 
     # one key
 

@@ -31,7 +31,7 @@ class View(Struct, frozen=True, gc=False):
     ours: bool = False  # written here: the store need not be asked about it
 
 
-Seen = View | Unknown | None
+SeenView = View | Unknown | None
 """What is at a key, as far as known; None: nothing."""
 
 

@@ -8,21 +8,19 @@ made up for when the next mount finds a pending copy that is not in the file.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from kvfs.core.model import Key, NamespaceId
-from kvfs.host.conflicts import Conflict, ConflictFile
+from kvfs.core.model import Key, KeyRef, NamespaceId
+from kvfs.host.control import Message
+from kvfs.host.open_conflicts import Conflict, ConflictFile
 from kvfs.journal.journal import Journal
-from kvfs.journal.records import DropNamespace, DropRow, Operation, SetRow
+from kvfs.journal.records import DropNamespace, DropRow, LogOperation, SetRow
 from kvfs.sender.conflicts import original_of
 from kvfs.sender.events import Event
 
 log = logging.getLogger("kvfs.daemon")
 
 SHOWN: Final = 100  # the latest, by name
-
-Item = dict[str, Any]
-Place = tuple[NamespaceId, Key]
 
 
 class ConflictLog:
@@ -35,10 +33,10 @@ class ConflictLog:
         self._now = now
         self._journal = journal
         self._file = ConflictFile(journal.path)
-        self._items: deque[Item] = deque(maxlen=SHOWN)
+        self._items: deque[Message] = deque(maxlen=SHOWN)
         self._count = 0
         self._told = 0
-        self._open: dict[Place, Conflict] = {}  # by the copy
+        self._open: dict[KeyRef, Conflict] = {}  # by the copy
         self._restore()
 
     def _restore(self) -> None:
@@ -99,11 +97,11 @@ class ConflictLog:
         """Hear of the journal's changes only while there is something to hear of."""
         self._journal.watch = self._committed if self._open else None
 
-    def _committed(self, operations: Sequence[Operation]) -> None:
+    def _committed(self, operations: Sequence[LogOperation]) -> None:
         for place in self._gone(operations):
             self.settle(*place)
 
-    def _gone(self, operations: Sequence[Operation]) -> Iterable[Place]:
+    def _gone(self, operations: Sequence[LogOperation]) -> Iterable[KeyRef]:
         """Names that these operations take away."""
         for operation in operations:
             if isinstance(operation, SetRow) and operation.row.change.is_tombstone:
@@ -121,11 +119,11 @@ class ConflictLog:
 
     # telling
 
-    def status(self) -> Item:
+    def status(self) -> Message:
         """Return their number, and the latest ones."""
         return {"count": self._count, "items": list(self._items), "open": len(self._open)}
 
-    def untold(self) -> Item:
+    def untold(self) -> Message:
         """Return the conflicts that nobody was told of yet, and mark them as told."""
         count = self._count - self._told
         self._told = self._count

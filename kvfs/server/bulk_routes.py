@@ -10,9 +10,9 @@ from kvfs.core.limits import BULK_BYTES, BULK_GET_BYTES, BULK_GET_KEYS, BULK_PAI
 from kvfs.core.model import Entry, Key
 from kvfs.server.bodies import off_loop, read_body
 from kvfs.server.calls import Calls, json_answer
+from kvfs.server.error_answers import BULK_GET, OVERSIZE, Refusal, invalid
 from kvfs.server.parameters import expiration_of, namespace_of
-from kvfs.server.refusals import BULK_GET, OVERSIZE, Refusal, invalid
-from kvfs.server.values import stored_metadata
+from kvfs.server.value_routes import stored_metadata
 from kvfs.store.wire import codec
 
 TYPES = ("text", "json")

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import trio
 
-from kvfs.cache.patience import Patience
+from kvfs.cache.patience import StalePatience
 from kvfs.core.callers import waits
 from kvfs.core.errors import DeniedError, NamespaceNotFoundError, UnavailableError
 from kvfs.core.model import Key, Namespace, NamespaceId
@@ -25,7 +25,7 @@ class NamespaceTable:
         self._known_at: float | None = None
         self._ours: dict[NamespaceId, tuple[float, Namespace | None]] = {}  # since when; None: deleted
         self._lock = trio.Lock()
-        self.patience = Patience(float("inf"))  # endless, until it is given another
+        self.patience = StalePatience(float("inf"))  # endless, until it is given another
         self.on_listed: Callable[[list[Namespace]], None] | None = (
             None  # told when there are others than before
         )

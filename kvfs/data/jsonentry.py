@@ -21,7 +21,7 @@ LATEST: Final = 2**53
 _BACKSLASH: Final = re.compile(rb"\\")
 
 
-class Record(Struct, frozen=True, gc=False):
+class JsonEntry(Struct, frozen=True, gc=False):
     """One record of a file: an entry, or why it is none.
 
     `where` names the line or the member. `fault` is "" for a good record; then `key` and `entry` are what it
@@ -71,7 +71,7 @@ def encode(key: Key, entry: Entry, *, one_line: bool) -> list[bytes]:
     return [whole[:at], *text, whole[at + 1 :]]
 
 
-def decode(text: bytes | bytearray, where: str, now: float | None = None) -> Record:
+def decode(text: bytes | bytearray, where: str, now: float | None = None) -> JsonEntry:
     """The record of a JSON object. Never raises: what is wrong is the record's fault.
 
     An `expiration_ttl` counts from `now`; None: of a file that kvfs wrote, in which there is none.
@@ -79,11 +79,11 @@ def decode(text: bytes | bytearray, where: str, now: float | None = None) -> Rec
     try:
         line: _Line = decode_leniently(text, _Line)
     except MalformedError as exc:
-        return Record(where, key_of(text), fault=str(exc))
+        return JsonEntry(where, key_of(text), fault=str(exc))
     try:
-        return Record(where, line.key, _entry(line, now))
+        return JsonEntry(where, line.key, _entry(line, now))
     except MalformedError as exc:
-        return Record(where, line.key, fault=str(exc))
+        return JsonEntry(where, line.key, fault=str(exc))
 
 
 def _entry(line: _Line, now: float | None) -> Entry:

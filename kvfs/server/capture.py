@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from kvfs.core.limits import BULK_BYTES
 from kvfs.server.bodies import read_body
-from kvfs.server.refusals import INTERNAL, Refusal
-from kvfs.server.shell import App, Message, Receive, Scope, Send
+from kvfs.server.error_answers import INTERNAL, Refusal
+from kvfs.server.shell import App, AsgiMessage, AsgiSend, Receive, Scope
 
 Items = list[msgspec.Raw]
 
@@ -23,7 +23,7 @@ _RAY: Final = "8f1a2b3c4d5e6f70-AMS"
 class Captured:
     """A whole answer of the application. `start` is empty if it did not answer."""
 
-    start: Message
+    start: AsgiMessage
     body: bytes
 
     @property
@@ -37,10 +37,10 @@ class Captured:
 
 async def capture(app: App, scope: Scope, receive: Receive) -> Captured:
     """Run the application and keep its answer."""
-    start: Message = {}
+    start: AsgiMessage = {}
     chunks: list[bytes] = []
 
-    async def send(message: Message) -> None:
+    async def send(message: AsgiMessage) -> None:
         start.update(message if message["type"] == "http.response.start" else {})
         chunks.append(message.get("body", b""))
 
@@ -48,7 +48,7 @@ async def capture(app: App, scope: Scope, receive: Receive) -> Captured:
     return Captured(start, b"".join(chunks))
 
 
-async def replay(answer: Captured, body: bytes, send: Send) -> None:
+async def replay(answer: Captured, body: bytes, send: AsgiSend) -> None:
     """Send a captured answer with another body."""
     if not answer.start:
         return  # another fault left it unanswered
@@ -65,9 +65,9 @@ async def take_body(scope: Scope, receive: Receive) -> tuple[bytes, Receive]:
 
 
 def _receive_again(body: bytes, receive: Receive) -> Receive:
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    messages: list[AsgiMessage] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive_again() -> Message:
+    async def receive_again() -> AsgiMessage:
         return messages.pop() if messages else await receive()  # the end of the connection, when it comes
 
     return receive_again
@@ -99,7 +99,7 @@ async def leave_out(
     app: App,
     scope: Scope,
     receive: Receive,
-    send: Send,
+    send: AsgiSend,
     *,
     reported: bool = True,
 ) -> None:

@@ -15,9 +15,9 @@ from typing import Final
 from sortedcontainers import SortedDict
 
 from kvfs.core.errors import JournalError, JournalFullError
-from kvfs.core.model import NamespaceId
-from kvfs.journal.local import DirRow, LocalAttrs, Place
-from kvfs.journal.side import Side, SideBusyError
+from kvfs.core.model import KeyRef, NamespaceId
+from kvfs.journal.local import DirRow, LocalAttrs
+from kvfs.journal.side import SideBusyError, SideTable
 
 SAVE_COUNT: Final = 1024  # so many are worth a transaction of SQLite's: three milliseconds
 CACHED_FILES: Final = 65_536
@@ -25,21 +25,21 @@ CACHED_FILES: Final = 65_536
 log = logging.getLogger("kvfs.journal")
 
 
-class Kept:
+class LocalFacts:
     """Attributes of keys without a change, made directories, and when namespaces were seen first."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: SideTable) -> None:
         self._side = side
-        self._cached: dict[Place, LocalAttrs | None] = {}  # what the side table says
+        self._cached: dict[KeyRef, LocalAttrs | None] = {}  # what the side table says
         self._is_failing = False
         self._is_told = False
-        self.unsaved: dict[Place, LocalAttrs | None] = {}
+        self.unsaved: dict[KeyRef, LocalAttrs | None] = {}
         self.dropped: set[NamespaceId] = set()
         self.directories: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self.seen: dict[NamespaceId, int] = {}
         self.changes = 0  # grows with everything that is altered here and that stat(2) shows
 
-    def file(self, place: Place) -> LocalAttrs | None:
+    def file(self, place: KeyRef) -> LocalAttrs | None:
         """Return the local attributes of a key without a change."""
         if place in self.unsaved:
             return self.unsaved[place]
@@ -49,7 +49,7 @@ class Kept:
             self._remember({place: self._side.get(place)})
         return self._cached[place]
 
-    def _remember(self, files: Mapping[Place, LocalAttrs | None]) -> None:
+    def _remember(self, files: Mapping[KeyRef, LocalAttrs | None]) -> None:
         """In bounds; many go at once: a dict that loses its first place looks at all that it lost before."""
         self._cached.update(files)
         excess = len(self._cached) - CACHED_FILES
@@ -59,17 +59,17 @@ class Kept:
 
     # what the log has said
 
-    def set_file(self, place: Place, attrs: LocalAttrs | None, *, is_visible: bool = True) -> None:
+    def set_file(self, place: KeyRef, attrs: LocalAttrs | None, *, is_visible: bool = True) -> None:
         """This is kept of a key without a change."""
         self.unsaved[place] = attrs
         self.changes += is_visible
 
-    def settled(self, place: Place, attrs: LocalAttrs | None) -> None:
+    def settled(self, place: KeyRef, attrs: LocalAttrs | None) -> None:
         """The key has no change any more; the side table was told before, if it could be."""
         if place not in self._cached or self._cached[place] is not attrs:
             self.set_file(place, attrs)
 
-    def has_change(self, place: Place) -> None:
+    def has_change(self, place: KeyRef) -> None:
         """The key has a change: what is kept of it is there."""
         self.unsaved.pop(place, None)
         self.changes += 1
@@ -98,7 +98,7 @@ class Kept:
 
     # to the side table
 
-    def save(self, more: Iterable[tuple[Place, LocalAttrs | None]] = ()) -> None:
+    def save(self, more: Iterable[tuple[KeyRef, LocalAttrs | None]] = ()) -> None:
         """Tell the side table what it lacks, and `more`. Raises JournalError; the log has what counts."""
         files = {**self.unsaved, **dict(more)}
         self._side.save(files, self.dropped)
@@ -107,13 +107,13 @@ class Kept:
         self.dropped.clear()
         self._is_failing = self._is_told = False
 
-    def not_saved(self) -> tuple[list[tuple[Place, LocalAttrs | None]], list[NamespaceId]]:
+    def not_saved(self) -> tuple[list[tuple[KeyRef, LocalAttrs | None]], list[NamespaceId]]:
         """`save`; what a full disk keeps from the side table, and the namespaces it must not count of. JournalError."""
         with suppress(JournalFullError):
             self.save()
         return list(self.unsaved.items()), list(self.dropped)
 
-    def try_to_save(self, more: Iterable[tuple[Place, LocalAttrs | None]] = ()) -> None:
+    def try_to_save(self, more: Iterable[tuple[KeyRef, LocalAttrs | None]] = ()) -> None:
         """`save`, where a side table that takes nothing now (a full disk, say) is nobody's error yet."""
         try:
             self.save(more)

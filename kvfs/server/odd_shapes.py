@@ -10,13 +10,13 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from kvfs.server.capture import capture, replay
 from kvfs.server.effects import Effect
 from kvfs.server.fault_rules import Armed
-from kvfs.server.replay import capture, replay
-from kvfs.server.shell import App, Receive, Scope, Send
+from kvfs.server.shell import App, AsgiSend, Receive, Scope
 
 Object = dict[str, Raw]
-Change = Callable[[Scope, Object], None]
+Rewrite = Callable[[Scope, Object], None]
 """Alters an envelope in place."""
 
 _NULL: Final = Raw(b"null")
@@ -25,7 +25,7 @@ _NUMBERS: Final = ("expiration", "code", "successful_key_count")
 
 
 async def _reshape(
-    change: Change, armed: Armed, app: App, scope: Scope, receive: Receive, send: Send
+    change: Rewrite, armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend
 ) -> None:
     answer = await capture(app, scope, receive)
     body = answer.body

@@ -17,11 +17,11 @@ from kvfs.core.errors import BodyTooLargeError, RejectedError, UnavailableError
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Entry, Key, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
 from kvfs.store.miniflare import dev
-from kvfs.store.miniflare.disk import DiskStore
 from kvfs.store.miniflare.explorer import ExplorerStore, find_api
 from kvfs.store.miniflare.fixed import FixedNamespaces
+from kvfs.store.miniflare.sqlite_files import DiskStore
 from kvfs.store.rest import request
-from kvfs.store.rest.auth import BearerToken
+from kvfs.store.rest.bearer import BearerToken
 from kvfs.store.rest.client import RestStore
 
 STARTING_SECONDS: Final = 10.0  # a dev server answers within that, or it is one without the explorer's API

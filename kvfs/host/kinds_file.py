@@ -24,7 +24,7 @@ PERIOD: Final = 60.0  # seconds between two looks for news
 
 log = logging.getLogger("kvfs.host")
 
-Known = dict[NamespaceId, Kept]
+KnownKinds = dict[NamespaceId, Kept]
 
 
 class KindsFile:
@@ -33,7 +33,7 @@ class KindsFile:
     def __init__(self, state_dir: Path, identity: str) -> None:
         self._path = state_dir / "kinds" / f"{state_name(identity)}.json"
 
-    def read(self) -> Known:
+    def read(self) -> KnownKinds:
         """All that is known. Never raises: what cannot be read is not known."""
         try:
             found = json.loads(self._path.read_bytes())
@@ -50,7 +50,7 @@ class KindsFile:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 
-    def add(self, news: Known) -> None:
+    def add(self, news: KnownKinds) -> None:
         """Add what was learned. Raises OSError, `UserError`."""
         if not news:
             return
@@ -66,7 +66,7 @@ class KindsFile:
         write_private(self._path, json.dumps(_plain(known)).encode())
 
 
-def _plain(known: Known) -> dict[str, object]:
+def _plain(known: KnownKinds) -> dict[str, object]:
     """Encode as JSON, within the bounds: of the oldest namespaces the oldest keys go first."""
     surplus = sum(len(kept.binary) for kept in known.values()) - MOST_KEYS
     plain: dict[str, object] = {}

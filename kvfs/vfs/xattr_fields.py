@@ -5,13 +5,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from kvfs.cache.values import NEVER, Place
+from kvfs.cache.values import NEVER
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime
-from kvfs.core.model import Change, ChangeState, Key, Metadata, NamespaceId
+from kvfs.core.model import Change, ChangeState, Key, KeyRef, Metadata, NamespaceId
 from kvfs.core.times import nanoseconds
-from kvfs.journal.attributes import LocalAttrs
+from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import Directory, File, Node
 from kvfs.vfs.view.overlay import Overlay, View
@@ -38,7 +38,7 @@ class ExtendedAttributes:
     ) -> None:
         self._lists_expiration = lists_expiration
         # whose `user.kvfs.expiration` was set last, and when
-        self._set_lately: tuple[Place, float] | None = None
+        self._set_lately: tuple[KeyRef, float] | None = None
         self._overlay = overlay
         self._local = overlay.journal.attributes
         self._files = files

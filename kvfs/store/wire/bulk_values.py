@@ -8,7 +8,7 @@ from msgspec import Raw
 from kvfs.core.model import BareEntry, Entry
 from kvfs.store.wire.codec import metadata_of, whole_seconds
 from kvfs.store.wire.json import NULL, MalformedError, decode_leniently, is_marked
-from kvfs.store.wire.shapes import BulkEntry, BulkValues, LargeBulkEntry, RawBulkValues
+from kvfs.store.wire.shapes import BulkAnswer, BulkEntry, LargeBulkEntry, RawBulkValues
 from kvfs.store.wire.strings import string_bytes
 
 LARGE: Final = 1024 * 1024  # bytes of an answer whose values are not made a `str` of
@@ -19,7 +19,7 @@ def decode_values(result: bytes) -> dict[str, Entry | None]:
     if len(memoryview(result)) > LARGE:
         return _large_values(result)
     try:
-        values = decode_leniently(result, BulkValues).values
+        values = decode_leniently(result, BulkAnswer).values
         return {key: _entry(value) for key, value in values.items()}
     except MalformedError:
         rows = decode_leniently(result, RawBulkValues).values

@@ -11,7 +11,7 @@ from typing import Final
 from starlette.requests import Request
 
 from kvfs.core.errors import UserError
-from kvfs.server.refusals import (
+from kvfs.server.error_answers import (
     NO_CREDENTIALS,
     UNAUTHENTICATED,
     UNKNOWN_KEY,

@@ -10,8 +10,8 @@ from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.server.bodies import SMALL_BODY, off_loop, read_body
 from kvfs.server.calls import Accounts, Calls, json_answer
+from kvfs.server.error_answers import invalid
 from kvfs.server.parameters import choice_of, integer_of, namespace_of
-from kvfs.server.refusals import invalid
 from kvfs.store.wire import codec
 
 DEFAULT_PAGE: Final = 20  # namespaces a page when the request does not say
@@ -19,7 +19,7 @@ JURISDICTIONS: Final = ("", "eu", "us", "fedramp")
 MODES: Final = ("", "standard", "instant")
 
 
-class Origin(NamedTuple):
+class NamespaceOptions(NamedTuple):
     """The options with which a namespace was created; "" is the default."""
 
     jurisdiction: str = ""
@@ -34,7 +34,7 @@ class Namespaces(Calls):
 
     def __init__(self, accounts: Accounts, now: Callable[[], float]) -> None:
         super().__init__(accounts, now)
-        self._origins: dict[NamespaceId, Origin] = {}
+        self._origins: dict[NamespaceId, NamespaceOptions] = {}
 
     async def list(self, request: Request) -> Response:
         page = integer_of(request, "page", 1, 1, 10**9)
@@ -57,7 +57,7 @@ class Namespaces(Calls):
 
     async def create(self, request: Request) -> Response:
         asked = await _asked(request)
-        origin = Origin(asked.jurisdiction or "", asked.mode or "")
+        origin = NamespaceOptions(asked.jurisdiction or "", asked.mode or "")
         if origin.jurisdiction not in JURISDICTIONS or origin.mode not in MODES:
             raise invalid(
                 f"create namespace: jurisdiction is one of {', '.join(JURISDICTIONS[1:])}, "
@@ -85,7 +85,7 @@ class Namespaces(Calls):
         return json_answer(codec.encode_success())
 
     def _encoded(self, namespace: Namespace) -> bytes:
-        origin = self._origins.get(namespace.id, Origin())
+        origin = self._origins.get(namespace.id, NamespaceOptions())
         shown = Namespace(namespace.id, namespace.title, namespace.mode or origin.mode)
         return codec.encode_namespace(shown, origin.jurisdiction)
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kvfs.core.errors import InvalidError
-from kvfs.history.bounds import duration
+from kvfs.history.allowance import duration
 
 FORMS: Final = "10m, 2h, 3d ago, 14:30, 2026-11-30, 2026-11-30T14:30"
 

@@ -11,14 +11,14 @@ from typing import Final
 
 import click
 
-from kvfs.cli.guard import Exit
+from kvfs.cli.exits import Exit
 from kvfs.cli.moving import run_copy
 from kvfs.cli.output import complain, printable
 from kvfs.cli.places import DirectoryWords, FileWords, StoreWords, Words
 from kvfs.cli.sides import CopyRequest, Sides
 from kvfs.core.errors import UserError
 from kvfs.core.names import title_names, title_of
-from kvfs.data.files import format_of
+from kvfs.data.streams import format_of
 from kvfs.host.state import private_directory, write_private
 
 DONE: Final = ".namespaces"  # instead of the suffix of a copy: which namespaces are done

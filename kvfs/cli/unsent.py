@@ -6,28 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import CONTROL, Naming, title_names
-from kvfs.host.conflicts import ConflictFile
+from kvfs.host.control import Message
+from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.sources import SourceRecord, journals, read_source
 from kvfs.journal.journal import Journal
 
-Item = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class UnsentSource:
     """A source that is not mounted: what waits in its journal. `error`: why the journal could not be read."""
 
     journal: Path
     record: SourceRecord
-    pending: list[Item]
-    rejected: list[Item]
-    conflicts: list[Item] = field(default_factory=list)
+    pending: list[Message]
+    rejected: list[Message]
+    conflicts: list[Message] = field(default_factory=list)
     bytes: int = 0
     oldest_seconds: float | None = None
     error: str = ""
@@ -43,7 +41,7 @@ class Kept:
         return f"kvfs mount {self.record.source} {self.record.mountpoint}"
 
 
-def kept_source(text: str, state_dir: Path) -> Kept:
+def kept_source(text: str, state_dir: Path) -> UnsentSource:
     """The unmounted source of a name, a mount point or a journal's directory. Raises `UserError` naming them."""
     kept = kept_sources(state_dir, everything=True)
     place = os.path.abspath(os.path.expanduser(text))
@@ -60,7 +58,7 @@ def kept_source(text: str, state_dir: Path) -> Kept:
     raise UserError(f"{text} is no unmounted source of this machine; those that hold changes: {names}")
 
 
-def kept_sources(state_dir: Path, *, everything: bool = False, quiet: bool = False) -> list[Kept]:
+def kept_sources(state_dir: Path, *, everything: bool = False, quiet: bool = False) -> list[UnsentSource]:
     """Every unmounted source that holds changes (or whatever it holds, with `everything`), by name.
 
     `quiet`: something else is being drawn, or nobody looks.
@@ -71,17 +69,19 @@ def kept_sources(state_dir: Path, *, everything: bool = False, quiet: bool = Fal
     return sorted(found, key=lambda kept: (kept.record.source, str(kept.journal)))
 
 
-def _kept(path: Path) -> Kept | None:
+def _kept(path: Path) -> UnsentSource | None:
     """Return the changes of one journal; None while a daemon has it locked."""
     record = read_source(path)
     if record is None:
         error = "of a source whose name is not recorded: mount that source again"
-        return Kept(path, SourceRecord(f"(journal {path.parent.name})", "", "DIR"), [], [], error=error)
+        return UnsentSource(
+            path, SourceRecord(f"(journal {path.parent.name})", "", "DIR"), [], [], error=error
+        )
     try:
         with opened(path, record) as journal:
             counts = journal.statistics()
             oldest = counts.oldest_pending_at
-            return Kept(
+            return UnsentSource(
                 path,
                 record,
                 [item_of(change, record) for change in journal.pending()],
@@ -93,7 +93,7 @@ def _kept(path: Path) -> Kept | None:
     except JournalLockedError:
         return None
     except JournalError as exc:
-        return Kept(path, record, [], [], error=str(exc))
+        return UnsentSource(path, record, [], [], error=str(exc))
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def opened(path: Path, record: SourceRecord) -> Iterator[Journal]:
         yield journal
 
 
-def item_of(change: Change, record: SourceRecord) -> Item:
+def item_of(change: Change, record: SourceRecord) -> Message:
     """A change as `kvfs pending --json` shows it."""
     return {
         "seq": change.seq,
@@ -117,7 +117,7 @@ def item_of(change: Change, record: SourceRecord) -> Item:
     }
 
 
-def conflicts_of(journal: Journal, record: SourceRecord) -> list[Item]:
+def conflicts_of(journal: Journal, record: SourceRecord) -> list[Message]:
     """Conflicts that are open as far as this machine knows, as `kvfs conflicts list --json` shows them."""
     found = []
     for conflict in ConflictFile(journal.path).read():

@@ -81,7 +81,7 @@ def _ordered(found: object, operator: str, text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """The entries to move. `strip` is what every key begins with and loses, `add` is what it gets instead.
 
     `prefix`, `match` and `where` look at the key as it is after `strip`, before `rename`.

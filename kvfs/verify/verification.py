@@ -9,12 +9,12 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import StoreError, UserError
-from kvfs.verify import bulk, freshness, refusals, values
-from kvfs.verify.findings import CHECKS, Check, Finding, Seen
+from kvfs.verify import bulk_checks, freshness, refusal_checks, value_checks
+from kvfs.verify.findings import CHECKS, Check, Finding, Observation
 from kvfs.verify.setting import prepare
 from kvfs.verify.wire import PAUSES, Endpoint, Lab, Reply, rows_of
 
-MODULES: Final = (values, bulk, refusals, freshness)
+MODULES: Final = (value_checks, bulk_checks, refusal_checks, freshness)
 """Their import registers the checks, in this order."""
 
 REQUESTS, WRITTEN, READ, DELETED, LISTED = 50, 110, 30, 10, 10
@@ -52,7 +52,7 @@ class Report:
     @property
     def pair_seconds(self) -> float | None:
         """The seconds that a bulk put takes for a pair; None if that is not known."""
-        return next((found.seconds for found in self.findings if found.name == bulk.SPEED), None)
+        return next((found.seconds for found in self.findings if found.name == bulk_checks.SPEED), None)
 
 
 def price() -> float:
@@ -75,13 +75,13 @@ async def verify(
     """
     report = Report()
 
-    def note(name: str, expected: str, seen: Seen) -> None:
+    def note(name: str, expected: str, seen: Observation) -> None:
         lenient = (known or {}).get(name, "") if seen.holds is False else ""
         report.findings.append(Finding(name, expected, seen.text, seen.holds, seen.seconds, lenient))
         told(report.findings[-1])
 
     async with _scratch(endpoint, note, patience, borrow=known is not None) as lab:
-        outcomes: dict[str, Seen] = {}
+        outcomes: dict[str, Observation] = {}
         await prepare(lab)
         async with trio.open_nursery() as nursery:
             for check in CHECKS:
@@ -92,14 +92,14 @@ async def verify(
     return report
 
 
-async def _try(check: Check, lab: Lab, outcomes: dict[str, Seen]) -> None:
+async def _try(check: Check, lab: Lab, outcomes: dict[str, Observation]) -> None:
     try:
         outcomes[check.name] = await check.run(lab)
     except StoreError as exc:
-        outcomes[check.name] = Seen(str(exc), False)
+        outcomes[check.name] = Observation(str(exc), False)
 
 
-Note = Callable[[str, str, Seen], None]
+Note = Callable[[str, str, Observation], None]
 
 
 @asynccontextmanager
@@ -110,7 +110,7 @@ async def _scratch(endpoint: Endpoint, note: Note, patience: float, *, borrow: b
         created = await endpoint.json("POST", endpoint.namespaces, {"title": title})
     found = created.result if isinstance(created.result, dict) else {}
     identifier = str(found.get("id", ""))
-    note(_CREATED, "answers its id and its title", Seen(_short(created), found.get("title") == title))
+    note(_CREATED, "answers its id and its title", Observation(_short(created), found.get("title") == title))
     if not created.succeeded or not identifier:
         if not borrow:
             raise UserError(f"cannot make a scratch namespace: {created}")
@@ -138,10 +138,10 @@ async def _namespace_checks(lab: Lab, title: str, note: Note) -> None:
             break
         await trio.sleep(pause)
         listed = await _namespaces(lab.endpoint)
-    note(_LISTED, "answers every one in pages", Seen(f"{len(listed)} listed", lab.namespace in listed))
+    note(_LISTED, "answers every one in pages", Observation(f"{len(listed)} listed", lab.namespace in listed))
     shown = listed.get(lab.namespace)
     holds = renamed.succeeded and shown == f"{title}-renamed"
-    note(_RENAMED, "the new title is answered", Seen(f"{renamed.status}, then {shown!r}", holds))
+    note(_RENAMED, "the new title is answered", Observation(f"{renamed.status}, then {shown!r}", holds))
 
 
 async def _namespaces(endpoint: Endpoint) -> dict[str, str]:

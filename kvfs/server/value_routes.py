@@ -7,8 +7,7 @@ from kvfs.core.limits import METADATA_BYTES
 from kvfs.core.model import Entry
 from kvfs.server.bodies import read_upload
 from kvfs.server.calls import Calls, json_answer
-from kvfs.server.parameters import expiration_of, key_of, namespace_of, seconds_of
-from kvfs.server.refusals import (
+from kvfs.server.error_answers import (
     BAD_EXPIRATION,
     BAD_METADATA,
     BAD_TTL,
@@ -16,10 +15,11 @@ from kvfs.server.refusals import (
     KEY_NOT_FOUND,
     Refusal,
 )
+from kvfs.server.parameters import expiration_of, key_of, namespace_of, seconds_of
 from kvfs.store.wire import codec
 
 
-class Values(Calls):
+class ValueRoutes(Calls):
     """Handlers; each takes a request and answers it, or raises `Refusal` or a `StoreError`."""
 
     async def get(self, request: Request) -> Response:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from kvfs.history.version import OWN_FILE, Batch, Version, frame, frames
+from kvfs.history.version import OWN_FILE, Version, VersionBatch, frame, frames
 
 VERSIONS: Final = "versions"
 CONTENTS: Final = "contents"
@@ -38,7 +38,7 @@ class Summary:
         self.kept += version.is_kept
 
 
-class Segment:
+class VersionSegment:
     """One segment, for one thread at a time. Methods that write raise OSError and leave it as it was."""
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class Segment:
         """Return the offset of a content that is written after `pieces` bytes which are not written yet."""
         return self._sizes[1] + pieces
 
-    def append(self, batch: Batch, contents: list[tuple[bytes, bytes]]) -> None:
+    def append(self, batch: VersionBatch, contents: list[tuple[bytes, bytes]]) -> None:
         """Write the small contents, by digest, and then the versions that name them."""
         try:
             pieces = [value for _, value in contents]
@@ -114,7 +114,7 @@ class Segment:
             raise
         self.bytes += len(value)
 
-    def link(self, other: "Segment", digest: bytes) -> bool:
+    def link(self, other: "VersionSegment", digest: bytes) -> bool:
         """Share a large content with another segment, if that has it."""
         try:
             os.link(other.path / digest.hex(), self.path / digest.hex())
@@ -156,7 +156,7 @@ class Segment:
                     summary.add(version)
             return summary
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[VersionBatch]:
         """Yield its versions, oldest first."""
         return frames(self.path / VERSIONS)
 
@@ -176,13 +176,13 @@ class Segment:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def segments(directory: Path) -> list[Segment]:
+def segments(directory: Path) -> list[VersionSegment]:
     """The segments of a history, oldest first."""
     try:
         names = [name for name in os.listdir(directory) if name.isdecimal()]
     except FileNotFoundError:
         return []
-    return [Segment(directory / name) for name in sorted(names, key=int)]
+    return [VersionSegment(directory / name) for name in sorted(names, key=int)]
 
 
 def _write(file: int, pieces: list[bytes]) -> None:

@@ -13,15 +13,15 @@ from msgspec.structs import replace
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.journal.local import DirRow, LocalAttrs, fingerprint
-from kvfs.journal.records import Seen
+from kvfs.journal.records import SeenOp
 from kvfs.journal.transaction import Transactions
 
-__all__ = ["Attributes", "DirRow", "LocalAttrs", "fingerprint"]
+__all__ = ["DirRow", "LocalAttributes", "LocalAttrs", "fingerprint"]
 
 _UNSET: Final = LocalAttrs()
 
 
-class Attributes:
+class LocalAttributes:
     """Attributes of files, made directories, and when namespaces were seen first.
 
     Every method that writes joins the transaction around it, or is one; JournalError when it fails.
@@ -138,5 +138,5 @@ class Attributes:
         if found is None:
             found = int(now)
             with suppress(JournalFullError), self._transactions:  # a full disk: it is asked again
-                self._transactions.say(Seen(namespace, found))
+                self._transactions.say(SeenOp(namespace, found))
         return found

@@ -26,7 +26,7 @@ from kvfs.core.limits import LIST_KEYS, VALUE_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
 from kvfs.store import checks
 from kvfs.store.miniflare import database, layout
-from kvfs.store.miniflare.database import Row
+from kvfs.store.miniflare.database import MiniflareRow
 from kvfs.store.miniflare.fixed import FixedNamespaces
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ class DiskStore(FixedNamespaces):
 
         return await self._run(asked)
 
-    async def _rows(self, namespace: NamespaceId, keys: Sequence[Key]) -> dict[str, Row]:
+    async def _rows(self, namespace: NamespaceId, keys: Sequence[Key]) -> dict[str, MiniflareRow]:
         for key in keys:
             checks.key_bytes("get", key)
         return await self._read(namespace, partial(database.find, keys=keys, now_ms=self._now_ms()), {})
@@ -170,7 +170,7 @@ class DiskStore(FixedNamespaces):
                 continue
         raise UnavailableError(f"the values of {namespace} change too fast to be read")
 
-    def _load(self, namespace: NamespaceId, rows: Sequence[Row]) -> dict[Key, Entry]:
+    def _load(self, namespace: NamespaceId, rows: Sequence[MiniflareRow]) -> dict[Key, Entry]:
         directory = layout.blob_directory(self._state, namespace)
         found, size = {}, 0
         for row in rows:
@@ -193,14 +193,16 @@ class DiskStore(FixedNamespaces):
         _sync(directory)
         self._collect(namespace, database.replace(self._connection(namespace, writing=True), rows))
 
-    def _written(self, directory: Path, key: Key, entry: Entry) -> Row:
+    def _written(self, directory: Path, key: Key, entry: Entry) -> MiniflareRow:
         blob = layout.new_blob_id(self._now())
         with open(directory / blob, "xb") as file:
             file.write(entry.value)
             file.flush()
             os.fdatasync(file.fileno())
         metadata = None if entry.metadata is None else entry.metadata.decode()
-        return Row(key, blob, None if entry.expiration is None else entry.expiration * 1000, metadata)
+        return MiniflareRow(
+            key, blob, None if entry.expiration is None else entry.expiration * 1000, metadata
+        )
 
     def _remove_all(self, namespace: NamespaceId, keys: Sequence[Key]) -> None:
         if layout.database_file(self._state, namespace).exists():

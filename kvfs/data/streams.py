@@ -15,7 +15,7 @@ from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Entry, Key
 from kvfs.data import archive, compression, jsonfile, ndjson
 from kvfs.data.items import Item, Loaded
-from kvfs.data.records import Record
+from kvfs.data.jsonentry import JsonEntry
 
 FORMATS: Final = {".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".tar": "tar", ".tgz": "tar"}
 PIECE_BYTES: Final = 4 * 1024 * 1024  # of values that are read before they are handed on
@@ -61,7 +61,7 @@ def format_of(name: str) -> Format | None:
     return None
 
 
-def read_records(file: BinaryIO, format_: Format, now: float) -> Iterator[Record]:
+def read_records(file: BinaryIO, format_: Format, now: float) -> Iterator[JsonEntry]:
     """The records of a file that is read at `now`. Raises `UserError` for one that is damaged or of another format."""
     try:
         plain = compression.reading(file, format_.compression)
@@ -84,11 +84,11 @@ class RecordReader:
         self._format = format_
         self._now = now
         self._name = name
-        self._rest: Iterator[Record] | None = None
+        self._rest: Iterator[JsonEntry] | None = None
         self._number = 0  # of the record that `take` read last
         self._began = ""  # the fingerprint that the first who asked was told
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[JsonEntry]:
         """All records in order: the first has number 1. Must be used up, or `close` called.
 
         Nothing here holds a record that was handed out, as `enumerate` would: its value may be large.
@@ -124,7 +124,7 @@ class RecordReader:
     def _refuse_change(self) -> NoReturn:
         raise UserError(f"{self._name} changed while it was copied: say --restart to begin anew")
 
-    def _record(self, number: int) -> Record | None:
+    def _record(self, number: int) -> JsonEntry | None:
         """The record of a number, which is beyond those that were read; None when the file has fewer by now."""
         if self._rest is None:
             self._rest = self.records()

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ ExpectLog = Callable[[str], None]
 
 settings.register_profile("kvfs", deadline=None)  # a busy machine is no failure of a property
 settings.load_profile("kvfs")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts with `&` ignore Ctrl-C, and programs that the tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Collected(logging.Handler):

@@ -87,7 +87,9 @@ def test_the_server_works_without_pyfuse3_and_compilers(tmp_path):
     """Started and copied to and from, with nothing on PATH and no module of FUSE to import."""
     entries, state = sample(20), str(tmp_path / "state")
     store = fill(tmp_path / "a.sqlite", entries)
-    served = python(RUN, "serve", "--ephemeral", "--print-env", KVFS_STATE_DIR=state, PATH="")
+    served = python(
+        RUN, "serve", "--listen=127.0.0.1:0", "--ephemeral", "--print-env", KVFS_STATE_DIR=state, PATH=""
+    )
     assert served.returncode == 0, served.stderr
     env = dict(re.findall(r"^export (\w+)=(\S+)$", served.stdout, re.MULTILINE))
     try:

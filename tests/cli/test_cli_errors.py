@@ -260,7 +260,7 @@ def test_a_mount_of_somebody_else_is_named_with_its_owner(
     monkeypatch.setattr("kvfs.host.mounts.MOUNTINFO", table)
     (tmp_path / "state").mkdir()
     socket_path = control_path(mine, tmp_path / "state")
-    socket_path.parent.mkdir(parents=True)
+    socket_path.parent.mkdir(parents=True, exist_ok=True)
     socket_path.touch()  # of a daemon that is not ours
     for command in ("sync", "umount"):
         if command == "umount" and os.geteuid() == 0:

@@ -127,8 +127,8 @@ def test_two_backups_do_not_meet(kvfs, tmp_path):
     """The second says that another is running."""
     store = fill(tmp_path / "a.sqlite", sample(50))
     kvfs("backup", store, "backups")
-    holder = "import sys,time\nfrom pathlib import Path\nfrom kvfs.data.backups import Index\n"
-    holder += "index = Index(Path('backups'))\nprint('ready', flush=True)\ntime.sleep(60)"
+    holder = "import sys,time\nfrom pathlib import Path\nfrom kvfs.data.backups import BackupIndex\n"
+    holder += "index = BackupIndex(Path('backups'))\nprint('ready', flush=True)\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         assert "is running" in kvfs("backup", store, "backups", ok=False).err

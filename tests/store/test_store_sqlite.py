@@ -19,7 +19,7 @@ from kvfs.core.errors import (
 from kvfs.core.limits import NAMESPACES, VALUE_BYTES
 from kvfs.core.model import Entry, Key, ValueRead
 from kvfs.store.embedded import queries, schema
-from kvfs.store.embedded import store as store_module
+from kvfs.store.embedded import sqlite_store as store_module
 from kvfs.store.embedded.sqlite_store import SqliteStore
 
 A = Key("a")

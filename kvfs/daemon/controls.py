@@ -105,6 +105,7 @@ class Controls:
     async def refresh(self, request: Message, send: Send) -> Message:
         """Forget what was read at and below a path."""
         self._ask_again()
+        await self._sender.settle_due(at_once=True)  # a change that settles later would hide the news
         await self._fs.refresh(PurePosixPath(str(request.get("path", ""))).parts)
         return {}
 

@@ -172,9 +172,12 @@ class Sender:
 
     # settling
 
-    async def settle_due(self) -> int:
-        """Hand on and drop what has settled; returns how many."""
-        if self._until_settled() > 0:
+    async def settle_due(self, *, at_once: bool = False) -> int:
+        """Hand on and drop what has settled; returns how many.
+
+        `at_once`: do not wait for the next look of the loop, because somebody wants to see what the store has now.
+        """
+        if not at_once and self._until_settled() > 0:
             return 0
         window, count = self._options.settle_window, 0
         now = self._now()

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,29 @@ def test_what_is_written_meets_nothing_pending(mount, pending, served):
 def test_the_root_of_a_mount_is_its_account(mount, pending):
     """Without a namespace, the namespaces."""
     assert mount.kvfs("ls", str(mount.path)).stdout.endswith("  shop\n")
+
+
+def test_what_a_command_writes_shows_at_once(tmp_path):
+    """A store on this machine answers as soon as the command has ended: the mount's own value gives way."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf edited > "$1"\n')
+    editor.chmod(0o700)
+    (tmp_path / "x.ndjson").write_text('{"key":"page","value":"copied"}\n')
+    with mounted(tmp_path, "local:", "--write-back=3600") as mount:
+        page = mount.path / "shop" / "page"
+        page.parent.mkdir()
+        page.write_text("saved")
+        mount.kvfs("backup", str(page.parent), str(tmp_path / "backups"))
+        shown = []
+        for words in (
+            ("put", str(page), "put"),
+            ("copy", str(tmp_path / "x.ndjson"), str(page.parent), "--if-exists=overwrite"),
+            ("restore-backup", str(tmp_path / "backups"), str(page.parent), "--yes"),
+            ("rm", str(page), "--yes"),
+        ):
+            page.write_text("ours")
+            mount.kvfs(*words)
+            shown.append(page.read_text() if page.exists() else None)
+        page.write_text("ours")
+        replace(mount, env={**mount.env, "VISUAL": str(editor)}).kvfs("edit", str(page))
+        assert [*shown, page.read_text()] == ["put", "copied", "saved", None, "edited"]

@@ -437,6 +437,20 @@ async def test_what_others_sent_settles_in_time(autojump_clock, setting, write, 
     assert setting.journal.statistics().settling == 0
 
 
+@pytest.mark.parametrize(("window", "left"), [(0, 0), (90, 1)])
+async def test_what_has_settled_is_handed_on_at_once_for_who_asks(
+    autojump_clock, setting, write, running, window, left
+):
+    """A refresh that comes before the loop looks again settles what its window allows, and nothing else."""
+    sender = running(delay=1000, max_age=1000, settle_window=window)
+    write("a")
+    await sender.drain()
+    assert setting.journal.statistics().settling == 1
+    assert await sender.settle_due() == 0
+    assert await sender.settle_due(at_once=True) == 1 - left
+    assert setting.journal.statistics().settling == left
+
+
 async def test_settling_goes_on_through_an_outage(autojump_clock, setting, write, running):
     """The loop waits for the store and for time."""
     running(settle_window=90)

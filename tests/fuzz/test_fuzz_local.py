@@ -22,6 +22,7 @@ from kvfs.config import (
     parse_source,
 )
 from kvfs.core.errors import JournalLockedError, KvfsError, UserError
+from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.shutdown import Ending
 from kvfs.host.control import _last_answer
@@ -160,7 +161,9 @@ def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_fact
     async def main() -> None:
         async with open_rig(base) as rig:
             ending = Ending(base / "mnt", rig.sender, 1.0)
-            handlers = Controls(rig.fs, rig.journal, rig.sender, Reporter(), ending).handlers()
+            reporter = Reporter()
+            reporter.conflicts = ConflictLog(lambda namespace, key: key, rig.now, rig.journal)
+            handlers = Controls(rig.fs, rig.journal, rig.sender, reporter, ending).handlers()
             for line in lines:
                 with trio.fail_after(3600):
                     answer = await _last_answer(

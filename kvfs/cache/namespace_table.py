@@ -33,6 +33,19 @@ class NamespaceTable:
     def _is_fresh(self) -> bool:
         return self._known_at is not None and 0 <= self._now() - self._known_at < self._ttl
 
+    async def named(self, name: str) -> Namespace | None:
+        """Return the namespace of a directory name. A new one is waited for: that it was absent is no answer."""
+        known = await self.names() if name in self._by_name else await self._names_for_new()
+        return known.get(name)
+
+    async def _names_for_new(self) -> dict[str, Namespace]:
+        if self._known_at is None or self._is_fresh():
+            return await self.names()
+        if not self.patience.is_exhausted:
+            with suppress(UnavailableError, DeniedError):  # what was known serves on
+                await self.patience.rest(self._list)
+        return self._by_name
+
     async def names(self) -> dict[str, Namespace]:
         """Every namespace by its directory name; served stale while the store cannot be reached.
 

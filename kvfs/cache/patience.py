@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from kvfs.core.errors import StoreError, UnavailableError
+from kvfs.core.errors import NoAnswerError, StoreError, UnavailableError
 
 log = logging.getLogger("kvfs.cache")
 
@@ -29,6 +29,12 @@ class StalePatience:
         self._wait = wait
         self._nursery: trio.Nursery | None = None
         self._spent_until = float("-inf")
+        self._exhausted_until = float("-inf")
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True for a while after the longest wait had no answer either: even what is known to be absent has to do."""
+        return self.is_spent and trio.current_time() < self._exhausted_until
 
     @property
     def is_spent(self) -> bool:
@@ -43,6 +49,20 @@ class StalePatience:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+
+    async def rest(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and wait for the answer to its end, because no older one is known. Raises what the question raises.
+
+        Where a caller has just waited a moment for something else, as a name, that moment is part of the longest
+        wait: one system call asks for several things.
+        """
+        if not self.is_spent:
+            return await question()
+        seconds = max(self._longest - self._wait, self._longest / 2)
+        with trio.move_on_after(seconds):
+            return await question()
+        self._spent_until = self._exhausted_until = trio.current_time() + PAUSE
+        raise NoAnswerError(f"no answer within {seconds:g} s, and none for a moment before")
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask, and wait for the answer for a moment. Raises what the question raises.

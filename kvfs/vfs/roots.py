@@ -45,7 +45,7 @@ class Roots:
 
     async def lookup(self, name: bytes) -> Directory | None:
         """The namespace of a name."""
-        found = (await self._table.names()).get(name.decode(errors="surrogateescape"))
+        found = await self._table.named(name.decode(errors="surrogateescape"))
         return self._node(found) if found is not None else None
 
     def _node(self, namespace: Namespace) -> Directory:

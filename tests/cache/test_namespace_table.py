@@ -13,7 +13,8 @@ from support.faults import FaultStore
 from support.inline import open_inline
 
 from kvfs.cache.namespace_table import NamespaceTable
-from kvfs.core.errors import DeniedError, TitleExistsError, UnreachableError
+from kvfs.cache.patience import StalePatience
+from kvfs.core.errors import DeniedError, TitleExistsError, UnavailableError, UnreachableError
 from kvfs.core.model import Entry, Key
 from kvfs.store.breaker import Breaker, Breaking
 
@@ -53,6 +54,27 @@ async def test_the_list_is_asked_for_once_in_a_while(tmp_path: Path) -> None:
         it.clock.advance(61)
         assert await it.names() == ["a", "b"]
         assert it.asked() == 2
+
+
+async def test_a_name_that_was_absent_is_asked_for_while_the_others_are_served_stale(
+    tmp_path: Path, autojump_clock
+) -> None:
+    """Another client may have made it since; what was there is shown without a request meanwhile."""
+    async with opened(tmp_path, "a") as it, trio.open_nursery() as nursery:
+        it.table.patience = StalePatience(30)
+        nursery.start_soon(it.table.patience.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await it.names() == ["a"]
+        await it.store.create_namespace("b")
+        it.clock.advance(61)
+        with pytest.raises(UnavailableError):
+            await it.table.patience.ask(trio.sleep_forever)
+        assert await it.table.named("a") is not None
+        assert (await it.names(), it.asked()) == (["a"], 1)
+        found = await it.table.named("b")
+        assert found is not None
+        assert (found.title, it.asked()) == ("b", 2)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("error", [UnreachableError("down"), DeniedError("no")])

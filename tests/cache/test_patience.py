@@ -74,3 +74,23 @@ async def test_without_a_place_to_go_on_the_answer_is_waited_for(autojump_clock)
     """A store on this machine is asked as ever."""
     done: list[float] = []
     assert await StalePatience(LONGEST).ask(lambda: slow(500, done)) == "answer"
+
+
+async def test_whoever_has_waited_for_a_name_waits_the_rest_for_what_nobody_knows(autojump_clock) -> None:
+    """One call asks for several things; after the longest wait even a name known to be absent is so for a while."""
+    patience, done = StalePatience(LONGEST), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await patience.rest(lambda: slow(LONGEST + 5, done)) == "answer"
+        with pytest.raises(UnavailableError):
+            await patience.ask(lambda: slow(1000, done))
+        assert not patience.is_exhausted
+        begun = trio.current_time()
+        with pytest.raises(UnavailableError, match="none for a moment before"):
+            await patience.rest(lambda: slow(1000, done))
+        assert trio.current_time() - begun == pytest.approx(LONGEST - WAIT)
+        assert patience.is_exhausted
+        await trio.sleep(PAUSE + 0.1)
+        assert not patience.is_exhausted
+        nursery.cancel_scope.cancel()

@@ -55,7 +55,7 @@ class Overlay(Known):
         found = self.peek(namespace, key)
         if found is UNKNOWN:
             directory = self.naming.parent_of_key(key).prefix
-            await self._resolve(namespace, directory, key, None)
+            await self._resolve(namespace, directory, key, None, hurried=self._was_there(namespace, key))
             found = self.peek(namespace, key)
             if found is UNKNOWN:
                 found = self.peek(namespace, key, stale=True)
@@ -163,7 +163,7 @@ class Overlay(Known):
         load = partial(self.loader.load, place, directory)
         is_hurried = hurried and old is not None and not self.is_patient()
         try:
-            clean = await (self.patience.ask(load) if is_hurried else load())
+            clean = await (self.patience.ask(load) if is_hurried else self.patience.rest(load))
         except UnavailableError:
             old = self.values.get(place, stale=True)
             if old is None:
@@ -185,7 +185,9 @@ class Overlay(Known):
             asked = child.key if child.key is not None else Key(child.directory.prefix)  # type: ignore[union-attr]
             below = child.directory.prefix if child.directory is not None else None
             try:
-                stale = await self._resolve(namespace, ref.prefix, asked, below)
+                known = self.peek_child(namespace, child, stale=True)
+                was_there = known is not None and known is not UNKNOWN
+                stale = await self._resolve(namespace, ref.prefix, asked, below, hurried=was_there)
             except (UnavailableError, DeniedError):
                 if (found := self.peek_child(namespace, child, stale=True)) is UNKNOWN:
                     raise
@@ -199,14 +201,26 @@ class Overlay(Known):
         self.listings.forget(namespace, prefix)
         self.values.expire(namespace, prefix)
 
-    async def _resolve(self, namespace: NamespaceId, directory: str, key: str, below: str | None) -> bool:
-        """Ask the store about a name; true when only stale knowledge is to be had."""
+    def _was_there(self, namespace: NamespaceId, key: Key) -> bool:
+        return isinstance(self.peek(namespace, key, stale=True), View)
+
+    async def _resolve(
+        self, namespace: NamespaceId, directory: str, key: str, below: str | None, *, hurried: bool
+    ) -> bool:
+        """Ask the store about a name; true when only stale knowledge is to be had.
+
+        `hurried`: that does where the store does not answer within a moment. Not where it says that nothing is
+        there: somebody may have made it since.
+        """
         known = self.lister.knows(namespace, key, below, stale=True)
-        if known and self.does_for_now():
+        if known and (
+            self.does_for_now() if hurried else self.lister.is_down() or self.patience.is_exhausted
+        ):
             return True
         resolve = partial(self.lister.resolve, namespace, directory, key, below)
+        is_hurried = hurried and known and not self.is_patient()
         try:
-            await (self.patience.ask(resolve) if known and not self.is_patient() else resolve())
+            await (self.patience.ask(resolve) if is_hurried else self.patience.rest(resolve))
         except (UnavailableError, DeniedError):
             if not known:
                 raise
@@ -219,7 +233,8 @@ class Overlay(Known):
         """Return whether a directory exists (still), asking the store if need be."""
         found = self.has_directory(namespace, ref)
         if found is None:
-            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix)
+            was_there = self.has_directory(namespace, ref, stale=True) is True
+            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix, hurried=was_there)
             found = self.has_directory(namespace, ref, stale=stale)
         return found is not False
 
@@ -227,7 +242,8 @@ class Overlay(Known):
         """Return whether nothing lies in a directory, asking the store if need be."""
         found = self.live_below(namespace, ref)
         if found is None:
-            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix)
+            was_full = self.live_below(namespace, ref, stale=True) is True
+            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix, hurried=was_full)
             found = self.live_below(namespace, ref, stale=stale)
             if found is None:  # every key of the first page was deleted here: look at all of them
                 await self.lister.whole(namespace, ref.prefix)

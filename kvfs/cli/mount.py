@@ -192,11 +192,11 @@ def with_account(source: Source, credentials: Credentials | None, *, quiet: bool
         return source
     import trio
 
-    from kvfs.store.rest.accounts import only_account  # httpx and the rest: few mounts need it here
+    from kvfs.cli.own_account import account_of  # httpx and the rest: few mounts need it here
 
     with Waiting(f"asking {urlsplit(source.base_url).netloc} which account the token sees", quiet=quiet):
         try:
-            return replace(source, account=trio.run(only_account, source.base_url, credentials))
+            return replace(source, account=trio.run(account_of, source, credentials))
         except UserError as exc:
             hint = base_url_hint(source.base_url)
             raise UserError(f"{exc}; {hint}" if hint else str(exc)) from exc

@@ -8,11 +8,11 @@ from pathlib import Path
 import trio
 
 from kvfs.cli.output import duration_text
+from kvfs.cli.own_account import account_of
 from kvfs.config import CloudflareSource, load_credentials, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.endpoints import load_learned
 from kvfs.host.state import requests_path
-from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.looks import Look, look
 from kvfs.store.rest.request import open_client
 from kvfs.store.sharing import count_requests, shared_budget
@@ -33,7 +33,7 @@ async def _looks(source: CloudflareSource, token_file: Path | None) -> list[Look
     command = None if token_file is not None else os.environ.get("KVFS_TOKEN_COMMAND")
     credentials = load_credentials(source, token_file, os.environ, command)
     assert credentials is not None
-    account = source.account or await only_account(source.base_url, credentials, TIMEOUT)
+    account = await account_of(source, credentials, TIMEOUT)
     client = open_client(source.base_url, timeout=TIMEOUT, http2=False, transport=None)
     client.headers.update(credentials.headers())
     with shared_budget(requests_path(source.base_url, account)) as budget:

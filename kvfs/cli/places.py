@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from kvfs.cli.options import option, path, some_seconds
+from kvfs.cli.own_account import account_of
 from kvfs.cli.through import Through, find_through, key_of
 from kvfs.config import (
     LocalSource,
@@ -34,7 +35,6 @@ from kvfs.store.confirming import Confirming
 from kvfs.store.denials import Doubting, Refusals
 from kvfs.store.embedded.sqlite_store import SqliteStore
 from kvfs.store.ratelimit import Budget, Limiting, Priority
-from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
@@ -289,7 +289,7 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         return
     credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
     assert credentials is not None
-    account = source.account or await only_account(source.base_url, credentials)
+    account = await account_of(source, credentials)
     async with AsyncExitStack() as stack:
         path = requests_path(source.base_url, account)
         budget = stack.enter_context(shared_budget(path, access.rate_requests, access.rate_seconds))

@@ -18,6 +18,7 @@ from kvfs.cli.completing import PLACE, PROFILE
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import complain, say
+from kvfs.cli.own_account import account_of
 from kvfs.cli.places import Access
 from kvfs.config import CloudflareSource, Source, load_credentials, parse_source
 from kvfs.core.errors import UserError
@@ -25,7 +26,6 @@ from kvfs.host.endpoints import Learned, save_learned
 from kvfs.host.profiles import config_file, settings_of
 from kvfs.host.state import default_state_dir, requests_path
 from kvfs.store.miniflare.explorer import find_api
-from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.request import namespaces_path, open_client
 from kvfs.store.sharing import count_requests, shared_budget
 from kvfs.verify.findings import Finding
@@ -159,7 +159,7 @@ async def _opened(source: Source, access: Access) -> AsyncIterator[tuple[httpx.A
     if isinstance(source, CloudflareSource):
         credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
         assert credentials is not None
-        account = source.account or await only_account(source.base_url, credentials)
+        account = await account_of(source, credentials)
         client = open_client(source.base_url, timeout=_TIMEOUT, http2=False, transport=None)
         client.headers.update(credentials.headers())
         with shared_budget(requests_path(source.base_url, account)) as budget:

@@ -49,13 +49,17 @@ def advice_for(reason: str) -> str:
 
 
 def limit_words(budget: BudgetStatistics) -> str:
-    """`Cloudflare's limit of 1,200 requests in five minutes`, or the one that was asked for."""
-    requests = budget.used + budget.left
-    if (requests, budget.window) == (RATE_REQUESTS, RATE_SECONDS):
-        return f"Cloudflare's limit of {requests:,} requests in five minutes"
+    """`Cloudflare's limit of 1,200 requests in five minutes`, or the one that was asked for.
+
+    It is the limit, however much of it other machines have used: `used` and `left` do not add up to it then.
+    """
+    if budget.other_limit is not None:
+        return f"Cloudflare's own limit of {budget.other_limit:,} requests"
+    if (budget.limit, budget.window) == (RATE_REQUESTS, RATE_SECONDS):
+        return f"Cloudflare's limit of {budget.limit:,} requests in five minutes"
     minutes = budget.window / 60
     window = f"{minutes:g} minutes" if minutes > 1 else f"{budget.window:g} seconds"
-    return f"the limit of {requests:,} requests in {window} (--rate-requests)"
+    return f"the limit of {budget.limit:,} requests in {window} (--rate-requests)"
 
 
 @dataclass(frozen=True, slots=True)

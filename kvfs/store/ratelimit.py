@@ -62,6 +62,10 @@ class BudgetStatistics:
     waiting: int
     next_in: float = 0.0
     """Seconds until somebody who waits may make a request, as far as it is known now."""
+    limit: int = RATE_REQUESTS
+    """The most requests that this budget allows in the window."""
+    other_limit: int | None = None
+    """The API's own limit, where it is another one and the API's count is the one that binds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -146,6 +150,13 @@ class Budget:
             self._ledger.block(self._blocked_until - now)
         return self._blocked_until - now
 
+    def made(self, count: int) -> None:
+        """Count requests that were made without asking, as if they ended now."""
+        self._ended.extend([trio.current_time()] * count)
+        if self._ledger is not None:
+            for _ in range(count):
+                self._ledger.end()
+
     def accepted(self) -> None:
         """A request was not refused for its rate."""
         self._refusals = 0
@@ -173,14 +184,17 @@ class Budget:
             self._share(wants=False)
         self._forget_old(now)
         waiting = sum(map(len, self._waiting.values()))
+        own, told = self._requests - self._used, self._told_left(now)
         return BudgetStatistics(
             used=self._used,
-            left=int(max(0, min(self._requests - self._used, self._told_left(now)))),
+            left=int(max(0, min(own, told))),
             window=self._window,
             blocked_until=self._blocked_until if self._blocked_until > now else None,
             in_flight=self._in_flight,
             waiting=waiting,
             next_in=max(0.0, self._next - now) if waiting and math.isfinite(self._next) else 0.0,
+            limit=self._requests,
+            other_limit=self._quota if told < own and self._quota != self._requests else None,
         )
 
     def close(self) -> None:

@@ -1,12 +1,20 @@
 """`kvfs doctor --online`: what only the API can tell, asked over a real socket."""
 
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import trio
 from support.mounted import KVFS, Api, environment
+from support.quick import quick
 from support.serving import Served, served_by_process
+
+from kvfs.cli.mount import with_account
+from kvfs.config import load_credentials, parse_source
+from kvfs.store.sharing import shared_budget
 
 
 @pytest.fixture
@@ -81,3 +89,38 @@ def test_another_source_has_no_account(tmp_path: Path, served: Served) -> None:
     assert "--online asks an account: name cloudflare:[ACCOUNT], not local:" in doctor(
         tmp_path, served, "local:"
     )
+
+
+def as_mount_does(env: Mapping[str, str]) -> None:
+    """Find the account of a source that names none, before the mount begins."""
+    with patch.dict(os.environ, env, clear=True):
+        source = parse_source("cloudflare:", os.environ)
+        with_account(source, load_credentials(source, None, os.environ, None), quiet=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda env: quick(env, "ls", "cloudflare:"),
+        lambda env: quick(env, "doctor", "--online", "cloudflare:"),
+        as_mount_does,
+    ],
+    ids=["ls", "doctor", "mount"],
+)
+def test_requests_that_find_the_account_count_as_its_own(
+    tmp_path: Path, served: Served, command: Callable[[Mapping[str, str]], object]
+) -> None:
+    """The account's budget on this machine says as many requests as the server has seen."""
+    env = environment(tmp_path, served)
+    del env["CLOUDFLARE_ACCOUNT_ID"]
+    command(env)
+    [file] = (tmp_path / "state" / "kvfs" / "requests").iterdir()
+
+    async def used() -> int:
+        with shared_budget(file) as budget:
+            return budget.statistics().used
+
+    with Api(served) as api:
+        asked = api.requests()
+    assert asked["accounts"] == 1
+    assert trio.run(used) == sum(asked.values())

@@ -117,6 +117,18 @@ async def test_a_remount_keeps_the_count(world, autojump_clock):
     assert second.statistics().used == 1
 
 
+async def test_requests_made_before_their_account_was_known_count(world, autojump_clock):
+    """Those that find the account: whoever made them counts them, and so do the others, for a window."""
+    first = world.process()
+    first.made(2)
+    assert first.statistics().used == 2
+    first.close()
+    second = world.process()
+    assert second.statistics().used == 2
+    await trio.sleep(world.window + 2)
+    assert second.statistics().used == 0
+
+
 async def test_what_is_not_used_is_free_again(tmp_path, autojump_clock):
     """Tokens that a process took and does not need: at its end at once, else after a while."""
     world = World(tmp_path / "use", 200)

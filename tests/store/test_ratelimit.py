@@ -264,13 +264,13 @@ async def test_statistics_tell_how_it_stands(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.requests, FOREGROUND, 3, 5.0)
         await wait_all_tasks_blocked()
-        assert budget.statistics() == BudgetStatistics(2, 1, 10.0, None, in_flight=2, waiting=1)
+        assert budget.statistics() == BudgetStatistics(2, 1, 10.0, None, in_flight=2, waiting=1, limit=3)
     budget.block(7)
     until = trio.current_time() + 7
-    assert budget.statistics() == BudgetStatistics(3, 0, 10.0, until, in_flight=0, waiting=0)
+    assert budget.statistics() == BudgetStatistics(3, 0, 10.0, until, in_flight=0, waiting=0, limit=3)
     assert repr(budget) == "<Budget 3 of 3 requests in 10 s used>"
     await trio.sleep(10)
-    assert budget.statistics() == BudgetStatistics(0, 3, 10.0, None, in_flight=0, waiting=0)
+    assert budget.statistics() == BudgetStatistics(0, 3, 10.0, None, in_flight=0, waiting=0, limit=3)
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(-5.0, 0.0), (0.0, 0.0), (1e12, LONGEST_BLOCK)])

@@ -12,6 +12,7 @@ from kvfs.store.denials import Refusals, Renewable
 from kvfs.store.rest import request
 from kvfs.store.rest.answer import Answer, successful
 from kvfs.store.rest.bearer import Auth, scrubbed
+from kvfs.store.rest.client import OnAnswer
 from kvfs.store.rest.reasons import unavailable
 from kvfs.store.rest.transfer import Patience, read_body
 from kvfs.store.wire import codec
@@ -36,13 +37,20 @@ class AccountCredentials(Auth, Renewable, Protocol):
     """Headers for requests, and another secret after a refusal."""
 
 
-async def only_account(base_url: str, credentials: AccountCredentials, timeout: float = 30) -> str:
+async def only_account(
+    base_url: str,
+    credentials: AccountCredentials,
+    timeout: float = 30,
+    on_answer: OnAnswer = lambda headers: None,
+) -> str:
     """The id of the one account that the credentials see.
+
+    No budget is asked for these requests, because the account is not known yet: the caller counts the answers.
 
     Raises `UserError` that names the choices when there are several, and the way out when there is none.
     """
     try:
-        found = await _accounts(base_url, credentials, timeout)
+        found = await _accounts(base_url, credentials, timeout, on_answer)
     except UnavailableError as exc:
         raise UserError(f"the server does not answer: {exc}") from exc
     except StoreError as exc:
@@ -60,7 +68,9 @@ async def only_account(base_url: str, credentials: AccountCredentials, timeout: 
     )
 
 
-async def _accounts(base_url: str, credentials: AccountCredentials, timeout: float) -> list[Account]:
+async def _accounts(
+    base_url: str, credentials: AccountCredentials, timeout: float, on_answer: OnAnswer
+) -> list[Account]:
     """From `/accounts`, else from `/memberships`; a token owned by an account may be refused at both."""
     refusals = Refusals(credentials)
     client = request.open_client(base_url, timeout=timeout, http2=False, transport=None)
@@ -68,7 +78,7 @@ async def _accounts(base_url: str, credentials: AccountCredentials, timeout: flo
         denied: DeniedError | None = None
         for path in ("/accounts", "/memberships"):
             try:
-                ask = partial(_result, client, path, credentials, timeout)
+                ask = partial(_result, client, path, credentials, timeout, on_answer)
                 found = _decoded(path, await refusals.call(path, ask))
             except DeniedError as exc:
                 denied = denied or exc
@@ -92,7 +102,9 @@ def _decoded(path: str, result: bytes) -> list[Account]:
     return [account for account in lines if codec.acceptable_identifier(account.id)]
 
 
-async def _result(client: httpx.AsyncClient, path: str, auth: Auth, timeout: float) -> bytes:
+async def _result(
+    client: httpx.AsyncClient, path: str, auth: Auth, timeout: float, on_answer: OnAnswer
+) -> bytes:
     """`result` of one GET."""
     with trio.CancelScope() as scope:
         patience = Patience(scope, timeout)
@@ -107,6 +119,7 @@ async def _result(client: httpx.AsyncClient, path: str, auth: Auth, timeout: flo
             error = unavailable(path, exc)
             raise type(error)(scrubbed(str(error), auth.secrets())) from None
         headers = {name.lower(): value for name, value in response.headers.items()}
+        on_answer(headers)
         answer = Answer(response.status_code, headers, body)
         envelope = successful(path, answer, now=0.0, scrub=lambda text: scrubbed(text, auth.secrets()))
         return bytes(envelope.result)

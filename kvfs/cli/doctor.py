@@ -20,7 +20,7 @@ from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.cli.premount import FUSE_CONF, check_device, check_pyfuse3, user_allow_other
-from kvfs.cli.unsent import kept_sources
+from kvfs.cli.unsent import UnsentSource, kept_sources
 from kvfs.config import base_url_of, parse_base_url
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.daemon.sweep import DAY, leftovers
@@ -184,11 +184,19 @@ def undo(directory: Path) -> Iterator[Symptom]:
 def unsent(directory: Path) -> Iterator[Symptom]:
     """Changes of sources that are not mounted: nobody sends them until they are."""
     for kept in kept_sources(directory):
-        count = len(kept.pending) + len(kept.rejected)
-        what = kept.error or f"{count} changes are not at the server"
-        if not count and kept.conflicts:
-            what = f"{len(kept.conflicts)} conflicts are open"
+        what = kept.error or _unsent_words(kept)
         yield Symptom("warn", f"{kept.record.source} is not mounted, and {what}: {kept.command}")
+
+
+def _unsent_words(kept: UnsentSource) -> str:
+    """`3 changes are not at the server (1 rejected), 1 conflict is open`."""
+    words = []
+    if count := len(kept.pending) + len(kept.rejected):
+        rejected = f" ({len(kept.rejected)} rejected)" if kept.rejected else ""
+        words.append(f"{count} {'change is' if count == 1 else 'changes are'} not at the server{rejected}")
+    if count := len(kept.conflicts):
+        words.append(f"{count} {'conflict is' if count == 1 else 'conflicts are'} open")
+    return ", ".join(words)
 
 
 def kept(directory: Path) -> Iterator[Symptom]:

@@ -1,11 +1,19 @@
 """`kvfs doctor` finds what is wrong on a machine made wrong for it."""
 
+import os
 from pathlib import Path
 
 import pytest
+from mounted.test_durability_disk import disk
 
 from kvfs.cli import main
-from kvfs.cli.doctor import credentials, kernel_timeouts, state, updatedb
+from kvfs.cli.doctor import credentials, kernel_timeouts, state, undo, unsent, updatedb
+from kvfs.core.model import Key, NamespaceId
+from kvfs.host.open_conflicts import Conflict, ConflictFile
+from kvfs.host.sources import HISTORY, SourceRecord, write_source
+from kvfs.journal.journal import Journal
+
+NS = NamespaceId("n" * 32)
 
 
 def levels(findings: object) -> list[str]:
@@ -58,6 +66,66 @@ def test_a_state_directory_that_cannot_be_used(tmp_path: Path) -> None:
     """A link, for instance."""
     (tmp_path / "link").symlink_to(tmp_path)
     assert levels(state(tmp_path / "link"))[0] == "fail"
+
+
+def keep(state: Path, name: str, *, pending: int = 0, rejected: int = 0, conflicts: int = 0) -> Journal:
+    """The journal of a source that holds so many changes and conflicts; it is still open, as in a mount."""
+    path = state / "sources" / name / "journal.sqlite"
+    journal = Journal.open(path, source=f"local:/{name}", now=lambda: 1_800_000_000.0)
+    write_source(path, SourceRecord(f"local:/{name}", f"local:/{name}", f"/mnt/{name}"))
+    for number in range(pending + rejected):
+        key, value = Key(f"k{number}"), journal.stage(b"value")
+        seq = journal.record_put(NS, key, value, metadata=None, expiration=None, base=None)
+        if number >= pending:
+            journal.reject(seq, "HTTP 400")
+    for number in range(conflicts):
+        ConflictFile(path).append(Conflict(NS, Key(f"k{number}"), Key(f"k{number}.kvfs-conflict"), 1.0))
+    return journal
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"pending": 1}, "1 change is not at the server"),
+        ({"pending": 3}, "3 changes are not at the server"),
+        ({"rejected": 2}, "2 changes are not at the server (2 rejected)"),
+        ({"conflicts": 1}, "1 conflict is open"),
+        (
+            {"pending": 2, "rejected": 1, "conflicts": 2},
+            "3 changes are not at the server (1 rejected), 2 conflicts are open",
+        ),
+    ],
+)
+def test_what_unmounted_sources_hold_is_a_warning(tmp_path: Path, counts: dict[str, int], words: str) -> None:
+    """Pending, rejected and conflicting changes, each with the command that sends them."""
+    keep(tmp_path, "shop", **counts).close()
+    keep(tmp_path, "empty").close()
+    [one] = unsent(tmp_path)
+    assert one.level == "warn"
+    assert one.text == f"local:/shop is not mounted, and {words}: kvfs mount local:/shop /mnt/shop"
+
+
+def test_what_a_mounted_source_holds_is_no_warning(tmp_path: Path) -> None:
+    """Its daemon has the journal, and sends."""
+    with keep(tmp_path, "shop", pending=1):
+        assert list(unsent(tmp_path)) == []
+    assert levels(unsent(tmp_path)) == ["warn"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems of a given size")
+def test_a_disk_that_is_nearly_full_is_a_warning(tmp_path: Path) -> None:
+    """For the journal, and for the history: with less than a tenth free nothing more is kept for `kvfs restore`."""
+    with disk(tmp_path / "state", "8m") as small:
+        shelf = small / "sources" / "shop" / HISTORY
+        shelf.mkdir(parents=True)
+        (shelf / "1").write_bytes(bytes(1024**2))
+        [kept] = undo(small)
+        assert (kept.level, kept.text.split(" of ")[0]) == ("ok", "1.0 MiB")
+        (small / "ballast").write_bytes(bytes(6 * 1024**2 + 512 * 1024))
+        kept, full = undo(small)
+        assert full.level == "warn"
+        assert f"is free in {small}: nothing more is kept for kvfs restore" in full.text
+        assert levels(state(small)) == ["ok", "warn"]
 
 
 @pytest.mark.fuse

@@ -5,6 +5,7 @@ import trio.testing
 from support.journals import START
 from support.rig import Rig
 
+from kvfs.core.model import Key
 from kvfs.daemon.shutdown import Ending
 
 
@@ -33,4 +34,27 @@ async def test_of_several_who_ask_the_most_patient_counts(autojump_clock, tmp_pa
     assert {(one["doing"], one["total"]) for one in told} == {
         ("waiting until the last open file is closed", 0)
     }
+    rig.close()
+
+
+async def test_an_end_is_told_in_changes_only_where_there_are_some(autojump_clock, tmp_path):
+    """First that a file is open, without numbers; then how many changes of how many: never 0 of 0."""
+    rig = Rig(tmp_path, now=lambda: START)
+    rig.open()
+    namespace = (await rig.backend.create_namespace("ns")).id
+    value = rig.journal.stage(b"value")
+    rig.journal.record_put(namespace, Key("a"), value, metadata=None, expiration=None, base=None)
+    ending = Ending(tmp_path / "mnt", rig.sender, 30.0)
+    told = []
+
+    async def send(message):
+        told.append((message["doing"], message["done"], message["total"]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ending.finished, 10.0, send)
+        await trio.testing.wait_all_tasks_blocked()
+        ending.served()
+    assert told[0] == ("waiting until the last open file is closed", 0, 0)
+    assert [one for one in told if not one[0]][:1] == [("", 0, 1)]
+    assert all(total for doing, _, total in told if not doing)
     rig.close()

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from kvfs.cli.fstab import FLAGS, IGNORED, expanded
 from kvfs.core.errors import UserError
 
-OPTIONS = {"cache-ttl": False, "read-only": True, "local-names": False, "token-file": False}
+OPTIONS = {
+    "cache-ttl": False,
+    "read-only": True,
+    "local-names": False,
+    "token-file": False,
+    "history": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,7 @@ OPTIONS = {"cache-ttl": False, "read-only": True, "local-names": False, "token-f
         ("read_only", ["--read-only"]),
         ("read_only=false", []),
         ('local_names="*.a, *.b",rw', ["--local-names=*.a, *.b"]),
+        ('history="1d,200M",ro', ["--history=1d,200M", "--read-only"]),
         ("noexec,nosuid,nodev,cache_ttl=1", ["--cache-ttl=1", "--mount-flags=noexec nosuid nodev"]),
         ("token_file=/etc/kvfs/token", ["--token-file=/etc/kvfs/token"]),
     ],

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from support.mounted import Api
+from support.quick import quick
 from support.serving import Served, served_by_process
 from support.shell import Shell
+from support.standing import wait_for
 from support.terminal import terminal
 
 from kvfs.cli.exits import Exit
@@ -116,6 +118,46 @@ def test_a_mount_starts_while_the_server_is_away(shell: Shell, outage: str, tmp_
         shell.ok("umount", shell.mnt)
         assert set(api.keys(api.namespace("ns"))) == {"k1", "d/k2"}
     assert shell.ok("status") == "nothing is mounted\n"
+
+
+def test_a_dead_server_and_a_dead_daemon_lose_nothing(shell: Shell, tmp_path: Path) -> None:
+    """Three changes are named, written into files, shown by a mount without the server, and sent when it is back."""
+    with served_by_process(tmp_path, faults="", stop=signal.SIGKILL) as served:
+        shell.env |= {
+            "CLOUDFLARE_API_TOKEN": served.token,
+            "CLOUDFLARE_ACCOUNT_ID": served.account,
+            "CLOUDFLARE_API_BASE_URL": served.url,
+        }
+        source = f"cloudflare:{served.account}"
+        with Api(served) as api:
+            api.put(str(api.result("POST", "", json={"title": "ns"})["id"]), "old", b"old")
+        shell.ok("mount", "--write-back=3600", source, shell.mnt)
+        (shell.mnt / "ns" / "k1").write_text("one")
+        (shell.mnt / "ns" / "k2").write_text("two")
+        (shell.mnt / "ns" / "old").unlink()
+    os.kill(shell.daemon(), signal.SIGKILL)
+    assert quick(shell.env, "umount", shell.mnt).returncode == Exit.OK
+
+    done = quick(shell.env, "status")
+    assert done.returncode == Exit.LEFT
+    assert f"{source}: not mounted" in done.stdout
+    assert "3 changes" in done.stdout
+    assert quick(shell.env, "recover", source, tmp_path / "out").returncode == Exit.OK
+    assert [(tmp_path / "out" / "ns" / name).read_text() for name in ("k1", "k2")] == ["one", "two"]
+
+    shell.ok("mount", "--write-back=0.1", "--timeout=3", source, shell.mnt)
+    assert [(shell.mnt / "ns" / name).read_text() for name in ("k1", "k2")] == ["one", "two"]
+    pending = json.loads(quick(shell.env, "pending", "--json", shell.mnt).stdout)
+    assert {(one["path"], one["kind"]) for one in pending} == {
+        ("ns/k1", "put"), ("ns/k2", "put"), ("ns/old", "delete"),
+    }  # fmt: skip
+
+    with served_by_process(tmp_path, faults="", port=served.port) as back, Api(back) as api:
+        namespace = api.namespace("ns")
+        wait_for(lambda: set(api.keys(namespace)) == {"k1", "k2"}, 40)
+        assert [api.get(namespace, key) for key in ("k1", "k2")] == [b"one", b"two"]
+        assert quick(shell.env, "umount", shell.mnt).returncode == Exit.OK
+    assert quick(shell.env, "status").stdout == "nothing is mounted\n"
 
 
 def test_a_wrong_answer_fails_at_once_though_the_source_is_known(shell: Shell, server: Served) -> None:

@@ -59,7 +59,9 @@ true
 def test_mount_t_kvfs_works_without_home_and_path(place: Path) -> None:
     """Its state is in /var/lib/kvfs, and what was written is there at the next mount."""
     script = """
-    /bin/mount -t kvfs local:/var/lib/store.sqlite {place}/mnt -o cache_ttl=5,write_back=0,_netdev,nofail,noexec
+    /bin/mount -t kvfs local:/var/lib/store.sqlite {place}/mnt \\
+        -o 'cache_ttl=5,history="1d,200M",write_back=0,_netdev,nofail,noexec'
+    cat {place}/mnt/.kvfs/status
     findmnt -no SOURCE,FSTYPE,OPTIONS {place}/mnt
     mkdir {place}/mnt/ns; echo hello > {place}/mnt/ns/a
     ls -d /var/lib/kvfs/sources/*
@@ -72,6 +74,7 @@ def test_mount_t_kvfs_works_without_home_and_path(place: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "local:/var/lib/store.sqlite fuse.kvfs" in done.stdout
     assert "noexec" in done.stdout
+    assert '"bounds": "1d,200M"' in done.stdout, "a value with a comma, in double quotes"
     assert "hello" in done.stdout
     assert "Read-only file system" in done.stderr
 
@@ -79,12 +82,44 @@ def test_mount_t_kvfs_works_without_home_and_path(place: Path) -> None:
 def test_a_line_of_fstab_is_a_mount(place: Path) -> None:
     """With words for systemd in it, which are not kvfs's."""
     (place / "fstab").write_text(
-        f"local:/var/lib/store.sqlite {place}/mnt kvfs write_back=0,_netdev,nofail,x-systemd.automount 0 0\n"
+        f"local:/var/lib/store.sqlite {place}/mnt kvfs "
+        'write_back=0,history="2d,100M",_netdev,nofail,x-systemd.automount 0 0\n'
     )
     script = "/bin/mount --fstab {place}/fstab {place}/mnt\nmkdir {place}/mnt/ns\nls {place}/mnt\n"
+    script += "cat {place}/mnt/.kvfs/status\n"
     done = in_private(place, (script + WAIT).format(place=place))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ns" in done.stdout.split()
+    assert '"bounds": "2d,100M"' in done.stdout
+
+
+def test_the_command_of_the_unit_needs_no_environment(place: Path) -> None:
+    """Root without HOME and PATH: state and the store of `local:` are in /var/lib/kvfs, for root alone."""
+    unit = (place / "root/etc/systemd/system/kvfs@.service").read_text()
+    [command] = re.findall(r"(?m)^ExecStart=(.*)$", unit)
+    (place / "config.toml").write_text(
+        f'[profile.shop]\nsource = "local:"\ndirectory = "{place}/mnt"\nwrite-back = 0\n'
+    )
+    script = """
+    env -i KVFS_CONFIG={place}/config.toml {command} &
+    daemon=$!
+    trap 'kill -9 $daemon 2>/dev/null || true' EXIT
+    for _ in $(seq 200); do mountpoint -q {place}/mnt && break; sleep 0.1; done
+    mkdir {place}/mnt/ns; echo hello > {place}/mnt/ns/a
+    tr '\\0' '\\n' < /proc/$daemon/environ
+    stat -c '%a %n' /var/lib/kvfs /var/lib/kvfs/sources/*/journal.sqlite
+    ls /var/lib/kvfs
+    kill -TERM $daemon; wait $daemon
+    ls -A {place}/mnt
+    """
+    done = in_private(place, script.format(place=place, command=command.replace("%i", "shop")))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("local:/var/lib/kvfs/store.sqlite is mounted on ")
+    assert lines[1] == f"KVFS_CONFIG={place}/config.toml", "all of its environment"
+    assert lines[2] == "700 /var/lib/kvfs"
+    assert re.fullmatch(r"600 /var/lib/kvfs/sources/\w+/journal.sqlite", lines[3])
+    assert {"sources", "mounts", "store.sqlite"} <= set(lines[4:])
 
 
 def test_mount_refuses_words_that_it_does_not_know(place: Path) -> None:

@@ -121,22 +121,28 @@ def test_what_was_not_closed_is_what_a_kill_loses(tmp_path: Path, server: Served
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_other_users_see_nothing_unless_asked_for() -> None:
-    """Not even root's mount is open to others without --allow-other; its state never is."""
+    """Not even root's mount is open to others without --allow-other, which lets them read; its state never is."""
     home = Path(tempfile.mkdtemp(prefix="kvfs-others-"))  # where others get to, as pytest's places are not
     home.chmod(0o755)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
-    def seen_by_others(path: Path) -> str:
-        done = subprocess.run([*nobody, "ls", path], capture_output=True, text=True, check=False)
+    def seen_by_others(path: Path, *command: str) -> str:
+        words = [*nobody, *(command or ("ls",)), path]
+        done = subprocess.run(words, input="x", capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
+    refused = "Permission denied"
     try:
-        for options, expected in (((), "Permission denied"), (("--allow-other",), "key\n")):
+        for options, expected, value in ((), refused, refused), (("--allow-other",), "key\n", "value"):
             with mounted(home, f"local:{home}/store", *options) as mount:
                 (mount.path / "ns").mkdir(exist_ok=True)
                 (mount.path / "ns/key").write_text("value")
                 assert expected in seen_by_others(mount.path / "ns")
-                assert "Permission denied" in seen_by_others(mount.state / "sources")
-                assert "Permission denied" in seen_by_others(mount.state / "mounts")
+                assert value in seen_by_others(mount.path / "ns/key", "cat")
+                assert refused in seen_by_others(mount.path / "ns/key", "tee", "-a")
+                assert refused in seen_by_others(mount.path / "ns/key", "rm", "-f")
+                assert (mount.path / "ns/key").read_text() == "value"
+                assert refused in seen_by_others(mount.state / "sources")
+                assert refused in seen_by_others(mount.state / "mounts")
     finally:
         shutil.rmtree(home)

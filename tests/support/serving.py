@@ -138,7 +138,7 @@ def served_by_process(
         assert url, Path(log.name).read_text()
         yield Served(url[0], pid=process.pid, log=Path(log.name))
         process.send_signal(stop)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=20) == (-stop if stop is signal.SIGKILL else 0)
         errors = Path(log.name).read_text()
         assert "Traceback" not in errors, errors
 

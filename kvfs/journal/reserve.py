@@ -77,6 +77,7 @@ class Reserve:
 
     def _grow(self, size: int) -> None:
         """Raises OSError, and is as it was."""
+        self._look()
         if size <= self.size:
             return
         try:

@@ -193,13 +193,24 @@ class Transactions:
         may_use_reserve: bool = False,
     ) -> None:
         segment, offset = self.log.append(
-            encode(operations), values, changes=self.index.count + 1, may_use_reserve=may_use_reserve
+            encode(operations),
+            values,
+            changes=self._changes_with(operations),
+            may_use_reserve=may_use_reserve,
         )
         for row in new:
             content = row.content
             assert content is not None
             content.segment, content.offset = segment, offset
             offset += row.change.size
+
+    def _changes_with(self, operations: Sequence[LogOperation]) -> int:
+        """Return the most changes that there are after these operations: a rename brings thousands at once."""
+        if len(operations) == 1:
+            return self.index.count + 1
+        rows = [operation.row.change for operation in operations if isinstance(operation, SetRow)]
+        new = sum(self.index.get(change.namespace, change.key) is None for change in rows)
+        return self.index.count + max(1, new)
 
     def _apply(self, operations: Sequence[LogOperation]) -> None:
         for operation in operations:

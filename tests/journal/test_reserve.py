@@ -15,8 +15,9 @@ from kvfs.journal import facts as keeping
 from kvfs.journal.journal import Journal
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.records import Acknowledged, Attempted, SettledOp, encode
-from kvfs.journal.reserve import BASE, CHANGE_BYTES, OPENING, Reserve
+from kvfs.journal.reserve import BASE, CHANGE_BYTES, OPENING, STARTING, Reserve, make_way
 from kvfs.journal.segment import record_head
+from kvfs.journal.writer import Move
 
 DISK = BASE + 1024 * 1024
 VALUE = b"x" * 20_000
@@ -215,4 +216,27 @@ def test_a_reserve_that_is_too_large_shrinks(path):
     reserve.ensure(100_000)
     reserve.refill(0)
     assert reserve.size == BASE
+    reserve.close()
+
+
+def test_a_rename_of_many_names_has_room_for_all_of_them(path):
+    """Its changes come in one record, and each has its way to the store before it."""
+    with open_journal(path) as journal:
+        moves = [
+            Move(Key(f"a{number}"), Key(f"b{number}"), None, None, journal.stage(b"x"), b"b" * 16, b"")
+            for number in range(500)
+        ]
+        journal.move(NS, moves)
+        assert journal._transactions.index.count == 1000
+        assert journal._transactions.log.reserve.enough_for >= 1000
+
+
+def test_room_that_a_mount_took_which_was_refused_is_set_aside_again(path):
+    """The daemon that has the journal open does not count a hole in the file as room."""
+    reserve = Reserve(path)
+    reserve.ensure(0)
+    with small_disk(path, reserve.size):
+        make_way(path, STARTING)
+    reserve.ensure(reserve.enough_for + 1)
+    assert reserve.path.stat().st_blocks * 512 >= reserve.size == reserve.path.stat().st_size
     reserve.close()

@@ -4,6 +4,7 @@ Each method is one transaction, or a part of the one around it: when it returns,
 raises, nothing happened.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
@@ -27,6 +28,8 @@ class Unchanged(Enum):
 
 UNCHANGED: Final = Unchanged.UNCHANGED
 _NONE: Final = Key("")
+
+log = logging.getLogger("kvfs.journal")
 
 
 class Move(Struct, frozen=True, gc=False):
@@ -66,6 +69,7 @@ class JournalWriter:
     """The recording of changes on top of the journal's earlier ones.
 
     `on_superseded` is told of what was there, after the change is in the log and before anybody else knows of it.
+    If that raises, it is logged and no more, *because* the change is recorded.
     """
 
     def __init__(self, transactions: Transactions, now: Callable[[], float]) -> None:
@@ -138,7 +142,10 @@ class JournalWriter:
     def _tell(self, *ended: Superseded | None) -> None:
         for one in ended:
             if one is not None and self.on_superseded is not None:
-                self.on_superseded(one)
+                try:
+                    self.on_superseded(one)
+                except Exception:
+                    log.exception("what was replaced or deleted is not kept: a bug of kvfs, please report it")
 
     def _put(self, put: Put, seq: Seq, value: bytes | None = None) -> Row:
         old = self._transactions.get(put.namespace, put.key)

@@ -5,6 +5,7 @@ import os
 import pytest
 from support.clock import Clock
 from support.history import contents, large_files, versions
+from support.journals import open_journal, put, shown
 from support.rig import open_rig
 
 from kvfs.core.errors import NotFoundError
@@ -276,3 +277,13 @@ async def test_what_waits_to_be_written_has_bounds(mount, kernel):
     assert len(found) == 300
     assert found[:50] == [bytes(1000)] * 50
     assert set(found[50:]) == {"too much was replaced at once"}
+
+
+def test_a_history_that_fails_fails_no_change(tmp_path, expect_log):
+    """The change is in the journal: whoever made it is told so."""
+    expect_log("what was replaced or deleted is not kept: a bug of kvfs")
+    with open_journal(tmp_path / "journal.db") as journal:
+        put(journal, "a", b"one")
+        journal.writer.on_superseded = {}.__getitem__
+        put(journal, "a", b"two")
+        assert shown(journal) == {"a": b"two"}

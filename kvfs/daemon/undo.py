@@ -40,7 +40,7 @@ class Undo:
             self.history = History(shelf, now, reading.table.name_of, most_bytes=config.cache_size)
             self._keeping = Keeping(fs.overlay, fs.inodes, self.history, now)
             fs.overlay.journal.writer.on_superseded = self._keeping
-            fs.overlay.journal.when_full(shelf.give_way)
+            fs.overlay.journal.when_full(self.history.give_way)
 
     async def run(self) -> None:
         """For ever: write what was noted."""

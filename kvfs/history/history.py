@@ -21,7 +21,7 @@ import trio
 from kvfs.core.model import KeyRef, NamespaceId
 from kvfs.history.bursts import Bursts, Verdict
 from kvfs.history.shelf import INCOMING, Shelf, VersionContent
-from kvfs.history.version import BUSY, Version
+from kvfs.history.version import BUSY, NO_ROOM, Version
 
 DELAY: Final = 1.0  # seconds that versions are gathered for
 HURRY_BYTES: Final = 8 * 1024 * 1024  # that are not waited with
@@ -74,6 +74,7 @@ class History:
         self._bytes = 0
         self._held: dict[KeyRef, tuple[Version, VersionContent, float]] = {}  # until when; the oldest first
         self._held_bytes = 0
+        self._files = 0  # contents that wait and are files
         self._numbers = count()
         self._due = trio.Event()  # something waits
         self._hurry = trio.Event()  # much does
@@ -112,9 +113,11 @@ class History:
         """Drop a held version, because it was not the last of its burst."""
         _, content, _ = self._held.pop(place)
         self._held_bytes -= _size(content)
+        self._files -= isinstance(content, Path)
         _drop(content)
 
     def _hold(self, place: KeyRef, version: Version, content: VersionContent) -> None:
+        self._files += isinstance(content, Path)
         self._held[place] = (version, content, version.at + self._bursts.seconds(place))
         self._held_bytes += _size(content)
         while len(self._held) > MOST_HELD or self._held_bytes > MOST_HELD_BYTES:
@@ -123,6 +126,7 @@ class History:
     def _release(self, place: KeyRef) -> None:
         version, content, _ = self._held.pop(place)
         self._held_bytes -= _size(content)
+        self._files -= isinstance(content, Path)
         self._enqueue(version, content)
 
     def _enqueue(self, version: Version, content: VersionContent) -> None:
@@ -135,6 +139,7 @@ class History:
             _drop(content)
             version.why, content, size = BUSY, None, 0
         self._queue.append((version, content))
+        self._files += isinstance(content, Path)
         self._bytes += size
         if self._bytes >= HURRY_BYTES or len(self._queue) >= HURRY_COUNT:
             self._hurry.set()
@@ -165,9 +170,25 @@ class History:
         async with self._turn:
             self._release_due()
             self._hurry = trio.Event()
-            while some := self._taken():
-                await trio.to_thread.run_sync(self.shelf.add, some, self._titles_of(some), self._now())
+            while self._queue:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                with trio.CancelScope(shield=True):  # what was taken is written, or nobody has it
+                    some = self._taken()
+                    await trio.to_thread.run_sync(self.shelf.add, some, self._titles_of(some), self._now())
             await trio.to_thread.run_sync(self.shelf.trim, self._now())
+
+    def give_way(self) -> bool:
+        """Make room on a full disk: of large files that wait, else of what is on the shelf. False: there is none.
+
+        The loop calls it, again and again as long as it has made room.
+        """
+        if not self._files:
+            return self.shelf.give_way()
+        self._queue = deque((version, _without_file(version, content)) for version, content in self._queue)
+        for place, (version, content, until) in self._held.items():
+            self._held[place] = (version, _without_file(version, content), until)
+        self._files = 0
+        return True
 
     async def clear(self) -> None:
         """Forget everything."""
@@ -201,6 +222,7 @@ class History:
         while self._queue and len(some) < _BATCH and size < _BATCH_BYTES:
             some.append(self._queue.popleft())
             size += _size(some[-1][1])
+            self._files -= isinstance(some[-1][1], Path)
         self._bytes -= size
         return some
 
@@ -228,11 +250,22 @@ class History:
         """Raise AssertionError when the byte counts are not the sums of what waits."""
         assert self._bytes == sum(_size(content) for _, content in self._queue)
         assert self._held_bytes == sum(_size(content) for _, content, _ in self._held.values())
+        waiting = [one[1] for one in (*self._queue, *self._held.values())]
+        assert self._files == sum(isinstance(content, Path) for content in waiting)
 
 
 def _size(content: VersionContent) -> int:
     """Bytes of memory."""
     return len(content) if isinstance(content, bytes) else 0
+
+
+def _without_file(version: Version, content: VersionContent) -> VersionContent:
+    """Drop a content that is a file; its version says so."""
+    if not isinstance(content, Path):
+        return content
+    version.why = NO_ROOM
+    _drop(content)
+    return None
 
 
 def _drop(content: VersionContent) -> None:

@@ -12,7 +12,7 @@ from kvfs.history.allowance import Bounds
 from kvfs.history.bursts import QUIET
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
-from kvfs.history.version import BUSY, Version
+from kvfs.history.version import BUSY, NO_ROOM, Version
 from kvfs.journal.journal import digest
 
 NS = NamespaceId("n")
@@ -100,3 +100,45 @@ def test_a_file_that_is_not_wanted_goes(tmp_path: Path) -> None:
     history.close()
     assert list((history.shelf.directory / "incoming").iterdir()) == []
     assert [content for _, _, content in contents(history.shelf.directory)] == [b"0", b"2"]
+
+
+async def test_nothing_that_waits_is_lost_when_the_writer_is_cancelled(tmp_path: Path) -> None:
+    """A mount ends while thousands of versions are written: the rest is written at the close."""
+    history = opened(tmp_path, Clock())
+    for number in range(3 * history_module._BATCH):
+        version = Version(history._now(), NS, Key(f"{number}"), How.DELETE, size=1)
+        history.note(version, b"x", is_new=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(history.flush)
+        while len(history._queue) == 3 * history_module._BATCH:  # the first of them are not with a thread yet
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    history.close()
+    assert history.statistics().versions == 3 * history_module._BATCH
+
+
+def test_large_files_that_wait_give_way_on_a_full_disk(tmp_path: Path) -> None:
+    """Before anything on the shelf does; their versions stay and say why they have no content."""
+    history = opened(tmp_path, Clock())
+    note(history, "small", b"small")
+    history.shelf.add(history._taken(), {}, history._now())
+    note(history, "other", b"other")
+    for number in range(3):  # the first is queued, the second dropped, the third held until its burst is over
+        file = history.incoming()
+        file.write_bytes(b"%d" % number)
+        version = Version(history._now(), NS, Key("k"), How.WRITE, size=1, digest=digest(b"%d" % number))
+        history.note(version, file, is_new=False)
+        history.check_invariants()
+    assert history.give_way()
+    history.check_invariants()
+    assert list((history.shelf.directory / "incoming").iterdir()) == []
+    assert [version.key for version in versions(history.shelf.directory)] == ["small"]
+    assert history.give_way()
+    assert versions(history.shelf.directory) == []
+    assert not history.give_way()
+    history.close()
+    assert [(key, found) for key, _, found in contents(history.shelf.directory)] == [
+        ("other", b"other"),
+        ("k", NO_ROOM),
+        ("k", NO_ROOM),
+    ]

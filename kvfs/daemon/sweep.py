@@ -52,9 +52,10 @@ class Leftover:
 def leftovers(state_dir: Path, now: float, *, idle: float = 0.0) -> Iterator[Leftover]:
     """Journals that nobody has open and nobody used for so long."""
     for journal in journals(state_dir):
-        if max(0.0, now - last_used(journal)) >= idle:
-            with suppress(JournalLockedError, OSError), _locked(journal):
-                yield _look(journal, now)
+        with suppress(JournalLockedError, OSError):  # or it went this very moment
+            if max(0.0, now - last_used(journal)) >= idle:
+                with _locked(journal):
+                    yield _look(journal, now)
 
 
 def _look(journal: Path, now: float) -> Leftover:
@@ -85,14 +86,22 @@ def _locked(journal: Path) -> Iterator[None]:
 
 def sweep(state_dir: Path, now: float) -> None:
     """Remove what has had its time; for a thread. What cannot be removed stays, and stops nothing."""
+    for gone in (state_dir / "sources").glob(".*.gone"):  # a sweep before was killed
+        shutil.rmtree(gone, ignore_errors=True)
     for one in leftovers(state_dir, now, idle=EMPTY_SECONDS):
         if one.goes_in is not None and one.goes_in <= 0:
-            gone = one.journal.parent.with_name(f".{one.journal.parent.name}.gone")
-            one.journal.parent.rename(gone)  # under its lock: whoever comes now makes a new one
-            shutil.rmtree(gone, ignore_errors=True)
-            log.info("what was kept of %s is removed: not mounted for %.0f days", one.source, one.idle / DAY)
+            with suppress(OSError):
+                _remove(one)
     remove_records(state_dir)
     remove_old_files(state_dir, now - KEPT_SECONDS)
+
+
+def _remove(one: Leftover) -> None:
+    """Remove it under its lock: whoever comes now makes a new one. Raises OSError."""
+    gone = one.journal.parent.with_name(f".{one.journal.parent.name}.gone")
+    one.journal.parent.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    log.info("what was kept of %s is removed: not mounted for %.0f days", one.source, one.idle / DAY)
 
 
 async def keep_swept(state_dir: Path) -> None:

@@ -27,9 +27,10 @@ def remove_old_files(state_dir: Path, before: float) -> None:
     """Logs of mounts, halves of records and counts of requests that nobody wrote to since then (epoch seconds)."""
     for path in (state_dir / "mounts").glob("*"):
         is_log = ".log" in path.suffixes
-        if (is_log or not path.name.endswith(_KNOWN)) and path.is_file() and path.stat().st_mtime < before:
+        if is_log or not path.name.endswith(_KNOWN):
             with suppress(OSError):
-                path.unlink()
+                if path.is_file() and path.stat().st_mtime < before:
+                    path.unlink()
     for path in (state_dir / "requests").glob("*"):
         with suppress(OSError):
             if path.stat().st_mtime < before:

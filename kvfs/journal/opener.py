@@ -36,10 +36,21 @@ def lock(path: Path, mountpoint: str) -> int:
         owner = os.pread(descriptor, 65536, 0)
         os.close(descriptor)
         raise _locked(path, owner) from None
+    if not _is_named(descriptor, Path(f"{path}.lock")):
+        os.close(descriptor)
+        raise _locked(path, b"")
     with contextlib.suppress(OSError):  # a full disk must not keep the lock from being taken
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "mountpoint": mountpoint}).encode(), 0)
     return descriptor
+
+
+def _is_named(descriptor: int, name: Path) -> bool:
+    """Return whether the open file still has that name, because a directory may be removed while it is waited for."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), name.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _locked(path: Path, owner: bytes) -> JournalLockedError:

@@ -1,19 +1,23 @@
 """What mounts of before left behind: what goes by itself, when, and what never does."""
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kvfs.cli.doctor import kept
+from kvfs.core.errors import JournalLockedError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.sweep import DAY, EMPTY_SECONDS, KEPT_SECONDS, leftovers, sweep
 from kvfs.host.sources import HISTORY, SourceRecord, last_used, was_used, write_source
 from kvfs.host.state import MountRecord, birth, log_path, read_record, record_path, write_record
+from kvfs.journal import opener
 from kvfs.journal.journal import Journal
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import segments_of
@@ -235,3 +239,29 @@ def test_no_two_mounts_have_one_log(tmp_path: Path) -> None:
         assert len(os.fsencode(name)) <= 200
         assert not name.startswith(".")
         assert name.endswith(".log")
+
+
+def test_what_a_killed_sweep_left_goes_too(tmp_path: Path) -> None:
+    """It stops neither the removal of that source nor that of anything else."""
+    journal = made(tmp_path, idle=1e9)
+    half = journal.parent.with_name(".abc.gone")
+    half.mkdir()
+    (half / "journal.sqlite-reserve").touch()
+    sweep(tmp_path, NOW)
+    assert os.listdir(tmp_path / "sources") == []
+
+
+def test_a_mount_never_holds_the_lock_of_a_journal_that_was_removed(tmp_path: Path, monkeypatch) -> None:
+    """The sweep removes it just before the mount has its lock: the mount waits, and makes a new one."""
+    journal = made(tmp_path, idle=1e9)
+
+    def flock(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(opener, "fcntl", fcntl)
+        sweep(tmp_path, NOW)
+        fcntl.flock(descriptor, how)
+
+    monkeypatch.setattr(opener, "fcntl", SimpleNamespace(**vars(fcntl) | {"flock": flock}))
+    with pytest.raises(JournalLockedError) as caught:
+        opener.lock(journal, "/mnt/x")
+    assert caught.value.mountpoint == ""
+    assert not journal.parent.exists()

@@ -16,13 +16,13 @@ CALLS = re.compile(
 """What alters a file or its name, or forces it out."""
 UNREACHABLE: dict[str, str] = {
     "contents.py Contents._force": "a content is written anew only after a sync of it failed",
-    "side.py Side._roll_back": "SQLite itself rolls back what fails for want of room",
+    "side.py SideTable._roll_back": "SQLite itself rolls back what fails for want of room",
     "legacy.py _short_rows.find": "the plays make a journal of version 2, which has no such table",
     "legacy.py _new_identity": "journals of the first format have no redo log, and the plays need one",
     "contents.py Contents._sync": "fsync of a local file alone forces a single content out",
 }
 """By file and function: why. Where it is come to all the same, that is an error too."""
-INNER = {"Attributes.drop_file_attrs", "Attributes.move_dirs"}
+INNER = {"LocalAttributes.drop_file_attrs", "LocalAttributes.move_dirs"}
 """Always a part of another's transaction, with whose end it is written."""
 
 
@@ -66,8 +66,8 @@ def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def operations() -> set[str]:
-    """Functions of the journal that open a transaction of their own, and those told apart by their callers only."""
-    found = {"Outbox.reject", "Writer.expire"}
+    """Functions of the journal that open a transaction of their own."""
+    found: set[str] = set()
     for path in Path(opener.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):

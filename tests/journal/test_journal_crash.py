@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from crash import sites
 from support.journals import NS, open_journal
 
 from kvfs.core.model import ChangeState
@@ -113,3 +114,11 @@ def test_a_killed_writer_loses_nothing_it_was_promised(tmp_path):
         differing = {key for key in model.keys() | found.keys() if model.get(key) != found.get(key)}
         assert len(differing) <= 2, differing  # a rename under way touches two
         model = found
+
+
+def test_the_lists_of_the_crash_harness_name_functions_that_are_there(monkeypatch):
+    """A class that got another name would turn an excuse into a false alarm of an hour's run."""
+    assert sites.UNREACHABLE.keys() <= {site.where for site in sites.all_sites()}
+    inner = sites.INNER
+    monkeypatch.setattr(sites, "INNER", set())
+    assert inner <= sites.operations()

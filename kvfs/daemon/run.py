@@ -266,7 +266,7 @@ class Mounted:
             )
             workers.start_soon(_kept_going, supervised.run)
             workers.start_soon(_kept_going, self._go_online)
-            workers.start_soon(_kept_going, partial(keep_swept, self._config.state_dir))
+            workers.start_soon(_kept_going, partial(keep_swept, self._config.state_dir, self._journal.path))
             kinds, kinds_kept = self._reading.loader.kinds, kinds_file(self._config)
             if kinds_kept is not None:
                 workers.start_soon(_kept_going, partial(keep_kinds, kinds, kinds_kept))

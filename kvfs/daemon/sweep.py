@@ -17,7 +17,7 @@ import trio
 
 from kvfs.core.errors import JournalLockedError
 from kvfs.host.leftovers import remove_old_files, remove_records
-from kvfs.host.sources import HISTORY, NAME, journals, last_used, read_source
+from kvfs.host.sources import HISTORY, NAME, journals, last_used, read_source, was_used
 from kvfs.journal.opener import lock
 from kvfs.journal.worth import Worth, worth
 
@@ -104,8 +104,15 @@ def _remove(one: Leftover) -> None:
     log.info("what was kept of %s is removed: not mounted for %.0f days", one.source, one.idle / DAY)
 
 
-async def keep_swept(state_dir: Path) -> None:
-    """Once, soon after a mount has started."""
+async def keep_swept(state_dir: Path, journal: Path) -> None:
+    """Sweep once, soon after a mount has started; and for ever keep what is kept of its own source."""
     await trio.sleep(_SOON)
     await trio.to_thread.run_sync(sweep, state_dir, time.time())
-    await trio.sleep_forever()
+    await keep_used(journal)
+
+
+async def keep_used(journal: Path) -> None:
+    """Note each day that a mount is there, because one that is killed after months was not left months ago."""
+    while True:
+        was_used(journal)
+        await trio.sleep(DAY)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from kvfs.host.mounts import mount_at
-from kvfs.host.state import birth, read_record
+from kvfs.host.state import birth, log_path, read_record, records
 
 _KNOWN: Final = (".json", ".sock", ".log", ".log.1", ".log.2", ".log.3", ".lock")
 
@@ -24,8 +24,14 @@ def remove_records(state_dir: Path) -> None:
 
 
 def remove_old_files(state_dir: Path, before: float) -> None:
-    """Logs of mounts, halves of records and counts of requests that nobody wrote to since then (epoch seconds)."""
+    """Logs of mounts, halves of records and counts of requests that nobody wrote to since then (epoch seconds).
+
+    The log of a mount that is still there stays: call `remove_records` before.
+    """
+    in_use = {log_path(Path(record.mountpoint), state_dir) for record in records(state_dir)}
     for path in (state_dir / "mounts").glob("*"):
+        if path in in_use:  # a mount may have nothing to say for months
+            continue
         is_log = ".log" in path.suffixes
         if is_log or not path.name.endswith(_KNOWN):
             with suppress(OSError):

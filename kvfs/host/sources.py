@@ -66,7 +66,7 @@ def read_source(journal: Path) -> SourceRecord | None:
 
 
 def last_used(journal: Path) -> float:
-    """Return when a mount of the source last began, ended or wrote (epoch seconds). `kvfs status` is no use."""
+    """Return when a mount of the source was last there, to the day (epoch seconds). `kvfs status` is no use."""
     times = [0.0]
     for file in (journal.parent / NAME, *journal.parent.glob(f"{journal.name}-log.*")):
         with suppress(FileNotFoundError):
@@ -75,7 +75,7 @@ def last_used(journal: Path) -> float:
 
 
 def was_used(journal: Path) -> None:
-    """A mount of the source ended now."""
+    """A mount of the source is there now, or ended."""
     with suppress(OSError):
         os.utime(journal.parent / NAME)
 

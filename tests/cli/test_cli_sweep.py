@@ -10,11 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trio
 
 from kvfs.cli.doctor import kept
 from kvfs.core.errors import JournalLockedError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.daemon.sweep import DAY, EMPTY_SECONDS, KEPT_SECONDS, leftovers, sweep
+from kvfs.daemon.sweep import DAY, EMPTY_SECONDS, KEPT_SECONDS, keep_used, leftovers, sweep
 from kvfs.host.sources import HISTORY, SourceRecord, last_used, was_used, write_source
 from kvfs.host.state import MountRecord, birth, log_path, read_record, record_path, write_record
 from kvfs.journal import opener
@@ -265,3 +266,32 @@ def test_a_mount_never_holds_the_lock_of_a_journal_that_was_removed(tmp_path: Pa
         opener.lock(journal, "/mnt/x")
     assert caught.value.mountpoint == ""
     assert not journal.parent.exists()
+
+
+def test_the_log_of_a_mount_that_is_there_stays(tmp_path: Path) -> None:
+    """It had nothing to say for months; its older parts go."""
+    mountpoint = Path("/nowhere/quiet")
+    (tmp_path / "mounts").mkdir()
+    record = MountRecord(
+        str(mountpoint), "local:/x", os.getpid(), str(tmp_path / "sock"), NOW, birth(os.getpid())
+    )
+    write_record(record, record_path(mountpoint, tmp_path))
+    log = log_path(mountpoint, tmp_path)
+    for file in (log, log.with_name(f"{log.name}.1")):
+        file.touch()
+        os.utime(file, (NOW - 2 * KEPT_SECONDS,) * 2)
+    sweep(tmp_path, NOW)
+    assert [file.name for file in (tmp_path / "mounts").glob("*.log*")] == [log.name]
+
+
+async def test_a_source_counts_as_used_while_it_is_mounted(tmp_path: Path, autojump_clock) -> None:
+    """However long its mount writes nothing: should that be killed, what is kept does not go at once."""
+    journal = made(tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_used, journal)
+        for _ in range(2):
+            for file in (journal.parent / "source.json", *segments_of(journal)):
+                os.utime(file, (1, 1))
+            await trio.sleep(1.5 * DAY)
+            assert time.time() - last_used(journal) < 60
+        nursery.cancel_scope.cancel()

@@ -73,7 +73,8 @@ class History:
         self._queue: deque[tuple[Version, VersionContent]] = deque()
         self._bytes = 0
         self._held: dict[KeyRef, tuple[Version, VersionContent, float]] = {}  # until when; the oldest first
-        self._held_bytes = 0
+        self._held_bytes = 0  # of memory
+        self._held_on_disk = 0  # bytes of files
         self._files = 0  # contents that wait and are files
         self._numbers = count()
         self._due = trio.Event()  # something waits
@@ -111,23 +112,32 @@ class History:
 
     def _let_go(self, place: KeyRef) -> None:
         """Drop a held version, because it was not the last of its burst."""
-        _, content, _ = self._held.pop(place)
-        self._held_bytes -= _size(content)
-        self._files -= isinstance(content, Path)
-        _drop(content)
+        _drop(self._take_held(place)[1])
 
     def _hold(self, place: KeyRef, version: Version, content: VersionContent) -> None:
-        self._files += isinstance(content, Path)
         self._held[place] = (version, content, version.at + self._bursts.seconds(place))
         self._held_bytes += _size(content)
-        while len(self._held) > MOST_HELD or self._held_bytes > MOST_HELD_BYTES:
+        if isinstance(content, Path):
+            self._files += 1
+            self._held_on_disk += version.size
+        while self._holds_too_much():
             self._release(next(iter(self._held)))
 
-    def _release(self, place: KeyRef) -> None:
+    def _holds_too_much(self) -> bool:
+        if len(self._held) > MOST_HELD or self._held_bytes > MOST_HELD_BYTES:
+            return True
+        return self._held_on_disk > self.shelf.most_bytes
+
+    def _take_held(self, place: KeyRef) -> tuple[Version, VersionContent]:
         version, content, _ = self._held.pop(place)
         self._held_bytes -= _size(content)
-        self._files -= isinstance(content, Path)
-        self._enqueue(version, content)
+        if isinstance(content, Path):
+            self._files -= 1
+            self._held_on_disk -= version.size
+        return version, content
+
+    def _release(self, place: KeyRef) -> None:
+        self._enqueue(*self._take_held(place))
 
     def _enqueue(self, version: Version, content: VersionContent) -> None:
         size = _size(content)
@@ -187,7 +197,7 @@ class History:
         self._queue = deque((version, _without_file(version, content)) for version, content in self._queue)
         for place, (version, content, until) in self._held.items():
             self._held[place] = (version, _without_file(version, content), until)
-        self._files = 0
+        self._files = self._held_on_disk = 0
         return True
 
     async def clear(self) -> None:
@@ -252,6 +262,8 @@ class History:
         assert self._held_bytes == sum(_size(content) for _, content, _ in self._held.values())
         waiting = [one[1] for one in (*self._queue, *self._held.values())]
         assert self._files == sum(isinstance(content, Path) for content in waiting)
+        files = [one[0].size for one in self._held.values() if isinstance(one[1], Path)]
+        assert self._held_on_disk == sum(files)
 
 
 def _size(content: VersionContent) -> int:

@@ -74,6 +74,11 @@ class Shelf:
         """Bytes of all segments."""
         return sum(segment.bytes for segment in self._segments)
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that all segments may have."""
+        return self._bounds.bytes
+
     def totals(self) -> ShelfTotals:
         """Return the totals. Another thread may write meanwhile: then they may be a moment old."""
         summaries = [one.summary for one in list(self._segments) if one.summary.count]
@@ -210,11 +215,11 @@ class Shelf:
             self._drop_oldest()
 
     def _is_beyond(self, oldest: VersionSegment, now: float) -> bool:
-        if self.size > self._bounds.bytes:
-            return True
         if not oldest.summary.count:
-            return oldest is not self._current
-        return oldest.summary.newest < now - self._bounds.seconds
+            is_over = oldest is not self._current
+        else:
+            is_over = oldest.summary.newest < now - self._bounds.seconds
+        return is_over or self.size > self._bounds.bytes
 
     def _drop_oldest(self) -> bool:
         """True if there was one."""
@@ -223,8 +228,8 @@ class Shelf:
         oldest = self._segments.pop(0)
         if oldest is self._current:
             self._current = None
-        oldest.remove()
-        self._measure()  # what it shared with another is the other's alone now
+        if oldest.remove():
+            self._measure()  # what it shared is the other's alone now
         return True
 
     def _has_room(self) -> bool:

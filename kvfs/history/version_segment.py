@@ -168,12 +168,16 @@ class VersionSegment:
             file.seek(version.offset)
             return file.read(version.size)
 
-    def remove(self) -> None:
-        """All of it goes."""
+    def remove(self) -> bool:
+        """Remove all of it; True if a content of it has another name, in another segment or elsewhere."""
+        has_shared = False
         for file in self._files:
             os.close(file)
         self._files = []
+        with suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            has_shared = any(entry.stat().st_nlink > 1 for entry in entries)
         shutil.rmtree(self.path, ignore_errors=True)
+        return has_shared
 
 
 def segments(directory: Path) -> list[VersionSegment]:

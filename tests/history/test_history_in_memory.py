@@ -142,3 +142,22 @@ def test_large_files_that_wait_give_way_on_a_full_disk(tmp_path: Path) -> None:
         ("k", NO_ROOM),
         ("k", NO_ROOM),
     ]
+
+
+def test_large_files_that_are_held_stay_within_the_bounds(tmp_path: Path) -> None:
+    """Those that wait the longest for the end of their burst are written, and trimmed like the rest."""
+    shelf = Shelf(tmp_path / "history", Bounds(1e9, MIB), digest)
+    shelf.open(0.0)
+    history = History(shelf, Clock(), {NS: "title"}.get)
+    for number in range(20):  # the second of each key is held
+        value = bytes([number]) * (MIB // 4)
+        file = history.incoming()
+        file.write_bytes(value)
+        version = Version(
+            history._now(), NS, Key(f"{number // 2}"), How.WRITE, size=len(value), digest=digest(value)
+        )
+        history.note(version, file, is_new=False)
+        history.check_invariants()
+    assert sum(version.size for version, _, _ in history._held.values()) == MIB
+    history.close()
+    assert shelf.size <= MIB

@@ -13,7 +13,7 @@ from kvfs.history import shelf as shelf_module
 from kvfs.history.allowance import Bounds
 from kvfs.history.shelf import INLINE_BYTES, Shelf
 from kvfs.history.version import LARGE, SAME_CONTENT, Version
-from kvfs.history.version_segment import VERSIONS, segments
+from kvfs.history.version_segment import VERSIONS, VersionSegment, segments
 from kvfs.journal.journal import digest
 
 NS = NamespaceId("n" * 32)
@@ -224,3 +224,24 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
         os.umask(before)
     for path in [shelf.directory, *shelf.directory.rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_thousands_of_segments_go_without_measuring_the_others_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that mounts all day has one for each mount: when their time has come, a mount must not wait for it."""
+    count = 40
+    for number in range(count):
+        shelf = opened(tmp_path, now=number)
+        add(shelf, number, b"x")
+        shelf.close()
+    measured: list[VersionSegment] = []
+    measure = VersionSegment.measure
+
+    def noted(segment: VersionSegment, seen: set[int]) -> None:
+        measured.append(segment)
+        measure(segment, seen)
+
+    monkeypatch.setattr(VersionSegment, "measure", noted)
+    assert opened(tmp_path, now=2 * PLENTY.seconds).totals().versions == 0
+    assert len(measured) == count

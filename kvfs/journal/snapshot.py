@@ -41,6 +41,7 @@ SNAPSHOT_BYTES = (
     8 * 1024 * 1024
 )  # so many bytes of the log may say nothing any more, or as many as still say something
 ROW_BYTES = 256  # about what a row takes in the log without its content
+MOST_ROW_BYTES = 4096  # what it may take with long names, metadata and many values before it
 END_BYTES = 64 * 1024  # the same at the end of a mount
 SHORT_BYTES = 16 * 1024  # the same on a full disk
 _GROUP = 64  # rows a record
@@ -67,16 +68,16 @@ class Cut(Struct):
     dropped: list[NamespaceId] = []
 
 
-def is_due(transactions: Transactions, least: int | None = None) -> bool:
+def is_due(transactions: Transactions, least: int | None = None, row_bytes: int = ROW_BYTES) -> bool:
     """Return whether so much of the log says nothing any more that a snapshot is worth it."""
-    alive = living(transactions)
+    alive = living(transactions, row_bytes)
     return transactions.log.size > alive + max(alive, SNAPSHOT_BYTES if least is None else least)
 
 
-def living(transactions: Transactions) -> int:
-    """About how many bytes a snapshot would have."""
+def living(transactions: Transactions, row_bytes: int = ROW_BYTES) -> int:
+    """About how many bytes a snapshot would have, if a row takes so many."""
     index, kept = transactions.index, transactions.kept
-    return index.inline_bytes + ROW_BYTES * (index.count + len(kept.directories) + len(kept.unsaved))
+    return index.inline_bytes + row_bytes * (index.count + len(kept.directories) + len(kept.unsaved))
 
 
 def cut(transactions: Transactions) -> Cut:

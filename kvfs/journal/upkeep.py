@@ -11,6 +11,7 @@ import trio
 
 from kvfs.core.errors import JournalError
 from kvfs.journal import snapshot
+from kvfs.journal.segment import segment_path
 from kvfs.journal.snapshot import Cut, Moved
 from kvfs.journal.transaction import Transactions
 
@@ -28,6 +29,7 @@ class Upkeep:
         self._sync_lock = trio.Lock()
         self._snapshot_lock = trio.Lock()
         self._floor = 0  # the log's size that a snapshot is not worth below: one failed at less
+        self._row_bytes = snapshot.ROW_BYTES  # in the latest snapshot: keys and metadata may be long
         self._too_large = math.inf  # so large a snapshot had no room on a full disk
         self._syncs_started = 0
         self._syncs_done = 0
@@ -40,11 +42,15 @@ class Upkeep:
     def _wants_snapshot(self) -> bool:
         if self._log.reserve.is_short:
             return self._wants_room()
-        return self._log.size >= self._floor and snapshot.is_due(self._transactions)
+        is_due = snapshot.is_due(self._transactions, row_bytes=self._row_bytes)
+        return self._log.size >= self._floor and is_due
+
+    def _living(self) -> int:
+        return snapshot.living(self._transactions, self._row_bytes)
 
     def _wants_room(self) -> bool:
         """The disk is full: whatever the log can do without is worth a snapshot, if that can be written."""
-        size = snapshot.living(self._transactions)
+        size = self._living()
         return self._log.size > size + snapshot.SHORT_BYTES and size < self._too_large / 2
 
     async def wait_due(self) -> None:
@@ -63,7 +69,7 @@ class Upkeep:
                 await self.snapshot()
             except (JournalError, OSError) as exc:
                 self._floor = self._log.size + snapshot.SNAPSHOT_BYTES
-                self._too_large = snapshot.living(self._transactions)
+                self._too_large = self._living()
                 log.warning("the journal's log stays as long as it is for now: %s", exc)
         garbage = self._contents.take_garbage()
         try:
@@ -85,17 +91,25 @@ class Upkeep:
         """Write the log anew, without what says nothing any more. Raises JournalError, OSError."""
         async with self._snapshot_lock:
             cut = snapshot.cut(self._transactions)
+            contents = snapshot.living(self._transactions, 0)
             with self._with_room():
                 moved = await trio.to_thread.run_sync(self._written, cut)
+            self._measure_rows(cut, contents)
             for _ in snapshot.adopt(cut, moved):
                 await trio.lowlevel.checkpoint()
             await trio.to_thread.run_sync(self._log.retire, cut.number)
             self._floor, self._too_large = 0, math.inf
             self._refill()
 
+    def _measure_rows(self, cut: Cut, contents: int) -> None:
+        """Learn how long rows are, or a snapshot of long ones would be due again at once."""
+        size = segment_path(self._log.path, cut.number).stat().st_size - contents
+        mean = size // max(1, len(cut.rows) + len(cut.directories) + len(cut.files))
+        self._row_bytes = min(max(snapshot.ROW_BYTES, mean), snapshot.MOST_ROW_BYTES)
+
     def _with_room(self) -> AbstractContextManager[None]:
         """On a full disk a snapshot that fits into the reserve is written into that room."""
-        reserve, size = self._log.reserve, snapshot.living(self._transactions)
+        reserve, size = self._log.reserve, self._living()
         if reserve.is_short and reserve.could_hold(size):
             return reserve.lent(self._transactions.index.count)
         return nullcontext()

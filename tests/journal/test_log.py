@@ -453,6 +453,21 @@ async def test_changes_go_on_while_a_snapshot_is_written(path, monkeypatch):
             assert _state(other) == before
 
 
+async def test_a_log_of_long_rows_is_not_written_anew_again_and_again(path, monkeypatch):
+    """Names and metadata may be much longer than most are: neither with room on the disk nor without."""
+    monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", 1000)
+    with open_journal(path) as journal:
+        for number in range(200):
+            put(journal, f"{number}".ljust(500, "x"), b"", metadata=b'"%s"' % (b"x" * 1000))
+        await snapshot(journal)
+        assert not journal._upkeep._wants_snapshot()
+        journal._transactions.log.reserve.is_short = True
+        assert not journal._upkeep._wants_snapshot()
+        for number in range(200):
+            journal.discard(NS, Key(f"{number}".ljust(500, "x")))
+        assert journal._upkeep._wants_snapshot()
+
+
 async def test_a_snapshot_that_fails_leaves_the_log_as_it_was(path, monkeypatch, expect_log):
     """It is tried again when the log has grown, not at every change; the journal works all the while."""
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", 1000)

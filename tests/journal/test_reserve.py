@@ -240,3 +240,8 @@ def test_room_that_a_mount_took_which_was_refused_is_set_aside_again(path):
     reserve.ensure(reserve.enough_for + 1)
     assert reserve.path.stat().st_blocks * 512 >= reserve.size == reserve.path.stat().st_size
     reserve.close()
+
+
+def test_way_is_made_though_the_directory_went_this_very_moment(path):
+    """A sweep removed it: the mount that starts makes a new one."""
+    make_way(path.parent / "gone" / "journal.db", STARTING)

@@ -78,7 +78,8 @@ class Kinds:
             texts, binaries = texts // 2, (binaries + 1) // 2
         if kind not in self._seen and is_text and _is_known_binary(kind):
             self._doubted.add(place[0])
-        self._seen[kind] = (texts, binaries)
+        if texts + binaries:  # a binary that was known before is not counted again
+            self._seen[kind] = (texts, binaries)
         _bound(self._seen, _ENDINGS)
         _bound(self._binaries, _BINARIES)
         _bound(self._news, _BINARIES)
@@ -105,7 +106,7 @@ class Kinds:
             return 1.0
         kind = kind_of(place)
         seen = self._seen.get(kind)
-        if seen is None:
+        if seen is None or sum(seen) < 1:
             return 1.0 if _is_known_binary(kind) else 0.0
         return seen[1] / sum(seen)
 

@@ -93,6 +93,29 @@ def test_what_is_kept_is_what_was_learned(first, second, tmp_path_factory):
     assert set(known) == {key for key, is_text in last.items() if not is_text}
 
 
+@given(before=st.lists(PLACES), learned=st.lists(PLACES, min_size=1))
+def test_a_likelihood_is_one_whatever_was_known_before(before, learned):
+    """A binary that is read again, and that was known, says nothing of others: nobody divides by no values at all."""
+    first, kinds = Kinds(), Kinds()
+    for key, is_text in before:
+        first.learn((NS, Key(key)), is_text=is_text)
+    kinds.recall(first.take_news())
+    for key, is_text in learned:
+        kinds.learn((NS, Key(key)), is_text=is_text)
+        for other in ("a.png", "z.bin", "y", "d/x", "w.unheard"):
+            assert 0 <= kinds.risk((NS, Key(other))) <= 1
+
+
+def test_a_binary_known_before_does_not_make_its_neighbours_binary():
+    """A mount that reads it first asks for the others of its directory by the hundred."""
+    kinds = Kinds()
+    kinds.recall({NS: Kept(binary={"d/blob": True}, endings={".odd": (0, 0)})})
+    kinds.learn((NS, Key("d/blob")), is_text=False)
+    assert kinds.is_single((NS, Key("d/blob")))
+    assert not kinds.is_single((NS, Key("d/other")))
+    assert not kinds.is_single((NS, Key("x.odd")))
+
+
 def test_an_ending_that_says_too_much_is_remembered():
     """Text under names of binaries is asked for by the hundred the next time, by copies and mounts."""
     kinds, later = Kinds(), Kinds()

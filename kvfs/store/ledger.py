@@ -152,7 +152,6 @@ class Ledger:
         found = machine()
         # constants
         self.now = found.now
-        self._path = path
         self._requests = requests
         self._window = min(window, LONGEST)
         self._boot = found.boot
@@ -299,11 +298,11 @@ class Ledger:
     @contextmanager
     def _page(self) -> Iterator[_Page | None]:
         """The content under the lock, to be altered; None when it cannot be had now."""
-        if self.is_alone or not self._lock():
+        page = None if self.is_alone or not self._lock() else self._read()
+        if page is None:
             yield None
             return
         try:
-            page = self._read()
             yield page
             os.pwrite(self._descriptor, page.encode(self._boot), 0)
         except OSError as exc:
@@ -315,21 +314,31 @@ class Ledger:
         for _ in range(_TRIES):
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 time.sleep(_TRY_SECONDS)
+            except OSError as exc:  # the file system has no locks
+                self._give_up(exc)
+                return False
             else:
                 return True
         self.reserved = max(self.reserved, 1)  # somebody holds it, who may be stopped: nobody waits for that
         self._at = self.now()
         return False
 
-    def _read(self) -> _Page:
-        data = os.pread(self._descriptor, _BYTES + 1, 0)
-        page = _Page.read(data, self._boot)
-        if page is not None:
-            return page
+    def _read(self) -> _Page | None:
+        """The content; None, and the lock is given back, when there is no reading."""
+        try:
+            data = os.pread(self._descriptor, _BYTES + 1, 0)
+            page = _Page.read(data, self._boot)
+            return page if page is not None else self._anew(data)
+        except OSError as exc:
+            self._give_up(exc)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            return None
+
+    def _anew(self, data: bytes) -> _Page:
         page = _Page()
-        if data and abs(time.time() - os.path.getmtime(self._path)) < self._window:
+        if data and abs(time.time() - os.fstat(self._descriptor).st_mtime) < self._window:
             page.add(int(self.now()), self._requests // 2)  # nobody knows any more what was used up
         os.ftruncate(self._descriptor, 0)
         return page

@@ -239,7 +239,7 @@ class Budget:
         """Grant all that may go now, in order, and see to it that somebody wakes when the next may."""
         now = trio.current_time()
         self._forget_old(now)
-        while now >= self._blocked_until and (waiter := self._next_in_turn()):
+        while now >= self._blocked_until and (waiter := self._next_in_turn() or self._next_after_a_look()):
             if not self._has_token():
                 self._share(wants=True)
                 if not self._has_token():
@@ -311,6 +311,13 @@ class Budget:
             if queue:  # who comes after has less room
                 return queue[0] if self._has_room(priority) else None
         return None
+
+    def _next_after_a_look(self) -> _Waiter | None:
+        """Who may go now that others have given back what they did not use."""
+        if self._ledger is None or not self._ledger.is_old() or not any(self._waiting.values()):
+            return None
+        self._share(wants=False)
+        return self._next_in_turn() if trio.current_time() >= self._blocked_until else None
 
     def _count_turn(self, priority: Priority) -> None:
         if priority is Priority.UPLOAD:

@@ -325,3 +325,41 @@ def test_the_file_is_private(tmp_path):
     """It says when this user works."""
     Ledger(tmp_path / "use", 20, 10.0).renew(0, wants=True)
     assert (tmp_path / "use").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_file_that_is_damaged_and_removed_stops_nobody(world, autojump_clock):
+    """Somebody cleans the directory up while it is in use: requests go on, counted as far as it can be."""
+    budget = world.process()
+    await world.request(budget)
+    world.path.write_bytes(b"damaged")
+    world.path.unlink()
+    await trio.sleep(2)
+    await world.request(budget)
+    assert budget.statistics().used >= 2
+
+
+async def test_a_file_that_cannot_be_read_leaves_the_process_to_itself(tmp_path, autojump_clock, expect_log):
+    """It is said, and no request fails for it."""
+    expect_log("requests are not counted together")
+    os.mkfifo(tmp_path / "use")  # it opens, and no place of it can be read
+    world = World(tmp_path / "use", 20)
+    budget = world.process()
+    await world.request(budget)
+    assert budget.statistics().used == 1
+    budget.close()
+
+
+async def test_what_another_gives_back_is_used_at_once(tmp_path, autojump_clock):
+    """Who waits looks every second at what the others do, also while its own share is used up."""
+    world = World(tmp_path / "use", 500)
+    first, second = world.process(), world.process()
+    await world.request(first)  # takes more tokens than one
+    for _ in range(484):
+        await world.request(second)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.request, second)
+        await trio.sleep(0.5)
+        first.close()
+    assert trio.current_time() - began < 3
+    assert world.most_in_a_window() <= 500

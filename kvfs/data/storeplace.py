@@ -25,6 +25,7 @@ from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.place import Scanned, Taken
 from kvfs.data.reading import BulkValues
 from kvfs.store.base import Store
+from kvfs.store.passage import passage
 
 REPEATS: Final = 6  # of keys that the server names as not written
 MOST_REFUSED: Final = 100  # entries that the server refuses before the copy stops: something else is wrong
@@ -154,10 +155,10 @@ class StoreWriter:
         return len(entries)
 
     async def _bulk(self, entries: _Entries, problems: list[Problem], *, disguised: bool = False) -> None:
-        started = trio.current_time()
         size = sum(bulk_bytes(key, len(entry.value), entry.metadata) for key, entry in entries)
         try:
-            left = await self._store.bulk_put(self._namespace, dict(entries), disguised=disguised)
+            with passage() as way:
+                left = await self._store.bulk_put(self._namespace, dict(entries), disguised=disguised)
         except BodyTooLargeError:
             self._puts.shrink(len(entries), size)
             return await self._halves(entries, problems, disguised=disguised)
@@ -167,9 +168,9 @@ class StoreWriter:
             if len(entries) > 1:
                 return await self._halves(entries, problems, disguised=disguised)
             return self._refuse(entries[0][0], exc, problems)
-        self._puts.note(len(entries), size, trio.current_time() - started)
+        self._puts.note(len(entries), size, trio.current_time() - way.began)
         if left:
-            await self._again([pair for pair in entries if pair[0] in left])
+            await self._again([pair for pair in entries if pair[0] in left], disguised=disguised)
         return None
 
     async def _halves(self, entries: _Entries, problems: list[Problem], *, disguised: bool) -> None:
@@ -180,11 +181,11 @@ class StoreWriter:
             await self._bulk(half, problems, disguised=disguised)
         return None
 
-    async def _again(self, entries: _Entries) -> None:
-        """Keys that the server says it could not write everywhere: repeat them."""
+    async def _again(self, entries: _Entries, *, disguised: bool) -> None:
+        """Keys that the server says it could not write everywhere: repeat them as they went before."""
         for repeat in range(REPEATS):
             await trio.sleep(0.2 * 2**repeat)
-            left = await self._store.bulk_put(self._namespace, dict(entries))
+            left = await self._store.bulk_put(self._namespace, dict(entries), disguised=disguised)
             entries = [pair for pair in entries if pair[0] in left]
             if not entries:
                 return
@@ -217,9 +218,9 @@ class StoreWriter:
         """One bulk delete, smaller ones where it is too much, and again what the server says is left."""
         size = sum(bulk_bytes(key, 0, None) for key in keys)
         for repeat in range(REPEATS):
-            started = trio.current_time()
             try:
-                left = await self._store.bulk_delete(self._namespace, keys)
+                with passage() as way:
+                    left = await self._store.bulk_delete(self._namespace, keys)
             except BodyTooLargeError:
                 if len(keys) == 1:
                     raise
@@ -227,7 +228,7 @@ class StoreWriter:
                 middle = len(keys) // 2
                 await self._delete(keys[:middle])
                 return await self._delete(keys[middle:])
-            self._deletes.note(len(keys), size, trio.current_time() - started)
+            self._deletes.note(len(keys), size, trio.current_time() - way.began)
             keys = [key for key in keys if key in left]
             if not keys:
                 return None

@@ -3,6 +3,7 @@
 from contextlib import asynccontextmanager
 
 import pytest
+from support.inline import open_inline
 from support.moves import dump_store, fill_store
 from support.serving import served
 
@@ -11,6 +12,7 @@ from kvfs.core.model import Entry, Key
 from kvfs.data.items import Item, Loaded, ProblemKind
 from kvfs.data.storeplace import StoreWriter
 from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.ratelimit import Budget, Limiting
 
 
 @asynccontextmanager
@@ -57,6 +59,29 @@ async def test_what_a_firewall_dislikes_goes_as_base64(tmp_path):
         assert (problem.kind, problem.key) == (ProblemKind.REFUSED, "UNION SELECT")
         assert "firewall" in problem.message
     assert await stored(tmp_path) == {key: entry for key, entry in entries.items() if key != "UNION SELECT"}
+
+
+async def test_what_went_as_base64_is_repeated_as_base64(tmp_path):
+    """Keys that the server could not write everywhere go again as they went before, past the firewall."""
+    entries = {Key(f"k{n}"): Entry(b"1 UNION SELECT %d" % n) for n in range(5)}
+    async with rest(tmp_path, "") as (server, store, namespace):
+        await server.set_faults(
+            {"fault": "firewall"}, {"fault": "torn_bulk", "count": 5, "times": 1, "after": 1}
+        )
+        assert not await StoreWriter(store, namespace).write(loaded(entries))
+    assert await stored(tmp_path) == entries
+
+
+async def test_waiting_for_the_budget_says_nothing_of_the_server(tmp_path, autojump_clock):
+    """Bodies grow by how long the server took, not by how long a request had to wait for its turn."""
+    entries = {Key(f"k{n:05}"): Entry(b"v") for n in range(3_000)}
+    with open_inline(tmp_path / "store.db") as embedded:
+        namespace = (await embedded.create_namespace("shop")).id
+        writer = StoreWriter(Limiting(embedded, Budget(1, 60.0)), namespace)
+        assert not await writer.write(loaded(entries))
+        assert writer.pairs == 4_000
+        await writer.delete([(key, key) for key in entries])
+        assert writer._deletes.pairs == 4_000
 
 
 async def test_deletes_grow_and_shrink_alike(tmp_path):

@@ -5,9 +5,9 @@ from support.caching import NS, MemoryStore
 from support.faults import FaultStore
 from support.serving import served
 
-from kvfs.core.errors import UnavailableError
+from kvfs.core.errors import BodyTooLargeError, UnavailableError
 from kvfs.core.model import Entry, Key, ValueRead
-from kvfs.store.confirming import ANSWERS, TRUSTED, Confirming
+from kvfs.store.confirming import ANSWERS, LARGE, TRUSTED, Confirming
 
 BINARY, TEXT = Key("binary"), Key("text")
 ENTRIES = {BINARY: b"\xff\x00", TEXT: b"words"}
@@ -69,3 +69,17 @@ async def test_answers_that_never_agree_are_no_value():
         faulty.lie("get", as_json(b"\xff%d" % number), on=number + 1)
     with pytest.raises(UnavailableError, match="every answer is another"):
         await Confirming(faulty).get(NS, BINARY)
+
+
+async def test_a_text_too_large_for_a_bulk_get_is_asked_for_until_two_answers_agree():
+    """It could not be read at all otherwise: the bulk get would refuse it each time."""
+    text = b"x" * (LARGE + 1)
+    faulty = FaultStore(MemoryStore({TEXT: text}))
+    faulty.lie("get", as_json(text))
+    faulty.fail("bulk_get", BodyTooLargeError("bulk get: too much for one answer", status=413))
+    assert (await Confirming(faulty).get(NS, TEXT)).value == text
+    faulty.clear()
+    faulty.lie("get", as_json(b"a short page"))
+    faulty.fail("bulk_get", BodyTooLargeError("bulk get: too much for one answer", status=413))
+    with pytest.raises(BodyTooLargeError):
+        await Confirming(faulty).get(NS, TEXT)

@@ -201,6 +201,10 @@ class Digests:
         self._listed |= {made[key]: (asked_at, False) for key in [*names.taken, *unreached]}
         self._listed |= {made[key]: (asked_at, True) for key in names.absent}
 
+    def forget_lists(self) -> None:
+        """Somebody else is known to have written: a name that was free may be taken."""
+        self._listed.clear()
+
     def _forget_old_lists(self) -> None:
         oldest = trio.current_time() - FRESH_SECONDS
         while self._listed and next(iter(self._listed.values()))[0] < oldest:

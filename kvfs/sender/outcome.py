@@ -22,6 +22,7 @@ class Outcome:
     failure: KvfsError | None = None
     refused: bool = False  # a write failed
     overtaken: bool = False  # somebody else wrote to the store meanwhile: what is left is to be compared
+    overtakings: int = 0  # times that it was
     wait_until: float = float("-inf")  # monotonic; the server wants no request before
     next_try: float = float(
         "inf"

@@ -144,7 +144,6 @@ class Poster:
     async def _after(self, part: Batch, error: KvfsError, outcome: Outcome) -> list[Batch] | None:
         match error:
             case OvertakenError():
-                self.vouched.forget()
                 outcome.overtaken = True
                 return None
             case BodyTooLargeError():

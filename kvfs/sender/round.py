@@ -31,6 +31,7 @@ from kvfs.store.passage import urgently
 
 COMPARED_SECONDS: Final = 10.0  # what was compared with the store is written so soon after, or compared anew
 COPIES: Final = 1_000  # conflicts of one second that are told apart for sure
+OVERTAKEN: Final = 3  # times; then what was compared is written, whoever writes to the store meanwhile
 PACK_IN_THREAD: Final = 2_000  # packing more changes than this would hold the loop for long
 
 
@@ -58,6 +59,7 @@ class Round:
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
         self._claimed: set[KeyRef] = set()
+        self._others = 0  # what the store said of others when names were listed: see `Vouched`
         self._copies: deque[KeyRef] = deque(
             maxlen=COPIES
         )  # the latest: the journal forgets them once they are sent
@@ -165,10 +167,14 @@ class Round:
             await self._send_all(clear, outcome)
             if outcome.overtaken:
                 outcome.overtaken = False
+                outcome.overtakings += 1
+                self._checks.digests.forget_lists()  # some may have been under way when others were found
                 rest = [*self._to_compare_anew(clear), *rest]
                 continue
             if outcome.is_over or (outcome.refused and outcome.done == done):
                 return
+        if rest:  # its time was up, and nothing else says that it is to be tried again
+            outcome.next_try = min(outcome.next_try, trio.current_time())
 
     def _to_compare_anew(self, changes: Iterable[Change]) -> list[Change]:
         """Return the changes that were not written because somebody else had written meanwhile."""
@@ -196,9 +202,15 @@ class Round:
         asked for stay for the next round too, and hold up nobody.
         """
         vouched, begun = self._poster.vouched, self._poster.vouched.begin()
-        asked = [change for change in changes if self._asks_first(change) and not vouched.has(change)]
+        compared = [change for change in changes if self._asks_first(change)]
+        is_bound = outcome.overtakings < OVERTAKEN
+        vouched.rely(changes, compared if is_bound else (), begun)
+        asked = [change for change in compared if not (is_bound and vouched.has(change))]
         if not asked:
             return changes
+        if begun != self._others:
+            self._others = begun
+            self._checks.digests.forget_lists()
         verdicts = await self._checks.check(asked, ahead)
         outcome.checked = verdicts.answered
         if isinstance(verdicts.failure, QuotaError):

@@ -8,7 +8,7 @@ rewrites one file, a database say, a read of the file.
 from collections.abc import Iterable
 from typing import Final
 
-from kvfs.core.model import Change, KeyRef
+from kvfs.core.model import Change, KeyRef, Seq
 from kvfs.core.packing import Batch
 from kvfs.store.base import Store, Watched
 
@@ -22,6 +22,7 @@ class Vouched:
         self._store = store
         self._watched = store if isinstance(store, Watched) else None
         self._seen: dict[KeyRef, int] = {}  # the latest last
+        self._relied: dict[Seq, int] = {}  # likewise; what a change that is to be written was decided on
 
     def begin(self) -> int:
         """To be called before a write or a comparison begins, for `note` to be called with after it."""
@@ -44,12 +45,23 @@ class Vouched:
             return False
         return self._seen.get((change.namespace, change.key)) == self._watched.others
 
-    def forget(self) -> None:
-        """Somebody else has written."""
-        self._seen.clear()
+    def rely(self, changes: Iterable[Change], bound: Iterable[Change], begun: int) -> None:
+        """Of `changes`, those of `bound` are to be written only if nobody else has written since `begun`."""
+        if self._watched is None:
+            return
+        for change in changes:
+            self._relied.pop(change.seq, None)
+        for change in bound:
+            self._relied[change.seq] = begun
+        while len(self._relied) > REMEMBERED:
+            del self._relied[next(iter(self._relied))]
 
     def store_for(self, part: Batch) -> Store:
-        """The store to write a body to: where it vouches for one of the keys, one that refuses if it is wrong."""
-        if self._watched is not None and any(map(self.has, part.changes)):
-            return self._watched.unless_others(self._watched.others)
-        return self._store
+        """The store to write a body to: one that refuses if what any of its changes relies on holds no more.
+
+        Not the present count of others decides, *because* another write of ours may have found them since.
+        """
+        relied = [self._relied[change.seq] for change in part.changes if change.seq in self._relied]
+        return (
+            self._watched.unless_others(min(relied)) if self._watched is not None and relied else self._store
+        )

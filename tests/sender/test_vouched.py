@@ -1,6 +1,7 @@
 """A store that knows who writes to it spares the comparison, until somebody else has written."""
 
 import pytest
+import trio
 from support.inline import open_inline
 from support.journals import put, simulated_now, stored
 
@@ -133,6 +134,78 @@ async def test_an_overtaken_write_does_nothing(setting, other):
     assert (await stored(store, setting.namespace))[A] == Entry(b"2")
     await store.put(setting.namespace, A, Entry(b"5"))
     assert (await stored(store, setting.namespace))[A] == Entry(b"5")
+
+
+async def test_a_write_of_ours_that_finds_somebody_else_does_not_excuse_another(
+    autojump_clock, setting, sender, asked, other, monkeypatch
+):
+    """A change spared the comparison is compared after all when another write of this process met a stranger's."""
+    edit(setting, "a", b"1", b"")
+    await sender.drain()
+    compare = type(setting.backend).bulk_get
+
+    async def overtaken(self, namespace, keys):
+        answer = await compare(self, namespace, keys)
+        if list(keys) == ["x"]:  # after it was decided that the other key needs no comparison
+            await other.put(namespace, A, Entry(b"theirs"))
+            await setting.backend.put(namespace, B, Entry(b"an fsync's"))
+        return answer
+
+    monkeypatch.setattr(type(setting.backend), "bulk_get", overtaken)
+    edit(setting, "x", b"1", b"")
+    edit(setting, "a", b"2", b"1")
+    await sender.drain()
+    found = await stored(setting.backend, setting.namespace)
+    assert found[A] == Entry(b"theirs")
+    assert setting.happened() == [EventKind.CONFLICT]
+
+
+async def test_a_list_of_new_names_is_made_anew_once_somebody_else_has_written(
+    autojump_clock, setting, sender, asked, other, monkeypatch
+):
+    """A name that was free when it was listed, and that another process made since, is theirs."""
+    list_keys = type(setting.backend).list_keys
+    lists = []
+
+    async def overtaken(self, namespace, **options):
+        page = await list_keys(self, namespace, **options)
+        lists.append(options["prefix"])
+        if len(lists) == 1:
+            await other.put(namespace, Key("n005"), Entry(b"theirs"))
+        return page
+
+    monkeypatch.setattr(type(setting.backend), "list_keys", overtaken)
+    for number in range(150):
+        edit(setting, f"n{number:03}", b"ours", b"")
+    await sender.drain()
+    monkeypatch.undo()
+    found = await stored(setting.backend, setting.namespace)
+    assert found[Key("n005")] == Entry(b"theirs")
+    assert len(found) == 151
+    assert setting.happened() == [EventKind.CONFLICT]
+
+
+async def test_a_store_that_others_write_to_all_the_time_gets_everything(
+    autojump_clock, setting, sender, asked, other, monkeypatch
+):
+    """What is overtaken again and again is compared and then written as where nobody knows the writers."""
+    edit(setting, "a", b"1", b"")
+    await sender.drain()
+    compare = type(setting.backend).bulk_get
+
+    async def overtaken(self, namespace, keys):
+        answer = await compare(self, namespace, keys)
+        await other.put(namespace, B, Entry(b"theirs"))
+        await trio.sleep(0.5)
+        return answer
+
+    monkeypatch.setattr(type(setting.backend), "bulk_get", overtaken)
+    await other.put(setting.namespace, B, Entry(b"theirs"))
+    edit(setting, "a", b"2", b"1")
+    result = await sender.drain()
+    assert (result.sent, result.left) == (1, 0)
+    monkeypatch.undo()
+    assert (await stored(setting.backend, setting.namespace))[A] == Entry(b"2")
 
 
 async def test_so_many_keys_are_remembered(setting):

@@ -134,12 +134,13 @@ async def write_changes(
 
     Every value is read and its digest compared; with `listing_only` only those of keys that are new, or whose
     metadata or expiration is another. A key that could not be read is neither changed nor gone: the next backup
-    tries again.
+    tries again. While a row of the listing is no key, no key is gone: it may be that key's row.
     """
-    found = BackupChanges()
+    found, is_whole = BackupChanges(), True
     async with aclosing(reader.scan("")) as parts:
         async for part in parts:
             found.problems += part.problems
+            is_whole = is_whole and not part.problems
             items = [item for item in part.items if not is_expired(item.expiration, now())]
             known = [index.is_listed_so(item) for item in items]
             left: Sequence[Item] = [
@@ -150,7 +151,7 @@ async def write_changes(
                 left = [*taken.left, *left[TAKE_ITEMS:]]
                 found.problems += (one for one in taken.problems if one.kind not in HARMLESS)
                 found.changed += _write(index, taken.loaded, file)
-    gone = list(index.take_gone())
+    gone = list(index.take_gone()) if is_whole else []
     lines = b"".join(msgspec.json.encode(_Deletion(key, True)) + b"\n" for key in gone)
     _write_member(file, [lines] if lines else [])
     found.gone = len(gone)

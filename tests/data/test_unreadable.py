@@ -2,14 +2,18 @@
 
 import time
 from contextlib import asynccontextmanager
+from io import BytesIO
 
 import pytest
+from support.faults import FaultStore
+from support.inline import open_inline
 from support.moves import dump_store, fill_store
 from support.serving import served
 
 from kvfs.core.errors import KvfsError, UnavailableError
 from kvfs.core.kinds import Kinds
-from kvfs.core.model import Entry, Key
+from kvfs.core.model import Entry, Key, KeyInfo, KeyPage
+from kvfs.data.backups import BackupIndex, write_changes
 from kvfs.data.copier import Copier, CopyOptions
 from kvfs.data.items import Item, ProblemKind
 from kvfs.data.job import Job
@@ -82,6 +86,29 @@ async def test_a_copy_without_one_value(tmp_path, strict):
                 assert job.failures() == 1
                 found = await dump_store(target, "shop")
                 assert found == {key: entry for key, entry in ENTRIES.items() if key != BAD}
+
+
+async def test_a_backup_takes_no_key_for_gone_while_a_row_is_no_key(tmp_path):
+    """It may be the row of that key; a backup with a whole listing tells."""
+    with open_inline(tmp_path / "store.db") as embedded:
+        namespace = (await embedded.create_namespace("shop")).id
+        await embedded.bulk_put(namespace, {Key("a"): Entry(b"1"), Key("b"): Entry(b"2")})
+        store, index = FaultStore(embedded), BackupIndex(tmp_path)
+
+        async def back_up():
+            index.begin()
+            reader = StoreReader(store, namespace, "", Kinds())
+            found = await write_changes(index, reader, BytesIO(), time.time, listing_only=True)
+            index.commit("backup")
+            return found.changed, found.gone, len(found.problems)
+
+        assert await back_up() == (2, 0, 0)
+        store.lie("list_keys", KeyPage((KeyInfo(Key("a"), None, None),), None, False))
+        assert await back_up() == (0, 0, 1)
+        store.clear()
+        await embedded.delete(namespace, Key("b"))
+        assert await back_up() == (0, 1, 0)
+        index.close()
 
 
 async def test_a_row_of_a_listing_that_is_no_key_is_named(tmp_path):

@@ -41,10 +41,10 @@ class Names:
             del self.crowded[next(iter(self.crowded))]
 
     def note(self, page: KeyPage, reached: Sequence[Key], now: float) -> None:
-        """A page has all there is among the names that it reached."""
+        """A page has all there is among the names that it reached; a row that is none may be any of them."""
         there = {info.key for info in page.keys if not is_expired(info.expiration, now)}
         for key in reached:
-            (self.taken if key in there else self.absent).append(key)
+            (self.taken if key in there or not page.is_whole else self.absent).append(key)
 
 
 async def look_up(

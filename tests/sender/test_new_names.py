@@ -8,7 +8,7 @@ from support.inline import open_inline
 from support.journals import put, simulated_now, stored
 
 from kvfs.core.errors import UnavailableError
-from kvfs.core.model import Entry, Key
+from kvfs.core.model import Entry, Key, KeyPage
 from kvfs.journal.contents import digest
 from kvfs.sender.events import EventKind, OnConflict
 from kvfs.sender.newnames import Names, look_up
@@ -51,6 +51,17 @@ async def test_a_new_name_that_another_client_made_is_kept_twice(autojump_clock,
     found = await stored(setting.backend, setting.namespace)
     assert found.pop("a") == Entry(b"theirs")
     assert [entry.value for entry in found.values()] == [b"mine"]
+    assert setting.happened() == [EventKind.CONFLICT]
+
+
+async def test_a_listing_with_an_odd_row_proves_no_name_to_be_free(autojump_clock, setting, make, there):
+    """The row may be any of them, so their values are asked for."""
+    await there(["k005"])
+    make([f"k{number:03}" for number in range(150)])
+    setting.store.lie("list_keys", KeyPage((), None, False))
+    await setting.sender().drain()
+    setting.store.clear()
+    assert (await stored(setting.backend, setting.namespace))["k005"] == Entry(b"theirs")
     assert setting.happened() == [EventKind.CONFLICT]
 
 

@@ -158,8 +158,8 @@ class Sender:
     def _learned(self, changes: Sequence[Change], outcome: Outcome) -> None:
         """After every sending, an fsync's too: what it settled, or put off, changes when to wake.
 
-        Where all went well the loop sleeps on, at most until something has settled: to wake it for each fsync
-        would cost as much as the fsync.
+        Where all went well the loop sleeps on, at most until something is due: to wake it for each fsync would cost
+        as much as the fsync.
         """
         was_exhausted, self._exhausted = self._exhausted is not None, None
         nap = self._nap
@@ -168,7 +168,7 @@ class Sender:
         if was_exhausted or not outcome.went_well or self._dispatch.backoff.kind is not None:
             nap.cancel()
         else:
-            nap.deadline = min(nap.deadline, trio.current_time() + max(0.0, self._until_settled()))
+            nap.deadline = min(nap.deadline, trio.current_time() + self._pause())
 
     # settling
 

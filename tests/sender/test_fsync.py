@@ -401,3 +401,23 @@ async def test_an_expired_change_is_done(autojump_clock, setting, write, fsync):
     assert simulated_now() >= START + 61
     await fsync("a")
     assert setting.operations() == []
+
+
+async def test_an_fsync_that_finds_the_store_back_sends_the_rest_soon(autojump_clock, setting, write, fsync):
+    """The loop does not sleep on to the end of its back-off, also when the fsync took several requests."""
+    other = await setting.backend.create_namespace("other")
+    setting.store.fail("bulk_put", UnavailableError("away"))
+    write("rest")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fsync.sender.run)
+        await trio.sleep(200)
+        tries = setting.store.count()
+        while setting.store.count() == tries:  # the next try is a minute away then
+            await trio.sleep(0.5)
+        setting.store.clear()
+        write("a")
+        put(setting.journal, "b", b"value", namespace=other.id)
+        await fsync.sender.send_now({(setting.namespace, Key("a")), (other.id, Key("b"))}, 60)
+        await trio.sleep(20)
+        assert "rest" in await stored(setting.backend, setting.namespace)
+        nursery.cancel_scope.cancel()

@@ -131,6 +131,9 @@ def _now_lines(place: PastPlace, now: dict[str, Any] | None) -> Iterator[str]:
     if now["bounds"] == "0":
         yield f"{place.mountpoint} keeps no history (--history 0)"
         return
+    if not now.get("keeps", True):
+        yield f"{place.mountpoint} keeps no history: it is read-only, or kvfs log says why not"
+        return
     at_hand, away = int(now["at_hand"]), int(now["away"])
     if at_hand + away == 1:
         yield (

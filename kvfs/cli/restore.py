@@ -66,7 +66,7 @@ def restore(
             f"{found.record.source} is not mounted: kvfs mount {found.record.source} {found.record.mountpoint},"
             " or name an ordinary place with --to"
         )
-    written(found, state)
+    now = written(found, state)
     pasts = versions_of(found)
     is_file = set(pasts) == {found.names}
     chosen = _of_file(found, pasts, at) if is_file else _of_directory(found, pasts, at)
@@ -78,11 +78,21 @@ def restore(
             when = time_text(one.past.version.at)
             say(f"would restore {one.target}  {_size(one.past.version)}  {what(one.past)} {when}")
         return Exit.OK
-    present = [one for one in todo if one.target.exists()]
-    if present and not is_file and not yes:
-        question = f"{len(present)} files exist and are written over, {present[0].target} among them. Go on?"
-        click.confirm(question, abort=True)
-    return _restore(todo, is_kvfs=other is None or _is_inside(other, found))
+    is_kvfs = other is None or _is_inside(other, found)
+    is_kept = is_kvfs and now is not None and bool(now.get("keeps", True))
+    present = [one.target for one in todo if one.target.exists()]
+    if present and not yes and not (is_file and is_kept):
+        _ask(present, is_kept=is_kept)
+    return _restore(todo, is_kvfs=is_kvfs)
+
+
+def _ask(present: list[Path], *, is_kept: bool) -> None:
+    """Ask before files are written over. `is_kept`: their present content goes into the history."""
+    words = f"{present[0]} exists and is written over"
+    if len(present) > 1:
+        words = f"{len(present)} files exist and are written over, {present[0]} among them"
+    lost = "" if is_kept else "; what is there now is not kept"
+    click.confirm(f"{words}{lost}. Go on?", abort=True)
 
 
 def _moment(text: str | None) -> float | None:

@@ -80,7 +80,10 @@ class Undo:
         namespace, key = NamespaceId(str(request.get("namespace", ""))), str(request.get("key", ""))
         places = self._known(namespace, key)
         at_hand = sum(self._keeping.at_hand(*place) for place in places) if self._keeping is not None else 0
-        return {"bounds": str(self._bounds), "at_hand": at_hand, "away": len(places) - at_hand}
+        keeps = self.history is not None
+        return {
+            "bounds": str(self._bounds), "keeps": keeps, "at_hand": at_hand, "away": len(places) - at_hand
+        }  # fmt: skip
 
     async def clear(self, request: Message, send: Send) -> Message:
         """Forget all of it."""

@@ -1,5 +1,6 @@
 """A moment in people's words: `10m` and `2h ago` are before now, `14:30` is the last one, and dates are dates."""
 
+import time
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,13 +14,13 @@ def parse_time(text: str, now: float) -> float:
     """Epoch seconds of a moment before `now`, in the time zone of this machine. Raises `InvalidError`."""
     words = text.strip()
     if (seconds := duration(words.removesuffix("ago").strip())) is not None:
-        return now - seconds
+        return max(0.0, now - seconds)
     moment = _time_of_day(words, now) or _date(words)
     if moment is None:
         raise InvalidError(f"{text!r} is no time: write {FORMS}")
     if moment > now:
         raise InvalidError(f"{text!r} is still to come: write a time that has passed")
-    return moment
+    return max(0.0, moment)
 
 
 def _time_of_day(text: str, now: float) -> float | None:
@@ -42,5 +43,5 @@ def _date(text: str) -> float | None:
 
 
 def time_text(moment: float) -> str:
-    """Format a time as `parse_time` reads it."""
-    return datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")
+    """Format a time as `parse_time` reads it; an expiration may lie in a year that `datetime` has not."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

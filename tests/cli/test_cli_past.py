@@ -1,5 +1,6 @@
 """`kvfs history` and `kvfs restore` of sources that are not mounted: which place and version, and in which words."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_a_version_of_changed_attributes_has_the_content_of_the_next(state, caps
     add(shelf, 0, "f", b"content", how=How.ATTRIBUTES)
     add(shelf, 5, "f", b"content", how=How.WRITE)
     add(shelf, 0, "g", b"content of g", how=How.ATTRIBUTES)
-    to = ("--to", tmp_path / "out")
+    to = ("--yes", "--to", tmp_path / "out")
     assert run(capsys, "restore", "local:/s.db/ns/f", "--at", "2026-11-30T00:53:19+00:00", *to)[0] == Exit.OK
     assert (tmp_path / "out").read_bytes() == b"content"
     status, _, err = run(capsys, "restore", "local:/s.db/ns/g", *to)
@@ -114,7 +115,7 @@ def test_what_is_not_kept_is_said_with_what_is(state, capsys, tmp_path) -> None:
     shelf = source(state, "local:/s.db")
     add(shelf, 0, "f", b"kept")
     add(shelf, 100, "f", None, how=How.DELETE)
-    to = ("--to", tmp_path / "out")
+    to = ("--yes", "--to", tmp_path / "out")
     status, _, err = run(capsys, "restore", "local:/s.db/ns/f", *to)
     assert status == Exit.FAILED
     assert "what was deleted at" in err
@@ -153,7 +154,7 @@ def test_a_directory_goes_to_a_time_after_a_question(state, capsys, tmp_path, mo
     assert asked == []
     assert run(capsys, *words, *at)[0] == Exit.OK
     assert len(asked) == 1
-    assert "1 files exist and are written over" in asked[0]
+    assert asked == [f"{out / 'b'} exists and is written over; what is there now is not kept. Go on?"]
     assert ((out / "a").read_text(), (out / "b").read_text()) == ("a", "b")
 
 
@@ -184,3 +185,16 @@ def test_what_cannot_be_restored(state, capsys, tmp_path, words, message) -> Non
         restore.time.time = real
     assert status == Exit.FAILED
     assert message in err
+
+
+def test_an_ordinary_file_is_written_over_after_a_question(state, capsys, tmp_path, monkeypatch) -> None:
+    """Nothing keeps what it holds; `--yes` does without the question."""
+    add(source(state, "local:/s.db"), 0, "f", b"old")
+    target = tmp_path / "out"
+    target.write_bytes(b"newer")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    status, out, _ = run(capsys, "restore", "local:/s.db/ns/f", "--to", target)
+    assert (status, target.read_bytes()) == (Exit.INTERRUPTED, b"newer")
+    assert f"{target} exists and is written over; what is there now is not kept. Go on?" in out
+    assert run(capsys, "restore", "local:/s.db/ns/f", "--to", target, "--yes")[0] == Exit.OK
+    assert target.read_bytes() == b"old"

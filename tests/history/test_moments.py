@@ -41,6 +41,8 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         ("2026-11-30T10:15", lambda now: at(2026, 11, 30, 10, 15)),
         (" 2026-11-30 10:15:02 ", lambda now: at(2026, 11, 30, 10, 15, 2)),
         ("2026-11-30T10:15:00+00:00", lambda now: 1_796_033_700.0),
+        ("99999999999d", lambda now: 0.0),  # nothing is older
+        ("0001-01-01T00:00:00+00:00", lambda now: 0.0),
     ],
 )
 def test_forms_of_a_time(text: str, expected) -> None:
@@ -72,3 +74,8 @@ def test_a_time_that_is_shown_can_be_written(moment: int) -> None:
     found = parse_time(time_text(moment), NOW + 1e6)
     assert abs(found - moment) in (0, 3600)
     assert time_text(found) == time_text(moment)
+
+
+def test_an_expiration_in_milliseconds_can_be_shown() -> None:
+    """Somebody took KV's seconds for a JavaScript time: the year has five digits."""
+    assert time_text(1_800_000_000_000).startswith("59009-09-2")

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
+from kvfs.cli.daemons import ask, daemon_of, living_mounts, mount_containing, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, path
@@ -20,8 +20,7 @@ from kvfs.cli.output import complain, duration_text, say, size_text
 from kvfs.cli.unsent import kept_source, kept_sources
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
-from kvfs.host.mounts import mount_at, real_mountpoint
-from kvfs.host.state import lives, records
+from kvfs.host.mounts import mount_at
 
 ASK_SECONDS: Final = 60.0  # settling may have to read what the server has
 ATTRIBUTES: Final = {"metadata": "user.kvfs.metadata", "expiration": "user.kvfs.expiration"}
@@ -71,20 +70,15 @@ def _size(size: int | None) -> str:
 
 def _items(source: str | None, state: Path) -> Iterator[Message]:
     """The open conflicts of one source or of all, with their source and the mount point ("" for none)."""
-    for record in records(state):
-        is_meant = source in (None, record.source) or _is_at(source, record.mountpoint)
-        if is_meant and lives(record.pid):
-            for item in _of_mount(Path(record.mountpoint), state):
-                yield {"source": record.source, "mountpoint": record.mountpoint, **item}
-            if source is not None:
-                return
+    mounted = living_mounts(source, state)
+    for record in mounted:
+        for item in _of_mount(Path(record.mountpoint), state):
+            yield {"source": record.source, "mountpoint": record.mountpoint, **item}
+    if source is not None and mounted:
+        return
     for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
         for item in kept.conflicts:
             yield {"source": kept.record.source, "mountpoint": "", **item}
-
-
-def _is_at(text: str | None, mountpoint: str) -> bool:
-    return text is not None and str(real_mountpoint(Path(text))) == mountpoint
 
 
 def _of_mount(mountpoint: Path, state: Path) -> list[Message]:
@@ -206,12 +200,13 @@ def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Pat
         raise click.UsageError("name the PATHs that `kvfs conflicts list` shows, or --all")
     found: dict[Path, list[Message]] = {}
     if everything:
-        mounted = [Path(one.mountpoint) for one in records(state) if lives(one.pid)]
+        mounted = [Path(one.mountpoint) for one in living_mounts(None, state)]
         return {mountpoint: _of_mount(mountpoint, state) for mountpoint in mounted}
     for target in targets:
         mountpoint = _mount_of(target, state)
         chosen = _chosen(target, mountpoint, _of_mount(mountpoint, state))
-        found.setdefault(mountpoint, []).extend(chosen)
+        meant = found.setdefault(mountpoint, [])
+        meant += [item for item in chosen if item not in meant]  # the name and the copy may both be given
     return found
 
 

@@ -17,6 +17,7 @@ from kvfs.host.state import (
     MountRecord,
     control_path,
     default_state_dir,
+    lives,
     read_record,
     record_path,
     records,
@@ -48,10 +49,23 @@ def chosen_mounts(directory: Path | None, state_dir: Path) -> list[Path]:
     """The mount that was named, or all of this user; `UserError` when there is none."""
     if directory is not None:
         return [real_mountpoint(directory)]
-    found = [Path(record.mountpoint) for record in records(state_dir)]
+    found = [Path(record.mountpoint) for record in records(state_dir) if is_there(record)]
     if not found:
         raise UserError("nothing is mounted")
     return found
+
+
+def is_there(record: MountRecord) -> bool:
+    """Return whether a record stands for a mount: that of a daemon killed long ago and unmounted since does not."""
+    return mount_at(Path(record.mountpoint)) is not None or lives(record.pid)
+
+
+def living_mounts(text: str | None, state_dir: Path) -> list[MountRecord]:
+    """Return the mounts of a source or at a directory, or all; those that can be written to first."""
+    living = [record for record in records(state_dir) if lives(record.pid)]
+    mountpoint = str(real_mountpoint(Path(text))) if text is not None else ""
+    found = [record for record in living if text in (None, record.source) or record.mountpoint == mountpoint]
+    return sorted(found, key=lambda record: record.is_read_only)
 
 
 def mount_containing(path: Path) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kvfs.cli.daemons import ask, daemon_of, find_record
+from kvfs.cli.daemons import ask, daemon_of, find_record, living_mounts
 from kvfs.config import parse_source
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
@@ -16,7 +16,7 @@ from kvfs.history.version import SAME_CONTENT, Version, VersionBatch
 from kvfs.history.version_segment import VersionSegment, segments
 from kvfs.host.mounts import MOUNTINFO, mount_of
 from kvfs.host.sources import HISTORY, SourceRecord, journals, read_source
-from kvfs.host.state import SYSTEM_DIR, default_data_dir, lives, records
+from kvfs.host.state import SYSTEM_DIR, default_data_dir
 from kvfs.journal.journal import digest
 
 GONE: Final = "its content has left the history since"
@@ -103,7 +103,8 @@ def _of_source(text: str, state_dir: Path) -> PastPlace | None:
     """The longest source that the text begins with, or that was mounted last where it points to."""
     found: PastPlace | None = None
     longest = 0
-    live = {one.source: Path(one.mountpoint) for one in records(state_dir) if lives(one.pid)}
+    mounted = reversed(living_mounts(None, state_dir))  # one that can be written to counts
+    live = {one.source: Path(one.mountpoint) for one in mounted}
     for journal in journals(state_dir):
         record = read_source(journal)
         if record is None:

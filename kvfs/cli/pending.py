@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, daemon_of, state_of
+from kvfs.cli.daemons import ask, daemon_of, living_mounts, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
@@ -18,9 +18,7 @@ from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.core.model import Change
 from kvfs.host.control import Message
-from kvfs.host.mounts import real_mountpoint
 from kvfs.host.sources import SourceRecord
-from kvfs.host.state import lives, records
 from kvfs.journal.journal import Journal
 
 INDEX: Final = "kvfs-recovered.ndjson"
@@ -50,22 +48,17 @@ def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
 
 def _items(source: str | None, state: Path) -> Iterator[Message]:
     """Every pending change, with its source and the mount point ("" for none)."""
-    mounted = {record.mountpoint: record for record in records(state) if lives(record.pid)}
-    for record in mounted.values():
-        if source in (None, record.source) or _is_at(source, record.mountpoint):
-            with daemon_of(Path(record.mountpoint), state) as client:
-                answer = ask(client, {"request": "pending_list"})
-            for item in answer.get("items", []):
-                yield {"source": record.source, "mountpoint": record.mountpoint, **item}
-            if source is not None:
-                return
+    mounted = living_mounts(source, state)
+    for record in mounted:
+        with daemon_of(Path(record.mountpoint), state) as client:
+            answer = ask(client, {"request": "pending_list"})
+        for item in answer.get("items", []):
+            yield {"source": record.source, "mountpoint": record.mountpoint, **item}
+    if source is not None and mounted:
+        return
     for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
         for item in kept.pending:
             yield {"source": kept.record.source, "mountpoint": "", **item}
-
-
-def _is_at(text: str | None, mountpoint: str) -> bool:
-    return text is not None and str(real_mountpoint(Path(text))) == mountpoint
 
 
 @click.command()

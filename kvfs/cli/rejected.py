@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, daemon_of, state_of
+from kvfs.cli.daemons import ask, daemon_of, living_mounts, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR
@@ -16,7 +16,7 @@ from kvfs.cli.unsent import kept_source, kept_sources, opened
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at, real_mountpoint
-from kvfs.host.state import lives, records
+from kvfs.host.state import records
 
 
 @click.group(cls=HelpGroup, no_args_is_help=False)  # the help would be more than one line of complaint
@@ -49,7 +49,7 @@ def _items(source: str | None, state: Path) -> Iterator[Message]:
     if source is not None and mountpoint is None:
         yield from _kept_items(source, state)
         return
-    mounted = [Path(one.mountpoint) for one in records(state) if lives(one.pid)]
+    mounted = [Path(one.mountpoint) for one in living_mounts(None, state)]
     for directory in [mountpoint] if mountpoint is not None else mounted:
         with daemon_of(directory, state) as client:
             answer = ask(client, {"request": "rejected_list"})
@@ -72,9 +72,8 @@ def _source_of(mountpoint: Path, state: Path) -> str:
 
 def _mounted_at(text: str, state: Path) -> Path | None:
     """The mount point of a source or directory that is mounted, None for one that is not."""
-    for record in records(state):
-        if record.source == text:
-            return Path(record.mountpoint)
+    for record in living_mounts(text, state):
+        return Path(record.mountpoint)
     mountpoint = real_mountpoint(Path(text).absolute())
     mount = mount_at(mountpoint)
     return mountpoint if mount is not None and mount.is_kvfs else None

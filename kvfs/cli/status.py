@@ -13,7 +13,16 @@ from typing import Any, Final
 
 import click
 
-from kvfs.cli.daemons import ask, chosen_mounts, conflict_line, daemon_of, find_record, reason_line, state_of
+from kvfs.cli.daemons import (
+    ask,
+    chosen_mounts,
+    conflict_line,
+    daemon_of,
+    find_record,
+    is_there,
+    reason_line,
+    state_of,
+)
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path, some_seconds
 from kvfs.cli.output import duration_text, size_text
@@ -22,7 +31,7 @@ from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.errors import UserError
 from kvfs.host.control import ControlError
 from kvfs.host.mounts import is_stale, mount_at
-from kvfs.host.state import MountRecord, lives, records
+from kvfs.host.state import records
 
 VERSION: Final = 1
 """Of the JSON: raised when a name goes or changes its meaning, not when one is added."""
@@ -93,7 +102,7 @@ def _found(directory: Path | None, state: Path) -> _Found:
 
 def _mounts(directory: Path | None, state: Path, silence: float) -> list[Status]:
     if directory is None:
-        mountpoints = [Path(record.mountpoint) for record in records(state) if _lives(record)]
+        mountpoints = [Path(record.mountpoint) for record in records(state) if is_there(record)]
     else:
         mountpoints = chosen_mounts(directory, state)
     return [status_of(mountpoint, state, silence) for mountpoint in mountpoints]
@@ -126,11 +135,6 @@ def _as_json(found: _Found) -> Status:
 
 def _json_line(found: _Found) -> Picture:
     return [Line(json.dumps(_as_json(found)))]
-
-
-def _lives(record: MountRecord) -> bool:
-    """Return whether a record is worth a line: a daemon killed long ago and unmounted since is not."""
-    return mount_at(Path(record.mountpoint)) is not None or lives(record.pid)
 
 
 def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECONDS) -> Status:

@@ -47,6 +47,8 @@ def kept_source(text: str, state_dir: Path) -> UnsentSource:
     place = os.path.abspath(os.path.expanduser(text))
     found = [one for one in kept if text in (one.record.source, one.journal.parent.name)]
     found = found or [one for one in kept if one.record.mountpoint == place]
+    if len({one.record.identity for one in found}) == 1:
+        found = found[:1]  # the others are of mounts to read only, which had it besides
     if len(found) == 1:
         if found[0].error:
             raise UserError(found[0].error)

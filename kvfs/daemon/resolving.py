@@ -5,7 +5,7 @@ from typing import Final
 
 import trio
 
-from kvfs.core.errors import InvalidError, KvfsError, NotFoundError, NotPermittedError
+from kvfs.core.errors import InvalidError, KvfsError, NotFoundError, NotPermittedError, TimedOutError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.status import Reporter
@@ -90,8 +90,7 @@ class Resolving:
     async def _settle(self, conflict: Conflict, *, mine: bool) -> None:
         namespace, key, copy = conflict.namespace, conflict.key, conflict.copy
         if mine:
-            with trio.fail_after(self._fs.options.timeout):
-                await self._fs.renames.put_in_place(namespace, copy, key)
+            await self._put_in_place(conflict)
         else:
             self._fs.tree.delete_key(namespace, copy)
         parent = self._fs.inodes.peek_directory(namespace, self._fs.overlay.naming.parent_of_key(copy))
@@ -100,3 +99,11 @@ class Resolving:
         for changed in (key, copy):
             self._fs.forget_kernel_name(namespace, changed)
         self._log.settle(namespace, copy)
+
+    async def _put_in_place(self, conflict: Conflict) -> None:
+        """Make the copy the value of the name. Raises `TimedOutError`, store errors."""
+        seconds = self._fs.options.timeout
+        with trio.move_on_after(seconds):
+            await self._fs.renames.put_in_place(conflict.namespace, conflict.copy, conflict.key)
+            return
+        raise TimedOutError(f"no answer within {seconds:g} s")

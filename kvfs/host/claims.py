@@ -8,7 +8,7 @@ once, and with the ids that the server says. The records of mounts (`state`) hol
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -68,7 +68,7 @@ def claim(record: MountRecord, state_dirs: Iterable[Path]) -> None:
     Raises UserError, which names the mount that has some of its keys already; OSError.
     """
     first, *others = dict.fromkeys(state_dirs)
-    with _locked(first / "mounts"):
+    with locked(first / "mounts"):
         for directory in (first, *others):
             for other in records(directory):
                 if _is_in_the_way(record, other):
@@ -106,7 +106,8 @@ def claimed(record: MountRecord, state_dirs: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     finally:
-        forget(record, path)
+        with suppress(OSError), locked(path.parent):  # a mount that begins here now keeps its record
+            forget(record, path)
 
 
 def state_dirs_of(state_dir: Path) -> tuple[Path, ...]:
@@ -120,8 +121,8 @@ def resolved(record: MountRecord, namespace: str, prefix: str) -> MountRecord:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One mount at a time looks and claims."""
+def locked(directory: Path) -> Iterator[None]:
+    """Be the only process that looks at the records of `directory` and changes them. Raises OSError."""
     descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from kvfs.host.claims import locked
 from kvfs.host.mounts import mount_at
 from kvfs.host.state import birth, log_path, read_record, records
 
@@ -11,16 +12,20 @@ _KNOWN: Final = (".json", ".sock", ".log", ".log.1", ".log.2", ".log.3", ".lock"
 
 
 def remove_records(state_dir: Path) -> None:
-    """Records of daemons that died and whose directory is not mounted any more, with their sockets."""
-    for path in (state_dir / "mounts").glob("*.json"):
-        record = read_record(path)
-        if record is None or mount_at(Path(record.mountpoint)) is not None:
-            continue
-        born = birth(record.pid)
-        if born == 0 or (record.born and born != record.born):
-            with suppress(OSError):
-                path.unlink()
-                Path(record.socket).unlink()
+    """Records of daemons that died and whose directory is not mounted any more, with their sockets.
+
+    A mount that begins there meanwhile keeps its own, because no record is written while this looks.
+    """
+    with suppress(OSError), locked(state_dir / "mounts"):
+        for path in (state_dir / "mounts").glob("*.json"):
+            record = read_record(path)
+            if record is None or mount_at(Path(record.mountpoint)) is not None:
+                continue
+            born = birth(record.pid)
+            if born == 0 or (record.born and born != record.born):
+                with suppress(OSError):
+                    path.unlink()
+                    Path(record.socket).unlink()
 
 
 def remove_old_files(state_dir: Path, before: float) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.errors import UserError
-from kvfs.host.claims import ClaimedKeys, claim, claimed, remembered_id, resolved
+from kvfs.host.claims import ClaimedKeys, claim, claimed, locked, remembered_id, resolved
+from kvfs.host.leftovers import remove_records
 from kvfs.host.sources import SourceRecord, store_of, write_source
 from kvfs.host.state import MountRecord, birth, read_record, record_path, records
 
@@ -176,3 +177,29 @@ def test_a_record_of_before_is_read(state: Path) -> None:
         json.dumps({"mountpoint": "/m", "source": "local:/x", "pid": 1, "socket": "/s", "since": 1.0})
     )
     assert read_record(path) == MountRecord("/m", "local:/x", 1, "/s", 1.0)
+
+
+def test_an_ending_mount_takes_its_record_back_while_nobody_claims(state: Path) -> None:
+    """Or it could take away the record that a new mount of the directory is just writing."""
+    path = record_path(Path("/mnt/mine"), state)
+    mount = claimed(record("mine"), [state])
+    mount.__enter__()
+    with locked(state / "mounts"):
+        ending = threading.Thread(target=mount.__exit__, args=(None, None, None))
+        ending.start()
+        ending.join(0.1)
+        assert path.exists()
+    ending.join()
+    assert not path.exists()
+
+
+def test_records_of_the_dead_go_while_nobody_claims(state: Path) -> None:
+    """A directory may be mounted anew meanwhile, and its record has the same name."""
+    claim(other("shop", pid=2**22 + 1), [state])
+    with locked(state / "mounts"):
+        sweeping = threading.Thread(target=remove_records, args=(state,))
+        sweeping.start()
+        sweeping.join(0.1)
+        assert len(records(state)) == 1
+    sweeping.join()
+    assert records(state) == []

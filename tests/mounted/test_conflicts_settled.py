@@ -85,12 +85,12 @@ def test_diff_shows_text_by_line_and_metadata_and_expiration(world: Standing, sp
     kvfs(world, "conflicts", "keep", "theirs", str(copy), str(binary))
 
 
-@pytest.mark.parametrize("side", ["page", "copy"])
+@pytest.mark.parametrize("side", ["page", "copy", "both"])
 def test_keep_mine_makes_my_version_the_value(world: Standing, space: Namespace, side: str) -> None:
     """With its metadata and without their expiration; the copy goes, and nothing is a conflict again."""
     copy = meet(world, space, "page", b"mine", b"theirs")
-    named = copy if side == "copy" else space.path / "page"
-    said = kvfs(world, "conflicts", "keep", "mine", str(named)).stdout
+    named = {"page": [space.path / "page"], "copy": [copy], "both": [space.path / "page", copy]}[side]
+    said = kvfs(world, "conflicts", "keep", "mine", *map(str, named)).stdout
     assert said == "1 conflict settled: your version is the value now\n"
     assert (space.path / "page").read_bytes() == b"mine"
     assert os.listdir(space.path) == ["page"]

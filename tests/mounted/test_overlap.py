@@ -63,3 +63,20 @@ def test_a_source_is_mounted_a_second_time_to_read_only(tmp_path: Path) -> None:
             (second / "ns" / "b").write_text("b")
         mount.kvfs("umount", str(second))
         (mount.path / "ns" / "a").write_text("b")
+
+
+def test_a_source_has_the_changes_of_the_mount_that_can_write(tmp_path: Path) -> None:
+    """Named by its source, wherever it is mounted to read only besides; and when neither is mounted any more."""
+    second = tmp_path / "1st of all"
+    second.mkdir()
+    (tmp_path / "data").mkdir()
+    with mounted(tmp_path, f"local:{tmp_path}/data/store.sqlite", "--write-back=600") as mount:
+        (mount.path / "ns").mkdir()
+        mount.kvfs("mount", "--read-only", mount.source, str(second))
+        (mount.path / "ns" / "a").write_text("a")
+        assert "ns/a  put 1 B" in mount.kvfs("pending", mount.source).stdout
+        mount.sync()
+        (mount.path / "ns" / "a").unlink()
+        assert "restored" in mount.kvfs("restore", f"{mount.source}/ns/a").stdout
+        mount.kvfs("umount", str(second))
+    assert mount.kvfs("pending", mount.source).stdout == "nothing is pending\n"

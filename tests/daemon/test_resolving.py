@@ -1,0 +1,26 @@
+"""`kvfs conflicts keep`: what cannot be settled in time stays open, and is told."""
+
+from support.rig import open_rig
+
+from kvfs.core.model import Key
+from kvfs.daemon.resolving import Resolving
+from kvfs.daemon.status import Reporter
+from kvfs.sender.events import Event, EventKind
+
+
+async def test_a_server_that_takes_too_long_leaves_the_conflict_open(tmp_path, autojump_clock) -> None:
+    """The answer names the path and the bound; the value and the copy are as they were."""
+    async with open_rig(tmp_path, timeout=3.0) as rig:
+        await rig.other("page", b"theirs")
+        await rig.other("copy", b"mine")
+        await rig.fs.tree.lookup(1, b"ns")
+        reporter = Reporter(rig.fs, rig.journal, rig.sender, rig.reading, None, None)
+        reporter.conflicts.note(Event(EventKind.CONFLICT, "", rig.namespace, Key("page"), Key("copy")))
+        handlers = Resolving(rig.fs, reporter).handlers()
+        rig.store.delay("*", 2.0)
+        answer = await handlers["conflicts_keep"]({"keep": "mine", "copies": ["ns/copy"]}, None)
+        assert answer == {"count": 0, "failed": [{"path": "ns/page", "error": "no answer within 3 s"}]}
+        assert len(reporter.conflicts.open()) == 1
+        assert {key: entry.value for key, entry in (await rig.stored()).items()} == {
+            "page": b"theirs", "copy": b"mine"
+        }  # fmt: skip

@@ -28,7 +28,7 @@ from kvfs.host.control import Message
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
-from kvfs.host.sources import SourceRecord, journals, read_source
+from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
 from kvfs.journal.dump import describe
 
@@ -154,7 +154,7 @@ class _Gathered:
         """The files of a bundle by name."""
         found = {
             "system.json": _json(scrub.value(_system(), scrub.text)),
-            "config.txt": _without_commands(scrub.text(_said("config", "show"))),
+            "config.txt": scrub.text(_without_commands(_said("config", "show"))),
             "doctor.txt": scrub.log(_said("doctor", f"--state-dir={self._state}")),
             "status.json": _json(scrub.value(self._status)),
         }
@@ -260,6 +260,7 @@ def _without_commands(text: str) -> str:
 def _without_contents(described: Message) -> Message:
     """A journal as `kvfs journal --json` has it; of metadata only the size."""
     described["file"] = described.pop("path", "")  # of this machine: no name of a key
+    described["source"] = store_of(str(described.get("source", "")))  # no namespace, and no prefix
     for change in described.get("changes", []):
         text = change.pop("metadata", None)
         change["metadata_bytes"] = None if text is None else len(text.encode())

@@ -26,6 +26,7 @@ _TOKENS: Final = re.compile(
 )
 _HEADERS: Final = re.compile(r"(?i)\b(bearer |basic |x-auth-key: ?|x-auth-user-service-key: ?)\S+")
 _QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'" r'|"(?:[^"\\]|\\.)*"')
+_SOURCES: Final = re.compile(r"(cloudflare:[^\s/]*/)([^\s,;)'\"]+)")
 _SECRET_VARIABLES: Final = re.compile(r"TOKEN|SECRET|PASSW|API_KEY|AUTH_KEY|CREDENTIAL", re.IGNORECASE)
 
 NAME_FIELDS: Final = frozenset({"path", "copy", "key", "prefix", "title", "from", "to"})
@@ -78,7 +79,11 @@ class Scrubber:
         for spelt, hashed in () if self._with_names else self._names.items():
             if spelt in text:
                 text = text.replace(spelt, hashed)
-        return text
+        return text if self._with_names else _SOURCES.sub(self._source, text)
+
+    def _source(self, found: re.Match[str]) -> str:
+        """A source without the names of its namespace and prefix, which may be too short to be looked for."""
+        return found[0] if _is_done(found[2]) else f"{found[1]}{self.name(found[2])}"
 
     def log(self, text: str) -> str:
         """Like `text`, for a log, where any quoted word may be a name that is not known any more."""
@@ -87,9 +92,7 @@ class Scrubber:
 
     def _quoted(self, found: re.Match[str]) -> str:
         inner = found[0][1:-1]
-        parts = inner.split("/")
-        is_done = all(not part or part == GONE or re.fullmatch(r"name-[0-9a-f]{12}", part) for part in parts)
-        return found[0] if is_done else f"{found[0][0]}{self.name(inner)}{found[0][-1]}"
+        return found[0] if _is_done(inner) else f"{found[0][0]}{self.name(inner)}{found[0][-1]}"
 
     def value(self, value: Any, other: Callable[[str], str] | None = None, field: str = "") -> Any:
         """A value of JSON: fields in `NAME_FIELDS` are names, and `other` text is like a log if nothing is said."""
@@ -107,6 +110,12 @@ class Scrubber:
             return self.secrets(text)
         hashed = re.sub(r'(namespace=")((?:\\.|[^"\\])*)', lambda found: found[1] + self.name(found[2]), text)
         return self.text(hashed)
+
+
+def _is_done(path: str) -> bool:
+    """Return True if every name of a path is a hash already."""
+    parts = path.split("/")
+    return all(not part or part == GONE or re.fullmatch(r"name-[0-9a-f]{12}", part) for part in parts)
 
 
 def _longest_first(texts: Iterable[str]) -> list[str]:

@@ -8,10 +8,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support.journals import NS, open_journal
 from support.mounted import Api, mounted
 from support.serving import Served
 
+from kvfs.cli import main
 from kvfs.cli.scrub import GONE, Scrubber
+from kvfs.core.model import Key
 from kvfs.host.state import log_path
 
 pytestmark = pytest.mark.fuse
@@ -141,3 +144,26 @@ def test_names_in_a_log_are_hashed_whatever_is_known_of_them(text: str, kept: tu
     assert "name-" in found
     assert scrub.log(text) == found
     assert Scrubber([], {"known-key"}, with_names=False).log(text) != found
+
+
+def test_a_key_that_is_a_word_of_ours_hides_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key `token` is hashed wherever it stands; the words of a token command are left out all the same."""
+    monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("KVFS_TOKEN_COMMAND", f"print {IN_COMMAND}")
+    journal = tmp_path / "sources" / "abc" / "journal.sqlite"
+    with open_journal(journal) as opened:
+        opened.record_put(NS, Key("token"), opened.stage(b"v"), metadata=None, expiration=None, base=None)
+    assert main(["debug-bundle", "-o", str(tmp_path / "bundle.tar.gz")]) == 0
+    found = content(tmp_path / "bundle.tar.gz")
+    assert IN_COMMAND.encode() not in b"".join(found.values())
+
+
+@pytest.mark.parametrize("text", ["cloudflare:acc/dev/x is mounted", 'source="cloudflare:/dev"', "cloudflare:/dev"])
+def test_a_source_keeps_its_account_and_loses_its_names(text: str) -> None:
+    """However short they are; a name that is hashed already is hashed once."""
+    scrub = Scrubber([], {"known"}, with_names=False)
+    assert "dev" not in scrub.text(text)
+    assert scrub.text("cloudflare:acc/known") == f"cloudflare:acc/{scrub.name('known')}"
+    assert Scrubber([], set(), with_names=True).text(text) == text

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
@@ -52,8 +53,7 @@ async def _edit(keys: SourceKeys, *, force: bool) -> int:
     except BaseException:
         complain(f"what you wrote is in {file}")
         raise
-    file.unlink()
-    file.parent.rmdir()
+    shutil.rmtree(file.parent, ignore_errors=True)  # with what the editor left there, as name~
     return Exit.OK
 
 
@@ -99,6 +99,8 @@ def _run_editor(file: Path) -> None:
             done = subprocess.run([*shlex.split(command), os.fspath(file)], check=False)
         except FileNotFoundError:
             continue
+        except ValueError as exc:
+            raise UserError(f"the editor {command!r} cannot be run: {exc}") from exc
         if done.returncode:
             raise UserError(f"{command} ended with status {done.returncode}: nothing was written")
         return

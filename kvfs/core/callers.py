@@ -115,6 +115,7 @@ class Callers:
         found = self._processes.get(pid)
         if found is not None and found.command != command:  # another program, or another process by now
             self._fold(found)
+            self._let_go()
             found = None
         if found is None:
             found = self._processes[pid] = Caller(pid, uid, command)
@@ -153,6 +154,10 @@ class Callers:
         busy.sort(key=Caller.nanoseconds)
         for caller in [one for one in (*idle, *busy) if one is not newest][: PROCESSES // 4]:
             self._fold(caller)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Name those that count by now: a folded caller is not asked what it did later."""
         self.by_thread = {t: c for t, c in self.by_thread.items() if c.heir is None}
         self.held = {handle: caller.counted() for handle, caller in self.held.items()}
 

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from kvfs.core.errors import KvfsError
 from kvfs.vfs.file.handles import DirectoryHandle, FileHandle
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.inode.nodes import Node
@@ -18,7 +17,7 @@ def words(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) ->
     name = handler.__name__.lstrip("_")
     try:
         paths = [repr(path) for path in _paths(fs, handler, args)]
-    except (KvfsError, KeyError, TypeError, ValueError):
+    except Exception:
         paths = []
     said = _SAID.get(name, name)
     return f"{said} of {' to '.join(paths)}" if paths else said

@@ -81,6 +81,19 @@ def test_a_number_that_another_process_got_is_another_caller() -> None:
     assert operations(callers) == {"cat": 1, "sshd": 1}
 
 
+def test_every_thread_of_a_process_goes_by_the_program_that_it_became() -> None:
+    """Also one that was met under the name of before: what it does from now on is not lost."""
+    machine = Machine()
+    machine.threads = {10: (10, "launcher")}
+    callers = machine.callers()
+    callers.held[1] = lookup(callers, 10)
+    machine.threads.update({10: (10, "server"), 11: (10, "server")})
+    lookup(callers, 11)
+    lookup(callers, 10)
+    assert operations(callers) == {"launcher": 1, "server": 2}
+    assert callers.held[1].heir is None
+
+
 def test_a_process_that_is_gone_before_it_is_looked_at_is_counted_all_the_same() -> None:
     """Without a name."""
     callers = Machine().callers()

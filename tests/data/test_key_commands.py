@@ -226,6 +226,22 @@ def test_edit_keeps_metadata_and_expiration(kvfs, shop, tmp_path, editor):
     assert list((tmp_path / "state" / "edits").iterdir()) == []
 
 
+def test_edit_takes_the_backup_of_the_editor_away(kvfs, shop, tmp_path, editor):
+    """emacs and others leave `name~` beside the file: it holds the value, and is no failure."""
+    editor('cp "$1" "$1~"; echo more >> "$1"')
+    kvfs("edit", f"{shop}/user/1")
+    assert dump(tmp_path / "a.sqlite")[Key("user/1")].value == b"onemore\n"
+    assert list((tmp_path / "state" / "edits").iterdir()) == []
+
+
+def test_edit_names_a_command_of_an_editor_that_makes_no_sense(kvfs, shop, monkeypatch):
+    """A quote that is not closed, say."""
+    monkeypatch.setenv("VISUAL", "vi '")
+    assert (
+        'the editor "vi \'" cannot be run: No closing quotation' in kvfs("edit", f"{shop}/new", ok=False).err
+    )
+
+
 def test_edit_makes_a_key(kvfs, shop, tmp_path, editor):
     """As editors make files."""
     editor('echo new > "$1"')

@@ -75,3 +75,8 @@ async def test_paths_begin_at_the_mount_point(tmp_path, autojump_clock, prefix, 
         assert rig.fs.paths.of_directory("n" * 32, DirRef(below, len(below))) == "x/y"
     finally:
         rig.close()
+
+
+def test_what_cannot_be_said_ends_no_mount() -> None:
+    """Whatever is wrong with the tables of inodes and handles: the call is named alone."""
+    assert words(object(), Operations.fsync, (1, False)) == "fsync"

@@ -1,7 +1,7 @@
 """The command line: `kvfs COMMAND …`, one file a command (or a few that belong together).
 
 Commands are imported when they are called: `kvfs status` in a prompt should not wait for pyfuse3 and httpx.
-A command returns its exit status and raises what it cannot do; `guard.py` makes that a line and a status.
+A command returns its exit status and raises what it cannot do; `exits.py` makes that a line and a status.
 """
 
 import importlib

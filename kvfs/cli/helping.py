@@ -13,7 +13,7 @@ COMMANDS: Final = {
         *("copy", "export", "import", "diff", "ls", "find", "cat", "put", "rm", "edit", "du"),
         *("backup", "restore-backup", "namespaces"),
     ),
-    "This machine, and the API": ("doctor", "config", "install", "completion", "serve", "verify"),
+    "This machine, and the API": ("doctor", "config", "install", "serve", "verify"),
 }
 """The groups of `kvfs --help`. A command in none of them comes under the last."""
 

@@ -24,7 +24,7 @@ _LOOP: Final[_Loop | None] = getattr(pyfuse3, "_session_loop", None)  # `main` l
 
 
 class KernelInvalidator:
-    """Makes the kernel forget. Both ways are safe from inside a handler; see `vfs/files.py` for the wish."""
+    """Makes the kernel forget. Both ways are safe from inside a handler; see `vfs/file/outside.py` for the wish."""
 
     def attributes(self, ino: int) -> None:
         """Only the attributes: this takes no page lock, so it cannot wait for a reader of ours."""

@@ -5,7 +5,7 @@ $XDG_STATE_HOME/kvfs/               0700, as everything below
     mounts/<hash of directory>.json which process serves the directory: `MountRecord`
                               .sock its control socket
            <directory>.log          its log, when it runs in the background
-    kinds/<hash of account>.json    which values are binary: `host/kinds.py`
+    kinds/<hash of account>.json    which values are binary: `host/kinds_file.py`
     requests/<hash of account>      how many requests this user's processes made of late: `requests_path`
     errors.log                      tracebacks that no terminal should see
 """

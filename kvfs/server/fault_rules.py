@@ -1,6 +1,6 @@
 """The rules of faults: which request meets which fault. They are seeded, so that a run can be repeated.
 
-`fault_words.py` reads them from the command line. What a fault does is in `faults.py`, `moods.py` and `shapes.py`.
+`fault_words.py` reads them from the command line. What a fault does is in `faults.py`, `moods.py` and `odd_shapes.py`.
 
     fault               what happens to a request that the rule picks (with its fields)
     status              is refused with `status` (500), `code`, `retry_after` seconds

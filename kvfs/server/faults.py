@@ -1,7 +1,7 @@
 """Faults at work: the middleware that lets them loose on requests, and their control over HTTP.
 
 Which request meets which fault is in `fault_rules.py`; what a fault does is in `effects.py`, `quotas.py`,
-`moods.py` and `shapes.py`.
+`moods.py` and `odd_shapes.py`.
 """
 
 from collections.abc import Sequence

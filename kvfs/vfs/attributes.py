@@ -1,6 +1,6 @@
 """Attributes: stat, times and modes, extended attributes.
 
-Times tell of expiration (`core/expiry.py`), unless an attribute does (`vfs/xattrs.py`); what KV has no place for
+Times tell of expiration (`core/expiry.py`), unless an attribute does (`vfs/xattr_fields.py`); what KV has no place for
 (mode bits, times of keys that do not expire) this machine keeps in the journal file. `chown` is accepted and not kept.
 """
 

@@ -12,7 +12,7 @@ from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
 from kvfs.host.control import Message
 from kvfs.sender.events import SenderState, SenderStatistics
-from kvfs.store.ratelimit import BudgetStatistics
+from kvfs.store.budget import BudgetStatistics
 
 NOT_TRIED: Final = "the time was over before it was their turn"
 UNANSWERED: Final = "the time was over before the server had answered"

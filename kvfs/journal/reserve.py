@@ -152,7 +152,9 @@ class Reserve:
 def make_way(journal: Path, size: int) -> None:
     """`Reserve.make_way` of a journal that nobody has open yet, for what a mount writes before it opens it."""
     reserve = Reserve(journal)
-    with suppress(FileNotFoundError):  # a sweep has just removed the directory: opening the journal makes it anew
+    with suppress(
+        FileNotFoundError
+    ):  # a sweep has just removed the directory: opening the journal makes it anew
         reserve.make_way(size)
     reserve.close()
 

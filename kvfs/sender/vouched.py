@@ -46,7 +46,7 @@ class Vouched:
         return self._seen.get((change.namespace, change.key)) == self._watched.others
 
     def rely(self, changes: Iterable[Change], bound: Iterable[Change], begun: int) -> None:
-        """Of `changes`, those of `bound` are to be written only if nobody else has written since `begun`."""
+        """Let those of `changes` that are in `bound` be written only if nobody else has written since `begun`."""
         if self._watched is None:
             return
         for change in changes:

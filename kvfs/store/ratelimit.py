@@ -20,6 +20,7 @@ import trio
 from kvfs.core.errors import RateLimitedError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.store.base import Store
+from kvfs.store.budget import BudgetStatistics
 from kvfs.store.ledger import Ledger
 from kvfs.store.passage import began, is_urgent
 from kvfs.store.wrapper import Around
@@ -48,24 +49,6 @@ class Priority(IntEnum):
 # The part of the budget, and of the slots in flight, that each may use up; the rest is for those before it.
 _SHARE: Final = {Priority.FOREGROUND: 1.0, Priority.UPLOAD: 0.95, Priority.BACKGROUND: 0.5}
 _SLOTS: Final = {Priority.FOREGROUND: 1.0, Priority.UPLOAD: 0.75, Priority.BACKGROUND: 0.25}
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetStatistics:
-    """Requests `used` and `left` in a `window` of seconds; `blocked_until` is trio's time, None when not."""
-
-    used: int
-    left: int
-    window: float
-    blocked_until: float | None
-    in_flight: int
-    waiting: int
-    next_in: float = 0.0
-    """Seconds until somebody who waits may make a request, as far as it is known now."""
-    limit: int = RATE_REQUESTS
-    """The most requests that this budget allows in the window."""
-    other_limit: int | None = None
-    """The API's own limit, where it is another one and the API's count is the one that binds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -313,7 +296,7 @@ class Budget:
         return None
 
     def _next_after_a_look(self) -> _Waiter | None:
-        """Who may go now that others have given back what they did not use."""
+        """Return the waiter that may go now that others have given back tokens that they did not use."""
         if self._ledger is None or not self._ledger.is_old() or not any(self._waiting.values()):
             return None
         self._share(wants=False)

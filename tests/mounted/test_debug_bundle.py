@@ -160,7 +160,9 @@ def test_a_key_that_is_a_word_of_ours_hides_no_secret(
     assert IN_COMMAND.encode() not in b"".join(found.values())
 
 
-@pytest.mark.parametrize("text", ["cloudflare:acc/dev/x is mounted", 'source="cloudflare:/dev"', "cloudflare:/dev"])
+@pytest.mark.parametrize(
+    "text", ["cloudflare:acc/dev/x is mounted", 'source="cloudflare:/dev"', "cloudflare:/dev"]
+)
 def test_a_source_keeps_its_account_and_loses_its_names(text: str) -> None:
     """However short they are; a name that is hashed already is hashed once."""
     scrub = Scrubber([], {"known"}, with_names=False)

@@ -412,7 +412,7 @@ async def test_an_fsync_that_finds_the_store_back_sends_the_rest_soon(autojump_c
         nursery.start_soon(fsync.sender.run)
         await trio.sleep(200)
         tries = setting.store.count()
-        while setting.store.count() == tries:  # the next try is a minute away then
+        while setting.store.count() == tries:  # noqa: ASYNC110  the next try is a minute away then
             await trio.sleep(0.5)
         setting.store.clear()
         write("a")

@@ -31,7 +31,7 @@ def test_a_conflict_stays_open_over_a_remount_and_is_named_without_one(shell: Sh
         done = shell.kvfs("status")
         assert done.returncode == Exit.LEFT
         assert "1 open: kvfs conflicts list" in done.stdout
-        assert "1 conflicts are open" in shell.kvfs("doctor").stdout
+        assert "1 conflict is open" in shell.kvfs("doctor").stdout
         assert "is not mounted: kvfs mount" in shell.fails("conflicts", "keep", "mine", page)
         shell.ok("mount", "cloudflare:", shell.mnt)
         assert shell.status()["conflicts"] == {"count": 0, "items": [], "open": 1}

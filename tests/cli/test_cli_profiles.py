@@ -139,5 +139,6 @@ def test_the_shell_completes_commands_options_sources_and_directories(words, exp
     monkeypatch.chdir(tmp_path)
     count = len(words.split()) - (not words.endswith(" "))
     environ = {"_KVFS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    environ["KVFS_STATE_DIR"] = str(tmp_path / "state")  # mounts of this machine are completed as well
     answer = CliRunner().invoke(cli, prog_name="kvfs", env={**os.environ, **environ})
     assert expected in answer.output.splitlines()

@@ -135,7 +135,9 @@ def test_a_dead_server_and_a_dead_daemon_lose_nothing(shell: Shell, tmp_path: Pa
         (shell.mnt / "ns" / "k1").write_text("one")
         (shell.mnt / "ns" / "k2").write_text("two")
         (shell.mnt / "ns" / "old").unlink()
-    os.kill(shell.daemon(), signal.SIGKILL)
+    daemon = shell.daemon()
+    os.kill(daemon, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{daemon}/exe").exists())
     assert quick(shell.env, "umount", shell.mnt).returncode == Exit.OK
 
     done = quick(shell.env, "status")

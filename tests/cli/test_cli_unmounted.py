@@ -19,6 +19,7 @@ from support.standing import wait_for
 from support.terminal import terminal
 
 from kvfs.cli.exits import Exit
+from kvfs.host.mounts import is_stale
 from kvfs.host.state import lives
 
 pytestmark = pytest.mark.fuse
@@ -137,7 +138,7 @@ def test_a_dead_server_and_a_dead_daemon_lose_nothing(shell: Shell, tmp_path: Pa
         (shell.mnt / "ns" / "old").unlink()
     daemon = shell.daemon()
     os.kill(daemon, signal.SIGKILL)
-    wait_for(lambda: not Path(f"/proc/{daemon}/exe").exists())
+    wait_for(lambda: is_stale(shell.mnt) and not lives(daemon))
     assert quick(shell.env, "umount", shell.mnt).returncode == Exit.OK
 
     done = quick(shell.env, "status")

@@ -12,17 +12,18 @@ from typing import Final
 import click
 
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, daemon_of, living_mounts, mount_containing, state_of
+from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, mount_containing, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import complain, duration_text, say, size_text
-from kvfs.cli.unsent import kept_source, kept_sources
+from kvfs.cli.unsent import items_of, kept_sources
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at
 
 ASK_SECONDS: Final = 60.0  # settling may have to read what the server has
+CONFLICTS: Final = "conflicts_list"
 ATTRIBUTES: Final = {"metadata": "user.kvfs.metadata", "expiration": "user.kvfs.expiration"}
 
 
@@ -51,7 +52,7 @@ def conflicts() -> None:
 @STATE_DIR
 def list_conflicts(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """List those that are open, of SOURCE or DIR, or of all sources, mounted or not."""
-    items = list(_items(source, state_of(state_dir)))
+    items = list(items_of(source, state_of(state_dir), CONFLICTS, lambda kept: kept.conflicts))
     if as_json:
         click.echo(json.dumps(items, indent=2))
         return Exit.OK
@@ -68,22 +69,8 @@ def _size(size: int | None) -> str:
     return size_text(size) if size is not None else "?"
 
 
-def _items(source: str | None, state: Path) -> Iterator[Message]:
-    """The open conflicts of one source or of all, with their source and the mount point ("" for none)."""
-    mounted = living_mounts(source, state)
-    for record in mounted:
-        for item in _of_mount(Path(record.mountpoint), state):
-            yield {"source": record.source, "mountpoint": record.mountpoint, **item}
-    if source is not None and mounted:
-        return
-    for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
-        for item in kept.conflicts:
-            yield {"source": kept.record.source, "mountpoint": "", **item}
-
-
 def _of_mount(mountpoint: Path, state: Path) -> list[Message]:
-    with daemon_of(mountpoint, state) as client:
-        return list(ask(client, {"request": "conflicts_list"}).get("items", []))
+    return ask_items(mountpoint, state, CONFLICTS)
 
 
 @conflicts.command("diff")

@@ -11,7 +11,7 @@ from kvfs.cli.sending import Sending, SendingProgress
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
-from kvfs.host.mounts import is_stale, mount_at, mount_of, real_mountpoint
+from kvfs.host.mounts import MOUNTINFO, Mount, is_stale, mount_at, mount_of, real_mountpoint
 from kvfs.host.state import (
     SYSTEM_DIR,
     MountRecord,
@@ -78,6 +78,21 @@ def mount_containing(path: Path) -> Path:
     return mount.mountpoint
 
 
+def mounted_path(text: str) -> tuple[Path, Mount] | None:
+    """Return the absolute path that `text` names, with the kvfs mount it lies in; None when it lies in none.
+
+    Links on the way to its last part are followed only if the path as written lies in no mount, because each look
+    at a mount may be a request. None also where the system has no list of mounts.
+    """
+    if not MOUNTINFO.exists():
+        return None
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if (mount := mount_of(path)) is not None:
+        return path, mount
+    path = Path(os.path.realpath(path.parent)) / path.name
+    return (path, mount) if (mount := mount_of(path)) is not None else None
+
+
 @contextmanager
 def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
     """A connection to the daemon that serves `directory`."""
@@ -91,6 +106,12 @@ def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
             yield client
     except NoDaemonError as exc:
         raise NoDaemonError(_why_nobody_answers(directory) or str(exc)) from exc
+
+
+def ask_items(mountpoint: Path, state_dir: Path, request: str) -> list[Message]:
+    """Return the items that the daemon of a mount answers to a request."""
+    with daemon_of(mountpoint, state_dir) as client:
+        return list(ask(client, {"request": request}).get("items", []))
 
 
 def _why_nobody_answers(directory: Path) -> str:

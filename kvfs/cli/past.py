@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kvfs.cli.daemons import ask, daemon_of, find_record, living_mounts
+from kvfs.cli.daemons import ask, daemon_of, find_record, living_mounts, mounted_path
 from kvfs.config import parse_source
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, SELF, Naming, title_names
 from kvfs.history.version import SAME_CONTENT, Version, VersionBatch
 from kvfs.history.version_segment import VersionSegment, segments
-from kvfs.host.mounts import MOUNTINFO, mount_of
 from kvfs.host.sources import HISTORY, SourceRecord, journals, read_source
 from kvfs.host.state import SYSTEM_DIR, default_data_dir
 from kvfs.journal.journal import digest
@@ -77,14 +76,10 @@ def find_place(text: str, state_dir: Path) -> PastPlace:
 
 
 def _mounted(text: str, state_dir: Path) -> PastPlace | None:
-    if not MOUNTINFO.exists():
+    found_in = mounted_path(text)
+    if found_in is None:
         return None
-    path = Path(os.path.abspath(os.path.expanduser(text)))
-    if mount_of(path) is None:
-        path = Path(os.path.realpath(path.parent)) / path.name
-    mount = mount_of(path)
-    if mount is None:
-        return None
+    path, mount = found_in
     mounted = find_record(mount.mountpoint, state_dir)
     if mounted is None:
         raise UserError(

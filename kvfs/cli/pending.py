@@ -2,18 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import click
 
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, daemon_of, living_mounts, state_of
+from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
-from kvfs.cli.unsent import UnsentSource, kept_source, kept_sources, names_of, opened
+from kvfs.cli.unsent import UnsentSource, items_of, kept_source, names_of, opened
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.core.model import Change
@@ -30,7 +29,7 @@ INDEX: Final = "kvfs-recovered.ndjson"
 @STATE_DIR
 def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """Name the changes that are not at the server: of SOURCE or DIR, or of all sources, mounted or not."""
-    items = list(_items(source, state_of(state_dir)))
+    items = list(items_of(source, state_of(state_dir), "pending_list", lambda kept: kept.pending))
     if as_json:
         click.echo(json.dumps(items, indent=2))
         return Exit.OK
@@ -44,21 +43,6 @@ def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     if not items:
         say("nothing is pending")
     return Exit.OK
-
-
-def _items(source: str | None, state: Path) -> Iterator[Message]:
-    """Every pending change, with its source and the mount point ("" for none)."""
-    mounted = living_mounts(source, state)
-    for record in mounted:
-        with daemon_of(Path(record.mountpoint), state) as client:
-            answer = ask(client, {"request": "pending_list"})
-        for item in answer.get("items", []):
-            yield {"source": record.source, "mountpoint": record.mountpoint, **item}
-    if source is not None and mounted:
-        return
-    for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
-        for item in kept.pending:
-            yield {"source": kept.record.source, "mountpoint": "", **item}
 
 
 @click.command()

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, daemon_of, living_mounts, state_of
+from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import say, size_text
-from kvfs.cli.unsent import kept_source, kept_sources, opened
+from kvfs.cli.unsent import UnsentSource, items_of, kept_source, opened
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at, real_mountpoint
@@ -46,24 +46,16 @@ def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> 
 def _items(source: str | None, state: Path) -> Iterator[Message]:
     """The refused changes of one source or of all, with their source and the mount point ("" for none)."""
     mountpoint = _mounted_at(source, state) if source is not None else None
-    if source is not None and mountpoint is None:
-        yield from _kept_items(source, state)
+    if mountpoint is None:
+        yield from items_of(source, state, "rejected_list", _kept_items)
         return
-    mounted = [Path(one.mountpoint) for one in living_mounts(None, state)]
-    for directory in [mountpoint] if mountpoint is not None else mounted:
-        with daemon_of(directory, state) as client:
-            answer = ask(client, {"request": "rejected_list"})
-        for item in answer.get("items", []):
-            yield {"source": _source_of(directory, state), "mountpoint": str(directory), **item}
-    if source is None:
-        yield from _kept_items(None, state)
+    for item in ask_items(mountpoint, state, "rejected_list"):
+        yield {"source": _source_of(mountpoint, state), "mountpoint": str(mountpoint), **item}
 
 
-def _kept_items(source: str | None, state: Path) -> Iterator[Message]:
-    for kept in kept_sources(state) if source is None else [kept_source(source, state)]:
-        for item in kept.rejected:
-            shown = {name: item[name] for name in ("seq", "path", "size", "error")}
-            yield {"source": kept.record.source, "mountpoint": "", **shown}
+def _kept_items(kept: UnsentSource) -> Iterator[Message]:
+    for item in kept.rejected:
+        yield {name: item[name] for name in ("seq", "path", "size", "error")}
 
 
 def _source_of(mountpoint: Path, state: Path) -> str:

@@ -51,7 +51,7 @@ SERVER: Final = {
     "away": "does not answer: ",
     "slow": "",
 }
-"""What comes before the text, by the state of the server."""
+"""The words before the text, by the state of the server."""
 
 Status = dict[str, Any]
 

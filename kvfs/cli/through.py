@@ -1,16 +1,14 @@
 """A path inside a mount of this user stands for its source: what is pending there is seen, or sent first."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvfs.cli.daemons import ask, ask_to_send, daemon_of, find_record
+from kvfs.cli.daemons import ask, ask_to_send, daemon_of, find_record, mounted_path
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import Naming
 from kvfs.data.overlaid import PendingChange, PendingStore
-from kvfs.host.mounts import MOUNTINFO, mount_of
 from kvfs.store.base import Store
 
 
@@ -62,21 +60,16 @@ def _change(item: dict[str, object]) -> PendingChange:
 
 def find_through(text: str, state_dir: Path) -> Through | None:
     """The mount that a path lies in; None when it lies in none, or when this system has no such list."""
-    if not MOUNTINFO.exists():
+    found = mounted_path(text)
+    if found is None:
         return None
-    path = Path(os.path.abspath(Path(text).expanduser()))
-    mount = mount_of(path) or mount_of(Path(os.path.realpath(path.parent)) / path.name)
-    if mount is None:
-        return None
+    path, mount = found
     record = find_record(mount.mountpoint, state_dir)
     if record is None:
         raise UserError(
             f"{text} is in a mount that is another user's, or was made with another --state-dir: name its source"
         )
-    inside = (
-        path if path.is_relative_to(mount.mountpoint) else Path(os.path.realpath(path.parent)) / path.name
-    )
-    return Through(mount.mountpoint, record.source, inside.relative_to(mount.mountpoint).parts, state_dir)
+    return Through(mount.mountpoint, record.source, path.relative_to(mount.mountpoint).parts, state_dir)
 
 
 def key_of(names: Sequence[str]) -> str:

@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kvfs.cli.daemons import ask_items, living_mounts
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
 from kvfs.core.model import Change, Key, NamespaceId
@@ -96,6 +97,24 @@ def _kept(path: Path) -> UnsentSource | None:
         return None
     except JournalError as exc:
         return UnsentSource(path, record, [], [], error=str(exc))
+
+
+def items_of(
+    source: str | None, state_dir: Path, request: str, kept: Callable[[UnsentSource], Iterable[Message]]
+) -> Iterator[Message]:
+    """Yield what mounts answer to `request`, then what `kept` tells of unmounted sources: of one source, or of all.
+
+    Each has its source and its mount point ("" for none). Raises `UserError` for a source that nobody knows.
+    """
+    mounted = living_mounts(source, state_dir)
+    for record in mounted:
+        for item in ask_items(Path(record.mountpoint), state_dir, request):
+            yield {"source": record.source, "mountpoint": record.mountpoint, **item}
+    if source is not None and mounted:
+        return
+    for one in kept_sources(state_dir) if source is None else [kept_source(source, state_dir)]:
+        for item in kept(one):
+            yield {"source": one.record.source, "mountpoint": "", **item}
 
 
 @contextmanager

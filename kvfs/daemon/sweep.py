@@ -26,9 +26,9 @@ log = logging.getLogger("kvfs.daemon")
 DAY: Final = 86_400.0
 _SOON: Final = 5.0  # seconds after the start, when nobody waits for the mount any more
 EMPTY_SECONDS: Final = 7 * DAY
-"""After so long without a mount a journal goes that holds nothing: what is left is what an offline mount needs."""
+"""An empty journal is removed after so long without a mount; until then an offline mount can start from it."""
 KEPT_SECONDS: Final = 90 * DAY
-"""The same of one that holds modes, times, made directories or the history of a source; and of old logs."""
+"""A journal with modes, times, made directories or a history is removed after so long; so are old logs."""
 
 
 @dataclass(frozen=True, slots=True)

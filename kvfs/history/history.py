@@ -69,7 +69,7 @@ class History:
         self._most_bytes = most_bytes
         self._bursts = Bursts()
         self._titles: dict[NamespaceId, str] = {}
-        # What waits. Invariant: the numbers are the sums of the sizes.
+        # Versions that wait to be written. Invariant: each number is the sum of the sizes beside it.
         self._queue: deque[tuple[Version, VersionContent]] = deque()
         self._bytes = 0
         self._held: dict[KeyRef, tuple[Version, VersionContent, float]] = {}  # until when; the oldest first

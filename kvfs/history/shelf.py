@@ -27,7 +27,7 @@ _MOST_FREE: Final = 1024**3  # bytes of the disk that history leaves free, or a 
 _FREE_SHARE: Final = 10
 
 VersionContent = bytes | Path | None
-"""What a version holds: in memory, a file in `incoming`, or nothing."""
+"""The content of a version: bytes in memory, a file in `incoming`, or None for no content."""
 
 log = logging.getLogger("kvfs.history")
 

@@ -148,13 +148,13 @@ class Lab:
     prefix: str
     patience: float
     pairs: list[dict[str, Any]] = field(default_factory=list)
-    """What was written in bulk for several checks."""
+    """The pairs that were written in bulk for several checks."""
     done: dict[str, Reply] = field(default_factory=dict)
     """Answers to what was put for several checks, by name: see `setting.py`."""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The keys of the run, as they were listed last."""
     seen: dict[str, Any] = field(default_factory=dict)
-    """What was found on the way, by the name of the check that it is for."""
+    """Observations made on the way, by the name of the check that needs them."""
     seen_headers: dict[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str:

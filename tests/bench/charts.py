@@ -82,7 +82,7 @@ def draw(out: Path, report: Report, n: int, floor: Sequence[Mapping[str, Any]] =
 
 
 def redraw(out: Path) -> None:
-    """The same from `results.json`, without measuring."""
+    """Draw the charts again from `results.json`, without measuring."""
     found = json.loads((out / "results.json").read_text())
     rows = [Row(**row) for row in found["rows"]]
     delays = sorted({row.delay for row in rows if row.delay is not None})

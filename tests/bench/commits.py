@@ -1,4 +1,4 @@
-"""What a commit of SQLite costs in a mount: beside a file system in memory, on `local:`, and through the API.
+"""Measures a commit of SQLite in a mount: beside a file system in memory, on `local:`, and through the API.
 
 A commit forces the disk out three times, which memory never does. So `local:` is measured twice: in memory, where a
 sync costs nothing on either side, beside memfs; and on the disk, beside the syncs. Through the API it is held against

@@ -1,4 +1,4 @@
-"""What was found, as rows, tables and verdicts. Where kvfs is behind, it is said."""
+"""The report of a run: rows, tables and verdicts. It says where kvfs is behind."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

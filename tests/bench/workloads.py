@@ -128,7 +128,7 @@ COMMAND = {
     RENAME_FILES: "mv of 50 files",
     DELETE: "rm -r",
 }
-"""What each is called where people read: the command that is run."""
+"""The name of each workload on pages and charts: the command that is run."""
 
 PHASES = (
     Phase((), (CREATE,), is_account=True),

@@ -52,7 +52,7 @@ async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(a
 
 
 async def test_a_failure_in_time_is_raised(autojump_clock) -> None:
-    """As it is; later ones are nobody's."""
+    """The failure reaches the caller unchanged; one that comes later reaches nobody."""
     patience = StalePatience(LONGEST)
 
     async def fails(seconds: float) -> None:

@@ -42,7 +42,7 @@ def test_refused_changes_are_found_by_the_name_of_the_source(state: Path, capsys
 
 @pytest.mark.parametrize("words", [["sync"], ["top", "--once"], ["status"]])
 def test_it_is_no_mount_any_more(state: Path, capsys, words: list[str]) -> None:
-    """What asks all mounts does not ask it."""
+    """A command that asks all mounts does not ask this one."""
     main(words)
     out = capsys.readouterr()
     assert "nothing is mounted" in out.out + out.err

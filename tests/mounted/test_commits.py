@@ -1,4 +1,4 @@
-"""What a commit of SQLite costs in a mount, counted in syncs of the disk and in requests, never in time."""
+"""The cost of a commit of SQLite in a mount, counted in syncs of the disk and in requests, never in time."""
 
 import sqlite3
 from collections.abc import Iterator

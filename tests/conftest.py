@@ -1,4 +1,4 @@
-"""What every test gets: warnings in kvfs's log must be announced, and no mount may be left behind."""
+"""Checks around every test: warnings in kvfs's log must be announced, and no mount may be left behind."""
 
 import logging
 import re

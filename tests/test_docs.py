@@ -40,7 +40,7 @@ OPTIONS = [
 
 
 def section_of(path: str) -> str:
-    """What usage.md says under the heading of a command."""
+    """Return the section of usage.md under the heading of a command."""
     found = re.search(rf"^## `{re.escape(path)}\b.*?(?=^## |\Z)", USAGE, re.MULTILINE | re.DOTALL)
     assert found is not None, f"docs/usage.md has no heading for {path}"
     return found[0]
@@ -48,7 +48,7 @@ def section_of(path: str) -> str:
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_has_a_section(path: str) -> None:
-    """`kvfs COMMAND` is a heading of docs/usage.md."""
+    """Every `kvfs COMMAND` is a heading of docs/usage.md."""
     assert section_of(path)
 
 
@@ -92,7 +92,7 @@ def test_every_documented_flag_exists() -> None:
 
 
 def test_every_environment_variable_is_documented() -> None:
-    """Whatever the code reads from the environment is in docs/usage.md."""
+    """Every variable that the code reads from the environment is in docs/usage.md."""
     sources = "".join(file.read_text() for file in (ROOT / "kvfs").rglob("*.py"))
     read = set(re.findall(r"""["'](?:environ\.)?((?:KVFS|CLOUDFLARE|XDG)_[A-Z_]*[A-Z])["']""", sources))
     for name in sorted(read | OTHERS):
@@ -107,7 +107,7 @@ def test_every_extended_attribute_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("status", Exit)
 def test_every_exit_status_is_documented(status: Exit) -> None:
-    """Scripts rely on them."""
+    """Every exit status is documented, because scripts rely on them."""
     assert re.search(rf"^\| {int(status)} +\|", USAGE, re.MULTILINE)
 
 
@@ -130,20 +130,20 @@ def anchors_of(text: str) -> set[str]:
 
 
 def test_the_readme_opens_with_a_sentence_and_the_two_commands() -> None:
-    """Whoever finds the project knows in ten lines what it is and how to start it."""
+    """The README says within ten lines what the project is and how to start it."""
     opening = "\n".join((ROOT / "README.md").read_text().splitlines()[:14])
     assert "./scripts/run" in opening
     assert "./scripts/test" in opening
 
 
 def test_the_index_has_every_page() -> None:
-    """docs/README.md links to each page of docs, and to those of the benchmarks."""
+    """The index links to each page of docs, and to those of the benchmarks."""
     index = (DOCS / "README.md").read_text()
     names = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"README.md"}
     assert {name for name in names if f"({name})" not in index} == set()
 
 
 def test_no_page_names_a_package_registry_or_a_token() -> None:
-    """Mirrors differ from place to place, and examples get copied."""
+    """No page names a package registry or a token, because mirrors differ and examples are copied."""
     for page in PAGES:
         assert not re.search(r"pypi\.org|deb\.debian|registry\.npmjs", page.read_text())

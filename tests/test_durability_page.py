@@ -21,13 +21,13 @@ PLAIN = frozenset(
 
 
 def prose() -> str:
-    """The page without its heads, its comments and its definitions."""
+    """Return the page without its heads, its comments and its definitions."""
     text = re.sub(r"<!--.*?-->", "", PAGE.read_text(), flags=re.DOTALL)
     return re.sub(r"^#.*$", "", DEFINITION.sub("", text), flags=re.MULTILINE)
 
 
 def units(text: str) -> Iterator[str]:
-    """Paragraphs, bullets and the cells of tables but the first, which only names what it is about."""
+    """Return paragraphs, bullets and the cells of tables but the first, which only names their subject."""
     for block in re.split(r"\n\s*\n", text):
         if block.startswith("|"):
             for row in block.splitlines()[2:]:
@@ -39,7 +39,7 @@ def units(text: str) -> Iterator[str]:
 
 
 def unproved(unit: str) -> list[str]:
-    """The sentences of a unit that no ✓ follows; one without a full stop counts as a whole."""
+    """Return the sentences of a unit that no ✓ follows; one without a full stop counts as a whole."""
     unit = unit.replace("`.", "`. ").replace("…", "")
     if not unit or unit.endswith(":") or unit in PLAIN:
         return []
@@ -56,7 +56,7 @@ def unproved(unit: str) -> list[str]:
 
 
 def defined_in(path: Path) -> set[str]:
-    """The names of the tests that a file defines, by its syntax."""
+    """Return the names of the tests that a file defines, by its syntax."""
     found = ast.walk(ast.parse(path.read_text()))
     functions = (node for node in found if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     return {node.name for node in functions if node.name.startswith("test_")}
@@ -72,19 +72,19 @@ def test_every_sentence_has_its_test() -> None:
     ("label", "path", "name"), DEFINITION.findall(PAGE.read_text()), ids=lambda part: part[:40]
 )
 def test_every_test_that_is_named_is_there(label: str, path: str, name: str) -> None:
-    """In the file that the link leads to."""
+    """Every test that is named is in the file that the link leads to."""
     assert name in defined_in((PAGE.parent / path).resolve())
 
 
 def test_every_mark_leads_somewhere_and_every_place_is_used() -> None:
-    """No label without a definition, none twice, none for nothing."""
+    """No label is without a definition, none is defined twice, and none is unused."""
     labels = [label for label, _, _ in DEFINITION.findall(PAGE.read_text())]
     assert len(labels) == len(set(labels))
     assert set(re.findall(MARK, prose())) == set(labels)
 
 
 def test_the_check_sees_what_is_missing() -> None:
-    """Else the test above would hold anything."""
+    """The check notices a missing test, or the test above would accept anything."""
     assert unproved("It is kept.[✓][a] It is sent.") == ["It is sent."]
     assert unproved("It is kept. It is sent.[✓][a]") == ["It is kept."]
     assert unproved("nothing") == ["nothing"]

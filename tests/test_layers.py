@@ -1,4 +1,4 @@
-"""The walls: who imports whom, which words live where, how long things get. Read from the source itself."""
+"""The walls: which room imports which, which words live where, how long things get. Read from the source itself."""
 
 import ast
 import re
@@ -94,13 +94,13 @@ def tree_of(file: Path) -> ast.Module:
 
 
 def room_of(file: Path) -> str:
-    """`core`, `store`, …; "" for the files beside the rooms and for the command line."""
+    """Return `core`, `store`, …; "" for the files beside the rooms and for the command line."""
     first = file.relative_to(PACKAGE).parts[0]
     return first if first in OURS else ""
 
 
 def imports_of(file: Path, *, for_types: bool = True) -> Iterator[str]:
-    """Dotted names of the modules a file imports; without `for_types`, only those it imports when it runs."""
+    """Return dotted names of the modules a file imports; without `for_types`, only those it imports when it runs."""
     nodes = list(ast.walk(tree_of(file)))
     guards = [n for n in nodes if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     left_out = set() if for_types else {id(n) for guard in guards for n in ast.walk(guard)}
@@ -145,7 +145,7 @@ def test_a_library_stays_in_its_rooms(file: Path) -> None:
 
 @by_file
 def test_a_standard_module_stays_in_its_home(file: Path) -> None:
-    """SQL, errno, and in core whatever is not a pure rule."""
+    """SQL and errno stay in their homes, and core imports only what a pure rule needs."""
     place = file.relative_to(PACKAGE).as_posix()
     names = {name.partition(".")[0] for name in imports_of(file)}
     if room_of(file) == "core":
@@ -302,14 +302,20 @@ def test_a_file_name_occurs_once() -> None:
     assert {name: files for name, files in names.items() if len(files) > 1} == {}
 
 
-def test_docstrings_begin_with_a_subject_or_a_verb() -> None:
+RIDDLES = re.compile(
+    r"(What|Whatever|Whether|Who|Whose|Whoever|Whom|The same|Those|Of|How|However|Where|Which|When|As"
+    r"|And|But|Nor|Or|So|Also|Not) "
+)
+
+
+@pytest.mark.parametrize("root", [PACKAGE, ROOT / "tests"], ids=lambda root: root.name)
+def test_docstrings_begin_with_a_subject_or_a_verb(root: Path) -> None:
     """A docstring that begins with `What` or `The same` sends its reader to the code, which it should spare."""
-    begins = re.compile(r"(What|Whether|Who|Whose|Whoever|Whom|The same|Those|Of|How|Where|Which|When|As) ")
     defined = (ast.Module, ast.ClassDef, *FUNCTIONS)
     found = [
-        f"{file.relative_to(PACKAGE)}: {text.splitlines()[0]}"
-        for file in FILES
+        f"{file.relative_to(root)}: {text.splitlines()[0]}"
+        for file in sorted(root.rglob("*.py"))
         for node in ast.walk(tree_of(file))
-        if isinstance(node, defined) and begins.match(text := ast.get_docstring(node) or "")
+        if isinstance(node, defined) and RIDDLES.match(text := ast.get_docstring(node) or "")
     ]
     assert found == []

@@ -25,7 +25,7 @@ def phrase_of(file: Path) -> str:
 
 
 def drawn_map() -> str:
-    """The docstring as it should be: one line a room, then one line a file beside the rooms."""
+    """Return the docstring as it should be: one line a room, then one line a file beside the rooms."""
     lines = [TITLE, "", INTRODUCTION, ""]
     for folder in sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE):
         place = folder.relative_to(PACKAGE).as_posix() + "/"
@@ -40,12 +40,12 @@ def written_map() -> str:
 
 
 def test_the_map_of_the_package_is_true() -> None:
-    """Whoever opens the package sees every room with its own first line, and none that is gone."""
+    """The package shows every room with its own first line, and none that is gone."""
     assert written_map() == drawn_map(), "run: python tests/test_map.py --write"
 
 
 def test_the_design_page_names_every_room_and_no_file_that_is_gone() -> None:
-    """docs/design.md opens the house: a file that it points to is there."""
+    """Every file that docs/design.md names exists, and every room is named."""
     design = DESIGN.read_text()
     rooms = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob("*/__init__.py")}
     assert sorted(room for room in rooms if not re.search(rf"\b{room}\b", design)) == []

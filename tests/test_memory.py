@@ -1,4 +1,4 @@
-"""What the daemon asks of the C library's memory."""
+"""Memory settings that the daemon asks of the C library."""
 
 import subprocess
 import sys
@@ -81,23 +81,23 @@ for _ in range(4):
 
 
 def run(script: str) -> str:
-    """What a process of its own printed."""
+    """Return the output of a process of its own."""
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
 
 def test_threads_do_not_have_a_heap_each() -> None:
-    """Each would keep what large values left in it."""
+    """Threads share a heap, because one of their own would keep what large values left in it."""
     assert 1 <= run(HEAPS).count("<heap nr=") <= 2
 
 
 def test_memory_below_an_object_that_stays_is_given_back() -> None:
-    """glibc gives back the end of a heap only: a hundred megabytes of free pages would stay resident."""
+    """Free memory below an object that stays is given back, although glibc gives back the end of a heap only."""
     kept, left = map(float, run(HELD).split())
     assert kept > 90
     assert left < kept - 80
 
 
 def test_a_value_kept_does_not_take_the_place_of_the_next_ones_pieces() -> None:
-    """They would come from pages the kernel has to make first, which takes as long as copying them."""
+    """The next value's pieces come from free pages beside a kept value, because new pages take as long as a copy."""
     first, *others = map(int, run(LARGE).split())
     assert max(others) < max(first / 20, 20)

@@ -23,19 +23,19 @@ OWNERS = [
 
 @pytest.mark.parametrize(("patch", "owner"), OWNERS, ids=lambda value: getattr(value, "name", ""))
 def test_the_installed_library_is_made_as_the_patch_expects(patch, owner):
-    """A newer version that is not has to be looked at before it is allowed."""
+    """The installed library has the form that the patch expects; a newer one that has not must be looked at first."""
     installed = version(patch.library)
     assert patch.fits(owner), f"{patch.library} {installed} does not fit; tried: {', '.join(patch.tried)}"
 
 
 def test_every_patch_is_checked_here():
-    """None can be added without its owner."""
+    """Every patch is checked here, so that none is added without its owner."""
     known = [value for value in vars(patches).values() if isinstance(value, patches.Patch)]
     assert known == [patch for patch, _ in OWNERS]
 
 
 def test_a_patch_that_does_not_fit_changes_nothing():
-    """Nor does it add the name."""
+    """A patch that does not fit changes nothing, and does not add the name."""
 
     class Other:
         beside = 1
@@ -49,7 +49,7 @@ def test_a_patch_that_does_not_fit_changes_nothing():
 
 
 def test_an_import_patches_nothing():
-    """Somebody else's program may import kvfs for its client or its server."""
+    """An import of kvfs patches nothing, because another program may use its client or its server."""
     code = (
         "import pyfuse3, trio, hypercorn.trio.run as run; from httpcore import AsyncHTTP11Connection as connection;"
         "seen = run.TCPServer, connection.READ_NUM_BYTES;"

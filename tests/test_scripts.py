@@ -1,4 +1,4 @@
-"""`scripts/run` looks before it installs: who may not do it gets the line for an administrator, and at once."""
+"""`scripts/run` looks before it installs: a user without the right gets the line for an administrator at once."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 @pytest.fixture
 def clone() -> Iterator[Path]:
-    """What a fresh clone has of the scripts, for everybody to read, owned by the stranger."""
+    """Make the scripts as in a fresh clone, readable by everybody, owned by the stranger."""
     with tempfile.TemporaryDirectory(prefix="kvfs-scripts-", dir="/var/tmp") as name:
         directory = Path(name)
         shutil.copytree(ROOT / "scripts", directory / "scripts")
@@ -56,7 +56,7 @@ def run_as_stranger(clone: Path, **env: str) -> "subprocess.CompletedProcess[str
 
 
 def path_without(clone: Path, *missing: str) -> str:
-    """A PATH with the plain tools, and without these programs."""
+    """Return a PATH with the plain tools, and without these programs."""
     directory = clone / "bin"
     directory.mkdir()
     for name in {*NEEDED, "python3", "gcc", "pkg-config", "setfattr", "fusermount3"} - set(missing):
@@ -66,7 +66,7 @@ def path_without(clone: Path, *missing: str) -> str:
 
 
 def test_a_user_without_sudo_gets_the_line_for_an_administrator(clone: Path) -> None:
-    """Within moments, with nothing installed: no .venv, no sudo that asks, no apt."""
+    """A user without sudo gets the line within moments, with nothing installed: no .venv, no sudo that asks, no apt."""
     begun = time.monotonic()
     done = run_as_stranger(clone, PATH=path_without(clone, "fusermount3", "setfattr"))
     assert done.returncode == 1
@@ -82,7 +82,7 @@ def test_a_user_without_sudo_gets_the_line_for_an_administrator(clone: Path) -> 
 
 
 def test_what_an_installer_says_is_shown_when_it_fails_and_only_then(clone: Path) -> None:
-    """Forty lines of pip help nobody whose pip succeeds."""
+    """An installer's output is shown only when it fails, because forty lines of pip help nobody whose pip succeeds."""
     script = f". {clone}/scripts/setup; quietly sh -c 'echo noise; echo more >&2; exit {{}}'; echo status $?"
     for status in (0, 3):
         done = subprocess.run(

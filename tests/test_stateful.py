@@ -21,7 +21,7 @@ LIMIT = 300
 
 
 class Machine(FileSteps, NameSteps, WorldSteps, ConflictSteps):
-    """All of them."""
+    """The machine of all steps."""
 
 
 Machine.TestCase.settings = settings(

@@ -1,4 +1,4 @@
-"""The contract of `Store`, a sentence a test, kept by every store there is: keys and values.
+"""The contract of `Store` for keys and values, a sentence a test, kept by every store there is.
 
 The stores are those of `support/benches.py`; namespaces have a file of their own.
 """
@@ -28,7 +28,7 @@ VALUES = {
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 async def test_a_value_comes_back_byte_for_byte(bench, value):
-    """What was put is what is got, text or binary, singly or in bulk."""
+    """A value comes back byte for byte, text or binary, singly or in bulk."""
     await bench.put("single", value)
     await bench.store.bulk_put(bench.namespace, {Key("bulk"): Entry(value)})
 
@@ -77,7 +77,7 @@ async def test_metadata_of_every_json_type_is_kept(bench, metadata):
 
 
 async def test_metadata_null_is_none(bench):
-    """JSON null and no metadata are the same."""
+    """Metadata of JSON null and no metadata mean the same."""
     await bench.put("a", metadata=b"null")
 
     assert await bench.store.get_metadata(bench.namespace, Key("a")) is None
@@ -88,7 +88,7 @@ async def test_metadata_null_is_none(bench):
     "metadata", [b"{", b"", b"{} x", b"'a'", b"NaN", b'"\xff"', b"1" * (METADATA_BYTES + 1)], ids=range(7)
 )
 async def test_metadata_that_is_none_is_rejected(bench, metadata):
-    """What is not JSON, or above 1,024 bytes, is rejected before anything changes, singly and in bulk."""
+    """Metadata that is not JSON, or above 1,024 bytes, is rejected before anything changes, singly and in bulk."""
     with pytest.raises(RejectedError):
         await bench.put("a", metadata=metadata)
     with pytest.raises(RejectedError):
@@ -106,7 +106,7 @@ async def test_metadata_at_the_limit_is_kept(bench):
 
 
 async def test_a_put_replaces_the_whole_entry(bench):
-    """Value, metadata and expiration: what a put does not give is gone, singly and in bulk."""
+    """A put replaces the whole entry: metadata and expiration that it does not give are gone, singly and in bulk."""
     for key in ("a", "b"):
         await bench.put(key, b"old", metadata=b"1", expiration=bench.soon())
 
@@ -130,7 +130,7 @@ async def test_an_expiration_is_answered_everywhere(bench):
 
 
 async def test_an_expired_key_is_gone(bench):
-    """From its second on no operation knows it, and it may be written again."""
+    """From the second of its expiration on no operation knows a key, and it may be written again."""
     if bench.clock is None:
         pytest.skip("the clock of the real API is nobody's to move")
     await bench.put("a", metadata=b"1", expiration=bench.soon())
@@ -182,7 +182,7 @@ FORBIDDEN = ["", ".", "..", "k" * 513, "é" * 257, "\ud800"]
 
 @pytest.mark.parametrize("key", [Key(key) for key in FORBIDDEN], ids=range(6))
 async def test_a_forbidden_key_is_rejected_and_does_nothing(bench, key):
-    """Empty, dot, dot-dot, above 512 bytes, no Unicode: rejected by every operation, and nothing happens."""
+    """A key that is empty, dot, dot-dot, above 512 bytes or no Unicode is rejected by every operation."""
     store, namespace = bench.store, bench.namespace
     await bench.put("kept")
     for call in (
@@ -202,7 +202,7 @@ async def test_a_forbidden_key_is_rejected_and_does_nothing(bench, key):
 
 
 async def test_a_listing_is_in_the_order_of_utf8_bytes(bench):
-    """Not that of UTF-16: characters beyond the BMP come after all within it."""
+    """A listing is in the order of UTF-8 bytes and not of UTF-16: characters beyond the BMP come last."""
     keys = [
         "a",
         "aa",
@@ -240,7 +240,10 @@ async def test_a_long_listing_comes_in_pages(bench):
 
 
 async def test_a_prefix_is_text_and_no_pattern(bench):
-    """All keys that start with it, its own key too, and no other; `%`, `_`, `*` and case mean themselves."""
+    """A prefix lists all keys that start with it, its own key too, and no other.
+
+    `%`, `_`, `*` and case mean themselves.
+    """
     keys = [
         "a",
         "a%b",
@@ -279,7 +282,7 @@ async def test_a_cursor_outlives_changes(bench):
 
 
 async def test_a_cursor_that_is_none_is_rejected(bench):
-    """A cursor nobody gave out is refused, not guessed at."""
+    """A cursor that nobody gave out is refused, not guessed at."""
     for cursor in ("no cursor!", "é", "/w==", "\x00"):
         with pytest.raises(RejectedError):
             await bench.store.list_keys(bench.namespace, cursor=cursor)
@@ -298,7 +301,7 @@ async def test_a_key_that_is_missing_is_none(bench):
 
 
 async def test_a_bulk_get_answers_for_every_key(bench):
-    """A hundred keys, present and missing, each with its own whole entry."""
+    """A bulk get answers for a hundred keys, present and missing, each with its own whole entry."""
     soon = bench.soon()
     entries = {
         Key(f"{n}"): Entry(b"%d" % n, b"%d" % n if n % 2 else None, soon if n % 3 else None)
@@ -313,7 +316,7 @@ async def test_a_bulk_get_answers_for_every_key(bench):
 
 
 async def test_a_bulk_get_with_a_binary_value_is_whole_or_not(bench):
-    """Either it brings the bytes as they are or it raises `NotTextError`; never something else."""
+    """A bulk get with a binary value brings the bytes as they are or raises `NotTextError`, never something else."""
     await bench.store.bulk_put(bench.namespace, {Key("b"): Entry(b"\xff\xfe"), Key("t"): Entry(b"text")})
 
     try:
@@ -324,7 +327,7 @@ async def test_a_bulk_get_with_a_binary_value_is_whole_or_not(bench):
 
 
 async def test_bulks_have_their_limits(bench):
-    """101 keys in a bulk get, 10,001 in a bulk write or delete: rejected, nothing done."""
+    """101 keys in a bulk get, and 10,001 in a bulk write or delete, are rejected with nothing done."""
     many = [Key(f"{n}") for n in range(BULK_PAIRS + 1)]
     with pytest.raises(RejectedError):
         await bench.store.bulk_get(bench.namespace, many[: BULK_GET_KEYS + 1])
@@ -337,13 +340,13 @@ async def test_bulks_have_their_limits(bench):
 
 
 async def test_an_empty_bulk_does_nothing(bench):
-    """It succeeds."""
+    """An empty bulk succeeds and does nothing."""
     assert await bench.store.bulk_put(bench.namespace, {}) == frozenset()
     assert await bench.store.bulk_delete(bench.namespace, []) == frozenset()
 
 
 async def test_a_bulk_delete_removes_what_it_names(bench):
-    """And nothing else."""
+    """A bulk delete removes the keys it names and nothing else."""
     await bench.store.bulk_put(bench.namespace, {Key(key): Entry(b"") for key in "abcd"})
 
     assert await bench.store.bulk_delete(bench.namespace, [Key("a"), Key("c"), Key("x")]) == frozenset()

@@ -1,4 +1,4 @@
-"""The contract of `Store`, a sentence a test, kept by every store there is: namespaces."""
+"""The contract of `Store` for namespaces, a sentence a test, kept by every store there is."""
 
 import time
 
@@ -12,7 +12,7 @@ pytest_plugins = ["support.benches"]
 
 
 async def test_namespaces_do_not_share_keys(bench):
-    """The same key in two namespaces is two keys."""
+    """A key in two namespaces is two keys."""
     other = (await bench.store.create_namespace(f"other {time.time_ns()}")).id
     try:
         await bench.put("a", b"here")
@@ -27,7 +27,7 @@ async def test_namespaces_do_not_share_keys(bench):
 
 @pytest.mark.parametrize("title", ["a/b", "..", "ü" * TITLE_CHARS, " spaced ", "'\"%"], ids=range(5))
 async def test_a_namespace_lives_under_its_title(bench, title):
-    """Created, found by id and in the list, renamed and deleted."""
+    """A namespace lives under its title: created, found by id and in the list, renamed and deleted."""
     if bench.clock is None:
         title = f"{time.time_ns()}{title}"[:TITLE_CHARS]
     new = await bench.store.create_namespace(title)
@@ -57,7 +57,7 @@ async def test_a_title_is_taken_once(bench):
 
 
 async def test_a_bad_title_is_rejected(bench):
-    """Empty, or above 512 characters."""
+    """A title that is empty, or above 512 characters, is rejected."""
     before = await bench.store.list_namespaces()
     for title in ("", "t" * (TITLE_CHARS + 1)):
         with pytest.raises(RejectedError):
@@ -70,7 +70,7 @@ async def test_a_bad_title_is_rejected(bench):
 
 @pytest.mark.parametrize("existed", [True, False], ids=["deleted", "never was"])
 async def test_a_namespace_that_is_gone_says_so(bench, existed):
-    """Every operation on it raises `NamespaceNotFoundError`, nothing comes back to life."""
+    """Every operation on a namespace that is gone raises `NamespaceNotFoundError`, and nothing comes back to life."""
     store, gone = bench.store, NamespaceId("0123456789abcdef" * 2)
     if existed:
         gone = (await store.create_namespace(f"gone {time.time_ns()}")).id

@@ -58,7 +58,7 @@ for module, names in {
 
 @pytest.mark.parametrize("module", ["copy", "diff", "ls", "find", "cat", "put", "rm", "edit", "du"])
 def test_nothing_that_only_linux_has_is_needed_at_the_top(module):
-    """The data commands import where the system is another."""
+    """The data commands import on a system without the modules that only Linux has."""
     done = python(f"{LINUX_ONLY}import kvfs.cli.{module}")
     assert done.returncode == 0, done.stderr
 
@@ -67,7 +67,7 @@ RUN = "from kvfs.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def test_the_data_commands_work_without_pyfuse3(tmp_path):
-    """Where nothing is that only Linux has."""
+    """The data commands work on a system without FUSE and without anything that only Linux has."""
     entries = sample(50)
     store = fill(tmp_path / "a.sqlite", entries)
     state = str(tmp_path / "state")
@@ -84,7 +84,7 @@ def test_the_data_commands_work_without_pyfuse3(tmp_path):
 
 
 def test_the_server_works_without_pyfuse3_and_compilers(tmp_path):
-    """Started and copied to and from, with nothing on PATH and no module of FUSE to import."""
+    """The server starts and is copied to and from, with nothing on PATH and no module of FUSE to import."""
     entries, state = sample(20), str(tmp_path / "state")
     store = fill(tmp_path / "a.sqlite", entries)
     served = python(
@@ -101,7 +101,7 @@ def test_the_server_works_without_pyfuse3_and_compilers(tmp_path):
 
 
 def test_nothing_but_mounting_needs_more_than_pip_install():
-    """What a plain installation brings has the server's libraries and not pyfuse3, which needs a compiler."""
+    """A plain installation has the server's libraries and not pyfuse3, which needs a compiler."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     plain = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}
     assert {"httpx", "starlette", "hypercorn"} <= plain
@@ -110,7 +110,7 @@ def test_nothing_but_mounting_needs_more_than_pip_install():
 
 
 def test_mount_says_what_is_missing_and_how_to_mend_it(tmp_path):
-    """One line, before anything is made."""
+    """`kvfs mount` says in one line what is missing and how to mend it, before anything is made."""
     (tmp_path / "mnt").mkdir()
     done = python(
         RUN, "mount", f"local:{tmp_path}/s.sqlite", str(tmp_path / "mnt"), KVFS_STATE_DIR=str(tmp_path / "s")
@@ -123,7 +123,7 @@ def test_mount_says_what_is_missing_and_how_to_mend_it(tmp_path):
 
 
 def test_doctor_names_it_too(tmp_path):
-    """Among what stops a mount."""
+    """doctor names it too, among the findings that stop a mount."""
     done = python(RUN, "doctor", KVFS_STATE_DIR=str(tmp_path / "s"))
     assert done.returncode == 1
     assert "FAIL  pyfuse3 is not installed" in done.stdout

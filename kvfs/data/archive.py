@@ -116,7 +116,7 @@ def _record(archive: tarfile.TarFile, member: tarfile.TarInfo, now: float) -> Js
 
 
 def _content(file: IO[bytes], size: int) -> bytes:
-    """So many bytes, in bites: tarfile copies what is read at once four times over."""
+    """Return so many bytes, read in bites because tarfile holds four copies of what is read at once."""
     whole = BytesIO()  # hands its bytes out in the end without copying them
     while size and (bite := file.read(min(size, BITE))):
         whole.write(bite)

@@ -108,7 +108,7 @@ class Reserve:
         self.is_short = self.size < wanted
 
     def give(self, size: int) -> bool:
-        """So many bytes more are free on the disk, or all there were; False: there is nothing left to give."""
+        """Free so many bytes more on the disk, or all there are; return False if there is nothing left to give."""
         self.is_short = True
         if self.size == 0:
             return False

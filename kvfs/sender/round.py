@@ -66,7 +66,7 @@ class Round:
 
     @property
     def counts(self) -> Counts:
-        """So far."""
+        """Return the counts so far."""
         counts = self._poster.counts
         counts.requests += self._checks.digests.requests
         self._checks.digests.requests = 0

@@ -27,7 +27,7 @@ INSTANT: Final = 0.001  # seconds; epoch seconds as a float are no finer than so
 
 
 class Countdown:
-    """So many seconds since a moment by the wall clock, or since it was first seen if that clock jumps."""
+    """Counts seconds since a moment by the wall clock, or since it was first seen if that clock jumps."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

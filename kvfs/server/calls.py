@@ -24,7 +24,7 @@ class Tally:
     direct: bool = False
 
     def count(self, keys: int) -> None:
-        """So many keys were touched, whatever becomes of the answer: that is what is billed."""
+        """Count keys that were touched, whatever becomes of the answer, because they are billed."""
         if keys and not self.direct:
             self.add_keys(self.operation, keys)
 
@@ -49,7 +49,7 @@ class Calls:
         return self._accounts.for_account(account_of(request))
 
     def count(self, request: Request, keys: int) -> None:
-        """So many keys were read, written or deleted; a listing counts as one, as it is billed."""
+        """Count keys that were read, written or deleted; a listing counts as one, as it is billed."""
         request.scope[TALLY].count(keys)
 
 

@@ -126,7 +126,7 @@ class _Page:
         return _MAGIC + crc32(rest).to_bytes(4, "little") + rest
 
     def add(self, second: int, count: int) -> None:
-        """So many requests ended then, or count as if they had."""
+        """Count requests that ended at a moment, or count as if they had."""
         place = 2 * (second % _SECONDS)
         if self.ring[place] != second:
             self.ring[place], self.ring[place + 1] = second, 0

@@ -27,7 +27,7 @@ def workplace() -> Iterator[Path]:
 
 
 def _cpu(words: argparse.Namespace) -> int:
-    """The targets against the floor; exit status 1 when one is missed and `--strict` was given."""
+    """Hold kvfs against its targets beside the floor; return 1 when one is missed and `--strict` was given, else 0."""
     with workplace() as directory:
         found = cpu.run(directory, n=words.files, seconds=words.seconds, only=words.only)
     rows = cpu.rows(found)
@@ -61,7 +61,7 @@ def _moving(words: argparse.Namespace) -> int:
 
 
 def _charts(words: argparse.Namespace) -> int:
-    """Every chart, the README's too, from the results that are there."""
+    """Draw every chart, the README's too, from the results that are there."""
     charts.redraw(words.out)
     if (words.out / "scale.json").exists():
         scale.redraw(words.out)
@@ -69,7 +69,7 @@ def _charts(words: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """The exit status of what was asked for."""
+    """Do what was asked for; return the exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is unmounted then, too
     given = sys.argv[1:]
     words = _parser().parse_args(given if given[:1] and not given[0].startswith("--q") else ["run", *given])

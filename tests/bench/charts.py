@@ -60,7 +60,7 @@ _Measure = Callable[[Row], float]
 
 
 def draw(out: Path, report: Report, n: int, floor: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-    """All of them; the names of the files for the page. The README's is beside them, and not on the page."""
+    """Draw all charts; return the names of the files for the page. The README's is beside them, and not on the page."""
     made = []
     for delay in reversed(report.delays):
         name = f"wall-{_ms(delay)}ms.svg"
@@ -90,7 +90,7 @@ def redraw(out: Path) -> None:
 
 
 def bar(report: Report, family: str, delay: float, workload: str, of: _Measure) -> Bar:
-    """The best of a family, or why there is nothing."""
+    """Return the best of a family, or the reason why there is nothing."""
     found = [row for name in FAMILIES[family] if (row := report.get(name, delay, workload)) is not None]
     return min(map(of, found)) if found else WHY_NOT.get(family, {}).get(workload, "not measured")
 

@@ -1,6 +1,6 @@
-"""What talks to the API without a mount: each workload is a command, from the start of its process to its end.
+"""Clients of the API without a mount: each workload is a command, from the start of its process to its end.
 
-Here is what such places share, and the official SDK as a `Subject`; wrangler has a file of its own.
+This file has what such places share, and the official SDK as a `Subject`; wrangler has a file of its own.
 """
 
 import json
@@ -63,7 +63,7 @@ class ClientPlace:
         self._environ = environ
 
     def run(self, *words: str) -> str:
-        """A command that must succeed; what it printed."""
+        """Run a command that must succeed; return what it printed."""
         done = subprocess.run(
             [*self._command, *words],
             cwd=self.directory, env=self._environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -81,7 +81,7 @@ class ClientPlace:
 
 
 def environment(served: Served, relay: Relay) -> dict[str, str]:
-    """What the SDK and wrangler find the server by."""
+    """Return the variables by which the SDK and wrangler find the server."""
     return os.environ | {
         "CLOUDFLARE_API_BASE_URL": relayed(served, relay).url,
         "CLOUDFLARE_API_TOKEN": served.token,
@@ -94,7 +94,7 @@ def environment(served: Served, relay: Relay) -> dict[str, str]:
 
 class _SdkPlace(ClientPlace):
     def ask(self, what: str, **words: object) -> int:
-        """Have it do something; how many keys (or bytes) that was."""
+        """Have the command do something; return how many keys (or bytes) that was."""
         command = {"do": what, "namespace": self.number, "prefix": f"{TREE}/", **words}
         answer = json.loads(self.run(json.dumps(command)))
         self.working = float(answer["seconds"])

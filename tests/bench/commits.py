@@ -59,7 +59,7 @@ def run(words: argparse.Namespace, directory: Path) -> int:
 
 
 def table(found: list[Commits]) -> str:
-    """As Markdown."""
+    """Return the table as Markdown."""
     header = ["where", "commits/s", "ms", "CPU ms", "syncs", "requests", "times"]
     rows = [
         [
@@ -81,7 +81,7 @@ def _count(number: float | None) -> str:
 
 
 def _in_memory(directory: Path, commits: int) -> Iterator[Commits]:
-    """Both at once, round by round, so that a busy neighbour slows both."""
+    """Measure both at once, round by round, so that a busy neighbour slows both."""
     with ExitStack() as stack:
         enter = stack.enter_context
         floor = enter(memory_mount(directory / "memfs"))
@@ -107,7 +107,7 @@ def _on_disk(directory: Path, commits: int) -> Iterator[Commits]:
 
 
 def _through_the_api(directory: Path, commits: int) -> Iterator[Commits]:
-    """With `ROUND_TRIP` for each request."""
+    """Measure with `ROUND_TRIP` for each request."""
     with ExitStack() as stack:
         enter = stack.enter_context
         served = enter(served_by_process(directory))
@@ -126,7 +126,7 @@ def _through_the_api(directory: Path, commits: int) -> Iterator[Commits]:
 
 
 def _times(places: list[tuple[Mount, Path]], commits: int) -> list[tuple[float, float]]:
-    """For each mount the wall time of a commit, that of the best round, and the CPU of its daemon."""
+    """Return for each mount the wall time of a commit in the best round, and the CPU of its daemon."""
     with ExitStack() as stack:
         bases = [stack.enter_context(_database(path)) for _, path in places]
         walls: list[list[float]] = [[] for _ in places]
@@ -141,14 +141,14 @@ def _times(places: list[tuple[Mount, Path]], commits: int) -> list[tuple[float, 
 
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    """A database with a table, in SQLite's usual mode: a journal that each commit makes and deletes."""
+    """Make a database with a table, in SQLite's usual mode: a journal that each commit makes and deletes."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as base:
         base.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT)")
         yield base
 
 
 def _round(base: sqlite3.Connection, commits: int) -> float:
-    """The median time of so many commits."""
+    """Return the median time of so many commits."""
     times = []
     for number in range(commits):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the daemon costs where the network has no part: kvfs beside `memfs`, task by task, interleaved.
+"""The cost of the daemon where the network has no part: kvfs beside `memfs`, task by task, interleaved.
 
 `scripts/bench cpu` compares rates with the targets; "CPU" is the daemon's own, which a busy machine blurs less.
 """
@@ -101,14 +101,14 @@ def _read_big(path: Path, _: int) -> int:
 
 
 def _forget_pages(path: Path, _: int) -> None:
-    """The kernel's pages go; what the daemon has stays."""
+    """Have the kernel drop its pages; the daemon keeps what it has."""
     fd = os.open(f"{path}.big", os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
 
 
 def _settle(path: Path, _: int = 0) -> None:
-    """What was changed is sent, so that sending is nobody's CPU but its own."""
+    """Wait until all changes are sent, so that their sending counts for no later task."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -156,7 +156,7 @@ class Sample:
 
     @property
     def micros(self) -> float:
-        """CPU of the daemon for an operation, in microseconds."""
+        """Return the CPU of the daemon for an operation, in microseconds."""
         return self.cost.cpu / self.operations * 1e6
 
 
@@ -166,7 +166,7 @@ Samples = dict[str, dict[str, list[Sample]]]  # task → subject → rounds
 def run(
     directory: Path, *, n: int = 1500, seconds: float = 45.0, rounds: int = 12, only: str = ""
 ) -> Samples:
-    """Rounds of all tasks on all three until the time is used up, at least two."""
+    """Run rounds of all tasks on all three until the time is used up, at least two."""
     found: Samples = {task.name: {} for task in TASKS if only in task.name}
     with _mounted(directory) as (mounts, server):
         begun = time.monotonic()
@@ -179,7 +179,7 @@ def run(
 
 @contextmanager
 def _mounted(directory: Path) -> Iterator[tuple[dict[str, Mount], int]]:
-    """The mounts, and the process of the server behind kvfs."""
+    """Yield the mounts, and the process of the server behind kvfs."""
     with ExitStack() as stack:
         enter = stack.enter_context
         (directory / "server").mkdir(parents=True)
@@ -238,7 +238,7 @@ class Row:
 
 
 def rows(found: Samples) -> list[Row]:
-    """The table."""
+    """Return the rows of the table."""
     return [_row(task, found[task.name]) for task in TASKS if found.get(task.name)]
 
 
@@ -260,7 +260,7 @@ def _row(task: Task, found: dict[str, list[Sample]]) -> Row:
 
 
 def table(found: Sequence[Row]) -> str:
-    """Markdown."""
+    """Return the table as Markdown."""
     lines = [
         "| task | kvfs | memfs | memfs bare | kvfs ÷ memfs | target | | CPU µs kvfs | memfs | bare | by CPU |",
         "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|",

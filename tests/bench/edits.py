@@ -1,6 +1,6 @@
-"""What programs do to files, as a command: `python -P edits.py save NAME…` (the text on stdin) or `rename DIR`.
+"""The work of programs on files, as a command: `python -P edits.py save NAME…` (the text on stdin) or `rename DIR`.
 
-Run by its path, so that starting it costs no more than starting Python.
+It is run by its path, so that starting it costs no more than starting Python.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 
 
 def save(names: list[str]) -> None:
-    """Each file written anew and fsynced; then it is named on stdout, and the next one waits for a line."""
+    """Write each file anew and fsync it, name it on stdout, and wait for a line before the next one."""
     text = sys.stdin.readline().encode()
     for name in names:
         with open(name, "wb") as file:
@@ -20,7 +20,7 @@ def save(names: list[str]) -> None:
 
 
 def rename(directory: str) -> None:
-    """Every file of a directory gets another ending."""
+    """Give every file of a directory another ending."""
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         os.rename(path, os.path.splitext(path)[0] + ".bak")

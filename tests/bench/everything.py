@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(words: argparse.Namespace, directory: Path, out: Path) -> int:
-    """Exit status 1 when something did not do its work; being behind is not a failure, the page tells it."""
+    """Return 1 when something did not do its work. Being behind is not a failure: the page tells it."""
     deadline = time.monotonic() + words.minutes * 60
     n = words.files or (QUICK_FILES if words.quick else FILES)
     floor = [] if words.no_cpu else _floor(words, directory)

@@ -1,4 +1,7 @@
-"""What is mounted: kvfs, the floor, the local disk; each as a `Subject`. rclone has a file of its own."""
+"""The file systems that are measured: kvfs, the floor, the local disk.
+
+Each as a `Subject`. rclone has a file of its own.
+"""
 
 import os
 import subprocess
@@ -30,25 +33,25 @@ class MountedPlace:
         self._done: Callable[[], bool] = lambda: True
 
     def ready(self, begun: float, before: Counter[str]) -> None:
-        """It can be used; `begun` of `time.perf_counter`, `before` of `counts`."""
+        """Note that the place can be used now. `begun` is of `time.perf_counter`, `before` of `counts`."""
         wall = time.perf_counter() - begun
         peak, cpu = (sum(map(of, self.pids)) for of in (peak_memory, cpu_seconds))
         self.mounting = Run(Cost(wall, cpu, peak=int(peak)), self.counts() - before)
 
     def counts(self) -> Counter[str]:
-        """No network."""
+        """Return nothing: there is no network."""
         return Counter()
 
     def stored(self) -> Set[str]:
-        """The directory is all there is."""
+        """Return the names below the directory: it is all there is."""
         return {str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file()}
 
     def value(self, name: str) -> bytes | None:
-        """The file's content."""
+        """Return the file's content."""
         return (self.path / name).read_bytes()
 
     def flush(self, done: Callable[[], bool], directory: str = "") -> None:
-        """fsync of the directory: with kvfs, all that was changed below is at the server."""
+        """Fsync the directory: with kvfs, all that was changed below is then at the server."""
         self._done = done
         self._sync(self.path / directory)
 

@@ -12,7 +12,7 @@ _METADATA = b'{"kind":"sample","n":12345}'
 
 
 def keys(count: int, per_directory: int = PER_DIRECTORY) -> Iterator[str]:
-    """So many keys, a thousand to a directory, in listing order: `d0000/f000.txt` …"""
+    """Return so many keys, a thousand to a directory, in listing order: `d0000/f000.txt` …"""
     width = max(3, len(str(per_directory - 1)))
     for number in range(count):
         yield f"d{number // per_directory:04}/f{number % per_directory:0{width}}.txt"

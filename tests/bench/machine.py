@@ -1,4 +1,4 @@
-"""What was measured with what: the machine and the versions, for the head of every result."""
+"""The machine and the versions that a measurement was made with, for the head of every result."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def machine(tools: Sequence[Sequence[str]] = ()) -> dict[str, str]:
-    """Names and values; `tools` are commands that print a version on their first line."""
+    """Return names and values; `tools` are commands that print a version on their first line."""
     found = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "kvfs": f"{kvfs.__version__} ({_revision()})",
@@ -37,7 +37,7 @@ def machine(tools: Sequence[Sequence[str]] = ()) -> dict[str, str]:
 
 
 def machine_lines(found: dict[str, str]) -> str:
-    """The same as a Markdown list."""
+    """Return them as a Markdown list."""
     return "".join(f"- {name}: {value}\n" for name, value in found.items())
 
 

@@ -43,15 +43,15 @@ class Material:
 
     @property
     def needles(self) -> int:
-        """How many small files hold the word that is searched."""
+        """Return how many small files hold the word that is searched."""
         return -(-len(self.names) // NEEDLE_EVERY)
 
     def pairs(self) -> list[dict[str, Any]]:
-        """The tree as Workers KV takes it in bulk."""
+        """Return the tree in the form that Workers KV takes in bulk."""
         return [{"key": name, "value": (self.directory / name).read_text()} for name in self.names]
 
     def copy(self, target: Path, content: Sequence[str]) -> None:
-        """`tree`, `big.bin` or both as files of `target`."""
+        """Copy `tree`, `big.bin` or both into `target`."""
         target.mkdir(parents=True, exist_ok=True)
         for name in content:
             source = self.directory / name
@@ -59,7 +59,7 @@ class Material:
 
 
 def make(directory: Path, n: int, big: int = BIG) -> Material:
-    """`n` small files, fifty in a directory, none alike, every tenth with a needle; always the same."""
+    """Make `n` small files, fifty in a directory, none alike, every tenth with a needle. Each call makes the same."""
     dice = random.Random(7)
     for name in (names := tuple(_names(n))):
         path = directory / name

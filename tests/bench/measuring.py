@@ -1,4 +1,4 @@
-"""What a piece of work cost: wall time here, CPU and peak memory of the processes that did it, from /proc."""
+"""Measures the cost of work: wall time here, CPU and peak memory of the processes that did it, from /proc."""
 
 import resource
 import statistics
@@ -15,7 +15,7 @@ _PROCESS_CPU = 2  # CPUCLOCK_SCHED, linux/posix-timers.h: a process' clock is (~
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, all its threads, to the nanosecond; 0 when it is gone."""
+    """Return the CPU time of a process so far, of all its threads, to the nanosecond; 0 when it is gone."""
     try:
         return time.clock_gettime((~pid << 3) | _PROCESS_CPU)
     except OSError:
@@ -35,7 +35,7 @@ def wait_until_idle(pid: int) -> None:
 
 
 def peak_memory(pid: int) -> int:
-    """Bytes: the most that was resident since the start or `forget_peak`; 0 when it is gone."""
+    """Return the bytes that were resident at most since the start or `forget_peak`; 0 when the process is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -75,7 +75,7 @@ class Run:
 
 
 def measured(work: Callable[[], object], pids: Iterable[int] = (), servers: Iterable[int] = ()) -> Cost:
-    """Do the work; `pids` are the processes that serve it, `servers` those behind them."""
+    """Do the work and return its cost; `pids` are the processes that serve it, `servers` those behind them."""
     pids, servers = [pid for pid in pids if pid], list(servers)
     for pid in pids:
         forget_peak(pid)
@@ -92,11 +92,11 @@ def _cpu(pids: Iterable[int]) -> float:
 
 
 def _command_cpu() -> float:
-    """CPU of the commands that this process has waited for; what the harness itself does is left out."""
+    """Return the CPU of the commands that this process has waited for. The work of the harness itself is left out."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one; 0 of none."""
+    """Return the middle one; 0 of none."""
     return statistics.median(values) if values else 0.0

@@ -44,7 +44,7 @@ class Node:
         self.attr = _attributes(ino, mode, DIRECTORY_BLOCK if directory else FILE_BLOCK)
 
     def resized(self) -> None:
-        """The size is that of the data again, and the times are now."""
+        """Make the size that of the data, and set the times to now."""
         attr = self.attr
         attr.st_size = len(self.data)
         attr.st_blocks = (len(self.data) + 511) // 512
@@ -52,7 +52,7 @@ class Node:
 
     @property
     def names(self) -> "dict[bytes, Node]":
-        """A directory's entries."""
+        """Return the entries of a directory."""
         if self.children is None:
             raise FUSEError(errno.ENOTDIR)
         return self.children

@@ -83,7 +83,7 @@ def _daemon(
 
 @contextmanager
 def ended(process: "subprocess.Popen[bytes]", path: Path | None = None) -> Iterator[None]:
-    """Afterwards the process has ended, by SIGTERM if it obeys, and `path` is not mounted."""
+    """Wait until the process has ended, by SIGTERM if it obeys; afterwards `path` is not mounted."""
     try:
         yield
     finally:

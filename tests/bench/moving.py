@@ -110,7 +110,7 @@ def run(words: argparse.Namespace, directory: Path, out: Path) -> int:
 
 
 def _last(out: Path) -> tuple[list[Moved], list[Moved]]:
-    """The rows of the last results: between stores, and over the API."""
+    """Return the rows of the last results: between stores, and over the API."""
     try:
         rows = [Moved(**row) for row in json.loads((out / "moving.json").read_text())["rows"]]
     except (OSError, ValueError, TypeError):
@@ -119,7 +119,7 @@ def _last(out: Path) -> tuple[list[Moved], list[Moved]]:
 
 
 def entries(count: int) -> Iterator[tuple[Key, Entry]]:
-    """A hundred bytes each, a third with metadata, a third with an expiration."""
+    """Yield entries of a hundred bytes each, a third with metadata, a third with an expiration."""
     ahead = int(time.time()) + 86_400
     for number in range(count):
         metadata = b'{"role":"user","n":%d}' % number if number % 3 == 0 else None
@@ -184,7 +184,7 @@ def _api_commands(served: Served, api: Api, number: str) -> Iterator[tuple[str, 
 
 
 def _timed(command: Sequence[str], directory: Path, env: dict[str, str]) -> tuple[float, int]:
-    """Seconds of a command that must do, and its resident memory at the peak."""
+    """Run a command that must succeed; return its seconds, and its resident memory at the peak."""
     started = time.monotonic()
     peak = 0
     with open(directory / "said", "wb") as said:
@@ -198,7 +198,7 @@ def _timed(command: Sequence[str], directory: Path, env: dict[str, str]) -> tupl
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Return a process and all below it."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:

@@ -51,7 +51,7 @@ _AFTER = f"""
 
 @dataclass(frozen=True)
 class Setting:
-    """How it was run."""
+    """The settings of a run."""
 
     n: int
     rounds: int

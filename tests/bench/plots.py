@@ -40,13 +40,13 @@ class Panel:
     title: str = ""
 
     def numbers(self) -> list[float]:
-        """Of all bars."""
+        """Return the numbers of all bars."""
         return [bar for bars in self.series.values() for bar in bars if not isinstance(bar, str)]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The axis of values: its title, how a number is written at its bar, and how it counts."""
+    """The axis of values: its title, the form of a number at its bar, and its scale."""
 
     title: str
     show: Callable[[float], str]

@@ -29,7 +29,7 @@ _PATIENCE = 300.0  # seconds until something has to be at the server
 
 @cache
 def has_pacer_option() -> bool:
-    """Whether this rclone can be told not to leave 10 ms between requests (1.60 cannot)."""
+    """Return True if this rclone can be told not to leave 10 ms between requests (1.60 cannot)."""
     done = subprocess.run(["rclone", "help", "flags"], capture_output=True, text=True, check=False)
     return _PACER in done.stdout
 
@@ -110,7 +110,7 @@ class _RclonePlace(MountedPlace):
         return path.read_bytes() if path.exists() else None
 
     def _sync(self, directory: Path) -> None:
-        """rclone has no such call: its queue is empty and the server has it."""
+        """Wait until rclone's queue is empty and the server has everything: rclone has no such call."""
         begun = time.monotonic()
         while self._uploads() or not self._done():
             waited = time.monotonic() - begun
@@ -158,7 +158,7 @@ def _answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Return a port of this machine that nobody listens at."""
     with closing(socket.socket()) as connection:
         connection.bind(("127.0.0.1", 0))
         return int(connection.getsockname()[1])

@@ -1,6 +1,7 @@
-"""Where kvfs is behind: why, and what the least is that it could cost. The page shows what applies.
+"""Reasons why kvfs is behind somewhere, and the least that it could cost there. The page shows those that apply.
 
-A text for each workload and measure, or for all workloads alike; no numbers that a run could change.
+There is a text for each workload and measure, or for all workloads alike; no text has a number that a run could
+change.
 """
 
 from bench.workloads import (
@@ -94,5 +95,5 @@ _OTHERWISE = {
 
 
 def reason(workload: str, measure: str) -> str:
-    """Why kvfs is behind there, and the floor."""
+    """Return why kvfs is behind there, and the floor."""
     return _REASONS.get((workload, measure)) or _OTHERWISE[measure]

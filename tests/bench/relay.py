@@ -32,7 +32,7 @@ _KINDS = (
 
 
 def kind_of(method: str, path: str) -> str:
-    """A request in the words of Workers KV; of other servers the method."""
+    """Return the kind of a request in the words of Workers KV; for other servers its method."""
     path = path.partition("?")[0]
     if "/storage/kv/" in path:
         for methods, pattern, kind in _KINDS:
@@ -42,7 +42,7 @@ def kind_of(method: str, path: str) -> str:
 
 
 class _Relay:
-    """Where to, how late, and what came by."""
+    """The target of a relay, its delay, and the requests that came by."""
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
@@ -161,17 +161,17 @@ class Relay:
         return Counter(json.loads(self._process.stdout.readline()))
 
     def aim(self, port: int) -> None:
-        """Connections from now on go to this port of this machine."""
+        """Send connections from now on to this port of this machine."""
         self._ask(f"target {port}")
 
     def counts(self) -> Counter[str]:
-        """Requests so far, by kind."""
+        """Return the requests so far, by kind."""
         return self._ask("counts")
 
 
 @contextmanager
 def relaying(delay: float) -> Iterator[Relay]:
-    """A relay as a process of its own; `delay` in seconds."""
+    """Yield a relay as a process of its own; `delay` is in seconds."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.relay", str(delay)],
         env=python_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -1,7 +1,7 @@
-"""Whether listings have a cliff: entries a second of a directory that is listed again, from 4,000 names to a million.
+"""Measures if listings have a cliff: entries a second of a directory listed again, from 4,000 names to a million.
 
-The time of the CPU, of the daemon and of whoever lists, decides, and directories of all sizes are listed in turn: what
-else the machine does meets them alike, and each round gives a ratio of its own, of which the median counts.
+CPU time decides, of the daemon and of the program that lists. Directories of all sizes are listed in turn, because
+other work on the machine then slows all alike. Each round gives a ratio of its own, and the median of them counts.
 """
 
 import argparse

@@ -14,12 +14,12 @@ _BULK_PAIRS = 10_000
 
 
 def relayed(served: Served, relay: Relay) -> Served:
-    """The same server seen through a relay."""
+    """Return a server as it is seen through a relay."""
     return Served(f"http://127.0.0.1:{relay.port}/client/v4", served.token, served.account, served.pid)
 
 
 class Remote:
-    """What the server has, asked past the relay: of one namespace, or (no title) of all, as directories."""
+    """The content of the server, asked past the relay: of one namespace, or (no title) of all, as directories."""
 
     def __init__(self, api: Api, title: str, number: str, server: int) -> None:
         self._api = api
@@ -28,14 +28,14 @@ class Remote:
         self.server = server  # its process
 
     def stored(self) -> Set[str]:
-        """Names below the root of the mount."""
+        """Return the names below the root of the mount."""
         if self.title:
             return self._api.keys(self.number).keys()
         titles = self._api.titles()
         return {f"{title}/{key}" for title in titles for key in self._api.keys(self._api.namespace(title))}
 
     def value(self, name: str) -> bytes | None:
-        """One value of the namespace."""
+        """Return one value of the namespace."""
         return self._api.get(self.number, name)
 
 

@@ -36,7 +36,7 @@ TIMES_RCLONE = 10.0
 
 @dataclass(frozen=True)
 class Row:
-    """Medians of one workload of one subject; seconds and bytes. `delay`: seconds, None without a network."""
+    """Medians of one workload of one subject; seconds and bytes. `delay` is in seconds, None without a network."""
 
     subject: str
     delay: float | None
@@ -58,7 +58,7 @@ class Row:
 
 
 def rows(found: Found) -> list[Row]:
-    """One for each subject, delay and workload."""
+    """Return a row for each subject, delay and workload."""
     return [_row(*key, runs) for key, runs in found.items()]
 
 
@@ -99,29 +99,29 @@ class Report:
         self.subjects.sort(key=lambda name: _ORDER.index(name.split()[0]))
 
     def get(self, subject: str, delay: float, workload: str) -> Row | None:
-        """What has no network is the same at every delay."""
+        """Return the row. A subject without a network has one row for every delay."""
         return self._by.get((subject, delay, workload)) or self._by.get((subject, None, workload))
 
     @property
     def workloads(self) -> list[str]:
-        """Those measured, in the order of the tables."""
+        """Return the workloads that were measured, in the order of the tables."""
         return [name for name in MEANING if any(row.workload == name for row in self.rows)]
 
     @property
     def start(self) -> float | None:
-        """Seconds that a command over the SDK takes before and after its work."""
+        """Return the seconds that a command over the SDK takes before and after its work."""
         found = [row.start for row in self.rows if row.subject.startswith(SDK)]
         return median(found) if found else None
 
     @property
     def peers(self) -> list[str]:
-        """What a user would take instead."""
+        """Return the tools that a user would take instead."""
         return [name for name in self.subjects if name not in (KVFS, FLOOR, DISK)]
 
     # tables
 
     def table(self, delay: float, show: Callable[[Row], str], subjects: Sequence[str] | None = None) -> str:
-        """Workloads by subjects; — where somebody cannot do it."""
+        """Return a table of workloads by subjects, with — where a subject cannot do one."""
         subjects = self.subjects if subjects is None else subjects
         lines = []
         for workload in self.workloads:
@@ -132,7 +132,10 @@ class Report:
     # the SDK in a program that is running already
 
     def beside_running(self, delay: float) -> str:
-        """kvfs and the SDK so; then in how many kvfs is ahead of its fastest mode."""
+        """Compare kvfs with a running program that uses the SDK.
+
+        Then say in how many workloads kvfs is ahead of its fastest mode.
+        """
         modes = [name for name in self.subjects if name.startswith(SDK)]
         lines, standings = [], []
         for workload in self.workloads:
@@ -150,7 +153,7 @@ class Report:
     # verdicts
 
     def verdicts(self) -> list[Verdict]:
-        """Every promise for every workload that was measured."""
+        """Return a verdict on every promise, for every workload that was measured."""
         found: list[Verdict] = []
         late, early = self.delays[-1], self.delays[0]
         for workload in self.workloads:
@@ -172,7 +175,7 @@ class Report:
         return found
 
     def document(self) -> list[dict[str, Any]]:
-        """For JSON."""
+        """Return the report as a document for JSON."""
         return [asdict(row) for row in self.rows]
 
 
@@ -203,7 +206,7 @@ def _against(
     show: Callable[[Any], str],
     factor: float = 1.0,
 ) -> list[Verdict]:
-    """The verdict beside the best of the rivals, if there is one."""
+    """Return the verdict beside the best of the rivals, if there is one."""
     best = _best(rivals, of)
     if best is None:
         return []
@@ -225,13 +228,13 @@ def _standing(mine: float, theirs: float) -> str:
 
 
 def counted(standings: Sequence[str]) -> str:
-    """How many of which."""
+    """Return a text of how many there are of each kind."""
     found = [f"{standing} in {standings.count(standing)}" for standing in (AHEAD, LEVEL, BEHIND)]
     return f"{', '.join(found)} of {len(standings)}"
 
 
 def cpu_cell(row: Row) -> str:
-    """Daemon + client."""
+    """Return the CPU of the daemon + that of the client."""
     return (
         f"{tables.seconds(row.cpu)} + {tables.seconds(row.client)}"
         if row.peak
@@ -240,15 +243,15 @@ def cpu_cell(row: Row) -> str:
 
 
 def requests_cell(row: Row) -> str:
-    """How many."""
+    """Return the number of requests."""
     return "—" if row.delay is None else f"{row.requests:,}"
 
 
 def kinds_cell(row: Row) -> str:
-    """What they were."""
+    """Return the kinds of the requests."""
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(row.kinds.items())) or "none"
 
 
 def peak_cell(row: Row) -> str:
-    """Of the daemon."""
+    """Return the peak of the daemon."""
     return tables.size(row.peak) if row.peak else "—"

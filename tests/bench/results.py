@@ -1,4 +1,4 @@
-"""Where results go: a JSON document for programs, a Markdown page for people, side by side."""
+"""Writes the results: a JSON document for programs, a Markdown page for people, side by side."""
 
 import json
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""How each cost grows with the keys of a namespace, from a thousand to a million, against `kvfs serve`.
+"""Measures how each cost grows with the keys of a namespace, from a thousand to a million, against `kvfs serve`.
 
-Every row is measured on mounts that know nothing yet. Beside it: values read through a bounded cache, writes
-that pile up unsent, and HTTP/2 and gzip against what they would replace.
+Every row is measured on mounts that know nothing yet. Beside it: values read through a bounded cache, writes that pile
+up unsent, and HTTP/2 and gzip against the alternatives.
 """
 
 import argparse
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Costs with so many keys: seconds, bytes of resident memory, lists asked for."""
+    """Costs with so many keys: seconds, bytes of resident memory, list requests."""
 
     keys: int
     mount: float
@@ -175,7 +175,7 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def _counted(api: Api, work: Callable[[], object]) -> tuple[float, int]:
-    """Seconds, and requests for keys and values at the server."""
+    """Return the seconds, and the requests for keys and values at the server."""
     before = api.requests()
     took, _ = _timed(work)
     after = api.requests()
@@ -187,7 +187,7 @@ def _counted(api: Api, work: Callable[[], object]) -> tuple[float, int]:
 
 
 def _read_through(directory: Path, count: int) -> Through:
-    """Values of the largest size, one after the other, of which the cache holds ten."""
+    """Read values of the largest size, one after the other; the cache holds ten of them."""
     fill(directory / "store.sqlite", ACCOUNT, "big", count, value=b"\xff" * LARGEST)
     with (
         _served(directory) as served,
@@ -209,7 +209,7 @@ def _read_through(directory: Path, count: int) -> Through:
 
 
 def _pending(directory: Path, count: int, each: int) -> Through:
-    """So many files of `each` bytes written while nothing is sent, and then sent."""
+    """Write so many files of `each` bytes while nothing is sent, and then send them."""
     with (
         _served(directory) as served,
         Api(served) as api,
@@ -305,7 +305,7 @@ def _page(
 
 
 def redraw(out: Path) -> None:
-    """The plots again, from `scale.json`."""
+    """Draw the plots again, from `scale.json`."""
     found = json.loads((out / "scale.json").read_text())
     _draw(out, [Growth(**one) for one in found["growth"]])
 

@@ -29,7 +29,7 @@ def _chunks(names: Sequence[str], size: int) -> Iterator[list[str]]:
 
 
 def _files(command: Command) -> dict[str, Path]:
-    """The files below a directory, by the keys they become."""
+    """Yield the files below a directory, by the keys they become."""
     top = Path(command["directory"])
     return {str(file.relative_to(top.parent)): file for file in sorted(top.rglob("*")) if file.is_file()}
 
@@ -46,18 +46,18 @@ class Singly:
         return {**self._account, "namespace_id": command["namespace"]}
 
     def create(self, command: Command) -> int:
-        """`write` into a new namespace."""
+        """Do `write` into a new namespace."""
         made = self._kv.create(title=command["title"], **self._account)
         return self.write(command | {"namespace": made.id})
 
     def write(self, command: Command) -> int:
-        """Files below a directory become values."""
+        """Make values of the files below a directory."""
         at, files = self._at(command), _files(command)
         put = lambda name: self._kv.values.update(name, value=files[name].read_bytes(), **at)  # noqa: E731
         return len(self._each(put, files))
 
     def names(self, command: Command) -> int:
-        """All names."""
+        """Return all names."""
         return len(self._names(command))
 
     def _names(self, command: Command) -> list[str]:
@@ -65,22 +65,22 @@ class Singly:
         return [key.name for key in found]
 
     def read(self, command: Command) -> int:
-        """All names, and their values."""
+        """Read all names, and their values."""
         at = self._at(command)
         get = lambda name: self._kv.values.get(name, **at).read()  # noqa: E731
         return sum(bool(value) for value in self._each(get, self._names(command)))
 
     def rename(self, command: Command) -> int:
-        """Another prefix for every name."""
+        """Give every name another prefix."""
         old, new = command["prefix"], command["to"]
         return self._move(command, lambda name: new + name.removeprefix(old))
 
     def rename_files(self, command: Command) -> int:
-        """Another ending for every name."""
+        """Give every name another ending."""
         return self._move(command, lambda name: os.path.splitext(name)[0] + command["ending"])
 
     def _move(self, command: Command, goal: Callable[[str], str]) -> int:
-        """KV has no rename: read, write, delete."""
+        """Move keys by read, write and delete, because KV has no rename."""
         at = self._at(command)
 
         def move(name: str) -> object:
@@ -91,23 +91,23 @@ class Singly:
         return len(self._each(move, self._names(command)))
 
     def delete(self, command: Command) -> int:
-        """All names of a prefix."""
+        """Delete all names of a prefix."""
         at = self._at(command)
         return len(self._each(lambda name: self._kv.values.delete(name, **at), self._names(command)))
 
     def save(self, command: Command) -> int:
-        """The same text in some values."""
+        """Save the same text in some values."""
         at, text = self._at(command), command["text"].encode()
         return len([self._kv.values.update(name, value=text, **at) for name in command["names"]])
 
     def put_file(self, command: Command) -> int:
-        """One large value."""
+        """Put one large value."""
         value = Path(command["file"]).read_bytes()
         self._kv.values.update(command["name"], value=value, **self._at(command))
         return len(value)
 
     def get_file(self, command: Command) -> int:
-        """One large value, compared with a file."""
+        """Get one large value, and compare it with a file."""
         value = self._kv.values.get(command["name"], **self._at(command)).read()
         return len(value) if value == Path(command["file"]).read_bytes() else -1
 
@@ -116,7 +116,7 @@ class Bulk(Singly):
     """Values by the bulk calls, one after the other."""
 
     def write(self, command: Command) -> int:
-        """The files must be text."""
+        """Write the files, which must be text."""
         return self._put({name: file.read_text() for name, file in _files(command).items()}, command)
 
     def _put(self, values: dict[str, str], command: Command) -> int:
@@ -132,17 +132,17 @@ class Bulk(Singly):
         return found
 
     def read(self, command: Command) -> int:
-        """A hundred at a time."""
+        """Read a hundred at a time."""
         return len(self._get(command))
 
     def _move(self, command: Command, goal: Callable[[str], str]) -> int:
-        """Read all, write all, delete all."""
+        """Move keys: read all, write all, delete all."""
         values = self._get(command)
         self._put({goal(name): value for name, value in values.items()}, command)
         return self._drop(list(values), command)
 
     def delete(self, command: Command) -> int:
-        """Up to 10,000 at a time."""
+        """Delete up to 10,000 at a time."""
         return self._drop(self._names(command), command)
 
     def _drop(self, found: Sequence[str], command: Command) -> int:
@@ -168,7 +168,7 @@ def _client(mode: str) -> Singly:
 
 
 def main() -> None:
-    """Do it."""
+    """Do what the command line asks for."""
     client, command = _client(sys.argv[1]), json.loads(sys.argv[2])
     begun = time.perf_counter()
     count = getattr(client, command["do"])(command)

@@ -22,7 +22,7 @@ Found = dict[tuple[str, float | None, str], list[Run]]
 
 @dataclass
 class Suite:
-    """Who is measured with what, and what was found so far."""
+    """The subjects and the material of a run, and the results so far."""
 
     material: Material
     subjects: Sequence[Subject]
@@ -37,7 +37,7 @@ class Suite:
     """Seconds at the slowest."""
 
     def run(self, rounds: int, deadline: float) -> int:
-        """So many rounds: everything, then what is quick, over soon after `deadline` (monotonic)."""
+        """Run so many rounds: first everything, then what is quick; end soon after `deadline` (monotonic)."""
         self._round(0, {(index, phase) for phase in self.phases for index in range(len(self.subjects))})
         for number in range(1, rounds):
             turns = self._affordable((deadline - time.monotonic()) / (rounds - number))
@@ -47,7 +47,7 @@ class Suite:
         return rounds
 
     def _affordable(self, seconds: float) -> set[Turn]:
-        """The quickest, as many as have their turn in so many seconds together."""
+        """Return the quickest subjects: as many as have their turn in so many seconds together."""
         found: set[Turn] = set()
         for turn, took in sorted(self._took.items(), key=lambda item: item[1]):
             seconds -= took
@@ -57,7 +57,7 @@ class Suite:
         return found
 
     def _round(self, number: int, turns: Set[Turn]) -> None:
-        """Everybody at one phase, then the next: what is compared was measured within moments."""
+        """Let everybody do one phase, then the next, so that results to be compared are measured within moments."""
         first = number % len(self.subjects)
         for phase in self.phases:
             for index in (*range(first, len(self.subjects)), *range(first)):
@@ -67,7 +67,7 @@ class Suite:
                     self._took[turn] = max(took, self._took.get(turn, 0.0))
 
     def _phase(self, number: int, index: int, phase: Phase, wanted: Sequence[str]) -> float:
-        """The seconds it took; infinitely many where it went wrong, and need not be tried again."""
+        """Return the seconds that a phase took; infinity if it went wrong, so that it is not tried again."""
         begun, subject = time.monotonic(), self.subjects[index]
         directory = self.directory / f"{number}-{index}"
         directory.mkdir()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table: the first column to the left, the others to the right."""
+    """Return a table: the first column to the left, the others to the right."""
     lines = [_line(header), _line(["---", *["--:"] * (len(header) - 1)])]
     return "\n".join([*lines, *map(_line, rows)]) + "\n"
 
@@ -14,7 +14,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def seconds(value: float) -> str:
-    """Three digits that count, and the unit."""
+    """Return seconds with three digits that count, and the unit."""
     if value >= 100:
         return f"{value:.0f} s"
     if value >= 1:
@@ -23,10 +23,10 @@ def seconds(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes as MiB."""
+    """Return bytes as MiB."""
     return f"{value / 2**20:.0f} MiB"
 
 
 def times(value: float) -> str:
-    """A ratio."""
+    """Return a ratio as text."""
     return f"{value:.{0 if value >= 20 else 1 if value >= 2 else 2}f} times"

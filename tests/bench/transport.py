@@ -1,4 +1,4 @@
-"""One connection with HTTP/2 or a pool with HTTP/1.1, gzip or not: what each costs our own client, by measurement."""
+"""Measures what each transport costs our client: one HTTP/2 connection or a pool with HTTP/1.1, gzip or not."""
 
 import random
 import string
@@ -24,7 +24,7 @@ TASKS = 8  # requests in flight, as the loader has them
 
 
 def _prose(seed: int) -> bytes:
-    """A kilobyte of text that packs about as well as text does."""
+    """Return a kilobyte of text that packs about as well as text does."""
     dice = random.Random(seed)
     words = ["".join(dice.choices(string.ascii_lowercase, k=dice.randrange(2, 10))) for _ in range(400)]
     return " ".join(dice.choices(words, weights=[1 / (n + 1) for n in range(400)], k=300)).encode()[:1024]
@@ -41,7 +41,7 @@ class Row:
 
 
 def measure(served: Served) -> list[Row]:
-    """Every kind of work over every transport, rounds interleaved. The server must take faults."""
+    """Measure every kind of work over every transport, rounds interleaved. The server must take faults."""
     with Api(served) as api:
         api.result("POST", "", json={"title": "transport"})
         namespace = NamespaceId(api.namespace("transport"))
@@ -113,12 +113,12 @@ class Compressed:
 
     @property
     def worthwhile_below(self) -> float:
-        """Bytes a second of a line on which inflating takes less time than sending the difference."""
+        """Return the bytes a second of a line below which inflating takes less time than sending the difference."""
         return (self.plain - self.packed) / self.inflate
 
 
 def compression() -> list[Compressed]:
-    """A full page of a listing, and a full bulk get of text."""
+    """Measure a full page of a listing, and a full bulk get of text."""
     infos = tuple(KeyInfo(Key(f"d{n // 100:04}/file-{n:05}.txt")) for n in range(1000))
     values = {Key(f"f{n:03}"): Entry(_prose(n)) for n in range(100)}
     pairs = b"".join(codec.encode_pairs(values))  # much the same text as the answer to a bulk get

@@ -1,8 +1,8 @@
-"""The work: what is done to a place, in which phases, and how it is seen that it was done.
+"""The workloads: the work on a place, its phases, and the check that it was done.
 
-A phase begins with a place that knows nothing yet: a fresh mount (fresh state, fresh caches, another machine so to
-say) or a fresh process, over a server that has the phase's content already. What changes something ends when the
-server has it.
+A phase begins with a place that knows nothing yet: a fresh mount (fresh state, fresh caches, as on another machine) or
+a fresh process, over a server that has the phase's content already. A workload that changes something ends when the
+server has the change.
 """
 
 import subprocess
@@ -26,11 +26,11 @@ OVERWRITE = "--on-conflict=overwrite"
 
 
 class WrongError(Exception):
-    """What was measured did not do what it should: its numbers mean nothing."""
+    """The measured program did not do its work, so its numbers mean nothing."""
 
 
 class Place(Protocol):
-    """Where work is done: something mounted, or a client."""
+    """A place where work is done: something mounted, or a client."""
 
     pids: Sequence[int]
     servers: Sequence[int]
@@ -40,23 +40,23 @@ class Place(Protocol):
     """Seconds of the last workload without starting its program, where that is much."""
 
     def counts(self) -> Counter[str]:
-        """Requests so far, by kind."""
+        """Return the requests so far, by kind."""
 
     def stored(self) -> Set[str]:
-        """Names of what the server has, below the place's root."""
+        """Return the names that the server has below the place's root."""
 
     def value(self, name: str) -> bytes | None:
-        """What the server has of one."""
+        """Return the value that the server has under one name."""
 
     def verify(self) -> None:
-        """What was done last is at the server, or `WrongError`."""
+        """Return if the work done last is at the server, else raise `WrongError`."""
 
 
 Work = Callable[[Place, Material], object]
 
 
 class Subject(Protocol):
-    """Something that is measured. `delay`: seconds that each request takes longer; None without a network."""
+    """A tool that is measured. `delay` is the seconds that each request takes longer; None without a network."""
 
     name: str
     delay: float | None
@@ -66,7 +66,7 @@ class Subject(Protocol):
     """How it was set up, for the page."""
 
     def place(self, directory: Path, phase: "Phase") -> AbstractContextManager[Place]:
-        """A fresh place over the phase's content; `directory` is empty, and its own."""
+        """Return a fresh place over the phase's content; `directory` is empty, and its own."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ PHASES = (
 
 
 def phases_of(workloads: Sequence[str]) -> list[Phase]:
-    """The phases that have one of them, without the others in them; all of them for none."""
+    """Return the phases that have one of them, without the others in them; all phases if none is given."""
     wanted = workloads or list(MEANING)
     left = [tuple(name for name in phase.workloads if name in wanted) for phase in PHASES]
     return [replace(phase, workloads=kept) for phase, kept in zip(PHASES, left, strict=True) if kept]
@@ -158,11 +158,11 @@ class Files(Place, Protocol):
     path: Path
 
     def flush(self, done: Callable[[], bool], directory: str = "") -> None:
-        """Return when what was changed below is where it should be; `done` says whether the server has it."""
+        """Return when all changes below are at their goal; `done` says if the server has them."""
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
-    """A command that must succeed; what it printed."""
+    """Run a command that must succeed; return what it printed."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd, capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS, check=False,
@@ -193,7 +193,7 @@ def _create(place: Files, material: Material) -> None:
 
 
 def in_new(names: Iterable[str]) -> set[str]:
-    """As they are called from outside of the new directory."""
+    """Return the paths in the form in which they are used from outside of the new directory."""
     return {f"{NEW}/{name}" for name in names}
 
 
@@ -243,7 +243,7 @@ def _rename_files(place: Files, material: Material) -> None:
 
 
 def renamed(name: str) -> str:
-    """What a file is called after `RENAME_FILES`."""
+    """Return the name of a file after `RENAME_FILES`."""
     return name.removesuffix(".txt") + ".bak"
 
 

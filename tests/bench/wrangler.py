@@ -1,4 +1,7 @@
-"""wrangler, as a `Subject`: what has no bulk command for a prefix is listed first, in a process of its own."""
+"""wrangler, as a `Subject`.
+
+It has no bulk command for a prefix, so the keys are listed first, in a process of its own.
+"""
 
 import json
 import os
@@ -33,13 +36,13 @@ _GET_KEYS = 100  # all that its bulk get takes
 
 class _WranglerPlace(ClientPlace):
     def bulk(self, what: str, content: object, *words: str) -> str:
-        """`wrangler kv bulk …` of a JSON file; what it printed."""
+        """Run `wrangler kv bulk …` of a JSON file; return what it printed."""
         file = self.directory / "bulk.json"
         file.write_text(json.dumps(content))
         return self.run("kv", "bulk", what, str(file), f"--namespace-id={self.number}", "--remote", *words)
 
     def names(self) -> list[str]:
-        """The keys of the tree."""
+        """Return the keys of the tree."""
         words = (f"--namespace-id={self.number}", f"--prefix={TREE}/", "--remote")
         return [one["name"] for one in json.loads(self.run("kv", "key", "list", *words))]
 
@@ -108,7 +111,7 @@ class Wrangler:
 
 
 def find_wrangler() -> str | None:
-    """Where scripts/bench put it, or None: it is not there, or this Node cannot run it."""
+    """Return the program that scripts/bench installed, or None if it is missing or this Node cannot run it."""
     found = os.environ.get("WRANGLER") or shutil.which("wrangler")
     if not found or not os.access(found, os.X_OK):
         return None

@@ -1,4 +1,4 @@
-"""What looking at names costs in list requests, on the embedded store."""
+"""Lookups of names, on the embedded store: how many list requests they cost."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ class Setting:
     namespace: NamespaceId
 
     async def look(self, directory: str, name: str) -> tuple[bool, bool, int]:
-        """Is there such a key, such a directory, and what did it cost?"""
+        """Return if there is such a key, if there is such a directory, and how many requests the answer cost."""
         before = self.store.count("list_keys")
         key, below = directory + name, f"{directory}{name}/"
         await self.lister.resolve(self.namespace, directory, key, below)
@@ -64,7 +64,7 @@ LARGE += ["both", "both/x", *(f"both.{n:04}" for n in range(2997))]
 
 
 async def test_a_lookup_costs_at_most_two_requests_wherever_the_name_is(tmp_path: Path) -> None:
-    """In 50,000 keys, however many sort between the name and the directory of the name."""
+    """A lookup in 50,000 keys costs at most two requests, however many keys sort between the name and its directory."""
     async with opened(tmp_path, LARGE) as it:
         await it.look("", "d040")  # the first look finds out that the root is large
         for directory, name, key, is_directory in [
@@ -86,7 +86,10 @@ async def test_a_lookup_costs_at_most_two_requests_wherever_the_name_is(tmp_path
 
 
 async def test_the_first_look_costs_at_most_two_as_well(tmp_path: Path) -> None:
-    """But for a name with a thousand keys between itself and its directory: that is the third."""
+    """The first lookup costs at most two requests too.
+
+    A name with a thousand keys between itself and its directory costs a third.
+    """
     for name, most in [("d087", 2), ("missing", 2), ("img-2999", 2), ("img", 3)]:
         path = tmp_path / name
         path.mkdir()
@@ -95,7 +98,7 @@ async def test_the_first_look_costs_at_most_two_as_well(tmp_path: Path) -> None:
 
 
 async def test_many_names_in_a_large_directory_cost_its_listing_once(tmp_path: Path) -> None:
-    """Two thousand new names in a directory of 5,000 keys: its pages and a few single questions."""
+    """Two thousand new names in a directory of 5,000 keys cost its pages and a few single questions."""
     async with opened(tmp_path, [f"big/{n:05}" for n in range(5000)]) as it:
         costs = [(await it.look("big/", f"{n:05}-new"))[2] for n in range(2000)]
         assert max(costs) <= 2
@@ -129,7 +132,7 @@ async def test_askers_at_once_share_one_request(tmp_path: Path) -> None:
 
 
 async def test_a_whole_listing_costs_one_request_a_page(tmp_path: Path) -> None:
-    """And then everything is in one span."""
+    """A whole listing costs one request a page, and then everything is in one span."""
     async with opened(tmp_path, LARGE) as it:
         assert await it.requests(it.lister.whole(it.namespace, "")) == 50
         span = it.listings.complete(it.namespace, "")
@@ -167,7 +170,7 @@ async def test_a_listing_whose_cursor_is_lost_is_begun_again(tmp_path: Path) -> 
 
 
 async def test_a_cursor_that_the_store_does_not_take_any_more_costs_a_new_start(tmp_path: Path) -> None:
-    """The listing is begun again, once."""
+    """The listing is begun again, once, when the store does not take a cursor any more."""
     async with opened(tmp_path, [f"{n:05}" for n in range(2500)]) as it:
         await it.lister.advance(it.namespace, "", "")
         refused = RejectedError("invalid cursor")
@@ -176,7 +179,7 @@ async def test_a_cursor_that_the_store_does_not_take_any_more_costs_a_new_start(
 
 
 async def test_a_refresh_after_the_ttl_asks_again(tmp_path: Path) -> None:
-    """What is older than the ttl is asked for anew, and shows what others changed."""
+    """A listing older than the ttl is asked for anew, and shows the changes of other clients."""
     async with opened(tmp_path, ["a/1", "a/2", "b/1"]) as it:
         assert await it.look("a/", "3") == (False, False, 1)
         await it.store.put(it.namespace, Key("a/3"), Entry(b""))
@@ -209,7 +212,7 @@ async def test_a_walk_through_small_directories_after_the_ttl_refreshes_them_all
 
 
 async def test_an_outage_leaves_stale_knowledge(tmp_path: Path) -> None:
-    """What was known is still there for who asks for stale knowledge, and for nobody else."""
+    """After an outage, stale knowledge is there for a caller that asks for stale knowledge, and for no other."""
     async with opened(tmp_path, ["a/1"]) as it:
         await it.look("a/", "1")
         it.clock.advance(100)
@@ -224,7 +227,7 @@ async def test_an_outage_leaves_stale_knowledge(tmp_path: Path) -> None:
 
 
 async def test_one_who_goes_leaves_the_listing_to_the_others(tmp_path: Path) -> None:
-    """The page of a cancelled asker is asked for by the next one."""
+    """The page that a cancelled caller waited for is asked for by the next one."""
     async with opened(tmp_path, ["a/1"]) as it:
         gate = it.store.block("list_keys", on=1)
         found = []

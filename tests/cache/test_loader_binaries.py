@@ -1,4 +1,4 @@
-"""What binaries and large values cost among texts: divided batches, single gets, and what names tell."""
+"""Binaries and large values among texts: how batches are divided, and when single gets are sent."""
 
 import pytest
 import trio
@@ -11,7 +11,10 @@ DOUBLING = 5  # requests until a window that doubles is full: binaries are among
 
 @pytest.mark.parametrize(("ending", "vain"), [("png", {}), ("GZ", {}), ("unheard", {"bulk_get": 1})])
 async def test_a_directory_of_binaries_costs_one_get_each(ending: str, vain: dict[str, int]) -> None:
-    """After the first one, names of its ending are asked for singly at once; of a usual ending the first too."""
+    """After the first binary, names with its ending are asked for singly at once.
+
+    A usual ending is asked for singly from the first.
+    """
     async with opened_room(binaries(1000, "{:06}." + ending)) as room:
         await room.listed()
         await room.walk(sorted(room.memory.entries))
@@ -19,7 +22,7 @@ async def test_a_directory_of_binaries_costs_one_get_each(ending: str, vain: dic
 
 
 async def test_a_text_with_the_ending_of_a_binary_comes_with_its_metadata() -> None:
-    """What a name promised was wrong: value and metadata of one moment are a bulk get, as for any text."""
+    """A text with the ending of a binary is asked for by a bulk get, so that value and metadata are of one moment."""
     async with opened_room(texts(300, "{:04}.bin")) as room:
         await room.listed()
         first = sorted(room.memory.entries)[0]
@@ -34,7 +37,7 @@ async def test_a_text_with_the_ending_of_a_binary_comes_with_its_metadata() -> N
 
 @pytest.mark.parametrize("ending", ["png", "unheard"])
 async def test_endings_tell_binaries_from_text(ending: str) -> None:
-    """Mixed directories: each binary singly, the text in bulk, few bulk gets in vain."""
+    """In mixed directories each binary is asked for singly and the text in bulk, with few bulk gets in vain."""
     entries = {}
     for number in range(1000):
         entries |= {f"{number:04}.html": b"text", f"{number:04}.{ending}": b"\xff%d" % number}

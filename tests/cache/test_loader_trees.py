@@ -1,4 +1,4 @@
-"""What the reading of entries tells of the reads to come: a walk is known at its first file, and only a walk."""
+"""Read-ahead from readdir: a walk over a tree is recognised at its first file, and nothing else is taken for a walk."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def _tree(count: int, size: int = 8) -> dict[str, bytes]:
 
 
 def _entries(room: Room, directory: str) -> list[object]:
-    """What readdir finds: keys of files, names and prefixes of directories."""
+    """Return the entries that readdir finds: keys of files, names and prefixes of directories."""
     found: dict[object, None] = {}
     for key in sorted(room.memory.entries):
         if key.startswith(directory):
@@ -32,14 +32,14 @@ def _entries(room: Room, directory: str) -> list[object]:
 
 
 def _scan(room: Room, *directories: str) -> None:
-    """Somebody reads the entries of one directory after the other."""
+    """Read the entries of one directory after the other."""
     for directory in directories:
         parent = directory_of(directory[:-1]) if directory else None
         room.loader.scans.note(NS, directory, parent, _entries(room, directory))
 
 
 async def _walk(room: Room, directory: str, pause: float = 0.0) -> None:
-    """As `grep -r` does it: the entries of a directory, then what is in it."""
+    """Read a tree as `grep -r` does: the entries of a directory, then its files."""
     _scan(room, directory)
     for entry in _entries(room, directory):
         if isinstance(entry, str):
@@ -54,7 +54,7 @@ def _asked(room: Room) -> list[Key]:
 
 
 async def _after(room: Room, keys: Sequence[str]) -> int:
-    """How many keys were asked for once these were read."""
+    """Return how many keys were asked for once these were read."""
     await room.walk(keys)
     await trio.testing.wait_all_tasks_blocked()
     return len(_asked(room))
@@ -62,7 +62,10 @@ async def _after(room: Room, keys: Sequence[str]) -> int:
 
 @pytest.mark.parametrize("count", [1, 50, 100, 130, 500, 2000, 10_000])
 async def test_a_tree_costs_exactly_its_full_bulk_gets(count: int) -> None:
-    """n/100 requests for n keys, none twice, none outside the tree; the second time nothing."""
+    """A walk over a tree of n keys costs n/100 requests, none twice, none outside the tree.
+
+    The second walk costs nothing.
+    """
     async with opened_room(_tree(count)) as room:
         await room.listed()
         await _walk(room, "tree/")
@@ -73,7 +76,7 @@ async def test_a_tree_costs_exactly_its_full_bulk_gets(count: int) -> None:
 
 
 async def test_a_tree_of_five_hundred_takes_two_round_trips(autojump_clock: trio.testing.MockClock) -> None:
-    """The first bulk get, then all others at once while the first is read."""
+    """A tree of five hundred files takes the first bulk get, and then all others at once while the first is read."""
     async with opened_room(_tree(500), latency=0.05) as room:
         await room.listed()
         began = trio.current_time()
@@ -94,7 +97,7 @@ async def test_a_long_tree_waits_for_nothing_after_its_start(autojump_clock: tri
 async def test_sizes_told_with_the_entries_leave_several_requests_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """`ls -lR`: what readdir could tell of is never asked for, so a miss is all that is seen of the walk."""
+    """Under `ls -lR` the misses alone show the walk: it never asks for a file whose size readdir could tell."""
     async with opened_room(_tree(2000), latency=0.05) as room:
         await room.listed()
         began = trio.current_time()
@@ -109,7 +112,7 @@ async def test_sizes_told_with_the_entries_leave_several_requests_at_once(
 
 
 async def test_the_first_file_of_a_directory_takes_the_others_and_no_directory_below() -> None:
-    """`ls -l` of one directory: its own files, in one request; not what lies below it between them."""
+    """`ls -l` of one directory reads its own files in one request, and no file of a directory sorting between."""
     entries = texts(30, "top/{:02}.txt") | texts(500, "top/05.d/{:03}.txt") | texts(40, "top/z/{:02}.txt")
     async with opened_room(entries) as room:
         await room.listed()
@@ -119,7 +122,7 @@ async def test_the_first_file_of_a_directory_takes_the_others_and_no_directory_b
 
 
 async def test_a_lone_read_before_a_directory_does_not_lead_beyond_it() -> None:
-    """The last file of one directory was read; `ls -l` of the next one in order asks for that one only."""
+    """After a read of the last file of one directory, `ls -l` of the next directory asks for that directory only."""
     entries = texts(30, "a/{:02}.txt") | texts(30, "b/{:02}.txt") | texts(300, "c/{:03}.txt")
     async with opened_room(entries) as room:
         await room.listed()
@@ -129,7 +132,7 @@ async def test_a_lone_read_before_a_directory_does_not_lead_beyond_it() -> None:
 
 
 async def test_a_large_directory_is_read_no_faster_than_its_files_in_order() -> None:
-    """The first file: a hundred keys. The eighth after it: two hundred more."""
+    """The first file asks for a hundred keys, and the eighth after it for two hundred more."""
     async with opened_room(texts(1000, "d/{:04}.txt")) as room:
         await room.listed()
         _scan(room, "d/")
@@ -139,7 +142,7 @@ async def test_a_large_directory_is_read_no_faster_than_its_files_in_order() -> 
 
 
 async def test_a_lone_read_asks_for_one_key() -> None:
-    """Without the entries, long after them, or of a file that is not the first."""
+    """A read asks for one key if the entries were not read, or long ago, or if the file is not the first of them."""
     async with opened_room(_tree(500)) as room:
         await room.listed()
         assert await _after(room, ["tree/d000/f00000.txt"]) == 1
@@ -151,7 +154,7 @@ async def test_a_lone_read_asks_for_one_key() -> None:
 
 
 async def test_directories_visited_here_and_there_are_read_for_themselves_only() -> None:
-    """A directory of one file each, read in no order: one key a request, though each is its first file."""
+    """A visit to directories of one file each, in no order, asks for one key a request, though each is a first file."""
     entries = {f"user/{n:04}/profile.json": b"{}" for n in range(3000)}
     async with opened_room(entries) as room:
         await room.listed()
@@ -163,7 +166,7 @@ async def test_directories_visited_here_and_there_are_read_for_themselves_only()
 
 
 async def test_names_alone_ask_for_nothing() -> None:
-    """`find` and `ls -R` read entries and no file."""
+    """`find` and `ls -R` read entries and ask for no value."""
     async with opened_room(_tree(500)) as room:
         await room.listed()
         _scan(room, "tree/", *(f"tree/d{n:03}/" for n in range(10)))
@@ -172,7 +175,7 @@ async def test_names_alone_ask_for_nothing() -> None:
 
 
 async def test_large_values_of_a_walk_come_in_as_many_requests_as_they_need() -> None:
-    """Nothing is known of sizes at the first file: what is too much is halved once, and then it is known."""
+    """Sizes are unknown at the first file: a request for too much is halved once, and later requests fit."""
     async with opened_room(_tree(60, size=1_500_000)) as room:
         await room.listed()
         await _walk(room, "tree/")

@@ -1,4 +1,4 @@
-"""What a walk costs in requests, exactly, and that it never waits longer than it must."""
+"""Walks: how many requests they cost exactly, and that they never wait longer than they must."""
 
 import random
 
@@ -36,7 +36,7 @@ async def test_a_sequential_walk_costs_one_bulk_get_a_hundred_keys(count: int) -
 
 
 async def test_a_walk_through_many_small_directories_costs_no_more() -> None:
-    """Directories of three files each are one walk, in listing order."""
+    """A walk through directories of three files each is one walk, in listing order, and costs no more."""
     async with opened_room(texts(3000, "dir-{:06}")) as room:
         room.memory.entries = {
             f"tree/d{n // 3:04}/f{n % 3}.txt": entry for n, entry in enumerate(room.memory.entries.values())
@@ -80,7 +80,7 @@ async def test_two_reads_next_to_each_other_cost_a_window_and_ten_three() -> Non
 
 
 async def test_reads_that_only_lie_near_each_other_double_the_window() -> None:
-    """Every third key is no walk in order: 8 keys at the second, 16 where that ended."""
+    """A read of every third key is no walk in order: it asks for 8 keys at the second read, for 16 where those end."""
     async with opened_room(texts(10_000)) as room:
         await room.listed()
         for key in sorted(room.memory.entries)[:6:3]:
@@ -90,7 +90,7 @@ async def test_reads_that_only_lie_near_each_other_double_the_window() -> None:
 
 
 async def test_large_values_in_order_double_the_window() -> None:
-    """Nobody waits for ten megabytes because he reads a second file of a hundred kilobytes."""
+    """A reader of a second file of a hundred kilobytes does not wait for ten megabytes."""
     async with opened_room(texts(1000, size=100_000)) as room:
         await room.listed()
         await room.walk(sorted(room.memory.entries)[:2])
@@ -98,7 +98,7 @@ async def test_large_values_in_order_double_the_window() -> None:
 
 
 async def test_binaries_in_order_double_the_window() -> None:
-    """Two images of a large directory are not a hundred requests."""
+    """A read of two images of a large directory does not cause a hundred requests."""
     async with opened_room(binaries(1000)) as room:
         await room.listed()
         await room.walk(sorted(room.memory.entries)[:2])
@@ -116,7 +116,7 @@ async def test_two_walks_at_once_are_both_read_ahead() -> None:
 
 
 async def test_a_walk_survives_many_readers_here_and_there() -> None:
-    """A walk is still one walk when a third as many reads go elsewhere, though most of it are hits."""
+    """A walk is still one walk when a third as many reads go elsewhere, though most of its own reads are hits."""
     entries = texts(3000, "walk/{:06}.txt") | texts(5000, "other/{:06}.txt")
     async with opened_room(entries) as room:
         await room.listed()
@@ -129,7 +129,7 @@ async def test_a_walk_survives_many_readers_here_and_there() -> None:
 
 
 async def test_what_is_cached_already_leaves_no_hole_in_a_batch() -> None:
-    """With every other value held, the missing half comes in full batches."""
+    """With every other value in the cache, the missing half comes in full batches."""
     async with opened_room(texts(4000)) as room:
         await room.listed()
         keys = sorted(room.memory.entries)
@@ -155,7 +155,7 @@ async def test_a_small_cache_is_not_read_past() -> None:
 
 
 async def test_an_error_reaches_everybody_who_waits() -> None:
-    """A bulk get that fails fails all who wait for one of its keys, each with an error of his own."""
+    """A bulk get that fails raises in all who wait for one of its keys, an exception of its own in each."""
     async with opened_room(texts(50)) as room:
         room.store.fail("bulk_get", DeniedError("no"))
         errors = []
@@ -175,7 +175,10 @@ async def test_an_error_reaches_everybody_who_waits() -> None:
 
 
 async def test_a_dead_network_is_not_asked_for_every_half() -> None:
-    """A key of an answer that does not come may be stuck; when those of others do not come either, the rest is left."""
+    """If one key gets no answer, the others are still asked for.
+
+    If those get none either, the rest is not asked for.
+    """
     async with opened_room(texts(100)) as room:
         room.store.fail("bulk_get", NoAnswerError("no progress within 10 s"))
         room.store.fail("get", NoAnswerError("no progress within 30 s"))
@@ -191,7 +194,7 @@ async def test_a_dead_network_is_not_asked_for_every_half() -> None:
 
 
 async def test_what_is_read_ahead_never_fails_the_reader() -> None:
-    """A neighbour that the store rejects fails the batch; the key that was asked for comes all the same."""
+    """A neighbour that the store rejects fails the batch, but the key that a reader asked for arrives all the same."""
     async with opened_room(texts(100)) as room:
         await room.listed()
         poisoned = sorted(room.memory.entries)[5]
@@ -212,7 +215,7 @@ async def test_a_vanished_namespace_is_told() -> None:
 
 
 async def test_one_who_goes_does_not_take_the_value_from_the_others() -> None:
-    """A cancelled waiter leaves the flight to those who still wait, and to the cache."""
+    """A cancelled waiter leaves the request to those who still wait, and to the cache."""
     async with opened_room(texts(1)) as room:
         gate = room.store.block("bulk_get")
         async with trio.open_nursery() as nursery:
@@ -226,7 +229,7 @@ async def test_one_who_goes_does_not_take_the_value_from_the_others() -> None:
 
 
 async def test_the_end_of_the_loader_is_no_missing_key() -> None:
-    """Who waits when the loader ends is told that the store is out of reach, not that nothing is there."""
+    """A caller waiting when the loader ends learns that the store is out of reach, and not that the key is absent."""
     seen = []
     async with opened_room(texts(300)) as room:
         await room.listed()
@@ -246,7 +249,7 @@ async def test_the_end_of_the_loader_is_no_missing_key() -> None:
 
 
 async def test_a_key_written_meanwhile_is_not_overwritten_by_an_older_answer() -> None:
-    """What comes from the store for a key that was written here since goes to its waiter only."""
+    """An answer of the store for a key that was written here since goes to its waiter only, and not into the cache."""
     place = (NS, Key("file-000000.txt"))
     for answer in (b"old", None):
         async with opened_room(texts(1)) as room:
@@ -279,7 +282,7 @@ async def test_a_missing_key_leaves_the_caches() -> None:
 
 
 async def test_a_single_value_gets_its_metadata() -> None:
-    """From the listing when that knows the key, else by a request of its own."""
+    """A single value gets its metadata from the listing when that knows the key, else by a request of its own."""
     async with opened_room({"a.png": b"\xff"}) as room:
         room.memory.entries["a.png"] = Entry(b"\xff", b'{"a":1}', 2_000_000_000)
         clean = await room.loader.load((NS, Key("a.png")), "")

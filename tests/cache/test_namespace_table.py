@@ -43,7 +43,7 @@ async def opened(path: Path, *titles: str, ttl: float = 60.0) -> AsyncIterator[S
 
 
 async def test_the_list_is_asked_for_once_in_a_while(tmp_path: Path) -> None:
-    """Within the ttl no request, after it one, shared by all who ask at once."""
+    """The list of namespaces costs no request within the ttl, and one after it, shared by all who ask at once."""
     async with opened(tmp_path, "a") as it:
         async with trio.open_nursery() as nursery:
             for _ in range(10):
@@ -59,7 +59,7 @@ async def test_the_list_is_asked_for_once_in_a_while(tmp_path: Path) -> None:
 async def test_a_name_that_was_absent_is_asked_for_while_the_others_are_served_stale(
     tmp_path: Path, autojump_clock
 ) -> None:
-    """Another client may have made it since; what was there is shown without a request meanwhile."""
+    """An absent name is asked for, as another client may have made it; a known one is shown without a request."""
     async with opened(tmp_path, "a") as it, trio.open_nursery() as nursery:
         it.table.patience = StalePatience(30)
         nursery.start_soon(it.table.patience.run)
@@ -79,7 +79,10 @@ async def test_a_name_that_was_absent_is_asked_for_while_the_others_are_served_s
 
 @pytest.mark.parametrize("error", [UnreachableError("down"), DeniedError("no")])
 async def test_an_outage_serves_what_was_known(tmp_path: Path, autojump_clock, error) -> None:
-    """Also after `kvfs refresh`; in an outage the breaker lets nobody wait at every look."""
+    """An outage serves the namespaces known before, also after `kvfs refresh`.
+
+    The breaker lets nobody wait at every look.
+    """
     async with opened(tmp_path, "a") as it:
         it.store.fail("list_namespaces", error, times=1)
         with pytest.raises(type(error)):
@@ -121,7 +124,10 @@ async def test_our_changes_are_known_at_once_and_are_no_news_of_the_others(tmp_p
 
 
 async def test_a_list_from_before_a_change_of_ours_does_not_undo_it(tmp_path: Path) -> None:
-    """What was asked before a namespace was made here still shows it; what is asked later is the truth."""
+    """A list that was asked for before a namespace was made here does not hide the namespace.
+
+    A later list is the truth.
+    """
     async with opened(tmp_path, "a") as it:
         entered, go = trio.Event(), trio.Event()
 
@@ -142,7 +148,7 @@ async def test_a_list_from_before_a_change_of_ours_does_not_undo_it(tmp_path: Pa
 
 
 async def test_a_title_that_exists_changes_nothing(tmp_path: Path) -> None:
-    """The store refuses it, the table stays."""
+    """The store refuses a title that exists, and the table stays as it was."""
     async with opened(tmp_path, "a", "b") as it:
         names = await it.table.names()
         with pytest.raises(TitleExistsError):
@@ -153,7 +159,10 @@ async def test_a_title_that_exists_changes_nothing(tmp_path: Path) -> None:
 
 
 async def test_only_what_the_store_calls_empty_is_deleted(tmp_path: Path) -> None:
-    """A single key that this mount did not delete keeps the namespace, be it on the last page."""
+    """A namespace is deleted only if the store has no key in it.
+
+    A single key that this mount did not delete keeps it, also on the last page.
+    """
     async with opened(tmp_path, "ns") as it:
         namespace = (await it.table.names())["ns"].id
         keys = {Key(f"{n:05}"): Entry(b"") for n in range(2001)}

@@ -1,4 +1,4 @@
-"""Where an older answer is at hand nobody waits long for a newer one; what was asked for goes on all the same."""
+"""Patience: a caller with an older answer waits only a moment for a newer one, and the request goes on."""
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ async def slow(seconds: float, done: list[float]) -> str:
 
 
 async def test_a_quick_answer_is_waited_for_and_a_slow_one_goes_on_alone(autojump_clock) -> None:
-    """After a second the caller has its own way; the answer that comes later ends the pause."""
+    """After a second the caller goes on without the answer; the answer that comes later ends the pause."""
     patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(patience.run)
@@ -35,7 +35,7 @@ async def test_a_quick_answer_is_waited_for_and_a_slow_one_goes_on_alone(autojum
 
 
 async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(autojump_clock) -> None:
-    """Nobody waits in the meantime; then the next one tries again."""
+    """Without an answer nobody waits until a pause is over; then the next caller tries again."""
     patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(patience.run)
@@ -52,7 +52,7 @@ async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(a
 
 
 async def test_a_failure_in_time_is_raised(autojump_clock) -> None:
-    """The failure reaches the caller unchanged; one that comes later reaches nobody."""
+    """A failure in time reaches the caller unchanged; a later one reaches nobody."""
     patience = StalePatience(LONGEST)
 
     async def fails(seconds: float) -> None:
@@ -71,13 +71,16 @@ async def test_a_failure_in_time_is_raised(autojump_clock) -> None:
 
 
 async def test_without_a_place_to_go_on_the_answer_is_waited_for(autojump_clock) -> None:
-    """A store on this machine is asked as ever."""
+    """A store on this machine has no place for a request to go on, so its answer is waited for."""
     done: list[float] = []
     assert await StalePatience(LONGEST).ask(lambda: slow(500, done)) == "answer"
 
 
 async def test_whoever_has_waited_for_a_name_waits_the_rest_for_what_nobody_knows(autojump_clock) -> None:
-    """One call asks for several things; after the longest wait even a name known to be absent is so for a while."""
+    """A call that asks for several things waits the longest time once.
+
+    Afterwards even a name known to be absent counts as absent for a while.
+    """
     patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(patience.run)

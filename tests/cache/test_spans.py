@@ -30,7 +30,7 @@ def test_the_successor_divides_what_starts_with_a_prefix_from_what_comes_later(p
 
 @given(KEYS, st.sets(KEYS, max_size=12), st.none() | TEXTS)
 def test_a_span_lacks_what_is_in_none_of_its_keys(key, keys, high) -> None:
-    """Neither the key nor anything below it, and it must reach far enough to say so."""
+    """A span lacks a prefix if neither the key nor anything below it is in it, and it reaches far enough to say so."""
     held = sorted(text for text in keys if high is None or text < high)
     span = Span("", high, held, 0.0)
     below = key + "/"
@@ -50,12 +50,12 @@ def test_a_span_lacks_what_is_in_none_of_its_keys(key, keys, high) -> None:
     ],
 )
 def test_the_successor_is_text(prefix: str, end: str | None) -> None:
-    """No surrogate comes of it, and the last character carries over."""
+    """The successor has no surrogate, and its last character carries over."""
     assert successor(prefix) == end
 
 
 class Model:
-    """The store's keys, and what the listings should know of them: text → (exists, attributes, when)."""
+    """The store's keys, and the knowledge that the listings should have of them: text → (exists, attributes, when)."""
 
     def __init__(self, universe: list[str]) -> None:
         self.universe = universe
@@ -75,7 +75,7 @@ def _steps(draw):
 
 @given(st.frozensets(KEYS, min_size=1, max_size=12), _steps(), st.randoms(use_true_random=False))
 def test_listings_know_what_a_dict_of_every_text_knows(universe, steps, rng: random.Random) -> None:
-    """Any sequence of pages, drops and changes: what is there, what is absent, what is not known, how old."""
+    """After any pages, drops and changes the listings know what exists, what does not, and how old that is."""
     clock = Clock()
     listings = Listings(60.0, clock)
     model = Model(sorted(universe))
@@ -149,7 +149,10 @@ def _compare(listings: Listings, model: Model) -> None:
 
 
 def test_a_listing_that_grows_is_as_old_as_its_first_page() -> None:
-    """Pages that come within half the ttl share a span; later ones begin another: none counts too long."""
+    """Pages that come within half the ttl share a span.
+
+    Later ones begin another, so no key counts as fresh for too long.
+    """
     clock = Clock()
     listings = Listings(60.0, clock)
     low = ""
@@ -193,7 +196,7 @@ def test_many_changes_at_once_are_as_many_single_ones(count: int) -> None:
 
 
 def test_a_million_keys() -> None:
-    """Listed in pages: below 150 MB, lookups in microseconds, ten thousand changes within a second."""
+    """A million keys take less than 150 MB, a lookup microseconds, and ten thousand changes less than a second."""
     listings = Listings(60.0, Clock())
     low = None
     for number in range(1000):

@@ -61,7 +61,7 @@ async def opened(path: Path, keys: list[str], *, ttl: float = 60.0) -> AsyncIter
 
 
 async def test_the_first_entries_come_after_the_first_page(tmp_path: Path) -> None:
-    """And each further page only when somebody gets there."""
+    """The first entries come after the first page, and each further page is asked for when a reader gets there."""
     async with opened(tmp_path, [f"f{n:05}" for n in range(5000)]) as it:
         stream = it.stream("")
         assert await stream.reach(0)
@@ -78,7 +78,7 @@ async def test_the_first_entries_come_after_the_first_page(tmp_path: Path) -> No
 
 
 async def test_a_directory_of_directories_is_listed_once_for_all_of_them(tmp_path: Path) -> None:
-    """After the root's listing, those of its directories cost nothing."""
+    """After the root's listing, listings of its directories cost nothing."""
     async with opened(tmp_path, [f"d{n // 100:02}/f{n % 100:02}" for n in range(3000)]) as it:
         assert await it.names("") == [f"d{n:02}" for n in range(30)]
         assert it.asked() == 3
@@ -88,7 +88,7 @@ async def test_a_directory_of_directories_is_listed_once_for_all_of_them(tmp_pat
 
 
 async def test_a_directory_that_is_known_in_part_is_listed_to_its_end(tmp_path: Path) -> None:
-    """Begun by one listing, finished by another: no entry twice, none missing, no page for ever."""
+    """A directory begun by one listing and ended by another has no entry twice, none missing, and an end."""
     keys = [f"a{n:04}" for n in range(500)] + [f"d/{n:04}" for n in range(4000)] + ["z"]
     async with opened(tmp_path, keys) as it:
         root = it.stream("")
@@ -98,7 +98,7 @@ async def test_a_directory_that_is_known_in_part_is_listed_to_its_end(tmp_path: 
 
 
 async def test_a_slow_reader_is_never_sent_back_to_the_start(tmp_path: Path) -> None:
-    """A minute between pages, while what was listed gets stale: every entry once, in few requests."""
+    """With a minute between pages a reader gets every entry once, in few requests, though its listing becomes stale."""
     async with opened(tmp_path, [f"f{n:05}" for n in range(10_000)]) as it:
         stream = it.stream("")
         for number in range(10):
@@ -110,7 +110,7 @@ async def test_a_slow_reader_is_never_sent_back_to_the_start(tmp_path: Path) -> 
 
 
 async def test_a_reader_slower_than_a_cursor_still_gets_everything(tmp_path: Path) -> None:
-    """Two minutes between pages: the listing is begun again each time, and ends all the same."""
+    """With two minutes between pages the listing is begun again each time, and ends all the same."""
     async with opened(tmp_path, [f"f{n:05}" for n in range(5000)]) as it:
         stream = it.stream("")
         for number in range(5):
@@ -122,7 +122,7 @@ async def test_a_reader_slower_than_a_cursor_still_gets_everything(tmp_path: Pat
 
 
 async def test_two_readers_of_one_directory_share_its_pages(tmp_path: Path) -> None:
-    """Whoever comes first asks, the other finds."""
+    """The first of two readers of one directory asks for each page, and the other finds it."""
     async with opened(tmp_path, [f"f{n:05}" for n in range(5000)]) as it:
         first, second = it.stream(""), it.stream("")
         for index in range(0, 5000, 100):
@@ -132,7 +132,7 @@ async def test_two_readers_of_one_directory_share_its_pages(tmp_path: Path) -> N
 
 
 async def test_an_outage_in_the_middle_goes_on_with_what_was_known(tmp_path: Path) -> None:
-    """The rest of the directory is as it was listed before."""
+    """An outage in the middle of a listing shows the rest of the directory as it was listed before."""
     async with opened(tmp_path, [f"f{n:05}" for n in range(3000)]) as it:
         assert len(await it.names("")) == 3000
         it.clock.advance(100)
@@ -144,7 +144,7 @@ async def test_an_outage_in_the_middle_goes_on_with_what_was_known(tmp_path: Pat
 
 
 async def test_every_key_of_a_directory_is_found_however_it_was_listed(tmp_path: Path) -> None:
-    """Also when the listing took longer than what it answered counts."""
+    """Every key of a directory is found, also when the listing took longer than its answer counts as fresh."""
     async with opened(tmp_path, [f"d/{n:05}" for n in range(5000)]) as it:
         it.store.after("list_keys", lambda _: it.clock.advance(25))
         keys = await it.overlay.keys_below(it.namespace, DirRef("d/", 2), lambda: None)
@@ -152,7 +152,7 @@ async def test_every_key_of_a_directory_is_found_however_it_was_listed(tmp_path:
 
 
 async def test_one_who_lags_behind_a_faster_reader_gets_every_entry(tmp_path: Path) -> None:
-    """Where the faster one's listing stopped is no place to go on from for the slower one."""
+    """A slower reader gets every entry: it does not go on from where the listing of the faster one stopped."""
     async with opened(tmp_path, [f"f{n:05}" for n in range(6000)], ttl=30.0) as it:
         slow, fast = it.stream(""), it.stream("")
         assert await slow.reach(500)
@@ -171,7 +171,7 @@ TRIP = 0.05
 
 
 async def _consumed(it: Setting, entries: int = PAGES * 1000) -> float:
-    """Read a directory as a tool does, which takes as long for a page as the store: how long it took."""
+    """Read a directory like a tool that takes as long for a page as the store; return how long it took."""
 
     async def travel(_: object) -> None:
         await trio.sleep(TRIP)
@@ -187,7 +187,7 @@ async def _consumed(it: Setting, entries: int = PAGES * 1000) -> float:
 
 
 async def test_the_next_page_is_on_its_way_while_one_is_consumed(tmp_path: Path, autojump_clock) -> None:
-    """A walk waits for the first two pages only, and costs not a request more."""
+    """The next page is requested while one is read, so a walk waits for two pages only, and costs no request more."""
     async with opened(tmp_path, [f"{n:05}" for n in range(PAGES * 1000)]) as it:
         alone = await _consumed(it)
         it.overlay.forget(it.namespace)
@@ -202,7 +202,7 @@ async def test_the_next_page_is_on_its_way_while_one_is_consumed(tmp_path: Path,
 
 
 async def test_who_looks_at_the_first_entries_only_costs_one_page(tmp_path: Path, autojump_clock) -> None:
-    """`ls | head`: nothing is asked for ahead before a second page was."""
+    """`ls | head` costs one page: nothing is asked for ahead before a second page was read."""
     async with opened(tmp_path, [f"{n:05}" for n in range(5000)]) as it, trio.open_nursery() as nursery:
         nursery.start_soon(it.overlay.lister.run)
         await _consumed(it, 900)
@@ -215,7 +215,7 @@ async def test_who_looks_at_the_first_entries_only_costs_one_page(tmp_path: Path
 
 
 async def test_a_page_asked_for_ahead_that_fails_is_asked_for_again(tmp_path: Path, autojump_clock) -> None:
-    """The reader meets the failure itself, or does not notice."""
+    """If a page asked for ahead fails, the reader asks again: it meets the failure itself, or does not notice."""
     async with opened(tmp_path, [f"{n:05}" for n in range(5000)]) as it, trio.open_nursery() as nursery:
         nursery.start_soon(it.overlay.lister.run)
         stream = it.stream("")

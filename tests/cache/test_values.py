@@ -35,7 +35,7 @@ def test_the_least_recently_used_go_first_and_their_sizes_stay() -> None:
 
 
 def test_a_value_above_the_bound_is_kept_alone() -> None:
-    """It can be read piece by piece, and goes with the next."""
+    """A value above the bound can be read piece by piece, and goes with the next value."""
     clock = Clock()
     values = Values(1000, 60.0, clock)
     values.put(place("small"), clean(10, clock))
@@ -47,7 +47,7 @@ def test_a_value_above_the_bound_is_kept_alone() -> None:
 
 
 def test_values_and_sizes_get_stale_together() -> None:
-    """After the ttl neither counts, both are there for who asks for stale ones."""
+    """After the ttl neither value nor size counts as fresh; both are there for a caller that asks for stale ones."""
     clock = Clock()
     values = Values(1000, 60.0, clock)
     values.put(place("a"), clean(10, clock))
@@ -63,7 +63,10 @@ def test_values_and_sizes_get_stale_together() -> None:
 
 
 def test_a_rename_takes_value_and_size_along() -> None:
-    """Also the size of a value that was evicted; the old name knows nothing, and itself is itself."""
+    """A rename moves also the size of a value that was evicted; the old name knows nothing.
+
+    A rename to the same name changes nothing.
+    """
     clock = Clock()
     values = Values(2 * (100 + _OVERHEAD), 60.0, clock)
     for key in "abc":
@@ -81,7 +84,7 @@ def test_a_rename_takes_value_and_size_along() -> None:
 
 
 def test_forgetting_is_of_one_namespace_and_prefix() -> None:
-    """Whatever its neighbours are."""
+    """Forgetting a namespace and a prefix leaves their neighbours alone."""
     clock = Clock()
     values = Values(10_000, 60.0, clock)
     for where in (place("a/1"), place("a/2"), place("b/1"), place("a/1", OTHER)):
@@ -96,7 +99,7 @@ def test_forgetting_is_of_one_namespace_and_prefix() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("pgdrf"), st.integers(0, 400)), max_size=60), st.randoms())
 def test_the_bound_holds_whatever_happens(steps, rng: random.Random) -> None:
-    """Never more bytes than the bound but for a single value, and the count is true."""
+    """The cache never holds more bytes than the bound, except for a single larger value, and its count is true."""
     clock = Clock()
     values = Values(2000, 60.0, clock)
     for kind, number in steps:

@@ -48,7 +48,7 @@ def test_a_source_is_read(text: str, environ: dict[str, str], expected: object) 
 
 
 def test_a_bare_local_is_below_the_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`local:` is the store in $XDG_DATA_HOME/kvfs."""
+    """`local:` means the store in $XDG_DATA_HOME/kvfs."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert parse_source("local:", {}) == LocalSource(tmp_path / "kvfs" / "store.sqlite")
 
@@ -75,7 +75,7 @@ def test_a_relative_store_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_
     ],
 )
 def test_a_wrong_source_says_how_it_is_written(text: str, message: str) -> None:
-    """One line, and no request is ever made of it."""
+    """A wrong source is refused with one line, and no request is ever made of it."""
     with pytest.raises(UserError, match=message):
         parse_source(text, {})
 
@@ -96,7 +96,7 @@ def test_a_wrong_source_says_how_it_is_written(text: str, message: str) -> None:
     ],
 )
 def test_a_base_url_that_would_betray_the_token_is_refused(url: str, message: str) -> None:
-    """Nonsense, and plain http to another machine. A password in it is not repeated."""
+    """A malformed URL and plain http to another machine are refused. A password in the URL is not repeated."""
     with pytest.raises(UserError, match=message) as caught:
         parse_base_url(url)
     assert "secret" not in str(caught.value)
@@ -104,12 +104,12 @@ def test_a_base_url_that_would_betray_the_token_is_refused(url: str, message: st
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8787", "127.1.2.3", "localhost:1", "[::1]:8787"])
 def test_plain_http_to_this_machine_is_fine(host: str) -> None:
-    """A test server has no certificate."""
+    """Plain http to this machine is accepted, because a test server has no certificate."""
     assert parse_base_url(f"http://{host}/client/v4/") == f"http://{host}/client/v4"
 
 
 def test_insecure_allows_plain_http_elsewhere() -> None:
-    """Who asks for it gets it."""
+    """Plain http to another machine is accepted if the user asks for it with `--insecure`."""
     assert parse_base_url("http://api.example", insecure=True) == "http://api.example"
 
 
@@ -126,27 +126,27 @@ def test_insecure_allows_plain_http_elsewhere() -> None:
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    """Powers of 1024, whatever the unit is called."""
+    """Sizes use powers of 1024, whatever the unit is called."""
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "-1", "big", "1X", "1e9", "0x10"])
 def test_what_is_no_size(text: str) -> None:
-    """Said, not guessed."""
+    """A text that is no size is refused with a message, never guessed."""
     with pytest.raises(UserError, match="is not a size"):
         parse_size(text)
 
 
 @given(st.text())
 def test_no_text_breaks_the_parsers(text: str) -> None:
-    """Whatever is typed gives a value or a `UserError`, never another exception."""
+    """Any text gives a value or a `UserError`, never another exception."""
     for parse in (lambda: parse_source(text, {}), lambda: parse_base_url(text), lambda: parse_size(text)):
         with suppress(UserError):
             parse()
 
 
 def test_the_same_data_has_the_same_journal(tmp_path: Path) -> None:
-    """However a store is named, its journal is one; other data has another."""
+    """A store has one journal, however it is named; other data has another one."""
     real = tmp_path / "real.sqlite"
     real.touch()
     (tmp_path / "link.sqlite").symlink_to(real)

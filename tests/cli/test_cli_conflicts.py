@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fuse
 
 
 def test_a_conflict_stays_open_over_a_remount_and_is_named_without_one(shell: Shell, server: Served) -> None:
-    """kill -9, then no mount at all: `status` and `conflicts list` name it; the next mount settles it."""
+    """After kill -9, without a mount, `status` and `conflicts list` name the conflict; the next mount settles it."""
     with Api(server) as api:
         namespace, page = str(api.result("POST", "", json={"title": "ns"})["id"]), shell.mnt / "ns" / "page"
         api.put(namespace, "page", b"before")

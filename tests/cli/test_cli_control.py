@@ -67,7 +67,7 @@ async def ask(path: Path, request: Message) -> list[Message]:
 
 
 def raw(path: Path, *chunks: bytes) -> list[bytes]:
-    """Everything the server answers to some bytes, until it closes or we have a line for each of ours."""
+    """Return everything the server answers to some bytes, until it closes or a line for each of ours has come."""
     lines = b"".join(chunks).count(b"\n")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5)
@@ -79,7 +79,7 @@ def raw(path: Path, *chunks: bytes) -> list[bytes]:
 
 
 async def test_a_request_gets_its_answer(tmp_path: Path) -> None:
-    """The last answer has the event `done` and what the handler returned."""
+    """The last answer has the event `done` and the value that the handler returned."""
     async with serving(tmp_path / "c" / "s"):
         request = {"request": "status", "name": "ü\udcff"}
         assert await ask(tmp_path / "c" / "s", request) == [{"event": "done", "pending": 3, "asked": request}]
@@ -94,7 +94,7 @@ async def test_events_come_before_the_answer(tmp_path: Path) -> None:
 
 
 async def test_several_requests_may_use_one_connection(tmp_path: Path) -> None:
-    """They are answered one after the other."""
+    """Several requests on one connection are answered one after the other."""
 
     def twice() -> list[Message]:
         with connect(tmp_path / "s") as client:
@@ -107,7 +107,10 @@ async def test_several_requests_may_use_one_connection(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [b" ", b'{"request": '])
 async def test_idle_connections_keep_nobody_waiting(tmp_path: Path, first: bytes) -> None:
-    """Those that ask nothing, or never end their line, give way; the newest of them stay open."""
+    """Connections that ask nothing, or never end their line, are closed when others come.
+
+    The newest of them stay open.
+    """
     path = tmp_path / "s"
     async with serving(path):
         idle = [await trio.open_unix_socket(os.fspath(path)) for _ in range(3 * CONNECTIONS)]
@@ -127,7 +130,7 @@ async def test_idle_connections_keep_nobody_waiting(tmp_path: Path, first: bytes
 
 
 async def test_a_refusal_reaches_the_user(tmp_path: Path) -> None:
-    """What the daemon raises on purpose is told in its words."""
+    """An error that the daemon raises on purpose reaches the user in its own words."""
     async with serving(tmp_path / "s"):
         with pytest.raises(ControlError, match="the path is not in this mount"):
             await ask(tmp_path / "s", {"request": "refuse"})
@@ -136,7 +139,7 @@ async def test_a_refusal_reaches_the_user(tmp_path: Path) -> None:
 async def test_a_bug_in_a_handler_is_logged_and_not_told(
     tmp_path: Path, expect_log: Callable[[str], None]
 ) -> None:
-    """The client learns where to look, the daemon goes on."""
+    """The client learns where to look for a bug's traceback, and the daemon goes on."""
     expect_log("ERROR kvfs.host.control: a control request failed")
     async with serving(tmp_path / "s"):
         with pytest.raises(ControlError, match="internal error") as caught:
@@ -154,14 +157,14 @@ MALFORMED = [
 
 @pytest.mark.parametrize("line", MALFORMED, ids=lambda line: repr(line[:20]))
 async def test_a_malformed_line_gets_an_error_and_the_next_one_is_served(tmp_path: Path, line: bytes) -> None:
-    """Nothing a client sends ends the daemon, or the connection."""
+    """No malformed line ends the daemon or the connection."""
     async with serving(tmp_path / "s"):
         answers = await in_thread(raw, tmp_path / "s", line + b"\n", b'{"request": "status"}\n')
     assert [json.loads(answer)["event"] for answer in answers] == ["error", "done"]
 
 
 async def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
-    """A client cannot fill the daemon's memory: it gets an error and is disconnected."""
+    """A client that sends a line without end gets an error and is disconnected, so it cannot fill memory."""
     async with serving(tmp_path / "s"):
         [answer] = await in_thread(raw, tmp_path / "s", b"x" * (REQUEST_BYTES + 1))
         assert json.loads(answer)["kind"] == "malformed"
@@ -171,7 +174,7 @@ async def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_no_bytes_end_the_daemon(tmp_path: Path, chunks: list[bytes]) -> None:
-    """Whatever arrives, the next client is served."""
+    """After any bytes the next client is served."""
 
     async def scenario() -> None:
         async with serving(tmp_path / "s"):
@@ -207,7 +210,7 @@ async def test_a_handler_goes_on_when_its_client_has_gone(tmp_path: Path) -> Non
 
 
 async def test_the_answer_arrives_although_the_daemon_is_ending(tmp_path: Path) -> None:
-    """`unmount` ends the daemon that answers it."""
+    """`unmount` gets its answer, although the daemon that answers is ending."""
     ending = trio.Event()
 
     async def end(request: Message, send: Send) -> Message:
@@ -227,7 +230,7 @@ async def test_the_answer_arrives_although_the_daemon_is_ending(tmp_path: Path) 
 
 
 async def test_a_daemon_that_ends_without_an_answer_is_told_from_a_refusal(tmp_path: Path) -> None:
-    """The command can say that the next mount sends the rest."""
+    """A daemon's end without an answer is no refusal, so the command can say that the next mount sends the rest."""
 
     async def forever(request: Message, send: Send) -> Message:
         await send({"event": "progress", "done": 0, "total": 1})
@@ -244,7 +247,7 @@ async def test_a_daemon_that_ends_without_an_answer_is_told_from_a_refusal(tmp_p
 async def test_a_daemon_that_works_long_says_that_it_is_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a client can wait long for a daemon at work, and briefly for one that hangs."""
+    """A daemon that works long says so, and a client waits long for it, and briefly for one that hangs."""
     monkeypatch.setattr("kvfs.host.control.ALIVE_SECONDS", 0.01)
     release = trio.Event()
 
@@ -266,7 +269,7 @@ async def test_a_daemon_that_works_long_says_that_it_is_alive(
 
 
 async def test_a_silent_daemon_is_not_waited_for(tmp_path: Path) -> None:
-    """A stopped process accepts connections by way of the kernel; the client has a bound of its own."""
+    """A client has its own bound for a silent daemon, because the kernel accepts connections for a stopped process."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(os.fspath(tmp_path / "s"))
     listening.listen(1)
@@ -276,7 +279,7 @@ async def test_a_silent_daemon_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_nobody_listening_is_told(tmp_path: Path) -> None:
-    """No socket, and one that a killed daemon left."""
+    """A socket that is missing, and one that a killed daemon left, are reported as nobody listening."""
     with pytest.raises(NoDaemonError):
         list(call(tmp_path / "missing", {"request": "status"}))
     leave_socket(tmp_path / "left")
@@ -285,7 +288,7 @@ def test_nobody_listening_is_told(tmp_path: Path) -> None:
 
 
 async def test_the_socket_of_a_killed_daemon_is_replaced(tmp_path: Path) -> None:
-    """`kill -9` must not keep the next mount from starting."""
+    """The next mount replaces the socket that `kill -9` left, and starts."""
     leave_socket(tmp_path / "s")
     async with serving(tmp_path / "s"):
         assert await ask(tmp_path / "s", {"request": "status"})
@@ -293,7 +296,7 @@ async def test_the_socket_of_a_killed_daemon_is_replaced(tmp_path: Path) -> None
 
 
 async def test_the_socket_of_a_running_daemon_is_respected(tmp_path: Path) -> None:
-    """It may still be sending after a plain umount; it is named."""
+    """The socket of a daemon that still sends after a plain umount is left alone, and the daemon is named."""
     async with serving(tmp_path / "s"):
         with pytest.RaisesGroup(UserError, flatten_subgroups=True, allow_unwrapped=True) as caught:
             await serve_control(tmp_path / "s", HANDLERS)
@@ -302,7 +305,7 @@ async def test_the_socket_of_a_running_daemon_is_respected(tmp_path: Path) -> No
 
 
 async def test_only_this_user_can_reach_the_socket(tmp_path: Path) -> None:
-    """Socket 0600, directory 0700."""
+    """The socket has mode 0600 and its directory 0700."""
     async with serving(tmp_path / "c" / "s"):
         assert (tmp_path / "c" / "s").stat().st_mode & 0o777 == 0o600
         assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
@@ -310,7 +313,7 @@ async def test_only_this_user_can_reach_the_socket(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 async def test_another_user_is_not_served() -> None:
-    """Even if the modes were opened: the kernel says who is there."""
+    """Another user is not served even if the modes were opened: the kernel says who connects."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         path = Path(folder, "s")
         async with serving(path):

@@ -1,4 +1,4 @@
-"""Commands beside the record of a mount whose daemon was killed, and that was unmounted since."""
+"""Commands beside the record of a mount whose daemon was killed and which was then unmounted."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ SOURCE = "local:/nowhere/s.db"
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The state directory; nobody has taken the record back."""
+    """The state directory, with the record of the dead mount still in it."""
     monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path))
     (tmp_path / "mounts").mkdir()
     mountpoint = Path("/nowhere/mnt")
@@ -29,7 +29,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_refused_changes_are_found_by_the_name_of_the_source(state: Path, capsys) -> None:
-    """They are in the journal, which nobody has open."""
+    """The refused changes are found in the journal, which nobody has open."""
     journal = state / "sources" / "abc" / "journal.sqlite"
     with open_journal(journal, source=SOURCE) as opened:
         seq = opened.record_put(NS, Key("k"), opened.stage(b"v"), metadata=None, expiration=None, base=None)
@@ -42,7 +42,7 @@ def test_refused_changes_are_found_by_the_name_of_the_source(state: Path, capsys
 
 @pytest.mark.parametrize("words", [["sync"], ["top", "--once"], ["status"]])
 def test_it_is_no_mount_any_more(state: Path, capsys, words: list[str]) -> None:
-    """A command that asks all mounts does not ask this one."""
+    """A command that asks all mounts does not ask a mount that has ended."""
     main(words)
     out = capsys.readouterr()
     assert "nothing is mounted" in out.out + out.err

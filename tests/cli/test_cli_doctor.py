@@ -31,25 +31,25 @@ def levels(findings: object) -> list[str]:
     ],
 )
 def test_updatedb_should_leave_mounts_out(tmp_path: Path, content: str, expected: list[str]) -> None:
-    """It would list every key, every night."""
+    """A missing exclusion of kvfs from updatedb is a finding, because updatedb would list every key every night."""
     (tmp_path / "updatedb.conf").write_text(content)
     assert levels(updatedb(tmp_path / "updatedb.conf")) == expected
 
 
 def test_no_updatedb_is_nothing_to_say(tmp_path: Path) -> None:
-    """Most machines have none."""
+    """A machine without updatedb, as most are, gets no finding."""
     assert levels(updatedb(tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [("0", []), ("10", ["warn"]), ("600", []), ("odd", [])])
 def test_a_kernel_that_ends_slow_mounts(tmp_path: Path, seconds: str, expected: list[str]) -> None:
-    """Its bound must lie above ours."""
+    """A kernel limit on slow requests that lies below the bound of kvfs is a finding."""
     (tmp_path / "default_request_timeout").write_text(f"{seconds}\n")
     assert levels(kernel_timeouts(tmp_path)) == expected
 
 
 def test_credentials_are_looked_for_and_not_shown() -> None:
-    """Present or missing is all that is said."""
+    """Credentials are reported as present or missing, and nothing else of them is shown."""
     found = list(credentials({"CLOUDFLARE_API_TOKEN": "secret", "CLOUDFLARE_ACCOUNT_ID": "a"}, None))
     assert levels(found) == ["ok", "ok"]
     assert "secret" not in "".join(finding.text for finding in found)
@@ -57,19 +57,19 @@ def test_credentials_are_looked_for_and_not_shown() -> None:
 
 
 def test_a_token_file_and_a_base_url_that_cannot_be_used(tmp_path: Path) -> None:
-    """They would stop a mount."""
+    """A token file and a base URL that would stop a mount are findings."""
     environ = {"CLOUDFLARE_API_BASE_URL": "nonsense", "CLOUDFLARE_ACCOUNT_ID": "a"}
     assert levels(credentials(environ, tmp_path / "none")) == ["fail", "fail"]
 
 
 def test_a_state_directory_that_cannot_be_used(tmp_path: Path) -> None:
-    """A link, for instance."""
+    """A state directory that cannot be used, a link for instance, is a finding."""
     (tmp_path / "link").symlink_to(tmp_path)
     assert levels(state(tmp_path / "link"))[0] == "fail"
 
 
 def keep(state: Path, name: str, *, pending: int = 0, rejected: int = 0, conflicts: int = 0) -> Journal:
-    """The journal of a source that holds so many changes and conflicts; it is still open, as in a mount."""
+    """Make the journal of a source that holds so many changes and conflicts; it is still open, as in a mount."""
     path = state / "sources" / name / "journal.sqlite"
     journal = Journal.open(path, source=f"local:/{name}", now=lambda: 1_800_000_000.0)
     write_source(path, SourceRecord(f"local:/{name}", f"local:/{name}", f"/mnt/{name}"))
@@ -97,7 +97,7 @@ def keep(state: Path, name: str, *, pending: int = 0, rejected: int = 0, conflic
     ],
 )
 def test_what_unmounted_sources_hold_is_a_warning(tmp_path: Path, counts: dict[str, int], words: str) -> None:
-    """Pending, rejected and conflicting changes, each with the command that sends them."""
+    """Pending, rejected and conflicting changes of an unmounted source give a warning with the command that helps."""
     keep(tmp_path, "shop", **counts).close()
     keep(tmp_path, "empty").close()
     [one] = unsent(tmp_path)
@@ -106,7 +106,7 @@ def test_what_unmounted_sources_hold_is_a_warning(tmp_path: Path, counts: dict[s
 
 
 def test_what_a_mounted_source_holds_is_no_warning(tmp_path: Path) -> None:
-    """Its daemon has the journal, and sends."""
+    """Changes of a mounted source give no warning, because its daemon has the journal and sends."""
     with keep(tmp_path, "shop", pending=1):
         assert list(unsent(tmp_path)) == []
     assert levels(unsent(tmp_path)) == ["warn"]
@@ -114,7 +114,7 @@ def test_what_a_mounted_source_holds_is_no_warning(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems of a given size")
 def test_a_disk_that_is_nearly_full_is_a_warning(tmp_path: Path) -> None:
-    """For the journal, and for the history: with less than a tenth free nothing more is kept for `kvfs restore`."""
+    """Less than a tenth of free disk gives a warning, because the journal needs room, and no history is kept then."""
     with disk(tmp_path / "state", "8m") as small:
         shelf = small / "sources" / "shop" / HISTORY
         shelf.mkdir(parents=True)
@@ -130,6 +130,6 @@ def test_a_disk_that_is_nearly_full_is_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.fuse
 def test_this_machine_is_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the mounted tests run, doctor finds nothing that stops a mount."""
+    """The doctor finds nothing that stops a mount on a machine where the mounted tests run."""
     assert main(["doctor", f"--state-dir={tmp_path}/state"]) == 0
     assert "FAIL" not in capsys.readouterr().out

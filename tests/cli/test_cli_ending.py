@@ -1,4 +1,4 @@
-"""Who asks for the end of a mount, and how long it may take."""
+"""The end of a mount: who asks for it, and how long it may take."""
 
 import trio
 import trio.testing
@@ -10,7 +10,7 @@ from kvfs.daemon.shutdown import Ending
 
 
 async def test_of_several_who_ask_the_most_patient_counts(autojump_clock, tmp_path):
-    """A second umount that waits for nothing does not cut short what the first was promised."""
+    """A second umount that waits for nothing does not cut short the time that the first was promised."""
     rig = Rig(tmp_path, now=lambda: START)
     rig.open()
     ending = Ending(tmp_path / "mnt", rig.sender, 30.0)
@@ -38,7 +38,7 @@ async def test_of_several_who_ask_the_most_patient_counts(autojump_clock, tmp_pa
 
 
 async def test_an_end_is_told_in_changes_only_where_there_are_some(autojump_clock, tmp_path):
-    """First that a file is open, without numbers; then how many changes of how many: never 0 of 0."""
+    """The end of a mount first names an open file, without numbers; then it counts changes, never as 0 of 0."""
     rig = Rig(tmp_path, now=lambda: START)
     rig.open()
     namespace = (await rig.backend.create_namespace("ns")).id

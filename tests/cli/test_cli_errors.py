@@ -1,4 +1,4 @@
-"""What a user sees when something is wrong: one line, an exit status, never a traceback."""
+"""Errors that a user sees: one line, an exit status, never a traceback."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def mountpoint(tmp_path: Path) -> Path:
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    """Exit status and the one line of a command that fails."""
+    """Return the exit status and the one line of a command that fails."""
     status = main(list(words))
     out, err = capsys.readouterr()
     assert out == ""
@@ -47,67 +47,67 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str
 
 
 def test_a_missing_mount_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Says what to type."""
+    """The message about a missing mount point names the command that makes it."""
     status, line = complaint(capsys, "mount", f"local:{tmp_path}/s", f"{tmp_path}/none")
     assert (status, line) == (1, f"the mount point {tmp_path}/none does not exist: mkdir {tmp_path}/none")
 
 
 def test_a_mount_point_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not a directory."""
+    """A mount point that is a file is refused as not a directory."""
     (tmp_path / "file").touch()
     assert "is not a directory" in complaint(capsys, "mount", f"local:{tmp_path}/s", f"{tmp_path}/file")[1]
 
 
 def test_a_mount_point_that_is_not_empty(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its files would be hidden."""
+    """A mount point with files in it is refused, because they would be hidden."""
     (mountpoint / "file").touch()
     line = complaint(capsys, "mount", f"local:{mountpoint.parent}/s", str(mountpoint))[1]
     assert line == f"the mount point {mountpoint} is not empty: its files would be hidden"
 
 
 def test_no_token(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Found before anything is mounted."""
+    """A missing token is found before anything is mounted."""
     assert complaint(capsys, "mount", "cloudflare:acc", str(mountpoint))[1].startswith(
         "no token: set CLOUDFLARE"
     )
 
 
 def test_no_account(mountpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The token is asked for it, so the token comes first."""
+    """A missing token is reported before a missing account, because the token is needed to ask for the account."""
     assert complaint(capsys, "mount", "cloudflare:", str(mountpoint))[1].startswith("no token: ")
 
 
 def test_no_fusermount(
     mountpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Names the package."""
+    """The message about a missing fusermount names the package."""
     monkeypatch.setenv("PATH", str(mountpoint))
     line = complaint(capsys, "mount", f"local:{mountpoint.parent}/s", str(mountpoint))[1]
     assert line.startswith("fusermount3 is missing: install the package fuse3")
 
 
 def test_no_fuse_device(tmp_path: Path) -> None:
-    """A machine or container without FUSE."""
+    """A machine or container without FUSE gets a message of its own."""
     with pytest.raises(UserError, match=r"none is missing: sudo modprobe fuse"):
         check_fuse(allow_other=False, device=tmp_path / "none")
 
 
 def test_a_fuse_device_that_cannot_be_opened(tmp_path: Path) -> None:
-    """The reason is the kernel's, the advice ours."""
+    """A device that cannot be opened is reported with the kernel's reason and with advice."""
     (tmp_path / "device").mkdir()
     with pytest.raises(UserError, match=r"cannot open .*device \(Is a directory\): sudo chmod 666"):
         check_fuse(allow_other=False, device=tmp_path / "device")
 
 
 def test_the_state_below_the_mount_point(mountpoint: Path) -> None:
-    """The daemon would wait for itself."""
+    """A state directory below the mount point is refused, because the daemon would wait for itself."""
     config = Config(source=CloudflareSource("a"), mountpoint=mountpoint, state_dir=mountpoint / "state")
     with pytest.raises(UserError, match=r"the state directory .* lies below the mount point"):
         check_source_outside(config)
 
 
 def test_the_store_below_the_mount_point(mountpoint: Path, tmp_path: Path) -> None:
-    """Also by way of a link."""
+    """A store below the mount point is refused, also if a link leads there."""
     (tmp_path / "link").symlink_to(mountpoint)
     source = LocalSource(tmp_path / "link" / "store.sqlite")
     with pytest.raises(UserError, match=r"the store .* lies below the mount point"):
@@ -125,7 +125,7 @@ def test_a_directory_that_is_no_mount(
 
 
 def test_nothing_mounted(capsys: pytest.CaptureFixture[str]) -> None:
-    """`sync` has nothing to do; `status` has nothing to show, and that is no failure."""
+    """Without a mount `sync` has nothing to do and `status` nothing to show, and neither is a failure."""
     assert complaint(capsys, "sync") == (1, "nothing is mounted")
     assert main(["status"]) == 0
     assert capsys.readouterr().out == "nothing is mounted\n"
@@ -157,7 +157,7 @@ def test_nothing_mounted(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_wrong_use(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2, and where to read on."""
+    """Wrong use ends with status 2 and says where to read on."""
     status, line = complaint(capsys, *words)
     assert status == Exit.USAGE
     assert message in line
@@ -185,12 +185,12 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_exceptions_become_a_line_and_a_status(exc: BaseException, line: str, status: int) -> None:
-    """Those that are meant for users, as they are; groups of one as what is inside."""
+    """Exceptions meant for users are shown as they are, and a group of one as the exception inside."""
     assert describe(exc) == (line, status)
 
 
 def test_an_unforeseen_exception_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The user sees where the traceback is; nobody else can read it."""
+    """An unforeseen exception goes to a private file, and the user learns where it is."""
 
     def bug() -> None:
         raise ZeroDivisionError("a bug")
@@ -205,14 +205,14 @@ def test_an_unforeseen_exception_goes_to_a_file(tmp_path: Path, capsys: pytest.C
 
 
 def test_no_place_for_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even then there is a line."""
+    """Without a place for the traceback the user still gets one line."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "file"))
     assert describe(ValueError())[0].endswith("there is no place to write the traceback to")
 
 
 def test_control_characters_never_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """A message may hold what a server or a file name said."""
+    """Control characters in a message, which may quote a server or a file name, never reach the terminal."""
 
     def fail() -> None:
         raise UserError("bad \x1b[31mname\x07\n\udcff")
@@ -222,14 +222,14 @@ def test_control_characters_never_reach_the_terminal(capsys: pytest.CaptureFixtu
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    """`kvfs --help | head -1`, in a real pipe."""
+    """`kvfs --help | head -1` ends without an error when its reader leaves, in a real pipe."""
     command = f"{sys.executable} -m kvfs --help | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == ""
 
 
 def test_the_state_of_a_mount_is_private(tmp_path: Path, mountpoint: Path) -> None:
-    """Every directory that a daemon will use, before it starts."""
+    """Every directory that a daemon will use is private before it starts."""
     config = Config(
         source=LocalSource(tmp_path / "s"), mountpoint=mountpoint, state_dir=tmp_path / "new" / "state"
     )
@@ -241,7 +241,7 @@ def test_the_state_of_a_mount_is_private(tmp_path: Path, mountpoint: Path) -> No
 def test_a_state_directory_that_is_a_link_is_refused(
     tmp_path: Path, mountpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before anything is written through it."""
+    """A state directory that is a link is refused before anything is written through it."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     words = ["mount", f"--state-dir={tmp_path}/link", f"local:{tmp_path}/s", str(mountpoint)]
@@ -252,7 +252,7 @@ def test_a_state_directory_that_is_a_link_is_refused(
 def test_a_mount_of_somebody_else_is_named_with_its_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A living mount whose daemon does not answer us: whose it is, not that nobody answers."""
+    """A living mount whose daemon does not answer us is reported with its owner, not as dead."""
     mine = tmp_path / "mnt"
     mine.mkdir()
     table = tmp_path / "mountinfo"
@@ -274,7 +274,10 @@ def test_a_mount_of_somebody_else_is_named_with_its_owner(
 def test_a_namespace_that_is_taken_for_an_account_is_told_without_a_token_too(
     source: str, mountpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`cloudflare:CONFIG` names an account; whoever means a namespace gets its spelling. An id is no slip."""
+    """`cloudflare:CONFIG` names an account; the message shows how a namespace is written.
+
+    A real account id gets no such message.
+    """
     monkeypatch.delenv("CLOUDFLARE_API_TOKEN", raising=False)
     status, line = complaint(capsys, "mount", source, str(mountpoint))
     assert (status, line.startswith("no token: ")) == (Exit.FAILED, True)
@@ -284,7 +287,7 @@ def test_a_namespace_that_is_taken_for_an_account_is_told_without_a_token_too(
 def test_a_wrong_base_url_is_told_while_the_account_is_asked_for(
     mountpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an account the first request asks for it: its failure names what the URL lacks as well."""
+    """Without an account the first request asks for it, and its failure names what the base URL lacks."""
     monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "x")
     monkeypatch.setenv("CLOUDFLARE_API_BASE_URL", "http://127.0.0.1:9")
     status, line = complaint(capsys, "mount", "cloudflare:", str(mountpoint))

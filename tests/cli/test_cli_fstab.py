@@ -32,12 +32,15 @@ OPTIONS = {
     ],
 )
 def test_each_word_is_the_option_of_that_name(text, words):
-    """Words for systemd and the kernel's defaults are passed over, flags go on to the kernel."""
+    """Each word becomes the option of that name; words for systemd and the kernel's defaults are passed over.
+
+    Flags go to the kernel.
+    """
     assert expanded(text, OPTIONS).words == words
 
 
 def test_variables_go_to_the_environment():
-    """rclone's way of writing them."""
+    """Variables in the options, written as for rclone, go to the environment."""
     assert expanded("env.CLOUDFLARE_ACCOUNT_ID=abc", OPTIONS).environ == {"CLOUDFLARE_ACCOUNT_ID": "abc"}
 
 
@@ -53,7 +56,7 @@ def test_variables_go_to_the_environment():
     ],
 )
 def test_nonsense_is_refused_by_name(text, message):
-    """The line names the option and the way out, and repeats no secret."""
+    """A wrong option is refused with its name and the way out, and no secret is repeated."""
     with pytest.raises(UserError) as refused:
         expanded(text, OPTIONS)
     assert message in str(refused.value)
@@ -61,13 +64,13 @@ def test_nonsense_is_refused_by_name(text, message):
 
 
 def test_sloppy_drops_what_is_unknown():
-    """mount -s asks for it."""
+    """`mount -s` drops options that are unknown."""
     assert expanded("frobnicate=1,ro", OPTIONS, sloppy=True).words == ["--read-only"]
 
 
 @given(st.lists(st.sampled_from([*sorted(IGNORED), *sorted(FLAGS), "ro", "x-a=b", "cache_ttl=3"])))
 def test_the_order_of_words_does_not_matter(words):
-    """Whatever mount(8) puts first."""
+    """The options mean the same in any order."""
     values = expanded(",".join(words), OPTIONS).words
     backwards = expanded(",".join(reversed(words)), OPTIONS).words
     assert sorted(map(sorted, values)) == sorted(map(sorted, backwards))

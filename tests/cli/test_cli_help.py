@@ -14,7 +14,7 @@ WIDTH = 80
 
 
 def contexts(context: click.Context) -> Iterator[click.Context]:
-    """Of every command that people call."""
+    """Return the contexts of every command that people call."""
     yield context
     if isinstance(context.command, click.Group):
         for name in context.command.list_commands(context):
@@ -38,7 +38,7 @@ def test_nothing_is_cut_off_and_nothing_runs_over(path: str) -> None:
 
 
 def test_commands_and_options_come_in_groups() -> None:
-    """`kvfs` by what one wants to do, `kvfs mount` by what an option is about; none is left over."""
+    """`kvfs` groups its commands by purpose, `kvfs mount` its options by subject, and none is left without a group."""
     text = ALL["kvfs"].get_help()
     for title in COMMANDS:
         assert f"\n{title}:\n" in text or title == "Undo"
@@ -52,7 +52,7 @@ def test_commands_and_options_come_in_groups() -> None:
 
 
 def test_options_name_their_variables() -> None:
-    """Whoever reads the help need not read a page to find the variable."""
+    """The help names the variable of each option, so that nobody needs another page to find it."""
     text = ALL["kvfs mount"].get_help()
     wanted = [option.envvar for option in mount.params if isinstance(option, click.Option) and option.envvar]
     assert len(wanted) > 20
@@ -78,7 +78,7 @@ def test_an_example_parses(line: str) -> None:
 
 
 def test_every_command_has_examples() -> None:
-    """Of those there are; and none is of a command that is gone."""
+    """Every command has examples, and no example is of a command that is gone."""
     paths = {path.removeprefix("kvfs").strip() for path in ALL}
     assert EXAMPLES.keys() - paths == set()
     own = {path for path in paths if f"kvfs {path}" in (ALL[f"kvfs {path}".strip()].command.help or "")}

@@ -1,4 +1,4 @@
-"""`kvfs journal`: what is pending is shown, mounted or not, and nothing is altered."""
+"""`kvfs journal`: it shows pending changes, mounted or not, and alters nothing."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,13 @@ from kvfs.journal.journal import digest
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Of a source `local:` whose state is in a directory of its own."""
+    """The configuration of a source `local:` whose state is in a directory of its own."""
     monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "state"))
     return Config(source=LocalSource(tmp_path / "s"), mountpoint=tmp_path, state_dir=tmp_path / "state")
 
 
 def record(config: Config) -> None:
-    """A put that was sent, one that was refused, one that waits, and a deletion."""
+    """Record a put that was sent, one that was refused, one that waits, and a deletion."""
     with open_journal(config.journal_path, source=source_identity(config)) as journal:
         put(journal, "sent", b"1")
         ack_all(journal)
@@ -30,7 +30,7 @@ def record(config: Config) -> None:
 
 
 def test_it_lists_what_is_pending_for_people(config, capsys) -> None:
-    """By the source; what a terminal would obey is escaped."""
+    """The changes of a source are listed for people, and control characters are escaped."""
     record(config)
     assert main(["journal", f"local:{config.source.file}", "--dump"]) == Exit.OK
     out = capsys.readouterr().out
@@ -42,7 +42,7 @@ def test_it_lists_what_is_pending_for_people(config, capsys) -> None:
 
 
 def test_it_lists_all_for_programs(config, capsys) -> None:
-    """By the path of the file, also while a daemon has it; not a byte is altered."""
+    """The journal is listed by the path of its file, also while a daemon has it open, and not a byte is altered."""
     record(config)
     with open_journal(config.journal_path, source=source_identity(config)):
         before = [file.read_bytes() for file in segments_of(config.journal_path)]
@@ -58,7 +58,7 @@ def test_it_lists_all_for_programs(config, capsys) -> None:
 
 
 def test_damage_is_told(config, capsys) -> None:
-    """With what can be read, and a status that says so."""
+    """A damaged journal is reported with what can be read, and the exit status says so."""
     record(config)
     (segment,) = segments_of(config.journal_path)
     content = bytearray(segment.read_bytes())
@@ -71,13 +71,13 @@ def test_damage_is_told(config, capsys) -> None:
 
 
 def test_a_source_that_was_never_changed_has_none(config, capsys) -> None:
-    """It says so, and where it looked."""
+    """A source without a journal is reported as such, with the place where it was looked for."""
     assert main(["journal", "local:"]) == Exit.FAILED
     assert "has no journal here" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_journal_is_refused(config, capsys, tmp_path) -> None:
-    """As a mount would."""
+    """A file that is no journal is refused, as a mount would refuse it."""
     (tmp_path / "other").write_text("somebody's text")
     assert main(["journal", str(tmp_path / "other")]) == Exit.FAILED
     assert "cannot be used" in capsys.readouterr().err

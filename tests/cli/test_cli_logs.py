@@ -1,4 +1,4 @@
-"""The log of a daemon: where it goes, and what happens when it cannot be written."""
+"""The log of a daemon: its place, and its behaviour when it cannot be written."""
 
 import logging
 from contextlib import suppress
@@ -10,7 +10,7 @@ from kvfs.cli.logs import _PrivateFileHandler
 
 
 def test_a_line_that_has_no_room_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a full disk it is lost without a word, and the next lines are written when there is room again."""
+    """On a full disk a line of the log is lost in silence, and the next lines are written when there is room again."""
     handler = _PrivateFileHandler(Path("/dev/full"))
     logger = logging.Logger("apart")
     logger.addHandler(handler)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.fuse
 
 
 def test_a_mount_returns_when_it_can_be_used_and_ends_when_all_is_sent(shell: Shell) -> None:
-    """The whole life of a mount in four commands."""
+    """A mount returns when it can be used and ends when all is sent: its whole life in four commands."""
     said = shell.ok("mount", shell.local, shell.mnt)
     assert said == f"{shell.local} is mounted on {shell.mnt}\n"
     (shell.mnt / "notes").mkdir()
@@ -37,7 +37,7 @@ def test_a_mount_returns_when_it_can_be_used_and_ends_when_all_is_sent(shell: Sh
 
 
 def test_relative_names_mean_the_directory_of_the_shell(shell: Shell) -> None:
-    """The daemon works in another one."""
+    """Relative names mean the directory of the shell, although the daemon works in another one."""
     shell.ok("mount", "local:store.sqlite", "mnt")
     assert (shell.home / "store.sqlite").exists()
     assert os.readlink(f"/proc/{shell.daemon()}/cwd") == "/"
@@ -45,7 +45,7 @@ def test_relative_names_mean_the_directory_of_the_shell(shell: Shell) -> None:
 
 
 def test_what_a_daemon_leaves_on_the_disk_is_private(shell: Shell) -> None:
-    """Files 0600, directories 0700, with any umask."""
+    """Files of a daemon have mode 0600 and directories 0700, with any umask."""
     before = os.umask(0)
     try:
         shell.ok("mount", shell.local, shell.mnt)
@@ -59,7 +59,7 @@ def test_what_a_daemon_leaves_on_the_disk_is_private(shell: Shell) -> None:
 
 
 def test_a_mount_point_in_use_is_refused(shell: Shell) -> None:
-    """It names what is mounted there, and by whom."""
+    """A mount point in use is refused with the name of the source mounted there, and its process."""
     shell.ok("mount", shell.local, shell.mnt)
     line = shell.fails("mount", "local:other.sqlite", shell.mnt)
     assert f"{shell.local} is already mounted on {shell.mnt} by process {shell.daemon()}" in line
@@ -67,7 +67,7 @@ def test_a_mount_point_in_use_is_refused(shell: Shell) -> None:
 
 
 def test_a_source_in_use_is_refused(shell: Shell) -> None:
-    """A second daemon on one journal would lose data; the first is named."""
+    """A second daemon on one journal would lose data: it is refused, and the first is named."""
     shell.ok("mount", shell.local, shell.mnt)
     (shell.home / "second").mkdir()
     line = shell.fails("mount", shell.local, shell.home / "second")
@@ -78,7 +78,7 @@ def test_a_source_in_use_is_refused(shell: Shell) -> None:
 
 @pytest.mark.parametrize("command", ["mount", "umount"])
 def test_a_dead_mount_is_cleaned_up(shell: Shell, command: str) -> None:
-    """By the next mount on it, which goes on, or by umount. What was closed is still there."""
+    """The next mount on a dead one goes on, and umount cleans it up. All closed files are still there."""
     shell.ok("mount", shell.local, shell.mnt)
     (shell.mnt / "notes").mkdir()
     (shell.mnt / "notes" / "a").write_text("kept")
@@ -97,7 +97,7 @@ def test_a_dead_mount_is_cleaned_up(shell: Shell, command: str) -> None:
 
 
 def test_a_busy_mount_names_who_uses_it(shell: Shell) -> None:
-    """And stays, with nothing lost; --lazy detaches it all the same."""
+    """A busy mount stays mounted with nothing lost, and its users are named; --lazy detaches it all the same."""
     shell.ok("mount", shell.local, shell.mnt)
     with subprocess.Popen(["sleep", "60"], cwd=shell.mnt) as inside:
         line = shell.fails("umount", shell.mnt)
@@ -108,14 +108,17 @@ def test_a_busy_mount_names_who_uses_it(shell: Shell) -> None:
 
 
 def test_umount_can_be_called_from_inside(shell: Shell) -> None:
-    """The command itself does not keep the mount busy; a shell that stays inside would."""
+    """The umount command itself does not keep the mount busy, though a shell that stays inside does."""
     shell.ok("mount", shell.local, shell.mnt)
     done = shell.kvfs("umount", ".", cwd=shell.mnt)
     assert done.returncode == 0, done
 
 
 def test_a_daemon_that_hangs_can_be_ended(shell: Shell) -> None:
-    """Without --force umount says that it does not answer; with it, the journal keeps everything."""
+    """Without --force umount says that the daemon does not answer.
+
+    With it, the daemon ends and the journal keeps everything.
+    """
     shell.ok("mount", shell.local, shell.mnt)
     (shell.mnt / "notes").mkdir()
     (shell.mnt / "notes" / "a").write_text("kept")
@@ -129,7 +132,7 @@ def test_a_daemon_that_hangs_can_be_ended(shell: Shell) -> None:
 
 
 def test_ctrl_c_ends_a_mount_in_the_foreground(shell: Shell) -> None:
-    """It says when it is ready, and what it wrote is in the store when it has ended."""
+    """A mount in the foreground says when it is ready, and after Ctrl-C everything written is in the store."""
     command = [sys.executable, "-P", "-m", "kvfs", "mount", "-f", shell.local, str(shell.mnt)]
     with subprocess.Popen(
         command, env=shell.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -145,7 +148,7 @@ def test_ctrl_c_ends_a_mount_in_the_foreground(shell: Shell) -> None:
 
 
 def test_a_daemon_does_not_load_modules_from_where_it_was_started(shell: Shell) -> None:
-    """Somebody else's directory may hold anything."""
+    """A daemon loads no modules from the directory where it was started, which may be somebody else's."""
     trap = shell.home / "trap"
     trap.mkdir()
     for name in ("kvfs", "trio", "pyfuse3", "logging"):
@@ -155,7 +158,7 @@ def test_a_daemon_does_not_load_modules_from_where_it_was_started(shell: Shell) 
 
 
 def test_a_wrong_token_is_found_before_the_mount(shell: Shell, server: Served) -> None:
-    """One line, nothing mounted, no record, and the token nowhere."""
+    """A wrong token gives one line, before anything is mounted or recorded, and the token is shown nowhere."""
     secret = "wrong-token-4711"
     line = shell.fails("mount", "cloudflare:", shell.mnt, CLOUDFLARE_API_TOKEN=secret)
     assert re.search("token|authenticat", line, re.IGNORECASE)
@@ -165,13 +168,13 @@ def test_a_wrong_token_is_found_before_the_mount(shell: Shell, server: Served) -
 
 
 def test_an_unknown_namespace_is_found_before_the_mount(shell: Shell, server: Served) -> None:
-    """It is named."""
+    """The message about an unknown namespace names it, before anything is mounted."""
     assert "nowhere" in shell.fails("mount", f"cloudflare:{server.account}/nowhere", shell.mnt)
     assert mount_at(shell.mnt) is None
 
 
 def test_a_server_that_cannot_be_reached_is_named_before_the_mount(shell: Shell, server: Served) -> None:
-    """Within the bound of a request."""
+    """A server that cannot be reached is named within the bound of a request, before anything is mounted."""
     line = shell.fails(
         *("mount", "--timeout=2", "cloudflare:", shell.mnt),
         CLOUDFLARE_API_BASE_URL="http://127.0.0.1:9/client/v4",
@@ -181,7 +184,7 @@ def test_a_server_that_cannot_be_reached_is_named_before_the_mount(shell: Shell,
 
 
 def test_the_token_is_in_no_argument_and_in_no_log(shell: Shell, server: Served) -> None:
-    """`ps` and the state directory show nothing."""
+    """The token is neither in the arguments that `ps` shows nor in the state directory."""
     file = shell.home / "token"
     file.touch(mode=0o600)
     file.write_text(server.token)
@@ -197,7 +200,7 @@ def test_the_token_is_in_no_argument_and_in_no_log(shell: Shell, server: Served)
 
 
 def test_what_cannot_be_sent_is_listed_and_sent_by_the_next_mount(shell: Shell, server: Served) -> None:
-    """Exit status 3, the path, and nothing lost."""
+    """Changes that cannot be sent give exit status 3 and their paths, and the next mount sends them."""
     with Api(server) as api:
         shell.ok("mount", "cloudflare:", shell.mnt)
         (shell.mnt / "notes").mkdir()
@@ -237,7 +240,7 @@ def test_the_status_is_documented(shell: Shell, server: Served) -> None:
 
 
 def test_refused_changes_wait_for_the_user(shell: Shell, server: Served) -> None:
-    """Listed with number and reason, retried on request, given up on request."""
+    """Refused changes are listed with number and reason, retried on request, discarded on request."""
     with Api(server) as api:
         shell.ok("mount", "--write-back=0", "cloudflare:", shell.mnt)
         (shell.mnt / "notes").mkdir()
@@ -258,7 +261,7 @@ def test_refused_changes_wait_for_the_user(shell: Shell, server: Served) -> None
 
 
 def test_refresh_shows_what_others_changed(shell: Shell, server: Served) -> None:
-    """Before the cache time is over."""
+    """After `kvfs refresh` the changes of other clients show before the cache time is over."""
     with Api(server) as api:
         namespace = api.result("POST", "", json={"title": "notes"})["id"]
         api.put(namespace, "a", b"old")
@@ -274,7 +277,7 @@ def test_refresh_shows_what_others_changed(shell: Shell, server: Served) -> None
 
 
 def test_serve_says_where_it_is_and_makes_a_token(shell: Shell) -> None:
-    """The line has all that a mount needs."""
+    """The line of `kvfs serve` has everything that a mount needs."""
     command = [
         sys.executable,
         "-P",

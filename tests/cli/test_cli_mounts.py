@@ -1,4 +1,4 @@
-"""The mount table, read as the kernel writes it, and who keeps a mount busy."""
+"""The mount table, as the kernel writes it, and the processes that keep a mount busy."""
 
 import mmap
 import os
@@ -33,7 +33,7 @@ nonsense
 
 
 def test_the_table_is_read() -> None:
-    """Spaces and UTF-8 come escaped, optional fields vary, lines that make no sense are passed over."""
+    """Spaces and UTF-8 come escaped, optional fields vary, and malformed lines are passed over."""
     assert parse_mountinfo(TABLE) == [
         Mount(Path("/"), "ext4", "/dev/root", "254:0"),
         Mount(Path("/home/ada/my kv"), "fuse.kvfs", "local:/x y", "0:42", 1000),
@@ -43,30 +43,30 @@ def test_the_table_is_read() -> None:
 
 
 def test_only_kvfs_is_ours() -> None:
-    """By the file system's type."""
+    """Mounts of kvfs are recognised by the type of the file system."""
     assert [mount.is_kvfs for mount in parse_mountinfo(TABLE)] == [False, True, False, False]
 
 
 @given(st.binary())
 def test_no_table_breaks_the_reader(content: bytes) -> None:
-    """Whatever stands there."""
+    """No text of a mount table raises an exception."""
     assert isinstance(parse_mountinfo(content), list)
 
 
 def test_this_machine_has_a_root() -> None:
-    """The real table; the topmost mount at a place is the one that counts."""
+    """In the real table the topmost mount at a place is the one that counts."""
     assert Path("/") in {mount.mountpoint for mount in current_mounts()}
     assert mount_at(Path("/proc")) is not None
     assert mount_at(Path("/no/such/place")) is None
 
 
 def test_a_path_outside_every_kvfs_mount(tmp_path: Path) -> None:
-    """It belongs to another file system."""
+    """A path outside every kvfs mount belongs to another file system."""
     assert mount_of(tmp_path / "x") is None
 
 
 def test_a_mount_point_is_canonical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links, `..` and relative names lead to the name the kernel has."""
+    """Links, `..` and relative names lead to the name that the kernel has."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
@@ -76,13 +76,16 @@ def test_a_mount_point_is_canonical(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_living_directory_is_not_stale(tmp_path: Path) -> None:
-    """Nor one that is missing: there is no mount to clean up."""
+    """Neither a living directory nor a missing one is stale: there is no mount to clean up."""
     assert not is_stale(tmp_path)
     assert not is_stale(tmp_path / "missing")
 
 
 def test_who_keeps_a_directory_busy_is_named(tmp_path: Path) -> None:
-    """A working directory, an open file, a mapped file; not this process itself, and not a neighbour."""
+    """A process with its working directory, an open file or a mapped file in it is named.
+
+    This process and neighbours are not.
+    """
     device = os.stat(tmp_path).st_dev
     mount = Mount(tmp_path, "fuse.kvfs", "x", f"{os.major(device)}:{os.minor(device)}")
     (tmp_path / "file").write_bytes(b"x")
@@ -105,11 +108,11 @@ def test_who_keeps_a_directory_busy_is_named(tmp_path: Path) -> None:
 
 
 def test_unmounting_what_is_not_mounted(tmp_path: Path) -> None:
-    """The helper's own reason is passed on."""
+    """Unmounting a directory that is not mounted passes on the helper's own reason."""
     with pytest.raises(UserError, match=f"cannot unmount {tmp_path}: "):
         unmount(tmp_path)
 
 
 def test_a_busy_message_needs_no_names() -> None:
-    """Other users' processes cannot be looked into."""
+    """The message about a busy mount works without names, because other users' processes cannot be looked into."""
     assert "a process that you may not look into" in busy_message(Path("/no/such/place"))

@@ -1,4 +1,4 @@
-"""`kvfs doctor --online`: what only the API can tell, asked over a real socket."""
+"""`kvfs doctor --online`: findings that only the API can give, over a real socket."""
 
 import os
 import subprocess
@@ -19,13 +19,13 @@ from kvfs.store.sharing import shared_budget
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    """A server that can be made sick."""
+    """A server whose faults can be set."""
     with served_by_process(tmp_path, faults="") as served:
         yield served
 
 
 def doctor(tmp_path: Path, served: Served, *words: str, **env: str) -> str:
-    """What it prints; its exit status depends on this machine as well."""
+    """Return what the command prints; its exit status depends on this machine as well."""
     done = subprocess.run(
         [*KVFS, "doctor", "--online", *words],
         env=environment(tmp_path, served) | env,
@@ -38,7 +38,7 @@ def doctor(tmp_path: Path, served: Served, *words: str, **env: str) -> str:
 
 
 def test_a_healthy_account_is_described(tmp_path: Path, served: Served) -> None:
-    """Permissions to read and to write apart, clock, latency, and what nobody can tell."""
+    """Permissions to read and to write are reported apart, with clock, latency, and the points that nobody can know."""
     said = doctor(tmp_path, served, "cloudflare:")
     for line in (
         "ok    the credentials may read Workers KV",
@@ -55,7 +55,7 @@ def test_a_healthy_account_is_described(tmp_path: Path, served: Served) -> None:
 
 
 def test_what_verify_learned_is_repeated(tmp_path: Path, served: Served) -> None:
-    """The findings of `kvfs verify` are kept for it."""
+    """The findings of `kvfs verify` are kept for the doctor."""
     env = environment(tmp_path, served)
     subprocess.run(
         [*KVFS, "verify", "cloudflare:", "--yes"], env=env, check=True, capture_output=True, timeout=120
@@ -64,7 +64,7 @@ def test_what_verify_learned_is_repeated(tmp_path: Path, served: Served) -> None
 
 
 def test_a_token_that_is_refused_is_said_to_be(tmp_path: Path, served: Served) -> None:
-    """Each look says so for itself, and the token is not shown."""
+    """A refused token is reported by each check, and the token is not shown."""
     said = doctor(tmp_path, served, "cloudflare:", CLOUDFLARE_API_TOKEN="wrong-token-1")
     assert "FAIL  the credentials may not read Workers KV (HTTP 401, code 10000)" in said, said
     assert "warn  the credentials may not write Workers KV" in said
@@ -72,20 +72,20 @@ def test_a_token_that_is_refused_is_said_to_be(tmp_path: Path, served: Served) -
 
 
 def test_the_limit_is_told_where_the_api_tells_it(tmp_path: Path, served: Served) -> None:
-    """From the header of the first answer."""
+    """The limit is taken from the header of the first answer."""
     with Api(served) as api:
         api.set_faults({"fault": "ratelimit"})
     assert "requests are left of the limit" in doctor(tmp_path, served, "cloudflare:")
 
 
 def test_an_api_that_is_away_is_a_finding(tmp_path: Path, served: Served) -> None:
-    """With the reason, and at once."""
+    """An API that is away is a finding with its reason, without a long wait."""
     said = doctor(tmp_path, served, "cloudflare:", CLOUDFLARE_API_BASE_URL="http://127.0.0.1:1/client/v4")
     assert "FAIL  the API does not answer: list namespaces: ConnectError" in said, said
 
 
 def test_another_source_has_no_account(tmp_path: Path, served: Served) -> None:
-    """`local:` is only this machine's."""
+    """A source `local:` has no account, because it is only this machine's."""
     assert "--online asks an account: name cloudflare:[ACCOUNT], not local:" in doctor(
         tmp_path, served, "local:"
     )
@@ -110,7 +110,7 @@ def as_mount_does(env: Mapping[str, str]) -> None:
 def test_requests_that_find_the_account_count_as_its_own(
     tmp_path: Path, served: Served, command: Callable[[Mapping[str, str]], object]
 ) -> None:
-    """The account's budget on this machine says as many requests as the server has seen."""
+    """Requests that find the account count in its budget on this machine: it says as many as the server has seen."""
     env = environment(tmp_path, served)
     del env["CLOUDFLARE_ACCOUNT_ID"]
     command(env)

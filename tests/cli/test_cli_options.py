@@ -1,4 +1,4 @@
-"""Options and `Config` are two forms of one thing: the daemon in the background gets what was asked for."""
+"""Options and `Config` are two forms of one thing: the daemon in the background gets all that the user asked for."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +33,7 @@ OWN_OPTIONS = {
 
 
 def parsed(*words: str) -> Config:
-    """The `Config` that a command with all mount options makes of some words."""
+    """Return the `Config` that a command with all mount options makes of some words."""
 
     @click.command()
     @mount_options
@@ -46,13 +46,13 @@ def parsed(*words: str) -> Config:
 
 
 def test_every_field_of_the_config_has_an_option() -> None:
-    """And the other way round."""
+    """Every field of `Config` has an option, and every option a field."""
     fields = {field.name for field in dataclasses.fields(Config)} - {"source", "mountpoint"}
     assert {param.name for param in mount.params} - OWN_OPTIONS == fields
 
 
 def test_no_option_gives_the_defaults() -> None:
-    """The defaults are written twice, for help and in `Config`, and are the same."""
+    """The defaults are written twice, for the help and in `Config`, and are equal."""
     assert parsed() == Config(**FIXED)
 
 
@@ -72,7 +72,7 @@ def test_no_option_gives_the_defaults() -> None:
 def test_the_environment_stands_for_an_option(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
 ) -> None:
-    """And the option wins."""
+    """A variable stands for an option, and the option wins over it."""
     monkeypatch.setenv(variable, text)
     assert getattr(parsed(), field) == value
     if field == "write_back":
@@ -116,7 +116,7 @@ CONFIGS = st.builds(
 
 @given(CONFIGS)
 def test_a_config_survives_the_way_to_the_daemon(config: Config) -> None:
-    """Config → arguments → Config."""
+    """A `Config` written as arguments is read as an equal `Config`."""
     assert parsed(*config_arguments(config)) == config
 
 
@@ -130,5 +130,5 @@ def test_a_config_survives_the_way_to_the_daemon(config: Config) -> None:
     ],
 )
 def test_addresses_to_listen_at(text: str, expected: tuple[str, int]) -> None:
-    """HOST:PORT, with brackets around IPv6."""
+    """An address to listen at is HOST:PORT, with brackets around IPv6."""
     assert parse_listen(text) == expected

@@ -1,4 +1,4 @@
-"""Words for people."""
+"""Texts of the command line for people."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from kvfs.cli.sending import Rate, Sending, SendingProgress
     ],
 )
 def test_sizes(size: int, text: str) -> None:
-    """Powers of 1024, one decimal."""
+    """Sizes use powers of 1024 and have one decimal."""
     assert size_text(size) == text
 
 
@@ -26,12 +26,12 @@ def test_sizes(size: int, text: str) -> None:
     ("seconds", "text"), [(0.2, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    """The biggest unit that fits."""
+    """Durations are shown in the biggest unit that fits."""
     assert duration_text(seconds) == text
 
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
-    """Escape sequences, line breaks, text direction, undecodable bytes; ordinary text is not touched."""
+    """Escape sequences, line breaks, text direction and undecodable bytes are escaped; ordinary text is not touched."""
     assert printable("größe 🦊 a b") == "größe 🦊 a b"
     assert printable("\x1b]0;x\x07\r\n\u202e\udcff") == "\\x1b]0;x\\x07\\r\\n\\u202e\\udcff"
 
@@ -39,7 +39,7 @@ def test_what_a_terminal_would_obey_is_escaped() -> None:
 def test_progress_without_a_terminal_is_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Now and then one, so that a log stays short."""
+    """Without a terminal progress is a line now and then, so that a log stays short."""
     with SendingProgress() as progress:
         progress.update(Sending(1, 3))
         assert capsys.readouterr().err == ""
@@ -55,7 +55,7 @@ def test_progress_without_a_terminal_is_lines(
 
 
 def test_what_is_done_at_once_or_quietly_has_no_word(capsys: pytest.CaptureFixture[str]) -> None:
-    """A script that syncs after each file should not fill its log."""
+    """Work that is done at once, or quietly, prints nothing: a script that syncs often should not fill its log."""
     for quiet in (False, True):
         with SendingProgress(quiet=quiet) as progress:
             progress.update(Sending(1, 3))
@@ -66,7 +66,7 @@ def test_what_is_done_at_once_or_quietly_has_no_word(capsys: pytest.CaptureFixtu
 def test_progress_on_a_terminal_is_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It counts, and is gone in the end."""
+    """On a terminal progress is a bar that counts, and is gone in the end."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with SendingProgress() as progress:
@@ -81,7 +81,10 @@ def test_progress_on_a_terminal_is_a_bar(
 
 
 def test_a_rate_is_of_the_last_seconds_and_says_how_long_it_takes() -> None:
-    """A burst at the start is forgotten; without progress there is no number."""
+    """A rate counts the last seconds only, so a burst at the start is forgotten.
+
+    Without progress there is no number.
+    """
     rate = Rate()
     assert rate.text(Sending(0, 1000), 100.0) == ""
     assert rate.text(Sending(500, 1000), 105.0) == "100/s, 5 s left"
@@ -91,7 +94,7 @@ def test_a_rate_is_of_the_last_seconds_and_says_how_long_it_takes() -> None:
 
 
 def test_what_comes_before_has_no_numbers(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    """Never `0 of 0`."""
+    """Before the first change there is no count, so that nobody reads `0 of 0`."""
     monkeypatch.setattr(SendingProgress, "LINE_SECONDS", 0.0)
     with SendingProgress() as progress:
         progress.update(Sending(0, 0, doing="waiting until open files are closed"))

@@ -1,4 +1,4 @@
-"""`kvfs history` and `kvfs restore` of sources that are not mounted: which place and version, and in which words."""
+"""`kvfs history` and `kvfs restore` of unmounted sources: the choice of place and version, and the messages."""
 
 import io
 import json
@@ -61,7 +61,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
     "text", ["local:/s.db/ns/d/f", "local:/s.db/ns/d/f/", "/nowhere/mnt/ns/d/f", "local:/x/../s.db/ns/d/f"]
 )
 def test_a_place_is_found_by_its_source_and_by_where_it_was_mounted(state, capsys, text) -> None:
-    """With the path below it; the longest source that fits counts."""
+    """A place is found by its source and by where it was mounted, with the path below it.
+
+    The longest source that fits counts.
+    """
     add(source(state, "local:/s.db"), 0, "d/f", b"found")
     add(source(state, "local:/s.d", mountpoint="/nowhere"), 0, "d/f", b"another")
     status, out, _ = run(capsys, "history", "--json", text)
@@ -70,7 +73,7 @@ def test_a_place_is_found_by_its_source_and_by_where_it_was_mounted(state, capsy
 
 
 def test_a_place_that_nobody_knows(state, capsys) -> None:
-    """The line names the sources that there are."""
+    """The message about an unknown place names the known sources."""
     source(state, "local:/s.db")
     status, _, err = run(capsys, "history", "/etc/hostname")
     assert status == Exit.FAILED
@@ -78,7 +81,7 @@ def test_a_place_that_nobody_knows(state, capsys) -> None:
 
 
 def test_odd_names_lead_to_their_keys(state, capsys) -> None:
-    """`%self`, escapes, and the keys of a mount of a prefix; a namespace that was made anew under its title."""
+    """`%self`, escapes and a mount's prefix lead to their keys, also in a namespace made anew under its title."""
     shelf = source(state, "local:/s.db")
     for key in ("a", "a/b", "a//c", "x%2Fy"):
         add(shelf, 0, key, key.encode())
@@ -97,7 +100,7 @@ def test_odd_names_lead_to_their_keys(state, capsys) -> None:
 
 
 def test_a_version_of_changed_attributes_has_the_content_of_the_next(state, capsys, tmp_path) -> None:
-    """Or none any more, which is said."""
+    """A version of changed attributes has the content of the next version; if that has none, a message says so."""
     shelf = source(state, "local:/s.db")
     add(shelf, 0, "f", b"content", how=How.ATTRIBUTES)
     add(shelf, 5, "f", b"content", how=How.WRITE)
@@ -111,7 +114,7 @@ def test_a_version_of_changed_attributes_has_the_content_of_the_next(state, caps
 
 
 def test_what_is_not_kept_is_said_with_what_is(state, capsys, tmp_path) -> None:
-    """The reason, and the command that gets the last version which is."""
+    """A content that is not kept is reported with the reason and the command for the last version that is."""
     shelf = source(state, "local:/s.db")
     add(shelf, 0, "f", b"kept")
     add(shelf, 100, "f", None, how=How.DELETE)
@@ -126,7 +129,7 @@ def test_what_is_not_kept_is_said_with_what_is(state, capsys, tmp_path) -> None:
 
 
 def test_a_damaged_content_is_not_restored(state, capsys, tmp_path) -> None:
-    """The disk answers other bytes than were written."""
+    """A content for which the disk returns other bytes than were written is not restored."""
     shelf = source(state, "local:/s.db")
     add(shelf, 0, "f", b"content")
     file = segments(shelf.directory)[0].path / "contents"
@@ -137,7 +140,10 @@ def test_a_damaged_content_is_not_restored(state, capsys, tmp_path) -> None:
 
 
 def test_a_directory_goes_to_a_time_after_a_question(state, capsys, tmp_path, monkeypatch) -> None:
-    """Which comes after the arguments were checked; `--dry-run` asks and writes nothing."""
+    """A directory is restored to a time after a question, which comes after the check of the arguments.
+
+    `--dry-run` asks and writes nothing.
+    """
     shelf = source(state, "local:/s.db")
     add(shelf, 100, "d/a", b"a", how=How.DELETE)
     add(shelf, 100, "d/b", b"b")
@@ -171,7 +177,7 @@ def test_a_directory_goes_to_a_time_after_a_question(state, capsys, tmp_path, mo
     ],
 )
 def test_what_cannot_be_restored(state, capsys, tmp_path, words, message) -> None:
-    """Each refusal says the way out."""
+    """A restore that is refused says the way out."""
     monday = 1_796_083_200.0  # 2026-12-01
     shelf = source(state, "local:/s.db")
     add(shelf, 0, "d/f", b"x")
@@ -188,7 +194,7 @@ def test_what_cannot_be_restored(state, capsys, tmp_path, words, message) -> Non
 
 
 def test_an_ordinary_file_is_written_over_after_a_question(state, capsys, tmp_path, monkeypatch) -> None:
-    """Nothing keeps what it holds; `--yes` does without the question."""
+    """An ordinary file is written over only after a question, because nothing keeps its content; `--yes` answers it."""
     add(source(state, "local:/s.db"), 0, "f", b"old")
     target = tmp_path / "out"
     target.write_bytes(b"newer")

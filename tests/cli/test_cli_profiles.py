@@ -1,4 +1,4 @@
-"""The configuration file: profiles, what counts before what, and what is refused."""
+"""The configuration file: profiles, their order of precedence, and the settings that are refused."""
 
 import json
 import os
@@ -35,12 +35,12 @@ def file(tmp_path, monkeypatch):
 
 
 def parsed(*words):
-    """The parameters of `kvfs mount` with these words."""
+    """Return the parameters of `kvfs mount` with these words."""
     return mount.make_context("kvfs mount", list(words)).params
 
 
 def test_a_profile_names_source_directory_and_options(file):
-    """`kvfs mount --profile work` is a whole command line."""
+    """`kvfs mount --profile work` replaces a whole command line."""
     found = parsed("--profile=work")
     assert (found["source"], str(found["directory"])) == ("cloudflare:a/CONFIG", "/mnt/kv")
     assert found["cache_ttl"] == 30
@@ -50,12 +50,12 @@ def test_a_profile_names_source_directory_and_options(file):
 
 
 def test_without_a_profile_the_options_for_every_mount_count(file):
-    """Source and directory are given as ever."""
+    """Without a profile the options for every mount count, and source and directory are given as usual."""
     assert parsed("local:", "/mnt")["cache_ttl"] == 900
 
 
 def test_the_command_line_counts_before_the_variable_and_that_before_the_file(file, monkeypatch):
-    """The nearer word wins."""
+    """The command line wins over the variable, and the variable over the file."""
     monkeypatch.setenv("KVFS_PROFILE", "work")
     assert parsed()["cache_ttl"] == 30
     monkeypatch.setenv("KVFS_CACHE_TTL", "5")
@@ -78,7 +78,7 @@ def test_the_command_line_counts_before_the_variable_and_that_before_the_file(fi
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused(tmp_path, text, profile, message):
-    """The message names the file, and never the secret."""
+    """A wrong file is refused with its name, and never with a secret of it."""
     file = tmp_path / "config.toml"
     file.write_text(text)
     with pytest.raises(UserError, match=message) as refused:
@@ -95,14 +95,14 @@ def test_a_file_that_cannot_be_meant_is_refused(tmp_path, text, profile, message
     ],
 )
 def test_an_option_that_there_is_not_is_refused(file, text, message):
-    """A misspelt option is not passed over in silence."""
+    """A misspelt option of a profile is refused, not passed over in silence."""
     file.write_text(text)
     with pytest.raises(UserError, match=message):
         parsed("local:", "/mnt")
 
 
 def test_config_show_says_where_each_value_comes_from(file, monkeypatch, capsys):
-    """Default, file, variable: each option with its origin."""
+    """`config show` names the origin of each option: default, file or variable."""
     monkeypatch.setenv("KVFS_SETTLE", "3")
     assert main(["config", "show", "--profile", "work", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -117,7 +117,7 @@ def test_config_show_says_where_each_value_comes_from(file, monkeypatch, capsys)
 
 
 def test_no_file_is_no_trouble(tmp_path, monkeypatch):
-    """Most people have none."""
+    """A missing file is no error, because most people have none."""
     monkeypatch.setenv("KVFS_CONFIG", str(tmp_path / "none.toml"))
     assert parsed("local:", "/mnt")["cache_ttl"] == 60
     with pytest.raises(UserError, match="its profiles are none"):
@@ -135,7 +135,7 @@ def test_no_file_is_no_trouble(tmp_path, monkeypatch):
     ],
 )
 def test_the_shell_completes_commands_options_sources_and_directories(words, expected, tmp_path, monkeypatch):
-    """As bash asks for it."""
+    """The shell completes commands, options, sources and directories, in the form that bash asks for."""
     monkeypatch.chdir(tmp_path)
     count = len(words.split()) - (not words.endswith(" "))
     environ = {"_KVFS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}

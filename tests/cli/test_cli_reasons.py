@@ -1,6 +1,6 @@
-"""Nothing fails without its reason: who is at fault, what to do, when it goes on; by status, sync, attribute and log.
+"""Reasons of failures: who is at fault, what to do, when it goes on; by status, sync, attribute and log.
 
-One mount for all: its server is made to fail in one way after the other.
+One mount serves all tests: its server is made to fail in one way after the other.
 """
 
 import errno
@@ -39,13 +39,13 @@ KINDS = {
 
 @pytest.mark.parametrize("reason", KINDS)
 def test_the_words_of_a_failure_tell_who_is_at_fault_and_what_to_do(reason: str) -> None:
-    """A server that answered is never said to be silent; each kind has its way out."""
+    """A server that answered is never called silent, and each kind of failure has its way out."""
     assert kind_of(reason)[0] == KINDS[reason]
     assert advice_for(reason)
 
 
 class World:
-    """A mount whose server fails as it is told."""
+    """A mount whose server fails in a chosen way."""
 
     def __init__(self, mount: Mounted, api: Api, served: Served) -> None:
         self.mount, self.api, self.served = mount, api, served
@@ -57,7 +57,7 @@ class World:
         return quick(self.mount.env, *words)
 
     def row(self, label: str) -> str:
-        """What the status says under a label."""
+        """Return the text of the status under a label."""
         said = self.kvfs("status", self.mount.path).stdout
         return next((line.strip() for line in said.splitlines() if line.strip().startswith(label)), "")
 
@@ -84,7 +84,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def healed(world: World) -> Iterator[World]:
-    """The server is well again after the test, and nothing is left."""
+    """Make the server well again after the test, with nothing left."""
     yield world
     world.api.set_faults()
     quick(world.mount.env, "rejected", "discard", "--all", "--yes", world.mount.path)
@@ -109,7 +109,7 @@ REFUSALS = {
 @pytest.mark.fuse
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_an_answer_that_refuses_is_said_by_status_sync_attribute_and_log(healed: World, kind: str) -> None:
-    """The server answered, so it is not silent; each place has the reason, the way out and the next try."""
+    """Each place shows a refusal with its reason, the way out and the next try, and never as silence."""
     fault, state, words = REFUSALS[kind]
     healed.api.set_faults(fault)
     for name in ("a", "b"):
@@ -132,7 +132,7 @@ def test_an_answer_that_refuses_is_said_by_status_sync_attribute_and_log(healed:
 
 @pytest.mark.fuse
 def test_a_refused_value_says_so_on_its_file(healed: World) -> None:
-    """HTTP 400 for this content: set aside, with the way out."""
+    """A value refused with HTTP 400 is set aside, and its file says so, with the way out."""
     healed.api.set_faults({"fault": "status", "status": 400, "code": 10012, "method": "PUT"})
     (healed.ns / "never").write_text("x")
     assert healed.kvfs("sync", "--timeout=2", healed.mount.path).returncode == Exit.LEFT
@@ -143,7 +143,7 @@ def test_a_refused_value_says_so_on_its_file(healed: World) -> None:
 
 @pytest.mark.fuse
 def test_a_server_that_does_not_answer_is_said_to_be_silent(healed: World) -> None:
-    """By the status, while an answer is waited for and after that; later it answers again."""
+    """The status calls a server silent while an answer is waited for and afterwards, until it answers again."""
     healed.ns.joinpath("silent").write_text("kept")
     os.kill(healed.served.pid, signal.SIGSTOP)
     try:
@@ -162,7 +162,7 @@ def test_a_server_that_does_not_answer_is_said_to_be_silent(healed: World) -> No
 
 @pytest.mark.fuse
 def test_a_change_that_nothing_keeps_has_no_error(healed: World) -> None:
-    """It waits for its turn only: `user.kvfs.error` is not there, and why says that nothing keeps it."""
+    """A change that waits for its turn only has no `user.kvfs.error`, and `why` says that nothing keeps it."""
     (healed.ns / "calm").write_text("x")
     with pytest.raises(OSError, match="No data available"):
         healed.error("calm")
@@ -173,7 +173,7 @@ def test_a_change_that_nothing_keeps_has_no_error(healed: World) -> None:
 
 @pytest.mark.fuse
 def test_the_rename_of_a_directory_says_how_far_it_is(healed: World) -> None:
-    """A rename is a system call and cannot speak: the status does, with values read of those there are."""
+    """The status shows the progress of a directory's rename in values read of those there are, because mv cannot."""
     pairs = [{"key": f"d/{number}", "value": "x"} for number in range(250)]
     healed.api.bulk_put(healed.namespace, pairs)
     healed.kvfs("refresh", healed.mount.path)
@@ -189,7 +189,10 @@ def test_the_rename_of_a_directory_says_how_far_it_is(healed: World) -> None:
 
 @pytest.mark.fuse
 def test_a_used_up_budget_is_said_with_its_countdown(tmp_path: Path, server: Served) -> None:
-    """By sync, which is through before its time, by the status of a server that answers, and by an attribute."""
+    """Sync, the status and an attribute show the countdown of a used-up budget.
+
+    Sync ends when the budget is there again.
+    """
     options = (
         "--write-back=600",
         "--timeout=2",
@@ -217,7 +220,7 @@ def test_a_used_up_budget_is_said_with_its_countdown(tmp_path: Path, server: Ser
 
 @pytest.mark.fuse
 def test_a_wrong_base_url_is_no_silence(tmp_path: Path, server: Served) -> None:
-    """Something answered, and the line says what the URL lacks."""
+    """A wrong base URL is not reported as silence: the line says that something answered, and what the URL lacks."""
     (tmp_path / "mnt").mkdir(exist_ok=True)
     env = dict(os.environ, XDG_STATE_HOME=str(tmp_path), CLOUDFLARE_API_TOKEN=server.token,
                CLOUDFLARE_ACCOUNT_ID=server.account, CLOUDFLARE_API_BASE_URL=server.root)  # fmt: skip
@@ -231,7 +234,7 @@ def test_a_wrong_base_url_is_no_silence(tmp_path: Path, server: Served) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """`No space left on device` alone: on which? Here it is the limit of a file's size."""
+    """A file that cannot be written is named, because `No space left on device` alone does not say where."""
     code = (
         "import sys, pathlib; from kvfs.cli.exits import describe; from kvfs.host.state import write_private\n"
         "try: write_private(pathlib.Path(sys.argv[1]) / 'record.json', b'x')\n"

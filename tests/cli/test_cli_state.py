@@ -1,4 +1,4 @@
-"""State is private, found again, and fits into a socket's address."""
+"""State of this machine: it is private, is found again, and its paths fit into a socket's address."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ RECORD = MountRecord(mountpoint="/mnt/ü", source="local:/x", pid=42, socket="/s
 def test_the_state_directory_is_named_by_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """KVFS_STATE_DIR, else `kvfs` below XDG_STATE_HOME."""
+    """KVFS_STATE_DIR names the state directory, else it is `kvfs` below XDG_STATE_HOME."""
     monkeypatch.delenv("KVFS_STATE_DIR", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert default_state_dir() == tmp_path / "kvfs"
@@ -35,7 +35,7 @@ def test_the_state_directory_is_named_by_the_environment(
 
 
 def test_a_private_directory_is_made_for_its_owner_only(tmp_path: Path) -> None:
-    """Whatever the umask lets through."""
+    """A directory is made for its owner only, whatever the umask lets through."""
     before = os.umask(0)
     try:
         made = private_directory(tmp_path / "state" / "mounts")
@@ -56,7 +56,10 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path, mode: int) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 @pytest.mark.parametrize("is_link", [False, True])
 def test_a_directory_above_that_is_somebody_elses_is_refused(tmp_path: Path, is_link: bool) -> None:
-    """He could put a directory of his own in the place of ours; so could the owner of a link on the way."""
+    """A directory owned by somebody else above ours is refused: he could replace ours.
+
+    So could the owner of a link on the way.
+    """
     above = tmp_path / "above"
     if is_link:
         (tmp_path / "real").mkdir()
@@ -70,7 +73,7 @@ def test_a_directory_above_that_is_somebody_elses_is_refused(tmp_path: Path, is_
 
 
 def test_a_link_of_ours_above_is_followed(tmp_path: Path) -> None:
-    """A home directory is a link on many machines."""
+    """A link of ours above the state directory is followed, because a home directory is a link on many machines."""
     (tmp_path / "real").mkdir()
     (tmp_path / "home").symlink_to(tmp_path / "real")
     assert private_directory(tmp_path / "home" / "state").is_dir()
@@ -78,7 +81,7 @@ def test_a_link_of_ours_above_is_followed(tmp_path: Path) -> None:
 
 
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
-    """Somebody could lead the journal elsewhere."""
+    """A symbolic link is refused, because it could lead the journal elsewhere."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(UserError, match="symbolic link"):
@@ -86,7 +89,7 @@ def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
-    """Not a traceback of mkdir."""
+    """A file in the way is named, without a traceback."""
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="in the way"):
         private_directory(tmp_path / "file")
@@ -96,7 +99,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
-    """As `sudo` with somebody's HOME meets it."""
+    """A directory of another owner is refused, as `sudo` with somebody's HOME meets it."""
     (tmp_path / "foreign").mkdir()
     os.chown(tmp_path / "foreign", 12345, 12345)
     with pytest.raises(UserError, match=r"belongs to uid 12345.*--state-dir"):
@@ -104,7 +107,7 @@ def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_record_lives_as_long_as_the_mount(tmp_path: Path) -> None:
-    """Others can find the daemon by it, and only the owner can read it."""
+    """Other commands find the daemon by its record, only the owner can read it, and it goes with the mount."""
     path = record_path(Path(RECORD.mountpoint), tmp_path)
     path.parent.mkdir()
     with claimed(RECORD, [tmp_path]):
@@ -129,13 +132,13 @@ def test_a_later_mount_keeps_its_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"pid": 1}', b"\xff\xfe"])
 def test_a_record_that_makes_no_sense_is_none(tmp_path: Path, content: bytes) -> None:
-    """Half a disk is no reason for a traceback."""
+    """A damaged record counts as none, and causes no traceback."""
     (tmp_path / "r.json").write_bytes(content)
     assert read_record(tmp_path / "r.json") is None
 
 
 def test_files_of_a_mount_lie_together(tmp_path: Path) -> None:
-    """Record and socket have one name, the log one that a human finds; another mount point has others."""
+    """Record and socket have one name, the log one that people recognise; another mount point has others."""
     one, other = Path("/mnt/a"), Path("/mnt/b")
     paths = {record_path(one, tmp_path), log_path(one, tmp_path), control_path(one, tmp_path)}
     assert {path.parent for path in paths} == {tmp_path / "mounts"}
@@ -148,7 +151,7 @@ def test_files_of_a_mount_lie_together(tmp_path: Path) -> None:
 
 
 def test_a_socket_address_is_never_too_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """unix(7) gives 108 bytes; a deep home directory must not stop a mount."""
+    """A deep home directory does not stop a mount, although unix(7) gives a socket's address 108 bytes."""
     deep = tmp_path / ("d" * 120)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
     assert control_path(Path("/mnt"), deep).parent == Path("/run/user/0/kvfs")

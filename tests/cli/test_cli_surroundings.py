@@ -1,4 +1,4 @@
-"""What surrounds a command: names in every script, any locale, descriptors that are closed, limits that are low."""
+"""The surroundings of a command: names in every script, any locale, closed descriptors, low limits."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_a_store_below_a_home_with_any_name_is_mounted(shell: Shell) -> None:
-    """The default store of /home/jürgen, and the kernel's table shows the name."""
+    """The default store below /home/jürgen is mounted, and the kernel's table shows its name."""
     home = shell.home / "jürgen"
     home.mkdir()
     given = {"HOME": str(home), "XDG_DATA_HOME": "", "XDG_STATE_HOME": ""}
@@ -32,7 +32,7 @@ def test_a_store_below_a_home_with_any_name_is_mounted(shell: Shell) -> None:
 
 
 def test_titles_and_prefixes_in_every_script_are_mounted(shell: Shell, server: Served) -> None:
-    """By title and below a prefix, in an ASCII locale too; the name of the log and of the journal are found."""
+    """Titles and prefixes in every script are mounted, also in an ASCII locale, and their log and journal are found."""
     with Api(server) as api:
         namespace = str(api.result("POST", "", json={"title": "Überschriften"})["id"])
         api.put(namespace, "日本/🗾", b"there")
@@ -44,7 +44,7 @@ def test_titles_and_prefixes_in_every_script_are_mounted(shell: Shell, server: S
 
 
 def test_a_journal_is_found_in_every_locale(shell: Shell) -> None:
-    """What was written in one locale is pending in another: a source is the same source in both."""
+    """A change written in one locale is pending in another, because a source is the same in both."""
     store = f"local:{shell.home}/ü.sqlite"
     mnt = shell.home / "einhängen-ß"
     mnt.mkdir()
@@ -61,7 +61,7 @@ def test_a_journal_is_found_in_every_locale(shell: Shell) -> None:
 
 
 def test_every_message_can_be_printed_in_an_ascii_locale(shell: Shell) -> None:
-    """Quotes and dots of the messages must not end a command with an error of its own."""
+    """Quotes and dots of the messages do not end a command with an encoding error."""
     line = shell.fails("mount", f"local:{shell.home}/nö/x", shell.mnt, **ASCII)
     assert "does not exist" in line
     shell.kvfs("doctor", **ASCII)
@@ -70,7 +70,7 @@ def test_every_message_can_be_printed_in_an_ascii_locale(shell: Shell) -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
 def test_closed_descriptors_stop_no_command(shell: Shell, closed: str) -> None:
-    """Cron jobs and daemons start programs so: mount, sync and umount answer 0, and at once."""
+    """With closed descriptors, as in cron jobs and daemons, mount, sync and umount answer 0 at once."""
     for words in (f"mount {shell.local} {shell.mnt}", f"sync {shell.mnt}", "status", f"umount {shell.mnt}"):
         done = subprocess.run(
             ["bash", "-c", f"exec {sys.executable} -P -m kvfs {words} {closed}"],
@@ -82,7 +82,7 @@ def test_closed_descriptors_stop_no_command(shell: Shell, closed: str) -> None:
 
 
 def test_a_mount_raises_its_own_limit_of_open_files(shell: Shell) -> None:
-    """A shell's soft limit is for the shell; the hard one is kept to, and is enough when it is low."""
+    """A mount raises its soft limit of open files up to the hard one, and works when the hard one is low."""
     script = f"ulimit -Sn 30; ulimit -Hn 60; exec {sys.executable} -P -m kvfs mount {shell.local} {shell.mnt}"
     subprocess.run(["bash", "-c", script], env=shell.env, cwd=shell.home, timeout=30, check=True)
     limits = Path("/proc", str(shell.daemon()), "limits").read_text()
@@ -111,7 +111,7 @@ def test_line_oriented_output_has_a_line_a_change_whatever_the_key_holds(shell: 
 
 
 def test_a_name_with_a_line_break_is_one_line_of_the_log(shell: Shell, server: Served) -> None:
-    """A key must not be able to write lines of its own into the log or into `.kvfs/errors`."""
+    """A key with a line break cannot write lines of its own into the log or into `.kvfs/errors`."""
     with Api(server) as api:
         shell.ok("mount", "--write-back=0", "--timeout=2", "cloudflare:", shell.mnt)
         (shell.mnt / "ns").mkdir()

@@ -1,4 +1,4 @@
-"""What mounts of before left behind: what goes by itself, when, and what never does."""
+"""The sweep: what earlier mounts left behind, which of it is removed by itself and when, and what never is."""
 
 import fcntl
 import os
@@ -29,27 +29,27 @@ NOW = 1_800_000_000.0
 
 
 def put(journal: Journal, **options) -> int:
-    """One change."""
+    """Record one change."""
     return journal.record_put(
         NS, Key("a"), journal.stage(b"a"), metadata=None, expiration=None, base=None, **options
     )
 
 
 def send(journal: Journal) -> None:
-    """It arrived."""
+    """Acknowledge a change."""
     seqs = [change.seq for change in journal.pending()]
     journal.mark_attempted(seqs)
     journal.ack(seqs, NOW)
 
 
 def settle(journal: Journal) -> None:
-    """It arrived, long ago."""
+    """Acknowledge a change long ago, so that it settles."""
     send(journal)
     journal.settle(NOW + 90, 90)
 
 
 def made(state: Path, act: Callable[[Journal], object] = lambda journal: None, idle: float = 0.0) -> Path:
-    """The journal of a source that was last mounted so long ago."""
+    """Make the journal of a source that was last mounted so long ago."""
     journal = state / "sources" / "abc" / "journal.sqlite"
     with Journal.open(journal, source="local:/x", now=lambda: NOW) as opened:
         act(opened)
@@ -60,7 +60,7 @@ def made(state: Path, act: Callable[[Journal], object] = lambda journal: None, i
 
 
 def attributes(journal: Journal) -> None:
-    """A mode of a file that is at the server."""
+    """Record a mode of a file that is at the server."""
     put(journal, attrs=LocalAttrs(mode=0o600))
     settle(journal)
 
@@ -80,7 +80,7 @@ def attributes(journal: Journal) -> None:
     ],
 )
 def test_a_journal_goes_by_what_it_holds(tmp_path: Path, act, worth: Worth) -> None:
-    """Changes and files that stay here never, other things after 90 days, an empty one after seven."""
+    """A journal with changes or local files never goes, one with other data after 90 days, an empty one after 7."""
     seconds = {Worth.NOTHING: EMPTY_SECONDS, Worth.KEPT: KEPT_SECONDS, Worth.CHANGES: 1e9}[worth]
     journal = made(tmp_path, act, seconds - 10)
     assert [one.worth for one in leftovers(tmp_path, NOW)] == [worth]
@@ -92,12 +92,12 @@ def test_a_journal_goes_by_what_it_holds(tmp_path: Path, act, worth: Worth) -> N
 
 
 def garbled(journal: Path) -> None:
-    """The side table cannot be read."""
+    """Make the side table unreadable."""
     journal.write_bytes(b"not a journal")
 
 
 def torn(journal: Path) -> None:
-    """The log cannot."""
+    """Make the log unreadable."""
     segments_of(journal)[0].write_bytes(b"x" * 100)
 
 
@@ -111,7 +111,7 @@ def torn(journal: Path) -> None:
     ],
 )
 def test_what_is_not_known_here_is_never_removed(tmp_path: Path, alter) -> None:
-    """Conflicts that nobody settled, what was kept of a damaged log, a journal that cannot be read."""
+    """Open conflicts, the kept rest of a damaged log, and a journal that cannot be read are never removed."""
     journal = made(tmp_path, attributes, 1e9)
     alter(journal)
     sweep(tmp_path, NOW)
@@ -120,7 +120,7 @@ def test_what_is_not_known_here_is_never_removed(tmp_path: Path, alter) -> None:
 
 
 def test_doctor_lists_what_is_kept_and_when_it_goes(tmp_path: Path) -> None:
-    """Changes are another matter: they never go."""
+    """Doctor lists the things that are kept and when they go. Changes are not among them, because they never go."""
     journal = made(tmp_path, attributes)
     was_used(journal)
     assert [(one.level, one.text) for one in kept(tmp_path)] == [
@@ -137,14 +137,14 @@ def test_doctor_lists_what_is_kept_and_when_it_goes(tmp_path: Path) -> None:
 
 
 def test_a_history_counts_as_something_kept(tmp_path: Path) -> None:
-    """It has bounds of its own, and goes with its journal."""
+    """A history counts as something that is kept: it has bounds of its own, and goes with its journal."""
     journal = made(tmp_path, idle=EMPTY_SECONDS + 1)
     journal.with_name(HISTORY).mkdir()
     assert [one.worth for one in leftovers(tmp_path, NOW)] == [Worth.KEPT]
 
 
 def test_a_journal_that_is_open_is_left_alone(tmp_path: Path) -> None:
-    """However long ago its mount began; when that ends, the time begins."""
+    """A journal that is open is left alone, however long ago its mount began; its time begins when the mount ends."""
     journal = made(tmp_path, idle=1e9)
     with Journal.open(journal, source="local:/x", now=lambda: NOW):
         sweep(tmp_path, NOW)
@@ -155,14 +155,14 @@ def test_a_journal_that_is_open_is_left_alone(tmp_path: Path) -> None:
 
 
 def ended() -> int:
-    """The number of a process that is no more."""
+    """Return the number of a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pass
     return process.pid
 
 
 def test_records_and_sockets_of_dead_mounts_go(tmp_path: Path) -> None:
-    """Those of the living stay, and so does the record of another process of the same number for its own sake."""
+    """Records and sockets of dead mounts go and those of living ones stay, also if a process number was used again."""
     (tmp_path / "mounts").mkdir()
     (tmp_path / "sources").mkdir()
     mine = birth(os.getpid())
@@ -184,7 +184,7 @@ def test_records_and_sockets_of_dead_mounts_go(tmp_path: Path) -> None:
 
 
 def test_old_logs_go_and_young_ones_stay(tmp_path: Path) -> None:
-    """Also what a process that was killed had half written, and counts of requests."""
+    """Old logs go, and so do half-written files of a killed process and counts of requests; young ones stay."""
     for folder in ("mounts", "sources", "requests"):
         (tmp_path / folder).mkdir()
     names = [
@@ -214,12 +214,12 @@ def test_old_logs_go_and_young_ones_stay(tmp_path: Path) -> None:
     ],
 )
 def test_a_log_is_named_like_its_mount(tmp_path: Path, directory: str, name: str) -> None:
-    """So that a human finds it in a list of files."""
+    """A log is named like its mount, so that people find it in a list of files."""
     assert log_path(Path(directory), tmp_path).name == name
 
 
 def test_no_two_mounts_have_one_log(tmp_path: Path) -> None:
-    """Where names would be the same, or too long for a file, a hash tells them apart; all of them are file names."""
+    """Two mounts never share a log: a hash tells similar and overlong names apart, and every name is a file name."""
     directories = [
         "/a/b",
         "/a-b",
@@ -243,7 +243,7 @@ def test_no_two_mounts_have_one_log(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_sweep_left_goes_too(tmp_path: Path) -> None:
-    """It stops neither the removal of that source nor that of anything else."""
+    """The leftovers of a killed sweep are removed, and stop no other removal."""
     journal = made(tmp_path, idle=1e9)
     half = journal.parent.with_name(".abc.gone")
     half.mkdir()
@@ -253,7 +253,7 @@ def test_what_a_killed_sweep_left_goes_too(tmp_path: Path) -> None:
 
 
 def test_a_mount_never_holds_the_lock_of_a_journal_that_was_removed(tmp_path: Path, monkeypatch) -> None:
-    """The sweep removes it just before the mount has its lock: the mount waits, and makes a new one."""
+    """If the sweep removes a journal just before a mount has its lock, the mount waits and makes a new one."""
     journal = made(tmp_path, idle=1e9)
 
     def flock(descriptor: int, how: int) -> None:
@@ -269,7 +269,7 @@ def test_a_mount_never_holds_the_lock_of_a_journal_that_was_removed(tmp_path: Pa
 
 
 def test_the_log_of_a_mount_that_is_there_stays(tmp_path: Path) -> None:
-    """It had nothing to say for months; its older parts go."""
+    """The log of a living mount stays though nothing was written for months; its older parts go."""
     mountpoint = Path("/nowhere/quiet")
     (tmp_path / "mounts").mkdir()
     record = MountRecord(
@@ -285,7 +285,7 @@ def test_the_log_of_a_mount_that_is_there_stays(tmp_path: Path) -> None:
 
 
 async def test_a_source_counts_as_used_while_it_is_mounted(tmp_path: Path, autojump_clock) -> None:
-    """However long its mount writes nothing: should that be killed, what is kept does not go at once."""
+    """A mounted source counts as used, so its leftovers do not go at once when the mount is killed."""
     journal = made(tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_used, journal)

@@ -1,4 +1,4 @@
-"""What takes longer than half a second says so: on a terminal from its first moment, elsewhere a line now and then."""
+"""Feedback: work of more than half a second says so on a terminal, and elsewhere prints a line now and then."""
 
 import json
 import os
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.fuse
 
 
 class Pty:
-    """A command on a terminal of 80 columns; what it writes, and when."""
+    """A command on a terminal of 80 columns, with its output and the time of each piece."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", master: int) -> None:
         self.process, self._master = process, master
         self.begun, self.text = time.monotonic(), ""
 
     def wait_for(self, words: str, seconds: float = 20.0) -> float:
-        """Until the words were written; seconds since the start."""
+        """Wait until the words were written; return the seconds since the start."""
         deadline = time.monotonic() + seconds
         while words not in self.text:
             assert time.monotonic() < deadline, f"{words!r} did not come: {self.text!r}"
@@ -70,7 +70,7 @@ def mount(tmp_path: Path, server: Served) -> Iterator[Mounted]:
 
 
 def test_umount_shows_a_bar_within_a_second_and_one_line_at_the_end(mount: Mounted, server: Served) -> None:
-    """Changes, bytes, what was sent in how many requests."""
+    """The bar of umount counts changes, and the last line says the bytes and requests that sent them."""
     for number in range(3):
         (mount.path / "ns" / f"{number}").write_text("x" * 1000)
     with Api(server) as api:
@@ -87,7 +87,7 @@ def test_umount_shows_a_bar_within_a_second_and_one_line_at_the_end(mount: Mount
 
 
 def test_sync_counts_down_what_it_waits_for(tmp_path: Path, server: Served) -> None:
-    """The budget is used up: the seconds run on the screen, until it goes on and all is sent."""
+    """With a used-up budget sync counts the seconds down on the screen, until it goes on and all is sent."""
     options = ("--write-back=600", "--settle=0", "--rate-requests=6", "--rate-seconds=9")
     with mounted(tmp_path, "cloudflare:", *options, served=server) as mount:
         (mount.path / "ns").mkdir()
@@ -107,7 +107,7 @@ def test_sync_counts_down_what_it_waits_for(tmp_path: Path, server: Served) -> N
 
 
 def test_quiet_says_nothing(mount: Mounted, server: Served) -> None:
-    """Neither a bar nor a line."""
+    """`--quiet` prints neither a bar nor a line."""
     (mount.path / "ns" / "a").write_text("x")
     with Api(server) as api:
         api.set_faults({"fault": "latency", "seconds": 1, "method": "PUT"})
@@ -117,7 +117,7 @@ def test_quiet_says_nothing(mount: Mounted, server: Served) -> None:
 
 
 def test_mount_says_whom_it_asks_and_how_often(tmp_path: Path) -> None:
-    """From the first half second: the host, then the attempt; the reason comes at the end."""
+    """From half a second on mount shows the host and the attempt; the reason comes at the end."""
     env = {name: os.environ[name] for name in ("PATH",)} | {
         "XDG_STATE_HOME": str(tmp_path), "CLOUDFLARE_API_TOKEN": "t", "CLOUDFLARE_ACCOUNT_ID": "a" * 32,
         "CLOUDFLARE_API_BASE_URL": "http://127.0.0.1:9/client/v4", "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -132,7 +132,7 @@ def test_mount_says_whom_it_asks_and_how_often(tmp_path: Path) -> None:
 def test_elsewhere_there_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log is no terminal: a line of what is waited for, and for how long by now."""
+    """Without a terminal a line now and then says what is waited for, and for how long so far."""
     monkeypatch.setattr("kvfs.cli.waiting.LINE_SECONDS", 0.05)
     with Waiting("asking the oracle") as waiting:
         time.sleep(0.08)

@@ -1,4 +1,4 @@
-"""Nothing that kvfs holds is hidden: sources that are not mounted, a server that is away, what is pending by name."""
+"""Everything that kvfs holds is visible: unmounted sources, a server that is away, pending changes by name."""
 
 import json
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.fuse
 
 
 def write_three(shell: Shell, source: str) -> None:
-    """Mount, write two values and delete one, and leave them unsent: the daemon is killed."""
+    """Mount, write two values and delete one, and kill the daemon so that they stay unsent."""
     shell.ok("mount", "--write-back=3600", source, shell.mnt)
     (shell.mnt / "ns").mkdir(exist_ok=True)
     (shell.mnt / "ns" / "d").mkdir()
@@ -40,7 +40,7 @@ def write_three(shell: Shell, source: str) -> None:
 
 @pytest.fixture
 def outage(shell: Shell, tmp_path: Path) -> str:
-    """A source with three changes kept, whose server has gone for good; its name."""
+    """Yield the name of a source with three kept changes, whose server has gone for good."""
     with served_by_process(tmp_path, faults="") as served:
         shell.env |= {
             "CLOUDFLARE_API_TOKEN": served.token,
@@ -54,7 +54,7 @@ def outage(shell: Shell, tmp_path: Path) -> str:
 
 
 def test_status_names_what_is_kept_for_sources_that_are_not_mounted(shell: Shell, outage: str) -> None:
-    """By name, with count, age and the command that sends it; exit status 3, and doctor warns."""
+    """Status shows name, count, age and the command that sends the changes, with exit status 3; doctor warns."""
     done = shell.kvfs("status")
     assert done.returncode == Exit.LEFT
     assert f"{outage}: not mounted" in done.stdout
@@ -68,7 +68,7 @@ def test_status_names_what_is_kept_for_sources_that_are_not_mounted(shell: Shell
 
 
 def test_pending_names_each_change_without_a_mount(shell: Shell, outage: str) -> None:
-    """Path, put or delete, size and age; all sources, or one by name or by where it was mounted."""
+    """Pending changes have path, kind, size and age, for all sources, or for one by its name or its last mount."""
     items = json.loads(shell.ok("pending", "--json"))
     named = {(item["path"], item["kind"], item["size"]) for item in items}
     assert named == {("ns/k1", "put", 3), ("ns/d/k2", "put", 3), ("ns/old", "delete", 0)}
@@ -81,7 +81,7 @@ def test_pending_names_each_change_without_a_mount(shell: Shell, outage: str) ->
 
 
 def test_recover_writes_what_is_pending_into_files(shell: Shell, outage: str) -> None:
-    """With neither server nor token; metadata and deletions are in an index, and the journal keeps all."""
+    """`recover` needs neither server nor token, keeps metadata and deletions in an index, and leaves the journal."""
     del shell.env["CLOUDFLARE_API_TOKEN"]
     out = shell.home / "out"
     assert "wrote 2 values" in shell.ok("recover", outage, out)
@@ -99,7 +99,10 @@ def test_recover_writes_what_is_pending_into_files(shell: Shell, outage: str) ->
 
 
 def test_a_mount_starts_while_the_server_is_away(shell: Shell, outage: str, tmp_path: Path) -> None:
-    """Marked offline, with what the journal holds; everything arrives by itself when the server is back."""
+    """A mount without its server is marked offline and shows the journal's changes.
+
+    They arrive by themselves when the server is back.
+    """
     begun = time.monotonic()
     shell.ok("mount", "--write-back=0.1", "--timeout=3", outage, shell.mnt)
     assert time.monotonic() - begun < 8
@@ -164,7 +167,7 @@ def test_a_dead_server_and_a_dead_daemon_lose_nothing(shell: Shell, tmp_path: Pa
 
 
 def test_a_wrong_answer_fails_at_once_though_the_source_is_known(shell: Shell, server: Served) -> None:
-    """A refused token and a namespace that is gone are told by a server that is there."""
+    """A refused token and a missing namespace fail at once, because a server that is there said so."""
     with Api(server) as api:
         namespace = api.result("POST", "", json={"title": "notes"})["id"]
         shell.ok("mount", "cloudflare:/notes", shell.mnt)
@@ -188,7 +191,7 @@ def test_a_wrong_answer_fails_at_once_though_the_source_is_known(shell: Shell, s
 def test_a_server_that_is_none_fails_a_first_mount_within_seconds(
     shell: Shell, server: Served, url: str, words: str
 ) -> None:
-    """A refused connection, an unknown host, a wrong base URL: nobody waits for them, and the line says why."""
+    """A refused connection, an unknown host or a wrong base URL fails a first mount within seconds, with the reason."""
     begun = time.monotonic()
     line = shell.fails(
         "mount", "--insecure", "cloudflare:", shell.mnt, CLOUDFLARE_API_BASE_URL=url.format(root=server.root)
@@ -198,7 +201,10 @@ def test_a_server_that_is_none_fails_a_first_mount_within_seconds(
 
 
 def test_refused_changes_are_decided_without_a_mount(shell: Shell, server: Served) -> None:
-    """Listed, retried, discarded by the name of the source; wrong numbers are refused before any question."""
+    """Refused changes are listed, retried and discarded by the name of the source.
+
+    Wrong numbers are refused before any question.
+    """
     with Api(server) as api:
         shell.ok("mount", "--write-back=0", "cloudflare:", shell.mnt)
         (shell.mnt / "ns").mkdir()
@@ -221,7 +227,7 @@ def test_refused_changes_are_decided_without_a_mount(shell: Shell, server: Serve
 
 
 def test_a_log_is_found_by_its_mount(shell: Shell) -> None:
-    """Also after the mount has ended; `-f` goes on with what is written."""
+    """A log is found by its mount, also after the mount has ended; `-f` follows new lines."""
     shell.ok("mount", shell.local, shell.mnt)
     assert f"{shell.local} is mounted on {shell.mnt}" in shell.ok("log", shell.mnt)
     command = [sys.executable, "-P", "-m", "kvfs", "log", "-f", "-n", "1", str(shell.mnt)]
@@ -239,7 +245,7 @@ def test_a_log_is_found_by_its_mount(shell: Shell) -> None:
 
 
 def test_what_could_not_be_sent_has_its_reasons_grouped(shell: Shell, server: Served) -> None:
-    """Reason, how many, what to do, when it is tried again: not one line a change without a word why."""
+    """Unsent changes are grouped by reason, with their number, the way out and the next try, not listed one a line."""
     with Api(server) as api:
         shell.ok("mount", "--write-back=3600", "cloudflare:", shell.mnt)
         (shell.mnt / "ns").mkdir()
@@ -259,7 +265,7 @@ def test_what_could_not_be_sent_has_its_reasons_grouped(shell: Shell, server: Se
 def test_a_terminal_shows_within_a_second_how_far_umount_is(
     shell: Shell, server: Served, tmp_path: Path
 ) -> None:
-    """A bar from the first moment, and one line at the end."""
+    """A terminal shows a bar from the first moment, and one line at the end."""
     with Api(server) as api:
         shell.ok("mount", "--write-back=3600", "cloudflare:", shell.mnt)
         (shell.mnt / "ns").mkdir()
@@ -275,7 +281,7 @@ def test_a_terminal_shows_within_a_second_how_far_umount_is(
 
 
 def test_why_names_the_last_failure_of_a_path(shell: Shell, server: Served) -> None:
-    """HTTP status, Cloudflare's code, the way out and when it is tried again; of a path that is fine: that."""
+    """`why` shows HTTP status, Cloudflare's code, the way out and the next try; for a path that is fine it says so."""
     with Api(server) as api:
         shell.ok("mount", "--write-back=0", "cloudflare:", shell.mnt)
         (shell.mnt / "ns").mkdir()
@@ -293,7 +299,7 @@ def test_why_names_the_last_failure_of_a_path(shell: Shell, server: Served) -> N
 
 
 def test_a_namespace_taken_for_an_account_is_told(shell: Shell, server: Served) -> None:
-    """`cloudflare:CONFIG` names an account: the refusal says how a namespace is written, and what a token needs."""
+    """`cloudflare:CONFIG` names an account: the refusal shows a namespace's form and a token's permissions."""
     line = shell.fails("mount", "cloudflare:CONFIG", shell.mnt, CLOUDFLARE_API_TOKEN="wrong")
     assert "cloudflare:/CONFIG" in line
     assert "Workers KV Storage: Edit" in line
@@ -301,7 +307,7 @@ def test_a_namespace_taken_for_an_account_is_told(shell: Shell, server: Served) 
 
 @pytest.mark.parametrize("words", [["--timeout=2"], ["--timeout=2", "--force"]])
 def test_umount_ends_within_what_it_was_told(shell: Shell, server: Served, words: list[str]) -> None:
-    """A server that is sick, and a file that stays open: the daemon has ended all the same, and nothing is lost."""
+    """With a sick server and an open file the daemon still ends within the given time, and nothing is lost."""
     with Api(server) as api:
         shell.ok("mount", "--write-back=3600", "cloudflare:", shell.mnt)
         (shell.mnt / "ns").mkdir()

@@ -1,4 +1,4 @@
-"""`kvfs status --watch`: a picture of the mounts that keeps up with them, on a terminal and elsewhere."""
+"""`kvfs status --watch`: it shows the mounts and keeps up with them, on a terminal and elsewhere."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fuse
 
 @contextmanager
 def piped(shell: Shell, *words: object) -> Iterator["subprocess.Popen[str]"]:
-    """The command with its output in a pipe."""
+    """Run the command with its output in a pipe."""
     command = [sys.executable, "-P", "-m", "kvfs", *map(str, words)]
     process = subprocess.Popen(command, env=shell.env, stdout=subprocess.PIPE, text=True)
     try:
@@ -28,7 +28,7 @@ def piped(shell: Shell, *words: object) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_a_terminal_shows_what_a_mount_does_and_lives_on_without_it(shell: Shell) -> None:
-    """A change shows, a daemon that died shows, its successor shows; q ends it and leaves the terminal as it was."""
+    """A change shows, a dead daemon shows, and its successor shows; q ends it and leaves the terminal as it was."""
     shell.ok("mount", "--write-back=3600", shell.local, shell.mnt)
     (shell.mnt / "ns").mkdir()
     command = [sys.executable, "-P", "-m", "kvfs", "status", "--watch", "--interval=0.1", str(shell.mnt)]
@@ -58,7 +58,7 @@ def test_a_terminal_shows_what_a_mount_does_and_lives_on_without_it(shell: Shell
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_as_q_does(shell: Shell, number: int) -> None:
-    """With status 0 and the terminal as it was."""
+    """A signal ends it with status 0 and the terminal as it was."""
     command = [sys.executable, "-P", "-m", "kvfs", "status", "--watch", "--interval=30"]
     run = """bash -c 'echo $$ > pid; exec "$@"' - "$@\""""
     script = f'stty -g > before; {run}; status=$?; stty -g > after; echo "ended with $status"; read'
@@ -71,7 +71,7 @@ def test_a_signal_ends_it_as_q_does(shell: Shell, number: int) -> None:
 
 
 def test_without_a_terminal_there_is_a_block_per_interval(shell: Shell) -> None:
-    """With an empty line between two, until its reader goes."""
+    """Without a terminal it prints a block per interval, with an empty line between two, until its reader goes."""
     with piped(shell, "status", "--watch", "--interval=0.05") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(5)]
@@ -81,7 +81,7 @@ def test_without_a_terminal_there_is_a_block_per_interval(shell: Shell) -> None:
 
 
 def test_programs_get_a_line_of_json_per_interval(shell: Shell) -> None:
-    """Each is an object like that of `--json` alone."""
+    """With `--json` each interval gives one object, like that of `--json` alone."""
     with piped(shell, "status", "--watch", "--json", "--interval=0.05") as process:
         assert process.stdout is not None
         found = [json.loads(line) for line in (process.stdout.readline() for _ in range(3))]

@@ -1,4 +1,4 @@
-"""Completion in real shells: what Tab makes of a line, in bash, zsh and fish, without a server."""
+"""Completion in real shells: Tab in bash, zsh and fish, without a server."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ SHELLS = {
 
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
-    """An environment that remembers a mount, an account with namespaces, and a profile; nothing answers anywhere."""
+    """An environment that remembers a mount, an account with namespaces, and a profile; no server answers."""
     env = environment(tmp_path, None) | {
         "CLOUDFLARE_ACCOUNT_ID": ACCOUNT,
         "CLOUDFLARE_API_BASE_URL": "http://127.0.0.1:9/client/v4",
@@ -76,7 +76,7 @@ def shell(name: str, tmp_path: Path, env: dict[str, str]) -> Iterator[Terminal]:
 
 
 def complete(screen: Terminal, line: str, wanted: str) -> None:
-    """Tab after a line makes it the wanted one; the line is taken away again."""
+    """Press Tab after a line and check that it becomes the wanted one; the line is then removed again."""
     screen.type(line)
     screen.wait_for_text(line)
     screen.press("Tab")
@@ -88,7 +88,7 @@ def complete(screen: Terminal, line: str, wanted: str) -> None:
 
 @pytest.mark.parametrize("name", SHELLS)
 def test_tab_completes_what_this_machine_knows(name: str, tmp_path: Path, machine: dict[str, str]) -> None:
-    """Commands, options, directories, mounts, namespaces, sources, files of stores and profiles."""
+    """Tab completes commands, options, directories, mounts, namespaces, sources, files of stores and profiles."""
     with shell(name, tmp_path, machine) as screen:
         for line, wanted in (
             ("kvfs stat", "kvfs status"),
@@ -102,7 +102,7 @@ def test_tab_completes_what_this_machine_knows(name: str, tmp_path: Path, machin
 
 
 def answers(env: dict[str, str], line: str, fragment: str) -> list[str]:
-    """What the script of bash is answered for a line whose last word is the fragment for bash."""
+    """Return the answer to bash's script for a line whose last word is the fragment for bash."""
     asked = env | {
         "_KVFS_COMPLETE": "bash_complete",
         "COMP_LINE": line,
@@ -116,7 +116,10 @@ def answers(env: dict[str, str], line: str, fragment: str) -> list[str]:
 
 
 def test_bash_is_answered_from_where_its_word_begins(tmp_path: Path, machine: dict[str, str]) -> None:
-    """It ends a word at a colon, an equals sign or an at sign; a title with a space is one word."""
+    """Bash ends a word at a colon, an equals sign or an at sign, so the answer begins there.
+
+    A title with a space is one word.
+    """
     machine["PWD"] = str(tmp_path)
     assert answers(machine, "kvfs mount cloudflare:/", "/") == ["/CONFIG", "/two words"]
     assert answers(machine, "kvfs mount cloudflare:", ":")[:1] == [ACCOUNT]
@@ -130,7 +133,7 @@ def test_bash_is_answered_from_where_its_word_begins(tmp_path: Path, machine: di
 
 
 def test_nothing_that_is_broken_is_told_at_a_prompt(tmp_path: Path, machine: dict[str, str]) -> None:
-    """A configuration that cannot be read offers nothing, and is not complained about."""
+    """A configuration that cannot be read offers nothing at a prompt, and prints no complaint."""
     (tmp_path / "config.toml").write_text("[broken")
     asked = {"_KVFS_COMPLETE": "zsh_complete", "COMP_WORDS": "kvfs mount --profile n", "COMP_CWORD": "3"}
     done = subprocess.run(

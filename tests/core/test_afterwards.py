@@ -1,4 +1,4 @@
-"""Work for after an answer: in order, all of it, and at once where nobody opened it."""
+"""Work put off until after an answer: all of it is done, in order, and at once where no answer is under way."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from kvfs.core.afterwards import Afterwards
 
 
 def test_closed_it_does_at_once_what_it_is_given() -> None:
-    """As a plain call."""
+    """While closed, it does its work at once, as a plain call."""
     afterwards, done = Afterwards(), []
     afterwards(done.append, 1)
     assert done == [1]
@@ -14,7 +14,7 @@ def test_closed_it_does_at_once_what_it_is_given() -> None:
 
 
 def test_open_it_keeps_all_until_run_and_the_order() -> None:
-    """What comes at once while something is left comes after that."""
+    """While open, it keeps all work in order until `run`; new work comes after what is left."""
     afterwards, done = Afterwards(), []
     afterwards.is_open = True
     afterwards(done.append, 1)
@@ -28,7 +28,7 @@ def test_open_it_keeps_all_until_run_and_the_order() -> None:
 
 
 def test_what_fails_takes_nothing_else_with_it() -> None:
-    """And it is told when the rest is done."""
+    """A failing piece of work stops no other, and its exception is raised when the rest is done."""
     afterwards, done = Afterwards(), []
     afterwards.is_open = True
     afterwards(int, "no number")

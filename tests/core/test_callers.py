@@ -1,4 +1,4 @@
-"""Callers: processes are told apart as long as there is room, and what they did is never lost."""
+"""Callers: processes are told apart as long as there is room, and no operation of theirs is lost."""
 
 from collections import Counter
 
@@ -34,7 +34,7 @@ class Machine:
 
 
 def operations(callers: Callers) -> dict[str, int]:
-    """How many operations each command did."""
+    """Return how many operations each command did."""
     found: Counter[str] = Counter()
     for caller in callers.everybody():
         found[caller.command] += sum(count(settle(times)) for times in caller.times.values())
@@ -42,14 +42,14 @@ def operations(callers: Callers) -> dict[str, int]:
 
 
 def lookup(callers: Callers, thread: int, uid: int = 0) -> Caller:
-    """One operation of a thread."""
+    """Count one operation of a thread."""
     caller = callers.by_thread.get(thread) or callers.meet(thread, uid)
     add(caller.times.get("lookup") or caller.begin("lookup"), 1000)
     return caller
 
 
 def test_the_threads_of_a_process_are_one_caller() -> None:
-    """The kernel numbers threads; people know processes."""
+    """The threads of a process are one caller, although the kernel numbers threads."""
     machine = Machine()
     machine.threads = {10: (10, "make"), 11: (10, "make"), 20: (20, "find")}
     callers = machine.callers()
@@ -59,7 +59,7 @@ def test_the_threads_of_a_process_are_one_caller() -> None:
 
 
 def test_a_process_goes_by_the_program_that_it_became() -> None:
-    """A shell that has opened a file for `find > file` is find by the next calls."""
+    """A shell that has opened a file for `find > file` counts as find from the next calls on."""
     machine = Machine()
     machine.threads = {10: (10, "bash")}
     callers = machine.callers()
@@ -70,7 +70,7 @@ def test_a_process_goes_by_the_program_that_it_became() -> None:
 
 
 def test_a_number_that_another_process_got_is_another_caller() -> None:
-    """What the first one did stays under its name."""
+    """The work of a process stays under its own name if another process gets its number."""
     machine = Machine()
     machine.threads = {10: (10, "cat")}
     callers = machine.callers()
@@ -82,7 +82,7 @@ def test_a_number_that_another_process_got_is_another_caller() -> None:
 
 
 def test_every_thread_of_a_process_goes_by_the_program_that_it_became() -> None:
-    """Also one that was met under the name of before: what it does from now on is not lost."""
+    """A thread met under the earlier name counts for the program that its process became, and nothing is lost."""
     machine = Machine()
     machine.threads = {10: (10, "launcher")}
     callers = machine.callers()
@@ -95,7 +95,7 @@ def test_every_thread_of_a_process_goes_by_the_program_that_it_became() -> None:
 
 
 def test_a_process_that_is_gone_before_it_is_looked_at_is_counted_all_the_same() -> None:
-    """Without a name."""
+    """A process that is gone before it is looked at is counted without a name."""
     callers = Machine().callers()
     lookup(callers, 10)
     assert operations(callers) == {"?": 1}
@@ -104,7 +104,7 @@ def test_a_process_that_is_gone_before_it_is_looked_at_is_counted_all_the_same()
 @given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from("abcdefgh")), max_size=120))
 @settings(max_examples=60)
 def test_nothing_is_lost_however_many_come(steps: list[tuple[int, str]]) -> None:
-    """Operations, requests and handles of processes that have no row of their own any more count with their command."""
+    """Operations, requests and handles of processes without a row of their own count with their command."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PROCESSES", 8)
         patch.setattr(module, "COMMANDS", 3)
@@ -145,7 +145,7 @@ def test_the_table_is_bounded() -> None:
 
 
 def test_a_busy_process_keeps_its_row() -> None:
-    """However many short ones come and go beside it."""
+    """A busy process keeps its row, however many short ones come and go."""
     machine = Machine()
     machine.threads = {1: (1, "server")}
     callers = machine.callers()
@@ -159,7 +159,7 @@ def test_a_busy_process_keeps_its_row() -> None:
 
 
 def test_a_request_that_several_share_is_divided_by_keys() -> None:
-    """And what nobody shares is of whom the task works for."""
+    """A shared request is divided by keys, and an unshared one counts for the caller of the task."""
     one, two = Caller(1, 0, "one"), Caller(2, 0, "two")
     with done_for(one):
         charge("requests")
@@ -171,7 +171,7 @@ def test_a_request_that_several_share_is_divided_by_keys() -> None:
 
 
 def test_an_operation_that_waits_says_so() -> None:
-    """Only while it runs as such."""
+    """An operation that waits is shown as waiting, only while it runs."""
     call = Call(Caller(1, 0, "one"))
     waits()
     token = calling.set(call)

@@ -16,7 +16,7 @@ STEPS = st.lists(st.tuples(OFFSETS, st.binary(max_size=20)) | OFFSETS, max_size=
 def test_writes_and_truncations_are_those_of_a_file(
     start: bytes, steps: list[tuple[int, bytes] | int], offset: int, size: int
 ) -> None:
-    """Bytes stand where they were last written, zeros where nothing was, up to the size."""
+    """A content has its bytes where they were last written, and zeros elsewhere, up to the size."""
     buffer = bytearray(start)
     model = dict(enumerate(start))
     length = len(start)
@@ -53,7 +53,7 @@ def test_a_value_has_at_most_25_mib() -> None:
 
 
 def test_any_buffer_can_be_written() -> None:
-    """A memoryview or a bytearray as well as bytes."""
+    """A memoryview or a bytearray can be written as well as bytes."""
     buffer = bytearray()
     splice(buffer, 1, memoryview(b"ab"))
     splice(buffer, 3, bytearray(b"c"))
@@ -61,7 +61,7 @@ def test_any_buffer_can_be_written() -> None:
 
 
 def test_reading_leaves_the_buffer_free_to_grow() -> None:
-    """What was read is a copy and holds on to nothing."""
+    """The result of a read is a copy and does not keep the buffer from growing."""
     buffer = bytearray(b"abc")
     read = read_at(buffer, 0, 2)
     splice(buffer, 0, b"xyz and more")
@@ -69,7 +69,7 @@ def test_reading_leaves_the_buffer_free_to_grow() -> None:
 
 
 def test_there_is_nothing_before_the_start() -> None:
-    """A negative offset or size is an error and not the end of the value."""
+    """A negative offset or size is an error and does not mean the end of the value."""
     buffer = bytearray(b"abc")
     for call in (
         lambda: splice(buffer, -1, b"xx"),
@@ -85,7 +85,7 @@ def test_there_is_nothing_before_the_start() -> None:
 
 @given(st.text(max_size=8), st.integers(-8, 8), st.binary(max_size=4))
 def test_a_value_is_text_when_it_decodes(text: str, shift: int, tail: bytes) -> None:
-    """Whatever its size: also where a character lies across the pieces it is looked at in, or is cut at the end."""
+    """A value of any size is text when it decodes, also with a character across two pieces, or cut at the end."""
     value = b"a" * (64 * 1024 + shift) + text.encode() + tail
     try:
         value.decode()
@@ -98,7 +98,7 @@ def test_a_value_is_text_when_it_decodes(text: str, shift: int, tail: bytes) -> 
 @pytest.mark.parametrize("end", ["é", "€", "😀"])
 @pytest.mark.parametrize("cut", [0, 1])
 def test_a_character_across_the_pieces_is_text_if_it_is_whole(end: str, cut: int) -> None:
-    """However many of its bytes lie before the seam."""
+    """A whole character across two pieces is text, however many of its bytes lie before the seam."""
     for before in range(1, len(end.encode())):
         value = b"a" * (64 * 1024 - before) + end.encode()
         assert is_text(value[: len(value) - cut]) == (cut == 0)

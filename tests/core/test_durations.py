@@ -1,4 +1,4 @@
-"""Histograms of durations: nothing is lost by timing only some, and quantiles lie where they should."""
+"""Histograms of durations: every call counts though only some are timed, and quantiles are in the right bucket."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ NANOSECONDS = st.integers(0, 10**13)
 
 
 def come(times: durations.Durations, nanoseconds: int) -> None:
-    """One answer of a hot path, timed or not."""
+    """Count one answer of a hot path, timed or not."""
     if times[SKIP]:
         times[SKIP] -= 1
     else:
@@ -19,7 +19,7 @@ def come(times: durations.Durations, nanoseconds: int) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["hot", "timed", "asked"]), NANOSECONDS), max_size=200))
 def test_whatever_comes_is_counted_once(steps: list[tuple[str, int]]) -> None:
-    """Timed or not, asked for in between or not; what was counted in a bucket stays there."""
+    """Every call is counted once, timed or not, asked for in between or not; a counted bucket never shrinks."""
     times, come_so_far = durations.no_durations(), 0
     before: list[int] = []
     for step, nanoseconds in steps:
@@ -40,7 +40,7 @@ def test_whatever_comes_is_counted_once(steps: list[tuple[str, int]]) -> None:
 
 @given(st.lists(NANOSECONDS, min_size=1))
 def test_a_quantile_lies_in_the_bucket_of_the_duration_that_it_stands_for(all_of: list[int]) -> None:
-    """Between half of it and twice of it, and never above the longest bucket."""
+    """A quantile lies between half of its duration and twice of it, and never above the longest bucket."""
     times = durations.no_durations()
     for nanoseconds in all_of:
         durations.add(times, nanoseconds)
@@ -56,13 +56,13 @@ def test_a_quantile_lies_in_the_bucket_of_the_duration_that_it_stands_for(all_of
 
 
 def test_nothing_has_no_quantile() -> None:
-    """None, not zero: nobody waited."""
+    """An empty histogram has None as its quantile and not zero, because nobody waited."""
     assert durations.quantile(durations.no_durations(), 0.5) is None
     assert durations.total([]) == durations.no_durations()
 
 
 def test_one_of_sixteen_stands_for_those_before_it() -> None:
-    """The first is timed for itself."""
+    """One timed call of sixteen stands for those before it, and the first is timed for itself."""
     times = durations.no_durations()
     for number in range(1 + EVERY):
         come(times, 5_000 if number else 100_000)

@@ -79,7 +79,7 @@ NAMINGS = st.sampled_from(EVERY)
     ],
 )
 def test_table_of_paths(key: str, path: tuple[str, ...]) -> None:
-    """Only what must be escaped is escaped, and the path leads back to the key."""
+    """A path escapes only what must be escaped, and leads back to its key."""
     assert SLASH.path_of(Key(key)) == path
     assert SLASH.key_of(path) == key
 
@@ -98,7 +98,7 @@ def test_table_of_paths(key: str, path: tuple[str, ...]) -> None:
     ],
 )
 def test_table_of_other_separators(naming: Naming, key: str, path: tuple[str, ...]) -> None:
-    """With another separator, or none, the slash is text, and a reserved name is out of the way."""
+    """With another separator, or none, the slash is text, and a reserved name is escaped."""
     assert naming.path_of(Key(key)) == path
     assert naming.key_of(path) == key
 
@@ -132,7 +132,7 @@ def test_value_beside_a_directory_is_self() -> None:
     ],
 )
 def test_no_text_has_these_names(name: str) -> None:
-    """A name that encoding would not give back is nobody's."""
+    """A name that encoding would not give back belongs to no text."""
     assert SLASH.decode_name(name) is None
 
 
@@ -174,13 +174,13 @@ def test_no_key_has_these_paths(path: tuple[str, ...]) -> None:
     ],
 )
 def test_what_is_too_long_or_no_text(path: tuple[str, ...], error: type[FileError]) -> None:
-    """A name above 255 bytes, a key above 512 and bytes that are not UTF-8 say so."""
+    """A name above 255 bytes, a key above 512 and bytes that are not UTF-8 each get an error of their own."""
     with pytest.raises(error):
         SLASH.key_of(path)
 
 
 def test_the_longest_keys() -> None:
-    """512 bytes are a key: with names of its own, or with an empty last component."""
+    """A key may have 512 bytes, in a path of several names or with an empty last component."""
     assert SLASH.key_of(("a" * 255, "b" * 255)) == "a" * 255 + "/" + "b" * 255
     assert SLASH.key_of(("a" * 255, "b" * 254, "c")) == "a" * 255 + "/" + "b" * 254 + "/c"
     below = SLASH.child(DirRef("a" * 255 + "/", 256), b"b" * 255).directory
@@ -192,7 +192,7 @@ def test_the_longest_keys() -> None:
 
 @pytest.mark.parametrize("size", range(246, 254))
 def test_a_chunk_is_as_long_as_can_be(size: int) -> None:
-    """A chunk is a name exactly when some next character would not fit it: from 250 bytes on."""
+    """A chunk is a name exactly when some next character would not fit it, so from 250 bytes on."""
     name = b"a" * size + b"%+"
     if size < 250:
         with pytest.raises(InvalidError):
@@ -308,7 +308,7 @@ def test_decoding_a_component_gives_it_back(naming: Naming, text: str) -> None:
 
 @given(NAMINGS, HOSTILE)
 def test_a_decoded_name_encodes_to_itself(naming: Naming, name: str) -> None:
-    """What decodes is the name of what it decodes to."""
+    """A name that decodes is the encoding of its decoded text."""
     text = naming.decode_name(name)
     if text is not None:
         assert naming.encode_component(text) == (name,)
@@ -375,7 +375,7 @@ def test_the_names_of_a_directory_are_all_different(naming: Naming, keys: list[K
 @given(NAMINGS, st.binary(max_size=300) | NAMES.map(str.encode))
 @settings(max_examples=300)
 def test_any_bytes_are_a_child_or_a_file_error(naming: Naming, name: bytes) -> None:
-    """Whatever the kernel sends is answered with a child or one of our errors."""
+    """Any bytes from the kernel are answered with a child or one of our errors."""
     try:
         child = naming.child(DirRef.ROOT, name)
     except FileError:
@@ -384,7 +384,7 @@ def test_any_bytes_are_a_child_or_a_file_error(naming: Naming, name: bytes) -> N
 
 
 def test_cuts_are_the_longest_for_every_next_character() -> None:
-    """Moving any character of a cut component into the piece before it would not fit 253 bytes."""
+    """Moving any character of a cut component into the piece before it would exceed 253 bytes."""
     for filler in ["a", "é", "𝄞", "\0", "%25", "%+", "a%2", "%"]:
         for shift in range(9):
             names = SLASH.encode_component(("b" * shift + filler * 300)[:500])

@@ -58,7 +58,7 @@ CHANGES = st.lists(
 
 
 def change_at(seq: int, item: Change) -> Change:
-    """The same change with another number."""
+    """Return an equal change with another number."""
     return change(
         seq,
         item.key,
@@ -70,7 +70,7 @@ def change_at(seq: int, item: Change) -> Change:
 
 
 def encoded(item: Change) -> int:
-    """The bytes of a put in a bulk body at their worst: value in base64, all but ASCII escaped."""
+    """Return the bytes of a put in a bulk body at their worst: value in base64, all but ASCII escaped."""
     pair = {
         "key": item.key,
         "value": base64.b64encode(bytes(item.size)).decode(),
@@ -86,7 +86,7 @@ def seqs(batches: list[Batch]) -> list[list[int]]:
 
 
 def test_one_bulk_write_and_one_bulk_delete() -> None:
-    """However they were mixed, the puts go first."""
+    """The puts go in one bulk write before one bulk delete, however they were mixed."""
     batches = pack(
         [change(1, delete=True), change(2), change(3, delete=True), change(4)], pairs=9, body_bytes=ROOM
     )
@@ -95,12 +95,12 @@ def test_one_bulk_write_and_one_bulk_delete() -> None:
 
 
 def test_nothing_to_send_is_no_request() -> None:
-    """No changes, no batches."""
+    """Without changes there are no batches."""
     assert pack([], pairs=9, body_bytes=ROOM) == []
 
 
 def test_only_the_newest_change_of_a_key_is_sent() -> None:
-    """Whatever order they come in; the same key of another namespace is another key."""
+    """Only the newest change of a key is sent, in any order; an equal key of another namespace is another key."""
     other = change(9, "k", namespace=SPACES[1])
     changes = [
         change(3, "k", delete=True),
@@ -130,7 +130,7 @@ def test_batches_end_at_the_bytes_of_the_body() -> None:
 
 
 def test_a_value_too_big_for_a_bulk_body_goes_singly() -> None:
-    """By the API's limit of a bulk value, or by the size the server copes with; still before the deletes."""
+    """A value too big for a bulk body, by the API's or the server's limit, goes singly before the deletes."""
     changes = [change(1, delete=True), change(2, size=BIGGEST_IN_BULK + 1), change(3, size=BIGGEST_IN_BULK)]
     batches = pack([*changes, change(4)], pairs=9, body_bytes=ROOM)
     assert [batch.kind for batch in batches] == [BatchKind.PUT, BatchKind.SINGLE, BatchKind.DELETE]
@@ -140,7 +140,7 @@ def test_a_value_too_big_for_a_bulk_body_goes_singly() -> None:
 
 
 def test_ten_thousand_small_files_are_one_request() -> None:
-    """Files of 1 KiB, within the API's own limits."""
+    """Ten thousand files of 1 KiB are one request within the API's own limits."""
     changes = [change(seq, f"some/directory/file{seq}", size=1024) for seq in range(10_000)]
     assert len(pack(changes, pairs=10_000, body_bytes=ROOM)) == 1
 

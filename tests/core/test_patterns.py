@@ -1,4 +1,4 @@
-"""Which names stay on this machine."""
+"""Patterns of names that stay on this machine."""
 
 import pytest
 
@@ -40,25 +40,25 @@ ORDINARY += [".tmp", ".tmp12345", ".tmp1234567", "x.subl1.tmp", "main.kate-swp"]
 
 @pytest.mark.parametrize("name", LOCAL)
 def test_names_nobody_means_to_publish(name: str) -> None:
-    """Swap, lock, auto-save and backup files of editors, and what desktops drop everywhere."""
+    """Swap, lock, auto-save and backup files of editors, and files that desktops leave everywhere, stay here."""
     assert LocalNames().matches(name)
 
 
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_names_are_published(name: str) -> None:
-    """Near misses, other case, and hidden files in general."""
+    """Ordinary names are published: near misses, other case, and hidden files in general."""
     assert not LocalNames().matches(name)
 
 
 def test_every_pattern_is_needed() -> None:
-    """Without it one of the names above would be sent."""
+    """Without any one pattern one of the names above would be sent."""
     for left_out in LOCAL_PATTERNS:
         rest = LocalNames(pattern for pattern in LOCAL_PATTERNS if pattern != left_out)
         assert not all(rest.matches(name) for name in LOCAL), left_out
 
 
 def test_the_list_is_an_option() -> None:
-    """Other patterns instead, and none at all."""
+    """Other patterns can be given instead, or none at all."""
     mine = LocalNames(["*.[ao]", "cache?"])
     assert mine.matches("lib.a")
     assert mine.matches("cache1")

@@ -43,7 +43,7 @@ def test_a_title_is_its_name(title: str, name: str) -> None:
 
 
 def test_titles_that_cannot_be_names_show_as_ids() -> None:
-    """Too long, taken already, or the id of another namespace: the namespace's own id."""
+    """A title that is too long, taken already, or the id of another namespace shows as the namespace's own id."""
     assert shown("t" * 256, "/" * 86) == [IDS[0], IDS[1]]
     assert shown("twice", "twice") == ["twice", IDS[1]]
     assert shown(IDS[1], "other") == [IDS[0], "other"]

@@ -40,7 +40,7 @@ def text_of(document: object, *, spaced: bool = False) -> bytes:
 
 
 def meaning(metadata: bytes | None) -> object:
-    """What the metadata says, numbers to the last digit."""
+    """Return what the metadata says, numbers to the last digit."""
     return None if metadata is None else json.loads(metadata, parse_float=Decimal)
 
 
@@ -102,13 +102,16 @@ def test_table_of_fields(stored: str, shown: str) -> None:
     ],
 )
 def test_setting_a_field_parses_what_parses(value: bytes, stored: bytes) -> None:
-    """On a file without metadata the first field makes the object."""
+    """On a file without metadata the first field makes the object, and a field is parsed if it parses."""
     assert xattrs.set(None, "user.f", value) == stored
 
 
 @pytest.mark.parametrize("metadata", [b"5", b'"text"', b"[1, 2]", b"true", b"{}", b"not json", b"\xff"])
 def test_metadata_that_is_no_object_is_one_attribute(metadata: bytes) -> None:
-    """It shows whole, can be removed, and says why it takes no field; an empty object takes one."""
+    """Metadata that is no object shows whole, can be removed, and says why it takes no field.
+
+    An empty object takes one.
+    """
     assert xattrs.list_names(metadata) == ["user.kvfs.metadata"]
     assert xattrs.get(metadata, "user.kvfs.metadata") == metadata
     assert xattrs.remove(metadata, "user.kvfs.metadata") is None
@@ -133,7 +136,7 @@ def test_the_whole_document() -> None:
 
 
 def test_no_metadata_has_no_attributes() -> None:
-    """Nothing is listed, nothing is there, nothing can be removed."""
+    """Without metadata no attribute is listed, none is there, none can be removed."""
     assert xattrs.list_names(None) == []
     for name in ("user.f", "user.kvfs.metadata"):
         with pytest.raises(NoAttributeError):
@@ -143,7 +146,7 @@ def test_no_metadata_has_no_attributes() -> None:
 
 
 def test_removing_the_last_field_removes_the_metadata() -> None:
-    """A field that is not there cannot be removed."""
+    """Removing the last field removes the metadata, and a field that is not there cannot be removed."""
     assert xattrs.remove(b'{"a": 1.0, "b": [ ]}', "user.b") == b'{"a":1.0}'
     assert xattrs.remove(b'{"a":1}', "user.a") is None
     with pytest.raises(NoAttributeError):
@@ -151,7 +154,7 @@ def test_removing_the_last_field_removes_the_metadata() -> None:
 
 
 def test_fields_that_no_attribute_can_be_named_after() -> None:
-    """They are in the whole document only, which is listed then, and setting another field keeps them."""
+    """A field that no attribute can name is only in the whole document, which is listed, and stays in it."""
     metadata = text_of({"": 1, "a": 2, "kvfs.key": 3, "x" * 251: 4, "n\0": 5, "\ud800": 6})
     assert xattrs.list_names(metadata) == ["user.a", "user.kvfs.metadata"]
     for name in ("user.", "user.kvfs.key", "user." + "x" * 251, "user.n\0", "user.\ud800"):
@@ -165,14 +168,14 @@ def test_fields_that_no_attribute_can_be_named_after() -> None:
 
 
 def test_of_a_field_that_occurs_twice_the_last_counts() -> None:
-    """As for every JSON parser in use."""
+    """The last counts if a field occurs twice, as for every JSON parser in use."""
     assert xattrs.get(b'{"a":1,"a":2}', "user.a") == b"2"
     assert xattrs.list_names(b'{"a":1,"a":2}') == ["user.a"]
 
 
 @pytest.mark.parametrize("name", ["security.selinux", "system.posix_acl_access", "trusted.x", "f", "USER.f"])
 def test_other_classes_are_not_supported(name: str) -> None:
-    """Before anything is said about the value: security labels are not text."""
+    """Other classes, security labels for instance, are refused before the value is looked at."""
     for call in (
         lambda: xattrs.get(b'{"f":1}', name),
         lambda: xattrs.set(None, name, b"\xff"),
@@ -184,7 +187,7 @@ def test_other_classes_are_not_supported(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*xattrs.COMPUTED, "user.kvfs.other"])
 def test_computed_names_are_not_metadata(name: str) -> None:
-    """The rules neither hold nor change them; the file system answers them."""
+    """The rules neither hold nor change computed names, because the file system answers them."""
     with pytest.raises(NoAttributeError):
         xattrs.get(b'{"a":1}', name)
     with pytest.raises(NotPermittedError):
@@ -194,7 +197,7 @@ def test_computed_names_are_not_metadata(name: str) -> None:
 
 
 def test_the_budget_is_1024_bytes_of_json() -> None:
-    """Counted in UTF-8 bytes of the compact document, whichever way it is set."""
+    """The limit of 1,024 counts UTF-8 bytes of the compact document, whichever way it is set."""
     assert len(xattrs.set(None, "user.f", b"x" * 1016) or b"") == 1024
     assert len(xattrs.set(None, "user.kvfs.metadata", b'"' + b"x" * 1022 + b'"   ') or b"") == 1024
     for name, value in [
@@ -210,7 +213,7 @@ def test_the_budget_is_1024_bytes_of_json() -> None:
 
 @pytest.mark.parametrize("bomb", [b"[" * 60_000, b'{"a":' * 10_000, b"[" * 20_000 + b"]" * 20_000])
 def test_json_nested_without_end_is_refused(bomb: bytes) -> None:
-    """It is neither parsed nor kept, and stored metadata of that kind still shows."""
+    """JSON nested without end is neither parsed nor kept, and stored metadata of that kind still shows."""
     for name in ("user.f", "user.kvfs.metadata"):
         with pytest.raises(InvalidError, match="deep"):
             xattrs.set(None, name, bomb)
@@ -220,7 +223,7 @@ def test_json_nested_without_end_is_refused(bomb: bytes) -> None:
 
 
 def test_metadata_nested_as_deeply_as_fits_works() -> None:
-    """1,024 bytes hold 509 brackets in a field."""
+    """Metadata with 509 brackets in a field, as many as fit 1,024 bytes, works."""
     deep = b"[" * 509 + b"]" * 509
     metadata = xattrs.set(None, "user.f", deep)
     assert xattrs.get(metadata, "user.f") == deep
@@ -243,7 +246,7 @@ def test_writing_back_what_was_read_changes_nothing(document: dict[str, object],
 
 @given(OBJECTS.filter(bool))
 def test_removing_every_field_leaves_none(document: dict[str, object]) -> None:
-    """One by one, and each removal leaves the other fields as they were."""
+    """Each removal leaves the other fields as they were, and after the last there is no metadata."""
     metadata: bytes | None = text_of(document)
     for field in list(document):
         name = "user." + field

@@ -16,7 +16,7 @@ MIXED_WORD = "mixed"
 
 
 def main() -> int:
-    """Exit status 0 when every promise was kept, 1 when one was not."""
+    """Run the harness; return 0 when every promise was kept, 1 when one was not."""
     parser = argparse.ArgumentParser(
         prog="scripts/crash", description="Kill the daemon, and see what is lost."
     )
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def every_point(directory: Path) -> int:
-    """Exit status 0 when every point was hit that can be."""
+    """Die at every point; return 0 when every point was hit that can be."""
     problems = hit_every_point(directory)
     print("\n".join(problems) or "every point was hit that can be, and every promise kept", flush=True)
     if problems:

@@ -31,7 +31,7 @@ TRIES = 6  # of a point, over the plays that came to it
 
 @dataclass
 class Coverage:
-    """What was come to and died at, shared by the lanes."""
+    """The points that daemons came to and those that they died at, shared by the lanes."""
 
     plays: dict[str, dict[Play, float]] = field(default_factory=dict)
     died: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Coverage:
                     self.died[what] += word == "died"
 
     def next(self) -> tuple[str, Play] | None:
-        """A point at which none died yet, and a play that comes to it; None when nothing is left to try."""
+        """Return a point at which none died yet, and a play that comes to it; None when nothing is left to try."""
         with self.lock:
             left = [p for p in self.plays if self._is_open(p) and p not in self.under_way]
             if not left:
@@ -72,7 +72,7 @@ class Coverage:
         return not self.died[point] and self.tried[point] < TRIES
 
     def missed(self) -> list[str]:
-        """Points that were come to, and at which none died."""
+        """Return the points that daemons came to, and at which none died."""
         return sorted(point for point in self.plays if not self.died[point])
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ class Lane:
         self._numbers = count()
 
     def play(self, play: Play, death: Death) -> None:
-        """One run. Raises `Violation`; its directory is left as it was then."""
+        """Do one run. Raise `Violation` when a promise is broken; its directory then stays as it is."""
         begun = time.monotonic()
         directory = self._directory / f"run{next(self._numbers)}"
         stage = Stage(directory, self._forge, self._served, self._api)
@@ -136,7 +136,7 @@ class Lane:
 
     @staticmethod
     def _check(play: Play, stage: Stage) -> None:
-        """The next daemon starts, and shows what was promised."""
+        """Start the next daemon, and check that it shows everything promised."""
         stage.faults()
         if not stage.start("--write-back=600", "--settle=1", death=NEVER):
             raise Violation(f"the next mount does not start: {stage.daemon.said}")
@@ -149,7 +149,7 @@ class Lane:
 
 
 def hit_every_point(directory: Path, lanes: int = 2, say: Callable[[str], None] = print) -> list[str]:
-    """Do it; returns the promises that were broken, and what was not hit and has no excuse."""
+    """Die at every point; return the promises that were broken, and the points that were missed and have no excuse."""
     coverage = Coverage()
     plays, failures, broken = list(PLAYS), [], []
 

@@ -1,7 +1,7 @@
-"""Starts daemons quickly: a process that has imported everything, and forks one for each line it reads.
+"""Starts daemons quickly: a process that has imported everything forks one for each line it reads.
 
-A request is a line of JSON: `args` of `kvfs`, `env`, `log`, `plant`. The answer is a line: `pid`, and `said`,
-what the daemon said through its ready pipe ("" when it died first).
+A request is a line of JSON: `args` of `kvfs`, `env`, `log`, `plant`. The answer is a line: `pid`, and `said`, what the
+daemon said through its ready pipe ("" when it died first).
 """
 
 import json
@@ -31,7 +31,7 @@ class Daemon:
             os.kill(self.pid, signal.SIGKILL)
 
     def is_dead(self) -> bool:
-        """Whether it has ended."""
+        """Return True if it has ended."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -40,7 +40,7 @@ class Daemon:
 
 
 class Forge:
-    """The harness's side."""
+    """The side of the forge in the harness."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -56,7 +56,7 @@ class Forge:
 
 @contextmanager
 def forging() -> Iterator[Forge]:
-    """A forge; its daemons die with it."""
+    """Yield a forge; its daemons die with it."""
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     process = subprocess.Popen(
         [sys.executable, "-m", "crash.forge"],
@@ -76,7 +76,7 @@ def forging() -> Iterator[Forge]:
 
 
 def serve() -> None:
-    """For ever: fork what is asked for."""
+    """Fork a daemon for each request, for ever."""
     from crash import shim  # noqa: F401  imported here once for all
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: no zombies

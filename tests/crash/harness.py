@@ -69,7 +69,7 @@ class Harness:
             control.set_faults(*plan.rules())
 
     def run(self) -> Report:
-        """All rounds, and a last look. Raises `Violation`."""
+        """Run all rounds, and a last look. Raise `Violation` when a promise is broken."""
         begun = time.monotonic()
         if self._plan.births:
             self._births()
@@ -84,7 +84,7 @@ class Harness:
         return self.report
 
     def _births(self) -> None:
-        """Die at each moment in which a new journal is made: the next daemon copes with what is there."""
+        """Die at each moment in which a new journal is made; the next daemon copes with the files that are left."""
         for moment in count(1):
             directory = self._directory / f"birth{moment}"
             (directory / "mnt").mkdir(parents=True)
@@ -167,7 +167,7 @@ class Harness:
         return self._forge.start(arguments, env, directory / "mnt.log", plant)
 
     def _tuning(self) -> dict[str, int]:
-        """So that kills meet snapshots under way, and attributes in the log, in the side table and in both."""
+        """Return bounds with which kills meet snapshots under way, and attributes in log, side table and both."""
         return {
             "kvfs.journal.snapshot.SNAPSHOT_BYTES": self._random.choice([0, 3_000, 30_000, 8_000_000]),
             "kvfs.journal.snapshot.END_BYTES": self._random.choice([0, 64_000]),
@@ -185,7 +185,7 @@ class Harness:
         return subprocess.Popen([sys.executable, "-I", "-S", WRITER, *map(str, arguments)], cwd="/")
 
     def _wait(self, daemon: Daemon, seconds: float) -> None:
-        """Until so long after both writers did something, however busy the machine, or the daemon's death."""
+        """Wait until so long after both writers did something, on however busy a machine, or for the daemon's death."""
         logs = [self._directory / f"{name}.log" for name in LANES]
         until = time.monotonic() + STARTING
         while time.monotonic() < until and not daemon.is_dead():
@@ -203,7 +203,7 @@ class Harness:
             time.sleep(0.001)
 
     def _account(self) -> None:
-        """After a kill: what was promised, what was pending, and what the server has."""
+        """Compare, after a kill, the promises, the pending changes, and the content of the server."""
         for name, lane in self._lanes.items():
             log = self._directory / f"{name}.log"
             lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -230,7 +230,7 @@ class Harness:
                 self._lanes[name].check_server(found)
 
     def _pending(self) -> Mapping[str, int]:
-        """By lane. Of a copy: the logs stay as the crash left them."""
+        """Return the pending changes by lane, read from a copy, because the logs must stay as the crash left them."""
         for path in self._directory.glob("state/kvfs/sources/*/journal.sqlite"):
             with seen(path) as db:
                 return dict(db.execute(PENDING))
@@ -251,7 +251,10 @@ class Harness:
             raise Died from exc
 
     def _files(self, name: str) -> Mapping[str, State]:
-        """A lane as the mount shows it. A read that met too many faults is tried again, a lie never."""
+        """Return a lane's files as the mount shows them.
+
+        A read that met too many faults is tried again, a wrong answer never.
+        """
         for _ in range(TRIES):
             try:
                 return _files(self._mountpoint / "ns" / name)
@@ -275,7 +278,7 @@ class Harness:
         raise Violation(f"not sent within {DRAIN_SECONDS} s: {answer['left'][:3]}\n{self._log()[-2000:]}")
 
     def _compare(self) -> None:
-        """Through the API, and through a mount that knows nothing yet."""
+        """Compare the server through the API, and through a mount that knows nothing yet."""
         self.report.drained += 1
         for name, found in self._server().items():
             with _saying(name):
@@ -300,7 +303,7 @@ class Harness:
         subprocess.run(["rm", "-rf", directory], check=True)
 
     def _quiet_server(self) -> dict[str, dict[str, State]]:
-        """What it has once it is done with what it had received from a daemon that is dead."""
+        """Return the server's content once it has done all that it received from a daemon that is dead."""
         time.sleep(QUIET)
         found = self._server()
         while True:
@@ -311,7 +314,7 @@ class Harness:
             found = again
 
     def _server(self) -> dict[str, dict[str, State]]:
-        """What the server really has, by lane."""
+        """Return the server's real content, by lane."""
         found: dict[str, dict[str, State]] = {name: {} for name in LANES}
         for key, line in self._api.keys(self._namespace).items():
             lane, _, name = key.partition("/")
@@ -331,7 +334,7 @@ class Harness:
 
 
 def _files(root: Path) -> Mapping[str, State]:
-    """Every file below a lane's folder, as the kernel shows it."""
+    """Return every file below a lane's folder, as the kernel shows it."""
     found = {}
     for directory, _, names in os.walk(root, onerror=_not_missing):
         for name in names:
@@ -366,7 +369,10 @@ def _unmount(mountpoint: Path) -> None:
 
 
 def run(directory: Path, plan: Plan) -> Report:
-    """A whole run in an empty directory. Raises `Violation`; the directory is left as it was then."""
+    """Do a whole run in an empty directory.
+
+    Raise `Violation` when a promise is broken; the directory then stays as it is.
+    """
     with ExitStack() as stack:
         faulty = stack.enter_context(served_by_process(directory, faults=f"seed={plan.seed}"))
         plain = stack.enter_context(served_by_process(directory))

@@ -1,7 +1,7 @@
-"""What one writer was promised, from its log: the states its files may be in, and those the server may have.
+"""The promises to one writer, from its log: the states that its files may have, and those of the server.
 
-A lane's operations follow each other, so at a kill one at most is open: its files are then as before it, or as
-after it, all of them together. The server may be behind, but never behind an fsync, nor behind itself.
+The operations of a lane follow each other, so a kill meets one at most: its files are then all as before it, or all as
+after it. The server may be behind the files, but never behind an fsync, nor behind its own earlier state.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,14 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True)
 class State:
-    """A file. `exps`: what its expiration may be, exactly one unless the kill left it open."""
+    """A file. `exps` are the expirations it may have, exactly one unless a kill left it open."""
 
     value: bytes
     m: int | None
     exps: frozenset[int | None]
 
     def is_like(self, other: "State | None") -> bool:
-        """Whether `other`, as found, is this."""
+        """Return True if `other`, as it was found, equals this state."""
         return (
             other is not None and (other.value, other.m) == (self.value, self.m) and other.exps <= self.exps
         )
@@ -39,7 +39,7 @@ NEVER = frozenset({None})
 
 
 def after(world: World, op: dict, left: Mapping[str, frozenset[int | None]]) -> World:
-    """The world after an operation; `left`: expirations of what was renamed away, which may be inherited."""
+    """Return the world after an operation; `left` are the expirations of files renamed away, which may be inherited."""
     kind, name, number = op["kind"], op["name"], op["start"]
     new = dict(world)
     if kind == "mvdir":
@@ -77,7 +77,7 @@ def _moved(world: World, directory: str) -> Iterator[tuple[str, State]]:
 
 
 def check_refusal(world: World, op: dict, errno: int) -> None:
-    """An operation was refused: that has to be what its names ask for."""
+    """Check that an operation was refused for a reason: its names must call for that errno."""
     kind, name = op["kind"], op["name"]
     if kind == "mvdir":
         other = DIRECTORIES[1 - DIRECTORIES.index(name)]
@@ -94,7 +94,7 @@ def check_refusal(world: World, op: dict, errno: int) -> None:
 
 @dataclass
 class Entry:
-    """A state that the server may have of a name, and which operation made it."""
+    """A state that the server may have of a name, and the operation that made it."""
 
     number: int
     state: State | None
@@ -116,7 +116,7 @@ class Lane:
     serial: int = 1
 
     def replay(self, lines: list[dict]) -> None:
-        """Follow a round's log. Raises `Violation` when an operation itself showed a broken promise."""
+        """Follow a round's log. Raise `Violation` when an operation itself shows a broken promise."""
         op: dict | None = None
         left: dict[str, frozenset[int | None]] = {}
         synced: list[int] = []
@@ -158,7 +158,7 @@ class Lane:
 
     @staticmethod
     def _leave(op: dict, before: World, left: dict[str, frozenset[int | None]]) -> None:
-        """Remember what may be inherited by a file made anew."""
+        """Remember the expirations that a file made anew may inherit."""
         if op["kind"] == "rename":
             left[op["name"]] = left.get(op["name"], NEVER) | before[op["name"]].exps
 
@@ -184,7 +184,7 @@ class Lane:
             self.renames += [(number, name, other + name[len(op["name"]) :]) for name in gone]
 
     def _synced(self, number: int) -> None:
-        """The server has what operation `number` wrote, or newer; the close after it adds nothing."""
+        """Note that the server has the write of operation `number`, or a newer one; the close after it adds nothing."""
         if self.maybe is not None and self.open_number == number:
             self.world, self.maybe, self.open_number = self.maybe, None, None
         for entries in self.history.values():
@@ -194,7 +194,7 @@ class Lane:
     # what is found
 
     def check_mount(self, found: Found) -> None:
-        """The files as the mount shows them; from here on the operation that was open happened, or did not."""
+        """Check the files as the mount shows them; from here on the operation of the kill has happened, or has not."""
         if self.maybe is not None and not _differences(self.maybe, found):
             self.world = self._settled(self.maybe, found)
         elif problems := _differences(self.world, found):
@@ -208,7 +208,7 @@ class Lane:
         return f" (operation {self.open_number} was open)" if self.maybe is not None else ""
 
     def _settled(self, world: World, found: Found) -> World:
-        """The same with the expirations that it was found to have."""
+        """Return the files with the expirations that they were found to have."""
         settled = {name: replace(state, exps=found[name].exps) for name, state in world.items()}
         for name, state in settled.items():
             if (entry := self.history[name][-1]).state is world[name]:
@@ -222,7 +222,7 @@ class Lane:
             self.renames = [found for found in self.renames if found[0] != self.open_number]
 
     def check_server(self, found: Found) -> None:
-        """The server may be behind, but not behind what it had, nor behind an fsync; renames keep a name."""
+        """Check that the server is behind neither its earlier state nor an fsync, and has one name of a rename."""
         if extra := set(found) - set(NAMES):
             raise Violation(f"the server has {sorted(extra)}, which nobody wrote")
         first, last = {}, {}
@@ -241,7 +241,7 @@ class Lane:
         self.renames = [one for one in self.renames if first[one[1]] < one[0] or last[one[2]] < one[0]]
 
     def check_drained(self, found: Found, where: str) -> None:
-        """Everything was sent: nothing else is right."""
+        """Check the server after everything was sent: it must have exactly the newest state."""
         if problems := _differences(self.world, found):
             raise Violation(f"after everything was sent, {where} has " + "; ".join(problems))
         self.history = {name: [Entry(0, self.world.get(name))] for name in NAMES}

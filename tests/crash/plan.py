@@ -1,4 +1,4 @@
-"""What a run of the harness is to do, what goes wrong at the server meanwhile, and what came of it."""
+"""The plan of a run of the harness, the faults of the server meanwhile, and the report of the run."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -33,14 +33,14 @@ MIXED: list[Rule] = [
 
 
 def rules_of(words: str) -> list[Rule]:
-    """The rules that `kvfs serve --faults` would make of its words, as its control takes them."""
+    """Return the rules that `kvfs serve --faults` would make of its words, in the form of its control."""
     found: list[Rule] = msgspec.to_builtins([armed.rule for armed in parse_faults(words).armed])
     return found
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run. `stale`: seconds that the server's answers may be old; `plant`: a bug of `shim.PLANTS`."""
+    """One run. `stale` is how many seconds old the server's answers may be; `plant` is a bug of `shim.PLANTS`."""
 
     kills: int = 100
     faults: bool = False
@@ -63,11 +63,11 @@ class Plan:
 
     @property
     def staleness(self) -> float:
-        """Seconds that an answer may be old, by either option."""
+        """Return how many seconds old an answer may be, by either option."""
         return max(self.stale, parse_faults(self.words).stale_seconds())
 
     def rules(self) -> list[Rule]:
-        """What the server is told to do wrong."""
+        """Return the rules for the faults of the server."""
         chosen = rules_of(self.words) if self.words else MIXED
         rules = [*(chosen if self.faults else []), {**LATENCY, "seconds": self.latency}]
         if self.lost:
@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was done. `idle`: kills at which nothing was pending; `busy`: those at which a lane had something."""
+    """The counts of a run. `idle` are kills with nothing pending, `busy` those at which a lane had something."""
 
     kills: int = 0
     births: int = 0
@@ -96,7 +96,7 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
 
     def judge(self) -> None:
-        """Raises `Violation`: a run in which little was at stake shows nothing."""
+        """Raise `Violation` for a run in which little was at stake, because it shows nothing."""
         if self.idle > TOO_MANY * self.kills:
             raise Violation(f"nothing was pending at {self.idle} of {self.kills} kills")
         for lane in LANES:

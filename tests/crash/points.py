@@ -1,7 +1,7 @@
-"""Where in the journal's work daemons have died, and where the next one should.
+"""The points of the journal's work at which daemons have died, and the choice of the next one.
 
-A daemon notes the points it comes to (`shim.py`): which operation, which statement, before or after it. Half of
-the deaths are at the so many-th moment of all, the others at a point where none has died yet.
+A daemon notes the points it comes to (`shim.py`): which operation, which statement, before or after it. Half of the
+deaths are at a moment counted among all, the others at a point where none has died yet.
 """
 
 import random
@@ -16,7 +16,7 @@ REPEATS = 6  # a point is passed so often at most before it is the one
 
 
 class Points:
-    """What was seen and where it ended, over all daemons of a run."""
+    """The points that all daemons of a run saw, and those at which they died."""
 
     def __init__(self, notes: Path, rng: random.Random) -> None:
         self.notes = notes
@@ -28,7 +28,7 @@ class Points:
         self.died: Counter[str] = Counter()
 
     def read(self) -> bool:
-        """Take in what the last daemon noted; whether it died at a point."""
+        """Take in the notes of the last daemon; return True if it died at a point."""
         if not self.notes.exists():
             return False
         before = self.died.total()
@@ -44,7 +44,7 @@ class Points:
         return self.died.total() > before
 
     def choose(self) -> Death:
-        """When the next daemon is to die."""
+        """Return when the next daemon is to die."""
         left = [point for point in self.seen if not self.died[point] and self._aimed[point] < PATIENCE]
         if not self.seen or self._random.random() < (0.3 if left else 0.7):
             self._moment = (self._moment + STRIDE) % MOMENTS

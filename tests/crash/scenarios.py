@@ -27,7 +27,7 @@ CULPRITS, SNAPSHOT, KEPT = "kvfs.sender.culprits", "kvfs.journal.snapshot", "kvf
 
 @dataclass(frozen=True, eq=False)
 class Play:
-    """One of them. `loose`: what becomes of its files is not compared, only that the mount starts and shows."""
+    """One play. With `loose` the content of its files is not compared, only that the mount starts and shows them."""
 
     act: Callable[[Stage], None]
     prior: Callable[[Stage], None] | None = None
@@ -40,12 +40,12 @@ class Play:
 
     @property
     def name(self) -> str:
-        """For the report."""
+        """Return the name for the report."""
         return self.act.__name__
 
 
 def files(stage: Stage) -> None:
-    """All that can be done to a file that is pending."""
+    """Do everything that can be done to a file that is pending."""
     for name in ("a", "b", "c"):
         stage.put(name, name.encode())
     stage.chmod("a", 0o600)
@@ -63,7 +63,7 @@ def files(stage: Stage) -> None:
 
 
 def sent(stage: Stage) -> None:
-    """Files that the store has: sent, renamed, rewritten and deleted, and sent again."""
+    """Send, rename, rewrite and delete files that the store has, and send them again."""
     for name in ("a", "b", "c", "e"):
         stage.put(name, name.encode())
     stage.put("large", LARGE)
@@ -82,7 +82,7 @@ def sent(stage: Stage) -> None:
 
 
 def directories(stage: Stage) -> None:
-    """Directories that are kept here: made, changed, moved with what is in them, and removed."""
+    """Make, change, move (with their content) and remove directories that are kept here."""
     for name in ("p", "p/q", "p/q/r", "s"):
         stage.mkdir(name)
     stage.put("p/q/f", b"f")
@@ -99,7 +99,7 @@ def directories(stage: Stage) -> None:
 
 
 def in_flight(stage: Stage) -> None:
-    """A new name that is written over while the request with the first content is on its way."""
+    """Write over a new name while the request with its first content is on its way."""
     stage.put("a", b"first")
     stage.sync()
     stage.faults({"fault": "latency", "seconds": 0.25, "path": "/bulk"})
@@ -114,7 +114,7 @@ def in_flight(stage: Stage) -> None:
 
 
 def torn(stage: Stage) -> None:
-    """The store asks to send one key again."""
+    """Send one key again, because the store asks for that."""
     stage.put("a", b"a")
     stage.put("b", b"b")
     stage.faults({"fault": "torn_bulk", "count": 1, "times": 1, "method": "PUT"})
@@ -122,7 +122,7 @@ def torn(stage: Stage) -> None:
 
 
 def refused(stage: Stage) -> None:
-    """The store refuses changes; they are tried again, refused again, and given up."""
+    """Let the store refuse changes; retry them, have them refused again, and discard them."""
     stage.put("kept", b"kept")
     stage.put("old", b"old")
     stage.sync()
@@ -143,7 +143,7 @@ def refused(stage: Stage) -> None:
 
 
 def conflict(stage: Stage) -> None:
-    """Somebody else wrote what was read and changed here: our value goes beside it."""
+    """Let another client write a key that was read and changed here, so that our value goes beside it."""
     stage.api_put("theirs", b"theirs")
     stage.until(lambda: "theirs" in stage.names())
     stage.read("theirs")
@@ -165,26 +165,26 @@ def conflict(stage: Stage) -> None:
 
 
 def one_expiring(stage: Stage) -> None:
-    """A pending change with an expiration."""
+    """Leave a pending change with an expiration."""
     stage.put("a", b"soon gone")
     stage.touch("a", 3600)
     stage.chmod("a", 0o600)
 
 
 def pass_time(stage: Stage) -> None:
-    """Its time has passed."""
+    """Let its time pass."""
     passed = int(time.time()) - 1
     alter(stage.journal(), lambda row: _changed(row, expiration=passed))
 
 
 def expired(stage: Stage) -> None:
-    """The time of a change passed before it was sent."""
+    """Let the time of a change pass before it is sent."""
     stage.sync()
     stage.gone("SELECT 1 FROM changes WHERE kind = 'put'")
 
 
 def namespace_gone(stage: Stage) -> None:
-    """Somebody deletes the namespace while changes of it are pending."""
+    """Delete the namespace elsewhere while changes of it are pending."""
     stage.put("a", b"a")
     stage.api_drop()
     stage.sync(timeout=2)
@@ -192,7 +192,7 @@ def namespace_gone(stage: Stage) -> None:
 
 
 def namespace_removed(stage: Stage) -> None:
-    """A namespace is made and removed through the mount, with what was kept of it."""
+    """Make and remove a namespace through the mount, with everything kept of it."""
     stage.call(os.mkdir, stage.mountpoint / "second")
     stage.call(os.mkdir, stage.mountpoint / "second" / "kept")
     stage.call(os.rmdir, stage.mountpoint / "second" / "kept")
@@ -200,7 +200,7 @@ def namespace_removed(stage: Stage) -> None:
 
 
 def side_full(stage: Stage) -> None:
-    """The side table may not grow: changes settle all the same, and what is kept of them waits in the log."""
+    """Keep the side table from growing: changes settle all the same, and their attributes wait in the log."""
     for number in range(60):
         stage.put(f"f{number}" + "x" * 100, b"small")
         stage.chmod(f"f{number}" + "x" * 100, 0o600)
@@ -209,7 +209,7 @@ def side_full(stage: Stage) -> None:
 
 
 def full_log(stage: Stage) -> None:
-    """The log may not grow: a record that does not fit is cut off again, and its change never was."""
+    """Keep the log from growing: a record that does not fit is cut off again, and its change did not happen."""
     stage.put("small", b"small")
     stage.put("long", INLINE, may_fail=True)
     stage.put("small", b"still there")
@@ -218,7 +218,7 @@ def full_log(stage: Stage) -> None:
 
 
 def full_disk(stage: Stage) -> None:
-    """The disk takes no change more: what there is is sent nevertheless, and makes room."""
+    """Let the disk take no further change: the pending ones are sent nevertheless, and make room."""
     for number in range(12):
         stage.put(f"f{number}", bytes(7_000), may_fail=True)
     stage.sync()
@@ -230,7 +230,7 @@ def full_disk(stage: Stage) -> None:
 
 
 def _size_of_log(stage: Stage) -> int:
-    """Bytes of its segments, which may go this very moment."""
+    """Return the bytes of the segments of the log; a segment may be removed at this very moment."""
     size = 0
     for segment in segments_of(stage.journal()):
         with suppress(FileNotFoundError):
@@ -239,26 +239,26 @@ def _size_of_log(stage: Stage) -> int:
 
 
 def no_log(stage: Stage) -> None:
-    """A segment cannot even be begun: nothing was recorded, and nothing is left of it."""
+    """Keep a segment from being begun: nothing is recorded, and nothing is left of it."""
     for _ in range(2):
         stage.put("small", b"small", may_fail=True)
 
 
 def no_snapshot(stage: Stage) -> None:
-    """A snapshot does not fit: the log stays as long as it is."""
+    """Keep a snapshot from fitting: the log stays as long as it is."""
     for number in range(5):
         stage.put("small", bytes(1_000 + number))
 
 
 def durable(stage: Stage) -> None:
-    """Every close is on the disk."""
+    """Force every close to the disk."""
     stage.put("small", b"small")
     stage.put("large", LARGE)
     stage.rename("large", "larger")
 
 
 def upkeep(stage: Stage) -> None:
-    """Snapshots after every change, and one when the journal is closed."""
+    """Write a snapshot after every change, and one when the journal is closed."""
     for number in range(3):
         stage.put(f"f{number}", INLINE)
     stage.put("large", LARGE)
@@ -269,18 +269,18 @@ def upkeep(stage: Stage) -> None:
 
 
 def snapshots(stage: Stage) -> None:
-    """A log that a snapshot begins."""
+    """Leave a log that a snapshot begins."""
     for number in range(3):
         stage.put(f"f{number}", b"small")
 
 
 def after_snapshot(stage: Stage) -> None:
-    """The mount starts on a log with a snapshot, and what was left of the segments before it."""
+    """Start the mount on a log with a snapshot, and on the rest of the segments before it."""
     stage.put("f0", b"again")
 
 
 def two_large(stage: Stage) -> None:
-    """Spooled contents, one sent, one pending, and a small one."""
+    """Leave spooled contents, one sent, one pending, and a small one."""
     stage.put("sent", LARGE)
     stage.put("small", b"small")
     stage.sync()
@@ -288,39 +288,39 @@ def two_large(stage: Stage) -> None:
 
 
 def lose_contents(stage: Stage) -> None:
-    """What a power cut may do: files of the spool gone."""
+    """Remove files of the spool, as a power cut may."""
     for path in stage.state.glob("kvfs/sources/*/journal.sqlite.spool/*"):
         path.unlink()
 
 
 def after_loss(stage: Stage) -> None:
-    """The mount starts on what is left."""
+    """Start the mount on the files that are left."""
     stage.names()
 
 
 def be_older(stage: Stage) -> None:
-    """The journal is as the version before left it."""
+    """Give the journal the form that the version before wrote."""
     make_older(stage.journal())
 
 
 def after_update(stage: Stage) -> None:
-    """The mount starts on a journal that an older kvfs wrote."""
+    """Start the mount on a journal that an older kvfs wrote."""
     stage.look()
 
 
 def after_kill(stage: Stage) -> None:
-    """The mount starts on a log as a kill left it."""
+    """Start the mount on a log as a kill left it."""
     stage.look()
 
 
 def one_sent(stage: Stage) -> None:
-    """An acknowledged change that has not settled."""
+    """Leave an acknowledged change that has not settled."""
     stage.put("a", b"a")
     stage.sync()
 
 
 def garble(stage: Stage) -> None:
-    """A flipped bit in the log, before a segment and in one."""
+    """Flip a bit in the log, before a segment and in one."""
     segment = stage.journal().with_name(segments(stage.journal())[-1])
     content = bytearray(segment.read_bytes())
     content[-20] ^= 1
@@ -334,12 +334,12 @@ def garble(stage: Stage) -> None:
 
 
 def after_damage(stage: Stage) -> None:
-    """The mount starts on what can be read, and keeps the rest."""
+    """Start the mount on the readable part; the rest is kept."""
     stage.names()
 
 
 def leave_leftovers(stage: Stage) -> None:
-    """What a kill may leave: half a snapshot, and a segment that a snapshot had taken the place of."""
+    """Leave the files that a kill may leave: half a snapshot, and a segment that a snapshot has replaced."""
     journal = stage.journal()
     with open_journal(journal, source=source_of(journal)) as opened:
         trio.run(snapshot, opened)
@@ -353,13 +353,13 @@ def leave_leftovers(stage: Stage) -> None:
 
 
 def set_clock_back(stage: Stage) -> None:
-    """The change was acknowledged in what is now the future."""
+    """Set the clock back, so that the change was acknowledged in the future."""
     ahead = time.time() + 3600
     alter(stage.journal(), lambda row: _changed(row, acked_at=ahead))
 
 
 def after_clock(stage: Stage) -> None:
-    """It settles nevertheless."""
+    """Check that it settles nevertheless."""
     stage.look()
     stage.gone(f"SELECT 1 FROM changes WHERE acked_at > {time.time() + 1800}")
 

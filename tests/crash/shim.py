@@ -1,6 +1,6 @@
-"""What the harness changes in a daemon before it starts: where it dies, and bugs that must be found.
+"""The parts of a daemon that the harness replaces before it starts: where it dies, and bugs that must be found.
 
-The product knows nothing of this: everything here replaces its parts from outside, in the forked process only.
+The product knows nothing of this: all is replaced from outside, in the forked process only.
 """
 
 import errno
@@ -34,9 +34,9 @@ LABEL = (
 
 @dataclass(frozen=True)
 class Death:
-    """When a daemon is to die: at the `nth` moment of all, or of those called `point` if that is given.
+    """The moment at which a daemon is to die: the `nth` of all, or of those called `point` if that is given.
 
-    A point is what the journal is at, the statement or call, and whether that has run: two moments each, three a
+    A point is the operation of the journal, the statement or call, and if that has run: two moments each, three a
     record of the log.
     """
 
@@ -44,15 +44,15 @@ class Death:
     point: str | None = None
 
     def encode(self) -> str:
-        """For the environment."""
+        """Return the text for the environment."""
         return json.dumps(asdict(self))
 
 
 class Watched(sqlite3.Connection):
-    """A connection of the journal that notes the points it comes to, and dies at one.
+    """Watches a connection of the journal, notes the points it comes to, and dies at one.
 
-    The notes are lines of a file: `seen POINT` the first time, `died POINT` the last, `site FILE:LINE` where it
-    stands in the source, the first time.
+    The notes are lines of a file: `seen POINT` the first time, `died POINT` the last, `site FILE:LINE` for its place
+    in the source, the first time.
     """
 
     pages = 0  # so many at most may the file have, if not 0: SQLite then answers that the disk is full
@@ -87,7 +87,7 @@ class Watched(sqlite3.Connection):
 
 
 def _around(call, what: str, *arguments, **named):
-    """A point before it and one after it, where the journal does it."""
+    """Call a function with a point before it and one after it, where the journal calls it."""
     where = operation()
     if not where:
         return call(*arguments, **named)
@@ -102,7 +102,7 @@ def _watched(call, name: str):
 
 
 def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
-    """What the log is written with: it may die before, halfway and after."""
+    """Write as the log does; the process may die before, halfway and after."""
     label, record = f"{operation()}: append", b"".join(parts)
     if Watched.room:
         record = record[: max(0, Watched.room - os.fstat(descriptor).st_size)]
@@ -122,21 +122,21 @@ def _writev(descriptor: int, parts: Sequence[bytes]) -> int:
 
 
 def _free(descriptor: int) -> int:
-    """What is left of a disk that holds the files beside this one."""
+    """Return the room left on a disk that holds the files beside this one."""
     folder = Path(os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")).parent
     files = [*folder.glob("*-log.*"), *folder.glob("*-reserve")]
     return max(0, Watched.disk - sum(file.stat().st_size for file in files))
 
 
 def _fallocate(descriptor: int, offset: int, size: int) -> None:
-    """What the reserve is made with."""
+    """Allocate as the reserve does."""
     if Watched.disk and size > _free(descriptor):
         raise OSError(errno.ENOSPC, "no room is left, says the harness")
     _around(os.posix_fallocate, "fallocate", descriptor, offset, size)
 
 
 def _write(descriptor: int, data: bytes) -> int:
-    """What a snapshot is written with."""
+    """Write as a snapshot does."""
     if Watched.disk and len(data) > _free(descriptor):
         raise OSError(errno.ENOSPC, "no room is left, says the harness")
     if Watched.snapshot_room and len(data) > Watched.snapshot_room:
@@ -169,7 +169,7 @@ JOURNAL = str(Path(opener.__file__).parent)
 
 
 def operation() -> str:
-    """What the journal is at: its functions on the stack, the outermost first, and who holds the transaction."""
+    """Return the journal's operation: its functions on the stack, the outermost first, and the transaction's holder."""
     frame, found, last = sys._getframe(1), [], ""
     while frame is not None and _is_ours(frame):
         frame = frame.f_back
@@ -194,7 +194,7 @@ def _is_ours(frame: types.FrameType) -> bool:
 
 
 def die(death: Death, notes: str) -> None:
-    """SIGKILL this process then; note the points it comes to."""
+    """Have this process killed by SIGKILL at that moment, and note the points it comes to."""
     Watched.death, Watched.left = death, death.nth
     Watched.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     names = dict(vars(sqlite3))
@@ -219,7 +219,7 @@ def _path_method(call, name: str):
 
 
 def acknowledge_by_key() -> None:
-    """The bug: an answer acknowledges whatever the key holds by now, not what was sent."""
+    """Plant a bug: an answer acknowledges the key's present content, and not the content that was sent."""
     places = {}
     mark, ack = Outbox.mark_attempted, Outbox.ack
 
@@ -237,7 +237,7 @@ def acknowledge_by_key() -> None:
 
 
 def delete_before_put() -> None:
-    """The bug: deletions leave first, without waiting for the puts they depend on."""
+    """Plant a bug: deletions are sent first, without waiting for the puts they depend on."""
     send = Round.send
     Outbox.blocker = lambda self, change: None
     Round._unblocked = lambda self, tombstones, outcome: list(tombstones)
@@ -273,7 +273,7 @@ def tune(values: dict[str, int]) -> None:
 
 
 def apply(environ: dict[str, str], plant: str | None) -> None:
-    """What one daemon is to be, before it starts."""
+    """Make the changes that one daemon is to have, before it starts."""
     if TUNE in environ:
         tune(json.loads(environ[TUNE]))
     if CRASH_AT in environ:

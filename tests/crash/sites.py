@@ -37,7 +37,7 @@ class Site:
 
     @property
     def where(self) -> str:
-        """As `UNREACHABLE` names it."""
+        """Return the name that `UNREACHABLE` uses for it."""
         return f"{self.file} {self.function}"
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Site:
 
 
 def all_sites() -> list[Site]:
-    """In the order of the source."""
+    """Return all sites, in the order of the source."""
     found = []
     for path in sorted(Path(opener.__file__).parent.glob("*.py")):
         if path.name == "lastseen.py":
@@ -66,7 +66,7 @@ def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def operations() -> set[str]:
-    """Functions of the journal that open a transaction of their own."""
+    """Return the functions of the journal that open a transaction of their own."""
     found: set[str] = set()
     for path in Path(opener.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -87,7 +87,7 @@ def _opens_transaction(function: ast.FunctionDef) -> bool:
 
 
 def judge(reached: set[str], points: Iterable[str]) -> list[str]:
-    """What is wrong: places and operations not come to that have no excuse, and excuses that are none."""
+    """Return the faults: places and operations that no daemon came to and no excuse covers, and needless excuses."""
     come_to = {name for point in points for name in point.partition(": ")[0].partition(" ")[2].split(" > ")}
     sites, wrong = all_sites(), []
     lines = {(file, int(line)) for file, _, line in (one.partition(":") for one in reached)}

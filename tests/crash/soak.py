@@ -33,7 +33,7 @@ DESCRIPTORS = 20  # that may be open for requests under way
 
 @dataclass(frozen=True)
 class Sample:
-    """What the daemon holds `at` a moment (seconds): MiB, descriptors, inodes."""
+    """The daemon's holdings `at` a moment (seconds): MiB, descriptors, inodes."""
 
     at: float
     rss: float
@@ -42,7 +42,7 @@ class Sample:
 
 
 def sample(mount: Mounted) -> Sample:
-    """Now."""
+    """Return a sample of this moment."""
     process = Path("/proc", str(mount.process.pid))
     pages = int((process / "statm").read_text().split()[1])
     status = mount.status()
@@ -55,7 +55,7 @@ def sample(mount: Mounted) -> Sample:
 
 
 def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> list[str]:
-    """Run it; what was wrong, empty when nothing was."""
+    """Run the soak; return a list of faults, empty when all was well."""
     settle = max(2.0, parse_faults(words).stale_seconds() + 1.0)
     with (
         served_by_process(directory, faults="seed=1") as served,
@@ -74,7 +74,7 @@ def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> l
 
 
 def work(mount: Mounted, seconds: float) -> tuple[list[Sample], list[str]]:
-    """Eight workers, and a look at the daemon now and then."""
+    """Run eight workers, and look at the daemon now and then."""
     workers = [
         subprocess.Popen(
             [sys.executable, "-I", "-S", WORKER, mount.path / "ns" / f"{n}", str(n), str(seconds)],
@@ -105,7 +105,7 @@ def work(mount: Mounted, seconds: float) -> tuple[list[Sample], list[str]]:
 
 
 def judge(samples: list[Sample], before: Sample) -> list[str]:
-    """Whether the daemon takes more than its room, or grew: by the medians of the last two thirds, not by ends.
+    """Return a complaint if the daemon takes too much, or grew: by medians of the last two thirds, not by ends.
 
     A run of minutes says nothing of growth, since it ends before the bounded caches are full: the values
     (`--cache-size`), the requests of the rate's window, the heaps of the C library.
@@ -133,7 +133,7 @@ def judge(samples: list[Sample], before: Sample) -> list[str]:
 
 
 def left(mount: Mounted, api: Api, before: Sample, settle: float) -> list[str]:
-    """What is still there when all is sent, settled (after so many seconds) and forgotten."""
+    """Return the things that are still there when all is sent, settled (after so many seconds) and forgotten."""
     until = time.monotonic() + settle + 30
     while mount.status()["settling"]["count"] and time.monotonic() < until:
         time.sleep(0.2)
@@ -156,7 +156,7 @@ def left(mount: Mounted, api: Api, before: Sample, settle: float) -> list[str]:
 
 
 def main() -> int:
-    """Exit status 0 when all was well."""
+    """Run the soak; return 0 when all was well."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description="Work hard for a while.")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--no-faults", action="store_true")

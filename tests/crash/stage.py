@@ -1,4 +1,4 @@
-"""A mount of its own that a play acts on, and what it was promised: the files and directories there must be."""
+"""A mount of its own for a play, and the promises given to it: the files and directories that must be there."""
 
 import json
 import os
@@ -54,7 +54,7 @@ class Stage:
     # daemons
 
     def start(self, *options: str, death: Death, tune: Mapping[str, int] | None = None) -> bool:
-        """Mount; False when the daemon died of it."""
+        """Mount; return False when the daemon died of it."""
         env = environment(self.directory, self._served)
         env |= {shim.CRASH_AT: death.encode(), shim.NOTES: str(self.notes)}
         env[shim.TUNE] = json.dumps(dict(tune or {}))
@@ -82,7 +82,7 @@ class Stage:
     # calls, each with what it promises
 
     def call(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        """Do it; `Died` when that is why it fails."""
+        """Call a function; raise `Died` when the daemon's death is why it fails."""
         try:
             return act(*arguments)
         except OSError as exc:
@@ -136,7 +136,7 @@ class Stage:
         self._promise({**self.world, name: None}, os.mkdir, self._root / name, may_fail=may_fail)
 
     def rmdir(self, name: str) -> None:
-        """Remove one."""
+        """Remove a directory."""
         after = {path: one for path, one in self.world.items() if path != name}
         self._promise(after, os.rmdir, self._root / name)
 
@@ -150,13 +150,13 @@ class Stage:
         self._promise(after, os.rename, self._root / old, self._root / new)
 
     def read(self, name: str) -> bytes:
-        """What a file has."""
+        """Return the content of a file."""
         return self.call((self._root / name).read_bytes)
 
     # the sender, the server, and waiting
 
     def ask(self, request: str, **fields: Any) -> Any:
-        """A request to the daemon's control socket."""
+        """Send a request to the daemon's control socket."""
         socket = control_path(self.mountpoint, self.state / "kvfs")
         try:
             return list(call(socket, {"request": request, **fields}))[-1]
@@ -164,19 +164,19 @@ class Stage:
             raise Died from exc
 
     def sync(self, timeout: float = 20) -> int:
-        """Send what is pending; how much is left."""
+        """Send the pending changes; return how many are left."""
         return self.ask("sync", timeout=timeout)["left_count"]
 
     def faults(self, *rules: dict[str, Any]) -> None:
-        """What the server does wrong from now on."""
+        """Set the faults of the server from now on."""
         self._api.set_faults(*rules)
 
     def api_put(self, name: str, value: bytes) -> None:
-        """Somebody else writes."""
+        """Write as another client."""
         self._api.put(self._namespace, name, value)
 
     def api_drop(self) -> None:
-        """Somebody else deletes the namespace."""
+        """Delete the namespace as another client."""
         self._api.result("DELETE", f"/{self._namespace}")
 
     def drop_all(self) -> None:
@@ -186,7 +186,7 @@ class Stage:
             self._api.result("DELETE", f"/{one['id']}")
 
     def journal(self) -> Path:
-        """The file."""
+        """Return the path of the journal."""
         return next(iter(self.state.glob("kvfs/sources/*/journal.sqlite")))
 
     def gone(self, query: str) -> None:
@@ -202,7 +202,7 @@ class Stage:
             return changes.execute(query).fetchone()
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait for it. Raises `Died`, and `Violation` when it does not come."""
+        """Wait until a condition holds. Raise `Died`, and `Violation` when it never does."""
         deadline = time.monotonic() + SECONDS
         while not condition():
             if self.daemon.is_dead():
@@ -214,11 +214,11 @@ class Stage:
     # looking
 
     def names(self) -> list[str]:
-        """What is at the top."""
+        """Return the names at the top."""
         return self.call(os.listdir, self._root)
 
     def look(self) -> World:
-        """Everything the mount shows."""
+        """Return everything that the mount shows."""
         return self.call(self._look)
 
     def _look(self) -> World:
@@ -233,7 +233,10 @@ class Stage:
         return found
 
     def check(self) -> None:
-        """What was promised is there, and nothing else; then it is sent, and the server has exactly that."""
+        """Check that everything promised is there, and nothing else.
+
+        Then send it, and check that the server has exactly that.
+        """
         shown = self.look()
         if shown not in (self.world, self.maybe, self.emptied):
             raise Violation(

@@ -19,7 +19,7 @@ UNREACHABLE = {errno.EIO, errno.ETIMEDOUT, errno.EAGAIN}  # of a server that fai
 
 
 class Worker:
-    """Knows what it wrote; a file whose last call failed may be as before or after."""
+    """Does mixed work, and knows what it wrote; a file whose last call failed may be as before or after."""
 
     def __init__(self, folder: str, seed: int) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class Worker:
         self.wrong: list[str] = []
 
     def timed(self, call, *arguments):
-        """One call of the kernel."""
+        """Time one call of the kernel."""
         begun = time.monotonic()
         try:
             return call(*arguments)

@@ -31,13 +31,13 @@ DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE, err
 
 
 def content(serial: int, size: int) -> bytes:
-    """What operation `serial` writes: its number again and again; every fifth is no text."""
+    """Return the content that operation `serial` writes: its number again and again; every fifth is no text."""
     unit = b"%d:" % serial + (b"\xff\x00" if serial % 5 == 0 else b"")
     return (unit * (size // len(unit) + 1))[:size]
 
 
 def choose(rng: random.Random) -> dict:
-    """One operation with its arguments."""
+    """Return one operation with its arguments."""
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     if kind == "mvdir":
         return {"kind": kind, "name": rng.choice(DIRECTORIES)}
@@ -62,11 +62,11 @@ class Writer:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DSYNC, 0o600)
 
     def say(self, **line: object) -> None:
-        """One line, on the disk when this returns."""
+        """Log one line, which is on the disk when this returns."""
         os.write(self._log, json.dumps(line).encode() + b"\n")
 
     def run(self, rng: random.Random, serial: int, count: int) -> None:
-        """`count` operations, or until the mount is gone."""
+        """Do `count` operations, or as many as there are until the mount is gone."""
         for number in range(serial, serial + count):
             op = choose(rng)
             if op["kind"] == "utimens":
@@ -145,7 +145,7 @@ class Writer:
 
 
 def make_directories(path: str) -> None:
-    """With those above it; unlike `os.makedirs` it takes no dead mount for a file in the way."""
+    """Make a directory with those above it; unlike for `os.makedirs` a dead mount is no file in the way."""
     try:
         os.mkdir(path)
     except FileExistsError:
@@ -156,7 +156,7 @@ def make_directories(path: str) -> None:
 
 
 def with_error(act: object) -> None:
-    """Call it whatever it raises: the first error counts."""
+    """Call every function, whatever they raise, then raise the first error."""
     with contextlib.suppress(OSError):
         act()
 

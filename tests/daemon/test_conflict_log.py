@@ -42,7 +42,7 @@ def met(log: ConflictLog, key: Key = PAGE, copy: Key = COPY) -> None:
 
 
 def test_a_conflict_outlives_the_mount_and_names_both_sides(journal: Journal) -> None:
-    """Until the copy is deleted; then the file goes, too."""
+    """A conflict outlives the mount and names both sides until the copy is deleted; then its file goes too."""
     log = log_of(journal)
     put(journal, COPY)
     met(log)
@@ -66,7 +66,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_taking_the_copy_away_settles_it(journal: Journal, way: str) -> None:
-    """By this mount; another conflict stays open."""
+    """The mount settles a conflict when its copy is deleted or moved in any way, and leaves another conflict open."""
     log = log_of(journal)
     other = copy_key(Key("other"), "host", START, lambda key: False)
     for key, copy in ((PAGE, COPY), (Key("other"), other)):
@@ -78,7 +78,7 @@ def test_every_way_of_taking_the_copy_away_settles_it(journal: Journal, way: str
 
 
 def test_a_crash_between_journal_and_file_is_made_up_for(journal: Journal) -> None:
-    """A pending copy that the file does not name is open all the same; so is one whose line was cut off."""
+    """A pending copy that the file does not name is open all the same, and so is a copy whose line was cut off."""
     put(journal, COPY)
     assert [(one.key, one.copy) for one in log_of(journal).open()] == [(PAGE, COPY)]
     file = journal.path.parent / NAME
@@ -97,7 +97,7 @@ def test_a_copy_that_meets_others_too_is_a_version_of_the_same_name(journal: Jou
 
 @pytest.mark.parametrize("key", ["plain", "x.kvfs-conflict-", "x.kvfs-conflict-h-20261129", "é" * 250])
 def test_other_names_are_no_copies(key: str) -> None:
-    """Only a whole suffix makes one, with any host and number; a name that was cut tells nothing."""
+    """Only a whole suffix makes a copy, with any host and number; from a name that was cut nothing is concluded."""
     assert original_of(Key(key)) is None
     if len(key.encode()) < 400:
         for taken in (set(), {copy_key(Key(key), "h-1.b", START, lambda copy: False)}):

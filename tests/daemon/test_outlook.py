@@ -18,7 +18,7 @@ from kvfs.store.ratelimit import Budget, Priority
     ],
 )
 async def test_a_limit_is_named_by_its_own_number(autojump_clock, requests, window, told, words):
-    """It is no smaller when other machines have used a part of it, and it is the one that binds."""
+    """A limit is named by its own number, not less what other machines used, and it is the one that binds."""
     budget = Budget(requests, window)
     async with budget.request(Priority.FOREGROUND):
         pass

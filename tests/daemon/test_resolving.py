@@ -1,4 +1,4 @@
-"""`kvfs conflicts keep`: what cannot be settled in time stays open, and is told."""
+"""`kvfs conflicts keep`: a conflict that cannot be settled in time stays open, and is reported."""
 
 from support.rig import open_rig
 

@@ -11,7 +11,7 @@ from kvfs.cli import main
 
 @dataclass
 class Said:
-    """How a command ended, and what it said."""
+    """The exit status of a command, and its output."""
 
     status: int
     out: str
@@ -27,7 +27,7 @@ Kvfs = Callable[..., Said]
 
 @pytest.fixture
 def kvfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kvfs:
-    """Runs `kvfs WORDS` and answers how it ended; with `ok=True` (the default) it must end well."""
+    """Return a function that runs `kvfs WORDS` and returns its end; with `ok=True` (the default) it must end well."""
     monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)

@@ -51,7 +51,7 @@ def names(tmp_path):
 
 
 def test_the_first_backup_is_full_and_the_next_hold_changes(history, tmp_path):
-    """Only what changed is in them, by digest where the listing tells nothing."""
+    """The first backup is full, and later ones hold changes, found by digest where the listing tells nothing."""
     found = [backup_of(name).is_full for name in names(tmp_path)]
     assert found == [True, False, False]
     sizes = [(tmp_path / "backups" / name).stat().st_size for name in names(tmp_path)]
@@ -61,7 +61,7 @@ def test_the_first_backup_is_full_and_the_next_hold_changes(history, tmp_path):
 
 @pytest.mark.parametrize("number", range(3))
 def test_each_state_can_be_restored(number, history, kvfs, tmp_path):
-    """To a new store, or over one that has other keys."""
+    """Each state can be restored, to a new store, or over one that has other keys."""
     name = names(tmp_path)[number]
     assert kvfs("restore-backup", "backups", "local:r.sqlite/shop", "--at", name, "--dry-run").status == 0
     kvfs("restore-backup", "backups", "local:r.sqlite/shop", "--at", name)
@@ -72,7 +72,7 @@ def test_each_state_can_be_restored(number, history, kvfs, tmp_path):
 
 
 def test_the_newest_is_restored_unless_another_is_named(history, kvfs, tmp_path):
-    """And a full one can be imported by hand: it is an export."""
+    """The newest backup is restored unless another is named, and a full one is an export that can be imported."""
     kvfs("restore-backup", "backups", "local:r.sqlite/shop")
     assert dump(tmp_path / "r.sqlite") == history[2]
     kvfs("import", f"backups/{names(tmp_path)[0]}", "local:i.sqlite/shop")
@@ -80,14 +80,14 @@ def test_the_newest_is_restored_unless_another_is_named(history, kvfs, tmp_path)
 
 
 def test_nothing_new_is_no_backup(history, kvfs, tmp_path):
-    """No file is made for it."""
+    """A backup without any change makes no file."""
     before = names(tmp_path)
     assert "nothing has changed" in kvfs("backup", f"local:{tmp_path}/a.sqlite/shop", "backups").out
     assert names(tmp_path) == before
 
 
 def test_listings_alone_miss_a_value(history, kvfs, tmp_path):
-    """--listing-only reads what is new only, as it says."""
+    """`--listing-only` reads only keys that are new in the listing, so it misses a changed value, as its help says."""
     fill(tmp_path / "a.sqlite", {Key("a"): Entry(b"again")})
     store = f"local:{tmp_path}/a.sqlite/shop"
     assert "nothing has changed" in kvfs("backup", store, "backups", "--listing-only").out
@@ -96,7 +96,7 @@ def test_listings_alone_miss_a_value(history, kvfs, tmp_path):
 
 
 def test_each_is_read_to_its_end_when_they_are_listed(history, kvfs, tmp_path):
-    """A damaged one is named; status 1."""
+    """A list of backups reads each to its end, names a damaged one, and ends with status 1."""
     assert len(kvfs("restore-backup", "backups").out.splitlines()) == 3
     file = tmp_path / "backups" / names(tmp_path)[1]
     file.write_bytes(file.read_bytes()[:-5])
@@ -107,13 +107,13 @@ def test_each_is_read_to_its_end_when_they_are_listed(history, kvfs, tmp_path):
 
 
 def test_a_lost_index_makes_the_next_backup_full(history, kvfs, tmp_path):
-    """What nobody knows any more is read again."""
+    """Without its index the next backup is full, because every value has to be read again."""
     (tmp_path / "backups" / ".kvfs-index.sqlite").unlink()
     assert "-full" in kvfs("backup", f"local:{tmp_path}/a.sqlite/shop", "backups").out
 
 
 def test_old_ones_are_deleted_by_the_rule(history, kvfs, tmp_path):
-    """What the newest needs stays."""
+    """Old backups are deleted by the rule, and those that the newest needs stay."""
     store = f"local:{tmp_path}/a.sqlite/shop"
     kvfs("backup", store, "backups", "--keep", "1d")
     assert len(names(tmp_path)) == 3
@@ -124,7 +124,7 @@ def test_old_ones_are_deleted_by_the_rule(history, kvfs, tmp_path):
 
 
 def test_two_backups_do_not_meet(kvfs, tmp_path):
-    """The second says that another is running."""
+    """A second backup at the same time says that another is running."""
     store = fill(tmp_path / "a.sqlite", sample(50))
     kvfs("backup", store, "backups")
     holder = "import sys,time\nfrom pathlib import Path\nfrom kvfs.data.backups import BackupIndex\n"
@@ -136,7 +136,7 @@ def test_two_backups_do_not_meet(kvfs, tmp_path):
 
 
 def test_no_backup_there(kvfs, tmp_path):
-    """An empty directory has none."""
+    """An empty directory has no backup."""
     (tmp_path / "d").mkdir()
     assert "there is no backup" in kvfs("restore-backup", "d", ok=False).err
 
@@ -149,7 +149,7 @@ DAYS = st.lists(
 
 
 def made(hours):
-    """Backups by their age in hours; the oldest is a full one."""
+    """Return backups by their age in hours; the oldest is a full one."""
     found = [
         Backup(name_of(NOW - timedelta(hours=age), is_full=full), NOW - timedelta(hours=age), full)
         for age, full in hours
@@ -172,7 +172,7 @@ def test_what_is_kept_can_be_restored(hours):
 
 @given(DAYS)
 def test_a_name_tells_what_it_is(hours):
-    """Date and kind come back from it."""
+    """Date and kind of a backup can be read from its name."""
     for backup in made(hours):
         assert backup_of(backup.name) == backup
 
@@ -181,13 +181,13 @@ def test_a_name_tells_what_it_is(hours):
     ("rule", "count"), [("1d", 1), ("3d", 3), ("7d", 7), ("2w", 2), ("7d,4w", 10), ("1m", 1), ("48h", 48)]
 )
 def test_how_many_a_rule_keeps(rule, count):
-    """Of hourly full backups through 40 days: the last of each period; today is of this week too."""
+    """A rule keeps the last backup of each period, of hourly ones through 40 days; today belongs to this week too."""
     found = made([(age, True) for age in range(40 * 24)])
     assert len(kept(found, parse_keep(rule))) == count
 
 
 def test_a_full_one_is_due_after_a_while():
-    """Once in so long."""
+    """A full backup is due once in so long."""
     found = made([(30, True), (6, False)])
     assert is_due([], NOW, timedelta(days=7))
     assert not is_due(found, NOW, timedelta(days=7))

@@ -1,4 +1,4 @@
-"""A store without a namespace is all of them: to an account, a directory or a file of each, and back."""
+"""Copies of a whole account: of all namespaces, to an account, a directory or a file of each, and back."""
 
 import pytest
 from support.moves import dump, fill, sample, titles
@@ -26,7 +26,7 @@ def all_of(file):
 
 
 def test_an_account_is_copied_to_an_account(kvfs, account, tmp_path):
-    """Every namespace under its title; one that is there already gets the keys."""
+    """Every namespace is copied under its title; one that is there already gets the keys."""
     fill(tmp_path / "b.sqlite", {Key("old"): Entry(b"1")}, "shop")
     kvfs("copy", account, "local:b.sqlite")
     expected = ACCOUNT | {"shop": ACCOUNT["shop"] | {Key("old"): Entry(b"1")}}
@@ -35,7 +35,7 @@ def test_an_account_is_copied_to_an_account(kvfs, account, tmp_path):
 
 @pytest.mark.parametrize("words", [[], ["--format", "ndjson.gz"], ["--format", "tar"]])
 def test_an_account_goes_through_a_directory(words, kvfs, account, tmp_path):
-    """A directory of each namespace, as in a mount, or with --format a file of each."""
+    """An account becomes a directory of each namespace, as in a mount, or with --format a file of each."""
     kvfs("copy", account, "out/", *words)
     suffix = f".{words[1]}" if words else ""
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -46,7 +46,7 @@ def test_an_account_goes_through_a_directory(words, kvfs, account, tmp_path):
 
 
 def test_it_goes_on_with_the_namespace_that_failed(kvfs, account, tmp_path):
-    """What is done is not begun again; the one that could not be copied is."""
+    """A copy goes on with the namespace that failed, and does not repeat those that are done."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "shop").write_text("in the way")
     said = kvfs("copy", account, "out/", ok=False)
@@ -60,7 +60,7 @@ def test_it_goes_on_with_the_namespace_that_failed(kvfs, account, tmp_path):
 
 
 def test_a_dry_run_of_all_writes_nothing(kvfs, account, tmp_path):
-    """Each namespace has its plan."""
+    """A dry run of an account shows a plan for each namespace, and writes nothing."""
     said = kvfs("copy", account, "out/", "--dry-run")
     assert said.out.count("keys to copy") == len(ACCOUNT)
     assert not (tmp_path / "out").exists()
@@ -78,7 +78,7 @@ def test_a_dry_run_of_all_writes_nothing(kvfs, account, tmp_path):
     ],
 )
 def test_what_cannot_hold_all_namespaces_is_refused(words, message, kvfs, account, tmp_path):
-    """By name, with the way out, and nothing is written."""
+    """A target that cannot hold all namespaces is refused by name, with the way out, and nothing is written."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "file").write_text("1")
     said = kvfs("copy", *words, ok=False)

@@ -1,4 +1,4 @@
-"""Which keys move, what happens to what is there, what is asked first, and what is done about what is wrong."""
+"""Options of a copy: the keys it takes, its treatment of existing keys, its questions, and bad input."""
 
 import io
 import json
@@ -42,13 +42,13 @@ USERS = {
     ],
 )
 def test_what_is_chosen(words, keys, kvfs, tmp_path):
-    """Prefixes, patterns and conditions on metadata choose; a renamed prefix changes keys."""
+    """Prefixes, patterns and conditions on metadata choose the keys, and a renamed prefix changes them."""
     kvfs("copy", fill(tmp_path / "a.sqlite", USERS), "local:b.sqlite/shop", *words)
     assert set(dump(tmp_path / "b.sqlite")) == keys
 
 
 def test_a_prefix_in_from_and_to_is_a_directory(kvfs, tmp_path):
-    """`SOURCE/user/` names what is below, as in a mount; `TO/people/` puts it there."""
+    """`SOURCE/user/` names the keys below, as in a mount, and `TO/people/` puts them there."""
     kvfs("copy", fill(tmp_path / "a.sqlite", USERS) + "/user/", "local:b.sqlite/shop/people/")
     assert set(dump(tmp_path / "b.sqlite")) == {"people/1", "people/2"}
 
@@ -63,7 +63,7 @@ def test_a_key_keeps_what_no_rule_names(inner, strip, add):
 
 @pytest.mark.parametrize("text", ["", "=x", ">5"])
 def test_a_condition_that_means_nothing_is_refused(text):
-    """The line says how conditions are written."""
+    """A condition without a meaning is refused, and the line says how conditions are written."""
     with pytest.raises(UserError, match="is no condition"):
         parse_condition(text)
 
@@ -75,7 +75,7 @@ def test_a_condition_that_means_nothing_is_refused(text):
     ("how", "value", "status"), [("overwrite", b"1", 0), ("skip", b"old", 0), ("fail", b"old", 1)]
 )
 def test_what_happens_to_a_key_that_is_there(how, value, status, kvfs, tmp_path):
-    """It is replaced, left alone, or nothing at all is written."""
+    """A key that is there is replaced or left alone, or nothing at all is written, as the option says."""
     target = fill(tmp_path / "b.sqlite", {Key("user/1"): Entry(b"old")})
     said = kvfs("copy", fill(tmp_path / "a.sqlite", USERS), target, "--if-exists", how, ok=False)
     found = dump(tmp_path / "b.sqlite")
@@ -100,7 +100,7 @@ def test_only_what_is_newer_is_copied(kvfs, tmp_path):
 
 
 def test_newer_needs_times(kvfs, tmp_path):
-    """KV keeps none, and says so instead of guessing."""
+    """KV keeps no times, so a copy of newer files from it is refused instead of guessed."""
     said = kvfs(
         "copy", fill(tmp_path / "a.sqlite", USERS), "local:b.sqlite/s", "--if-exists", "newer", ok=False
     )
@@ -123,7 +123,7 @@ def test_a_mirror_deletes_what_is_gone(kvfs, tmp_path):
 
 
 def test_a_mirror_of_a_damaged_source_deletes_nothing(kvfs, tmp_path):
-    """What could not be read might be what is missing."""
+    """A mirror of a damaged source deletes nothing, because an unreadable key could be one that seems missing."""
     target = fill(tmp_path / "b.sqlite", {Key("k"): Entry(b"1")})
     (tmp_path / "x.ndjson").write_text('{"key":"a","value":"1"}\n{"key":"k","value":\n')
     said = kvfs("import", "x.ndjson", target, "--delete", "--skip-bad", ok=False)
@@ -136,7 +136,7 @@ def test_a_mirror_of_a_damaged_source_deletes_nothing(kvfs, tmp_path):
 
 
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(kvfs, tmp_path):
-    """Keys, bytes where they are known, and no target made."""
+    """A dry run shows keys, and bytes where they are known, and makes no target."""
     kvfs("copy", fill(tmp_path / "a.sqlite", USERS), "x.ndjson")
     said = kvfs("import", "x.ndjson", "local:b.sqlite/shop", "--dry-run")
     assert "4 keys to copy; 4 B" in said.out
@@ -144,7 +144,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(kvfs, tmp_path):
 
 
 def test_more_than_ten_thousand_keys_are_asked_about(kvfs, tmp_path, monkeypatch):
-    """Where nobody can answer, --yes does; without it nothing is written."""
+    """A copy of more than ten thousand keys asks first; without a terminal only --yes lets it write."""
     monkeypatch.setattr("sys.stdin", io.StringIO())
     source = fill(tmp_path / "a.sqlite", {Key(f"k{n}"): Entry(b"") for n in range(10_001)})
     said = kvfs("copy", source, "local:b.sqlite/shop", ok=False)
@@ -168,7 +168,7 @@ def test_more_than_ten_thousand_keys_are_asked_about(kvfs, tmp_path, monkeypatch
     ],
 )
 def test_what_a_plan_says(plan, requests, dollars, asks):
-    """Requests from the least to the most, dollars by key, and when to ask."""
+    """A plan has the requests from the least to the most, dollars by key, and says when to ask."""
     assert plan.requests == requests
     assert plan.dollars == pytest.approx(dollars)
     assert plan.must_ask is asks
@@ -176,7 +176,7 @@ def test_what_a_plan_says(plan, requests, dollars, asks):
 
 
 def test_a_plan_counts_the_windows_of_the_limit():
-    """1,200 requests go at once, the rest in the windows after."""
+    """A plan sends 1,200 requests at once, and the rest in the windows after."""
     assert Plan(100_000, reads_billed=True).minutes < 5
     assert Plan(300_000, reads_billed=True, writes_billed=True).minutes >= 10
 
@@ -230,7 +230,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("kind", LIMITS)
 def test_what_kv_cannot_keep_is_named_and_the_rest_goes_on(kind, kvfs, tmp_path):
-    """Or nothing does, with --strict."""
+    """A key that KV cannot keep is named and the rest goes on, or nothing does with --strict."""
     pair, message = LIMITS[kind]
     (tmp_path / "x.json").write_text(json.dumps([pair, {"key": "a", "value": "1"}]))
     said = kvfs("import", "x.json", "local:b.sqlite/shop", "--strict", ok=False)
@@ -255,7 +255,7 @@ def test_of_a_key_that_occurs_twice_the_last_counts(kvfs, tmp_path):
 
 
 def test_what_has_expired_is_dropped_or_kept(kvfs, tmp_path):
-    """Dropping is no failure; what is kept never expires."""
+    """An expired entry is dropped, which is no failure, or kept, and then never expires."""
     lines = ['{"key":"old","value":"1","expiration":1000}', '{"key":"new","value":"2"}']
     (tmp_path / "x.ndjson").write_text("\n".join(lines))
     said = kvfs("import", "x.ndjson", "local:b.sqlite/shop")
@@ -266,7 +266,7 @@ def test_what_has_expired_is_dropped_or_kept(kvfs, tmp_path):
 
 
 def test_less_than_a_minute_to_live_is_a_minute(kvfs, tmp_path):
-    """KV keeps nothing for less: the value must not be refused for good."""
+    """An entry with less than a minute to live gets a minute, because KV would refuse its value for good."""
     soon = int(time.time()) + 20
     (tmp_path / "x.ndjson").write_text(json.dumps({"key": "k", "value": "1", "expiration": soon}))
     kvfs("import", "x.ndjson", "local:b.sqlite/shop")
@@ -275,7 +275,7 @@ def test_less_than_a_minute_to_live_is_a_minute(kvfs, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.ndjson", "x.json"])
 def test_a_ttl_counts_from_the_import(kvfs, tmp_path, name):
-    """Bulk JSON for wrangler may have expiration_ttl: it becomes an expiration, and wins over one, as in the API."""
+    """An expiration_ttl in wrangler's bulk JSON counts from the import, and wins over an expiration, as in the API."""
     lines = [
         '{"key":"ttl","value":"1","expiration_ttl":3600}',
         '{"key":"both","value":"1","expiration":4000000000,"expiration_ttl":3600}',
@@ -293,7 +293,7 @@ def test_a_ttl_counts_from_the_import(kvfs, tmp_path, name):
 
 
 def test_what_is_no_file_in_a_directory_is_named(kvfs, tmp_path):
-    """Links and pipes have no place in KV."""
+    """Links and pipes in a directory are named, because they have no place in KV."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "file").write_text("1")
     (tmp_path / "d" / "link").symlink_to("file")
@@ -318,7 +318,7 @@ def test_what_is_no_file_in_a_directory_is_named(kvfs, tmp_path):
     ],
 )
 def test_a_json_file_that_is_none_says_why(content, message, kvfs, tmp_path):
-    """Nothing is written, whatever it was."""
+    """A malformed JSON file is refused with the reason, and nothing is written."""
     (tmp_path / "x.json").write_bytes(content)
     said = kvfs("import", "x.json", "local:b.sqlite/shop", ok=False)
     assert said.status == 1
@@ -327,7 +327,7 @@ def test_a_json_file_that_is_none_says_why(content, message, kvfs, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.json.gz", "x.ndjson.zst", "x.tar", "x.tar.gz"])
 def test_a_file_that_is_not_what_its_name_says_is_refused(name, kvfs, tmp_path):
-    """The line names the file."""
+    """A file whose content does not fit its name is refused by name."""
     (tmp_path / name).write_bytes(b"hello" * 500)
     said = kvfs("import", name, "local:b.sqlite/shop", ok=False)
     assert said.status == 1
@@ -350,7 +350,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(name, kvfs, tmp_path):
     ],
 )
 def test_words_that_name_nothing_are_explained(words, message, kvfs, tmp_path):
-    """One line, and the way out."""
+    """Words that name nothing are explained with one line and the way out."""
     fill(tmp_path / "a.sqlite", {})
     said = kvfs(*words, ok=False)
     assert said.status in (1, 2)
@@ -358,6 +358,6 @@ def test_words_that_name_nothing_are_explained(words, message, kvfs, tmp_path):
 
 
 def test_a_sample_is_hostile_enough():
-    """The keys that the other tests move have an odd name of every kind."""
+    """The sample that the other tests move has an odd key of every kind."""
     keys = set(sample())
     assert {"a", "a/b", "%self", "//"} <= keys

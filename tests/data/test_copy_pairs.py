@@ -1,4 +1,4 @@
-"""Every pair of places: whatever goes out comes back, byte for byte."""
+"""Copies between every pair of places: every entry comes back, byte for byte."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ def test_everything_survives_a_copy_out_and_in(name, kvfs, tmp_path):
 
 
 def test_every_format_can_be_copied_to_every_other(kvfs, tmp_path):
-    """A chain through all of them, without a store in between, loses nothing."""
+    """A chain of copies through all formats, without a store in between, loses nothing."""
     entries = sample(40, binaries=3)
     place = fill(tmp_path / "a.sqlite", entries)
     for name in ("one.tar", "two.json", "three", "four.ndjson.gz", "five", "six.tar.zst", "seven.ndjson"):
@@ -47,7 +47,7 @@ def test_every_format_can_be_copied_to_every_other(kvfs, tmp_path):
 
 
 def test_a_store_is_copied_to_a_store(kvfs, tmp_path):
-    """The namespace is made; what else is in it stays."""
+    """A copy between stores makes the namespace, and leaves other keys in it alone."""
     entries = sample(1_200)
     store = fill(tmp_path / "a.sqlite", entries)
     fill(tmp_path / "b.sqlite", {Key("other"): Entry(b"1")})
@@ -67,7 +67,7 @@ def test_the_largest_value_goes_through_every_format(kvfs, tmp_path):
 
 
 def test_files_that_hold_values_are_private(kvfs, tmp_path):
-    """Nobody else can read what was exported, whatever the umask."""
+    """An exported file is readable by its owner only, whatever the umask."""
     store = fill(tmp_path / "a.sqlite", sample())
     kvfs("copy", store, "x.ndjson")
     kvfs("copy", store, "directory")
@@ -76,7 +76,7 @@ def test_files_that_hold_values_are_private(kvfs, tmp_path):
 
 
 def test_nobodys_file_is_written_over(kvfs, tmp_path):
-    """A file or a directory that is there is only touched by who says so."""
+    """A file or a directory that exists is changed only if an option says so."""
     store = fill(tmp_path / "a.sqlite", {Key("k"): Entry(b"v")})
     (tmp_path / "x.json").write_text("mine")
     (tmp_path / "d").mkdir()
@@ -91,7 +91,7 @@ def test_nobodys_file_is_written_over(kvfs, tmp_path):
 
 
 def test_a_link_in_the_way_is_not_followed(kvfs, tmp_path):
-    """What a symbolic link points to is not what was named."""
+    """A symbolic link in the way is refused, and its target is not touched."""
     store = fill(tmp_path / "a.sqlite", {Key("k"): Entry(b"v")})
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "x.json").symlink_to("theirs")
@@ -103,7 +103,7 @@ def test_a_link_in_the_way_is_not_followed(kvfs, tmp_path):
 
 
 def test_standard_output_and_input(kvfs, tmp_path):
-    """`-` with --format is a stream: nothing but entries is on it."""
+    """`-` with --format is a stream that contains entries and nothing else."""
     entries = sample(50)
     store = fill(tmp_path / "a.sqlite", entries)
     with open(tmp_path / "stream", "wb") as out:
@@ -145,7 +145,7 @@ def test_bulk_json_is_what_wrangler_takes(kvfs, tmp_path):
 @pytest.mark.parametrize("behind", ["", "\n\nSuccess!\n"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_a_bulk_get_prints_is_taken(behind, wrapped, kvfs, tmp_path):
-    """The object of `wrangler kv bulk get`, with bare values, with metadata, and the word behind it."""
+    """The object that `wrangler kv bulk get` prints is read, with or without metadata, and with the word behind it."""
     printed: dict[str, object] = {"a": {"value": "1", "metadata": {"x": 1.0}}, "b": "2", "c": {"value": "3"}}
     text = json.dumps({"values": printed} if wrapped else printed, indent=2) + behind
     (tmp_path / "got.json").write_text(text)
@@ -158,7 +158,7 @@ def test_what_a_bulk_get_prints_is_taken(behind, wrapped, kvfs, tmp_path):
 
 
 def tar(*words, **options):
-    """GNU tar, which must end well."""
+    """Run GNU tar, which must end well."""
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         ["tar", *map(str, words)], capture_output=True, text=True, env=env, check=False, **options
@@ -185,7 +185,7 @@ def test_gnu_tar_reads_and_writes_the_archive(kvfs, tmp_path):
 
 
 def test_a_directory_with_extended_attributes(kvfs, tmp_path):
-    """--metadata xattrs: no manifest, and nothing lost."""
+    """--metadata xattrs writes no manifest, and loses nothing."""
     entries = sample(30, binaries=2)
     kvfs("copy", fill(tmp_path / "a.sqlite", entries), "d", "--metadata", "xattrs")
     assert os.getxattr(tmp_path / "d" / "user" / "0" / "000000", "user.role") == b"user"

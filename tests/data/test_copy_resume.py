@@ -1,4 +1,4 @@
-"""A copy that is killed, interrupted or stopped goes on where it was; what it costs is counted at the server."""
+"""Copies that are killed, interrupted or stopped: the next run goes on, and the server counts its cost."""
 
 import math
 import os
@@ -32,7 +32,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 class Moves:
-    """`kvfs` as a process of its own against a server, which counts."""
+    """Runs `kvfs` as a process of its own against a server that counts requests."""
 
     def __init__(self, directory: Path, served: Served) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Moves:
         self._env = environment(directory, served)
 
     def store(self, title: str, entries: dict[Key, Entry]) -> str:
-        """A namespace of the server with entries."""
+        """Make a namespace of the server with entries."""
 
         async def work() -> None:
             async with SqliteStore.open(
@@ -53,7 +53,7 @@ class Moves:
         return f"cloudflare:/{title}"
 
     def dump(self, title: str) -> dict[Key, Entry]:
-        """All that is in one."""
+        """Return all entries of one namespace."""
 
         async def work() -> dict[Key, Entry]:
             async with SqliteStore.open(
@@ -64,7 +64,7 @@ class Moves:
         return trio.run(work)
 
     def start(self, *words: object) -> subprocess.Popen[str]:
-        """A command that runs."""
+        """Start a command."""
         return subprocess.Popen(
             [sys.executable, "-m", "kvfs", *map(str, words)],
             env=self._env,
@@ -76,14 +76,14 @@ class Moves:
         )
 
     def run(self, *words: object, status: int = 0) -> str:
-        """A command that ends as expected; what it said."""
+        """Run a command that must end as expected; return its output."""
         process = self.start(*words)
         said, _ = process.communicate(timeout=900)
         assert process.returncode == status, said
         return said
 
     def kill_when(self, words: tuple[object, ...], condition: Callable[[], bool]) -> bool:
-        """kill -9 as soon as something is so; whether it came to that."""
+        """Send kill -9 as soon as a condition holds; return if it did."""
         process = self.start(*words)
         try:
             while process.poll() is None:
@@ -97,7 +97,7 @@ class Moves:
         return False
 
     def requests(self) -> Counter[str]:
-        """All that were counted so far."""
+        """Return the number of requests so far."""
         return Counter(self.api.requests())
 
 
@@ -109,7 +109,10 @@ def moves(tmp_path: Path, served: Served) -> Iterator[Moves]:
 
 
 def kill_at(moves: Moves, words: tuple[object, ...], operation: str, marks: list[int]) -> Counter[str]:
-    """Run a command to its end through a `kill -9` at each mark, a number of requests; the requests of all runs."""
+    """Run a command to its end through a `kill -9` at each mark, a number of requests.
+
+    Return the requests of all runs.
+    """
     before = moves.requests()
     for mark in marks:
         assert moves.kill_when(words, lambda mark=mark: (moves.requests() - before)[operation] >= mark), (
@@ -123,7 +126,7 @@ def kill_at(moves: Moves, words: tuple[object, ...], operation: str, marks: list
 @pytest.mark.parametrize("name", ["x.json", "x.ndjson", "x.tar", "directory"])
 @pytest.mark.timeout(1800)
 def test_a_copy_that_is_killed_is_exact(name, moves):
-    """Out and in again through kill -9: no difference at all, and nothing is asked for twice but a batch a kill.
+    """An export and an import through kill -9 leave no difference, and each kill repeats at most one batch.
 
     KVFS_KEYS=100000 makes it the whole thing: so many keys, a thousandth of them binary, five kills each way.
     """
@@ -154,7 +157,7 @@ def test_a_copy_that_is_killed_is_exact(name, moves):
 
 
 def bodies(keys: int) -> list[int]:
-    """The bulk writes of so many keys by a server that copes."""
+    """Return the bulk writes of so many keys by a server that copes."""
     found = []
     while keys > 0:
         found.append(min(keys, found[-1] * 2 if found else 1_000, 10_000))
@@ -163,7 +166,7 @@ def bodies(keys: int) -> list[int]:
 
 
 def test_a_copy_that_is_out_of_quota_says_so_and_goes_on(moves):
-    """The allowance of the day is used up: what was done is kept, and the same command does the rest."""
+    """A copy that has used up the allowance of the day keeps its progress, and the same command does the rest."""
     entries = sample(3_500)
     source = fill(moves.directory / "a.sqlite", entries)
     moves.api.set_faults({"fault": "quota", "method": "PUT", "after": 1})
@@ -191,7 +194,7 @@ MIX = (
 
 
 def test_a_copy_under_faults_ends_with_the_right_state(moves):
-    """Garbage with status 200, lost acknowledgements, torn writes, within a budget of requests: the state is exact.
+    """A copy through garbage, lost acknowledgements and torn writes, within a budget, ends with the exact state.
 
     The budget is a twelfth of the API's, its window a hundredth.
     """
@@ -205,7 +208,7 @@ def test_a_copy_under_faults_ends_with_the_right_state(moves):
 
 
 def test_twenty_binaries_are_found_once(moves):
-    """The second pass over 20,000 keys knows which are binary: no request beyond those that values and keys take."""
+    """The second pass over 20,000 keys knows the binaries, and sends no request beyond those for values and keys."""
     entries = {Key(f"k{n:05}"): Entry(b"v%d" % n) for n in range(20_000)}
     entries |= {Key(f"k{n * 997:05}"): Entry(b"\xff" * 9) for n in range(20)}
     store = moves.store("shop", entries)
@@ -221,7 +224,7 @@ def test_twenty_binaries_are_found_once(moves):
 
 
 def test_two_runs_of_one_copy_do_not_meet(moves):
-    """The second says that the first is at work."""
+    """A second run of one copy says that the first is at work."""
     store = moves.store("shop", sample(3_000))
     moves.api.set_faults({"fault": "latency", "seconds": 0.3})
     first = moves.start("export", store, "x.ndjson", "--yes")
@@ -235,7 +238,7 @@ def test_two_runs_of_one_copy_do_not_meet(moves):
 
 
 def test_a_file_that_changed_is_not_gone_on_with(moves):
-    """What was counted in one file is not looked for in another."""
+    """Progress counted in one file is not used for another that has taken its place."""
     source = fill(moves.directory / "a.sqlite", sample(3_000))
     moves.run("export", source, "x.ndjson", "--yes")
     moves.api.set_faults({"fault": "quota", "method": "PUT", "after": 1})
@@ -249,7 +252,7 @@ def test_a_file_that_changed_is_not_gone_on_with(moves):
 
 
 def test_progress_is_private(moves):
-    """What is noted of a copy names keys: nobody else reads it."""
+    """The progress of a copy names keys, so only its owner can read it."""
     source = fill(moves.directory / "a.sqlite", sample(3_000))
     moves.api.set_faults({"fault": "quota", "method": "PUT"})
     moves.run("copy", source, "cloudflare:/new", "--yes", status=3)

@@ -1,4 +1,4 @@
-"""What the data commands ask a server for, counted there, and what they say of it first."""
+"""The costs of the data commands: their requests, counted at the server, and their announcement beforehand."""
 
 import configparser
 import os
@@ -27,7 +27,7 @@ class Room:
         self._env = environment(directory, served)
 
     def run(self, *words):
-        """What a command did, and the requests that it cost, those for the names of namespaces left out."""
+        """Run a command; return its result and the requests that it cost, without those for the names of namespaces."""
         before = Counter(self.api.requests())
         done = subprocess.run(
             [*KVFS, *words],
@@ -74,7 +74,7 @@ def test_listings_answer_what_they_can(room):
 
 
 def test_du_says_its_price_before_it_reads(room):
-    """Keys, requests and dollars on stderr; the counts on stdout."""
+    """`du` prints keys, requests and dollars on stderr before it reads, and the counts on stdout."""
     done, spent = room.run("du", "cloudflare:/shop")
     assert done.returncode == 0
     assert done.stderr.startswith("kvfs: 251 keys to copy")

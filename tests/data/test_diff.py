@@ -1,4 +1,4 @@
-"""`kvfs diff`: what differs, what it asks for, and how it ends."""
+"""`kvfs diff`: the differences it finds, its requests, and its exit status."""
 
 import json
 
@@ -30,7 +30,7 @@ def places(kvfs, tmp_path):
 
 
 def test_every_kind_of_difference_is_named(kvfs, places):
-    """One line a key, in order; status 1."""
+    """Every kind of difference gives one line a key, in order, and status 1."""
     said = kvfs("diff", *places, "--values", ok=False)
     assert said.status == 1
     assert said.out.splitlines() == [
@@ -48,7 +48,7 @@ def test_listings_tell_no_values(kvfs, places):
 
 
 def test_json_is_a_line_a_key(kvfs, places):
-    """For programs."""
+    """`--json` prints a line a key for programs."""
     lines = [
         json.loads(line) for line in kvfs("diff", *places, "--values", "--json", ok=False).out.splitlines()
     ]
@@ -57,14 +57,14 @@ def test_json_is_a_line_a_key(kvfs, places):
 
 
 def test_a_place_is_the_same_as_itself(kvfs, places):
-    """Status 0, and nothing is said; a store is opened once, whatever it is compared with."""
+    """A place compared with itself gives status 0 and no output, and its store is opened once."""
     said = kvfs("diff", places[0], places[0], "--values")
     assert said.text == ""
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.ndjson.gz", "x.tar", "d"])
 def test_a_store_is_the_same_as_its_export(name, kvfs, tmp_path):
-    """In any format and any order of keys."""
+    """A store equals its export in any format and any order of keys."""
     store = fill(tmp_path / "a.sqlite", sample(300, binaries=3))
     kvfs("export", store, name)
     assert kvfs("diff", store, name, "--values").text == ""
@@ -72,13 +72,13 @@ def test_a_store_is_the_same_as_its_export(name, kvfs, tmp_path):
 
 
 def test_only_what_is_chosen_is_compared(kvfs, places):
-    """A prefix, a pattern, a condition."""
+    """A prefix, a pattern or a condition restricts the comparison."""
     assert kvfs("diff", *places, "--prefix", "same", "--values").status == 0
     assert kvfs("diff", *places, "--match", "only in a", ok=False).out == "- only in a\n"
 
 
 def test_trouble_is_status_2(kvfs, places, tmp_path):
-    """As diff(1) has it: 1 means that they differ."""
+    """An error gives status 2, as for diff(1), where 1 means that the places differ."""
     assert kvfs("diff", places[0], "local:none/x", ok=False).status == 2
     (tmp_path / "bad.ndjson").write_text("{")
     said = kvfs("diff", places[0], "bad.ndjson", ok=False)
@@ -87,7 +87,7 @@ def test_trouble_is_status_2(kvfs, places, tmp_path):
 
 
 def test_two_namespaces_of_one_store(kvfs, tmp_path):
-    """A copy within one file, and its comparison."""
+    """Two namespaces in one file of a store can be copied and compared."""
     store = fill(tmp_path / "a.sqlite", sample(1_500))
     kvfs("copy", store, "local:a.sqlite/other")
     kvfs("diff", store, "local:a.sqlite/other", "--values")

@@ -36,7 +36,7 @@ def shop(tmp_path):
 
 @pytest.fixture
 def no_terminal(monkeypatch):
-    """Nobody can be asked."""
+    """Leave nobody who could answer a question."""
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
 
@@ -44,19 +44,19 @@ def no_terminal(monkeypatch):
 
 
 def test_ls_shows_one_level(kvfs, shop):
-    """Keys below a key are a directory."""
+    """`ls` shows keys below a key as a directory."""
     assert kvfs("ls", shop).out.split() == ["config.json", "image", "session", "user", "user/", "username"]
     assert kvfs("ls", f"{shop}/user").out.split() == ["user", "user/1", "user/2/"]
     assert kvfs("ls", f"{shop}/user/").out.split() == ["user/1", "user/2/"]
 
 
 def test_ls_recursively_shows_all(kvfs, shop):
-    """Every key, in order."""
+    """`ls -R` shows every key, in order."""
     assert kvfs("ls", "-R", shop).out.splitlines() == sorted(ENTRIES)
 
 
 def test_ls_long_tells_when_keys_expire(kvfs, shop):
-    """`in 42 min`, not a date; metadata as it is."""
+    """`ls -l` shows an expiration as `in 42 min`, not as a date, and metadata as it is."""
     lines = kvfs("ls", "-l", shop).out.splitlines()
     assert '     never  config.json  {"role":"admin"}' in lines
     assert any(
@@ -65,25 +65,25 @@ def test_ls_long_tells_when_keys_expire(kvfs, shop):
 
 
 def test_ls_of_a_store_shows_namespaces(kvfs, shop, tmp_path):
-    """Id and title."""
+    """`ls` of a store shows the id and title of its namespaces."""
     fill(tmp_path / "a.sqlite", {}, "other")
     assert re.fullmatch(r"[0-9a-f]{32}  other\n[0-9a-f]{32}  shop\n", kvfs("ls", "local:a.sqlite").out)
 
 
 def test_ls_of_nothing_says_so(kvfs, shop):
-    """A name that is wrong is an error, an empty namespace is none."""
+    """`ls` of a wrong name is an error, and of an empty namespace it is not."""
     assert "no key is 'nope'" in kvfs("ls", f"{shop}/nope", ok=False).err
 
 
 def test_json_is_a_line_a_key(kvfs, shop):
-    """With metadata as JSON and the expiration in seconds."""
+    """A line of JSON has the metadata as JSON and the expiration in seconds."""
     lines = [json.loads(line) for line in kvfs("ls", "-R", "--json", shop).out.splitlines()]
     assert {"key": "session", "expiration": SOON} in lines
     assert {"key": "config.json", "metadata": {"role": "admin"}} in lines
 
 
 def test_nothing_hostile_reaches_the_terminal(kvfs, tmp_path):
-    """Control characters of keys are escaped; JSON has them as JSON does."""
+    """Control characters of keys are escaped, and in JSON they are escaped as JSON does."""
     store = fill(tmp_path / "a.sqlite", sample())
     said = kvfs("ls", "-lR", store)
     assert all(line.isprintable() for line in said.out.splitlines())
@@ -109,12 +109,12 @@ def test_nothing_hostile_reaches_the_terminal(kvfs, tmp_path):
     ],
 )
 def test_find_finds(words, keys, kvfs, shop):
-    """By key, metadata, expiration, size and kind."""
+    """`find` finds keys by key, metadata, expiration, size and kind."""
     assert set(kvfs("find", shop, *words).out.splitlines()) == keys
 
 
 def test_find_below_a_prefix_for_xargs(kvfs, shop):
-    """NUL ends each key."""
+    """With `-0` NUL ends each key."""
     assert set(kvfs("find", f"{shop}/user", "-0").out.split("\0")) == {"user", "user/1", "user/2/x", ""}
 
 
@@ -122,7 +122,7 @@ def test_find_below_a_prefix_for_xargs(kvfs, shop):
 
 
 def test_cat_writes_the_bytes(kvfs, shop):
-    """Binary values too, and nothing else."""
+    """`cat` writes the bytes of a value, binary or not, and nothing else."""
     command = [sys.executable, "-m", "kvfs", "cat", f"{shop}/image"]
     assert subprocess.run(command, capture_output=True, check=True).stdout == ENTRIES[Key("image")].value
     assert kvfs("cat", f"{shop}/config.json").out == '{"a":1}'
@@ -132,7 +132,7 @@ def test_cat_writes_the_bytes(kvfs, shop):
 
 
 def test_put_writes_value_metadata_and_ttl(kvfs, shop, tmp_path, monkeypatch):
-    """The value from an argument, a file or standard input."""
+    """`put` takes the value from an argument, a file or standard input, with metadata and a ttl."""
     kvfs("put", f"{shop}/a", "text", "--metadata", '{"x": 1}', "--ttl", "2h")
     (tmp_path / "file").write_bytes(b"\xff\x00")
     kvfs("put", f"{shop}/b", "--file", tmp_path / "file")
@@ -147,7 +147,7 @@ def test_put_writes_value_metadata_and_ttl(kvfs, shop, tmp_path, monkeypatch):
 
 
 def test_put_keeps_what_the_key_has_when_asked(kvfs, shop, tmp_path):
-    """As the API it replaces all; --keep does not."""
+    """`put` replaces all parts of an entry as the API does, and with --keep only the value."""
     kvfs("put", f"{shop}/user/1", "new", "--keep")
     assert dump(tmp_path / "a.sqlite")[Key("user/1")] == Entry(
         b"new", b'{"role":"admin","n":1}', SOON + 86_400
@@ -169,7 +169,7 @@ def test_put_keeps_what_the_key_has_when_asked(kvfs, shop, tmp_path):
     ],
 )
 def test_put_says_what_kv_cannot_keep(words, message, kvfs, shop, tmp_path):
-    """One line, and nothing is written."""
+    """`put` refuses an entry that KV cannot keep with one line, and writes nothing."""
     key, *rest = words
     said = kvfs("put", f"{shop}/{key}", *rest, ok=False)
     assert said.status in (1, 2)
@@ -181,14 +181,14 @@ def test_put_says_what_kv_cannot_keep(words, message, kvfs, shop, tmp_path):
 
 
 def test_rm_deletes_one_key(kvfs, shop, tmp_path):
-    """And shows it."""
+    """`rm` deletes one key and shows it."""
     assert kvfs("rm", f"{shop}/user").out == "delete user\n"
     assert set(dump(tmp_path / "a.sqlite")) == set(ENTRIES) - {"user"}
     assert "there is no key" in kvfs("rm", f"{shop}/user", ok=False).err
 
 
 def test_rm_of_many_shows_them_first(kvfs, shop, tmp_path, no_terminal):
-    """Without --yes and a terminal nothing is deleted."""
+    """`rm` of many keys shows them first, and without --yes and a terminal deletes nothing."""
     said = kvfs("rm", "-r", f"{shop}/user", ok=False)
     assert said.out.splitlines() == ["delete user", "delete user/1", "delete user/2/x"]
     assert "say --yes" in said.err
@@ -204,7 +204,7 @@ def test_rm_of_many_shows_them_first(kvfs, shop, tmp_path, no_terminal):
 
 @pytest.fixture
 def editor(tmp_path, monkeypatch):
-    """Sets an editor that runs a line of shell on its file."""
+    """Return a function that sets an editor which runs a line of shell on its file."""
 
     def choose(script):
         path = tmp_path / "editor"
@@ -217,7 +217,7 @@ def editor(tmp_path, monkeypatch):
 
 
 def test_edit_keeps_metadata_and_expiration(kvfs, shop, tmp_path, editor):
-    """Only the value changes; the file was private and is gone."""
+    """`edit` changes the value only, and its file is private and is removed."""
     editor('stat -c %a "$1" > mode; echo more >> "$1"')
     kvfs("edit", f"{shop}/user/1")
     found = dump(tmp_path / "a.sqlite")[Key("user/1")]
@@ -227,7 +227,7 @@ def test_edit_keeps_metadata_and_expiration(kvfs, shop, tmp_path, editor):
 
 
 def test_edit_takes_the_backup_of_the_editor_away(kvfs, shop, tmp_path, editor):
-    """emacs and others leave `name~` beside the file: it holds the value, and is no failure."""
+    """`name~`, which emacs and others leave beside the file, holds the value: it is removed, and is no failure."""
     editor('cp "$1" "$1~"; echo more >> "$1"')
     kvfs("edit", f"{shop}/user/1")
     assert dump(tmp_path / "a.sqlite")[Key("user/1")].value == b"onemore\n"
@@ -235,7 +235,7 @@ def test_edit_takes_the_backup_of_the_editor_away(kvfs, shop, tmp_path, editor):
 
 
 def test_edit_names_a_command_of_an_editor_that_makes_no_sense(kvfs, shop, monkeypatch):
-    """A quote that is not closed, say."""
+    """A malformed command of the editor, with a quote that is not closed for instance, is named."""
     monkeypatch.setenv("VISUAL", "vi '")
     assert (
         'the editor "vi \'" cannot be run: No closing quotation' in kvfs("edit", f"{shop}/new", ok=False).err
@@ -243,20 +243,20 @@ def test_edit_names_a_command_of_an_editor_that_makes_no_sense(kvfs, shop, monke
 
 
 def test_edit_makes_a_key(kvfs, shop, tmp_path, editor):
-    """As editors make files."""
+    """`edit` of a key that does not exist makes it, as editors make files."""
     editor('echo new > "$1"')
     kvfs("edit", f"{shop}/new")
     assert dump(tmp_path / "a.sqlite")[Key("new")] == Entry(b"new\n")
 
 
 def test_edit_writes_nothing_when_nothing_changed(kvfs, shop, editor):
-    """An unchanged value costs no write."""
+    """`edit` without a change writes nothing."""
     editor("true")
     assert "nothing was changed" in kvfs("edit", f"{shop}/user").err
 
 
 def test_edit_minds_a_change_made_meanwhile(kvfs, shop, tmp_path, editor):
-    """Both versions are kept: theirs in the store, ours in the file that the message names."""
+    """After a change by another client both versions are kept: theirs in the store, ours in the file of the message."""
     other = f"{sys.executable} -m kvfs put {shop}/user theirs"
     editor(f'{other}; echo ours > "$1"')
     said = kvfs("edit", f"{shop}/user", ok=False)
@@ -271,7 +271,7 @@ def test_edit_minds_a_change_made_meanwhile(kvfs, shop, tmp_path, editor):
 
 
 def test_edit_that_fails_keeps_the_text(kvfs, shop, tmp_path, editor):
-    """An editor that ends badly writes nothing; one that is missing is named."""
+    """An editor that fails writes nothing and its text is kept; one that is missing is named."""
     editor("exit 3")
     assert "ended with status 3" in kvfs("edit", f"{shop}/user", ok=False).err
     assert dump(tmp_path / "a.sqlite") == ENTRIES
@@ -281,7 +281,7 @@ def test_edit_that_fails_keeps_the_text(kvfs, shop, tmp_path, editor):
 
 
 def test_du_counts(kvfs, shop):
-    """Keys, bytes, the largest, and when they expire."""
+    """`du` counts keys, bytes, the largest value, and expirations."""
     said = kvfs("du", shop, "--largest", "1").out.splitlines()
     assert said[0].startswith("7 keys, 3.0 KiB; 1 binary, 2 with metadata")
     assert said[1] == "expire: 1 within 1 h, 1 within 1 w, 5 never"
@@ -296,5 +296,5 @@ def test_du_counts(kvfs, shop):
     [("90", 90), ("15m", 900), ("2h", 7200), ("1d12h", 129_600), ("42 min", 2520), ("1.5h", 5400)],
 )
 def test_durations(text, seconds):
-    """With units, or seconds."""
+    """A duration has a unit, or is in seconds."""
     assert duration(text) == seconds

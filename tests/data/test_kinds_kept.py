@@ -1,4 +1,4 @@
-"""Which values are binary is learned once on a machine: copies and mounts tell each other, in requests counted."""
+"""Knowledge of binary values is shared on a machine: copies and mounts tell each other, counted in requests."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def served(tmp_path):
 
 
 def reads(api):
-    """The reads that were counted so far, bulk and single."""
+    """Return the reads that were counted so far, bulk and single."""
     counted = Counter(api.requests())
     return Counter({name: counted[name] for name in ("bulk_get", "get_value")})
 
@@ -49,7 +49,7 @@ def export(tmp_path, served, name):
 
 @pytest.mark.fuse
 def test_a_mount_tells_copies_and_later_mounts(served, tmp_path):
-    """A copy after a mount asks for each binary singly and for the rest by the hundred, and so does the next mount."""
+    """After a mount, a copy asks for each binary singly and for the rest by the hundred, and so does the next mount."""
     with Api(served) as api:
         with mounted(tmp_path, "cloudflare:/shop", served=served) as mount:
             mount.shell("cat * >/dev/null")
@@ -65,7 +65,7 @@ def test_a_mount_tells_copies_and_later_mounts(served, tmp_path):
 
 @pytest.mark.fuse
 def test_a_copy_tells_mounts(served, tmp_path):
-    """After an export no bulk get of a mount meets a binary: each key is asked for once."""
+    """After an export no bulk get of a mount meets a binary, and each key is asked for once."""
     with Api(served) as api:
         export(tmp_path, served, "x.ndjson")
         before = reads(api)
@@ -79,7 +79,7 @@ PLACES = st.tuples(st.sampled_from(["a.png", "b.bin", "c", "d/e", "f.unheard"]),
 
 @given(first=st.lists(PLACES), second=st.lists(PLACES))
 def test_what_is_kept_is_what_was_learned(first, second, tmp_path_factory):
-    """Two processes after one another: the second begins with what the first knew, and its changes count."""
+    """The second of two successive processes begins with the knowledge of the first, and its changes are kept."""
     file = KindsFile(tmp_path_factory.mktemp("state"), "account")
     last = {}
     for learned in (first, second):
@@ -95,7 +95,7 @@ def test_what_is_kept_is_what_was_learned(first, second, tmp_path_factory):
 
 @given(before=st.lists(PLACES), learned=st.lists(PLACES, min_size=1))
 def test_a_likelihood_is_one_whatever_was_known_before(before, learned):
-    """A binary that is read again, and that was known, says nothing of others: nobody divides by no values at all."""
+    """A binary that was known and is read again counts for no likelihood, so nothing is divided by zero values."""
     first, kinds = Kinds(), Kinds()
     for key, is_text in before:
         first.learn((NS, Key(key)), is_text=is_text)
@@ -107,7 +107,7 @@ def test_a_likelihood_is_one_whatever_was_known_before(before, learned):
 
 
 def test_a_binary_known_before_does_not_make_its_neighbours_binary():
-    """A mount that reads it first asks for the others of its directory by the hundred."""
+    """A mount that first reads a known binary still asks for the others of its directory by the hundred."""
     kinds = Kinds()
     kinds.recall({NS: Kept(binary={"d/blob": True}, endings={".odd": (0, 0)})})
     kinds.learn((NS, Key("d/blob")), is_text=False)
@@ -117,7 +117,7 @@ def test_a_binary_known_before_does_not_make_its_neighbours_binary():
 
 
 def test_an_ending_that_says_too_much_is_remembered():
-    """Text under names of binaries is asked for by the hundred the next time, by copies and mounts."""
+    """Text under an ending of binaries is asked for by the hundred the next time, by copies and mounts."""
     kinds, later = Kinds(), Kinds()
     place = (NS, Key("1.bin"))
     assert kinds.is_surely_single(place)
@@ -128,7 +128,7 @@ def test_an_ending_that_says_too_much_is_remembered():
 
 
 def test_a_rare_binary_does_not_make_its_ending_binary():
-    """The others still come by the hundred; the key itself is asked for singly."""
+    """A rare binary is asked for singly, and other keys with its ending still come by the hundred."""
     kinds = Kinds()
     for number in range(10):
         kinds.learn((NS, Key(f"{number}.page")), is_text=number != 3)
@@ -137,7 +137,7 @@ def test_a_rare_binary_does_not_make_its_ending_binary():
 
 
 def test_the_file_is_bounded_and_private(tmp_path, monkeypatch):
-    """Of too many keys the newest stay; nobody else reads their names."""
+    """The file keeps the newest of too many keys, and only its owner can read their names."""
     monkeypatch.setattr(kept_kinds, "MOST_KEYS", 10)
     file = KindsFile(tmp_path, "account")
     for number in range(4):
@@ -151,7 +151,7 @@ def test_the_file_is_bounded_and_private(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"n":1}', b'{"n":{"binary":[1],"endings":{"x":1}}}'])
 def test_a_damaged_file_is_no_knowledge(content, tmp_path):
-    """It costs requests, and nothing else."""
+    """A damaged file counts as no knowledge: it costs requests, and nothing else."""
     file = KindsFile(tmp_path, "account")
     file.add({NS: Kept({"k": True})})
     [path] = (tmp_path / "kinds").iterdir()

@@ -1,4 +1,4 @@
-"""A copy stays within 150 MiB of memory, however large the values: the peak of its process, Python included."""
+"""Memory of a copy: the peak of its process, Python included, stays within 150 MiB, however large the values."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ LARGE = {
 
 
 def peak(tmp_path, *words, **env):
-    """Run a command in a process of its own; its resident memory at the peak, in KiB."""
+    """Run a command in a process of its own; return its resident memory at the peak, in KiB."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, *words],
         env={**os.environ, **env, "KVFS_STATE_DIR": str(tmp_path / "state")},
@@ -44,7 +44,7 @@ def peak(tmp_path, *words, **env):
 
 
 def test_large_texts_come_over_the_api_in_little_memory(tmp_path):
-    """A bulk get of 25 MiB with one emoji in it, which as one `str` would take a hundred."""
+    """A bulk get of 25 MiB with one emoji, which as one `str` would take a hundred, comes in little memory."""
     entries = {Key("emoji"): LARGE[Key("emoji")], Key("more"): Entry(b"y" * VALUE)}
 
     async def work():
@@ -62,7 +62,7 @@ def test_large_texts_come_over_the_api_in_little_memory(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.json", "x.ndjson", "x.tar", "d"])
 def test_large_values_pass_through_little_memory(name, tmp_path):
-    """Out of a store and into one, whatever the form; each value is there as it was."""
+    """Large values pass out of a store and into one in little memory, in every form, and arrive unchanged."""
     store = fill(tmp_path / "a.sqlite", LARGE)
     assert peak(tmp_path, "export", store, name) < MOST
     assert peak(tmp_path, "import", name, f"local:{tmp_path}/b.sqlite/shop") < MOST

@@ -1,4 +1,4 @@
-"""Pending changes over a store, without a mount: pages that meet, values that are read from files."""
+"""Pending changes over a store, without a mount: pages that meet, and values that are read from files."""
 
 import trio
 from hypothesis import given
@@ -19,7 +19,7 @@ KEYS = st.sampled_from([f"k{number:02}" for number in range(30)])
     prefix=st.sampled_from(["", "k0", "k1"]),
 )
 def test_the_pages_together_are_the_truth(stored, changed, limit, prefix, tmp_path_factory):
-    """However the pages fall, each key is there once, in order, and what is deleted is not."""
+    """Each key is there once, in order, and deleted keys are not, wherever the pages end."""
 
     async def work():
         async with SqliteStore.open(tmp_path_factory.mktemp("s") / "s.sqlite") as store:

@@ -1,4 +1,4 @@
-"""Writing to a store: bodies that fit the server, what a firewall dislikes, and deletes, over a real server."""
+"""Writing to a store: bodies that fit the server, texts that a firewall refuses, and deletes, over a real server."""
 
 from contextlib import asynccontextmanager
 
@@ -32,7 +32,7 @@ def loaded(entries):
 
 
 async def test_bodies_grow_while_the_server_copes(tmp_path):
-    """A thousand pairs, then two, four, eight thousand: what `core/bulksize` says, for copies as for mounts."""
+    """Bodies double from a thousand pairs, by the rule of `core/bulksize`, for copies as for mounts."""
     entries = {Key(f"k{n:05}"): Entry(b"v") for n in range(15_000)}
     async with rest(tmp_path, "") as (server, store, namespace):
         assert not await StoreWriter(store, namespace).write(loaded(entries))
@@ -41,7 +41,7 @@ async def test_bodies_grow_while_the_server_copes(tmp_path):
 
 
 async def test_a_slow_server_gets_bodies_that_it_can_write_in_time(tmp_path):
-    """524 for more than 300 pairs: the next bodies are smaller at once, and everything arrives."""
+    """After a 524 for more than 300 pairs the next bodies are smaller at once, and everything arrives."""
     entries = {Key(f"k{n:05}"): Entry(b"v%d" % n) for n in range(2_400)}
     async with rest(tmp_path, "pair_cost=0.2ms:0.06s") as (_, store, namespace):
         writer = StoreWriter(store, namespace)
@@ -51,7 +51,10 @@ async def test_a_slow_server_gets_bodies_that_it_can_write_in_time(tmp_path):
 
 
 async def test_what_a_firewall_dislikes_goes_as_base64(tmp_path):
-    """The value arrives; a key that it dislikes cannot be hidden, and is named, and nothing else is missing."""
+    """A value that a firewall refuses arrives as base64; a key that it refuses cannot be hidden, and is named.
+
+    Nothing else is missing.
+    """
     entries = {Key(f"k{n}"): Entry(b"v") for n in range(20)}
     entries |= {Key("sql"): Entry(b"1 UNION SELECT 2"), Key("UNION SELECT"): Entry(b"v")}
     async with rest(tmp_path, "firewall") as (_, store, namespace):
@@ -62,7 +65,7 @@ async def test_what_a_firewall_dislikes_goes_as_base64(tmp_path):
 
 
 async def test_what_went_as_base64_is_repeated_as_base64(tmp_path):
-    """Keys that the server could not write everywhere go again as they went before, past the firewall."""
+    """Keys that the server could not write everywhere go again in the form in which they passed the firewall."""
     entries = {Key(f"k{n}"): Entry(b"1 UNION SELECT %d" % n) for n in range(5)}
     async with rest(tmp_path, "") as (server, store, namespace):
         await server.set_faults(
@@ -73,7 +76,7 @@ async def test_what_went_as_base64_is_repeated_as_base64(tmp_path):
 
 
 async def test_waiting_for_the_budget_says_nothing_of_the_server(tmp_path, autojump_clock):
-    """Bodies grow by how long the server took, not by how long a request had to wait for its turn."""
+    """The growth of bodies depends on the time the server took, and not on the wait of a request for its turn."""
     entries = {Key(f"k{n:05}"): Entry(b"v") for n in range(3_000)}
     with open_inline(tmp_path / "store.db") as embedded:
         namespace = (await embedded.create_namespace("shop")).id
@@ -85,7 +88,7 @@ async def test_waiting_for_the_budget_says_nothing_of_the_server(tmp_path, autoj
 
 
 async def test_deletes_grow_and_shrink_alike(tmp_path):
-    """And what the server says that it left is deleted in the end."""
+    """Deletes grow and shrink like puts, and those that the server left are repeated."""
     entries = {Key(f"k{n:05}"): Entry(b"v") for n in range(7_000)}
     async with rest(tmp_path, "") as (server, store, namespace):
         await fill_store(store, "shop", entries)
@@ -99,12 +102,15 @@ async def test_deletes_grow_and_shrink_alike(tmp_path):
     ("seconds", "pairs"), [(None, 1_000), (0.0, 1_000), (0.02, 500), (1.0, 100), (0.001, 4_000)]
 )
 def test_the_first_body_takes_what_a_server_does_quickly(seconds, pairs):
-    """As `kvfs verify` measured it, within bounds; a thousand pairs where nothing was measured."""
+    """The first body has the size that `kvfs verify` measured, within bounds.
+
+    A thousand pairs if nothing was measured.
+    """
     assert first_pairs(seconds) == pairs
 
 
 def test_only_the_measure_that_was_too_much_shrinks():
-    """A few large values that failed say nothing of many small ones."""
+    """A few large values that failed do not shrink the number of small ones."""
     size = BulkSize(1_000, body_bytes=90_000_000)
     size.shrink(10, 80_000_000)
     assert (size.pairs, size.body_bytes) == (1_000, 40_000_000)

@@ -1,4 +1,4 @@
-"""A value that the service cannot read is named and counted; the rest is copied, unless --strict or nobody answers."""
+"""Unreadable values: each is named and counted, and the rest is copied, unless --strict or no service."""
 
 import time
 from contextlib import asynccontextmanager
@@ -38,7 +38,7 @@ async def rest(tmp_path, faults):
 
 @pytest.mark.parametrize("bad", [BAD, Key("image.png")])
 async def test_one_value_that_cannot_be_read_stops_no_other(tmp_path, bad):
-    """Among others of a bulk get, or alone in a request: it becomes a problem with the reason."""
+    """A value that cannot be read, alone or in a bulk get, becomes a problem with its reason, and stops no other."""
     async with rest(tmp_path, f"bad_key={bad}") as (_, store, namespace):
         left = [Item(key, key) for key in ENTRIES]
         values, loaded, problems = BulkValues(store, namespace, Kinds()), {}, []
@@ -56,7 +56,7 @@ async def test_one_value_that_cannot_be_read_stops_no_other(tmp_path, bad):
 
 @pytest.mark.parametrize("path", ["/bulk/get|/values/", ""])
 async def test_a_service_that_answers_nobody_is_no_fault_of_its_keys(tmp_path, path):
-    """It ends the copy, which goes on later: whether it lists yet or not."""
+    """A service that answers nothing ends the copy, which can go on later, even if the service still lists."""
     async with rest(tmp_path, "") as (server, store, namespace):
         await server.set_faults({"fault": "status", "status": 503, "path": path})
         with pytest.raises((UnavailableError, BaseExceptionGroup)) as caught:
@@ -66,7 +66,7 @@ async def test_a_service_that_answers_nobody_is_no_fault_of_its_keys(tmp_path, p
 
 @pytest.mark.parametrize("strict", [False, True])
 async def test_a_copy_without_one_value(tmp_path, strict):
-    """All others arrive and it is counted; --strict goes no further than there."""
+    """A copy without one value delivers all others and counts it; with --strict it ends there."""
     async with (
         rest(tmp_path, f"bad_key={BAD}") as (_, store, namespace),
         SqliteStore.open(tmp_path / "b.sqlite") as target,
@@ -89,7 +89,7 @@ async def test_a_copy_without_one_value(tmp_path, strict):
 
 
 async def test_a_backup_takes_no_key_for_gone_while_a_row_is_no_key(tmp_path):
-    """It may be the row of that key; a backup with a whole listing tells."""
+    """While a row of the listing is malformed a backup takes no key for deleted, because the row may be that key's."""
     with open_inline(tmp_path / "store.db") as embedded:
         namespace = (await embedded.create_namespace("shop")).id
         await embedded.bulk_put(namespace, {Key("a"): Entry(b"1"), Key("b"): Entry(b"2")})
@@ -112,7 +112,7 @@ async def test_a_backup_takes_no_key_for_gone_while_a_row_is_no_key(tmp_path):
 
 
 async def test_a_row_of_a_listing_that_is_no_key_is_named(tmp_path):
-    """A key that cannot be told is missing in the copy: it must not look complete."""
+    """A malformed row of a listing is named, because the copy must not look complete without its key."""
     async with rest(tmp_path, "odd_rows") as (_, store, namespace):
         parts = [part async for part in StoreReader(store, namespace, "", Kinds()).scan("")]
         assert sum(len(part.items) for part in parts) == len(ENTRIES)

@@ -38,7 +38,7 @@ def dumped(tmp_path: Path, served: Served, title: str) -> dict[Key, Entry]:
 
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_bulk_files_go_both_ways(version: str, tmp_path: Path, served: Served) -> None:
-    """A whole export by wrangler's bulk put; text by its bulk get, metadata and expirations as wrangler prints them."""
+    """A whole export passes wrangler's bulk put, and the output of its bulk get is read with all that it has."""
     command, env = wrangler_command(version)
     env |= environment(tmp_path, served) | {"PATH": env["PATH"], "HOME": str(tmp_path)}
 

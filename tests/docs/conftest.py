@@ -13,7 +13,7 @@ from support.standing import Standing
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Standing]:
-    """Nothing is sent or forgotten by itself, and the server can be told to ail."""
+    """A world in which nothing is sent or forgotten by itself, and whose server can have faults."""
     with tempfile.TemporaryDirectory(prefix="kvfs-tests-", dir="/var/tmp") as name:
         directory = Path(name)
         (directory / "scratch").mkdir()

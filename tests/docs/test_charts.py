@@ -1,4 +1,4 @@
-"""The charts can be read alone: numbers at the bars, a reason where there is none, zero, and what the axis counts."""
+"""The charts can be read alone: numbers at the bars, a reason where there is none, a zero, a titled axis."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ BENCHMARKS = REPOSITORY / "docs" / "benchmarks"
 
 
 def _texts(file: Path) -> list[str]:
-    """Every text of a picture."""
+    """Return every text of a picture."""
     return [
         "".join(each.itertext()).strip()
         for each in ElementTree.parse(file).iter()
@@ -24,14 +24,14 @@ def _texts(file: Path) -> list[str]:
 
 @pytest.mark.parametrize("logarithmic", [True, False])
 def test_a_chart_says_how_its_axis_counts(tmp_path: Path, logarithmic: bool) -> None:
-    """A logarithmic axis is called so; an axis that is not is not."""
+    """A chart with a logarithmic axis says so, and another does not."""
     scale = Scale("seconds", tables.seconds, logarithmic)
     plots.bars(tmp_path / "x.svg", "Title", [Panel(["cp", "rm"], {"kvfs": [0.2, 3.0]})], scale)
     assert any("logarithmic" in text for text in _texts(tmp_path / "x.svg")) == logarithmic
 
 
 def test_zero_is_drawn_and_what_is_missing_says_why(tmp_path: Path) -> None:
-    """A bar of nothing has its 0 on an axis that begins at 0; where no bar can be there are words."""
+    """A bar of nothing has its 0 on an axis that begins at 0, and a missing bar has words in its place."""
     panel = Panel(["ls", "cp"], {"kvfs": [0, 7], "SDK": ["makes no files", 900]})
     plots.bars(tmp_path / "x.svg", "Title", [panel], Scale("requests", lambda value: f"{value:.0f}"))
     texts = _texts(tmp_path / "x.svg")
@@ -40,7 +40,10 @@ def test_zero_is_drawn_and_what_is_missing_says_why(tmp_path: Path) -> None:
 
 
 def test_the_readme_shows_the_numbers_of_the_last_run() -> None:
-    """Six rows, named as commands, drawn from `results.json`: `scripts/bench charts` makes the picture again."""
+    """The README's picture has six rows, named as commands, drawn from `results.json`.
+
+    `scripts/bench charts` makes it again.
+    """
     found = json.loads((BENCHMARKS / "results.json").read_text())
     rows = [Row(**row) for row in found["rows"]]
     report = Report(rows, sorted({row.delay for row in rows if row.delay is not None}))
@@ -58,7 +61,7 @@ def test_the_readme_shows_the_numbers_of_the_last_run() -> None:
 
 @pytest.mark.parametrize("name", sorted(file.name for file in BENCHMARKS.glob("*.svg")))
 def test_every_committed_chart_has_numbers(name: str) -> None:
-    """None of them is a picture of bars alone, and time and requests are on a logarithmic axis that says so."""
+    """Every committed chart has numbers at its bars, and a logarithmic axis for time and requests that says so."""
     texts = _texts(BENCHMARKS / name)
     assert sum(text[:1].isdigit() for text in texts) > 10
     assert any("logarithmic" in text for text in texts) == (name != "floor.svg")

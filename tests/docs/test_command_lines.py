@@ -14,7 +14,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def _complaint(words: tuple[str, ...], is_mention: bool = False) -> str | None:
-    """What the command line says against the words, or None. Nothing is run: they are only parsed."""
+    """Return the complaint of the command line about the words, or None. Nothing is run: they are only parsed."""
     command, context, rest = cli, click.Context(cli), list(words)
     try:
         while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
@@ -34,7 +34,7 @@ def _complaint(words: tuple[str, ...], is_mention: bool = False) -> str | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_a_page_shows_commands_that_parse(page) -> None:
-    """Commands, options, their values and the number of arguments, in blocks and within sentences."""
+    """Every command of a page parses, with options, values and number of arguments, in blocks and within sentences."""
     complaints = [
         f"{line.place}: kvfs {' '.join(line.words)}: {said}"
         for line in command_lines(page)
@@ -44,7 +44,7 @@ def test_a_page_shows_commands_that_parse(page) -> None:
 
 
 def test_the_lines_are_found(tmp_path) -> None:
-    """In blocks of shell, after other words, within sentences, and nothing else."""
+    """Command lines are found in blocks of shell, after other words and within sentences, and nowhere else."""
     page = tmp_path / "page.md"
     block = "sudo .venv/bin/kvfs install && kvfs sync kv  # now\nx=$(kvfs cat a/b | wc -c)\necho kvfs"
     page.write_text(
@@ -76,6 +76,6 @@ def test_the_lines_are_found(tmp_path) -> None:
     ],
 )
 def test_a_wrong_line_is_noticed(words: str, says: str | None) -> None:
-    """An option or command that is not there, an argument too many or too few, a value that cannot be."""
+    """A wrong option, command, value or number of arguments is noticed."""
     complaint = _complaint(tuple(words.split()))
     assert (complaint is None) if says is None else (says in complaint)

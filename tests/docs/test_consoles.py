@@ -22,14 +22,14 @@ PROSE = {
 
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda session: str(session.place))
 def test_a_console_prints_what_the_page_says(session: Session, world: Standing, tmp_path: Path) -> None:
-    """Each command of the block, in a namespace of its own."""
+    """Each command of a console prints what the page says, in a namespace of its own."""
     difference = fails(session, world, tmp_path)
     assert difference is None, f"{session.place}\n{difference}"
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_example_is_run(name: str) -> None:
-    """No block in another language, no row or table without an example, no section that shows nothing."""
+    """No page has a block in another language, a row or table without an example, or a section without one."""
     page = PAGES[name]
     assert page.complaints == []
     unshown = [heading for heading in page.headings if not page.is_shown(heading)]
@@ -57,7 +57,7 @@ def test_every_example_is_run(name: str) -> None:
     ],
 )
 def test_what_would_not_be_run_is_a_complaint(text: str, complaint: str) -> None:
-    """Whatever looks like an example and is in no form the runner knows."""
+    """Text that looks like an example in a form that the runner does not know is a complaint."""
     assert [complaint in said for said in parse("page.md", text).complaints] == [True]
 
 
@@ -78,13 +78,13 @@ def test_what_would_not_be_run_is_a_complaint(text: str, complaint: str) -> None
     ],
 )
 def test_an_altered_console_is_noticed(block: str, differs: bool, world: Standing, tmp_path: Path) -> None:
-    """A wrong line, a missing one, one too many, a failure without a word: each is a difference."""
+    """A wrong line, a missing one, one too many, and a failure without a message are each noticed."""
     page = parse("page.md", f"```console\n{block}\n```")
     assert (fails(page.sessions[0], world, tmp_path) is not None) == differs
 
 
 def test_an_ellipsis_is_anything() -> None:
-    """Within a line any text, alone any number of lines; nothing else is."""
+    """An ellipsis matches any text within a line, and any number of lines alone; nothing else does."""
     assert matches(["a…c"], ["abbc"])
     assert matches(["…"], [])
     assert matches(["…"], ["one", "two"])

@@ -42,7 +42,7 @@ def test_every_message_is_explained() -> None:
 
 
 def test_there_are_as_many_messages_as_it_seems() -> None:
-    """The collector has not gone blind: errors, complaints and warnings are among what it found."""
+    """The collector finds enough messages: errors, complaints and warnings are among them."""
     kinds = Counter(message.kind for message in SHOWN.values())
     assert kinds["UserError"] > 150
     assert kinds["complain"] > 10
@@ -52,14 +52,14 @@ def test_there_are_as_many_messages_as_it_seems() -> None:
 
 @cache
 def _words_of_the_code() -> str:
-    """All texts of the package."""
+    """Return all texts of the package."""
     trees = (ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py")))
     found = (node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return re.sub(r"%(?:\.\d+)?[a-z]", "…", "\n".join(text for text in found if isinstance(text, str)))
 
 
 def _is_gone(entry: Entry) -> bool:
-    """Neither the code nor the system says it any more."""
+    """Return True if neither the code nor the system says it any more."""
     if entry.text in OF_OTHERS or any(entry.fits(text) for text in SHOWN):
         return False
     pieces = [piece.strip() for piece in re.split("…|: ", entry.text) if len(piece.strip()) > 5]
@@ -72,7 +72,7 @@ def test_no_explained_message_is_gone() -> None:
 
 
 def test_no_message_has_two_rows() -> None:
-    """Two answers to one question would sooner or later differ."""
+    """No message has two rows, because two answers would sooner or later differ."""
     counted = Counter(entry.text for entry in entries(PAGE) if entry.text not in OF_OTHERS)
     assert [text for text, count in counted.items() if count > 1] == []
 
@@ -93,5 +93,5 @@ def test_no_message_has_two_rows() -> None:
     ],
 )
 def test_an_entry_fits_what_has_its_pieces(entry: str, text: str, fits: bool) -> None:
-    """In their order, the first one where a clause begins."""
+    """An entry matches a message that has its pieces in order, with the first where a clause begins."""
     assert Entry(1, entry).fits(text) == fits

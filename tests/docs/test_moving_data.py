@@ -1,4 +1,4 @@
-"""Every command line of docs/moving-data.md is run, in the order of the page, against a server: none is made up."""
+"""The command lines of docs/moving-data.md: every one is run, in the order of the page, against a server."""
 
 import io
 import os
@@ -41,13 +41,13 @@ STATUS = {"kvfs diff cloudflare:/shop ": 1}
 
 
 def lines() -> list[str]:
-    """The command lines of the page, without what they say behind `#`."""
+    """Return the command lines of the page, without the text behind `#`."""
     blocks = BLOCK.findall(PAGE.read_text())
     return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
 
 
 def run(line: str) -> int:
-    """One of them; its exit status."""
+    """Run one of them; return its exit status."""
     for word, other in INSTEAD.items():
         line = line.replace(word, other)
     words = shlex.split(line, comments=True)
@@ -57,7 +57,7 @@ def run(line: str) -> int:
 
 
 def test_every_line_of_the_page_is_run(tmp_path, monkeypatch, capfd):
-    """Each ends as the page says; a namespace, files and a directory like the reader's are there."""
+    """Every line of the page ends as the page says, with a namespace, files and a directory like the reader's."""
 
     async def fill() -> None:
         async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
@@ -93,5 +93,5 @@ def test_every_line_of_the_page_is_run(tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("start", [*NOT_RUN, *STATUS, *INSTEAD])
 def test_exceptions_are_still_needed(start):
-    """What is not run, or run in another way, is on the page."""
+    """Each line that is not run, or is run in another way, is on the page."""
     assert any(start in line for line in lines())

@@ -27,7 +27,7 @@ OTHERWISE = {
 
 @pytest.fixture
 def kv() -> Iterator[Mounted]:
-    """What `scripts/run` leaves behind: the embedded store on `kv`, with its sample."""
+    """Make the state that `scripts/run` leaves: the embedded store on `kv`, with its sample."""
     with (
         tempfile.TemporaryDirectory(prefix="kvfs-tests-", dir="/var/tmp") as top,
         mounted(Path(top), "local:", name="kv") as mount,
@@ -37,13 +37,13 @@ def kv() -> Iterator[Mounted]:
 
 
 def test_the_readme_is_short_and_has_shell_blocks_only() -> None:
-    """It is read in some minutes, and what it shows can be typed."""
+    """The README can be read in some minutes, and every block of it can be typed."""
     assert len(README.splitlines()) <= 150
     assert {language for language, _ in BLOCKS} == {"sh"}
 
 
 def test_the_tour_can_be_walked(kv: Mounted) -> None:
-    """Every line of it succeeds in one shell on a terminal, and prints what its comment says; it makes the picture."""
+    """Every line of the tour succeeds in a shell on a terminal, and prints what its comment says, for the picture."""
     commands = picture.tour()
     text = re.sub(r"\x1b\[[\d;]*m", "", picture.session(kv, commands, shown=("",)))
     said = _by_command(text, commands)
@@ -67,7 +67,7 @@ def test_the_tour_can_be_walked(kv: Mounted) -> None:
 
 
 def _by_command(text: str, commands: list[str]) -> dict[str, str]:
-    """What each printed."""
+    """Return the output of each command."""
     found = {}
     for command, following in zip(commands, [*commands[1:], None], strict=True):
         after = text.split(f"$ {command}\n", 1)[1]
@@ -76,7 +76,7 @@ def _by_command(text: str, commands: list[str]) -> dict[str, str]:
 
 
 def test_the_picture_is_of_the_tour() -> None:
-    """Each command that is to be seen in docs/terminal.svg is a line of the tour: `scripts/picture` draws it again."""
+    """Each command in docs/terminal.svg is a line of the tour; `scripts/picture` draws it again."""
     svg = ElementTree.parse(REPOSITORY / "docs" / "terminal.svg")
     lines = "".join(svg.getroot().itertext()).replace("\xa0", " ")
     shown = [command for command in picture.tour() if command.startswith(picture.SHOWN)]
@@ -85,7 +85,7 @@ def test_the_picture_is_of_the_tour() -> None:
 
 
 def test_an_account_is_mounted_as_the_readme_says() -> None:
-    """The block with the token, typed by a user whose account is a server of kvfs."""
+    """The block with the token works for a user whose account is a server of kvfs."""
     block = next(body for _, body in BLOCKS if "CLOUDFLARE_API_TOKEN" in body)
     with tempfile.TemporaryDirectory(prefix="kvfs-tests-", dir="/var/tmp") as name:
         home = Path(name)
@@ -103,7 +103,7 @@ def test_an_account_is_mounted_as_the_readme_says() -> None:
 
 
 def test_every_line_of_the_readme_is_run() -> None:
-    """By one of the tests here, or where `OTHERWISE` says."""
+    """Every line of the README is run by one of the tests here, or in the place that `OTHERWISE` names."""
     here = set(picture.tour()) | {"export CLOUDFLARE_API_TOKEN=…", "mkdir -p ~/kv"}
     for _, body in BLOCKS:
         for line in body.splitlines():

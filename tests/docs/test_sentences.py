@@ -13,13 +13,16 @@ PAGES = [REPOSITORY / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_a_page_has_short_sentences(page) -> None:
-    """A cell of a table counts as a sentence, a piece of code as a word."""
+    """No sentence of a page has more than thirty words.
+
+    A cell of a table counts as a sentence, a piece of code as a word.
+    """
     assert [sentence for sentence in of_page(page) if words(sentence) > MOST] == []
 
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_help_has_short_sentences(path: str) -> None:
-    """The description of a command, its options and its end."""
+    """No sentence in the help of a command, its options and its end has more than thirty words."""
     assert [sentence for sentence in of_help(COMMANDS[path]) if words(sentence) > MOST] == []
 
 
@@ -33,5 +36,5 @@ def test_help_has_short_sentences(path: str) -> None:
     ],
 )
 def test_sentences_are_told_apart(text: str, counts: list[int]) -> None:
-    """Points end them, points in numbers do not."""
+    """A point ends a sentence, and a point in a number does not."""
     assert [words(sentence) for sentence in of_text(text)] == counts

@@ -14,7 +14,7 @@ ROWS = [row for name in PAGES for row in read_page(REPOSITORY / "docs" / name).r
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.place))
 def test_a_call_answers_what_the_table_says(row: Row, world: Standing) -> None:
-    """The example of each row gives the value or the errno beside it."""
+    """The example of each row gives the value or the errno that stands beside it."""
     found, wanted = outcome(row, world)
     assert found == wanted, f"{row.place}: {row.code}"
 
@@ -35,6 +35,6 @@ def test_a_call_answers_what_the_table_says(row: Row, world: Standing) -> None:
     ],
 )
 def test_an_altered_row_is_noticed(cell: str, agrees: bool, world: Standing) -> None:
-    """A wrong value, a wrong errno, an errno where there is none and none where there is one."""
+    """A wrong value, a wrong errno, an errno too many and one too few are each noticed."""
     found, wanted = outcome(parse("page.md", f"| a | example |\n|---|---|\n| 1 | {cell} |").rows[0], world)
     assert (found == wanted) == agrees

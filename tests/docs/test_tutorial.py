@@ -22,14 +22,14 @@ MARK = "=====step====="
 
 
 def test_the_tutorial_has_nothing_that_is_not_played() -> None:
-    """Its blocks are sessions, and it is whole."""
+    """The blocks of the tutorial are sessions, and all of them are played."""
     assert set(re.findall(r"^```(\w+)$", TUTORIAL, re.MULTILINE)) == {"console"}
     assert [step.command.split()[0] for step in STEPS[:FIRST]] == ["./scripts/run", "export"]
     assert TUTORIAL.count("\n$ ") == len(STEPS)
 
 
 def test_the_tutorial_can_be_played() -> None:
-    """All of it in one shell, in order; the account at its end is a server of kvfs."""
+    """The whole tutorial runs in one shell, in order; the account at its end is a server of kvfs."""
     with tempfile.TemporaryDirectory(prefix="kvfs-tests-", dir="/var/tmp") as name:
         home = Path(name)
         with served_by_process(home) as served, mounted(home, "local:", name="kv") as mount:
@@ -44,7 +44,7 @@ def test_the_tutorial_can_be_played() -> None:
 
 
 def _played(steps: list[Step], directory: Path, env: dict[str, str]) -> list[list[str]]:
-    """The lines that each prints, on both outputs."""
+    """Return the lines that each command prints, on both outputs."""
     lines = [f'exec 2>&1; kvfs() {{ {sys.executable} -m kvfs "$@"; }}']
     lines += [f"{step.command}\necho '{MARK}'" for step in steps]
     done = subprocess.run(

@@ -16,7 +16,7 @@ from kvfs.fuse.busypoll import DOZES, Readiness, Turnstile
 
 @pytest.fixture
 def pipe():
-    """Reading and writing end."""
+    """Yield the reading and the writing end."""
     ends = os.pipe()
     yield ends
     for end in ends:
@@ -24,7 +24,7 @@ def pipe():
 
 
 async def test_one_task_at_a_time_goes_through() -> None:
-    """Of several that want in, one is inside; each gets there."""
+    """One of several tasks is inside at a time, and each gets there."""
     turnstile, inside, seen = Turnstile(Afterwards()), 0, []
 
     async def enter(number: int) -> None:
@@ -45,7 +45,7 @@ async def test_one_task_at_a_time_goes_through() -> None:
 
 
 async def test_whoever_comes_does_what_was_left_before_anything_else(expect_log) -> None:
-    """The request was answered: before the next one, and before any other task, comes what was left for then."""
+    """Work left for after an answer is done before the next request, and before any other task."""
     afterwards, done = Afterwards(), []
     turnstile = Turnstile(afterwards)
     expect_log("work after an answer failed")
@@ -83,7 +83,7 @@ async def test_who_is_cancelled_inside_leaves_the_place_free() -> None:
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_a_request_that_comes_later_is_waited_for(pipe, alone: bool) -> None:
-    """Nothing to read yet: the wait ends when there is."""
+    """A wait without anything to read ends when a request comes."""
     reading, writing = pipe
     readiness = Readiness(alone=alone)
     await trio.lowlevel.checkpoint()
@@ -95,7 +95,7 @@ async def test_a_request_that_comes_later_is_waited_for(pipe, alone: bool) -> No
 
 
 async def test_on_the_only_processor_it_sleeps_while_it_waits(pipe) -> None:
-    """Who is to ask needs the processor: looking again and again would keep it from him."""
+    """On the only processor it sleeps while it waits, because the program that is to ask needs the processor."""
     reading, writing = pipe
     os.write(writing, b"x")
     asleep = {}
@@ -111,7 +111,7 @@ async def test_on_the_only_processor_it_sleeps_while_it_waits(pipe) -> None:
 
 
 async def test_now_and_then_it_sleeps_for_the_kernel_to_wake_it_beside_its_caller(pipe) -> None:
-    """Once in `DOZES` waits."""
+    """Once in `DOZES` waits it sleeps, and the kernel wakes it beside its caller."""
     reading, writing = pipe
     os.write(writing, b"x")
     readiness = Readiness(alone=False)
@@ -126,7 +126,7 @@ async def test_now_and_then_it_sleeps_for_the_kernel_to_wake_it_beside_its_calle
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_others_get_their_turn_under_a_stream_of_requests(pipe, alone: bool) -> None:
-    """However fast requests come, the other tasks of the process go on."""
+    """Other tasks of the process go on, however fast requests come."""
     reading, writing = pipe
     os.write(writing, b"x")  # never read: always ready
     readiness, turns, requests = Readiness(alone=alone), 0, 0
@@ -147,7 +147,7 @@ async def test_others_get_their_turn_under_a_stream_of_requests(pipe, alone: boo
 
 
 def test_it_is_put_in_place_of_trio_and_taken_out_again() -> None:
-    """pyfuse3 then finds the short way under the names it uses, and everything else of trio as ever."""
+    """pyfuse3 finds the short way under the names it uses, and the rest of trio unchanged, until it is taken out."""
     try:
         afterwards = Afterwards()
         assert busypoll.enable(afterwards)
@@ -162,6 +162,6 @@ def test_it_is_put_in_place_of_trio_and_taken_out_again() -> None:
 
 
 def test_another_pyfuse3_is_left_alone(monkeypatch) -> None:
-    """Without the names it replaces, nothing is replaced."""
+    """Without the names that it replaces, it replaces nothing."""
     monkeypatch.setattr(pyfuse3, "trio", object())
     assert not busypoll.enable(Afterwards())

@@ -1,4 +1,4 @@
-"""For whom the handlers work: each operation, change and request counts for the process that caused it."""
+"""Callers of handlers: each operation, change and request counts for the process that caused it."""
 
 import os
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from kvfs.fuse.operations import Operations
 
 @dataclass
 class Context:
-    """What the kernel tells of who calls."""
+    """The context in which the kernel names the caller."""
 
     pid: int
     uid: int = 0
@@ -28,7 +28,7 @@ FIND, CAT, COPY = Context(10), Context(20), Context(30)
 
 
 def done(caller: Caller) -> dict[str, int]:
-    """How many operations of each kind."""
+    """Return how many operations of each kind were done."""
     return {operation: count(settle(times)) for operation, times in caller.times.items()}
 
 
@@ -43,11 +43,11 @@ class World:
         )
 
     def of(self, context: Context) -> Caller:
-        """The caller of a context."""
+        """Return the caller of a context."""
         return self.ops.callers.by_thread[context.pid]
 
     async def write(self, name: bytes, context: Context) -> None:
-        """create, write, close."""
+        """Create, write and close a file."""
         info, entry = await self.ops.create(self.parent, name, 0o644, os.O_CREAT | os.O_WRONLY, context)
         await self.ops.write(info.fh, 0, b"value")
         await self.ops.statfs(Context(99))  # another process calls in between
@@ -57,7 +57,7 @@ class World:
         await self.ops.forget([(entry.st_ino, 1)])
 
     async def read(self, name: bytes, context: Context) -> None:
-        """lookup, open, read, close."""
+        """Look up, open, read and close a file."""
         entry = await self.ops.lookup(self.parent, name, context)
         info = await self.ops.open(entry.st_ino, os.O_RDONLY, context)
         await self.ops.read(info.fh, 0, 4096)
@@ -77,7 +77,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def test_what_names_only_a_handle_counts_for_who_opened_it(world: World) -> None:
-    """read, write, flush and release; exactly as many as there were, timed or not."""
+    """read, write, flush and release count exactly, timed or not, for the process that opened the handle."""
     for number in range(40):
         await world.write(b"file %d" % number, COPY)
         await world.read(b"file %d" % number, CAT)
@@ -88,7 +88,7 @@ async def test_what_names_only_a_handle_counts_for_who_opened_it(world: World) -
 
 
 async def test_an_operation_that_fails_counts_too(world: World) -> None:
-    """Of both kinds of handlers, and nobody is taken for its caller afterwards."""
+    """A failing operation counts too, in both kinds of handlers, and no later one is counted for its caller."""
     for _ in range(3):
         with pytest.raises(pyfuse3.FUSEError):
             await world.ops.getxattr(world.parent, b"security.capability", FIND)
@@ -100,7 +100,7 @@ async def test_an_operation_that_fails_counts_too(world: World) -> None:
 
 @pytest.mark.parametrize("is_served", [False, True])
 async def test_a_change_is_of_who_made_it(world: World, is_served: bool) -> None:
-    """Also where the journal's memory changes after the answer only."""
+    """A change counts for the process that made it, also where the journal's memory changes only after the answer."""
     world.ops.afterwards.is_served = is_served
     await world.write(b"copied", COPY)
     await world.rig.drain()
@@ -117,7 +117,10 @@ async def test_a_change_is_of_who_made_it(world: World, is_served: bool) -> None
 
 
 async def test_what_is_fetched_is_fetched_for_who_waits_or_reads_on(world: World) -> None:
-    """A value that somebody waits for, and those read ahead; who is answered from memory waits for nothing."""
+    """A load counts for the process that waits for it or reads on.
+
+    A process that is answered from memory waits for nothing.
+    """
     keys = [f"k{number:03}" for number in range(300)]
     await world.rig.backend.bulk_put(world.rig.namespace, {Key(key): Entry(b"x") for key in keys})
     await world.rig.fs.refresh(("ns",))

@@ -1,4 +1,4 @@
-"""The guard around handlers: nothing but FUSEError may leave one, and none may wait for ever."""
+"""The guard around handlers: it lets out nothing but FUSEError, and bounds every wait."""
 
 import errno
 import inspect
@@ -15,7 +15,7 @@ from kvfs.fuse.operations import Operations
 
 
 class Handlers:
-    """Stands where `Operations` does."""
+    """A handler class in place of `Operations`."""
 
     bound = 1.0
     callers = Callers()
@@ -53,7 +53,7 @@ async def test_a_bug_answers_eio_and_is_logged_with_its_traceback(expect_log, ca
     ],
 )
 async def test_our_errors_become_errnos(error: errors.KvfsError, expected: int) -> None:
-    """The table decides; ordinary refusals are no warnings."""
+    """The table gives each of our errors its errno, and ordinary refusals are no warnings."""
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await Handlers().fail(error)
     assert caught.value.errno == expected
@@ -70,7 +70,7 @@ async def test_our_errors_become_errnos(error: errors.KvfsError, expected: int) 
     ],
 )
 async def test_trouble_with_the_store_is_told(error: errors.KvfsError, expected: int, expect_log) -> None:
-    """What the caller cannot know is a line in the log with the errno's name."""
+    """Trouble with the store is logged with the errno's name, because the caller cannot know of it."""
     expect_log(errno.errorcode[expected])
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await Handlers().fail(error)
@@ -87,7 +87,7 @@ async def test_waiting_is_bounded(autojump_clock, expect_log) -> None:
 
 
 async def test_cancelling_from_outside_is_not_swallowed(autojump_clock) -> None:
-    """The daemon's own end cancels handlers: that is no answer of theirs."""
+    """A cancellation from outside passes the guard: when the daemon ends, a handler gives no answer."""
     with trio.move_on_after(0.1) as scope:
         await Handlers().wait()
     assert scope.cancelled_caught

@@ -1,4 +1,4 @@
-"""What the handlers of everyday calls cost, counted: statements, answers told again, and no waiting at all."""
+"""The cost of everyday calls in the handlers, counted: statements, repeated answers, and no waiting at all."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ NAMES = [b"one", b"two", b"three"]
 
 
 def at_once(handler: Coroutine[Any, Any, Any]) -> Any:
-    """Run a handler without an event loop: it would fail if it waited, or only set a deadline."""
+    """Run a handler without an event loop, where it would fail if it waited or set a deadline."""
     try:
         handler.send(None)
     except StopIteration as done:
@@ -40,7 +40,7 @@ class Handlers:
         self.log = rig.journal._transactions.log
 
     def create(self, name: bytes, data: bytes) -> int:
-        """create, write and close as the kernel asks for them; the inode."""
+        """Create, write and close as the kernel asks for them; return the inode."""
         ops = self.ops
         assert at_once(ops.lookup(self.parent, name, None)).st_ino == 0
         info, entry = at_once(ops.create(self.parent, name, 0o644, os.O_CREAT | os.O_WRONLY, None))
@@ -52,7 +52,7 @@ class Handlers:
         return entry.st_ino
 
     def read(self, inode: int) -> bytes:
-        """open, read and close."""
+        """Open, read and close."""
         info = at_once(self.ops.open(inode, os.O_RDONLY, None))
         data = at_once(self.ops.read(info.fh, 0, 4096))
         at_once(self.ops.flush(info.fh))
@@ -62,7 +62,7 @@ class Handlers:
 
 @pytest.fixture
 async def handlers(tmp_path):
-    """Over files that are gone with the test."""
+    """Yield handlers over files that are gone with the test."""
     async with open_rig(tmp_path, now=Clock()) as rig:
         parent = await rig.fs.tree.lookup(1, b"ns")
         parent.lookups += 1
@@ -72,7 +72,7 @@ async def handlers(tmp_path):
 
 
 async def test_everyday_calls_wait_for_nothing(handlers) -> None:
-    """Where all is known, no call touches the scheduler or sets a deadline, from create to unlink."""
+    """No call from create to unlink touches the scheduler or sets a deadline if everything is known."""
     inode = handlers.create(b"file", b"content")
     assert handlers.read(inode) == b"content"
     assert at_once(handlers.ops.getattr(inode, None)).st_size == 7
@@ -82,9 +82,9 @@ async def test_everyday_calls_wait_for_nothing(handlers) -> None:
 
 
 async def test_a_small_file_is_one_record_and_no_statement(handlers) -> None:
-    """create + write + close: the content, the change and the attributes in the log; nothing is read for it.
+    """create + write + close is one record of the log with content, change and attributes, and reads nothing.
 
-    open + read + close of what is at hand, and unlink, ask the tables for nothing.
+    Neither unlink nor open + read + close of a value at hand sends a statement to the tables.
     """
     handlers.create(b"one before", b"content")
     handlers.statements.clear()
@@ -97,7 +97,7 @@ async def test_a_small_file_is_one_record_and_no_statement(handlers) -> None:
 
 
 async def test_the_side_table_hears_of_hundreds_at_once(handlers) -> None:
-    """A transaction of SQLite for the attributes of all changes that settle together, and none before."""
+    """The attributes of all changes that settle together are one transaction of SQLite, and before it there is none."""
     handlers.statements.clear()
     for number in range(300):
         handlers.create(b"%d" % number, b"content")
@@ -113,7 +113,7 @@ async def test_the_side_table_hears_of_hundreds_at_once(handlers) -> None:
 
 
 async def test_the_side_table_hears_of_a_chmod_with_a_thousand_others(handlers) -> None:
-    """Of keys without a change it is told when as many wait as are worth a transaction of SQLite."""
+    """Attributes of keys without a change reach the side table when enough of them wait for one transaction."""
     handlers.statements.clear()
     for number in range(facts.SAVE_COUNT):
         assert handlers.statements == []
@@ -122,7 +122,7 @@ async def test_the_side_table_hears_of_a_chmod_with_a_thousand_others(handlers) 
 
 
 async def test_a_refused_attribute_leaves_nothing_behind(handlers) -> None:
-    """The kernel asks before every write: an error raised again and again would grow a traceback for ever."""
+    """A refused attribute leaves no growing traceback, though the kernel asks before every write."""
     errors = []
     for _ in range(2):
         with pytest.raises(pyfuse3.FUSEError) as caught:
@@ -133,7 +133,7 @@ async def test_a_refused_attribute_leaves_nothing_behind(handlers) -> None:
 
 
 class Told:
-    """`readdir_reply` of a kernel with room for so many entries an answer."""
+    """A `readdir_reply` of a kernel with room for so many entries an answer."""
 
     def __init__(self, monkeypatch, room: int) -> None:
         self.entries: list[tuple[bytes, int, int, float]] = []
@@ -148,7 +148,7 @@ class Told:
         return True
 
     async def read(self, handlers, parent: int | None = None) -> dict[bytes, tuple[int, float]]:
-        """A whole reading: size and time-out by name."""
+        """Read a whole directory; return size and time-out by name."""
         ops = handlers.ops
         handle, self.entries, self.offset = await ops.opendir(parent or handlers.parent, None), [], 0
         while True:
@@ -164,7 +164,7 @@ class Told:
 
 @pytest.mark.parametrize("room", [1000, 2, 1])
 async def test_a_listing_told_again_is_the_same_and_follows_every_change(handlers, monkeypatch, room) -> None:
-    """Nothing is looked up for it while nothing changed; after any change it shows the change."""
+    """A repeated listing looks nothing up while nothing changed, and shows every change."""
     inodes = [handlers.create(name, b"x" * (n + 1)) for n, name in enumerate(NAMES)]
     told = Told(monkeypatch, room)
     ttl = handlers.rig.fs.overlay.ttl
@@ -189,7 +189,10 @@ async def test_a_listing_told_again_is_the_same_and_follows_every_change(handler
 
 
 async def test_what_is_told_again_of_others_files_grows_old(handlers, monkeypatch) -> None:
-    """The kernel may keep it as long as the listing is fresh, not as long again; then the store is asked."""
+    """The kernel may keep a repeated entry of another client's file only as long as the listing is fresh.
+
+    Then the store is asked.
+    """
     rig = handlers.rig
     await rig.other("theirs", b"value")
     rig.fs.forget_knowledge()
@@ -207,7 +210,7 @@ async def test_what_is_told_again_of_others_files_grows_old(handlers, monkeypatc
 
 
 class Made:
-    """Counts the answers that are made for the kernel from nothing."""
+    """Counts the answers that are built for the kernel anew."""
 
     def __init__(self, monkeypatch) -> None:
         self.entries = 0
@@ -220,7 +223,7 @@ class Made:
 
 
 async def test_a_walk_told_again_makes_no_entry_anew_though_values_came_since(handlers, monkeypatch) -> None:
-    """`ls -lR` reads the directories, then asks for each size; the second finds entries ready, and the sizes."""
+    """A second `ls -lR` finds the entries ready, and the sizes that arrived since the first."""
     rig, told, made = handlers.rig, Told(monkeypatch, 1000), Made(monkeypatch)
     for number in range(20):
         await rig.other(f"d{number:02}/one", b"value")
@@ -248,7 +251,7 @@ async def test_a_walk_told_again_makes_no_entry_anew_though_values_came_since(ha
 
 
 async def test_a_size_told_again_is_that_of_the_open_content(handlers, monkeypatch) -> None:
-    """What is cached of a file may go while somebody reads it: the kernel goes on with what was opened."""
+    """The size in a listing stays that of the open content, though the cached value may go while a program reads it."""
     rig, told = handlers.rig, Told(monkeypatch, 1000)
     await rig.other("file", b"value")
     rig.fs.forget_knowledge()
@@ -264,7 +267,7 @@ async def test_a_size_told_again_is_that_of_the_open_content(handlers, monkeypat
 
 
 async def test_what_is_told_again_never_outlives_its_expiration(handlers, monkeypatch) -> None:
-    """The size arrives between two listings; the second allows the kernel no moment more than the key has."""
+    """If a size arrives between two listings, the second gives the kernel no time-out beyond the key's expiration."""
     rig, told = handlers.rig, Told(monkeypatch, 1000)
     await rig.other("brief", b"value", ahead=90)
     rig.fs.forget_knowledge()
@@ -283,7 +286,7 @@ async def test_what_is_told_again_never_outlives_its_expiration(handlers, monkey
 
 
 async def test_a_create_believes_the_lookup_before_it(handlers, monkeypatch) -> None:
-    """The kernel asks for the name, then makes it: the second look would find what the first did."""
+    """A create uses the result of the lookup before it instead of a second one."""
     known = handlers.rig.fs.overlay
     looks = []
     monkeypatch.setattr(
@@ -300,7 +303,7 @@ EXCLUSIVE = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 @pytest.mark.parametrize("when", ["at once", "after a file elsewhere", "after a second"])
 async def test_a_create_does_not_believe_a_lookup_that_is_out_of_date(handlers, when: str) -> None:
-    """Somebody made the file in between: O_EXCL says so."""
+    """A create with O_EXCL notices a file that was made after the lookup."""
     ops, rig = handlers.ops, handlers.rig
     assert at_once(ops.lookup(handlers.parent, b"file", None)).st_ino == 0
     await rig.kernel.write("/ns/file", b"theirs")
@@ -314,7 +317,7 @@ async def test_a_create_does_not_believe_a_lookup_that_is_out_of_date(handlers, 
 
 
 async def test_a_create_below_a_directory_that_was_renamed_is_where_it_is_now(handlers) -> None:
-    """What the lookup found was said of the old place."""
+    """A create below a directory that was renamed since the lookup goes to the new place."""
     ops, kernel = handlers.ops, handlers.rig.kernel
     await kernel.mkdir("/ns/old")
     inode = (await ops.lookup(handlers.parent, b"old", None)).st_ino

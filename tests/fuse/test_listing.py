@@ -1,4 +1,4 @@
-"""READDIRPLUS without a kernel: what is told again of a listing is what would be told anew, at any length."""
+"""READDIRPLUS without a kernel: a repeated listing says the same as a new one would, at any length."""
 
 import pyfuse3
 import pytest
@@ -30,7 +30,7 @@ class Reader:
         return True
 
     async def read(self, path: str) -> Told:
-        """The entries but for the dots: number, size (-1: the kernel has to ask), mode, mtime."""
+        """Return the entries but for the dots: number, size (-1: the kernel has to ask), mode, mtime."""
         node = await self.rig.fs.tree.lookup(1, b"ns")
         for name in path.split("/")[1:]:
             node = await self.rig.fs.tree.lookup(node.ino, name.encode())
@@ -58,7 +58,7 @@ async def rig(tmp_path):
 
 @pytest.fixture(params=[5000, 3], ids=["moderate", "large"])
 def moderate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listing counts as large from three entries on: the other way of telling again is taken."""
+    """Make a listing count as large from three entries on, so that it is repeated in the other way."""
     for module in ("dirstream", "retold"):
         monkeypatch.setattr(f"kvfs.vfs.{module}.KEPT_ENTRIES", request.param)
 
@@ -68,7 +68,7 @@ def moderate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 async def test_what_is_told_again_is_what_stat_says(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    """After every kind of change, the third reading tells numbers, sizes, modes and times as of now."""
+    """After every kind of change, the third reading shows numbers, sizes, modes and times as of now."""
     kernel, reader = rig.kernel, Reader(rig, monkeypatch, room)
     for number in range(6):
         await rig.other(f"d/k{number}", b"x" * number, metadata=b'{"a":1}' if number == 5 else None)
@@ -107,7 +107,7 @@ async def test_what_is_told_again_is_what_stat_says(
 async def test_a_large_listing_is_told_again_without_looking_at_each_key(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the third reading on, no key is looked up in journal, listing and caches: that was the cliff."""
+    """From the third reading on, a large listing looks up no key in journal, listing and caches."""
     count = 6_000
     await rig.backend.bulk_put(rig.namespace, {Key(f"d/{number:05}"): Entry(b"1") for number in range(count)})
     reader = Reader(rig, monkeypatch, room=500)
@@ -124,7 +124,7 @@ async def test_a_large_listing_is_told_again_without_looking_at_each_key(
 
 
 async def test_the_kernels_references_are_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each telling is one reference more; when all are forgotten, nothing is left in the tables."""
+    """Each entry given to the kernel is one reference more, and when all are forgotten the tables are empty."""
     monkeypatch.setattr("kvfs.vfs.dirstream.KEPT_ENTRIES", 2)
     for number in range(9):
         await rig.other(f"d/{number}", b"1")

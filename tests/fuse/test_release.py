@@ -1,4 +1,4 @@
-"""RELEASE: what a mapping changed after the last close is recorded, within a bound."""
+"""RELEASE: a change through a mapping after the last close is recorded, within a bound."""
 
 import errno
 import os
@@ -17,7 +17,10 @@ PATIENCE = 60.0  # virtual seconds, well above `--timeout`
 async def test_a_release_that_waits_for_a_hung_disk_is_answered(
     tmp_path, autojump_clock, monkeypatch, expect_log
 ):
-    """With ETIMEDOUT; the handle is gone all the same, and the log names the file."""
+    """A release that waits for a hung disk answers ETIMEDOUT.
+
+    The handle is gone all the same, and the log names the file.
+    """
     async with open_rig(tmp_path, timeout=5.0) as rig:
         operations = Operations(rig.fs, uid=0, gid=0)
         file = await rig.kernel.open("/ns/f", os.O_CREAT | os.O_RDWR)

@@ -10,7 +10,7 @@ from kvfs.fuse.session import ends_well
 
 
 async def test_an_aborted_read_is_an_end_and_any_other_failure_is_one() -> None:
-    """ECONNABORTED says that the connection went while a request was read."""
+    """ECONNABORTED while a request is read means a lost connection, and ends the loop as any other failure does."""
 
     async def loop(number: int) -> None:
         raise OSError(number, "fuse_session_receive_buf failed")
@@ -23,7 +23,7 @@ async def test_an_aborted_read_is_an_end_and_any_other_failure_is_one() -> None:
 
 
 async def test_what_was_left_for_after_the_answer_is_done_when_the_loop_ends() -> None:
-    """One of several tasks may end after any answer, and the last does when the mount goes."""
+    """Work left for after the answer is done when a task's loop ends: after any answer, or when the mount goes."""
     afterwards, done = Afterwards(), []
 
     async def loop() -> None:
@@ -36,5 +36,5 @@ async def test_what_was_left_for_after_the_answer_is_done_when_the_loop_ends() -
 
 
 def test_pyfuse3_has_the_loop_that_is_wrapped() -> None:
-    """Its own `main` looks the loop up by this name in the module; otherwise nothing would be wrapped."""
+    """The `main` of pyfuse3 looks the loop up by this name in the module, so the wrapped one is called."""
     assert callable(pyfuse3._session_loop)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The log names the path of what failed, whatever the kernel called it by."""
+"""The log names the path of a failed call, and not the number by which the kernel called it."""
 
 import os
 import re
@@ -28,7 +28,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_is_said_with_its_path(tmp_path, autojump_clock, name: str) -> None:
-    """Inode numbers and handles are nobody's names."""
+    """A call is logged with its path, because inode numbers and handles mean nothing to people."""
     async with open_rig(tmp_path) as rig:
         await rig.kernel.mkdir("/ns/d")
         file = await rig.kernel.open("/ns/d/f", os.O_CREAT | os.O_RDWR)
@@ -45,7 +45,7 @@ async def test_a_call_is_said_with_its_path(tmp_path, autojump_clock, name: str)
 
 
 async def test_a_failed_fsync_names_the_file_and_the_reason(tmp_path, autojump_clock, expect_log) -> None:
-    """`fsync of 'ns/f': EIO: …`, no number that only the kernel knows."""
+    """A failed fsync is logged as `fsync of 'ns/f': EIO: …`, without a number that only the kernel knows."""
     expect_log(re.escape("kvfs.fuse: fsync of 'ns/f': EIO: ") + ".*the cable is out")
     async with open_rig(tmp_path, timeout=3.0) as rig:
         operations = Operations(rig.fs, uid=0, gid=0)
@@ -64,7 +64,7 @@ async def test_a_failed_fsync_names_the_file_and_the_reason(tmp_path, autojump_c
 
 @pytest.mark.parametrize(("prefix", "key", "path"), [("a/", "a/b/c", "b/c"), ("", "a/b", "a/b")])
 async def test_paths_begin_at_the_mount_point(tmp_path, autojump_clock, prefix, key, path) -> None:
-    """Of a mount of a prefix the prefix does not show."""
+    """Paths begin at the mount point, so the prefix of a mount does not show."""
     rig = Rig(tmp_path)
     rig.place = ("n" * 32, DirRef(prefix, len(prefix)))
     rig.open()
@@ -78,5 +78,5 @@ async def test_paths_begin_at_the_mount_point(tmp_path, autojump_clock, prefix, 
 
 
 def test_what_cannot_be_said_ends_no_mount() -> None:
-    """Whatever is wrong with the tables of inodes and handles: the call is named alone."""
+    """If the tables of inodes and handles cannot name a path, the call is logged alone and the mount goes on."""
     assert words(object(), Operations.fsync, (1, False)) == "fsync"

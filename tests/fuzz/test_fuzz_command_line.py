@@ -1,4 +1,4 @@
-"""Whatever is typed, the command line answers in its own words: never "internal error"."""
+"""The command line with arbitrary words: it answers in its own words, never with "internal error"."""
 
 import os
 from contextlib import suppress
@@ -63,7 +63,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def test_no_word_is_an_internal_error(
     words: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A home that is not there, a number beyond all bounds, bytes that are no text: each is refused by name."""
+    """A missing home, a number beyond all bounds, and bytes that are no text are each refused by name."""
     filled = [word.format(text) if "{}" in word else word for word in words]
     if filled[1:2] == ["mount"]:
         filled = ["mount", filled[0], *filled[2:]]
@@ -77,7 +77,7 @@ def test_no_word_is_an_internal_error(
 @example(text="https://a..b/client/v4")
 @example(text="https://" + "ü" * 100)
 def test_no_base_url_is_an_internal_error(text: str) -> None:
-    """Host names that no resolver takes are refused before anybody connects."""
+    """A host name that no resolver takes is refused before anybody connects."""
     for url in (text, f"https://{text}/client/v4"):
         with suppress(UserError):
             parse_base_url(url)
@@ -85,7 +85,7 @@ def test_no_base_url_is_an_internal_error(text: str) -> None:
 
 @given(text=typed)
 def test_what_is_no_utf8_names_no_namespace(text: str) -> None:
-    """Titles and keys are UTF-8: other bytes are refused by name, and nothing else fails later for them."""
+    """A title or key that is not UTF-8 is refused by name, and causes no later failure."""
     try:
         source = parse_source(f"cloudflare:a/{text}", {})
     except UserError:

@@ -1,4 +1,4 @@
-"""Whatever the kernel hands on from programs: names, xattrs, times. Only errors with an errno come out."""
+"""Arbitrary input from programs through the kernel: names, xattrs, times. Only errors with an errno come out."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ ATTRIBUTES = st.sampled_from(
     name=NAMES, separator=st.sampled_from(["/", ":", "", "::", "%", "."]), below=st.lists(NAMES, max_size=3)
 )
 def test_a_name_leads_to_a_child_or_an_errno(name, separator, below):
-    """In the root and below any directory that names can lead to."""
+    """Any name in the root, or below any directory that names can lead to, gives a child or an errno."""
     with contextlib.suppress(InvalidError):
         naming = Naming(separator, frozenset())
         ref = DirRef.ROOT
@@ -53,7 +53,7 @@ def test_a_name_leads_to_a_child_or_an_errno(name, separator, below):
 @fuzzed
 @given(name=ODD_TEXT)
 def test_a_name_at_the_root_is_a_title_or_an_errno(name):
-    """mkdir at the root."""
+    """mkdir at the root makes a title of any name, or gives an errno."""
     with contextlib.suppress(FileError):
         assert 0 < len(title_of(name)) <= 512
 
@@ -61,7 +61,7 @@ def test_a_name_at_the_root_is_a_title_or_an_errno(name):
 @fuzzed
 @given(metadata=st.none() | DOCUMENTS, name=ATTRIBUTES, value=st.binary(max_size=80) | DOCUMENTS)
 def test_attributes_of_any_metadata_are_answered_or_refused(metadata, name, value):
-    """What another client stored may be anything that is JSON, or not even that."""
+    """Metadata of another client may be any JSON, or none: its attributes are answered or refused."""
     for call in (
         lambda: xattrs.list_names(metadata),
         lambda: xattrs.get(metadata, name),
@@ -75,7 +75,7 @@ def test_attributes_of_any_metadata_are_answered_or_refused(metadata, name, valu
 @fuzzed
 @given(metadata=st.none() | DOCUMENTS, name=ATTRIBUTES, value=st.binary(max_size=80) | DOCUMENTS)
 def test_what_was_set_is_read_back(metadata, name, value):
-    """A value that is taken means the same afterwards, and setting what was read changes nothing."""
+    """A value that is accepted means the same afterwards, and setting what was read changes nothing."""
     try:
         after = xattrs.set(metadata, name, value)
         shown = xattrs.get(after, name)
@@ -87,7 +87,7 @@ def test_what_was_set_is_read_back(metadata, name, value):
 @fuzzed
 @given(mtime=st.integers(-(2**63), 2**63 - 1), now=st.floats(0, 2**33), expiration=st.none() | st.integers())
 def test_any_time_is_an_expiration_or_refused(mtime, now, expiration):
-    """utimensat takes any 64-bit second."""
+    """Any 64-bit second of utimensat becomes an expiration or is refused."""
     with contextlib.suppress(FileError):
         found = expiration_for_mtime(mtime, now)
         assert found is None or found >= now
@@ -109,7 +109,7 @@ CALLS = st.tuples(
 @slowly_fuzzed
 @given(calls=st.lists(CALLS, min_size=1, max_size=15))
 def test_no_sequence_of_calls_breaks_the_file_system(tmp_path_factory, calls):
-    """Below the adapter, every call answers or raises what has an errno, and the invariants hold."""
+    """Below the adapter, every call answers or raises an error with an errno, and the invariants hold."""
     base = tmp_path_factory.mktemp("fuzz")
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Whatever stands in the environment, in files of this machine or on the control socket."""
+"""Arbitrary content of the environment, of files of this machine and of the control socket."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ ENVIRONMENT = st.dictionaries(
 
 
 def said(parse) -> str:
-    """The refusal, if there was one."""
+    """Return the refusal, if there was one."""
     try:
         parse()
     except UserError as exc:
@@ -57,7 +57,7 @@ def said(parse) -> str:
 @fuzzed
 @given(text=ODD_TEXT, environ=ENVIRONMENT)
 def test_sources_urls_sizes_and_tokens_are_read_or_refused(text, environ):
-    """One clear line, which never quotes a token."""
+    """Any source, URL, size and token is read, or refused with one clear line that never quotes a token."""
     environ = environ | {"CLOUDFLARE_API_TOKEN": SECRET + text}
     for parse in (
         lambda: parse_source(text, environ),
@@ -73,7 +73,7 @@ def test_sources_urls_sizes_and_tokens_are_read_or_refused(text, environ):
 @slowly_fuzzed
 @given(environ=ENVIRONMENT)
 def test_no_environment_gives_a_traceback(tmp_path_factory, environ):
-    """`kvfs mount` of a place that is none: told in a line, whatever the variables say."""
+    """`kvfs mount` of a wrong place is refused in a line, whatever the variables say."""
     home = tmp_path_factory.mktemp("fuzz")
     environ = {"XDG_STATE_HOME": str(home), "CLOUDFLARE_API_TOKEN": SECRET} | environ
     environ.pop("KVFS_STATE_DIR", None)  # it would be made, wherever it says
@@ -86,7 +86,7 @@ def test_no_environment_gives_a_traceback(tmp_path_factory, environ):
 @fuzzed
 @given(content=st.binary(max_size=5000))
 def test_a_token_file_holds_a_token_or_is_refused(tmp_path_factory, content):
-    """Of the client and of the server; the refusal quotes nothing of it."""
+    """A token file of client or server holds a token or is refused, and the refusal quotes nothing of it."""
     path = tmp_path_factory.mktemp("fuzz") / "token"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -102,7 +102,7 @@ def test_a_token_file_holds_a_token_or_is_refused(tmp_path_factory, content):
     | almost(b'{"pid":1,"mountpoint":"/"}')
 )
 def test_leftovers_of_other_daemons_are_read_with_suspicion(tmp_path_factory, content):
-    """The record of a mount, and who has the journal."""
+    """Arbitrary records of mounts and owners of journals raise no exception."""
     directory = tmp_path_factory.mktemp("fuzz")
     (directory / "record").write_bytes(content)
     read_record(directory / "record")
@@ -123,7 +123,7 @@ def test_leftovers_of_other_daemons_are_read_with_suspicion(tmp_path_factory, co
     | almost(rb"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - fuse.kvfs local:\040x rw,user_id=0,group_id=0")
 )
 def test_any_table_of_mounts_is_read(content):
-    """Names of mount points are anybody's choice."""
+    """Any table of mounts is read, because names of mount points are anybody's choice."""
     parse_mountinfo(content)
 
 
@@ -141,11 +141,11 @@ LINES = (
 @slowly_fuzzed
 @given(lines=st.lists(LINES, min_size=1, max_size=10))
 def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_factory, lines):
-    """By the handlers of a real mount: done, or refused with a reason; never an internal error."""
+    """The handlers of a real mount do each request or refuse it with a reason, and never report an internal error."""
     base = tmp_path_factory.mktemp("fuzz")
 
     class Reporter:
-        """What the daemon would say, which is not what is asked here."""
+        """A reporter that reports nothing, because no test here asks it."""
 
         def status(self) -> dict:
             return {}
@@ -153,7 +153,7 @@ def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_fact
         left = rejected = list
 
     class Sender:
-        """A client that listens."""
+        """A client that records the answers."""
 
         async def send(self, message: dict) -> None:
             json.dumps(message)

@@ -1,4 +1,4 @@
-"""Whatever comes over the network: only the errors that a parser declares come out of it."""
+"""Arbitrary input from the network: a parser raises only the errors that it declares."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ DECODERS = {
 
 
 def dumped(value: object) -> bytes:
-    """JSON as Python writes it: NaN, huge numbers, halves of surrogate pairs."""
+    """Return JSON as Python writes it: NaN, huge numbers, halves of surrogate pairs."""
     return json.dumps(value).encode()
 
 
@@ -57,7 +57,7 @@ def dumped(value: object) -> bytes:
 @fuzzed
 @given(data=st.data())
 def test_a_decoder_answers_or_says_malformed(decoder, data):
-    """Of bytes, of JSON of any shape, and of what is almost right."""
+    """A decoder answers bytes, JSON of any shape, and nearly correct input, or says that they are malformed."""
     body = data.draw(st.binary(max_size=60) | JSON.map(dumped) | almost(*DECODERS[decoder]))
     with contextlib.suppress(codec.MalformedError):
         decoder(body)
@@ -67,7 +67,7 @@ def test_a_decoder_answers_or_says_malformed(decoder, data):
     "decoder", [codec.decode_envelope, codec.compact_metadata, bulk_values.decode_values]
 )
 def test_deep_nesting_is_malformed(decoder):
-    """A hundred thousand brackets must not overflow anything."""
+    """A hundred thousand brackets are malformed, and overflow nothing."""
     for text in (b"[" * 100_000, b'{"a":' * 100_000, b'{"result":' + b"[" * 50_000 + b"]" * 50_000 + b"}"):
         with contextlib.suppress(codec.MalformedError):
             decoder(text)
@@ -76,7 +76,7 @@ def test_deep_nesting_is_malformed(decoder):
 @fuzzed
 @given(body=almost(*[b'[{"name":"%b"}]' % text for text in (b"a", b"..", b"\\u0000", b"a/../b")]))
 def test_no_key_of_a_listing_is_one_that_kv_cannot_hold(body):
-    """Whatever a hostile server lists, what comes out can be asked for."""
+    """Every key that a listing of a hostile server yields can be asked for."""
     with contextlib.suppress(codec.MalformedError):
         for info in codec.decode_keys(body)[0]:
             assert 0 < len(info.key.encode()) <= 512
@@ -100,7 +100,10 @@ HEADERS = st.fixed_dictionaries(
     body=st.binary(max_size=60) | JSON.map(dumped) | almost(*ANSWERS),
 )
 def test_an_answer_is_a_success_or_an_error_of_the_store(status, headers, body):
-    """Error bodies and Retry-After included; the wait is within a day, and the message can be printed."""
+    """Any answer, error bodies and Retry-After included, is a success or an error of the store.
+
+    The wait is within a day, and the message can be printed.
+    """
     answer = Answer(status, headers, body)
     key_is_missing(answer)
     error = None
@@ -113,7 +116,7 @@ def test_an_answer_is_a_success_or_an_error_of_the_store(status, headers, body):
 
 
 async def ask_everything(store) -> None:
-    """Every operation of a client, none of which may fail in an undeclared way."""
+    """Call every operation of a client, none of which may fail in an undeclared way."""
     for ask in (
         lambda: store.list_namespaces(),
         lambda: store.list_keys(NS),
@@ -151,7 +154,7 @@ ENCODINGS = [
     ).filter(lambda raw: b"Content-Length: -" not in raw)
 )
 def test_no_bytes_on_the_socket_make_a_client_fail_in_another_way(raw):
-    """A whole client against a server that answers these bytes to everything."""
+    """A whole client against a server that answers any bytes to everything raises only declared errors."""
 
     async def main() -> None:
         async with (
@@ -167,7 +170,7 @@ def test_no_bytes_on_the_socket_make_a_client_fail_in_another_way(raw):
 @fuzzed
 @given(text=ODD_TEXT)
 def test_what_a_client_checks_is_refused_in_our_words(text):
-    """Keys, ids and titles that cannot be."""
+    """Keys, ids and titles that are impossible are refused in our words."""
     for check in (codec.acceptable_key, codec.acceptable_identifier):
         assert check(text) in (True, False)
     with contextlib.suppress(KvfsError):

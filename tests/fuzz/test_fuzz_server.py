@@ -1,4 +1,4 @@
-"""Whatever a client sends to `kvfs serve`: an answer in the envelope, never a failure of the server's own."""
+"""Arbitrary requests to `kvfs serve`: each gets an answer in the envelope, and none makes the server fail."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ TYPES = st.sampled_from(
     )
 )
 def test_every_request_is_answered(tmp_path_factory, requests):
-    """Paths, queries, forms and bodies of any kind: below 500, as JSON, or raw as a value."""
+    """Paths, queries, forms and bodies of any kind get a status below 500, as JSON, or raw as a value."""
     directory = tmp_path_factory.mktemp("fuzz")
 
     async def main() -> None:
@@ -81,7 +81,7 @@ VALUES = st.sampled_from(
 @fuzzed
 @given(st.lists(st.tuples(st.sampled_from([*WORDS, "bogus", "status"]), VALUES | ODD_TEXT), max_size=4))
 def test_a_spec_of_faults_is_rules_or_a_clear_error(words):
-    """Every word with any value; what is accepted can be asked about requests."""
+    """Every word with any value makes rules or a clear error, and accepted rules can be asked about requests."""
     try:
         faults = parse_faults(",".join(f"{word}={value}" for word, value in words))
     except UserError:
@@ -97,7 +97,7 @@ def test_a_spec_of_faults_is_rules_or_a_clear_error(words):
     | almost(b'[{"fault":"status","status":503,"probability":0.5,"path":"/keys","times":2,"after":1}]')
 )
 def test_rules_over_http_are_rules_or_a_value_error(body):
-    """`PUT /_kvfs/faults` answers 400 for every other."""
+    """`PUT /_kvfs/faults` takes rules, and answers 400 for everything else."""
     try:
         rules = Faults.decode(body)
     except ValueError:
@@ -108,7 +108,7 @@ def test_rules_over_http_are_rules_or_a_value_error(body):
 @slowly_fuzzed
 @given(cursor=ODD_TEXT | almost(b"kvfs-stale-YQ==").map(lambda text: text.decode("latin-1")))
 def test_a_cursor_is_gone_on_from_or_refused(tmp_path_factory, cursor):
-    """Of a stale listing too: its cursors are this server's own, and come back from anybody."""
+    """Any cursor is continued or refused, also one of a stale listing, because cursors come back from any client."""
     directory = tmp_path_factory.mktemp("fuzz")
     faults = parse_faults("stale=60s")
     assert KeyHistory(faults)

@@ -1,4 +1,4 @@
-"""Which versions of a key that changes again and again are kept: tables, and what holds for every history."""
+"""Bursts: which versions of a key that changes again and again are kept; tables, and properties of every history."""
 
 from itertools import pairwise
 
@@ -31,7 +31,7 @@ def judged(*steps: tuple[float, How], new: bool = False) -> list[Verdict]:
     ],
 )
 def test_the_first_of_a_burst_is_kept_and_the_others_wait(steps, verdicts) -> None:
-    """Undo wants the value before the burst, and the one that was there last."""
+    """The first version of a burst is kept at once, because undo wants the value before it, and the others wait."""
     assert judged(*steps) == verdicts
 
 
@@ -40,12 +40,12 @@ def test_the_first_of_a_burst_is_kept_and_the_others_wait(steps, verdicts) -> No
     [(How.WRITE, HOLD), (How.DELETE, HOLD), (How.REPLACE, HOLD), (How.RENAME, SKIP), (How.ATTRIBUTES, SKIP)],
 )
 def test_before_a_new_key_there_was_nothing(how, verdict) -> None:
-    """What `cp -a` sets after the content, and a temporary file that gets its name, are no versions."""
+    """Attributes that `cp -a` sets after a new key's content, and a temporary file renamed to it, are no versions."""
     assert judged((0, how), new=True) == [verdict]
 
 
 def test_a_key_that_goes_on_changing_is_kept_ever_more_rarely() -> None:
-    """A log that is rewritten a thousand times a second leaves less than 30 firsts in half a day."""
+    """A log rewritten a thousand times a second leaves fewer than 30 first versions in half a day."""
     bursts = Bursts()
     steps = (0.05 * number for number in range(20 * 12 * 3600))
     kept = [at for at in steps if bursts.judge(PLACE, at, How.WRITE, is_new=False) is KEEP]
@@ -55,7 +55,7 @@ def test_a_key_that_goes_on_changing_is_kept_ever_more_rarely() -> None:
 
 
 def test_a_pause_makes_bursts_short_again() -> None:
-    """Who comes back to a file the next day finds every save apart."""
+    """After a pause bursts are short again, so a user who comes back the next day finds every save apart."""
     bursts = Bursts()
     for at in range(200):
         bursts.judge(PLACE, at, How.WRITE, is_new=False)
@@ -65,7 +65,7 @@ def test_a_pause_makes_bursts_short_again() -> None:
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=60), st.integers(2, 8))
 def test_every_key_begins_with_a_version_and_memory_is_bounded(moments, most) -> None:
-    """However many keys change, and in whatever order."""
+    """Every key begins with a version, and memory is bounded, however many keys change and in any order."""
     bursts = Bursts(most)
     for number, at in enumerate(sorted(moments)):
         place = (NamespaceId("n"), Key(str(number)))

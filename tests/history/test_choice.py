@@ -1,4 +1,4 @@
-"""Which version a restore takes: tables over what happened to a key, and to the files of a directory."""
+"""The choice of the version to restore: tables over the changes of a key, and of the files of a directory."""
 
 import pytest
 
@@ -35,12 +35,12 @@ AGAIN = version(30, How.DELETE, since=25)
     ],
 )
 def test_what_a_key_was_at_a_moment(versions, moment, expected) -> None:
-    """The first version that was replaced after it, if that was there already."""
+    """A key at a moment was the first version that was replaced after it, if that existed by then."""
     assert as_of(versions, moment) is expected
 
 
 def test_the_last_deletion_is_one_rm_however_long_it_took() -> None:
-    """What went before it, with a pause of more than a minute, is not brought back; nor what was made anew since."""
+    """The last deletion is one rm, however long. Files deleted over a minute earlier, or made anew since, stay."""
     keys = {f"{number}": [version(1000 + number * 0.9 * TOGETHER, How.DELETE)] for number in range(5)}
     keys["before"] = [version(900, How.DELETE)]
     keys["changed"] = [version(1001, How.DELETE), version(1100)]

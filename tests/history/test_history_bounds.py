@@ -1,4 +1,4 @@
-"""`--history 7d,1G`: what can be written, and what is refused in which words."""
+"""`--history 7d,1G`: the accepted forms, and the messages for others."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ GIB = 1024**3
     ],
 )
 def test_what_can_be_written(text: str, bounds: Bounds) -> None:
-    """An age, a size, both in either order, or 0."""
+    """The bounds are an age, a size, both in either order, or 0."""
     assert parse_bounds(text) == bounds
 
 
@@ -31,18 +31,18 @@ def test_what_can_be_written(text: str, bounds: Bounds) -> None:
     "text", ["", "x", "7d,1G,2h", "7d,7d", "-1d", "0s,1G", "1K", "2000T", "200w,10000w", "9999w"]
 )
 def test_what_is_refused(text: str) -> None:
-    """The message says the form, or the limit that was passed."""
+    """A wrong bound is refused with the form, or with the limit that it passed."""
     with pytest.raises(InvalidError, match=r"7d,1G|from 64K to 1T|at most 100 years"):
         parse_bounds(text)
 
 
 def test_the_default_reads_as_it_is_written() -> None:
-    """In `kvfs config show` and in the status."""
+    """The default reads the same in `kvfs config show` and in the status."""
     assert str(DEFAULT) == "7d,1G"
     assert str(Bounds(90.0, 1536 * 1024)) == "90.0s,1536K"
 
 
 @given(st.builds(Bounds, st.floats(0.001, 1e8), st.integers(65536, 1024**4)))
 def test_bounds_survive_the_way_to_the_daemon(bounds: Bounds) -> None:
-    """Text of bounds → the same bounds."""
+    """Bounds written as text are read as the same bounds."""
     assert parse_bounds(str(bounds)) == bounds

@@ -1,4 +1,4 @@
-"""What waits in memory: bounds, bursts that end, and who writes when."""
+"""The history in memory: bounds, bursts that end, and when it is written."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def note(history: History, key: str, value: bytes, how: How = How.WRITE, *, is_n
 
 
 def test_a_hundred_thousand_deletions_take_bounded_memory(tmp_path: Path) -> None:
-    """Nobody writes meanwhile: the bytes stay within the bound, and versions beyond it say why they have no content."""
+    """While nothing is written 100,000 deletions stay within the bound, and later versions say why they are empty."""
     history = opened(tmp_path, Clock(), most_bytes=4 * MIB)
     value = bytes(1024)
     for number in range(100_000):
@@ -48,7 +48,7 @@ def test_a_hundred_thousand_deletions_take_bounded_memory(tmp_path: Path) -> Non
 
 
 async def test_a_burst_that_is_over_is_written(tmp_path: Path, autojump_clock) -> None:
-    """The first version within a second or two, the last when nothing followed it for ten seconds."""
+    """The first version of a burst is written within two seconds, the last after ten seconds without another."""
     now = Clock()
     history = opened(tmp_path, now)
 
@@ -89,7 +89,7 @@ async def test_who_looks_finds_everything(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_wanted_goes(tmp_path: Path) -> None:
-    """Handed over for a version that a later one of its burst replaced."""
+    """A file handed over for a version that a later one of its burst replaced is removed."""
     history = opened(tmp_path, Clock())
     for number in range(3):
         file = history.incoming()
@@ -103,7 +103,7 @@ def test_a_file_that_is_not_wanted_goes(tmp_path: Path) -> None:
 
 
 async def test_nothing_that_waits_is_lost_when_the_writer_is_cancelled(tmp_path: Path) -> None:
-    """A mount ends while thousands of versions are written: the rest is written at the close."""
+    """If the writer is cancelled when a mount ends, thousands of waiting versions are written at the close."""
     history = opened(tmp_path, Clock())
     for number in range(3 * history_module._BATCH):
         version = Version(history._now(), NS, Key(f"{number}"), How.DELETE, size=1)
@@ -118,7 +118,10 @@ async def test_nothing_that_waits_is_lost_when_the_writer_is_cancelled(tmp_path:
 
 
 def test_large_files_that_wait_give_way_on_a_full_disk(tmp_path: Path) -> None:
-    """Before anything on the shelf does; their versions stay and say why they have no content."""
+    """On a full disk large files that wait go before anything on the shelf.
+
+    Their versions stay and say why they have no content.
+    """
     history = opened(tmp_path, Clock())
     note(history, "small", b"small")
     history.shelf.add(history._taken(), {}, history._now())
@@ -145,7 +148,7 @@ def test_large_files_that_wait_give_way_on_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_large_files_that_are_held_stay_within_the_bounds(tmp_path: Path) -> None:
-    """Those that wait the longest for the end of their burst are written, and trimmed like the rest."""
+    """Large files that wait the longest for the end of their burst are written, and trimmed like the rest."""
     shelf = Shelf(tmp_path / "history", Bounds(1e9, MIB), digest)
     shelf.open(0.0)
     history = History(shelf, Clock(), {NS: "title"}.get)

@@ -1,4 +1,4 @@
-"""TIME of `kvfs restore --at`: forms, and what is refused."""
+"""TIME of `kvfs restore --at`: the accepted forms, and refusals."""
 
 import time
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     ],
 )
 def test_forms_of_a_time(text: str, expected) -> None:
-    """Durations before now, times of day, and dates with or without one, in the time zone of this machine."""
+    """A time is a duration before now, a time of day, or a date with or without one, in this machine's time zone."""
     now = at(2026, 11, 30, 12, 0)
     assert parse_time(text, now) == expected(now)
 
@@ -63,19 +63,19 @@ def test_forms_of_a_time(text: str, expected) -> None:
     ],
 )
 def test_what_is_no_time_that_has_passed(text: str, words: str) -> None:
-    """The message says the forms."""
+    """A text that is no past time is refused with the accepted forms."""
     with pytest.raises(InvalidError, match=words):
         parse_time(text, at(2026, 11, 30, 12, 0))
 
 
 @given(st.integers(0, int(NOW)))
 def test_a_time_that_is_shown_can_be_written(moment: int) -> None:
-    """What `kvfs history` prints, but for the hour that a clock has twice."""
+    """A time that `kvfs history` prints can be given to restore, but for the hour that a clock has twice."""
     found = parse_time(time_text(moment), NOW + 1e6)
     assert abs(found - moment) in (0, 3600)
     assert time_text(found) == time_text(moment)
 
 
 def test_an_expiration_in_milliseconds_can_be_shown() -> None:
-    """Somebody took KV's seconds for a JavaScript time: the year has five digits."""
+    """An expiration in milliseconds, as JavaScript counts, instead of seconds is shown with a year of five digits."""
     assert time_text(1_800_000_000_000).startswith("59009-09-2")

@@ -1,4 +1,4 @@
-"""The history on the disk: bounds, what is kept once, torn files, a disk without room."""
+"""The history on the disk: bounds, contents that are kept once, torn files, a disk without room."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def add(shelf: Shelf, at: float, *values: bytes | Path | None, how: How = How.WR
 
 
 def test_what_was_added_is_read_back(tmp_path: Path) -> None:
-    """Small and large contents, versions without one, and the directory name of their namespace."""
+    """Every version is read back: small and large contents, none, and the directory name of its namespace."""
     shelf = opened(tmp_path)
     large = os.urandom(INLINE_BYTES + 1)
     add(shelf, 1, b"small", large, None, b"")
@@ -55,7 +55,7 @@ def test_what_was_added_is_read_back(tmp_path: Path) -> None:
 
 
 def test_the_same_content_is_kept_once(tmp_path: Path) -> None:
-    """Small ones within a segment; a large one for all of them, as one file with several names."""
+    """Equal contents are kept once: small ones within a segment, a large one as one file with several names."""
     shelf = opened(tmp_path)
     large = os.urandom(INLINE_BYTES + 1)
     for at in range(5):
@@ -69,7 +69,7 @@ def test_the_same_content_is_kept_once(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_handed_over_is_not_copied(tmp_path: Path) -> None:
-    """It gets another name, and none is left behind."""
+    """A file that is handed over is not copied: it gets another name, and none is left behind."""
     shelf = opened(tmp_path)
     value = os.urandom(INLINE_BYTES + 1)
     for number in range(2):
@@ -83,7 +83,7 @@ def test_a_file_that_is_handed_over_is_not_copied(tmp_path: Path) -> None:
 
 
 def test_of_changed_attributes_the_content_is_not_kept_again(tmp_path: Path) -> None:
-    """It is that of the next version, or of the file now, and is known by its digest."""
+    """A version of changed attributes keeps the content's digest only: the next version or the file has the content."""
     shelf = opened(tmp_path)
     add(shelf, 1, b"x" * 10_000, how=How.ATTRIBUTES)
     (found,) = versions(shelf.directory)
@@ -94,7 +94,7 @@ def test_of_changed_attributes_the_content_is_not_kept_again(tmp_path: Path) -> 
 @settings(max_examples=25, deadline=None)
 @given(sizes=st.lists(st.integers(0, 40_000), min_size=1, max_size=60))
 def test_the_bytes_stay_within_the_bound(tmp_path_factory, sizes: list[int]) -> None:
-    """Whatever is added: the newest versions stay, the oldest go."""
+    """After any additions the bytes stay within the bound: the newest versions stay, the oldest go."""
     path = tmp_path_factory.mktemp("shelf")
     shelf = opened(path, Bounds(1e9, 300_000))
     for at, size in enumerate(sizes):
@@ -108,7 +108,7 @@ def test_the_bytes_stay_within_the_bound(tmp_path_factory, sizes: list[int]) -> 
 
 
 def test_what_is_added_at_once_is_trimmed_as_if_it_came_singly(tmp_path: Path) -> None:
-    """A directory that is larger than the bound is deleted: its newest files are kept."""
+    """A deleted directory that is larger than the bound keeps its newest files, as if each came singly."""
     shelf = opened(tmp_path, Bounds(3600.0, 4 * MIB))
     values = [os.urandom(200_000) for _ in range(60)]
     add(shelf, 1, *values)
@@ -118,7 +118,7 @@ def test_what_is_added_at_once_is_trimmed_as_if_it_came_singly(tmp_path: Path) -
 
 
 def test_what_is_too_old_goes_also_when_nothing_is_added(tmp_path: Path) -> None:
-    """By segments, which take a sixteenth of the age."""
+    """Versions that are too old go by segments, which take a sixteenth of the age, also when nothing is added."""
     shelf = opened(tmp_path, Bounds(1600.0, 64 * MIB))
     for at in range(0, 1600, 50):
         add(shelf, at, b"%d" % at)
@@ -131,7 +131,7 @@ def test_what_is_too_old_goes_also_when_nothing_is_added(tmp_path: Path) -> None
 
 
 def test_a_value_larger_than_the_bound_is_not_kept(tmp_path: Path) -> None:
-    """And pushes nothing out."""
+    """A value larger than the bound is not kept, and removes nothing else."""
     shelf = opened(tmp_path, Bounds(3600.0, 100_000))
     add(shelf, 1, b"small")
     add(shelf, 2, bytes(200_000))
@@ -139,7 +139,7 @@ def test_a_value_larger_than_the_bound_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_torn_file_costs_what_it_tore(tmp_path: Path) -> None:
-    """A daemon that was killed, or a disk that lost power: what is whole before counts, and the next ones write on."""
+    """After a kill or a power cut the whole records before the torn one count, and later ones are written on."""
     shelf = opened(tmp_path)
     add(shelf, 1, b"one")
     add(shelf, 2, b"two")
@@ -155,7 +155,10 @@ def test_a_torn_file_costs_what_it_tore(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_costs_history_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log
 ) -> None:
-    """The oldest goes until there is room; without any, new versions are lost and counted, and nothing is raised."""
+    """On a full disk the oldest history goes until there is room.
+
+    Without any, new versions are lost and counted, and nothing is raised.
+    """
     expect_log("is not kept: the disk of the state directory is nearly full")
     shelf = opened(tmp_path, Bounds(3600.0, MIB))
     for at in range(40):
@@ -164,7 +167,7 @@ def test_a_disk_that_fills_up_costs_history_first(
     limit = min(shelf_module._MOST_FREE, free.f_blocks * free.f_frsize // 10)
 
     def nearly_full(path: Path) -> os.statvfs_result:
-        """As much room as history must leave, but for what history itself takes."""
+        """Leave as much room as history must leave, but for what history itself takes."""
         values = list(free)
         values[4] = (limit + 500_000 - shelf.size) // free.f_frsize
         return os.statvfs_result(values)
@@ -181,7 +184,7 @@ def test_a_disk_that_fills_up_costs_history_first(
 def test_a_write_that_fails_leaves_the_history_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log
 ) -> None:
-    """A disk with no byte more: half a batch is taken back, and what comes when there is room is kept."""
+    """On a disk with no byte more half a batch is taken back, and later versions are kept when there is room."""
     expect_log("is not kept: .*No space left")
     shelf = opened(tmp_path)
     add(shelf, 1, b"one")
@@ -201,7 +204,7 @@ def test_a_write_that_fails_leaves_the_history_readable(
 
 
 def test_history_gives_way_to_who_needs_the_room_more(tmp_path: Path) -> None:
-    """Half of it at a time, at once."""
+    """History gives way to a caller that needs the room more: half of it at a time, at once."""
     shelf = opened(tmp_path, Bounds(3600.0, MIB))
     for at in range(40):
         add(shelf, at, os.urandom(20_000))
@@ -214,7 +217,7 @@ def test_history_gives_way_to_who_needs_the_room_more(tmp_path: Path) -> None:
 
 
 def test_nobody_else_reads_it(tmp_path: Path) -> None:
-    """Directories are 0700, files 0600, with any umask."""
+    """Directories have mode 0700 and files 0600, with any umask."""
     before = os.umask(0)
     try:
         shelf = opened(tmp_path)
@@ -229,7 +232,7 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
 def test_thousands_of_segments_go_without_measuring_the_others_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that mounts all day has one for each mount: when their time has come, a mount must not wait for it."""
+    """Thousands of segments, one for each short mount, go without delaying a mount when their time has come."""
     count = 40
     for number in range(count):
         shelf = opened(tmp_path, now=number)

@@ -1,4 +1,4 @@
-"""Which keys a mount has, and when two mounts would have the same ones."""
+"""Claims: the keys of a mount, and the cases in which two mounts would have the same ones."""
 
 import json
 import os
@@ -28,13 +28,13 @@ def state(tmp_path: Path) -> Path:
 
 
 def record(name: str, **fields) -> MountRecord:
-    """A mount by this very process, which certainly lives; two of them differ by `pid` alone."""
+    """Return the record of a mount by this very process, which certainly lives; two of them differ by `pid` alone."""
     found = MountRecord(f"/mnt/{name}", f"cloudflare:/{name}", os.getpid(), "/s", 1.0, store=A, journal=name)
     return replace(found, **{"born": birth(found.pid)} | fields)
 
 
 def other(name: str, **fields) -> MountRecord:
-    """A mount by another process that lives."""
+    """Return the record of a mount by another process that lives."""
     return record(name, **{"pid": os.getppid(), "born": birth(os.getppid())} | fields)
 
 
@@ -59,13 +59,13 @@ def other(name: str, **fields) -> MountRecord:
 def test_keys_overlap_where_one_could_be_among_both(
     mine: ClaimedKeys, theirs: ClaimedKeys, overlap: bool
 ) -> None:
-    """By store, namespace and prefix."""
+    """Keys overlap by store, namespace and prefix, where one key could be among both."""
     assert mine.overlaps(theirs) is overlap
 
 
 @given(TEXT, TEXT, TEXT)
 def test_a_key_that_is_among_both_makes_them_overlap(mine: str, theirs: str, key: str) -> None:
-    """And either way round it is the same."""
+    """A key among both makes two sources overlap, and the order of the two does not matter."""
     one, two = ClaimedKeys(A, "n", mine), ClaimedKeys(A, "n", theirs)
     assert one.overlaps(two) is two.overlaps(one)
     if key.startswith(mine) and key.startswith(theirs):
@@ -81,12 +81,12 @@ def test_a_key_that_is_among_both_makes_them_overlap(mine: str, theirs: str, key
     ],
 )
 def test_the_store_of_a_source(identity: str, store: str) -> None:
-    """The account, the project or the file."""
+    """The store of a source is its account, project or file."""
     assert store_of(identity) == store
 
 
 def test_a_mount_is_refused_by_the_name_of_the_other(state: Path) -> None:
-    """Nothing is claimed then."""
+    """A mount is refused with the name of the other, and then claims nothing."""
     claim(other("shop", namespace="n"), [state])
     with pytest.raises(
         UserError, match=r"cloudflare:/mine has keys .* mounted at /mnt/shop as cloudflare:/shop"
@@ -108,20 +108,20 @@ def test_a_mount_is_refused_by_the_name_of_the_other(state: Path) -> None:
     ],
 )
 def test_what_is_in_nobodys_way(state: Path, fields) -> None:
-    """Mounts that cannot write, records of processes that are gone, other stores."""
+    """Mounts that cannot write, records of dead processes and other stores do not get in the way."""
     claim(other("shop", **fields), [state])
     claim(record("mine"), [state])
     assert len(records(state)) == 2
 
 
 def test_a_read_only_mount_is_in_nobodys_way(state: Path) -> None:
-    """Whatever is mounted."""
+    """A read-only mount is never refused for its overlap."""
     claim(other("shop"), [state])
     claim(record("mine", is_read_only=True), [state])
 
 
 def test_mounts_of_another_state_directory_count(state: Path, tmp_path_factory) -> None:
-    """The record is kept in the first."""
+    """A mount of another state directory counts, and the record is kept in the first."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "mounts").mkdir()
     claim(other("shop"), [elsewhere])
@@ -132,7 +132,7 @@ def test_mounts_of_another_state_directory_count(state: Path, tmp_path_factory) 
 
 
 def test_the_answer_of_the_server_says_which_namespace_it_is(state: Path) -> None:
-    """A title that nobody knew may be that of a namespace that is mounted by its id."""
+    """The server's answer tells a title's namespace, which may be one that is mounted by its id."""
     claim(other("shop", namespace="id"), [state])
     mine = record("mine", namespace="Shop")
     with claimed(mine, [state]), pytest.raises(UserError, match="/mnt/shop"):
@@ -141,7 +141,10 @@ def test_the_answer_of_the_server_says_which_namespace_it_is(state: Path) -> Non
 
 
 def test_titles_are_remembered_of_every_source_of_the_store(tmp_path: Path) -> None:
-    """An id is one, whatever its namespace is called; what is not known stays as it is."""
+    """Titles of every source of the store are remembered, so an id is one namespace under any title.
+
+    An unknown one stays as it is.
+    """
     for number, identity in enumerate((f"{A}\n\n", f"{A}\nShop\npre", f"{A}2\n\n")):
         folder = tmp_path / "sources" / str(number)
         folder.mkdir(parents=True)
@@ -153,7 +156,7 @@ def test_titles_are_remembered_of_every_source_of_the_store(tmp_path: Path) -> N
 
 
 def test_of_two_that_start_at_once_one_is_refused(state: Path) -> None:
-    """They look and claim one after the other."""
+    """One of two mounts that start at once is refused, because they look and claim one after the other."""
     found: list[str] = []
 
     def start(one: MountRecord) -> None:
@@ -171,7 +174,7 @@ def test_of_two_that_start_at_once_one_is_refused(state: Path) -> None:
 
 
 def test_a_record_of_before_is_read(state: Path) -> None:
-    """It says nothing of keys."""
+    """A record of an earlier version is read, and says nothing of keys."""
     path = record_path(Path("/m"), state)
     path.write_text(
         json.dumps({"mountpoint": "/m", "source": "local:/x", "pid": 1, "socket": "/s", "since": 1.0})
@@ -180,7 +183,7 @@ def test_a_record_of_before_is_read(state: Path) -> None:
 
 
 def test_an_ending_mount_takes_its_record_back_while_nobody_claims(state: Path) -> None:
-    """Or it could take away the record that a new mount of the directory is just writing."""
+    """An ending mount removes its record while nobody claims, or it could remove one that a new mount is writing."""
     path = record_path(Path("/mnt/mine"), state)
     mount = claimed(record("mine"), [state])
     mount.__enter__()
@@ -194,7 +197,7 @@ def test_an_ending_mount_takes_its_record_back_while_nobody_claims(state: Path) 
 
 
 def test_records_of_the_dead_go_while_nobody_claims(state: Path) -> None:
-    """A directory may be mounted anew meanwhile, and its record has the same name."""
+    """Records of dead mounts are removed while nobody claims, because a new mount may have a record of that name."""
     claim(other("shop", pid=2**22 + 1), [state])
     with locked(state / "mounts"):
         sweeping = threading.Thread(target=remove_records, args=(state,))

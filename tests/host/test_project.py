@@ -1,4 +1,4 @@
-"""Bindings: which namespace a wrangler configuration names, and what is said of one that cannot be read."""
+"""Bindings: the namespace that a wrangler configuration names, and the message about an unreadable one."""
 
 import pytest
 
@@ -57,12 +57,15 @@ def place(tmp_path, monkeypatch):
     ],
 )
 def test_a_binding_is_the_namespace_that_the_configuration_names(place, source, environ, expected):
-    """The account of the file counts before the variable's, and an environment inherits it."""
+    """A binding names its namespace.
+
+    The account of the file wins over the variable's, and an environment inherits it.
+    """
     assert parse_source(source, environ) == expected
 
 
 def test_preview_takes_the_preview_id(place):
-    """`--preview` is the namespace that `wrangler dev --remote` would use."""
+    """`--preview` names the namespace that `wrangler dev --remote` would use."""
     assert parse_source("cloudflare:@CONFIG", {}, preview=True) == CloudflareSource("acc0", "2222")
 
 
@@ -84,20 +87,20 @@ def test_preview_takes_the_preview_id(place):
     ],
 )
 def test_a_binding_that_is_not_there_is_refused_with_those_there_are(place, source, preview, message):
-    """The refusal names the file and the way out."""
+    """A missing binding is refused with the file, the bindings in it and the way out."""
     with pytest.raises(UserError, match=message):
         parse_source(source, {}, preview=preview)
 
 
 def test_without_a_project_a_binding_is_refused(tmp_path, monkeypatch):
-    """It says which files it looked for."""
+    """A binding without a project is refused with the files that were looked for."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"wrangler\.json, wrangler\.jsonc, wrangler\.toml"):
         parse_source("cloudflare:@CONFIG", {})
 
 
 def test_toml_says_the_same_as_jsonc(tmp_path):
-    """Both formats that wrangler reads."""
+    """TOML and JSONC, the formats that wrangler reads, mean the same."""
     (tmp_path / "wrangler.toml").write_text(TOML)
     project = read_project(tmp_path / "wrangler.toml")
     assert project.binding("CONFIG", "").preview_id == "2222"
@@ -106,7 +109,7 @@ def test_toml_says_the_same_as_jsonc(tmp_path):
 
 
 def test_json_counts_before_jsonc_and_toml(tmp_path):
-    """wrangler's own order; a file in a directory above counts as well."""
+    """JSON wins over JSONC and TOML, as for wrangler, and a file in a directory above counts as well."""
     below = tmp_path / "below"
     below.mkdir()
     for name in ("wrangler.toml", "wrangler.jsonc"):
@@ -137,7 +140,7 @@ def test_json_counts_before_jsonc_and_toml(tmp_path):
     ],
 )
 def test_a_configuration_that_cannot_be_read_is_refused_with_its_line(tmp_path, name, text, message):
-    """The message begins with FILE:LINE wherever the parser knows the line."""
+    """A malformed configuration is refused, with FILE:LINE wherever the parser knows the line."""
     file = tmp_path / name
     file.write_text(text)
     with pytest.raises(UserError, match=message):
@@ -145,7 +148,7 @@ def test_a_configuration_that_cannot_be_read_is_refused_with_its_line(tmp_path, 
 
 
 def test_a_configuration_that_is_not_utf_8_is_refused(tmp_path):
-    """Nothing of it is guessed."""
+    """A configuration that is not UTF-8 is refused, and nothing of it is guessed."""
     (tmp_path / "wrangler.json").write_bytes(b'{"account_id": "\xff"}')
     with pytest.raises(UserError, match="it is not UTF-8"):
         read_project(tmp_path / "wrangler.json")
@@ -161,7 +164,7 @@ def test_a_configuration_that_is_not_utf_8_is_refused(tmp_path):
     ],
 )
 def test_wrangler_names_the_state_of_the_project(place, text, expected):
-    """By default it is the project around the current directory, and its `.wrangler/state`."""
+    """`wrangler` means by default the project around the current directory, and its `.wrangler/state`."""
     source = parse_wrangler(text, {})
     assert source.state == place / ".wrangler" / "state"
     assert source.project == place / "wrangler.jsonc"
@@ -170,14 +173,14 @@ def test_wrangler_names_the_state_of_the_project(place, text, expected):
 
 @pytest.mark.parametrize("text", ["", "@CONFIG", "@CONFIG@staging/a/b", "@@staging"])
 def test_a_wrangler_source_says_itself_so_that_it_can_be_read_again(place, monkeypatch, text):
-    """The daemon is started with the text, in another directory."""
+    """A wrangler source is written so that it can be read again by the daemon, which starts in another directory."""
     source = parse_wrangler(text, {})
     monkeypatch.chdir("/")
     assert parse_source(str(source), {}) == source
 
 
 def test_a_wrangler_source_can_be_a_url_or_a_state_directory(tmp_path):
-    """`wrangler dev --persist-to DIR` has its state in DIR."""
+    """A wrangler source can be a URL or the state directory of `wrangler dev --persist-to DIR`."""
     assert parse_wrangler("http://localhost:8787/", {}) == WranglerSource(origin="http://localhost:8787")
     assert parse_wrangler("http://[::1]:8787/@A/b", {}) == WranglerSource(
         origin="http://[::1]:8787", namespace="A", prefix="b"
@@ -192,6 +195,6 @@ def test_a_wrangler_source_can_be_a_url_or_a_state_directory(tmp_path):
 
 
 def test_the_ids_are_those_of_wrangler_dev(place):
-    """A preview_id counts before the id, and a binding without either is its own id."""
+    """The ids are those of `wrangler dev`: preview_id wins over id, and a binding without either is its own id."""
     rows = configured_namespaces(parse_wrangler("", {}))
     assert [(row.title, row.id) for row in rows] == [("CONFIG", "2222"), ("CACHE", "3333"), ("NEW", "NEW")]

@@ -1,4 +1,4 @@
-"""What is kept on this machine beside the changes: modes, times, directories, first sight of namespaces."""
+"""Local attributes, kept on this machine beside the changes: modes, times, directories, first sight of namespaces."""
 
 import pytest
 from support.journals import NS, START, delete, open_journal, put
@@ -14,19 +14,19 @@ OTHER = NamespaceId("other")
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the journal is."""
+    """Return the place of the journal."""
     return tmp_path / "journal.db"
 
 
 @pytest.fixture
 def kept(path):
-    """The attributes of an empty journal."""
+    """Yield the attributes of an empty journal."""
     with open_journal(path) as journal:
         yield journal.attributes
 
 
 def test_attributes_of_a_file_survive_a_reopen(path):
-    """Each of them may be unset."""
+    """Attributes of a file survive a reopen, and each of them may be unset."""
     attrs = LocalAttrs(0o755, 1, None, 3)
     with open_journal(path) as journal:
         journal.attributes.set_file_attrs(NS, A, attrs)
@@ -37,14 +37,14 @@ def test_attributes_of_a_file_survive_a_reopen(path):
 
 
 def test_attributes_of_a_key_without_a_change_are_kept(path):
-    """`chmod` of a file the store has sends nothing."""
+    """Attributes of a key without a change are kept: `chmod` of a file the store has sends nothing."""
     with open_journal(path) as journal:
         journal.attributes.set_file_attrs(NS, A, LocalAttrs(mode=0o600))
         assert journal.pending() == []
 
 
 def test_attributes_go_with_their_key(path):
-    """A new file of the name starts afresh, even when nothing of the deletion is ever sent."""
+    """Attributes go with their key, so a new file of the name starts afresh even if the deletion is never sent."""
     with open_journal(path) as journal:
         put(journal, "a", attrs=LocalAttrs(mode=0o600))
         delete(journal, "a")
@@ -56,7 +56,7 @@ def test_attributes_go_with_their_key(path):
 
 
 def test_many_files_do_not_fill_the_memory(kept, monkeypatch):
-    """What is not remembered is read again."""
+    """Attributes of many files do not fill the memory, and those that are not remembered are read again."""
     monkeypatch.setattr(memory, "CACHED_FILES", 10)
     monkeypatch.setattr(memory, "SAVE_COUNT", 7)
     for number in range(100):
@@ -67,7 +67,7 @@ def test_many_files_do_not_fill_the_memory(kept, monkeypatch):
 
 
 def test_made_directories_survive_a_reopen(path):
-    """With their attributes, until they are removed."""
+    """Made directories survive a reopen with their attributes, until they are removed."""
     with open_journal(path) as journal:
         journal.attributes.add_dir(NS, DirRow("d/", 2, 0o700, 5, 6))
         journal.attributes.add_dir(NS, DirRow("e/", 2))
@@ -81,7 +81,7 @@ def test_made_directories_survive_a_reopen(path):
 
 
 def test_directories_below_a_prefix_come_in_order(kept):
-    """Itself included, neighbours not."""
+    """Directories below a prefix come in order, with itself and without neighbours."""
     for prefix in ["d/", "d/b/", "d/a/", "d0/", "c/"]:
         kept.add_dir(NS, DirRow(prefix, len(prefix)))
     assert [row.prefix for row in kept.dirs_under(NS, "d/")] == ["d/", "d/a/", "d/b/"]
@@ -89,7 +89,7 @@ def test_directories_below_a_prefix_come_in_order(kept):
 
 
 def test_walking_directories_is_safe_against_changes(kept):
-    """As they were at the call."""
+    """A walk over directories gives those at the call, whatever changes meanwhile."""
     kept.add_dir(NS, DirRow("a/", 2))
     kept.add_dir(NS, DirRow("b/", 2))
     rows = kept.dirs_under(NS, "")
@@ -98,7 +98,7 @@ def test_walking_directories_is_safe_against_changes(kept):
 
 
 def test_renaming_a_directory_takes_those_below_along(kept):
-    """`start` is a place in the prefix and moves with it."""
+    """A rename of a directory takes those below along; `start` is a place in the prefix and moves with it."""
     for prefix, start in [("old/", 4), ("old/sub/", 8), ("old/" + "x" * 250, 4), ("older/", 6)]:
         kept.add_dir(NS, DirRow(prefix, start, 0o700))
     kept.move_dirs(NS, "old/", "new/name/")
@@ -111,7 +111,7 @@ def test_renaming_a_directory_takes_those_below_along(kept):
 
 
 def test_renaming_a_directory_into_its_own_name_longer(kept):
-    """`mv d d2` must not find its own results."""
+    """`mv d d2` does not find its own results among the directories below."""
     kept.add_dir(NS, DirRow("d/", 2))
     kept.add_dir(NS, DirRow("d/d/", 4))
     kept.move_dirs(NS, "d/", "d/d/")
@@ -119,7 +119,7 @@ def test_renaming_a_directory_into_its_own_name_longer(kept):
 
 
 def test_a_namespace_is_seen_first_once(path):
-    """What was never changed here shows that time, across remounts."""
+    """A namespace is seen first once, and its unchanged files show that time, across remounts."""
     with open_journal(path) as journal:
         assert journal.attributes.namespace_first_seen(NS, START + 0.9) == int(START)
     with open_journal(path) as journal:
@@ -132,7 +132,7 @@ FIRST, SECOND_, THIRD = (digest(text) for text in (b"first", b"second", b"third"
 
 
 def test_a_content_that_was_not_shown_before_keeps_the_time(kept):
-    """The first content of a key that is found is not a change."""
+    """The first content found of a key is no change, so the time stays."""
     kept.set_file_attrs(NS, A, LocalAttrs(mode=0o600, mtime_ns=5))
     kept.found(NS, [(A, FIRST), (B, FIRST)], now_ns=9)
     assert kept.file_attrs(NS, A) == LocalAttrs(0o600, 5, None, None, FIRST[:8])
@@ -141,7 +141,7 @@ def test_a_content_that_was_not_shown_before_keeps_the_time(kept):
 
 @pytest.mark.parametrize("attrs", [None, LocalAttrs(mode=0o600, mtime_ns=5)])
 def test_another_content_than_was_shown_is_dated_over_a_reopen(path, attrs):
-    """And the same content again is not."""
+    """Another content than was shown gets a new date, also over a reopen, and an equal one does not."""
     with open_journal(path) as journal:
         if attrs is not None:
             journal.attributes.set_file_attrs(NS, A, attrs)
@@ -158,7 +158,7 @@ def test_another_content_than_was_shown_is_dated_over_a_reopen(path, attrs):
 
 
 def test_a_content_that_stays_costs_no_transaction(kept):
-    """Not even one that writes nothing."""
+    """A content that stays costs no transaction, not even one that writes nothing."""
     kept.found(NS, [(A, FIRST)], now_ns=6)
     before = kept._transactions.log.last
     kept.found(NS, [(A, FIRST)], now_ns=7)
@@ -166,7 +166,7 @@ def test_a_content_that_stays_costs_no_transaction(kept):
 
 
 def test_only_a_change_of_time_shows(kept):
-    """What was told of a directory may be told again when a content was only noted."""
+    """A directory's listing may be repeated when a content was only noted, because only a change of time shows."""
     before = kept.changes
     kept.found(NS, [(A, FIRST)], now_ns=6)
     assert kept.changes == before
@@ -175,7 +175,7 @@ def test_only_a_change_of_time_shows(kept):
 
 
 def test_what_was_shown_goes_with_its_key_and_its_namespace(path):
-    """Of whichever length its row is, and whatever the tables have of it."""
+    """The digest shown goes with its key and its namespace, whatever its row's length, in memory and in tables."""
     with open_journal(path) as journal:
         kept = journal.attributes
         for namespace in (NS, OTHER):
@@ -192,7 +192,7 @@ def test_what_was_shown_goes_with_its_key_and_its_namespace(path):
 
 
 def test_the_newest_row_of_a_key_counts_whatever_its_length(path):
-    """A mode makes a long row of a short one; a file moved there makes a short one of it again."""
+    """The newest row of a key counts: a mode makes a short row long, and a file moved there makes it short again."""
     with open_journal(path) as journal:
         kept = journal.attributes
         kept.found(NS, [(A, FIRST)], now_ns=6)
@@ -205,7 +205,7 @@ def test_the_newest_row_of_a_key_counts_whatever_its_length(path):
 
 
 def test_what_was_shown_takes_little_room(path):
-    """At most 64 bytes a key, however long keys are, once the tables have it."""
+    """A digest in the tables takes at most 64 bytes a key, however long the keys are."""
     with open_journal(path) as journal:
         empty = path.stat().st_size
     count = 20_000

@@ -1,4 +1,4 @@
-"""Digests: the same of a whole content and of its pieces, small or large."""
+"""Digests: a whole content and its pieces have the same one, small or large."""
 
 import hashlib
 
@@ -16,7 +16,7 @@ PIECES = st.lists(st.sampled_from([0, 1, 1000, INLINE_BYTES - 1, INLINE_BYTES, I
 @example([INLINE_BYTES, 1])
 @example([INLINE_BYTES - 1, 0, 1])
 def test_pieces_give_the_digest_of_the_whole(sizes: list[int]) -> None:
-    """Whatever the pieces are, and on whichever side of the border the whole lies."""
+    """Any pieces give the digest of the whole, on whichever side of the border the whole lies."""
     digester = Digester()
     pieces = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
     for piece in pieces:
@@ -25,7 +25,7 @@ def test_pieces_give_the_digest_of_the_whole(sizes: list[int]) -> None:
 
 
 def test_small_ones_are_what_journals_of_the_past_have() -> None:
-    """BLAKE2b up to the border, BLAKE3 beyond; 16 bytes both."""
+    """Digests are BLAKE2b up to the border, as in journals of the past, and BLAKE3 beyond, 16 bytes both."""
     small, large = bytes(INLINE_BYTES), bytes(INLINE_BYTES + 1)
     assert digest(small) == hashlib.blake2b(small, digest_size=16).digest()
     assert digest(large) == blake3(large).digest(length=16)

@@ -1,4 +1,4 @@
-"""What the journal makes of puts, deletions, renames and acknowledgements."""
+"""The journal's rules for puts, deletions, renames and acknowledgements."""
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ ATTRS = LocalAttrs(0o640, 100, 101, None)
 
 @pytest.fixture
 def journal(tmp_path):
-    """An empty journal whose invariants hold at the end, also after a reopen."""
+    """Yield an empty journal whose invariants hold at the end, also after a reopen."""
     path = tmp_path / "state" / "journal.db"
     with open_journal(path) as journal:
         yield journal
@@ -28,7 +28,7 @@ def journal(tmp_path):
 
 
 def test_a_put_can_be_read_back_with_all_it_said(journal):
-    """Value, metadata, expiration and base come back as they were given."""
+    """A put is read back with the value, metadata, expiration and base that it was given."""
     seq = put(journal, "a", b"\0text", metadata=b'{"x":1}', expiration=1_900_000_000, base=digest(b"old"))
 
     change = journal.get(NS, A)
@@ -40,7 +40,7 @@ def test_a_put_can_be_read_back_with_all_it_said(journal):
 
 
 def test_a_value_rewritten_is_one_change(journal):
-    """Only the newest is pending, under a higher number, and counts its bytes."""
+    """A rewritten value is one change: only the newest is pending, under a higher number, and counts its bytes."""
     first = put(journal, "a", b"one")
     old = journal.get(NS, A)
     second = put(journal, "a", b"second")
@@ -62,7 +62,7 @@ def test_keys_of_any_text_are_kept_apart(journal):
 
 
 def test_a_file_made_and_removed_in_the_window_is_never_sent(journal):
-    """Known absent, put, deleted before any attempt: nothing is left of it."""
+    """A file known absent, put, and deleted before any attempt leaves nothing to send."""
     put(journal, "a", base=b"")
     assert delete(journal, "a") is None
     assert journal.get(NS, A) is None
@@ -77,7 +77,7 @@ def test_removing_what_is_known_absent_leaves_no_trace(journal):
 
 @pytest.mark.parametrize("base", [None, digest(b"old")], ids=["unknown", "present"])
 def test_removing_a_key_the_store_may_have_is_a_tombstone(journal, base):
-    """Whether or not a new value was recorded in between."""
+    """Removing a key that the store may have is a tombstone, if a new value was recorded in between or not."""
     put(journal, "a", base=base)
     seq = delete(journal, "a")
     change = journal.get(NS, A)
@@ -87,7 +87,7 @@ def test_removing_a_key_the_store_may_have_is_a_tombstone(journal, base):
 
 
 def test_removing_what_may_be_on_the_wire_is_a_tombstone(journal):
-    """A put that was attempted may arrive, so its deletion has to."""
+    """A put that was attempted may arrive, so its deletion is a tombstone."""
     seq = put(journal, "a", base=b"")
     journal.mark_attempted([seq])
     assert delete(journal, "a") is not None
@@ -95,14 +95,14 @@ def test_removing_what_may_be_on_the_wire_is_a_tombstone(journal):
 
 
 def test_rewriting_does_not_forget_what_may_be_on_the_wire(journal):
-    """The older put was attempted, the newer was not: the key may exist all the same."""
+    """If an older put was attempted and the newer was not, the key may exist all the same."""
     journal.mark_attempted([put(journal, "a", b"1", base=b"")])
     put(journal, "a", b"2", base=b"")
     assert delete(journal, "a") is not None
 
 
 def test_a_key_removed_made_and_removed_again_stays_removed(journal):
-    """The put in between must not make the first deletion forgotten."""
+    """A put between two deletions does not make the first one forgotten."""
     delete(journal, "a", base=digest(b"old"))
     put(journal, "a", base=b"")
     assert delete(journal, "a", base=b"") is not None
@@ -110,7 +110,7 @@ def test_a_key_removed_made_and_removed_again_stays_removed(journal):
 
 
 def test_removing_twice_is_one_tombstone(journal):
-    """The second deletion of a key changes nothing."""
+    """A second deletion of a key changes nothing."""
     assert delete(journal, "a") == delete(journal, "a")
     ack_all(journal)
     assert delete(journal, "a") is None
@@ -129,7 +129,7 @@ def test_a_change_on_the_way_while_its_key_is_rewritten_stays_pending(journal):
 
 
 def test_an_acknowledged_change_answers_until_it_settles(journal):
-    """The store may answer stale for a minute, so the journal goes on answering."""
+    """An acknowledged change answers until it settles, because the store may answer stale for a minute."""
     put(journal, "a", b"mine")
     ack_all(journal, at=START)
 
@@ -141,7 +141,7 @@ def test_an_acknowledged_change_answers_until_it_settles(journal):
 
 
 def test_a_clock_set_back_does_not_keep_a_settled_change_for_hours(journal):
-    """An acknowledgement from the future settles a window from now."""
+    """An acknowledgement from the future settles one window from now."""
     put(journal, "a")
     ack_all(journal, at=START + 7200)
     journal.settle(START, 90)
@@ -149,7 +149,7 @@ def test_a_clock_set_back_does_not_keep_a_settled_change_for_hours(journal):
 
 
 def test_settling_goes_in_portions(journal):
-    """Many thousands at once would hold the loop."""
+    """Settling goes in portions, because many thousands at once would hold the loop."""
     for name in "abcde":
         put(journal, name)
     ack_all(journal)
@@ -157,7 +157,7 @@ def test_settling_goes_in_portions(journal):
 
 
 def test_a_change_over_a_settling_one_knows_what_the_store_has(journal):
-    """Its base is the value that was just sent, whatever the caller had read before."""
+    """The base of a change over a settling one is the value that was just sent, whatever the caller had read before."""
     put(journal, "a", b"sent", base=b"")
     ack_all(journal)
     seq = put(journal, "a", b"next", base=digest(b"long ago"))
@@ -167,7 +167,7 @@ def test_a_change_over_a_settling_one_knows_what_the_store_has(journal):
 
 
 def test_a_change_over_a_settling_tombstone_knows_the_key_is_absent(journal):
-    """But a deletion of it is sent again: the store may still show what was there before."""
+    """A change over a settling tombstone knows that the key is absent, but a deletion of it is sent again."""
     delete(journal, "a", base=digest(b"old"))
     ack_all(journal)
     put(journal, "a")
@@ -176,7 +176,7 @@ def test_a_change_over_a_settling_tombstone_knows_the_key_is_absent(journal):
 
 
 def test_amending_keeps_the_content(journal):
-    """Other metadata or another expiration is a new change with the same body."""
+    """Other metadata or another expiration makes a new change with the same body."""
     put(journal, "a", b"value", metadata=b"1", expiration=1_900_000_000)
     first = journal.get(NS, A)
     seq = journal.amend(NS, A, metadata=None)
@@ -190,7 +190,7 @@ def test_amending_keeps_the_content(journal):
 
 
 def test_amending_makes_a_settled_or_rejected_change_pending_again(journal):
-    """It has to be sent, and may be what makes it acceptable."""
+    """Amending a settled or rejected change makes it pending, because it has to be sent and may now be accepted."""
     put(journal, "a", metadata=b"1")
     ack_all(journal)
     put(journal, "b")
@@ -205,14 +205,14 @@ def test_amending_makes_a_settled_or_rejected_change_pending_again(journal):
 
 @pytest.mark.parametrize("prepare", [lambda j: None, lambda j: delete(j, "a")], ids=["nothing", "tombstone"])
 def test_amending_needs_a_put(journal, prepare):
-    """Without a value here, the caller has to load it first."""
+    """Amending needs a put: without a value here, the caller has to load it first."""
     prepare(journal)
     with pytest.raises(KeyError):
         journal.amend(NS, A, metadata=b"1")
 
 
 def test_a_rejected_change_is_set_aside_and_readable(journal):
-    """Its reason and its content stay, it is not sent, and the user may have it sent again."""
+    """A rejected change keeps its reason and its content, is not sent, and can be sent again by the user."""
     seq = put(journal, "a", b"content")
     journal.mark_attempted([seq])
     journal.reject(seq, "metadata must be valid json")
@@ -230,7 +230,7 @@ def test_a_rejected_change_is_set_aside_and_readable(journal):
 
 
 def test_discarding_lets_the_store_answer_again(journal):
-    """The user gives the change up."""
+    """After the user discards a change the store answers again."""
     seq = put(journal, "a", attrs=ATTRS)
     journal.reject(seq, "bad")
     assert journal.discard(NS, A)
@@ -240,7 +240,7 @@ def test_discarding_lets_the_store_answer_again(journal):
 
 
 def test_rejecting_an_older_number_does_nothing(journal):
-    """A newer change of the key may be acceptable."""
+    """Rejecting an older number does nothing, because a newer change of the key may be acceptable."""
     old = put(journal, "a", b"bad")
     put(journal, "a", b"good")
     journal.reject(old, "bad")
@@ -248,7 +248,7 @@ def test_rejecting_an_older_number_does_nothing(journal):
 
 
 def test_an_error_of_a_pending_change_is_kept_with_it(journal):
-    """For `user.kvfs.error` and the status; an acknowledgement clears it."""
+    """An error of a pending change is kept for `user.kvfs.error` and the status, until an acknowledgement clears it."""
     seq = put(journal, "a")
     journal.set_error([seq, seq + 99], "try again")
     assert journal.get(NS, A).error == "try again"
@@ -257,7 +257,7 @@ def test_an_error_of_a_pending_change_is_kept_with_it(journal):
 
 
 def test_a_local_file_is_never_sent(journal):
-    """It is kept like any other, and removing it leaves nothing."""
+    """A local file is kept like any other and never sent, and removing it leaves nothing."""
     put(journal, ".a.swp", b"swap", local=True)
     assert journal.pending() == []
     assert journal.get(NS, Key(".a.swp")).state is ChangeState.LOCAL
@@ -267,14 +267,14 @@ def test_a_local_file_is_never_sent(journal):
 
 
 def test_a_local_file_over_a_deletion_under_way_is_an_ordinary_one(journal):
-    """Otherwise the deletion would be forgotten, or the store's value hidden for ever."""
+    """A local file over a deletion under way is an ordinary one, or the deletion would be forgotten."""
     delete(journal, "x~", base=digest(b"published"))
     put(journal, "x~", b"new", local=True)
     assert journal.get(NS, Key("x~")).state is ChangeState.PENDING
 
 
 def test_a_local_file_over_a_deletion_that_arrived_stays_local(journal):
-    """The store does not have the key any more."""
+    """A local file over a deletion that arrived stays local, because the store does not have the key any more."""
     delete(journal, "x~", base=digest(b"published"))
     ack_all(journal)
     put(journal, "x~", b"new", local=True)
@@ -282,7 +282,7 @@ def test_a_local_file_over_a_deletion_that_arrived_stays_local(journal):
 
 
 def test_renaming_a_pending_file_moves_the_value_without_copying_it(journal):
-    """What was never sent under its old name needs no deletion there."""
+    """A rename of a pending file copies no value, and one that was never sent leaves no deletion of its old name."""
     put(journal, "a", b"value", metadata=b"1", attrs=ATTRS)
     journal.move(NS, [Move(A, B, b"1", None, base_new=b"")])
 
@@ -293,7 +293,7 @@ def test_renaming_a_pending_file_moves_the_value_without_copying_it(journal):
 
 
 def test_renaming_a_file_of_the_store_puts_first_and_deletes_after(journal):
-    """The deletion of the old name waits for the new name's put."""
+    """A rename of a file of the store puts first, and the deletion of the old name waits for that put."""
     journal.move(NS, [Move(A, B, None, None, body=journal.stage(b"read"), base_old=digest(b"read"))])
 
     put_b, tombstone = journal.pending()
@@ -306,7 +306,7 @@ def test_renaming_a_file_of_the_store_puts_first_and_deletes_after(journal):
 
 
 def test_a_refused_put_keeps_the_old_name_of_a_rename(journal):
-    """Set aside is not landed: the deletion goes on waiting."""
+    """A refused put has not landed, so the deletion of the old name goes on waiting."""
     journal.move(NS, [Move(A, B, None, None, body=journal.stage(b"x"), base_old=None)])
     put_b, tombstone = journal.pending()
     journal.reject(put_b.seq, "never")
@@ -314,7 +314,7 @@ def test_a_refused_put_keeps_the_old_name_of_a_rename(journal):
 
 
 def test_what_waits_for_a_put_follows_it(journal):
-    """Rewritten, renamed on or kept under another key, it is still the content of the old name."""
+    """A deletion follows the put that it waits for when that is rewritten, renamed on or kept under another key."""
     journal.move(NS, [Move(A, B, None, None, body=journal.stage(b"x"), base_old=None, base_new=b"")])
     tombstone = journal.get(NS, A)
     put(journal, "b", b"rewritten")
@@ -327,7 +327,7 @@ def test_what_waits_for_a_put_follows_it(journal):
 
 
 def test_what_waits_for_a_put_that_was_deleted_is_free(journal):
-    """`mv a b; rm b`: both names are to be absent."""
+    """`mv a b; rm b` frees the deletion of a, because both names are to be absent."""
     journal.move(NS, [Move(A, B, None, None, body=journal.stage(b"x"), base_old=None, base_new=b"")])
     tombstone = journal.get(NS, A)
     delete(journal, "b")
@@ -335,7 +335,7 @@ def test_what_waits_for_a_put_that_was_deleted_is_free(journal):
 
 
 def test_discarding_the_new_name_of_a_rename_keeps_the_old_one(journal):
-    """The store's value under the old name is the only copy then."""
+    """Discarding the new name of a rename keeps the old one, because it is then the only copy."""
     journal.move(NS, [Move(A, B, None, None, body=journal.stage(b"x"), base_old=None)])
     journal.reject(journal.get(NS, B).seq, "never")
     journal.discard(NS, B)
@@ -343,7 +343,7 @@ def test_discarding_the_new_name_of_a_rename_keeps_the_old_one(journal):
 
 
 def test_renaming_many_is_one_transaction(journal):
-    """One that cannot be done undoes them all."""
+    """A rename of many names is one transaction, and one that cannot be done undoes them all."""
     put(journal, "d/1", b"1")
     with pytest.raises(KeyError):
         journal.move(
@@ -355,7 +355,7 @@ def test_renaming_many_is_one_transaction(journal):
 
 
 def test_a_name_cannot_be_moved_and_moved_over_at_once(journal):
-    """Which of the two contents it ends with would depend on the order."""
+    """A name cannot be moved and moved over at once, because its final content would depend on the order."""
     put(journal, "a")
     put(journal, "b")
     with pytest.raises(ValueError, match="moved over"):
@@ -363,7 +363,7 @@ def test_a_name_cannot_be_moved_and_moved_over_at_once(journal):
 
 
 def test_renaming_over_a_file_replaces_it(journal):
-    """The new name keeps what is known of the store's value there."""
+    """A rename over a file replaces it, and keeps what is known of the store's value under that name."""
     put(journal, "b", b"old", base=digest(b"theirs"), attrs=LocalAttrs(0o600, 1, 1, None))
     put(journal, "a", b"new", base=b"")
     journal.move(NS, [Move(A, B, None, None)])
@@ -373,7 +373,10 @@ def test_renaming_over_a_file_replaces_it(journal):
 
 
 def test_renaming_between_local_and_ordinary_names(journal):
-    """An editor's backup stays here while the old name is deleted there, and comes back whole."""
+    """A rename to a local name deletes the old name at the store and keeps the file here.
+
+    The rename back sends it whole.
+    """
     body = journal.stage(b"text")
     journal.move(NS, [Move(A, Key("a~"), None, None, body=body, base_old=digest(b"text"), local=True)])
     assert journal.get(NS, Key("a~")).state is ChangeState.LOCAL
@@ -386,7 +389,7 @@ def test_renaming_between_local_and_ordinary_names(journal):
 
 
 def test_a_transaction_is_all_or_nothing(journal):
-    """Memory and file go back together, attributes and directories as well."""
+    """A failed transaction takes back memory and file together, attributes and directories as well."""
     put(journal, "a", b"before", attrs=ATTRS)
 
     def half():
@@ -406,7 +409,7 @@ def test_a_transaction_is_all_or_nothing(journal):
 
 
 def test_order_survives_a_rollback(journal):
-    """Pending changes come by number even if a failed transaction had taken some away."""
+    """Pending changes come by number, even if a failed transaction had taken some away."""
     for name in "abc":
         put(journal, name)
 
@@ -421,7 +424,7 @@ def test_order_survives_a_rollback(journal):
 
 
 def test_a_part_that_failed_dooms_the_whole(journal):
-    """Catching the error inside must not commit half of a rename."""
+    """A part that failed dooms the whole, so an error caught inside does not commit half of a rename."""
 
     def swallows():
         with journal.transaction():
@@ -435,7 +438,7 @@ def test_a_part_that_failed_dooms_the_whole(journal):
 
 
 def test_children_are_found_by_prefix(journal):
-    """In key order, as they were at the call; tombstones are no children."""
+    """Children are found by prefix in key order, as they were at the call, and tombstones are no children."""
     for name in ["d/1", "d/2", "d", "d0", "c/1"]:
         put(journal, name)
     changes = journal.under(NS, "d/")
@@ -448,7 +451,7 @@ def test_children_are_found_by_prefix(journal):
 
 
 def test_a_deleted_namespace_leaves_nothing(journal):
-    """And the others stay as they are."""
+    """A deleted namespace leaves nothing, and the others stay as they are."""
     other = NamespaceId("other")
     put(journal, "a")
     put(journal, "a", namespace=other, attrs=ATTRS)
@@ -460,7 +463,7 @@ def test_a_deleted_namespace_leaves_nothing(journal):
 
 
 def test_an_expired_change_becomes_what_the_store_must_hear(journal):
-    """A deletion where the store may have the key, nothing where it never did."""
+    """An expired change becomes a deletion where the store may have the key, and nothing where it never did."""
     put(journal, "a", expiration=int(START) + 1, base=b"")
     put(journal, "b", expiration=int(START) + 1, base=digest(b"old"))
     for change in journal.pending():
@@ -469,7 +472,7 @@ def test_an_expired_change_becomes_what_the_store_must_hear(journal):
 
 
 def test_a_conflicting_change_moves_beside_its_key(journal):
-    """With its metadata and expiration; the store's value shows again."""
+    """A conflicting change moves beside its key with its metadata and expiration, and the store's value shows again."""
     put(journal, "a", b"mine", metadata=b"1", expiration=1_900_000_000, base=digest(b"x"), attrs=ATTRS)
     journal.set_beside(journal.get(NS, A), B)
     change = journal.get(NS, B)
@@ -479,7 +482,7 @@ def test_a_conflicting_change_moves_beside_its_key(journal):
 
 
 def test_how_long_a_key_waits_counts_from_its_first_rewrite(tmp_path):
-    """A file appended to every second must not put off its sending for ever."""
+    """The age of a change counts from its first rewrite, so a file appended to every second is still sent."""
     now = START
     with open_journal(tmp_path / "j.db", now=lambda: now) as journal:
         seq = put(journal, "a")
@@ -493,7 +496,7 @@ def test_how_long_a_key_waits_counts_from_its_first_rewrite(tmp_path):
 
 
 def test_statistics_count_by_state(journal):
-    """What `kvfs status` prints."""
+    """Statistics count changes by state, as `kvfs status` prints them."""
     put(journal, "s")
     ack_all(journal)
     put(journal, "p", b"12345")
@@ -512,7 +515,10 @@ def test_statistics_count_by_state(journal):
 
 
 async def test_waiting_for_a_change_ends_with_one(journal, autojump_clock):
-    """And not before; an acknowledgement is one as well, for it may free what waited."""
+    """A wait for a change ends with one and not before.
+
+    An acknowledgement is one, because it may free a change that waited.
+    """
     seen = []
 
     async def watch():
@@ -534,7 +540,7 @@ async def test_waiting_for_a_change_ends_with_one(journal, autojump_clock):
 
 
 async def test_waiting_for_a_full_body_ends_with_it(journal, autojump_clock):
-    """By count or by bytes, at once when it is full already."""
+    """A wait for a full body ends by count or by bytes, at once when it is full already."""
     put(journal, "a", b"12345")
     await journal.wait_full(1, 1000)
     await journal.wait_full(1000, 5)

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment: what was said to be recorded is there, and nothing is half there."""
+"""`kill -9` at any moment: every record that was confirmed is there, and none is half there."""
 
 import random
 import select
@@ -60,7 +60,7 @@ trio.run(main, sys.argv[1], int(sys.argv[2]))
 
 
 def _run_and_kill(path, seed: int) -> list[list[str]]:
-    """What the writer was promised before it died."""
+    """Run the writer and kill it; return the promises that it was given."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), str(seed)], stdout=subprocess.PIPE, env=_environment()
     )
@@ -83,7 +83,7 @@ def _environment():
 
 
 def _states(promised, model: dict) -> tuple[dict, set]:
-    """Digests by key as promised, and the numbers acknowledged; None is a tombstone."""
+    """Return digests by key as promised, and the numbers acknowledged; None is a tombstone."""
     acked = set()
     for kind, *words in (line for line in promised if line != ["try"]):
         if kind == "put":
@@ -98,7 +98,10 @@ def _states(promised, model: dict) -> tuple[dict, set]:
 
 
 def test_a_killed_writer_loses_nothing_it_was_promised(tmp_path):
-    """Twenty kills at random moments, each on what the last left; only the change under way may differ."""
+    """Twenty kills at random moments, each on the journal that the last one left, lose nothing promised.
+
+    Only the change under way may differ.
+    """
     path = tmp_path / "journal.db"
     model: dict[str, str | None] = {}
     for round_ in range(ROUNDS):
@@ -117,7 +120,7 @@ def test_a_killed_writer_loses_nothing_it_was_promised(tmp_path):
 
 
 def test_the_lists_of_the_crash_harness_name_functions_that_are_there(monkeypatch):
-    """A class that got another name would turn an excuse into a false alarm of an hour's run."""
+    """The lists of the crash harness name existing functions, because a stale name would fail an hour's run."""
     assert sites.UNREACHABLE.keys() <= {site.where for site in sites.all_sites()}
     inner = sites.INNER
     monkeypatch.setattr(sites, "INNER", set())

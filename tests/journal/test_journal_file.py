@@ -1,4 +1,4 @@
-"""The journal's file: who may open it, what it refuses, what a full or read-only disk does."""
+"""The journal's file: who may open it, what it refuses, and a full or read-only disk."""
 
 import contextlib
 import errno
@@ -44,12 +44,12 @@ BIG = bytes(range(256)) * 1024  # twice the inline limit
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the journal is to be."""
+    """Return the place of the journal."""
     return tmp_path / "state" / "journal.db"
 
 
 def sql(path, statement: str) -> list:
-    """Meddle with the file from outside, leaving the log out of it."""
+    """Run SQL on the file from outside, without its log."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         return connection.execute(statement).fetchall()
@@ -58,7 +58,7 @@ def sql(path, statement: str) -> list:
 
 
 def two_puts(journal: Journal) -> None:
-    """A small and a large one, both or none."""
+    """Record a small and a large put, both or none."""
     with journal.transaction():
         put(journal, "b", b"small")
         put(journal, "c", b"x" * 100_000)
@@ -75,14 +75,14 @@ async def record_big(journal: Journal, key: str, value: bytes = BIG) -> None:
 
 
 class CountedFile(io.FileIO):
-    """A file of the spool; `reads` counts, and the first may fail."""
+    """A file of the spool that counts reads and may fail the first."""
 
     def __init__(self, path, reads: list, error: Exception | None) -> None:
         super().__init__(path)
         self._reads, self._error = reads, error
 
     def read(self, size=-1):
-        """All of it."""
+        """Read all of it."""
         self._reads.append(self.name)
         if self._error is not None and len(self._reads) == 1:
             raise self._error
@@ -90,7 +90,7 @@ class CountedFile(io.FileIO):
 
 
 def count_reads(monkeypatch, error: Exception | None = None) -> list:
-    """Where the reads of spooled contents are noted; the first of them raises `error`."""
+    """Count the reads of spooled contents; the first of them raises `error`."""
     reads = []
     opened = lambda contents, name: CountedFile(contents.directory / name, reads, error)  # noqa: E731
     monkeypatch.setattr(Contents, "_opened", opened)
@@ -98,14 +98,14 @@ def count_reads(monkeypatch, error: Exception | None = None) -> list:
 
 
 def half_recorded(journal: Journal, body) -> None:
-    """A put whose transaction fails."""
+    """Record a put in a transaction that fails."""
     with journal.transaction():
         journal.record_put(NS, Key("a"), body, metadata=None, expiration=None, base=b"")
         raise LookupError
 
 
 def test_what_was_recorded_is_there_after_a_reopen(path):
-    """State by state, with numbers that go on growing."""
+    """Changes in every state are there after a reopen, with numbers that go on growing."""
     with open_journal(path) as journal:
         put(journal, "settled", b"1")
         ack_all(journal)
@@ -122,7 +122,7 @@ def test_what_was_recorded_is_there_after_a_reopen(path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 async def test_nobody_else_can_read_it(path, umask):
-    """Directory 0700, files 0600, whatever the umask."""
+    """The directory has mode 0700 and the files 0600, whatever the umask."""
     old = os.umask(umask)
     try:
         with open_journal(path) as journal:
@@ -148,7 +148,7 @@ def _hold(path, ready, done):
 
 
 def test_a_second_daemon_is_told_who_has_it(path):
-    """Pid and mount point of the first; when that ends, even by a kill, the journal is free."""
+    """A second daemon is told pid and mount point of the first; when that ends, even by a kill, the journal is free."""
     context = multiprocessing.get_context("spawn")
     ready, done = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(path, ready, done))
@@ -166,7 +166,7 @@ def test_a_second_daemon_is_told_who_has_it(path):
 
 
 def test_a_lock_without_an_owner_still_locks(path):
-    """A full disk may have kept pid and mount point from being written."""
+    """The lock holds although a full disk kept pid and mount point from being written."""
     with open_journal(path):
         lock = path.with_name("journal.db.lock")
         lock.write_bytes(b"")
@@ -176,7 +176,7 @@ def test_a_lock_without_an_owner_still_locks(path):
 
 
 def test_closing_frees_it(path):
-    """In the same process too, and when opening failed."""
+    """Closing frees the journal in the same process too, and so does a failed opening."""
     with open_journal(path):
         pass
     with pytest.raises(JournalUnreadableError):
@@ -186,7 +186,7 @@ def test_closing_frees_it(path):
 
 
 def _a_journal(path):
-    """Written and closed."""
+    """Write and close a journal."""
     with open_journal(path) as journal:
         put(journal, "a", b"precious")
 
@@ -213,7 +213,7 @@ def _other_source(path):
 
 
 def _many(path):
-    """A side table of many pages."""
+    """Make a side table of many pages."""
     with open_journal(path) as journal:
         for number in range(5000):
             journal.attributes.set_file_attrs(NS, Key(f"key{number}" + "x" * 100), LocalAttrs(mode=number))
@@ -244,7 +244,7 @@ def _unknown_record(path):
 
 
 def _with_snapshot(path):
-    """Its log begins with a snapshot."""
+    """Make a journal whose log begins with a snapshot."""
     with open_journal(path) as journal:
         put(journal, "a", b"precious")
         trio.run(snapshot, journal)
@@ -273,7 +273,7 @@ def _without_beginning(path):
 
 
 def _with_log(path):
-    """Newer, with a write-ahead log that its kvfs left behind."""
+    """Make a newer journal, with a write-ahead log that its kvfs left behind."""
     _newer(path)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -305,7 +305,7 @@ def _with_log(path):
     ],
 )
 def test_what_cannot_be_read_is_refused_and_left_alone(path, spoil, reason):
-    """With instructions; not a byte of the file or of its log is changed, for it may hold the only copy."""
+    """An unreadable journal is refused with instructions and unchanged, because it may be the only copy."""
     path.parent.mkdir()
     spoil(path)
     files = [path, *(file for name in ("wal", "log.*") for file in path.parent.glob(f"{path.name}-{name}"))]
@@ -320,7 +320,7 @@ def test_what_cannot_be_read_is_refused_and_left_alone(path, spoil, reason):
 
 
 def test_nothing_of_a_refused_journal_is_removed(path):
-    """However the pages of the side table are garbled: opened, or refused with every byte where it was."""
+    """With any garbled pages of the side table, the journal is opened, or refused with every byte where it was."""
     _many(path)
     content = path.read_bytes()
     logged = {file: file.read_bytes() for file in segments_of(path)}
@@ -343,7 +343,7 @@ def test_nothing_of_a_refused_journal_is_removed(path):
 
 
 def test_a_failed_creation_is_begun_again(path):
-    """Half a file under the temporary name is nobody's journal."""
+    """A failed creation is begun again, and half a file under the temporary name belongs to no journal."""
     path.parent.mkdir()
     path.with_name("journal.db.new").write_bytes(b"half")
     with open_journal(path) as journal:
@@ -352,14 +352,14 @@ def test_a_failed_creation_is_begun_again(path):
 
 
 def test_a_directory_that_cannot_be_written_says_so(tmp_path):
-    """A file where the directory should be."""
+    """A directory that cannot be written, because a file is in its place, is reported."""
     (tmp_path / "state").write_text("")
     with pytest.raises(JournalError, match="state"):
         open_journal(tmp_path / "state" / "journal.db")
 
 
 def test_a_full_disk_loses_nothing(path):
-    """The change that does not fit raises, what was there stays as it was, and room makes it work again."""
+    """On a full disk the change that does not fit raises, the others stay as they are, and with room it works."""
     with open_journal(path) as journal:
         put(journal, "a", b"kept")
         with full_disk(journal):
@@ -377,7 +377,7 @@ def test_a_full_disk_loses_nothing(path):
 
 
 def test_an_error_of_the_disk_is_told_as_what_it_is(path):
-    """Room to be made helps against a full disk, and against nothing else."""
+    """An error of the disk is told apart from a full disk, because only the latter is helped by making room."""
     with open_journal(path) as journal:
         put(journal, "a", b"kept")
         with failing_disk(errno.EIO), pytest.raises(JournalError, match="Input/output error") as caught:
@@ -389,7 +389,7 @@ def test_an_error_of_the_disk_is_told_as_what_it_is(path):
 
 
 def test_what_the_side_table_does_not_take_waits_in_the_log(path, monkeypatch, expect_log):
-    """A full disk, say: changes settle all the same, what is kept of them answers, and is there at the next open."""
+    """Changes settle though the side table takes nothing, and their attributes answer from the log, also later."""
     monkeypatch.setattr(kept, "SAVE_COUNT", 10)
     with open_journal(path) as journal:
         database = side_of(journal)
@@ -410,7 +410,10 @@ def test_what_the_side_table_does_not_take_waits_in_the_log(path, monkeypatch, e
 
 
 def test_the_loop_does_not_wait_while_the_side_table_is_forced_out(path):
-    """A slow disk holds up the thread, not the mount: what settles meanwhile stays in the log, and comes later."""
+    """While the side table is forced out on a slow disk only the thread waits.
+
+    Attributes of later changes stay in the log until then.
+    """
     attrs = LocalAttrs(mode=0o604)
     with open_journal(path) as journal:
         put(journal, "a", attrs=attrs)
@@ -429,7 +432,7 @@ def test_the_loop_does_not_wait_while_the_side_table_is_forced_out(path):
 
 
 async def test_a_large_value_goes_beside_the_file(path):
-    """Read back the same, removed when its change has settled and the journal was tidied."""
+    """A large value is read back from its file, which goes when its change has settled and the journal was tidied."""
     spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
         await record_big(journal, "a")
@@ -445,7 +448,10 @@ async def test_a_large_value_goes_beside_the_file(path):
 
 
 async def test_a_large_value_is_read_by_a_thread_for_whoever_wants_it_soon(path):
-    """What was begun outlives the change; what cannot be read is not told."""
+    """A thread reads a large value for a caller that wants it soon.
+
+    The read outlives the change, and a failed one is not reported.
+    """
     with open_journal(path) as journal:
         await record_big(journal, "a")
         change, found = journal.get(NS, Key("a")), []
@@ -461,7 +467,7 @@ async def test_a_large_value_is_read_by_a_thread_for_whoever_wants_it_soon(path)
 
 
 async def test_a_large_value_is_read_once_to_be_kept_and_sent(path, monkeypatch):
-    """Who sends it waits for the thread that reads it already; a second time the file is read again."""
+    """A sender waits for the thread that already reads a large value; a second time the file is read again."""
     reads = count_reads(monkeypatch)
     with open_journal(path) as journal:
         await record_big(journal, "a")
@@ -475,7 +481,7 @@ async def test_a_large_value_is_read_once_to_be_kept_and_sent(path, monkeypatch)
 
 
 async def test_what_could_not_be_read_in_advance_is_read_when_it_is_sent(path, monkeypatch):
-    """Whatever went wrong there, nobody waits for it."""
+    """A failed read in advance holds nobody up: the value is read when it is sent."""
     with open_journal(path) as journal:
         await record_big(journal, "a")
         change, found = journal.get(NS, Key("a")), []
@@ -488,7 +494,7 @@ async def test_what_could_not_be_read_in_advance_is_read_when_it_is_sent(path, m
 
 
 async def test_a_value_read_in_advance_is_not_taken_for_another(path):
-    """Of another key, and of a newer content of its own."""
+    """A value read in advance is not used for another key, nor for a newer content of its own."""
     with open_journal(path) as journal:
         await record_big(journal, "a")
         await record_big(journal, "b", BIG[::-1])
@@ -499,7 +505,7 @@ async def test_a_value_read_in_advance_is_not_taken_for_another(path):
 
 
 async def test_a_large_value_being_read_outlives_its_change(path):
-    """The reader keeps what it began to read."""
+    """A reader keeps the value that it began to read, though its change goes."""
     with open_journal(path) as journal:
         await record_big(journal, "a")
         change = journal.get(NS, Key("a"))
@@ -517,7 +523,7 @@ async def test_a_large_value_being_read_outlives_its_change(path):
 
 
 async def test_a_value_nobody_recorded_is_cleared_away(path):
-    """Its file goes when the body is dropped, or at the next start."""
+    """The file of a value that was never recorded goes when the body is dropped, or at the next start."""
     spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
         body = await journal.spool(BIG)
@@ -534,7 +540,7 @@ async def test_a_value_nobody_recorded_is_cleared_away(path):
 
 
 async def test_a_spool_that_was_given_up_leaves_no_file(path):
-    """Cancelled before it was complete: nobody can name it."""
+    """A spool that is cancelled before it is complete leaves no file."""
     spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
         with trio.CancelScope() as scope:
@@ -547,7 +553,7 @@ async def test_a_spool_that_was_given_up_leaves_no_file(path):
 
 
 async def test_a_piece_that_was_not_taken_is_told(path, monkeypatch):
-    """No memory for it, say: the content is not recorded with a hole."""
+    """A piece that memory has no room for raises, so no content is recorded with a hole."""
     with open_journal(path) as journal:
         stream = journal.stream()
 
@@ -561,7 +567,7 @@ async def test_a_piece_that_was_not_taken_is_told(path, monkeypatch):
 
 
 async def test_a_large_value_survives_a_failed_record(path):
-    """The same body is recorded at the second try."""
+    """After a failed record a second try records the same body."""
     with open_journal(path) as journal:
         body = await journal.spool(BIG)
 
@@ -574,7 +580,7 @@ async def test_a_large_value_survives_a_failed_record(path):
 
 
 async def test_a_large_body_that_leaves_memory_within_its_transaction_stays(path):
-    """Nobody holds it any more, and no row has it yet: its file is needed all the same."""
+    """A large body that leaves memory within its transaction keeps its file, because a row will need it."""
     with open_journal(path) as journal:
         body = await journal.spool(BIG)
         with journal.transaction():
@@ -594,7 +600,7 @@ async def test_a_large_body_that_leaves_memory_within_its_transaction_stays(path
 
 
 async def test_one_large_body_may_serve_several_keys(path):
-    """Its file stays until the last of them is gone."""
+    """The file of a large body for several keys stays until the last of them is gone."""
     with open_journal(path) as journal:
         body = await journal.spool(BIG)
         for key in "ab":
@@ -606,7 +612,7 @@ async def test_one_large_body_may_serve_several_keys(path):
 
 
 async def test_a_spool_that_cannot_be_written_says_so(path, monkeypatch):
-    """Nothing is left half done, and a full disk is told from others."""
+    """A spool that cannot be written leaves nothing half done, and tells a full disk from other errors."""
     spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
         spool.rmdir()
@@ -621,12 +627,12 @@ async def test_a_spool_that_cannot_be_written_says_so(path, monkeypatch):
 
 
 def full(*_: object) -> None:
-    """A disk without room."""
+    """Make a disk without room."""
     raise OSError(errno.ENOSPC, "no space left")
 
 
 async def test_a_large_value_lost_in_a_power_cut_is_said_to_be(path):
-    """A torn file is no value: the change is set aside with that reason, the others are whole."""
+    """A torn file after a power cut is no value: the change is set aside with that reason, and the others are whole."""
     spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
         put(journal, "small", b"whole")
@@ -647,7 +653,7 @@ async def test_a_large_value_lost_in_a_power_cut_is_said_to_be(path):
 
 
 async def test_a_value_that_vanished_is_an_error_of_the_journal(path):
-    """Not one of the operating system."""
+    """A value that vanished is an error of the journal, not one of the operating system."""
     with open_journal(path) as journal:
         await record_big(journal, "a")
         for file in path.with_name("journal.db.spool").iterdir():
@@ -661,7 +667,7 @@ async def test_a_value_that_vanished_is_an_error_of_the_journal(path):
 
 
 async def test_the_log_does_not_grow_for_ever(path, monkeypatch):
-    """A writer that never pauses is no hindrance: `maintain` writes snapshots, and what they say twice goes."""
+    """Under a writer that never pauses `maintain` writes snapshots, so the log does not grow for ever."""
     monkeypatch.setattr("kvfs.journal.snapshot.SNAPSHOT_BYTES", 1_000_000)
     with open_journal(path) as journal:
         async with trio.open_nursery() as nursery:
@@ -680,7 +686,7 @@ async def _tidy_for_ever(journal):
 
 
 async def test_callers_of_a_sync_share_it(path, monkeypatch):
-    """Those who come while one is under way share the next: theirs may have come too late for it."""
+    """Callers during a sync share the next one, because this one may have begun too early for them."""
     syncs, under_way, may_end = [], threading.Event(), threading.Event()
 
     def sync(log):
@@ -702,7 +708,7 @@ async def test_callers_of_a_sync_share_it(path, monkeypatch):
 
 
 async def test_a_durable_journal_forces_what_it_says(path):
-    """Log, spooled value and its name: no error, and all of it readable."""
+    """A durable journal forces out the log, the spooled value and its name without an error, and all is readable."""
     with open_journal(path, durable=True) as journal:
         await record_big(journal, "a")
         await journal.make_durable()
@@ -710,7 +716,7 @@ async def test_a_durable_journal_forces_what_it_says(path):
 
 
 def test_room_is_given_back_at_the_end(path):
-    """A journal that was large once does not stay so."""
+    """At the end room is given back, so a journal that was large once does not stay so."""
     with open_journal(path) as journal:
         with journal.transaction():
             for number in range(300):
@@ -725,13 +731,13 @@ def test_room_is_given_back_at_the_end(path):
 
 
 def test_the_file_names_its_source(path):
-    """So that another account's changes are never sent to this one."""
+    """The file names its source, so that another account's changes are never sent to this one."""
     open_journal(path).close()
     assert sql(path, "SELECT value FROM meta WHERE name = 'source'") == [(SOURCE,)]
 
 
 def test_a_change_that_is_named_twice_counts_once(path):
-    """Of a sender that says a thing twice the journal learns it once."""
+    """A change that a sender names twice counts once."""
     with open_journal(path) as journal:
         seq = put(journal, "a", b"value")
         journal.mark_attempted([seq, seq])

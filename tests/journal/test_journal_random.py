@@ -1,8 +1,8 @@
-"""Any sequence of operations, with crashes between them: the view is right, and the store ends up the same.
+"""Random operations with crashes between them: the view is right, and the store ends up with it.
 
-The store here is a dict. A request may be lost before it arrives, or arrive while its answer is lost; the
-journal is closed and opened again at any time. What the user sees (journal over store) must always be what
-the user did, and after everything is sent, the store must hold exactly that.
+The store here is a dict. A request may be lost before it arrives, or arrive while its answer is lost; the journal is
+closed and opened again at any time. What the user sees (journal over store) must always be what the user did, and
+after everything is sent, the store must hold exactly that.
 """
 
 import shutil
@@ -23,7 +23,7 @@ VALUES = st.binary(max_size=3)
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """`truth` is what the user did; `local` the keys that are to stay here."""
+    """The machine. `truth` is what the user did; `local` are the keys that are to stay here."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ class JournalMachine(RuleBasedStateMachine):
             self.store[change.key] = self.journal.value(change)
 
     def _base(self, key, known):
-        """What a caller may know of the store's value: the truth, or nothing."""
+        """Return what a caller may know of the store's value: the truth, or nothing."""
         if not known:
             return None
         return digest(self.store[key]) if key in self.store else b""

@@ -1,4 +1,4 @@
-"""What was last read or written under a name is remembered beyond the caches, in bounded memory."""
+"""Last-seen contents: the content last read or written under a name, remembered beyond the caches and bounded."""
 
 import sqlite3
 
@@ -16,12 +16,12 @@ A = (NS, Key("a"))
 
 
 def place(number: int):
-    """One of many names."""
+    """Return one of many names."""
     return NS, Key(f"k{number}")
 
 
 def test_the_latest_content_counts():
-    """Read, read anew, written, removed."""
+    """The latest content counts: after a read, another read, a write, a removal."""
     seen = LastSeen()
     assert seen.digest(A) is None
     seen.read(A, b"one")
@@ -37,7 +37,7 @@ def test_the_latest_content_counts():
 
 
 def test_a_mount_that_overwrites_remembers_nothing():
-    """It would never ask."""
+    """A mount that overwrites remembers nothing, because it would never ask."""
     seen = LastSeen(enabled=False)
     seen.read(A, b"one")
     seen.wrote(A, digest(b"two"))
@@ -45,7 +45,7 @@ def test_a_mount_that_overwrites_remembers_nothing():
 
 
 def test_values_are_let_go_but_not_what_they_were():
-    """More bytes than may be held: their digests stay."""
+    """Values are let go if they hold more bytes than allowed, and their digests stay."""
     seen = LastSeen()
     values = [bytes([number]) * (6 * 1024 * 1024) for number in range(5)]
     for number, value in enumerate(values):
@@ -56,7 +56,7 @@ def test_values_are_let_go_but_not_what_they_were():
 
 
 def test_many_names_go_to_the_disk(monkeypatch):
-    """Memory has so many, the table has the others, and each is found."""
+    """Memory has so many names, the table has the others, and each is found."""
     monkeypatch.setattr(lastseen, "SLICE", 10)
     seen = LastSeen(names=50)
     for number in range(500):
@@ -74,7 +74,7 @@ def test_many_names_go_to_the_disk(monkeypatch):
 
 @pytest.fixture
 def crowded(monkeypatch, expect_log):
-    """One that has ten names in memory and 50 in its table, and forgot the others."""
+    """Return a table that has ten names in memory and 50 on the disk, and forgot the others."""
     monkeypatch.setattr(lastseen, "SLICE", 10)
     seen = LastSeen(names=10)
     seen._table._most = 50
@@ -86,7 +86,7 @@ def crowded(monkeypatch, expect_log):
 
 
 def test_a_name_that_may_have_been_forgotten_equals_nothing(crowded):
-    """So that what the server has is kept; the log says it once."""
+    """A name that may have been forgotten equals nothing, so that the server's value is kept; the log says it once."""
     assert crowded.digest(place(100)) == FORGOTTEN
     assert crowded.digest(A) == FORGOTTEN
     assert crowded.digest(place(199)) == digest(b"199")
@@ -94,7 +94,7 @@ def test_a_name_that_may_have_been_forgotten_equals_nothing(crowded):
 
 
 def test_a_disk_that_fails_makes_it_forget(monkeypatch, expect_log):
-    """Nothing is raised: the names that were to go there count as forgotten."""
+    """Names that were to go to a disk that fails count as forgotten, and nothing is raised."""
     monkeypatch.setattr(lastseen, "SLICE", 10)
 
     def full(*args, **options):
@@ -114,7 +114,7 @@ _STEPS = st.lists(st.tuples(st.sampled_from("rwx"), st.integers(0, 7), st.binary
 
 @given(_STEPS)
 def test_it_is_a_dictionary(steps):
-    """Whatever is in memory, digested or not, and whatever is on the disk."""
+    """The whole behaves as a dictionary, wherever its entries are and whether they are digested or not."""
     seen, model = LastSeen(names=2), {}
     old, lastseen.SLICE = lastseen.SLICE, 2
     try:

@@ -1,4 +1,4 @@
-"""A journal of the format before (tables in SQLite and a redo log of what they lack) is converted once, as a whole.
+"""Conversion of a journal of the format before (tables in SQLite and a redo log of what they lack), once, as a whole.
 
 `fixtures/format*.tar.xz` are some that the versions before wrote, as a kill left them: some changes in the tables,
 others in the redo log alone, a large content in the spool.
@@ -38,13 +38,13 @@ SHOWN = {
 
 @pytest.fixture(params=UNITS)
 def version(request) -> int:
-    """A format before."""
+    """Return a format before."""
     return request.param
 
 
 @pytest.fixture
 def path(tmp_path, version) -> Path:
-    """The journal of that version, in a directory of its own."""
+    """Return the journal of that version, in a directory of its own."""
     place = tmp_path / "old"
     with tarfile.open(FIXTURES / f"format{version}.tar.xz") as archive:
         archive.extractall(place, filter="data")
@@ -52,13 +52,13 @@ def path(tmp_path, version) -> Path:
 
 
 def everything(path: Path) -> dict[str, bytes]:
-    """Every file of a journal but its lock and what SQLite makes for readers."""
+    """Return every file of a journal but its lock and the files that SQLite makes for readers."""
     files = (file for file in path.parent.rglob("*") if file.is_file())
     return {file.name: file.read_bytes() for file in files if not file.name.endswith((".lock", "-shm"))}
 
 
 def check(journal: Journal, unit: int) -> None:
-    """All that the version before had promised is there."""
+    """Check that everything the version before had promised is there."""
     journal.check_invariants()
     assert shown(journal) == SHOWN
     large, new, old = (journal.get(NS, Key(key)) for key in ("large", "new", "old"))
@@ -94,7 +94,10 @@ def check(journal: Journal, unit: int) -> None:
 
 
 def test_nothing_that_was_pending_is_lost(path, version):
-    """Changes in every state, with contents, numbers and reasons; attributes, directories, first sight."""
+    """A conversion keeps changes in every state, with contents, numbers and reasons.
+
+    Attributes, directories, first sight.
+    """
     for _ in range(2):
         with open_journal(path) as journal:
             check(journal, UNITS[version])
@@ -109,7 +112,7 @@ def test_nothing_that_was_pending_is_lost(path, version):
 
 @pytest.mark.parametrize("where", ["_replay", "write_file", "_alter"])
 def test_a_conversion_that_fails_leaves_the_journal_as_it_was(path, version, monkeypatch, where):
-    """No room, say: the next try converts all of it; what the first one left is nobody's."""
+    """After a failed conversion, on a full disk for instance, the next one converts all, and leftovers are ignored."""
     before = everything(path)
     real = getattr(legacy, where)
 
@@ -130,7 +133,7 @@ def test_a_conversion_that_fails_leaves_the_journal_as_it_was(path, version, mon
 
 
 def test_a_kill_before_the_redo_log_went_loses_nothing(path, version, monkeypatch):
-    """The file was converted, and the old log lies beside it still."""
+    """A kill after the file was converted and before the old log went loses nothing."""
     with monkeypatch.context() as patch:
         patch.setattr(legacy, "clean", lambda *_: None)
         open_journal(path).close()
@@ -141,7 +144,7 @@ def test_a_kill_before_the_redo_log_went_loses_nothing(path, version, monkeypatc
 
 
 def without_redo_log(path: Path) -> None:
-    """The version before applied its redo log to the tables, as it did at a quiet end."""
+    """Apply the redo log to the tables, as the version before did at a quiet end."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         legacy._replay(database, path)
     for file in legacy.logs_of(path):
@@ -149,7 +152,7 @@ def without_redo_log(path: Path) -> None:
 
 
 async def test_a_power_cut_does_not_undo_a_conversion_that_changes_stand_on(path, version, monkeypatch):
-    """SQLite does not force out a commit by itself: the next conversion would take the new log for a leftover."""
+    """A conversion is forced out before changes stand on it, or a power cut would make the new log a leftover."""
     without_redo_log(path)
     with monkeypatch.context() as patch:
         patch.setattr(side, "force", lambda _: (_ for _ in ()).throw(JournalError("hung")))
@@ -165,7 +168,7 @@ async def test_a_power_cut_does_not_undo_a_conversion_that_changes_stand_on(path
 
 
 def test_a_redo_log_cut_anywhere_gives_every_record_before_the_cut(path, tmp_path):
-    """A record that is not whole was promised to nobody: no damage."""
+    """A redo log cut anywhere gives every record before the cut; half a record was promised to nobody."""
     content = path.with_name("journal.db-redo.1").read_bytes()
     counts = []
     for cut in range(0, len(content) + 1, 97):
@@ -181,7 +184,7 @@ def test_a_redo_log_cut_anywhere_gives_every_record_before_the_cut(path, tmp_pat
 
 
 def test_a_garbled_redo_log_is_kept(path, expect_log):
-    """What is before the damage is converted; the rest may be read by somebody, some day."""
+    """Records before the damage of a redo log are converted, and the rest is kept in case somebody can read it."""
     file = path.with_name("journal.db-redo.1")
     spoilt = bytearray(file.read_bytes())
     spoilt[len(spoilt) // 2] ^= 1
@@ -194,7 +197,7 @@ def test_a_garbled_redo_log_is_kept(path, expect_log):
 
 
 def test_a_strange_redo_log_is_refused_and_left_alone(path):
-    """It belongs to another journal of that version."""
+    """A redo log that belongs to another journal of that version is refused and left alone."""
     file = path.with_name("journal.db-redo.1")
     other = bytearray(file.read_bytes())
     head = legacy._HEAD.unpack_from(other)
@@ -208,7 +211,7 @@ def test_a_strange_redo_log_is_refused_and_left_alone(path):
 
 
 def test_the_journal_of_another_source_is_not_converted(path):
-    """Refused as ever, and not a byte of it is altered."""
+    """The journal of another source is refused, and not a byte of it is altered."""
     before = everything(path)
     with pytest.raises(JournalUnreadableError, match=SOURCE):
         open_journal(path, source="cloudflare:other")
@@ -217,7 +220,7 @@ def test_the_journal_of_another_source_is_not_converted(path):
 
 @pytest.mark.parametrize("version", [3, 4])
 def test_a_content_that_was_shown_is_known_still(path):
-    """Another one is dated, the same is not."""
+    """After a conversion another content than was shown gets a new date, and an equal one does not."""
     with open_journal(path) as journal:
         for digest_, expected in ((b"d" * 16, None), (b"e" * 16, 123)):
             journal.attributes.found(NS, [(Key("shown"), digest_)], now_ns=123)
@@ -228,7 +231,7 @@ def test_a_content_that_was_shown_is_known_still(path):
 
 @pytest.mark.parametrize("version", [4])
 def test_a_conversion_keeps_no_table_in_memory(path):
-    """A journal may know of millions of keys that were shown."""
+    """A conversion keeps no table in memory, because a journal may know of millions of keys that were shown."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         rows = ((number.to_bytes(12), b"12345678", number) for number in range(50_000))
         database.execute("BEGIN")
@@ -244,7 +247,7 @@ def test_a_conversion_keeps_no_table_in_memory(path):
 
 @pytest.mark.parametrize("version", [2])
 def test_the_first_format_is_converted_too(path):
-    """It had no redo log and no id."""
+    """The first format, which had no redo log and no id, is converted too."""
     path.with_name("journal.db-redo.1").unlink()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("DELETE FROM meta WHERE name IN ('id', 'applied')")

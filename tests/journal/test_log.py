@@ -1,4 +1,4 @@
-"""The log: cut, garbled, written anew or replayed, everything a commit promised is there, once."""
+"""The log: after a cut, garbling, a rewrite or a replay, everything a commit promised is there, once."""
 
 import contextlib
 import errno
@@ -42,12 +42,12 @@ ATTRS = LocalAttrs(0o600, 1, 2)
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """Where the journal is to be."""
+    """Return the place of the journal."""
     return tmp_path / "journal.db"
 
 
 def killed(path: Path, journal: Journal) -> Path:
-    """The files of a journal as a kill would leave them now, in a directory of their own."""
+    """Return the files of a journal as a kill would leave them now, in a directory of their own."""
     copy = Path(tempfile.mkdtemp(prefix="killed-", dir=path.parent))
     for file in path.parent.glob("journal.db*"):
         (shutil.copytree if file.is_dir() else shutil.copyfile)(file, copy / file.name)
@@ -56,12 +56,12 @@ def killed(path: Path, journal: Journal) -> Path:
 
 
 def kept(path: Path) -> list[bytes]:
-    """What was kept of damaged files."""
+    """Return the kept copies of damaged files."""
     return [file.read_bytes() for file in path.parent.glob("*.damaged-*")]
 
 
 def written(path: Path) -> tuple[Path, list[int]]:
-    """The log of a journal whose owner was killed, and how long it was after each record."""
+    """Return the log of a journal whose owner was killed, and its length after each record."""
     with open_journal(path) as journal:
         sizes = []
         for number in range(RECORDS):
@@ -71,7 +71,7 @@ def written(path: Path) -> tuple[Path, list[int]]:
 
 
 def in_segments(path: Path, each: int = 10) -> Path:
-    """The same, in several segments."""
+    """Return a log as `written` does, in several segments."""
     with open_journal(path) as journal:
         for number in range(RECORDS):
             put(journal, f"{number:02}", b"%d" % number * 50)
@@ -81,12 +81,12 @@ def in_segments(path: Path, each: int = 10) -> Path:
 
 
 def expected(count: int) -> dict[str, bytes]:
-    """The first records."""
+    """Return the state after the first records."""
     return {f"{number:02}": b"%d" % number * 50 for number in range(count)}
 
 
 def reopened(path: Path, content: bytes) -> dict[str, bytes | None]:
-    """What a journal with this log shows; it can be written and opened again, and shows the same."""
+    """Return what a journal with this log shows; check that it can be written and opened again, and shows the same."""
     copy = path.parent / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
@@ -103,7 +103,7 @@ def reopened(path: Path, content: bytes) -> dict[str, bytes | None]:
 
 
 def test_a_journal_makes_no_segment_before_there_is_something_for_it(path):
-    """However often it is opened."""
+    """A journal makes no segment before there is something for it, however often it is opened."""
     for _ in range(3):
         open_journal(path).close()
     assert segments(path) == []
@@ -113,7 +113,7 @@ def test_a_journal_makes_no_segment_before_there_is_something_for_it(path):
 
 
 def test_a_log_cut_anywhere_gives_every_record_before_the_cut(path):
-    """A record that is not whole was promised to nobody: no damage."""
+    """A log cut anywhere gives every record before the cut, and half a record, promised to nobody, is no damage."""
     crashed, sizes = written(path)
     content = (crashed.parent / "journal.db-log.1").read_bytes()
     rng = random.Random(1)
@@ -131,7 +131,7 @@ def test_a_log_cut_anywhere_gives_every_record_before_the_cut(path):
 
 
 def test_zeros_at_the_end_are_no_damage(path):
-    """A power cut leaves them where a record was never forced out."""
+    """Zeros at the end are no damage: a power cut leaves them where a record was never forced out."""
     crashed, sizes = written(path)
     content = (crashed.parent / "journal.db-log.1").read_bytes()
     for count in (0, 7, RECORDS):
@@ -140,7 +140,10 @@ def test_zeros_at_the_end_are_no_damage(path):
 
 
 def test_a_log_garbled_anywhere_gives_every_record_before_and_keeps_the_rest(path, expect_log):
-    """What may have been promised and cannot be read is kept under another name, and that is said."""
+    """A garbled log gives every record before the damage.
+
+    The rest, which may have been promised, is kept under another name and reported.
+    """
     crashed, sizes = written(path)
     content = (crashed.parent / "journal.db-log.1").read_bytes()
     expect_log("the log of the journal is damaged")
@@ -156,14 +159,14 @@ def test_a_log_garbled_anywhere_gives_every_record_before_and_keeps_the_rest(pat
 
 
 def is_content(content: bytes, place: int) -> bool:
-    """Whether that byte of a log is one of a value: they are digits."""
+    """Return True if that byte of a log is one of a value, which are digits."""
     return all(48 <= byte < 58 for byte in content[max(0, place - 10) : place + 1]) or (
         content[place : place + 20].isdigit()
     )
 
 
 def test_a_value_that_is_garbled_costs_nothing_but_itself(path):
-    """What was recorded after it is read; the value is neither shown nor sent, and no other is taken for it."""
+    """A garbled value costs only itself: later records are read, and it is neither shown nor sent nor replaced."""
     crashed, sizes = written(path)
     content = (crashed.parent / "journal.db-log.1").read_bytes()
     for number in (0, 20, RECORDS - 2):
@@ -182,7 +185,7 @@ def test_a_value_that_is_garbled_costs_nothing_but_itself(path):
 
 
 def test_records_that_are_missing_end_the_replay(path, expect_log):
-    """What follows them stands on what they said: it is kept."""
+    """Missing records end the replay, and the records after them, which build on them, are kept aside."""
     crashed = in_segments(path)
     files = segments_of(crashed)
     assert len(files) == 4
@@ -196,7 +199,7 @@ def test_records_that_are_missing_end_the_replay(path, expect_log):
 
 
 def test_what_cannot_be_cut_off_does_not_hide_the_next_segment(path, monkeypatch):
-    """Half a record at the end of a segment was promised to nobody; the records after it are in another."""
+    """Half a record that cannot be cut off does not hide the records of the next segment."""
     with open_journal(path) as journal:
         put(journal, "00", b"0" * 50)
         with full_disk(journal), pytest.raises(JournalFullError):
@@ -213,7 +216,7 @@ def test_what_cannot_be_cut_off_does_not_hide_the_next_segment(path, monkeypatch
 
 
 def test_a_replay_counts_to_its_last_record(path):
-    """However often it is opened: what is recorded next follows without a gap."""
+    """A replay counts to its last record, however often the log is opened, so the next record follows without a gap."""
     for number in range(RECORDS):
         with open_journal(path) as journal:
             assert shown(journal) == expected(number)
@@ -224,7 +227,7 @@ def test_a_replay_counts_to_its_last_record(path):
 
 
 async def test_a_segment_that_comes_back_changes_nothing(path):
-    """A power cut may undo that it was removed: a snapshot took its place."""
+    """A segment that a snapshot replaced and a power cut brought back changes nothing."""
     with open_journal(path) as journal:
         put(journal, "k", b"first", base=None)
         ack_all(journal)
@@ -240,7 +243,7 @@ async def test_a_segment_that_comes_back_changes_nothing(path):
 
 
 def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
-    """What is left of the log may be read by somebody, some day: until it is taken away nothing of it goes."""
+    """Large values named behind the damage are kept until the rest of the log is taken away."""
 
     async def record() -> None:
         body = await journal.spool(b"x" * 1_000_000)
@@ -267,7 +270,7 @@ def test_large_values_named_behind_the_damage_are_kept(path, expect_log):
 
 @pytest.mark.parametrize("fails", ["copy", "cut"])
 def test_a_damaged_log_that_cannot_be_put_away_stays(path, monkeypatch, expect_log, fails):
-    """A full disk, say: the journal is refused, and the next try finds all that there was."""
+    """A damaged log that a full disk keeps from being put away is refused and stays complete for the next try."""
     crashed, sizes = written(path)
     file = segments_of(crashed)[0]
     spoilt = bytearray(file.read_bytes())
@@ -291,7 +294,7 @@ def test_a_damaged_log_that_cannot_be_put_away_stays(path, monkeypatch, expect_l
 @pytest.mark.parametrize("spoil", ["identity", "version", "magic"])
 @pytest.mark.parametrize("seconds", [3.0, 0.0])
 def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, seconds, monkeypatch):
-    """It may hold the only copy of what somebody wrote elsewhere; however short the journal is checked."""
+    """The log of another journal is refused and left alone, also by a quick check, because it may be an only copy."""
     monkeypatch.setattr("kvfs.journal.opener.CHECK_SECONDS", seconds)
     crashed, _ = written(path)
     file = segments_of(crashed)[0]
@@ -315,13 +318,13 @@ def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, secon
 
 
 def identity(path: Path) -> bytes:
-    """A journal's id."""
+    """Return a journal's id."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return opener.identity(connection)
 
 
 def test_a_log_without_its_journal_is_not_forgotten(path):
-    """Somebody moved the journal away, and not all of it: no empty one takes its place."""
+    """A log without its journal, which somebody moved away in part, is refused and not replaced by an empty one."""
     crashed, _ = written(path)
     crashed.unlink()
     with pytest.raises(JournalUnreadableError, match="gone, but journal"):
@@ -330,7 +333,7 @@ def test_a_log_without_its_journal_is_not_forgotten(path):
 
 
 def test_an_append_that_failed_leaves_nothing_behind(path):
-    """The next one begins where it began; memory never heard of it."""
+    """After an append that failed the next one begins at the same place, and memory never heard of the failed one."""
     with open_journal(path) as journal:
         put(journal, "a", b"1")
         with full_disk(journal):
@@ -350,7 +353,7 @@ def test_an_append_that_failed_leaves_nothing_behind(path):
 
 
 def test_a_log_that_cannot_be_begun_leaves_no_file(path):
-    """A disk without room for the first record: when there is some, the journal begins."""
+    """A log that cannot be begun on a full disk leaves no file, and begins when there is room."""
     with open_journal(path) as journal:
         for _ in range(3):
             with full_disk(journal), pytest.raises(JournalFullError):
@@ -363,7 +366,7 @@ def test_a_log_that_cannot_be_begun_leaves_no_file(path):
 @pytest.mark.parametrize("later", [0, 3])
 @pytest.mark.parametrize(("part", "fails"), [("index", "put"), ("kept", "has_change")])
 def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypatch, part, fails, later):
-    """The answer is out when memory follows. Should that fail, the log has the record all the same."""
+    """A record in the log is kept even if memory fails to follow, because its answer is out."""
     with open_journal(path) as journal:
         put(journal, "before", attrs=ATTRS)
         with monkeypatch.context() as patch:
@@ -381,7 +384,7 @@ def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypat
 
 
 def test_a_journal_that_is_closed_does_what_was_left_for_later(path):
-    """A close in the middle of an answer: the record is in the log, and in memory before the end."""
+    """A close in the middle of an answer finishes the work put off: the record in the log gets into memory."""
     journal = open_journal(path)
     journal.afterwards.is_open = True
     put(journal, "promised", attrs=ATTRS)
@@ -395,7 +398,7 @@ def test_a_journal_that_is_closed_does_what_was_left_for_later(path):
 
 
 async def test_a_snapshot_says_what_the_log_said(path):
-    """Changes in every state, contents small and large, attributes, directories and namespaces; and no more."""
+    """A snapshot says what the log said: changes in every state, all contents, attributes, directories, namespaces."""
     with open_journal(path) as journal:
         body = await journal.spool(b"large" * 100_000)
         journal.record_put(NS, Key("large"), body, metadata=b"1", expiration=None, base=b"", attrs=ATTRS)
@@ -424,7 +427,7 @@ async def test_a_snapshot_says_what_the_log_said(path):
 
 
 async def test_changes_go_on_while_a_snapshot_is_written(path, monkeypatch):
-    """It says what was at the cut; what was recorded, renamed and sent since is in the segment after it."""
+    """While a snapshot is written, changes, renames and acknowledgements go on into the segment after it."""
     held, write = threading.Event(), snapshots.write
 
     def slow(*arguments):
@@ -454,7 +457,7 @@ async def test_changes_go_on_while_a_snapshot_is_written(path, monkeypatch):
 
 
 async def test_a_log_of_long_rows_is_not_written_anew_again_and_again(path, monkeypatch):
-    """Names and metadata may be much longer than most are: neither with room on the disk nor without."""
+    """A log of rows with long names and metadata is not rewritten again and again, with room on the disk or not."""
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", 1000)
     with open_journal(path) as journal:
         for number in range(200):
@@ -469,7 +472,7 @@ async def test_a_log_of_long_rows_is_not_written_anew_again_and_again(path, monk
 
 
 async def test_a_snapshot_that_fails_leaves_the_log_as_it_was(path, monkeypatch, expect_log):
-    """It is tried again when the log has grown, not at every change; the journal works all the while."""
+    """A snapshot that fails leaves the log as it was, and is tried again when the log has grown."""
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", 1000)
     tries = []
 
@@ -497,7 +500,7 @@ async def test_a_snapshot_that_fails_leaves_the_log_as_it_was(path, monkeypatch,
 
 
 async def test_what_a_snapshot_left_half_written_goes(path):
-    """A kill in the midst of it: the segments before it count."""
+    """Half a snapshot that a kill left is removed, and the segments before it count."""
     with open_journal(path) as journal:
         put(journal, "a", b"1")
         crashed = killed(path, journal)
@@ -508,7 +511,7 @@ async def test_what_a_snapshot_left_half_written_goes(path):
 
 
 async def test_a_snapshot_that_is_cancelled_loses_nothing(path):
-    """The daemon ends as one begins, or is about to take the place of the segments."""
+    """A snapshot that is cancelled when it begins, or before it replaces the segments, loses nothing."""
     with open_journal(path) as journal:
         for number in range(3000):
             put(journal, f"{number}", b"x")
@@ -526,7 +529,7 @@ async def test_a_snapshot_that_is_cancelled_loses_nothing(path):
 
 
 async def test_a_log_is_written_anew_when_most_of_it_says_nothing(path, monkeypatch):
-    """In bounds: what is pending twice over, and the least that is worth it."""
+    """The log is rewritten when most of it is dead: above twice the pending bytes, and above the least worth it."""
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", 20_000)
     with open_journal(path) as journal:
         for number in range(500):
@@ -537,7 +540,7 @@ async def test_a_log_is_written_anew_when_most_of_it_says_nothing(path, monkeypa
 
 
 def test_a_journal_that_sent_all_keeps_little(path):
-    """At the end of a mount its log is written anew."""
+    """A journal that sent everything is rewritten at the end of a mount, and keeps little."""
     with open_journal(path) as journal:
         for number in range(200):
             put(journal, f"{number}", b"x" * 1000, attrs=ATTRS)
@@ -551,7 +554,7 @@ def test_a_journal_that_sent_all_keeps_little(path):
 
 @pytest.mark.parametrize("at", [0, 10, 20, 40, SEGMENT_HEAD + 5, SEGMENT_HEAD + 60])
 async def test_a_snapshot_that_cannot_be_read_is_refused_and_left_alone(path, at):
-    """Wherever it is damaged, its head included: a mount must not come up empty."""
+    """A damaged snapshot, its head included, is refused and left alone, because a mount must not come up empty."""
     with open_journal(path) as journal:
         for number in range(5):
             put(journal, f"{number}", b"1")
@@ -573,7 +576,7 @@ async def test_a_snapshot_that_cannot_be_read_is_refused_and_left_alone(path, at
 
 
 def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
-    """Of two the second returns when the new file's name is on the disk, not before."""
+    """A sync does not rely on one that is under way: the second returns when the new file's name is on the disk."""
     forced, may_end = [], threading.Event()
 
     def sync_directory(directory):
@@ -599,7 +602,7 @@ def test_a_sync_does_not_rely_on_one_that_is_under_way(path, monkeypatch):
 
 
 async def test_a_sync_trusts_no_segment_that_is_still_written_to(path):
-    """One that the loop begins while the thread looks around is forced out again later."""
+    """A segment begun while a sync looks around is not trusted as forced out, and is forced out later."""
 
     class Crowded(dict):
         def values(self):
@@ -622,7 +625,7 @@ async def test_a_sync_trusts_no_segment_that_is_still_written_to(path):
 
 
 async def test_a_segment_that_fails_to_be_forced_out_while_it_is_new_stays_doubtful(path, monkeypatch):
-    """No snapshot of what came before it takes its place."""
+    """A new segment that fails to be forced out stays doubtful, and no snapshot of earlier records replaces it."""
 
     def lost(_) -> None:
         its_log.roll()
@@ -646,7 +649,7 @@ async def test_a_segment_that_fails_to_be_forced_out_while_it_is_new_stays_doubt
 
 
 async def test_a_close_relies_on_no_sync_over_a_hole(path, monkeypatch):
-    """A large content goes only when its removal is on the disk, so the log is written anew."""
+    """A close after a failed sync rewrites the log, because a large content goes only after its removal is on disk."""
     with open_journal(path) as journal:
         body = await journal.spool(b"x" * 1_000_000)
         journal.record_put(NS, Key("large"), body, metadata=None, expiration=None, base=b"")
@@ -664,7 +667,10 @@ async def test_a_close_relies_on_no_sync_over_a_hole(path, monkeypatch):
 
 @pytest.mark.parametrize(("error", "kind"), [(errno.ENOSPC, JournalFullError), (errno.EIO, JournalError)])
 async def test_a_sync_without_room_is_told_as_no_room(path, monkeypatch, error, kind):
-    """Some file systems look for the room only then; an error of the disk stays one."""
+    """A sync that finds no room raises the error for no room, as some file systems look for it only then.
+
+    Other errors stay errors.
+    """
     with open_journal(path) as journal:
         put(journal, "a", b"1")
         with monkeypatch.context() as patch:
@@ -675,7 +681,10 @@ async def test_a_sync_without_room_is_told_as_no_room(path, monkeypatch, error, 
 
 
 async def test_a_sync_that_failed_is_not_made_up_for_by_another(path, monkeypatch):
-    """The kernel tells of a lost write once: only a copy of all of it, forced out, makes the journal durable again."""
+    """After a failed sync only a full copy, forced out, is durable.
+
+    A second sync is not: the kernel reports a lost write once.
+    """
     with open_journal(path) as journal:
         put(journal, "a", b"1")
         with monkeypatch.context() as patch:
@@ -700,7 +709,7 @@ async def test_a_sync_that_failed_is_not_made_up_for_by_another(path, monkeypatc
 
 
 async def test_a_large_content_whose_sync_failed_is_written_anew(path, monkeypatch):
-    """A later sync of the same file may succeed over a hole."""
+    """A large content whose sync failed is written anew, because a later sync of its file may succeed over a hole."""
     spool = path.with_name("journal.db.spool")
     with open_journal(path) as journal:
         body = await journal.spool(b"x" * 1_000_000)
@@ -724,7 +733,7 @@ async def test_a_large_content_whose_sync_failed_is_written_anew(path, monkeypat
 
 @pytest.mark.parametrize("size", [50, 1_000_000])
 async def test_a_content_that_the_disk_answers_otherwise_is_not_given_out(path, size):
-    """A flipped bit is found by the digest: an error, never other bytes."""
+    """A flipped bit in a content is found by the digest and raises an error, and other bytes are never given out."""
     with open_journal(path) as journal:
         value = b"x" * size
         body = await journal.spool(value) if size > INLINE_BYTES else journal.stage(value)
@@ -746,7 +755,7 @@ async def test_a_content_that_the_disk_answers_otherwise_is_not_given_out(path, 
 
 
 def _act(journal: Journal, rng: random.Random) -> None:
-    """One change of any kind."""
+    """Do one change of any kind."""
     key, other = Key(f"k{rng.randrange(12)}"), Key(f"r{rng.randrange(12)}")
     act = rng.randrange(10)
     if act < 4:
@@ -788,7 +797,7 @@ def _state(journal: Journal) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
-    """Whatever was changed, wherever the records are by then: in one segment, in many, in a snapshot."""
+    """A kill at any moment leaves the same state, with the records in one segment, in many, or in a snapshot."""
     rng = random.Random(seed)
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 5_000, 200_000]))
     monkeypatch.setattr("kvfs.journal.facts.CACHED_FILES", 3)
@@ -808,7 +817,7 @@ async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_transaction_that_the_disk_refuses_never_was(path, seed):
-    """Any change, on a disk that is full now and then: memory and log are as before, or have all of it."""
+    """A transaction on a disk that is full now and then leaves memory and log as before, or with all of it."""
     rng = random.Random(seed)
     with open_journal(path) as journal:
         for step in range(200):
@@ -829,10 +838,10 @@ def test_a_transaction_that_the_disk_refuses_never_was(path, seed):
 
 
 class Disk:
-    """What of a journal's files is on the disk for certain, and all that may be.
+    """The disk after a power cut: the parts of a journal's files that are there for certain, and all that may be there.
 
-    SQLite's side is there as of some moment since it was last forced out; of a segment at least what was forced
-    out, of a snapshot all; a segment that was removed since may be there still.
+    SQLite's side is there as of some moment since it was last forced out; of a segment at least the bytes forced out,
+    of a snapshot all; a segment that was removed since may be there still.
     """
 
     def __init__(self, path: Path) -> None:
@@ -842,7 +851,7 @@ class Disk:
         self.seen: dict[Path, bytes] = {}
 
     def look(self, *, side_forced: bool = False) -> None:
-        """After a step."""
+        """Take in the files after a step."""
         if side_forced:
             self.images.clear()
         names = ("journal.db", "journal.db-wal")
@@ -854,11 +863,11 @@ class Disk:
                 self.forced[file] = len(self.seen[file])
 
     def force(self) -> None:
-        """`--durable-close` returned."""
+        """Note that `--durable-close` returned."""
         self.forced |= {file: file.stat().st_size for file in segments_of(self.path)}
 
     def cut(self, rng: random.Random) -> Path:
-        """The power fails: what may be found afterwards, in a directory of its own."""
+        """Cut the power: return files that may be found afterwards, in a directory of its own."""
         copy = Path(tempfile.mkdtemp(prefix="cut-", dir=self.path.parent))
         for file, content in rng.choice(self.images).items():
             (copy / file.name).write_bytes(content)
@@ -876,7 +885,7 @@ class Disk:
 async def test_after_a_power_cut_it_is_as_it_was_at_some_moment_since_the_last_durable_close(
     path, monkeypatch, seed, expect_log
 ):
-    """Whatever of side table and log reached the disk, in whatever order: no mixture, and nothing durable is gone."""
+    """After a power cut the journal is that of one moment since the last durable close, whatever reached the disk."""
     rng = random.Random(seed)
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 3_000]))
     monkeypatch.setattr("kvfs.journal.facts.SAVE_COUNT", rng.choice([1, 7]))

@@ -1,4 +1,4 @@
-"""A mount waits while a long journal is read: its log says how far that is, for whoever looks at the terminal."""
+"""Progress while a long journal is read at a mount: its log says how far it is, for somebody at the terminal."""
 
 import logging
 from pathlib import Path
@@ -11,7 +11,7 @@ from kvfs.journal.journal import Journal
 
 
 def test_reading_a_journal_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of changes so far, and the part of the log."""
+    """The progress has the number of changes so far, and the part of the log."""
     with Journal.open(tmp_path / "journal.db", source="test", now=lambda: 1.0) as journal:
         for number in range(40):
             body = journal.stage(b"x")
@@ -30,7 +30,7 @@ def test_reading_a_journal_tells_how_far_it_is(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_attempt_is_told_with_what_is_asked() -> None:
-    """The retry knows its number, the mount whom it asks."""
+    """A retry is reported with its number and with the host that the mount asks."""
     told: list[str] = []
     log = logging.getLogger("kvfs.store")
     logging.getLogger("kvfs").setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""The room set aside for sending: what is recorded on a disk that takes nothing more, and what is not."""
+"""The reserve, the room set aside for sending: the records that a full disk still takes, and those it does not."""
 
 import errno
 import tempfile
@@ -25,12 +25,12 @@ VALUE = b"x" * 20_000
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """Where the journal is to be."""
+    """Return the place of the journal."""
     return tmp_path / "journal.db"
 
 
 def fill(journal: Journal, sizes: list[int]) -> dict[str, bytes]:
-    """Put values of these sizes, again and again, until not even an empty one is taken; what was."""
+    """Put values of these sizes until not even an empty one is taken; return those that were."""
     taken: dict[str, bytes] = {}
     for number in range(10_000):
         value = b"x" * sizes[number % len(sizes)]
@@ -46,7 +46,7 @@ def fill(journal: Journal, sizes: list[int]) -> dict[str, bytes]:
 
 
 def send(journal: Journal, *, singly: bool) -> None:
-    """What the sender records of all that is pending, each change by itself or all together, until it settled."""
+    """Record what the sender records of all pending changes, each by itself or all together, until they settled."""
     seqs = [change.seq for change in journal.pending()]
     for some in [[seq] for seq in seqs] if singly else [seqs]:
         journal.mark_attempted(some)
@@ -58,7 +58,7 @@ def send(journal: Journal, *, singly: bool) -> None:
 
 @given(st.integers(1, 2**63 - 1), st.floats(0, 1e12))
 def test_what_is_set_aside_for_a_change_is_enough_for_its_way_to_the_store(seq, at):
-    """Three records of one change each, whatever its number."""
+    """The room set aside for a change is enough for its three records on the way to the store, whatever its number."""
     records = [Attempted([Seq(seq)]), Acknowledged([Seq(seq)], at), SettledOp([Seq(seq)])]
     encoded = [encode([record]) for record in records]
     assert sum(len(record_head(seq, one, [])) + len(one) for one in encoded) <= CHANGE_BYTES
@@ -67,7 +67,7 @@ def test_what_is_set_aside_for_a_change_is_enough_for_its_way_to_the_store(seq, 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=5), st.booleans())
 def test_all_that_was_taken_can_be_sent_from_a_full_disk(sizes, singly):
-    """However the disk was filled, and in bodies of one change or of all: the journal never says that it is full."""
+    """All changes can be sent from a disk filled in any way, singly or together, and the journal is never full."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "journal.db"
         with small_disk(path, BASE + 128 * 1024), open_journal(path) as journal:
@@ -79,7 +79,7 @@ def test_all_that_was_taken_can_be_sent_from_a_full_disk(sizes, singly):
 
 
 def test_a_change_never_takes_what_is_set_aside(path):
-    """It is refused, with nothing changed, while its way to the store has no room."""
+    """A change never takes the room set aside: without room for its own way to the store it is refused."""
     with small_disk(path, DISK), open_journal(path) as journal:
         reserve = journal._transactions.log.reserve
         taken = fill(journal, [100])
@@ -97,7 +97,10 @@ def test_a_change_never_takes_what_is_set_aside(path):
 
 
 def test_a_full_disk_takes_what_makes_room_or_is_worth_no_error(path):
-    """A file that was never sent is removed, a namespace dropped; when a namespace was seen is not kept then."""
+    """A full disk takes records that make room, as for a file that was never sent.
+
+    The first sight of a namespace is then not kept, without an error.
+    """
     with small_disk(path, DISK), open_journal(path) as journal:
         taken = fill(journal, [5_000])
         assert journal.record_delete(NS, Key("0"), base=b"") is None
@@ -111,7 +114,7 @@ def test_a_full_disk_takes_what_makes_room_or_is_worth_no_error(path):
 
 
 async def test_what_has_settled_makes_room_on_a_full_disk(path):
-    """The log is written anew into the room set aside, which is set aside again before anything new is taken."""
+    """The log is rewritten into the room set aside, which is set aside again before anything new is taken."""
     with small_disk(path, DISK) as left, open_journal(path) as journal:
         reserve = journal._transactions.log.reserve
         fill(journal, [20_000])
@@ -128,7 +131,10 @@ async def test_what_has_settled_makes_room_on_a_full_disk(path):
 
 
 async def test_a_snapshot_that_has_no_room_is_tried_again_when_less_is_alive(path, expect_log):
-    """While what is alive does not fit, the log stays, and sending goes on."""
+    """While the live records do not fit, the log stays and sending goes on.
+
+    The snapshot is tried again when fewer are alive.
+    """
     expect_log("stays as long as it is for now")
     with small_disk(path, 4 * DISK), open_journal(path) as journal:
         taken = fill(journal, [20_000])
@@ -149,7 +155,7 @@ async def test_a_snapshot_that_has_no_room_is_tried_again_when_less_is_alive(pat
 
 
 async def test_a_snapshot_says_what_the_side_table_has_no_room_for(path, monkeypatch, expect_log):
-    """Modes of files that are at the server: they are there after the log was written anew, and after a remount."""
+    """A snapshot keeps modes of files at the server when the side table has no room, also over a remount."""
     expect_log("attributes stay in the journal's log for now")
     monkeypatch.setattr(keeping, "SAVE_COUNT", 10)
     with open_journal(path) as journal:
@@ -168,7 +174,7 @@ async def test_a_snapshot_says_what_the_side_table_has_no_room_for(path, monkeyp
 
 
 def test_the_reserve_is_private_and_stays_between_mounts(path):
-    """A disk that fills up while nothing is mounted does not keep what waits from being sent."""
+    """The reserve is private and stays between mounts, so a disk that fills up meanwhile does not stop the sending."""
     with open_journal(path) as journal:
         put(journal, "a", VALUE)
     file = path.with_name("journal.db-reserve")
@@ -185,7 +191,7 @@ def test_the_reserve_is_private_and_stays_between_mounts(path):
     ("free", "size", "left"), [(0, 1, BASE - 4096), (0, 5000, BASE - 8192), (OPENING, 1, BASE)]
 )
 def test_way_is_made_by_what_is_lacking_only(path, free, size, left):
-    """In blocks of the disk, and not at all where there is room."""
+    """Room is made in blocks of the disk, only as much as is lacking, and not at all where there is enough."""
     with small_disk(path, BASE + free):
         reserve = Reserve(path)
         reserve.refill(0)
@@ -195,7 +201,7 @@ def test_way_is_made_by_what_is_lacking_only(path, free, size, left):
 
 
 def test_a_disk_with_little_room_sets_aside_what_there_is(path):
-    """And takes nothing new until it has all; then it does."""
+    """A disk with little room sets aside what there is, and takes nothing new until it has all."""
     with small_disk(path, BASE // 2):
         reserve = Reserve(path)
         reserve.refill(0)
@@ -211,7 +217,7 @@ def test_a_disk_with_little_room_sets_aside_what_there_is(path):
 
 
 def test_a_reserve_that_is_too_large_shrinks(path):
-    """It was for many changes that are at the store by now."""
+    """A reserve for many changes shrinks when they are at the store."""
     reserve = Reserve(path)
     reserve.ensure(100_000)
     reserve.refill(0)
@@ -220,7 +226,7 @@ def test_a_reserve_that_is_too_large_shrinks(path):
 
 
 def test_a_rename_of_many_names_has_room_for_all_of_them(path):
-    """Its changes come in one record, and each has its way to the store before it."""
+    """A rename of many names is one record, and each of its changes has room for its way to the store before it."""
     with open_journal(path) as journal:
         moves = [
             Move(Key(f"a{number}"), Key(f"b{number}"), None, None, journal.stage(b"x"), b"b" * 16, b"")
@@ -232,7 +238,7 @@ def test_a_rename_of_many_names_has_room_for_all_of_them(path):
 
 
 def test_room_that_a_mount_took_which_was_refused_is_set_aside_again(path):
-    """The daemon that has the journal open does not count a hole in the file as room."""
+    """Room that a refused mount took is set aside again, because the daemon does not count a hole as room."""
     reserve = Reserve(path)
     reserve.ensure(0)
     with small_disk(path, reserve.size):
@@ -243,5 +249,5 @@ def test_room_that_a_mount_took_which_was_refused_is_set_aside_again(path):
 
 
 def test_way_is_made_though_the_directory_went_this_very_moment(path):
-    """A sweep removed it: the mount that starts makes a new one."""
+    """If a sweep removes the directory at that very moment, the mount that starts makes a new one."""
     make_way(path.parent / "gone" / "journal.db", STARTING)

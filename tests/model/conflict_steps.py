@@ -1,4 +1,4 @@
-"""Steps in which another client writes a key between the moment it is read here and the moment it is saved."""
+"""Steps in which another client writes a key between its read here and its save."""
 
 import os
 
@@ -22,12 +22,12 @@ WAYS = ("truncated", "replaced", "removed", "backed up", "there and back", *NEW,
 
 
 class ConflictSteps(Frame):
-    """The ways to save, to move and to make a name, each with and without a look of somebody else in between."""
+    """The ways to save, to move and to make a name, each with and without a look in between."""
 
     @precondition(lambda self: self.outage is None)
     @rule(pick=PICK, ours=SMALL, theirs=SMALL, way=st.sampled_from(WAYS), look=st.booleans())
     def conflict(self, pick, ours, theirs, way, look):
-        """Both are kept if the mount keeps both, or ours is what stays."""
+        """Check the outcome: both values are kept if the mount keeps both, else ours stays."""
         self.drain()
         self.pass_time(self.settle_window + 1)
         path = self.quiet_file(pick, in_directory=way == "directory moved")
@@ -54,9 +54,9 @@ class ConflictSteps(Frame):
         self.refresh()  # where nothing was changed here (an empty append), the mount has not met theirs
 
     def quiet_file(self, pick, *, in_directory=False):
-        """A file that nobody has open and nobody changed, with room for another name beside it.
+        """Return a file that nobody has open and nobody changed, with room for another name beside it.
 
-        `in_directory`: in one that can be renamed, and with room beside that.
+        With `in_directory` it is in one that can be renamed, with room beside that.
         """
         model = self.model
         busy = {*model.opens, *model.changes}
@@ -83,13 +83,13 @@ class ConflictSteps(Frame):
         return longest + len("zd") <= KEY_BYTES
 
     def theirs_is_there(self, key, entry):
-        """The model's server has what another client wrote."""
+        """Put another client's value into the model's server."""
         self.model.server[key] = entry
         if key not in self.model.changes:
             self.model.loose.add(key)
 
     def calls(self, way, path, beside, ours):
-        """What the program does, on both sides."""
+        """Do the calls of the program, on both sides."""
         kernel, model, old = self.kernel, self.model, self.path(path)
 
         def write(names):
@@ -122,14 +122,14 @@ class ConflictSteps(Frame):
         }[way]
 
     def overwrite(self, names, value):
-        """`printf > path` in the model."""
+        """Do `printf > path` in the model."""
         file = self.model.open(names, create=True, truncate=True)
         if value:
             self.model.write(file, 0, value)
         self.model.close(file)
 
     async def really_append(self, path, value):
-        """`printf >> path`."""
+        """Do `printf >> path`."""
         file = await self.kernel.open(path, os.O_WRONLY | os.O_APPEND)
         try:
             if value:
@@ -139,14 +139,14 @@ class ConflictSteps(Frame):
             await self.kernel.close(file)
 
     def append(self, names, value):
-        """`printf >> path` in the model."""
+        """Do `printf >> path` in the model."""
         file = self.model.open(names)
         if value:
             self.model.write(file, len(file.entry.value), value)
         self.model.close(file)
 
     def settle_conflict(self, key, theirs, accepted):
-        """Theirs stays under the key, if it is neither what was read nor what is sent; what is ours is beside it."""
+        """Keep theirs under the key, if it is neither what was read nor what is sent, and ours beside it."""
         model = self.model
         change = model.changes.get(key)
         is_ours = key not in model.changes or (change is not None and change.value == theirs)
@@ -167,6 +167,6 @@ class ConflictSteps(Frame):
         self.drain()
 
     def copies(self):
-        """The keys of the server that are copies."""
+        """Return the keys of the server that are copies."""
         listed = self.run_(lambda: self.rig.backend.list_keys(self.model.namespace)).keys
         return {info.key for info in listed if MARK in info.key}

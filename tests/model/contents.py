@@ -14,7 +14,7 @@ ROUNDING_SECONDS = 2
 
 
 def _kept(known: int | None, wanted: int) -> int:
-    """A ttl that was read off an expiration, and is set again, does not move it."""
+    """Return True if a ttl was read off an expiration; set again, it does not move it."""
     return known if known is not None and abs(wanted - known) <= ROUNDING_SECONDS else wanted
 
 
@@ -22,7 +22,7 @@ class Contents(Shown):
     """open, write, truncate, close, utimens, xattrs."""
 
     def change(self, key: str, entry: Entry | None) -> None:
-        """This mount's newest word on a key."""
+        """Set this mount's newest value of a key."""
         is_new = key not in self.changes
         if entry and is_new and not self.holds(key):
             self.unsent.add(key)
@@ -60,7 +60,7 @@ class Contents(Shown):
         return file
 
     def reopen(self, key: str, *, truncate: bool) -> Open:
-        """The open file of a key that is there."""
+        """Return the open file of a key that is there."""
         if key not in self.opens:
             entry = self.visible()[key]
             self.opens[key] = Open(key, entry, None if truncate else entry.value)
@@ -69,14 +69,14 @@ class Contents(Shown):
         return self.opens[key]
 
     def inherited(self, key: str) -> Entry | None:
-        """What was renamed away from a name a moment ago; once."""
+        """Return, once, the attributes of a file renamed away from a name a moment ago."""
         entry, at = self.left.pop(key, (None, 0))
         if entry is None or self.now - at > INHERIT_SECONDS:
             return None
         return replace(entry, expiration=None) if is_expired(entry.expiration, self.now) else entry
 
     def detach(self, key: str) -> None:
-        """The name is gone; whoever has it open keeps the content."""
+        """Take the name away; whoever has it open keeps the content."""
         if key in self.opens:
             self.opens.pop(key).key = None
 
@@ -96,7 +96,7 @@ class Contents(Shown):
         file.dirty, file.mtime = True, int(self.now)
 
     def part(self, key: str) -> None:
-        """Another client's value of a key is known: who has the file open keeps the old one, and loses the name."""
+        """Learn another client's value of a key: who has the file open keeps the old one, and loses the name."""
         file, entry = self.opens.get(key), self.visible().get(key)
         if file is None or file.dirty or file.created or key in self.changes or entry is None:
             return
@@ -120,7 +120,7 @@ class Contents(Shown):
             file.closed = file.entry.value
 
     def record(self, key: str, entry: Entry, mtime: int | None) -> None:
-        """A content goes to the journal."""
+        """Record a content in the journal."""
         self.change(key, entry)
         if mtime is not None:
             self.times[key] = mtime
@@ -135,7 +135,7 @@ class Contents(Shown):
             del self.opens[file.key]
 
     def close_failed(self, file: Open) -> None:
-        """close(2) of the only handle, after a write that failed: it is told again, and nothing is recorded."""
+        """close(2) of the only handle after a write that failed: the error is repeated, and nothing is recorded."""
         file.handles -= 1
         if file.key is not None:
             del self.opens[file.key]
@@ -154,7 +154,7 @@ class Contents(Shown):
     # attributes
 
     def amend(self, path: Path, edit) -> None:
-        """Metadata or expiration change: recorded at once, with the content as of the last close."""
+        """Change metadata or expiration: recorded at once, with the content as of the last close."""
         key = self.file(path)
         file = self.opens.get(key)
         if file is None:

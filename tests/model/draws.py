@@ -1,4 +1,4 @@
-"""What the machines draw: names, keys, contents, attributes, few enough to meet again, odd enough to hurt."""
+"""Strategies of the machines: names, keys, contents, attributes, few enough to meet again, odd enough to hurt."""
 
 from hypothesis import strategies as st
 from model.shown import REFUSED

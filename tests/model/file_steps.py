@@ -158,7 +158,7 @@ class FileSteps(Frame):
         assert answer is None or answer[0] in (answer[1], self.unknown_size)
 
     def is_directory(self, names):
-        """Whether the model has a directory there."""
+        """Return True if the model has a directory there."""
         self.model.there(names)
         return self.model.is_directory(names)
 

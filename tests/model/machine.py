@@ -117,7 +117,7 @@ class Frame(RuleBasedStateMachine):
             return trio.run(main, clock=self.clock)
 
     def both(self, real, modelled):
-        """The same on both sides; the same errno, or no error at all. The results, or None.
+        """Run a step on both sides; they must raise the same errno, or none. Return the results, or None.
 
         In an outage the mount may also say so, and then nothing must have happened.
         """
@@ -145,16 +145,16 @@ class Frame(RuleBasedStateMachine):
 
     @property
     def model(self) -> Space:
-        """The namespace the steps are about."""
+        """Return the model of the namespace that the steps are about."""
         return self.spaces[self.here % len(self.spaces)]
 
     def path(self, names, space=None) -> str:
-        """A path of a namespace in the mount."""
+        """Return a path of a namespace in the mount."""
         root = ("", (space or self.model).name) if self.shape == "account" else ("",)
         return "/".join((*root, *names)) or "/"
 
     def existing(self, pick, fallback, *, directories=False):
-        """One of the paths there are, or now and then another."""
+        """Return one of the paths there are, or now and then another."""
         files, dirs = self.model.tree()
         known = sorted(dirs) if directories else sorted(files)
         if not known or pick % 4 == 0:
@@ -163,16 +163,16 @@ class Frame(RuleBasedStateMachine):
 
     @property
     def unknown_size(self) -> int | None:
-        """What a file shows whose size cannot be had: the most there is."""
+        """Return the size of a file whose size cannot be had: the largest possible."""
         return VALUE_BYTES if self.outage is not None else None
 
     def value_there(self, space, key) -> bytes | None:
-        """What the server has of a key."""
+        """Return the server's value of a key."""
         read = self.run_(lambda: self.rig.backend.get(space.namespace, key))
         return read.value if read is not None else None
 
     def pass_time(self, seconds) -> None:
-        """Time goes by, and what settles in it has settled."""
+        """Let time go by, and settle the changes whose time has come."""
         self.clock.jump(seconds)
         self.run_(self.rig.settle)
         for space in self.spaces:
@@ -180,7 +180,7 @@ class Frame(RuleBasedStateMachine):
 
     @invariant()
     def compare(self):
-        """The whole tree as the model has it."""
+        """Compare the whole tree with the model."""
         if self.rig is None or not self.spaces:
             return
         for stream in self.streams:
@@ -193,14 +193,14 @@ class Frame(RuleBasedStateMachine):
             self.run_(self.compare_all)
 
     async def compare_all(self):
-        """Every namespace."""
+        """Compare every namespace."""
         if self.shape == "account" and self.outage is None:
             assert sorted(await self.kernel.listdir("/")) == sorted(space.name for space in self.spaces)
         for space in self.spaces:
             await self.compare_tree(space)
 
     async def compare_tree(self, space, names=()):
-        """Names, sizes, contents, attributes and times, from a directory on down."""
+        """Compare names, sizes, contents, attributes and times, from a directory on down."""
         dirs = space.tree()[1]
         try:
             listed = await self.kernel.listdir(self.path(names, space))
@@ -219,7 +219,7 @@ class Frame(RuleBasedStateMachine):
                 raise
 
     async def compare_file(self, space, path, attr):
-        """One file."""
+        """Compare one file."""
         key, text = space.tree()[0][path], self.path(path, space)
         value, metadata, mtime = space.shown(path)
         assert await self.kernel.getxattr(text, "user.kvfs.key") == key.encode()
@@ -239,7 +239,7 @@ class Frame(RuleBasedStateMachine):
             assert await self.kernel.listxattr(text) == []
 
     def teardown(self):
-        """Once more everything, then everything away."""
+        """Compare everything once more, then remove it."""
         if self.scratch is None:
             return
         with self.scratch:
@@ -250,7 +250,7 @@ class Frame(RuleBasedStateMachine):
                     self.alive(self.rig.close)
 
     def last_look(self):
-        """What is there, what the server has in the end, and that nothing is held any more."""
+        """Check what is there, what the server has in the end, and that nothing is held any more."""
         self.back()
         self.run_(self.compare_all)
         self.drain()

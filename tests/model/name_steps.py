@@ -23,7 +23,7 @@ class NameSteps(Frame):
     @precondition(lambda self: len(self.spaces) > 1)
     @rule(pick=PICK)
     def go(self, pick):
-        """From here on the steps are about another namespace."""
+        """Make another namespace the one that the steps are about."""
         self.here = pick
 
     @rule(names=PATHS, pick=PICK)
@@ -64,13 +64,13 @@ class NameSteps(Frame):
     # namespaces
 
     def named(self, name):
-        """The model of a namespace; None when there is none."""
+        """Return the model of a namespace; None when there is none."""
         return next((space for space in self.spaces if space.name == name), None)
 
     @precondition(lambda self: self.shape == "account" and len(self.spaces) < 3 and self.outage is None)
     @rule(name=TITLES)
     def make_namespace(self, name):
-        """mkdir at the root."""
+        """Make a namespace by mkdir at the root."""
 
         def modelled():
             if self.named(name):
@@ -84,7 +84,7 @@ class NameSteps(Frame):
     @precondition(lambda self: self.shape == "account" and len(self.spaces) > 1 and self.outage is None)
     @rule(name=TITLES)
     def remove_namespace(self, name):
-        """rmdir at the root: only of one that is empty, on the server too."""
+        """Remove a namespace by rmdir at the root, which must be empty, on the server too."""
         space = self.named(name)
 
         def modelled():
@@ -106,7 +106,7 @@ class NameSteps(Frame):
             self.spaces.remove(space)
 
     def close_streams(self, space):
-        """An open listing of a namespace ends before it goes."""
+        """Close the open listings of a namespace before it goes."""
         for stream in [stream for stream in self.streams if stream[1] is space]:
             self.run_(lambda stream=stream: self.kernel.closedir(stream[0]))
             self.streams.remove(stream)
@@ -167,7 +167,7 @@ class NameSteps(Frame):
     @precondition(lambda self: self.streams and self.outage is None)
     @rule(pick=PICK, count=st.sampled_from([1, 2, 5]))
     def getdents(self, pick, count):
-        """An offset means the same entry for ever, and no name comes twice."""
+        """Read on in an open listing: an offset means the same entry for ever, and no name comes twice."""
         directory, _, _, seen, _ = self.streams[pick % len(self.streams)]
         for name, offset in self.run_(lambda: self.kernel.getdents(directory, count)):
             assert seen.setdefault(offset, name) == name
@@ -184,7 +184,7 @@ class NameSteps(Frame):
     @precondition(lambda self: self.streams and self.outage is None)
     @rule(pick=PICK)
     def closedir(self, pick):
-        """The rest of a listing has every name that was there all the time."""
+        """Close a listing: its rest has every name that was there all the time."""
         directory, _, _, seen, always = self.streams.pop(pick % len(self.streams))
 
         async def act():

@@ -1,6 +1,6 @@
-"""What a mount of one namespace should show: dictionaries, and everything computed anew from them each time.
+"""The model of a mount of one namespace: dictionaries, from which everything is computed anew each time.
 
-`server` is what the store has, `changes` what this mount did and the store's answers do not show yet (None: a
+`server` is the store's content, `changes` are this mount's changes that the store's answers do not show yet (None: a
 deletion), `dirs` the directories kept here. Names come from `core.names`, which has tests of its own.
 """
 
@@ -40,7 +40,7 @@ class Open:
 
 @dataclass
 class Shown:
-    """The state, and what follows from it. `top` is where the mount begins in the namespace: a key prefix."""
+    """The state, and the views computed from it. `top` is where the mount begins in the namespace: a key prefix."""
 
     naming: Naming
     first_seen: int
@@ -63,7 +63,7 @@ class Shown:
     refused: bytes | None = REFUSED
 
     def visible(self) -> dict[str, Entry]:
-        """Every key that a listing should show now."""
+        """Return every key that a listing should show now."""
         merged = {**self.server, **self.changes}
         live = {key: e for key, e in merged.items() if e and not is_expired(e.expiration, self.now)}
         live |= {key: file.entry for key, file in self.opens.items() if file.created}
@@ -71,7 +71,7 @@ class Shown:
         return {key: e for key, e in live.items() if key.startswith(self.top) or (self.top and key == own)}
 
     def tree(self) -> tuple[dict[Path, str], set[Path]]:
-        """Files by path, and every directory but the root."""
+        """Return files by path, and every directory but the root."""
         visible = self.visible()
         below = {key for key in visible if key.startswith(self.top)}
         paths = {key: self.naming.path_of(key[len(self.top) :]) for key in below}
@@ -83,7 +83,7 @@ class Shown:
         return files, dirs
 
     def shown(self, path: Path) -> tuple[bytes, bytes | None, int]:
-        """Content, metadata and mtime of a file."""
+        """Return content, metadata and mtime of a file."""
         key = self.file(path)
         file = self.opens.get(key)
         entry = file.entry if file else self.visible()[key]
@@ -92,7 +92,7 @@ class Shown:
         return entry.value, entry.metadata, mtime if entry.expiration is None else entry.expiration
 
     def at(self, path: Path) -> str | Path | None:
-        """The key of a file, the path of a directory, or None; raises when the way there is no directory."""
+        """Return the key of a file, the path of a directory, or None; raise when the way there is no directory."""
         files, dirs = self.tree()
         for end in range(1, len(path)):
             if path[:end] in files:
@@ -102,23 +102,23 @@ class Shown:
         return path if path in dirs or not path else files.get(path)
 
     def there(self, path: Path) -> str | Path:
-        """The same, of something that must be there."""
+        """Return what `at` does, for something that must be there."""
         if (found := self.at(path)) is None:
             raise NotFoundError(path)
         return found
 
     def file(self, path: Path) -> str:
-        """The key of a file that must be there."""
+        """Return the key of a file that must be there."""
         if isinstance(found := self.there(path), tuple):
             raise IsADirectoryError_(path)
         return found
 
     def is_directory(self, path: Path) -> bool:
-        """Whether there is one."""
+        """Return True if there is a directory."""
         return not path or path in self.tree()[1]
 
     def child(self, path: Path):
-        """What a name would be; raises what creating it should."""
+        """Return what a name would be; raise the error that creating it should."""
         ref = DirRef(self.top, len(self.top))
         for name in path[:-1]:
             found = self.naming.child(ref, name.encode()).directory
@@ -128,12 +128,12 @@ class Shown:
         return self.naming.child(ref, path[-1].encode())
 
     def children(self, path: Path) -> set[str]:
-        """The names in a directory."""
+        """Return the names in a directory."""
         if not isinstance(self.there(path), tuple):
             raise NotADirectoryError_(path)
         files, dirs = self.tree()
         return {p[-1] for p in [*files, *dirs] if p[:-1] == path}
 
     def holds(self, key: str) -> bool:
-        """Whether the server has a key, as far as is known."""
+        """Return True if the server has a key, as far as is known."""
         return key in self.server and not is_expired(self.server[key].expiration, self.now)

@@ -24,14 +24,14 @@ class Space(Contents):
     """One namespace, as a mount shows it whose cached knowledge is not stale, and whose own changes win."""
 
     def keep(self, path: Path) -> None:
-        """A directory whose last entry left through this mount stays; one made of a name's piece does not."""
+        """Keep a directory whose last entry left through this mount; one made of a name's piece is not kept."""
         while path and self.is_chunk(path):
             path = path[:-1]
         if path and path not in self.tree()[1]:
             self.dirs.add(path)
 
     def is_chunk(self, path: Path) -> bool:
-        """Whether a directory only holds the rest of a long name."""
+        """Return True if a directory only holds the rest of a long name."""
         return self.child(path).directory.is_chunk
 
     def unlink(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class Space(Contents):
         self.keep(path[:-1])
 
     def remove(self, key: str, waits_for: str | None = None) -> None:
-        """The key is to be absent."""
+        """Make the key absent."""
         self.detach(key)
         self.times.pop(key, None)
         self.loose.discard(key)
@@ -55,7 +55,7 @@ class Space(Contents):
                 self.waits[key] = waits_for
 
     def forget(self, key: str) -> None:
-        """No word of this mount on a key any more."""
+        """Forget every change of this mount to a key."""
         self.changes.pop(key, None)
         self.acked.pop(key, None)
         self.unsent.discard(key)
@@ -65,7 +65,7 @@ class Space(Contents):
         self.waits = {old: new for old, new in self.waits.items() if new != key}
 
     def is_control(self, path: Path) -> bool:
-        """Whether a path is where the control directory is, in a mount of one namespace."""
+        """Return True if a path is where the control directory is, in a mount of one namespace."""
         return path == (CONTROL,) and CONTROL in self.naming.reserved
 
     def mkdir(self, path: Path) -> None:
@@ -109,7 +109,7 @@ class Space(Contents):
         self.keep(old[:-1])
 
     def rename_file(self, source: str, goal: str | None, new: Path) -> None:
-        """Saved by replacing: what the new file was not given, it takes from the one it replaces."""
+        """Rename a file: attributes that the new file was not given it takes from the one it replaces."""
         child = self.child(new)
         if child.key is None:
             raise InvalidError(new)
@@ -121,12 +121,12 @@ class Space(Contents):
         self.move(source, child.key, kept)
 
     def settle_open(self, key: str) -> None:
-        """What is open and dirty is recorded before it moves."""
+        """Record an open and dirty file before it moves."""
         if key in self.opens:
             self.flush(self.opens[key])
 
     def move(self, key: str, goal: str, kept: Entry | None) -> None:
-        """One key's part in a rename."""
+        """Do one key's part in a rename."""
         entry = self.visible()[key]
         if kept:
             metadata = kept.metadata if entry.metadata is None else entry.metadata
@@ -149,7 +149,7 @@ class Space(Contents):
             file.entry = replace(entry, value=file.entry.value)
 
     def rename_directory(self, old: Path, new: Path) -> None:
-        """A directory moves with its own key and all that is below."""
+        """Move a directory with its own key and all that is below."""
         source, goal = self.child(old).directory, self.child(new).directory
         if goal is None or source.is_chunk or goal.is_chunk:
             raise InvalidError(new)
@@ -177,17 +177,17 @@ class Space(Contents):
 
     @property
     def is_bare(self) -> bool:
-        """Whether nothing of this mount's own stands in the way of deleting the namespace."""
+        """Return True if no change of this mount stands in the way of deleting the namespace."""
         live = [e for e in self.changes.values() if e and not is_expired(e.expiration, self.now)]
         return not live and not self.dirs and not any(file.created for file in self.opens.values())
 
     @property
     def is_empty_there(self) -> bool:
-        """Whether the server has no key that this mount did not delete."""
+        """Return True if the server has no key but those that this mount deleted."""
         return not any(self.holds(key) and self.changes.get(key, True) for key in self.server)
 
     def drain(self) -> None:
-        """Everything pending reaches the server, as far as its time has not come and it is not refused."""
+        """Send everything pending whose time has come and that is not refused."""
         for key, entry in sorted(self.changes.items(), key=lambda change: change[1] is None):
             if key in self.acked or key in self.local or key in self.rejected:
                 continue
@@ -210,12 +210,12 @@ class Space(Contents):
         self.settle()
 
     def settle(self) -> None:
-        """What was acknowledged long enough ago leaves."""
+        """Settle the changes that were acknowledged long enough ago."""
         for key in [key for key, at in self.acked.items() if at <= self.now - self.window]:
             del self.changes[key], self.acked[key]
 
     def discard(self) -> None:
-        """The user gives up what was refused: the server's own answer counts again, also of the old names."""
+        """Discard the refused changes: the server's own answer counts again, also for the old names."""
         for key in list(self.rejected):
             for old in [old for old, new in self.waits.items() if new == key]:
                 self.forget(old)
@@ -224,7 +224,7 @@ class Space(Contents):
             self.times.pop(key, None)
 
     def crash(self) -> None:
-        """Only files remain."""
+        """Lose everything but the files of the state directory."""
         for key in list(self.opens):
             self.detach(key)
         self.left.clear()

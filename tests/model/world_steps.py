@@ -16,14 +16,14 @@ from kvfs.core.model import Entry
 
 
 class WorldSteps(Frame):
-    """What happens to a mount."""
+    """Steps that happen to a mount from outside."""
 
     # other clients
 
     @precondition(lambda self: self.outage is None)
     @rule(data=st.data(), value=DATA, metadata=METADATA, ahead=AHEAD, refresh=st.booleans())
     def other_puts(self, data, value, metadata, ahead, refresh):
-        """Another client writes a key; the mount learns of it in time."""
+        """Let another client write a key; the mount learns of it in time."""
         key = data.draw(self.keys)
         if self.model.local_names.matches(self.model.naming.name_of_key(key)):
             ahead = None  # whether a local name is free is asked of the listing, which may remember it
@@ -34,13 +34,13 @@ class WorldSteps(Frame):
     @precondition(lambda self: self.outage is None)
     @rule(data=st.data(), pick=PICK, refresh=st.booleans())
     def other_deletes(self, data, pick, refresh):
-        """Another client deletes a key."""
+        """Let another client delete a key."""
         known = sorted(self.model.server)
         key = known[pick % len(known)] if known and pick % 4 else data.draw(self.keys)
         self.other(key, None, refresh)
 
     def other(self, key, entry, refresh):
-        """What another client does, and the time after which it must be seen."""
+        """Do another client's change, and let the time pass after which it must be seen."""
         if key in self.model.rejected or (self.conflicts == "keep-both" and key in self.model.opens):
             return  # a conflict: a step of its own
         if self.rig.journal.get(self.model.namespace, key) is not None:
@@ -62,11 +62,11 @@ class WorldSteps(Frame):
             self.run_(lambda path=path: self.kernel.read(self.path(path)))
 
     def paths_of(self, key):
-        """Where the model shows a key."""
+        """Return the paths at which the model shows a key."""
         return [path for path, found in self.model.tree()[0].items() if found == key]
 
     async def put_there(self, key, entry):
-        """Change the server's content, and what the model says of it."""
+        """Change the server's content, and the model's knowledge of it."""
         if entry is None:
             await self.rig.backend.delete(self.model.namespace, key)
             self.model.server.pop(key, None)
@@ -77,11 +77,11 @@ class WorldSteps(Frame):
             self.model.loose.add(key)
 
     def contents(self):
-        """Content by path."""
+        """Return content by path."""
         return {path: self.model.shown(path)[0] for path in self.model.tree()[0]}
 
     async def probe(self, expected):
-        """Before knowledge is old each file is as it was or as it is, whole; never a mixture."""
+        """Check, before knowledge is old, that each file is whole, as it was or as it is, never a mixture."""
         for path, allowed in expected.items():
             try:
                 found = await self.kernel.read(self.path(path))
@@ -100,13 +100,13 @@ class WorldSteps(Frame):
 
     @rule(seconds=st.sampled_from([1, 3, 10, 61, 130, 401]))
     def time_passes(self, seconds):
-        """Expirations come, knowledge gets old."""
+        """Let time pass: expirations come, knowledge gets old."""
         self.pass_time(seconds)
 
     @precondition(lambda self: self.outage is None)
     @rule()
     def drain(self):
-        """What is pending is sent: the server has exactly what the model says."""
+        """Send everything pending: the server has exactly what the model says."""
         self.run_(self.rig.drain)
         for space in self.spaces:
             space.drain()
@@ -121,7 +121,7 @@ class WorldSteps(Frame):
             self.run_(lambda space=space: self.compare_server(space))
 
     async def compare_server(self, space):
-        """Key by key."""
+        """Compare the server key by key."""
         found = {}
         page = await self.rig.backend.list_keys(space.namespace)
         for info in page.keys:
@@ -138,7 +138,7 @@ class WorldSteps(Frame):
     @precondition(lambda self: self.outage is None)
     @rule(kind=st.sampled_from(sorted(OUTAGES)))
     def outage_begins(self, kind):
-        """The server is out of reach, or says no to everything."""
+        """Begin an outage: the server is out of reach, or refuses everything."""
         self.run_(self.compare_all)  # what is served meanwhile is what was known
         self.outage = kind
         self.wire()
@@ -146,7 +146,7 @@ class WorldSteps(Frame):
     @precondition(lambda self: self.outage is not None)
     @rule(seconds=st.sampled_from([1, 100]))
     def sending_in_an_outage(self, seconds):
-        """Nothing is lost, nothing is set aside."""
+        """Send in an outage: nothing is lost, nothing is set aside."""
         pending = self.rig.journal.pending_count
         rejected = len(self.rig.journal.rejected())
 
@@ -161,7 +161,7 @@ class WorldSteps(Frame):
     @precondition(lambda self: self.outage is not None)
     @rule()
     def back(self):
-        """It is over."""
+        """End the outage."""
         self.outage = None
         self.wire()
 
@@ -178,7 +178,7 @@ class WorldSteps(Frame):
 
     @rule()
     def crash(self):
-        """The daemon is killed and mounted again."""
+        """Kill the daemon and mount again."""
         self.alive(self.rig.close)
         self.files, self.streams = [], []
         for space in self.spaces:
@@ -188,5 +188,5 @@ class WorldSteps(Frame):
 
     @rule()
     def forget(self):
-        """Memory is short."""
+        """Forget clean knowledge, as under memory pressure."""
         self.alive(self.kernel.forget)

@@ -1,4 +1,4 @@
-"""What mounted tests share: a server and a mount for a whole module, a namespace or a server for each test."""
+"""Fixtures that mounted tests share: a server and a mount for a whole module, a namespace or a server for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +37,6 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def api(server: Served) -> Iterator[Api]:
-    """The same, asked directly."""
+    """A client that asks the server directly."""
     with Api(server) as api:
         yield api

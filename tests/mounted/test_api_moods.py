@@ -1,4 +1,4 @@
-"""Writing to an API in its moods: its firewall, its slow bulk writes, its codes, its quotas, its silence."""
+"""Writes to an API in its moods: its firewall, its slow bulk writes, its codes, its quotas, its silence."""
 
 import sqlite3
 import subprocess
@@ -42,7 +42,7 @@ def mount(tmp_path: Path, server: Served) -> Iterator[Mounted]:
 
 
 def test_a_firewall_that_dislikes_one_text_stops_no_other(mount: Mounted, api: Api) -> None:
-    """One of fifty files: the 49 others are stored, and it too, as base64; the token is not blamed."""
+    """A firewall refuses one of fifty files: it is stored as base64, and the token is not blamed."""
     api.set_faults({"fault": "firewall", "text": "UNION SELECT", "method": "PUT"})
     ns = mount.path / "ns"
     for number in range(50):
@@ -56,7 +56,7 @@ def test_a_firewall_that_dislikes_one_text_stops_no_other(mount: Mounted, api: A
 
 
 def test_what_a_firewall_refuses_in_any_form_is_set_aside_and_named(mount: Mounted, api: Api) -> None:
-    """Its name is what is disliked: no base64 hides that. The rest goes."""
+    """A file whose name the firewall refuses, which base64 cannot hide, is set aside and named, and the rest goes."""
     api.set_faults({"fault": "firewall", "text": "passwd", "method": "PUT"})
     ns = mount.path / "ns"
     for name in ("a", "b", "etc-passwd", "c"):
@@ -72,7 +72,7 @@ def test_what_a_firewall_refuses_in_any_form_is_set_aside_and_named(mount: Mount
 
 
 def test_bulk_writes_that_end_in_524_are_not_paid_for_twice(mount: Mounted, api: Api) -> None:
-    """2,500 files at 1 ms a pair, with 524 after 1.5 s: what the server wrote on is found, and counts as sent."""
+    """After a 524 for 2,500 files the pairs that the server wrote all the same are found, and count as sent."""
     api.set_faults({"fault": "pair_cost", "seconds": 0.001, "limit": 1.5})
     mount.shell("cd ns; for i in $(seq 2500); do echo $i > f$i; done")
     mount.sync()
@@ -83,7 +83,7 @@ def test_bulk_writes_that_end_in_524_are_not_paid_for_twice(mount: Mounted, api:
 
 
 def test_repeats_are_counted_and_priced(mount: Mounted, api: Api) -> None:
-    """An answer that is lost does not make a write free."""
+    """A repeated write after a lost answer is counted and priced like any other."""
     api.set_faults({"fault": "lost_ack", "path": "/bulk$", "method": "PUT", "times": 1})
     for number in range(10):
         (mount.path / f"ns/f{number}").write_text("x")
@@ -94,7 +94,7 @@ def test_repeats_are_counted_and_priced(mount: Mounted, api: Api) -> None:
 
 
 def test_a_code_of_the_account_sets_nothing_aside(mount: Mounted, api: Api) -> None:
-    """10026: everything waits, with few requests; when the account is mended `kvfs sync` sends it at once."""
+    """With code 10026 everything waits with few requests; when the account is mended `kvfs sync` sends it at once."""
     api.set_faults({"fault": "code", "code": 10026, "status": 403, "method": "PUT"})
     for number in range(50):
         (mount.path / f"ns/f{number}").write_text("x")
@@ -111,7 +111,7 @@ def test_a_code_of_the_account_sets_nothing_aside(mount: Mounted, api: Api) -> N
 
 
 def test_a_code_nobody_knows_waits_for_a_witness(mount: Mounted, api: Api) -> None:
-    """All writes refused with 19999: nothing is set aside, and all of it is sent when that is over."""
+    """While all writes get the unknown code 19999 nothing is set aside, and all is sent when that is over."""
     api.set_faults({"fault": "code", "code": 19999, "status": 400, "method": "PUT"})
     for number in range(50):
         (mount.path / f"ns/f{number}").write_text("x")
@@ -123,7 +123,7 @@ def test_a_code_nobody_knows_waits_for_a_witness(mount: Mounted, api: Api) -> No
 
 
 def test_used_up_writes_hold_back_neither_deletes_nor_reads(mount: Mounted, api: Api) -> None:
-    """10048 for writes: deletions go, listings and reads are answered, the user is told."""
+    """With code 10048 for writes, deletions go, listings and reads are answered, and the user is told."""
     ns = mount.path / "ns"
     for name in ("old", "read"):
         (ns / name).write_text(name)
@@ -142,7 +142,7 @@ def test_used_up_writes_hold_back_neither_deletes_nor_reads(mount: Mounted, api:
 
 
 def test_a_body_larger_than_what_is_left_of_the_day_is_tried_smaller(mount: Mounted, api: Api) -> None:
-    """A free plan with 30 writes left takes 30 of 100 files."""
+    """A free plan with 30 writes left takes 30 of 100 files, because larger bodies are tried smaller."""
     api.set_faults({"fault": "free_plan", "count": 30})
     for number in range(100):
         (mount.path / f"ns/f{number:03}").write_text("x")
@@ -153,7 +153,7 @@ def test_a_body_larger_than_what_is_left_of_the_day_is_tried_smaller(mount: Moun
 
 
 def test_kvfs_sync_tries_at_once(mount: Mounted, api: Api) -> None:
-    """After an outage the loop waits for its back-off; whoever asks for a sync does not."""
+    """After an outage the loop waits for its back-off, but `kvfs sync` tries at once."""
     api.set_faults({"fault": "status", "status": 503, "path": "/bulk"})
     (mount.path / "ns/f").write_text("x")
     time.sleep(12)
@@ -168,7 +168,7 @@ def test_kvfs_sync_tries_at_once(mount: Mounted, api: Api) -> None:
 
 
 def test_an_fsync_does_not_wait_for_a_long_bulk_write(mount: Mounted, api: Api) -> None:
-    """A bulk write of other files takes longer than `--timeout`: the fsync goes beside it."""
+    """An fsync goes beside a bulk write of other files that takes longer than `--timeout`."""
     rule = {"fault": "pair_cost", "seconds": 0.02}
     api.set_faults(rule)
     mount.shell("cd ns; for i in $(seq 500); do echo $i > f$i; done")
@@ -185,7 +185,7 @@ def test_an_fsync_does_not_wait_for_a_long_bulk_write(mount: Mounted, api: Api) 
 
 @pytest.mark.parametrize("source", ["cloudflare:", "local:"])
 def test_sqlite_commits_at_the_pace_of_its_requests(tmp_path: Path, server: Served, source: str) -> None:
-    """Two processes commit 20 rows each: no fsync waits for a second to pass, nobody finds it locked."""
+    """Two processes commit 20 rows each: no fsync waits for a second to pass, and none finds the database locked."""
     source = source if source == "cloudflare:" else f"local:{tmp_path / 'store.sqlite'}"
     with mounted(tmp_path, source, served=server) as mount:
         mount.shell("mkdir ns")

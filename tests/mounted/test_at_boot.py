@@ -1,4 +1,4 @@
-"""A mount as mount(8), fstab and systemd make it: without a home, with their words, told how it goes."""
+"""A mount as mount(8), fstab and systemd make it: without a home, with their words, with progress notices."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def in_private(place: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as root at boot: with an empty environment."""
+    """Run a script as root at boot, with an empty environment."""
     return subprocess.run(
         ["unshare", "--mount", "/bin/bash", "-c", PRIVATE.format(place=place) + script],
         env={"PYTHONPATH": str(REPOSITORY)},
@@ -57,7 +57,7 @@ true
 
 
 def test_mount_t_kvfs_works_without_home_and_path(place: Path) -> None:
-    """Its state is in /var/lib/kvfs, and what was written is there at the next mount."""
+    """`mount -t kvfs` keeps its state in /var/lib/kvfs, and closed files are there at the next mount."""
     script = """
     /bin/mount -t kvfs local:/var/lib/store.sqlite {place}/mnt \\
         -o 'cache_ttl=5,history="1d,200M",write_back=0,_netdev,nofail,noexec'
@@ -80,7 +80,7 @@ def test_mount_t_kvfs_works_without_home_and_path(place: Path) -> None:
 
 
 def test_a_line_of_fstab_is_a_mount(place: Path) -> None:
-    """With words for systemd in it, which are not kvfs's."""
+    """A line of fstab is a mount, with words for systemd in it that are not those of kvfs."""
     (place / "fstab").write_text(
         f"local:/var/lib/store.sqlite {place}/mnt kvfs "
         'write_back=0,history="2d,100M",_netdev,nofail,x-systemd.automount 0 0\n'
@@ -94,7 +94,7 @@ def test_a_line_of_fstab_is_a_mount(place: Path) -> None:
 
 
 def test_the_command_of_the_unit_needs_no_environment(place: Path) -> None:
-    """Root without HOME and PATH: state and the store of `local:` are in /var/lib/kvfs, for root alone."""
+    """Without HOME and PATH, state and the store of `local:` are in /var/lib/kvfs, for root alone."""
     unit = (place / "root/etc/systemd/system/kvfs@.service").read_text()
     [command] = re.findall(r"(?m)^ExecStart=(.*)$", unit)
     (place / "config.toml").write_text(
@@ -130,7 +130,7 @@ def test_mount_refuses_words_that_it_does_not_know(place: Path) -> None:
 
 
 def test_mount_t_fuse_kvfs_works_too(tmp_path: Path) -> None:
-    """mount.fuse calls `kvfs SOURCE DIR -o …`, with words of its own."""
+    """mount.fuse, which calls `kvfs SOURCE DIR -o …` with words of its own, can mount."""
     env = environment(tmp_path, None)
     (tmp_path / "mnt").mkdir()
     words = [f"local:{tmp_path}/store.sqlite", str(tmp_path / "mnt"), "-o", "rw,cache_ttl=3"]
@@ -143,7 +143,7 @@ def test_mount_t_fuse_kvfs_works_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The socket of a service manager."""
+    """Yield the socket of a service manager."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
@@ -153,7 +153,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.so
 
 
 def told(listener: socket.socket, wanted: str) -> str:
-    """The first message that holds `wanted`."""
+    """Return the first message that holds `wanted`."""
     while True:
         message = listener.recv(4096).decode()
         if wanted in message:
@@ -163,7 +163,7 @@ def told(listener: socket.socket, wanted: str) -> str:
 def test_systemd_is_told_how_it_goes(
     tmp_path: Path, words: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """READY when it can be used, what is pending, signs of life from the loop, and more time while it drains."""
+    """systemd gets READY when the mount is usable, the pending count, signs of life, and more time for the drain."""
     monkeypatch.setenv("WATCHDOG_USEC", "400000")
     with mounted(tmp_path, f"local:{tmp_path}/store.sqlite", "--write-back=3600") as mount:
         assert f"STATUS=mounted: local:{tmp_path}/store.sqlite on {mount.path}" in told(words, "READY=1")
@@ -180,7 +180,7 @@ def test_systemd_is_told_how_it_goes(
 
 
 def test_the_units_pass_the_verifier_of_systemd(place: Path, tmp_path: Path) -> None:
-    """For the system and for a user; every option in them is one that systemd knows."""
+    """The units for the system and for a user pass the verifier, so systemd knows every option in them."""
     user = environment(tmp_path, None) | {
         "HOME": str(tmp_path / "home"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
@@ -201,7 +201,10 @@ def test_the_units_pass_the_verifier_of_systemd(place: Path, tmp_path: Path) -> 
 
 
 def test_install_names_each_file_and_leaves_those_of_others(tmp_path: Path) -> None:
-    """--dry-run writes nothing, --remove takes away what it wrote, and a strange file stays."""
+    """install names each file.
+
+    --dry-run writes nothing, --remove takes away its own files, and a strange file stays.
+    """
     root = tmp_path / "root"
 
     def install(*more: str) -> subprocess.CompletedProcess[str]:
@@ -225,7 +228,7 @@ def test_install_names_each_file_and_leaves_those_of_others(tmp_path: Path) -> N
 
 
 def test_the_man_pages_and_the_help_say_the_same(tmp_path: Path) -> None:
-    """Each option of `kvfs mount --help` is in the page."""
+    """Each option of `kvfs mount --help` is in the man page."""
     root = tmp_path / "root"
     subprocess.run([*KVFS, "install", "--root", str(root)], check=True, capture_output=True)
     page = (root / "usr/local/share/man/man1/kvfs-mount.1").read_text().replace("\\-", "-")
@@ -238,7 +241,7 @@ def test_the_man_pages_and_the_help_say_the_same(tmp_path: Path) -> None:
 
 
 def test_a_log_for_machines_is_one_object_a_line(tmp_path: Path) -> None:
-    """For journald and others: `--log-format json`."""
+    """`--log-format json` writes one object a line, for journald and others."""
     command = [
         sys.executable,
         "-c",

@@ -1,4 +1,4 @@
-"""What KV cannot keep is refused at the call that asked for it; a sick server costs patience, never data."""
+"""Bad input and a sick server: an entry that KV cannot keep is refused at its call, and faults cost no data."""
 
 import errno
 import json
@@ -34,7 +34,7 @@ def _errno(call: Callable[..., object], *args: object) -> str:
 
 
 def test_what_kv_cannot_keep_is_refused_at_the_call(mount: Mounted) -> None:
-    """Each limit has its errno, at once; the mount lives on and nothing pending is lost."""
+    """Each limit of KV has its errno, at once; the mount lives on and nothing pending is lost."""
     ns = mount.path / "ns"
     file = ns / "file"
     file.write_text("x")
@@ -76,7 +76,7 @@ def test_what_kv_cannot_keep_is_refused_at_the_call(mount: Mounted) -> None:
 
 
 def test_the_longest_key_reaches_the_server(mount: Mounted, api: Api) -> None:
-    """512 bytes are allowed, and a value of exactly 25 MiB, binary."""
+    """A key of 512 bytes and a binary value of exactly 25 MiB reach the server."""
     ns = mount.path / "ns"
     directory = ns / ("d" * 250)
     directory.mkdir()
@@ -103,7 +103,7 @@ SICK: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fault", SICK, ids=str)
 def test_a_sick_server_is_retried(mount: Mounted, api: Api, fault: str) -> None:
-    """Reads and writes come through once the server recovers, and nothing is lost."""
+    """Reads and writes succeed once the server recovers, and nothing is lost."""
     ns = mount.path / "ns"
     namespace = api.namespace("ns")
     api.put(namespace, "other", b"from elsewhere")
@@ -123,7 +123,7 @@ def test_a_sick_server_is_retried(mount: Mounted, api: Api, fault: str) -> None:
 def test_denied_credentials_lose_nothing(
     mount: Mounted, api: Api, status: int, reads: str, syncs: str
 ) -> None:
-    """401 and 403 are told at once, everything stays pending, and goes when the token is good again."""
+    """After 401 and 403, reported at once, everything stays pending, and goes when the token is good again."""
     ns = mount.path / "ns"
     namespace = api.namespace("ns")
     api.put(namespace, "other", b"x")
@@ -144,7 +144,7 @@ def test_denied_credentials_lose_nothing(
 
 
 def test_a_namespace_that_vanished_is_an_answer(mount: Mounted, api: Api) -> None:
-    """Another client deleted the namespace: reads say so, pending values stay readable and are named."""
+    """Reads of a namespace that another client deleted say so; its pending values stay readable and are named."""
     ns = mount.path / "ns"
     with (ns / "late").open("w") as late:  # open before: what is asked for afterwards is not there any more
         api.result("DELETE", "/" + api.namespace("ns"))
@@ -163,7 +163,7 @@ def test_a_namespace_that_vanished_is_an_answer(mount: Mounted, api: Api) -> Non
 
 
 def test_a_stalled_server_does_not_hang_the_mount(mount: Mounted, api: Api) -> None:
-    """A server that accepts and never answers: the call ends within its bound with an errno, the mount lives."""
+    """A call to a server that accepts and never answers ends within its bound with an errno, and the mount lives."""
     ns = mount.path / "ns"
     api.put(api.namespace("ns"), "other", b"x")
     time.sleep(1.1)

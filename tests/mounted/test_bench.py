@@ -1,4 +1,4 @@
-"""The benchmarks themselves run: a tiny run against kvfs, memory and disk comes out as JSON, Markdown and plots."""
+"""The benchmarks themselves: a tiny run against kvfs, memory and disk comes out as JSON, Markdown and plots."""
 
 import json
 import os
@@ -52,7 +52,7 @@ BULK = {
 
 
 def test_a_tiny_run_comes_out_as_json_markdown_and_plots(tmp_path: Path) -> None:
-    """Every subject that is in Python does its work, and what the page says is in the JSON."""
+    """Every subject that is in Python does its work, and the numbers of the page are in the JSON."""
     words = ["--workloads", *WORKLOADS, "--only", "kvfs", "sdk", "memfs", "ext4", "--delays", "0.01"]
     _bench("run", "--quick", "--files", "20", *words, "--out", tmp_path, "--cpu-files", "20")
     document = json.loads((tmp_path / "results.json").read_text())
@@ -85,7 +85,7 @@ def test_a_tiny_run_comes_out_as_json_markdown_and_plots(tmp_path: Path) -> None
 
 
 def _same_work(found: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Requests: kvfs beside the least, which the SDK's bulk calls make."""
+    """Compare requests: those of kvfs beside the fewest, which the SDK's bulk calls make."""
     assert {work: found["SDK bulk", work]["kinds"] for work in BULK} == BULK
     kinds = {work: found["kvfs", work]["kinds"] for work in WORKLOADS}
     assert kinds["delete"] == BULK["delete"]
@@ -100,7 +100,7 @@ def _same_work(found: dict[tuple[str, str], dict[str, Any]]) -> None:
 
 
 def test_commits_are_measured_in_memory_on_the_disk_and_through_the_api() -> None:
-    """Beside the floor, with what each commit costs in syncs and in requests."""
+    """Commits are measured beside the floor, with the syncs and requests of each."""
     found = json.loads(_bench("commits", "--commits", "5", "--json"))
     memory, local, disk, api = found
     assert memory["where"] == "memfs"
@@ -111,7 +111,7 @@ def test_commits_are_measured_in_memory_on_the_disk_and_through_the_api() -> Non
 
 
 def test_the_relay_delays_and_counts_each_request(tmp_path: Path) -> None:
-    """Also the second one on a connection, also one with a long body, which arrives whole."""
+    """The relay delays and counts also a second request of a connection, and one with a long body."""
     body = os.urandom(3 << 20)
     with served_by_process(tmp_path) as served, relaying(0.2) as relay:
         relay.aim(served.port)
@@ -125,7 +125,7 @@ def test_the_relay_delays_and_counts_each_request(tmp_path: Path) -> None:
 
 
 def _report(wall: dict[str, list[float]], requests: dict[str, int], start: float = 0.4) -> Report:
-    """One workload, `read`, at 50 ms; starting the SDK takes `start`."""
+    """Return a report of one workload, `read`, at 50 ms; starting the SDK takes `start`."""
     runs = {
         (name, 0.05, "read"): [
             Run(Cost(each, 0.1), Counter(get=requests[name]), start if name.startswith("SDK") else 0.0)
@@ -162,7 +162,7 @@ def test_the_page_says_where_kvfs_is_behind() -> None:
 
 
 def test_the_page_gives_reasons_only_where_kvfs_is_behind(tmp_path: Path) -> None:
-    """And of each what the least would be."""
+    """The page gives reasons only where kvfs is behind, and with each the least that is possible."""
     how = Setting(n=20, rounds=3, machine={})
     page.write(tmp_path, _report(WALLS, REQUESTS), [], [], how)
     text = (tmp_path / "results.md").read_text()
@@ -176,14 +176,14 @@ def test_the_page_gives_reasons_only_where_kvfs_is_behind(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("workload", sorted(set(MEANING) - {"mount"}))
 def test_there_is_a_reason_for_every_comparison(workload: str) -> None:
-    """Whatever a run finds, the page says something of it."""
+    """The page has a reason for every comparison that a run can find."""
     assert all(
         reason(workload, measure).endswith(".") for measure in ("requests", "time", "ten times rclone")
     )
 
 
 def test_the_sdk_is_shown_running_already_too() -> None:
-    """Its times without starting it, beside kvfs' own, which have nothing taken from them."""
+    """The SDK's times are shown without its start too, beside those of kvfs, from which nothing is taken."""
     report = _report(WALLS, REQUESTS, start=0.4)
     assert report.start == 0.4
     assert "| grep -r | 2.00 s | 1.10 s | behind |" in report.beside_running(0.05)
@@ -191,7 +191,7 @@ def test_the_sdk_is_shown_running_already_too() -> None:
 
 
 class _Sleeper:
-    """A subject that sleeps; it counts how often."""
+    """A subject that sleeps, and counts how often."""
 
     delay, settings, mounting = None, "", None
     working = None
@@ -215,7 +215,7 @@ class _Sleeper:
 
 
 def _turns(directory: Path, *seconds: float, within: float) -> list[int]:
-    """How often each had its turn of five rounds at most; what takes more than 0.7 s is slow."""
+    """Return how often each had its turn of five rounds at most; work of more than 0.7 s is slow."""
     subjects = [_Sleeper(each) for each in seconds]
     suite = Suite(None, subjects, directory, phases=[Phase((), ("list",))], slow=0.7)
     suite.run(5, time.monotonic() + within)
@@ -225,14 +225,14 @@ def _turns(directory: Path, *seconds: float, within: float) -> list[int]:
 
 
 def test_what_takes_long_has_fewer_turns(tmp_path: Path) -> None:
-    """Quick work is done in every round that there is time for, slow work once, and everything once."""
+    """Quick work is done in every round that there is time for, slow work once, and everything at least once."""
     assert _turns(tmp_path, 0.0, 0.2, 0.8, within=60) == [5, 5, 1]
     assert _turns(tmp_path, 0.0, 0.4, within=0.4 + 0.35) == [5, 1], "there is not enough time"
     assert _turns(tmp_path, 0.1, within=0) == [1]
 
 
 def test_the_material_is_always_the_same(tmp_path: Path) -> None:
-    """Whoever measures again measures the same bytes."""
+    """The material is the same in every run, so that a repeated measurement measures the same bytes."""
     first, second = (make(tmp_path / name, 60, big=2**16) for name in ("first", "second"))
     assert first.names == second.names
     assert first.pairs() == second.pairs()

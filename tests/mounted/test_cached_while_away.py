@@ -1,4 +1,4 @@
-"""What was read before is read within a second while the server is away, and at once after that."""
+"""Cached values while the server is away: the first read takes at most a second, and later ones none."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ NEXT = 0.5
 
 
 def filled(mount: Mounted) -> Path:
-    """A namespace of values that were read, and are not fresh any more."""
+    """Yield a namespace of values that were read, and are not fresh any more."""
     ns = mount.path / "ns"
     ns.mkdir()
     for number in range(10):
@@ -50,7 +50,10 @@ def took(act: Callable[[], object]) -> float:
 def test_a_server_that_does_not_answer_keeps_nobody_waiting_for_what_is_known(
     tmp_path: Path, server: Served
 ) -> None:
-    """One second for the first look, nothing for the next; what is new is seen soon after it is back."""
+    """While the server does not answer, the first look takes a second and the next none.
+
+    New values are seen soon after it is back.
+    """
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
         ns = filled(mount)
         os.kill(server.pid, signal.SIGSTOP)
@@ -66,7 +69,7 @@ def test_a_server_that_does_not_answer_keeps_nobody_waiting_for_what_is_known(
 
 
 def test_a_server_that_is_gone_keeps_nobody_waiting_for_what_is_known(tmp_path: Path) -> None:
-    """A refused connection is no answer either."""
+    """A refused connection is no answer either, and cached values are read without waiting."""
     with (
         served_by_process(tmp_path, faults="") as server,
         mounted(tmp_path, "cloudflare:", *OPTIONS, "--drain-timeout=1", served=server) as mount,
@@ -81,7 +84,7 @@ def test_a_server_that_is_gone_keeps_nobody_waiting_for_what_is_known(tmp_path: 
 
 @pytest.mark.parametrize("end", ["kvfs umount", "SIGTERM"])
 def test_a_mount_ends_within_its_drain_timeout(tmp_path: Path, server: Served, end: str) -> None:
-    """A server that does not answer: a second of sending, then the daemon is gone, and what is left is kept."""
+    """A mount whose server does not answer ends within its drain timeout, and keeps the unsent changes."""
     with mounted(tmp_path, "cloudflare:", *OPTIONS, "--drain-timeout=1", served=server) as mount:
         (mount.path / "ns").mkdir()
         os.kill(server.pid, signal.SIGSTOP)
@@ -99,7 +102,7 @@ def test_a_mount_ends_within_its_drain_timeout(tmp_path: Path, server: Served, e
 
 
 def refused(url: str) -> bool:
-    """Nobody listens there any more."""
+    """Return a port at which nobody listens any more."""
     host, port = urlsplit(url).netloc.split(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) != 0

@@ -1,4 +1,4 @@
-"""The cost of a commit of SQLite in a mount, counted in syncs of the disk and in requests, never in time."""
+"""Commits of SQLite in a mount: their cost, counted in syncs of the disk and in requests, never in time."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def commit(base: sqlite3.Connection) -> None:
 def test_a_commit_on_a_local_store_forces_the_disk_once_an_fsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is what fsync promises; the journal of the mount and the directory are not forced out as well."""
+    """A commit on a local store forces the disk once an fsync, and neither the mount's journal nor the directory."""
     syncs = Syncs(tmp_path)
     for name, value in syncs.environment.items():
         monkeypatch.setenv(name, value)
@@ -52,7 +52,7 @@ def test_a_commit_on_a_local_store_forces_the_disk_once_an_fsync(
 
 
 def test_a_commit_through_the_api_is_a_comparison_and_a_write_for_each_fsync(tmp_path: Path) -> None:
-    """KV has no compare-and-swap: each write of a file that was written before is compared first."""
+    """A commit through the API compares each file before each write, because KV has no compare-and-swap."""
     with served_by_process(tmp_path) as server, mounted(tmp_path, "cloudflare:", served=server) as mount:
         mount.shell("mkdir ns")
         with database(mount.path / "ns/db") as base:
@@ -63,7 +63,7 @@ def test_a_commit_through_the_api_is_a_comparison_and_a_write_for_each_fsync(tmp
 
 
 def requests(server: Served) -> int:
-    """How many the server has answered."""
+    """Return how many requests the server has answered."""
 
     text = httpx.get(f"{server.root}/metrics", headers=server.headers, trust_env=False).text
     lines = (line for line in text.splitlines() if line.startswith("kvfs_requests_total"))

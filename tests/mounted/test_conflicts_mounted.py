@@ -1,4 +1,7 @@
-"""Programs save what another client changed since they read it: both versions are kept, by every way of saving."""
+"""Conflicts through a mount: a program saves a file that another client changed since it was read.
+
+Both versions are kept, by every way of saving.
+"""
 
 import shutil
 import subprocess
@@ -60,18 +63,18 @@ def here(world: Standing) -> Namespace:
 
 
 def values(world: Standing, space: Namespace) -> dict[str, bytes | None]:
-    """What the server has."""
+    """Return the values that the server has."""
     return {key: world.api.get(space.id, key) for key in world.api.keys(space.id)}
 
 
 def sync(world: Standing) -> subprocess.CompletedProcess[str]:
-    """`kvfs sync`, which may tell of conflicts."""
+    """Run `kvfs sync`, which may report conflicts."""
     return world.mount.kvfs("sync", str(world.mount.path), check=False)
 
 
 @pytest.mark.parametrize("save", SAVES)
 def test_both_versions_are_kept(world: Standing, here: Namespace, save: str) -> None:
-    """Theirs under the name, ours beside it; `kvfs sync` says where, once, and its status is 3."""
+    """Theirs stays under the name and ours goes beside it; `kvfs sync` says where, once, with status 3."""
     program = save.partition(" ")[0]
     if program in ("perl", "rsync", "vim") and shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
@@ -94,7 +97,7 @@ def test_both_versions_are_kept(world: Standing, here: Namespace, save: str) -> 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_theirs_is_kept(world: Standing, here: Namespace, call: str) -> None:
-    """Whatever call writes the key, or moves it."""
+    """The other client's version is kept, whichever call writes or moves the key."""
     subprocess.run(["bash", "-euc", CALLS[call]], cwd=here.path, capture_output=True, check=True)
     assert sync(world).returncode == 3
     assert values(world, here)["page"] == b"theirs\n"
@@ -102,7 +105,7 @@ def test_theirs_is_kept(world: Standing, here: Namespace, call: str) -> None:
 
 
 def test_a_directory_leaves_behind_what_it_did_not_move(world: Standing) -> None:
-    """mv of a directory in which another client has changed a file."""
+    """mv of a directory leaves a file behind that another client has changed in it."""
     space = world.namespace()
     world.api.bulk_put(space.id, [{"key": f"d/{name}", "value": "one\n"} for name in "ab"])
     world.mount.kvfs("refresh", str(space.path))
@@ -125,7 +128,7 @@ def test_a_directory_leaves_behind_what_it_did_not_move(world: Standing) -> None
     ],
 )
 def test_a_new_name_that_another_client_made_is_kept_twice(world: Standing, make: str) -> None:
-    """It was not there when somebody looked."""
+    """If another client makes a name that was absent when a program looked, both versions are kept."""
     space = world.namespace()
     assert not (space.path / "page").exists()
     world.api.bulk_put(space.id, [{"key": "page", "value": "theirs\n"}])
@@ -137,7 +140,7 @@ def test_a_new_name_that_another_client_made_is_kept_twice(world: Standing, make
 
 
 def test_a_stat_is_no_reader(world: Standing, here: Namespace) -> None:
-    """An edit that takes longer than the caches count: the stat before the save reads the new value."""
+    """A stat before the save, which loads the new value after a long edit, does not make the editor a reader of it."""
     world.mount.kvfs("refresh", str(here.path))
     assert (here.path / "page").stat().st_size == len("theirs\n")
     Path(here.path / "page").write_text("mine\n")
@@ -146,7 +149,7 @@ def test_a_stat_is_no_reader(world: Standing, here: Namespace) -> None:
 
 
 def test_the_status_tells_of_conflicts(world: Standing, here: Namespace) -> None:
-    """How many, and the latest by name; the log has a line."""
+    """The status says how many conflicts there are, with the latest by name, and the log has a line."""
     before = world.mount.status()["conflicts"]["count"]
     (here.path / "page").write_text("mine\n")
     sync(world)

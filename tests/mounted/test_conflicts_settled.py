@@ -1,4 +1,4 @@
-"""`kvfs conflicts`: what is open is listed, compared and settled, over remounts, and each file names the other."""
+"""`kvfs conflicts`: open ones are listed, compared and settled, over remounts, and each file names the other."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def world() -> Iterator[Standing]:
 
 
 def meet(world: Standing, space: Namespace, name: str, mine: bytes, theirs: bytes) -> Path:
-    """Both clients write a value; the path of the copy that was made."""
+    """Have both clients write a value; return the path of the copy that was made."""
     world.api.bulk_put(space.id, [{"key": name, "value": "before"}])
     kvfs(world, "refresh", str(space.path))
     assert (space.path / name).read_text() == "before"
@@ -37,12 +37,12 @@ def meet(world: Standing, space: Namespace, name: str, mine: bytes, theirs: byte
 
 
 def kvfs(world: Standing, *words: object, typed: str = "") -> Done:
-    """A command against the mount."""
+    """Run a command against the mount."""
     return quick(world.mount.env, *words, typed=typed)
 
 
 def listed(world: Standing) -> list[dict[str, object]]:
-    """What is open on this mount."""
+    """Return the open conflicts of this mount."""
     said = kvfs(world, "conflicts", "list", "--json", str(world.mount.path)).stdout
     return list(json.loads(said))
 
@@ -50,7 +50,7 @@ def listed(world: Standing) -> list[dict[str, object]]:
 def test_a_conflict_is_listed_with_both_sizes_and_each_file_names_the_other(
     world: Standing, space: Namespace
 ) -> None:
-    """Path, copy, when, sizes; `user.kvfs.conflict` leads from one side to the other."""
+    """A list has path, copy, time and sizes; `user.kvfs.conflict` leads from one side to the other."""
     copy = meet(world, space, "page", b"mine", b"theirs!")
     [item] = listed(world)
     name = f"{space.path.name}/page"
@@ -69,7 +69,7 @@ def test_a_conflict_is_listed_with_both_sizes_and_each_file_names_the_other(
 
 
 def test_diff_shows_text_by_line_and_metadata_and_expiration(world: Standing, space: Namespace) -> None:
-    """A unified diff, what the metadata and the expirations are; of binaries sizes and the first difference."""
+    """`diff` shows a unified diff, metadata and expirations, and of binaries the sizes and the first difference."""
     copy = meet(world, space, "page", b"one\nmine\n", b"one\ntheirs\n")
     said = kvfs(world, "conflicts", "diff", str(space.path / "page")).stdout
     assert "-theirs\n+mine\n" in said
@@ -87,7 +87,7 @@ def test_diff_shows_text_by_line_and_metadata_and_expiration(world: Standing, sp
 
 @pytest.mark.parametrize("side", ["page", "copy", "both"])
 def test_keep_mine_makes_my_version_the_value(world: Standing, space: Namespace, side: str) -> None:
-    """With its metadata and without their expiration; the copy goes, and nothing is a conflict again."""
+    """`keep mine` keeps my metadata without their expiration; the copy goes, and no new conflict arises."""
     copy = meet(world, space, "page", b"mine", b"theirs")
     named = {"page": [space.path / "page"], "copy": [copy], "both": [space.path / "page", copy]}[side]
     said = kvfs(world, "conflicts", "keep", "mine", *map(str, named)).stdout
@@ -104,7 +104,7 @@ def test_keep_mine_makes_my_version_the_value(world: Standing, space: Namespace,
 def test_keep_mine_does_not_overwrite_what_comes_after_it_was_looked_at(
     world: Standing, space: Namespace
 ) -> None:
-    """Their next version is a conflict again, and both are kept."""
+    """A version that they write after the look is a conflict again with `keep mine`, and both are kept."""
     meet(world, space, "page", b"mine", b"theirs")
     kvfs(world, "conflicts", "keep", "mine", str(space.path / "page"))
     world.api.put(space.id, "page", b"theirs again")
@@ -117,7 +117,7 @@ def test_keep_mine_does_not_overwrite_what_comes_after_it_was_looked_at(
 
 
 def test_keep_theirs_takes_the_copy_away(world: Standing, space: Namespace) -> None:
-    """The name has theirs, here and at the server."""
+    """After `keep theirs` the name has their version, here and at the server."""
     meet(world, space, "page", b"mine", b"theirs")
     assert kvfs(world, "conflicts", "keep", "theirs", str(space.path / "page")).returncode == 0
     assert os.listdir(space.path) == ["page"]
@@ -127,7 +127,7 @@ def test_keep_theirs_takes_the_copy_away(world: Standing, space: Namespace) -> N
 
 
 def test_all_are_settled_at_once_after_one_question(world: Standing, space: Namespace) -> None:
-    """`--all`; a question with an empty answer changes nothing, and wrong arguments are refused before it."""
+    """`--all` asks one question; an empty answer changes nothing, and wrong arguments are refused before it."""
     for name in ("a", "b"):
         meet(world, space, name, b"mine", b"theirs")
     refused = kvfs(world, "conflicts", "keep", "theirs")
@@ -140,7 +140,10 @@ def test_all_are_settled_at_once_after_one_question(world: Standing, space: Name
 
 
 def test_several_versions_of_mine_have_to_be_told_apart(world: Standing, space: Namespace) -> None:
-    """Two programs lost against them: `keep mine` of the name asks which, by the copy it is clear."""
+    """After two conflicts of one name `keep mine` of the name asks which version is meant.
+
+    With a copy's name it is clear.
+    """
     first = meet(world, space, "page", b"mine 1", b"theirs 1")
     (space.path / "page").read_bytes()
     world.api.put(space.id, "page", b"theirs 2")

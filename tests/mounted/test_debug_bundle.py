@@ -1,4 +1,4 @@
-"""`kvfs debug-bundle`: useful to who has to find out, and nothing in it that nobody else may see."""
+"""`kvfs debug-bundle`: it has what a fault's investigation needs, and nothing that others may not see."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ KEY, TITLE = "customer-12345", "acme & söhne"
 
 
 def forms(secret: str) -> list[bytes]:
-    """A secret as it may stand in a file."""
+    """Return the forms that a secret may have in a file."""
     raw = secret.encode()
     return [
         raw,
@@ -41,7 +41,7 @@ def forms(secret: str) -> list[bytes]:
 
 
 def content(bundle: Path) -> dict[str, bytes]:
-    """The files of a bundle."""
+    """Return the files of a bundle."""
     with tarfile.open(bundle) as archive:
         found = {member.name: archive.extractfile(member) for member in archive}
         return {
@@ -50,7 +50,10 @@ def content(bundle: Path) -> dict[str, bytes]:
 
 
 def test_no_secret_and_no_value_is_in_it(tmp_path: Path, server: Served, api: Api) -> None:
-    """Tokens in the environment, a file, the configuration, a command, a log, keys and values; names only if wanted."""
+    """Tokens of the environment, a file, the configuration, a command, a log, keys and values are not in it.
+
+    Names only if wanted.
+    """
     api.result("POST", "", json={"title": TITLE})
     token_file = tmp_path / "token"
     token_file.write_text(IN_FILE)
@@ -96,7 +99,7 @@ def test_no_secret_and_no_value_is_in_it(tmp_path: Path, server: Served, api: Ap
 
 
 def check_it_is_of_use(files: dict[str, bytes], said: str, size: int) -> None:
-    """What somebody needs who looks for a fault is there, and is announced."""
+    """Check that the bundle has what the search for a fault needs, and that its content was announced."""
     [status] = json.loads(files["status.json"])
     assert status["pending"]["count"] == 1
     [change] = json.loads(files["journals/1.json"])["changes"]
@@ -110,7 +113,7 @@ def check_it_is_of_use(files: dict[str, bytes], said: str, size: int) -> None:
 
 
 def test_it_is_made_where_everything_is_broken(tmp_path: Path) -> None:
-    """A daemon that was killed and a journal that cannot be read are told; a file that is there stays."""
+    """A killed daemon and an unreadable journal are reported in the bundle, and an existing file is not overwritten."""
     with mounted(tmp_path, f"local:{tmp_path}/store.sqlite", "--write-back=3600") as mount:
         mount.shell("mkdir ns; echo 1 > ns/a")
         mount.kill()
@@ -136,7 +139,7 @@ def test_it_is_made_where_everything_is_broken(tmp_path: Path) -> None:
     ],
 )
 def test_names_in_a_log_are_hashed_whatever_is_known_of_them(text: str, kept: tuple[str, ...]) -> None:
-    """What is quoted, and what is known to be a name; the words around stay."""
+    """In a log quoted texts and known names are hashed, and the words around stay."""
     scrub = Scrubber([], {"known-key"}, with_names=False)
     found = scrub.log(text)
     assert all(word in found for word in kept)
@@ -149,7 +152,7 @@ def test_names_in_a_log_are_hashed_whatever_is_known_of_them(text: str, kept: tu
 def test_a_key_that_is_a_word_of_ours_hides_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key `token` is hashed wherever it stands; the words of a token command are left out all the same."""
+    """A key `token` is hashed wherever it stands, and the words of a token command are left out all the same."""
     monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("KVFS_TOKEN_COMMAND", f"print {IN_COMMAND}")
     journal = tmp_path / "sources" / "abc" / "journal.sqlite"
@@ -164,7 +167,7 @@ def test_a_key_that_is_a_word_of_ours_hides_no_secret(
     "text", ["cloudflare:acc/dev/x is mounted", 'source="cloudflare:/dev"', "cloudflare:/dev"]
 )
 def test_a_source_keeps_its_account_and_loses_its_names(text: str) -> None:
-    """However short they are; a name that is hashed already is hashed once."""
+    """A source keeps its account and loses its names, however short; a name that is hashed already is hashed once."""
     scrub = Scrubber([], {"known"}, with_names=False)
     assert "dev" not in scrub.text(text)
     assert scrub.text("cloudflare:acc/known") == f"cloudflare:acc/{scrub.name('known')}"

@@ -33,7 +33,7 @@ OPTIONS = ("--cache-ttl=1", "--settle=1", "--write-back=0.3", "--timeout=10")
 
 
 def test_a_directory_that_is_not_empty_stays(here: Path) -> None:
-    """rmdir of one with a file, pending or not, with a directory, or with an open new file: ENOTEMPTY."""
+    """rmdir of a directory with a file, pending or not, with a directory, or with an open new file gives ENOTEMPTY."""
     (here / "d/e").mkdir(parents=True)
     assert errno_of(os.rmdir, here / "d") == "ENOTEMPTY"
     (here / "d/e").rmdir()
@@ -59,7 +59,7 @@ def test_empty_directories_are_kept(world: Standing, here: Path) -> None:
 
 
 def _getdents(fd: int) -> list[str]:
-    """The next few names: a buffer of 4 KiB, so that a walk takes many calls."""
+    """Return the next few names: a buffer of 4 KiB, so that a walk takes many calls."""
     buffer = ctypes.create_string_buffer(4096)
     length = ctypes.CDLL(None, use_errno=True).getdents64(fd, buffer, len(buffer))
     assert length >= 0, errno.errorcode[ctypes.get_errno()]
@@ -72,7 +72,7 @@ def _getdents(fd: int) -> list[str]:
 
 
 def test_readdir_is_stable_while_the_directory_changes(here: Path) -> None:
-    """What was there before and after a walk shows once in it, whatever was removed and made on the way."""
+    """A name that is there before and after a walk shows once in it, whatever was removed and made on the way."""
     stays = {f"stays-{number:03}" for number in range(600)}
     for name in sorted(stays):
         (here / name).touch()
@@ -136,7 +136,7 @@ def test_seekdir_finds_its_place_again(here: Path) -> None:
 
 
 def test_a_large_directory_moves_and_goes(world: Standing, here: Path) -> None:
-    """mv of a directory, mv of all its files one by one, rm -rf: nothing is left out, here and at the server."""
+    """mv of a directory, mv of all its files one by one, and rm -rf leave nothing out, here and at the server."""
     count = 1200  # more than a page of a listing
     namespace = world.api.namespace(here.name)
     pairs = [{"key": f"big/{number:05}", "value": f"{number}"} for number in range(count)]
@@ -194,7 +194,7 @@ def test_mtime_tells_of_writes_only(world: Standing, here: Path) -> None:
 
 
 def test_links_and_devices_are_refused(here: Path) -> None:
-    """EPERM for what KV has no place for."""
+    """Links and devices are refused with EPERM, because KV has no place for them."""
     (here / "f").touch()
     assert errno_of(os.link, here / "f", here / "hard") == "EPERM"
     assert errno_of(os.symlink, "f", here / "soft") == "EPERM"
@@ -206,7 +206,7 @@ _ACL = struct.pack("<I" + "HHI" * 3, 2, 1, 6, 2**32 - 1, 4, 4, 2**32 - 1, 32, 4,
 
 
 def _refusals(world: Standing, here: Path) -> dict[str, str]:
-    """What docs/compatibility.md says is refused, asked for: the errno of each."""
+    """Return the refusals in docs/compatibility.md, with the errno of each."""
     (here / "f").write_bytes(b"x")
     (here / "d").mkdir()
     other = world.namespace().path
@@ -227,7 +227,7 @@ def _refusals(world: Standing, here: Path) -> dict[str, str]:
 
 
 def test_what_kv_has_no_place_for_is_refused(world: Standing, here: Path) -> None:
-    """The errnos of the page on compatibility; nothing is left behind by what was refused."""
+    """Each refusal has the errno of the page on compatibility, and leaves nothing behind."""
     assert _refusals(world, here) == {
         "too long a key": "ENAMETOOLONG",
         "no UTF-8": "EILSEQ",
@@ -244,7 +244,7 @@ def test_what_kv_has_no_place_for_is_refused(world: Standing, here: Path) -> Non
 
 
 def test_times_have_nanoseconds_and_atime_stands_still(here: Path) -> None:
-    """Reading moves nothing."""
+    """Times have nanoseconds, and reading moves no atime."""
     path = here / "f"
     path.write_bytes(b"x")
     os.utime(path, ns=(1_000_000_000_700_000_000, 1_100_000_000_700_000_000))
@@ -254,7 +254,7 @@ def test_times_have_nanoseconds_and_atime_stands_still(here: Path) -> None:
 
 
 def test_mtime_sets_and_clears_the_expiration(world: Standing, here: Path) -> None:
-    """An mtime to come is the expiration; one in the past clears it, and is kept."""
+    """An mtime in the future is the expiration; one in the past clears it, and is kept."""
     path, expires = here / "f", int(time.time()) + 500
     path.write_bytes(b"x")
     os.utime(path, (expires, expires))
@@ -268,7 +268,7 @@ def test_mtime_sets_and_clears_the_expiration(world: Standing, here: Path) -> No
 
 
 def test_a_file_removed_and_made_anew_is_new(here: Path) -> None:
-    """Metadata and expiration go with the removed file."""
+    """A file made anew has neither metadata nor expiration of the removed one."""
     path = here / "f"
     path.write_bytes(b"x")
     os.setxattr(path, "user.colour", b"red")
@@ -342,7 +342,7 @@ def test_df_is_never_empty_and_asks_nothing(world: Standing, here: Path) -> None
 
 @pytest.fixture
 def fuse_for_all() -> Iterator[None]:
-    """/dev/fuse open to users, as distributions have it."""
+    """Open /dev/fuse to users, as distributions have it."""
     before = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
     if os.getuid() == 0:
         os.chmod("/dev/fuse", 0o666)
@@ -353,7 +353,7 @@ def fuse_for_all() -> Iterator[None]:
 
 @pytest.mark.usefixtures("fuse_for_all")
 def test_an_unprivileged_user_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any privilege over mounts: mount, work, unmount, by the setuid helper fusermount3."""
+    """A user without any privilege over mounts can mount, work and unmount, by the setuid helper fusermount3."""
     # Root becomes nobody, who may still read this checkout and its Python wherever they lie.
     become: list[str] = []
     if os.getuid() == 0:

@@ -1,4 +1,4 @@
-"""What a call says when the server does not take a value, and who else may look into a mount."""
+"""Answers of calls when the server does not take a value, and the access of other users to a mount."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def mount(tmp_path: Path, server: Served) -> Iterator[Mounted]:
 
 
 def synced(path: Path) -> int:
-    """Write and fsync; 0 or the errno of the fsync."""
+    """Write and fsync; return 0 or the errno of the fsync."""
     with path.open("w") as file:
         file.write("kept")
         file.flush()
@@ -52,7 +52,10 @@ def synced(path: Path) -> int:
 def test_an_fsync_tells_why_and_the_value_is_kept(
     tmp_path: Path, mount: Mounted, server: Served, api: Api, rule: dict[str, object], said: set[int]
 ) -> None:
-    """EDQUOT, EACCES, ETIMEDOUT or EIO; the file reads as written, and killing the daemon does not change that."""
+    """An fsync fails with EDQUOT, EACCES, ETIMEDOUT or EIO.
+
+    The file reads as written, also after the daemon was killed.
+    """
     api.set_faults({**rule, "path": "/bulk"})
     assert synced(mount.path / "ns/key") in said
     assert (mount.path / "ns/key").read_text() == "kept"
@@ -75,7 +78,7 @@ def test_an_fsync_tells_why_and_the_value_is_kept(
 
 
 def test_a_write_with_o_sync_is_at_the_server(mount: Mounted, api: Api) -> None:
-    """Before write(2) returns, without a close."""
+    """A write with O_SYNC is at the server before write(2) returns, without a close."""
     descriptor = os.open(mount.path / "ns/key", os.O_WRONLY | os.O_CREAT | os.O_SYNC)
     try:
         os.write(descriptor, b"synced")
@@ -85,7 +88,7 @@ def test_a_write_with_o_sync_is_at_the_server(mount: Mounted, api: Api) -> None:
 
 
 def test_unlink_and_chmod_survive_kill_9(tmp_path: Path, mount: Mounted, api: Api, server: Served) -> None:
-    """What needs no close is in the journal when the call returns."""
+    """unlink and chmod need no close: they are in the journal when the call returns."""
     ns = mount.path / "ns"
     (ns / "gone").write_text("1")
     (ns / "script").write_text("2")
@@ -103,7 +106,7 @@ def test_unlink_and_chmod_survive_kill_9(tmp_path: Path, mount: Mounted, api: Ap
 
 
 def test_what_was_not_closed_is_what_a_kill_loses(tmp_path: Path, server: Served, api: Api) -> None:
-    """The old value stays whole: half a write is never sent."""
+    """A kill loses only writes that were not closed: the old value stays whole, and half a write is never sent."""
     with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
         (mount.path / "ns").mkdir()
         (mount.path / "ns/key").write_text("old")
@@ -121,7 +124,7 @@ def test_what_was_not_closed_is_what_a_kill_loses(tmp_path: Path, server: Served
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_other_users_see_nothing_unless_asked_for() -> None:
-    """Not even root's mount is open to others without --allow-other, which lets them read; its state never is."""
+    """No mount, not even root's, is open to other users without --allow-other; its state never is."""
     home = Path(tempfile.mkdtemp(prefix="kvfs-others-"))  # where others get to, as pytest's places are not
     home.chmod(0o755)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]

@@ -1,4 +1,4 @@
-"""A server that accepts and never answers: every call of the kernel ends within the bound, and none hangs."""
+"""A server that accepts and never answers: every call of the kernel ends within its bound."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ KNOWN = SAID | {0, errno.ENOTEMPTY, errno.ENODATA}  # what was listed a moment a
 
 
 def synced(path: Path) -> None:
-    """write, fsync, close."""
+    """Write, fsync and close."""
     with path.open("wb") as file:
         file.write(b"new")
         file.flush()
@@ -30,7 +30,7 @@ def synced(path: Path) -> None:
 
 
 def directory_synced(path: Path) -> None:
-    """fsync of a directory with a change in it."""
+    """Fsync a directory with a change in it."""
     (path / "made here").write_bytes(b"1")
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -73,7 +73,7 @@ CALLS: dict[str, tuple[Callable[[Path], object], bool]] = {
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
-    """A server with a directory for each call."""
+    """Yield a server with a directory for each call."""
     with served_by_process(tmp_path, faults="") as served, Api(served) as api:
         namespace = api.result("POST", "", json={"title": "ns"})["id"]
         api.result("POST", "", json={"title": "empty"})
@@ -83,7 +83,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 
 def timed(call: Callable[[Path], object], directory: Path) -> tuple[int, float]:
-    """The errno (0: success) and the seconds it took."""
+    """Return the errno (0: success) and the seconds a call took."""
     begun, number = time.monotonic(), 0
     try:
         call(directory)
@@ -93,7 +93,7 @@ def timed(call: Callable[[Path], object], directory: Path) -> tuple[int, float]:
 
 
 def test_every_call_is_bounded(tmp_path: Path, server: Served) -> None:
-    """All at once, each in a directory of its own: in time, with success or an errno that says why."""
+    """All calls at once, each in a directory of its own, end in time with success or a fitting errno."""
     with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
         ns = mount.path / "ns"
         for place in range(len(CALLS)):

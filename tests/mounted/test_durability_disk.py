@@ -1,4 +1,4 @@
-"""The disk of the journal is full, read-only or gone: real small file systems, mounted for the test."""
+"""The journal's disk full, read-only or gone: real small file systems, mounted for the test."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ SMALL = b"x" * 20_000
 
 @contextmanager
 def disk(path: Path, size: str) -> Iterator[Path]:
-    """A file system of its own at `path`."""
+    """Yield a file system of its own at `path`."""
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "kvfs-test", path], check=True)
     try:
@@ -34,7 +34,7 @@ def disk(path: Path, size: str) -> Iterator[Path]:
 
 
 def filled(disk: Path) -> Path:
-    """A file that leaves not a page free."""
+    """Make a file that leaves not a page free."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         while answer(file.write, bytes(4096)) == 0:
@@ -43,7 +43,7 @@ def filled(disk: Path) -> Path:
 
 
 def answer(call: Callable[..., object], *args: object) -> int:
-    """0, or the errno."""
+    """Return 0, or the errno."""
     try:
         call(*args)
     except OSError as exc:
@@ -52,7 +52,7 @@ def answer(call: Callable[..., object], *args: object) -> int:
 
 
 def write(path: Path, value: bytes, *, sync: bool = False) -> None:
-    """One whole file; what close says counts."""
+    """Write one whole file; the result of close counts."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         os.write(descriptor, value)
@@ -63,7 +63,7 @@ def write(path: Path, value: bytes, *, sync: bool = False) -> None:
 
 
 def prepared(mount: Mounted) -> Path:
-    """A namespace with two values at the server and one that waits."""
+    """Yield a namespace with two values at the server and one that waits."""
     ns = mount.path / "ns"
     ns.mkdir()
     write(ns / "old", b"old")
@@ -75,7 +75,7 @@ def prepared(mount: Mounted) -> Path:
 
 
 def crowd(ns: Path) -> dict[str, bytes]:
-    """Write until the journal takes no more, not even a byte; what was acknowledged."""
+    """Write until the journal takes no more, not even a byte; return the acknowledged writes."""
     taken, left = {}, [SMALL, b"x"]
     for number in range(1000):
         if (refused := answer(write, ns / f"{number}", left[0])) == 0:
@@ -89,7 +89,7 @@ def crowd(ns: Path) -> dict[str, bytes]:
 
 
 def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path, server: Served) -> None:
-    """close, fsync, rename and the like: ENOSPC. What was acknowledged stays, and with room all goes on."""
+    """close, fsync, rename and others give ENOSPC, acknowledged changes stay, and with room all goes on."""
     with (
         disk(tmp_path / "state", "4m") as state,
         Api(server) as api,
@@ -120,7 +120,7 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path, server: Served) -
 
 
 def test_a_daemon_killed_on_a_full_disk_loses_nothing(tmp_path: Path, server: Served) -> None:
-    """The next mount works, or says why in one line; with room everything acknowledged is sent."""
+    """The next mount works, or says why not in one line; with room everything acknowledged is sent."""
     with disk(tmp_path / "state", "4m") as state, Api(server) as api:
         with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
             ns = prepared(mount)
@@ -141,7 +141,7 @@ def test_a_daemon_killed_on_a_full_disk_loses_nothing(tmp_path: Path, server: Se
 
 
 def test_sending_goes_on_when_a_full_disk_has_room_again(tmp_path: Path, server: Served) -> None:
-    """What the server took and the journal could not note is sent again or noted later; nothing is stuck."""
+    """A change that the server took and the journal could not note is sent again or noted later."""
     with (
         disk(tmp_path / "state", "4m") as state,
         Api(server) as api,
@@ -161,7 +161,7 @@ def test_sending_goes_on_when_a_full_disk_has_room_again(tmp_path: Path, server:
 
 
 def test_a_read_only_state_directory_is_said_before_the_mount(tmp_path: Path, server: Served) -> None:
-    """One line that names the place; what waits there is untouched, and sent when it is writable again."""
+    """A read-only state directory is named before the mount, and its changes are sent when it is writable again."""
     with disk(tmp_path / "state", "8m") as state, Api(server) as api:
         with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
             prepared(mount)
@@ -180,7 +180,7 @@ def test_a_read_only_state_directory_is_said_before_the_mount(tmp_path: Path, se
 
 @contextmanager
 def ext4(directory: Path) -> Iterator[Path]:
-    """An ext4 of its own at `directory`/state, in a file."""
+    """Yield an ext4 file system of its own at `directory`/state, in a file."""
     image, path = directory / "image", directory / "state"
     path.mkdir()
     with image.open("wb") as file:
@@ -196,7 +196,7 @@ def ext4(directory: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_turns_read_only_refuses_and_loses_nothing(tmp_path: Path, server: Served) -> None:
-    """As ext4 does after an error of the disk: close fails, reading goes on, the next boot has everything."""
+    """On a disk that turns read-only after an error, close fails, reading goes on, and the next boot has all."""
     with ext4(tmp_path) as state, Api(server) as api:
         with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
             ns = prepared(mount)
@@ -223,7 +223,7 @@ def test_a_disk_that_turns_read_only_refuses_and_loses_nothing(tmp_path: Path, s
 
 
 def test_a_close_that_found_no_room_publishes_nothing(tmp_path: Path, server: Served) -> None:
-    """`cp` over a good value, small or large, fails; the value stays here and at the server, also with room again."""
+    """A `cp` over a value that fails for want of room leaves the value here and at the server, also with room again."""
     big, small = tmp_path / "big", tmp_path / "small"
     big.write_bytes(LARGE)
     small.write_bytes(SMALL)

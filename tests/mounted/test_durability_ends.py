@@ -1,4 +1,4 @@
-"""However a mount ends, what was closed is at the server in the end: by the ending daemon or by the next one."""
+"""Ends of a mount: all closed files reach the server, by the ending daemon or by the next one."""
 
 import ctypes
 import json
@@ -28,12 +28,12 @@ LATER = ("--write-back=600", "--settle=1", "--cache-ttl=1")
 
 
 def run(*words: str) -> Callable[[Mounted], None]:
-    """A command that ends the mount."""
+    """Run a command that ends the mount."""
     return lambda mount: subprocess.run([*words, mount.path], check=True) and None
 
 
 def sent(number: signal.Signals) -> Callable[[Mounted], None]:
-    """A signal to the daemon."""
+    """Send a signal to the daemon."""
     return lambda mount: mount.process.send_signal(number)
 
 
@@ -62,7 +62,7 @@ def test_every_orderly_end_sends_what_waits(tmp_path: Path, server: Served, end:
 
 
 def test_a_file_open_at_a_lazy_unmount_is_sent_when_it_is_closed(tmp_path: Path, server: Served) -> None:
-    """The name is gone from the tree, the open file is not; its close still promises something."""
+    """A file open at a lazy unmount is out of the tree, and its close is still recorded and sent."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
         (mount.path / "ns").mkdir()
         with (mount.path / "ns/open").open("w") as file:
@@ -77,7 +77,7 @@ def test_a_file_open_at_a_lazy_unmount_is_sent_when_it_is_closed(tmp_path: Path,
 def test_what_a_mapping_changed_outlives_a_close_the_daemon_never_hears_of(
     tmp_path: Path, server: Served
 ) -> None:
-    """The kernel drops the RELEASEs that wait when a mount goes; by then every file is closed all the same."""
+    """A change through a mapping outlives a close whose RELEASE the kernel drops when the mount goes."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
         (mount.path / "ns").mkdir()
         (mount.path / "ns/mapped").write_bytes(bytes(5_000))
@@ -104,7 +104,7 @@ def test_what_a_mapping_changed_outlives_a_close_the_daemon_never_hears_of(
 def test_a_mount_that_is_cut_off_sends_what_was_closed_and_no_half_a_file(
     tmp_path: Path, server: Served, flags: int
 ) -> None:
-    """The connection is aborted from outside while files are being written: all others are sent, status 0."""
+    """A connection aborted while files are written sends all closed ones and no half file, with status 0."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
         (mount.path / "ns").mkdir()
         (mount.path / "ns/whole").write_text("value")
@@ -122,7 +122,7 @@ def test_a_mount_that_is_cut_off_sends_what_was_closed_and_no_half_a_file(
 
 
 def test_after_a_reboot_whoever_has_the_old_number_is_not_the_daemon(tmp_path: Path, server: Served) -> None:
-    """The leftovers of a machine that crashed name a process that is somebody else's by now: no hindrance."""
+    """After a reboot the leftovers name a process number that another process has, and hinder nothing."""
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         with Api(server) as api:
@@ -143,7 +143,7 @@ def test_after_a_reboot_whoever_has_the_old_number_is_not_the_daemon(tmp_path: P
 
 
 def test_the_next_mount_takes_a_dead_one_away(tmp_path: Path, server: Served) -> None:
-    """ "Transport endpoint is not connected": mounting there again is all it takes, and nothing was lost."""
+    """A mount on "Transport endpoint is not connected" replaces the dead one, and nothing was lost."""
     with Api(server) as api:
         with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
             (mount.path / "ns").mkdir()
@@ -159,7 +159,7 @@ def test_the_next_mount_takes_a_dead_one_away(tmp_path: Path, server: Served) ->
 
 
 def test_another_account_never_gets_the_journal(tmp_path: Path, server: Served) -> None:
-    """What waits for one account waits for it, whoever mounts meanwhile."""
+    """The pending changes of one account wait for it, whichever account is mounted meanwhile."""
     with Api(server) as api:
         with mounted(tmp_path, "cloudflare:", *LATER, served=server) as mount:
             (mount.path / "ns").mkdir()

@@ -1,4 +1,4 @@
-"""The power goes: what a real ext4 had brought to its disk at that moment is all that the next boot finds."""
+"""Power cuts: the next boot finds only what a real ext4 had brought to its disk at that moment."""
 
 import os
 import sqlite3
@@ -25,7 +25,7 @@ Shown = dict[str, bytes | None]
 
 
 def formatted(image: Path) -> Path:
-    """An empty ext4 file system."""
+    """Return an empty ext4 file system."""
     with image.open("wb") as file:
         file.truncate(24 * 1024 * 1024)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
@@ -34,7 +34,7 @@ def formatted(image: Path) -> Path:
 
 @contextmanager
 def attached(image: Path, path: Path) -> Iterator[None]:
-    """The file system in `image`, at `path`."""
+    """Attach the file system in `image` at `path`."""
     path.mkdir(exist_ok=True)
     # commit=600: nothing reaches the disk by itself while the test runs, only what is forced
     options = "loop,commit=600"
@@ -48,14 +48,14 @@ def attached(image: Path, path: Path) -> Iterator[None]:
 
 
 def cut(image: Path, number: int) -> Path:
-    """The disk as it is now: what waits in memory is not in it."""
+    """Copy the disk as it is now, without what waits in memory."""
     copy = image.with_name(f"cut{number}")
     subprocess.run(["cp", "--sparse=always", image, copy], check=True)
     return copy
 
 
 def found_after(copy: Path) -> Shown:
-    """What the journal on such a disk says, key by key."""
+    """Return the content of the journal on such a disk, key by key."""
     subprocess.run(["e2fsck", "-fy", copy], check=False, capture_output=True)
     place = copy.with_suffix(".mnt")
     with attached(copy, place):
@@ -68,7 +68,7 @@ def found_after(copy: Path) -> Shown:
 
 
 def _value(journal: Journal, row: Change) -> bytes | None:
-    """The content, None for one that did not survive: its digest tells it from what was recorded."""
+    """Return the content, or None for one that did not survive, which its digest shows."""
     try:
         return journal.value(row)
     except JournalError:
@@ -76,7 +76,7 @@ def _value(journal: Journal, row: Change) -> bytes | None:
 
 
 def steps(mount: Mounted) -> Iterator[Shown]:
-    """One close after the other, each with what must be in the journal once it has returned."""
+    """Do one close after the other; yield the state that the journal must have once each has returned."""
     ns = mount.path / "ns"
     shown: Shown = {}
     (ns / "small").write_bytes(b"1")
@@ -99,7 +99,7 @@ def steps(mount: Mounted) -> Iterator[Shown]:
 def test_a_file_kept_on_this_machine_is_on_its_disk_after_fsync(
     tmp_path: Path, server: Served, size: int
 ) -> None:
-    """Also without --durable-close: an editor's swap file is there after the power was cut."""
+    """A local file, an editor's swap file for instance, is on the disk after fsync, also without --durable-close."""
     image = formatted(tmp_path / "image")
     with Api(server) as api, attached(image, tmp_path / "state"):
         api.result("POST", "", json={"title": "ns"})
@@ -118,7 +118,7 @@ def test_a_file_kept_on_this_machine_is_on_its_disk_after_fsync(
 def test_what_was_closed_survives_power_loss_if_asked_for(
     tmp_path: Path, server: Served, durable: bool
 ) -> None:
-    """With --durable-close nothing that returned is missing; without it, something would be."""
+    """With --durable-close nothing that returned is missing after a power cut; without it, something is."""
     image = formatted(tmp_path / "image")
     options = ["--write-back=600", "--settle=0", *(["--durable-close"] if durable else [])]
     cuts: list[tuple[Path, Shown]] = []

@@ -1,4 +1,4 @@
-"""Editors, driven at a terminal: no warning on any save, one write per save, the key's attributes kept."""
+"""Editors, driven at a terminal: no warning on any save, one write per save, and the key keeps its attributes."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ OPTIONS = (f"--cache-ttl={TTL}", f"--settle={TTL}", "--timeout=10")
 
 
 class Edited:
-    """Keys with metadata and an expiration, and what must hold of them after every save."""
+    """Keys with metadata and an expiration, and the properties that must hold after every save."""
 
     def __init__(self, world: Standing, *names: str) -> None:
         self._world = world
@@ -38,7 +38,7 @@ class Edited:
         self._saves = 0
 
     def saved(self, content: str, *, last: bool = False) -> None:
-        """Each was saved once: one write of each came, with all that the key had; then time passes."""
+        """Check that one write of each key came, with all that the key had; then let time pass."""
         self._saves += 1
         self._world.mount.sync()
         asked = changed(self._before, self._world.api.keys_counted())
@@ -49,7 +49,7 @@ class Edited:
             time.sleep(1.0)  # longer than caches, settling and the key's one write a second
 
     def kept(self, content: str) -> None:
-        """Server and mount have the content, and all that the keys had."""
+        """Check that server and mount have the content, and all that the keys had."""
         keys = self._world.api.keys(self._space.id)
         assert set(keys) == {*self.names, "other"}
         for name in self.names:
@@ -60,7 +60,7 @@ class Edited:
             assert (self.cwd / name).stat().st_mtime == self._expiration, name
 
     def left(self, *names: str) -> None:
-        """What lies beside the files in the mount when the editor ended."""
+        """Return the files that lie beside the edited ones in the mount after the editor ended."""
         assert sorted(os.listdir(self.cwd)) == sorted([*self.names, "other", *names])
 
 
@@ -139,7 +139,7 @@ def test_emacs_saves_twice(world: Standing, tmp_path: Path) -> None:
 
 
 def _replace(directory: Path, name: str, temporary: str, content: str) -> None:
-    """The save of VS Code and of many libraries: a new file, fsync, rename over the old one."""
+    """Save as VS Code and many libraries do: a new file, fsync, rename over the old one."""
     path = directory / temporary
     with open(path, "x") as file:
         file.write(content)
@@ -149,7 +149,7 @@ def _replace(directory: Path, name: str, temporary: str, content: str) -> None:
 
 
 def _jetbrains(directory: Path, name: str, content: str) -> None:
-    """The save of IntelliJ and its kin: the new file beside, the old one out of the way, then the names."""
+    """Save as IntelliJ and its kin do: the new file beside, the old one out of the way, then the names."""
     temporary, old = directory / f"{name}___jb_tmp___", directory / f"{name}___jb_old___"
     _in_place(temporary, content)
     os.rename(directory / name, old)
@@ -158,7 +158,7 @@ def _jetbrains(directory: Path, name: str, content: str) -> None:
 
 
 def _helix(directory: Path, name: str, content: str) -> None:
-    """The old file out of the way under a name that is nobody's pattern, the new one synced in its place."""
+    """Save as helix does: the old file out of the way under a name of no pattern, the new one synced in its place."""
     backup = directory / f"{name}qX3vB9.bck"
     os.rename(directory / name, backup)
     _in_place(directory / name, content)
@@ -166,7 +166,7 @@ def _helix(directory: Path, name: str, content: str) -> None:
 
 
 def _kate(directory: Path, name: str, content: str) -> None:
-    """A swap file that is synced while one types; saved in place."""
+    """Save as Kate does: a swap file that is synced during typing, and a write in place."""
     swap = directory / f".{name}.kate-swp"
     _in_place(swap, "what was typed")
     _in_place(directory / name, content)
@@ -208,7 +208,7 @@ SAVERS: dict[str, Callable[[Path, str, str, str], None]] = {
 
 
 def test_saves_without_a_terminal(world: Standing) -> None:
-    """Whatever a program does to save, it is one write, and the key keeps what it had."""
+    """Every way to save is one write, and the key keeps metadata and expiration."""
     edited = Edited(world, *(f"{number}.txt" for number in range(len(SAVERS))))
     for old, new in (("one", "two"), ("two", "three")):
         for name, save in zip(edited.names, SAVERS.values(), strict=True):
@@ -222,7 +222,10 @@ def test_saves_without_a_terminal(world: Standing) -> None:
     "temporary", ["tmpx7_k2q9a", "notes.txt.AbCdEf", "notes.txt.tmp", ".notes.txt.x7k2q9"]
 )
 def test_a_temporary_file_that_was_synced_is_sent(world: Standing, temporary: str) -> None:
-    """fsync means the server, and such names may be meant: then the rename is another write and a deletion."""
+    """fsync puts a temporary file on the server, since its name may be meant.
+
+    The rename is then another write and a deletion.
+    """
     edited = Edited(world)
     before = world.api.keys_counted()
     _replace(edited.cwd, edited.name, temporary, "two\n")

@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_copy_that_is_too_large_leaves_the_good_value(world: Standing, here: Path, cached: bool) -> None:
-    """`cp` fails, and here and at the server stays what was there; a new name is not made."""
+    """`cp` of too large a file fails, the old value stays here and at the server, and a new name is not made."""
     namespace = world.api.namespace(here.name)
     world.api.put(namespace, "page", b"the good value\n")
     world.mount.kvfs("refresh", str(here))
@@ -41,7 +41,7 @@ def test_a_copy_that_is_too_large_leaves_the_good_value(world: Standing, here: P
 
 
 def test_close_says_the_error_again(here: Path) -> None:
-    """And so does everything in between; the file can be written anew then."""
+    """After a failed write every later call and the close repeat the error, and then the file can be written anew."""
     path = here / "f"
     path.write_bytes(b"good")
     fd = os.open(path, os.O_RDWR)
@@ -58,7 +58,10 @@ def test_close_says_the_error_again(here: Path) -> None:
 
 
 def test_a_change_of_a_value_that_cannot_be_read_changes_nothing(tmp_path: Path, server: Served) -> None:
-    """The server fails whenever it is asked for the value: EIO, and what is there stays there; then all goes on."""
+    """A change of a value that the server fails to read gives EIO and changes nothing.
+
+    When the server is well it succeeds.
+    """
     with Api(server) as api:
         namespace = api.result("POST", "", json={"title": "ns"})["id"]
         api.put(namespace, "page", b"the good value")
@@ -67,7 +70,7 @@ def test_a_change_of_a_value_that_cannot_be_read_changes_nothing(tmp_path: Path,
 
 
 def _truncates(path: Path, size: int) -> bool:
-    """Return True if the server counts as being back: what failed a moment ago fails at once for a while."""
+    """Return True if the server counts as being back: for a while after a failure calls fail at once."""
     with suppress(OSError):
         os.truncate(path, size)
         return True
@@ -91,7 +94,7 @@ def _change_unreadable(mount: Mounted, api: Api, namespace: str) -> None:
 
 
 def test_a_shared_mapping_of_an_append_handle_is_written_in_place(world: Standing, here: Path) -> None:
-    """120 bytes stay 120, here and at the server."""
+    """A write of 120 bytes through a mapping of an append handle leaves 120 bytes, here and at the server."""
     path = here / "mapped"
     path.write_bytes(b"hello world\n" * 10)
     with path.open("a+b") as file:
@@ -106,7 +109,7 @@ def test_a_shared_mapping_of_an_append_handle_is_written_in_place(world: Standin
 
 
 def test_a_handle_whose_o_append_was_taken_away_writes_where_it_says(here: Path) -> None:
-    """And at the end again, when it was given back."""
+    """Without its O_APPEND a handle writes at the given offset, and with it again at the end."""
     path = here / "flags"
     path.write_bytes(b"0123456789")
     fd = os.open(path, os.O_RDWR | os.O_APPEND)
@@ -121,7 +124,7 @@ def test_a_handle_whose_o_append_was_taken_away_writes_where_it_says(here: Path)
 
 
 def test_appends_of_several_processes_are_whole(here: Path) -> None:
-    """Every line of four processes is there, none over another."""
+    """Every line of four processes that append is there, and none is overwritten."""
     script = "import os, sys\nfd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
     script += "for n in range(300): os.write(fd, b'%s %d\\n' % (sys.argv[2].encode(), n))\nos.close(fd)\n"
     path = here / "log"
@@ -132,7 +135,7 @@ def test_appends_of_several_processes_are_whole(here: Path) -> None:
 
 
 def test_an_append_to_a_file_of_unknown_size_comes_at_its_end(tmp_path: Path, world: Standing) -> None:
-    """With --sizes=known the kernel was told 0."""
+    """An append to a file of unknown size comes at its end, although with --sizes=known the kernel was told 0."""
     title = world.namespace().path.name
     world.api.put(world.api.namespace(title), "f", b"there")
     with mounted(tmp_path, f"cloudflare:/{title}", "--sizes=known", served=world.served) as mount:
@@ -156,7 +159,7 @@ while True:
 
 
 def test_a_name_that_is_replaced_at_full_speed_is_never_stale(here: Path) -> None:
-    """Whoever opens it, lists or reads its attributes or writes to it finds a whole file each time."""
+    """A name that is replaced at full speed gives a whole file to every open, listing, stat and write."""
     (here / "name").write_text("version 0" * 20)
     os.setxattr(here / "name", "user.n", b"0")
     path = here / "name"

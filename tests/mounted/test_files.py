@@ -1,4 +1,4 @@
-"""File semantics through the real kernel: what POSIX promises of an open file holds in a mount."""
+"""File semantics through the real kernel: the promises of POSIX about an open file hold in a mount."""
 
 import ctypes
 import errno
@@ -55,7 +55,7 @@ def test_random_writes_reads_and_truncations_agree_with_a_plain_buffer(world: St
 
 
 def test_appends_of_several_handles_follow_each_other(here: Path) -> None:
-    """O_APPEND writes at the end, wherever another handle has put it meanwhile."""
+    """O_APPEND writes at the end, also after another handle has moved it."""
     path = here / "log"
     one, two = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for _ in range(2))
     for number in range(50):
@@ -89,7 +89,7 @@ def test_appends_of_several_processes_are_whole_lines(here: Path) -> None:
 
 
 def test_truncate_works_up_and_down_on_open_and_closed_files(here: Path) -> None:
-    """What is cut off is gone, what is added is zeros, and a shorter write leaves nothing behind."""
+    """Truncated bytes are gone, added bytes are zeros, and a shorter write leaves nothing behind."""
     path = here / "f"
     path.write_bytes(b"0123456789")
     os.truncate(path, 4)
@@ -137,7 +137,7 @@ def test_posix_fallocate_extends_with_zeros(here: Path) -> None:
 
 
 def test_shared_writable_mappings_reach_the_value(world: Standing, here: Path) -> None:
-    """What is stored into a shared mapping is read by others at once and sent in the end."""
+    """Bytes stored into a shared mapping are read by others at once and sent in the end."""
     path = here / "mapped"
     path.write_bytes(bytes(10_000))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
@@ -154,7 +154,7 @@ def test_shared_writable_mappings_reach_the_value(world: Standing, here: Path) -
 
 
 def _map_elsewhere(path: str, wanted: bytes, reply: bytes) -> bool:
-    """Wait in a mapping of its own until the bytes are there, and store others behind them."""
+    """Wait in a mapping of another process until the bytes are there, and store others behind them."""
     deadline = time.monotonic() + 20
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
         while view[: len(wanted)] != wanted:
@@ -166,7 +166,7 @@ def _map_elsewhere(path: str, wanted: bytes, reply: bytes) -> bool:
 
 
 def test_two_processes_share_a_mapping(here: Path) -> None:
-    """What one stores the other sees, without msync and without closing."""
+    """Bytes that one process stores the other sees, without msync and without closing."""
     path = here / "mapped"
     path.write_bytes(bytes(8192))
     pool = multiprocessing.get_context("spawn").Pool(1)

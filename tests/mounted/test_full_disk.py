@@ -1,4 +1,4 @@
-"""Sending on a state disk that is full to its last byte: real small file systems, mounted for the test."""
+"""Sending on a full state disk: real small file systems, mounted for the test and full to the last byte."""
 
 import os
 import time
@@ -22,7 +22,7 @@ EXPECTED = {"old": b"old", "gone": b"gone", "kept": b"kept", "kept large": b"\0\
 
 @contextmanager
 def crowded(path: Path, server: Served, *options: str) -> Iterator[tuple[Mounted, Path, dict[str, bytes]]]:
-    """A mount whose state disk takes not a byte more, with changes that wait; and the ballast that fills it."""
+    """Yield a mount whose state disk takes not a byte more, with changes that wait; and the ballast that fills it."""
     with (
         disk(path / "state", "4m") as state,
         mounted(path, "cloudflare:", "--write-back=600", "--cache-ttl=1", *options, served=server) as mount,
@@ -33,20 +33,20 @@ def crowded(path: Path, server: Served, *options: str) -> Iterator[tuple[Mounted
 
 
 def at_server(api: Api) -> dict[str, bytes | None]:
-    """All that the server has."""
+    """Return everything that the server has."""
     namespace = api.namespace("ns")
     return {key: api.get(namespace, key) for key in api.keys(namespace)}
 
 
 def seconds(call, *arguments) -> float:
-    """How long it takes."""
+    """Return how long it takes, in seconds."""
     began = time.monotonic()
     call(*arguments)
     return time.monotonic() - began
 
 
 def test_everything_is_sent_from_a_full_disk_and_room_comes_back(tmp_path: Path, server: Served) -> None:
-    """Without a byte of room `sync` sends all there is; what has settled makes room for what is written next."""
+    """Without a byte of room `sync` sends everything, and settled changes make room for new ones."""
     with Api(server) as api, crowded(tmp_path, server, "--settle=1") as (mount, _, expected):
         mount.sync()
         assert at_server(api) == expected
@@ -60,7 +60,7 @@ def test_everything_is_sent_from_a_full_disk_and_room_comes_back(tmp_path: Path,
 
 
 def test_a_daemon_starts_anew_on_a_full_disk_and_sends(tmp_path: Path, server: Served) -> None:
-    """Killed there, mounted again there: nothing is lost, all is sent, and `umount` ends."""
+    """A daemon killed and mounted again on a full disk loses nothing, sends all, and `umount` ends."""
     with Api(server) as api, crowded(tmp_path, server, "--settle=90") as (mount, _, expected):
         mount.kill()
         with mounted(tmp_path, "cloudflare:", "--write-back=600", served=server) as again:
@@ -73,7 +73,7 @@ def test_a_daemon_starts_anew_on_a_full_disk_and_sends(tmp_path: Path, server: S
 def test_umount_ends_in_time_on_a_full_disk_without_a_server(
     tmp_path: Path, server: Served, words: tuple[str, ...]
 ) -> None:
-    """It says what is left and keeps it; the daemon is gone within a second of what it was told."""
+    """On a full disk without a server umount names and keeps the rest, and the daemon ends within its time-out."""
     with Api(server, direct=True) as api, crowded(tmp_path, server) as (mount, _, expected):
         api.set_faults({"fault": "stall", "seconds": 600})
         began = time.monotonic()

@@ -67,7 +67,7 @@ def test_a_value_rewritten_ten_times_is_sent_once(tmp_path: Path, server: Served
 
 
 def test_fsync_returns_when_the_server_has_it(tmp_path: Path, server: Served) -> None:
-    """Right after fsync the API shows the value, though the write-back time is long."""
+    """Right after fsync the API shows the value, even with a long write-back time."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", "--write-back=600", served=server) as mount:
         (mount.path / "ns").mkdir()
         with (mount.path / "ns/key").open("w") as handle:
@@ -94,7 +94,7 @@ def test_sigterm_and_plain_umount_drain(tmp_path: Path, server: Served) -> None:
 
 
 def test_what_cannot_be_sent_is_said_and_kept(tmp_path: Path, server: Served) -> None:
-    """umount with a dead server ends with status 3, names the file, and the next mount sends it."""
+    """umount with a dead server ends with status 3 and names the file, and the next mount sends it."""
     with Api(server) as api:
         with mounted(tmp_path, "cloudflare:", "--timeout=2", served=server) as mount:
             (mount.path / "ns").mkdir()

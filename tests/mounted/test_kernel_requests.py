@@ -1,4 +1,4 @@
-"""What everyday commands cost in requests of the kernel, counted in the daemon: most of a file system's speed."""
+"""Requests of the kernel for everyday commands, counted in the daemon: most of a file system's speed."""
 
 import sys
 from collections import Counter
@@ -20,7 +20,7 @@ Command = Callable[[str], Counter[str]]
 
 @pytest.fixture
 def command(tmp_path: Path, server: Served, api: Api, monkeypatch) -> Iterator[Command]:
-    """Runs a command in a mount with a tree of small files; the kernel's requests that it waits for."""
+    """Return a function that runs a command in a tree of small files, and returns its requests of the kernel."""
     namespace = api.result("POST", "", json={"title": "ns"})["id"]
     names = [f"tree/d{d}/f{f}" for d in range(DIRECTORIES) for f in range(FILES)]
     api.bulk_put(namespace, [{"key": name, "value": name} for name in names])
@@ -40,7 +40,7 @@ def command(tmp_path: Path, server: Served, api: Api, monkeypatch) -> Iterator[C
 
 
 def test_a_second_ls_asks_for_no_file_at_all(command: Command) -> None:
-    """`ls -lR` once more: directories are read, their entries come with all there is to know."""
+    """A second `ls -lR` reads directories only, because their entries come with everything about the files."""
     command("ls -lR tree")
     again = command("ls -lR tree")
     assert again["opendir"] == DIRECTORIES + 1
@@ -51,7 +51,7 @@ def test_a_second_ls_asks_for_no_file_at_all(command: Command) -> None:
 
 
 def test_a_file_read_again_is_opened_and_closed_only(command: Command) -> None:
-    """Its pages are the kernel's: nothing is read from the daemon, and no attribute asked for."""
+    """A file read again has its pages in the kernel: neither reads nor attributes are asked of the daemon."""
     for _ in range(2):  # after the first the kernel asks for the attributes once more, for a new atime
         command("cat tree/d1/f1")
     assert command("cat tree/d1/f1") == {"open": 1, "flush": 1}

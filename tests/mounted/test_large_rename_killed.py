@@ -1,4 +1,4 @@
-"""A large directory is renamed and the daemon killed: every value is under its old name or its new one."""
+"""Kills during the rename of a large directory: every value is under its old name or its new one."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ Asked = Callable[[str], int]
 
 @pytest.fixture
 def whole(moment: str) -> dict[str, str]:
-    """What is in the directory."""
+    """Return the content of the directory."""
     return {f"old/{number % 9}/{number:05}": str(number) for number in range(MOMENTS[moment])}
 
 
 @pytest.fixture
 def server(tmp_path: Path, whole: dict[str, str]) -> Iterator[Served]:
-    """A server that has it in namespace `ns`."""
+    """Yield a server that has it in namespace `ns`."""
     with served_by_process(tmp_path, faults="") as served, Api(served) as api:
         namespace = api.result("POST", "", json={"title": "ns"})["id"]
         pairs = [{"key": key, "value": value} for key, value in whole.items()]
@@ -38,7 +38,7 @@ def server(tmp_path: Path, whole: dict[str, str]) -> Iterator[Served]:
 def test_a_kill_leaves_every_value_under_its_old_or_new_name(
     tmp_path: Path, server: Served, whole: dict[str, str], moment: str
 ) -> None:
-    """Killed while values are read, when all is recorded, between two bodies of puts, and of deletions."""
+    """A kill while values are read, or between bodies of puts or deletions, leaves every value under one name."""
     write_back = "600" if moment in ("reading", "recorded") else "0.1"
     with Api(server) as api:
         namespace = api.namespace("ns")
@@ -66,7 +66,7 @@ def test_a_kill_leaves_every_value_under_its_old_or_new_name(
 
 
 def stop_at(api: Api, moment: str) -> None:
-    """Answer what comes before the moment, and nothing of it that comes after."""
+    """Answer the requests before a moment, and none after it."""
     path, method, after = {
         "reading": ("/bulk/get$", "POST", 20),
         "half put": ("/bulk$", "PUT", 1),
@@ -77,7 +77,7 @@ def stop_at(api: Api, moment: str) -> None:
 
 
 def wait_until(moment: str, moving: "subprocess.Popen[bytes]", asked: Asked) -> None:
-    """Until the rename is there."""
+    """Wait until the rename is there."""
     if moment == "reading":
         wait_for(lambda: asked("bulk_get") >= 20, 60)
         assert moving.poll() is None
@@ -90,7 +90,7 @@ def wait_until(moment: str, moving: "subprocess.Popen[bytes]", asked: Asked) -> 
 
 
 def values(api: Api, namespace: str) -> dict[str, str]:
-    """Everything the server has."""
+    """Return everything that the server has."""
     keys, found = list(api.keys(namespace)), {}
     for start in range(0, len(keys), 100):
         answer = api.result("POST", f"/{namespace}/bulk/get", json={"keys": keys[start : start + 100]})
@@ -99,5 +99,5 @@ def values(api: Api, namespace: str) -> dict[str, str]:
 
 
 def renamed(values: dict[str, str]) -> dict[str, str]:
-    """All of it under the new name."""
+    """Return the whole content under the new name."""
     return {key.replace("old/", "new/", 1): value for key, value in values.items()}

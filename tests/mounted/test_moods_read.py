@@ -1,4 +1,4 @@
-"""Reads of a mount while the API is in one of its moods: one bad key, odd shapes, refusals, its own pacing."""
+"""Reads through a mount while the API is in one of its moods: one bad key, odd shapes, refusals, its own pacing."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ def mount(tmp_path: Path, server: Served) -> Iterator[Mounted]:
 
 
 def filled(mount: Mounted, count: int) -> Path:
-    """A namespace of files whose content is their number, all at the server and forgotten here."""
+    """Yield a namespace of files whose content is their number, all at the server and forgotten here."""
     ns = mount.path / "ns"
     ns.mkdir()
     for number in range(count):
@@ -39,7 +39,7 @@ def filled(mount: Mounted, count: int) -> Path:
 
 
 def test_a_key_whose_reads_fail_stops_no_other(mount: Mounted, api: Api) -> None:
-    """20 of 21 files are read as ever, `ls -l` has their sizes, a new one is made, and the store is there."""
+    """With one bad key the 20 others are read, `ls -l` has their sizes, a new one is made, and there is no outage."""
     ns = filled(mount, 20)
     api.put(api.namespace("ns"), "bad", b"x")  # never seen here: nothing older can be answered
     api.set_faults({"fault": "bad_key", "key": "bad"})
@@ -57,7 +57,7 @@ def test_a_key_whose_reads_fail_stops_no_other(mount: Mounted, api: Api) -> None
 
 
 def test_a_key_that_hangs_stops_no_other(mount: Mounted, api: Api) -> None:
-    """Read with ten others it is found out, and these are read; later they do not wait for it, nor do writes."""
+    """A key that hangs is found among ten others, which are read; later reads and writes do not wait for it."""
     ns = filled(mount, 10)
     api.put(api.namespace("ns"), "stuck", b"x")
     api.set_faults({"fault": "stuck_key", "key": "stuck"})
@@ -86,7 +86,7 @@ def test_a_key_that_hangs_stops_no_other(mount: Mounted, api: Api) -> None:
 
 
 def test_a_key_that_hangs_holds_back_its_own_change_alone(mount: Mounted, api: Api) -> None:
-    """Before it is written over it is compared, which has no answer: ten other changes do not wait for that."""
+    """A write over a key that hangs waits for its comparison, and ten other changes do not."""
     ns = filled(mount, 10)
     namespace = api.namespace("ns")
     (ns / "stuck").write_text("1")
@@ -105,7 +105,7 @@ def test_a_key_that_hangs_holds_back_its_own_change_alone(mount: Mounted, api: A
 
 
 def quickly(path: Path) -> str:
-    """The text of a file, or the error's name."""
+    """Return the text of the file, or the error's name."""
     try:
         return path.read_text()
     except OSError as exc:
@@ -116,7 +116,7 @@ def quickly(path: Path) -> str:
     "fault", ["null_lists", "floats", "digits", "bare_bulk", "odd_rows", "plain_namespaces", "unknown_fields"]
 )
 def test_every_shape_that_the_schema_allows_is_read(mount: Mounted, api: Api, fault: str) -> None:
-    """An empty namespace, a listing, a value: nothing of it is EIO."""
+    """An empty namespace, a listing and a value in any shape of the schema are read without EIO."""
     ns = filled(mount, 3)
     (mount.path / "empty").mkdir()
     api.set_faults({"fault": fault})
@@ -130,7 +130,7 @@ def test_every_shape_that_the_schema_allows_is_read(mount: Mounted, api: Api, fa
 
 @pytest.mark.parametrize("how", ["append", "setfattr", "mv"])
 def test_a_ttl_is_never_lost_by_reading(mount: Mounted, api: Api, how: str) -> None:
-    """The bulk get leaves the expiration out, the listing knows it, and what is written again keeps it."""
+    """A bulk get without an expiration does not lose it: the listing knows it, and a later write keeps it."""
     ns = filled(mount, 1)
     namespace = api.namespace("ns")
     expires = int(time.time()) + 86_400
@@ -146,7 +146,7 @@ def test_a_ttl_is_never_lost_by_reading(mount: Mounted, api: Api, how: str) -> N
 
 
 def test_a_refusal_that_passes_is_not_noticed(tmp_path: Path, server: Served, api: Api) -> None:
-    """At mount, by a read, a sync and an umount."""
+    """A refusal that passes is not noticed at mount, by a read, a sync and an umount."""
     rule: dict[str, object] = {"fault": "denied", "times": 1}
     api.set_faults(rule)
     with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
@@ -165,7 +165,7 @@ def test_a_refusal_that_passes_is_not_noticed(tmp_path: Path, server: Served, ap
 def test_a_refused_token_is_not_hammered_and_mended_by_its_file(
     tmp_path: Path, server: Served, api: Api
 ) -> None:
-    """A walk over a tree makes a handful of requests; the right token in the file is used at once."""
+    """With a refused token a walk makes a handful of requests, and the right token in its file is used at once."""
     file = tmp_path / "token"
     file.write_text(server.token)
     file.chmod(0o600)
@@ -189,7 +189,7 @@ def test_a_refused_token_is_not_hammered_and_mended_by_its_file(
 def test_a_lasting_refusal_is_named_at_the_mount(
     tmp_path: Path, server: Served, api: Api, code: int, said: str
 ) -> None:
-    """Also when it comes as HTTP 400; and soon."""
+    """A lasting refusal is named at the mount, soon, also when it comes as HTTP 400."""
     api.set_faults({"fault": "code", "code": code})
     (tmp_path / "mnt").mkdir()
     begun = time.monotonic()
@@ -236,7 +236,7 @@ def test_the_token_is_nowhere_in_the_daemon(tmp_path: Path, server: Served) -> N
 
 
 def test_a_token_command_that_hangs_holds_up_no_end(tmp_path: Path, server: Served, api: Api) -> None:
-    """A refused token is asked for again, for ever: reads are answered within their bound, an umount at once."""
+    """While a token command hangs, reads are answered within their bound and umount ends at once."""
     script, asked = tmp_path / "token", tmp_path / "asked"
     script.write_text(f"#!/bin/sh\n[ ! -e {asked} ] || sleep 1000\ntouch {asked}\necho {server.token}\n")
     script.chmod(0o700)
@@ -255,7 +255,7 @@ def test_a_token_command_that_hangs_holds_up_no_end(tmp_path: Path, server: Serv
 
 
 def test_ctrl_c_ends_a_mount_that_waits_for_its_token(tmp_path: Path, server: Served) -> None:
-    """At once, and with the command."""
+    """Ctrl-C ends a mount that waits for its token at once, together with the command."""
     (tmp_path / "mnt").mkdir()
     words = [*KVFS, "mount", "--token-command=sleep 1000", "cloudflare:", str(tmp_path / "mnt")]
     with subprocess.Popen(words, env=environment(tmp_path, server), start_new_session=True) as process:

@@ -1,4 +1,4 @@
-"""What a mount asks for and says: odd keys, its pace, its account, and never its token."""
+"""Requests and messages of a mount: odd keys, its pace, its account, and never its token."""
 
 import subprocess
 import time
@@ -31,7 +31,7 @@ def echo(server: Served) -> Iterator[Echo]:
 
 
 def test_odd_names_go_in_bodies_and_not_in_urls(mount: Mounted, api: Api) -> None:
-    """Commands write, read and delete single keys at a server that finds such in no URL; so does the mount."""
+    """Commands and the mount use odd keys in bodies, because the server does not find them in URLs."""
     ns = mount.path / "ns"
     ns.mkdir()
     api.set_faults({"fault": "url_keys"})
@@ -51,7 +51,7 @@ def test_odd_names_go_in_bodies_and_not_in_urls(mount: Mounted, api: Api) -> Non
 
 
 def test_what_others_spend_counts_against_the_budget(mount: Mounted, api: Api) -> None:
-    """The headers of an answer say how many requests are left of the account's."""
+    """The headers of an answer say how many requests the account has left, so those of others count."""
     ns = mount.path / "ns"
     ns.mkdir()
     api.set_faults({"fault": "ratelimit", "count": 400})
@@ -63,7 +63,7 @@ def test_what_others_spend_counts_against_the_budget(mount: Mounted, api: Api) -
 
 
 def test_a_429_without_a_time_to_wait_costs_five_seconds(mount: Mounted, api: Api) -> None:
-    """Not the rest of five minutes; and the call that met it waits, and succeeds."""
+    """A 429 without a time costs five seconds and not five minutes, and its call waits and succeeds."""
     ns = mount.path / "ns"
     ns.mkdir()
     (ns / "k").write_text("v")
@@ -76,7 +76,7 @@ def test_a_429_without_a_time_to_wait_costs_five_seconds(mount: Mounted, api: Ap
 
 
 def test_the_only_account_of_a_token_is_mounted(tmp_path: Path, server: Served) -> None:
-    """Nobody named one."""
+    """Without an account in the source the only account of the token is mounted."""
     env = environment(tmp_path, server)
     del env["CLOUDFLARE_ACCOUNT_ID"]
     path = tmp_path / "mnt"
@@ -91,7 +91,7 @@ def test_the_only_account_of_a_token_is_mounted(tmp_path: Path, server: Served) 
 
 
 def test_a_text_that_echoes_the_token_is_kept_nowhere(tmp_path: Path, server: Served, echo: Echo) -> None:
-    """Not with a change that is set aside, not in the log of a refusal, not in what a command says."""
+    """A text that echoes the token is kept neither with a rejected change, nor in a log, nor in a command's output."""
     said = ""
     with mounted(tmp_path, "cloudflare:", *OPTIONS, served=echo.served) as mount:
         ns = mount.path / "ns"

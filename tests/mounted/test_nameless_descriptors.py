@@ -1,4 +1,4 @@
-"""A descriptor outlives the name it was opened by, as on a local disk: no call on it answers ESTALE."""
+"""Descriptors outlive the name they were opened by, as on a local disk: no call on one answers ESTALE."""
 
 import os
 import subprocess
@@ -17,25 +17,25 @@ OLD, NEW = b"the first version\n", b"what another client wrote\n"
 
 
 def removed_here(world: Standing, path: Path) -> None:
-    """`rm`."""
+    """Remove the name with `rm`."""
     path.unlink()
 
 
 def replaced_here(world: Standing, path: Path) -> None:
-    """`mv new f`."""
+    """Replace the name with `mv new f`."""
     (path.parent / "new").write_bytes(NEW)
     (path.parent / "new").rename(path)
 
 
 def replaced_elsewhere(world: Standing, path: Path) -> None:
-    """Another client writes the key, and somebody here opens the name."""
+    """Have another client write the key, and open the name here."""
     world.api.bulk_put(world.api.namespace(path.parent.name), [{"key": "f", "value": NEW.decode()}])
     world.mount.kvfs("refresh", str(path.parent))
     assert path.read_bytes() == NEW
 
 
 def removed_elsewhere(world: Standing, path: Path) -> None:
-    """Another client deletes the key, and somebody here looks for the name."""
+    """Have another client delete the key, and look for the name here."""
     world.api.delete(world.api.namespace(path.parent.name), "f")
     world.mount.kvfs("refresh", str(path.parent))
     assert not path.exists()
@@ -48,7 +48,7 @@ WAYS = [removed_here, replaced_here, replaced_elsewhere, removed_elsewhere]
 def test_attributes_of_a_descriptor_without_a_name(
     world: Standing, here: Path, lose: Callable[[Standing, Path], None]
 ) -> None:
-    """They are read, set, listed and removed, and so are mode, times and size."""
+    """Attributes, mode, times and size of a descriptor without a name are read, set, listed and removed."""
     path = here / "f"
     path.write_bytes(OLD)
     os.setxattr(path, "user.k", b"v")
@@ -63,7 +63,7 @@ def test_attributes_of_a_descriptor_without_a_name(
 
 
 def use(fd: int) -> None:
-    """Every call that a descriptor takes."""
+    """Do every call that a descriptor takes."""
     assert os.getxattr(fd, "user.k") == b"v"
     assert os.listxattr(fd) == ["user.k"]
     os.setxattr(fd, "user.n", b"1")
@@ -82,7 +82,7 @@ def use(fd: int) -> None:
 
 
 def test_a_directory_that_was_removed_takes_times_and_mode_by_its_descriptor(here: Path) -> None:
-    """As on a local disk, where nobody sees them any more; attributes it has none."""
+    """A removed directory takes times and mode by its descriptor, as on a local disk; it has no attributes."""
     (here / "d").mkdir()
     fd = os.open(here / "d", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -109,7 +109,7 @@ print(os.stat(".").st_nlink, os.listdir("."))
 def test_a_directory_that_another_client_emptied_stays_with_who_is_in_it(
     world: Standing, here: Path, is_held: bool
 ) -> None:
-    """By its descriptor, and as the working directory; by its path it is gone."""
+    """A directory that another client emptied stays by descriptor and as working directory, and is gone by path."""
     namespace, path = world.api.namespace(here.name), here / "d"
     world.api.put(namespace, "d/x", b"1")
     world.mount.kvfs("refresh", str(here))

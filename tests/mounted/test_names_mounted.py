@@ -85,7 +85,7 @@ def test_every_key_of_the_server_is_a_readable_file(tmp_path: Path) -> None:
 
 
 def test_every_path_that_can_be_made_is_one_key(tmp_path: Path) -> None:
-    """Whatever name the kernel accepts here arrives as the key that the rules say, or is refused with EINVAL."""
+    """Any name that the kernel accepts becomes the key that the rules say, or is refused with EINVAL."""
     naming = Naming()
     chance = random.Random(11)
     expected: dict[str, bytes] = {}

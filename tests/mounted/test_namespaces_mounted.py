@@ -1,4 +1,4 @@
-"""Namespaces as directories, through the kernel: whatever their titles, and whoever makes them."""
+"""Namespaces as directories, through the kernel, with any titles and any makers."""
 
 import os
 import time
@@ -30,7 +30,7 @@ TITLES = [*ODD, "x" * 255, "x" * 256, "é" * 512, "/" * 512]
 
 
 def test_every_title_is_a_directory(world: Standing) -> None:
-    """Slashes, dots, reserved names, ids of others, 512 characters: each has one directory, which works."""
+    """A title with slashes, dots, a reserved name, another's id, or 512 characters has one directory, which works."""
     made = {title: world.api.result("POST", "", json={"title": title})["id"] for title in TITLES}
     world.mount.kvfs("refresh", str(world.mount.path))
     wait_for(lambda: len(os.listdir(world.mount.path)) == len(TITLES))
@@ -56,7 +56,7 @@ def test_every_title_is_a_directory(world: Standing) -> None:
 
 
 def test_namespaces_of_others_come_and_go(world: Standing) -> None:
-    """Made, renamed and deleted elsewhere, a namespace shows so after the cache time, its keys with it."""
+    """A namespace made, renamed or deleted elsewhere shows so after the cache time, with its keys."""
     top = world.mount.path
     namespace = world.api.result("POST", "", json={"title": "theirs"})["id"]
     world.api.put(namespace, "k", b"v")
@@ -70,7 +70,7 @@ def test_namespaces_of_others_come_and_go(world: Standing) -> None:
 
 
 def test_a_namespace_that_others_fill_is_not_removed(world: Standing) -> None:
-    """rmdir asks the server, whatever is known here."""
+    """rmdir asks the server, whatever the caches say, so a namespace that others fill stays."""
     space = world.namespace()
     assert os.listdir(space.path) == []
     world.api.put(space.id, "late", b"x")
@@ -79,7 +79,7 @@ def test_a_namespace_that_others_fill_is_not_removed(world: Standing) -> None:
 
 
 def test_a_title_that_others_took_is_taken(world: Standing) -> None:
-    """mkdir and mv tell EEXIST, also of a namespace that this mount has not seen yet."""
+    """mkdir and mv give EEXIST for a title that others took, also of a namespace that this mount has not seen yet."""
     space = world.namespace()
     os.listdir(world.mount.path)
     world.api.result("POST", "", json={"title": "taken"})

@@ -1,4 +1,4 @@
-"""The API away for a while, and what comes together when it is back: waiting changes, and other people's."""
+"""The API away for a while: waiting changes and those of other clients meet when it is back."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ OPTIONS = (f"--timeout={TIMEOUT:g}", "--cache-ttl=0.3", "--settle=1", "--write-b
 
 @contextmanager
 def silent(server: Served, api: Api) -> Iterator[None]:
-    """It accepts connections and never answers."""
+    """Accept connections and never answer."""
     os.kill(server.pid, signal.SIGSTOP)
     try:
         yield
@@ -33,14 +33,14 @@ def silent(server: Served, api: Api) -> Iterator[None]:
 
 @contextmanager
 def resetting(server: Served, api: Api) -> Iterator[None]:
-    """It breaks every connection."""
+    """Break every connection."""
     api.set_faults({"fault": "reset"})
     yield
     api.set_faults()
 
 
 def bounded(act: Callable[[], object]) -> object:
-    """What it returns, or the errno it raised, soon enough."""
+    """Return the result, or the errno that was raised, soon enough."""
     begun = time.monotonic()
     try:
         return act()
@@ -51,7 +51,7 @@ def bounded(act: Callable[[], object]) -> object:
 
 
 def filled(mount: Mounted, count: int) -> Path:
-    """A namespace of small files, all at the server, their caches about to be old."""
+    """Yield a namespace of small files, all at the server, their caches about to be old."""
     ns = mount.path / "ns"
     ns.mkdir()
     for number in range(count):
@@ -62,7 +62,7 @@ def filled(mount: Mounted, count: int) -> Path:
 
 @pytest.fixture
 def unread(tmp_path: Path, server: Served, api: Api) -> Callable[[int], AbstractContextManager[Mounted]]:
-    """Mounts such a namespace made by somebody else, of which only the names are known here."""
+    """Mount such a namespace made by another client, of which only the names are known here."""
 
     @contextmanager
     def unread(count: int) -> Iterator[Mounted]:
@@ -77,7 +77,7 @@ def unread(tmp_path: Path, server: Served, api: Api) -> Callable[[int], Abstract
 
 @pytest.mark.parametrize("away", [silent, resetting])
 def test_work_goes_on_while_the_api_is_away(tmp_path: Path, server: Served, away) -> None:
-    """Reads of what is cached, writes and deletes up to --max-pending; the rest fails in time, and all is sent."""
+    """Without the API cached reads, and changes up to --max-pending, go on, the rest fails in time, and all is sent."""
     with Api(server) as api:
         with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
             filled(mount, 40)
@@ -123,7 +123,7 @@ def test_work_goes_on_while_the_api_is_away(tmp_path: Path, server: Served, away
 
 
 def test_an_fsync_while_the_api_is_away_says_why_and_loses_nothing(tmp_path: Path, server: Served) -> None:
-    """It fails within --timeout; the value is still sent when the API is back."""
+    """An fsync without the API fails within --timeout, and the value is still sent when the API is back."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
         ns = filled(mount, 1)
 
@@ -140,7 +140,7 @@ def test_an_fsync_while_the_api_is_away_says_why_and_loses_nothing(tmp_path: Pat
 def test_what_was_never_read_can_be_overwritten_while_the_api_is_away(
     server: Served, api: Api, unread, away
 ) -> None:
-    """`>`, truncate to nothing and rm need no old value; `>>` and reading do, and fail in time."""
+    """`>`, truncate to nothing and rm need no old value and work without the API; `>>` and reading fail in time."""
     with unread(4) as mount:
         ns = mount.path / "ns"
         with away(server, api):
@@ -157,7 +157,7 @@ def test_what_was_never_read_can_be_overwritten_while_the_api_is_away(
 
 
 def test_an_outage_is_waited_for_once(server: Served, api: Api, unread) -> None:
-    """After one read that failed in time the next fail at once; soon after the API is back they succeed."""
+    """After one read that failed in time the next fail at once, and soon after the API is back they succeed."""
     with unread(12) as mount:
         ns = mount.path / "ns"
         with silent(server, api):
@@ -176,7 +176,10 @@ def test_an_outage_is_waited_for_once(server: Served, api: Api, unread) -> None:
 
 
 def test_an_edit_of_a_value_that_changed_elsewhere_keeps_both(tmp_path: Path, server: Served) -> None:
-    """The copy lies beside it, the log and the status tell of it; the same bytes are no conflict."""
+    """An edit of a value that changed elsewhere makes a copy beside it, told by log and status.
+
+    Equal bytes are no conflict.
+    """
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
         ns = filled(mount, 2)
         namespace = api.namespace("ns")
@@ -206,7 +209,7 @@ def test_an_edit_of_a_value_that_changed_elsewhere_keeps_both(tmp_path: Path, se
 
 
 def test_looking_for_conflicts_costs_a_request_a_hundred_keys(tmp_path: Path, server: Served) -> None:
-    """250 values read, then edited: three bulk gets more than without an edit, and one bulk put."""
+    """After 250 values were read, their edit costs three bulk gets more than without a read, and one bulk put."""
     with Api(server) as api:
         with mounted(tmp_path, "cloudflare:", "--settle=0", served=server) as mount:
             filled(mount, 250)

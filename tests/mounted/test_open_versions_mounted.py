@@ -30,7 +30,7 @@ def quick() -> Iterator[Standing]:
 
 
 def filled(world: Standing) -> Namespace:
-    """A namespace with a file `f`."""
+    """Yield a namespace with a file `f`."""
     space = world.namespace()
     change(world, space, OLD)
     world.mount.kvfs("refresh", str(space.path))
@@ -38,12 +38,12 @@ def filled(world: Standing) -> Namespace:
 
 
 def change(world: Standing, space: Namespace, value: str, metadata: object = None) -> None:
-    """Another client writes `f`."""
+    """Write `f` as another client."""
     world.api.bulk_put(space.id, [{"key": "f", "value": value, "metadata": metadata}])
 
 
 def test_a_reader_that_stays_open_pins_nothing_for_others(slow: Standing) -> None:
-    """A descriptor and a mapping keep the old bytes, never a mixture; who opens the name has the new ones."""
+    """A descriptor and a mapping keep the old bytes, never a mixture, while an open of the name gets the new ones."""
     space = filled(slow)
     path = space.path / "f"
     with path.open("rb") as file:
@@ -62,7 +62,7 @@ def test_a_reader_that_stays_open_pins_nothing_for_others(slow: Standing) -> Non
 
 
 def test_a_follower_does_not_keep_a_change_from_others(quick: Standing) -> None:
-    """While `tail -f` has it open, the change shows after `--cache-ttl`, and `>>` is no conflict."""
+    """While `tail -f` has a file open, another client's change shows after `--cache-ttl`, and `>>` is no conflict."""
     space = filled(quick)
     path = space.path / "f"
     with subprocess.Popen(["tail", "-f", str(path)], stdout=subprocess.PIPE) as tail:
@@ -81,7 +81,7 @@ def test_a_follower_does_not_keep_a_change_from_others(quick: Standing) -> None:
 
 
 def test_a_writer_that_lost_the_name_is_kept_beside_it(slow: Standing) -> None:
-    """It was open for writing when another client wrote; both versions are at the server."""
+    """If another client wrote while a file was open for writing, both versions are at the server."""
     space = filled(slow)
     path = space.path / "f"
     with path.open("r+") as file:
@@ -100,7 +100,7 @@ def test_a_writer_that_lost_the_name_is_kept_beside_it(slow: Standing) -> None:
 
 
 def test_nobody_meets_a_mixture_or_a_stale_handle(quick: Standing) -> None:
-    """Another client goes on writing while some hold the file open and others open, stat and read it."""
+    """While another client writes on and some hold the file open, others open, stat and read it whole."""
     space = filled(quick)
     path: Path = space.path / "f"
     allowed = [f"{number}" * (500 + 400 * number) for number in range(8)]

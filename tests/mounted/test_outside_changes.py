@@ -1,4 +1,4 @@
-"""What others change through the API shows after the cache time or `kvfs refresh`, and never in halves."""
+"""Changes of others through the API: each shows after the cache time or `kvfs refresh`, and never in halves."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def _pairs(**values: str) -> list[dict[str, str]]:
 
 
 def _filled(world: Standing) -> Namespace:
-    """A namespace with a few keys that the mount, and the kernel, have seen."""
+    """Yield a namespace with a few keys that the mount, and the kernel, have seen."""
     space = world.namespace()
     world.api.bulk_put(space.id, _pairs(one="1", two="22", d__three="333", d__four="4444"))
     world.mount.kvfs("refresh", str(space.path))
@@ -81,7 +81,7 @@ def _all(top: Path) -> dict[str, str]:
 
 
 def _change(world: Standing, space: Namespace) -> dict[str, str]:
-    """Values changed, keys added and deleted, a directory come and one gone; what is there then."""
+    """Change values, add and delete keys, make one directory come and one go; return the new content."""
     world.api.bulk_put(space.id, _pairs(one="eleven", new__key="made", five="5"))
     for key in ("two", "d/three", "d/four"):
         world.api.delete(space.id, key)
@@ -89,7 +89,7 @@ def _change(world: Standing, space: Namespace) -> dict[str, str]:
 
 
 def test_changes_show_after_the_cache_time(quick: Standing) -> None:
-    """Values, keys and directories changed, added and deleted elsewhere, with nothing done here."""
+    """Values, keys and directories changed, added and deleted elsewhere show by themselves after the cache time."""
     space = _filled(quick)
     assert not (space.path / "five").exists()  # the kernel may remember that
     wanted, start = _change(quick, space), time.monotonic()
@@ -100,7 +100,7 @@ def test_changes_show_after_the_cache_time(quick: Standing) -> None:
 
 
 def test_changes_show_after_refresh(slow: Standing) -> None:
-    """`kvfs refresh` does it at once, and before it nothing is asked of the server."""
+    """`kvfs refresh` shows them at once, and before it nothing is asked of the server."""
     space = _filled(slow)
     assert not (space.path / "five").exists()
     counts = slow.counts()
@@ -114,7 +114,7 @@ def test_changes_show_after_refresh(slow: Standing) -> None:
 
 
 def test_refresh_of_one_file_or_directory(slow: Standing) -> None:
-    """Only what is at and below the path is asked for anew."""
+    """A refresh of a path asks anew for what is at and below it only."""
     space = _filled(slow)
     slow.api.bulk_put(space.id, _pairs(one="eleven", two="twenty-two", d__three="33"))
     slow.mount.kvfs("refresh", str(space.path / "one"))
@@ -154,7 +154,7 @@ def test_metadata_and_expirations_follow(quick: Standing, slow: Standing, how: s
 
 @pytest.mark.parametrize("how", ["ttl", "refresh"])
 def test_a_change_moves_the_mtime(quick: Standing, slow: Standing, how: str) -> None:
-    """Programs that go by the mtime notice another client's change, and nothing but a change."""
+    """A program that goes by the mtime notices each change of another client, and nothing else."""
     world = quick if how == "ttl" else slow
     space = _filled(world)
     one, two = space.path / "one", space.path / "two"
@@ -173,7 +173,7 @@ def test_a_change_moves_the_mtime(quick: Standing, slow: Standing, how: str) -> 
 
 
 def test_a_reader_never_sees_halves(quick: Standing) -> None:
-    """While a value changes in length and bytes, every look is one whole version of it."""
+    """While a value changes in length and bytes, every read gets one whole version of it."""
     space = quick.namespace()
     versions = {letter * (2000 + 3500 * number) for number, letter in enumerate("abcdefgh")}
     quick.api.put(space.id, "k", b"a" * 2000)
@@ -224,7 +224,7 @@ def test_a_size_and_its_bytes_belong_together(quick: Standing) -> None:
 
 
 def test_an_open_handle_keeps_its_view(quick: Standing) -> None:
-    """What is open goes on showing the version it was opened with; a new open shows the new one."""
+    """An open handle goes on showing the version it was opened with; a new open shows the new one."""
     space = quick.namespace()
     old, new = b"old " * 50_000, b"new " * 30_000
     quick.api.put(space.id, "k", old)
@@ -245,7 +245,7 @@ def test_an_open_handle_keeps_its_view(quick: Standing) -> None:
 
 
 def test_a_deleted_key_stays_with_who_has_it_open(quick: Standing) -> None:
-    """Deleted elsewhere while open here: the handle reads on, the name goes."""
+    """A handle reads on after its key was deleted elsewhere, and the name goes."""
     space = _filled(quick)
     with open(space.path / "two", "rb", buffering=0) as file:
         quick.api.delete(space.id, "two")
@@ -255,7 +255,7 @@ def test_a_deleted_key_stays_with_who_has_it_open(quick: Standing) -> None:
 
 
 def test_our_pending_change_hides_theirs_and_both_are_kept(quick: Standing) -> None:
-    """Edited here and there at once: both are kept, and the mount shows both."""
+    """A file edited here and there at once is kept and shown in both versions."""
     space = _filled(quick)
     path = space.path / "one"
     with path.open("r+") as file:
@@ -272,7 +272,7 @@ def test_our_pending_change_hides_theirs_and_both_are_kept(quick: Standing) -> N
 
 
 def test_keys_expire_on_time_without_a_request(slow: Standing, expiring: Expiring) -> None:
-    """At its expiration a key goes from lookups, listings and the kernel's caches; nothing is asked."""
+    """At its expiration a key goes from lookups, listings and the kernel's caches, without a request."""
     top, at = expiring.space.path, expiring.at
     names = [top / name for name in ("theirs", "d/theirs", "ours")]
     assert [path.stat().st_mtime for path in names] == [at] * 3

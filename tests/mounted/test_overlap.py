@@ -1,4 +1,4 @@
-"""Sources that overlap one which is mounted already, in every spelling, over real mounts."""
+"""Overlapping sources: a second mount of keys that are mounted already, in every spelling, over real mounts."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.fuse
 
 
 def refused(mount: Mounted, source: str, *words: str) -> bool:
-    """Whether a second mount is refused, with the name of the first; one that is not is ended again."""
+    """Return True if a second mount is refused with the name of the first; end it again if it is not."""
     directory = mount.path.parent / "second"
     directory.mkdir(exist_ok=True)
     done = mount.kvfs("mount", *words, source, str(directory), check=False)
@@ -22,7 +22,10 @@ def refused(mount: Mounted, source: str, *words: str) -> bool:
 
 
 def test_a_namespace_is_mounted_once_however_it_is_written(tmp_path: Path, server: Served, api: Api) -> None:
-    """By title, by id, by a prefix, within the account; another namespace, or one to read only, is no matter."""
+    """A namespace is mounted once, by title, by id, by a prefix, or within the account.
+
+    Another one, or a read-only mount, is allowed.
+    """
     ids = {title: api.result("POST", "", json={"title": title})["id"] for title in ("shop", "other")}
     with mounted(tmp_path, "cloudflare:/shop", served=server) as mount:
         for source in (
@@ -36,7 +39,7 @@ def test_a_namespace_is_mounted_once_however_it_is_written(tmp_path: Path, serve
 
 
 def test_a_prefix_is_mounted_once_and_beside_others(tmp_path: Path, server: Served, api: Api) -> None:
-    """What is below it or above it is refused."""
+    """A prefix below or above a mounted one is refused, and one beside it is mounted."""
     ids = api.result("POST", "", json={"title": "shop"})["id"]
     with mounted(tmp_path, f"cloudflare:/{ids}/pre", served=server) as mount:
         assert refused(mount, "cloudflare:/shop/pre/deeper")
@@ -45,7 +48,7 @@ def test_a_prefix_is_mounted_once_and_beside_others(tmp_path: Path, server: Serv
 
 
 def test_a_source_is_mounted_a_second_time_to_read_only(tmp_path: Path) -> None:
-    """With a journal of its own; to write it is refused, by whatever way the file is named."""
+    """A second mount to read only has a journal of its own; one to write is refused, however the file is named."""
     (tmp_path / "data").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")
     with mounted(tmp_path, f"local:{tmp_path}/data/store.sqlite", "--write-back=600") as mount:
@@ -66,7 +69,7 @@ def test_a_source_is_mounted_a_second_time_to_read_only(tmp_path: Path) -> None:
 
 
 def test_a_source_has_the_changes_of_the_mount_that_can_write(tmp_path: Path) -> None:
-    """Named by its source, wherever it is mounted to read only besides; and when neither is mounted any more."""
+    """A source stands for the changes of its writable mount, beside a read-only one, and after both ended."""
     second = tmp_path / "1st of all"
     second.mkdir()
     (tmp_path / "data").mkdir()

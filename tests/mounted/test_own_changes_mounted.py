@@ -1,4 +1,4 @@
-"""A server that takes its time for each pair: what waits here, or has just been sent, is no other client's change."""
+"""Own changes over a slow server: a change that waits here, or was just sent, is no other client's."""
 
 import os
 import time
@@ -15,7 +15,10 @@ BODY = 100  # pairs; a bulk write of them takes two seconds
 
 
 def wait_until(mount: Mounted, *, state: str) -> None:
-    """The sender is at it, or is idle with nothing left in the journal. `kvfs sync` would save open files as well."""
+    """Wait until the sender is at work, or idle with nothing left in the journal.
+
+    `kvfs sync` would save open files as well.
+    """
     end = time.monotonic() + 30
     while True:
         status = mount.status()
@@ -27,7 +30,7 @@ def wait_until(mount: Mounted, *, state: str) -> None:
 
 
 def test_what_one_mount_does_beside_a_slow_bulk_write_is_no_conflict(tmp_path: Path) -> None:
-    """Written, read, removed and made anew before it is sent; held open while what was sent before settles."""
+    """Work on a name beside a slow bulk write makes no conflict, and a handle held open meanwhile makes none."""
     with (
         served_by_process(tmp_path, faults="pair_cost=20ms") as served,
         Api(served) as api,

@@ -58,7 +58,7 @@ def test_git_works_inside_the_mount(world: Standing, space: Namespace) -> None:
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_sqlite_keeps_a_database(world: Standing, space: Namespace, mode: str) -> None:
-    """Transactions, a rollback and an integrity check, with a second process reading meanwhile."""
+    """SQLite keeps transactions, a rollback and its integrity, with a second process reading meanwhile."""
     path = space.path / "data.db"
     with sqlite3.connect(path, isolation_level=None) as base:
         assert base.execute(f"pragma journal_mode={mode}").fetchone() == (mode,)
@@ -126,7 +126,7 @@ assert sorted(p.name for p in here.glob("[a-r]*")) == ["a", "copied.sh", "packed
 def test_python_copies_moves_packs_and_makes_temporary_files(
     world: Standing, space: Namespace, tmp_path: Path
 ) -> None:
-    """shutil, pathlib, tempfile, shelve and zipfile work, and what was temporary is not sent."""
+    """shutil, pathlib, tempfile, shelve and zipfile work, and temporary files are not sent."""
     run(sys.executable, "-c", _PYTHON, space.path, some_tree(tmp_path))
     world.mount.sync()
     keys = {key for key in world.api.keys(space.id) if not key.startswith("shelf")}
@@ -134,7 +134,7 @@ def test_python_copies_moves_packs_and_makes_temporary_files(
 
 
 def test_shell_habits(world: Standing, space: Namespace) -> None:
-    """Redirections, pipes, split and cat, sort onto itself, tee -a, dd, here-documents, mktemp, install."""
+    """Redirections, pipes, split and cat, sort onto itself, tee -a, dd, here-documents, mktemp and install work."""
     world.mount.shell(
         f"""
         cd {space.path}
@@ -179,7 +179,7 @@ _MAKEFILE = "hello: main.o\n\t$(CC) -o $@ $^\nmain.o: main.c greeting.h\n\t$(CC)
 
 
 def test_a_c_program_is_built_and_runs(world: Standing, space: Namespace) -> None:
-    """make builds what is out of date and only that; the result is executable."""
+    """make builds only files that are out of date, and the result is executable."""
     (space.path / "main.c").write_text(_C)
     (space.path / "greeting.h").write_text('#define GREETING "hello"\n')
     (space.path / "Makefile").write_text(_MAKEFILE)

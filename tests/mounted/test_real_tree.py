@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 
 def _library(directory: Path) -> Path:
-    """A copy of the standard library without what other tests or tools may change under us."""
+    """Copy the standard library without the parts that other tests or tools may change under us."""
     found = directory / "library"
     ignored = shutil.ignore_patterns(
         "site-packages", "dist-packages", "*.tmp", "libpython*.a"
@@ -23,7 +23,7 @@ def _library(directory: Path) -> Path:
 
 
 def test_the_standard_library_survives_the_round_trip(tmp_path: Path) -> None:
-    """cp -r in, sync, unmount, mount with empty caches: diff -r finds nothing; rm -rf leaves nothing."""
+    """After cp -r, sync, unmount and a mount with empty caches diff -r finds nothing, and rm -rf leaves nothing."""
     library = _library(tmp_path)
     count = sum(1 for path in library.rglob("*") if path.is_file())
     assert count > 2000

@@ -1,4 +1,4 @@
-"""What the common workloads cost in requests, counted at the server: exact floors, not impressions."""
+"""Requests of the common workloads, counted at the server: exact floors, not impressions."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -24,7 +24,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 
 def _tree(directory: Path) -> Path:
-    """10,000 files of 1 KiB, none alike."""
+    """Make 10,000 files of 1 KiB, none alike."""
     source = directory / "source"
     source.mkdir()
     for number in range(FILES):
@@ -38,14 +38,14 @@ def _copied_in(mount: Mounted, source: Path) -> None:
 
 
 def _cold(tmp_path: Path, server: Served, name: str, *options: str) -> AbstractContextManager[Mounted]:
-    """A mount of another machine, so to say: with a journal of its own, it knows nothing."""
+    """Mount as another machine would: with a journal of its own, knowing nothing."""
     directory = tmp_path / name
     directory.mkdir()
     return mounted(directory, "cloudflare:", LATER, *options, served=server)
 
 
 def test_ten_thousand_files_cost_their_floor(tmp_path: Path, server: Served) -> None:
-    """cp -r in, cold cat, cold ls -l and rm -rf of 10,000 files, exactly; a second look costs nothing."""
+    """cp -r in, cold cat, cold ls -l and rm -rf of 10,000 files cost their exact floor, a second look nothing."""
     source = _tree(tmp_path)
     with Api(server) as api:
         with mounted(tmp_path, "cloudflare:", LATER, served=server) as mount:
@@ -83,7 +83,7 @@ def test_ten_thousand_files_cost_their_floor(tmp_path: Path, server: Served) -> 
     ],
 )
 def test_an_editor_save_costs_one_write(tmp_path: Path, server: Served, save: str, looks: list[int]) -> None:
-    """And where the old value was read, or written, and is changed, one look whether somebody else changed it."""
+    """An editor's save costs one write, and one comparison if the old value was read or written here."""
     with Api(server) as api:
         namespace = api.result("POST", "", json={"title": "ns"})["id"]
         api.bulk_put(namespace, [{"key": "f", "value": "a\n"}])
@@ -98,7 +98,7 @@ def test_an_editor_save_costs_one_write(tmp_path: Path, server: Served, save: st
 
 
 def test_a_save_that_does_not_look_costs_one_request(tmp_path: Path, server: Served) -> None:
-    """`--on-conflict=overwrite`, or a value that was not read here."""
+    """A save with `--on-conflict=overwrite`, or of a value that was not read here, costs one request."""
     with Api(server) as api:
         namespace = api.result("POST", "", json={"title": "ns"})["id"]
         api.bulk_put(namespace, [{"key": "f", "value": "a\n"}, {"key": "g", "value": "a\n"}])

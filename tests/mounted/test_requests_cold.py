@@ -1,7 +1,7 @@
-"""What reading costs in requests, counted at the server: a mount that knows nothing yet, and one that does.
+"""Requests of reads, counted at the server: a mount that knows nothing yet, and one that does.
 
-The floor for n keys is n/1000 lists and n/100 bulk gets. Above it: one list of the namespaces. Where no entries
-were read before the first file, one bulk get more, for it alone: that it was a walk nobody knows before the second.
+The floor for n keys is n/1000 lists and n/100 bulk gets. Above it comes one list of the namespaces. Where no entries
+were read before the first file, it is one bulk get more, for that file alone, because a walk shows only at the second.
 """
 
 import os
@@ -50,7 +50,7 @@ def _fill(api: Api, title: str, values: dict[str, str | bytes]) -> None:
 
 
 def _late(api: Api, delay: float, act: Callable[[], object]) -> float:
-    """How long it takes, in seconds, while each request comes so many seconds late."""
+    """Return how long it takes, in seconds, while each request comes so many seconds late."""
     api.set_faults({"fault": "latency", "seconds": delay})
     begun = time.monotonic()
     try:
@@ -62,7 +62,7 @@ def _late(api: Api, delay: float, act: Callable[[], object]) -> float:
 
 @pytest.fixture
 def cold(tmp_path: Path, server: Served, api: Api) -> Callable[..., object]:
-    """Mounts of machines that never saw the server, each with a count from its beginning."""
+    """Yield mounts of machines that never saw the server, each with a count from its beginning."""
     numbers = count()
 
     @contextmanager
@@ -88,7 +88,7 @@ def cold(tmp_path: Path, server: Served, api: Api) -> Callable[..., object]:
     ],
 )
 def test_a_cold_walk_costs_its_pages_and_a_bulk_get_per_hundred(cold, command: str) -> None:
-    """Every tool that reads values or sizes: n/1000 lists, n/100 bulk gets; the second time nothing."""
+    """Every tool that reads values or sizes costs n/1000 lists and n/100 bulk gets, and the second time nothing."""
     with cold() as (mount, counts):
         script = command.replace("$TARGET", f"kvfs-{os.getpid()}")
         mount.shell(script)
@@ -99,7 +99,7 @@ def test_a_cold_walk_costs_its_pages_and_a_bulk_get_per_hundred(cold, command: s
 
 
 def test_one_file_costs_one_key_and_a_directory_its_own(cold) -> None:
-    """`cat` of the first file, by its name, reads a key; `ls -l` of a directory no file of the next one."""
+    """`cat` of the first file by its name reads one key, and `ls -l` of a directory no file of the next one."""
     with cold() as (mount, counts):
         mount.shell("cat text/t/d3/f0600.txt > /dev/null")
         assert mount.status()["keys"]["read"] == 1
@@ -110,7 +110,7 @@ def test_one_file_costs_one_key_and_a_directory_its_own(cold) -> None:
 
 
 def test_a_cold_walk_has_several_requests_under_way(cold, api: Api) -> None:
-    """With 0.8 s for each request, two thousand files in less time than half of the requests would take."""
+    """With 0.8 s for each request, two thousand files take less time than half of the requests would one by one."""
     delay = 0.8  # long beside what the machine needs for the rest, also a busy one
     with cold() as (mount, counts):
         mount.shell("ls text/t")
@@ -120,7 +120,7 @@ def test_a_cold_walk_has_several_requests_under_way(cold, api: Api) -> None:
 
 
 def test_cold_names_alone_cost_their_pages(cold) -> None:
-    """find and ls without sizes ask for no value; afterwards ls costs nothing."""
+    """find and ls without sizes ask for no value, and afterwards ls costs nothing."""
     with cold() as (mount, counts):
         mount.shell("find text/t; ls text/t/d3")
         assert counts.since() == {"list_keys": N // 1000}
@@ -129,7 +129,7 @@ def test_cold_names_alone_cost_their_pages(cold) -> None:
 
 
 def test_binaries_come_singly_and_at_the_same_time(cold, api: Api) -> None:
-    """One get each, no bulk get to find out, and far less waiting than one after the other."""
+    """Binaries cost one get each, at the same time, and no bulk get to find out."""
     delay = 0.05
     with cold() as (mount, counts):
         mount.shell("ls binary/b")
@@ -151,7 +151,7 @@ def test_binaries_come_singly_and_at_the_same_time(cold, api: Api) -> None:
 def test_a_cold_lookup_in_a_large_namespace_costs_two_requests_a_name(
     cold, path: str, is_there: bool
 ) -> None:
-    """However many keys there are: at most two lists for each name on the way that is in the namespace."""
+    """A lookup costs at most two lists for each name on its way in the namespace, however many keys there are."""
     with cold() as (mount, counts):
         assert (mount.path / path).exists() == is_there
         found = counts.since()
@@ -160,7 +160,7 @@ def test_a_cold_lookup_in_a_large_namespace_costs_two_requests_a_name(
 
 
 def test_a_name_far_before_its_directory_costs_two_once_the_first_page_is_known(cold) -> None:
-    """`a` while `a-0000` … sort between it and `a/`."""
+    """`a` costs two lists once the first page is known, while `a-0000` … sort between it and `a/`."""
     with cold() as (mount, counts):
         with os.scandir(mount.path / "between") as entries:
             next(entries)
@@ -170,7 +170,7 @@ def test_a_name_far_before_its_directory_costs_two_once_the_first_page_is_known(
 
 
 def test_the_first_page_of_a_small_directory_answers_every_sibling(cold) -> None:
-    """Four hundred names and as many that are not there: one list."""
+    """Four hundred names and as many that are absent cost one list."""
     with cold("--sizes=known") as (mount, counts):
         for number in range(400):
             assert (mount.path / f"small/src/{number:03}.py").exists()
@@ -179,7 +179,7 @@ def test_the_first_page_of_a_small_directory_answers_every_sibling(cold) -> None
 
 
 def test_a_shell_prompt_and_completion_cost_nothing(cold) -> None:
-    """Once listed: a prompt with git status in it, completion of names, `ls` and `test`."""
+    """Once listed, a prompt with git status in it, completion of names, `ls` and `test` cost nothing."""
     prompt = (
         "cd small/src; compgen -f 1 > /dev/null; compgen -G '3*.py' > /dev/null;"
         " git status > /dev/null 2>&1 || true; git rev-parse --show-toplevel 2> /dev/null || true;"
@@ -200,7 +200,7 @@ def test_a_shell_prompt_and_completion_cost_nothing(cold) -> None:
 
 
 def test_a_shell_prompt_in_a_repository_costs_nothing(tmp_path: Path, cold) -> None:
-    """git status of a work tree inside the mount, after the first."""
+    """After the first, git status of a work tree inside the mount costs nothing."""
     with cold("--write-back=600") as (mount, counts):
         mount.shell(
             "cd small && mkdir repo && cd repo && git init -q . && seq 20 | xargs touch && git add . &&"
@@ -213,7 +213,7 @@ def test_a_shell_prompt_in_a_repository_costs_nothing(tmp_path: Path, cold) -> N
 
 
 def test_status_tells_requests_keys_money_and_what_is_left(cold) -> None:
-    """By kind, with what bulk requests saved, the price at list and the rate budget's rest."""
+    """The status shows requests by kind, the savings of bulk requests, the list price, and the rest of the budget."""
     with cold() as (mount, counts):
         mount.shell("cat text/t/*/*.txt > /dev/null")
         counted, status = counts.since(), mount.status()
@@ -238,7 +238,7 @@ def test_status_tells_requests_keys_money_and_what_is_left(cold) -> None:
 
 
 def test_a_new_namespace_and_a_tree_in_it_cost_three_requests(tmp_path: Path, cold) -> None:
-    """mkdir makes it and knows that it is empty: nothing is listed; one look at the names, and one body."""
+    """mkdir makes a namespace and knows it is empty, so a tree in it costs one list of the names and one body."""
     source = tmp_path / "tree"
     for number in range(40):
         path = source / f"d{number % 4}" / f"f{number}"

@@ -1,4 +1,4 @@
-"""Large namespaces and much data over a real mount: what must not grow, at sizes the suite can afford.
+"""Large namespaces and much data over a real mount: the quantities that must not grow, at sizes the suite can afford.
 
 `scripts/bench scale` measures the same with a million keys.
 """
@@ -47,7 +47,10 @@ def _find(mount: Mounted) -> int:
 def test_many_keys_cost_nothing_before_they_are_listed_and_little_afterwards(
     tmp_path: Path, server: Served, api: Api
 ) -> None:
-    """No list at the mount; find costs its pages; memory a few hundred bytes a key, also the second time."""
+    """A mount lists nothing at its start; find costs its pages.
+
+    Memory is a few hundred bytes a key, also the second time.
+    """
     counts = Counts(api)
     with mounted(tmp_path, "cloudflare:", "--cache-ttl=600", served=server) as mount:
         assert counts.since() == {"list_namespaces": 1}
@@ -70,7 +73,7 @@ def test_many_keys_cost_nothing_before_they_are_listed_and_little_afterwards(
 def test_the_first_entry_of_a_huge_directory_comes_with_the_first_page(
     tmp_path: Path, server: Served, api: Api
 ) -> None:
-    """readdir hands on what has arrived: the second page is not answered before the first is read."""
+    """The first entry of a huge directory is shown before the second page is answered."""
     with mounted(tmp_path, "cloudflare:", "--separator=", served=server) as mount:
         counts = Counts(api)
         api.set_faults({"fault": "stall", "path": "/keys", "after": 1, "seconds": 20})
@@ -91,7 +94,7 @@ def test_the_first_entry_of_a_huge_directory_comes_with_the_first_page(
 
 
 def test_memory_is_bounded_by_the_cache_size_however_much_is_read(tmp_path: Path, server: Served) -> None:
-    """500 MiB through a cache of 16: that, the empty mount, and the seven values at most that are under way."""
+    """Reading 500 MiB through a cache of 16 MiB takes that, an empty mount, and at most seven values under way."""
     with mounted(tmp_path, "cloudflare:", "--cache-size=16M", served=server) as mount:
         for number in (*range(10), *range(10)):
             with (mount.path / f"large/d0000/f{number:03}.txt").open("rb") as file:
@@ -101,7 +104,7 @@ def test_memory_is_bounded_by_the_cache_size_however_much_is_read(tmp_path: Path
 
 
 def test_memory_does_not_grow_with_what_waits_to_be_sent(tmp_path: Path, server: Served, api: Api) -> None:
-    """480 MB of pending values are in the journal, not in memory; sending takes that of a batch."""
+    """480 MB of pending values are in the journal, not in memory, and sending takes the memory of one batch."""
     count, size = 1200, 400_000
     with mounted(tmp_path, "cloudflare:", "--cache-size=8M", "--write-back=600", served=server) as mount:
         (mount.path / "pending").mkdir()

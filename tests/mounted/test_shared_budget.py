@@ -16,7 +16,7 @@ OPTIONS = (f"--rate-requests={REQUESTS}", "--cache-ttl=60", "--write-back=600", 
 
 
 def write(mount: Mounted) -> int:
-    """A request for each file, until none is possible any more; how many there were."""
+    """Send a request for each file, until none is possible any more; return how many there were."""
     for number in range(REQUESTS):
         with open(mount.path / f"{number}", "wb", buffering=0) as file:
             file.write(b"x")
@@ -28,7 +28,10 @@ def write(mount: Mounted) -> int:
 
 
 def test_two_mounts_of_an_account_never_meet_a_429(tmp_path: Path, server: Served) -> None:
-    """Together they stay within its limit, and both say so; a command counts as well, and a remount keeps the count."""
+    """Two mounts of an account stay within its limit together and both say so.
+
+    A command counts too, and a remount keeps the count.
+    """
     with Api(server, direct=True) as api, ThreadPoolExecutor(2) as threads:
         for title in ("one", "two"):
             api.result("POST", "", json={"title": title})

@@ -1,4 +1,4 @@
-"""The main job, whole: a shell session over a real mount, the same script for both sources."""
+"""The main job: a whole shell session over a real mount, one script for both sources."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ echo more >> greeting
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """A binary of 5 MiB and a text."""
+    """Make a binary of 5 MiB and a text."""
     binary, text = tmp_path / "binary", tmp_path / "text"
     binary.write_bytes(os.urandom(5 * 1024 * 1024))
     text.write_text("zeile\n" * 1000)
@@ -53,7 +53,7 @@ TEMPERAMENT = "cloudflare,stale=500ms,pair_cost=2ms,seed=2"
 
 @pytest.fixture(params=["local", "cloudflare", "temperament"])
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Mounted, "Reader"]]:
-    """A mount, and a way to read the same data back without it."""
+    """Yield a mount, and a way to read the same data back without it."""
     with ExitStack() as stack:
         store = tmp_path / "store"
         store.mkdir()
@@ -88,7 +88,7 @@ class Reader:
 
 
 def test_a_shell_session_and_the_api_agree(session: tuple[Mounted, Reader], files: dict[str, Path]) -> None:
-    """What ordinary tools did through the mount is what the API shows, and the other way round."""
+    """The API shows what ordinary tools did through the mount, and the mount what was done through the API."""
     mount, reader = session
     exports = "".join(f"export {name}={path}\n" for name, path in files.items())
     before = time.time()

@@ -1,4 +1,4 @@
-"""Eight processes at mixed work, with faults: some seconds of what `scripts/soak` does for an hour."""
+"""A short soak: eight processes at mixed work, with faults, for some seconds; `scripts/soak` does it for an hour."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.fuse
 
 
 def test_nothing_stalls_nothing_leaks_and_nothing_is_left(tmp_path: Path) -> None:
-    """No call above the bound, no growth, no descriptor or inode kept, every count back at zero."""
+    """No call passes the bound, nothing grows, no descriptor or inode is kept, and every count is back at zero."""
     assert soak(tmp_path, 10, faults=True) == []
 
 
@@ -25,7 +25,7 @@ def test_nothing_stalls_nothing_leaks_and_nothing_is_left(tmp_path: Path) -> Non
     ],
 )
 def test_a_soak_sees_a_daemon_that_grows(minutes: int, growing: float, peak: float, wrong: list[str]) -> None:
-    """By MiB a minute over an hour, and by what it takes at most in minutes."""
+    """A soak fails for a daemon that grows: by MiB a minute over an hour, and by its peak in a run of minutes."""
     start = Sample(0.0, 48.0, 18, 7)
     samples = [Sample(at, 48.0 + growing * at / 60, 22, 100) for at in range(0, minutes * 60 + 1, 10)]
     samples[1] = Sample(10.0, samples[1].rss + peak, 22, 100)

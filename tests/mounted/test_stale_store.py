@@ -1,4 +1,4 @@
-"""A server that answers with the past, as KV may: the mount never goes back behind what it did itself."""
+"""A server with old answers, as KV may have: the mount never goes back behind its own changes."""
 
 import os
 import time
@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 
 def expect(mount: Mounted, files: dict[str, bytes | None]) -> None:
-    """What the mount shows by name, by value, by attribute and by listing."""
+    """Check what the mount shows by name, by value, by attribute and by listing."""
     ns = mount.path / "ns"
     present = {name for name, value in files.items() if value is not None}
     assert set(os.listdir(ns)) == present
@@ -46,7 +46,7 @@ def put(mount: Mounted, name: str, value: bytes) -> None:
 
 
 def watch(mount: Mounted, files: dict[str, bytes | None], seconds: float) -> int:
-    """Look again and again; how often."""
+    """Look again and again; return how often."""
     until, looks = time.monotonic() + seconds, 0
     while time.monotonic() < until:
         expect(mount, files)
@@ -55,7 +55,7 @@ def watch(mount: Mounted, files: dict[str, bytes | None], seconds: float) -> int
 
 
 def test_the_server_of_these_tests_answers_with_the_past(tmp_path: Path, server: Served) -> None:
-    """Asked plainly, it shows an older value and a deleted key: else the tests below would prove nothing."""
+    """Asked directly, the server of these tests shows an older value and a deleted key, or they would prove nothing."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
         (mount.path / "ns").mkdir()
         put(mount, "key", b"old")
@@ -72,7 +72,7 @@ def test_the_server_of_these_tests_answers_with_the_past(tmp_path: Path, server:
 
 
 def test_the_mount_never_goes_back_behind_its_own_changes(tmp_path: Path, server: Served) -> None:
-    """While the server shows the past, and when the settle window ends, across unmounting and kill -9."""
+    """The mount keeps its changes while the server shows old ones, after the settle window, and over kill -9."""
     files: dict[str, bytes | None] = {"rewritten": b"1", "deleted": b"22", "renamed": b"333", "kept": b"4444"}
     with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
         (mount.path / "ns").mkdir()
@@ -108,7 +108,7 @@ def test_the_mount_never_goes_back_behind_its_own_changes(tmp_path: Path, server
 def test_what_is_written_over_a_stale_answer_of_our_own_is_no_conflict(
     tmp_path: Path, server: Served
 ) -> None:
-    """Edit after edit of one value, each sent while the server still shows an earlier one: no copy appears."""
+    """An edit sent while the server still shows our own earlier value is no conflict and makes no copy."""
     with mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
         (mount.path / "ns").mkdir()
         for number in range(1, 9):

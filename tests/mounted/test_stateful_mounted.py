@@ -61,7 +61,7 @@ class World:
         self.kernel = RealKernel(self.mount.path)
 
     def ask(self, request: str, **more: object) -> dict:
-        """What the daemon answers through its control socket."""
+        """Return the daemon's answer through its control socket."""
         socket = control_path(self.mount.path, self.mount.state)
         return list(call(socket, {"request": request, **more}))[-1]
 
@@ -78,7 +78,7 @@ class Mounting(FileSteps, NameSteps):
 
     @initialize()
     def start(self):
-        """A namespace of its own."""
+        """Make a namespace for this run."""
         self.shape, self.every, self.steps, self.here, self.outage = "account", 1, 0, 0, None
         self.files, self.streams = [], []
         self.rig = self.world
@@ -90,13 +90,13 @@ class Mounting(FileSteps, NameSteps):
         self.spaces = [space]
 
     def run_(self, act):
-        """One system call or more."""
+        """Run one system call or more."""
         for space in self.spaces:
             space.now = time.time()
         return trio.run(act)
 
     def both(self, real, modelled):
-        """The same on both sides, by errno."""
+        """Run a step on both sides, which must agree by errno."""
 
         async def act():
             try:
@@ -115,12 +115,12 @@ class Mounting(FileSteps, NameSteps):
         return None if isinstance(answer, OSError) else (answer, expected)
 
     async def compare_all(self):
-        """The namespace."""
+        """Compare the namespace."""
         await self.compare_tree(self.model)
 
     @rule(data=st.data(), value=DATA, metadata=METADATA, ahead=st.sampled_from([None, None, 10_000]))
     def other_puts(self, data, value, metadata, ahead):
-        """Another client writes a key."""
+        """Write a key as another client."""
         pair = {"key": data.draw(keys("/", "")), "value": base64.b64encode(value).decode(), "base64": True}
         pair |= {} if metadata is None else {"metadata": json.loads(metadata)}
         pair |= {} if ahead is None else {"expiration": int(time.time()) + ahead}
@@ -130,7 +130,7 @@ class Mounting(FileSteps, NameSteps):
 
     @rule(pick=PICK)
     def other_deletes(self, pick):
-        """Another client deletes a key."""
+        """Delete a key as another client."""
         known = sorted(self.model.server)
         if known:
             key = known[pick % len(known)]
@@ -139,7 +139,7 @@ class Mounting(FileSteps, NameSteps):
             self.learn(key)
 
     def learn(self, key):
-        """The model knows what the server has of a key, and the mount asks anew."""
+        """Tell the model the server's content of a key, and have the mount ask anew."""
         space = self.model
         space.server = self.there()
         if key not in space.changes and key in space.server:
@@ -147,11 +147,11 @@ class Mounting(FileSteps, NameSteps):
         self.world.ask("refresh", path=space.name)
 
     def value_there(self, space, key):
-        """What the server has of a key."""
+        """Return the server's value of a key."""
         return self.world.api.get(space.namespace, key)
 
     def there(self):
-        """What the server has."""
+        """Return everything that the server has."""
         namespace, api = self.model.namespace, self.world.api
         found = {}
         for key, info in api.keys(namespace).items():
@@ -160,7 +160,7 @@ class Mounting(FileSteps, NameSteps):
 
     @rule()
     def drain(self):
-        """What is pending is sent: the server has exactly what the model says."""
+        """Send everything pending: the server has exactly what the model says."""
         assert self.world.ask("sync")["left_count"] == 0
         wait_for(lambda: self.world.ask("status")["settling"]["count"] == 0)
         self.run_(trio.lowlevel.checkpoint)
@@ -173,7 +173,10 @@ class Mounting(FileSteps, NameSteps):
     @precondition(lambda self: self.steps % 6 == 5)
     @rule()
     def crash(self):
-        """kill -9, and the next mount. The files are closed before: what close(2) promised is kept."""
+        """Kill the daemon with kill -9, and mount again.
+
+        The files are closed before, and the promise of close(2) is kept.
+        """
         for file, _, _ in self.files:
             os.close(file.number)
         for _, file, writes in self.files:
@@ -184,7 +187,7 @@ class Mounting(FileSteps, NameSteps):
         self.world.open()
 
     def last_look(self):
-        """What is there, and what the server has in the end."""
+        """Compare the mount, and the server's final content."""
         for file, _, _ in self.files:
             os.close(file.number)
         for _, file, writes in self.files:
@@ -194,20 +197,20 @@ class Mounting(FileSteps, NameSteps):
         self.run_(self.compare_all)
 
     def teardown(self):
-        """Once more everything."""
+        """Compare everything once more."""
         if self.spaces:
             self.last_look()
 
 
 def entry_of(value, info):
-    """What the API says of a key, as the stores do."""
+    """Return a key's entry as the API has it, in the form of the stores."""
     metadata = info.get("metadata")
     text = None if metadata is None else json.dumps(metadata, separators=(",", ":"), ensure_ascii=False)
     return Entry(value, None if text is None else text.encode(), info.get("expiration"))
 
 
 def test_the_mount_is_as_the_model(request: pytest.FixtureRequest) -> None:
-    """Names, contents, attributes after each step, whatever was done, killed or changed elsewhere."""
+    """After each step, kill and change elsewhere, names, contents and attributes are those of the model."""
     with ExitStack() as stack:
         Mounting.world = World(stack)
         Mounting.TestCase.settings = settings(

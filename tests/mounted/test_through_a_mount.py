@@ -1,4 +1,4 @@
-"""A path inside a mount stands for its source in the data commands, and what is pending there is seen."""
+"""Paths inside a mount in the data commands: such a path stands for its source, with the pending changes."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def mount(tmp_path: Path, served: Served) -> Iterator[Mounted]:
 
 @pytest.fixture
 def pending(mount: Mounted) -> Path:
-    """A namespace with a key, and three changes that are not at the server."""
+    """Yield a namespace with a key, and three changes that are not at the server."""
     shop = mount.path / "shop"
     (shop / "user").mkdir()
     (shop / "user" / "1").write_bytes(b"\xffnew")
@@ -43,7 +43,7 @@ def pending(mount: Mounted) -> Path:
 
 
 def test_what_is_pending_is_seen(mount, pending, served, tmp_path):
-    """By ls, cat and copy; the server does not have it yet, and does not get it for that."""
+    """ls, cat and copy show pending changes, which do not reach the server by that."""
     assert mount.kvfs("ls", "-lR", str(pending)).stdout.split("\n")[:-1] == [
         "     never  old",
         '     never  user/1  {"role":"admin"}',
@@ -60,18 +60,18 @@ def test_what_is_pending_is_seen(mount, pending, served, tmp_path):
 
 
 def test_a_directory_of_a_mount_is_a_prefix(mount, pending):
-    """As the path says."""
+    """A directory of a mount stands for the prefix that its path says."""
     assert mount.kvfs("ls", str(pending / "user")).stdout == "user/1\n"
 
 
 def test_the_mount_and_its_source_are_compared(mount, pending):
-    """What diff shows is what is pending."""
+    """diff of a mount with its source shows the pending changes."""
     said = mount.kvfs("diff", str(pending), "cloudflare:/shop", "--values", check=False)
     assert said.stdout.splitlines() == ["+ gone", "~ old  (value)", "- user/1"]
 
 
 def test_what_is_written_meets_nothing_pending(mount, pending, served):
-    """What is pending is sent first; when that has settled the mount shows what was written."""
+    """A write through a mount's path sends the pending changes first, and is shown when they have settled."""
     mount.kvfs("put", str(pending / "old"), "from outside", "--metadata", '{"n":1}')
     wait_for(lambda: (pending / "old").read_text() == "from outside")
     assert os.getxattr(pending / "old", "user.n") == b"1"
@@ -80,12 +80,12 @@ def test_what_is_written_meets_nothing_pending(mount, pending, served):
 
 
 def test_the_root_of_a_mount_is_its_account(mount, pending):
-    """Without a namespace, the namespaces."""
+    """The root of a mount without a namespace shows the namespaces of its account."""
     assert mount.kvfs("ls", str(mount.path)).stdout.endswith("  shop\n")
 
 
 def test_what_a_command_writes_shows_at_once(tmp_path):
-    """A store on this machine answers as soon as the command has ended: the mount's own value gives way."""
+    """A command's write to a store on this machine shows when it has ended, because the mount's value gives way."""
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nprintf edited > "$1"\n')
     editor.chmod(0o700)

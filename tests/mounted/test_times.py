@@ -1,4 +1,4 @@
-"""Times over a real mount: nanoseconds, before 1970, and an mtime that tells of every change."""
+"""Times over a real mount: nanoseconds, before 1970, and an mtime that moves with every change."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def _times(path: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("ns", [1_100_000_000_700_000_003, OLD_NS, -1, 0])
 def test_a_time_is_kept_to_the_nanosecond(tmp_path: Path, ns: int) -> None:
-    """Of files and directories, before 1970 as well, when it is sent and over a remount."""
+    """Times of files and directories keep their nanoseconds, before 1970 as well, when sent and over a remount."""
     source = f"local:{tmp_path}/store.sqlite"
     with mounted(tmp_path, source) as mount:
         here = mount.path / "ns"
@@ -37,7 +37,7 @@ def test_a_time_is_kept_to_the_nanosecond(tmp_path: Path, ns: int) -> None:
 
 
 def test_tools_carry_old_and_exact_times(tmp_path: Path) -> None:
-    """`cp -p`, `rsync -a` and `tar` set them, and a second `rsync -a` copies nothing, by nanoseconds too."""
+    """`cp -p`, `rsync -a` and `tar` set times exactly, and a second `rsync -a` copies nothing, by nanoseconds too."""
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "old").write_bytes(b"x")
@@ -59,7 +59,7 @@ def test_tools_carry_old_and_exact_times(tmp_path: Path) -> None:
 
 
 def test_a_source_changed_in_the_second_of_a_build_is_built_again(tmp_path: Path) -> None:
-    """make goes by the order of times, and both are of one second."""
+    """make builds a target again whose source changed in the second of its build, by the order of the times."""
     with mounted(tmp_path, f"local:{tmp_path}/store.sqlite") as mount:
         here = mount.path / "ns"
         here.mkdir()
@@ -71,7 +71,7 @@ def test_a_source_changed_in_the_second_of_a_build_is_built_again(tmp_path: Path
 
 
 def _backed_up(mount: Mounted, copy: Path) -> list[str]:
-    """`rsync -a` of the namespace: the files it copied."""
+    """Run `rsync -a` of the namespace; return the files it copied."""
     lines = run("rsync", "-ai", f"{mount.path}/ns/", f"{copy}/").splitlines()
     return sorted(line.split()[1] for line in lines if line.startswith(">f"))
 
@@ -86,7 +86,10 @@ def _filled(api: Api, served: Served, count: int) -> str:
 def test_a_change_made_while_nothing_was_mounted_is_backed_up(
     tmp_path: Path, server: Served, api: Api
 ) -> None:
-    """Of the same size, and of a file that was written here; what did not change is not copied."""
+    """A change made while nothing was mounted is backed up, also of equal size and of a file written here.
+
+    Unchanged files are not.
+    """
     namespace, copy = _filled(api, server, 3), tmp_path / "copy"
     with mounted(tmp_path, "cloudflare:", "--settle=0", served=server) as mount:
         (mount.path / "ns/mine").write_bytes(b"mine")
@@ -101,7 +104,7 @@ def test_a_change_made_while_nothing_was_mounted_is_backed_up(
 
 
 def test_a_change_the_cache_has_forgotten_is_backed_up(tmp_path: Path, server: Served, api: Api) -> None:
-    """The old value was evicted; to know of the change costs no request more."""
+    """A change of a value that was evicted is backed up, and noticing it costs no request more."""
     namespace, copy = _filled(api, server, 40), tmp_path / "copy"
     options = ("--cache-size=16K", "--cache-ttl=1", "--settle=0")
     with mounted(tmp_path, "cloudflare:", *options, served=server) as mount:
@@ -121,7 +124,7 @@ def test_a_change_the_cache_has_forgotten_is_backed_up(tmp_path: Path, server: S
 
 
 def test_an_mtime_is_of_the_moment_a_change_was_found(tmp_path: Path, server: Served, api: Api) -> None:
-    """Not of the moment it was made, which nobody knows; and it stands still from then on."""
+    """The mtime of another client's change is when it was found, since nobody knows when it was made, and stays."""
     namespace = _filled(api, server, 1)
     with mounted(tmp_path, "cloudflare:", served=server) as mount:
         first = os.stat(mount.path / "ns/k00").st_mtime_ns
@@ -149,7 +152,7 @@ def _expiring(path: Path) -> bytes | None:
 def test_with_attribute_tools_carry_dates_and_expirations_apart(
     tmp_path: Path, server: Served, api: Api
 ) -> None:
-    """`cp -a`, `mv`, `rsync -aX` and `tar` keep a date to come as a date, and take an expiration along."""
+    """`cp -a`, `mv`, `rsync -aX` and `tar` keep a future date as a date, and take an expiration along."""
     namespace = _filled(api, server, 0)
     soon, expires = int(time.time()) + 20, int(time.time()) + 5000
     tree = tmp_path / "tree"
@@ -184,7 +187,7 @@ def test_with_attribute_tools_carry_dates_and_expirations_apart(
 
 
 def test_with_mtime_a_copied_date_that_expires_is_named(tmp_path: Path) -> None:
-    """In the log and by `kvfs status`, with the way out."""
+    """A copied date that makes a key expire is named in the log and by `kvfs status`, with the way out."""
     with mounted(tmp_path, f"local:{tmp_path}/store.sqlite") as mount:
         (mount.path / "ns").mkdir()
         file = tmp_path / "dated"

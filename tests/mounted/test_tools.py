@@ -1,4 +1,4 @@
-"""Ordinary tools in a mount, used as people use them; what they did is what the server holds."""
+"""Ordinary tools in a mount, used as people use them: the server holds what they did."""
 
 import os
 import time
@@ -16,12 +16,12 @@ OPTIONS = ("--cache-ttl=60", "--settle=1", "--write-back=0.5", "--timeout=15")
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some three hundred files: text, binaries, an empty one, odd names, an executable, old times."""
+    """Make some three hundred files: text, binaries, an empty one, odd names, an executable, old times."""
     return some_tree(tmp_path_factory.mktemp("tools"))
 
 
 def _same(one: Path, other: Path) -> None:
-    """Contents, modes and times of two trees agree."""
+    """Check that contents, modes and times of two trees agree."""
     assert run("diff", "-r", one, other) == ""
     listing = ("find", ".", "-type", "f", "-printf", "%P %m %s %Ts\\n")
     here, there = (run(*listing, cwd=top).splitlines() for top in (one, other))
@@ -32,7 +32,7 @@ def _same(one: Path, other: Path) -> None:
 
 
 def test_cp_a_copies_everything_and_rm_r_removes_it(world: Standing, space: Namespace, tree: Path) -> None:
-    """cp -a in, find, du and grep -r over it, cp -a beside it and out again, rm -r: all agree."""
+    """cp -a in, find, du and grep -r over it, cp -a beside it and out again, and rm -r all agree."""
     top = space.path / "tree"
     assert run("cp", "-a", tree, top) == ""
     _same(tree, top)
@@ -63,7 +63,7 @@ def test_cp_a_copies_everything_and_rm_r_removes_it(world: Standing, space: Name
 
 
 def test_mv_within_a_namespace(world: Standing, space: Namespace, tree: Path) -> None:
-    """Files and whole directories change names; values, metadata, expirations, modes and times go along."""
+    """mv of files and whole directories keeps values, metadata, expirations, modes and times."""
     run("cp", "-a", tree, space.path / "tree")
     path = space.path / "tree/d1/e0/f15.txt"
     os.setxattr(path, "user.colour", b"red")
@@ -85,7 +85,7 @@ def test_mv_within_a_namespace(world: Standing, space: Namespace, tree: Path) ->
 
 
 def _decorated(world: Standing, space: Namespace) -> int:
-    """Two keys with metadata and expiration on the server, and a plain one."""
+    """Make two keys with metadata and expiration on the server, and a plain one."""
     expires = int(time.time()) + 9000
     metadata = {"author": "ada", "n": 3, "nested": {"a": [1, None]}, "quoted": "17"}
     world.api.bulk_put(
@@ -148,7 +148,7 @@ def test_metadata_and_expiration_travel_to_a_local_disk_and_back(world: Standing
 
 
 def test_a_second_rsync_copies_nothing(world: Standing, space: Namespace, tree: Path) -> None:
-    """rsync -a compares sizes and times: after a copy it has nothing to do, also when all was sent."""
+    """A second rsync -a, which compares sizes and times, copies nothing, also after all was sent."""
     goal = space.path / "tree"
     assert len(run("rsync", "-a", "--itemize-changes", f"{tree}/", goal).splitlines()) > 280
     _same(tree, goal)
@@ -170,7 +170,7 @@ def test_a_second_rsync_copies_nothing(world: Standing, space: Namespace, tree: 
 
 
 def test_tar_and_zip_pack_and_unpack(world: Standing, space: Namespace, tree: Path) -> None:
-    """tar and zip files made in the mount, of the mount, unpack in the mount to the same."""
+    """tar and zip files made in the mount, of the mount, unpack there to an equal tree."""
     run("cp", "-a", tree, space.path / "tree")
     assert run("tar", "czf", "all.tgz", "tree", cwd=space.path) == ""
     run("tar", "xzf", "all.tgz", "--one-top-level=untarred", "--strip-components=1", cwd=space.path)

@@ -1,4 +1,4 @@
-"""`kvfs top` and `.kvfs/metrics` over a real mount: who did what, and that it adds up to what the server counted."""
+"""`kvfs top` and `.kvfs/metrics` over a real mount: each process's work, with the server's count as its sum."""
 
 import json
 import re
@@ -23,7 +23,7 @@ FILES = 30
 
 @pytest.fixture
 def mount(tmp_path: Path, server: Served, api: Api) -> Iterator[Mounted]:
-    """An account of two namespaces, one with a name that a parser could stumble over."""
+    """Yield an account of two namespaces, one with a name that a parser could stumble over."""
     for title in ("shop", HOSTILE):
         api.result("POST", "", json={"title": title})
     for number in range(FILES):
@@ -33,7 +33,7 @@ def mount(tmp_path: Path, server: Served, api: Api) -> Iterator[Mounted]:
 
 
 def billed(api: Api) -> dict[str, int]:
-    """Keys as the server counts them, and requests that list."""
+    """Return keys as the server counts them, and requests that list."""
     keys = api.keys_counted()
     kinds = {"read": ("get_value", "get_metadata", "bulk_get"), "written": ("put_value", "bulk_put")}
     found = {kind: sum(keys.get(operation, 0) for operation in names) for kind, names in kinds.items()}
@@ -41,7 +41,7 @@ def billed(api: Api) -> dict[str, int]:
 
 
 def by_command(mount: Mounted) -> dict[str, list[dict[str, Any]]]:
-    """The callers of `kvfs top --json`."""
+    """Return the callers of `kvfs top --json`."""
     [found] = json.loads(mount.kvfs("top", "--json", str(mount.path)).stdout)["mounts"]
     callers: dict[str, list[dict[str, Any]]] = {}
     for caller in found["callers"]:
@@ -50,7 +50,10 @@ def by_command(mount: Mounted) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_each_process_shows_with_its_own_numbers_and_the_sum_is_the_servers(mount: Mounted, api: Api) -> None:
-    """A find that has ended costs its listing, a loop of cat the values, a copy what is read and written for it."""
+    """A find that has ended shows with its listing, a loop of cat with the values, and a copy with both sides.
+
+    The sum is the server's.
+    """
     before, keys_before = sum(api.requests().values()), billed(api)
     mount.shell("find shop > /dev/null")
     mount.shell("for file in shop/tree/*; do cat $file; done > /dev/null; cp -r shop/tree shop/copy")
@@ -79,14 +82,14 @@ def test_each_process_shows_with_its_own_numbers_and_the_sum_is_the_servers(moun
 
 
 def test_a_program_that_a_shell_opened_a_file_for_has_its_own_name(mount: Mounted) -> None:
-    """The shell opens it, and then becomes the program."""
+    """A program for which a shell opened a file has its own name, because the shell becomes the program."""
     mount.shell("seq 100000 > shop/numbers")
     [seq] = by_command(mount)["seq"]
     assert seq["operations"]["write"] >= 4
 
 
 def test_threads_and_users_are_told(mount: Mounted) -> None:
-    """A process with many threads is one row; a row by user has all of its programs."""
+    """A process with many threads is one row, and a row by user has all of its programs."""
     script = (
         "import os, sys, threading\n"
         "for _ in range(8): threading.Thread(target=os.listdir, args=[sys.argv[1]]).start()"
@@ -102,7 +105,7 @@ def test_threads_and_users_are_told(mount: Mounted) -> None:
 
 
 def test_a_terminal_shows_it_sorts_it_and_ends_it(mount: Mounted, tmp_path: Path) -> None:
-    """s sorts by something else, b groups by something else, q ends."""
+    """In a terminal s sorts by another column, b groups by another one, and q ends."""
     mount.shell("find shop > /dev/null; cat shop/tree/* > /dev/null")
     command = [sys.executable, "-m", "kvfs", "top", "--interval=0.2", str(mount.path)]
     env = {name: value for name, value in mount.env.items() if name != "HOME"}
@@ -119,13 +122,13 @@ def test_a_terminal_shows_it_sorts_it_and_ends_it(mount: Mounted, tmp_path: Path
 
 
 def metrics(mount: Mounted) -> dict[str, Metric]:
-    """As Prometheus reads them; the control socket says the same as the file."""
+    """Return the metrics as Prometheus reads them; the control socket must say the same as the file."""
     text = (mount.path / ".kvfs" / "metrics").read_text()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
 def test_metrics_are_what_prometheus_expects(mount: Mounted, api: Api) -> None:
-    """HELP and TYPE for each, counters that end in _total, histograms that add up, labels of any text."""
+    """Each metric has HELP and TYPE, counters end in _total, histograms add up, and labels take any text."""
     mount.shell(f"cat shop/tree/* > /dev/null; echo hello > {chr(39)}{HOSTILE}{chr(39)}/key")
     text = (mount.path / ".kvfs" / "metrics").read_text()
     found = metrics(mount)
@@ -166,7 +169,7 @@ def test_metrics_are_what_prometheus_expects(mount: Mounted, api: Api) -> None:
 
 
 def test_the_page_lists_the_metrics_that_there_are(mount: Mounted) -> None:
-    """docs/operating.md has each by its name and type, and none that is gone; its rules name such as there are."""
+    """docs/operating.md lists each metric by name and type, and no other; its rules name existing ones."""
     page = (REPOSITORY / "docs" / "operating.md").read_text()
     listed = dict(re.findall(r"^\| `(kvfs_\w+)(?:\{\w+(?:, \w+)*\})?` \| (\w+) \|", page, re.MULTILINE))
     found = {
@@ -182,7 +185,7 @@ def test_the_page_lists_the_metrics_that_there_are(mount: Mounted) -> None:
 
 
 def test_an_embedded_store_has_no_budget_and_costs_nothing(tmp_path: Path) -> None:
-    """What does not apply is left out, or is zero."""
+    """For an embedded store budget and cost are left out, or zero."""
     with mounted(tmp_path, f"local:{tmp_path}/store.sqlite") as mount:
         mount.shell("mkdir ns; echo 1 > ns/a; cat ns/a; true")  # else the shell becomes cat
         found = metrics(mount)

@@ -1,4 +1,4 @@
-"""Undo through a real mount: `kvfs history` and `kvfs restore`, after the programs that overwrite and delete."""
+"""Undo through a real mount: `kvfs history` and `kvfs restore`, after programs that overwrite and delete."""
 
 import json
 import os
@@ -51,7 +51,10 @@ def history(mount: Mounted, path: str) -> list[dict[str, object]]:
 
 
 def test_a_directory_comes_back_whole_after_rm_r(here: Here) -> None:
-    """Content, metadata, expiration, mode and time; and what exists is left alone, unless a time is named."""
+    """A restored directory has content, metadata, expiration, mode and time.
+
+    Existing files are left alone, unless a time is named.
+    """
     here.shell(
         "mkdir -p d/e; echo one > d/one; echo two > d/e/two; head -c 200000 /dev/urandom > d/large;"
         "setfattr -n user.a -v 1 d/one; chmod 750 d/one; touch -d '2026-01-01 12:00' d/one;"
@@ -89,7 +92,7 @@ PROGRAMS = {
 
 
 def test_what_programs_do_can_be_undone(here: Here) -> None:
-    """Each leaves one version of what was there before, which `kvfs restore` writes back."""
+    """Each program leaves one version of the earlier content, which `kvfs restore` writes back."""
     here.shell(f"for n in $(seq {len(PROGRAMS)}); do mkdir $n; echo old > $n/f; echo other > $n/g; done")
     moment = datetime.now().isoformat()
     here.shell("\n".join(f"(cd {number}; {program})" for number, program in enumerate(PROGRAMS, 1)))
@@ -101,7 +104,7 @@ def test_what_programs_do_can_be_undone(here: Here) -> None:
 
 
 def test_a_restore_can_be_restored(here: Here) -> None:
-    """What was there goes into the history first."""
+    """A restore can be undone, because the replaced content goes into the history first."""
     here.shell("echo one > f; setfattr -n user.n -v 1 f; echo two > f; setfattr -n user.n -v 2 f")
     here.shell("echo short > t; touch -d '+61 seconds' t; rm t")
     for expected in ("one", "two", "one"):
@@ -114,7 +117,7 @@ def test_a_restore_can_be_restored(here: Here) -> None:
 
 
 def test_a_branch_that_git_deleted_comes_back(here: Here) -> None:
-    """A repository in the mount works as before."""
+    """After a restore of a branch that git deleted the repository in the mount works as before."""
     here.shell(
         "git init -q r; cd r; git config user.email a@b; git config user.name a;"
         "echo 1 > f; git add f; git commit -qm one; git branch b; git branch -qD b"
@@ -126,7 +129,10 @@ def test_a_branch_that_git_deleted_comes_back(here: Here) -> None:
 def test_what_was_not_on_this_machine_is_said_not_to_be_kept(
     tmp_path: Path, server: Served, api: Api
 ) -> None:
-    """Before it is relied on, and after; reading makes it so; and none of it is a request but the reading."""
+    """A value that was not on this machine is reported as not kept, before and after.
+
+    Reading it makes it kept, and only that costs a request.
+    """
     namespace = str(api.result("POST", "", json={"title": "ns"})["id"])
     pairs = [{"key": n, "value": f"value {n}", "metadata": {"n": n}} for n in ("a", "d/b", "d/c")]
     api.bulk_put(namespace, pairs)
@@ -161,7 +167,10 @@ def test_what_was_not_on_this_machine_is_said_not_to_be_kept(
 
 
 def test_a_source_that_is_not_mounted(tmp_path: Path) -> None:
-    """Its history is shown by name, and written to ordinary files; a restore into it says what to do."""
+    """The history of an unmounted source is shown by name and restored to ordinary files.
+
+    A restore into it says what to do.
+    """
     with mounted(tmp_path, "local:", "--write-back=0.1") as mount:
         mount.shell("mkdir -p ns/d; echo old > ns/f; rm ns/f; echo x > ns/d/x; rm -r ns")
     assert "deleted" in mount.kvfs("history", f"{mount.source}/ns/f").stdout
@@ -177,7 +186,10 @@ def test_a_source_that_is_not_mounted(tmp_path: Path) -> None:
 
 
 def test_no_history_is_kept_when_nobody_wants_it(tmp_path: Path) -> None:
-    """`--history 0`, also of a mount that had one; a bound that makes no sense is refused with the limits."""
+    """With `--history 0` nothing is kept, also for a mount that had a history.
+
+    A wrong bound is refused with the limits.
+    """
     with mounted(tmp_path, "local:", "--history=0") as mount:
         mount.shell("mkdir ns; echo old > ns/f; rm ns/f")
         assert "keeps no history (--history 0)" in mount.kvfs("history", str(mount.path / "ns" / "f")).stdout
@@ -192,7 +204,7 @@ def test_no_history_is_kept_when_nobody_wants_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems of a given size")
 def test_a_full_disk_costs_history_and_nothing_else(tmp_path: Path) -> None:
-    """What the disk has no room for is not kept, and said in status; changes and deletions go on."""
+    """A full disk costs only history, as the status says; changes and deletions go on."""
     (tmp_path / "state").mkdir()
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "kvfs-test", tmp_path / "state"], check=True

@@ -1,4 +1,4 @@
-"""What a Worker under `wrangler dev` sees and what the mount shows are one thing, whichever of them wrote it."""
+"""Workers under `wrangler dev` and the mount: both see one state, whichever of them wrote it."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def dev(version: str, place: Path) -> Iterator[Dev]:
 
 
 def soon(true: Callable[[], bool], what: str) -> None:
-    """Wait until the mount shows what the Worker did: within the second for which listings are believed."""
+    """Wait until the mount shows the Worker's change: within the second for which listings are believed."""
     ends = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < ends, f"{what} did not show"
@@ -48,12 +48,12 @@ def soon(true: Callable[[], bool], what: str) -> None:
 
 
 def attribute(file: Path, name: str) -> str:
-    """An extended attribute as text."""
+    """Return an extended attribute as text."""
     return os.getxattr(file, name).decode()
 
 
 def write(mount: Mounted, name: str, value: bytes, **metadata: str) -> Path:
-    """A file of CONFIG with attributes, at the store."""
+    """Write a file of CONFIG with attributes, and wait until it is in the store."""
     file = mount.path / "CONFIG" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(value)
@@ -63,7 +63,7 @@ def write(mount: Mounted, name: str, value: bytes, **metadata: str) -> Path:
 
 
 def test_the_worker_and_the_mount_see_each_other(dev: Dev, place: Path, tmp_path: Path) -> None:
-    """Text and binary, metadata, expirations, listings and deletions, both ways."""
+    """Text and binary, metadata, expirations, listings and deletions pass both ways between Worker and mount."""
     with mounted(tmp_path, f"wrangler:{place}", *("--write-back=0.1", "--cache-ttl=1")) as mount:
         assert sorted(os.listdir(mount.path)) == ["CACHE", "CONFIG"]
         assert f"process {os.getpgid(0)}" not in mount.status()["store"]["route"]
@@ -101,7 +101,7 @@ def test_the_worker_and_the_mount_see_each_other(dev: Dev, place: Path, tmp_path
 def test_the_state_on_disk_is_what_a_dev_server_starts_with(
     version: str, place: Path, tmp_path: Path
 ) -> None:
-    """kvfs writes it before there is a dev server, beside one that starts, and after it has ended."""
+    """kvfs writes a dev server's state before it exists, beside one that starts, and after it has ended."""
     with mounted(tmp_path, f"wrangler:{place}/@CONFIG", "--write-back=0.1", "--cache-ttl=1") as mount:
         (mount.path / "before").write_bytes(BINARY)
         os.setxattr(mount.path / "before", b"user.k", b"v")
@@ -125,7 +125,7 @@ def test_the_state_on_disk_is_what_a_dev_server_starts_with(
 
 
 def test_a_dev_server_can_be_named_by_its_url(place: Path, tmp_path: Path) -> None:
-    """Then everything goes through its API: values byte for byte, metadata, expirations."""
+    """A dev server named by its URL is used through its API: values byte for byte, metadata, expirations."""
     with (
         dev_server(NEW, place) as dev,
         mounted(tmp_path, f"wrangler:{dev.origin}", "--write-back=0.1", "--cache-ttl=1") as mount,
@@ -148,7 +148,7 @@ def test_a_dev_server_can_be_named_by_its_url(place: Path, tmp_path: Path) -> No
 
 
 def test_a_url_where_nothing_answers_is_refused(place: Path, tmp_path: Path) -> None:
-    """The refusal names the URL."""
+    """A URL where nothing answers is refused and named."""
     with (
         pytest.raises(
             AssertionError, match=r"no `wrangler dev` with a local explorer answers at http://127.0.0.1:1"
@@ -159,7 +159,7 @@ def test_a_url_where_nothing_answers_is_refused(place: Path, tmp_path: Path) -> 
 
 
 def test_bindings_are_made_in_the_configuration(place: Path, tmp_path: Path) -> None:
-    """mkdir, mv and rmdir of a namespace are refused with EPERM; a binding that is added shows by itself."""
+    """mkdir, mv and rmdir of a namespace give EPERM: bindings are in the configuration. A new one shows by itself."""
     with mounted(tmp_path, f"wrangler:{place}", "--cache-ttl=1") as mount:
         said = mount.shell("mkdir NEW || mv CONFIG OTHER || rmdir CACHE", check=False)
         assert said.count("Operation not permitted") == 3, said
@@ -171,16 +171,16 @@ def test_bindings_are_made_in_the_configuration(place: Path, tmp_path: Path) -> 
 
 
 class History:
-    """Random operations of both sides, and what is to be there after them."""
+    """Random operations of both sides, and the content expected after them."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.expected: dict[str, bytes] = {}
 
     def step(self, directory: Path, worker: Dev | None) -> None:
-        """One operation: by the Worker, if there is one and chance says so, else through the mount with fsync.
+        """Do one operation: by the Worker, if there is one and chance says so, else through the mount with fsync.
 
-        Each has keys of its own, because what one did shows on the other within a second, not at once.
+        Each side has keys of its own, because a change shows on the other side within a second, not at once.
         """
         by_worker = worker is not None and self.random.random() < 0.3
         key = f"{'w' if by_worker else 'k'}{self.random.randrange(40)}"
@@ -209,7 +209,7 @@ def _put(file: Path, value: bytes) -> None:
 
 
 def test_random_operations_end_equal(place: Path, tmp_path: Path) -> None:
-    """The Worker's own binding is asked at the end; every conflict would be a difference."""
+    """After random operations of both sides the Worker's binding shows the expected state, without a conflict."""
     history = History(1)
     options = ("--write-back=0.05", "--cache-ttl=0", "--on-conflict=overwrite")
     with dev_server(NEW, place) as dev, mounted(tmp_path, f"wrangler:{place}/@CONFIG", *options) as mount:
@@ -225,7 +225,7 @@ def test_random_operations_end_equal(place: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_lost_when_either_side_is_killed(place: Path, tmp_path: Path) -> None:
-    """kill -9 of the dev server or of the daemon: the database is whole, and what fsync acknowledged is there."""
+    """After kill -9 of the dev server or the daemon the database is whole, and acknowledged fsyncs are there."""
     history = History(2)
     source = f"wrangler:{place}/@CONFIG"
     for round_ in range(KILLS):
@@ -253,7 +253,7 @@ def test_nothing_is_lost_when_either_side_is_killed(place: Path, tmp_path: Path)
 
 
 def test_the_preview_id_is_what_wrangler_dev_uses(place: Path, tmp_path: Path) -> None:
-    """The confusion of every second report: `wrangler dev` reads the preview_id, and so does the mount."""
+    """The mount reads the preview_id, as `wrangler dev` does, although many expect the id."""
     with mounted(tmp_path, f"wrangler:{place}") as mount:
         write(mount, "a", b"1")
         mount.sync()

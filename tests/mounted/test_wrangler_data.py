@@ -22,18 +22,18 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    """The account in production."""
+    """Yield the account in production."""
     with served_by_process(tmp_path, faults="") as served:
         yield served
 
 
 def made(api: Api, title: str) -> str:
-    """The id of a new namespace."""
+    """Return the id of a new namespace."""
     return str(api.result("POST", "", json={"title": title})["id"])
 
 
 def kvfs(place: Path, tmp_path: Path, *words: str, served: Served | None = None) -> str:
-    """What a command prints in the project."""
+    """Return the output of a command in the project."""
     env = environment(tmp_path, served)
     done = subprocess.run(
         [*KVFS, *words], cwd=place, env=env, capture_output=True, text=True, timeout=120, check=False
@@ -43,7 +43,7 @@ def kvfs(place: Path, tmp_path: Path, *words: str, served: Served | None = None)
 
 
 def test_production_comes_home_with_expirations(place: Path, tmp_path: Path, served: Served) -> None:
-    """The binding is one name for both: copied, compared, sampled, and made into fixtures."""
+    """One binding names production and the local store: it is copied, compared, sampled, and made into fixtures."""
     with Api(served) as api:
         namespace = made(api, "production")
         file = place / "wrangler.jsonc"
@@ -82,7 +82,7 @@ def test_production_comes_home_with_expirations(place: Path, tmp_path: Path, ser
 
 
 def test_namespaces_lists_bindings_of_the_project(place: Path, tmp_path: Path) -> None:
-    """Titles need a source; without one the project is all that is asked."""
+    """Without a source `namespaces` lists the bindings of the project; titles need a source."""
     rows = [json.loads(line) for line in kvfs(place, tmp_path, "namespaces", "--json").splitlines()]
     assert {row["id"]: row["bindings"] for row in rows} == {
         "a" * 32: ["CONFIG"],
@@ -96,7 +96,7 @@ def test_namespaces_lists_bindings_of_the_project(place: Path, tmp_path: Path) -
 def test_namespaces_of_an_account_are_shown_with_their_bindings(
     place: Path, tmp_path: Path, served: Served
 ) -> None:
-    """A namespace that no binding names is there too."""
+    """Namespaces of an account are shown with their bindings, and those that no binding names are shown too."""
     with Api(served) as api:
         named, other = made(api, "named"), made(api, "other")
     file = place / "wrangler.jsonc"
@@ -112,7 +112,7 @@ def test_namespaces_of_an_account_are_shown_with_their_bindings(
 
 
 def test_namespaces_outside_a_project_says_what_to_name(tmp_path: Path) -> None:
-    """The line is a way out."""
+    """Outside a project the message says what to name."""
     done = subprocess.run(
         [*KVFS, "namespaces"],
         cwd="/",

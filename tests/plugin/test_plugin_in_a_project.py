@@ -1,4 +1,4 @@
-"""The pytest plugin in somebody else's project: the wheel is installed in a fresh environment, nothing else is."""
+"""The pytest plugin in another project: only the wheel is installed, in a fresh environment."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def test_the_token_is_not_in_a_traceback(kv_server):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> Path:
-    """An environment with the wheel and, beside it, the libraries of ours."""
+    """Yield an environment with the wheel and, beside it, our libraries."""
     place = tmp_path_factory.mktemp("environment")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", place, ROOT], check=True)
@@ -101,7 +101,7 @@ def run_tests(python: Path, project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_fixtures_work_with_httpx_and_the_official_sdk(python, tmp_path):
-    """In the process of a test and in one of its own; faults and counts end with the test."""
+    """The fixtures work in the process of a test and in one of its own, and faults and counts end with the test."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (tmp_path / "test_project.py").write_text(PROJECT)
     done = run_tests(python, tmp_path)
@@ -109,7 +109,7 @@ def test_the_fixtures_work_with_httpx_and_the_official_sdk(python, tmp_path):
 
 
 def test_the_example_of_the_page_runs(python, tmp_path):
-    """As it is printed: three tests that pass."""
+    """The page's example runs as it is printed, with three tests that pass."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     example = PAGE.read_text().partition("```python\n")[2].partition("```")[0]
     (tmp_path / "test_example.py").write_text(example)
@@ -118,7 +118,7 @@ def test_the_example_of_the_page_runs(python, tmp_path):
 
 
 def test_a_careless_program_fails_the_tests_of_the_page(python, tmp_path):
-    """Code that neither waits nor tries again is caught by two of them."""
+    """Code that neither waits nor tries again fails two of the page's tests."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     example = PAGE.read_text().partition("```python\n")[2].partition("```")[0]
     careless = example.replace("for _ in range(3):", "for _ in range(1):")

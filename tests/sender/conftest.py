@@ -16,7 +16,7 @@ from kvfs.store.embedded.sqlite_store import SqliteStore
 
 @dataclass
 class Setting:
-    """All that takes part. `sender(**options)` makes another sender on the same journal.
+    """Journal, store and sender of a test. `sender(**options)` makes another sender on the same journal.
 
     `on_conflict`: by default nothing is compared, so that a test that is not about conflicts counts writes alone.
     """
@@ -30,7 +30,7 @@ class Setting:
     on_conflict: OnConflict = OnConflict.OVERWRITE
 
     def sender(self, **options) -> Sender:
-        """A sender with these options."""
+        """Return a sender with these options."""
         return Sender(
             self.journal,
             self.store,
@@ -41,17 +41,17 @@ class Setting:
         )
 
     def happened(self) -> list[EventKind]:
-        """The kinds of the events so far."""
+        """Return the kinds of the events so far."""
         return [event.kind for event in self.events]
 
     def operations(self) -> list[str]:
-        """What was asked of the store, in order."""
+        """Return the operations asked of the store, in order."""
         return [call.operation for call in self.store.calls]
 
 
 @pytest.fixture
 async def setting(tmp_path, request):
-    """A journal and a store with one namespace. The test itself must ask for `autojump_clock`.
+    """Yield a journal and a store with one namespace. The test itself must ask for `autojump_clock`.
 
     A test file that sets ON_CONFLICT has its senders do that.
     """

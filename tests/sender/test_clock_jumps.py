@@ -1,4 +1,4 @@
-"""The wall clock jumps, forth and back, at the worst moments: nothing is lost, comes back or waits for hours."""
+"""Jumps of the wall clock, forth and back, at the worst moments: nothing is lost, comes back or waits for hours."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ class Setting:
         self.put = partial(put, self.journal, namespace=self.namespace)
 
     async def gone(self, within: float) -> None:
-        """Everything was sent and has settled in so many seconds of real time."""
+        """Check that everything was sent and has settled in so many seconds of real time."""
         with trio.fail_after(within):
             while any(self.journal.under(self.namespace, "")):  # noqa: ASYNC110
                 await trio.sleep(1)  # simulated
@@ -64,7 +64,7 @@ async def setting(tmp_path):
 @pytest.mark.parametrize("jump", [DAY, -DAY, 3600.0, -3600.0, 10 * 365 * DAY])
 @pytest.mark.parametrize("moment", [0.0, 2.0, 5.5, 50.0])
 async def test_a_jump_holds_nothing_up(setting, autojump_clock, jump, moment):
-    """Before the sending, or while it settles: sent in seconds, settled within two windows of real time."""
+    """After a jump changes are sent in seconds, and settle within two windows of real time."""
     setting.put("before", b"1")
     await trio.sleep(moment)
     setting.clock.offset += jump
@@ -86,7 +86,7 @@ async def test_a_jump_holds_nothing_up(setting, autojump_clock, jump, moment):
 async def test_a_jump_while_the_sender_waits_does_not_make_it_wait_for_hours(
     setting, autojump_clock, jump, error
 ):
-    """Pauses are real time: neither skipped nor prolonged."""
+    """A pause of the sender is real time, which a jump neither skips nor prolongs."""
     setting.store.fail("*", error, times=2)
     setting.put("key", b"1")
     await trio.sleep(10)
@@ -97,7 +97,7 @@ async def test_a_jump_while_the_sender_waits_does_not_make_it_wait_for_hours(
 
 @pytest.mark.parametrize("jump", [DAY, -DAY])
 async def test_a_jump_while_the_quota_is_used_up_waits_a_day_at_most(setting, autojump_clock, jump):
-    """It comes back at midnight by the server's clock, whatever ours says meanwhile."""
+    """A used-up quota comes back at midnight by the server's clock, within a day, whatever ours says."""
     setting.store.fail("*", QuotaError("used up", code=10048), times=1)
     setting.put("key", b"1")
     await trio.sleep(10)
@@ -108,7 +108,7 @@ async def test_a_jump_while_the_quota_is_used_up_waits_a_day_at_most(setting, au
 
 @pytest.mark.parametrize("jump", [DAY, -DAY])
 async def test_a_deleted_key_does_not_come_back_by_a_jump(setting, autojump_clock, jump):
-    """The tombstone answers until the store agrees, though the clock says that its time is over."""
+    """A tombstone answers until the store agrees, though the clock says that its time is over."""
     setting.put("key", b"1")
     await trio.sleep(10)
     setting.journal.record_delete(setting.namespace, Key("key"), base=None)
@@ -119,7 +119,7 @@ async def test_a_deleted_key_does_not_come_back_by_a_jump(setting, autojump_cloc
 
 
 async def test_a_restart_with_the_clock_set_back_sends_what_waits(setting, autojump_clock, tmp_path):
-    """As of a machine whose battery is empty: everything in the journal is from the future."""
+    """A restart with an empty battery, for which all records are from the future, sends everything pending."""
     setting.put("key", b"1")
     change = setting.journal.get(setting.namespace, Key("key"))
     setting.clock.offset -= 40 * 365 * DAY

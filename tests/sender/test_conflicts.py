@@ -1,4 +1,7 @@
-"""Edits never silently overwrite someone else's change: what is asked, what is a conflict, what is kept."""
+"""Conflicts: an edit never silently overwrites another client's change.
+
+The requests, the decision, the kept versions.
+"""
 
 import random
 
@@ -35,7 +38,7 @@ def edit(setting):
 
 @pytest.fixture
 def there(setting):
-    """Somebody writes to the store, past this mount."""
+    """Write to the store as another client."""
 
     async def there(key, value, **options):
         await setting.backend.put(setting.namespace, Key(key), Entry(value, **options))
@@ -45,7 +48,7 @@ def there(setting):
 
 @pytest.fixture
 def binary(setting):
-    """Make keys come singly only, as the API has it for values that are no text."""
+    """Let keys come singly only, as the API does for values that are no text."""
 
     def binary(*names):
         named = set(names)
@@ -59,7 +62,7 @@ def binary(setting):
 
 
 async def test_an_edit_of_what_was_read_is_sent(autojump_clock, setting, edit, there):
-    """One bulk get to see that it is still there, one bulk put."""
+    """An edit of a value that was read is sent after one bulk get, with one bulk put."""
     await there("a", b"read")
     edit("a", b"mine", b"read")
     await setting.sender().drain()
@@ -68,7 +71,7 @@ async def test_an_edit_of_what_was_read_is_sent(autojump_clock, setting, edit, t
 
 
 async def test_a_change_of_somebody_else_is_kept_and_so_is_ours(autojump_clock, setting, edit, there):
-    """Theirs under the name, ours beside it with its metadata and expiration, and it is said."""
+    """Theirs stays under the name, ours goes beside it with metadata and expiration, and the conflict is reported."""
     await there("a", b"theirs", metadata=b'"t"')
     attrs = LocalAttrs(0o600, 5, 5, None)
     edit("a", b"mine", b"read", metadata=b'"m"', expiration=int(START) + 7200, attrs=attrs)
@@ -92,7 +95,7 @@ async def test_a_change_of_somebody_else_is_kept_and_so_is_ours(autojump_clock, 
 
 
 async def test_overwriting_can_be_asked_for(autojump_clock, setting, edit, there):
-    """Then nothing is read."""
+    """With `overwrite` nothing is read before a write."""
     await there("a", b"theirs")
     edit("a", b"mine", b"read")
     await setting.sender(on_conflict=OnConflict.OVERWRITE).drain()
@@ -101,7 +104,7 @@ async def test_overwriting_can_be_asked_for(autojump_clock, setting, edit, there
 
 
 async def test_identical_bytes_are_no_conflict(autojump_clock, setting, edit, there):
-    """Two machines that made the same change."""
+    """Identical bytes, a change that two machines made alike, are no conflict."""
     await there("a", b"same")
     edit("a", b"same", b"read")
     await setting.sender().drain()
@@ -110,7 +113,7 @@ async def test_identical_bytes_are_no_conflict(autojump_clock, setting, edit, th
 
 
 async def test_a_deletion_by_somebody_else_is_no_conflict(autojump_clock, setting, edit):
-    """Writing the key again loses nobody's data."""
+    """A deletion by another client is no conflict, because writing the key again loses nobody's data."""
     edit("a", b"mine", b"read")
     await setting.sender().drain()
     assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"mine")}
@@ -118,7 +121,7 @@ async def test_a_deletion_by_somebody_else_is_no_conflict(autojump_clock, settin
 
 
 async def test_what_nobody_read_costs_no_read(autojump_clock, setting, there):
-    """A value that was overwritten without being read, and a deletion that somebody asked for."""
+    """A value that was overwritten without being read, and a deletion that a program asked for, cost no read."""
     await there("b", b"x")
     put(setting.journal, "b", namespace=setting.namespace, base=None)
     setting.journal.record_delete(setting.namespace, Key("c"), base=digest(b"c"))
@@ -127,7 +130,7 @@ async def test_what_nobody_read_costs_no_read(autojump_clock, setting, there):
 
 
 async def test_a_hundred_keys_are_asked_for_at_once(autojump_clock, setting, edit, there):
-    """At most one bulk get per hundred keys, and one for the new names of the copies."""
+    """At most one bulk get per hundred keys is sent, and one for the new names of the copies."""
     for number in range(250):
         await there(f"k{number:03}", b"theirs" if number % 50 == 0 else b"read")
         edit(f"k{number:03}", b"mine", b"read")
@@ -140,7 +143,7 @@ async def test_a_hundred_keys_are_asked_for_at_once(autojump_clock, setting, edi
 
 
 async def test_binary_values_are_compared_too(autojump_clock, setting, edit, there, binary):
-    """They do not come by bulk get: the batch is split, the binaries come singly."""
+    """Binary values, which do not come by bulk get, are compared too: the batch is split, and they come singly."""
     for number in range(40):
         await there(f"k{number:02}", b"\xff" if number in (7, 30) else b"text")
         edit(f"k{number:02}", b"mine", b"\xfe" if number == 7 else b"\xff" if number == 30 else b"text")
@@ -157,7 +160,10 @@ async def test_binary_values_are_compared_too(autojump_clock, setting, edit, the
 async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
     autojump_clock, setting, edit, there, binary
 ):
-    """It would fail for all hundred of them each time; when it became text it goes with the others again."""
+    """A value known as binary is asked for singly, or a bulk get would fail each time.
+
+    When it became text it goes with the others.
+    """
     binary("b")
     await there("b", b"\xff0")
     sender = setting.sender()
@@ -185,7 +191,7 @@ async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
 
 
 async def test_one_false_answer_makes_no_conflict(autojump_clock, setting, edit, there, binary):
-    """A raw value is whatever came: a stranger's is read again before it is believed, once."""
+    """A raw value that looks like another client's is read once more before it is believed."""
     binary("a")
     await there("a", b"\xffread")
     edit("a", b"\xffmine", b"\xffread")
@@ -206,7 +212,7 @@ async def test_one_false_answer_makes_no_conflict(autojump_clock, setting, edit,
 async def test_a_key_that_a_bulk_get_leaves_out_is_asked_for_singly(
     autojump_clock, setting, edit, there, there_is
 ):
-    """An odd entry does not tell that the key is missing, so the write must not pass without its check."""
+    """A key that a bulk get leaves out in an odd entry may exist, so it is asked for singly before it is written."""
     await there("a", there_is)
     edit("a", b"mine", b"read")
     setting.store.lie("bulk_get", {})
@@ -217,7 +223,7 @@ async def test_a_key_that_a_bulk_get_leaves_out_is_asked_for_singly(
 
 
 async def test_a_key_that_has_no_answer_singly_either_is_not_written(autojump_clock, setting, edit, there):
-    """It waits for its check; its neighbour in the same bulk get is sent."""
+    """A key without an answer singly either waits for its check, and its neighbour in the bulk get is sent."""
     for key in ("a", "b"):
         await there(key, b"read")
         edit(key, b"mine", b"read")
@@ -228,7 +234,7 @@ async def test_a_key_that_has_no_answer_singly_either_is_not_written(autojump_cl
 
 
 async def test_a_check_that_fails_holds_up_nobody_else(autojump_clock, setting, edit, there):
-    """What was checked goes, and what needs no check; the others are asked for again, alone."""
+    """After a check that fails, changes that were checked or need none go, and the others are checked again, alone."""
     for number in range(250):
         await there(f"k{number:03}", b"read")
         edit(f"k{number:03}", b"mine", b"read")
@@ -244,7 +250,7 @@ async def test_a_check_that_fails_holds_up_nobody_else(autojump_clock, setting, 
 
 
 async def test_a_key_that_a_bulk_answer_leaves_out_is_asked_for_alone(autojump_clock, setting, edit, there):
-    """An odd entry tells nothing of the key; it must not count as compared, or somebody's value is lost."""
+    """A key that a bulk answer leaves out is asked for alone, or another client's value could be lost."""
     for name in "abc":
         await there(name, b"theirs")
         edit(name, b"mine", b"read")
@@ -258,7 +264,7 @@ async def test_a_key_that_a_bulk_answer_leaves_out_is_asked_for_alone(autojump_c
 
 
 async def test_one_of_several_single_checks_may_fail(autojump_clock, setting, edit, there, binary):
-    """The seven others are sent."""
+    """If one of several single checks fails, the seven others are sent."""
     binary(*(f"k{number}" for number in range(8)))
     for number in range(8):
         await there(f"k{number}", b"\xff")
@@ -269,7 +275,7 @@ async def test_one_of_several_single_checks_may_fail(autojump_clock, setting, ed
 
 
 async def test_a_third_of_all_checks_failing_slows_nothing_down(autojump_clock, setting, edit, there):
-    """The pause does not grow while part of what was asked is answered."""
+    """With a third of all checks failing the pause does not grow, because part of the questions is answered."""
     rng = random.Random(1)
     for number in range(2_000):
         await there(f"k{number:04}", b"read")
@@ -281,7 +287,7 @@ async def test_a_third_of_all_checks_failing_slows_nothing_down(autojump_clock, 
 
 
 async def test_checks_that_never_get_through_are_few(autojump_clock, setting, edit):
-    """An outage: one question a try, not one for each hundred of keys, and a drain's pause grows, too."""
+    """In an outage each try asks one question, not one for each hundred of keys, and a drain's pause grows, too."""
     for number in range(1_000):
         edit(f"k{number:03}", b"mine", b"read")
     setting.store.fail("bulk_get")
@@ -292,7 +298,7 @@ async def test_checks_that_never_get_through_are_few(autojump_clock, setting, ed
 
 
 async def test_a_short_wait_is_waited_out_in_the_middle(autojump_clock, setting, edit, there):
-    """What was asked before it is not asked again: else a round of many would never come to its end."""
+    """A short wait asked for in the middle keeps the earlier answers, or a large round would never end."""
     for number in range(250):
         await there(f"k{number:03}", b"read")
         edit(f"k{number:03}", b"mine", b"read")
@@ -306,7 +312,7 @@ async def test_a_short_wait_is_waited_out_in_the_middle(autojump_clock, setting,
 
 
 async def test_a_server_that_asks_to_wait_is_asked_nothing_more(autojump_clock, setting, edit, there):
-    """Not another check, and no write."""
+    """After a server asks to wait no other check and no write is sent."""
     for number in range(250):
         edit(f"k{number:03}", b"mine", b"read")
     put(setting.journal, "new", namespace=setting.namespace)
@@ -322,7 +328,7 @@ async def test_a_server_that_asks_to_wait_is_asked_nothing_more(autojump_clock, 
 
 
 async def test_our_own_last_write_is_no_conflict(autojump_clock, setting, edit, there):
-    """Saved twice: the second save expects the first."""
+    """A file saved twice is no conflict: the second save expects the first."""
     await there("a", b"read")
     edit("a", b"first", b"read")
     sender = setting.sender()
@@ -335,8 +341,7 @@ async def test_our_own_last_write_is_no_conflict(autojump_clock, setting, edit, 
 
 @pytest.mark.parametrize("read", [digest(b"read"), None])
 async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, there, read):
-    """A store that still shows what was there before our own last writes is not somebody else; even if that
-    was never read, but written over."""
+    """A stale answer with the value before our last writes is no conflict, even if we overwrote it unread."""
     store = StaleStore(setting.backend, 60, simulated_now)
     await there("a", b"read")
     sender = Sender(
@@ -355,7 +360,7 @@ async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, there, rea
 
 
 async def test_a_key_made_anew_over_one_never_read_is_no_conflict(autojump_clock, setting, there):
-    """Deleted unread, made, and made again: a stale answer of the first is not somebody else's."""
+    """A key deleted unread and made anew twice is no conflict when a stale answer shows the first version of ours."""
     await there("a", b"never read")
     sender = setting.sender()
     setting.journal.record_delete(setting.namespace, A, base=None)
@@ -369,7 +374,7 @@ async def test_a_key_made_anew_over_one_never_read_is_no_conflict(autojump_clock
 
 @pytest.fixture
 def minutely(setting):
-    """A sender whose changes settle after 90 s."""
+    """Return a sender whose changes settle after 90 s."""
     return Sender(
         setting.journal,
         setting.store,
@@ -383,7 +388,7 @@ def minutely(setting):
 async def test_somebody_elses_change_long_after_an_unread_one_is_a_conflict(
     autojump_clock, setting, there, minutely, read
 ):
-    """Even if each rewrite came before the one ahead of it had settled: nobody answers that old value now."""
+    """A foreign change is a conflict once no stale answer can show the old value, even after unsettled rewrites."""
     await there("a", b"read")
     for number in range(60):
         put(setting.journal, "a", b"%d" % number, namespace=setting.namespace, base=read)
@@ -401,7 +406,7 @@ async def test_somebody_elses_change_long_after_an_unread_one_is_a_conflict(
 async def test_an_edit_that_waited_out_an_outage_does_not_hide_somebody_else(
     autojump_clock, setting, there, minutely
 ):
-    """Made seconds after a value was written over unread, sent when nobody answers that any more."""
+    """An edit made soon after an unread overwrite, and sent after an outage, is compared: no old answer remains."""
     await there("a", b"never read")
     put(setting.journal, "a", b"first", namespace=setting.namespace, base=None)
     await minutely.drain()
@@ -415,7 +420,7 @@ async def test_an_edit_that_waited_out_an_outage_does_not_hide_somebody_else(
 
 
 async def test_somebody_elses_write_after_ours_is_a_conflict(autojump_clock, setting, edit, there):
-    """Within the window in which our own still answers."""
+    """Another client's write after ours is a conflict also within the window in which our own still answers."""
     await there("a", b"read")
     sender = setting.sender()
     edit("a", b"first", b"read")
@@ -428,7 +433,7 @@ async def test_somebody_elses_write_after_ours_is_a_conflict(autojump_clock, set
 
 
 async def test_a_repeated_attempt_is_not_taken_for_somebody_else(autojump_clock, setting, edit, there):
-    """The first one arrived, its answer did not."""
+    """A repeated attempt whose first answer was lost is not taken for another client's write."""
     await there("a", b"read")
     edit("a", b"mine", b"read")
     setting.store.lost_ack("bulk_put", times=1)
@@ -442,7 +447,7 @@ async def test_a_repeated_attempt_is_not_taken_for_somebody_else(autojump_clock,
 
 @pytest.mark.parametrize("error", [UnavailableError("503"), DeniedError("403")])
 async def test_without_an_answer_nothing_is_written_over(autojump_clock, setting, edit, there, error):
-    """The change waits until the question can be asked."""
+    """Without an answer nothing is overwritten, and the change waits until the question can be asked."""
     await there("a", b"theirs")
     edit("a", b"mine", b"read")
     setting.store.fail("bulk_get", error)
@@ -453,7 +458,7 @@ async def test_without_an_answer_nothing_is_written_over(autojump_clock, setting
 
 
 async def test_a_change_replaced_while_asking_is_left_to_the_next_round(autojump_clock, setting, edit, there):
-    """The newer one is checked and sent then."""
+    """A change replaced during its check is left to the next round, in which the newer one is checked and sent."""
     await there("a", b"theirs")
     edit("a", b"mine", b"read")
     setting.store.after("bulk_get", lambda call: edit("a", b"newer", b"read"), times=1)
@@ -471,7 +476,7 @@ async def test_a_change_replaced_while_asking_is_left_to_the_next_round(autojump
     st.integers(0, 3),
 )
 def test_the_name_of_a_copy_is_a_key_that_was_free(key, host, taken):
-    """Within the limit, whatever the name and the host are called."""
+    """The name of a copy is a free key within the limit, for any name and host."""
     occupied: set[Key] = set()
     for _ in range(taken + 1):
         copy = copy_key(Key(key), host, START, occupied.__contains__)

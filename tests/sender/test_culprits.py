@@ -1,4 +1,4 @@
-"""One bad key never stops the others: firewalls, codes nobody knows, and what is set aside for them."""
+"""Culprits: one bad key never stops the others, for firewalls and unknown codes, and is set aside."""
 
 import pytest
 import trio
@@ -24,7 +24,7 @@ def write(setting):
 
 @pytest.fixture
 def firewall(setting):
-    """A firewall that refuses writes of a key; `also_base64`: whatever they look like."""
+    """Plant a firewall that refuses writes of a key; with `also_base64` in any form."""
 
     def firewall(key, *, also_base64=False, error=PAGE):
         def stops(call):
@@ -37,7 +37,7 @@ def firewall(setting):
 
 
 async def test_a_firewall_stops_nobody(autojump_clock, setting, write, firewall):
-    """One of fifty: it goes once more in base64, which no firewall reads, and all are stored."""
+    """A firewall refuses one of fifty texts: it goes again in base64, unseen by it, and all are stored."""
     firewall("k25")
     for number in range(50):
         write(f"k{number}")
@@ -51,7 +51,7 @@ async def test_a_firewall_stops_nobody(autojump_clock, setting, write, firewall)
 async def test_a_text_a_firewall_dislikes_goes_in_base64_at_once_the_next_time(
     autojump_clock, setting, write, firewall
 ):
-    """What was learned is remembered, so that each save of the file is one request."""
+    """A text that a firewall refused once is sent in base64 at once, so each later save of the file is one request."""
     firewall("a")
     sender = setting.sender()
     write("a")
@@ -64,7 +64,10 @@ async def test_a_text_a_firewall_dislikes_goes_in_base64_at_once_the_next_time(
 
 
 async def test_what_a_firewall_refuses_in_base64_too_is_set_aside(autojump_clock, setting, write, firewall):
-    """With the words, the status and the ray id, that Cloudflare's support asks for; the rest goes."""
+    """A change refused in base64 too is set aside with the words, status and ray id for Cloudflare's support.
+
+    The rest goes.
+    """
     firewall("k7", also_base64=True)
     for number in range(20):
         write(f"k{number}")
@@ -79,7 +82,7 @@ async def test_what_a_firewall_refuses_in_base64_too_is_set_aside(autojump_clock
 async def test_the_only_change_is_set_aside_when_the_store_answers_otherwise(
     autojump_clock, setting, write, firewall
 ):
-    """Nothing else is there to compare it with, so the namespace is asked for."""
+    """A single refused change has nothing to be compared with, so the namespace is asked for before it is set aside."""
     firewall("a", also_base64=True)
     write("a")
     await setting.sender().drain()
@@ -88,7 +91,7 @@ async def test_the_only_change_is_set_aside_when_the_store_answers_otherwise(
 
 
 async def test_a_deletion_a_firewall_refuses_is_set_aside(autojump_clock, setting, write, firewall):
-    """It has no text to hide; the other deletions and puts go."""
+    """A deletion has no text to hide: it is set aside, and other deletions and puts go."""
     for name in "abcd":
         await setting.backend.put(setting.namespace, Key(name), Entry(b"1"))
         delete(setting.journal, name, namespace=setting.namespace)
@@ -100,7 +103,7 @@ async def test_a_deletion_a_firewall_refuses_is_set_aside(autojump_clock, settin
 
 @pytest.mark.parametrize("error", [PAGE, UNKNOWN])
 async def test_a_store_that_takes_nothing_sets_nothing_aside(autojump_clock, setting, write, nursery, error):
-    """An address that is blocked as a whole, a code of the account: few requests, a back-off, and all is kept."""
+    """If the store refuses everything, for a blocked address for instance, nothing is set aside, with few requests."""
     setting.store.fail("*", error)
     for number in range(1_000):
         write(f"k{number}")
@@ -116,7 +119,7 @@ async def test_a_store_that_takes_nothing_sets_nothing_aside(autojump_clock, set
 
 
 async def test_a_code_nobody_knows_sets_aside_only_beside_an_accepted_write(autojump_clock, setting, write):
-    """To the same namespace, in the same round: then it was the content, else it may be anything."""
+    """An unknown code sets a change aside only beside an accepted write to the same namespace in the same round."""
     other = await setting.backend.create_namespace("other")
     setting.store.fail("bulk_put", UNKNOWN, when=lambda call: "bad" in call.keys)
     sender = setting.sender()
@@ -132,7 +135,7 @@ async def test_a_code_nobody_knows_sets_aside_only_beside_an_accepted_write(auto
 
 
 async def test_a_known_code_for_content_needs_no_witness(autojump_clock, setting, write):
-    """Metadata that is no JSON is refused, whatever else is sent."""
+    """A known code for content, as for malformed metadata, needs no witness."""
     setting.store.fail("bulk_put", RejectedError("metadata must be valid json", code=10147, status=400))
     write("a")
     await setting.sender().drain()
@@ -140,7 +143,7 @@ async def test_a_known_code_for_content_needs_no_witness(autojump_clock, setting
 
 
 async def test_a_code_of_the_account_waits_and_is_told(autojump_clock, setting, write, nursery):
-    """10026: fifty files, one request a try, nothing set aside; after the account is mended all is sent."""
+    """With code 10026 of the account fifty files wait, with one request a try, and go when it is mended."""
     setting.store.fail("*", AccountError("not on this plan", code=10026, status=403))
     sender = setting.sender(delay=1)
     nursery.start_soon(sender.run)
@@ -157,7 +160,7 @@ async def test_a_code_of_the_account_waits_and_is_told(autojump_clock, setting, 
 
 
 async def test_a_few_culprits_at_the_front_stop_nobody(autojump_clock, setting, write, firewall):
-    """More of them than one would believe by themselves: a witness from further behind shows what it is."""
+    """A witness from further behind in the queue shows that several culprits at its front are at fault."""
     for number in range(5):
         firewall(f"k{number}", also_base64=True)
     for number in range(200):

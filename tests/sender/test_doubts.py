@@ -1,4 +1,4 @@
-"""One key for which the server only answers errors: it waits alone, and the others go."""
+"""Doubts: a key for which the server only answers errors waits alone, and the others go."""
 
 import pytest
 import trio
@@ -33,7 +33,7 @@ def running(setting, nursery):
 
 @pytest.fixture
 def broken(setting):
-    """The server answers 500 to whatever names a key, and nobody knows why."""
+    """Let the server answer 500 to every request that names a key."""
 
     def broken(key, *operations):
         for operation in operations:
@@ -45,7 +45,7 @@ def broken(setting):
 
 
 async def test_writes_of_one_key_that_fail_stop_no_others(autojump_clock, setting, write, broken, running):
-    """The body fails twice, then its halves are sent; later saves of others do not wait for the key."""
+    """After a body failed twice its halves are sent, and later saves of other keys do not wait for the bad one."""
     broken("k007", "bulk_put", "put")
     for number in range(1_000):
         write(f"k{number:03}")
@@ -67,7 +67,7 @@ async def test_writes_of_one_key_that_fail_stop_no_others(autojump_clock, settin
 
 
 async def test_deletions_of_one_key_that_fail_stop_no_others(autojump_clock, setting, broken, running):
-    """As with writes."""
+    """Failing deletions of one key do not stop others, as with writes."""
     broken("k07", "bulk_delete", "delete")
     for number in range(20):
         delete(setting.journal, f"k{number:02}", namespace=setting.namespace)
@@ -77,7 +77,7 @@ async def test_deletions_of_one_key_that_fail_stop_no_others(autojump_clock, set
 
 
 async def test_a_key_that_cannot_be_compared_stops_no_others(autojump_clock, setting, write, broken, running):
-    """Its reads fail for ever: the 19 that were asked for with it are sent, and what comes later at once."""
+    """A key whose reads fail for ever holds up none of the 19 that were asked for with it, nor later ones."""
     broken("k07", "bulk_get", "get")
     for number in range(20):
         write(f"k{number:02}", base=digest(b"read"))
@@ -98,7 +98,7 @@ async def test_a_key_that_cannot_be_compared_stops_no_others(autojump_clock, set
 async def test_a_service_that_answers_errors_is_not_asked_in_halves_for_ever(
     autojump_clock, setting, write, running, base
 ):
-    """An hour of 500 for everything: two requests a minute at most, where any outage costs one."""
+    """An hour of 500 for everything costs two requests a minute at most, where an outage costs one."""
     setting.store.fail("*", UnavailableError("HTTP 500", status=500))
     for number in range(1_000):
         write(f"k{number:03}", base=base)

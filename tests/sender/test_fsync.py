@@ -1,4 +1,4 @@
-"""`send_now`: fsync means on the server, callers of a moment share a request, and the errno tells why not."""
+"""`send_now`: fsync means on the server, callers at one moment share a request, and the errno says why it failed."""
 
 import random
 
@@ -42,7 +42,7 @@ def fsync(setting):
 
 
 async def test_it_returns_when_the_store_has_it(autojump_clock, setting, write, fsync):
-    """At once, and only what was asked for."""
+    """fsync returns when the store has the change, and sends nothing else."""
     write("a")
     write("b")
     await fsync("a")
@@ -51,7 +51,7 @@ async def test_it_returns_when_the_store_has_it(autojump_clock, setting, write, 
 
 
 async def test_a_hundred_at_once_cost_one_request(autojump_clock, setting, write, fsync):
-    """Those who come while it is under way share the next."""
+    """A hundred callers cost one request, and those that come while it is under way share the next."""
     for number in range(200):
         write(f"k{number}")
     gate = setting.store.block("bulk_put", on=1)
@@ -67,7 +67,7 @@ async def test_a_hundred_at_once_cost_one_request(autojump_clock, setting, write
 
 
 async def test_what_the_store_has_costs_no_request(autojump_clock, setting, write, fsync):
-    """A key that is settling, unknown here, or local."""
+    """A key that is settling, unknown here, or local costs no request."""
     write("a")
     write(".l", local=True)
     await fsync("a")
@@ -76,7 +76,7 @@ async def test_what_the_store_has_costs_no_request(autojump_clock, setting, writ
 
 
 async def test_a_newer_change_counts_as_well(autojump_clock, setting, write, fsync):
-    """What was asked for was replaced before it left: the newer is on the server."""
+    """If the change was replaced before it left, the newer one on the server counts as well."""
     write("a", b"old")
     write("other")
     gate = setting.store.block("bulk_put", on=1)
@@ -91,7 +91,7 @@ async def test_a_newer_change_counts_as_well(autojump_clock, setting, write, fsy
 
 
 async def test_a_rewrite_in_flight_does_not_keep_it_waiting(autojump_clock, setting, write, fsync):
-    """What was asked for has arrived; what came after was not asked for."""
+    """fsync returns when its change has arrived, and does not wait for a later rewrite in flight."""
     write("a", b"asked")
     setting.store.before("bulk_put", lambda call: write("a", b"later"), times=1)
     await fsync("a")
@@ -100,7 +100,7 @@ async def test_a_rewrite_in_flight_does_not_keep_it_waiting(autojump_clock, sett
 
 
 async def test_a_file_removed_meanwhile_is_done(autojump_clock, setting, write, fsync):
-    """Nothing of it has to reach the store any more."""
+    """An fsync of a file that was removed meanwhile is done, because nothing of it has to reach the store."""
     write("a")
     write("other")
     gate = setting.store.block("bulk_put", on=1)
@@ -115,7 +115,7 @@ async def test_a_file_removed_meanwhile_is_done(autojump_clock, setting, write, 
 
 
 async def test_a_deletion_whose_new_name_was_written_again(autojump_clock, setting, write, fsync):
-    """What it waits for came after it, and goes along."""
+    """A deletion takes along the put it waits for, also if that was written after it."""
     await setting.backend.put(setting.namespace, Key("old"), Entry(b"x"))
     move = Move(Key("old"), Key("new"), None, None, body=setting.journal.stage(b"x"), base_old=digest(b"x"))
     setting.journal.move(setting.namespace, [move])
@@ -125,7 +125,7 @@ async def test_a_deletion_whose_new_name_was_written_again(autojump_clock, setti
 
 
 async def test_a_burst_for_one_key_has_it_on_its_way_once(autojump_clock, setting, write, fsync):
-    """However many ask, at once or one after the other: two bodies with the key may land in either order."""
+    """Any number of callers for one key have it on its way once, because two bodies could land in either order."""
     under_way, most = 0, 0
 
     def begin(call):
@@ -154,7 +154,7 @@ async def test_a_burst_for_one_key_has_it_on_its_way_once(autojump_clock, settin
 
 
 async def test_a_key_the_store_wants_again_is_backed_off_from_alone(autojump_clock, setting, write, fsync):
-    """Its callers wait a second and more; whoever waits for another key does not."""
+    """Callers of a key that the store wants again wait a second and more, and those of another key do not."""
     setting.store.torn("bulk_put", leave=lambda key: key == "a", when=lambda call: "a" in call.keys, times=2)
     write("a")
     took = {}
@@ -175,7 +175,7 @@ async def test_a_key_the_store_wants_again_is_backed_off_from_alone(autojump_clo
 
 
 async def test_a_429_for_one_key_is_backed_off_from_alone(autojump_clock, setting, write, fsync):
-    """Other keys go on, and the loop does not back off."""
+    """After a 429 for one key other keys go on, and the loop does not back off."""
     refused = RateLimitedError("one write a second", status=429, retry_after=1.0)
     setting.store.fail("bulk_put", refused, when=lambda call: call.keys == ("a",), times=2)
     write("a")
@@ -191,7 +191,7 @@ async def test_a_429_for_one_key_is_backed_off_from_alone(autojump_clock, settin
 
 
 async def test_it_waits_out_a_short_trouble(autojump_clock, setting, write, fsync):
-    """Within its bound."""
+    """fsync waits out a short trouble within its bound."""
     write("a")
     setting.store.fail("bulk_put", times=2)
     await fsync("a")
@@ -208,7 +208,7 @@ async def test_it_waits_out_a_short_trouble(autojump_clock, setting, write, fsyn
     ],
 )
 async def test_it_tells_why_not_within_its_bound(autojump_clock, setting, write, fsync, planted, raised):
-    """The change stays in the journal all the same."""
+    """At its bound fsync raises the reason, and the change stays in the journal."""
     write("a", b"kept")
     setting.store.fail("*", planted)
     started = trio.current_time()
@@ -219,7 +219,7 @@ async def test_it_tells_why_not_within_its_bound(autojump_clock, setting, write,
 
 
 async def test_no_answer_at_all_is_a_time_out(autojump_clock, setting, write, fsync):
-    """Accepted and never answered."""
+    """A request that is accepted and never answered is a time-out."""
     write("a")
     setting.store.block("*")
     with pytest.raises(TimedOutError, match="20 s"):
@@ -229,7 +229,7 @@ async def test_no_answer_at_all_is_a_time_out(autojump_clock, setting, write, fs
 
 
 async def test_what_was_refused_before_is_said_again(autojump_clock, setting, write, fsync):
-    """Without asking the store again."""
+    """A refusal is repeated to later callers without asking the store again."""
     setting.journal.reject(write("a"), "metadata must be valid json")
     with pytest.raises(RejectedError, match="valid json"):
         await fsync("a")
@@ -237,7 +237,7 @@ async def test_what_was_refused_before_is_said_again(autojump_clock, setting, wr
 
 
 async def test_many_callers_in_an_outage_do_not_hammer(autojump_clock, setting, write, fsync):
-    """They share the attempts as they share the success, and try more rarely the longer it lasts."""
+    """Many callers in an outage share the attempts, and try more rarely the longer it lasts."""
     setting.store.fail("*")
 
     async def fails(name):
@@ -254,7 +254,7 @@ async def test_many_callers_in_an_outage_do_not_hammer(autojump_clock, setting, 
 async def test_a_third_of_all_requests_failing_keeps_no_caller_from_success(
     autojump_clock, setting, write, fsync, nursery
 ):
-    """An fsync tries again within its bound, not when the loop, which fails for its own changes, may."""
+    """With a third of all requests failing an fsync tries again within its bound, whatever the back-off of the loop."""
     rng = random.Random(1)
     setting.store.delay("*", 0.05)
     setting.store.fail("*", when=lambda call: rng.random() < 0.3)
@@ -281,7 +281,7 @@ async def test_a_third_of_all_requests_failing_keeps_no_caller_from_success(
 
 @pytest.mark.parametrize("asked", [0.05, 4.0])
 async def test_a_short_wait_the_server_asks_for_is_no_back_off(autojump_clock, setting, write, fsync, asked):
-    """It is waited out, and not more than that."""
+    """A short wait that the server asks for is waited out exactly, and is no back-off."""
     setting.store.fail("bulk_put", RateLimitedError("429", retry_after=asked), times=1)
     write("a")
     await fsync.sender.send_once()
@@ -292,7 +292,7 @@ async def test_a_short_wait_the_server_asks_for_is_no_back_off(autojump_clock, s
 
 
 async def test_a_first_try_does_not_wait_for_the_back_off(autojump_clock, setting, write, fsync):
-    """The store may be back: somebody is waiting."""
+    """A first try does not wait for the back-off, because somebody waits and the store may be back."""
     write("a")
     setting.store.fail("*", times=6)
     with trio.move_on_after(20):
@@ -311,7 +311,7 @@ async def test_a_first_try_does_not_wait_for_the_back_off(autojump_clock, settin
 async def test_but_it_does_wait_when_the_server_said_so(
     autojump_clock, setting, write, fsync, planted, raised
 ):
-    """Retry-After and a used-up quota hold for everybody."""
+    """Retry-After and a used-up quota hold for every fsync."""
     write("a")
     setting.store.fail("*", planted, times=1)
     with pytest.raises(raised):
@@ -323,7 +323,7 @@ async def test_but_it_does_wait_when_the_server_said_so(
 
 
 async def test_the_same_file_again_within_a_second_does_not_wait(autojump_clock, setting, write, fsync):
-    """REST has no limit of one write a second to a key."""
+    """A second fsync within a second does not wait, because REST does not limit a key to one write a second."""
     for number in range(30):
         write("a", str(number).encode())
         await fsync("a")
@@ -332,7 +332,7 @@ async def test_the_same_file_again_within_a_second_does_not_wait(autojump_clock,
 
 
 async def test_a_deletion_takes_what_has_to_precede_it_along(autojump_clock, setting, write, fsync):
-    """`mv a b` and an fsync of the directory: b is there before a is not."""
+    """After `mv a b` an fsync of the directory puts b before it deletes a."""
     journal, namespace = setting.journal, setting.namespace
     await setting.backend.put(namespace, Key("a"), Entry(b"x"))
     journal.move(namespace, [Move(Key("a"), Key("b"), None, None, body=journal.stage(b"x"), base_new=b"")])
@@ -343,7 +343,7 @@ async def test_a_deletion_takes_what_has_to_precede_it_along(autojump_clock, set
 
 
 async def test_a_deletion_held_back_by_a_refused_put_says_so(autojump_clock, setting, fsync):
-    """It will not be sent until the user decides."""
+    """A deletion held back by a refused put raises the reason, because it is not sent until the user decides."""
     journal, namespace = setting.journal, setting.namespace
     journal.move(namespace, [Move(Key("a"), Key("b"), b"bad", None, body=journal.stage(b"x"), base_new=b"")])
     with pytest.raises(RejectedError, match="'b'"):
@@ -351,7 +351,7 @@ async def test_a_deletion_held_back_by_a_refused_put_says_so(autojump_clock, set
 
 
 async def test_it_goes_past_the_loops_waiting(autojump_clock, setting, write, fsync, nursery):
-    """The loop sends the rest when its time has come, and what was sent is not sent twice."""
+    """fsync goes past the loop's waiting; the loop sends the rest later, and nothing twice."""
     nursery.start_soon(fsync.sender.run)
     write("a")
     write("b")
@@ -362,7 +362,7 @@ async def test_it_goes_past_the_loops_waiting(autojump_clock, setting, write, fs
 
 
 async def test_a_deletion_freed_by_it_is_sent_by_the_loop(autojump_clock, setting, fsync, nursery):
-    """The loop had found nothing to send: the arrival of the put wakes it."""
+    """The arrival of a put by fsync wakes the loop, which sends the deletion that it freed."""
     journal, namespace = setting.journal, setting.namespace
     journal.move(namespace, [Move(Key("a"), Key("b"), b"bad", None, body=journal.stage(b"x"), base_new=b"")])
     nursery.start_soon(fsync.sender.run)
@@ -374,7 +374,7 @@ async def test_a_deletion_freed_by_it_is_sent_by_the_loop(autojump_clock, settin
 
 
 async def test_a_caller_that_gives_up_leaves_nothing_behind(autojump_clock, setting, write, fsync):
-    """Neither a request that waits nor a lock."""
+    """A caller that gives up leaves neither a request that waits nor a lock."""
     write("a")
     gate = setting.store.block("bulk_put", on=1)
     with trio.move_on_after(5):
@@ -386,7 +386,7 @@ async def test_a_caller_that_gives_up_leaves_nothing_behind(autojump_clock, sett
 
 
 async def test_a_conflict_is_on_the_server_under_both_names(autojump_clock, setting, write):
-    """What the caller wrote has arrived, if not under the name it had."""
+    """fsync of a conflict returns when both names are on the server."""
     await setting.backend.put(setting.namespace, Key("a"), Entry(b"theirs"))
     write("a", b"mine", base=digest(b"read"))
     await setting.sender(on_conflict=OnConflict.KEEP_BOTH).send_now({(setting.namespace, Key("a"))}, 60)
@@ -395,7 +395,7 @@ async def test_a_conflict_is_on_the_server_under_both_names(autojump_clock, sett
 
 
 async def test_an_expired_change_is_done(autojump_clock, setting, write, fsync):
-    """There is nothing left to be on the server."""
+    """An fsync of an expired change is done, because nothing is left to send."""
     write("a", expiration=int(START) + 61)
     await trio.sleep(61)
     assert simulated_now() >= START + 61
@@ -404,7 +404,7 @@ async def test_an_expired_change_is_done(autojump_clock, setting, write, fsync):
 
 
 async def test_an_fsync_that_finds_the_store_back_sends_the_rest_soon(autojump_clock, setting, write, fsync):
-    """The loop does not sleep on to the end of its back-off, also when the fsync took several requests."""
+    """An fsync that finds the store back wakes the loop from its back-off, also when it took several requests."""
     other = await setting.backend.create_namespace("other")
     setting.store.fail("bulk_put", UnavailableError("away"))
     write("rest")

@@ -1,4 +1,4 @@
-"""What is on its way stays on its way when its caller gives up, and nothing is sent beside it."""
+"""Requests in flight: one goes on when its caller gives up, and nothing is sent beside it."""
 
 import pytest
 import trio
@@ -21,7 +21,7 @@ def write(setting):
 
 @pytest.fixture
 def running(setting, nursery):
-    """A sender whose loop runs; its options."""
+    """Start a sender whose loop runs; return its options."""
 
     async def running(**options):
         sender = setting.sender(**options)
@@ -33,7 +33,7 @@ def running(setting, nursery):
 
 
 async def test_an_fsync_that_gave_up_leaves_its_request_under_way(autojump_clock, setting, write, running):
-    """The answer comes after its bound: the change has arrived, and was sent once."""
+    """An answer after the bound of its fsync still counts: the change has arrived, and was sent once."""
     setting.store.delay("bulk_put", 50)
     sender = await running(delay=1)
     write("a")
@@ -48,7 +48,7 @@ async def test_an_fsync_that_gave_up_leaves_its_request_under_way(autojump_clock
 
 
 async def test_a_drain_that_gave_up_leaves_its_request_under_way(autojump_clock, setting, write, running):
-    """`kvfs sync --timeout` ends; the bulk write goes on, and the loop sends nothing beside it."""
+    """After `kvfs sync --timeout` gave up the bulk write goes on, and the loop sends nothing beside it."""
     setting.store.delay("bulk_put", 50)
     sender = await running(delay=10)
     write("a")
@@ -60,7 +60,7 @@ async def test_a_drain_that_gave_up_leaves_its_request_under_way(autojump_clock,
 
 
 async def test_an_fsync_does_not_wait_for_a_long_bulk_write(autojump_clock, setting, write, running):
-    """A thousand pairs may take 20 s: whoever waits for another key is sent beside them."""
+    """A caller for another key is sent beside a bulk write that takes 20 s for a thousand pairs."""
     setting.store.delay("bulk_put", 20, when=lambda call: len(call.keys) == 100)
     sender = await running(delay=1)
     for number in range(100):
@@ -76,7 +76,7 @@ async def test_an_fsync_does_not_wait_for_a_long_bulk_write(autojump_clock, sett
 
 
 async def test_a_newer_value_waits_for_the_older_one_under_way(autojump_clock, setting, write, running):
-    """Two bodies with one key may land in either order, so there are never two."""
+    """A newer value waits for the older one under way, because two bodies with one key may land in either order."""
     setting.store.delay("bulk_put", 20, on=1)
     sender = await running(delay=1)
     write("a", b"old")
@@ -88,7 +88,7 @@ async def test_a_newer_value_waits_for_the_older_one_under_way(autojump_clock, s
 
 
 async def test_an_fsync_that_is_not_answered_holds_up_no_other(autojump_clock, setting, write, running):
-    """Callers share the sending after the one under way; one that takes longer than a moment is passed by."""
+    """Callers share the sending after the one under way, and pass one that takes longer than a moment."""
     gate = setting.store.block("bulk_put", when=lambda call: "stuck" in call.keys)
     sender = await running(delay=1_000)
 
@@ -108,7 +108,7 @@ async def test_an_fsync_that_is_not_answered_holds_up_no_other(autojump_clock, s
 
 
 async def test_a_drain_waits_for_what_an_fsync_sends(autojump_clock, setting, write, running):
-    """It has not left anything behind as long as something is under way."""
+    """A drain waits for what an fsync sends, because something is under way."""
     setting.store.delay("bulk_put", 20)
     sender = await running(delay=1_000)
     write("a")

@@ -1,4 +1,4 @@
-"""A bulk write whose answer is lost or does not add up: what arrived is asked for, and not paid for twice."""
+"""Lost or inconsistent answers to bulk writes: the pairs that arrived are asked for, and not paid for twice."""
 
 import pytest
 import trio
@@ -23,12 +23,12 @@ def files(setting):
 
 
 def written(setting) -> int:
-    """The pairs in all bulk writes."""
+    """Return the pairs in all bulk writes."""
     return sum(len(call.keys) for call in setting.store.calls if call.operation == "bulk_put")
 
 
 async def test_what_a_524_left_done_is_not_sent_again(autojump_clock, setting, files):
-    """The server wrote all of it: it is read back, a hundred keys a request, and counts as arrived."""
+    """A body that the server wrote in spite of a 524 is read back by the hundred, and counts as arrived."""
     setting.store.lost_ack("bulk_put", PAGE_524, when=lambda call: len(call.keys) > 1_000)
     files(4_000)
     result = await setting.sender().drain()
@@ -39,7 +39,7 @@ async def test_what_a_524_left_done_is_not_sent_again(autojump_clock, setting, f
 
 
 async def test_a_server_that_writes_on_is_waited_for(autojump_clock, setting, files):
-    """While more and more turns up nothing is sent again."""
+    """While more and more pairs turn up nothing is sent again."""
     namespace = setting.namespace
 
     async def write_on(entries):
@@ -57,7 +57,7 @@ async def test_a_server_that_writes_on_is_waited_for(autojump_clock, setting, fi
 
 
 async def test_what_did_not_arrive_is_sent_again_in_smaller_bodies(autojump_clock, setting, files):
-    """Reading back finds nothing: after some seconds halves go, packed anew."""
+    """If reading back finds nothing, after some seconds halves go, packed anew."""
     setting.store.fail("bulk_put", PAGE_524, on=1)
     files(1_000)
     result = await setting.sender().drain()
@@ -72,7 +72,7 @@ async def test_what_did_not_arrive_is_sent_again_in_smaller_bodies(autojump_cloc
 
 
 async def test_a_body_refused_unread_is_not_asked_for(autojump_clock, setting, files):
-    """413 says that nothing was done."""
+    """A 413 says that nothing was done, so the body is not asked for."""
     setting.store.fail("bulk_put", BodyTooLargeError("HTTP 413", status=413), on=1)
     files(1_000)
     await setting.sender().drain()
@@ -81,7 +81,7 @@ async def test_a_body_refused_unread_is_not_asked_for(autojump_clock, setting, f
 
 
 async def test_another_value_under_the_key_does_not_count_as_arrived(autojump_clock, setting, files):
-    """Value, metadata and expiration have to be what was sent."""
+    """A pair counts as arrived only if value, metadata and expiration are those that were sent."""
     for number in range(1_000):
         await setting.backend.put(setting.namespace, Key(f"k{number:05}"), Entry(b"%d" % number, b'{"a":1}'))
     setting.store.fail("bulk_put", PAGE_524, on=1)
@@ -93,7 +93,7 @@ async def test_another_value_under_the_key_does_not_count_as_arrived(autojump_cl
 
 
 async def test_a_value_that_may_be_an_answer_of_the_past_does_not_count(autojump_clock, setting, files):
-    """A was written, then B, then A again: A may be read although B is there."""
+    """After A, B and A again were written, an A may be an old answer for B, and does not count."""
     sender = setting.sender(settle_window=90.0)
     files(200)
     await sender.drain()
@@ -110,7 +110,7 @@ async def test_a_value_that_may_be_an_answer_of_the_past_does_not_count(autojump
 
 @pytest.mark.parametrize("error", [UncertainError("3 of 5"), PAGE_524])
 async def test_deletions_whose_answer_was_lost_are_asked_for_too(autojump_clock, setting, error):
-    """What is absent was deleted."""
+    """Deletions whose answer was lost are asked for too, and an absent key was deleted."""
     for number in range(200):
         await setting.backend.put(setting.namespace, Key(f"k{number:03}"), Entry(b"x"))
         delete(setting.journal, f"k{number:03}", namespace=setting.namespace)
@@ -121,7 +121,7 @@ async def test_deletions_whose_answer_was_lost_are_asked_for_too(autojump_clock,
 
 
 async def test_an_answer_that_does_not_add_up_confirms_only_what_is_there(autojump_clock, setting, files):
-    """Three pairs, one of them written, and the answer says one: the two others are sent again."""
+    """An answer that counts one of three pairs, which was written, leads to a repetition of the two others."""
     sender = setting.sender()
     files(3)
 
@@ -138,7 +138,7 @@ async def test_an_answer_that_does_not_add_up_confirms_only_what_is_there(autoju
 
 
 async def test_a_store_that_cannot_be_asked_gets_all_of_it_again(autojump_clock, setting, files):
-    """Reading back is a saving, not a condition."""
+    """If reading back fails all pairs are sent again, because it only saves requests."""
     setting.store.lost_ack("bulk_put", PAGE_524, on=1)
     setting.store.fail("bulk_get", UnavailableError("away"))
     files(1_000)
@@ -148,7 +148,7 @@ async def test_a_store_that_cannot_be_asked_gets_all_of_it_again(autojump_clock,
 
 
 async def test_a_key_left_out_of_the_answer_counts_as_unknown(autojump_clock, setting, files):
-    """An odd entry in a bulk get: the key is sent again, and the sender goes on."""
+    """A key in an odd entry of a bulk get counts as unknown and is sent again, and the sender goes on."""
     setting.store.lost_ack("bulk_put", PAGE_524, on=1)
     files(200)
     sent = {Key(f"k{number:05}"): Entry(b"%d" % number) for number in range(100)}

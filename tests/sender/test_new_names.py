@@ -1,4 +1,4 @@
-"""A new name that another client made meanwhile is not written over; asking costs a list for a thousand."""
+"""New names: one that another client made meanwhile is not overwritten, and a list for a thousand names tells."""
 
 import pytest
 import trio
@@ -29,7 +29,7 @@ def make(setting):
 
 @pytest.fixture
 def there(setting):
-    """Another client makes keys."""
+    """Make keys as another client."""
 
     async def there(names, value=b"theirs", **options):
         for name in names:
@@ -39,12 +39,12 @@ def there(setting):
 
 
 def counts(setting):
-    """How often each operation was asked for."""
+    """Return how often each operation was asked for."""
     return {name: setting.operations().count(name) for name in set(setting.operations())}
 
 
 async def test_a_new_name_that_another_client_made_is_kept_twice(autojump_clock, setting, make, there):
-    """Theirs keeps the name."""
+    """Another client's version of a new name keeps the name, and both versions are kept."""
     await there(["a"])
     make(["a"])
     await setting.sender().drain()
@@ -55,7 +55,7 @@ async def test_a_new_name_that_another_client_made_is_kept_twice(autojump_clock,
 
 
 async def test_a_listing_with_an_odd_row_proves_no_name_to_be_free(autojump_clock, setting, make, there):
-    """The row may be any of them, so their values are asked for."""
+    """A listing with an odd row proves no name free, because the row may be any name, so values are asked for."""
     await there(["k005"])
     make([f"k{number:03}" for number in range(150)])
     setting.store.lie("list_keys", KeyPage((), None, False))
@@ -66,7 +66,7 @@ async def test_a_listing_with_an_odd_row_proves_no_name_to_be_free(autojump_cloc
 
 
 async def test_identical_bytes_are_no_conflict(autojump_clock, setting, make, there):
-    """Of few names and of many."""
+    """Identical bytes under few new names and under many are no conflict."""
     await there(["a", "k050"], b"mine")
     make(["a"])
     await setting.sender().drain()
@@ -76,7 +76,7 @@ async def test_identical_bytes_are_no_conflict(autojump_clock, setting, make, th
 
 
 async def test_a_hundred_new_names_cost_one_bulk_get(autojump_clock, setting, make):
-    """And their write."""
+    """A hundred new names cost one bulk get and their write."""
     make([f"k{number:03}" for number in range(100)])
     await setting.sender().drain()
     assert counts(setting) == {"bulk_get": 1, "bulk_put": 1}
@@ -86,7 +86,10 @@ async def test_a_hundred_new_names_cost_one_bulk_get(autojump_clock, setting, ma
 async def test_many_new_names_in_a_new_directory_cost_one_list(
     autojump_clock, setting, make, there, count, bodies
 ):
-    """However many keys there are beside it. Bodies double from a thousand pairs."""
+    """Many new names in a new directory cost one list, however many keys are beside it.
+
+    Bodies double from a thousand pairs.
+    """
     await there([f"{letter}{number:03}" for letter in "az" for number in range(600)])
     make([f"new/{number:04}" for number in range(count)])
     await setting.sender().drain()
@@ -97,7 +100,7 @@ async def test_many_new_names_in_a_new_directory_cost_one_list(
     ("pair", "is_quick"), [(0.0, True), (0.004, True), (0.02, True), (0.05, True), (0.2, False)]
 )
 async def test_a_slow_server_costs_no_more_lists(autojump_clock, setting, make, pair, is_quick):
-    """One for a thousand names at most; one for a body, and one read, where it takes no thousand in a minute."""
+    """A slow server costs one list for a thousand names at most; a very slow one a list and a read for each body."""
     put_all = setting.backend.bulk_put
 
     async def slowly(namespace, entries, **options):
@@ -115,7 +118,7 @@ async def test_a_slow_server_costs_no_more_lists(autojump_clock, setting, make, 
 
 
 async def test_a_slow_server_costs_no_more_reads(autojump_clock, setting):
-    """One bulk get for a hundred names that were read, and no name twice."""
+    """A slow server costs one bulk get for a hundred names that were read, and no name twice."""
     with setting.journal.transaction():
         for number in range(5_000):
             put(setting.journal, f"{number:05}", namespace=setting.namespace, base=digest(b"read"))
@@ -126,7 +129,7 @@ async def test_a_slow_server_costs_no_more_reads(autojump_clock, setting):
 
 
 async def test_what_a_list_told_is_not_believed_for_long(autojump_clock, setting, make, there):
-    """A body took two minutes, and another client made a name that was listed before it."""
+    """A list is not believed after a body of two minutes, because another client may have made a name since."""
     setting.store.delay("bulk_put", 120, times=1)
     make([f"new/{number:04}" for number in range(200)])
 
@@ -142,7 +145,7 @@ async def test_what_a_list_told_is_not_believed_for_long(autojump_clock, setting
 
 
 async def test_of_many_new_names_those_that_are_taken_are_read(autojump_clock, setting, make, there):
-    """Two of 500: one list, one bulk get, and the names of the copies."""
+    """Two taken names of 500 cost one list, one bulk get, and the names of the copies."""
     await there(["new/007", "new/400"])
     make([f"new/{number:03}" for number in range(500)])
     sender = setting.sender()
@@ -155,7 +158,7 @@ async def test_of_many_new_names_those_that_are_taken_are_read(autojump_clock, s
 
 
 async def test_an_expired_key_takes_no_name(autojump_clock, setting, make, there):
-    """The server may show it a moment longer."""
+    """An expired key takes no name, though the server may show it a moment longer."""
     make(["a"])
     setting.store.lie("bulk_get", {Key("a"): Entry(b"theirs", None, int(simulated_now()) - 1)}, times=1)
     await setting.sender().drain()
@@ -163,7 +166,7 @@ async def test_an_expired_key_takes_no_name(autojump_clock, setting, make, there
 
 
 async def test_a_list_that_fails_leaves_the_names_for_the_next_round(autojump_clock, setting, make, there):
-    """Nothing is written over unseen, and the next round sends them."""
+    """After a list that fails nothing is overwritten unseen, and the next round sends the names."""
     await there(["new/007"])
     make([f"new/{number:03}" for number in range(200)])
     setting.store.fail("list_keys", UnavailableError("503"), times=1)
@@ -177,7 +180,7 @@ async def test_a_list_that_fails_leaves_the_names_for_the_next_round(autojump_cl
 
 
 async def test_overwriting_can_be_asked_for(autojump_clock, setting, make, there):
-    """Then nobody looks."""
+    """With `overwrite` new names are not looked for."""
     await there(["a"])
     make(["a", *(f"k{number:03}" for number in range(200))])
     await setting.sender(on_conflict=OnConflict.OVERWRITE).drain()
@@ -185,7 +188,7 @@ async def test_overwriting_can_be_asked_for(autojump_clock, setting, make, there
 
 
 async def test_a_change_that_was_sent_before_is_compared_again(autojump_clock, setting, make, there):
-    """The first request failed; hours may have passed since."""
+    """A change that was sent before and failed is compared again, because hours may have passed since."""
     make(["a"])
     setting.store.fail("bulk_put", UnavailableError("no network"), times=1)
     sender = setting.sender()
@@ -199,7 +202,7 @@ async def test_a_change_that_was_sent_before_is_compared_again(autojump_clock, s
 
 
 async def test_what_lists_do_not_reach_is_read(autojump_clock, setting, make, there):
-    """200 names all over a large namespace: one list answers a part, bulk gets the rest."""
+    """For 200 names all over a large namespace one list answers a part, and bulk gets the rest."""
     await there([f"{number:04}x" for number in range(2_500)])
     await there(["2400"])
     make([f"{number * 12:04}" for number in range(201)])
@@ -215,7 +218,7 @@ _PARTS = st.text("ab/", min_size=1, max_size=5)
 
 @given(st.sets(_PARTS, min_size=1, max_size=40), st.sets(_PARTS, max_size=60), st.integers(2, 9))
 async def test_every_name_is_told_as_it_is(tmp_path_factory, new, old, page) -> None:
-    """Whatever names there are, in pages of any size: absent, taken, or left to be read; lists are bounded."""
+    """Every name is absent, taken, or left to be read, in pages of any size, with a bounded number of lists."""
     with open_inline(tmp_path_factory.mktemp("store") / "store.db", now=simulated_now) as store:
         namespace = (await store.create_namespace("n")).id
         for key in old:

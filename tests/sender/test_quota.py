@@ -1,4 +1,4 @@
-"""The allowances of the day: by operation, tried smaller before midnight is waited for, told once."""
+"""Quotas of the day: by operation, with smaller bodies tried before midnight is waited for, and one event."""
 
 import pytest
 import trio
@@ -24,7 +24,7 @@ def write(setting):
 
 @pytest.fixture
 def allow(setting):
-    """Let an operation do only so many keys; a body larger than what is left is refused as a whole."""
+    """Let an operation do only so many keys; a body larger than the rest is refused as a whole."""
 
     def allow(operation, left):
         def is_too_much(call):
@@ -40,7 +40,7 @@ def allow(setting):
 
 
 async def test_used_up_writes_hold_back_no_deletions(autojump_clock, setting, write, nursery):
-    """Nor reads: these are other allowances."""
+    """Used-up writes hold back neither deletions nor reads, which are other allowances."""
     for name in "abc":
         await setting.backend.put(setting.namespace, Key(name), Entry(b"1"))
     setting.store.fail("bulk_put", USED_UP)
@@ -59,7 +59,7 @@ async def test_used_up_writes_hold_back_no_deletions(autojump_clock, setting, wr
 
 
 async def test_used_up_deletions_hold_back_no_writes(autojump_clock, setting, write, nursery):
-    """The other way round; and at 00:00 UTC they go, which is told."""
+    """Used-up deletions hold back no writes, and go at 00:00 UTC, with an event."""
     await setting.backend.put(setting.namespace, Key("old"), Entry(b"1"))
     setting.store.fail("bulk_delete", USED_UP, times=1)
     nursery.start_soon(setting.sender().run)
@@ -75,7 +75,7 @@ async def test_used_up_deletions_hold_back_no_writes(autojump_clock, setting, wr
 
 
 async def test_used_up_reads_hold_back_only_what_has_to_read_first(autojump_clock, setting, write):
-    """An edit is compared with what the store has, so it waits; what was never read goes."""
+    """Used-up reads hold back an edit, which has to be compared, and no value that was never read."""
     await setting.backend.put(setting.namespace, Key("edited"), Entry(b"read"))
     setting.store.fail("bulk_get", USED_UP)
     write("edited", b"mine", base=digest(b"read"))
@@ -86,7 +86,7 @@ async def test_used_up_reads_hold_back_only_what_has_to_read_first(autojump_cloc
 
 
 async def test_used_up_lists_hold_back_nothing(autojump_clock, setting, write):
-    """Many new names are compared by listing them, or by reading where lists are used up."""
+    """With used-up lists many new names are compared by reading instead."""
     setting.store.fail("list_keys", USED_UP)
     for number in range(150):
         write(f"k{number:03}", base=b"")
@@ -97,7 +97,7 @@ async def test_used_up_lists_hold_back_nothing(autojump_clock, setting, write):
 
 @pytest.mark.parametrize("left", [0, 1, 300, 999])
 async def test_a_body_larger_than_what_is_left_is_tried_smaller(autojump_clock, setting, write, allow, left):
-    """What the day still allows is used, in a few requests; the rest waits."""
+    """A body larger than the rest of the day is tried smaller, so the allowance is used in a few requests."""
     allow("bulk_put", left)
     for number in range(1_000):
         write(f"k{number:03}")
@@ -108,7 +108,7 @@ async def test_a_body_larger_than_what_is_left_is_tried_smaller(autojump_clock, 
 
 
 async def test_a_drain_tries_once_whatever_the_clock_says(autojump_clock, setting, write):
-    """The plan may have been changed meanwhile."""
+    """A drain tries once whatever the clock says, because the plan may have been changed meanwhile."""
     setting.store.fail("bulk_put", USED_UP, times=1)
     sender = setting.sender()
     write("a")
@@ -119,7 +119,7 @@ async def test_a_drain_tries_once_whatever_the_clock_says(autojump_clock, settin
 
 
 async def test_an_fsync_fails_at_once_while_it_is_used_up(autojump_clock, setting, write):
-    """EDQUOT, without a request; an fsync of what another allowance is for is not concerned."""
+    """With a used-up quota fsync gives EDQUOT at once, without a request, but not for another allowance."""
     setting.store.fail("bulk_put", USED_UP)
     sender = setting.sender()
     write("a")

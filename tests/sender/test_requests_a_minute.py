@@ -1,6 +1,6 @@
-"""How many requests a mount makes of a service that refuses everything, minute by minute, with all its layers.
+"""Requests a minute of a mount whose service refuses everything, with all its layers.
 
-A simulated hour of somebody who reads another file every second, while a thousand changes wait to be sent.
+A simulated hour of a user who reads another file every second, while a thousand changes wait to be sent.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ READ = b"read"
 
 @pytest.fixture
 async def hour(tmp_path):
-    """Play it with an error for every request; the requests of each minute, and when the last change was sent."""
+    """Play it with an error for every request; return each minute's requests, and when the last change was sent."""
 
     async def play(error: StoreError | None, base: bytes = b"") -> list[int]:
         with open_inline(tmp_path / "store.db", now=simulated_now) as backend:
@@ -71,7 +71,7 @@ async def hour(tmp_path):
 
 
 async def _read(store, namespace):
-    """A file, then many at once, as the loader asks for them; each second others."""
+    """Read a file, then many at once, as the loader asks for them; each second others."""
     number = 0
     while True:
         number += 1
@@ -101,7 +101,10 @@ BLOCKED = BlockedError("HTTP 403 with a page", status=403, ray="8f00ba4", is_fir
 async def test_a_service_that_refuses_everything_is_left_in_peace(
     autojump_clock, hour, expect_log, error, first, later, base
 ):
-    """So many requests in the first minute, so many in any later one; nothing is set aside, all is sent at last."""
+    """A service that refuses everything gets so many requests in the first minute and fewer later.
+
+    Nothing is set aside, all is sent at last.
+    """
     if not isinstance(error, DeniedError):
         expect_log(r"WARNING kvfs.store: bulk_get failed")
     requests = await hour(error, base)

@@ -1,4 +1,4 @@
-"""When and how pending changes are sent: the waiting, the bodies, the order, and that nothing overlaps."""
+"""The sender's loop: when and how pending changes are sent, in which bodies and order, without an overlap."""
 
 import pytest
 import trio
@@ -34,7 +34,7 @@ async def running(setting, nursery):
 
 
 async def test_a_change_is_sent_a_quiet_while_after_the_last(autojump_clock, setting, write, running):
-    """Not before, and all that came meanwhile in one request."""
+    """A change is sent a quiet while after the last one, with all that came meanwhile in one request."""
     running(delay=5)
     for number in range(4):
         write(f"k{number}")
@@ -47,7 +47,7 @@ async def test_a_change_is_sent_a_quiet_while_after_the_last(autojump_clock, set
 
 
 async def test_a_key_rewritten_for_ever_is_sent_at_an_age(autojump_clock, setting, write, running):
-    """A log that grows every second reaches the store all the same."""
+    """A key rewritten for ever is sent at an age, so a log that grows every second reaches the store."""
     running(delay=5, max_age=30)
     for number in range(65):
         write("log", str(number).encode())
@@ -56,7 +56,7 @@ async def test_a_key_rewritten_for_ever_is_sent_at_an_age(autojump_clock, settin
 
 
 async def test_a_full_body_does_not_wait(autojump_clock, setting, write, running):
-    """By the number of pairs."""
+    """A body that is full by the number of pairs does not wait."""
     running(delay=5, pairs=10)
     for number in range(10):
         write(f"k{number}")
@@ -65,7 +65,7 @@ async def test_a_full_body_does_not_wait(autojump_clock, setting, write, running
 
 
 async def test_a_body_full_by_bytes_does_not_wait(autojump_clock, setting, write, running):
-    """By the size of the values."""
+    """A body that is full by the size of the values does not wait."""
     running(delay=5, body_bytes=100_000)
     write("a", b"x" * 60_000)
     await trio.sleep(1)
@@ -76,7 +76,7 @@ async def test_a_body_full_by_bytes_does_not_wait(autojump_clock, setting, write
 
 
 async def test_changes_of_the_last_run_are_sent_without_a_new_one(autojump_clock, setting, tmp_path, running):
-    """What is pending at the start is reason enough."""
+    """Changes pending at the start are sent without a new one."""
     setting.journal.close()
     with open_journal(tmp_path / "journal.db") as journal:
         put(journal, "a", b"old run", namespace=setting.namespace)
@@ -87,7 +87,7 @@ async def test_changes_of_the_last_run_are_sent_without_a_new_one(autojump_clock
 
 
 async def test_a_clock_that_jumps_back_does_not_stop_the_sending(autojump_clock, setting, write):
-    """The wall clock is believed within the bounds of the options."""
+    """A clock that jumps back does not stop the sending: the wall clock is believed within the options' bounds."""
     offset = 0.0
     options = SenderOptions(on_conflict=setting.on_conflict)
     sender = Sender(setting.journal, setting.store, now=lambda: simulated_now() + offset, options=options)
@@ -103,7 +103,7 @@ async def test_a_clock_that_jumps_back_does_not_stop_the_sending(autojump_clock,
 
 
 async def test_metadata_and_expiration_go_with_every_put(autojump_clock, setting, write):
-    """A plain PUT would clear both."""
+    """Metadata and expiration go with every put, because a plain PUT would clear both."""
     write("a", metadata=b'{"x":1}', expiration=int(START) + 3600)
     await setting.sender().send_once()
     assert await stored(setting.backend, setting.namespace) == {
@@ -118,7 +118,7 @@ async def test_nothing_pending_asks_nothing(autojump_clock, setting):
 
 
 async def test_a_change_while_its_key_is_in_flight_is_not_lost(autojump_clock, setting, write):
-    """The newer one stays pending and is sent after it."""
+    """A change while its key is in flight stays pending and is sent after it."""
     write("a", b"old")
     setting.store.before("bulk_put", lambda call: write("a", b"new"), on=1)
     sender = setting.sender()
@@ -129,7 +129,7 @@ async def test_a_change_while_its_key_is_in_flight_is_not_lost(autojump_clock, s
 
 
 async def test_a_key_may_be_written_again_at_once(autojump_clock, setting, write):
-    """REST has no limit of one write a second to a key."""
+    """A key may be written again at once, because REST has no limit of one write a second to a key."""
     sender = setting.sender()
     for number in range(3):
         write("a", str(number).encode())
@@ -139,7 +139,7 @@ async def test_a_key_may_be_written_again_at_once(autojump_clock, setting, write
 
 
 async def test_puts_before_deletes(autojump_clock, setting, write):
-    """Both in one round, the deletions only when every earlier put has arrived."""
+    """In one round deletions go only when every earlier put has arrived."""
     await setting.backend.put(setting.namespace, Key("old"), Entry(b"1"))
     write("new")
     delete(setting.journal, "old", namespace=setting.namespace)
@@ -149,7 +149,7 @@ async def test_puts_before_deletes(autojump_clock, setting, write):
 
 
 async def test_a_failed_put_holds_the_deletes_after_it(autojump_clock, setting, write):
-    """A crash or an outage between the two leaves both names, never neither."""
+    """After a failed put the deletions after it wait, so a crash or an outage leaves both names, never neither."""
     await setting.backend.put(setting.namespace, Key("old"), Entry(b"1"))
     setting.store.fail("bulk_put", times=1)
     write("new")
@@ -163,7 +163,7 @@ async def test_a_failed_put_holds_the_deletes_after_it(autojump_clock, setting, 
 
 
 async def test_a_put_that_may_not_go_yet_holds_the_deletes_after_it(autojump_clock, setting, write):
-    """`cp a b; rm a` where the store wants b again: a stays until b has its content."""
+    """After `cp a b; rm a`, where the store wants b again, a stays until b has its content."""
     await setting.backend.put(setting.namespace, Key("a"), Entry(b"1"))
     setting.store.torn("bulk_put", leave=lambda key: key == "b", times=1)
     sender = setting.sender()
@@ -177,7 +177,7 @@ async def test_a_put_that_may_not_go_yet_holds_the_deletes_after_it(autojump_clo
 
 
 async def test_a_change_made_while_sending_is_sent_in_its_turn(autojump_clock, setting, write, running):
-    """The loop finds it without another change to wake it."""
+    """A change made during sending is found by the loop without another change to wake it."""
     setting.store.before("bulk_put", lambda call: write("late"), on=1)
     running()
     write("early")
@@ -188,7 +188,7 @@ async def test_a_change_made_while_sending_is_sent_in_its_turn(autojump_clock, s
 
 
 async def test_a_delete_before_a_put_does_not_wait_for_it(autojump_clock, setting, write):
-    """Only what was recorded earlier can be what it depends on."""
+    """A deletion does not wait for a put recorded after it, because it depends on earlier ones only."""
     await setting.backend.put(setting.namespace, Key("old"), Entry(b"1"))
     delete(setting.journal, "old", namespace=setting.namespace)
     write("new")
@@ -201,7 +201,7 @@ async def test_a_delete_before_a_put_does_not_wait_for_it(autojump_clock, settin
 
 
 async def test_a_refused_put_keeps_the_old_name_of_a_rename(autojump_clock, setting):
-    """The put is set aside; the old name stays on the server until the user decides."""
+    """A refused put is set aside, and the old name of its rename stays on the server until the user decides."""
     namespace, journal = setting.namespace, setting.journal
     await setting.backend.put(namespace, Key("a"), Entry(b"text"))
     body = journal.stage(b"text")
@@ -221,7 +221,7 @@ async def test_a_refused_put_keeps_the_old_name_of_a_rename(autojump_clock, sett
 async def test_a_new_name_written_all_the_time_does_not_keep_the_old_one(
     autojump_clock, setting, write, running
 ):
-    """Any version of the new name that has landed will do, even one that was replaced on its way."""
+    """The old name goes after any version of the new name has landed, even one that was replaced on its way."""
     namespace, journal = setting.namespace, setting.journal
     await setting.backend.put(namespace, Key("old"), Entry(b"text"))
     move = Move(Key("old"), Key("log"), None, None, body=journal.stage(b"text"), base_old=digest(b"text"))
@@ -238,7 +238,7 @@ async def test_a_new_name_written_all_the_time_does_not_keep_the_old_one(
 
 
 async def test_the_old_name_waits_for_where_its_content_went(autojump_clock, setting):
-    """a → b → c: b is replaced on its way and never sent again, so a stays until c is there."""
+    """After a → b → c, with b replaced on its way and never sent again, a stays until c is there."""
     namespace, journal = setting.namespace, setting.journal
     await setting.backend.put(namespace, Key("a"), Entry(b"text"))
     names = [Key(name) for name in "abcd"]
@@ -266,7 +266,7 @@ async def test_the_old_name_waits_for_where_its_content_went(autojump_clock, set
 async def test_a_put_that_never_gets_through_does_not_hold_every_deletion(
     autojump_clock, setting, write, running
 ):
-    """Deletions that do not depend on it give it the time the oldest change has, and go."""
+    """Deletions that do not depend on a put that never gets through wait for the age of the oldest change, and go."""
     for number in range(20):
         await setting.backend.put(setting.namespace, Key(f"old{number}"), Entry(b"1"))
     setting.store.fail("put")
@@ -284,7 +284,7 @@ async def test_a_put_that_never_gets_through_does_not_hold_every_deletion(
 
 
 async def test_only_held_back_changes_do_not_keep_the_loop_busy(autojump_clock, setting, running):
-    """A deletion that waits for the user's decision waits without turning."""
+    """A deletion that waits for the user's decision does not keep the loop busy."""
     setting.journal.move(
         setting.namespace,
         [Move(Key("a"), Key("b"), b"not json", None, body=setting.journal.stage(b"x"))],
@@ -298,7 +298,7 @@ async def test_only_held_back_changes_do_not_keep_the_loop_busy(autojump_clock, 
 
 
 async def test_two_drains_never_overlap(autojump_clock, setting, write):
-    """Two bodies with the same key on the wire may land in either order."""
+    """Two drains never overlap, because two bodies with one key on the wire may land in either order."""
     under_way = 0
 
     async def enter(call):
@@ -323,7 +323,7 @@ async def test_two_drains_never_overlap(autojump_clock, setting, write):
 
 
 async def test_bodies_for_different_namespaces_go_together(autojump_clock, setting, write):
-    """A few at a time, so that waiting for one is waiting for all."""
+    """A few bodies for different namespaces go together, so one wait is a wait for all."""
     for number in range(3):
         other = await setting.backend.create_namespace(f"other{number}")
         put(setting.journal, "a", namespace=other.id)
@@ -336,7 +336,7 @@ async def test_bodies_for_different_namespaces_go_together(autojump_clock, setti
 
 
 async def test_never_more_than_a_body_of_values_in_memory(autojump_clock, setting, write):
-    """Requests under way together hold no more than one full body."""
+    """Requests under way together hold no more values in memory than one full body."""
     under_way = peak = 0
 
     async def measure(call):
@@ -356,7 +356,7 @@ async def test_never_more_than_a_body_of_values_in_memory(autojump_clock, settin
 
 
 async def test_a_value_too_large_for_a_bulk_body_goes_alone(autojump_clock, setting, write):
-    """By a single PUT, with its metadata."""
+    """A value too large for a bulk body goes alone by a PUT, with its metadata."""
     write("large", b"x" * 100_000, metadata=b"1")
     write("small")
     await setting.sender(body_bytes=100_000).drain()
@@ -365,7 +365,7 @@ async def test_a_value_too_large_for_a_bulk_body_goes_alone(autojump_clock, sett
 
 
 async def test_a_file_made_and_removed_in_the_window_costs_nothing(autojump_clock, setting, write, running):
-    """Nor does a local one."""
+    """A file made and removed in the window costs nothing, and neither does a local one."""
     running()
     write("a")
     write(".a.swp", local=True)
@@ -375,7 +375,7 @@ async def test_a_file_made_and_removed_in_the_window_costs_nothing(autojump_cloc
 
 
 async def test_an_expiration_below_the_floor_is_raised_to_it(autojump_clock, setting, write):
-    """A write that waited until less than 60 s remain would be refused for good."""
+    """An expiration below 60 s, of a write that waited, is raised to it, or the store would refuse it for good."""
     write("a", expiration=int(START) + 70)
     await trio.sleep(60)
     await setting.sender().send_once()
@@ -384,7 +384,10 @@ async def test_an_expiration_below_the_floor_is_raised_to_it(autojump_clock, set
 
 
 async def test_a_write_whose_time_has_passed_is_not_resurrected(autojump_clock, setting, write):
-    """What the store never had is dropped; what it had is deleted; the status counts both."""
+    """A write whose time has passed is dropped if the store never had the key, else it becomes a deletion.
+
+    The status counts both.
+    """
     await setting.backend.put(setting.namespace, Key("b"), Entry(b"old"))
     write("a", expiration=int(START) + 70)
     write("b", expiration=int(START) + 70, base=digest(b"old"))
@@ -398,7 +401,7 @@ async def test_a_write_whose_time_has_passed_is_not_resurrected(autojump_clock, 
 
 
 async def test_what_settled_is_handed_on_while_it_can_be_read(autojump_clock, setting, write, running):
-    """The cache takes it over; then the store answers for the key."""
+    """A settled value is handed to the cache while it can be read; then the store answers for the key."""
     values = []
     sender = Sender(
         setting.journal,
@@ -424,7 +427,7 @@ async def test_what_settled_is_handed_on_while_it_can_be_read(autojump_clock, se
 
 @pytest.mark.parametrize("way", ["drain", "fsync"])
 async def test_what_others_sent_settles_in_time(autojump_clock, setting, write, running, way):
-    """The loop is asleep while `sync` or fsync sends; it wakes to settle though nothing is written any more."""
+    """Changes that `sync` or fsync sent settle in time: the loop wakes for that though nothing is written any more."""
     sender = running(delay=1000, max_age=1000, settle_window=90)
     write("a")
     await trio.sleep(1)  # the loop waits for the quiet while
@@ -452,7 +455,7 @@ async def test_what_has_settled_is_handed_on_at_once_for_who_asks(
 
 
 async def test_settling_goes_on_through_an_outage(autojump_clock, setting, write, running):
-    """The loop waits for the store and for time."""
+    """Settling goes on through an outage, because the loop waits for the store and for time."""
     running(settle_window=90)
     write("a")
     await trio.sleep(10)
@@ -463,7 +466,7 @@ async def test_settling_goes_on_through_an_outage(autojump_clock, setting, write
 
 
 async def test_draining_includes_what_is_rewritten_while_it_drains(autojump_clock, setting, write):
-    """A key that was pending when it began has to arrive, whatever it holds by then."""
+    """A drain includes a key that is rewritten meanwhile, with its newest content."""
     write("a", b"old")
     write("b")
     setting.store.after("bulk_put", lambda call: write("a", b"new"), on=1)
@@ -472,7 +475,7 @@ async def test_draining_includes_what_is_rewritten_while_it_drains(autojump_cloc
 
 
 async def test_draining_tells_how_far_it_is(autojump_clock, setting, write):
-    """How many of how many, up to all of them."""
+    """A drain reports its progress: how many of how many, up to all of them."""
     for number in range(25):
         write(f"k{number}")
     seen = []
@@ -483,7 +486,7 @@ async def test_draining_tells_how_far_it_is(autojump_clock, setting, write):
 
 
 async def test_draining_ends_though_others_go_on_writing(autojump_clock, setting, write):
-    """It is for what was pending when it began."""
+    """A drain ends though others go on writing, because it is for the changes pending at its beginning."""
     write("a")
     setting.store.after("bulk_put", lambda call: write(f"new{len(setting.store.calls)}"))
     with trio.fail_after(100):
@@ -492,7 +495,7 @@ async def test_draining_ends_though_others_go_on_writing(autojump_clock, setting
 
 
 async def test_draining_waits_out_a_write_a_second(autojump_clock, setting, write):
-    """A key that was just written goes a second later, and only then is it drained."""
+    """A drain waits a second for a key that was just written, and ends then."""
     sender = setting.sender()
     write("a", b"1")
     await sender.drain()
@@ -502,7 +505,7 @@ async def test_draining_waits_out_a_write_a_second(autojump_clock, setting, writ
 
 
 async def test_statistics_say_what_was_done(autojump_clock, setting, write):
-    """Changes by kind, requests, and that all is well."""
+    """Statistics have changes by kind, requests, and that all is well."""
     await setting.backend.put(setting.namespace, Key("old"), Entry(b"1"))
     for name in "abc":
         write(name)
@@ -515,7 +518,10 @@ async def test_statistics_say_what_was_done(autojump_clock, setting, write):
 
 
 async def test_sending_ten_thousand_takes_four_requests(autojump_clock, setting, write):
-    """Bodies begin small and double while answers are quick; deletions know what passed before."""
+    """Ten thousand puts take four requests with bodies that double while answers are quick.
+
+    Deletions begin with the size that passed.
+    """
     with setting.journal.transaction():
         for number in range(10_000):
             write(f"dir/file{number}", b"x" * 100)

@@ -1,4 +1,4 @@
-"""The three kinds of failure, and what else servers do to a batch: nothing is lost, nobody is hammered."""
+"""Failures of sending: the three kinds, and other trouble with a batch: nothing is lost, no server is hammered."""
 
 import pytest
 import trio
@@ -45,7 +45,7 @@ def running(setting, nursery):
 
 
 async def test_an_hour_without_the_store_loses_nothing(autojump_clock, setting, write, running):
-    """Few attempts meanwhile, one event, and everything arrives in fewer requests than there were changes."""
+    """An hour without the store costs few attempts and one event, and all arrives in fewer requests than changes."""
     setting.store.fail("*", UnavailableError("no network"))
     sender = running()
     for minute in range(60):
@@ -69,7 +69,7 @@ async def test_an_hour_without_the_store_loses_nothing(autojump_clock, setting, 
 
 
 async def test_retry_after_is_obeyed(autojump_clock, setting, write, running):
-    """Not a request before the server said."""
+    """No request is sent before the time of Retry-After."""
     setting.store.fail("*", RateLimitedError("429", retry_after=300.0), times=1)
     running(delay=1)
     write("a")
@@ -81,7 +81,7 @@ async def test_retry_after_is_obeyed(autojump_clock, setting, write, running):
 
 
 async def test_a_drain_tries_at_once_and_often(autojump_clock, setting, write, running):
-    """After an hour's outage the loop waits a minute; whoever asks for a drain waits for no back-off of it."""
+    """After an hour's outage the loop waits a minute, but a drain does not wait for that back-off."""
     setting.store.fail("*")
     sender = running(delay=1)
     write("a")
@@ -99,7 +99,7 @@ async def test_a_drain_tries_at_once_and_often(autojump_clock, setting, write, r
 
 
 async def test_a_drain_does_not_make_the_loop_wait_longer(autojump_clock, setting, write, running):
-    """A try before its time counts no failure."""
+    """A try of a drain that fails does not make the loop wait longer."""
     setting.store.fail("*")
     sender = running(delay=1)
     write("a")
@@ -110,7 +110,7 @@ async def test_a_drain_does_not_make_the_loop_wait_longer(autojump_clock, settin
 
 
 async def test_the_pause_does_not_grow_while_something_gets_through(autojump_clock, setting, write, running):
-    """One namespace whose writes fail does not make the others wait for a minute."""
+    """While something gets through the pause does not grow, so one namespace that fails does not hold up the others."""
     other = await setting.backend.create_namespace("other")
     setting.store.fail("bulk_put", when=lambda call: call.args[0] == other.id)
     sender = running(delay=1)
@@ -123,7 +123,7 @@ async def test_the_pause_does_not_grow_while_something_gets_through(autojump_clo
 
 
 async def test_writes_that_never_get_through_are_left_in_peace(autojump_clock, setting, write, running):
-    """That checks are answered meanwhile is no reason to try again every second."""
+    """Writes that never get through are not tried every second, though their checks are answered."""
     setting.store.fail("bulk_put")
     running(delay=1)
     for number in range(600):
@@ -133,7 +133,10 @@ async def test_writes_that_never_get_through_are_left_in_peace(autojump_clock, s
 
 
 async def test_an_expired_token_rejects_nothing(autojump_clock, setting, write, running):
-    """Everything is kept, attempts are slow, the user is told once; a new token and all is sent."""
+    """With an expired token everything is kept, attempts are slow, and the user is told once.
+
+    With a new one all is sent.
+    """
     setting.store.fail("*", DeniedError("Authentication error", code=10000, status=403))
     sender = running()
     for number in range(5):
@@ -152,7 +155,7 @@ async def test_an_expired_token_rejects_nothing(autojump_clock, setting, write, 
 
 
 async def test_a_used_up_quota_waits_for_its_reset(autojump_clock, setting, write, running):
-    """00:00 UTC, and not a request before."""
+    """A used-up quota waits for 00:00 UTC, without a request before."""
     setting.store.fail("*", QuotaError("free usage limit", code=10048), times=1)
     running()
     write("a")
@@ -166,7 +169,7 @@ async def test_a_used_up_quota_waits_for_its_reset(autojump_clock, setting, writ
 
 @pytest.mark.parametrize("culprit", [0, 4_567, 9_999])
 async def test_one_poisoned_key_in_ten_thousand(autojump_clock, setting, write, culprit):
-    """The batch is halved until it stands alone; it is set aside with its reason, the others arrive."""
+    """A batch is halved until the poisoned key stands alone; it is set aside with its reason, and the others arrive."""
     poison = f"k{culprit}"
     refuse = RejectedError("metadata must be valid json", code=10147, status=400)
     setting.store.fail("*", refuse, when=lambda call: poison in call.keys)
@@ -186,7 +189,7 @@ async def test_one_poisoned_key_in_ten_thousand(autojump_clock, setting, write, 
 
 
 async def test_a_poisoned_deletion_is_isolated_too(autojump_clock, setting):
-    """By the same halving."""
+    """A poisoned deletion is isolated by halving too."""
     for name in "abcd":
         delete(setting.journal, name, namespace=setting.namespace)
     setting.store.fail("*", RejectedError("no"), when=lambda call: "c" in call.keys)
@@ -195,7 +198,7 @@ async def test_a_poisoned_deletion_is_isolated_too(autojump_clock, setting):
 
 
 async def test_a_real_refusal_of_the_store_is_told_apart(autojump_clock, setting, write):
-    """Metadata that is no JSON, as the embedded store says it."""
+    """A refusal in the words of the embedded store, for malformed metadata, is told apart from other failures."""
     write("bad", metadata=b"{")
     write("good", metadata=b"{}")
     await setting.sender().drain()
@@ -204,7 +207,7 @@ async def test_a_real_refusal_of_the_store_is_told_apart(autojump_clock, setting
 
 
 async def test_keys_the_store_wants_again_are_sent_again(autojump_clock, setting, write):
-    """Even under HTTP 200; only those, and not within the second."""
+    """Keys that the store wants again under HTTP 200 are sent again, only those, and not within the second."""
     for name in "abcd":
         write(name)
     setting.store.torn("bulk_put", times=1)
@@ -218,7 +221,7 @@ async def test_keys_the_store_wants_again_are_sent_again(autojump_clock, setting
 
 
 async def test_deletions_the_store_wants_again_are_sent_again(autojump_clock, setting):
-    """Likewise."""
+    """Deletions that the store wants again are sent again in the same way."""
     for name in "abcd":
         await setting.backend.put(setting.namespace, Key(name), Entry(b"1"))
         delete(setting.journal, name, namespace=setting.namespace)
@@ -228,7 +231,7 @@ async def test_deletions_the_store_wants_again_are_sent_again(autojump_clock, se
 
 
 async def test_a_lost_answer_is_only_a_repetition(autojump_clock, setting, write):
-    """Every write may be repeated."""
+    """A lost answer costs only a repetition, because every write may be repeated."""
     write("a")
     setting.store.lost_ack("bulk_put", times=1)
     await setting.sender().drain()
@@ -240,7 +243,7 @@ async def test_a_lost_answer_is_only_a_repetition(autojump_clock, setting, write
     "error", [BodyTooLargeError("413", status=413), BodyTooLargeError("524", status=524)]
 )
 async def test_bodies_shrink_to_what_the_server_copes_with(autojump_clock, setting, write, error):
-    """Halved at once, remembered for the next, grown again slowly while all is well."""
+    """The size of bodies is halved at once for a slow server, remembered, and grows again slowly while all is well."""
     most = 100
     setting.store.fail("bulk_put", error, when=lambda call: len(call.keys) > most)
     with setting.journal.transaction():
@@ -269,7 +272,7 @@ async def test_bodies_shrink_to_what_the_server_copes_with(autojump_clock, setti
 
 
 async def test_a_server_that_never_answers_is_left_in_time(autojump_clock, setting, write):
-    """A large body is tried in halves, a single change later."""
+    """Without an answer a large body is tried in halves, and a single change later."""
     for name in "ab":
         write(name)
     setting.store.block("bulk_put", times=1)
@@ -280,7 +283,7 @@ async def test_a_server_that_never_answers_is_left_in_time(autojump_clock, setti
 
 
 async def test_one_change_too_large_for_a_bulk_body_goes_alone(autojump_clock, setting, write):
-    """When even a body of one is too much."""
+    """A change for which even a bulk body of one is too much goes by a single PUT."""
     write("a")
     setting.store.fail("bulk_put", BodyTooLargeError("413"))
     await setting.sender().drain()
@@ -289,7 +292,10 @@ async def test_one_change_too_large_for_a_bulk_body_goes_alone(autojump_clock, s
 
 
 async def test_a_namespace_that_vanished_keeps_its_changes(autojump_clock, setting, write, running):
-    """Set aside with that reason, readable; the others go on. A namespace just made is given a moment."""
+    """Changes of a namespace that vanished are set aside with that reason, readable; the others go on.
+
+    A namespace just made is given a moment.
+    """
     gone = NamespaceId("f" * 32)
     running()
     put(setting.journal, "a", b"kept", namespace=gone)
@@ -305,7 +311,7 @@ async def test_a_namespace_that_vanished_keeps_its_changes(autojump_clock, setti
 
 
 async def test_an_edit_in_a_namespace_that_vanished_is_set_aside_too(autojump_clock, setting, write, running):
-    """The question whether somebody else changed it gets the same answer, and holds up nobody."""
+    """An edit in a namespace that vanished is set aside too: its comparison gets that answer, and holds up nobody."""
     gone = NamespaceId("f" * 32)
     running()
     put(setting.journal, "a", b"kept", namespace=gone, base=digest(b"read"))
@@ -317,7 +323,7 @@ async def test_an_edit_in_a_namespace_that_vanished_is_set_aside_too(autojump_cl
 
 
 async def test_a_namespace_unknown_for_a_moment_loses_nothing(autojump_clock, setting, write):
-    """A new one may answer 10013 at first."""
+    """A new namespace that answers 10013 at first loses no change."""
     setting.store.fail("*", NamespaceNotFoundError("10013"), times=2)
     write("a")
     result = await setting.sender().drain()
@@ -325,7 +331,7 @@ async def test_a_namespace_unknown_for_a_moment_loses_nothing(autojump_clock, se
 
 
 async def test_a_drain_that_is_denied_ends_and_says_why(autojump_clock, setting, write):
-    """Waiting would not help; what is left is told."""
+    """A drain that is denied ends with the reason and the rest, because waiting would not help."""
     write("a")
     setting.store.fail("*", DeniedError("Authentication error"))
     result = await setting.sender().drain()
@@ -334,7 +340,7 @@ async def test_a_drain_that_is_denied_ends_and_says_why(autojump_clock, setting,
 
 
 async def test_a_drain_waits_out_an_outage(autojump_clock, setting, write):
-    """As long as its caller lets it."""
+    """A drain waits out an outage as long as its caller lets it."""
     write("a")
     setting.store.fail("*", times=3)
     result = await setting.sender().drain()
@@ -348,7 +354,7 @@ async def test_a_drain_waits_out_an_outage(autojump_clock, setting, write):
 
 
 async def test_a_cancelled_request_may_have_arrived(autojump_clock, setting, write):
-    """So its change stays pending and counts as attempted."""
+    """The change of a cancelled request stays pending and counts as attempted, because it may have arrived."""
     write("a", base=b"")
     gate = setting.store.block("bulk_put")
     async with trio.open_nursery() as nursery:
@@ -361,7 +367,7 @@ async def test_a_cancelled_request_may_have_arrived(autojump_clock, setting, wri
 
 
 async def test_a_full_disk_does_not_stop_the_loop(autojump_clock, setting, write, running):
-    """What cannot be noted is tried again later; nothing is lost meanwhile."""
+    """On a full disk an acknowledgement is recorded later, and the loop goes on."""
     write("a")
     sender = running()
     with full_disk(setting.journal):
@@ -374,7 +380,7 @@ async def test_a_full_disk_does_not_stop_the_loop(autojump_clock, setting, write
 
 
 async def test_a_bug_is_not_swallowed(autojump_clock, setting, write):
-    """An error that is not the store's ends the loop: it must be seen."""
+    """An error that is not the store's ends the loop, so that a bug is seen."""
 
     def breaks(call):
         raise ZeroDivisionError
@@ -394,7 +400,7 @@ ERRORS = st.one_of(
 
 @given(ERRORS, st.integers(1, 10**6))
 def test_pauses_are_bounded_and_never_short(error, attempt):
-    """At least what the server asked for, at most a minute (denied: five) more."""
+    """A pause is at least what the server asked for, and at most a minute (denied: five) more."""
     seconds = pause(error, attempt)
     if isinstance(error, DeniedError):
         assert 30 <= seconds <= 305
@@ -404,7 +410,7 @@ def test_pauses_are_bounded_and_never_short(error, attempt):
 
 @given(st.lists(ERRORS, min_size=1, max_size=30))
 def test_news_is_told_once(errors: list[StoreError]):
-    """An event when the kind of trouble changes, and when it ends."""
+    """An event comes when the kind of trouble changes, and when it ends."""
     backoff = Backoff()
     told = [backoff.fail(error, monotonic=0.0) for error in errors]
     kinds = [type(error) for error in errors]
@@ -417,7 +423,7 @@ def test_news_is_told_once(errors: list[StoreError]):
 
 
 async def test_a_content_that_is_damaged_is_set_aside_and_never_sent(autojump_clock, setting, write):
-    """The disk answers other bytes than were written: the others go, this one waits for the user with the reason."""
+    """A content for which the disk returns other bytes is set aside with the reason and never sent; the others go."""
     write("good", b"good")
     write("bad", b"as it was written")
     write("also good", b"good")

@@ -15,7 +15,7 @@ from kvfs.sender.sender import Sender
 
 
 def plant(store, rng: random.Random) -> None:
-    """A third of all calls go wrong in one way or another."""
+    """Make a third of all calls fail in one way or another."""
     for operation in ("bulk_put", "bulk_delete", "bulk_get", "put", "get"):
         store.fail(operation, when=lambda call: rng.random() < 0.08)
         store.fail(operation, RateLimitedError("429", retry_after=3.0), when=lambda call: rng.random() < 0.04)
@@ -28,7 +28,7 @@ def plant(store, rng: random.Random) -> None:
 
 
 async def work(setting, rng: random.Random, truth: dict[Key, bytes]) -> None:
-    """What a few busy programs would do to two dozen keys, and an fsync now and then."""
+    """Do to two dozen keys what a few busy programs would, with an fsync now and then."""
     journal, namespace = setting.journal, setting.namespace
     names = [Key(f"k{number:02}") for number in range(24)]
     for _ in range(300):
@@ -55,7 +55,7 @@ async def work(setting, rng: random.Random, truth: dict[Key, bytes]) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_mixed_faults_end_in_the_right_state(autojump_clock, setting, tmp_path, seed):
-    """The daemon ends and starts in between: nothing lost, nothing resurrected, nobody taken for another."""
+    """With restarts in between mixed faults lose nothing, resurrect nothing, and take nobody for another client."""
     rng = random.Random(seed)
     plant(setting.store, rng)
     store = StaleStore(setting.store, 30, simulated_now)

@@ -1,4 +1,4 @@
-"""A deletion that nobody asked for takes away only what it was meant for; `rm` takes away what is there."""
+"""Deletions by a rename: each removes only the value it was meant for, while `rm` removes whatever is there."""
 
 import pytest
 from support.journals import START, put, stored
@@ -13,19 +13,19 @@ ON_CONFLICT = OnConflict.KEEP_BOTH  # for the fixture `setting`
 
 @pytest.fixture
 async def theirs(setting):
-    """Another client has written `a`."""
+    """Write `a` as another client."""
     await setting.backend.put(setting.namespace, A, Entry(b"theirs", b'"t"'))
 
 
 def renamed(setting, value=b"read"):
-    """`mv a b` of a value that was read from the store."""
+    """Do `mv a b` of a value that was read from the store."""
     body = setting.journal.stage(value)
     move = Move(A, B, None, None, body=body, base_old=body.digest, base_new=b"")
     setting.journal.move(setting.namespace, [move])
 
 
 async def test_a_rename_does_not_delete_what_came_meanwhile(autojump_clock, setting, theirs):
-    """Both names stay, and it is told."""
+    """A rename does not delete a value that another client wrote meanwhile: both names stay, with an event."""
     renamed(setting)
     sender = setting.sender()
     result = await sender.drain()
@@ -41,7 +41,7 @@ async def test_a_rename_does_not_delete_what_came_meanwhile(autojump_clock, sett
 
 
 async def test_a_rename_deletes_what_it_moved(autojump_clock, setting):
-    """A look at the new name, a look at the old one."""
+    """A rename deletes the value that it moved after one look at the new name and one at the old."""
     await setting.backend.put(setting.namespace, A, Entry(b"read"))
     renamed(setting)
     await setting.sender().drain()
@@ -51,7 +51,7 @@ async def test_a_rename_deletes_what_it_moved(autojump_clock, setting):
 
 
 async def test_a_thousand_renames_cost_a_list_and_a_bulk_get_for_a_hundred(autojump_clock, setting):
-    """A directory: the new names are listed, the old values are read."""
+    """A thousand renames list the new names and read the old values by the hundred."""
     moves = []
     for number in range(1000):
         old, new = Key(f"old/{number:03}"), Key(f"new/{number:03}")
@@ -66,7 +66,7 @@ async def test_a_thousand_renames_cost_a_list_and_a_bulk_get_for_a_hundred(autoj
 
 
 async def test_overwriting_can_be_asked_for(autojump_clock, setting, theirs):
-    """Then a rename deletes the old name, whatever is there, and nothing is read."""
+    """With `overwrite` a rename deletes the old name, whatever is there, and reads nothing."""
     renamed(setting)
     await setting.sender(on_conflict=OnConflict.OVERWRITE).drain()
     assert await stored(setting.backend, setting.namespace) == {"b": Entry(b"read")}
@@ -74,7 +74,7 @@ async def test_overwriting_can_be_asked_for(autojump_clock, setting, theirs):
 
 
 async def test_a_removal_deletes_what_is_there(autojump_clock, setting, theirs):
-    """`rm` of what was read when it was something else: no question, no conflict."""
+    """`rm` of a file deletes what is there, without a question or a conflict, also if it was read as something else."""
     setting.journal.record_delete(setting.namespace, A, base=digest(b"read"))
     await setting.sender().drain()
     assert await stored(setting.backend, setting.namespace) == {}
@@ -83,7 +83,7 @@ async def test_a_removal_deletes_what_is_there(autojump_clock, setting, theirs):
 
 
 async def test_a_name_removed_and_made_anew_is_compared(autojump_clock, setting, theirs):
-    """`install`, `cp --remove-destination` and git save like that: what was read is what counts."""
+    """A name removed and made anew, as `install` and git save, is compared with what was read."""
     setting.journal.record_delete(setting.namespace, A, base=digest(b"read"))
     put(setting.journal, "a", b"mine", namespace=setting.namespace, base=digest(b"read"))
     await setting.sender().drain()
@@ -93,7 +93,7 @@ async def test_a_name_removed_and_made_anew_is_compared(autojump_clock, setting,
 
 
 async def test_a_name_removed_unread_and_made_anew_is_not_compared(autojump_clock, setting, theirs):
-    """The removal was of whatever is there."""
+    """A name removed unread and made anew is not compared, because the removal was of whatever is there."""
     setting.journal.record_delete(setting.namespace, A, base=None)
     put(setting.journal, "a", b"mine", namespace=setting.namespace, base=b"")
     await setting.sender().drain()
@@ -102,7 +102,7 @@ async def test_a_name_removed_unread_and_made_anew_is_not_compared(autojump_cloc
 
 
 async def test_what_a_removal_took_may_be_answered_for_a_while(autojump_clock, setting, theirs):
-    """A stale store shows it after the name was made anew: that is our own doing."""
+    """A stale store that shows the removed value after the name was made anew is our own doing, and no conflict."""
     setting.journal.record_delete(setting.namespace, A, base=digest(b"read"))
     sender = setting.sender()
     await sender.drain()
@@ -114,7 +114,7 @@ async def test_what_a_removal_took_may_be_answered_for_a_while(autojump_clock, s
 
 
 async def test_a_name_renamed_away_and_made_anew_is_compared_with_what_was_read(autojump_clock, setting):
-    """What the rename moved is not what the editor had read: both of theirs and ours are kept."""
+    """A name renamed away and made anew is compared with what the editor read, so another client's value is kept."""
     await setting.backend.put(setting.namespace, A, Entry(b"theirs"))
     renamed(setting, b"theirs")
     put(setting.journal, "a", b"mine", namespace=setting.namespace, base=digest(b"read"))
@@ -124,7 +124,7 @@ async def test_a_name_renamed_away_and_made_anew_is_compared_with_what_was_read(
 
 
 async def test_an_expired_change_does_not_delete_what_came_meanwhile(autojump_clock, setting):
-    """It was never sent: the value there was not what it should have replaced."""
+    """An expired change that was never sent deletes no value that came meanwhile."""
     expiration = int(START) - 1
     put(
         setting.journal,

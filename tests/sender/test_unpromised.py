@@ -1,4 +1,4 @@
-"""What no client of KV can promise, shown as it is: the page on durability names these."""
+"""Promises that no client of KV can give, shown as they are: the page on durability names these."""
 
 from support.journals import put
 
@@ -7,7 +7,7 @@ from kvfs.journal.journal import digest
 
 
 async def test_between_the_look_and_the_write_the_last_one_wins(setting, autojump_clock):
-    """KV has no conditional write: a change that falls into that moment is overwritten, and nobody can tell."""
+    """A change between the look and the write is overwritten unseen, because KV has no conditional write."""
     ns, key = setting.namespace, Key("k")
     await setting.backend.put(ns, key, Entry(b"read"))
     put(setting.journal, "k", b"ours", namespace=ns, base=digest(b"read"))
@@ -18,7 +18,7 @@ async def test_between_the_look_and_the_write_the_last_one_wins(setting, autojum
 
 
 async def test_a_request_that_was_given_up_may_still_arrive(setting, autojump_clock):
-    """And after a newer one, too: what the server does late it does."""
+    """A request that was given up may still arrive, also after a newer one."""
     ns, key = setting.namespace, Key("k")
     setting.store.lost_ack("bulk_put", times=1)
     put(setting.journal, "k", b"given up", namespace=ns)

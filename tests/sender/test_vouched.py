@@ -1,4 +1,4 @@
-"""A store that knows who writes to it spares the comparison, until somebody else has written."""
+"""Vouched writes: a store that knows its writers spares the comparison, until another one has written."""
 
 import pytest
 import trio
@@ -18,7 +18,7 @@ A, B = Key("a"), Key("b")
 
 @pytest.fixture
 def asked(setting, monkeypatch):
-    """What is asked of the embedded store, in order; the sender has it without any wrapper around it."""
+    """Return what is asked of the embedded store, in order; the sender has it without any wrapper around it."""
     operations = []
     for name in ("bulk_get", "get"):
         method = getattr(type(setting.backend), name)
@@ -34,13 +34,13 @@ def asked(setting, monkeypatch):
 
 @pytest.fixture
 def sender(setting, asked) -> Sender:
-    """At work on the embedded store itself."""
+    """Return a sender at work on the embedded store itself."""
     return setting.sender()
 
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process with the same file."""
+    """Open the file as another process does."""
     with open_inline(tmp_path / "store.db", now=simulated_now) as backend:
         yield backend
 
@@ -66,7 +66,7 @@ async def test_what_was_written_here_is_not_compared_again(autojump_clock, setti
 async def test_somebody_elses_change_is_a_conflict_all_the_same(
     autojump_clock, setting, sender, asked, other
 ):
-    """The write finds that it was overtaken, does nothing, and is compared: both values are kept."""
+    """A write that another process overtook does nothing and is then compared, so both values are kept."""
     edit(setting, "a", b"1", b"")
     await sender.drain()
     await other.put(setting.namespace, A, Entry(b"theirs"))
@@ -82,7 +82,7 @@ async def test_somebody_elses_change_is_a_conflict_all_the_same(
 async def test_somebody_elses_change_of_another_key_costs_a_comparison(
     autojump_clock, setting, sender, asked, other
 ):
-    """Of the next write alone; an fsync hears nothing of it."""
+    """Another process's change of another key costs the next write a comparison, and an fsync nothing."""
     edit(setting, "a", b"1", b"")
     await sender.drain()
     await other.put(setting.namespace, B, Entry(b"theirs"))
@@ -98,7 +98,7 @@ async def test_somebody_elses_change_of_another_key_costs_a_comparison(
 async def test_a_deletion_is_not_done_over_somebody_elses_change(
     autojump_clock, setting, sender, asked, other
 ):
-    """Of a name that was renamed away here: it is theirs, and stays."""
+    """The deletion of a name renamed away here is not done over another process's value."""
     edit(setting, "a", b"1", b"")
     await sender.drain()
     await other.put(setting.namespace, A, Entry(b"theirs"))
@@ -108,7 +108,7 @@ async def test_a_deletion_is_not_done_over_somebody_elses_change(
 
 
 async def test_a_store_whose_writers_nobody_knows_is_always_asked(autojump_clock, setting):
-    """Any but the embedded one."""
+    """Any store but the embedded one is always asked, because its writers are unknown."""
     sender = setting.sender()
     edit(setting, "a", b"1", b"")
     await sender.drain()
@@ -118,7 +118,7 @@ async def test_a_store_whose_writers_nobody_knows_is_always_asked(autojump_clock
 
 
 async def test_an_overtaken_write_does_nothing(setting, other):
-    """Whole or not at all; the same store without the condition writes."""
+    """An overtaken write does nothing at all, and without the condition the store writes."""
     store = setting.backend
     await store.put(setting.namespace, A, Entry(b"1"))
     guarded = store.unless_others(store.others)
@@ -163,7 +163,7 @@ async def test_a_write_of_ours_that_finds_somebody_else_does_not_excuse_another(
 async def test_a_list_of_new_names_is_made_anew_once_somebody_else_has_written(
     autojump_clock, setting, sender, asked, other, monkeypatch
 ):
-    """A name that was free when it was listed, and that another process made since, is theirs."""
+    """A list of new names is made anew after another process wrote, because a free name may be theirs by then."""
     list_keys = type(setting.backend).list_keys
     lists = []
 
@@ -188,7 +188,7 @@ async def test_a_list_of_new_names_is_made_anew_once_somebody_else_has_written(
 async def test_a_store_that_others_write_to_all_the_time_gets_everything(
     autojump_clock, setting, sender, asked, other, monkeypatch
 ):
-    """What is overtaken again and again is compared and then written as where nobody knows the writers."""
+    """On a busy store an overtaken change is compared and then written without the condition."""
     edit(setting, "a", b"1", b"")
     await sender.drain()
     compare = type(setting.backend).bulk_get
@@ -209,7 +209,7 @@ async def test_a_store_that_others_write_to_all_the_time_gets_everything(
 
 
 async def test_so_many_keys_are_remembered(setting):
-    """The latest; a key that is forgotten is compared again."""
+    """The latest keys are remembered, up to a number, and a forgotten key is compared again."""
     vouched, begun = Vouched(setting.backend), setting.backend.others
     for number in range(REMEMBERED + 10):
         put(setting.journal, f"k{number}", b"", namespace=setting.namespace)

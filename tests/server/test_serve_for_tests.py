@@ -1,4 +1,4 @@
-"""`kvfs serve` in a shell: the background with its exports, a store that is forgotten, seeds."""
+"""`kvfs serve` in a shell: the background with its exports, a temporary store, seeds."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def environment(place: Path) -> dict[str, str]:
 
 @contextmanager
 def in_background(place: Path, *options: str):
-    """A server as `eval` in a shell starts it; its variables, and the seconds that it took."""
+    """Start a server as `eval` in a shell does; return its variables, and the seconds that it took."""
     script = 'eval "$("$@")" && env'
     command = ["bash", "-c", script, "bash", *KVFS, "serve", "--print-env", "--listen=127.0.0.1:0", *options]
     began = time.monotonic()
@@ -58,7 +58,7 @@ def client_of(found: dict[str, str]) -> httpx.Client:
 
 
 def test_eval_leaves_a_server_in_the_background(tmp_path):
-    """The shell goes on at once, with what every client needs; the log is a private file."""
+    """After `eval` the shell goes on at once, with everything a client needs; the log is a private file."""
     with in_background(tmp_path) as (found, seconds):
         assert seconds < 10  # a second where nobody else works on the machine
         assert found["CLOUDFLARE_BASE_URL"] == found["CLOUDFLARE_API_BASE_URL"]
@@ -71,7 +71,7 @@ def test_eval_leaves_a_server_in_the_background(tmp_path):
 
 
 def test_an_error_before_it_is_ready_reaches_the_shell(tmp_path):
-    """On stderr, with a status, and nothing for eval."""
+    """An error before it is ready goes to stderr with a status, and gives eval nothing."""
     command = [*KVFS, "serve", "--print-env", "--faults=nonsense", "--listen=127.0.0.1:0"]
     done = subprocess.run(
         command, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=30
@@ -81,7 +81,7 @@ def test_an_error_before_it_is_ready_reaches_the_shell(tmp_path):
 
 
 def test_an_ephemeral_server_leaves_nothing(tmp_path):
-    """Its store and its token are in a temporary directory of its own, which goes with it."""
+    """An ephemeral server has store and token in a temporary directory, which goes with it."""
     with in_background(tmp_path, "--ephemeral", "--strict") as (found, _), client_of(found) as http:
         assert http.post("/namespaces", json={"title": "t"}).status_code == 200
         assert list(tmp_path.glob("kvfs-*/store.sqlite"))
@@ -90,7 +90,7 @@ def test_an_ephemeral_server_leaves_nothing(tmp_path):
 
 
 def test_an_ephemeral_server_with_a_store_is_refused(tmp_path):
-    """One of the two is meant."""
+    """An ephemeral server with a store is refused, because only one of the two can be meant."""
     command = [*KVFS, "serve", "--ephemeral", f"--store={tmp_path / 's'}"]
     done = subprocess.run(
         command, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=30
@@ -100,7 +100,7 @@ def test_an_ephemeral_server_with_a_store_is_refused(tmp_path):
 
 
 def test_seeds_are_there_before_the_first_request(tmp_path):
-    """A directory, a bulk file and NDJSON, each in a namespace of its own or of a title."""
+    """A directory, a bulk file and NDJSON are seeded, each into a namespace of its own or of a title."""
     (tmp_path / "files" / "a").mkdir(parents=True)
     (tmp_path / "files" / "a" / "b").write_bytes(b"\x00\xff")
     pairs = [
@@ -125,7 +125,7 @@ async def sown(file: Path, now: float = 0.0) -> list:
 
 
 async def test_what_has_expired_is_not_sown(tmp_path):
-    """A time to live counts from now."""
+    """An expired entry is not seeded, and a time to live counts from now."""
     file = tmp_path / "seed.json"
     file.write_text(
         '[{"key":"old","value":"","expiration":5},{"key":"new","value":"","expiration_ttl":60},{"key":"on","value":""}]'
@@ -137,7 +137,7 @@ async def test_what_has_expired_is_not_sown(tmp_path):
 
 
 async def test_what_a_copy_has_written_is_read_whole(tmp_path):
-    """A directory with its manifest, an archive, a compressed file: metadata, expirations, binary values, odd names."""
+    """A copy's output is seeded whole: a directory with its manifest, an archive, a compressed file."""
     pairs = [
         {"key": "a/b", "value": "v", "metadata": {"n": 1.50}, "expiration": 9999999999},
         {"key": "..x", "value": "AP8=", "base64": True},
@@ -164,7 +164,7 @@ async def test_what_a_copy_has_written_is_read_whole(tmp_path):
     ],
 )
 async def test_a_bad_seed_names_the_place(tmp_path, name, content, words):
-    """The file, the line where there are lines, and the reason."""
+    """A bad seed is reported with file, line (where there are lines), and reason."""
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(UserError, match=words):
@@ -172,7 +172,7 @@ async def test_a_bad_seed_names_the_place(tmp_path, name, content, words):
 
 
 def test_a_seed_has_a_title_and_a_place(tmp_path):
-    """Its own, or that of its file; a place that is not there is an error at once."""
+    """A seed has its own title, or that of its file, and a missing place is an error at once."""
     file = tmp_path / "my.config.json"
     file.write_text("[]")
     assert Seed.parse(str(file)) == Seed("my", file)

@@ -15,7 +15,7 @@ def descriptors(server) -> int:
 
 
 def ask(server) -> int:
-    """One request on a connection of its own, which the client closes; the status of the answer."""
+    """Send one request on a connection of its own, which the client closes; return the status of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     try:
         connection.request(
@@ -29,7 +29,7 @@ def ask(server) -> int:
 
 
 def test_a_closed_connection_leaves_nothing_open(tmp_path):
-    """More clients than there are descriptors ask one after the other, or go without asking."""
+    """Closed connections leave no descriptor, though more clients than descriptors come, one after the other."""
     with served_by_process(tmp_path, descriptors=64) as server:
         before = descriptors(server)
         for _ in range(150):
@@ -39,7 +39,7 @@ def test_a_closed_connection_leaves_nothing_open(tmp_path):
 
 
 def test_without_descriptors_it_waits_says_so_once_and_goes_on(tmp_path):
-    """Clients that stay take them all; the next one is answered when they leave."""
+    """A server whose clients hold all descriptors waits, says so once, and answers the next when they leave."""
     with served_by_process(tmp_path, descriptors=64) as server:
         ask(server)
         with ExitStack() as stack:

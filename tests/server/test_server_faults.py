@@ -1,4 +1,4 @@
-"""Faults by name: what the client sees, what took effect, and that a seed repeats them."""
+"""Faults by name: the answers of the client, their effect, and that a seed repeats them."""
 
 import contextlib
 
@@ -39,7 +39,7 @@ PUT = {"method": "PUT", "path": "/values/"}
     ],
 )
 async def test_a_read_that_meets_a_fault_fails_once(server, store, namespace, rule, expected):
-    """With the error of its kind; the next one is answered, and `retry_after` arrives."""
+    """A read that meets a fault fails with its error and `retry_after`, and the next one is answered."""
     await store.put(namespace, K, Entry(b"value"))
     await server.set_faults({**GET, "times": 1, **rule})
     with pytest.raises(errors.StoreError) as caught:
@@ -51,7 +51,7 @@ async def test_a_read_that_meets_a_fault_fails_once(server, store, namespace, ru
 
 @pytest.mark.parametrize(("fault", "effect"), [("reset", False), ("lost_ack", True), ("truncate", True)])
 async def test_a_write_whose_connection_dies_may_have_taken_effect(server, store, namespace, fault, effect):
-    """`lost_ack` is done and not confirmed; `reset` is not done."""
+    """A write that ends in `lost_ack` is done and not confirmed, and one that ends in `reset` is not done."""
     await server.set_faults({**PUT, "fault": fault, "times": 1})
     with pytest.raises(errors.UnavailableError):
         await store.put(namespace, K, Entry(b"value"))
@@ -59,7 +59,7 @@ async def test_a_write_whose_connection_dies_may_have_taken_effect(server, store
 
 
 async def test_a_torn_bulk_write_reports_exactly_what_it_left_out(server, store, namespace):
-    """Put and delete: the keys named as unsuccessful are those that did not change."""
+    """A torn put or delete names as unsuccessful exactly the keys that did not change."""
     entries = {Key(f"k{number}"): Entry(b"v") for number in range(10)}
     await server.set_faults({"fault": "torn_bulk", "count": 3})
     failed = await store.bulk_put(namespace, entries)
@@ -74,7 +74,7 @@ async def test_a_torn_bulk_write_reports_exactly_what_it_left_out(server, store,
 
 
 async def test_a_torn_write_that_stalls_does_not_stop_the_server(server, store, namespace, monkeypatch):
-    """Two faults at once: the client leaves, and the next one is answered."""
+    """After a torn write that stalls the client leaves, and the next one is answered."""
     monkeypatch.setitem(client._LEAST_SECONDS, "bulk_put", 0.0)  # it would wait two minutes for a bulk write
     await server.set_faults({"fault": "torn_bulk", "count": 1}, {"fault": "stall", "method": "PUT"})
     async with server.open_rest(timeout=0.2) as impatient:
@@ -85,7 +85,7 @@ async def test_a_torn_write_that_stalls_does_not_stop_the_server(server, store, 
 
 
 async def test_latency_delays_and_then_answers(server, store, namespace):
-    """By its seconds, give or take the jitter."""
+    """Latency delays an answer by its seconds, give or take the jitter."""
     await server.set_faults({"fault": "latency", "seconds": 0.2, "jitter": 0.05, **GET})
     started = trio.current_time()
     await store.get(namespace, K)
@@ -93,7 +93,7 @@ async def test_latency_delays_and_then_answers(server, store, namespace):
 
 
 async def test_a_stall_outlasts_the_patience_of_a_client(server, namespace):
-    """And ends when the client leaves."""
+    """A stall outlasts the client's patience, and ends when the client leaves."""
     await server.set_faults({"fault": "stall", **GET})
     async with server.open_rest(timeout=0.2) as store:
         with pytest.raises(errors.UnavailableError, match="no progress"):
@@ -101,7 +101,7 @@ async def test_a_stall_outlasts_the_patience_of_a_client(server, namespace):
 
 
 async def test_a_slow_drip_outlasts_it_too(server, store, namespace):
-    """Although bytes keep coming."""
+    """A slow drip outlasts the client's patience, although bytes keep coming."""
     await store.put(namespace, K, Entry(bytes(1000)))
     await server.set_faults({"fault": "slow_drip", "seconds": 0.05, **GET})
     async with server.open_rest(timeout=0.3) as impatient:
@@ -110,7 +110,7 @@ async def test_a_slow_drip_outlasts_it_too(server, store, namespace):
 
 
 async def test_the_rate_budget_blocks_for_a_whole_window(server, http, base):
-    """With the headers of the API on every answer, and Retry-After on the refusals."""
+    """The rate budget puts the API's headers on every answer, and Retry-After on the refusals."""
     await server.set_faults({"fault": "rate_budget", "count": 3, "seconds": 300})
     answers = [await http.get(f"{base}/keys") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
@@ -121,7 +121,7 @@ async def test_the_rate_budget_blocks_for_a_whole_window(server, http, base):
 
 
 def test_the_rate_budget_comes_back_after_its_window():
-    """A window without excess begins anew; an excess blocks for a whole window from then on."""
+    """A window without excess begins anew, and an excess blocks for a whole window from then on."""
     budget: dict[str, float] = {}
     moments = [0, 1, 2, 50, 101.9, 102, 103, 203, 204]
     left = [spend(budget, 2, 100, moment)[0] for moment in moments]
@@ -129,7 +129,7 @@ def test_the_rate_budget_comes_back_after_its_window():
 
 
 async def test_an_endless_cursor_leads_on_for_ever(server, store, namespace):
-    """Always new ones, or the same again."""
+    """An endless listing gives always new cursors, or one again and again."""
     await store.put(namespace, K, Entry(b""))
     await server.set_faults({"fault": "endless_cursor"})
     cursor, seen = None, set()
@@ -144,7 +144,7 @@ async def test_an_endless_cursor_leads_on_for_ever(server, store, namespace):
 
 
 async def test_stale_reads_answer_what_was(server, store, namespace):
-    """Values, metadata, absences and listings as of some time ago; never of before the rule."""
+    """Stale reads answer values, metadata, absences and listings as of some time ago, never of before the rule."""
     old, new, gone = Key("old"), Key("new"), Key("gone")
     await store.bulk_put(namespace, {old: Entry(b"1", b"{}"), gone: Entry(b"was")})
     stale = {"fault": "stale", "seconds": 1e6, "method": "GET|POST", "path": "keys|values|metadata|bulk/get"}
@@ -168,7 +168,7 @@ async def test_stale_reads_answer_what_was(server, store, namespace):
 
 
 async def test_staleness_is_the_state_of_a_moment(autojump_clock):
-    """As old as asked for: what changed since then is as it was then, nothing else is."""
+    """A stale answer is the state of one moment, exactly as old as asked for."""
     history = KeyHistory(Faults([Rule("stale", seconds=60)]))
     namespace = NamespaceId("n")
     for before in (None, Entry(b"first"), Entry(b"second")):  # changed at 0, 10 and 20 seconds
@@ -183,7 +183,7 @@ async def test_staleness_is_the_state_of_a_moment(autojump_clock):
 
 
 async def test_a_stale_listing_still_goes_by_pages(server, store, namespace):
-    """Every key once, in order."""
+    """A stale listing in pages has every key once, in order."""
     keys = [Key(f"k{number:02}") for number in range(25)]
     await store.bulk_put(namespace, {key: Entry(b"") for key in keys})
     await server.set_faults({"fault": "stale", "probability": 0.5})
@@ -197,7 +197,10 @@ async def test_a_stale_listing_still_goes_by_pages(server, store, namespace):
 
 
 async def test_rules_are_shown_counted_and_ended(server, http, base):
-    """`after` spares the first, `times` the later ones; DELETE ends them; nonsense changes nothing."""
+    """`after` spares the first requests, `times` the later ones.
+
+    DELETE ends the rules, and malformed ones change nothing.
+    """
     control = f"{server.root}/_kvfs/faults"
     await server.set_faults({"fault": "status", "after": 1, "times": 2, "path": "/keys"})
     assert [(await http.get(f"{base}/keys")).status_code for _ in range(4)] == [200, 500, 500, 200]
@@ -219,13 +222,13 @@ async def test_rules_are_shown_counted_and_ended(server, http, base):
 
 
 async def test_without_the_option_there_is_no_control_of_faults(tmp_path):
-    """404, as for any unknown path."""
+    """Without the option the control of faults answers 404, as any unknown path."""
     async with served(tmp_path) as server, server.client() as client:
         assert (await client.get(f"{server.root}/_kvfs/faults")).status_code == 404
 
 
 async def test_faults_may_be_given_at_the_start(tmp_path):
-    """As `kvfs serve --faults` does."""
+    """Faults may be given at the start, as `kvfs serve --faults` does."""
     async with served(tmp_path, faults="error=503:1,seed=7") as server, server.open_rest() as store:
         with pytest.raises(errors.UnavailableError):
             await store.list_namespaces()
@@ -233,7 +236,10 @@ async def test_faults_may_be_given_at_the_start(tmp_path):
 
 
 def test_the_text_of_the_command_line_becomes_rules():
-    """Durations, probabilities, counts; the jitter belongs to the latency wherever it stands."""
+    """The command line's text becomes rules with durations, probabilities and counts.
+
+    Jitter belongs to the latency wherever it stands.
+    """
     faults = parse_faults(
         "jitter=10ms, latency=50ms,error=503:0.1,error=429,lost_ack=0.05,stale=1.5m:0.2,"
         "rate_budget=100,torn_bulk=0.5,reset,gzip_bomb=3:0.25,seed=7"
@@ -256,21 +262,21 @@ def test_the_text_of_the_command_line_becomes_rules():
     "text", ["nonsense", "latency=fast", "latency", "error=", "error=999", "reset=2", "seed=x", "stall=-1s"]
 )
 def test_wrong_text_is_a_clear_error(text):
-    """Naming the word that is wrong."""
+    """A wrong text is refused with the word that is wrong."""
     with pytest.raises(errors.UserError, match=text):
         parse_faults(text)
 
 
 @given(text=st.text(max_size=30) | st.from_regex(r"[a-z_]{1,10}=[0-9.:smx]{0,6}"))
 def test_no_text_makes_the_parser_fail_in_any_other_way(text):
-    """Rules, or a `UserError`."""
+    """Any text gives rules or a `UserError`."""
     with contextlib.suppress(errors.UserError):
         parse_faults(text)
 
 
 @given(seed=st.integers(), probability=st.floats(0, 1))
 def test_the_same_seed_meets_the_same_faults(seed, probability):
-    """And rules do not disturb each other's chances."""
+    """With one seed the faults repeat, and rules do not disturb each other's chances."""
     rule = Rule("reset", probability=probability)
 
     def pattern(rules):
@@ -281,7 +287,7 @@ def test_the_same_seed_meets_the_same_faults(seed, probability):
 
 
 async def test_clients_that_go_in_the_middle_of_a_broken_request_do_not_end_the_server(tmp_path):
-    """A body that never comes, on a connection that a rule breaks: the next client is served."""
+    """After a client leaves in a broken request, with a body that never comes, the next one is served."""
     async with served(tmp_path, faults="reset") as server:
         path = server.namespaces.partition(str(server.port))[2]
         head = f"PUT {path}/x/bulk HTTP/1.1\r\nhost: x\r\ncontent-length: 56\r\n\r\n".encode()

@@ -20,7 +20,7 @@ K = Key("k")
 
 
 async def fates(server, http, count: int) -> list[int]:
-    """Status by status what becomes of the same requests; 0: the connection died."""
+    """Return by status what becomes of the same requests; 0: the connection died."""
     found = []
     for number in range(count):
         try:
@@ -31,7 +31,7 @@ async def fates(server, http, count: int) -> list[int]:
 
 
 async def test_the_same_seed_meets_the_same_faults_over_sockets(tmp_path):
-    """Request by request; another seed meets others."""
+    """With one seed the faults over sockets repeat request by request, and with another they differ."""
     met = {}
     for place, seed in enumerate((7, 7, 8)):
         (tmp_path / f"{place}").mkdir()
@@ -43,7 +43,7 @@ async def test_the_same_seed_meets_the_same_faults_over_sockets(tmp_path):
 
 
 async def test_each_status_comes_at_its_rate(server, http):
-    """A third 503, and of the rest a third 500: no more and no fewer than chance has it, 5 sigma."""
+    """Each status comes at its rate, within 5 sigma: a third 503, and of the rest a third 500."""
     await server.set_faults(
         {"fault": "status", "status": 503, "probability": 1 / 3},
         {"fault": "status", "status": 500, "probability": 1 / 3},
@@ -55,7 +55,7 @@ async def test_each_status_comes_at_its_rate(server, http):
 
 
 async def test_jitter_spreads_the_latency(server, http):
-    """Within its bounds, and not the same each time."""
+    """Jitter spreads the latency within its bounds."""
     await server.set_faults({"fault": "latency", "seconds": 0.05, "jitter": 0.045})
     seen = []
     for _ in range(10):
@@ -67,7 +67,7 @@ async def test_jitter_spreads_the_latency(server, http):
 
 
 async def test_the_budget_of_the_api_is_1200_in_five_minutes(tmp_path):
-    """The 1,201st is refused, with the API's headers and the time to wait; so is everything after it."""
+    """The 1,201st request in five minutes and all after it are refused with the API's headers and Retry-After."""
     async with served(tmp_path, faults="rate_budget") as server, server.client() as http:
         answers = []
 
@@ -87,7 +87,10 @@ async def test_the_budget_of_the_api_is_1200_in_five_minutes(tmp_path):
 
 
 async def test_a_key_is_written_once_a_second(server, store, http, namespace, base):
-    """429 with the API's code and Retry-After for the second write; other keys, reads and deletes go on."""
+    """A second write of a key within a second gets 429 with the API's code and Retry-After.
+
+    Other keys, reads and deletes go on.
+    """
     await server.set_faults({"fault": "key_rate", "seconds": 0.5})
     await store.put(namespace, K, Entry(b"1"))
     with pytest.raises(RateLimitedError) as caught:
@@ -102,7 +105,7 @@ async def test_a_key_is_written_once_a_second(server, store, http, namespace, ba
 
 
 async def test_a_bulk_write_leaves_keys_out_that_come_too_soon(server, store, namespace):
-    """They are unsuccessful and as they were; the others are written."""
+    """Keys of a bulk write that come too soon are unsuccessful and unchanged, and the others are written."""
     await server.set_faults({"fault": "key_rate", "seconds": 60})
     old, new = Key("a/b c"), Key("new")
     await store.put(namespace, old, Entry(b"1"))
@@ -113,7 +116,7 @@ async def test_a_bulk_write_leaves_keys_out_that_come_too_soon(server, store, na
 
 
 async def test_without_the_fault_nobody_counts_writes(store, namespace):
-    """People's own code may write as fast as it likes here."""
+    """Without the fault writes are not limited."""
     for number in range(5):
         await store.put(namespace, K, Entry(b"%d" % number))
 
@@ -122,7 +125,7 @@ async def test_without_the_fault_nobody_counts_writes(store, namespace):
 
 
 def test_every_word_is_documented():
-    """The table of docs/server.md has the words that the parser knows, and no others."""
+    """The table of docs/server.md has exactly the words that the parser knows."""
     _, _, table = PAGE.read_text().partition("## Faults")
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     documented = [word for row in rows for word in re.findall(r"`(\w+)(?:=|`)", row)]
@@ -131,7 +134,7 @@ def test_every_word_is_documented():
 
 @pytest.mark.parametrize("word", WORDS)
 def test_every_word_is_understood(word):
-    """As the table writes it."""
+    """Every word is understood in the form of the table."""
     needed = {
         "latency": "1s",
         "jitter": "1s",
@@ -146,7 +149,7 @@ def test_every_word_is_understood(word):
 
 
 def test_an_unknown_word_is_answered_with_those_there_are():
-    """Each of which works."""
+    """An unknown word is answered with the known ones, each of which works."""
     with pytest.raises(UserError) as caught:
         parse_faults("bogus")
     _, _, listed = str(caught.value).partition("there are ")
@@ -154,7 +157,7 @@ def test_an_unknown_word_is_answered_with_those_there_are():
 
 
 def test_the_option_that_opens_the_server_is_named(tmp_path):
-    """Whoever listens everywhere learns what to add."""
+    """A server that listens everywhere names the option that allows it."""
     command = [sys.executable, "-m", "kvfs", "serve", "--listen=0.0.0.0:0", f"--store={tmp_path / 's'}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PAGE.parents[1])
     assert done.returncode != 0

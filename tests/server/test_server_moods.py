@@ -1,4 +1,4 @@
-"""Cloudflare's moods as faults by name: what a client sees on the wire, and what took effect."""
+"""Cloudflare's moods as faults by name: the client's view on the wire, and the effect."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ async def arrival(http, base, names) -> None:
 
 @pytest.mark.parametrize("where", ["value", "bulk", "key", "query"])
 async def test_the_firewall_answers_with_a_page_and_without_an_effect(server, http, base, where):
-    """It looks at the body, the key and the query, and spares what does not have the text."""
+    """The firewall looks at body, key and query, answers with a page, and spares requests without the text."""
     await server.set_faults({"fault": "firewall", "text": "<script> x"})
     text = "a <script> x b"
     answer = {
@@ -58,7 +58,7 @@ async def test_the_firewall_answers_with_a_page_and_without_an_effect(server, ht
 
 
 async def test_base64_hides_a_text_from_the_firewall(server, http, base):
-    """The real one cannot see it there either, as far as is known."""
+    """Base64 hides a text from the firewall, as it does from the real one as far as is known."""
     await server.set_faults({"fault": "firewall"})
     body = [{"key": "k", "value": "VU5JT04gU0VMRUNU", "base64": True}]
     assert (await http.put(f"{base}/bulk", json=body)).status_code == 200
@@ -66,7 +66,7 @@ async def test_base64_hides_a_text_from_the_firewall(server, http, base):
 
 
 async def test_a_passing_denial_has_either_form(server, http, base):
-    """401 with 10000 or 403 with 10001, by chance; the next request passes."""
+    """A passing denial is 401 with 10000 or 403 with 10001, by chance, and the next request passes."""
     await server.set_faults({"fault": "denied", "times": 40})
     seen = set()
     for _ in range(40):
@@ -88,14 +88,14 @@ async def test_a_passing_denial_has_either_form(server, http, base):
     ],
 )
 async def test_a_code_comes_in_its_status_unless_another_is_named(tmp_path, words, status, code):
-    """With the words of the API where they are on record."""
+    """A code comes in its status unless another is named, with the API's words where they are on record."""
     async with served(tmp_path, faults=words) as server, server.client() as http:
         answer = await http.get(server.namespaces)
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (status, code)
 
 
 async def test_a_malformed_token_has_its_reason_in_the_chain(server, http, base):
-    """6003 alone says nothing; 6111 below it does."""
+    """A malformed token is 6003, with 6111 as its reason in the chain."""
     await server.set_faults({"fault": "code", "code": 6003})
     (error,) = (await http.get(f"{base}/keys")).json()["errors"]
     assert error["error_chain"] == [
@@ -104,7 +104,7 @@ async def test_a_malformed_token_has_its_reason_in_the_chain(server, http, base)
 
 
 async def test_reads_of_a_bad_key_fail_and_others_do_not(server, http, base):
-    """A single get, its metadata and a bulk get that names it answer 500 and a page; it can still be written."""
+    """Every kind of get of a bad key answers 500 and a page, other keys are read, and the bad one can be written."""
     await server.set_faults({"fault": "bad_key", "key": "a/b"})
     assert (await http.put(f"{base}/bulk", json=pairs("a/b", "good"))).status_code == 200
     for path in ("values/a%2Fb", "metadata/a%2Fb"):
@@ -119,7 +119,7 @@ async def test_reads_of_a_bad_key_fail_and_others_do_not(server, http, base):
 
 @pytest.mark.parametrize("key", ["a%1fb", "a%5Eb", "a...b"])
 async def test_an_odd_key_in_a_url_is_not_found(server, http, base, key):
-    """Read or written; in a bulk body it is a key as any other, and so is a dotted one."""
+    """An odd key in a URL is not found, read or written, and in a bulk body it is ordinary, as a dotted one is."""
     name = unquote(key)
     await server.set_faults({"fault": "url_keys"})
     assert (await http.put(f"{base}/bulk", json=pairs(name, "a..b"))).status_code == 200
@@ -134,7 +134,7 @@ async def test_an_odd_key_in_a_url_is_not_found(server, http, base, key):
 
 
 async def test_a_bulk_write_that_takes_too_long_is_answered_with_524_and_goes_on(server, http, base):
-    """The page comes after the limit; all pairs are there later, although the client has gone."""
+    """A bulk write above the limit gets a page with 524, and all pairs are there later, though the client has gone."""
     await server.set_faults({"fault": "pair_cost", "seconds": 0.05, "limit": 0.1})
     names = [f"k{number:02}" for number in range(30)]
     answer = await http.put(f"{base}/bulk", json=pairs(*names))
@@ -144,7 +144,7 @@ async def test_a_bulk_write_that_takes_too_long_is_answered_with_524_and_goes_on
 
 
 async def test_the_writing_goes_on_when_the_client_does_not_wait(server, http, base):
-    """As with an answer that is lost: everything arrives."""
+    """A bulk write goes on when the client does not wait, and everything arrives."""
     await server.set_faults({"fault": "pair_cost", "seconds": 0.05})
     impatient = httpx.Timeout(30, read=0.05)
     with pytest.raises(httpx.ReadTimeout):
@@ -153,7 +153,7 @@ async def test_the_writing_goes_on_when_the_client_does_not_wait(server, http, b
 
 
 async def test_a_bulk_write_within_the_limit_is_answered_as_ever(server, http, base):
-    """A put and both deletes take their time; single writes take none."""
+    """A bulk write within the limit is answered as usual: put and both deletes take their time, single writes none."""
     await server.set_faults({"fault": "pair_cost", "seconds": 0.02, "limit": 30})
     began = trio.current_time()
     assert (await http.put(f"{base}/bulk", json=pairs("a", "b"))).json()["result"] == {
@@ -167,7 +167,7 @@ async def test_a_bulk_write_within_the_limit_is_answered_as_ever(server, http, b
 
 
 async def test_pairs_are_written_as_their_time_passes(autojump_clock):
-    """Not all at the end: who looks in between sees a part."""
+    """Pairs are written as their time passes, so a read in between sees a part."""
 
     class Kept:
         def __init__(self):
@@ -191,7 +191,7 @@ async def test_pairs_are_written_as_their_time_passes(autojump_clock):
 
 
 async def test_a_short_bulk_answer_does_not_add_up(server, http, base):
-    """The keys that are left alone are neither counted nor named."""
+    """A short bulk answer neither counts nor names the keys left alone."""
     await server.set_faults({"fault": "short_bulk", "count": 2})
     answer = (await http.put(f"{base}/bulk", json=pairs("a", "b", "c"))).json()["result"]
     assert answer == {"successful_key_count": 1, "unsuccessful_keys": []}
@@ -199,7 +199,7 @@ async def test_a_short_bulk_answer_does_not_add_up(server, http, base):
 
 
 async def test_the_free_plan_counts_each_operation_apart(server, http, base):
-    """A body larger than the rest is refused whole; a smaller one passes; reads and lists go on."""
+    """The free plan counts each operation apart, and refuses a body larger than the rest as a whole."""
     await server.set_faults({"fault": "free_plan", "count": 3})
     assert (await http.put(f"{base}/bulk", json=pairs("a", "b"))).status_code == 200
     refused = await http.put(f"{base}/bulk", json=pairs("c", "d"))
@@ -229,7 +229,7 @@ async def test_the_free_plan_counts_each_operation_apart(server, http, base):
     ],
 )
 def test_requests_are_billed_by_their_keys(method, path, body, expected):
-    """As Cloudflare's prices say: by keys, not by requests."""
+    """Requests are billed by keys, as Cloudflare's prices say."""
     assert operation_of(method, path, body) == expected
 
 
@@ -237,7 +237,7 @@ def test_requests_are_billed_by_their_keys(method, path, body, expected):
 
 
 async def test_every_answer_says_what_is_left(server, http, base):
-    """Good ones and refusals alike, and nothing is refused for it."""
+    """Every answer, good or refused, has the rest of the budget, and nothing is refused for it."""
     await server.set_faults({"fault": "ratelimit", "count": 2, "seconds": 60})
     left = []
     for path in ("keys", "values/missing", "keys"):
@@ -249,7 +249,7 @@ async def test_every_answer_says_what_is_left(server, http, base):
 
 
 async def test_a_refusal_may_not_say_when_to_try_again(tmp_path):
-    """Whatever refuses, and wherever the word stands."""
+    """With the word, no refusal says when to try again, wherever the word stands."""
     async with served(tmp_path, faults="rate_budget=1,no_retry_after") as server, server.client() as http:
         await http.get(server.namespaces)
         refused = await http.get(server.namespaces)
@@ -263,7 +263,7 @@ async def test_a_refusal_may_not_say_when_to_try_again(tmp_path):
 
 @pytest.fixture
 async def filled(http, base):
-    """Two keys; one has metadata that is easily spoiled, and expires."""
+    """Make two keys; one has metadata that is easily spoiled, and expires."""
     metadata = b'{"n": 1, "f": 1.50, "big": 123456789012345678901234567890}'
     body = (
         b'[{"key":"a","value":"1","expiration":9999999999,"metadata":%b},{"key":"b","value":"2"}]' % metadata
@@ -273,7 +273,7 @@ async def filled(http, base):
 
 
 async def test_an_empty_list_is_null(server, http, base):
-    """Of keys as of namespaces past the end."""
+    """An empty list of keys, or of namespaces past the end, is null."""
     await server.set_faults({"fault": "null_lists"})
     assert (await http.get(f"{base}/keys")).json()["result"] is None
     assert (await http.get(f"{server.namespaces}?page=9")).json()["result"] is None
@@ -282,7 +282,7 @@ async def test_an_empty_list_is_null(server, http, base):
 
 @pytest.mark.parametrize(("fault", "form"), [("floats", "%d.0"), ("digits", '"%d"')])
 async def test_numbers_of_the_envelope_change_and_metadata_does_not(server, http, base, filled, fault, form):
-    """Counts, expirations and codes; what people stored is theirs."""
+    """Counts, expirations and codes of the envelope change their form, and people's metadata does not."""
     await server.set_faults({"fault": fault})
     listing = await http.get(f"{base}/keys")
     assert f'"count":{form % 2}'.encode() in listing.content
@@ -299,7 +299,7 @@ async def test_numbers_of_the_envelope_change_and_metadata_does_not(server, http
 
 
 async def test_a_bulk_get_may_leave_out_what_was_asked_for(server, http, base, filled):
-    """The values alone, or all but the expirations."""
+    """A bulk get may leave out metadata, or expirations alone."""
     asked = {"keys": ["a", "b", "missing"], "withMetadata": True}
     await server.set_faults({"fault": "bare_bulk"})
     values = (await http.post(f"{base}/bulk/get", json=asked)).json()["result"]["values"]
@@ -311,7 +311,7 @@ async def test_a_bulk_get_may_leave_out_what_was_asked_for(server, http, base, f
 
 
 async def test_odd_rows_are_among_good_ones(server, http, base, filled):
-    """In lists, in the errors, and one entry of a bulk get."""
+    """Odd rows are among good ones in lists, in errors, and in one entry of a bulk get."""
     await server.set_faults({"fault": "odd_rows"})
     rows = (await http.get(f"{base}/keys")).json()["result"]
     assert rows[0] is None
@@ -324,7 +324,7 @@ async def test_odd_rows_are_among_good_ones(server, http, base, filled):
 
 
 async def test_a_namespace_may_have_nothing_but_id_and_title(server, http, base, filled):
-    """Listed and looked at; rows of keys keep what they have."""
+    """A namespace that is listed or looked at may have only id and title, and rows of keys keep theirs."""
     await server.set_faults({"fault": "plain_namespaces"})
     (listed,) = (await http.get(server.namespaces)).json()["result"]
     one = (await http.get(base)).json()["result"]
@@ -333,7 +333,7 @@ async def test_a_namespace_may_have_nothing_but_id_and_title(server, http, base,
 
 
 async def test_unknown_fields_are_everywhere(server, http, base, filled):
-    """In the envelope, its rows, its entries and its errors; not in what people stored."""
+    """Unknown fields are in the envelope, its rows, entries and errors, and not in people's values."""
     await server.set_faults({"fault": "unknown_fields"})
     listing = await http.get(f"{base}/keys")
     found = listing.json()
@@ -348,7 +348,7 @@ async def test_unknown_fields_are_everywhere(server, http, base, filled):
 
 
 def test_a_word_beside_cloudflare_replaces_its_part():
-    """Before it or behind it; the rest stays."""
+    """A word before or after `cloudflare` replaces its part, and the rest stays."""
     usual = [armed.rule.fault for armed in parse_faults("cloudflare").armed]
     assert len(usual) == len(CLOUDFLARE.split(","))
     for words in ("cloudflare,pair_cost=1ms:5s", "pair_cost=1ms:5s,cloudflare"):
@@ -358,7 +358,7 @@ def test_a_word_beside_cloudflare_replaces_its_part():
 
 
 async def test_the_whole_temperament_is_served(tmp_path):
-    """A client that asks again gets what it stored; every answer says what is left of the rate."""
+    """Under the whole temperament a client that repeats gets what it stored, and answers have the rest of the rate."""
     async with served(tmp_path, faults="cloudflare,stale=0,seed=3") as server, server.client() as http:
         made = await http.post(server.namespaces, json={"title": "t"})
         base = f"{server.namespaces}/{made.json()['result']['id']}"
@@ -373,7 +373,7 @@ async def test_the_whole_temperament_is_served(tmp_path):
     "words", ["bad_key", "code", "code=x", "pair_cost=1ms:x", "denied=2", "cloudflare=1"]
 )
 def test_a_mood_without_what_it_needs_is_a_clear_error(words):
-    """Naming the word."""
+    """A mood without its parameter is an error that names the word."""
     with pytest.raises(UserError, match=words):
         parse_faults(words)
 
@@ -382,7 +382,7 @@ def test_a_mood_without_what_it_needs_is_a_clear_error(words):
 
 
 async def test_the_control_takes_the_words_of_the_command_line(server, http, base):
-    """As a JSON string."""
+    """The control takes the words of the command line as a JSON string."""
     answer = await http.put(f"{server.root}/_kvfs/faults", json="code=10026:403,denied=0")
     assert [shown["rule"]["fault"] for shown in answer.json()["result"]] == ["code", "denied"]
     assert (await http.get(f"{base}/keys")).status_code == 403
@@ -399,7 +399,10 @@ async def test_the_control_takes_the_words_of_the_command_line(server, http, bas
     ],
 )
 async def test_a_wrong_rule_is_answered_with_the_words_there_are(server, http, body):
-    """The faults, and for a list the fields of a rule; the rules in force stay."""
+    """A wrong rule is answered with the known faults, or for a list with the fields of a rule.
+
+    The rules in force stay.
+    """
     await server.set_faults({"fault": "latency", "seconds": 0})
     answer = await http.put(f"{server.root}/_kvfs/faults", json=body)
     assert answer.status_code == 400
@@ -411,7 +414,7 @@ async def test_a_wrong_rule_is_answered_with_the_words_there_are(server, http, b
 
 
 async def test_the_example_of_the_page_is_understood(server, http):
-    """Word for word."""
+    """The page's example is understood word for word."""
     body = PAGE.read_text().partition("```json\n")[2].partition("```")[0]
     answer = await http.put(f"{server.root}/_kvfs/faults", content=body)
     assert answer.status_code == 200, answer.text
@@ -420,6 +423,6 @@ async def test_the_example_of_the_page_is_understood(server, http):
 
 @given(text=st.text(max_size=12), body=st.binary(max_size=40))
 def test_no_body_makes_the_count_of_keys_fail(text, body):
-    """Nonsense is billed as nothing."""
+    """A malformed body counts no keys, and the count never fails."""
     _, keys = operation_of("POST", f"/{text}/bulk/get", body)
     assert keys >= 0

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[1] / "support" / "sdk.mjs"
 
 @pytest.fixture
 def exports(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What `eval "$(kvfs serve --print-env)"` would export; the server ends with the test."""
+    """Return what `eval "$(kvfs serve --print-env)"` would export; the server ends with the test."""
     words = [sys.executable, "-m", "kvfs", "serve", "--ephemeral", "--print-env", "--listen", "127.0.0.1:0"]
     printed = subprocess.run(
         words, env=environment(tmp_path, None), capture_output=True, text=True, check=True, timeout=60
@@ -33,7 +33,7 @@ def exports(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_every_call_of_the_node_sdk_works(tmp_path: Path, exports: dict[str, str], version: str) -> None:
-    """Namespaces, values (text and binary), metadata, keys and the bulk calls, on Node 20 and 24."""
+    """Namespaces, values, metadata, keys and the bulk calls work with the Node SDK on Node 20 and 24."""
     (command,), env = wrangler_command(version)
     shutil.copyfile(SCRIPT, tmp_path / "sdk.mjs")
     (tmp_path / "node_modules").symlink_to(Path(command).parents[1])

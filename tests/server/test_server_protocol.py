@@ -12,7 +12,7 @@ NOW = int(time.time())
 
 
 async def test_an_operation_without_a_result_answers_an_empty_object(http, base):
-    """The official SDK refuses null there."""
+    """An operation without a result answers an empty object, because the official SDK refuses null there."""
     for answer in (
         await http.put(f"{base}/values/k", content=b"v"),
         await http.request("DELETE", f"{base}/values/k", headers={"content-type": "application/json"}),
@@ -22,14 +22,14 @@ async def test_an_operation_without_a_result_answers_an_empty_object(http, base)
 
 
 async def test_metadata_that_is_not_there_is_null(http, base):
-    """Of a key that exists; a missing one is 404."""
+    """Missing metadata of an existing key is null, and a missing key is 404."""
     await http.put(f"{base}/values/k", content=b"v")
     assert (await http.get(f"{base}/metadata/k")).json()["result"] is None
     assert (await http.get(f"{base}/metadata/kk")).status_code == 404
 
 
 async def test_a_value_is_answered_raw_with_its_expiration(http, base):
-    """Octets, and the header only when it expires; the ttl wins."""
+    """A value is answered as raw octets, with the header only if it expires; the ttl wins over the expiration."""
     now = int(time.time())
     await http.put(
         f"{base}/values/k", content=b"\xff", params={"expiration": now + 9000, "expiration_ttl": 600}
@@ -48,7 +48,7 @@ async def test_a_value_is_answered_raw_with_its_expiration(http, base):
     "content_type", [None, "text/plain;charset=UTF-8", "application/json", "multipart/mixed"]
 )
 async def test_any_body_that_is_no_form_is_the_value(http, base, content_type):
-    """Also JSON with a field called value."""
+    """Any body that is no form is the value, also JSON with a field called value."""
     headers = {"content-type": content_type} if content_type else {}
     await http.put(f"{base}/values/k", content=b'{"value":"x"}', headers=headers)
     assert (await http.get(f"{base}/values/k")).content == b'{"value":"x"}'
@@ -70,7 +70,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_every_dialect_of_forms_is_understood(http, base, store, namespace, form):
-    """With and without file names and types, in any order, binary to the byte."""
+    """Forms with and without file names and types, in any order, are understood, binary to the byte."""
     headers = {"content-type": "Multipart/Form-Data; boundary=B"}
     answer = await http.put(f"{base}/values/k", content=FORMS[form] + b"--B--\r\n", headers=headers)
     assert answer.status_code == 200, answer.text
@@ -80,7 +80,7 @@ async def test_every_dialect_of_forms_is_understood(http, base, store, namespace
 
 @pytest.mark.parametrize("metadata", [None, b"null", b" null "])
 async def test_a_form_may_leave_metadata_out_or_say_null(http, base, store, namespace, metadata):
-    """And replaces what was there."""
+    """A form that leaves metadata out or says null replaces the old metadata by none."""
     await store.put(namespace, Key("k"), Entry(b"old", b"[1]"))
     files = {"value": (None, b"new")} | ({} if metadata is None else {"metadata": (None, metadata)})
     assert (await http.put(f"{base}/values/k", files=files)).status_code == 200
@@ -88,7 +88,7 @@ async def test_a_form_may_leave_metadata_out_or_say_null(http, base, store, name
 
 
 async def test_a_bulk_put_counts_exact_duplicates_once(http, base):
-    """Only differing ones are refused."""
+    """A bulk put counts exact duplicates once, and refuses differing ones."""
     pair = {"key": "k", "value": "v"}
     answer = await http.put(f"{base}/bulk", json=[pair, pair, {"key": "l", "value": "v", "expiration": None}])
     assert answer.json()["result"] == {"successful_key_count": 2, "unsuccessful_keys": []}
@@ -96,7 +96,7 @@ async def test_a_bulk_put_counts_exact_duplicates_once(http, base):
 
 
 async def test_both_ways_to_delete_in_bulk(http, base):
-    """The deprecated one is what wrangler uses."""
+    """Both ways to delete in bulk work, also the deprecated one, which wrangler uses."""
     await http.put(f"{base}/bulk", json=[{"key": name, "value": ""} for name in "abc"])
     assert (await http.request("DELETE", f"{base}/bulk", json=["a"])).json()["result"][
         "successful_key_count"
@@ -106,7 +106,7 @@ async def test_both_ways_to_delete_in_bulk(http, base):
 
 
 async def test_a_bulk_get_of_text_without_metadata(http, base):
-    """Values by key, null for what is missing."""
+    """A bulk get of text without metadata has values by key, null for missing ones."""
     await http.put(f"{base}/bulk", json=[{"key": "a", "value": "1", "metadata": {}, "expiration_ttl": 100}])
     answer = await http.post(f"{base}/bulk/get", json={"keys": ["a", "b", "a"]})
     assert answer.json()["result"] == {"values": {"a": "1", "b": None}}
@@ -116,7 +116,7 @@ async def test_a_bulk_get_of_text_without_metadata(http, base):
 
 
 async def test_namespaces_come_in_pages_past_the_end_too(http, server, store):
-    """wrangler and the SDK ask until a page is empty."""
+    """A page of namespaces past the end is empty, because wrangler and the SDK ask until then."""
     for number in range(5):
         await store.create_namespace(f"n{number}")
     url = f"{server.namespaces}?per_page=2&order=title&direction=desc&page="
@@ -134,7 +134,7 @@ async def test_namespaces_come_in_pages_past_the_end_too(http, server, store):
 
 
 async def test_what_clients_ask_besides_kv_is_answered(http, server):
-    """Accounts, memberships, the user, the token, also the account's own."""
+    """Other requests of clients are answered: accounts, memberships, the user, the token, also the account's."""
     assert (await http.get(f"{server.url}/accounts?page=1")).json()["result"][0]["id"]
     assert (await http.get(f"{server.url}/accounts?page=2")).json()["result"] == []
     assert (await http.get(f"{server.url}/memberships")).json()["result_info"]["total_count"] == 1
@@ -146,7 +146,10 @@ async def test_what_clients_ask_besides_kv_is_answered(http, server):
 
 
 async def test_a_key_with_an_address_is_as_good_as_a_token(server):
-    """The older pair of headers; the key alone is not, nor a wrong one, nor one beside a wrong token."""
+    """The older pair of headers, key and address, is accepted.
+
+    The key alone, a wrong one, or one beside a wrong token is not.
+    """
     import httpx
 
     pair = {"x-auth-key": server.token, "x-auth-email": "ada@example.org"}
@@ -161,7 +164,10 @@ async def test_a_key_with_an_address_is_as_good_as_a_token(server):
 
 
 async def test_a_namespace_says_what_it_was_created_with(http, server):
-    """Created, looked at, renamed, listed; an unknown jurisdiction or mode is refused."""
+    """A namespace shows what it was created with when created, looked at, renamed and listed.
+
+    An unknown jurisdiction or mode is refused.
+    """
     asked = {"title": "t", "jurisdiction": "eu", "mode": "instant"}
     made = (await http.post(server.namespaces, json=asked)).json()["result"]
     url = f"{server.namespaces}/{made['id']}"
@@ -178,7 +184,7 @@ async def test_a_namespace_says_what_it_was_created_with(http, server):
 
 
 async def test_numbers_of_a_query_may_have_a_fraction(http, base):
-    """The schema says number; what is behind the point is dropped."""
+    """A number of a query may have a fraction, as the schema allows, and it is dropped."""
     answer = await http.put(f"{base}/values/k", params={"expiration": f"{NOW + 9000}.75"}, content=b"v")
     assert answer.status_code == 200, answer.text
     assert (await http.get(f"{base}/values/k")).headers["expiration"] == str(NOW + 9000)
@@ -192,7 +198,7 @@ async def test_numbers_of_a_query_may_have_a_fraction(http, base):
 
 @pytest.mark.parametrize("text", ["AP8=", "AP8", "AP8A", "AA==", "AA=", "AA", ""])
 async def test_base64_may_lack_its_padding(http, base, text):
-    """All of it or a part."""
+    """Base64 may lack all of its padding or a part."""
     pair = {"key": "k", "value": text, "base64": True}
     assert (await http.put(f"{base}/bulk", json=[pair])).status_code == 200
     expected = {"AP8A": b"\x00\xff\x00", "AP8": b"\x00\xff", "AA": b"\x00", "": b""}[text.rstrip("=")]
@@ -204,7 +210,7 @@ async def test_base64_may_lack_its_padding(http, base, text):
     [None, "", "Bearer", "Bearer wrong", "Basic abc", "test-token-0123456789", "Bearer \xff"],
 )
 async def test_nothing_is_answered_without_the_token(server, authorization, namespace):
-    """401, code 10000, for every path, and nothing happens."""
+    """Without the token every path answers 401 with code 10000, and nothing happens."""
     import httpx
 
     headers = {} if authorization is None else {"authorization": authorization.encode("latin-1")}
@@ -224,7 +230,7 @@ async def test_nothing_is_answered_without_the_token(server, authorization, name
 
 
 async def test_the_scheme_of_the_token_may_be_written_in_any_case(server):
-    """RFC 9110: schemes are case-insensitive."""
+    """The scheme of the token may be written in any case, as RFC 9110 says."""
     import httpx
 
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -233,7 +239,7 @@ async def test_the_scheme_of_the_token_may_be_written_in_any_case(server):
 
 
 async def test_a_body_is_refused_while_it_still_comes(server, namespace):
-    """413 arrives although the client has announced no length and would send for ever."""
+    """413 arrives while a body without an announced length still comes and would never end."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     path = f"/client/v4/accounts/{server.account}/storage/kv/namespaces/{namespace}/values/k"
     head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
@@ -260,7 +266,7 @@ async def test_a_body_is_refused_while_it_still_comes(server, namespace):
 
 
 async def test_a_body_announced_too_long_is_refused_unread(server, namespace):
-    """Ten gigabytes are not waited for."""
+    """A body announced as ten gigabytes is refused unread."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     path = f"/client/v4/accounts/{server.account}/storage/kv/namespaces/{namespace}/bulk"
     head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
@@ -270,7 +276,7 @@ async def test_a_body_announced_too_long_is_refused_unread(server, namespace):
 
 
 async def test_a_client_that_leaves_half_way_stores_nothing(server, store, namespace):
-    """Half a value is no value."""
+    """A client that leaves half way stores nothing."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     path = f"/client/v4/accounts/{server.account}/storage/kv/namespaces/{namespace}/values/k"
     head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
@@ -280,7 +286,7 @@ async def test_a_client_that_leaves_half_way_stores_nothing(server, store, names
 
 
 async def test_each_request_is_one_line_in_the_log(http, base, caplog):
-    """Method, path with the key, status, bytes, milliseconds; never a header."""
+    """Each request is one line in the log: method, path with the key, status, bytes, milliseconds; never a header."""
     caplog.set_level(logging.INFO, logger="kvfs.access")
     await http.put(f"{base}/values/a%2Fb%0A", content=b"secret value")
     line = [record.getMessage() for record in caplog.records if record.name == "kvfs.access"][-1]
@@ -292,7 +298,10 @@ async def test_each_request_is_one_line_in_the_log(http, base, caplog):
 
 
 async def test_metrics_count_requests_and_keys(server, store, namespace):
-    """By operation; keys as they are billed, so a missing one counts, and a listing counts as one."""
+    """Metrics count requests and keys by operation.
+
+    Keys as they are billed, so a missing one counts, and a listing counts as one.
+    """
     await store.bulk_put(namespace, {Key(str(number)): Entry(b"") for number in range(30)})
     await store.list_keys(namespace, limit=10)
     await store.get(namespace, Key("missing"))
@@ -301,7 +310,7 @@ async def test_metrics_count_requests_and_keys(server, store, namespace):
 
 
 async def test_a_fault_of_the_server_is_told_without_details(caplog, expect_log):
-    """500 and an envelope; the traceback is in the server's log only."""
+    """An internal error of the server answers 500 and an envelope; the traceback is in the server's log only."""
     from kvfs.server.app import build_app
 
     expect_log("ERROR kvfs.server: GET /client/v4/.* failed")

@@ -1,4 +1,4 @@
-"""Bad input: the right status and code, an envelope, nothing stored, no traceback."""
+"""Bad input to the server: the right status and code, an envelope, nothing stored, no traceback."""
 
 import json
 import time
@@ -64,7 +64,7 @@ JSON_BODIES = {
 
 @pytest.mark.parametrize("case", JSON_BODIES)
 async def test_a_bad_body_is_refused_whole(http, base, store, namespace, case):
-    """Status and code tell why, and not one of its pairs is stored."""
+    """A bad body is refused whole, with status and code of the reason, and none of its pairs is stored."""
     method, path, body, status, code = JSON_BODIES[case]
     answer = await http.request(method, f"{base}/{path}", content=body)
     await refused(answer, status, code, store, namespace)
@@ -90,7 +90,7 @@ VALUES = {
 
 @pytest.mark.parametrize("case", VALUES)
 async def test_a_bad_put_is_refused(http, base, store, namespace, case):
-    """Before anything is stored."""
+    """A bad put is refused before anything is stored."""
     key, query, body, headers, status, code = VALUES[case]
     answer = await http.put(f"{base}/values/{key}", params=query, content=body, headers=headers)
     await refused(answer, status, code, store, namespace)
@@ -111,7 +111,7 @@ MULTIPARTS = {
 
 @pytest.mark.parametrize("case", MULTIPARTS)
 async def test_a_bad_multipart_is_refused(http, base, store, namespace, case):
-    """Whichever part is wrong."""
+    """A bad multipart is refused, whichever part is wrong."""
     files, status, code = MULTIPARTS[case]
     answer = await http.put(f"{base}/values/k", files=files)
     await refused(answer, status, code, store, namespace)
@@ -145,14 +145,14 @@ PATHS = {
 
 @pytest.mark.parametrize("case", PATHS)
 async def test_a_bad_path_or_query_is_refused(http, server, store, namespace, case):
-    """And the namespace is still there afterwards."""
+    """A bad path or query is refused, and the namespace is still there afterwards."""
     method, path, status, code = PATHS[case]
     url = server.namespaces + path.replace("NS", namespace)
     await refused(await http.request(method, url), status, code, store, namespace)
 
 
 async def test_dots_as_a_path_segment_do_not_reach_the_namespace(server, store, namespace):
-    """Some clients shorten paths, proxies too; this server never does."""
+    """Dots as a path segment never reach the namespace, because this server, unlike some clients, shortens no path."""
     import trio
 
     path = f"/client/v4/accounts/{server.account}/storage/kv/namespaces/{namespace}/values/.."
@@ -177,7 +177,7 @@ TITLES = {
 
 @pytest.mark.parametrize("case", TITLES)
 async def test_a_bad_title_is_refused(http, server, store, namespace, case):
-    """For a new namespace and for a new name."""
+    """A bad title is refused for a new namespace and for a new name."""
     body, status, code = TITLES[case]
     other = await store.create_namespace("other")
     await refused(await http.post(server.namespaces, content=body), status, code, store, namespace)
@@ -187,13 +187,13 @@ async def test_a_bad_title_is_refused(http, server, store, namespace, case):
 
 
 async def test_a_malformed_account_leads_nowhere(http, server):
-    """400, code 7003."""
+    """A malformed account gives 400 with code 7003."""
     answer = await http.get(f"{server.url}/accounts/a%2Fb/storage/kv/namespaces")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, 7003)
 
 
 async def test_a_binary_value_fails_a_whole_bulk_get(http, base, store, namespace):
-    """Of text and of JSON, with the API's words."""
+    """A binary value fails a whole bulk get of text or JSON, with the API's words."""
     await store.bulk_put(
         namespace, {Key("b"): Entry(b"\xff"), Key("t"): Entry(b"text"), Key("j"): Entry(b"[1]")}
     )
@@ -213,7 +213,7 @@ async def test_a_binary_value_fails_a_whole_bulk_get(http, base, store, namespac
 
 
 async def test_a_bulk_get_above_25_mib_is_413(http, base, store, namespace):
-    """Then the client asks for less."""
+    """A bulk get above 25 MiB is 413, so that the client asks for less."""
     for name in "ab":
         await store.put(namespace, Key(name), Entry(b"x" * 14_000_000))
     answer = await http.post(f"{base}/bulk/get", json={"keys": ["a", "b"]})
@@ -221,7 +221,7 @@ async def test_a_bulk_get_above_25_mib_is_413(http, base, store, namespace):
 
 
 async def refused(answer, status, code, store, namespace):
-    """It is an envelope with this error, and nothing is stored."""
+    """Check that the answer is an envelope with this error, and that nothing is stored."""
     envelope = answer.json()
     assert (answer.status_code, envelope["errors"][0]["code"]) == (status, code), answer.text[:300]
     assert envelope["success"] is False

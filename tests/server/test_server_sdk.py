@@ -11,7 +11,7 @@ EXPIRATION = int(time.time()) + 3600
 
 
 def round_trip(server):
-    """Every operation of the SDK on namespaces, keys, metadata and values."""
+    """Do every operation of the SDK on namespaces, keys, metadata and values."""
     client = cloudflare.Cloudflare(
         base_url=server.url, api_token=server.token, max_retries=0, _strict_response_validation=True
     )
@@ -38,7 +38,7 @@ def round_trip(server):
 
 
 def values(kv, namespace, account):
-    """Single values."""
+    """Do the operations on single values."""
     at = {"account_id": account, "namespace_id": namespace}
     with pytest.raises(cloudflare.BadRequestError) as caught:
         kv.values.update("empty", value=b"", metadata=None, **at)  # it sends an empty part
@@ -60,7 +60,7 @@ def values(kv, namespace, account):
 
 
 def bulk(kv, namespace, account):
-    """Many at once."""
+    """Do the bulk operations."""
     at = {"account_id": account}
     pairs = [{"key": f"k/{number:04}", "value": str(number)} for number in range(1200)]
     pairs[0] |= {"metadata": {"a": 1}, "expiration_ttl": 600}
@@ -81,19 +81,19 @@ def bulk(kv, namespace, account):
 
 
 async def test_the_official_sdk_runs_the_whole_round_trip(tmp_path):
-    """Strictly validated: what the SDK refuses would fail here."""
+    """The official SDK, which validates strictly, runs the whole round trip."""
     async with served(tmp_path) as server:
         await trio.to_thread.run_sync(round_trip, server)
 
 
 def test_the_official_sdk_and_a_server_of_its_own_process(tmp_path):
-    """The same as users run it."""
+    """The official SDK works with a server in a process of its own, as users run it."""
     with served_by_process(tmp_path) as server:
         round_trip(server)
 
 
 async def test_a_wrong_token_is_what_the_sdk_calls_authentication(tmp_path):
-    """401, code 10000."""
+    """A wrong token gives 401 with code 10000, which the SDK calls authentication."""
     async with served(tmp_path) as server:
         client = cloudflare.Cloudflare(base_url=server.url, api_token="wrong", max_retries=0)
         with client, pytest.raises(cloudflare.AuthenticationError) as caught:

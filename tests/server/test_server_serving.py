@@ -1,4 +1,4 @@
-"""Starting and stopping: the token file, the address, signals, and what is under way at the end."""
+"""Starting and stopping a server: the token file, the address, signals, and requests under way at the end."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from kvfs.store.rest.client import open_rest
 
 
 def test_a_token_is_made_once_and_only_for_its_owner(tmp_path):
-    """0600 in a 0700 directory, and the same from then on."""
+    """The token file is made once with mode 0600 in a 0700 directory, and used from then on."""
     path = tmp_path / "state" / "kvfs" / "token"
     token, used = load_or_create_token(path)
     assert used == path
@@ -31,14 +31,14 @@ def test_a_token_is_made_once_and_only_for_its_owner(tmp_path):
 
 
 def test_the_token_has_a_place_of_its_own(tmp_path, monkeypatch):
-    """Below the state directory, when no file is named."""
+    """The token's place is below the state directory, when no file is named."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert load_or_create_token(None)[1] == tmp_path / "kvfs" / "serve-token"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o666])
 def test_a_token_file_that_others_can_read_is_refused(tmp_path, mode):
-    """With the way out, and without the token."""
+    """A token file that others can read is refused with the way out, and without the token."""
     path = tmp_path / "token"
     path.write_text("secret-token")
     path.chmod(mode)
@@ -49,7 +49,7 @@ def test_a_token_file_that_others_can_read_is_refused(tmp_path, mode):
 
 @pytest.mark.parametrize("content", ["", "\n", "two words", "t\u00f6ken", "a\nb"])
 def test_a_token_file_without_a_token_is_refused(tmp_path, content):
-    """An empty token would let everybody in."""
+    """A token file without a token is refused, because an empty token would let everybody in."""
     path = tmp_path / "token"
     path.write_text(content)
     path.chmod(0o600)
@@ -58,7 +58,7 @@ def test_a_token_file_without_a_token_is_refused(tmp_path, content):
 
 
 def test_a_token_file_that_is_a_link_or_no_file_is_refused(tmp_path):
-    """Links may lead to a file of somebody else's choice."""
+    """A token file that is a link or no file is refused, because a link may lead to anybody's file."""
     real = tmp_path / "real"
     real.write_text("token")
     real.chmod(0o600)
@@ -75,13 +75,13 @@ def test_a_token_file_that_is_a_link_or_no_file_is_refused(tmp_path):
 
 
 def test_the_token_is_in_no_repr():
-    """Neither of the options nor of the running server."""
+    """The token is in the repr neither of the options nor of the running server."""
     assert TOKEN not in repr(ServeOptions(store="x", token=TOKEN))
     assert TOKEN not in repr(Serving("u", "h", 1, TOKEN))
 
 
 async def test_the_server_makes_its_token_and_says_where(tmp_path):
-    """What is in the file opens it."""
+    """The server makes its token and says where, and the file's token opens it."""
     options = ServeOptions(tmp_path / "s", port=0, token_file=tmp_path / "token")
     async with serving(options) as ready:
         assert ready.token_file == tmp_path / "token"
@@ -92,21 +92,21 @@ async def test_the_server_makes_its_token_and_says_where(tmp_path):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 async def test_other_machines_are_let_in_only_when_asked_for(tmp_path, host):
-    """Loopback by default; names are not guessed."""
+    """By default only loopback is served, and names are not guessed."""
     with pytest.raises(UserError):
         async with serving(ServeOptions(tmp_path / "s", host=host, port=0, token=TOKEN)):
             pass
 
 
 async def test_any_address_is_possible_on_demand(tmp_path):
-    """`allow_any_host`."""
+    """`allow_any_host` allows any address."""
     options = ServeOptions(tmp_path / "s", host="0.0.0.0", port=0, token=TOKEN, allow_any_host=True)
     async with serving(options) as ready:
         assert ready.host == "0.0.0.0"
 
 
 async def test_a_port_in_use_is_a_clear_error(tmp_path):
-    """It names the address."""
+    """A port in use is refused with the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"127.0.0.1:{port}"):
@@ -115,7 +115,7 @@ async def test_a_port_in_use_is_a_clear_error(tmp_path):
 
 
 async def test_serve_reports_the_address_and_ends_when_cancelled(tmp_path):
-    """For nurseries; the port is free again afterwards."""
+    """serve reports its address for nurseries, and the port is free again after a cancellation."""
     options = ServeOptions(tmp_path / "s", port=0, token=TOKEN)
     async with trio.open_nursery() as nursery:
         ready = await nursery.start(serve, options)
@@ -127,7 +127,7 @@ async def test_serve_reports_the_address_and_ends_when_cancelled(tmp_path):
 
 
 async def test_a_request_under_way_is_answered_before_the_end(tmp_path):
-    """Leaving the context waits for it."""
+    """Leaving the context waits for a request under way to be answered."""
     answered = []
 
     async def ask(server):
@@ -142,7 +142,7 @@ async def test_a_request_under_way_is_answered_before_the_end(tmp_path):
 
 
 async def test_cancelling_lets_requests_under_way_end_too(tmp_path):
-    """Only a request that outlasts the grace is cut off."""
+    """After a cancellation only a request that outlasts the grace is cut off."""
     options = ServeOptions(tmp_path / "s", port=0, token=TOKEN, faults="latency=300ms")
     answered = []
 
@@ -159,7 +159,7 @@ async def test_cancelling_lets_requests_under_way_end_too(tmp_path):
 
 
 def test_a_process_ends_on_a_signal_and_keeps_what_it_took(tmp_path):
-    """A second one on the same file answers the same."""
+    """A process ends on a signal, and a second one on the same file answers with all that the first accepted."""
 
     async def write(server):
         async with server.open_rest() as store:

@@ -1,4 +1,4 @@
-"""A strict server: ids and credentials are refused as the real API refuses them."""
+"""A strict server: it refuses ids and credentials as the real API refuses them."""
 
 import httpx
 import pytest
@@ -25,7 +25,7 @@ async def strict(tmp_path):
     ],
 )
 async def test_wrong_credentials_are_told_apart(strict, headers, status, code):
-    """Missing, malformed, unknown; a malformed header has its reason in the chain."""
+    """Missing, malformed and unknown credentials are told apart, and a malformed header has its reason in the chain."""
     async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
         answer = await client.get(strict.namespaces)
     (error,) = answer.json()["errors"]
@@ -37,7 +37,7 @@ async def test_wrong_credentials_are_told_apart(strict, headers, status, code):
 @pytest.mark.parametrize("account", ["local", "x", ACCOUNT[:-1], ACCOUNT + "0", ACCOUNT.upper()])
 @pytest.mark.parametrize("path", ["", "/storage/kv/namespaces", "/tokens/verify"])
 async def test_a_malformed_account_leads_nowhere(strict, account, path):
-    """400 with 7003, and the path in the text; a server that is not strict takes any name."""
+    """A malformed account gives 400 with 7003 and the path; a server that is not strict takes any name."""
     async with strict.client() as client:
         answer = await client.get(f"{strict.url}/accounts/{account}{path}")
     (error,) = answer.json()["errors"]
@@ -46,14 +46,14 @@ async def test_a_malformed_account_leads_nowhere(strict, account, path):
 
 
 async def test_a_malformed_namespace_is_no_uuid(strict):
-    """400 with 10011."""
+    """A malformed namespace gives 400 with 10011."""
     async with strict.client() as client:
         answer = await client.get(f"{strict.namespaces}/my-namespace/keys")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, 10011)
 
 
 async def test_the_account_that_is_listed_is_one_that_it_takes(strict):
-    """Clients that find the account by themselves can go on."""
+    """The listed account is one that the server takes, so clients that find it by themselves can go on."""
     async with strict.client() as client:
         (account,) = (await client.get(f"{strict.url}/accounts")).json()["result"]
         answer = await client.get(f"{strict.url}/accounts/{account['id']}/storage/kv/namespaces")

@@ -1,4 +1,4 @@
-"""Every `kv` command of two versions of wrangler against `kvfs serve`, over a real socket."""
+"""The `kv` commands of two versions of wrangler, every one against `kvfs serve`, over a real socket."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ class Wrangler:
         self._command, self._env, self._place = command, env | home | api, place
 
     def kv(self, *words, status=0, **variables) -> str:
-        """The output of `wrangler kv …`; its status must be as given."""
+        """Return the output of `wrangler kv …`; its status must be as given."""
         done = subprocess.run(
             [*self._command, "kv", *words],
             cwd=self._place,
@@ -42,7 +42,7 @@ class Wrangler:
 
 
 def json_of(output: str):
-    """The JSON in an output that may have lines around it."""
+    """Return the JSON in an output that may have lines around it."""
     start = min(place for place in (output.find("["), output.find("{")) if place >= 0)
     return json.JSONDecoder().raw_decode(output[start:])[0]
 
@@ -50,7 +50,7 @@ def json_of(output: str):
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_every_kv_command_does_what_it_says(tmp_path, version):
-    """Namespaces, single keys, bulk; text, files, binary, metadata, TTL; by id and by title."""
+    """Every kv command works: namespaces, single keys, bulk; text, files, binary, metadata, TTL; by id and by title."""
     place = tmp_path / "project"
     place.mkdir()
     (place / "binary").write_bytes(b"\x00\xff\xfe")

@@ -1,4 +1,4 @@
-"""The breaker: who waits in an outage, and when it is taken for one."""
+"""The breaker: when an outage begins and ends, and which calls wait in one."""
 
 import pytest
 import trio
@@ -25,7 +25,7 @@ def store(tmp_path):
 
 
 async def test_after_a_failure_nobody_asks_for_a_moment(store, autojump_clock):
-    """Calls fail at once with the reason, are not sent, and are tried again after the pause."""
+    """For a moment after a failure calls fail at once with its reason, unsent; after the pause they are sent."""
     breaking = Breaking(store, Breaker(5))
     store.fail("list_namespaces", UnavailableError("no route to host"), times=1)
     with pytest.raises(UnavailableError):
@@ -41,7 +41,7 @@ async def test_after_a_failure_nobody_asks_for_a_moment(store, autojump_clock):
     "error", [RateLimitedError("429"), BodyTooLargeError("413"), RejectedError("400")], ids=str
 )
 async def test_an_answer_is_no_outage(store, autojump_clock, error):
-    """A server that says no is there."""
+    """An answer that refuses is no outage, because the server is there."""
     breaking = Breaking(store, Breaker(5))
     store.fail("list_namespaces", error, times=1)
     with pytest.raises(type(error)):
@@ -50,7 +50,7 @@ async def test_an_answer_is_no_outage(store, autojump_clock, error):
 
 
 async def test_one_call_that_fails_while_others_succeed_is_no_outage(store, autojump_clock):
-    """A value that takes too long must not make the others fail."""
+    """One call that fails while others succeed is no outage, so one slow value does not make others fail."""
     breaking = Breaking(store, Breaker(5))
     gate = store.block("create_namespace")
     store.fail("create_namespace")
@@ -69,7 +69,7 @@ async def test_one_call_that_fails_while_others_succeed_is_no_outage(store, auto
 
 
 async def test_a_patient_view_asks_all_the_same_and_ends_the_pause(store, autojump_clock):
-    """The sender has waits of its own; what it achieves tells the readers that the store is back."""
+    """A patient view, as the sender's, asks in a pause too, and its success tells readers that the store is back."""
     breaker = Breaker(5)
     breaking, sending = Breaking(store, breaker), Breaking(store, breaker, patient=True)
     store.fail("list_namespaces", times=1)
@@ -84,7 +84,7 @@ async def test_a_patient_view_asks_all_the_same_and_ends_the_pause(store, autoju
 
 
 async def test_silence_is_counted_over_several_tries_while_somebody_waits(autojump_clock):
-    """From the first call that got no answer on; any answer ends it, and without a caller there is none."""
+    """Silence counts from the first call without an answer, while a caller waits, and any answer ends it."""
     breaker = Breaker()
     with breaker.call():
         await trio.sleep(2)
@@ -103,7 +103,7 @@ async def test_silence_is_counted_over_several_tries_while_somebody_waits(autoju
 
 @pytest.fixture
 async def space(store):
-    """A namespace with two keys."""
+    """Yield a namespace with two keys."""
     namespace = (await store.create_namespace("n")).id
     for name in ("good", "stuck"):
         await store.put(namespace, Key(name), Entry(b"x"))
@@ -111,7 +111,7 @@ async def space(store):
 
 
 def hang(store, *names):
-    """Reads of these keys have no answer within ten seconds."""
+    """Let reads of these keys have no answer within ten seconds."""
 
     async def wait(call):
         await trio.sleep(10)
@@ -121,7 +121,7 @@ def hang(store, *names):
 
 
 async def test_one_key_without_an_answer_is_no_outage(store, space, autojump_clock):
-    """However often it is asked for: it fails at once for a while, and the others are answered."""
+    """One key without an answer, however often asked for, fails at once for a while, and the others are answered."""
     breaker = Breaker(5, 2)
     breaking = Breaking(store, breaker)
     hang(store, "stuck")
@@ -137,7 +137,7 @@ async def test_one_key_without_an_answer_is_no_outage(store, space, autojump_clo
 
 
 async def test_two_subjects_without_an_answer_are_an_outage(store, space, autojump_clock):
-    """The second waits two seconds and not ten; then all calls fail at once."""
+    """After a second key without an answer, which waits two seconds and not ten, all calls fail at once."""
     breaker = Breaker(5, 2)
     breaking = Breaking(store, breaker)
     hang(store, "stuck", "good")
@@ -153,7 +153,7 @@ async def test_two_subjects_without_an_answer_are_an_outage(store, space, autoju
 
 
 async def test_no_connection_is_an_outage_at_once(store, space, autojump_clock):
-    """No key can be the reason."""
+    """A refused connection is an outage at once, because no key can be its reason."""
     breaker = Breaker(5, 2)
     store.fail("get", NotSentError("refused"), times=1)
     with pytest.raises(NotSentError):
@@ -162,7 +162,7 @@ async def test_no_connection_is_an_outage_at_once(store, space, autojump_clock):
 
 
 async def test_a_read_of_the_sender_without_an_answer_makes_the_next_ones_short(store, space, autojump_clock):
-    """Its writes take the time that they take."""
+    """A read of the sender without an answer makes the next reads short, and its writes take their time."""
     breaker = Breaker(5, 2)
     sending = Breaking(store, breaker, patient=True)
     hang(store, "stuck")

@@ -1,4 +1,4 @@
-"""The embedded store's WAL: written back after the answer, by a thread; without it, nothing is lost."""
+"""Checkpoints of the embedded store's WAL: a thread writes it back later, and without them nothing is lost."""
 
 import sqlite3
 import threading
@@ -17,13 +17,13 @@ SMALL = Entry(b"x" * 1000)
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the store is to be."""
+    """Return the place of the store."""
     return tmp_path / "store.db"
 
 
 @pytest.fixture
 def idle(monkeypatch):
-    """A checkpointer that is told nothing."""
+    """Return a checkpointer that is told nothing."""
     monkeypatch.setattr(Checkpointer, "note", lambda self, count: None)
 
 
@@ -35,7 +35,7 @@ async def until_written_back(store: SqliteStore, path, size: int) -> None:
 
 
 async def test_a_large_value_is_written_back_while_the_store_is_open(path):
-    """By the thread; then the WAL begins anew."""
+    """The thread writes a large value back while the store is open, and then the WAL begins anew."""
     async with SqliteStore.open(path) as store:
         namespace = (await store.create_namespace("n")).id
         await store.put(namespace, Key("a"), LARGE)
@@ -43,7 +43,7 @@ async def test_a_large_value_is_written_back_while_the_store_is_open(path):
 
 
 async def test_many_small_values_are_too(path):
-    """Rows count, not only the bytes of values; so do deletions."""
+    """Many small values are written back too, because rows count beside bytes, and so do deletions."""
     async with SqliteStore.open(path) as store:
         namespace = (await store.create_namespace("n")).id
         keys = [Key(f"k{number:04}") for number in range(1000)]
@@ -53,7 +53,7 @@ async def test_many_small_values_are_too(path):
 
 
 async def test_no_commit_waits_for_it(path, idle):
-    """What was stored is in the WAL alone when it is answered."""
+    """A commit is answered with its content in the WAL alone."""
     async with SqliteStore.open(path) as store:
         namespace = (await store.create_namespace("n")).id
         before = path.stat().st_size
@@ -63,7 +63,7 @@ async def test_no_commit_waits_for_it(path, idle):
 
 
 async def test_without_it_the_wal_has_a_bound_all_the_same(path, idle, monkeypatch):
-    """SQLite's own checkpoint comes when it is long."""
+    """Without the thread SQLite's own checkpoint comes when the WAL is long."""
     monkeypatch.setattr(
         "kvfs.store.embedded.schema._SETTINGS", ("synchronous = OFF", "wal_autocheckpoint = 2000")
     )
@@ -76,7 +76,7 @@ async def test_without_it_the_wal_has_a_bound_all_the_same(path, idle, monkeypat
 
 
 async def test_the_writer_waits_for_a_disk_that_cannot_keep_up(path, monkeypatch):
-    """While a checkpoint goes on the WAL never begins anew: it is held, and then does one itself."""
+    """While a checkpoint goes on and the WAL cannot begin anew, the writer is held, and then does one itself."""
     gate, held, done = threading.Event(), threading.Event(), []
     original = Checkpointer._checkpoint
 
@@ -86,7 +86,7 @@ async def test_the_writer_waits_for_a_disk_that_cannot_keep_up(path, monkeypatch
         return original(self, length)
 
     def watched(condition):
-        """Tells when the writer waits."""
+        """Report when the writer waits."""
         wait_for = condition.wait_for
 
         def told(predicate):
@@ -119,11 +119,11 @@ async def test_the_writer_waits_for_a_disk_that_cannot_keep_up(path, monkeypatch
 
 
 async def test_one_that_fails_harms_nothing(path, monkeypatch, caplog):
-    """It is tried again with the next growth, and the end does not hang."""
+    """A checkpoint that fails is tried again with the next growth, and the end does not hang."""
     refused = []
 
     class Refusing(sqlite3.Connection):
-        """Its disk is full."""
+        """A checkpointer whose disk is full."""
 
         def execute(self, statement):
             if "checkpoint" not in statement:
@@ -150,12 +150,12 @@ async def test_one_that_fails_harms_nothing(path, monkeypatch, caplog):
 
 
 def page_size(path) -> int:
-    """As the file says."""
+    """Return the page size in the file."""
     return int.from_bytes(path.read_bytes()[16:18], "big")
 
 
 async def test_a_file_of_other_pages_stays_as_it_is(path, monkeypatch):
-    """Stores made before; a new one has pages of 8 KiB."""
+    """A store made before keeps its page size, and a new one has pages of 8 KiB."""
     with monkeypatch.context() as earlier:
         earlier.setattr("kvfs.store.embedded.schema._PAGE_BYTES", 4096)
         async with SqliteStore.open(path) as store:

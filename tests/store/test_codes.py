@@ -1,4 +1,4 @@
-"""The table of codes: what each says, and that there is one table only."""
+"""The table of codes: the meaning of each, and that there is one table only."""
 
 import tokenize
 from pathlib import Path
@@ -27,25 +27,25 @@ TOKEN = (6003, 6111, 9103, 9106, 9109, 10502)
     ],
 )
 def test_each_code_has_the_meaning_of_the_public_record(listed, meaning):
-    """Content sets a change aside, the others make everything wait, and an unknown code says nothing."""
+    """A code of content sets a change aside, the others make everything wait, and an unknown code says nothing."""
     assert {codes.meaning(code, 400) for code in listed} == {meaning}
 
 
 @pytest.mark.parametrize("code", [10000, 10001])
 def test_a_passing_code_is_about_the_token_only_with_401_and_403(code):
-    """The local explorer of wrangler answers 400 with 10001 for a malformed request."""
+    """10001 concerns the token only with 401 and 403: wrangler's explorer sends it with 400 for bad requests."""
     assert codes.meaning(code, 401) is codes.meaning(code, 403) is Meaning.TOKEN
     assert codes.meaning(code, 400) is codes.meaning(code, 405) is Meaning.UNKNOWN
 
 
 def test_a_code_with_two_meanings_is_told_by_its_text():
-    """1000 is "Invalid API Token" and "Internal Server Error"."""
+    """The text of code 1000 tells "Invalid API Token" from "Internal Server Error"."""
     assert codes.meaning(1000, 400, "Invalid API Token") is Meaning.TOKEN
     assert codes.meaning(1000, 500, "Internal Server Error") is Meaning.UNKNOWN
 
 
 def test_no_other_file_writes_a_code_as_a_number():
-    """Two tables would differ one day."""
+    """No other file writes a code as a number, because two tables would differ one day."""
     root = Path(kvfs.__file__).parent
     written = {str(code) for code in codes.MEANINGS}  # 10_000 is a number of something else
     guilty = []

@@ -1,4 +1,4 @@
-"""A single get answers a bare value: an answer of another type than values have is confirmed before it is believed."""
+"""Confirmation of single gets: a bare answer of a type that values do not have is confirmed before it is believed."""
 
 import pytest
 from support.caching import NS, MemoryStore
@@ -14,12 +14,12 @@ ENTRIES = {BINARY: b"\xff\x00", TEXT: b"words"}
 
 
 def as_json(value: bytes) -> ValueRead:
-    """What a server answers that declares it as JSON."""
+    """Return a value in an answer that declares it as JSON."""
     return ValueRead(value, declared_as="application/json")
 
 
 async def test_garbage_with_status_200_is_never_a_value(tmp_path):
-    """A third of all single gets are answered with something else; what is believed is the value."""
+    """With garbage in a third of all single gets the value is still the right one."""
     async with served(tmp_path, faults="") as server, server.open_rest() as bare:
         namespace = (await bare.create_namespace("shop")).id
         for key, value in ENTRIES.items():
@@ -32,7 +32,7 @@ async def test_garbage_with_status_200_is_never_a_value(tmp_path):
 
 
 async def test_an_octet_stream_is_believed_at_once(tmp_path):
-    """As the API and `kvfs serve` declare values: one request each."""
+    """An octet stream, as the API and `kvfs serve` declare values, is believed at once, with one request each."""
     async with served(tmp_path) as server, server.open_rest() as bare:
         namespace = (await bare.create_namespace("shop")).id
         await bare.put(namespace, BINARY, Entry(b"\xff"))
@@ -42,7 +42,7 @@ async def test_an_octet_stream_is_believed_at_once(tmp_path):
 
 
 async def test_a_server_that_declares_all_values_so_is_believed_after_a_while():
-    """The first are asked for twice, the others once."""
+    """On a server that declares all values otherwise the first are asked for twice, the later ones once."""
     faulty = FaultStore(MemoryStore(ENTRIES))
     faulty.lie("get", as_json(b"\xff\x00"))
     store = Confirming(faulty)
@@ -52,7 +52,7 @@ async def test_a_server_that_declares_all_values_so_is_believed_after_a_while():
 
 
 async def test_text_that_is_none_of_the_key_s_is_replaced():
-    """A page as text: the bulk get says what is there, and that a key is gone."""
+    """A page as text is replaced by the bulk get's answer, which also says if the key is gone."""
     faulty = FaultStore(MemoryStore(ENTRIES))
     faulty.lie("get", as_json(b'{"error":"maintenance"}'))
     store = Confirming(faulty)
@@ -63,7 +63,7 @@ async def test_text_that_is_none_of_the_key_s_is_replaced():
 
 
 async def test_answers_that_never_agree_are_no_value():
-    """After some of them it is given up, and no value is made up."""
+    """Answers that never agree give an error after some tries, and no value is made up."""
     faulty = FaultStore(MemoryStore(ENTRIES))
     for number in range(ANSWERS + 1):
         faulty.lie("get", as_json(b"\xff%d" % number), on=number + 1)
@@ -72,7 +72,7 @@ async def test_answers_that_never_agree_are_no_value():
 
 
 async def test_a_text_too_large_for_a_bulk_get_is_asked_for_until_two_answers_agree():
-    """It could not be read at all otherwise: the bulk get would refuse it each time."""
+    """A text too large for a bulk get, which would refuse it each time, is asked for until two answers agree."""
     text = b"x" * (LARGE + 1)
     faulty = FaultStore(MemoryStore({TEXT: text}))
     faulty.lie("get", as_json(text))

@@ -1,4 +1,4 @@
-"""The tools that plant faults do what they say: tests lean on them."""
+"""The tools that plant faults: they do what they say, because other tests rely on them."""
 
 import pytest
 import trio
@@ -32,12 +32,15 @@ async def namespace(store):
 
 
 async def keys(store, namespace) -> list[str]:
-    """What is listed."""
+    """Return the keys of the listing."""
     return [info.key for info in (await store.list_keys(namespace)).keys]
 
 
 async def test_faults_are_chosen_by_name_number_and_predicate(store, namespace):
-    """And end after so many times, or when cleared; all calls are counted."""
+    """A fault hits the calls chosen by name, number and predicate, and ends after so many times or when cleared.
+
+    All calls are counted.
+    """
     faults = FaultStore(store)
     faults.fail("get", DeniedError("no", code=3), on=2)
     faults.fail("put", when=lambda call: B in call.keys)
@@ -59,7 +62,7 @@ async def test_faults_are_chosen_by_name_number_and_predicate(store, namespace):
 
 
 async def test_a_lost_acknowledgement_is_done_all_the_same(store, namespace):
-    """The store has it, the caller an error."""
+    """After a lost acknowledgement the store has the write, and the caller an error."""
     faults = FaultStore(store)
     faults.lost_ack("put", times=1)
     with pytest.raises(UnavailableError):
@@ -68,7 +71,7 @@ async def test_a_lost_acknowledgement_is_done_all_the_same(store, namespace):
 
 
 async def test_a_torn_bulk_says_what_it_left(store, namespace):
-    """Part of it is done, the rest is named."""
+    """A torn bulk write is done in part, and names the rest."""
     faults = FaultStore(store)
     faults.torn("bulk_put", on=1)
     faults.torn("bulk_delete", leave=lambda key: key == C)
@@ -82,7 +85,7 @@ async def test_a_torn_bulk_says_what_it_left(store, namespace):
 
 
 async def test_calls_can_be_delayed_held_and_watched(store, namespace, autojump_clock):
-    """In the order in which the faults were made."""
+    """Calls are delayed, held and watched in the order in which the faults were made."""
     faults, seen = FaultStore(store), []
     faults.before("put", lambda call: seen.append(("before", call.keys, trio.current_time())))
     faults.after("put", lambda call: seen.append(("after", call.number, trio.current_time())))
@@ -100,7 +103,7 @@ async def test_calls_can_be_delayed_held_and_watched(store, namespace, autojump_
 
 
 async def test_a_stale_store_answers_as_of_then(store, namespace, clock):
-    """Values, negatives, metadata and lists are those of so many seconds ago; later they catch up."""
+    """A stale store answers values, absences, metadata and lists of so many seconds ago, and catches up later."""
     stale = StaleStore(store, 60, clock)
     await store.put(namespace, A, Entry(b"old", b"1"))
     await stale.bulk_put(namespace, {A: Entry(b"new", b"2"), B: Entry(b"new")})

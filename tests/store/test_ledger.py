@@ -1,4 +1,4 @@
-"""The ledger: several processes of a user, one account, one count of requests."""
+"""The ledger: several processes of a user share one account and one count of requests."""
 
 import fcntl
 import os
@@ -32,25 +32,25 @@ class World:
         self.now: Callable[[], float] = trio.current_time
 
     def process(self, **options) -> Budget:
-        """One more."""
+        """Start one more process."""
         owner = (len(self.alive) + 1, 77)
         self.alive.add(owner)
         ledger = Ledger(self.path, self.requests, self.window, lambda: self.machine(owner))
         return Budget(self.requests, self.window, ledger=ledger, **{"concurrency": 1000} | options)
 
     def machine(self, owner: Owner, boot: bytes = BOOT) -> Machine:
-        """What a process sees of it."""
+        """Return what a process sees of the machine."""
         return Machine(self.now, boot, owner, lambda pid: (pid, 77 if (pid, 77) in self.alive else 0))
 
     async def request(self, budget: Budget, priority: Priority = FOREGROUND, seconds: float = 0.0) -> None:
-        """One request of a process that takes so long; the server sees it somewhere in between."""
+        """Make one request that takes so long; the server counts it somewhere in between."""
         async with budget.request(priority):
             await trio.sleep(seconds / 2)
             self.sent.append(trio.current_time())
             await trio.sleep(seconds / 2)
 
     def most_in_a_window(self) -> int:
-        """How many requests the server saw in its worst window."""
+        """Return how many requests the server saw in its worst window."""
         window, most = deque[float](), 0
         for at in sorted(self.sent):
             window.append(at)
@@ -62,13 +62,13 @@ class World:
 
 @pytest.fixture
 def world(tmp_path) -> World:
-    """Twenty requests in ten seconds."""
+    """Yield a world of twenty requests in ten seconds."""
     return World(tmp_path / "use", 20)
 
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_processes_together_never_exceed_the_limit(tmp_path, autojump_clock, seed):
-    """Whatever they do, whoever of them dies, and though all of them go on as soon as they may."""
+    """Processes together never exceed the limit, whichever of them dies, though all go on as soon as they may."""
     rng, world = random.Random(seed), World(tmp_path / "use", 60)
 
     async def live(budget: Budget, scope: trio.CancelScope) -> None:
@@ -94,7 +94,7 @@ async def test_processes_together_never_exceed_the_limit(tmp_path, autojump_cloc
 
 
 async def test_a_request_that_takes_long_counts_until_a_window_after_its_end(world, autojump_clock):
-    """The API may count it at its end, however long ago its token was taken."""
+    """A long request counts until a window after its end, because the API may count it there."""
     first, second = world.process(), world.process()
     await world.request(first, seconds=4 * LEASE)
     assert second.statistics().used == 1
@@ -105,7 +105,7 @@ async def test_a_request_that_takes_long_counts_until_a_window_after_its_end(wor
 
 
 async def test_a_remount_keeps_the_count(world, autojump_clock):
-    """The next process waits for what the one before it has sent."""
+    """After a remount the next process waits for what the one before it has sent."""
     first = world.process()
     for _ in range(20):
         await world.request(first)
@@ -118,7 +118,7 @@ async def test_a_remount_keeps_the_count(world, autojump_clock):
 
 
 async def test_requests_made_before_their_account_was_known_count(world, autojump_clock):
-    """Those that find the account: whoever made them counts them, and so do the others, for a window."""
+    """Requests that find the account count for a window, for the process that made them and for the others."""
     first = world.process()
     first.made(2)
     assert first.statistics().used == 2
@@ -130,7 +130,7 @@ async def test_requests_made_before_their_account_was_known_count(world, autojum
 
 
 async def test_what_is_not_used_is_free_again(tmp_path, autojump_clock):
-    """Tokens that a process took and does not need: at its end at once, else after a while."""
+    """Tokens that a process took and does not need are free at its end, else after a while."""
     world = World(tmp_path / "use", 200)
     first = world.process()
     await world.request(first)
@@ -150,7 +150,7 @@ async def test_what_is_not_used_is_free_again(tmp_path, autojump_clock):
 
 
 async def test_both_see_what_the_account_has_used(world, autojump_clock):
-    """`used` and `left` are the account's."""
+    """`used` and `left` of both processes are the account's."""
     first, second = world.process(), world.process()
     for _ in range(5):
         await world.request(first)
@@ -164,7 +164,7 @@ async def test_both_see_what_the_account_has_used(world, autojump_clock):
 
 
 async def test_a_429_of_one_holds_the_other_up(world, autojump_clock):
-    """It is the account that has to wait."""
+    """A 429 of one process holds the other up, because the account has to wait."""
     first, second = world.process(), world.process()
     await world.request(second)
     first.block(7)
@@ -176,7 +176,7 @@ async def test_a_429_of_one_holds_the_other_up(world, autojump_clock):
 
 
 async def test_headers_of_an_answer_correct_the_count_of_both(world, autojump_clock):
-    """Other machines use the account, too: who is not told so by an answer knows it from the other process."""
+    """Headers of an answer to one process correct the count of the other too, for use by other machines."""
     first, second = world.process(), world.process()
     await world.request(first)
     first.told({"ratelimit": '"default";r=3;t=6', "ratelimit-policy": '"default";q=20;w=10'})
@@ -188,7 +188,7 @@ async def test_headers_of_an_answer_correct_the_count_of_both(world, autojump_cl
 
 
 async def test_uploads_of_one_leave_the_last_to_the_foreground_of_another(tmp_path, autojump_clock):
-    """Priorities hold between processes, as within one."""
+    """Uploads of one process leave the last requests to another's foreground: priorities hold between processes."""
     world = World(tmp_path / "use", 100)
     uploads, reads = world.process(), world.process()
     for _ in range(95):
@@ -203,7 +203,7 @@ async def test_uploads_of_one_leave_the_last_to_the_foreground_of_another(tmp_pa
 
 
 async def test_who_waits_for_the_others_says_for_how_long(world, autojump_clock):
-    """Not until the next look at the file, but until requests of the others leave the window."""
+    """A process that waits for the others says until when their requests leave the window, not until its next look."""
     first, second = world.process(), world.process()
     for _ in range(20):
         await world.request(first)
@@ -220,7 +220,7 @@ async def test_who_waits_for_the_others_says_for_how_long(world, autojump_clock)
 
 
 async def test_the_file_is_hardly_touched_while_much_is_left(tmp_path, autojump_clock, monkeypatch):
-    """Once for some sixteen requests."""
+    """While much is left the file is touched once for some sixteen requests."""
     world, looks = World(tmp_path / "use", 2_000), []
     budget = world.process()
     read = Ledger._read
@@ -242,7 +242,7 @@ async def test_the_file_is_hardly_touched_while_much_is_left(tmp_path, autojump_
     ],
 )
 async def test_a_damaged_file_begins_anew_as_half_used_up(world, autojump_clock, damage, used):
-    """Nobody knows what was used; and it stops nothing."""
+    """A damaged file begins anew as half used up, because nobody knows its count, and stops nothing."""
     first = world.process()
     await world.request(first)
     first.close()
@@ -255,7 +255,7 @@ async def test_a_damaged_file_begins_anew_as_half_used_up(world, autojump_clock,
 
 
 async def test_a_start_of_the_machine_begins_anew(world, autojump_clock):
-    """As half used up when it was just before, as unused when it was long ago."""
+    """A start of the machine begins anew: as half used up right after use, as unused when it was long ago."""
     first = world.process()
     await world.request(first)
     ledger = partial(Ledger, world.path, 20, 10.0, lambda: world.machine((9, 9), b"another start..."))
@@ -267,7 +267,7 @@ async def test_a_start_of_the_machine_begins_anew(world, autojump_clock):
 
 
 async def test_a_process_that_is_stopped_with_the_lock_stops_nobody(world, autojump_clock):
-    """The others count for themselves meanwhile."""
+    """While a process is stopped with the lock, the others count for themselves."""
     budget = world.process()
     with world.path.open("rb") as held:  # a lock is of an opened file, not of a process
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -280,7 +280,7 @@ async def test_a_process_that_is_stopped_with_the_lock_stops_nobody(world, autoj
 
 
 async def test_a_file_that_cannot_be_made_leaves_each_to_itself(tmp_path, autojump_clock, expect_log):
-    """It is said once."""
+    """If the file cannot be made each process counts for itself, with one warning."""
     expect_log("requests are not counted together")
     world = World(tmp_path / "missing" / "use", 20)
     first, second = world.process(), world.process()
@@ -292,7 +292,7 @@ async def test_a_file_that_cannot_be_made_leaves_each_to_itself(tmp_path, autoju
 
 
 async def test_a_request_that_was_given_up_costs_nothing(world, autojump_clock):
-    """A caller that is cancelled while its turn comes gives its token back."""
+    """A cancelled caller gives its token back."""
     budget = world.process(concurrency=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.request, budget, FOREGROUND, 1.0)
@@ -304,7 +304,7 @@ async def test_a_request_that_was_given_up_costs_nothing(world, autojump_clock):
 
 
 async def test_more_processes_than_the_file_has_room_for_go_on(tmp_path, autojump_clock):
-    """The last ones are counted when they have sent."""
+    """Processes beyond the room of the file go on, and are counted when they have sent."""
     world = World(tmp_path / "use", 500)
     for budget in [world.process() for _ in range(80)]:
         await world.request(budget)
@@ -312,7 +312,7 @@ async def test_more_processes_than_the_file_has_room_for_go_on(tmp_path, autojum
 
 
 def test_a_process_is_told_from_another_of_its_number():
-    """By when it started; one that has ended never did."""
+    """A process is told by its start from another of its number; a number without a process has none."""
     mine = process()
     assert mine[0] == os.getpid()
     assert process(mine[0]) == mine
@@ -322,13 +322,13 @@ def test_a_process_is_told_from_another_of_its_number():
 
 
 def test_the_file_is_private(tmp_path):
-    """It says when this user works."""
+    """The file is private, because it says when this user works."""
     Ledger(tmp_path / "use", 20, 10.0).renew(0, wants=True)
     assert (tmp_path / "use").stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_file_that_is_damaged_and_removed_stops_nobody(world, autojump_clock):
-    """Somebody cleans the directory up while it is in use: requests go on, counted as far as it can be."""
+    """If the file is damaged and removed while in use, requests go on, counted as far as possible."""
     budget = world.process()
     await world.request(budget)
     world.path.write_bytes(b"damaged")
@@ -339,7 +339,7 @@ async def test_a_file_that_is_damaged_and_removed_stops_nobody(world, autojump_c
 
 
 async def test_a_file_that_cannot_be_read_leaves_the_process_to_itself(tmp_path, autojump_clock, expect_log):
-    """It is said, and no request fails for it."""
+    """A file that cannot be read leaves the process to itself with a warning, and fails no request."""
     expect_log("requests are not counted together")
     os.mkfifo(tmp_path / "use")  # it opens, and no place of it can be read
     world = World(tmp_path / "use", 20)
@@ -350,7 +350,7 @@ async def test_a_file_that_cannot_be_read_leaves_the_process_to_itself(tmp_path,
 
 
 async def test_what_another_gives_back_is_used_at_once(tmp_path, autojump_clock):
-    """Who waits looks every second at what the others do, also while its own share is used up."""
+    """A waiting process looks every second, so it soon uses what another gives back, with its own share used up."""
     world = World(tmp_path / "use", 500)
     first, second = world.process(), world.process()
     await world.request(first)  # takes more tokens than one

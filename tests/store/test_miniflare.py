@@ -1,4 +1,4 @@
-"""The state of `wrangler dev` on disk: read and written in its own format, whoever has it open."""
+"""The state of `wrangler dev` on disk: read and written in its own format, while other processes have it open."""
 
 import os
 import sqlite3
@@ -24,12 +24,12 @@ def store(tmp_path):
 
 
 def blobs(state):
-    """The files of the namespace's values."""
+    """Return the files of the namespace's values."""
     return sorted(layout.blob_directory(state, ID).iterdir())
 
 
 def test_the_file_of_a_namespace_is_named_as_workerd_names_it(tmp_path):
-    """Seen in the state directory of wrangler 4.164 and 4.86."""
+    """A namespace's file has the name that workerd gives it, as in the state of wrangler 4.164 and 4.86."""
     name = "aa1dc38a4238f56a8ac52f2f40904fb460614bbf35249e120c5732c1545a5a44.sqlite"
     assert layout.database_file(tmp_path, ID) == tmp_path / "v3/kv/miniflare-KVNamespaceObject" / name
 
@@ -47,12 +47,12 @@ def test_the_file_of_a_namespace_is_named_as_workerd_names_it(tmp_path):
     ],
 )
 def test_an_id_becomes_a_file_name_as_miniflare_makes_it(unsafe, safe):
-    """It never leads out of the directory of all namespaces."""
+    """An id becomes a file name as in miniflare, and never leads out of the directory of all namespaces."""
     assert layout.sanitised(unsafe) == safe
 
 
 async def test_what_is_put_is_read_back(store):
-    """Binary values, metadata byte for byte, expirations in seconds."""
+    """An entry is read back with a binary value, metadata byte for byte, and its expiration in seconds."""
     entries = {
         Key("bin"): Entry(b"\x00\xff"),
         Key("é/\U0001f600"): Entry(b"x", b'{"a": 1}', NOW + 60),
@@ -70,7 +70,7 @@ async def test_what_is_put_is_read_back(store):
 
 
 async def test_pages_follow_each_other(store):
-    """In UTF-8 order, below a prefix, each key once."""
+    """Pages follow each other in UTF-8 order, below a prefix, with each key once."""
     keys = [Key(f"p/{number:03}") for number in range(25)]
     await store.bulk_put(ID, {key: Entry(b"") for key in [*keys, Key("o"), Key("q")]})
     found, cursor = [], None
@@ -84,7 +84,7 @@ async def test_pages_follow_each_other(store):
 
 
 async def test_an_overwritten_value_leaves_no_file_behind(store, tmp_path):
-    """One file a value; a deletion removes it as well."""
+    """A value is one file, which goes when the value is overwritten or deleted."""
     await store.put(ID, Key("a"), Entry(b"1"))
     await store.put(ID, Key("a"), Entry(b"2"))
     assert [file.read_bytes() for file in blobs(tmp_path)] == [b"2"]
@@ -94,14 +94,14 @@ async def test_an_overwritten_value_leaves_no_file_behind(store, tmp_path):
 
 
 async def test_what_has_expired_is_not_there(store):
-    """miniflare keeps the row until somebody reads it."""
+    """An expired key is absent, although miniflare keeps its row until somebody reads it."""
     await store.put(ID, Key("a"), Entry(b"1", None, NOW))
     assert await store.get(ID, Key("a")) is None
     assert (await store.list_keys(ID)).keys == ()
 
 
 async def test_a_namespace_that_nobody_wrote_to_is_empty(store, tmp_path):
-    """Reading makes no file."""
+    """A namespace that nobody wrote to is empty, and reading makes no file."""
     assert await store.get(ID, Key("a")) is None
     assert (await store.list_keys(ID)).keys == ()
     await store.delete(ID, Key("a"))
@@ -109,7 +109,7 @@ async def test_a_namespace_that_nobody_wrote_to_is_empty(store, tmp_path):
 
 
 async def test_a_database_that_workerd_has_just_made_is_empty(store, tmp_path):
-    """The file is there before its table."""
+    """A database that workerd has just made, without its table yet, is empty."""
     file = layout.database_file(tmp_path, ID)
     file.parent.mkdir(parents=True)
     sqlite3.connect(file).close()
@@ -119,7 +119,7 @@ async def test_a_database_that_workerd_has_just_made_is_empty(store, tmp_path):
 
 
 async def test_the_state_can_be_removed_meanwhile(store, tmp_path):
-    """`rm -rf .wrangler/state` is how people begin anew."""
+    """The state can be removed meanwhile, as by `rm -rf .wrangler/state`."""
     await store.put(ID, Key("a"), Entry(b"1"))
     (tmp_path / "v3").rename(tmp_path / "gone")
     assert await store.get(ID, Key("a")) is None
@@ -128,7 +128,7 @@ async def test_the_state_can_be_removed_meanwhile(store, tmp_path):
 
 
 async def test_a_value_that_is_overwritten_while_it_is_read_is_read_again(store, tmp_path, monkeypatch):
-    """Its row is from before, its file is gone: the row is read once more."""
+    """If a value is overwritten between its row and its file, the row is read once more."""
     await store.put(ID, Key("a"), Entry(b"1"))
     find, seen = database.find, []
 
@@ -148,7 +148,7 @@ async def test_a_value_that_is_overwritten_while_it_is_read_is_read_again(store,
 
 
 async def test_a_row_cannot_lead_out_of_the_directory(store, tmp_path):
-    """A hostile blob id is no path."""
+    """A hostile blob id in a row never leads out of the directory."""
     await store.put(ID, Key("a"), Entry(b"1"))
     db = database.connect(layout.database_file(tmp_path, ID))
     database.replace(db, [database.MiniflareRow("a", "../../../etc/passwd", None, None)])
@@ -158,7 +158,7 @@ async def test_a_row_cannot_lead_out_of_the_directory(store, tmp_path):
 
 
 async def test_namespaces_are_those_of_the_bindings(store):
-    """They cannot be made, renamed or deleted here, and the refusal says where."""
+    """Namespaces are those of the bindings, and a refusal to make, rename or delete one says where to do it."""
     assert await store.list_namespaces() == [Namespace(ID, "CONFIG")]
     for refused in (
         store.create_namespace("x"),
@@ -173,13 +173,13 @@ async def test_namespaces_are_those_of_the_bindings(store):
 
 @pytest.mark.parametrize("key", ["", ".", "..", "k" * 513])
 async def test_keys_that_kv_forbids_are_refused(store, key):
-    """miniflare would take some of them, the real API none."""
+    """Keys that KV forbids are refused, although miniflare would take some of them."""
     with pytest.raises(RejectedError):
         await store.put(ID, Key(key), Entry(b""))
 
 
 async def test_a_lock_held_for_long_is_unavailable(store, tmp_path, monkeypatch):
-    """The sender tries again; nothing is lost."""
+    """A lock held for long makes the store unavailable, so the sender tries again and nothing is lost."""
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     await store.put(ID, Key("a"), Entry(b"1"))
     other = sqlite3.connect(layout.database_file(tmp_path, ID), isolation_level=None)
@@ -193,7 +193,7 @@ async def test_a_lock_held_for_long_is_unavailable(store, tmp_path, monkeypatch)
 
 
 async def test_nobody_uses_a_state_that_is_only_on_disk(tmp_path):
-    """Neither a missing file nor one without a lock has an owner."""
+    """A state that is only on disk, without its file or without a lock on it, has no owner."""
     assert dev.owner_of(tmp_path) is None
     file = layout.kv_directory(tmp_path) / layout.OBJECTS / "metadata.sqlite"
     file.parent.mkdir(parents=True)
@@ -202,7 +202,7 @@ async def test_nobody_uses_a_state_that_is_only_on_disk(tmp_path):
 
 
 async def test_the_ports_of_a_process_are_found():
-    """Those on which it listens, and no others."""
+    """The ports on which a process listens are found, and no others."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     assert f"http://127.0.0.1:{port}" in list(dev.origins_of(os.getpid()))

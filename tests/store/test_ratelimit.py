@@ -1,4 +1,4 @@
-"""Limiting and Budget: never more than the window allows, and who goes first."""
+"""Limiting and Budget: never more requests than the window allows, in order of priority."""
 
 from itertools import groupby
 from operator import itemgetter
@@ -36,24 +36,24 @@ class Log:
         self.started: list[tuple[Priority, float]] = []
 
     async def request(self, priority: Priority = FOREGROUND, seconds: float = 0.0) -> None:
-        """One request that takes so long."""
+        """Make one request that takes so long."""
         async with self.budget.request(priority):
             self.started.append((priority, trio.current_time()))
             await trio.sleep(seconds)
 
     async def requests(self, priority: Priority, count: int, seconds: float = 0.0) -> None:
-        """Many at once, until all are done."""
+        """Make many at once, and wait until all are done."""
         async with trio.open_nursery() as nursery:
             for _ in range(count):
                 nursery.start_soon(self.request, priority, seconds)
 
     def order(self) -> str:
-        """Whose requests were made, as initials."""
+        """Return whose requests were made, as initials."""
         return "".join(priority.name[0] for priority, _ in self.started)
 
 
 async def test_the_whole_budget_may_go_in_a_burst(autojump_clock):
-    """All 1,200 at once; the next when the window of the first is over."""
+    """All 1,200 requests may go at once, and the next when the window of the first is over."""
     log, start = Log(Budget(concurrency=10_000)), trio.current_time()
     async with trio.open_nursery() as nursery:
         for _ in range(RATE_REQUESTS + 1):
@@ -64,7 +64,7 @@ async def test_the_whole_budget_may_go_in_a_burst(autojump_clock):
 
 
 async def test_nobody_waits_longer_than_necessary(autojump_clock):
-    """Each goes at the moment the window allows it, not later."""
+    """Each request goes at the moment the window allows it."""
     log = Log(Budget(2, 10.0))
     async with trio.open_nursery() as nursery:
         for delay in (0, 3, 3, 3, 3):
@@ -76,7 +76,7 @@ async def test_nobody_waits_longer_than_necessary(autojump_clock):
 
 
 async def test_foreground_goes_before_uploads_before_background(autojump_clock):
-    """Whatever the order in which they came."""
+    """Foreground goes before uploads before background, in whatever order they came."""
     log = Log(Budget(1, 10.0))
     await log.request()
     async with trio.open_nursery() as nursery:
@@ -88,7 +88,7 @@ async def test_foreground_goes_before_uploads_before_background(autojump_clock):
 
 
 async def test_the_last_of_the_budget_is_for_the_foreground(autojump_clock):
-    """Uploads leave a twentieth, background work a half; the foreground may have it all."""
+    """Uploads leave a twentieth of the budget, background work a half, and the foreground may have it all."""
     log = Log(Budget(100, 10.0))
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -105,7 +105,7 @@ async def test_the_last_of_the_budget_is_for_the_foreground(autojump_clock):
 
 
 async def test_uploads_are_not_starved(autojump_clock):
-    """While the foreground takes all there is, every fifth request is an upload that waits."""
+    """While the foreground takes everything, every fifth request is an upload that waits."""
     log = Log(Budget(10, 10.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.requests, FOREGROUND, 300)
@@ -119,7 +119,7 @@ async def test_uploads_are_not_starved(autojump_clock):
 
 
 async def test_uploads_leave_slots_to_the_foreground(autojump_clock):
-    """However long the uploads in flight take, a read gets through at once."""
+    """A read gets through at once, however long the uploads in flight take."""
     budget = Budget(concurrency=8)
     log = Log(budget)
     async with trio.open_nursery() as nursery:
@@ -135,7 +135,7 @@ async def test_uploads_leave_slots_to_the_foreground(autojump_clock):
 
 
 async def test_no_more_than_so_many_are_in_flight(autojump_clock):
-    """The next starts when one ends."""
+    """The next request starts when one ends, if as many as allowed are in flight."""
     budget = Budget(concurrency=3)
     log = Log(budget)
     start = trio.current_time()
@@ -146,7 +146,7 @@ async def test_no_more_than_so_many_are_in_flight(autojump_clock):
 
 
 async def test_who_stops_waiting_loses_nothing_for_others(autojump_clock):
-    """A cancelled waiter gives its turn to the next and its request is not counted."""
+    """A cancelled waiter gives its turn to the next, and its request is not counted."""
     budget = Budget(1, 10.0)
     log = Log(budget)
     start = trio.current_time()
@@ -163,7 +163,7 @@ async def test_who_stops_waiting_loses_nothing_for_others(autojump_clock):
 
 
 async def test_a_turn_granted_to_a_cancelled_waiter_is_passed_on(autojump_clock):
-    """Cancelled and granted before it could notice either: the next has the turn, and nothing is counted."""
+    """A turn granted to a waiter that is cancelled at that moment goes to the next, and nothing is counted."""
     budget = Budget(concurrency=1)
     log = Log(budget)
     doomed = trio.CancelScope()
@@ -184,7 +184,7 @@ async def test_a_turn_granted_to_a_cancelled_waiter_is_passed_on(autojump_clock)
 
 
 async def test_a_wait_lasts_to_its_bound_and_then_says_why(autojump_clock):
-    """Who must have an answer before the budget allows a request learns it at the end, with the time to wait."""
+    """A caller that must have an answer before the budget allows learns at its bound how long it would wait."""
     log = Log(Budget(1, 10.0))
     await log.request()
     await trio.sleep(4)
@@ -200,7 +200,7 @@ async def test_a_wait_lasts_to_its_bound_and_then_says_why(autojump_clock):
 
 
 async def test_a_wait_that_the_budget_ends_in_time_succeeds(autojump_clock):
-    """Nobody is refused before the bound: another's failure or a header may free the way sooner."""
+    """A wait goes on to its bound, because a failure of another call or a header may free the way sooner."""
     budget = Budget(1000, 300.0)
     budget.told({"ratelimit": '"default";r=0;t=30'})
     log, start = Log(budget), trio.current_time()
@@ -216,7 +216,7 @@ async def test_a_wait_that_the_budget_ends_in_time_succeeds(autojump_clock):
 
 @pytest.mark.parametrize("priority", Priority)
 async def test_the_count_of_the_api_is_believed_where_it_is_lower(autojump_clock, priority):
-    """Other machines and the dashboard spend from it as well; it starts anew when its time is over."""
+    """A lower count in the API's headers is believed until its time is over, because other machines spend too."""
     budget = Budget(1200, 300.0)
     budget.told({"ratelimit": '"default";r=2;t=30', "ratelimit-policy": '"default";q=2;w=30'})
     log, start = Log(budget), trio.current_time()
@@ -243,12 +243,12 @@ async def test_the_count_of_the_api_is_believed_where_it_is_lower(autojump_clock
     ],
 )
 def test_the_header_is_read_or_left_alone(header, limit):
-    """Nonsense of a proxy must not stop the mount."""
+    """A malformed header, from a proxy for instance, is ignored."""
     assert ratelimit_of(header) == limit
 
 
 async def test_a_wait_for_a_slot_is_never_hopeless(autojump_clock):
-    """Slots come back any moment, so nobody is refused for want of one."""
+    """A wait for a slot is never refused, because slots come back at any moment."""
     log = Log(Budget(concurrency=1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.request, FOREGROUND, 5)
@@ -258,7 +258,7 @@ async def test_a_wait_for_a_slot_is_never_hopeless(autojump_clock):
 
 
 async def test_statistics_tell_how_it_stands(autojump_clock):
-    """Used, left, in flight, waiting, blocked; used ones come back with the window."""
+    """Statistics show used, left, in flight, waiting, blocked; used requests come back with the window."""
     budget = Budget(3, 10.0, concurrency=2)
     log = Log(budget)
     async with trio.open_nursery() as nursery:
@@ -275,19 +275,19 @@ async def test_statistics_tell_how_it_stands(autojump_clock):
 
 @pytest.mark.parametrize(("asked", "seconds"), [(-5.0, 0.0), (0.0, 0.0), (1e12, LONGEST_BLOCK)])
 async def test_a_block_has_bounds(autojump_clock, asked, seconds):
-    """No header blocks us for ever, none reaches into the past."""
+    """A block has bounds: no header blocks for ever, and none reaches into the past."""
     assert Budget().block(asked) == seconds
 
 
 @pytest.fixture
 def faults(tmp_path):
-    """A store that fails when told."""
+    """Return a store that fails when told."""
     with open_inline(tmp_path / "store.db") as store:
         yield FaultStore(store)
 
 
 async def test_after_a_429_everybody_waits(faults, autojump_clock):
-    """All views of the budget, as long as the server asked, and not longer."""
+    """After a 429 all views of the budget wait as long as the server asked, and not longer."""
     budget = Budget()
     namespace = (await faults.create_namespace("n")).id
     faults.fail("put", RateLimitedError("429", retry_after=42.0), times=1)
@@ -302,7 +302,7 @@ async def test_after_a_429_everybody_waits(faults, autojump_clock):
 
 
 async def test_a_429_without_a_time_blocks_for_five_seconds_then_ten(faults, autojump_clock):
-    """It may be a burst of a second or the whole window; an accepted request starts anew."""
+    """A 429 without a time blocks for five seconds, then ten, and an accepted request starts anew."""
     limiting = Limiting(faults, Budget())
     faults.fail("list_namespaces", RateLimitedError("429"), on=(1, 2, 4))
 
@@ -317,7 +317,7 @@ async def test_a_429_without_a_time_blocks_for_five_seconds_then_ten(faults, aut
 
 
 async def test_a_crowd_that_meets_a_429_counts_once(faults, autojump_clock):
-    """Sixteen requests that were under way together do not make the block an hour."""
+    """Sixteen requests under way that meet a 429 count as one, and do not make the block an hour."""
     limiting = Limiting(faults, Budget())
     faults.delay("list_namespaces", 1)
     faults.fail("list_namespaces", RateLimitedError("429"), on=range(1, 17))
@@ -333,7 +333,7 @@ async def test_a_crowd_that_meets_a_429_counts_once(faults, autojump_clock):
 
 
 async def test_every_call_counts_once_also_when_it_fails(faults, autojump_clock):
-    """What was sent was counted by the server, whatever came of it."""
+    """Every call counts once, also when it fails, because the server counted what was sent."""
     budget = Budget()
     limiting = Limiting(faults, budget)
     await limiting.list_namespaces()
@@ -345,7 +345,7 @@ async def test_every_call_counts_once_also_when_it_fails(faults, autojump_clock)
 
 
 async def test_retrying_around_limiting_outlasts_a_429(faults, autojump_clock, expect_log):
-    """With time enough it waits and succeeds; with too little it says how long it would take."""
+    """With time enough a call outlasts a 429, and with too little it says how long that would take."""
     store = Retrying(Limiting(faults, Budget()), attempts=3, deadline=400)
     hasty = Retrying(Limiting(faults, Budget()), attempts=3, deadline=30)
     faults.fail("list_namespaces", RateLimitedError("429", retry_after=100), on=(1, 3))
@@ -363,7 +363,7 @@ async def test_retrying_around_limiting_outlasts_a_429(faults, autojump_clock, e
 
 
 async def test_an_upload_that_somebody_waits_for_goes_before_the_others(faults, autojump_clock):
-    """An fsync has not to stand in line behind a hundred uploads."""
+    """An upload that an fsync waits for goes before a hundred others."""
     budget = Budget(concurrency=4)
     namespace = (await faults.create_namespace("n")).id
     limiting = Limiting(faults, budget, UPLOAD)
@@ -384,7 +384,7 @@ async def test_an_upload_that_somebody_waits_for_goes_before_the_others(faults, 
 
 
 async def test_a_request_tells_when_it_was_let_through(faults, autojump_clock):
-    """The wait for a turn is no part of how long the answer took."""
+    """A request tells when it was let through, so the wait for its turn is not counted as slowness."""
     budget = Budget(requests=1, window=60)
     limiting = Limiting(faults, budget)
     faults.delay("list_namespaces", 2.0)

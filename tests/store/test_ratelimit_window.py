@@ -1,4 +1,4 @@
-"""The one promise of the budget, for any traffic: the server never counts too many requests in a window."""
+"""The promise of the budget, for any traffic: the server never counts too many requests in a window."""
 
 import random
 from bisect import bisect_left
@@ -19,7 +19,7 @@ from kvfs.store.ratelimit import Budget, Priority
     count=st.integers(1, 60),
 )
 def test_no_window_ever_holds_more(seed, requests, concurrency, count):
-    """Whenever the server counts a request, from its start to its end, no window of its holds too many."""
+    """Whenever the server counts a request, from its start to its end, no window holds too many."""
     rng = random.Random(seed)
     seen: list[float] = []
 

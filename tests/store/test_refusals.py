@@ -1,4 +1,4 @@
-"""Refusals of the token: doubted, believed, and not repeated at the API."""
+"""Refusals of the token: each is doubted, then believed, and not repeated at the API."""
 
 import pytest
 import trio
@@ -15,7 +15,7 @@ LASTING = DeniedError("Invalid access token", code=9109, status=403)
 
 
 class Renewed(Fixed):
-    """A token that somebody replaces: `ready` when it can be seen, `answers` when it can be asked for."""
+    """A token that another program replaces: `ready` when it can be seen, `answers` when it can be asked for."""
 
     ready = False
     answers = False
@@ -43,7 +43,7 @@ async def namespace(store):
 
 
 async def test_a_refusal_that_passes_is_survived(store, autojump_clock):
-    """10000 is answered to good tokens now and then: asked again after about 1, 2 and 4 s."""
+    """A refusal that passes, as 10000 does for good tokens now and then, is asked again after about 1, 2 and 4 s."""
     doubting = Doubting(store, Refusals(Fixed()))
     store.fail("list_namespaces", PASSING, times=3)
     assert await doubting.list_namespaces() == []
@@ -52,7 +52,7 @@ async def test_a_refusal_that_passes_is_survived(store, autojump_clock):
 
 @pytest.mark.parametrize("patience", [1, 3, 10, 30, 300])
 async def test_who_waits_hears_of_a_refusal_in_time(store, autojump_clock, patience):
-    """The doubts leave more than half of the time, because an fsync is to fail as refused, not as too late."""
+    """The doubts leave more than half of a caller's time, because an fsync is to fail as refused, not as too late."""
     doubting = Doubting(store, Refusals(Fixed(), patience))
     store.fail("list_namespaces", PASSING)
     with pytest.raises(DeniedError):
@@ -62,7 +62,7 @@ async def test_who_waits_hears_of_a_refusal_in_time(store, autojump_clock, patie
 
 
 async def test_a_refusal_that_stays_counts_and_calls_fail_without_a_request(store, autojump_clock):
-    """30 s without a request, then twice as long each time, at most 5 min; a walk cannot lock the address out."""
+    """After a lasting refusal calls fail without a request for 30 s, then twice as long each time, at most 5 min."""
     doubting = Doubting(store, Refusals(Fixed()))
     store.fail("list_namespaces", PASSING)
     with pytest.raises(DeniedError):
@@ -87,7 +87,7 @@ async def test_a_refusal_that_stays_counts_and_calls_fail_without_a_request(stor
 
 
 async def test_a_crowd_of_refused_calls_asks_once(store, autojump_clock):
-    """Sixteen calls under way share one doubt: one asks again, the others hear of it."""
+    """Sixteen refused calls under way share one doubt: one asks again, and the others learn the result."""
     doubting = Doubting(store, Refusals(Fixed()))
     store.fail("list_namespaces", PASSING)
 
@@ -107,7 +107,7 @@ async def test_a_crowd_of_refused_calls_asks_once(store, autojump_clock):
 
 
 async def test_a_token_that_may_only_read_goes_on_reading(store, namespace, autojump_clock):
-    """The API answers its writes with 10000 as well, so reads and writes are refused apart."""
+    """A token that may only read goes on reading, because refusals of reads and writes are kept apart."""
     doubting = Doubting(store, Refusals(Fixed()))
     store.fail("bulk_put", PASSING)
     with pytest.raises(DeniedError):
@@ -118,7 +118,7 @@ async def test_a_token_that_may_only_read_goes_on_reading(store, namespace, auto
 
 
 async def test_a_refusal_of_the_token_itself_counts_for_all_at_once(store, namespace, autojump_clock):
-    """No operation can fare better with a token that does not exist, and there is nothing to doubt."""
+    """A refusal of the token itself counts for all operations at once, without a doubt."""
     doubting = Doubting(store, Refusals(Fixed()))
     store.fail("get", LASTING)
     with pytest.raises(DeniedError):
@@ -141,7 +141,7 @@ async def test_a_refusal_of_the_token_itself_counts_for_all_at_once(store, names
     ids=str,
 )
 async def test_what_is_not_about_the_token_closes_nothing(store, namespace, autojump_clock, error):
-    """A quota, a plan or a permission is no reason to leave the rest unasked."""
+    """A quota, a plan or a permission closes nothing, because it does not concern the token."""
     doubting = Doubting(store, Refusals(Fixed()))
     store.fail("get", error, times=1)
     with pytest.raises(type(error)):
@@ -151,7 +151,7 @@ async def test_what_is_not_about_the_token_closes_nothing(store, namespace, auto
 
 
 async def test_a_new_token_is_tried_at_once(store, autojump_clock):
-    """Asked for after the refusal, or put into the file while nothing is asked."""
+    """A new token is tried at once, from the command after the refusal, or from the file while nothing is asked."""
     token = Renewed()
     doubting = Doubting(store, Refusals(token))
     store.fail("list_namespaces", LASTING, times=1)
@@ -168,7 +168,7 @@ async def test_a_new_token_is_tried_at_once(store, autojump_clock):
 
 
 async def test_a_person_who_asks_is_not_made_to_wait(store, autojump_clock):
-    """`kvfs sync` after the permission was given in the dashboard."""
+    """`kvfs sync` asks at once, because the permission may have been given in the dashboard."""
     refusals = Refusals(Fixed())
     doubting = Doubting(store, refusals)
     store.fail("list_namespaces", LASTING, times=1)
@@ -180,7 +180,7 @@ async def test_a_person_who_asks_is_not_made_to_wait(store, autojump_clock):
 
 
 async def test_a_doubt_ends_before_the_callers_deadline(store, autojump_clock):
-    """The refusal is told, not a time-out."""
+    """A doubt ends before the caller's deadline, so the refusal is raised and not a time-out."""
     doubting = Doubting(store, Refusals(Fixed()))
     store.fail("list_namespaces", PASSING)
     with trio.fail_after(2), pytest.raises(DeniedError):

@@ -1,4 +1,4 @@
-"""The client against servers that lie, stall, bomb and redirect."""
+"""Hostile servers: the client against ones that lie, stall, bomb and redirect."""
 
 import gzip
 import itertools
@@ -28,7 +28,7 @@ def opened(server, **options):
 
 
 async def each_operation(store: RestStore):
-    """Every operation of the protocol, as functions to call."""
+    """Return every operation of the protocol, as functions to call."""
     return {
         "list_namespaces": store.list_namespaces,
         "create_namespace": lambda: store.create_namespace("t"),
@@ -71,7 +71,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
 async def test_nonsense_is_unavailability_for_every_operation(nonsense):
-    """No page of a proxy, no half answer and no garbage rejects or confirms anything."""
+    """A page of a proxy, half an answer or garbage makes the store unavailable, and rejects or confirms nothing."""
     async with answering(NONSENSE[nonsense]) as server, opened(server) as store:
         for name, operation in (await each_operation(store)).items():
             if (name, nonsense) in {("get", "garbage"), ("get", "failure without reason"), ("get", "deep")}:
@@ -98,7 +98,7 @@ WRONG_SHAPES = [
 
 @pytest.mark.parametrize("body", WRONG_SHAPES)
 async def test_a_bulk_get_of_the_wrong_shape_is_no_answer(body):
-    """A key is only ever absent when the server says null for it."""
+    """A bulk get of the wrong shape is no answer: a key is absent only when the server says null for it."""
     async with answering(http(body)) as server, opened(server) as store:
         with pytest.raises(errors.UnavailableError):
             await store.bulk_get(NS, [K])
@@ -108,7 +108,7 @@ async def test_a_bulk_get_of_the_wrong_shape_is_no_answer(body):
     "result", [b"7", b'"x"', b"[]", b'{"unsuccessful_keys":7}', b'{"unsuccessful_keys":["x"]}']
 )
 async def test_a_bulk_put_that_reports_strange_keys_is_repeated(result):
-    """When the answer does not say which of our keys failed, all of them have."""
+    """All keys of a bulk put have failed if its answer does not say which of them did."""
     async with answering(http(b'{"success":true,"result":%b}' % result)) as server, opened(server) as store:
         with pytest.raises(errors.UnavailableError):
             await store.bulk_put(NS, {K: Entry(b"v")})
@@ -170,7 +170,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("answer", "expected"), REFUSALS)
 async def test_each_refusal_has_its_error(answer, expected):
-    """Status and code become exactly the error that says what to do."""
+    """Status and code of a refusal become the error that says what to do."""
     async with answering(answer) as server, opened(server) as store:
         with pytest.raises(errors.StoreError) as caught:
             await store.bulk_put(NS, {K: Entry(b"v")})
@@ -182,7 +182,7 @@ async def test_each_refusal_has_its_error(answer, expected):
     [("7", 7), ("0.5", 0.5), ("-3", 0), ("soon", None), ("nan", None), ("inf", None), ("9" * 30, 86400)],
 )
 async def test_retry_after_is_read_with_suspicion(header, seconds):
-    """Seconds are taken within reason, nonsense is nothing."""
+    """Retry-After is taken within reason, and a malformed one is ignored."""
     answer = failure(429, 971, "slow", f"Retry-After: {header}")
     async with answering(answer) as server, opened(server) as store:
         with pytest.raises(errors.RateLimitedError) as caught:
@@ -191,7 +191,7 @@ async def test_retry_after_is_read_with_suspicion(header, seconds):
 
 
 async def test_retry_after_may_be_a_date():
-    """An HTTP date is a wait from now on."""
+    """Retry-After may be an HTTP date, which is a wait from now on."""
     now = 1_800_000_000.0
     answer = failure(503, 1, "later", f"Retry-After: {formatdate(now + 90, usegmt=True)}")
     async with answering(answer) as server, opened(server) as store:
@@ -202,7 +202,7 @@ async def test_retry_after_may_be_a_date():
 
 
 async def test_a_redirect_never_carries_the_token_elsewhere():
-    """Nobody else is asked anything."""
+    """A redirect is not followed, so the token goes nowhere else."""
     async with answering(OK) as thief, answering(http(b"", 307, f"Location: {thief.url}/x")) as server:
         async with opened(server) as store:
             for operation in (await each_operation(store)).values():
@@ -217,7 +217,7 @@ async def test_a_redirect_never_carries_the_token_elsewhere():
     [("get", client.VALUE_ANSWER), ("list_keys", client.PLAIN_ANSWER), ("bulk_get", client.BULK_ANSWER)],
 )
 async def test_an_answer_is_only_read_up_to_its_limit(operation, limit):
-    """A compressed answer counts as what it unpacks to, and no more of it than the limit is kept."""
+    """An answer is read up to its limit only, in the size that it unpacks to."""
     bomb = gzip.compress(bytes(limit + 1), compresslevel=1)
     async with answering(http(bomb, 200, "Content-Encoding: gzip")) as server, opened(server) as store:
         with pytest.raises(errors.UnavailableError, match=f"longer than {limit} bytes") as caught:
@@ -226,7 +226,7 @@ async def test_an_answer_is_only_read_up_to_its_limit(operation, limit):
 
 
 async def test_a_body_without_end_is_cut_off():
-    """Ten gigabytes are not read."""
+    """A body without end is cut off, long before ten gigabytes."""
 
     async def flood(stream):
         await stream.send_all(b"HTTP/1.1 200 X\r\n\r\n")
@@ -239,7 +239,7 @@ async def test_a_body_without_end_is_cut_off():
 
 
 async def test_a_compressed_answer_is_read():
-    """Compression is asked for and understood."""
+    """A compressed answer is asked for and understood."""
     body = gzip.compress(b'{"success":true,"result":[{"name":"a"}],"result_info":{"cursor":""}}')
     async with answering(http(body, 200, "Content-Encoding: gzip")) as server, opened(server) as store:
         assert [key.key for key in (await store.list_keys(NS)).keys] == ["a"]
@@ -247,7 +247,7 @@ async def test_a_compressed_answer_is_read():
 
 
 async def test_a_slow_drip_ends_after_the_time_out(autojump_clock):
-    """A byte a second is no progress."""
+    """A slow drip ends after the time-out, because a byte a second is no progress."""
 
     async def drip(stream):
         await stream.send_all(b"HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n")
@@ -263,7 +263,7 @@ async def test_a_slow_drip_ends_after_the_time_out(autojump_clock):
 
 
 async def test_a_server_that_never_answers_is_left(autojump_clock):
-    """A stall is bounded, and a big body that stalls asks for smaller pieces."""
+    """A server that never answers is left at a bound, and a big body that stalls asks for smaller pieces."""
 
     async def stall(stream):
         await trio.sleep_forever()
@@ -276,7 +276,7 @@ async def test_a_server_that_never_answers_is_left(autojump_clock):
 
 
 async def test_nobody_listening_is_unavailability():
-    """A refused connection is one more reason to try again."""
+    """A refused connection makes the store unavailable."""
     async with answering(OK) as server:
         pass
     async with opened(server) as store:
@@ -286,7 +286,7 @@ async def test_nobody_listening_is_unavailability():
 
 @pytest.mark.parametrize("key", ["", ".", "..", "x" * 513, "é" * 257, "\ud800"])
 async def test_a_key_that_kv_cannot_hold_never_becomes_a_request(key):
-    """Above all not `..`, by which a DELETE would reach the namespace."""
+    """A key that KV cannot hold, `..` above all, never becomes a request: its DELETE would reach the namespace."""
     key = Key(key)
     async with answering(OK) as server, opened(server) as store:
         for call in (
@@ -305,7 +305,7 @@ async def test_a_key_that_kv_cannot_hold_never_becomes_a_request(key):
 
 @pytest.mark.parametrize("namespace", ["", ".", "..", "a/b", "a?b", "a%2e", "x" * 65])
 async def test_a_namespace_id_that_would_bend_the_url_names_nothing(namespace):
-    """Ids come from the server too, and are not trusted."""
+    """A namespace id that would bend the URL is refused, because ids come from the server too."""
     async with answering(OK) as server, opened(server) as store:
         with pytest.raises(errors.NamespaceNotFoundError):
             await store.delete_namespace(NamespaceId(namespace))
@@ -316,7 +316,7 @@ async def test_a_namespace_id_that_would_bend_the_url_names_nothing(namespace):
     "key", ["a/b", "...", "%2e%2e", "a b", "+", "é", "~!$&'()*+,;=:@", "\x00\x1f^", "?#", "\\"]
 )
 async def test_a_key_is_one_path_segment_whatever_it_is(key):
-    """What arrives is the percent-encoded key, not what a URL library makes of it."""
+    """A key arrives as one percent-encoded path segment, whatever a URL library makes of it."""
     from urllib.parse import quote
 
     async with answering(OK) as server, opened(server) as store:
@@ -327,7 +327,7 @@ async def test_a_key_is_one_path_segment_whatever_it_is(key):
 
 @pytest.mark.parametrize("path", ["/a/..", "/a/./b", "/..", "/a b", "/a?b"])
 async def test_a_path_that_would_be_tidied_up_is_not_sent(path):
-    """The last line of defence: what httpx made of the URL is compared with what was meant."""
+    """A URL that httpx altered is not sent, as the last line of defence."""
     async with httpx.AsyncClient(base_url="http://127.0.0.1/client/v4") as client:
         with pytest.raises(errors.RejectedError):
             request.build(client, "DELETE", path, {"query": "x"})
@@ -335,7 +335,10 @@ async def test_a_path_that_would_be_tidied_up_is_not_sent(path):
 
 
 async def test_keys_of_a_listing_are_filtered_and_put_in_order():
-    """What KV cannot hold, what was not asked for and what comes twice is dropped; the rest is sorted."""
+    """Keys of a listing that KV cannot hold, that were not asked for, or that come twice are dropped.
+
+    The rest is sorted.
+    """
     names = ["pb", "p..", "..", ".", "", "x", "pa", "pa", "p" + "x" * 512, "p\U0001f600", "p\uff5e"]
     lines = ",".join(f'{{"name":"{name}","unknown":[1]}}' for name in names) + ',{"name":"p\\ud800"}'
     body = f'{{"success":true,"result":[{lines}],"result_info":{{"count":9,"cursor":null}}}}'.encode()
@@ -346,14 +349,14 @@ async def test_keys_of_a_listing_are_filtered_and_put_in_order():
 
 
 async def test_an_empty_page_may_have_more_to_come():
-    """Only a missing cursor ends a listing."""
+    """An empty page may have more to come, because only a missing cursor ends a listing."""
     body = b'{"success":true,"result":[],"result_info":{"count":0,"cursor":"next"}}'
     async with answering(http(body)) as server, opened(server) as store:
         assert (await store.list_keys(NS)).cursor == "next"
 
 
 async def test_a_cursor_that_repeats_itself_ends_the_listing():
-    """Such a listing would go on for ever."""
+    """A cursor that repeats itself ends the listing, which would go on for ever."""
     body = b'{"success":true,"result":[],"result_info":{"count":0,"cursor":"again"}}'
     async with answering(http(body)) as server, opened(server) as store:
         with pytest.raises(errors.UnavailableError):
@@ -361,7 +364,7 @@ async def test_a_cursor_that_repeats_itself_ends_the_listing():
 
 
 async def test_pages_of_namespaces_that_repeat_themselves_end():
-    """A server that ignores the page number is not asked a thousand times."""
+    """A server that ignores the page number of namespaces is not asked a thousand times."""
     page = (
         b'{"success":true,"result":[{"id":"%b","title":"t"}],"result_info":{"total_count":99}}' % NS.encode()
     )
@@ -372,7 +375,7 @@ async def test_pages_of_namespaces_that_repeat_themselves_end():
 
 
 async def test_endless_new_namespaces_end(monkeypatch):
-    """There is a bound to everything a server may claim."""
+    """Endless new namespaces end, because everything a server may claim has a bound."""
     monkeypatch.setattr(client, "NAMESPACE_PAGES", 5)
     ids = itertools.count()
 
@@ -389,7 +392,7 @@ async def test_endless_new_namespaces_end(monkeypatch):
 
 
 async def test_namespaces_without_paging_are_one_request():
-    """A short page without a total is the last, and ids that no URL can hold are left out."""
+    """A short page of namespaces without a total is the last, and ids that no URL can hold are left out."""
     lines = b'{"id":"..","title":"x"},{"id":"a1","title":"t","mode":"instant","beta":1}'
     body = b'{"success":true,"result":[%b]}' % lines
     async with answering(http(body)) as server, opened(server) as store:
@@ -398,7 +401,7 @@ async def test_namespaces_without_paging_are_one_request():
 
 
 async def test_bulk_delete_falls_back_once_and_remembers():
-    """A server that does not know POST bulk/delete is asked with DELETE bulk from then on."""
+    """A server without POST bulk/delete is asked with DELETE bulk from then on."""
     async with answering(http(b"no route", 404), OK) as server, opened(server) as store:
         assert await store.bulk_delete(NS, [K]) == frozenset()
         assert await store.bulk_delete(NS, [K]) == frozenset()
@@ -407,7 +410,7 @@ async def test_bulk_delete_falls_back_once_and_remembers():
 
 
 async def test_bulk_delete_in_a_namespace_that_is_gone_does_not_fall_back():
-    """404 with a code of KV is an answer, not a missing route."""
+    """A 404 with a code of KV is an answer and no missing route, so bulk delete does not fall back."""
     async with answering(failure(404, 10013)) as server, opened(server) as store:
         with pytest.raises(errors.NamespaceNotFoundError):
             await store.bulk_delete(NS, [K])
@@ -415,14 +418,14 @@ async def test_bulk_delete_in_a_namespace_that_is_gone_does_not_fall_back():
 
 
 async def test_unsuccessful_keys_are_returned():
-    """A partial failure is no error."""
+    """Unsuccessful keys are returned, because a partial failure is no error."""
     body = b'{"success":true,"result":{"successful_key_count":1,"unsuccessful_keys":["k"]}}'
     async with answering(http(body)) as server, opened(server) as store:
         assert await store.bulk_put(NS, {K: Entry(b"v"), Key("l"): Entry(b"")}) == {K}
 
 
 async def test_metadata_with_half_a_surrogate_pair_is_kept_as_it_is():
-    """JavaScript writes such metadata; it neither hides the listing nor changes."""
+    """Metadata with half a surrogate pair, which JavaScript writes, neither hides the listing nor changes."""
     metadata = b'{"x":"\\ud800 \\ud83d\\ude00 \\\\ud800"}'
     body = b'{"success":true,"result":[{"name":"k","metadata":%b}]}' % metadata
     async with answering(http(body), OK) as server, opened(server) as store:
@@ -433,7 +436,7 @@ async def test_metadata_with_half_a_surrogate_pair_is_kept_as_it_is():
 
 
 async def test_the_token_is_nowhere_but_in_the_header(caplog):
-    """Not in a repr, not in an error, not in the log, not even with everything logged."""
+    """The token is in no repr, no error and no log, not even with everything logged."""
     caplog.set_level(logging.DEBUG)
     async with answering(failure(401, 10000)) as server, opened(server) as store:
         with pytest.raises(errors.DeniedError) as caught:
@@ -458,7 +461,7 @@ async def test_the_token_is_nowhere_but_in_the_header(caplog):
     ],
 )
 async def test_what_cannot_be_a_source_is_refused_at_once(wrong):
-    """With one clear line that quotes no secret."""
+    """A wrong source is refused at once with one clear line that quotes no secret."""
     given = {"base_url": "http://127.0.0.1:1", "account": "a", "token": "t"} | wrong
     with pytest.raises(errors.UserError) as caught:
         async with open_rest(**given):
@@ -467,7 +470,7 @@ async def test_what_cannot_be_a_source_is_refused_at_once(wrong):
 
 
 async def test_too_much_is_refused_before_it_is_sent():
-    """Value, metadata, number of keys: the limits are KV's, and the reason names them."""
+    """A value, metadata or number of keys above KV's limits is refused before it is sent, with the limit."""
     async with answering(OK) as server, opened(server) as store:
         for call in (
             store.put(NS, K, Entry(bytes(26_214_401))),

@@ -38,7 +38,7 @@ def opened(server):
 
 
 async def test_a_value_with_metadata_arrives_as_a_file_byte_for_byte():
-    """Servers on WHATWG's formData() decode a part without a file name as UTF-8 text."""
+    """A value with metadata goes as a file, because WHATWG's formData() decodes a part without a file name as text."""
     async with answering(OK) as server, opened(server) as store:
         await store.put(NS, Key("k"), Entry(BYTES, b'{"a":1}'))
     kind = next(line for line in server.heads[0].splitlines() if line.lower().startswith("content-type:"))
@@ -51,7 +51,7 @@ async def test_a_value_with_metadata_arrives_as_a_file_byte_for_byte():
 
 
 async def test_every_request_says_which_version_of_kvfs_makes_it():
-    """Those of the store, and the one that finds the account."""
+    """Every request names the version of kvfs, those of the store and the one that finds the account."""
     async with answering(OK) as server, opened(server) as store:
         await store.put(NS, Key("k"), Entry(b"v"))
         await store.list_namespaces()
@@ -64,7 +64,7 @@ async def test_every_request_says_which_version_of_kvfs_makes_it():
 
 @pytest.mark.parametrize("key", ODD)
 async def test_an_odd_key_is_written_read_and_deleted_in_bulk(tmp_path, key):
-    """A server does not find such a key in a URL, and finds it in a body."""
+    """An odd key is written, read and deleted in bulk, because a server finds it in a body and not in a URL."""
     key, entry = Key(key), Entry(b"value", b'{"a":1}')
     async with served(tmp_path, faults="url_keys") as server, server.open_rest() as rest:
         store = OddKeys(rest)
@@ -84,14 +84,14 @@ def accounts(*ids):
 
 
 async def test_the_only_account_of_a_token_is_found():
-    """One request."""
+    """The only account of a token is found with one request."""
     async with answering(accounts("abc")) as server:
         assert await only_account(server.url, Token()) == "abc"
     assert [line.split("?")[0] for line in server.lines] == ["GET /client/v4/accounts"]
 
 
 async def test_the_accounts_to_choose_from_are_named():
-    """By id and name, with the words to write."""
+    """Several accounts are named by id and name, with the words to write."""
     async with answering(accounts("abc", "def")) as server:
         with pytest.raises(UserError, match="2 accounts") as caught:
             await only_account(server.url, Token())
@@ -100,7 +100,7 @@ async def test_the_accounts_to_choose_from_are_named():
 
 
 async def test_memberships_tell_the_account_where_accounts_do_not():
-    """A token that may not list accounts can still be a member of one."""
+    """A token that may not list accounts finds its account by its memberships."""
     row = b'{"id":"m","status":"accepted","account":{"id":"abc","name":"n"}}'
     memberships = http(b'{"success":true,"result":[' + row + b'],"errors":[],"messages":[]}')
     async with answering(accounts(), memberships) as server:
@@ -131,7 +131,7 @@ ECHOES = {
 
 @pytest.mark.parametrize("where", ECHOES)
 async def test_a_server_that_echoes_the_token_shows_it_to_nobody(where, caplog):
-    """Not in an error, in what led to it, or in the log: a status and the journal quote the error."""
+    """A server that echoes the token shows it neither in an error, nor in its cause, nor in the log."""
     caplog.set_level("INFO")
     told = []
     async with answering(ECHOES[where]) as server, opened(server) as store:

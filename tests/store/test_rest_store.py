@@ -1,4 +1,4 @@
-"""Our client and our server, over a real socket: every operation, every kind of entry."""
+"""Our client and our server, over a real socket, with every operation and every kind of entry."""
 
 import time
 
@@ -47,7 +47,7 @@ async def namespace(store):
 
 @pytest.mark.parametrize("key", ENTRIES)
 async def test_a_single_put_is_read_back_whole(store, namespace, key):
-    """Value, metadata and expiration, raw or as multipart."""
+    """A single put, raw or as multipart, is read back with value, metadata and expiration."""
     entry = ENTRIES[key]
     await store.put(namespace, key, entry)
     found = await store.get(namespace, key)
@@ -55,7 +55,10 @@ async def test_a_single_put_is_read_back_whole(store, namespace, key):
 
 
 async def test_a_large_value_comes_in_large_bites(store, namespace, monkeypatch):
-    """The daemon asks for it at its start: httpcore's own bites would be a quarter of these."""
+    """The daemon asks for large bites at its start, and a large value comes in them.
+
+    Httpcore's own would be a quarter.
+    """
     monkeypatch.setattr(httpcore.AsyncHTTP11Connection, HTTPCORE_READS.name, 64 * 1024)
     read_in_large_pieces()
     await store.put(namespace, Key("a"), Entry(bytes(4 * READ_BYTES)))
@@ -71,7 +74,7 @@ async def test_a_large_value_comes_in_large_bites(store, namespace, monkeypatch)
 
 
 async def test_a_bulk_put_is_read_back_whole(store, namespace):
-    """By listing and by bulk get, which refuses while a binary value is among them."""
+    """A bulk put is read back by listing and by bulk get, which refuses while a binary value is among them."""
     assert await store.bulk_put(namespace, ENTRIES) == frozenset()
     listed = (await store.list_keys(namespace)).keys
     assert [line.key for line in listed] == sorted(ENTRIES)
@@ -86,7 +89,7 @@ async def test_a_bulk_put_is_read_back_whole(store, namespace):
 
 
 async def test_what_is_missing_is_none(store, namespace):
-    """Not an error, and deleting it is none either."""
+    """A missing key is None and no error, and neither is its deletion."""
     key = Key("missing")
     assert await store.get(namespace, key) is None
     assert await store.get_metadata(namespace, key) is None
@@ -95,7 +98,7 @@ async def test_what_is_missing_is_none(store, namespace):
 
 
 async def test_a_listing_goes_by_pages_and_prefix(store, namespace):
-    """The smallest page has ten keys; the cursor leads on."""
+    """A listing goes by pages and prefix; the smallest page has ten keys, and the cursor leads on."""
     keys = [Key(f"p{number:02}") for number in range(25)]
     await store.bulk_put(namespace, {key: Entry(b"") for key in [*keys, Key("other")]})
     found, cursor, pages = [], None, 0
@@ -108,7 +111,7 @@ async def test_a_listing_goes_by_pages_and_prefix(store, namespace):
 
 
 async def test_namespaces_are_created_renamed_and_deleted(store):
-    """More of them than a page, with any title, and titles stay unique."""
+    """Namespaces, more than a page, with any title, are created, renamed and deleted, and titles stay unique."""
     first = await store.create_namespace("a/b \u00e9")
     with pytest.raises(TitleExistsError):
         await store.create_namespace("a/b \u00e9")
@@ -124,7 +127,7 @@ async def test_namespaces_are_created_renamed_and_deleted(store):
 
 
 async def test_a_namespace_that_is_gone_says_so_everywhere(store):
-    """Every operation tells it apart from a missing key."""
+    """Every operation tells a namespace that is gone apart from a missing key."""
     gone, key = NamespaceId("f" * 32), Key("k")
     for call in (
         store.get_namespace(gone),
@@ -144,7 +147,7 @@ async def test_a_namespace_that_is_gone_says_so_everywhere(store):
 
 
 async def test_accounts_have_namespaces_of_their_own(server, store):
-    """The same title twice, and neither sees the other."""
+    """Two accounts may have the same title, and neither sees the other's namespaces."""
     mine = await store.create_namespace("title")
     async with open_rest(base_url=server.url, account="other", token=server.token) as other:
         theirs = await other.create_namespace("title")
@@ -154,7 +157,7 @@ async def test_accounts_have_namespaces_of_their_own(server, store):
 
 
 async def test_large_values_pass_both_ways(store, namespace):
-    """25 MiB by a single put, as much text by bulk."""
+    """25 MiB pass by a single put, and as much text by bulk."""
     large = bytes(range(256)) * 102_400
     await store.put(namespace, Key("large"), Entry(large, b"{}"))
     assert (await store.get(namespace, Key("large"))).value == large
@@ -164,7 +167,7 @@ async def test_large_values_pass_both_ways(store, namespace):
 
 
 async def test_statistics_count_what_is_billed(server, store, namespace):
-    """A bulk request is one request and many keys; a missing key costs as well; the server agrees."""
+    """Statistics count what is billed, as the server does: a bulk request has many keys, and a missing key costs."""
     await store.bulk_put(namespace, {Key("a"): Entry(b"1"), Key("b"): Entry(b"2")})
     await store.put(namespace, Key("c"), Entry(b"3"))
     await store.bulk_get(namespace, [Key("a"), Key("missing")])

@@ -1,4 +1,4 @@
-"""A TLS connection that fails says why: a user cannot mend an empty reason."""
+"""TLS connections that fail: each says why, because a user cannot mend an empty reason."""
 
 import ssl
 import subprocess
@@ -18,7 +18,7 @@ def openssl(*words):
 
 
 def certificate(directory, name, *, days=1):
-    """A self-signed certificate for `name` (as a subjectAltName) and its key, in one file."""
+    """Make a self-signed certificate for `name` (as a subjectAltName) and its key, in one file."""
     file, key = directory / "cert.pem", directory / "key.pem"
     request, extra = directory / "request.pem", directory / "extra"
     extra.write_text(f"subjectAltName={name}\n")
@@ -28,14 +28,14 @@ def certificate(directory, name, *, days=1):
 
 
 async def _greet(stream):
-    """The handshake comes with the first byte; a client that objects ends it."""
+    """Accept a handshake, which comes with the first byte; a client that objects ends it."""
     with suppress(trio.BrokenResourceError):
         await stream.receive_some()
 
 
 @asynccontextmanager
 async def secured(file, key):
-    """The URL of a server with this certificate."""
+    """Yield the URL of a server with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file, key)
     async with trio.open_nursery() as nursery:
@@ -46,7 +46,7 @@ async def secured(file, key):
 
 
 async def refusal(url, *, trusted=None):
-    """The error of a request, where the certificate of the file `trusted` is an authority."""
+    """Return the error of a request, where the certificate of the file `trusted` is an authority."""
     transport = None
     if trusted is not None:
         transport = httpx.AsyncHTTPTransport(verify=ssl.create_default_context(cafile=trusted))
@@ -59,14 +59,14 @@ async def refusal(url, *, trusted=None):
 
 
 async def test_a_certificate_of_an_unknown_authority_is_named(tmp_path):
-    """Such as a self-signed one, or that of a company's proxy."""
+    """A certificate of an unknown authority, self-signed or of a company's proxy, is named as such."""
     async with secured(*certificate(tmp_path, "IP:127.0.0.1")) as url:
         said = await refusal(url)
     assert "the certificate of the server is not accepted: self-signed certificate" in said
 
 
 async def test_a_certificate_for_another_host_is_named(tmp_path):
-    """With the name or address that was asked for."""
+    """A certificate for another host is named, with the name or address that was asked for."""
     file, key = certificate(tmp_path, "DNS:elsewhere.example")
     async with secured(file, key) as url:
         said = await refusal(url, trusted=file)
@@ -74,7 +74,7 @@ async def test_a_certificate_for_another_host_is_named(tmp_path):
 
 
 async def test_an_expired_certificate_is_named(tmp_path):
-    """A wrong clock of this machine looks alike."""
+    """An expired certificate is named, though a wrong clock of this machine looks alike."""
     file, key = certificate(tmp_path, "IP:127.0.0.1", days=-1)
     async with secured(file, key) as url:
         said = await refusal(url, trusted=file)
@@ -82,7 +82,7 @@ async def test_an_expired_certificate_is_named(tmp_path):
 
 
 async def test_a_server_that_speaks_no_tls_is_named():
-    """An https URL for a port of plain http."""
+    """An https URL for a port of plain http is named as such."""
 
     async def refuse(stream):
         await stream.receive_some()

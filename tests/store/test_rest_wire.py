@@ -1,4 +1,4 @@
-"""The codec: what one side writes the other reads, and no bytes bring it out of step."""
+"""The codec: one side reads what the other writes, and no bytes bring it out of step."""
 
 import base64
 import contextlib
@@ -68,14 +68,14 @@ SHAPED = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON_VALUES)).
 @pytest.mark.parametrize("decode", DECODERS)
 @given(noise=NOISE | SHAPED | SHAPED.map(lambda text: b"[%b]" % text))
 def test_no_bytes_make_a_decoder_fail_in_any_other_way(decode, noise):
-    """Whatever arrives is either what it should be or a `MalformedError`."""
+    """Any bytes give a decoder's result or a `MalformedError`."""
     with contextlib.suppress(codec.MalformedError):
         decode(noise)
 
 
 @given(noise=NOISE)
 def test_metadata_is_judged_without_surprises(noise):
-    """What is called metadata can be compacted, and stays the same JSON."""
+    """A text that counts as metadata can be compacted, and stays the same JSON."""
     if not codec.is_metadata(noise):
         with pytest.raises(codec.MalformedError):
             codec.compact_metadata(noise)
@@ -86,7 +86,7 @@ def test_metadata_is_judged_without_surprises(noise):
 
 @given(entries=st.dictionaries(KEYS, ENTRIES, max_size=6))
 def test_a_bulk_put_arrives_as_it_was_sent(entries):
-    """Values byte for byte, metadata as the same text, expirations."""
+    """A bulk put arrives with values byte for byte, metadata as the same text, and expirations."""
     body = b"".join(codec.encode_pairs(entries))
     assert {
         pair.key: Entry(
@@ -98,13 +98,13 @@ def test_a_bulk_put_arrives_as_it_was_sent(entries):
 
 
 def pair_of(key, entry):
-    """One pair of a bulk put, as it is sent."""
+    """Return one pair of a bulk put, as it is sent."""
     return b"".join(codec.encode_pairs({key: entry}))[1:-1]
 
 
 @given(key=KEYS, entry=ENTRIES)
 def test_the_bound_of_a_pair_is_never_exceeded(key, entry):
-    """Packing relies on it without having seen the value."""
+    """The bound of a pair is never exceeded, because packing relies on it without having seen the value."""
     change = Change(
         Seq(1), NamespaceId("ns"), key, ChangeKind.PUT, ChangeState.PENDING, len(entry.value),
         entry.metadata, entry.expiration, None, False, 0.0, None, None,
@@ -114,7 +114,7 @@ def test_the_bound_of_a_pair_is_never_exceeded(key, entry):
 
 @given(key=KEYS, entry=ENTRIES)
 def test_base64_is_for_what_is_not_text_or_is_shorter_that_way(key, entry):
-    """Text stays readable on the wire unless escaping makes it longer than base64."""
+    """Text goes as text unless escaping makes it longer than base64; other bytes go as base64."""
     pair = json.loads(pair_of(key, entry))
     if pair.get("base64"):
         assert base64.b64decode(pair["value"]) == entry.value
@@ -124,7 +124,7 @@ def test_base64_is_for_what_is_not_text_or_is_shorter_that_way(key, entry):
 
 
 def test_a_value_that_no_bulk_put_can_carry_is_named():
-    """Binary above 18.75 MiB goes by a single put; text up to the full 25 MiB does not."""
+    """A value that no bulk put can carry, binary above 18.75 MiB, is named; text up to the full 25 MiB is not."""
     with pytest.raises(codec.TooLongError):
         pair_of(Key("k"), Entry(b"\xff" * 19_660_801))
     assert len(pair_of(Key("k"), Entry(b"\xff" * 19_660_800))) > 26_214_400
@@ -133,7 +133,7 @@ def test_a_value_that_no_bulk_put_can_carry_is_named():
 
 @given(entries=st.dictionaries(KEYS, st.none() | ENTRIES, max_size=6))
 def test_a_bulk_get_answers_with_what_is_stored(entries):
-    """Keys that are missing included; what is not text is not answered."""
+    """A bulk get answers with what is stored, missing keys included, and not with bytes that are no text."""
     try:
         result = codec.encode_values(entries, with_metadata=True)
     except codec.MalformedError:
@@ -147,7 +147,7 @@ def test_a_bulk_get_answers_with_what_is_stored(entries):
     cursor=st.none() | st.just("c"),
 )
 def test_a_page_of_keys_arrives_as_it_was_sent(keys, cursor):
-    """Metadata and expiration with it, and the cursor."""
+    """A page of keys arrives with metadata, expirations and the cursor."""
     envelope = codec.decode_envelope(codec.encode_page(KeyPage(tuple(keys), cursor)))
     assert codec.decode_keys(envelope.result) == (keys, True)
     assert (envelope.paging().cursor or None) == cursor
@@ -155,7 +155,7 @@ def test_a_page_of_keys_arrives_as_it_was_sent(keys, cursor):
 
 @given(title=TEXT, mode=st.sampled_from(["", "instant"]))
 def test_a_namespace_arrives_as_it_was_sent(title, mode):
-    """Any title."""
+    """A namespace arrives with any title."""
     namespace = Namespace(NamespaceId("a" * 32), title, mode)
     envelope = codec.decode_envelope(codec.encode_success(codec.encode_namespace(namespace)))
     assert codec.decode_namespace(envelope.result) == namespace
@@ -176,7 +176,7 @@ def test_a_namespace_arrives_as_it_was_sent(title, mode):
     ],
 )
 def test_an_expiration_is_whole_seconds_within_reason(sent, read):
-    """The schema says number; nothing later than the year 9999 gets in."""
+    """An expiration is whole seconds up to the year 9999, although the schema says number."""
     (key,), _ = codec.decode_keys(f'[{{"name":"k","expiration":{sent}}}]'.encode())
     assert key.expiration == read
 

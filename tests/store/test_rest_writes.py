@@ -1,4 +1,4 @@
-"""What the client makes of the answers to writes: how long it waits, what it believes, what it bills."""
+"""Answers to writes in the client: how long it waits, what it believes, what it bills."""
 
 import json
 from contextlib import suppress
@@ -27,7 +27,10 @@ def answer(**result) -> bytes:
 
 @pytest.mark.parametrize("timeout", [5.0, 300.0])
 async def test_the_answer_of_a_bulk_write_is_awaited_two_minutes(autojump_clock, timeout):
-    """The server goes on writing, and billing, when nobody waits any more; a longer `--timeout` stays."""
+    """The answer of a bulk write is awaited two minutes, because the server goes on writing and billing.
+
+    A longer `--timeout` stays.
+    """
 
     async def stall(stream):
         await trio.sleep_forever()
@@ -54,7 +57,7 @@ async def test_the_answer_of_a_bulk_write_is_awaited_two_minutes(autojump_clock,
     ],
 )
 async def test_counts_that_do_not_add_up_confirm_nothing(result):
-    """The answer to a bulk write is believed only where it says the same of every key."""
+    """Counts that do not add up confirm nothing: the answer is believed only where it says the same of every key."""
     async with answering(answer(**result)) as server, opened(server) as store:
         with pytest.raises(errors.UncertainError):
             await store.bulk_put(NS, ENTRIES)
@@ -72,7 +75,7 @@ async def test_counts_that_do_not_add_up_confirm_nothing(result):
     ],
 )
 async def test_counts_that_add_up_or_are_left_out_are_believed(result, left):
-    """A server that counts nothing is taken at its word."""
+    """Counts that add up, or are left out by a server that counts nothing, are believed."""
     async with answering(answer(**result)) as server, opened(server) as store:
         assert await store.bulk_put(NS, ENTRIES) == left
         assert await store.bulk_delete(NS, KEYS) == left
@@ -91,7 +94,7 @@ async def test_counts_that_add_up_or_are_left_out_are_believed(result, left):
     ],
 )
 async def test_what_was_sent_is_billed_and_what_was_refused_is_not(planted, billed):
-    """Twice sent is twice billed, whether the answer came or not."""
+    """A body sent twice is billed twice, with or without an answer, and a refused one is not."""
     async with answering(planted) as server, opened(server) as store:
         for _ in range(2):
             for write in (lambda: store.bulk_put(NS, ENTRIES), lambda: store.bulk_delete(NS, KEYS)):
@@ -102,7 +105,7 @@ async def test_what_was_sent_is_billed_and_what_was_refused_is_not(planted, bill
 
 
 async def test_what_never_left_is_not_billed():
-    """Nobody listens: nothing was sent."""
+    """A request that never left, because nobody listens, is not billed."""
     async with answering(b"") as server:
         pass
     async with opened(server) as store:
@@ -112,7 +115,7 @@ async def test_what_never_left_is_not_billed():
 
 
 def test_a_disguised_body_holds_no_readable_value():
-    """Text goes as base64 too, so that a firewall finds nothing in it."""
+    """A disguised body has text as base64 too, so that a firewall finds nothing in it."""
     entries = {Key("k"): Entry(b"1 UNION SELECT"), Key("empty"): Entry(b"")}
     pairs = json.loads(b"".join(codec.encode_pairs(entries, disguised=True)))
     assert [(pair["value"], pair["base64"]) for pair in pairs] == [("MSBVTklPTiBTRUxFQ1Q=", True), ("", True)]

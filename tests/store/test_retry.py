@@ -1,4 +1,4 @@
-"""Retrying: what is repeated, when, how often, and what is not."""
+"""Retrying: which calls are repeated, when, how often, and which are not."""
 
 import logging
 from itertools import pairwise
@@ -28,7 +28,7 @@ DEADLINE = 100.0
 
 @pytest.fixture
 def faults(tmp_path):
-    """The store inside, which fails when told."""
+    """Yield the store inside, which fails when told."""
     with open_inline(tmp_path / "store.db") as store:
         yield FaultStore(store)
 
@@ -40,14 +40,14 @@ async def namespace(faults):
 
 
 def retrying(faults, attempts=5, deadline=DEADLINE):
-    """The store under test."""
+    """Yield the store under test."""
     return Retrying(faults, attempts=attempts, deadline=deadline)
 
 
 async def test_what_is_unavailable_twice_is_done_the_third_time(
     faults, namespace, autojump_clock, expect_log
 ):
-    """The caller sees success, the store three calls."""
+    """After two unavailable answers the caller sees success, and the store three calls."""
     expect_log("put failed")
     faults.fail("put", times=2)
 
@@ -60,7 +60,7 @@ async def test_what_is_unavailable_twice_is_done_the_third_time(
 async def test_the_last_error_is_raised_when_attempts_are_used_up(
     faults, namespace, autojump_clock, expect_log
 ):
-    """It is the store's own error, after exactly that many calls."""
+    """The last error of the store is raised after exactly that many calls."""
     expect_log("get failed")
     faults.fail("get", UnavailableError("down", code=7, status=503))
 
@@ -86,7 +86,7 @@ async def test_the_last_error_is_raised_when_attempts_are_used_up(
     ids=lambda error: type(error).__name__,
 )
 async def test_what_will_not_change_is_not_repeated(faults, namespace, autojump_clock, error):
-    """Denied, rejected, not found, too large, and bugs: raised at once, after one call."""
+    """Denied, rejected, not found, too large, and bugs are raised at once, after one call."""
     faults.fail("bulk_get", error)
     start = trio.current_time()
 
@@ -115,7 +115,7 @@ async def test_waits_grow_with_jitter(faults, namespace, autojump_clock, expect_
 
 
 async def test_it_waits_as_long_as_the_server_asks(faults, namespace, autojump_clock, expect_log):
-    """Retry-After is the least wait, not one that is shortened."""
+    """Retry-After is the least wait, and is not shortened."""
     expect_log("get failed")
     faults.fail("get", RateLimitedError("slow down", retry_after=50.0), times=1)
     start = trio.current_time()
@@ -126,7 +126,7 @@ async def test_it_waits_as_long_as_the_server_asks(faults, namespace, autojump_c
 
 
 async def test_it_gives_up_at_once_when_asked_to_wait_too_long(faults, namespace, autojump_clock):
-    """An error that asks for more than is left of the deadline is raised as it is, without waiting."""
+    """An error that asks for more than the rest of the deadline is raised as it is, without waiting."""
     faults.fail("get", RateLimitedError("slow down", retry_after=DEADLINE))
     start = trio.current_time()
 
@@ -139,7 +139,7 @@ async def test_it_gives_up_at_once_when_asked_to_wait_too_long(faults, namespace
 
 
 async def test_a_store_that_never_answers_is_unavailable(faults, namespace, autojump_clock, expect_log):
-    """At the deadline of the whole call, with what went wrong before in the message."""
+    """At the deadline of the whole call the store counts as unavailable, with the earlier failure in the message."""
     expect_log("connection reset")
     faults.fail("get", UnavailableError("connection reset"), on=1)
     faults.block("get")
@@ -152,7 +152,7 @@ async def test_a_store_that_never_answers_is_unavailable(faults, namespace, auto
 
 
 async def test_a_cancelled_call_is_not_repeated(faults, namespace, autojump_clock):
-    """Cancellation from outside ends it at once."""
+    """A cancellation from outside ends a call at once, without a repetition."""
     faults.block("get")
 
     with trio.move_on_after(1) as scope:
@@ -164,7 +164,7 @@ async def test_a_cancelled_call_is_not_repeated(faults, namespace, autojump_cloc
 
 
 async def test_a_creation_whose_answer_was_lost_succeeds(faults, autojump_clock, expect_log):
-    """The title that exists at the second attempt is the one of the first."""
+    """A creation whose answer was lost succeeds: the title existing at the second attempt is the first one's."""
     expect_log("create_namespace failed")
     faults.lost_ack("create_namespace", on=1)
 
@@ -176,7 +176,7 @@ async def test_a_creation_whose_answer_was_lost_succeeds(faults, autojump_clock,
 
 @pytest.mark.parametrize("turned_away", [False, True])
 async def test_a_title_that_was_there_before_is_refused(faults, autojump_clock, expect_log, turned_away):
-    """At the first attempt that gets through, if none before it can have worked."""
+    """A title that exists is refused at the first attempt that gets through, if none before it can have worked."""
     await faults.create_namespace("taken")
     if turned_away:
         faults.fail("create_namespace", RateLimitedError("429"), on=2)
@@ -187,7 +187,7 @@ async def test_a_title_that_was_there_before_is_refused(faults, autojump_clock, 
 
 
 async def test_a_deletion_whose_answer_was_lost_succeeds(faults, namespace, autojump_clock, expect_log):
-    """That it is gone at the second attempt is the first one's doing."""
+    """A deletion whose answer was lost succeeds: the first attempt is why the namespace is gone at the second."""
     expect_log("delete_namespace failed")
     faults.lost_ack("delete_namespace", on=1)
 
@@ -199,7 +199,7 @@ async def test_a_deletion_whose_answer_was_lost_succeeds(faults, namespace, auto
 
 
 async def test_every_retry_is_one_line_in_the_log(faults, namespace, autojump_clock, caplog, expect_log):
-    """Operation, reason and wait; nothing when all goes well, nothing in other logs, no values."""
+    """Every retry is one line in the log with operation, reason and wait, without values, and success is none."""
     expect_log("WARNING kvfs.store: put failed")
     caplog.set_level(logging.DEBUG)
     await retrying(faults).put(namespace, KEY, Entry(b"fine"))

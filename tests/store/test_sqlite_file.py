@@ -1,4 +1,4 @@
-"""The embedded store's file: how it is made, recognised, refused and shared at birth."""
+"""The embedded store's file: its creation, recognition, refusal, and a race at its birth."""
 
 import os
 import sqlite3
@@ -21,17 +21,17 @@ A = Key("a")
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """Where the store is to be."""
+    """Return the place of the store."""
     return tmp_path / "store.db"
 
 
 def mode(path: Path) -> int:
-    """Permission bits."""
+    """Return the permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 async def test_only_the_owner_reads_it(tmp_path):
-    """File and side files are 0600, new parents 0700, existing ones stay; whatever the umask."""
+    """File and side files have mode 0600, new parents 0700, and existing ones stay, whatever the umask."""
     tmp_path.chmod(0o755)
     path = tmp_path / "new" / "parents" / "store.db"
     before = os.umask(0)
@@ -50,7 +50,7 @@ async def test_only_the_owner_reads_it(tmp_path):
 
 
 async def test_what_was_stored_is_there_after_reopening(path):
-    """Namespaces, values, metadata, expirations; and one file is all there is."""
+    """Namespaces, values, metadata and expirations are there after reopening, and one file is all there is."""
     entry = Entry(b"\0value", b'{"a":1}', 4_000_000_000)
     async with SqliteStore.open(path) as store:
         namespace = await store.create_namespace("title")
@@ -63,31 +63,31 @@ async def test_what_was_stored_is_there_after_reopening(path):
 
 
 async def test_an_empty_file_becomes_a_store(path):
-    """As `mktemp` makes one."""
+    """An empty file, as `mktemp` makes one, becomes a store."""
     path.touch()
     async with SqliteStore.open(path) as store:
         assert await store.list_namespaces() == []
 
 
 def foreign_text(path):
-    """No database at all."""
+    """Make a file that is no database at all."""
     path.write_text("my diary\n" * 100)
 
 
 def foreign_short(path):
-    """A few bytes."""
+    """Make a file of a few bytes."""
     path.write_bytes(b"x")
 
 
 def foreign_database(path):
-    """A database of some other program."""
+    """Make a database of another program."""
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE t (x)")
     connection.close()
 
 
 def foreign_wal(path):
-    """A database of some other program, with an id of its own, in WAL mode."""
+    """Make a database of another program, with an id of its own, in WAL mode."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA application_id = 7")
@@ -96,7 +96,7 @@ def foreign_wal(path):
 
 
 def newer(path):
-    """A store of a later version."""
+    """Make a store of a later version."""
     schema.prepare(path).close()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
@@ -105,7 +105,7 @@ def newer(path):
 
 @pytest.mark.parametrize("make", [foreign_text, foreign_short, foreign_database, foreign_wal, newer])
 async def test_a_file_that_is_not_ours_is_refused_and_left_alone(path, make):
-    """The error names it; not a byte changes and no file appears beside it."""
+    """A file that is not ours is refused by name; not a byte of it changes and no file appears beside it."""
     make(path)
     before = path.read_bytes()
 
@@ -118,7 +118,7 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(path, make):
 
 
 async def test_a_newer_version_is_seen_in_the_wal_too(path):
-    """The header of the file may lag behind; nothing is changed then either."""
+    """A newer version is seen in the WAL too, where the file's header lags behind, and nothing is changed."""
     writer = schema.prepare(path)
     writer.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     assert int.from_bytes(path.read_bytes()[60:64], "big") == schema.VERSION
@@ -130,7 +130,7 @@ async def test_a_newer_version_is_seen_in_the_wal_too(path):
 
 
 async def test_a_path_that_cannot_be_a_file_is_a_clear_error(tmp_path):
-    """A directory, or a parent that is a file."""
+    """A path to a directory, or below a file, is a clear error."""
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "store.db"):
         with pytest.raises(UserError, match=f"cannot open the store {path}: "):
@@ -139,7 +139,7 @@ async def test_a_path_that_cannot_be_a_file_is_a_clear_error(tmp_path):
 
 
 def test_creating_survives_a_race_in_one_process(tmp_path):
-    """Whoever comes second finds the tables made, however close they are."""
+    """A second creator in one process finds the tables made, however close the two are."""
     for number in range(5):
         path, start = tmp_path / f"{number}.db", threading.Barrier(6)
 
@@ -153,7 +153,7 @@ def test_creating_survives_a_race_in_one_process(tmp_path):
 
 
 def test_creating_survives_a_race(path):
-    """Several processes that start on a file that is not there yet all find one and the same store."""
+    """Several processes that start on a missing file all find one store."""
     script = """if True:
         import sys, trio
         from pathlib import Path

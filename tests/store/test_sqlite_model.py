@@ -1,4 +1,4 @@
-"""The embedded store against a dict: any sequence of operations, any keys."""
+"""The embedded store against a dict, for any sequence of operations and any keys."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ STEPS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS, prefix=KEYS, limit=st.integers(1, 4))
 def test_it_agrees_with_a_dict(tmp_path_factory, steps, prefix, limit):
-    """After any puts, deletes and passing of time, listings, pages, prefixes and values are a dict's."""
+    """After any puts, deletes and passing of time, listings, pages, prefixes and values are those of a dict."""
     path = tmp_path_factory.mktemp("store") / "store.db"
     trio.run(_compare_with_a_dict, path, steps, prefix, limit)
 

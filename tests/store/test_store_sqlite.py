@@ -1,4 +1,4 @@
-"""The embedded store beyond the contract: other processes, trouble, and what it costs."""
+"""The embedded store beyond the contract: other processes, trouble, and costs."""
 
 import sqlite3
 from pathlib import Path
@@ -27,31 +27,31 @@ A = Key("a")
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """Where the store is to be."""
+    """Return the place of the store."""
     return tmp_path / "store.db"
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Its clock."""
+    """Return its clock."""
     return Clock()
 
 
 @pytest.fixture
 async def store(path, clock):
-    """An open store."""
+    """Yield an open store."""
     async with SqliteStore.open(path, now=clock) as store:
         yield store
 
 
 @pytest.fixture
 async def namespace(store):
-    """A namespace in it."""
+    """Return a namespace in it."""
     return (await store.create_namespace("namespace")).id
 
 
 def rows(path: Path, query: str) -> list:
-    """What another connection sees."""
+    """Return the rows that another connection sees."""
     connection = sqlite3.connect(path)
     try:
         return connection.execute(query).fetchall()
@@ -63,7 +63,7 @@ def rows(path: Path, query: str) -> list:
 
 
 async def test_two_daemons_share_a_file(path, store, namespace):
-    """A mount and a server see each other's writes at once, and writing at the same time harms neither."""
+    """A mount and a server on one file see each other's writes at once, and simultaneous writes harm neither."""
     async with SqliteStore.open(path, now=Clock()) as other, trio.open_nursery() as nursery:
         await other.put(namespace, A, Entry(b"seen"))
         assert await store.get(namespace, A) == ValueRead(b"seen")
@@ -79,7 +79,7 @@ async def test_two_daemons_share_a_file(path, store, namespace):
 
 
 async def test_readers_do_not_wait_for_a_writer(path, store, namespace):
-    """Another process in the middle of a transaction does not hold up reading."""
+    """A reader does not wait for another process in the middle of a transaction."""
     await store.put(namespace, A, Entry(b"old"))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -91,7 +91,7 @@ async def test_readers_do_not_wait_for_a_writer(path, store, namespace):
 
 
 async def test_a_file_that_stays_locked_is_unavailable(path, monkeypatch):
-    """Somebody may try again later; then it works."""
+    """A file that stays locked is unavailable, and works when it is free."""
     monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
     async with SqliteStore.open(path) as store:
         namespace = (await store.create_namespace("n")).id
@@ -106,7 +106,7 @@ async def test_a_file_that_stays_locked_is_unavailable(path, monkeypatch):
 
 
 async def test_the_loop_runs_while_sqlite_waits_and_a_cancelled_write_leaves_order(path, store, namespace):
-    """A write that waits for a lock blocks nobody; cancelled, it is done or not, and the next ones work."""
+    """A write that waits for a lock blocks nobody; cancelled, it is done or not, and later ones work."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     async with trio.open_nursery() as nursery:
@@ -122,7 +122,7 @@ async def test_the_loop_runs_while_sqlite_waits_and_a_cancelled_write_leaves_ord
 
 
 async def test_many_readers_at_once(store, namespace):
-    """More than there are connections take turns."""
+    """More readers than connections take turns."""
     await store.put(namespace, A, Entry(b"x"))
     seen = []
 
@@ -136,7 +136,7 @@ async def test_many_readers_at_once(store, namespace):
 
 
 async def test_accounts_do_not_see_each_other(store, namespace):
-    """Each has namespaces and titles of its own; an id of another's is unknown."""
+    """Each account has namespaces and titles of its own, and another's id is unknown in it."""
     other = store.for_account("other")
     await other.create_namespace("namespace")
     await store.put(namespace, A, Entry(b"mine"))
@@ -150,7 +150,7 @@ async def test_accounts_do_not_see_each_other(store, namespace):
 
 
 async def test_an_account_has_its_limit_of_namespaces(path):
-    """The 1,001st is rejected."""
+    """The 1,001st namespace of an account is rejected."""
     with open_inline(path) as store:
         for number in range(NAMESPACES):
             await store.create_namespace(f"{number}")
@@ -163,7 +163,7 @@ async def test_an_account_has_its_limit_of_namespaces(path):
 
 
 async def test_a_full_disk_is_unavailable_and_changes_nothing(store, namespace):
-    """The entry before stays whole; with room again the write succeeds."""
+    """On a full disk a write is unavailable and the entry before stays whole; with room again it succeeds."""
     await store.put(namespace, A, Entry(b"old", b"1"))
     writer = store._connections._writer  # a real limit of the real file, without a real full disk
     room = writer.execute("PRAGMA max_page_count").fetchone()[0]
@@ -178,7 +178,7 @@ async def test_a_full_disk_is_unavailable_and_changes_nothing(store, namespace):
 
 
 async def test_a_damaged_file_says_so(path):
-    """No traceback of SQLite's, no wrong bytes: an error that names the file and the way out."""
+    """A damaged file gives an error with its name and the way out, without SQLite's traceback or wrong bytes."""
     async with SqliteStore.open(path) as store:
         namespace = (await store.create_namespace("n")).id
         await store.bulk_put(namespace, {Key(f"{n}"): Entry(bytes(500)) for n in range(500)})
@@ -192,7 +192,7 @@ async def test_a_damaged_file_says_so(path):
 
 
 async def test_a_bulk_get_of_too_much_is_refused(store, namespace):
-    """Above 25 MiB together, or nothing at all; a single value of that size is still answered."""
+    """A bulk get above 25 MiB is refused as a whole, and a single value of that size is still answered."""
     with pytest.raises(RejectedError):
         await store.bulk_get(namespace, [])
     await store.put(namespace, A, Entry(bytes(VALUE_BYTES)))
@@ -209,7 +209,7 @@ async def test_a_bulk_get_of_too_much_is_refused(store, namespace):
 
 
 def plan(path: Path, query: str, **parameters) -> str:
-    """How SQLite would go about it."""
+    """Return SQLite's plan for a query."""
     connection = sqlite3.connect(path)
     lines = connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
     connection.close()
@@ -217,7 +217,7 @@ def plan(path: Path, query: str, **parameters) -> str:
 
 
 async def test_a_listing_reads_no_values_and_sorts_nothing(path, store):
-    """A page costs its keys, however many there are and however large their values."""
+    """A page of a listing costs its keys, however many there are and however large their values."""
     parameters = dict.fromkeys(("number", "first", "beyond", "limit", "now"))
     assert plan(path, queries.LIST_KEYS, **parameters) == (
         "SEARCH keys USING PRIMARY KEY (namespace=? AND key>? AND key<?)"
@@ -227,7 +227,7 @@ async def test_a_listing_reads_no_values_and_sorts_nothing(path, store):
 
 
 async def test_counting_keys_reads_no_values(path, store, namespace, clock):
-    """Keys and bytes, expired ones not among them."""
+    """Counting gives keys and bytes without expired ones, and reads no values."""
     assert await store.count_keys(namespace) == (0, 0)
     await store.bulk_put(namespace, {A: Entry(b"123"), Key("b"): Entry(b"4567", None, int(clock()) + 10)})
     assert await store.count_keys(namespace) == (2, 7)
@@ -237,7 +237,7 @@ async def test_counting_keys_reads_no_values(path, store, namespace, clock):
 
 
 async def test_a_value_replaced_or_deleted_leaves_nothing(path, store, namespace):
-    """One content for each key, always."""
+    """A key has one content always, also after it was replaced or deleted."""
     for value in (b"1", b"22", b"333"):
         await store.bulk_put(namespace, {A: Entry(value), Key("b"): Entry(value)})
     await store.delete(namespace, A)
@@ -247,7 +247,7 @@ async def test_a_value_replaced_or_deleted_leaves_nothing(path, store, namespace
 
 
 async def test_expired_keys_are_purged_by_later_writes(path, store, namespace, clock):
-    """Not at once: a clock that jumps ahead and back again hides keys but does not destroy them."""
+    """Expired keys are purged by later writes and not at once, so a clock that jumps ahead and back only hides them."""
     soon = int(clock()) + 60
     await store.bulk_put(namespace, {Key(f"{n}"): Entry(b"x", None, soon) for n in range(300)})
 
@@ -265,7 +265,7 @@ async def test_expired_keys_are_purged_by_later_writes(path, store, namespace, c
 
 
 async def test_a_large_namespace_is_deleted_at_once_and_swept_in_bites(path, store, namespace, monkeypatch):
-    """What the call leaves behind belongs to nobody, and later writes remove it in proportion."""
+    """A large namespace is deleted at once, and later writes remove its rows in proportion."""
     await store.bulk_put(namespace, {Key(f"{n:04d}"): Entry(b"x") for n in range(1000)})
     monkeypatch.setattr(store_module, "SWEEP_KEYS", 100)
     monkeypatch.setattr(store_module, "SWEEP_BITES", 3)

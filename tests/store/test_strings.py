@@ -1,4 +1,4 @@
-"""Large values as JSON text, in bites."""
+"""Large values as JSON text, encoded and decoded in bites."""
 
 import base64
 import json
@@ -20,7 +20,10 @@ CHARS = st.sampled_from(["x", '"', "\\", "\n", "é", "€", "𝄞", "\0"])
 
 @given(CHARS, st.integers(-5, 5), st.binary(max_size=3))
 def test_a_value_of_several_bites_arrives_as_it_was(char: str, around: int, end: bytes) -> None:
-    """Characters that lie across two bites included; what is no text goes as base64."""
+    """A value of several bites arrives unchanged, with characters across two bites.
+
+    Bytes that are no text go as base64.
+    """
     size = len(char.encode())
     value = b"a" * (around % 4) + (char * ((2 * BITE + around) // size)).encode() + end
     entries = {Key('k","value":0'): Entry(value, b'{"value":0}', 2_000_000_000), Key("z"): Entry(b"last")}
@@ -37,7 +40,7 @@ def test_a_value_of_several_bites_arrives_as_it_was(char: str, around: int, end:
 
 @given(CHARS, st.integers(-14, 14), st.booleans())
 def test_a_string_of_several_bites_is_read_as_it_was_written(char: str, around: int, escaped: bool) -> None:
-    """Wherever a bite ends: in a character, in an escape, between the two escapes of one character."""
+    """A string is read as it was written wherever a bite ends: in a character, an escape, or a pair of escapes."""
     text = "a" * (BITE + around) + char * 3 + "a" * (BITE - 12) + char * 9
     written = json.dumps(text, ensure_ascii=escaped).encode()
     assert string_bytes(memoryview(written)) == text.encode()
@@ -47,7 +50,7 @@ def test_a_string_of_several_bites_is_read_as_it_was_written(char: str, around: 
 def test_a_large_answer_says_what_a_small_one_says(
     char: str, metadata: bytes | None, expiration: int | None
 ) -> None:
-    """Values, metadata, expirations, bare texts, keys that are missing and entries that are none."""
+    """A large answer gives the same result as a small one, for values, metadata, bare texts, and missing keys."""
     entry = Entry((char * 40).encode(), metadata, expiration)
     result = codec.encode_values({Key("k"): entry, Key("gone"): None}, with_metadata=True)
     small = result[:-2] + b',"bare":"text","odd":{"value":5},"half":"\\ud800"}}'
@@ -60,15 +63,15 @@ def test_a_large_answer_says_what_a_small_one_says(
 @pytest.mark.parametrize("part", [b"\\ud800", b"\xff", b"\\q", b"\\u12", b"\\"])
 @pytest.mark.parametrize("size", [0, 2 * BITE])
 def test_a_string_that_is_no_text_is_refused(part: bytes, size: int) -> None:
-    """Half of a surrogate pair, bytes that are no UTF-8, escapes that are none, in small and in large strings."""
+    """A string with half a surrogate pair, bytes that are no UTF-8, or malformed escapes is refused at any size."""
     with pytest.raises(MalformedError):
         string_bytes(memoryview(b'"' + b"a" * size + part + b'"'))
 
 
 async def test_encoding_a_large_body_leaves_the_loop_alone() -> None:
-    """No step of a 60 MB body, text or binary, holds the interpreter for long: the loop goes on meanwhile.
+    """No step of encoding a 60 MB body, text or binary, holds the interpreter for long, and the loop goes on.
 
-    Made in one step a value it would stand still for a good part of the time.
+    In one step a value it would stand still for a good part of the time.
     """
     text = b"some text that is long \xe2\x82\xac " * 1_000_000
     binary = bytes(range(256)) * 70_000

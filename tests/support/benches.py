@@ -36,15 +36,15 @@ class Bench:
     clock: Clock | None
 
     def soon(self) -> int:
-        """An expiration an hour ahead."""
+        """Return an expiration an hour ahead."""
         return int(self.clock() if self.clock else time.time()) + HOUR
 
     async def keys(self, **how) -> list[KeyInfo]:
-        """The whole listing."""
+        """Return the whole listing."""
         return [info for page in await self.pages(**how) for info in page]
 
     async def pages(self, **how) -> list[tuple[KeyInfo, ...]]:
-        """The whole listing, page by page."""
+        """Return the whole listing, page by page."""
         pages, cursor = [], None
         while not pages or cursor is not None:
             page = await self.store.list_keys(self.namespace, cursor=cursor, **how)
@@ -53,34 +53,34 @@ class Bench:
         return pages
 
     async def put(self, key: str, value: bytes = b"value", **more) -> None:
-        """One entry."""
+        """Put one entry."""
         await self.store.put(self.namespace, Key(key), Entry(value, **more))
 
 
 @asynccontextmanager
 async def sqlite_store(path, clock):
-    """The embedded store, bare."""
+    """Yield the embedded store, bare."""
     async with SqliteStore.open(path, now=clock) as store:
         yield store
 
 
 @asynccontextmanager
 async def wrapped_store(path, clock):
-    """The embedded store inside all wrappers."""
+    """Yield the embedded store inside all wrappers."""
     async with SqliteStore.open(path, now=clock) as store:
         yield Retrying(Limiting(store, Budget()), attempts=3, deadline=60)
 
 
 @asynccontextmanager
 async def rest_store(path, clock):
-    """Our client, a real socket, our server, the embedded store."""
+    """Yield our client, with a real socket, our server and the embedded store behind it."""
     async with served(path.parent, now=clock) as server, server.open_rest() as store:
         yield store
 
 
 @asynccontextmanager
 async def cloudflare_store(path, clock):
-    """The real API."""
+    """Yield the real API."""
     url = os.environ.get("CLOUDFLARE_API_BASE_URL", "https://api.cloudflare.com/client/v4")
     account, token = os.environ["CLOUDFLARE_ACCOUNT_ID"], os.environ["CLOUDFLARE_API_TOKEN"]
     async with open_rest(base_url=url, account=account, token=token) as store:
@@ -89,7 +89,7 @@ async def cloudflare_store(path, clock):
 
 @asynccontextmanager
 async def inline_store(path, clock):
-    """The embedded store without threads, as tests of simulated time use it."""
+    """Yield the embedded store without threads, as tests of simulated time use it."""
     with open_inline(path, now=clock) as store:
         yield store
 
@@ -105,7 +105,7 @@ OPEN = {
 
 @pytest.fixture(params=STORES)
 async def bench(request, tmp_path):
-    """Each store in turn."""
+    """Yield each store in turn."""
     clock = None if request.param == "cloudflare" else Clock()
     async with OPEN[request.param](tmp_path / "store.db", clock or time.time) as store:
         title = f"kvfs-test-{os.getpid()}-{time.time_ns()}"

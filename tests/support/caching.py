@@ -82,7 +82,7 @@ class Room:
     stop: Callable[[], None] = lambda: None
 
     def clean(self, value: bytes) -> Clean:
-        """A value as of now."""
+        """Return a value as of now."""
         return Clean(value, None, None, self.clock())
 
     async def walk(self, keys: Iterable[str], pause: float = 0.0) -> None:
@@ -96,7 +96,7 @@ class Room:
                 await trio.lowlevel.checkpoint()
 
     async def listed(self) -> None:
-        """Everything is listed; the requests so far do not count."""
+        """List everything, and start the count of requests anew."""
         await self.lister.whole(NS, "")
         self.store.calls.clear()
 
@@ -117,7 +117,7 @@ def directory_of(key: str) -> str:
 async def opened_room(
     entries: dict[str, bytes], *, latency: float = 0.0, ttl: float = 60.0, cache: int = 256 << 20
 ) -> AsyncIterator[Room]:
-    """A room over these entries, its loader running."""
+    """Yield a room over these entries, its loader running."""
     clock, memory = Clock(), MemoryStore(entries, latency)
     store = FaultStore(memory)
     shadowed: set[str] = set()
@@ -140,5 +140,5 @@ def binaries(count: int, pattern: str = "data-{:06}.unheard") -> dict[str, bytes
 
 
 def bulks(count: int) -> int:
-    """The fewest bulk gets for so many keys."""
+    """Return the fewest bulk gets for so many keys."""
     return math.ceil(count / 100)

@@ -21,17 +21,17 @@ OPTIONS = ("--cache-ttl=600", "--settle=0", "--write-back=600", "--timeout=10")
 
 
 def _ask(world: Standing, request: dict[str, Any]) -> dict[str, Any]:
-    """What the commands of kvfs ask of the daemon, without a process for each."""
+    """Ask the daemon what the commands of kvfs would ask, without a process for each."""
     return dict(list(call(control_path(world.mount.path, world.mount.state), request))[-1])
 
 
 def refresh(world: Standing, space: Namespace) -> None:
-    """`kvfs refresh`."""
+    """Do `kvfs refresh`."""
     _ask(world, {"request": "refresh", "path": space.path.name})
 
 
 def sync(world: Standing) -> None:
-    """`kvfs sync`, and insist."""
+    """Do `kvfs sync`, and insist that all is sent."""
     answer = _ask(world, {"request": "sync", "timeout": None})
     assert not answer.get("left_count"), answer
 
@@ -45,7 +45,7 @@ class Server:
     def put(
         self, key: str, value: bytes, *, ttl: int | None = None, metadata: object = None, seen: bool = True
     ) -> None:
-        """Write a key; unless it shall not be seen, what this mount knows of the namespace is forgotten."""
+        """Write a key; unless it shall not be seen, the mount forgets its knowledge of the namespace."""
         extra = {"expiration_ttl": ttl, "metadata": metadata}
         pair = {"key": key, "value": value.decode()} | {k: v for k, v in extra.items() if v is not None}
         self._api.bulk_put(self._space.id, [pair])
@@ -53,29 +53,29 @@ class Server:
             refresh(self._world, self._space)
 
     def delete(self, key: str) -> None:
-        """Delete a key; what this mount knows of the namespace is forgotten."""
+        """Delete a key; the mount forgets its knowledge of the namespace."""
         self._api.delete(self._space.id, key)
         refresh(self._world, self._space)
 
     def get(self, key: str) -> bytes | None:
-        """A value, None when there is none."""
+        """Return a value, None when there is none."""
         return self._api.get(self._space.id, key)
 
     def keys(self) -> list[str]:
-        """All keys."""
+        """Return all keys."""
         return sorted(self._api.keys(self._space.id))
 
     def ails(self, fault: str, **how: object) -> None:
-        """From here on every request for values and keys meets a fault; until the example ends."""
+        """Let every request for values and keys meet a fault from here on, until the example ends."""
         self._api.set_faults({"fault": fault, "path": "/storage/", **how})
 
     def metadata(self, key: str) -> object:
-        """A key's metadata."""
+        """Return a key's metadata."""
         return self._api.keys(self._space.id, key)[key].get("metadata")
 
 
 def outcome(row: Row, world: Standing) -> tuple[object, object]:
-    """What a row's example gives and what the page says; an errno is its name."""
+    """Return the result of a row's example and the one on the page; an errno is given by name."""
     space, before, descriptors = world.namespace(), Path.cwd(), contextlib.ExitStack()
     names = vocabulary() | _helpers(world, space, descriptors)
     names["open"] = lambda *how: _opened(descriptors, *how)
@@ -101,7 +101,7 @@ def outcome(row: Row, world: Standing) -> tuple[object, object]:
 
 
 def _opened(descriptors: contextlib.ExitStack, *how: Any) -> int:
-    """os.open, closed in the end at the latest."""
+    """Open a file as os.open does, and close it in the end at the latest."""
     number = os.open(*how)
     descriptors.callback(_close, number)
     return number
@@ -119,7 +119,7 @@ def _wanted(row: Row, names: dict[str, Any]) -> object:
 
 
 def _set_up(top: Path) -> None:
-    """The directory that every row starts with; docs/semantics.md describes it."""
+    """Make the directory that every row starts with; docs/semantics.md describes it."""
     (top / "f").write_bytes(b"hello")
     (top / "d").mkdir()
     (top / "full").mkdir()
@@ -128,7 +128,7 @@ def _set_up(top: Path) -> None:
 
 def _helpers(world: Standing, space: Namespace, ending: contextlib.ExitStack) -> dict[str, Any]:
     def path_of(key: str) -> str:
-        """Where the mount shows a key that another client wrote."""
+        """Return the path at which the mount shows a key that another client wrote."""
         server.put(key, b"x")
         wait_for(lambda: any(key_of(found) == key for found in _walk(space.path)))
         return str(next(found for found in _walk(space.path) if key_of(found) == key).relative_to(space.path))
@@ -139,7 +139,7 @@ def _helpers(world: Standing, space: Namespace, ending: contextlib.ExitStack) ->
         return changed(before, world.api.requests())
 
     def mounted_with(*options: str) -> str:
-        """Another mount of this namespace, with its directory's name; gone at the end of the example."""
+        """Make another mount of this namespace, with its directory's name; it is gone at the end of the example."""
         mounting = mounted(
             world.local(), f"cloudflare:/{space.path.name}", *OPTIONS, *options, served=world.served
         )

@@ -23,7 +23,7 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Where it stands, and its words after `kvfs`."""
+    """The place of a command line, and its words after `kvfs`."""
 
     place: str
     words: tuple[str, ...]
@@ -32,7 +32,7 @@ class CommandLine:
 
 
 def command_lines(path: Path) -> Iterator[CommandLine]:
-    """All of a page, in the order of the page."""
+    """Return all command lines of a page, in order."""
     text = path.read_text()
     for block in _BLOCK.finditer(text):
         if block[1] in _SHELLS:
@@ -55,13 +55,13 @@ def _of_block(name: str, first: int, language: str, body: str) -> Iterator[Comma
 
 
 def _without_synopsis(text: str) -> str:
-    """`kvfs status [DIR]` with what may be left out, the first of `list|diff`, and without `…`."""
+    """Return `kvfs status [DIR]` with the optional words, the first of `list|diff`, and without `…`."""
     text = text.replace("\\|", "|").replace("…", "")
     return re.sub(r"\b([a-z]+)(?:\|[a-z]+)+\b", r"\1", re.sub(r"[\[\]]", "", text))
 
 
 def _commands(line: str) -> Iterator[tuple[str, ...]]:
-    """The words of each call of kvfs in a line of shell."""
+    """Return the words of each call of kvfs in a line of shell."""
     inner = re.findall(r"\$\(([^()]*)\)", line)
     for part in (
         part for each in (re.sub(r"\$\([^()]*\)", "X", line), *inner) for part in _SPLIT.split(each)

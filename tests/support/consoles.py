@@ -14,7 +14,7 @@ OTHER = Path(__file__).with_name("other_client.py")
 
 
 def fails(session: Session, world: Standing, home: Path) -> str | None:
-    """Run a console block; None, or in what step it differs from the page."""
+    """Run a console block; return None, or the step at which it differs from the page."""
     space = world.namespace()
     printed = _played(session, world, space, home)
     for step, (status, lines) in zip(session.steps, printed, strict=False):
@@ -26,7 +26,7 @@ def fails(session: Session, world: Standing, home: Path) -> str | None:
 
 
 def _played(session: Session, world: Standing, space: Namespace, home: Path) -> list[tuple[int, list[str]]]:
-    """Exit status and lines of each step."""
+    """Return exit status and lines of each step."""
     mark = "=====example====="
     script = "\n".join(f"{step.command}\nprintf '\\n{mark}%s\\n' $?" for step in session.steps)
     env = _environment(world, space, home)
@@ -45,7 +45,7 @@ def _played(session: Session, world: Standing, space: Namespace, home: Path) -> 
 
 
 def _lines(text: str) -> list[str]:
-    """Without the blank ones at the end, which on the page part the commands."""
+    """Return the lines without the blank ones at the end, which on the page part the commands."""
     lines = text.splitlines()
     while lines and not lines[-1]:
         lines.pop()
@@ -53,7 +53,7 @@ def _lines(text: str) -> list[str]:
 
 
 def matches(expected: list[str], lines: list[str]) -> bool:
-    """Whether lines are as a page says: `…` alone is any number of them, within a line any text."""
+    """Return True if lines are as a page says: `…` alone is any number of them, within a line any text."""
     pattern = "".join(
         r"(?:.*\n)*" if line == "…" else ".*".join(re.escape(part) for part in line.split("…")) + r"\n"
         for line in expected
@@ -62,7 +62,7 @@ def matches(expected: list[str], lines: list[str]) -> bool:
 
 
 def _environment(world: Standing, space: Namespace, home: Path) -> dict[str, str]:
-    """HOME, the commands `kvfs`, `api` and `asked`, and what they need."""
+    """Return an environment with HOME, the commands `kvfs`, `api` and `asked`, and all that they need."""
     bin_ = home / "bin"
     if not bin_.exists():
         bin_.mkdir(parents=True)

@@ -1,5 +1,6 @@
-"""A daemon that tells what the kernel asks of it: `python counted.py WORDS` is `kvfs WORDS`, with a line for each
-request, its handler's name, in the file that `COUNTED_REQUESTS` names.
+"""A daemon that reports the kernel's requests: `python counted.py WORDS` is `kvfs WORDS` with a report.
+
+The file that `COUNTED_REQUESTS` names has a line for each request, its handler's name.
 """
 
 import functools
@@ -15,7 +16,7 @@ VARIABLE = "COUNTED_REQUESTS"
 
 
 def requests(log: Path) -> Counter[str]:
-    """How often each handler was called since the last call of this."""
+    """Return how often each handler was called since the last call of this."""
     found = Counter(log.read_text().split())
     log.write_text("")
     return found
@@ -31,7 +32,7 @@ def _told(handler, name, descriptor):
 
 
 def main() -> None:
-    """Let every handler tell before it does its work."""
+    """Have every handler report before it does its work."""
     descriptor = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     init = pyfuse3.init
 

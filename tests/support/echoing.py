@@ -15,7 +15,7 @@ Refuse = Callable[[str, str], tuple[int, int] | None]
 
 
 class Echo(ThreadingHTTPServer):
-    """Where it listens is in `served`; a test sets `refuse`."""
+    """The echoing server. `served` is where it listens; a test sets `refuse`."""
 
     daemon_threads = True
 
@@ -59,12 +59,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the test's output is not its log."""
+        """Log nothing, because the test's output is not its log."""
 
 
 @contextmanager
 def echoing(behind: Served) -> Iterator[Echo]:
-    """The server at work in threads of this process."""
+    """Yield the server at work in threads of this process."""
     with Echo(behind) as echo:
         thread = threading.Thread(target=echo.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

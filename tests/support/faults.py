@@ -27,7 +27,7 @@ class Call:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """The keys it names, none for a listing."""
+        """Return the keys that the call names, none for a listing."""
         if len(self.args) < 2:
             return ()
         named = self.args[1]
@@ -40,7 +40,7 @@ Callback = Callable[[Call], object]
 
 @dataclass
 class Rule:
-    """What happens to the calls it matches; `times` is how many more of them, None for all."""
+    """A rule for the calls it matches; `times` is how many more of them, None for all."""
 
     operation: str
     on: Collection[int] | None
@@ -49,7 +49,7 @@ class Rule:
     action: Callable[[Call, Proceed], Awaitable]
 
     def takes(self, call: Call) -> bool:
-        """Whether the call is one of its calls; counts it if so."""
+        """Return True if the rule matches the call, and count it."""
         fits = (
             self.operation in (EVERY, call.operation)
             and (self.on is None or call.number in self.on)
@@ -63,7 +63,7 @@ class Rule:
 
 @dataclass
 class Gate:
-    """Where calls wait: `entered` when the first arrived, all go on after `open()`."""
+    """A gate at which calls wait: `entered` when the first arrived, and all go on after `open()`."""
 
     entered: trio.Event = field(default_factory=trio.Event)
     opened: trio.Event = field(default_factory=trio.Event)
@@ -87,11 +87,11 @@ class FaultStore(Around):
         self._rules: list[Rule] = []
 
     def count(self, operation: str = EVERY) -> int:
-        """How many calls there were."""
+        """Return how many calls there were."""
         return sum(operation in (EVERY, call.operation) for call in self.calls)
 
     def clear(self) -> None:
-        """No more faults; the calls stay counted."""
+        """End all faults; the calls stay counted."""
         self._rules.clear()
 
     def fail(self, operation: str, error: StoreError | None = None, **which) -> None:
@@ -103,7 +103,7 @@ class FaultStore(Around):
         self._add(operation, action, **which)
 
     def lost_ack(self, operation: str, error: StoreError | None = None, **which) -> None:
-        """Do it, then raise: the answer never came."""
+        """Do the call, then raise, as if the answer never came."""
 
         async def action(call, proceed):
             await proceed()
@@ -124,7 +124,7 @@ class FaultStore(Around):
         self._add(operation, action, **which)
 
     def lie(self, operation: str, answer: object, **which) -> None:
-        """Answer this without asking the store."""
+        """Return this answer without asking the store."""
 
         async def action(call, proceed):
             return answer
@@ -162,7 +162,7 @@ class FaultStore(Around):
         self._add(operation, action, **which)
 
     def after(self, operation: str, callback: Callback, **which) -> None:
-        """The same, when the store has done it."""
+        """Call (and await, if it asks for it) `callback(call)` when the store has done it."""
 
         async def action(call, proceed):
             result = await proceed()
@@ -182,7 +182,7 @@ class FaultStore(Around):
         actions = [rule.action for rule in self._rules if rule.takes(call)]
 
         async def proceed(subject=None):
-            """The rest of the chain; `subject` replaces the keys or entries asked for."""
+            """Do the rest of the chain; `subject` replaces the keys or entries asked for."""
             nonlocal args
             if subject is not None:
                 args = (args[0], subject, *args[2:])
@@ -222,23 +222,23 @@ class StaleStore(Around):
         self._past: list[tuple[float, NamespaceId, dict[Key, Entry | None]]] = []
 
     async def get(self, namespace, key):
-        """The value of then."""
+        """Return the value of then."""
         entry = (await self.bulk_get(namespace, [key]))[key]
         return ValueRead(entry.value, entry.expiration) if entry else None
 
     async def get_metadata(self, namespace, key):
-        """The metadata of then."""
+        """Return the metadata of then."""
         entry = (await self.bulk_get(namespace, [key]))[key]
         return entry.metadata if entry else None
 
     async def bulk_get(self, namespace, keys):
-        """The entries of then."""
+        """Return the entries of then."""
         current = await self._store.bulk_get(namespace, keys)
         then = self._then(namespace)
         return {key: then.get(key, entry) for key, entry in current.items()}
 
     async def list_keys(self, namespace, *, prefix="", cursor=None, limit=LIST_KEYS):
-        """The keys of then; the cursor is the last key."""
+        """Return the keys of then; the cursor is the last key."""
         infos = {info.key: info for info in await self._list_now(namespace, prefix)}
         for key, entry in self._then(namespace).items():
             if entry is None:
@@ -262,7 +262,7 @@ class StaleStore(Around):
         self._past.append((self._now(), namespace, before))
 
     def _then(self, namespace: NamespaceId) -> dict[Key, Entry | None]:
-        """The entries of then, of the keys written since."""
+        """Return the entries of then, of the keys written since."""
         then: dict[Key, Entry | None] = {}
         for written_at, where, before in reversed(self._past):
             if where == namespace and written_at > self._now() - self.seconds:

@@ -1,7 +1,6 @@
-"""What the fuzzing tests share: how much they try, and bytes that are almost what a parser wants.
+"""The common parts of the fuzzing tests: how much they try, and bytes that are almost what a parser wants.
 
-KVFS_FUZZ is the number of examples a test; the suite tries few, `KVFS_FUZZ=20000 pytest tests/fuzz` takes its
-time.
+KVFS_FUZZ is the number of examples a test; the suite tries few, `KVFS_FUZZ=20000 pytest tests/fuzz` takes its time.
 """
 
 import os
@@ -34,7 +33,7 @@ JSON = st.recursive(
 
 @st.composite
 def almost(draw: st.DrawFn, *examples: bytes) -> bytes:
-    """One of the examples, cut, doubled and with bytes altered."""
+    """Return one of the examples, cut, doubled and with bytes altered."""
     found = bytearray(draw(st.sampled_from(examples)))
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, len(found)))

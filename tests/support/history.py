@@ -1,4 +1,4 @@
-"""What a history holds, read from the disk as `kvfs history` reads it."""
+"""The content of a history, read from the disk as `kvfs history` reads it."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from kvfs.history.version_segment import segments
 
 
 def versions(directory: Path) -> list[Version]:
-    """Every version, oldest first."""
+    """Return every version, oldest first."""
     found = [v for segment in segments(directory) for batch in segment.batches() for v in batch.versions]
     return sorted(found, key=lambda version: version.at)
 
 
 def contents(directory: Path) -> list[tuple[str, str, bytes | str]]:
-    """Key, what happened, and the content or why it is not kept; oldest first."""
+    """Return key, kind of change, and the content or why it is not kept; oldest first."""
     found = []
     for segment in segments(directory):
         for batch in segment.batches():
@@ -24,6 +24,6 @@ def contents(directory: Path) -> list[tuple[str, str, bytes | str]]:
 
 
 def large_files(directory: Path) -> list[Path]:
-    """The contents that have files of their own."""
+    """Return the contents that have files of their own."""
     assert OWN_FILE == -1
     return [path for path in directory.glob("*/*") if len(path.name) == 32]

@@ -14,7 +14,7 @@ Script = Callable[[trio.SocketStream], "object"]
 
 @dataclass
 class Hostile:
-    """Where it listens, and the heads of the requests it got (as text) with their bodies."""
+    """The hostile server's address, and the heads (as text) and bodies of the requests it got."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Hostile:
 
     @property
     def lines(self) -> list[str]:
-        """The request lines."""
+        """Return the request lines."""
         return [head.splitlines()[0] for head in self.heads]
 
 
@@ -45,7 +45,7 @@ async def answering(*answers: bytes | Script) -> AsyncIterator[Hostile]:
 def http(
     body: bytes = b"", status: int = 200, *headers: str, content_type: str = "application/json"
 ) -> bytes:
-    """An honest HTTP/1.1 answer, after which the connection ends."""
+    """Return an honest HTTP/1.1 answer, after which the connection ends."""
     lines = [
         f"HTTP/1.1 {status} X",
         f"Content-Type: {content_type}",
@@ -57,7 +57,7 @@ def http(
 
 
 def failure(status: int, code: int, message: str = "no", *headers: str) -> bytes:
-    """An honest error envelope."""
+    """Return an honest error envelope."""
     body = b'{"success":false,"errors":[{"code":%d,"message":"%b"}],"messages":[],"result":null}'
     return http(body % (code, message.encode()), status, *headers)
 

@@ -21,7 +21,7 @@ class InlineConnections(Connections):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """As always, but without waiting for the disk."""
+        """Open connections as always, but without waiting for the disk."""
         connections = super().open(path)
         connections._writer.execute("PRAGMA synchronous = OFF")
         return connections
@@ -39,7 +39,7 @@ class InlineConnections(Connections):
 
 @contextmanager
 def inline_threads() -> Iterator[None]:
-    """What would be done in a thread is done at once, so that simulated time does not pass meanwhile."""
+    """Do at once all that would be done in a thread, so that simulated time does not pass meanwhile."""
     before = trio.to_thread.run_sync
 
     async def run_sync(act, *args, **_):
@@ -57,7 +57,7 @@ def inline_threads() -> Iterator[None]:
 def open_inline(
     path: Path, *, account: str = "local", now: Callable[[], float] = time.time
 ) -> Iterator[SqliteStore]:
-    """A `SqliteStore` on the file at `path` that needs no threads."""
+    """Return a `SqliteStore` on the file at `path` that needs no threads."""
     connections = InlineConnections.open(path)
     try:
         yield SqliteStore(connections, account, now)

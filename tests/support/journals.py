@@ -24,23 +24,23 @@ SOURCE = "cloudflare:account"
 
 
 def simulated_now() -> float:
-    """A wall clock that goes with the trio clock of the test."""
+    """Return a wall clock that goes with the trio clock of the test."""
     return START + trio.current_time()
 
 
 def open_journal(path: Path, **options) -> Journal:
-    """The journal of these tests; the clock stands still unless one is given."""
+    """Open the journal of these tests; the clock stands still unless one is given."""
     return Journal.open(path, **{"source": SOURCE, "now": lambda: START} | options)
 
 
 def side_of(journal: Journal) -> sqlite3.Connection:
-    """SQLite's side of it, which has everything when this returns."""
+    """Return SQLite's side of it, which has everything when this returns."""
     journal._transactions.kept.save()
     return journal._transactions.kept._side._db
 
 
 def logged(path: Path) -> State:
-    """What the log of a journal says, as it is on the disk now; nothing is altered."""
+    """Return the records of a journal's log, as it is on the disk now; nothing is altered."""
     replay = Replay(path)
     assert replay.fault is None
     return replay.state
@@ -48,7 +48,7 @@ def logged(path: Path) -> State:
 
 @contextmanager
 def seen(path: Path) -> Iterator[sqlite3.Connection]:
-    """The changes that the log of a journal says, as a table to ask; nothing is altered, somebody may write to it."""
+    """Return the changes in a journal's log as a table to ask; nothing is altered, and a daemon may write to it."""
     columns = (
         "namespace",
         "key",
@@ -71,7 +71,7 @@ def seen(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _read(path: Path) -> State:
-    """The log of a journal that may be written anew this very moment."""
+    """Read the log of a journal that may be rewritten at this very moment."""
     while True:
         with suppress(FileNotFoundError):
             replay = Replay(path)
@@ -80,13 +80,13 @@ def _read(path: Path) -> State:
 
 
 def source_of(path: Path) -> str:
-    """The identity of the account or store that a journal is for."""
+    """Return the identity of the account or store that a journal is for."""
     with closing(opener.read_only(path)) as database:
         return opener.meta(database, "source") or ""
 
 
 def alter(path: Path, change: Callable[[Row], Row]) -> None:
-    """Meddle with a journal that nobody has open: each of its rows is what `change` makes of it."""
+    """Alter a journal that nobody has open: `change` gives each of its rows."""
     with open_journal(path, source=source_of(path)) as journal, journal.transaction():
         for row in journal._transactions.index.all():
             if (new := change(row)) is not row:
@@ -94,18 +94,18 @@ def alter(path: Path, change: Callable[[Row], Row]) -> None:
 
 
 def segments(path: Path) -> list[str]:
-    """The names of the segments of its log, oldest first."""
+    """Return the names of the segments of its log, oldest first."""
     return [segment.name for segment in segments_of(path)]
 
 
 async def snapshot(journal: Journal) -> None:
-    """Write its log anew now, due or not."""
+    """Rewrite its log now, due or not."""
     await journal._upkeep.snapshot()
 
 
 @contextmanager
 def failing_disk(error: int) -> Iterator[None]:
-    """Nothing more than half a record goes into any log."""
+    """Let no log take more than half a record."""
 
     def writev(descriptor: int, parts: list[bytes]) -> int:
         record = b"".join(parts)
@@ -120,7 +120,7 @@ def failing_disk(error: int) -> Iterator[None]:
 
 
 def full_disk(journal: Journal) -> AbstractContextManager[None]:
-    """The log it writes to takes nothing."""
+    """Let the log it writes to take nothing."""
     assert journal.path
     return failing_disk(errno.ENOSPC)
 
@@ -132,19 +132,19 @@ def put(journal: Journal, key: str, value: bytes = b"value", *, namespace=NS, **
 
 
 def delete(journal: Journal, key: str, *, namespace=NS, base: bytes | None = None) -> int | None:
-    """Record a deletion; whether the store has the key is not known unless `base` says."""
+    """Record a deletion; without `base` nothing is known of the store's value."""
     return journal.record_delete(namespace, Key(key), base=base)
 
 
 def ack_all(journal: Journal, at: float = START) -> None:
-    """As if the store had taken all that is pending."""
+    """Acknowledge all that is pending."""
     seqs = [change.seq for change in journal.pending()]
     journal.mark_attempted(seqs)
     journal.ack(seqs, at)
 
 
 def shown(journal: Journal, namespace=NS) -> dict[str, bytes | None]:
-    """What the journal answers: key → content, None for a tombstone."""
+    """Return the journal's answers: key → content, None for a tombstone."""
     return {
         change.key: None if change.is_tombstone else journal.value(change)
         for change in journal.under(namespace, "")
@@ -152,12 +152,12 @@ def shown(journal: Journal, namespace=NS) -> dict[str, bytes | None]:
 
 
 def keys(changes) -> list[str]:
-    """Their keys, in order."""
+    """Return their keys, in order."""
     return [change.key for change in changes]
 
 
 async def stored(store, namespace) -> dict[str, Entry]:
-    """Everything a store has in a namespace."""
+    """Return everything a store has in a namespace."""
     found, cursor = {}, None
     while True:
         page = await store.list_keys(namespace, cursor=cursor)
@@ -171,7 +171,10 @@ async def stored(store, namespace) -> dict[str, Entry]:
 
 @contextmanager
 def small_disk(journal: Path, size: int) -> Iterator[Callable[[], int]]:
-    """Log, snapshots and reserve of a journal have so many bytes together; yields what tells the bytes left."""
+    """Give log, snapshots and reserve of a journal so many bytes together.
+
+    Yield a function that returns the bytes left.
+    """
 
     def left() -> int:
         files = [

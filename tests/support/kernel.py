@@ -37,7 +37,7 @@ class FakeKernel(KernelCache, WholeFiles):
         return await self.getattr(file.ino)
 
     async def exists(self, path: str) -> bool:
-        """Whether stat finds something."""
+        """Return True if stat finds something."""
         try:
             await self.stat(path)
         except NotFoundError:
@@ -45,7 +45,7 @@ class FakeKernel(KernelCache, WholeFiles):
         return True
 
     async def setattr(self, path: str, **changes) -> Attr:
-        """SETATTR of a path: `size`, `mode`, `mtime_ns`, `atime_ns`."""
+        """Do SETATTR of a path: `size`, `mode`, `mtime_ns`, `atime_ns`."""
 
         async def act(walk: Walk) -> Attr:
             ino = _there(walk)
@@ -112,7 +112,7 @@ class FakeKernel(KernelCache, WholeFiles):
         await self._on(act, path)
 
     async def xattrs(self, path: str) -> dict[str, bytes]:
-        """What `getfattr -d` shows."""
+        """Return what `getfattr -d` shows."""
         return {name: await self.getxattr(path, name) for name in await self.listxattr(path)}
 
     # names that change
@@ -249,7 +249,7 @@ class FakeKernel(KernelCache, WholeFiles):
         await self.fs.files.fsync(file.number)
 
     async def flush(self, file: File) -> None:
-        """What close(2) of one of several descriptors does."""
+        """Do what close(2) of one of several descriptors does."""
         await self.fs.files.flush(file.number)
 
     async def close(self, file: File) -> None:
@@ -278,7 +278,7 @@ class FakeKernel(KernelCache, WholeFiles):
         return await self._on(act, path)
 
     async def getdents(self, directory: Directory, count: int = 1 << 30) -> list[tuple[str, int]]:
-        """At most so many entries from the handle's offset on, with the offset behind each: READDIRPLUS."""
+        """Return at most so many entries from the handle's offset on, with the offset behind each: READDIRPLUS."""
         tree, inodes = self.fs.tree, self.fs.inodes
         handle = self.fs.handles.directory(directory.number)
         if directory.offset == 0:
@@ -307,7 +307,7 @@ class FakeKernel(KernelCache, WholeFiles):
             self.forget()
 
     async def listdir(self, path: str) -> list[str]:
-        """The names in a directory, without the dots, in the order they come."""
+        """Return the names in a directory, without the dots, in the order they come."""
         directory = await self.opendir(path)
         try:
             return [name for name, _ in await self.getdents(directory) if name not in (".", "..")]

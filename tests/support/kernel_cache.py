@@ -1,4 +1,4 @@
-"""What the kernel remembers of the file system: dentries, attributes, pages, and the lookups it owes.
+"""The memory of the kernel about the file system: dentries, attributes, pages, and the lookups it owes.
 
 The calls themselves are in `kernel.py`.
 """
@@ -19,7 +19,7 @@ NEGATIVE_SECONDS = 2.0  # what fuse/operations.py lets the kernel remember an ab
 
 @dataclass(slots=True)
 class File:
-    """An open file: the daemon's number, its inode, the inodes on the path that stay referenced."""
+    """An open file: the daemon's number, its inode, and the inodes on the path, which stay referenced."""
 
     number: int
     ino: int
@@ -40,7 +40,7 @@ class Directory:
 
 @dataclass(slots=True)
 class Walk:
-    """Where a path leads; `ino` None: nowhere."""
+    """The result of a path's walk; `ino` is None if it leads nowhere."""
 
     parent: int
     name: bytes
@@ -49,7 +49,7 @@ class Walk:
 
 
 class KernelCache:
-    """What a kernel remembers. With `caching` it believes time-outs; without, it asks every time.
+    """The memory of a kernel. With `caching` it believes time-outs; without, it asks every time.
 
     `eager` forgets every inode as soon as nothing refers to it; otherwise `forget` does.
     """
@@ -100,7 +100,7 @@ class KernelCache:
         return attr.ino
 
     async def lookup(self, parent: int, name: bytes) -> int | None:
-        """LOOKUP, or what is remembered of one."""
+        """Do LOOKUP, or use what is remembered of one."""
         known = self.entries.get((parent, name))
         if known is not None and self._now() < known[1]:
             return known[0]
@@ -132,7 +132,7 @@ class KernelCache:
         return walk
 
     async def _on(self, act, *paths: str):
-        """Walk the paths and act on them; once more, asking for every name anew, when an inode was stale."""
+        """Walk the paths and act on them; do it once more, asking for every name anew, when an inode was stale."""
         try:
             try:
                 return await act(*[await self._walk(path) for path in paths])
@@ -145,7 +145,7 @@ class KernelCache:
                 self.forget()
 
     def forget(self) -> None:
-        """Memory is short: every inode that nothing refers to is forgotten."""
+        """Forget every inode that nothing refers to, as when memory is short."""
         for ino in [ino for ino in self.counts if not self.held[ino]]:
             self.fs.inodes.forget(ino, self.counts.pop(ino))
             self.attrs.pop(ino, None)
@@ -160,7 +160,7 @@ class KernelCache:
     # attributes
 
     async def getattr(self, ino: int) -> Attr:
-        """GETATTR, or what is remembered of one; changed pages go, as AUTO_INVAL_DATA asks."""
+        """Do GETATTR, or use what is remembered of one; changed pages go, as AUTO_INVAL_DATA asks."""
         known = self.attrs.get(ino)
         if known is not None and self._now() < known[1]:
             return known[0]

@@ -33,7 +33,7 @@ _LETTERS = 6
 
 @dataclass(frozen=True)
 class Message:
-    """Where it is written, in what, and its text."""
+    """A message: the place where it is written, its kind, and its text."""
 
     place: str
     kind: str
@@ -41,7 +41,7 @@ class Message:
 
 
 def messages(root: Path) -> list[Message]:
-    """All of a package, in the order of its files."""
+    """Return all messages of a package, in the order of its files."""
     return [message for file in sorted(root.rglob("*.py")) for message in _of_file(file, root)]
 
 
@@ -60,7 +60,7 @@ def _of_file(file: Path, root: Path) -> Iterator[Message]:
 
 
 def _kind(node: ast.AST) -> str | None:
-    """The name of what is called, if its words reach a user."""
+    """Return the name of the called function, if its words reach a user."""
     if not isinstance(node, ast.Call):
         return None
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -76,7 +76,7 @@ def _kind(node: ast.AST) -> str | None:
 
 
 class _Texts:
-    """What an expression may say: literals, and names and functions of the same file that stand for them."""
+    """The texts that an expression may give: literals, and names and functions of the same file that stand for them."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._values: dict[str, list[ast.expr]] = {}
@@ -94,7 +94,7 @@ class _Texts:
                     self._values.setdefault(f"{name}()", []).extend(returned)
 
     def of(self, node: ast.expr | None, depth: int = 0) -> list[str]:
-        """Each text; an empty list where the file does not tell."""
+        """Return each text; an empty list where the file does not tell."""
         if depth > 3:
             return []
         match node:
@@ -123,7 +123,10 @@ class _Texts:
         return [text for value in self._values.get(name, []) for text in self.of(value, depth + 1)]
 
     def _joined(self, parts: list[ast.expr], depth: int) -> list[str]:
-        """An f-string; a name or a call of the same file is filled in if it has a few texts, else it is `…`."""
+        """Return the texts of an f-string.
+
+        A name or a call of the same file is filled in if it has a few texts, else it is `…`.
+        """
         texts = [""]
         for part in parts:
             choices = [str(part.value)] if isinstance(part, ast.Constant) else ["…"]
@@ -145,7 +148,7 @@ class Entry:
     text: str
 
     def fits(self, text: str) -> bool:
-        """Whether the message has its pieces, in their order; the first one where a clause of it begins."""
+        """Return True if the message has the entry's pieces in order, with the first one where a clause begins."""
         first, *others = [re.escape(piece.strip()) for piece in self.text.split("…")]
         begins = rf"(?:^|[:;(,“'] ?|… ?){first}" if first else ""
         return re.search(".*".join([begins, *others]), text, re.DOTALL) is not None
@@ -153,7 +156,7 @@ class Entry:
 
 @cache
 def entries(page: Path) -> tuple[Entry, ...]:
-    """Of all tables of a page."""
+    """Return the entries of all tables of a page."""
     found = []
     for number, line in enumerate(page.read_text().splitlines(), start=1):
         if line.startswith("| ") and not line.startswith("| you see"):

@@ -45,36 +45,36 @@ class Mounted:
         )
 
     def sync(self, *, conflicts: bool = False, timeout: float = 120) -> None:
-        """Send everything, and insist; `conflicts`: it must tell of some, and all is sent as well."""
+        """Send everything, and insist; with `conflicts` it must report some, and all is sent as well."""
         done = self.kvfs("sync", str(self.path), check=False, timeout=timeout)
         assert done.returncode == (3 if conflicts else 0), done.stderr + self.log.read_text()
         assert "could not be sent" not in done.stdout + done.stderr
 
     def umount(self) -> subprocess.CompletedProcess[str]:
-        """`kvfs umount`, and insist."""
+        """Run `kvfs umount`, and insist."""
         done = self.kvfs("umount", str(self.path), check=False)
         assert done.returncode == 0, done.stdout + done.stderr + self.log.read_text()
         assert self.process.wait(30) == 0
         return done
 
     def kill(self) -> None:
-        """kill -9, and take the dead mount from the tree."""
+        """Kill the daemon with kill -9, and take the dead mount from the tree."""
         self.process.kill()
         self.process.wait()
         subprocess.run(["fusermount3", "-uz", str(self.path)], check=True)
 
     def terminate(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
     def status(self) -> dict[str, Any]:
-        """This mount's object of `kvfs status --json`."""
+        """Return this mount's object of `kvfs status --json`."""
         found = json.loads(self.kvfs("status", "--json", str(self.path)).stdout)
         return dict(found["mounts"][0])
 
     def shell(self, script: str, *, check: bool = True) -> str:
-        """Run a script in bash inside the mount; its output."""
+        """Run a script in bash inside the mount; return its output."""
         done = subprocess.run(
             ["bash", "-euc", script], cwd=self.path, capture_output=True, text=True, timeout=300, check=False
         )
@@ -107,7 +107,7 @@ def mounted(
 
 
 def environment(directory: Path, served: Served | None) -> dict[str, str]:
-    """Everything kvfs asks the environment for."""
+    """Return everything that kvfs asks the environment for."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CLOUDFLARE_", "KVFS_", "XDG_"))}
     env |= {
         "XDG_STATE_HOME": str(directory / "state"),
@@ -129,7 +129,7 @@ def environment(directory: Path, served: Served | None) -> dict[str, str]:
 def start(
     path: Path, source: str, options: tuple[str, ...], env: Mapping[str, str], log: Path
 ) -> "subprocess.Popen[bytes]":
-    """The daemon in the foreground of a process of ours, once it is ready."""
+    """Start the daemon in the foreground of a process of ours; return when it is ready."""
     reading, writing = os.pipe()
     with log.open("ab") as output, open(reading, encoding="utf-8") as answers:
         process = subprocess.Popen(
@@ -151,7 +151,10 @@ def start(
 
 
 class Api:
-    """The server's REST API, asked plainly: what is really there. A `direct` one meets no fault and is not counted."""
+    """The server's REST API, asked directly: it shows what is really there.
+
+    A `direct` one meets no fault and is not counted.
+    """
 
     def __init__(self, served: Served, *, direct: bool = False) -> None:
         self._served = served
@@ -165,22 +168,22 @@ class Api:
         self._client.close()
 
     def result(self, method: str, path: str, **options: Any) -> Any:
-        """The `result` of a call below the namespaces' URL."""
+        """Return the `result` of a call below the namespaces' URL."""
         answer = self._client.request(method, self._served.namespaces + path, **options)
         assert answer.status_code == 200, answer.text
         return answer.json()["result"]
 
     def namespace(self, title: str) -> str:
-        """The id of a namespace."""
+        """Return the id of a namespace."""
         found = {one["title"]: one["id"] for one in self.result("GET", "?per_page=1000")}
         return str(found[title])
 
     def titles(self) -> set[str]:
-        """All namespaces."""
+        """Return all namespaces."""
         return {one["title"] for one in self.result("GET", "?per_page=1000")}
 
     def keys(self, namespace: str, prefix: str = "") -> dict[str, dict[str, Any]]:
-        """Every key with what the listing says of it."""
+        """Return every key with its row of the listing."""
         found: dict[str, dict[str, Any]] = {}
         cursor = ""
         while True:
@@ -192,7 +195,7 @@ class Api:
                 return found
 
     def get(self, namespace: str, key: str) -> bytes | None:
-        """A value."""
+        """Return a value."""
         url = f"{self._served.namespaces}/{namespace}/values/{_quote(key)}"
         answer = self._client.get(url)
         return answer.content if answer.status_code == 200 else None
@@ -206,7 +209,7 @@ class Api:
         self.result("DELETE", f"/{namespace}/values/{_quote(key)}")
 
     def bulk_put(self, namespace: str, pairs: list[dict[str, Any]]) -> None:
-        """Write many."""
+        """Write many values."""
         self.result("PUT", f"/{namespace}/bulk", json=pairs)
 
     def set_faults(self, *rules: dict[str, Any]) -> None:
@@ -215,11 +218,11 @@ class Api:
         assert answer.status_code == 200, answer.text
 
     def requests(self) -> dict[str, int]:
-        """Requests by operation so far, without what this class asks."""
+        """Return requests by operation so far, without those of this class."""
         return self._counted("kvfs_requests_total")
 
     def keys_counted(self) -> dict[str, int]:
-        """Keys read, written, deleted and listed by operation so far."""
+        """Return keys read, written, deleted and listed by operation so far."""
         return self._counted("kvfs_keys_total")
 
     def _counted(self, metric: str) -> dict[str, int]:

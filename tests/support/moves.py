@@ -1,4 +1,4 @@
-"""Stores to copy from and to, and the command line in this process: what the tests of data moves stand on."""
+"""Stores to copy from and to, and the command line in this process, for the tests of data moves."""
 
 import random
 import time
@@ -48,7 +48,7 @@ ODD_METADATA = (
 
 
 def sample(count: int = 0, *, binaries: int = 0, seed: int = 1) -> dict[Key, Entry]:
-    """Hostile keys, and `count` ordinary ones: a third with metadata, a third with an expiration."""
+    """Return hostile keys, and `count` ordinary ones: a third with metadata, a third with an expiration."""
     dice, ahead = random.Random(seed), int(time.time()) + 86_400
     found: dict[Key, Entry] = {}
     for number, key in enumerate(HOSTILE_KEYS):
@@ -75,7 +75,7 @@ async def fill_store(store: Store, title: str, entries: Mapping[Key, Entry]) -> 
 
 
 async def dump_store(store: Store, title: str) -> dict[Key, Entry]:
-    """All that is in a namespace."""
+    """Return everything in a namespace."""
     found: dict[Key, Entry] = {}
     [namespace] = [one.id for one in await store.list_namespaces() if one.title == title]
     cursor: str | None = None
@@ -91,7 +91,7 @@ async def dump_store(store: Store, title: str) -> dict[Key, Entry]:
 
 
 async def _entries(store: Store, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-    """Whole entries; each alone where they are too much for one answer."""
+    """Return whole entries, each alone where they are too much for one answer."""
     try:
         return await store.bulk_get(namespace, keys)
     except BodyTooLargeError:
@@ -99,7 +99,7 @@ async def _entries(store: Store, namespace: NamespaceId, keys: Sequence[Key]) ->
 
 
 def fill(file: Path, entries: Mapping[Key, Entry], title: str = "shop") -> str:
-    """An embedded store with entries; its name on a command line."""
+    """Fill an embedded store with entries; return its name on a command line."""
 
     async def work() -> None:
         async with SqliteStore.open(file) as store:
@@ -110,7 +110,7 @@ def fill(file: Path, entries: Mapping[Key, Entry], title: str = "shop") -> str:
 
 
 def dump(file: Path, title: str = "shop") -> dict[Key, Entry]:
-    """All that is in a namespace of an embedded store."""
+    """Return everything in a namespace of an embedded store."""
 
     async def work() -> dict[Key, Entry]:
         async with SqliteStore.open(file) as store:
@@ -120,7 +120,7 @@ def dump(file: Path, title: str = "shop") -> dict[Key, Entry]:
 
 
 def titles(file: Path) -> list[str]:
-    """The namespaces of an embedded store."""
+    """Return the namespaces of an embedded store."""
 
     async def work() -> list[str]:
         async with SqliteStore.open(file) as store:

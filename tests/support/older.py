@@ -1,4 +1,4 @@
-"""Make a journal of the format before out of one of this format: for crash runs of the conversion."""
+"""Makes a journal of the format before out of one of this format, for crash runs of the conversion."""
 
 import secrets
 import sqlite3
@@ -34,7 +34,7 @@ CREATE TABLE namespaces (id TEXT PRIMARY KEY, first_seen INTEGER NOT NULL) WITHO
 
 
 def make_older(path: Path) -> None:
-    """The journal at `path`, which nobody has open, is as the version before would have left it, closed."""
+    """Rewrite the journal at `path`, which nobody has open, as the version before would have left it, closed."""
     source = source_of(path)
     with open_journal(path, source=source) as journal:
         rows = journal._transactions.index.all()
@@ -56,7 +56,7 @@ def make_older(path: Path) -> None:
 
 
 def _redo(identity: bytes) -> bytes:
-    """A log of one record: a namespace was seen, and is gone."""
+    """Return a log of one record: a namespace was seen, and is gone."""
     head = legacy._HEAD.pack(legacy._MAGIC, 2, identity, 0)[:-4]
     payload = msgspec.msgpack.encode([[8, ["x" * 32, 1]], [9, ["x" * 32]]])
     record = legacy._RECORD.pack(1, len(payload), crc32(payload), 0)[:-4]

@@ -17,7 +17,7 @@ OURS = {"metrics", "get_faults", "put_faults", "delete_faults"}
 
 
 def call(method: str, url: str, body: object = None) -> bytes:
-    """A request; its answer."""
+    """Send a request; return its answer."""
     data = json.dumps(body).encode() if body is not None else None
     headers = HEADERS | ({"content-type": "application/json"} if data else {})
     with urlopen(Request(url, data, headers, method=method), timeout=20) as answer:
@@ -25,7 +25,7 @@ def call(method: str, url: str, body: object = None) -> bytes:
 
 
 def requests() -> dict[str, int]:
-    """Requests by operation."""
+    """Return requests by operation."""
     lines = call("GET", f"{ROOT}/metrics").decode().splitlines()
     found: dict[str, int] = {}
     for line in lines:
@@ -36,7 +36,7 @@ def requests() -> dict[str, int]:
 
 
 def asked(command: list[str]) -> None:
-    """Run a command, then say what it cost at the server."""
+    """Run a command, then print what it cost at the server."""
     before = requests()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, end="" if done.stdout.endswith("\n") or not done.stdout else "\n")
@@ -46,7 +46,7 @@ def asked(command: list[str]) -> None:
 
 
 def main(command: str, *words: str) -> None:
-    """One command."""
+    """Run one command."""
     if command == "asked":
         asked(list(words))
     elif command == "list":

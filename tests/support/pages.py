@@ -18,7 +18,7 @@ _BORDER = re.compile(r"(?<!\\)\|")
 
 @dataclass(frozen=True)
 class Place:
-    """Where an example stands."""
+    """The place of an example."""
 
     page: str
     line: int
@@ -46,7 +46,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Row:
-    """The example of a row; no result: it must succeed."""
+    """The example of a row; without a result it must succeed."""
 
     place: Place
     code: str
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass
 class Page:
-    """What was found on a page, and what is wrong with it."""
+    """The examples of a page, and the complaints about it."""
 
     sessions: list[Session] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Page:
     headings: list[str] = field(default_factory=list)
 
     def is_shown(self, heading: str) -> bool:
-        """Whether a section has an example."""
+        """Return True if a section has an example."""
         return any(found.place.heading == heading for found in (*self.sessions, *self.rows))
 
 
@@ -73,7 +73,7 @@ def read_page(path: Path) -> Page:
 
 
 def parse(name: str, text: str) -> Page:
-    """Everything on a page that is an example, or should be one."""
+    """Return everything on a page that is an example, or should be one."""
     page, heading, lines = Page(), "", iter(enumerate(text.splitlines(), start=1))
     columns: list[str] | None = None  # of the table we are in
     for number, line in lines:

@@ -43,14 +43,14 @@ _FONTS = re.compile(r"\s*@font-face \{\{.*?\}\}", re.DOTALL)
 
 
 def tour() -> list[str]:
-    """The lines of the README's tour, without comments; the first, which sets PATH, is left out."""
+    """Return the lines of the README's tour, without comments; the first, which sets PATH, is left out."""
     section = re.search(r"^## A tour\n.*?```sh\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE)
     assert section is not None
     return [line.partition(" # ")[0].rstrip() for line in section[1].splitlines()[1:] if line.strip()]
 
 
 def make_sample(mount: Mounted) -> None:
-    """Fill the mount `kv` as scripts/run does."""
+    """Fill the mount `kv` in the way of scripts/run."""
     text = (REPOSITORY / "scripts" / "run").read_text()
     function = re.search(r"^make_sample\(\) \{.*?^\}", text, re.MULTILINE | re.DOTALL)
     assert function is not None
@@ -60,7 +60,7 @@ def make_sample(mount: Mounted) -> None:
 
 
 def session(mount: Mounted, commands: Sequence[str], shown: Sequence[str] = SHOWN) -> str:
-    """Run the commands in one shell on a terminal; what those that are shown print, as a terminal gets it."""
+    """Run the commands in one shell on a terminal; return the output of the shown ones, as a terminal gets it."""
     script = [
         f'kvfs() {{ "{sys.executable}" -m kvfs "$@"; }}',
         "alias ls='ls --color=always'",
@@ -96,7 +96,7 @@ def _on_a_terminal(command: Sequence[str], directory: Path, env: dict[str, str])
 
 
 def picture(text: str) -> str:
-    """What a terminal showed, as SVG: without fonts from elsewhere."""
+    """Return a terminal's content as SVG, without fonts from elsewhere."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(text.rstrip("\n")))
     form = _FONTS.sub("", CONSOLE_SVG_FORMAT).replace(
@@ -106,7 +106,7 @@ def picture(text: str) -> str:
 
 
 def main() -> None:
-    """Write the picture to the file that is named, docs/terminal.svg without."""
+    """Write the picture to the named file, else to docs/terminal.svg."""
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY / "docs" / "terminal.svg"
     with (
         tempfile.TemporaryDirectory(prefix="kvfs-", dir="/var/tmp") as top,

@@ -1,6 +1,6 @@
-"""One mount without a kernel: store, journal, sender and file system put together as the daemon does.
+"""One mount without a kernel: store, journal, sender and file system, put together as the daemon does.
 
-Over files that survive a crash, without threads, in simulated time.
+It works over files that survive a crash, without threads, in simulated time.
 """
 
 from contextlib import asynccontextmanager
@@ -45,7 +45,7 @@ class Rig:
         self.breaking = True  # False: what failed a moment ago is asked again at once, and nothing takes time
 
     def open(self) -> None:
-        """What the daemon builds at its start. `place` is where the mount's root is, as `mount_place`'s."""
+        """Build what the daemon builds at its start. `place` is where the mount's root is, as `mount_place`'s."""
         opened = open_inline(self.base / "store.db", now=self.now)
         self.backend = opened.__enter__()
         self._closing = [opened]
@@ -87,27 +87,27 @@ class Rig:
                 self.fs.given_up(event.namespace, key)
 
     async def decide(self, what: str) -> None:
-        """`kvfs rejected retry --all`, or discard."""
+        """Retry all rejected changes, or discard them."""
         await self.controls.handlers()[f"rejected_{what}"]({"all": True}, None)
 
     def now_at(self, clock: trio.abc.Clock) -> float:
-        """What `now` tells inside a run with this clock."""
+        """Return `now` inside a run with this clock."""
         return START + clock.current_time()
 
     def close(self) -> None:
-        """A crash: nothing is flushed, nothing sent; only the files remain."""
+        """Crash: nothing is flushed, nothing sent; only the files remain."""
         for opened in reversed(self._closing):
             opened.__exit__(None, None, None)
 
     def restart(self) -> None:
-        """A crash and the next mount, inside `workers`."""
+        """Crash and mount again, inside `workers`."""
         self.close()
         self.open()
         self._nursery.start_soon(self.reading.loader.run)
 
     @asynccontextmanager
     async def workers(self):
-        """The daemon's tasks that loads wait for; ends when no load is under way."""
+        """Run the daemon's tasks that loads wait for; end when no load is under way."""
         async with trio.open_nursery() as nursery:
             self.reading.loader._stopped = False  # one run after another stands for one that goes on
             nursery.start_soon(self.reading.loader.run)
@@ -117,7 +117,7 @@ class Rig:
             nursery.cancel_scope.cancel()
 
     async def other(self, key: str, value: bytes | None, metadata=None, ahead: int | None = None) -> None:
-        """Another client puts a key, or deletes it (None); its expiration is so many seconds ahead."""
+        """Put a key as another client, or delete it (None); its expiration is so many seconds ahead."""
         if value is None:
             await self.backend.delete(self.namespace, key)
         else:
@@ -125,21 +125,21 @@ class Rig:
             await self.backend.put(self.namespace, key, Entry(value, metadata, expiration))
 
     async def stored(self) -> dict[str, Entry]:
-        """Everything the store has in the namespace of the test."""
+        """Return everything the store has in the namespace of the test."""
         return await stored(self.backend, self.namespace)
 
     async def settle(self) -> None:
-        """Hand on what has settled by now."""
+        """Hand on the changes that have settled by now."""
         self.sender._settle_at = 0.0  # the loop's memory of when to look next: here nobody loops
         await self.sender.settle_due()
 
     async def drain(self) -> None:
-        """Everything pending is sent, and what settles at once has settled."""
+        """Send everything pending, and settle what settles at once."""
         await self.sender.drain()
         await self.settle()
 
     def check(self) -> None:
-        """The invariants of all rooms, and of the kernel's counts against ours."""
+        """Check the invariants of all rooms, and the kernel's counts against ours."""
         self.fs.check_invariants()
         if self.history is not None:
             self.history.check_invariants()
@@ -149,7 +149,7 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(base: Path, **options):
-    """A rig at work with an empty namespace `ns`; its invariants hold in the end, and it is closed."""
+    """Yield a rig at work with an empty namespace `ns`; its invariants hold in the end, and it is closed."""
     rig = Rig(base, **options)
     rig.open()
     try:

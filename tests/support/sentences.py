@@ -10,7 +10,7 @@ _END = re.compile(r"(?<=[.!?])[”\")]*\s+(?=[A-Z“`…(0-9]|kvfs )| · ")
 
 
 def of_page(path: Path) -> Iterator[str]:
-    """Every sentence of a Markdown page, without blocks of code and pictures."""
+    """Return every sentence of a Markdown page, without blocks of code and pictures."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
@@ -20,13 +20,13 @@ def of_page(path: Path) -> Iterator[str]:
 
 
 def of_text(text: str) -> Iterator[str]:
-    """Every sentence of plain text."""
+    """Return every sentence of plain text."""
     plain = re.sub(r"``.+?``|`[^`]*`", "CODE", " ".join(text.split()))
     yield from (sentence for sentence in _END.split(plain) if sentence.strip())
 
 
 def of_help(command: click.Command) -> Iterator[str]:
-    """Every sentence of what `--help` of one command says."""
+    """Return every sentence in the `--help` of one command."""
     texts = [command.help, command.short_help, command.epilog]
     texts += [parameter.help for parameter in command.params if isinstance(parameter, click.Option)]
     for text in filter(None, texts):
@@ -35,7 +35,7 @@ def of_help(command: click.Command) -> Iterator[str]:
 
 
 def _lines(paragraph: str) -> list[str]:
-    """Examples stand line by line, prose does not."""
+    """Return the text as lines for examples, and as a whole for prose."""
     is_example = all(
         re.match(r"\s*((sudo )?kvfs|\$|[A-Z]+ {2,}|\w+ {2,})", line) for line in paragraph.splitlines()
     )
@@ -43,7 +43,7 @@ def _lines(paragraph: str) -> list[str]:
 
 
 def _pieces(block: str) -> Iterator[str]:
-    """Cells, items of lists, headings, or the block itself."""
+    """Return cells, items of lists, headings, or the block itself."""
     if block.lstrip().startswith("|"):
         for line in block.splitlines():
             yield from re.split(r"(?<!\\)\|", line)
@@ -52,5 +52,5 @@ def _pieces(block: str) -> Iterator[str]:
 
 
 def words(sentence: str) -> int:
-    """How many."""
+    """Return the number of words."""
     return len(re.findall(r"[\w\u2019'/.-]*\w[\w\u2019'/.-]*", sentence))

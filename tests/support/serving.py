@@ -60,23 +60,23 @@ class Served:
 
     @property
     def namespaces(self) -> str:
-        """The URL of the account's namespaces."""
+        """Return the URL of the account's namespaces."""
         return f"{self.url}/accounts/{self.account}/storage/kv/namespaces"
 
     def open_rest(self, **options: object) -> AbstractAsyncContextManager[RestStore]:
-        """Our own client for it."""
+        """Return our own client for it."""
         return open_rest(base_url=self.url, account=self.account, token=self.token, **options)
 
     def client(self) -> httpx.AsyncClient:
-        """A plain HTTP client that carries the token."""
+        """Return a plain HTTP client that carries the token."""
         return httpx.AsyncClient(headers=self.headers, trust_env=False, timeout=30)
 
     async def requests(self) -> dict[str, int]:
-        """How many requests the server has answered so far, by operation, those of this helper left out."""
+        """Return how many requests the server has answered so far, by operation, those of this helper left out."""
         return _totals(await self._metrics(), "kvfs_requests_total")
 
     async def keys(self) -> dict[str, int]:
-        """How many keys have been read, written, deleted or listed so far, by operation."""
+        """Return how many keys have been read, written, deleted or listed so far, by operation."""
         return _totals(await self._metrics(), "kvfs_keys_total")
 
     async def set_faults(self, *rules: dict[str, object]) -> None:
@@ -98,7 +98,7 @@ async def served(
     strict: bool = False,
     now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Served]:
-    """A server in this process, on a store in `directory`; `now` is its clock."""
+    """Yield a server in this process, on a store in `directory`; `now` is its clock."""
     options = ServeOptions(directory / "store.sqlite", port=0, token=TOKEN, faults=faults, strict=strict)
     async with serving(options, now=now) as ready:
         yield Served(ready.url)
@@ -113,9 +113,9 @@ def served_by_process(
     descriptors: int | None = None,
     port: int = 0,
 ) -> Iterator[Served]:
-    """The same as a process of its own, ended by the signal `stop`; a traceback of it fails the test.
+    """Yield a server as a process of its own, ended by the signal `stop`; a traceback of it fails the test.
 
-    `descriptors` is the most that it may have open. What it logs is in the file `log`.
+    `descriptors` is the most that it may have open. Its log is the file `log`.
     """
     options = {"store": str(directory / "store.sqlite"), "port": port, "token": TOKEN, "faults": faults}
     with tempfile.NamedTemporaryFile(prefix="kvfs-serve-") as log, ExitStack() as stack:

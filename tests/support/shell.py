@@ -46,13 +46,13 @@ class Shell:
         return done
 
     def ok(self, *words: object, **env: str) -> str:
-        """Run one command that must do, silently but for its result."""
+        """Run one command that must succeed, silently but for its result."""
         done = self.kvfs(*words, **env)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
     def fails(self, *words: object, status: int = Exit.FAILED, **env: str) -> str:
-        """Run one command that must fail, with one line; the line."""
+        """Run one command that must fail with one line; return the line."""
         done = self.kvfs(*words, **env)
         assert done.returncode == status, done
         assert done.stderr.startswith("kvfs: ")
@@ -60,7 +60,7 @@ class Shell:
         return done.stderr.removeprefix("kvfs: ").rstrip("\n")
 
     def daemon(self) -> int:
-        """The process that serves the mount, as the status says."""
+        """Return the process that serves the mount, as the status says."""
         return int(self.status()["pid"])
 
     def status(self) -> dict[str, object]:
@@ -68,7 +68,7 @@ class Shell:
         return dict(found)
 
     def end(self) -> None:
-        """Whatever is left of a mount goes."""
+        """Remove everything left of a mount."""
         for record in self.state.glob("mounts/*.json"):
             pid = int(json.loads(record.read_text())["pid"])
             subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)

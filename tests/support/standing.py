@@ -1,4 +1,4 @@
-"""A server and a mount that stand for a whole module of tests, each test in a namespace of its own."""
+"""A server and a mount that last for a whole module of tests, each test in a namespace of its own."""
 
 import errno
 import os
@@ -39,49 +39,49 @@ class Standing:
     _numbers: "count[int]" = field(default_factory=count)
 
     def namespace(self) -> Namespace:
-        """A namespace nobody else uses."""
+        """Return a namespace that nobody else uses."""
         title = f"ns{next(self._numbers)}"
         (self.mount.path / title).mkdir()
         return Namespace(self.mount.path / title, self.api.namespace(title))
 
     def local(self) -> Path:
-        """A directory on the local disk nobody else uses."""
+        """Return a directory on the local disk that nobody else uses."""
         return Path(tempfile.mkdtemp(dir=self.scratch))
 
     def counts(self) -> "Counts":
-        """Requests from here on."""
+        """Return the counts of requests from here on."""
         return Counts(self.api)
 
 
 class Counts:
-    """What was asked of the server since this was made."""
+    """Counts the requests to the server since this was made."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._before = api.requests()
 
     def since(self) -> dict[str, int]:
-        """Requests by operation."""
+        """Return requests by operation."""
         return changed(self._before, self._api.requests())
 
     def writes(self) -> int:
-        """How many of them wrote values."""
+        """Return how many of them wrote values."""
         return sum(self.since().get(name, 0) for name in WRITES)
 
     def deletes(self) -> int:
-        """How many of them deleted keys."""
+        """Return how many of them deleted keys."""
         return sum(self.since().get(name, 0) for name in DELETES)
 
 
 def changed(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
-    """By how much counts grew, without those that did not."""
+    """Return by how much counts grew, without those that did not."""
     found = {name: number - before.get(name, 0) for name, number in after.items()}
     return {name: number for name, number in found.items() if number}
 
 
 @contextmanager
 def standing(*options: str) -> Iterator[Standing]:
-    """Both, on a directory outside pytest's: what is mounted below pytest's must be gone after each test."""
+    """Yield both, on a directory outside pytest's, because a mount below pytest's must be gone after each test."""
     # Not below /tmp either: editors make no backups there.
     with tempfile.TemporaryDirectory(prefix="kvfs-tests-", dir="/var/tmp") as name:
         directory = Path(name)
@@ -105,14 +105,14 @@ def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:
 
 
 def errno_of(call: Callable[..., object], *args: object) -> str:
-    """The name of the errno that a call must fail with."""
+    """Return the name of the errno that a call must fail with."""
     with pytest.raises(OSError, match=r"\[Errno") as caught:
         call(*args)
     return errno.errorcode[caught.value.errno or 0]
 
 
 def run(*command: str | Path, cwd: Path | None = None, **env: str) -> str:
-    """A command that must succeed; all that it said."""
+    """Run a command that must succeed; return its output."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -127,7 +127,7 @@ def run(*command: str | Path, cwd: Path | None = None, **env: str) -> str:
 
 
 def some_tree(parent: Path) -> Path:
-    """Some three hundred files: text, binaries, an empty one, odd names, an executable, old times."""
+    """Make some three hundred files: text, binaries, an empty one, odd names, an executable, old times."""
     dice, top = random.Random(7), parent / "tree"
     for number in range(240):
         path = top / f"d{number % 7}" / f"e{number % 3}" / f"f{number}.txt"

@@ -1,4 +1,4 @@
-"""Counts how often a process has the disk forced: a library put before the C library's own calls."""
+"""Counts how often a process has the disk forced, by a library put before the C library's own calls."""
 
 import subprocess
 from pathlib import Path
@@ -26,7 +26,7 @@ CALL(fdatasync)
 
 
 class Syncs:
-    """What a process that is started with `environment` does; `count` is how often so far."""
+    """Counts the syncs of a process that is started with `environment`; `count` is how often so far."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "syncs"
@@ -38,5 +38,5 @@ class Syncs:
 
     @property
     def count(self) -> int:
-        """Calls of fsync and fdatasync."""
+        """Return the calls of fsync and fdatasync."""
         return self._path.stat().st_size if self._path.exists() else 0

@@ -21,7 +21,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """stat(2), what the models look at."""
+    """The fields of stat(2) that the models look at."""
 
     is_directory: bool
     size: int
@@ -121,5 +121,5 @@ class RealKernel(WholeFiles):
             raise OSError(number, os.strerror(number))
 
     async def listdir(self, path: str) -> list[str]:
-        """The names in a directory."""
+        """Return the names in a directory."""
         return [os.fsdecode(name) for name in os.listdir(self._at(path))]

@@ -32,34 +32,34 @@ class Terminal:
         return done.stdout
 
     def screen(self) -> str:
-        """What is to be read now."""
+        """Return the text on the screen now."""
         text = self._run("capture-pane", "-p").rstrip()
         if not self.seen or self.seen[-1] != text:
             self.seen.append(text)
         return text
 
     def type(self, text: str) -> None:
-        """Text as it stands."""
+        """Type a text as it stands."""
         self._run("send-keys", "-l", text)
 
     def press(self, *keys: str) -> None:
-        """Keys by tmux's names: Enter, Escape, C-x."""
+        """Press keys by tmux's names: Enter, Escape, C-x."""
         self._run("send-keys", *keys)
 
     def wait_for(self, text: str) -> None:
-        """Until the text is on the screen."""
+        """Wait until the text is on the screen."""
         self._wait(lambda: text in self.screen(), f"{text!r} did not come")
 
     def wait_for_text(self, text: str) -> None:
-        """Until the text is on the screen, wherever its lines end."""
+        """Wait until the text is on the screen, wherever its lines end."""
         self._wait(lambda: text in self.screen().replace("\n", ""), f"{text!r} did not come")
 
     def wait_gone(self, text: str) -> None:
-        """Until the text is not on the screen any more."""
+        """Wait until the text is not on the screen any more."""
         self._wait(lambda: text not in self.screen(), f"{text!r} did not go")
 
     def wait_end(self) -> int:
-        """Until the program ended; its exit status."""
+        """Wait until the program ended; return its exit status."""
         self._wait(lambda: self._of("pane_dead") == "1", "it did not end")
         return int(self._of("pane_dead_status") or 0)
 

@@ -1,4 +1,4 @@
-"""The words of the examples in tables: the names of `os`, and what it lacks of the calls of Linux."""
+"""The words of the examples in tables: the names of `os`, and calls of Linux that it lacks."""
 
 import ast
 import ctypes
@@ -19,7 +19,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run_code(code: str, names: dict[str, Any]) -> object:
-    """Statements, and the value of the last if it is an expression."""
+    """Run statements; return the value of the last if it is an expression."""
     body = ast.parse(code).body
     last = body[-1]
     if not isinstance(last, ast.Expr):
@@ -30,7 +30,7 @@ def run_code(code: str, names: dict[str, Any]) -> object:
 
 
 def vocabulary() -> dict[str, Any]:
-    """The names of `os`, and what it lacks: locks, flags, a few calls of the C library."""
+    """Return the names of `os`, and things that it lacks: locks, flags, a few calls of the C library."""
     names = {name: value for name, value in vars(os).items() if not name.startswith("_")}
     names |= {name: getattr(fcntl, name) for name in dir(fcntl) if name.startswith(("LOCK_", "F_"))}
     names |= {"flock": fcntl.flock, "lockf": fcntl.lockf, "ioctl": fcntl.ioctl, "mmap": mmap.mmap}
@@ -55,7 +55,7 @@ def key_of(name: str | Path) -> str:
 
 
 def _elsewhere(code: str) -> object:
-    """An expression in another process: its result, or the name of its errno."""
+    """Evaluate an expression in another process; return its result, or the name of its errno."""
     program = (
         "import sys, errno; from support.vocabulary import run_code, vocabulary\n"
         "try: print(repr(run_code(sys.argv[1], vocabulary())))\n"
@@ -69,7 +69,7 @@ def _elsewhere(code: str) -> object:
 
 
 def _watched(act: Callable[[], object]) -> list[str]:
-    """The names that inotify tells of in the working directory while something is done."""
+    """Return the names that inotify reports in the working directory while something is done."""
     watch = _checked(_libc.inotify_init1(os.O_NONBLOCK))
     try:
         _checked(_libc.inotify_add_watch(watch, b".", 0xFFF))

@@ -15,7 +15,7 @@ class WholeFiles:
             await self.close(file)
 
     async def write(self, path: str, data: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
-        """Over the beginning of a file; with the usual flags it is all of it."""
+        """Write over the beginning of a file; with the usual flags it is all of it."""
         file = await self.open(path, flags | os.O_WRONLY)
         try:
             if data:

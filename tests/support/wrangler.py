@@ -40,7 +40,10 @@ CONFIGURATION = f"""{{
 
 
 def wrangler_command(version: str) -> tuple[list[str], dict[str, str]]:
-    """The command of a version of wrangler and the environment it runs in; skips the test where it is not installed."""
+    """Return the command of a version of wrangler and the environment it runs in.
+
+    Skip the test where it is not installed.
+    """
     place = Path(os.environ.get("KVFS_TEST_WRANGLERS", "/nonexistent")) / version
     if not (place / ".installed").exists():
         assert os.environ.get("CI") != "true", f"wrangler is not installed in {place}"
@@ -58,7 +61,7 @@ def wrangler_command(version: str) -> tuple[list[str], dict[str, str]]:
 
 
 def project(directory: Path, configuration: str = CONFIGURATION) -> Path:
-    """A Workers project in a new directory."""
+    """Make a Workers project in a new directory."""
     directory.mkdir()
     (directory / "wrangler.jsonc").write_text(configuration)
     shutil.copyfile(Path(__file__).with_name("worker.js"), directory / "worker.js")
@@ -76,34 +79,34 @@ class Dev:
     log: Path
 
     def put(self, key: str, value: bytes, *, binding: str = "CONFIG", **query: str | int) -> None:
-        """The Worker puts a value; `meta` is JSON text, `ttl` seconds."""
+        """Put a value by the Worker; `meta` is JSON text, `ttl` seconds."""
         answer = self.http.put(f"/{quote(key, safe='')}", params={"ns": binding} | query, content=value)
         assert answer.text == "stored", answer.text
 
     def get(self, key: str, *, binding: str = "CONFIG") -> tuple[bytes | None, str]:
-        """The value that the Worker's binding answers, None if there is none, and the metadata as JSON text."""
+        """Return the value that the Worker's binding answers, None if there is none, and the metadata as JSON text."""
         answer = self.http.get(f"/{quote(key, safe='')}", params={"ns": binding})
         assert answer.status_code in (200, 404), answer.text
         return (answer.content if answer.status_code == 200 else None), answer.headers["x-metadata"]
 
     def delete(self, key: str, *, binding: str = "CONFIG") -> None:
-        """The Worker deletes a key."""
+        """Delete a key by the Worker."""
         assert self.http.delete(f"/{quote(key, safe='')}", params={"ns": binding}).text == "deleted"
 
     def listing(self, *, binding: str = "CONFIG") -> dict[str, dict[str, Any]]:
-        """The Worker's listing, by name."""
+        """Return the Worker's listing, by name."""
         answer = self.http.get("/", params={"ns": binding, "list": "1"})
         return {row["name"]: row for row in answer.json()}
 
     def kill(self) -> None:
-        """kill -9 of wrangler and of both of its workerd processes."""
+        """Send kill -9 to wrangler and to both of its workerd processes."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 @contextmanager
 def dev_server(version: str, place: Path, *options: str) -> Iterator[Dev]:
-    """`wrangler dev` in the project `place`, once its Worker answers. However the test ends, it is gone."""
+    """Yield `wrangler dev` in the project `place`, once its Worker answers. However the test ends, it is gone."""
     command, env = wrangler_command(version)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -157,7 +160,7 @@ def _wait_for(http: httpx.Client, process: "subprocess.Popen[bytes]", log: Path)
 
 
 def _end_group(group: int) -> None:
-    """What is left of the process group: workerd outlives a wrangler that was killed."""
+    """End the rest of the process group, because workerd outlives a wrangler that was killed."""
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:

@@ -27,7 +27,7 @@ PATIENCE = 0.5
 
 @asynccontextmanager
 async def at(server):
-    """The endpoint of a server, and its namespaces' URL."""
+    """Return the endpoint of a server, and its namespaces' URL."""
     async with server.client() as http:
         yield Endpoint(http, server.namespaces)
 
@@ -45,7 +45,7 @@ async def server(tmp_path):
 
 
 async def test_our_own_server_is_as_kvfs_assumes(server):
-    """Within the requests and the price that were announced, and with nothing left behind."""
+    """Our own server passes, within the announced requests and price, and with nothing left behind."""
     heard = []
     async with at(server) as endpoint:
         report = await verify(endpoint, told=heard.append)
@@ -81,7 +81,7 @@ async def test_our_own_server_is_as_kvfs_assumes(server):
     ],
 )
 async def test_what_does_not_hold_is_named(server, rule, named):
-    """The check that fails, and no other; the scratch namespace goes all the same."""
+    """Only the check that fails is named, and the scratch namespace goes all the same."""
     await server.set_faults(rule)
     async with at(server) as endpoint:
         report = await verify(endpoint, patience=PATIENCE)
@@ -94,7 +94,7 @@ async def test_what_does_not_hold_is_named(server, rule, named):
     "words", ["url_keys", "no_bulk_expiration", "floats", "null_lists", "unknown_fields"]
 )
 async def test_what_kvfs_copes_with_is_no_difference(server, words):
-    """Shapes that the schema allows, keys that go by bulk."""
+    """Shapes that the schema allows, and keys that go by bulk, are no differences."""
     async with server.client() as http:
         await http.put(f"{server.root}/_kvfs/faults", json=words)
     async with at(server) as endpoint:
@@ -103,7 +103,7 @@ async def test_what_kvfs_copes_with_is_no_difference(server, words):
 
 
 async def test_a_refused_token_ends_it_at_once(server):
-    """With the answer; nothing is tried."""
+    """A refused token ends it at once with the answer, and nothing is tried."""
     await server.set_faults({"fault": "code", "code": 9109})
     async with at(server) as endpoint:
         with pytest.raises(UserError, match="9109"):
@@ -112,7 +112,7 @@ async def test_a_refused_token_ends_it_at_once(server):
 
 
 async def test_a_run_that_is_stopped_leaves_no_namespace(server):
-    """As by Ctrl-C, in the middle of it."""
+    """A run that is stopped in the middle, as by Ctrl-C, leaves no namespace."""
     await server.set_faults({"fault": "latency", "seconds": 2, "path": "/values/"})
     async with at(server) as endpoint:
         with trio.move_on_after(1) as scope:
@@ -122,7 +122,7 @@ async def test_a_run_that_is_stopped_leaves_no_namespace(server):
 
 
 async def test_a_namespace_whose_creation_is_interrupted_is_removed(server):
-    """The answer is waited for, because nobody else knows of it."""
+    """The answer of an interrupted creation is waited for, because nobody else knows of its namespace."""
     await server.set_faults(
         {"fault": "slow_drip", "seconds": 0.002, "method": "POST", "path": "/namespaces$"}
     )
@@ -134,7 +134,7 @@ async def test_a_namespace_whose_creation_is_interrupted_is_removed(server):
 
 
 def test_ctrl_c_in_a_terminal_leaves_no_namespace(tmp_path, monkeypatch):
-    """The real signal to the real program: it ends with 130 and has cleaned up."""
+    """After the real signal the real program ends with 130 and has cleaned up."""
     import os
     import signal
     import subprocess
@@ -159,7 +159,7 @@ def test_ctrl_c_in_a_terminal_leaves_no_namespace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cloudflare(tmp_path, monkeypatch):
-    """A server with the whole temperament, but for its patience: staleness of half a second."""
+    """Yield a server with the whole temperament, but for its patience: staleness of half a second."""
     with served_by_process(tmp_path, faults="cloudflare,stale=500ms,pair_cost=2ms,seed=4") as server:
         monkeypatch.setenv("CLOUDFLARE_API_BASE_URL", server.url)
         monkeypatch.setenv("CLOUDFLARE_API_TOKEN", TOKEN)
@@ -168,7 +168,7 @@ def cloudflare(tmp_path, monkeypatch):
 
 
 def test_the_whole_temperament_of_the_api_is_as_kvfs_assumes(cloudflare, tmp_path, capsys):
-    """Through the program: JSON for a report, and what later mounts go by, in a private file."""
+    """The program finds the whole temperament as expected, and writes a JSON report, and a private file for mounts."""
     assert main(["verify", "--yes", "--json", f"cloudflare:{ACCOUNT}"]) == 0
     shown = capsys.readouterr()
     found = json.loads(shown.out)
@@ -184,14 +184,14 @@ def test_the_whole_temperament_of_the_api_is_as_kvfs_assumes(cloudflare, tmp_pat
 
 
 def test_it_asks_before_it_writes_anything(cloudflare, monkeypatch, capsys):
-    """Nobody answers: nothing happens."""
+    """Without an answer to its question nothing is written."""
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert main(["verify", f"cloudflare:{ACCOUNT}"]) != 0
     assert "go on?" in capsys.readouterr().err
 
 
 def test_a_difference_is_status_1_and_says_what_was_expected(cloudflare, capsys):
-    """Expected and seen, one below the other."""
+    """A difference gives status 1, with expected and seen one below the other."""
     import httpx
 
     rules = [{"fault": "code", "code": 10012, "method": "DELETE", "path": "missing"}]
@@ -203,7 +203,7 @@ def test_a_difference_is_status_1_and_says_what_was_expected(cloudflare, capsys)
 
 
 def test_a_profile_and_a_token_command_serve_as_for_a_mount(cloudflare, tmp_path, monkeypatch, capsys):
-    """SOURCE and token come from the configuration file; no requests are announced beyond those that are made."""
+    """SOURCE and token come from the configuration file, and no requests are made beyond the announced ones."""
     monkeypatch.delenv("CLOUDFLARE_API_TOKEN")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     file = tmp_path / "kvfs" / "config.toml"
@@ -220,7 +220,7 @@ def test_a_profile_and_a_token_command_serve_as_for_a_mount(cloudflare, tmp_path
 
 @pytest.mark.parametrize("source", ["local:", "wrangler:"])
 def test_a_source_without_an_api_is_refused(tmp_path, monkeypatch, capsys, source):
-    """With those that have one."""
+    """A source without an API is refused, with the kinds that have one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     (tmp_path / "wrangler.jsonc").write_text('{"name": "x", "kv_namespaces": []}')
@@ -229,7 +229,7 @@ def test_a_source_without_an_api_is_refused(tmp_path, monkeypatch, capsys, sourc
 
 
 def test_the_local_explorer_differs_only_where_kvfs_knows(tmp_path, monkeypatch, capsys):
-    """The newest wrangler: each difference with the way round it, status 0, and no key is left."""
+    """Against the newest wrangler each difference has its way round, with status 0, and no key is left."""
     monkeypatch.setenv("KVFS_STATE_DIR", str(tmp_path / "state"))
     with dev_server(NEW, project(tmp_path / "project")) as dev:
         dev.put("mine", b"stays")
@@ -244,7 +244,7 @@ def test_the_local_explorer_differs_only_where_kvfs_knows(tmp_path, monkeypatch,
 
 
 def test_every_known_difference_is_one_of_a_check():
-    """A check that is renamed takes its excuse along."""
+    """Every known difference names a check that exists."""
     names = {check.name for check in CHECKS}
     assert set(KNOWN) - names == {"creating a namespace"}
     assert len(names) == len(CHECKS)
@@ -254,7 +254,7 @@ def test_every_known_difference_is_one_of_a_check():
     ("seen", "settle", "expected"), [(0.0, 90, 90), (60, 90, 90), (80, 90, 120), (80, 0, 0)]
 )
 def test_a_mount_waits_as_long_as_reads_were_stale(tmp_path, seen, settle, expected):
-    """Half as long again as was seen, never less than asked for; not where it is switched off."""
+    """A mount waits half as long again as reads were stale, never less than asked for, or not if switched off."""
     save_learned(Learned("https://x.invalid/client/v4", 1.0, seen, None, ()), tmp_path)
     source = CloudflareSource("a", base_url="https://x.invalid/client/v4")
     config = Config(source, tmp_path, settle=settle, state_dir=tmp_path)
@@ -265,7 +265,7 @@ def test_a_mount_waits_as_long_as_reads_were_stale(tmp_path, seen, settle, expec
     ("pair_seconds", "expected"), [(None, 1000), (0.02, 500), (0.001, 4000), (1.0, 100), (0.004, 2500)]
 )
 def test_a_mount_begins_with_bodies_that_are_answered_quickly(tmp_path, pair_seconds, expected):
-    """As many pairs as take ten seconds, within bounds; the usual number where nothing is known."""
+    """The first body has as many pairs as take ten seconds, within bounds, or the usual number by default."""
     source = CloudflareSource("a", base_url="https://x.invalid/client/v4")
     config = Config(source, tmp_path, state_dir=tmp_path)
     assert first_pairs(config) == 1000
@@ -274,7 +274,7 @@ def test_a_mount_begins_with_bodies_that_are_answered_quickly(tmp_path, pair_sec
 
 
 def test_what_was_learned_may_be_missing_or_broken(tmp_path):
-    """Then nothing is known."""
+    """Missing or broken findings count as none."""
     assert load_learned("https://x.invalid", tmp_path) is None
     save_learned(Learned("https://x.invalid", 1.0, 2.0, 0.5, ("a",)), tmp_path)
     assert load_learned("https://x.invalid", tmp_path) == Learned("https://x.invalid", 1.0, 2.0, 0.5, ("a",))

@@ -1,4 +1,4 @@
-"""What `--durable-close` promises when several close a file at once: each close that returned is on the disk."""
+"""`--durable-close` with several closes of a file at once: each close that returned is on the disk."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ async def durable(tmp_path):
 
 
 async def test_a_close_waits_for_the_disk_though_another_recorded_the_content(durable) -> None:
-    """Two handles: the one that finds nothing left to record is not done before the sync of the other."""
+    """A handle with nothing left to record still waits for the sync of the other."""
     kernel, done = durable.kernel, []
     files = [await kernel.open("/ns/f", NEW) for _ in range(2)]
     await kernel.pwrite(files[1], 0, b"content")
@@ -45,7 +45,7 @@ async def test_a_close_waits_for_the_disk_though_another_recorded_the_content(du
 
 
 async def test_a_close_that_failed_to_reach_the_disk_is_tried_again(durable, monkeypatch) -> None:
-    """The disk refused: the next close does not say that all is well before a copy of the log is on the disk."""
+    """After a close that failed to reach the disk, the next one succeeds only when a copy of the log is on the disk."""
     kernel = durable.kernel
     file = await kernel.open("/ns/f", NEW)
     await kernel.pwrite(file, 0, b"content")
@@ -67,7 +67,7 @@ async def test_a_close_that_failed_to_reach_the_disk_is_tried_again(durable, mon
 
 
 async def test_pages_of_before_do_not_stay_because_attributes_are_being_set(durable) -> None:
-    """The kernel saw another content; an open while setxattr holds the file open does not call that the same."""
+    """An open during a setxattr does not keep pages of an earlier content that the kernel saw."""
     kernel, files = durable.kernel, durable.fs.files
     await durable.other("f", b"old")
     await kernel.stat("/ns/f")

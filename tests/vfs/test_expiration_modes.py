@@ -1,4 +1,4 @@
-"""`--expiration`: whether an mtime to come, or an attribute, says when a key expires."""
+"""`--expiration`: an mtime in the future, or an attribute, says when a key expires."""
 
 import pytest
 from support.clock import Clock
@@ -12,14 +12,14 @@ EXPIRATION, TTL = "user.kvfs.expiration", "user.kvfs.ttl"
 
 @pytest.fixture
 async def by_attribute(tmp_path):
-    """A mount with `--expiration=attribute`."""
+    """Yield a mount with `--expiration=attribute`."""
     async with open_rig(tmp_path, now=Clock(), expiration="attribute") as rig:
         yield rig
 
 
 @pytest.mark.parametrize("ahead", [-5, 3, 20, 59, 70, 10**6, 10**9])
 async def test_an_mtime_is_an_mtime_whatever_its_date(by_attribute, ahead):
-    """None is refused, and the key does not expire; over a remount too."""
+    """With `attribute` no mtime is refused whatever its date, and the key does not expire; over a remount too."""
     rig = by_attribute
     await rig.kernel.write("/ns/f", b"x")
     then = int(rig.now()) + ahead
@@ -34,7 +34,7 @@ async def test_an_mtime_is_an_mtime_whatever_its_date(by_attribute, ahead):
 
 
 async def test_an_expiration_is_set_shown_and_listed_by_attributes(by_attribute):
-    """The mtime stands still; a touch ends nothing; removing it does."""
+    """An expiration set by attribute leaves the mtime, stays after a touch, and ends when the attribute is removed."""
     rig, kernel = by_attribute, by_attribute.kernel
     await kernel.write("/ns/f", b"x")
     await kernel.setxattr("/ns/f", "user.colour", b"red")
@@ -58,7 +58,7 @@ async def test_an_expiration_is_set_shown_and_listed_by_attributes(by_attribute)
 
 
 async def test_another_clients_expiration_is_no_mtime(by_attribute):
-    """It shows as an attribute, and the key is gone in time."""
+    """Another client's expiration shows as an attribute and not as mtime, and the key is gone in time."""
     rig, kernel = by_attribute, by_attribute.kernel
     await rig.other("f", b"x", ahead=100)
     assert (await kernel.stat("/ns/f")).mtime <= rig.now()
@@ -70,7 +70,7 @@ async def test_another_clients_expiration_is_no_mtime(by_attribute):
 @pytest.mark.parametrize("later", [0, 30])
 @pytest.mark.parametrize("order", [(TTL, EXPIRATION), (EXPIRATION, TTL)])
 async def test_a_copy_of_both_attributes_has_the_very_expiration(by_attribute, order, later):
-    """Whatever the order in which a program sets them, though its ttl is some seconds old."""
+    """A copy of both attributes, in any order and with a ttl some seconds old, has the very same expiration."""
     rig, kernel = by_attribute, by_attribute.kernel
     await rig.other("f", b"x", ahead=100)
     read = {name: await kernel.getxattr("/ns/f", name) for name in order}
@@ -82,7 +82,7 @@ async def test_a_copy_of_both_attributes_has_the_very_expiration(by_attribute, o
 
 
 async def test_a_ttl_that_was_read_and_set_again_is_no_change(by_attribute):
-    """`rsync -X` does so when the second has changed; nothing is sent for it."""
+    """A ttl that was read and set again, as `rsync -X` does when the second has changed, sends nothing."""
     rig, kernel = by_attribute, by_attribute.kernel
     await rig.other("f", b"x", ahead=100)
     ttl = await kernel.getxattr("/ns/f", TTL)
@@ -92,7 +92,7 @@ async def test_a_ttl_that_was_read_and_set_again_is_no_change(by_attribute):
 
 
 async def test_a_ttl_set_after_an_expiration_counts_where_it_is_no_copy_of_it(by_attribute):
-    """A shorter one, a much longer one, and one that was set a moment later."""
+    """A ttl after an expiration counts if it is no copy of it: shorter, much longer, or set a moment later."""
     rig, kernel = by_attribute, by_attribute.kernel
     await kernel.write("/ns/f", b"x")
     for ttl, wait in ((500, 0), (1500, 0), (1020, 2)):
@@ -103,7 +103,7 @@ async def test_a_ttl_set_after_an_expiration_counts_where_it_is_no_copy_of_it(by
 
 
 async def test_an_expiration_too_soon_is_refused_in_either_mode(by_attribute):
-    """KV's floor is for what is set as an expiration."""
+    """KV's floor refuses an expiration that is set too soon, in either mode."""
     kernel = by_attribute.kernel
     await kernel.write("/ns/f", b"x")
     with pytest.raises(InvalidError):
@@ -111,7 +111,7 @@ async def test_an_expiration_too_soon_is_refused_in_either_mode(by_attribute):
 
 
 async def test_who_saves_by_replacing_keeps_the_expiration(by_attribute):
-    """As with mtimes: the new file has none of its own."""
+    """A save by replacing keeps the expiration, as with mtimes, because the new file has none of its own."""
     rig, kernel = by_attribute, by_attribute.kernel
     await rig.other("f", b"x", ahead=500)
     await kernel.stat("/ns/f")
@@ -124,7 +124,10 @@ async def test_who_saves_by_replacing_keeps_the_expiration(by_attribute):
 
 
 async def test_with_mtime_a_date_to_come_is_logged_and_counted(mount, kernel, caplog):
-    """It is not listed, so that nobody copies it; a date in the past is nothing to tell of."""
+    """With `mtime` a future date is logged and counted, and not listed, so that nobody copies it.
+
+    A past date is neither.
+    """
     caplog.set_level("INFO", "kvfs.vfs")
     await kernel.write("/ns/f", b"x")
     await kernel.setattr("/ns/f", mtime_ns=(int(mount.now()) + 500) * SECOND)

@@ -1,4 +1,4 @@
-"""A write that failed publishes nothing: who of several handles is told, and what the others go on with."""
+"""Failed writes publish nothing: which of several handles is told, and with what the others go on."""
 
 import os
 from contextlib import suppress
@@ -31,7 +31,10 @@ async def _closed_badly(kernel, *files):
 @pytest.mark.parametrize("size", [5, 700_000])
 @pytest.mark.parametrize("held", [True, False])
 async def test_the_value_of_before_stays(mount, kernel, flags, size, held):
-    """Here and at the server, whether it was read, emptied or in the cache; close says the error again."""
+    """After a failed write the earlier value stays, here and at the server, read, emptied or cached.
+
+    Close repeats the error.
+    """
     good = b"good!" * (size // 5)
     await mount.other("f", good)
     if held:
@@ -61,7 +64,7 @@ async def test_a_new_file_never_was(mount, kernel):
 
 @pytest.mark.parametrize("act", ["write", "ftruncate", "fsync", "flush", "shrink"])
 async def test_a_handle_that_failed_does_nothing_any_more(mount, kernel, act):
-    """Whatever a program tries through it, the error is the same, and the good value is not touched."""
+    """Every call through a handle that failed gives the same error, and the good value is not touched."""
     await kernel.write("/ns/f", b"good")
     file = await kernel.open("/ns/f", RW)
     with pytest.raises(FileTooBigError):
@@ -83,7 +86,7 @@ async def test_a_handle_that_failed_does_nothing_any_more(mount, kernel, act):
 
 
 async def test_a_truncate_that_failed_is_a_failed_write(mount, kernel):
-    """What the handle wrote before goes with it; by name, a truncate that fails changes nothing."""
+    """A truncate that failed drops the handle's earlier writes with it; one by name changes nothing."""
     await kernel.write("/ns/f", b"good")
     with pytest.raises(FileTooBigError):
         await kernel.truncate("/ns/f", VALUE_BYTES + 1)
@@ -97,7 +100,7 @@ async def test_a_truncate_that_failed_is_a_failed_write(mount, kernel):
 
 @pytest.mark.parametrize("size", [4, 700_000])
 async def test_what_was_closed_before_is_kept(mount, kernel, size):
-    """The last good close counts, not the first: one of several descriptors was closed in between."""
+    """The content of the last good close is kept, also when one of several descriptors was closed in between."""
     await kernel.write("/ns/f", b"old")
     file = await kernel.open("/ns/f", TRUNC)
     await kernel.pwrite(file, 0, b"good" * (size // 4))
@@ -110,7 +113,10 @@ async def test_what_was_closed_before_is_kept(mount, kernel, size):
 
 
 async def test_who_wrote_of_the_same_content_is_told_and_nobody_else(mount, kernel):
-    """A reader, and a writer whose changes were recorded, go on with the good value."""
+    """Each handle that wrote of the failed content gets the error.
+
+    A reader, and a writer whose changes were recorded, go on.
+    """
     await kernel.write("/ns/f", b"good")
     failing, other, calm, reader = [await kernel.open("/ns/f", flags) for flags in (RW, RW, RW, os.O_RDONLY)]
     await kernel.pwrite(calm, 0, b"GOOD")
@@ -128,7 +134,7 @@ async def test_who_wrote_of_the_same_content_is_told_and_nobody_else(mount, kern
 
 
 async def test_a_file_emptied_unseen_is_read_anew(mount, kernel):
-    """Nobody has its old content in memory: who opens it next gets that from the store."""
+    """A file emptied unseen, whose old content nobody has, is read from the store by the next open."""
     await mount.other("f", b"good")
     file = await kernel.open("/ns/f", TRUNC)
     with pytest.raises(FileTooBigError):
@@ -143,7 +149,7 @@ async def test_a_file_emptied_unseen_is_read_anew(mount, kernel):
 
 
 async def test_what_a_close_could_not_record_is_not_recorded_by_a_later_one(mount, kernel):
-    """ENOSPC at the close: a reader that closes the file later, when there is room, publishes nothing."""
+    """After ENOSPC at a close, a reader that closes the file later, with room, publishes nothing."""
     await kernel.write("/ns/f", b"good")
     await mount.drain()
     reader, file = await kernel.open("/ns/f"), await kernel.open("/ns/f", RW)
@@ -160,7 +166,7 @@ async def test_what_a_close_could_not_record_is_not_recorded_by_a_later_one(moun
 
 
 async def test_what_a_close_could_not_record_is_not_recorded_by_its_release(mount, kernel):
-    """There is room again between the two, which the program does not see: it was told that nothing was kept."""
+    """After ENOSPC at a close its release publishes nothing, because the program was told that nothing was kept."""
     await kernel.write("/ns/f", b"good")
     file = await kernel.open("/ns/f", RW)
     await kernel.pwrite(file, 0, b"BAD")
@@ -175,7 +181,7 @@ async def test_what_a_close_could_not_record_is_not_recorded_by_its_release(moun
 
 
 async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kernel):
-    """Two write into one file; the close of the first fails, so the second may not believe that its bytes are kept."""
+    """The second of two writers gets the error of the first one's close too, because its bytes are not kept."""
     await kernel.write("/ns/f", b"good")
     first, second = await kernel.open("/ns/f", RW), await kernel.open("/ns/f", RW)
     await kernel.pwrite(second, 2, b"2")
@@ -190,7 +196,7 @@ async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kern
 
 
 async def test_mtime_and_pages_are_those_of_the_good_value(mount, kernel):
-    """The kernel throws away what it has of the failed content."""
+    """mtime and pages are those of the good value, so the kernel drops those of the failed content."""
     kernel.caching = True
     await kernel.write("/ns/f", b"good")
     before = (await kernel.stat("/ns/f")).mtime_ns
@@ -216,7 +222,7 @@ async def _appending(kernel, content):
 
 
 async def test_an_append_comes_at_the_end_and_a_mapping_in_its_place(mount, kernel):
-    """The offset is the kernel's, which knows of O_APPEND: a page of a mapping is not an append."""
+    """A write with O_APPEND goes to the end, and a page of a mapping to its place, by the kernel's offset."""
     file = await _appending(kernel, b"hello world")
     mount.fs.files.write(file.number, 0, b"HELLO")
     await kernel.pwrite(file, 0, b"!")
@@ -225,7 +231,7 @@ async def test_an_append_comes_at_the_end_and_a_mapping_in_its_place(mount, kern
 
 
 async def test_appends_of_several_handles_go_to_the_end(mount, kernel):
-    """Each at the end that the one before made."""
+    """Appends of several handles each go to the end that the one before made."""
     files = [await _appending(kernel, b"") for _ in range(3)]
     for number in range(9):
         await kernel.pwrite(files[number % 3], 0, b"%d" % number)
@@ -235,7 +241,7 @@ async def test_appends_of_several_handles_go_to_the_end(mount, kernel):
 
 
 async def test_an_append_at_a_size_that_was_a_guess_goes_to_the_end(mount, kernel):
-    """The kernel was told 0, or the most a value may have: it appends there, and means the end."""
+    """An append at a guessed size, 0 or the largest, for which the kernel was told no better, goes to the end."""
     await mount.other("f", b"there")
     file = await kernel.open("/ns/f", RW | os.O_APPEND)
     node = mount.fs.inodes.get(file.ino)

@@ -1,4 +1,4 @@
-"""That a name is absent is told the short way exactly where the long way says so, whatever was done before."""
+"""Absence of names: the short way says absent exactly where the long way does, after any work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,13 +37,13 @@ AHEAD = st.sampled_from([None, None, -1, 30, 100])
 
 
 def _keys(separator: str) -> st.SearchStrategy[Key]:
-    """Few enough to meet again."""
+    """Return keys, few enough to meet again."""
     texts = st.lists(PARTS, min_size=1, max_size=3).map((separator or "/").join)
     return texts.filter(lambda key: 0 < len(key.encode()) <= KEY_BYTES and key not in FORBIDDEN_KEYS).map(Key)
 
 
 class World:
-    """What is known of two namespaces, and what was done to come to it."""
+    """Two namespaces, the knowledge of them, and the work that led to it."""
 
     def __init__(self, journal: Journal, naming: Naming, clock: Clock) -> None:
         self.journal, self.naming, self.clock = journal, naming, clock
@@ -51,11 +51,11 @@ class World:
         self.known = Known(journal, self.listings, Values(1 << 20, TTL, clock), naming, clock, TTL)
 
     def expiration(self, ahead: int | None) -> int | None:
-        """So many seconds from now."""
+        """Return an expiration so many seconds from now."""
         return None if ahead is None else int(self.clock()) + ahead
 
     def put(self, namespace: NamespaceId, key: Key, ahead: int | None) -> None:
-        """A file is closed."""
+        """Close a file."""
         self.journal.record_put(
             namespace,
             key,
@@ -66,27 +66,27 @@ class World:
         )
 
     def delete(self, namespace: NamespaceId, key: Key) -> None:
-        """A key is deleted, which the store is to hear of."""
+        """Delete a key, which the store is to learn."""
         self.journal.record_delete(namespace, key, base=None)
 
     def create(self, namespace: NamespaceId, key: Key, *, is_made: bool) -> None:
-        """A file is being made, or no longer."""
+        """Begin to make a file, or stop."""
         self.known.created(namespace, key, OpenFile(Rope.of(), created=True) if is_made else None)
 
     def listed(
         self, namespace: NamespaceId, prefix: str, keys: list[Key], ahead: int | None, *, is_last: bool
     ) -> None:
-        """A page arrives; what follows it is not known unless it is the last."""
+        """Learn a page; the part after it is unknown unless it is the last."""
         found = sorted({key for key in keys if key.startswith(prefix)})
         infos = tuple(KeyInfo(key, None, self.expiration(ahead)) for key in found)
         self.listings.learn(namespace, prefix, KeyPage(infos, None if is_last else "more"))
 
     def settle(self, namespace: NamespaceId, present: list[Key], absent: list[Key]) -> None:
-        """The store shows what was sent."""
+        """Let the store show what was sent."""
         self.listings.apply(namespace, [KeyInfo(key) for key in sorted(set(present))], set(absent))
 
     def directory(self, path: list[str]) -> DirRef:
-        """Where names lead, as far as they do."""
+        """Return the directory to which names lead, as far as they do."""
         ref = DirRef.ROOT
         for name in path:
             below = self.child(ref, name)
@@ -96,7 +96,7 @@ class World:
         return ref
 
     def mkdir(self, namespace: NamespaceId, path: list[str], *, is_made: bool) -> None:
-        """A directory is made here, or removed."""
+        """Make a directory here, or remove it."""
         ref = self.directory(path)
         if is_made:
             self.journal.attributes.add_dir(namespace, DirRow(ref.prefix, ref.start))
@@ -104,14 +104,14 @@ class World:
             self.journal.attributes.remove_dir(namespace, ref.prefix, ref.start)
 
     def child(self, ref: DirRef, name: str) -> Child | None:
-        """What a name stands for, if for anything."""
+        """Return what a name stands for, if for anything."""
         try:
             return self.naming.child(ref, name.encode())
         except (InvalidError, NameTooLongError):
             return None
 
     def check(self, namespace: NamespaceId, path: list[str], name: str) -> None:
-        """Both ways tell the same of a name, and absence only where nothing whatever is there."""
+        """Check that both ways say the same of a name, and absent only where nothing is there."""
         ref = self.directory(path)
         child = self.child(ref, name)
         if child is None:
@@ -126,7 +126,7 @@ class World:
             assert is_short, "the short way is there for this"
 
     def _is_untouched(self, namespace: NamespaceId, child: Child) -> bool:
-        """Whether one fresh span tells of a name, and nothing else does."""
+        """Return True if one fresh span covers a name, and nothing else does."""
         assert child.key is not None
         end = child.key + "\0" if child.directory is None else successor(child.directory.prefix)
         span = self.listings.span_of(namespace, child.key)
@@ -142,7 +142,7 @@ class World:
 
 @contextmanager
 def _the_long_way(known: Known) -> Iterator[None]:
-    """`peek_child` as it would be without the short cut."""
+    """Do `peek_child` without its short cut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(known, "_is_absent", lambda *_: False)
         yield
@@ -178,7 +178,7 @@ ASKED = st.lists(st.tuples(NAMESPACES, st.lists(NAMES, max_size=2), NAMES), min_
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_both_ways_to_an_absence_agree(separator: str, data: st.DataObject) -> None:
-    """Over changes, files being made, directories, pieces of listings, expirations and time."""
+    """Both ways agree over changes, files being made, directories, pieces of listings, expirations and time."""
     clock = Clock()
     with TemporaryDirectory() as base, open_journal(Path(base) / "journal.db", now=clock) as journal:
         world = World(journal, Naming(separator, frozenset({CONTROL})), clock)

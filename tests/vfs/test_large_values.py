@@ -1,4 +1,4 @@
-"""Large values: no open waits for a digest that nothing depends on yet, and no digest holds the loop."""
+"""Large values: an open waits for no digest that is not needed yet, and no digest holds the loop."""
 
 import os
 import threading
@@ -20,7 +20,7 @@ def digest_of(value: bytes) -> bytes:
 
 
 class Digests:
-    """Digests of large values, the spool's apart: by which threads they are made, and when they may end."""
+    """Digests of large values, the spool's apart: which threads make them, and when they may end."""
 
     def __init__(self, monkeypatch, files) -> None:
         self.threads: list[threading.Thread] = []
@@ -46,14 +46,14 @@ class Digests:
         monkeypatch.setattr(files, "_known", known)
 
     async def later(self) -> None:
-        """One that nobody waited for was made."""
+        """Wait until a digest that nobody waited for was made."""
         with trio.fail_after(5):
             await self._known.acquire()
 
 
 @pytest.fixture
 def digests(monkeypatch, mount, kernel):
-    """A kernel that remembers its pages, over a file `f`."""
+    """Yield a kernel that remembers its pages, over a file `f`."""
     kernel.eager = False
     found = Digests(monkeypatch, mount.fs.files)
     yield found
@@ -61,7 +61,7 @@ def digests(monkeypatch, mount, kernel):
 
 
 async def opened(mount, kernel) -> tuple[bool, bytes]:
-    """Open, look and close: whether the kernel may keep its pages, and the content."""
+    """Open, look and close; return if the kernel may keep its pages, and the content."""
     keeps = []
     open_ = mount.fs.open
 
@@ -79,7 +79,7 @@ async def opened(mount, kernel) -> tuple[bool, bytes]:
 
 
 async def test_the_first_open_of_a_large_value_makes_no_digest(mount, kernel, digests):
-    """There is nothing to compare it with; it is made when the file is closed, while nobody waits."""
+    """The first open of a large value makes no digest, because nothing can be compared; it is made after the close."""
     await mount.other("f", OLD)
     digests.may_end.clear()
     file = await kernel.open("ns/f")
@@ -97,7 +97,7 @@ async def test_the_first_open_of_a_large_value_makes_no_digest(mount, kernel, di
 
 @pytest.mark.parametrize("is_made", [True, False])
 async def test_pages_are_kept_of_the_same_content_only(mount, kernel, digests, is_made):
-    """Also when it was fetched anew, and though others changed it while the first digest was being made."""
+    """Pages are kept only for the same content, also when it was fetched anew, or changed during the first digest."""
     await mount.other("f", OLD)
     digests.may_end.clear()
     assert await opened(mount, kernel) == (False, OLD)
@@ -116,7 +116,7 @@ async def test_pages_are_kept_of_the_same_content_only(mount, kernel, digests, i
 
 @pytest.mark.parametrize("size", [10, SIZE])
 async def test_a_change_knows_the_large_value_it_was_made_to(mount, kernel, digests, size):
-    """Its base is made by a thread, whatever is written."""
+    """A change of a large value has its base made by a thread, however it is written."""
     await mount.other("f", OLD)
     file = await kernel.open("ns/f", os.O_RDWR)
     await kernel.ftruncate(file, size)
@@ -132,7 +132,7 @@ async def test_a_change_knows_the_large_value_it_was_made_to(mount, kernel, dige
 
 @pytest.mark.parametrize("is_writing", [False, True])
 async def test_new_attributes_know_the_large_value_they_were_made_to(mount, kernel, digests, is_writing):
-    """Its base is the content itself, which is digested once, for both."""
+    """New attributes of a large value have its content as base, which is digested once for both."""
     await mount.other("f", OLD)
     file = await kernel.open("ns/f", os.O_RDWR)
     if is_writing:
@@ -146,7 +146,7 @@ async def test_new_attributes_know_the_large_value_they_were_made_to(mount, kern
 
 
 async def test_a_file_deleted_while_its_base_is_made_is_not_recorded(mount, kernel, digests):
-    """Nor is there an error."""
+    """A file deleted while its base is made is not recorded, and gives no error."""
     await mount.other("f", OLD)
     file = await kernel.open("ns/f", os.O_RDWR)
     await kernel.ftruncate(file, 10)
@@ -161,7 +161,7 @@ async def test_a_file_deleted_while_its_base_is_made_is_not_recorded(mount, kern
 
 
 async def test_a_large_file_is_the_joined_pieces_it_was_written_in(mount, kernel, digests):
-    """What is read is what the spool has, also before it is a value again; no digest but the spool's is made."""
+    """A large file is read from the spool, also before it is a value again, and no digest but the spool's is made."""
     pieces = [bytes([number]) * 131_072 for number in range(40)]
     file = await kernel.open("ns/f", os.O_CREAT | os.O_RDWR)
     for number, piece in enumerate(pieces):
@@ -182,7 +182,7 @@ async def test_a_large_file_is_the_joined_pieces_it_was_written_in(mount, kernel
 
 
 async def test_what_was_written_over_is_not_taken_for_the_content(mount, kernel, digests, monkeypatch):
-    """A thread that reads a large content back comes late: the file holds another one by then."""
+    """A thread that reads a large content back too late does not overwrite the newer one."""
     arrivals = []
     monkeypatch.setattr(mount.journal, "read_soon", lambda change, then: arrivals.append(then))
     for content in (OLD, NEW):
@@ -196,7 +196,7 @@ async def test_what_was_written_over_is_not_taken_for_the_content(mount, kernel,
 
 
 async def test_values_that_wait_for_a_digest_are_few(mount, kernel, digests):
-    """While the threads hang, on a slow disk say, memory is not filled with what was read."""
+    """While the threads hang, on a slow disk for instance, only a few values wait for a digest in memory."""
     digests.may_end.clear()
     for number in range(6):
         await mount.other(f"f{number}", b"%d" % number * SIZE)

@@ -1,4 +1,4 @@
-"""Answers that were given before a change of ours arrived, and come when it has settled already."""
+"""Late answers, given before a change of ours arrived and read when it has settled already."""
 
 import threading
 
@@ -28,7 +28,7 @@ def change(mount):
 
 @pytest.mark.parametrize(("name", "request_"), [("a", "bulk_get"), ("a.png", "get")])
 async def test_a_value_read_before_ours_arrived_is_not_believed(mount, kernel, change, name, request_):
-    """Nor that a key is still there, nor the size."""
+    """A value read before ours arrived is not believed, nor that a key is still there, nor the size."""
     for key in (name, name + "2", name + "3"):
         await mount.other(key, b"\xffold")
     await kernel.listdir("ns")
@@ -44,7 +44,7 @@ async def test_a_value_read_before_ours_arrived_is_not_believed(mount, kernel, c
 
 
 async def test_values_read_ahead_before_ours_arrived_are_not_believed(mount, kernel, change):
-    """Nobody waited for them; who comes later gets what was written here."""
+    """Values read ahead before ours arrived are not believed: a later reader gets what was written here."""
     for key in "abc":
         await mount.other(key, b"old")
     await kernel.listdir("ns")
@@ -60,7 +60,7 @@ async def test_values_read_ahead_before_ours_arrived_are_not_believed(mount, ker
 
 
 async def test_a_listing_made_before_ours_arrived_is_not_believed(mount, kernel, change):
-    """What was made here is in it, what was deleted is not; neither comes and goes."""
+    """A listing made before ours arrived shows keys made here and not those deleted here, at every moment."""
     for key in ("gone", "kept"):
         await mount.other(key, b"old")
 
@@ -75,7 +75,7 @@ async def test_a_listing_made_before_ours_arrived_is_not_believed(mount, kernel,
 
 
 async def test_a_late_page_says_nothing_of_keys_that_are_not_in_it(mount, change):
-    """What settled there meanwhile may have been deleted by others since, as a newer listing knows."""
+    """A late page says nothing of keys that are not in it, because others may have deleted what settled meanwhile."""
     await mount.other("a/x", b"1")
     await mount.other("b/x", b"1")
     lister, listings = mount.reading.overlay.lister, mount.reading.listings
@@ -91,7 +91,7 @@ async def test_a_late_page_says_nothing_of_keys_that_are_not_in_it(mount, change
 
 
 async def test_a_change_that_settles_while_a_large_value_is_opened_is_seen(mount, kernel, monkeypatch):
-    """Its digest is made in a thread; by the end of that the change has come and left the journal again."""
+    """A change that comes and settles while a thread digests a large value for an open is seen."""
     kernel.eager = False
     await mount.other("f", b"0" * 1_000_000)
     await kernel.read("ns/f")  # there are pages to keep or not: the next open waits for the digest
@@ -120,7 +120,7 @@ async def test_a_change_that_settles_while_a_large_value_is_opened_is_seen(mount
 
 @pytest.mark.parametrize("name", ["a", "a.png"])
 async def test_a_size_asked_for_during_a_refresh_is_never_zero(mount, kernel, name):
-    """What was answered counts, though everything else was forgotten when it came."""
+    """A size asked for during a refresh is never zero: the answer counts, though everything else was forgotten."""
     await mount.other(name, b"\xffvalue")
     await kernel.listdir("ns")
     for request in ("get", "bulk_get"):
@@ -129,7 +129,7 @@ async def test_a_size_asked_for_during_a_refresh_is_never_zero(mount, kernel, na
 
 
 async def test_nothing_is_remembered_of_what_settled_when_no_request_is_under_way(mount, kernel, change):
-    """Else every key ever written would cost memory."""
+    """Without a request under way settled changes are forgotten, because every key ever written would cost memory."""
     settled = mount.reading.listings.settled
     await mount.other("a", b"old")
 

@@ -1,4 +1,4 @@
-"""Names are asked about anew when that is due: another client may have made something else of them."""
+"""Names are looked up anew when that is due, because another client may have changed what they are."""
 
 import os
 
@@ -14,7 +14,7 @@ TTL = 60.0
 
 @pytest.fixture
 async def mount(tmp_path):
-    """One whose clock the test moves."""
+    """Yield a mount whose clock the test moves."""
 
     async with open_rig(tmp_path, now=Clock(), cache_ttl=TTL) as rig:
         yield rig
@@ -22,7 +22,7 @@ async def mount(tmp_path):
 
 @pytest.mark.parametrize("how", ["refresh", "time"])
 async def test_a_directory_shows_behind_a_file_that_is_being_made(mount, how):
-    """`job > a` runs; elsewhere `a/x` is written: after `kvfs refresh`, or the ttl, `a` is a directory."""
+    """While `job > a` runs and `a/x` is written elsewhere, `a` is a directory after `kvfs refresh` or the ttl."""
     kernel = mount.kernel
     file = await kernel.open("ns/a", os.O_RDWR | os.O_CREAT | os.O_EXCL)
     await mount.other("a/x", b"theirs")
@@ -40,7 +40,7 @@ async def test_a_directory_shows_behind_a_file_that_is_being_made(mount, how):
 
 @pytest.mark.parametrize("top", ["", "p/"])
 async def test_a_refresh_reaches_the_names_at_the_top_of_the_mount(mount, top):
-    """The kernel never looks the root up, and remembers the names in it all the same."""
+    """A refresh reaches the names at the top of the mount, though the kernel never looks the root up."""
     mount.place = (mount.namespace, DirRef(top, len(top)))
     mount.restart()
     kernel = mount.kernel
@@ -53,7 +53,10 @@ async def test_a_refresh_reaches_the_names_at_the_top_of_the_mount(mount, top):
 
 
 async def test_a_directory_that_another_client_emptied_is_there_for_who_has_it_open(mount):
-    """Its knowledge is old: by the name it is gone, by a handle it has no links; when keys come back, it is back."""
+    """A directory that another client emptied is gone by its name and has no links by a handle.
+
+    With new keys it is back.
+    """
     kernel = mount.kernel
     await mount.other("d/x", b"1")
     directory = await kernel.opendir("/ns/d")

@@ -1,4 +1,4 @@
-"""An open file pins its version for whoever holds it, and for nobody else."""
+"""An open file keeps its version for its holders, and for nobody else."""
 
 import os
 
@@ -13,7 +13,7 @@ OLD, NEW = b"the first version\n", b"something else, and longer\n"
 
 @pytest.fixture(params=[False, True], ids=["asking", "caching"])
 async def mount(tmp_path, request):
-    """A mount below a kernel that believes what it was told, or asks each time."""
+    """Yield a mount below a kernel that believes what it was told, or asks each time."""
     async with open_rig(tmp_path, now=Clock(), on_conflict="keep-both") as rig:
         rig.kernel.caching, rig.kernel.eager = request.param, False
         yield rig
@@ -21,7 +21,7 @@ async def mount(tmp_path, request):
 
 @pytest.fixture
 async def held(mount):
-    """A file that somebody has open, and that another client has written since."""
+    """Make a file that a program has open, and that another client has written since."""
     await mount.other("f", OLD)
     file = await mount.kernel.open("ns/f")
     assert await mount.kernel.pread(file, 0, 99) == OLD
@@ -31,12 +31,12 @@ async def held(mount):
 
 
 async def refreshed(mount):
-    """`kvfs refresh`."""
+    """Do `kvfs refresh`."""
     await mount.fs.refresh(["ns"])
 
 
 async def expired(mount):
-    """Longer than `--cache-ttl`."""
+    """Let more time pass than `--cache-ttl`."""
     mount.now.advance(61)
 
 
@@ -45,7 +45,7 @@ knowing = pytest.mark.parametrize("know", [refreshed, expired], ids=lambda way: 
 
 @knowing
 async def test_who_opens_the_name_gets_what_is_there(mount, kernel, held, know):
-    """Content, size and metadata; the old handle keeps its bytes and its size."""
+    """An open of the name gets the present content, size and metadata; the old handle keeps its bytes and its size."""
     assert await kernel.read("ns/f") == OLD
     await know(mount)
     assert (await kernel.stat("ns/f")).size == len(NEW)
@@ -59,7 +59,7 @@ async def test_who_opens_the_name_gets_what_is_there(mount, kernel, held, know):
 
 @knowing
 async def test_each_holder_keeps_its_own(mount, kernel, held, know):
-    """Three versions, three handles, one name."""
+    """Three handles on three versions of one name keep each its own."""
     await know(mount)
     second = await kernel.open("ns/f")
     await mount.other("f", b"third")
@@ -72,7 +72,7 @@ async def test_each_holder_keeps_its_own(mount, kernel, held, know):
 
 @knowing
 async def test_the_same_content_is_one_file(mount, kernel, know):
-    """Written anew with the same bytes: nothing is parted, and its metadata is the newest."""
+    """A file written anew with the same bytes is not parted, and has the newest metadata."""
     await mount.other("f", OLD)
     file = await kernel.open("ns/f")
     await mount.other("f", OLD, b'{"k":"v"}')
@@ -86,7 +86,7 @@ async def test_the_same_content_is_one_file(mount, kernel, know):
 
 @knowing
 async def test_an_append_goes_to_what_is_there(mount, kernel, held, know, autojump_clock):
-    """`>>` while `tail -f` has the file open: no conflict."""
+    """`>>` while `tail -f` has the file open goes to the present content, without a conflict."""
     await know(mount)
     file = await kernel.open("ns/f", os.O_WRONLY | os.O_APPEND)
     await kernel.pwrite(file, 0, b"more\n")
@@ -99,7 +99,7 @@ async def test_an_append_goes_to_what_is_there(mount, kernel, held, know, autoju
 
 @knowing
 async def test_a_writer_that_lost_the_name_is_saved_beside_it(mount, kernel, know, autojump_clock):
-    """What it writes is in a copy, and told; fsync and later writes go there, too."""
+    """A writer that lost the name is saved in a copy beside it, with an event; fsync and later writes go there, too."""
     await mount.other("f", OLD)
     file = await kernel.open("ns/f", os.O_RDWR)
     await mount.other("f", NEW)
@@ -121,7 +121,7 @@ async def test_a_writer_that_lost_the_name_is_saved_beside_it(mount, kernel, kno
 
 
 async def test_a_writer_that_lost_the_name_overwrites_if_asked_to(tmp_path, autojump_clock):
-    """`--on-conflict=overwrite`: the last one to write wins."""
+    """With `--on-conflict=overwrite` a writer that lost the name overwrites, and the last one to write wins."""
     async with open_rig(tmp_path, now=Clock(), on_conflict="overwrite") as mount:
         await mount.other("f", OLD)
         file = await mount.kernel.open("ns/f", os.O_RDWR)
@@ -137,7 +137,7 @@ async def test_a_writer_that_lost_the_name_overwrites_if_asked_to(tmp_path, auto
 
 @knowing
 async def test_what_is_written_here_is_what_is_there(mount, kernel, know, autojump_clock):
-    """A file that somebody writes is not parted from its name: the conflict is met when it is sent."""
+    """A file that is being written here is not parted from its name: the conflict is found when it is sent."""
     await mount.other("f", OLD)
     file = await kernel.open("ns/f", os.O_RDWR)
     await kernel.pwrite(file, 0, b"THE")
@@ -153,7 +153,7 @@ async def test_what_is_written_here_is_what_is_there(mount, kernel, know, autoju
 
 @knowing
 async def test_a_writer_that_was_saved_is_parted_as_well(mount, kernel, know, autojump_clock):
-    """Its content is at the server, and another client has written over it."""
+    """A writer whose content is at the server is parted too when another client has written over it."""
     file = await kernel.open("ns/f", os.O_RDWR | os.O_CREAT)
     await kernel.pwrite(file, 0, OLD)
     await kernel.fsync(file)
@@ -168,7 +168,7 @@ async def test_a_writer_that_was_saved_is_parted_as_well(mount, kernel, know, au
 
 
 async def test_what_is_open_is_served_while_the_server_is_away(mount, kernel, held):
-    """Nobody can be asked."""
+    """While the server is away open files are served, because nobody can be asked."""
     mount.now.advance(61)
     mount.store.fail("*")
     assert await kernel.read("ns/f") == OLD
@@ -176,7 +176,7 @@ async def test_what_is_open_is_served_while_the_server_is_away(mount, kernel, he
 
 
 async def test_a_file_that_is_open_costs_no_more_than_any_other(mount, kernel):
-    """One look at its value in the time that the caches count, however often it is opened."""
+    """A file that is open costs one look at its value in the time that the caches count, however often it is opened."""
     await mount.other("f", OLD)
     file = await kernel.open("ns/f")
     before = mount.store.count()
@@ -191,7 +191,7 @@ async def test_a_file_that_is_open_costs_no_more_than_any_other(mount, kernel):
 
 
 async def test_a_name_that_another_client_removed_is_gone(mount, kernel, held):
-    """Who has it open keeps it."""
+    """A name that another client removed is gone, and a holder keeps its content."""
     await mount.other("f", None)
     await mount.fs.refresh(["ns"])
     assert not await kernel.exists("ns/f")

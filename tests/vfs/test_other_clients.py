@@ -1,4 +1,4 @@
-"""Another client changes a key between the moment a program reads it here and the moment it saves: nothing is lost."""
+"""Other clients that change a key between its read by a program here and its save: nothing is lost."""
 
 import os
 
@@ -14,7 +14,7 @@ READ, THEIRS, MINE = b"one\n", b"theirs\n", b"one\nmine\n"
 
 @pytest.fixture
 async def mount(tmp_path):
-    """One that keeps both versions."""
+    """Yield a mount that keeps both versions."""
     async with open_rig(tmp_path, now=Clock(), on_conflict="keep-both") as rig:
         yield rig
 
@@ -23,55 +23,55 @@ async def mount(tmp_path):
 
 
 async def truncating(kernel):
-    """nano, VS Code, `cat t > f`."""
+    """Save as nano, VS Code and `cat t > f` do."""
     await kernel.write("ns/f", MINE)
 
 
 async def without_truncating(kernel):
-    """`dd conv=notrunc`: it writes over what is there, and has not looked."""
+    """Save as `dd conv=notrunc` does: it writes over the content without having looked."""
     await kernel.write("ns/f", MINE, 0)
 
 
 async def truncated_by_path(kernel):
-    """truncate(2), then a write."""
+    """Save by truncate(2), then a write."""
     await kernel.truncate("ns/f", 0)
     await kernel.write("ns/f", MINE, 0)
 
 
 async def by_a_new_file(kernel):
-    """sed -i, rsync, os.replace."""
+    """Save as sed -i, rsync and os.replace do."""
     await kernel.write("ns/f.tmp", MINE)
     await kernel.rename("ns/f.tmp", "ns/f")
 
 
 async def by_a_local_file(kernel):
-    """GLib: the temporary name stays on this machine."""
+    """Save as GLib does: the temporary name stays on this machine."""
     await kernel.write("ns/.goutputstream-ABCDEF", MINE)
     await kernel.rename("ns/.goutputstream-ABCDEF", "ns/f")
 
 
 async def by_a_file_from_elsewhere(kernel):
-    """The new file has been at the server for long."""
+    """Save by a new file that has been at the server for long."""
     await kernel.write("ns/g", MINE)
     await kernel.rename("ns/g", "ns/f")
 
 
 async def with_a_backup(kernel):
-    """vim: the old file is renamed away, the name made anew, the backup removed."""
+    """Save as vim does: the old file is renamed away, the name made anew, the backup removed."""
     await kernel.rename("ns/f", "ns/f~")
     await kernel.write("ns/f", MINE)
     await kernel.unlink("ns/f~")
 
 
 async def with_a_backup_that_stays(kernel):
-    """sed -i.bak."""
+    """Save as sed -i.bak does."""
     await kernel.rename("ns/f", "ns/f.bak")
     await kernel.write("ns/t", MINE)
     await kernel.rename("ns/t", "ns/f")
 
 
 async def removed_and_made_anew(kernel):
-    """install, cp --remove-destination, git."""
+    """Save as install, cp --remove-destination and git do."""
     await kernel.unlink("ns/f")
     await kernel.write("ns/f", MINE)
 
@@ -94,29 +94,29 @@ ways = pytest.mark.parametrize("save", WAYS, ids=lambda way: way.__name__)
 
 
 async def nothing(mount):
-    """The caches have the old value."""
+    """Leave the old value in the caches."""
 
 
 async def a_stat(mount):
-    """The mount has read the new value, to tell its size; nobody was shown it."""
+    """Have the mount read the new value, to tell its size, without showing it."""
     await mount.fs.refresh(["ns"])
     assert (await mount.kernel.stat("ns/f")).size == len(THEIRS)
 
 
 async def a_listing(mount):
-    """`ls -l`."""
+    """Do `ls -l`."""
     await mount.fs.refresh(["ns"])
     for name in await mount.kernel.listdir("ns"):
         await mount.kernel.stat(f"ns/{name}")
 
 
 async def time(mount):
-    """Longer than the caches count."""
+    """Let more time pass than the caches count."""
     mount.now.advance(600)
 
 
 async def eviction(mount):
-    """The old value was forgotten; a save may load the new one."""
+    """Forget the old value, so that a save may load the new one."""
     mount.reading.values.forget(mount.namespace)
 
 
@@ -126,14 +126,14 @@ betweens = pytest.mark.parametrize(
 
 
 async def values(mount) -> list[bytes]:
-    """What the server has, in any order."""
+    """Return what the server has, in any order."""
     return sorted(entry.value for entry in (await mount.stored()).values())
 
 
 @ways
 @betweens
 async def test_both_versions_are_kept_however_a_program_saves(mount, kernel, autojump_clock, save, between):
-    """Theirs under the name, and it is told."""
+    """Both versions are kept however a program saves: theirs under the name, with an event."""
     await mount.other("f", READ)
     assert await kernel.read("ns/f") == READ
     await mount.other("f", THEIRS)
@@ -149,7 +149,7 @@ async def test_both_versions_are_kept_however_a_program_saves(mount, kernel, aut
 @ways
 @betweens
 async def test_what_nobody_else_changed_is_saved_under_its_name(mount, kernel, autojump_clock, save, between):
-    """No conflict, no copy, whatever the caches have meanwhile."""
+    """A save of a file that nobody else changed makes no conflict and no copy, whatever the caches have meanwhile."""
     await mount.other("f", READ)
     assert await kernel.read("ns/f") == READ
     if between not in (a_stat,):
@@ -164,7 +164,7 @@ async def test_what_nobody_else_changed_is_saved_under_its_name(mount, kernel, a
 
 @ways
 async def test_a_second_save_is_compared_with_the_first(mount, kernel, autojump_clock, save):
-    """What was written here was seen here, also after it has left the journal, and the caches."""
+    """A second save is compared with the first, also after that has left the journal and the caches."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await save(kernel)
@@ -184,7 +184,7 @@ async def test_a_second_save_is_compared_with_the_first(mount, kernel, autojump_
 async def test_what_was_read_before_it_was_sent_is_nothing_that_the_server_has(
     mount, kernel, autojump_clock, save
 ):
-    """A change is read here and saved over before it leaves: it is compared with what the server had before."""
+    """A value read here and saved over before it is sent is compared with the server's earlier value."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await kernel.write("ns/f", b"unsent")
@@ -199,7 +199,7 @@ async def test_what_was_read_before_it_was_sent_is_nothing_that_the_server_has(
 
 @ways
 async def test_the_same_bytes_are_no_conflict(mount, kernel, autojump_clock, save):
-    """Both made the same change."""
+    """Equal bytes, a change that both made alike, are no conflict."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", MINE)
@@ -213,7 +213,7 @@ async def test_the_same_bytes_are_no_conflict(mount, kernel, autojump_clock, sav
     "save", [truncating, by_a_new_file, removed_and_made_anew], ids=lambda way: way.__name__
 )
 async def test_what_nobody_here_has_read_is_written_over(mount, kernel, autojump_clock, save):
-    """`>` and `mv` mean it; a stat in between makes no reader."""
+    """`>` and `mv` overwrite a value that nobody here has read, and a stat in between makes no reader."""
     await mount.other("f", READ)
     await kernel.stat("ns/f")
     await mount.other("f", THEIRS)
@@ -224,7 +224,7 @@ async def test_what_nobody_here_has_read_is_written_over(mount, kernel, autojump
 
 
 async def test_an_append_has_what_it_appends_to(mount, kernel, autojump_clock):
-    """`>>` to the newest value contains it: no conflict, though nobody read it."""
+    """`>>` to the newest value contains it, so it is no conflict, though nobody read it."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -236,7 +236,7 @@ async def test_an_append_has_what_it_appends_to(mount, kernel, autojump_clock):
 
 
 async def append(kernel, data):
-    """`printf >> f`."""
+    """Do `printf >> f`."""
     file = await kernel.open("ns/f", os.O_WRONLY | os.O_APPEND)
     try:
         await kernel.pwrite(file, 0, data)
@@ -245,7 +245,7 @@ async def append(kernel, data):
 
 
 async def test_an_append_to_an_old_value_is_a_conflict(mount, kernel, autojump_clock):
-    """The caches had it."""
+    """`>>` to an old value from the caches is a conflict."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -256,7 +256,7 @@ async def test_an_append_to_an_old_value_is_a_conflict(mount, kernel, autojump_c
 
 @pytest.mark.parametrize("change", ["setxattr", "utimens", "truncate"])
 async def test_changes_of_attributes_and_size_are_compared(mount, kernel, autojump_clock, change):
-    """KV takes them only with the value: an old one must not replace theirs."""
+    """Changes of attributes and size are compared, because KV takes them only with the value, which could be old."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -272,7 +272,7 @@ async def test_changes_of_attributes_and_size_are_compared(mount, kernel, autoju
 
 
 async def test_an_attribute_of_the_newest_value_is_no_conflict(mount, kernel, autojump_clock):
-    """Its content stays what it is, so nobody need have read it."""
+    """An attribute of the newest value is no conflict, because its content stays, and nobody need have read it."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -287,7 +287,7 @@ async def test_an_attribute_of_the_newest_value_is_no_conflict(mount, kernel, au
 
 
 async def test_a_rename_leaves_what_it_did_not_move(mount, kernel, autojump_clock):
-    """The old value moves, theirs stays, and shows."""
+    """A rename moves the old value, and theirs stays and shows under the old name."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -299,7 +299,7 @@ async def test_a_rename_leaves_what_it_did_not_move(mount, kernel, autojump_cloc
 
 
 async def test_a_rename_of_a_directory_leaves_what_it_did_not_move(mount, kernel, autojump_clock):
-    """Of many files the one that changed."""
+    """A rename of a directory leaves the one of many files that another client changed."""
     for name in "abc":
         await mount.other(f"d/{name}", READ)
     for name in "abc":
@@ -314,7 +314,7 @@ async def test_a_rename_of_a_directory_leaves_what_it_did_not_move(mount, kernel
 
 
 async def test_there_and_back_is_compared_with_what_was_read(mount, kernel, autojump_clock):
-    """mv f g; mv g f."""
+    """`mv f g; mv g f` is compared with the value that was read."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -326,7 +326,7 @@ async def test_there_and_back_is_compared_with_what_was_read(mount, kernel, auto
 
 
 async def test_a_backup_of_a_newer_value_does_not_hide_it(mount, kernel, autojump_clock):
-    """The rename moved theirs, which the editor never saw; the backup goes, theirs must not."""
+    """A newer value that an editor moved unseen to its backup is not lost when the backup is removed."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -340,24 +340,24 @@ async def test_a_backup_of_a_newer_value_does_not_hide_it(mount, kernel, autojum
 
 
 async def made(kernel):
-    """`>`."""
+    """Make a name by `>`."""
     await kernel.write("ns/f", MINE)
 
 
 async def made_exclusively(kernel):
-    """O_EXCL."""
+    """Make a name with O_EXCL."""
     await kernel.write("ns/f", MINE, os.O_CREAT | os.O_EXCL)
 
 
 async def made_by_a_rename(kernel):
-    """mv t f."""
+    """Make a name by mv t f."""
     await kernel.write("ns/t", MINE)
     await kernel.rename("ns/t", "ns/f")
 
 
 @pytest.mark.parametrize("make", [made, made_exclusively, made_by_a_rename], ids=lambda way: way.__name__)
 async def test_a_name_that_another_client_made_meanwhile_is_kept_twice(mount, kernel, autojump_clock, make):
-    """Nobody here knew of it."""
+    """A name that another client made meanwhile, unknown here, is kept in both versions."""
     assert await kernel.listdir("ns") == []
     await mount.other("f", THEIRS)
     await make(kernel)
@@ -367,7 +367,7 @@ async def test_a_name_that_another_client_made_meanwhile_is_kept_twice(mount, ke
 
 
 async def test_a_removed_file_is_removed_whatever_it_is(mount, kernel, autojump_clock):
-    """That is what `rm` says."""
+    """`rm` removes a file whatever its content is."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -378,7 +378,7 @@ async def test_a_removed_file_is_removed_whatever_it_is(mount, kernel, autojump_
 
 
 async def test_what_was_read_is_remembered_by_the_journal(mount, kernel, autojump_clock):
-    """Removed here, then the daemon dies; the name made anew by the next mount is compared all the same."""
+    """After a crash the journal still knows what was read of a removed file, so the name made anew is compared."""
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
@@ -390,7 +390,7 @@ async def test_what_was_read_is_remembered_by_the_journal(mount, kernel, autojum
 
 
 async def test_a_mount_that_overwrites_keeps_nothing_in_mind(tmp_path, autojump_clock):
-    """`--on-conflict=overwrite`: nothing is compared, nothing is remembered."""
+    """With `--on-conflict=overwrite` nothing is compared, and nothing is remembered."""
     async with open_rig(tmp_path, now=Clock(), on_conflict="overwrite") as mount:
         await mount.other("f", READ)
         await mount.kernel.read("ns/f")

@@ -1,4 +1,4 @@
-"""A mount never takes its own changes for another client's, however late the store answers."""
+"""Own changes: a mount never takes one for another client's, however late the store answers."""
 
 import os
 import random
@@ -16,13 +16,13 @@ NAMES = [f"ns/{number}" for number in range(3)]
 
 @pytest.fixture
 async def mount(tmp_path):
-    """One that keeps both versions; `settle` drops what was sent."""
+    """Yield a mount that keeps both versions; `settle` drops what was sent."""
     async with open_rig(tmp_path, now=Clock(), on_conflict="keep-both") as rig:
         yield rig
 
 
 async def opened(kernel, way):
-    """`f` open for writing, without having been read, while a change of it waits to be sent."""
+    """Open `f` for writing, without having read it, while a change of it waits to be sent."""
     await kernel.write("ns/f", b"first")
     if way == "made anew":
         await kernel.unlink("ns/f")
@@ -32,7 +32,7 @@ async def opened(kernel, way):
 
 @pytest.mark.parametrize("way", HELD)
 async def test_a_change_that_settles_while_the_file_is_open_is_ours(mount, kernel, autojump_clock, way):
-    """`job > f` that runs for minutes: what was sent of `f` before it writes its first line is no stranger's."""
+    """A change that was sent and settled while `job > f` had the file open is our own, and no conflict."""
     await mount.other("f", b"read")
     await kernel.read("ns/f")
     file = await opened(kernel, way)
@@ -47,7 +47,7 @@ async def test_a_change_that_settles_while_the_file_is_open_is_ours(mount, kerne
 
 @pytest.mark.parametrize("way", HELD)
 async def test_another_client_is_found_while_the_file_is_open(mount, kernel, autojump_clock, way):
-    """The same, and another client writes after what was sent has settled: both versions are kept."""
+    """Another client's write to an open file, after the sent change has settled, is found, and both are kept."""
     await mount.other("f", b"read")
     await kernel.read("ns/f")
     file = await opened(kernel, way)
@@ -66,12 +66,12 @@ async def test_another_client_is_found_while_the_file_is_open(mount, kernel, aut
 
 
 def conflicts(rig):
-    """What was told of them since the last crash."""
+    """Return the conflicts reported since the last crash."""
     return [event.text for event in rig.events if event.kind is EventKind.CONFLICT]
 
 
 def pause(rng, most):
-    """A callback that waits for up to `most` seconds."""
+    """Return a callback that waits for up to `most` seconds."""
 
     async def wait(call):
         await trio.sleep(rng.random() * most)
@@ -80,7 +80,7 @@ def pause(rng, most):
 
 
 def shows_early(store, rng):
-    """What is written is there before the answer, for up to as long again as it took to come there."""
+    """Show a written value before its answer, for up to as long again as it took to come there."""
     for operation in ("bulk_put", "bulk_delete", "put"):
         store.before(operation, pause(rng, 0.3))
         store.after(operation, pause(rng, 0.3))
@@ -90,7 +90,7 @@ def shows_early(store, rng):
 
 
 def loses_answers(store, rng):
-    """A third of the answers to writes never comes, and a fifth of the writes fails."""
+    """Lose a third of the answers to writes, and fail a fifth of the writes."""
     shows_early(store, rng)
     for operation in ("bulk_put", "bulk_delete", "put"):
         store.lost_ack(operation, when=lambda call: rng.random() < 0.3)
@@ -136,7 +136,7 @@ async def program(kernel, rng, steps):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("faults", [shows_early, loses_answers], ids=lambda faults: faults.__name__)
 async def test_nothing_that_one_mount_does_is_a_conflict(tmp_path, autojump_clock, faults, seed):
-    """No other client is there, so every value of the store is this mount's own, also after three crashes."""
+    """Without another client nothing is a conflict, because every value is this mount's own, also after crashes."""
     rng = random.Random(seed)
     options = {"settle": 2.0, "on_conflict": "keep-both", "write_back": 0.5, "cache_ttl": 2.0}
     async with open_rig(tmp_path, **options) as rig:

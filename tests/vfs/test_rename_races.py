@@ -1,4 +1,4 @@
-"""A directory is renamed while its values are fetched: what programs do in it meanwhile counts."""
+"""Renames of a directory while its values are fetched: changes by programs meanwhile count."""
 
 import os
 from functools import partial
@@ -16,14 +16,14 @@ LARGE = b"x" * (INLINE_BYTES + 1)
 
 
 async def write(kernel, path, value):
-    """Written and closed, created if it is not there."""
+    """Write and close a file, created if it is not there."""
     file = await kernel.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC)
     await kernel.pwrite(file, 0, value)
     await kernel.close(file)
 
 
 async def during_rename(mount, kernel, act, *, slow="d/z", old="/ns/d", new="/ns/e"):
-    """Rename; `act` is done while the value of the key `slow` is on its way."""
+    """Rename, and do `act` while the value of the key `slow` is on its way."""
     calls = ("bulk_get", "get")
     gates = [mount.store.block(call, when=lambda c: slow in c.keys, times=1) for call in calls]
 
@@ -40,7 +40,7 @@ async def during_rename(mount, kernel, act, *, slow="d/z", old="/ns/d", new="/ns
 
 
 async def read(mount, kernel, path):
-    """The content that the mount shows."""
+    """Return the content that the mount shows."""
     file = await kernel.open(path)
     try:
         return bytes(mount.fs.files.read(file.number, 0, 1 << 20))
@@ -52,7 +52,7 @@ async def read(mount, kernel, path):
 async def test_a_value_that_was_written_and_sent_meanwhile_is_the_one_that_moves(
     autojump_clock, mount, kernel, known
 ):
-    """The journal has nothing of it any more, as before: only that it settled tells."""
+    """A value that was written, sent and settled meanwhile moves, though the journal has nothing of it any more."""
     await mount.other("d/a", b"old")
     await mount.other("d/z", b"slow")
     if known:
@@ -73,7 +73,7 @@ async def test_a_value_that_was_written_and_sent_meanwhile_is_the_one_that_moves
 
 
 async def test_a_file_of_its_own_that_was_written_and_sent_meanwhile(autojump_clock, mount, kernel):
-    """The same of a single file."""
+    """A single file that was written and sent during its rename moves with that content."""
     await mount.other("z", b"old")
 
     async def act():
@@ -86,7 +86,7 @@ async def test_a_file_of_its_own_that_was_written_and_sent_meanwhile(autojump_cl
 
 
 async def test_a_file_that_was_never_sent_and_is_removed_meanwhile_stays_away(autojump_clock, mount, kernel):
-    """No tombstone says so: the store never had it."""
+    """A file that was never sent and is removed meanwhile stays removed, though no tombstone says so."""
 
     async def act():
         await kernel.unlink("/ns/d/x")
@@ -98,7 +98,7 @@ async def test_a_file_that_was_never_sent_and_is_removed_meanwhile_stays_away(au
 
 
 async def test_a_file_made_anew_while_it_is_found_to_be_gone_moves(autojump_clock, mount, kernel):
-    """Another client deleted it; a program here creates it before the store has said so."""
+    """A file made anew here, before the store says that another client deleted it, moves."""
     await mount.other("d/a", b"theirs")
     await kernel.listdir("/ns/d")
     await mount.other("d/a", None)
@@ -113,7 +113,7 @@ async def test_a_file_made_anew_while_it_is_found_to_be_gone_moves(autojump_cloc
 
 
 async def test_metadata_set_while_a_large_file_moves_is_kept(autojump_clock, mount, kernel, monkeypatch):
-    """It is on its way to the journal when the rename gets there: what the file was given is newer."""
+    """Metadata set while a large file is on its way to the journal for a rename is newer and is kept."""
     await mount.other("d/a", LARGE, b'{"k":1}')
     file = await kernel.open("/ns/d/a", os.O_RDWR)
     spool, renamed, calls = mount.journal.spool, trio.Event(), []
@@ -138,7 +138,7 @@ async def test_metadata_set_while_a_large_file_moves_is_kept(autojump_clock, mou
 
 
 async def test_a_file_created_while_the_values_are_on_their_way_moves(autojump_clock, mount, kernel):
-    """Open and not closed: the journal has not heard of it."""
+    """A file that was created during the rename and is still open moves, though the journal does not know it."""
     await mount.other("d/z", b"slow")
     files = []
 
@@ -159,7 +159,7 @@ async def test_a_file_created_while_the_values_are_on_their_way_moves(autojump_c
 async def test_what_is_written_while_a_large_value_of_the_same_answer_is_kept_counts(
     autojump_clock, mount, kernel, monkeypatch
 ):
-    """The value that came along is older than what was written, sent and settled since."""
+    """A change written, sent and settled during the rename wins over the older value of the same bulk answer."""
     await mount.other("d/a", LARGE)
     await mount.other("d/z", b"old")
     spool = mount.journal.spool
@@ -182,7 +182,7 @@ async def test_what_is_written_while_a_large_value_of_the_same_answer_is_kept_co
 
 
 async def test_a_store_that_hangs_leaves_old_values_to_move(autojump_clock, mount, kernel):
-    """What is held, of whatever age, moves when the store has not answered: it is asked once, not once more."""
+    """Held values of any age move after one question to a store that hangs."""
     for number in range(50):
         await mount.other(f"d/{number:02}", b"held")
     for number in range(50):
@@ -199,7 +199,7 @@ async def test_a_store_that_hangs_leaves_old_values_to_move(autojump_clock, moun
 
 
 async def test_values_that_land_out_of_turn_are_progress(autojump_clock, mount, kernel):
-    """A rename takes as long as values arrive, whatever their order: the first one may be the last."""
+    """A rename may last as long as values arrive, in whatever order."""
     await mount.other("d/a.png", b"\xff slow")
     for number in range(20):
         await mount.other(f"d/b{number:02}", b"text")
@@ -214,7 +214,7 @@ async def test_values_that_land_out_of_turn_are_progress(autojump_clock, mount, 
 
 @pytest.mark.parametrize("call", ["create", "lookup", "unlink"])
 async def test_a_name_that_is_looked_up_while_its_directory_is_renamed(mount, kernel, monkeypatch, call):
-    """What was found is where the directory was: it is looked for once more, where it is."""
+    """A lookup during the rename of its directory is repeated under the new name."""
     await mount.other("d/a", b"value")
     await kernel.listdir("/ns/d")
     parent = mount.fs.tree.node_of(mount.namespace, DirRef("d/", 2))
@@ -241,7 +241,7 @@ async def test_a_name_that_is_looked_up_while_its_directory_is_renamed(mount, ke
 
 @pytest.mark.parametrize("source", ["f", "g"])
 async def test_what_is_renamed_into_a_directory_goes_where_that_is_by_then(mount, kernel, source):
-    """The directory is renamed while the value, or the directory, is on its way: it lands in there, not beside it."""
+    """A rename into a directory that is itself renamed meanwhile lands in the directory, not beside it."""
     for key in ("d/a", "f", "g/x"):
         await mount.other(key, b"value")
     for path in ("/ns", "/ns/d", "/ns/g"):
@@ -261,7 +261,7 @@ async def test_what_is_renamed_into_a_directory_goes_where_that_is_by_then(mount
 
 
 async def test_a_directory_is_removed_where_its_parent_is_by_then(mount, kernel):
-    """What it is in is renamed while the store is asked whether it is empty: `rmdir` removes it under its new path."""
+    """`rmdir` of a directory whose parent is renamed meanwhile removes it under its new path."""
     for path in ("/ns/g", "/ns/g/d", "/ns/g/d/e"):
         await kernel.mkdir(path)
     mount.restart()

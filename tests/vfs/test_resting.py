@@ -1,4 +1,4 @@
-"""Files that a listing showed to the kernel rest in little memory until the kernel names them."""
+"""Resting files, which a listing showed to the kernel: they take little memory until the kernel names them."""
 
 import pytest
 
@@ -11,7 +11,7 @@ ONE, TWO = NamespaceId("1" * 32), NamespaceId("2" * 32)
 
 
 def listed(table: InodeTable, key: str, namespace: NamespaceId = ONE) -> int:
-    """A listing shows a key; its number."""
+    """Have a listing show a key; return its number."""
     node = table.file(namespace, Key(key))
     table.listed(node)
     table.check_invariants()
@@ -19,7 +19,7 @@ def listed(table: InodeTable, key: str, namespace: NamespaceId = ONE) -> int:
 
 
 def test_a_listed_file_rests_and_wakes_as_the_same_file() -> None:
-    """The same number, key and count, however the kernel or the mount comes to it."""
+    """A listed file wakes with its number, key and count, by whatever call of kernel or mount."""
     table = InodeTable(Root(1))
     ino = listed(table, "a")
     assert len(table._resting) == 1
@@ -34,7 +34,7 @@ def test_a_listed_file_rests_and_wakes_as_the_same_file() -> None:
 
 
 def test_a_file_that_rests_is_forgotten_by_count() -> None:
-    """Gone when the kernel gave back every reference, and its number is never used again."""
+    """A file that rests is gone when the kernel gave back every reference, and its number is never used again."""
     table = InodeTable(Root(1))
     ino = listed(table, "a")
     listed(table, "a")
@@ -49,7 +49,7 @@ def test_a_file_that_rests_is_forgotten_by_count() -> None:
 
 
 def test_neighbours_of_several_namespaces_and_many_pages() -> None:
-    """Whatever rests or not, every file is found, and nothing is left when all is forgotten."""
+    """Every file of several namespaces and many pages is found, resting or not, until all is forgotten."""
     table = InodeTable(Root(1))
     numbers = [listed(table, f"{n:04}", ONE if n % 3 else TWO) for n in range(300)]
     for n in range(300, 2000):
@@ -68,7 +68,7 @@ def test_neighbours_of_several_namespaces_and_many_pages() -> None:
 
 
 def test_a_file_that_somebody_holds_does_not_rest() -> None:
-    """Made by a lookup, shown by a listing: still one node."""
+    """A file that is held does not rest: made by a lookup and shown by a listing, it is one node."""
     table = InodeTable(Root(1))
     node = table.file(ONE, Key("a"))
     table.file(ONE, Key("b"))
@@ -77,7 +77,7 @@ def test_a_file_that_somebody_holds_does_not_rest() -> None:
 
 
 async def test_what_a_listing_showed_is_changed_like_anything_else(mount, kernel) -> None:
-    """Written, renamed with its directory and removed after a listing, and listed again."""
+    """A file that a listing showed is written, renamed with its directory, removed and listed again like any other."""
     for number in range(5):
         await mount.other(f"d/{number}", b"x")
     assert len(await kernel.listdir("/ns/d")) == 5

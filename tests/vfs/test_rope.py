@@ -37,7 +37,7 @@ STEPS = st.lists(
 
 @given(st.sampled_from([b"", b"start"]), STEPS)
 def test_a_rope_is_a_file(start: bytes, steps) -> None:
-    """Whatever is written, cut and read in between, the content is that of a plain buffer.
+    """After any writes, cuts and reads the content is that of a plain buffer.
 
     A stream that was not abandoned was fed exactly that.
     """
@@ -68,7 +68,7 @@ def test_a_rope_is_a_file(start: bytes, steps) -> None:
 
 
 def test_a_file_written_from_its_start_is_fed_as_it_grows() -> None:
-    """In large pieces, whatever their size; a write elsewhere ends that."""
+    """A file written from its start is fed in large pieces as it grows, and a write elsewhere ends that."""
     stream = Fed()
     rope = Rope.of(open_stream=lambda: stream)
     for number in range(3 * STREAM_BYTES // PIECE):
@@ -81,7 +81,7 @@ def test_a_file_written_from_its_start_is_fed_as_it_grows() -> None:
 
 
 def test_appending_in_pieces_copies_nothing() -> None:
-    """One large write is the content itself; it is not copied for the journal either."""
+    """One large write is the content itself, and is not copied for the journal either."""
     data = bytes(PIECE)
     rope = Rope()
     rope.write(0, data)
@@ -89,7 +89,7 @@ def test_appending_in_pieces_copies_nothing() -> None:
 
 
 def test_what_no_value_can_hold_changes_nothing() -> None:
-    """Beyond 25 MiB is refused before anything is changed."""
+    """A write beyond 25 MiB is refused before anything is changed."""
     rope = Rope.of(b"as it was")
     for refused in (lambda: rope.write(VALUE_BYTES, b"x"), lambda: rope.resize(VALUE_BYTES + 1)):
         with pytest.raises(FileTooBigError):

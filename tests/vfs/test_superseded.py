@@ -1,4 +1,4 @@
-"""Whatever supersedes a value leaves a version of it, if the value was at hand; and no request is made for that."""
+"""Superseded values: each leaves a version, with its content if that was at hand, and no request is made for it."""
 
 import os
 
@@ -17,20 +17,20 @@ LONG = 3600.0
 
 
 def kept(mount) -> list[tuple[str, str, bytes | str]]:
-    """Everything noted so far."""
+    """Return everything noted so far."""
     mount.history.check_invariants()
     mount.history.close()
     return contents(mount.history.shelf.directory)
 
 
 async def known(mount, kernel, key: str, value: bytes = b"old", **more) -> None:
-    """The server has a value, and a program has read it."""
+    """Make a value at the server that a program has read."""
     await mount.other(key, value, **more)
     await kernel.read(f"/ns/{key}")
 
 
 async def all_known(mount, kernel, values: dict[str, bytes]) -> None:
-    """The same of several."""
+    """Make several values at the server that a program has read."""
     for key, value in values.items():
         await mount.other(key, value)
     for key in values:
@@ -66,19 +66,19 @@ async def unlink(kernel) -> None:
 
 
 async def replaced(kernel) -> None:
-    """Sed -i, vim, rsync: a new file is renamed over the old one."""
+    """Replace a file as sed -i, vim and rsync do: a new file is renamed over the old one."""
     await kernel.write("/ns/temp", b"new")
     await kernel.rename("/ns/temp", "/ns/f")
 
 
 async def moved_away(kernel) -> None:
-    """Emacs, vim with a backup: the old one is renamed away, and the name made anew."""
+    """Replace a file as Emacs, and vim with a backup, do: the old one is renamed away, and the name made anew."""
     await kernel.rename("/ns/f", "/ns/g")
     await kernel.write("/ns/f", b"new")
 
 
 async def shell(kernel) -> None:
-    """`echo new > f` of a shell: it empties the file, closes a descriptor of two, and writes then."""
+    """Replace a file as `echo new > f` of a shell does: it empties the file, closes a descriptor, and then writes."""
     file = await kernel.open("/ns/f", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     await kernel.flush(file)
     await kernel.pwrite(file, 0, b"new")
@@ -86,7 +86,7 @@ async def shell(kernel) -> None:
 
 
 async def removed_first(kernel) -> None:
-    """Cp --remove-destination."""
+    """Replace a file as cp --remove-destination does."""
     await kernel.unlink("/ns/f")
     await kernel.write("/ns/f", b"new")
 
@@ -104,7 +104,7 @@ CASES += [(way, "server") for way in WAYS if (way, "server") not in CASES]
 
 @pytest.mark.parametrize(("way", "place"), CASES)
 async def test_every_way_of_superseding_leaves_a_version(mount, kernel, way, place, autojump_clock):
-    """Of a value that was read from the server, waits to be sent, was sent, is in the spool, or outlived a restart."""
+    """Every way of superseding leaves a version of a value that was read, is pending, sent, spooled, or restarted."""
     old = LARGE if place == "large" else b"old"
     if place == "server":
         await known(mount, kernel, "f")
@@ -123,7 +123,7 @@ async def test_every_way_of_superseding_leaves_a_version(mount, kernel, way, pla
 
 
 async def test_a_large_pending_value_is_not_copied(mount, kernel):
-    """Its file in the spool gets another name."""
+    """The spool file of a large pending value gets another name, and is not copied."""
     await kernel.write("/ns/f", LARGE)
     (spooled,) = (path for path in mount.base.glob("journal.db.spool/*"))
     inode = spooled.stat().st_ino
@@ -135,7 +135,7 @@ async def test_a_large_pending_value_is_not_copied(mount, kernel):
 
 
 async def test_a_version_has_metadata_expiration_mode_and_time(mount, kernel):
-    """As they were: what a restore needs."""
+    """A version has metadata, expiration, mode and time, which a restore needs."""
     await known(mount, kernel, "f", metadata=b'{"a":1}', ahead=7200)
     await kernel.setattr("/ns/f", mode=0o755)
     expiration = int(mount.now()) + 7200
@@ -147,7 +147,7 @@ async def test_a_version_has_metadata_expiration_mode_and_time(mount, kernel):
 
 
 async def test_changed_attributes_are_a_version_without_a_copy_of_the_content(mount, kernel, autojump_clock):
-    """Setfattr and touch of a file that was closed long ago; of a file that was just made nothing is kept."""
+    """setfattr and touch of a file closed long ago make a version without its content, and of a new file none."""
     await known(mount, kernel, "f", metadata=b'{"a":1}')
     await kernel.setxattr("/ns/f", "user.a", b"2")
     await kernel.setxattr("/ns/f", "user.b", b"3")
@@ -165,7 +165,7 @@ async def test_changed_attributes_are_a_version_without_a_copy_of_the_content(mo
 
 @pytest.mark.parametrize("way", [overwrite, emptied, unlink])
 async def test_a_value_that_was_never_read_is_said_not_to_be_kept(mount, kernel, way):
-    """A version without a content, with what the listing said; and no request is made for it."""
+    """A value that was never read is a version without content, with the listing's data, and no request is made."""
     await mount.other("f", b"never read", b'{"a":1}', 7200)
     await kernel.listdir("/ns")
     await way(kernel)
@@ -177,7 +177,7 @@ async def test_a_value_that_was_never_read_is_said_not_to_be_kept(mount, kernel,
 
 
 async def test_rm_r_of_a_directory_and_its_namespace(mount, kernel):
-    """Each file leaves its version, and the namespace its name, though it is gone itself."""
+    """rm -r leaves a version of each file, and the name of the namespace, though it is gone itself."""
     await all_known(mount, kernel, {f"d/{number:02}": b"%d" % number for number in range(20)})
     mount.now.advance(20)
     for name in await kernel.listdir("/ns/d"):
@@ -194,7 +194,7 @@ async def test_rm_r_of_a_directory_and_its_namespace(mount, kernel):
 
 
 async def test_a_directory_that_is_renamed_leaves_names_only(mount, kernel):
-    """Nothing of it is lost: what it holds is under its new name."""
+    """A renamed directory leaves names only, because its content is under the new name."""
     await all_known(mount, kernel, {"d/a": b"a", "d/b": b"b"})
     mount.now.advance(20)
     await kernel.rename("/ns/d", "/ns/e")
@@ -203,7 +203,7 @@ async def test_a_directory_that_is_renamed_leaves_names_only(mount, kernel):
 
 
 async def test_a_file_made_and_removed_within_a_moment_is_kept_once(mount, kernel):
-    """A lock file that comes and goes a thousand times leaves its last content; a temporary one leaves nothing."""
+    """A lock file that comes and goes a thousand times leaves its last content, and a temporary one nothing."""
     for number in range(1000):
         await kernel.write("/ns/lock", b"%d" % number)
         await kernel.unlink("/ns/lock")
@@ -214,7 +214,7 @@ async def test_a_file_made_and_removed_within_a_moment_is_kept_once(mount, kerne
 
 
 async def test_a_file_that_is_rewritten_all_the_time_does_not_fill_the_history(mount, kernel):
-    """Of 2,000 saves within a minute: the value before them, one a burst, and the last."""
+    """The value before 2,000 saves within a minute, one a burst, and the last are kept."""
     await known(mount, kernel, "log", b"before")
     mount.now.advance(20)
     for number in range(2000):
@@ -227,7 +227,7 @@ async def test_a_file_that_is_rewritten_all_the_time_does_not_fill_the_history(m
 
 
 async def test_what_nobody_means_to_publish_is_not_kept(tmp_path):
-    """Files that stay on this machine because of their names: an editor's swap file is rewritten all the time."""
+    """Files that stay on this machine because of their names, as an editor's swap file, are not kept."""
     async with open_rig(tmp_path, now=Clock(), local_names=("*.swp",)) as mount:
         await mount.kernel.write("/ns/.f.swp", b"x")
         mount.now.advance(20)
@@ -237,7 +237,7 @@ async def test_what_nobody_means_to_publish_is_not_kept(tmp_path):
 
 
 async def test_what_had_expired_is_not_kept(mount, kernel):
-    """It was not there any more when its name was written anew."""
+    """An expired value is not kept when its name is written anew."""
     await known(mount, kernel, "f", ahead=100)
     mount.now.advance(200)
     await kernel.write("/ns/f", b"new")
@@ -245,7 +245,7 @@ async def test_what_had_expired_is_not_kept(mount, kernel):
 
 
 async def test_a_refused_change_that_is_given_up_is_kept(mount, kernel):
-    """`kvfs rejected discard` throws away what was written here: undo has it."""
+    """After `kvfs rejected discard` undo still has the discarded content."""
     await kernel.write("/ns/f", b"poison")
     change = mount.journal.get(mount.namespace, "f")
     mount.now.advance(20)
@@ -254,7 +254,7 @@ async def test_a_refused_change_that_is_given_up_is_kept(mount, kernel):
 
 
 async def test_without_a_history_nothing_is_noted(tmp_path):
-    """`--history 0`: no directory, no work at any change."""
+    """With `--history 0` there is no directory and no work at any change."""
     from kvfs.history.allowance import NONE
 
     async with open_rig(tmp_path, now=Clock(), history=NONE) as mount:
@@ -280,7 +280,7 @@ async def test_what_waits_to_be_written_has_bounds(mount, kernel):
 
 
 def test_a_history_that_fails_fails_no_change(tmp_path, expect_log):
-    """The change is in the journal: whoever made it is told so."""
+    """A history that fails does not fail the change, which is in the journal."""
     expect_log("what was replaced or deleted is not kept: a bug of kvfs")
     with open_journal(tmp_path / "journal.db") as journal:
         put(journal, "a", b"one")

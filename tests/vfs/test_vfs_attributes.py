@@ -1,4 +1,4 @@
-"""Attributes changed while others write, look elsewhere, or have just deleted the file."""
+"""Attributes that change while others write, look elsewhere, or have just deleted the file."""
 
 import os
 
@@ -16,7 +16,7 @@ def kernel(mount):
 
 @pytest.fixture(params=["in the journal", "in the store"])
 async def closed(request, mount, kernel):
-    """A file whose whole content is `whole`, known here or in the store only."""
+    """Make a file whose whole content is `whole`, known here or in the store only."""
     await mount.other("f", b"whole")
     if request.param == "in the journal":
         await kernel.write("/ns/f", b"whole")
@@ -24,13 +24,13 @@ async def closed(request, mount, kernel):
 
 
 def content(mount, key="f"):
-    """What the next mount would find after a crash now: content and metadata."""
+    """Return the content and metadata that the next mount would find after a crash now."""
     change = mount.journal.get(mount.namespace, key)
     return (mount.journal.value(change), change.metadata) if change is not None else None
 
 
 async def test_attributes_go_with_what_was_closed_not_with_what_is_half_written(mount, kernel, closed):
-    """setfattr while another process writes: recorded at once, with the content as of the last close."""
+    """setfattr while another process writes is recorded at once, with the content as of the last close."""
     file = await kernel.open(closed, os.O_RDWR)
     await kernel.pwrite(file, 0, b"hal")
     await kernel.setxattr(closed, "user.a", b"1")
@@ -41,7 +41,7 @@ async def test_attributes_go_with_what_was_closed_not_with_what_is_half_written(
 
 
 async def test_an_expiration_does_not_publish_what_is_half_written_either(mount, kernel, closed):
-    """touch -d, and a sync in the midst: the server has whole contents only."""
+    """After touch -d and a sync in the middle of a write the server has whole contents only."""
     then = int(mount.now()) + 1000
     file = await kernel.open(closed, os.O_RDWR)
     await kernel.pwrite(file, 0, b"hal")
@@ -54,7 +54,10 @@ async def test_an_expiration_does_not_publish_what_is_half_written_either(mount,
 
 
 async def test_attributes_of_a_file_just_emptied_go_with_its_close(mount, kernel, closed):
-    """What `cp` over a file does: nothing is read, and what stood before is published at most."""
+    """Attributes of a file just emptied, as `cp` over a file does, go with its close.
+
+    Nothing is read, only the old content may be published.
+    """
     file = await kernel.open(closed, os.O_RDWR | os.O_TRUNC)
     await kernel.pwrite(file, 0, b"n")
     await kernel.setxattr(closed, "user.a", b"1")
@@ -65,7 +68,7 @@ async def test_attributes_of_a_file_just_emptied_go_with_its_close(mount, kernel
 
 
 async def test_attributes_of_an_open_file_that_is_not_being_written_are_recorded(mount, kernel, closed):
-    """A reader does not keep them back, nor does a writer that has closed."""
+    """Attributes of an open file are recorded, unless a writer has not closed yet."""
     file = await kernel.open(closed, os.O_RDWR)
     await kernel.setxattr(closed, "user.a", b"1")
     assert content(mount) == (b"whole", b'{"a":1}')
@@ -77,7 +80,7 @@ async def test_attributes_of_an_open_file_that_is_not_being_written_are_recorded
 
 
 async def test_what_was_deleted_has_no_attributes_though_its_name_is_used_again(mount, kernel):
-    """An inode that the kernel still holds is not the new file of its old name, and nobody changes that by it."""
+    """A deleted file's inode that the kernel still holds is not the new file of its name, and changes nothing of it."""
     await kernel.write("/ns/f", b"old")
     node = mount.fs.inodes.peek_file(mount.namespace, "f")
     await kernel.unlink("/ns/f")
@@ -90,7 +93,7 @@ async def test_what_was_deleted_has_no_attributes_though_its_name_is_used_again(
 
 
 async def test_what_expired_before_it_was_sent_is_not_brought_back_by_its_attributes(mount, kernel):
-    """The kernel may come with an inode it looked up a moment before."""
+    """Attributes set by an inode looked up a moment before do not bring back a file that expired before it was sent."""
     await kernel.write("/ns/f", b"old")
     await kernel.utimens("/ns/f", int(mount.now()) + 100)
     node = mount.fs.inodes.peek_file(mount.namespace, "f")
@@ -103,7 +106,7 @@ async def test_what_expired_before_it_was_sent_is_not_brought_back_by_its_attrib
 
 @pytest.mark.parametrize("attribute", ["expiration", "metadata"])
 async def test_a_change_is_made_to_the_newest_attributes_known(mount, kernel, attribute):
-    """Another client's expiration came with a listing younger than the value: touching the file clears it."""
+    """A touch clears another client's expiration that came with a listing younger than the value."""
     await mount.other("f", b"old")
     await kernel.stat("/ns/f")
     mount.now.advance(40)
@@ -127,7 +130,7 @@ async def test_a_change_is_made_to_the_newest_attributes_known(mount, kernel, at
 
 
 async def test_a_refresh_leaves_no_inode_and_no_absence_behind(mount, kernel):
-    """`kvfs refresh` looks the path up itself; the kernel knows nothing of that, and forgets nothing for it."""
+    """After `kvfs refresh`, which looks the path up itself, neither an inode nor an absence of it is left."""
     kernel.caching, kernel.eager = True, True
     await mount.other("d/e/f", b"x")
     assert not await kernel.exists("/ns/new")
@@ -140,7 +143,7 @@ async def test_a_refresh_leaves_no_inode_and_no_absence_behind(mount, kernel):
 
 
 async def test_the_age_counts_from_the_answer_that_is_shown(mount, kernel):
-    """After a refresh a look at the name asks for it anew, also while it is open."""
+    """After a refresh a look at the name asks for it anew, also while it is open: the age is that of the answer."""
     await mount.other("f", b"x")
     file = await kernel.open("/ns/f")
     mount.now.advance(7)

@@ -1,4 +1,4 @@
-"""Directories: which ones there are, and what a listing that is being read shows while they change."""
+"""Directories: which ones exist, and what a listing shows while they change."""
 
 import pytest
 
@@ -10,12 +10,12 @@ from kvfs.core.errors import (
 
 
 def plain(entries):
-    """Names without the dots."""
+    """Return names without the dots."""
     return [name for name, _ in entries if name not in (".", "..")]
 
 
 async def test_a_directory_stays_after_its_last_file_is_removed_here(mount, kernel):
-    """Also after a restart; until it is removed itself."""
+    """A directory stays after its last file is removed here, also after a restart, until it is removed itself."""
     await mount.other("a/b/c", b"x")
     await kernel.unlink("/ns/a/b/c")
     assert await kernel.listdir("/ns/a") == ["b"]
@@ -28,7 +28,7 @@ async def test_a_directory_stays_after_its_last_file_is_removed_here(mount, kern
 
 
 async def test_a_directory_goes_with_its_last_key_when_others_remove_it(mount, kernel):
-    """It was never made here: it exists while a key lies below."""
+    """A directory that was never made here goes when others remove its last key."""
     await mount.other("a/b", b"x")
     assert await kernel.listdir("/ns") == ["a"]
     await mount.other("a/b", None)
@@ -39,7 +39,7 @@ async def test_a_directory_goes_with_its_last_key_when_others_remove_it(mount, k
 
 
 async def test_a_directory_is_removed_only_when_empty(mount, kernel):
-    """ENOTEMPTY also for what another client put there."""
+    """A directory with anything in it, also a key of another client, gives ENOTEMPTY."""
     await kernel.mkdir("/ns/d")
     await mount.other("d/x", b"")
     mount.now.advance(61)
@@ -51,7 +51,7 @@ async def test_a_directory_is_removed_only_when_empty(mount, kernel):
 
 
 async def test_the_pieces_of_a_long_name_go_with_it(mount, kernel):
-    """`rm -r` finds nothing to complain of, and the directory around it stays."""
+    """`rm -r` of a directory with a long name has no complaint, and the directory around it stays."""
     kernel.eager = False
     long = "x" * 300
     await mount.other(f"d/{long}", b"x")
@@ -73,7 +73,7 @@ async def test_a_directory_of_a_long_name_is_not_the_piece_of_a_longer_one(kerne
 
 
 async def test_a_namespace_is_removed_only_when_the_store_says_empty(mount, kernel):
-    """The check asks the store, not a cache; deletions that wait are sent first."""
+    """The check for emptiness asks the store, not a cache, after waiting deletions were sent."""
     await kernel.write("/ns/f", b"x")
     await mount.drain()
     assert await kernel.listdir("/ns") == ["f"]
@@ -87,7 +87,7 @@ async def test_a_namespace_is_removed_only_when_the_store_says_empty(mount, kern
 
 
 async def test_a_listing_is_stable_while_its_directory_changes(mount, kernel):
-    """Offsets stay valid; what was there all the time comes exactly once; what was removed may be missing."""
+    """Offsets of a listing stay valid, names that stay come exactly once, and removed ones may be missing."""
     for number in range(30):
         await mount.other(f"d/{number:02}", b"")
     directory = await kernel.opendir("/ns/d")
@@ -112,7 +112,7 @@ async def test_a_listing_is_stable_while_its_directory_changes(mount, kernel):
 
 
 async def test_rm_r_of_a_large_directory_sees_every_entry(mount, kernel):
-    """Removing while reading skips nothing."""
+    """rm -r of a large directory skips no entry, although it removes while it reads."""
     for number in range(250):
         await mount.other(f"d/{number}", b"")
     directory = await kernel.opendir("/ns/d")
@@ -126,7 +126,7 @@ async def test_rm_r_of_a_large_directory_sees_every_entry(mount, kernel):
 
 
 async def test_names_made_here_appear_in_a_listing_at_once(kernel):
-    """Created, not closed; made; renamed: all before anything is sent."""
+    """A name created, made or renamed here appears in a listing at once, before anything is sent."""
     file = await kernel.open("/ns/new", 0o102)
     await kernel.mkdir("/ns/dir")
     await kernel.write("/ns/a", b"")
@@ -145,7 +145,7 @@ async def test_a_created_name_with_keys_below_is_self(mount, kernel):
 
 
 async def test_a_key_at_the_end_of_a_page_is_one_entry_with_what_lies_below_it(mount, kernel):
-    """The thousandth key is `d/z`, the next page begins with `d/z/a`: one directory, not a file beside it."""
+    """If a page ends with `d/z` and the next begins with `d/z/a`, the listing shows one directory and no file."""
     for number in range(999):
         await mount.other(f"d/f{number:03}", b"")
     await mount.other("d/z", b"own")
@@ -157,7 +157,7 @@ async def test_a_key_at_the_end_of_a_page_is_one_entry_with_what_lies_below_it(m
 
 
 async def test_rewinding_an_empty_directory_shows_what_came(mount, kernel):
-    """rewinddir(3): as if it had been opened anew."""
+    """rewinddir(3) of an empty directory shows new entries, as if it had been opened anew."""
     directory = await kernel.opendir("ns")
     assert [name for name, _ in await kernel.getdents(directory)] == [".", ".."]
     await kernel.write("ns/new", b"x")
@@ -167,7 +167,7 @@ async def test_rewinding_an_empty_directory_shows_what_came(mount, kernel):
 
 
 async def test_kept_listings_are_bounded_by_their_entries(mount, kernel, monkeypatch):
-    """Those kept first make room, one that is too long is not kept, and what a change outdated goes."""
+    """Kept listings are bounded by their entries: the oldest make room, too long ones are not kept, changed ones go."""
     monkeypatch.setattr("kvfs.vfs.dirstream.KEPT_KEYS", 10)
     for directory, count in (("a", 4), ("b", 5), ("long", 11), ("c", 5)):
         for number in range(count):
@@ -193,7 +193,7 @@ async def test_kept_listings_are_bounded_by_their_entries(mount, kernel, monkeyp
 
 
 async def test_the_value_beside_a_directory_is_no_directory(mount, kernel):
-    """mkdir of `%self`: EINVAL, however short its key is."""
+    """mkdir of `%self` gives EINVAL, however short its key is."""
     await kernel.mkdir("/ns/d")
     with pytest.raises(InvalidError):
         await kernel.mkdir("/ns/d/%self")

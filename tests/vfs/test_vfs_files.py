@@ -1,4 +1,4 @@
-"""Open files: what handles see, what is kept after the name is gone, limits, sizes."""
+"""Open files: the view of their handles, their content after the name is gone, limits, sizes."""
 
 import os
 
@@ -34,7 +34,7 @@ async def test_handles_see_each_others_writes(kernel):
 
 
 async def test_a_readers_close_does_not_publish_half_a_write(mount, kernel):
-    """What a writer has not closed is not recorded because somebody looked."""
+    """A reader's close does not record a write that its writer has not closed."""
     writer = await kernel.open("/ns/f", NEW)
     await kernel.pwrite(writer, 0, b"half")
     assert await kernel.read("/ns/f") == b"half"
@@ -44,7 +44,7 @@ async def test_a_readers_close_does_not_publish_half_a_write(mount, kernel):
 
 
 async def test_an_unlinked_file_lives_until_its_last_close(mount, kernel):
-    """Read and write go on after unlink; the name is free; nothing of it reaches the server."""
+    """An unlinked file is read and written on, its name is free, and nothing of it reaches the server."""
     await mount.other("f", b"old")
     file = await kernel.open("/ns/f", RW)
     await kernel.unlink("/ns/f")
@@ -59,7 +59,7 @@ async def test_an_unlinked_file_lives_until_its_last_close(mount, kernel):
 
 
 async def test_a_file_made_and_removed_in_the_window_is_never_sent(mount, kernel):
-    """No request at all for a temporary file."""
+    """A temporary file causes no request at all."""
     await kernel.write("/ns/tmp", b"x")
     await kernel.unlink("/ns/tmp")
     await mount.drain()
@@ -79,7 +79,7 @@ async def test_a_file_renamed_over_an_open_one_leaves_its_content_to_the_handle(
 
 
 async def test_an_open_file_follows_its_new_name(mount, kernel):
-    """What is written after a rename lands under the new name."""
+    """A write after a rename lands under the new name."""
     file = await kernel.open("/ns/f", NEW)
     await kernel.pwrite(file, 0, b"one")
     await kernel.rename("/ns/f", "/ns/g")
@@ -104,7 +104,7 @@ async def test_a_key_that_expired_while_open_is_not_the_file_created_next(mount,
 
 
 async def test_a_key_deleted_elsewhere_while_open_is_not_the_file_created_next(mount, kernel):
-    """The same when another client deleted it."""
+    """An old handle on a key that another client deleted does not share the content of a new file of the same name."""
     await mount.other("f", b"old")
     old = await kernel.open("/ns/f", RW)
     await mount.other("f", None)
@@ -125,7 +125,7 @@ async def test_exclusive_create_asks_the_store_again_when_knowledge_is_old(mount
 
 
 async def test_holes_read_as_zeros_and_sizes_go_both_ways(kernel):
-    """Truncate up and down, write past the end."""
+    """Truncation goes up and down, and a write past the end leaves zeros."""
     file = await kernel.open("/ns/f", NEW)
     await kernel.pwrite(file, 4, b"x")
     assert await kernel.pread(file, 0, 10) == b"\0\0\0\0x"
@@ -138,7 +138,7 @@ async def test_holes_read_as_zeros_and_sizes_go_both_ways(kernel):
 
 
 async def test_opening_with_truncate_empties_closed_and_open_files(mount, kernel):
-    """`>` leaves nothing of the old content, and other handles see that."""
+    """`>` empties the old content, also in other handles."""
     await mount.other("f", b"a long old content")
     await kernel.write("/ns/f", b"new")
     assert await kernel.read("/ns/f") == b"new"
@@ -149,7 +149,7 @@ async def test_opening_with_truncate_empties_closed_and_open_files(mount, kernel
 
 
 async def test_a_value_above_25_mib_is_refused_by_the_call_that_asks(kernel):
-    """EFBIG at write and at truncate, not a byte sooner. (What becomes of the file: test_failed_writes.py.)"""
+    """A write or truncate above 25 MiB gives EFBIG, and not a byte sooner. (See test_failed_writes.py.)"""
     file = await kernel.open("/ns/g", NEW)
     with pytest.raises(FileTooBigError):
         await kernel.pwrite(file, VALUE_BYTES, b"x")
@@ -166,7 +166,7 @@ async def test_a_value_above_25_mib_is_refused_by_the_call_that_asks(kernel):
 
 
 async def test_a_size_not_known_is_shown_for_no_moment(mount, kernel):
-    """A lookup answers it with a time-out of 0; getattr tells the truth."""
+    """A lookup answers an unknown size with a time-out of 0, and getattr gives the true one."""
     kernel.eager = False
     await mount.other("f", b"12345")
     node = await mount.fs.tree.lookup((await kernel.stat("/ns")).ino, b"f")
@@ -177,7 +177,7 @@ async def test_a_size_not_known_is_shown_for_no_moment(mount, kernel):
 
 
 async def test_an_inode_whose_key_vanished_is_stale(mount, kernel):
-    """ESTALE makes the kernel look the name up again, which finds nothing."""
+    """ESTALE for a vanished key makes the kernel look the name up again, which finds nothing."""
     await mount.other("f", b"x")
     kernel.caching, kernel.eager = True, False
     ino = await kernel.lookup((await kernel.stat("/ns")).ino, b"f")
@@ -202,7 +202,7 @@ async def test_a_changed_value_is_never_cut_at_its_old_size(mount, kernel):
 
 
 async def test_fsync_returns_when_the_server_has_it(autojump_clock, mount, kernel):
-    """And a value that is there already costs no request."""
+    """fsync returns when the server has the value, and costs no request if it has it already."""
     file = await kernel.open("/ns/f", NEW)
     await kernel.pwrite(file, 0, b"x")
     await kernel.fsync(file)
@@ -214,7 +214,7 @@ async def test_fsync_returns_when_the_server_has_it(autojump_clock, mount, kerne
 
 
 async def test_attributes_are_the_fields_of_the_metadata(mount, kernel):
-    """Set, list, read, remove; the store gets them with the value."""
+    """Attributes are set, listed, read and removed as fields of the metadata, which the store gets with the value."""
     await mount.other("f", b"x", b'{"a":"b"}')
     await kernel.setxattr("/ns/f", "user.n", b"2")
     assert await kernel.xattrs("/ns/f") == {"user.a": b"b", "user.n": b"2"}
@@ -230,7 +230,7 @@ async def test_attributes_are_the_fields_of_the_metadata(mount, kernel):
 
 
 async def test_directories_have_no_attributes(kernel):
-    """ENOTSUP to set, ENODATA to read, none to list."""
+    """Directories have no attributes: ENOTSUP to set, ENODATA to read, none to list."""
     await kernel.mkdir("/ns/d")
     with pytest.raises(NotSupportedError):
         await kernel.setxattr("/ns/d", "user.k", b"v")
@@ -240,7 +240,7 @@ async def test_directories_have_no_attributes(kernel):
 
 
 async def test_a_write_keeps_metadata_and_expiration(mount, kernel):
-    """A plain PUT would clear both: each upload sends all three again."""
+    """Each upload sends value, metadata and expiration again, because a plain PUT would clear both."""
     await mount.other("f", b"x", b'{"a":1}', ahead=1000)
     before = (await mount.stored())["f"]
     await kernel.write("/ns/f", b"y")
@@ -250,7 +250,7 @@ async def test_a_write_keeps_metadata_and_expiration(mount, kernel):
 
 
 async def test_values_survive_a_crash_after_close(mount, kernel):
-    """What close promised is read by the next daemon, and sent by it."""
+    """A closed value is read and sent by the next daemon after a crash."""
     await kernel.write("/ns/d", b"kept")
     open_file = await kernel.open("/ns/lost", NEW)
     await kernel.pwrite(open_file, 0, b"never closed")

@@ -1,4 +1,4 @@
-"""Directories of thousands of keys, renamed: what it costs, what it says, and how long it may take."""
+"""Renames of directories of thousands of keys: their cost, their messages, and their longest time."""
 
 import logging
 
@@ -12,7 +12,7 @@ COUNT = 12_000
 
 
 async def fill(mount, count):
-    """So many keys in `d`, some of them deeper."""
+    """Make so many keys in `d`, some of them deeper."""
     entries = {Key(f"d/{number % 7}/{number:05}"): Entry(b"%d" % number) for number in range(count)}
     for start in range(0, count, 10_000):
         some = list(entries.items())[start : start + 10_000]
@@ -21,12 +21,12 @@ async def fill(mount, count):
 
 
 def moved(entries):
-    """The same under `e`."""
+    """Return the expected keys under `e`."""
     return {"e" + key[1:]: entry.value for key, entry in entries.items()}
 
 
 async def test_thousands_of_keys_move_in_bulk_puts_before_deletes(mount, kernel):
-    """Read by the hundred, recorded at once, sent in bodies that grow."""
+    """Thousands of keys are read by the hundred, recorded at once, and sent, puts first, in bodies that grow."""
     entries = await fill(mount, COUNT)
     version = mount.journal.version
     mount.store.calls.clear()
@@ -48,7 +48,10 @@ async def test_thousands_of_keys_move_in_bulk_puts_before_deletes(mount, kernel)
 
 
 async def test_a_slow_store_may_take_long_as_long_as_values_arrive(autojump_clock, mount, kernel, caplog):
-    """Longer than the bound of a call: every answer that arrives is progress, told in the log and to the status."""
+    """A rename on a slow store may take longer than the bound of a call as long as values arrive.
+
+    Log and status show the progress.
+    """
     caplog.set_level(logging.INFO, logger="kvfs.vfs")
     entries = await fill(mount, 3000)
     mount.store.delay("list_keys", 20)
@@ -72,7 +75,7 @@ async def test_a_slow_store_may_take_long_as_long_as_values_arrive(autojump_cloc
 async def test_a_store_that_stops_answering_ends_the_rename_with_nothing_renamed(
     autojump_clock, mount, kernel
 ):
-    """ETIMEDOUT, and every key has its old name."""
+    """A rename gives ETIMEDOUT if the store stops answering, and every key has its old name."""
     entries = await fill(mount, 3000)
     mount.store.block("bulk_get", when=lambda call: call.number > 10)
     with pytest.raises(TimedOutError):
@@ -83,7 +86,7 @@ async def test_a_store_that_stops_answering_ends_the_rename_with_nothing_renamed
 
 
 async def test_one_value_that_cannot_be_had_stops_the_whole_rename(autojump_clock, mount, kernel):
-    """All or nothing."""
+    """One value that cannot be read stops the whole rename, which is all or nothing."""
     entries = await fill(mount, 3000)
     bad = sorted(entries)[700]
     for operation in ("bulk_get", "get"):

@@ -34,7 +34,7 @@ LONG = "x" * 300
     ],
 )
 async def test_a_key_is_read_changed_and_removed_by_its_path(autojump_clock, mount, kernel, key, path):
-    """Whatever the key's text, its one path lists, reads, writes and removes it."""
+    """A key of any text is listed, read, written and removed by its one path."""
     await mount.other(key, b"value")
     where = f"/ns/{path}"
     parent, _, name = where.rpartition("/")
@@ -64,7 +64,7 @@ async def test_a_key_beside_keys_below_it_is_self(mount, kernel):
 
 
 async def test_a_listing_shows_the_directory_not_the_key_beside_it(mount, kernel):
-    """What readdir says of the name is what a kernel that caches goes by."""
+    """readdir shows the directory and not the key beside it, because a kernel that caches relies on it."""
     kernel.caching, kernel.eager = True, False
     await mount.other("a", b"own")
     await mount.other("a/b", b"below")
@@ -76,7 +76,7 @@ async def test_a_listing_shows_the_directory_not_the_key_beside_it(mount, kernel
 
 
 async def test_the_last_key_below_leaves_self_in_its_directory(mount, kernel):
-    """A directory whose last other entry is removed here stays, with `%self` in it."""
+    """The directory stays after its last other entry is removed here, with `%self` in it."""
     await mount.other("a", b"own")
     await mount.other("a/b", b"below")
 
@@ -120,7 +120,7 @@ async def test_a_file_that_another_client_makes_a_directory_of(mount, kernel):
     ],
 )
 async def test_names_that_no_key_has_are_refused_at_create(kernel, name, error):
-    """The errno tells why: not UTF-8, too long, or not how any key's name is written."""
+    """A name that is not UTF-8, too long, or not how any key's name is written is refused with an errno of its own."""
     if error is None:
         await kernel.write(f"/ns/{name}", b"")
         return
@@ -141,7 +141,7 @@ async def test_a_key_above_512_bytes_is_too_long(kernel):
     ("size", "is_made"), [(509, True), (510, True), (511, False), (512, False), (513, False)]
 )
 async def test_a_directory_in_which_no_key_fits_is_too_long(kernel, size, is_made):
-    """ENAMETOOLONG, as for the file that could not be made in it; a file of 512 bytes is made."""
+    """A directory in which no key fits gives ENAMETOOLONG, and a file of 512 bytes is made."""
     await kernel.mkdir("/ns/" + "d" * 250)
     await kernel.mkdir("/ns/" + "d" * 250 + "/" + "e" * 240)
     path = "/ns/" + "d" * 250 + "/" + "e" * 240 + "/"
@@ -155,7 +155,7 @@ async def test_a_directory_in_which_no_key_fits_is_too_long(kernel, size, is_mad
 
 
 async def test_files_and_directories_are_told_apart(kernel):
-    """EISDIR, ENOTDIR, EEXIST and ENOENT as for any file system."""
+    """Files and directories are told apart by EISDIR, ENOTDIR, EEXIST and ENOENT, as for any file system."""
     await kernel.mkdir("/ns/d")
     await kernel.write("/ns/f", b"")
     for call, error in [
@@ -197,7 +197,7 @@ async def test_a_local_name_on_the_server_is_an_ordinary_file(mount, kernel):
 
 
 async def test_removing_a_file_that_is_being_made_removes_what_another_client_put_there(mount, kernel):
-    """rm of a name leaves nothing under it, whoever was quicker."""
+    """rm of a file that is being made leaves nothing under its name, also if another client made it first."""
     file = await kernel.open("/ns/f", os.O_CREAT | os.O_WRONLY)
     await mount.other("f", b"theirs")
     await mount.fs.refresh(["ns"])
@@ -211,7 +211,7 @@ async def test_removing_a_file_that_is_being_made_removes_what_another_client_pu
 
 @pytest.mark.parametrize("caching", [True, False])
 async def test_a_refresh_of_a_directory_includes_its_own_key(mount, kernel, caching):
-    """`d/%self` is below `d`."""
+    """A refresh of `d` includes `d/%self`, the directory's own key."""
     kernel.caching, kernel.eager = caching, False
     await mount.other("d", b"old")
     await mount.other("d/f", b"x")

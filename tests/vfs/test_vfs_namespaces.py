@@ -1,4 +1,4 @@
-"""Namespaces that come and go while others work in them, and the names that nobody may take."""
+"""Namespaces that come and go while others work in them, and reserved names."""
 
 import pytest
 import trio
@@ -24,7 +24,7 @@ def kernel(mount):
 
 
 async def attempt(call, *args):
-    """The error of a call, None when it succeeds."""
+    """Return the error of a call, None when it succeeds."""
     try:
         await call(*args)
     except KvfsError as exc:
@@ -34,7 +34,7 @@ async def attempt(call, *args):
 
 @pytest.mark.parametrize("make", ["write", "mkdir"])
 async def test_what_was_made_while_a_namespace_was_removed_is_not_lost(autojump_clock, mount, kernel, make):
-    """rmdir sends its deletions first; a file made meanwhile means it is not empty."""
+    """A file made while rmdir sends the namespace's deletions makes it not empty, and is not lost."""
     await mount.other("f", b"x")
     await kernel.unlink("/ns/f")
     gate = mount.store.block("bulk_delete")
@@ -54,7 +54,7 @@ async def test_what_was_made_while_a_namespace_was_removed_is_not_lost(autojump_
 
 @pytest.mark.parametrize("make", ["write", "mkdir", "rename"])
 async def test_nothing_is_made_in_a_namespace_that_the_store_is_deleting(autojump_clock, mount, kernel, make):
-    """No file is told to be saved where its namespace is gone a moment later."""
+    """While the store deletes a namespace no file is made in it, because it would be gone a moment later."""
     await mount.other("d/f", b"x")
     file = await kernel.open("/ns/d/f")
     await mount.other("d/f", None)
@@ -80,7 +80,7 @@ async def test_nothing_is_made_in_a_namespace_that_the_store_is_deleting(autojum
 
 
 async def test_what_an_open_file_closes_while_its_namespace_is_deleted_is_kept(autojump_clock, mount, kernel):
-    """close returned 0: the value is set aside with its reason, not dropped."""
+    """A value closed while its namespace is deleted is set aside with its reason, because close returned 0."""
     await mount.other("f", b"x")
     file = await kernel.open("/ns/f", 2)
     await mount.other("f", None)
@@ -100,7 +100,7 @@ async def test_what_an_open_file_closes_while_its_namespace_is_deleted_is_kept(a
 
 
 async def test_a_pending_value_that_has_expired_does_not_keep_a_namespace(mount, kernel):
-    """Nothing shows in it, and nothing would ever be sent."""
+    """A pending value that has expired does not keep a namespace, because nothing shows and nothing would be sent."""
     await kernel.write("/ns/f", b"x")
     await kernel.utimens("/ns/f", int(mount.now()) + 100)
     mount.now.advance(100)
@@ -109,7 +109,7 @@ async def test_a_pending_value_that_has_expired_does_not_keep_a_namespace(mount,
 
 
 async def test_nothing_becomes_the_control_directory(mount, kernel):
-    """`mv ns .kvfs`, `mv .kvfs ns`, and making or removing it: EPERM or EEXIST, not something about names."""
+    """`mv ns .kvfs`, `mv .kvfs ns`, and making or removing it give EPERM or EEXIST, and no errno about names."""
     tree, renames = mount.fs.tree, mount.fs.renames
     for old, new in [(b"ns", b".kvfs"), (b".kvfs", b"other")]:
         with pytest.raises(NotPermittedError):
@@ -122,14 +122,14 @@ async def test_nothing_becomes_the_control_directory(mount, kernel):
 
 
 async def test_a_namespace_with_times_of_its_own_can_be_removed(mount, kernel):
-    """`cp -a` sets the times of the directory it copies to; that makes nothing that lies in it."""
+    """A namespace with times of its own, as `cp -a` sets them, counts as empty and can be removed."""
     await kernel.utimens("/ns", int(mount.now()) - 1000)
     await kernel.rmdir("/ns")
     assert await kernel.listdir("/") == []
 
 
 async def test_fsync_of_the_root_sends_what_was_changed_in_every_namespace(autojump_clock, mount, kernel):
-    """As of any directory: all below it. What was refused is told."""
+    """fsync of the root sends all changes below it, as for any directory, and reports refused ones."""
     await kernel.mkdir("/second")
     await kernel.write("/ns/f", b"1")
     await kernel.write("/second/g", b"2")

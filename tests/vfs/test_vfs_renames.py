@@ -19,12 +19,12 @@ TWO = b'{"k":"v"}'
 
 
 def values(stored):
-    """Contents by key."""
+    """Return contents by key."""
     return {key: entry.value for key, entry in stored.items()}
 
 
 async def test_a_directory_moves_with_everything_below_and_its_own_key(mount, kernel):
-    """Keys, `%self`, directories kept here and open files go along; the old name is gone."""
+    """A directory moves with keys, `%self`, directories kept here and open files, and the old name is gone."""
     await mount.other("d", b"own", TWO)
     await mount.other("d/a", b"1", ahead=1000)
     await mount.other("d/s/b", b"2")
@@ -46,7 +46,7 @@ async def test_a_directory_moves_with_everything_below_and_its_own_key(mount, ke
 
 
 async def test_what_is_known_moves_without_waiting(mount, kernel, monkeypatch):
-    """Read before, or written here: none of it takes a task of its own."""
+    """Values that were read before, or written here, move without a task of their own."""
 
     async def prepare(*words, **options):
         raise AssertionError("there is nothing to wait for")
@@ -63,7 +63,7 @@ async def test_what_is_known_moves_without_waiting(mount, kernel, monkeypatch):
 
 
 async def test_a_file_created_and_not_yet_closed_moves_with_its_directory(kernel):
-    """Even when nothing of it is in the journal at the time."""
+    """A file created and not yet closed moves with its directory, even if the journal has nothing of it."""
     await kernel.mkdir("/ns/d")
     file = await kernel.open("/ns/d/f", os.O_CREAT | os.O_WRONLY)
     await kernel.rename("/ns/d", "/ns/e")
@@ -74,7 +74,7 @@ async def test_a_file_created_and_not_yet_closed_moves_with_its_directory(kernel
 
 
 async def test_a_crash_in_the_middle_of_sending_leaves_one_of_the_names(mount, kernel):
-    """Puts are sent before the deletes that depend on them."""
+    """A crash during sending leaves one of the names, because puts go before the deletes that depend on them."""
     await mount.other("d/a", b"1")
     await mount.other("d/b", b"2")
     await kernel.rename("/ns/d", "/ns/e")
@@ -98,7 +98,7 @@ async def test_a_crash_in_the_middle_of_sending_leaves_one_of_the_names(mount, k
     ],
 )
 async def test_what_rename_refuses(kernel, old, new, error):
-    """The errnos of rename(2)."""
+    """rename refuses with the errnos of rename(2)."""
     await kernel.mkdir("/ns/d")
     await kernel.write("/ns/full/x".replace("full/x", "f"), b"")
     await kernel.mkdir("/ns/full")
@@ -108,7 +108,7 @@ async def test_what_rename_refuses(kernel, old, new, error):
 
 
 async def test_a_directory_replaces_an_empty_one(kernel):
-    """As rename(2) says."""
+    """A directory replaces an empty one, as rename(2) says."""
     await kernel.mkdir("/ns/d")
     await kernel.write("/ns/d/f", b"x")
     await kernel.mkdir("/ns/e")
@@ -118,7 +118,7 @@ async def test_a_directory_replaces_an_empty_one(kernel):
 
 
 async def test_noreplace_never_replaces(mount, kernel):
-    """EEXIST also when only the store knows of the target."""
+    """RENAME_NOREPLACE gives EEXIST, also when only the store knows of the target."""
     await kernel.write("/ns/f", b"mine")
     await mount.other("g", b"theirs")
     mount.now.advance(61)
@@ -129,7 +129,7 @@ async def test_noreplace_never_replaces(mount, kernel):
 
 
 async def test_another_namespace_is_another_device(mount, kernel):
-    """EXDEV, so that mv copies and deletes; a namespace's title changes at the root only."""
+    """Another namespace gives EXDEV, so that mv copies and deletes; a namespace's title changes at the root only."""
     await kernel.mkdir("/two")
     await kernel.write("/ns/f", b"x")
     for old, new in [("/ns/f", "/two/f"), ("/ns", "/two/ns"), ("/ns/f", "/f")]:
@@ -140,7 +140,7 @@ async def test_another_namespace_is_another_device(mount, kernel):
 
 
 async def test_keys_too_long_under_the_new_name_stop_the_whole_rename(mount, kernel):
-    """ENAMETOOLONG, and nothing moved."""
+    """Keys too long under the new name give ENAMETOOLONG, and nothing is moved."""
     await mount.other("d/" + "x" * 250 + "/" + "y" * 250, b"1")
     await mount.other("d/a", b"2")
     with pytest.raises(NameTooLongError):
@@ -149,7 +149,7 @@ async def test_keys_too_long_under_the_new_name_stop_the_whole_rename(mount, ker
 
 
 async def test_what_has_no_name_under_the_new_one_stops_the_rename(mount, kernel):
-    """A directory with `%self` cannot be called `.`: KV forbids that key."""
+    """A directory with `%self` cannot be called `.`, because KV forbids that key, so the rename stops."""
     await mount.other("d", b"own")
     await mount.other("d/a", b"1")
     with pytest.raises(InvalidError):
@@ -159,7 +159,7 @@ async def test_what_has_no_name_under_the_new_one_stops_the_rename(mount, kernel
 
 
 async def test_a_file_renamed_over_another_inherits_what_it_was_not_given(mount, kernel):
-    """Saved by replacing (sed -i, rsync): metadata and expiration of the old key stay."""
+    """A file renamed over another inherits metadata and expiration that it was not given, as sed -i and rsync do."""
     await mount.other("f", b"old", TWO, ahead=1000)
     expiration = (await mount.stored())["f"].expiration
     await kernel.write("/ns/tmp", b"new")
@@ -170,7 +170,7 @@ async def test_a_file_renamed_over_another_inherits_what_it_was_not_given(mount,
 
 
 async def test_a_file_renamed_over_another_keeps_what_it_was_given(mount, kernel):
-    """Its own metadata wins."""
+    """A file renamed over another keeps its own metadata."""
     await mount.other("f", b"old", TWO)
     await kernel.write("/ns/tmp", b"new")
     await kernel.setxattr("/ns/tmp", "user.own", b"1")
@@ -180,7 +180,7 @@ async def test_a_file_renamed_over_another_keeps_what_it_was_given(mount, kernel
 
 
 async def test_a_name_created_anew_after_its_file_was_renamed_away_inherits(mount, kernel):
-    """vim: f to f~, f anew, f~ removed. One PUT, and metadata and expiration are as before."""
+    """After vim's f to f~, f anew, f~ removed, there is one PUT, and metadata and expiration are as before."""
     await mount.other("f", b"old", TWO, ahead=1000)
     before = (await mount.stored())["f"]
     await kernel.rename("/ns/f", "/ns/f~")
@@ -193,7 +193,7 @@ async def test_a_name_created_anew_after_its_file_was_renamed_away_inherits(moun
 
 
 async def test_what_was_renamed_away_long_ago_is_not_inherited(mount, kernel):
-    """A minute later a file of the name is another file."""
+    """A minute after a file was renamed away, a new file of its name inherits nothing."""
     await mount.other("f", b"old", TWO)
     await kernel.rename("/ns/f", "/ns/g")
     mount.now.advance(61)
@@ -202,7 +202,7 @@ async def test_what_was_renamed_away_long_ago_is_not_inherited(mount, kernel):
 
 
 async def test_an_expiration_that_has_passed_is_not_inherited(mount, kernel):
-    """Or the new file would be gone as soon as it is made."""
+    """An expiration that has passed is not inherited, or the new file would be gone as soon as it is made."""
     await mount.other("f", b"old", TWO, ahead=70)
     mount.now.advance(50)
     await kernel.rename("/ns/f", "/ns/f~")

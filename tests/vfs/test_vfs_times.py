@@ -6,7 +6,7 @@ from kvfs.core.errors import InvalidError, NotFoundError
 
 
 async def test_a_future_mtime_is_the_expiration(mount, kernel):
-    """`touch -d '+1 hour'`; the server is told, and stat shows it."""
+    """A future mtime, as of `touch -d '+1 hour'`, is the expiration: the server is told, and stat shows it."""
     await kernel.write("/ns/f", b"x")
     then = int(mount.now()) + 3600
     assert (await kernel.utimens("/ns/f", then)).mtime == then
@@ -17,7 +17,7 @@ async def test_a_future_mtime_is_the_expiration(mount, kernel):
 
 @pytest.mark.parametrize("back", [0, 1000, -5])
 async def test_an_mtime_in_the_past_or_now_clears_the_expiration(mount, kernel, back):
-    """And is kept on this machine, so that a second rsync copies nothing."""
+    """An mtime in the past or now clears the expiration and is kept here, so a second rsync copies nothing."""
     await mount.other("f", b"x", ahead=1000)
     then = int(mount.now()) - back
     await kernel.utimens("/ns/f", then)
@@ -30,7 +30,7 @@ async def test_an_mtime_in_the_past_or_now_clears_the_expiration(mount, kernel, 
 
 @pytest.mark.parametrize("ahead", [6, 30, 59])
 async def test_an_mtime_below_the_floor_is_refused(mount, kernel, ahead):
-    """EINVAL, and nothing changed."""
+    """An mtime below the floor gives EINVAL, and nothing changes."""
     await kernel.write("/ns/f", b"x")
     before = (await kernel.stat("/ns/f")).mtime
     with pytest.raises(InvalidError):
@@ -40,7 +40,7 @@ async def test_an_mtime_below_the_floor_is_refused(mount, kernel, ahead):
 
 @pytest.mark.parametrize("caching", [True, False])
 async def test_a_key_disappears_at_its_expiration_without_a_request(mount, kernel, caching):
-    """Lookup, listing and the kernel's caches agree, to the second."""
+    """At its expiration, to the second, a key goes from lookup, listing and the kernel's caches."""
     kernel.caching, kernel.eager = caching, False
     await mount.other("f", b"x", ahead=40)
     assert await kernel.read("/ns/f") == b"x"
@@ -55,7 +55,7 @@ async def test_a_key_disappears_at_its_expiration_without_a_request(mount, kerne
 
 
 async def test_mtime_does_not_move_by_itself(mount, kernel):
-    """Not when the upload ends, not when knowledge gets old, not at a restart."""
+    """mtime does not move when the upload ends, when knowledge gets old, or at a restart."""
     await kernel.write("/ns/f", b"x")
     before = await kernel.stat("/ns/f")
     mount.now.advance(7)
@@ -68,7 +68,7 @@ async def test_mtime_does_not_move_by_itself(mount, kernel):
 
 
 async def test_ctime_moves_on_every_change(mount, kernel):
-    """mtime with the content only, ctime with attributes too."""
+    """mtime moves with the content only, ctime with attributes too."""
     await kernel.write("/ns/f", b"x")
     first = await kernel.stat("/ns/f")
     mount.now.advance(10)
@@ -78,7 +78,7 @@ async def test_ctime_moves_on_every_change(mount, kernel):
 
 
 async def test_modes_and_times_of_directories_are_kept_here(mount, kernel):
-    """chmod and touch of a directory survive a remount."""
+    """chmod and touch of a directory are kept here and survive a remount."""
     await kernel.mkdir("/ns/d")
     await kernel.setattr("/ns/d", mode=0o700)
     await kernel.utimens("/ns/d", 1_000_000)
@@ -91,7 +91,7 @@ async def test_modes_and_times_of_directories_are_kept_here(mount, kernel):
 
 
 async def test_a_write_to_a_key_that_expired_is_not_resurrected(mount, kernel):
-    """What waits until its time has passed is deleted, not sent."""
+    """A write that waits until its key's time has passed becomes a deletion, and is not sent."""
     await mount.other("f", b"x", ahead=70)
     await kernel.write("/ns/f", b"y")
     mount.now.advance(71)

@@ -63,7 +63,7 @@ class Billing:
         return self._counts[what]
 
     def add(self, what: str, count: int) -> None:
-        """So many more; who they are for is charged."""
+        """Count so many more, and charge the caller they are for."""
         self._counts[what] += count
         if count:
             charge(what, count)

@@ -31,7 +31,7 @@ class Patience:
         scope.deadline = trio.current_time() + seconds
 
     def moved(self, count: int) -> None:
-        """So many bytes went through."""
+        """Count the bytes that went through."""
         self._scope.deadline += count / SLOWEST
 
 

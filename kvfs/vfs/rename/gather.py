@@ -47,7 +47,7 @@ class RenameProgress:
             self._moved_at, self.scope.deadline = now, now + self._patience
 
     def expect(self, total: int) -> None:
-        """So many values are to be read."""
+        """Note how many values are to be read."""
         self.done_count, self.total = 0, total
 
     def count(self) -> None:

@@ -1,4 +1,4 @@
-"""The short ways through a mount, against what could be lost, be out of date or stand still because of them."""
+"""The short ways through a mount: nothing is lost, out of date or standing still because of them."""
 
 import mmap
 import os
@@ -22,14 +22,14 @@ OPTIONS = (*QUICK, "--write-back=0.2")
 
 
 def everything(directory: Path) -> dict[str, tuple[int, int, int, int]]:
-    """Name → inode, size, mode and mtime, as a listing tells them."""
+    """Return name → inode, size, mode and mtime, as a listing shows them."""
     with os.scandir(directory) as entries:
         found = {entry.name: entry.stat() for entry in entries}
     return {name: (s.st_ino, s.st_size, s.st_mode, int(s.st_mtime)) for name, s in found.items()}
 
 
 class Shadow:
-    """A large file written by several handles at once, and what it must hold."""
+    """A large file written by several handles at once, and its right content."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path, self.random = path, random.Random(seed)
@@ -38,14 +38,14 @@ class Shadow:
         self.write_anew()
 
     def step(self) -> None:
-        """Append much, change the middle, cut, close one of the handles, open another, map."""
+        """Append much, change the middle, cut, close one of the handles, open another, or map."""
         act = self.random.choice(
             [self.append] * 3 + [self.write_anew, self.amid, self.cut, self.close, self.open, self.map]
         )
         act()
 
     def write_anew(self) -> None:
-        """From nothing, in large pieces: on its way to the disk when the next change comes."""
+        """Write from nothing in large pieces, which are on their way to the disk when the next change comes."""
         os.ftruncate(self.handles[0], 0)
         self.content = bytearray()
         for _ in range(6):
@@ -54,35 +54,35 @@ class Shadow:
             self.content += data
 
     def append(self) -> None:
-        """At the end, in pieces as a copy makes them."""
+        """Write at the end, in pieces as a copy makes them."""
         data = self.random.randbytes(self.random.choice([100, 40_000, 128 * 1024, 700_000]))
         os.pwrite(self.random.choice(self.handles), data, len(self.content))
         self.content += data
 
     def amid(self) -> None:
-        """Somewhere before."""
+        """Write somewhere before the end."""
         at, data = self.random.randint(0, len(self.content)), self.random.randbytes(5000)
         os.pwrite(self.random.choice(self.handles), data, at)
         self.content[at : at + len(data)] = data
 
     def cut(self) -> None:
-        """Shorter, or longer with zeros."""
+        """Cut it shorter, or extend it with zeros."""
         size = self.random.choice([0, len(self.content) // 2, len(self.content) + 3000])
         os.ftruncate(self.random.choice(self.handles), size)
         self.content = self.content[:size] + bytes(max(0, size - len(self.content)))
 
     def close(self) -> None:
-        """Recorded; the others go on."""
+        """Close a handle, which records; the others go on."""
         if len(self.handles) > 1:
             os.close(self.handles.pop(self.random.randrange(len(self.handles))))
 
     def open(self) -> None:
-        """One more, which must read what there is."""
+        """Open one more, which must read the present content."""
         self.handles.append(os.open(self.path, os.O_RDWR))
         assert self.path.read_bytes() == self.content
 
     def map(self) -> None:
-        """A change through memory."""
+        """Change it through memory."""
         if len(self.content) < 9000:
             return
         at = self.random.randint(0, len(self.content) - 10)
@@ -92,7 +92,7 @@ class Shadow:
         self.content[at : at + 10] = b"0123456789"
 
     def end(self) -> None:
-        """Close all."""
+        """Close all handles."""
         for handle in self.handles:
             os.close(handle)
 
@@ -101,7 +101,7 @@ class Shadow:
 def test_a_large_file_written_every_way_is_what_was_written(
     world: Standing, space: Namespace, seed: int
 ) -> None:
-    """Appended, changed, cut and mapped through several handles while it goes to the disk: every byte is right."""
+    """A large file changed in every way through several handles while it goes to the disk is right in every byte."""
     shadow = Shadow(space.path / "f", seed)
     for _ in range(40):
         shadow.step()
@@ -112,7 +112,7 @@ def test_a_large_file_written_every_way_is_what_was_written(
 
 
 def test_two_closes_of_a_growing_file_at_once(world: Standing, space: Namespace) -> None:
-    """One handle closes while the other appends: what the last close left is there, whole."""
+    """If one handle closes while the other appends, the content of the last close is there, whole."""
     path = space.path / "f"
     first = os.open(path, os.O_WRONLY | os.O_CREAT)
     content = bytearray()
@@ -136,7 +136,7 @@ def test_two_closes_of_a_growing_file_at_once(world: Standing, space: Namespace)
 
 
 def test_a_listing_follows_every_kind_of_change(world: Standing, space: Namespace) -> None:
-    """Told twice, so that it may be told again; after each change it tells the change."""
+    """A listing that was read twice, so that it may be repeated, shows every later change."""
     here = space.path
     (here / "d").mkdir()
     for name in "abc":
@@ -189,7 +189,7 @@ def test_a_listing_follows_every_kind_of_change(world: Standing, space: Namespac
 
 
 def test_pages_are_never_anothers(world: Standing, space: Namespace) -> None:
-    """Read, then replaced in every way, here and elsewhere: what is read is the new content."""
+    """A file read, then replaced in every way, here and elsewhere, is read with its new content."""
     path = space.path / "f"
     for size in (10, 5000, 300_000):
         contents = [os.urandom(size) for _ in range(4)]
@@ -221,7 +221,7 @@ while True:
 
 @contextmanager
 def busy(path: Path) -> Iterator[None]:
-    """Processes that talk to the mount without a break."""
+    """Yield processes that talk to the mount without a break."""
     found = [
         subprocess.Popen([sys.executable, "-c", BUSY, path], stderr=subprocess.DEVNULL) for _ in range(2)
     ]
@@ -234,7 +234,7 @@ def busy(path: Path) -> Iterator[None]:
 
 
 def test_the_rest_of_the_daemon_goes_on_under_load(world: Standing, space: Namespace) -> None:
-    """Programs that never pause: changes are sent, and the control socket answers."""
+    """While programs never pause, changes are sent and the control socket answers."""
     (space.path / "read").write_text("all the time")
     with busy(space.path / "read"):
         for n in range(2):
@@ -244,7 +244,7 @@ def test_the_rest_of_the_daemon_goes_on_under_load(world: Standing, space: Names
 
 
 def test_a_hundred_stalled_reads_stop_nobody(tmp_path: Path) -> None:
-    """Each fails in its time; meanwhile what is here is served."""
+    """A hundred stalled reads fail each in its time, and cached values are read meanwhile."""
     with (
         served_by_process(tmp_path, faults="") as served,
         Api(served) as api,
@@ -283,7 +283,7 @@ def test_a_hundred_stalled_reads_stop_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_ends_the_mount(tmp_path: Path, number: signal.Signals) -> None:
-    """Programs that never pause do not keep the daemon from hearing it; what was closed is sent."""
+    """A signal ends the mount though programs never pause, and closed files are sent."""
     with mounted(tmp_path, f"local:{tmp_path}/store.db", "--write-back=600") as mount:
         (mount.path / "ns").mkdir()
         (mount.path / "ns/kept").write_text("kept")

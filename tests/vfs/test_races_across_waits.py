@@ -1,4 +1,4 @@
-"""Races across waits: what somebody closed, deleted or replaced while another call waited for the store."""
+"""Races across waits: files that are closed, deleted or replaced while another call waits for the store."""
 
 import os
 
@@ -15,7 +15,7 @@ def kernel(mount):
 
 
 async def test_what_was_closed_while_another_open_waited_is_what_it_opens(mount, kernel):
-    """`>>` waits for the store's value; `>` writes and closes meanwhile: nothing closed is overwritten."""
+    """If `>` writes and closes while `>>` waits for the store's value, `>>` appends to the closed content."""
     await mount.other("f", b"from the store")
     gate = mount.store.block("bulk_get")
     async with trio.open_nursery() as nursery:
@@ -33,7 +33,7 @@ async def test_what_was_closed_while_another_open_waited_is_what_it_opens(mount,
 
 
 async def test_attributes_set_while_the_content_is_replaced_keep_the_new_content(mount, kernel):
-    """setxattr reads the value to send it along; a newer one that was closed meanwhile goes instead."""
+    """A newer content that was closed while setxattr read the value goes with the attribute instead."""
     await mount.other("f", b"from the store")
     gate = mount.store.block("bulk_get")
     async with trio.open_nursery() as nursery:
@@ -47,7 +47,7 @@ async def test_attributes_set_while_the_content_is_replaced_keep_the_new_content
 
 
 async def test_two_truncating_opens_share_the_file(mount, kernel):
-    """Both waited for the listing: neither handle loses its content."""
+    """Neither of two truncating opens that waited for the listing loses its content."""
     await mount.other("f", b"old")
     await kernel.stat("/ns/f")
     ino = mount.fs.inodes.file(mount.namespace, "f")
@@ -75,7 +75,7 @@ async def test_two_truncating_opens_share_the_file(mount, kernel):
 
 
 async def test_a_rename_takes_along_what_was_closed_while_it_waited(mount, kernel):
-    """mv waits for the store's value; what was written and closed meanwhile is what moves."""
+    """A value that was written and closed while mv waited for the store's value is the one that moves."""
     await mount.other("f", b"from the store")
     gate = mount.store.block("bulk_get")
     async with trio.open_nursery() as nursery:
@@ -88,7 +88,7 @@ async def test_a_rename_takes_along_what_was_closed_while_it_waited(mount, kerne
 
 
 async def test_a_directory_moves_as_it_is_at_the_end_of_the_wait(mount, kernel):
-    """Deleted meanwhile: not resurrected. Written and made meanwhile: goes along."""
+    """A file deleted while its directory's rename waits stays deleted, and files written or made meanwhile move too."""
     for name in ("deleted", "written", "kept"):
         await mount.other(f"d/s/{name}", b"old")
     gate = mount.store.block("bulk_get")

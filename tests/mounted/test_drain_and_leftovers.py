@@ -1,4 +1,4 @@
-"""A mount that is being ended, and one whose state directory makes trouble."""
+"""A mount that is ending, and one whose state directory makes trouble."""
 
 import signal
 import subprocess
@@ -25,7 +25,7 @@ def until(holds: Callable[[], bool]) -> None:
 def test_a_signal_during_the_drain_does_not_end_it(
     tmp_path: Path, server: Served, number: signal.Signals
 ) -> None:
-    """Logout: the mount is gone already and the daemon sends what is pending; it is not killed by the signal."""
+    """A signal at logout, while the daemon sends after the unmount, does not end the drain."""
     with Api(server) as api, mounted(tmp_path, "cloudflare:", "--write-back=600", served=server) as mount:
         (mount.path / "ns").mkdir()
         (mount.path / "ns/f").write_text("sent")
@@ -39,7 +39,7 @@ def test_a_signal_during_the_drain_does_not_end_it(
 
 
 def test_a_leftover_that_cannot_be_removed_does_not_end_the_mount(tmp_path: Path) -> None:
-    """The spool refuses: the log says so, and the mount goes on."""
+    """A leftover of the spool that cannot be removed is logged, and the mount goes on."""
     with mounted(tmp_path, f"local:{tmp_path}/store.db", "--write-back=600") as mount:
         (mount.path / "ns").mkdir()
         (mount.path / "ns/big").write_bytes(b"\0" * 3_000_000)

@@ -30,6 +30,14 @@ _RENAME = (
     "WebDAV has MOVE, Workers KV has no rename: a list, a bulk get for every hundred values, a bulk put and a bulk "
     "delete are the least, four round trips one after the other."
 )
+_COMPARED = (
+    "Before kvfs writes a new name, it asks whether somebody else made it meanwhile: one list for a thousand names, or "
+    "one bulk get where there are a hundred or fewer. Nobody else looks."
+)
+_TAKEN_AWAY = (
+    " kvfs also compares the values that a rename takes away before it deletes them, a bulk get for every hundred, and "
+    "asks once whether the new names are free: nobody's change is lost unseen. Nobody else looks."
+)
 _READ = "A list, and a bulk get for every hundred keys, are the least; "
 _OWN_WORK = (
     "What is not waiting for requests is the daemon's own work, in Python; *memfs* in the table of wall times does "
@@ -37,14 +45,15 @@ _OWN_WORK = (
 )
 
 _REASONS = {
-    (CREATE, REQUESTS): "The namespace is made, and a bulk put sends the tree: two are the least.",
+    (CREATE, REQUESTS): "The namespace is made, and a bulk put sends the tree: two are the least. "
+    + _COMPARED,
     (
         CREATE,
         TIME,
     ): "Every file is made, written and journalled, one after the other, through the kernel, in Python.",
     (CREATE_INTO, REQUESTS): (
         "`cp` asks whether a directory of that name is there before it makes one, so the namespace is listed; who "
-        "uploads blindly does not look. With that, two requests are the least."
+        "uploads blindly does not look. With that, two requests are the least. " + _COMPARED
     ),
     (CREATE_INTO, TIME): (
         "`cp` asks whether a directory of that name is there before it makes one: a round trip more than uploading "
@@ -66,21 +75,25 @@ _REASONS = {
         "Before a value that was read is written over, kvfs asks whether somebody else changed it: a round trip more "
         f"for each save than those who write blindly. *{COMMAND[UNCHECKED]}* is the same without."
     ),
+    (BIG_WRITE, REQUESTS): "A put is the least. " + _COMPARED,
     (BIG_WRITE, TIME): (
-        "One request is the least. 25 MiB pass through the kernel, the journal on disk, and Python, before they are "
+        _COMPARED
+        + " One request is the least. 25 MiB pass through the kernel, the journal on disk, and Python, before they are "
         "sent; rclone is compiled."
     ),
     (BIG_READ, REQUESTS): _LOOKED_UP + " Two are the least for a file system; the SDK is told the key.",
     (BIG_READ, TIME): _LOOKED_UP + " Two round trips are the least; then 25 MiB pass through Python.",
-    (RENAME, REQUESTS): _RENAME,
-    (RENAME, TIME): _RENAME,
-    (RENAME_WARM, REQUESTS): "Workers KV has no rename: a bulk put and a bulk delete are the least.",
+    (RENAME, REQUESTS): _RENAME + _TAKEN_AWAY,
+    (RENAME, TIME): _RENAME + _TAKEN_AWAY,
+    (RENAME_WARM, REQUESTS): "Workers KV has no rename: a bulk put and a bulk delete are the least."
+    + _TAKEN_AWAY,
     (RENAME_WARM, TIME): (
         "Workers KV has no rename: every value is sent again under its new name, and then the old names are deleted; "
         "two round trips, one after the other, are the least. WebDAV moves a directory without its content."
+        + _TAKEN_AWAY
     ),
-    (RENAME_FILES, REQUESTS): _RENAME,
-    (RENAME_FILES, TIME): _RENAME,
+    (RENAME_FILES, REQUESTS): _RENAME + _TAKEN_AWAY,
+    (RENAME_FILES, TIME): _RENAME + _TAKEN_AWAY,
     (DELETE, REQUESTS): "A list and a bulk delete are the least for who does not know the keys.",
     (DELETE, TIME): "A list and a bulk delete are the least; `rm` removes file by file, through the kernel.",
 }

@@ -95,7 +95,7 @@ class ConflictLog:
 
     def _watch(self) -> None:
         """Hear of the journal's changes only while there is something to hear of."""
-        self._journal.watch = self._committed if self._open else None
+        self._journal.news.watch = self._committed if self._open else None
 
     def _committed(self, operations: Sequence[LogOperation]) -> None:
         for place in self._gone(operations):

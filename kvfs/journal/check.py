@@ -99,6 +99,6 @@ def _content_faults(transactions: Transactions) -> list[str]:
             transactions.contents.read(row)
         except JournalError as exc:
             found.append(str(exc))
-    if needed != transactions.contents.spooled:
-        found.append(f"files of the spool: {needed} are needed, {transactions.contents.spooled} are counted")
+    if needed != transactions.contents.files.needed:
+        found.append(f"files of the spool: {needed} are needed, {transactions.contents.files.needed} are counted")
     return found

@@ -11,16 +11,14 @@ Invariants:
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import trio
-
 from kvfs.core.errors import JournalError, JournalFullError
-from kvfs.core.model import Change, ChangeState, Seq
+from kvfs.core.model import Change, ChangeState
 from kvfs.journal import check, opener
 from kvfs.journal.contents import INLINE_BYTES, Body, Contents, digest
 from kvfs.journal.disk import refusal
@@ -29,12 +27,13 @@ from kvfs.journal.index import Index
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.log import Log
+from kvfs.journal.news import News
 from kvfs.journal.outbox import Outbox
 from kvfs.journal.reader import JournalReader, Totals
-from kvfs.journal.records import DropDirectory, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
 from kvfs.journal.side import SideTable
+from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
 from kvfs.journal.writer import UNCHANGED, JournalWriter, Move
@@ -50,8 +49,6 @@ __all__ = [
     "Move",
     "digest",
 ]
-
-_BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp}  # operations that alter no change
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +68,20 @@ class Journal:
     """Made by `Journal.open`; a context manager that closes itself.
 
     `writer` records what the file system does, `outbox` is what the sender works with, `reader` is asked, `totals`
-    counts, `attributes` is what this machine keeps beside. The methods of these that are used most can be
-    called on the journal.
+    counts, `news` tells of changes, `attributes` is what this machine keeps beside. The methods of these that are used
+    most can be called on the journal.
     """
 
     def __init__(self, transactions: Transactions, upkeep: Upkeep, now: Callable[[], float]) -> None:
         self.path = transactions.log.path
         self._transactions = transactions
         self._upkeep = upkeep
-        self._now = now
         self._close: list[Callable[[], None]] = []
         self.tidy = upkeep.tidy  # one round of `maintain`
         self._join_parts(transactions, now)
 
-        self.version = 0  # grows with every transaction that altered changes
-        self.last_change_at: float | None = None
-        self._newest = self.totals.last_seq
-        self._changed = trio.Event()
-        self._awaited = False  # somebody waits for _changed: spares an Event a change
-        self._full = trio.Event()
-        self._bounds: tuple[int, int] | None = None
-        self.watch: Callable[[Sequence[LogOperation]], None] | None = None  # is told of every transaction
-        transactions.on_commit = self._committed
+        self.news = News(self.totals, now, upkeep.note)
+        transactions.on_commit = self.news.committed
 
     def _join_parts(self, transactions: Transactions, now: Callable[[], float]) -> None:
         contents = transactions.contents
@@ -102,7 +91,7 @@ class Journal:
         self.reader = reader = JournalReader(transactions.index, contents)
         self.writer = writer = JournalWriter(transactions, now)
         self.outbox = outbox = Outbox(transactions)
-        self.stage, self.spool, self.stream = contents.stage, contents.spool, contents.stream
+        self.stage, self.spool, self.stream = contents.stage, contents.files.spool, contents.files.stream
         self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
         self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon
         self.digest, self.rejected = reader.digest, reader.rejected
@@ -157,7 +146,7 @@ class Journal:
             undo.append(connection.close)
             log = Log(path, identity, reserve)
             undo.append(log.close)
-            contents = Contents(log, spool, durable=durable)
+            contents = Contents(log, SpoolDirectory(spool, durable=durable))
             transactions = Transactions(log, Index(), contents, LocalFacts(SideTable(connection, path)))
             recover(transactions)
             reserve.refill(transactions.index.count)
@@ -225,49 +214,10 @@ class Journal:
             rejected=len(index.rejected),
             local=len(index.by_state[ChangeState.LOCAL]),
             oldest_pending_at=self.totals.oldest_pending_at,
-            last_change_at=self.last_change_at,
+            last_change_at=self.news.last_change_at,
         )
 
-    # waiting and telling
-
-    def _committed(self, operations: Sequence[LogOperation]) -> None:
-        self._upkeep.note()
-        if self.watch is not None:
-            self.watch(operations)
-        is_altered = False
-        for operation in operations:
-            kind = type(operation)
-            is_altered = is_altered or kind not in _BESIDE
-            if kind is SetRow and operation.row.change.seq > self._newest:  # type: ignore[union-attr]
-                self._newest = Seq(operation.row.change.seq)  # type: ignore[union-attr]
-                self.last_change_at = self._now()
-        if is_altered:
-            self.version += 1
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._awaited:
-            self._awaited = False
-            self._changed.set()
-            self._changed = trio.Event()
-        if self._bounds is not None and self._is_full(*self._bounds):
-            self._bounds = None
-            self._full.set()
-            self._full = trio.Event()
-
-    def _is_full(self, count: int, size: int) -> bool:
-        return self.pending_count >= count or self.pending_bytes >= size
-
-    async def wait_changed(self) -> None:
-        """Until a change is recorded, or what became of one is, after this call."""
-        self._awaited = True
-        await self._changed.wait()
-
-    async def wait_full(self, count: int, size: int) -> None:
-        """Until `count` changes or `size` bytes are pending. For one waiter: the sender."""
-        if not self._is_full(count, size):
-            self._bounds = (count, size)
-            await self._full.wait()
+    # upkeep
 
     async def maintain(self) -> None:
         """For ever: snapshots, and files nobody needs any more, in threads, as they come due."""
@@ -283,7 +233,7 @@ class Journal:
         """
         try:
             if change is not None:
-                await self._transactions.contents.force(self.reader.row_of(change))
+                await self._transactions.contents.files.force(self.reader.row_of(change))
             await self._upkeep.make_durable()
         except OSError as exc:
             raise refusal(exc, f"the journal {self.path} cannot be forced to the disk") from exc

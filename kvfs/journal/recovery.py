@@ -34,26 +34,26 @@ def recover(transactions: Transactions) -> None:
     if (count := len(replay.state.rows)) >= MANY:
         text = f"looking at the contents of {count:,} changes"
         log.info("%s", text, extra={"doing": text})
+    files = transactions.contents.files
     for row in transactions.index.all():
-        if not transactions.contents.is_whole(row):
+        if not files.is_whole(row):
             _lose(transactions, row)
-    contents = transactions.contents
-    orphans = contents.orphans()
+    orphans = files.orphans()
     if kept_logs(path):  # whole ones may be what is named in these
         orphans = [name for name in orphans if name.endswith(PARTIAL)]
     if orphans:
         transactions.log.sync()
-        contents.unlink(orphans)
+        transactions.contents.files.unlink(orphans)
 
 
 def load(transactions: Transactions, state: State) -> None:
     """Fill empty memory with what the log says; the side table is told what it may lack."""
-    index, kept, contents = transactions.index, transactions.kept, transactions.contents
+    index, kept, files = transactions.index, transactions.kept, transactions.contents.files
     index.load(state.rows.values())
     index.last_seq = Seq(max(index.last_seq, state.last_seq))
     for row in index.all():
         if row.content is not None and row.content.spool is not None:
-            contents.acquire(row.content.spool)
+            files.acquire(row.content.spool)
     for (namespace, *_), directory in state.directories.items():
         kept.set_directory(namespace, directory)
     kept.seen.update(state.seen)

@@ -12,9 +12,10 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kvfs.core.errors import JournalError
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.journal.local import LocalAttrs
-from kvfs.journal.spool import DIGEST_BYTES
+from kvfs.journal.spool import DIGEST_BYTES, digest
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
 _UNREAD: Final = bytes(DIGEST_BYTES // 2)  # how no digest begins: see `unread`
@@ -92,6 +93,15 @@ def with_wait(row: Row, seq: Seq | None) -> Row:
 def set_aside(row: Row, reason: str) -> Row:
     """The row, of a change that will not be sent."""
     return with_change(row, replace(row.change, state=ChangeState.REJECTED, error=reason))
+
+
+def checked(row: Row, value: bytes) -> bytes:
+    """Return `value` if it is the row's content. Raises JournalError when it is not what was recorded."""
+    if len(value) != row.change.size or digest(value) != row.digest:
+        raise JournalError(
+            f"the content of {row.change.key!r} is damaged: what the disk answers is not what was recorded"
+        )
+    return value
 
 
 class Put(Struct, frozen=True, gc=False):

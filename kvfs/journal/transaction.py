@@ -229,9 +229,9 @@ class Transactions:
         before, after = old.content if old is not None else None, new.content if new is not None else None
         if before is not after:
             if after is not None and after.spool is not None:
-                self.contents.acquire(after.spool)
+                self.contents.files.acquire(after.spool)
             if before is not None and before.spool is not None:
-                self.contents.release(before.spool)
+                self.contents.files.release(before.spool)
 
     def _remove(self, row: Row) -> None:
         self.index.remove(row)

@@ -36,7 +36,7 @@ class Upkeep:
 
     def note(self) -> None:
         """Called after each commit: something may have come due."""
-        if self._contents.garbage or self._wants_snapshot():
+        if self._contents.files.garbage or self._wants_snapshot():
             self._due.set()
 
     def _wants_snapshot(self) -> bool:
@@ -71,14 +71,14 @@ class Upkeep:
                 self._floor = self._log.size + snapshot.SNAPSHOT_BYTES
                 self._too_large = self._living()
                 log.warning("the journal's log stays as long as it is for now: %s", exc)
-        garbage = self._contents.take_garbage()
+        garbage = self._contents.files.take_garbage()
         try:
             if garbage:
                 await self.make_durable()
-                garbage = self._contents.unneeded(garbage)
-                await trio.to_thread.run_sync(self._contents.unlink, garbage)
+                garbage = self._contents.files.unneeded(garbage)
+                await trio.to_thread.run_sync(self._contents.files.unlink, garbage)
         except BaseException:
-            self._contents.garbage += garbage
+            self._contents.files.garbage += garbage
             raise
         self._refill()
 
@@ -131,9 +131,9 @@ class Upkeep:
                 for _ in snapshot.adopt(cut, moved):
                     pass
                 self._log.retire(cut.number)
-            if self._contents.garbage:
+            if self._contents.files.garbage:
                 self._log.sync()
-                self._contents.unlink(self._contents.take_garbage())
+                self._contents.files.unlink(self._contents.files.take_garbage())
         except (JournalError, OSError) as exc:
             log.warning("the journal's log stays as long as it is: %s", exc)
 

@@ -100,9 +100,9 @@ class Sender:
 
     async def _wait_for_work(self) -> None:
         if self._journal.pending_count and self._exhausted is None and self._dispatch.backoff.kind is None:
-            await self._journal.wait_full(self._round.limits.round_pairs, self._round.limits.round_bytes)
+            await self._journal.news.wait_full(self._round.limits.round_pairs, self._round.limits.round_bytes)
         else:
-            await self._journal.wait_changed()
+            await self._journal.news.wait_changed()
 
     def _pause(self) -> float:
         return max(0.0, min(self._until_send(), self._until_settled()))
@@ -112,7 +112,7 @@ class Sender:
         if not self._journal.pending_count:
             return FOREVER
         monotonic = trio.current_time()
-        if self._exhausted == self._journal.version:
+        if self._exhausted == self._journal.news.version:
             return self._next_ready - monotonic
         self._exhausted = None
         if self._dispatch.backoff.kind is not None:
@@ -124,7 +124,7 @@ class Sender:
         ):
             return 0.0
         now = self._now()
-        quiet = self._quiet.left(self._journal.last_change_at, now)
+        quiet = self._quiet.left(self._journal.news.last_change_at, now)
         return min(quiet, self._age.left(self._journal.totals.oldest_pending_at, now))
 
     async def _send_through(self, seq: Seq) -> None:
@@ -145,11 +145,11 @@ class Sender:
             backoff = self._dispatch.backoff
             if patient and backoff.error is not None and trio.current_time() < backoff.retry_at:
                 return Outcome(failure=backoff.error)
-            version = self._journal.version
+            version = self._journal.news.version
             changes = self._choice.choose(accept)
             outcome = await self._dispatch.carry_out(changes)
             self._choice.learn(changes, outcome)
-            outcome.idle = outcome.is_quiet and version == self._journal.version
+            outcome.idle = outcome.is_quiet and version == self._journal.news.version
             self._next_ready = min(self._choice.next_ready, outcome.next_try)
             if outcome.idle and not self._choice.passed_over:
                 self._exhausted = version

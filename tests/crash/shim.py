@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kvfs.core.model import Seq
-from kvfs.journal import contents, disk, log, opener, replay, reserve, side, snapshot, spool
+from kvfs.journal import disk, log, opener, replay, reserve, side, snapshot, spool, spool_directory
 from kvfs.journal.outbox import Outbox
 from kvfs.sender.round import Round
 
@@ -204,7 +204,7 @@ def die(death: Death, notes: str) -> None:
     calls = {
         name: _watched(getattr(os, name), name) for name in ("ftruncate", "truncate", "fsync", "fdatasync")
     }
-    for module in (contents, disk, log, opener, replay, reserve, snapshot, spool):
+    for module in (disk, log, opener, replay, reserve, snapshot, spool, spool_directory):
         module.os = types.SimpleNamespace(**vars(os) | calls)
     log.os.writev = _writev
     reserve.os.posix_fallocate = _fallocate

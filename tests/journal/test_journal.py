@@ -488,7 +488,7 @@ def test_how_long_a_key_waits_counts_from_its_first_rewrite(tmp_path):
         seq = put(journal, "a")
         now += 20
         seq = put(journal, "a")
-        assert (journal.totals.oldest_pending_at, journal.last_change_at) == (START, START + 20)
+        assert (journal.totals.oldest_pending_at, journal.news.last_change_at) == (START, START + 20)
         journal.mark_attempted([seq])
         now += 20
         put(journal, "a")
@@ -523,8 +523,8 @@ async def test_waiting_for_a_change_ends_with_one(journal, autojump_clock):
 
     async def watch():
         while True:
-            await journal.wait_changed()
-            seen.append(journal.version)
+            await journal.news.wait_changed()
+            seen.append(journal.news.version)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
@@ -542,9 +542,9 @@ async def test_waiting_for_a_change_ends_with_one(journal, autojump_clock):
 async def test_waiting_for_a_full_body_ends_with_it(journal, autojump_clock):
     """A wait for a full body ends by count or by bytes, at once when it is full already."""
     put(journal, "a", b"12345")
-    await journal.wait_full(1, 1000)
-    await journal.wait_full(1000, 5)
+    await journal.news.wait_full(1, 1000)
+    await journal.news.wait_full(1000, 5)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(journal.wait_full, 2, 1000)
+        nursery.start_soon(journal.news.wait_full, 2, 1000)
         await trio.sleep(1)
         put(journal, "b")

@@ -34,7 +34,7 @@ from support.journals import (
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.journal import facts as kept
-from kvfs.journal.contents import Contents
+from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.journal import INLINE_BYTES, Journal
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.segment import VERSION, segments_of
@@ -92,8 +92,8 @@ class CountedFile(io.FileIO):
 def count_reads(monkeypatch, error: Exception | None = None) -> list:
     """Count the reads of spooled contents; the first of them raises `error`."""
     reads = []
-    opened = lambda contents, name: CountedFile(contents.directory / name, reads, error)  # noqa: E731
-    monkeypatch.setattr(Contents, "_opened", opened)
+    opened = lambda files, name: CountedFile(files.directory / name, reads, error)  # noqa: E731
+    monkeypatch.setattr(SpoolDirectory, "opened", opened)
     return reads
 
 

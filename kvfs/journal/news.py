@@ -1,0 +1,69 @@
+"""News of the journal: that changes were recorded, or what became of some, for tasks that wait for it."""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from kvfs.core.model import Seq
+from kvfs.journal.reader import Totals
+from kvfs.journal.records import DropDirectory, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
+
+_BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp}  # operations that alter no change
+
+
+class News:
+    """Is told of every commit. `version` grows with each that altered changes; `watch` is told of all operations."""
+
+    def __init__(self, totals: Totals, now: Callable[[], float], note: Callable[[], None]) -> None:
+        """`note` is called after every commit."""
+        self.version = 0
+        self.last_change_at: float | None = None  # epoch seconds
+        self.watch: Callable[[Sequence[LogOperation]], None] | None = None
+        self._totals = totals
+        self._now = now
+        self._note = note
+        self._newest = totals.last_seq
+        self._changed = trio.Event()
+        self._awaited = False  # somebody waits for _changed: spares an Event a change
+        self._full = trio.Event()
+        self._bounds: tuple[int, int] | None = None
+
+    def committed(self, operations: Sequence[LogOperation]) -> None:
+        """A transaction is in the log and in memory."""
+        self._note()
+        if self.watch is not None:
+            self.watch(operations)
+        is_altered = False
+        for operation in operations:
+            kind = type(operation)
+            is_altered = is_altered or kind not in _BESIDE
+            if kind is SetRow and operation.row.change.seq > self._newest:  # type: ignore[union-attr]
+                self._newest = Seq(operation.row.change.seq)  # type: ignore[union-attr]
+                self.last_change_at = self._now()
+        if is_altered:
+            self.version += 1
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._awaited:
+            self._awaited = False
+            self._changed.set()
+            self._changed = trio.Event()
+        if self._bounds is not None and self._is_full(*self._bounds):
+            self._bounds = None
+            self._full.set()
+            self._full = trio.Event()
+
+    def _is_full(self, count: int, size: int) -> bool:
+        return self._totals.pending_count >= count or self._totals.pending_bytes >= size
+
+    async def wait_changed(self) -> None:
+        """Until a change is recorded, or what became of one is, after this call."""
+        self._awaited = True
+        await self._changed.wait()
+
+    async def wait_full(self, count: int, size: int) -> None:
+        """Until `count` changes or `size` bytes are pending. For one waiter: the sender."""
+        if not self._is_full(count, size):
+            self._bounds = (count, size)
+            await self._full.wait()

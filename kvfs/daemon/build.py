@@ -40,6 +40,7 @@ from kvfs.store.retry import Retrying
 from kvfs.store.sharing import shared_budget
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
+from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.overlay import Overlay
 from kvfs.workers import WranglerSource, configured_namespaces
 
@@ -196,11 +197,12 @@ def build_reading(
     if stores.readers is not None:
         stores.readers.payer = lambda namespace, key: _caller_of(loader.flights.get((namespace, key)))
     if stores.writers is not None:
-        stores.writers.payer = journal.reader.author
-    overlay = Overlay(journal, listings, lister, values, loader, naming, now, config.cache_ttl)
+        stores.writers.payer = journal.totals.author
+    known = Known(journal, listings, values, naming, now, config.cache_ttl)
+    overlay = Overlay(known, lister, loader)
     overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
     table = NamespaceTable(stores.reading, config.cache_ttl, now)
-    table.patience = overlay.patience = StalePatience(config.timeout)
+    table.patience = overlay.haste.patience = StalePatience(config.timeout)
     return ReadParts(table, listings, values, loader, overlay)
 
 

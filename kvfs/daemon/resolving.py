@@ -50,7 +50,7 @@ class Resolving:
     async def _size(self, conflict: Conflict, key: Key) -> int | None:
         """The size of one side; a copy that is found to be gone settles its conflict."""
         try:
-            return await self._fs.overlay.size(conflict.namespace, key)
+            return await self._fs.overlay.reads.size(conflict.namespace, key)
         except NotFoundError:
             if key == conflict.copy and self._fs.now() - conflict.at > YOUNG_SECONDS:
                 self._log.settle(conflict.namespace, conflict.copy)

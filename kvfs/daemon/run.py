@@ -252,7 +252,7 @@ class Mounted:
             overlay = self._reading.overlay
             readers = [self._reading.loader.run, overlay.lister.run]
             if self._stores.rest is not None:  # a store on this machine is waited for
-                readers.append(overlay.patience.run)
+                readers.append(overlay.haste.patience.run)
             if self._stores.credentials is not None:
                 readers.append(self._stores.credentials.serve)
             journal = (self._journal.maintain,)

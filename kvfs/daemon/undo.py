@@ -94,11 +94,11 @@ class Undo:
     def _known(self, namespace: NamespaceId, key: str) -> list[tuple[NamespaceId, Key]]:
         """The keys that are known to be there, of one name or below it. No request is made for it."""
         overlay = self._fs.overlay
-        if isinstance(overlay.peek(namespace, Key(key), stale=True), View):
+        if isinstance(overlay.known.peek(namespace, Key(key), stale=True), View):
             return [(namespace, Key(key))]
         prefix = key + overlay.naming.separator if key and not key.endswith(overlay.naming.separator) else key
         ref = DirRef(prefix, len(prefix)) if prefix else DirRef.ROOT
         span = overlay.listings.complete(namespace, prefix, stale=True)
-        listed = overlay.listed_below(namespace, ref, span) if span is not None else ()
-        written = (change.key for change in overlay.written_below(namespace, ref))
+        listed = overlay.known.listed_below(namespace, ref, span) if span is not None else ()
+        written = (change.key for change in overlay.known.written_below(namespace, ref))
         return [(namespace, one) for one in {*listed, *written}]

@@ -87,6 +87,6 @@ class Listing:
                 return index - 1, True, True
             if handle.stream is not None:
                 self._fs.retold.remember(handle.stream, index - 1, encoded, node, attr, seen)
-            self._inodes.listed(node)
+            self._inodes.listed.show(node)
             told += 1
         return index, bool(told), False

@@ -27,7 +27,7 @@ from kvfs.core.times import SECOND, nanoseconds, within_range
 from kvfs.journal.journal import digest
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.vfs.file.files import Files
-from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.inode.nodes import ROOT_INO, UNCHANGED, ControlDirectory, ControlFile, Directory, File, Node
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay, View
 from kvfs.vfs.view.types import Attr, Changes, SeenView, told_size
@@ -69,7 +69,7 @@ class Attributes:
     def peek(self, node: Node, seen: SeenView = UNKNOWN) -> Attr:
         """Return the attributes without waiting: an unknown size shows as 0 with a time-out of 0.
 
-        `seen`: what `Overlay.peek` just said of a file, if somebody asked.
+        `seen`: what `Known.peek` just said of a file, if somebody asked.
         """
         if isinstance(node, File):
             return self._file(node, seen)
@@ -91,11 +91,11 @@ class Attributes:
         attr = self._file(node)
         if attr.attr_timeout > 0 or node.open is not None or node.detached:
             if self._exact_sizes and not node.detached:
-                self._overlay.touch(node.namespace, node.key)
+                self._overlay.reads.touch(node.namespace, node.key)
             return attr
         try:
             if self._exact_sizes:
-                size = await self._overlay.size(node.namespace, node.key)
+                size = await self._overlay.reads.size(node.namespace, node.key)
             elif await self._overlay.view(node.namespace, node.key) is None:
                 raise NotFoundError(f"{node.key!r} is gone")
             else:  # not worth a read to this user: the kernel asks again after an open, which knows
@@ -127,7 +127,7 @@ class Attributes:
         size, expiration, timeout = (node.end or 0) if node.detached else 0, None, 0.0
         view: SeenView = None
         if not node.detached:
-            view = seen if seen is not UNKNOWN else self._overlay.peek(namespace, key, stale=True)
+            view = seen if seen is not UNKNOWN else self._overlay.known.peek(namespace, key, stale=True)
         if shared is not None:
             size, expiration, timeout = len(shared.buffer), shared.expiration, self._ttl
             changed = shared.mtime_ns if shared.mtime_ns is not None else changed
@@ -189,7 +189,7 @@ class Attributes:
         timeout = self._ttl
         is_passing = row is None and self._is_implied(node)
         if is_passing:
-            timeout = min(timeout, max(0.0, self._overlay.fresh_for(node.namespace, node.ref)))
+            timeout = min(timeout, max(0.0, self._overlay.known.fresh_for(node.namespace, node.ref)))
         attr = Attr(node.ino, True, mode, links, 0, mtime, ctime, mtime, timeout, timeout)
         lasts = not is_passing and not node.detached and timeout > 0
         node.known = (row, node.changed, attr) if lasts else None
@@ -271,7 +271,7 @@ class Attributes:
         if changes.mtime_ns is not None and shared is not None:
             now_ns, mtime_ns = nanoseconds(self._now()), within_range(changes.mtime_ns)
             shared.mtime_ns = min(mtime_ns, now_ns) if expiration is not None else mtime_ns
-        self._overlay.touched()
+        self._overlay.unsaved.touched()
         if node.detached or (shared is not None and shared.created):
             return
         self._keep(node, changes, expiration)

@@ -8,17 +8,14 @@ arrive. What this mount wrote and made beside the listing comes at the end.
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kvfs.cache.spans import successor
 from kvfs.core.errors import DeniedError, UnavailableError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, DirRef
 from kvfs.vfs.view.overlay import Overlay, View
-from kvfs.vfs.view.types import Attr
-
-if TYPE_CHECKING:
-    from kvfs.vfs.retold import Face
+from kvfs.vfs.view.types import Attr, Face
 
 KEPT_ENTRIES: Final = 5_000  # what the kernel was told is kept of so many: some 400 bytes an entry
 KEPT_KEYS: Final = 1 << 20  # entries of all listings that are kept for the next reader: 8 bytes each
@@ -38,10 +35,10 @@ class DirStream:
     """See `entry`; a listed file is its key alone, which the listing holds anyway."""
     complete: bool = False
     stamp: int = 0
-    """`Overlay.stamp` when it began."""
+    """`Known.stamp` when it began."""
     until: float = float("inf")
     """Epoch seconds; until then, and while the stamp is the same, another reading would find the same."""
-    faces: "list[Face | None]" = field(default_factory=list)
+    faces: list[Face | None] = field(default_factory=list)
     """Of a listing of moderate size; None: to be made anew. While the stream is current, they are but for sizes."""
     has_escapes: bool = False
     """Whether the name of a file in it may be another text than the rest of its key."""
@@ -54,13 +51,13 @@ class DirStream:
 
     def __post_init__(self) -> None:
         self._position = self.ref.prefix
-        self.stamp = self.overlay.stamp
+        self.stamp = self.overlay.known.stamp
 
     def is_current(self, now: float) -> bool:
         """Return whether reading the directory now would find the same entries."""
-        return self.complete and now < self.until and self.stamp == self.overlay.stamp
+        return self.complete and now < self.until and self.stamp == self.overlay.known.stamp
 
-    def remember(self, index: int, face: "Face | None") -> None:
+    def remember(self, index: int, face: Face | None) -> None:
         """Keep what the kernel was just told of an entry of a listing of moderate size."""
         faces = self.faces
         if index >= len(faces):
@@ -97,11 +94,11 @@ class DirStream:
         span = listings.span_of(self.namespace, self._position)
         if span is None:
             old = listings.span_of(self.namespace, self._position, stale=True)
-            if old is not None and self.overlay.does_for_now():
+            if old is not None and self.overlay.haste.does_for_now():
                 span = old
             else:
                 try:
-                    await self._advance(is_hurried=old is not None and not self.overlay.is_patient())
+                    await self._advance(is_hurried=old is not None and not self.overlay.haste.is_patient())
                     return
                 except (UnavailableError, DeniedError):
                     span = listings.span_of(self.namespace, self._position, stale=True)
@@ -117,7 +114,7 @@ class DirStream:
 
     async def _advance(self, *, is_hurried: bool) -> None:
         advance = partial(self.overlay.lister.advance, self.namespace, self.ref.prefix, self._position)
-        await (self.overlay.patience.ask(advance) if is_hurried else advance())
+        await (self.overlay.haste.patience.ask(advance) if is_hurried else advance())
 
     def _take(self, keys: list[str]) -> bool:
         """Add entries from the position on; true when the keys known here are used up."""
@@ -160,7 +157,7 @@ class DirStream:
         return len(plain)
 
     def _is_live(self, key: Key) -> bool:
-        view = self.overlay.peek(self.namespace, key, stale=True)
+        view = self.overlay.known.peek(self.namespace, key, stale=True)
         if not isinstance(view, View):
             return False
         self._lasts_until(view.expiration)
@@ -176,7 +173,7 @@ class DirStream:
         if not separator:
             return False
         prefix = key + separator
-        return self.overlay.has_directory(self.namespace, DirRef(prefix, len(prefix)), stale=True)
+        return self.overlay.known.has_directory(self.namespace, DirRef(prefix, len(prefix)), stale=True)
 
     def _add(self, name: str, target: Target) -> int:
         if name in self._names:
@@ -192,13 +189,13 @@ class DirStream:
             if naming.name_of_key(key) not in self._names:
                 self.entries.append(key)
         listed: set[object] | None = None
-        for change in overlay.written_below(self.namespace, ref):
+        for change in overlay.known.written_below(self.namespace, ref):
             listed = set(self.entries) if listed is None else listed
             name, below = naming.split_child(ref, change.key)
             self._lasts_until(change.expiration)
             if name and (below is not None or not self._is_hidden(change.key, listed)):
                 self._add(name, below if below is not None else change.key)
-        for key in overlay.creating_below(self.namespace, ref.prefix):
+        for key in overlay.unsaved.below(self.namespace, ref.prefix):
             listed = set(self.entries) if listed is None else listed
             name, below = naming.split_child(ref, key)
             if name and (below is not None or key not in listed):
@@ -247,7 +244,7 @@ class KeptStreams:
 
     def keep(self, stream: DirStream) -> None:
         """A listing was read to its end."""
-        stamp = stream.overlay.stamp
+        stamp = stream.overlay.known.stamp
         outdated = [place for place, (kept, _, _) in self._streams.items() if kept.stamp != stamp]
         for place in (*outdated, (stream.namespace, stream.ref)):
             self._drop(place)

@@ -20,6 +20,7 @@ from kvfs.vfs.inode.nodes import ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.paths import Paths
 from kvfs.vfs.rename.inherit import Inheritance
+from kvfs.vfs.rename.move import Moves
 from kvfs.vfs.rename.rename import Renames
 from kvfs.vfs.retold import Retold
 from kvfs.vfs.roots import Roots
@@ -90,9 +91,8 @@ class FileSystem:
         )
         self.roots = Roots(table, overlay, self.inodes, sender, now, options.timeout)
         self.tree = Tree(overlay, self.inodes, self.handles, self.files, self.roots, now)
-        self.renames = Renames(
-            overlay, self.inodes, self.tree, self.files, self.roots, self.inheritance, now, options.timeout
-        )
+        moves = Moves(overlay, self.inodes, self.files, self.inheritance, now)
+        self.renames = Renames(overlay, self.tree, self.roots, moves, now, options.timeout)
         self.attributes = Attributes(
             overlay,
             self.files,
@@ -234,15 +234,15 @@ class FileSystem:
         if namespace is None:
             self.table.forget()
             for known in list(self.table.ids()):
-                self.overlay.forget(known)
+                self.overlay.known.forget(known)
             return
-        self.overlay.forget(namespace, prefix)
+        self.overlay.known.forget(namespace, prefix)
 
     def forget_kernel(self, node: Node) -> None:
         """Make the kernel ask anew about a node and everything known below it."""
         if isinstance(node, Directory):
             own = self.overlay.naming.self_key(node.ref)
-            files, directories = self.inodes.below(node.namespace, node.ref.prefix)
+            files, directories = self.inodes.names.below(node.namespace, node.ref.prefix)
             if own is not None and (file := self.inodes.peek_file(node.namespace, own)) is not None:
                 files.append(file)
             for directory in directories:

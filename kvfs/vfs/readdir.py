@@ -90,7 +90,7 @@ class Readdir:
         name, target = stream.entry(index)
         if isinstance(target, DirRef):
             return name, self._inodes.directory(stream.namespace, target), UNKNOWN
-        seen = self._overlay.peek(stream.namespace, target, stale=True)
+        seen = self._overlay.known.peek(stream.namespace, target, stale=True)
         return name, self._inodes.file(stream.namespace, target) if seen is not None else None, seen
 
     def has_arrived(self, handle: DirectoryHandle, index: int) -> bool:

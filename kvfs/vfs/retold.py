@@ -5,7 +5,6 @@ number, its size, and what this machine keeps of it. The first entries of a list
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from kvfs.core.model import Key, NamespaceId
 from kvfs.vfs.attributes import Attributes
@@ -13,25 +12,10 @@ from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream
 from kvfs.vfs.inode.nodes import File, Node
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay, View
-from kvfs.vfs.view.types import Attr, SeenView, told_size
+from kvfs.vfs.view.types import Attr, Face, SeenView, told_size
 
 _MOMENT = 0.01  # seconds between two looks at the clock
 _NOTHING = (None, None)  # metadata and expiration of most keys
-
-
-@dataclass(slots=True, eq=False)
-class Face:
-    """The attributes that the kernel was told of a file: its name, with their time-outs.
-
-    `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
-    `Values.changes` when the size was looked up, `size` what `Values.known` answered then.
-    """
-
-    name: bytes
-    attr: Attr
-    until: float | None
-    sizes: int
-    size: object = None
 
 
 class Retold:
@@ -72,7 +56,7 @@ class Retold:
                 is_same = face.until is None
                 if not is_same and not self._still_holds(stream, index, face, now):
                     return
-                if not self._inodes.listed_again(face.attr.ino):
+                if not self._inodes.listed.show_again(face.attr.ino):
                     return
                 yield face.name, face.attr, not is_same
             index += 1
@@ -87,7 +71,7 @@ class Retold:
         journal, attributes = overlay.journal, overlay.listings.all_attributes(stream.namespace)
         is_changed = journal.any_under(namespace, stream.ref.prefix)
         known, peek, local_of = self._values.known, self._values.peek, journal.attributes.file_attrs
-        listed_key, template = self._inodes.listed_key, stream.template
+        listed_key, template = self._inodes.listed.show_key, stream.template
         most, before, any_sizes = min(stream.until - now, ttl), 0, self._values.any_known
 
         def tell(key: Key) -> Attr | None:
@@ -121,10 +105,10 @@ class Retold:
     def _singly(self, stream: DirStream, key: Key, now: float) -> Attr | None:
         """Attributes of a file that has some of its own; None as above."""
         namespace = stream.namespace
-        seen = self._overlay.peek(namespace, key, stale=True)
+        seen = self._overlay.known.peek(namespace, key, stale=True)
         if not isinstance(seen, View) or told_size(seen, now, self._ttl)[2] <= 0:
             return None
-        ino = self._inodes.listed_key(namespace, key)
+        ino = self._inodes.listed.show_key(namespace, key)
         return None if ino is None else self._attributes.peek(File(ino, 0, namespace, key), seen)
 
     def _still_holds(self, stream: DirStream, index: int, face: Face, now: float) -> bool:
@@ -138,8 +122,8 @@ class Retold:
             if attr.attr_timeout:  # none: the size is not known
                 attr.attr_timeout = left
             return left > 0
-        seen = self._overlay.peek(*place, stale=True)
-        if not isinstance(seen, View) or self._inodes.is_open(attr.ino):
+        seen = self._overlay.known.peek(*place, stale=True)
+        if not isinstance(seen, View) or self._inodes.listed.is_open(attr.ino):
             return False
         attr.size, attr.attr_timeout, left = told_size(seen, now, self._ttl)
         attr.entry_timeout = left

@@ -97,7 +97,7 @@ class Roots:
         return any(not change.is_tombstone and not is_expired(change.expiration, now) for change in rows)
 
     def _has_live(self, namespace: NamespaceId) -> bool:
-        if self._has_put(namespace) or self._overlay.creating_below(namespace, ""):
+        if self._has_put(namespace) or self._overlay.unsaved.below(namespace, ""):
             return True
         rows = self._overlay.journal.attributes.dirs_under(namespace, "")
         return any(row.prefix for row in rows)  # the empty one is the namespace's own, with its times
@@ -111,8 +111,8 @@ class Roots:
             self._overlay.journal.drop_namespace(namespace)
         self._overlay.listings.forget(namespace)
         self._overlay.values.forget(namespace)
-        for node in list(self._inodes.of_namespace(namespace)):
-            self._inodes.detach(node)
+        for node in list(self._inodes.names.of_namespace(namespace)):
+            self._inodes.names.detach(node)
 
     async def rename(self, old: bytes, new: bytes) -> None:
         """mv: another title."""

@@ -71,9 +71,9 @@ class Tree(Readdir):
             child = self._overlay.naming.child(parent.ref, name)
         except (InvalidError, NameTooLongError):
             return UNKNOWN
-        target = self._overlay.peek_child(parent.namespace, child)
+        target = self._overlay.known.peek_child(parent.namespace, child)
         if target is None:
-            self._missed = (parent, parent.ref, name, child, self._overlay.stamp, self._now())
+            self._missed = (parent, parent.ref, name, child, self._overlay.known.stamp, self._now())
             return None
         node = UNKNOWN if target is UNKNOWN else self.node_of(parent.namespace, target)
         return node if node is UNKNOWN or self._files.versions.is_current(node) else UNKNOWN
@@ -130,7 +130,7 @@ class Tree(Readdir):
     def _child_at_once(self, parent: Directory, name: bytes) -> tuple[Child, Key | DirRef | None] | None:
         """Like `child` if that needs no waiting; else None."""
         child = self._overlay.naming.child(parent.ref, name)
-        target = self._overlay.peek_child(parent.namespace, child)
+        target = self._overlay.known.peek_child(parent.namespace, child)
         if target is UNKNOWN:
             return None
         self._check_there(parent)
@@ -154,7 +154,7 @@ class Tree(Readdir):
             return None
         parent, ref, _, child, stamp, at = missed
         now = self._now()
-        if child.key is None or stamp != self._overlay.stamp or not 0 <= now - at < _MOMENT:
+        if child.key is None or stamp != self._overlay.known.stamp or not 0 <= now - at < _MOMENT:
             return None
         if parent.ref is not ref:
             return None
@@ -210,14 +210,14 @@ class Tree(Readdir):
         node = self._inodes.peek_file(namespace, key)
         is_new = node is not None and node.open is not None and node.open.created
         if is_new:
-            self._overlay.created(namespace, key, None)
+            self._overlay.unsaved.recorded(namespace, key)
         # Somebody else may have made the key in the meantime: then that goes too.
-        if not is_new or self._overlay.peek(namespace, key, stale=True) is not None:
+        if not is_new or self._overlay.known.peek(namespace, key, stale=True) is not None:
             self._journal.record_delete(namespace, key, base=self._overlay.last_seen.digest((namespace, key)))
         # Where no tombstone says so either, it must not seem to be there.
         self._overlay.values.drop((namespace, key))
         if node is not None:
-            self._inodes.detach(node)
+            self._inodes.names.detach(node)
 
     def keep_directory(self, directory: Directory) -> None:
         """An entry left: a directory whose last it was stays until it is removed.
@@ -233,7 +233,7 @@ class Tree(Readdir):
             return
         if self._journal.attributes.has_dir(namespace, ref.prefix, ref.start):
             return
-        if not self._overlay.live_below(namespace, ref, stale=True):
+        if not self._overlay.known.live_below(namespace, ref, stale=True):
             self._add_dir(namespace, ref)
 
     def _add_dir(self, namespace: NamespaceId, ref: DirRef, mode: int | None = None) -> None:
@@ -277,7 +277,7 @@ class Tree(Readdir):
         self._journal.attributes.remove_dir(parent.namespace, target.prefix, target.start)
         node = self._inodes.peek_directory(parent.namespace, target)
         if node is not None:
-            self._inodes.detach(node)
+            self._inodes.names.detach(node)
         self.keep_directory(parent)
 
     async def _empty_directory(self, parent: Directory, name: bytes) -> DirRef:

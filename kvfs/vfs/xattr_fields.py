@@ -77,7 +77,7 @@ class ExtendedAttributes:
 
     async def _view(self, node: File) -> tuple[Metadata | None, int | None, View | None]:
         if node.open is not None:
-            view = self._overlay.peek(node.namespace, node.key, stale=True)
+            view = self._overlay.known.peek(node.namespace, node.key, stale=True)
             found = view if isinstance(view, View) and not node.detached else None
             return node.open.metadata, node.open.expiration, found
         if node.detached:  # replaced a moment ago: what is there now is meant

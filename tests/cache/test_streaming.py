@@ -18,6 +18,7 @@ from kvfs.cache.values import Values
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.core.names import DirRef, Naming
 from kvfs.vfs.dirstream import DirStream
+from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.overlay import Overlay
 
 
@@ -53,7 +54,8 @@ async def opened(path: Path, keys: list[str], *, ttl: float = 60.0) -> AsyncIter
         journal = open_journal(path / "journal", now=clock)
         loader = Loader(store, values, listings, clock, lambda *place: journal.get(*place) is not None)
         lister = Lister(store, listings, clock)
-        overlay = Overlay(journal, listings, lister, values, loader, Naming("/"), clock, ttl)
+        known = Known(journal, listings, values, Naming("/"), clock, ttl)
+        overlay = Overlay(known, lister, loader)
         try:
             yield Setting(store, overlay, clock, namespace)
         finally:
@@ -190,7 +192,7 @@ async def test_the_next_page_is_on_its_way_while_one_is_consumed(tmp_path: Path,
     """The next page is requested while one is read, so a walk waits for two pages only, and costs no request more."""
     async with opened(tmp_path, [f"{n:05}" for n in range(PAGES * 1000)]) as it:
         alone = await _consumed(it)
-        it.overlay.forget(it.namespace)
+        it.overlay.known.forget(it.namespace)
         before = it.asked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(it.overlay.lister.run)

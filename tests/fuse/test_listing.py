@@ -112,9 +112,9 @@ async def test_a_large_listing_is_told_again_without_looking_at_each_key(
     await rig.backend.bulk_put(rig.namespace, {Key(f"d/{number:05}"): Entry(b"1") for number in range(count)})
     reader = Reader(rig, monkeypatch, room=500)
     looks = []
-    peek = rig.fs.overlay.peek
+    peek = rig.fs.overlay.known.peek
     monkeypatch.setattr(
-        rig.fs.overlay, "peek", lambda *place, **how: looks.append(place) or peek(*place, **how)
+        rig.fs.overlay.known, "peek", lambda *place, **how: looks.append(place) or peek(*place, **how)
     )
     first = await reader.read("ns/d")
     assert len(await reader.read("ns/d")) == len(first) == count

@@ -91,7 +91,7 @@ class KernelCache:
         attr = self._believe(self.fs.attributes.peek(node))
         assert attr.ino == node.ino
         if listed:
-            self.fs.inodes.listed(node)
+            self.fs.inodes.listed.show(node)
         else:
             node.lookups += 1
         self.counts[attr.ino] += 1

@@ -20,7 +20,7 @@ from kvfs.core.model import Key, KeyInfo, KeyPage, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef, Naming
 from kvfs.journal.journal import Journal
 from kvfs.journal.local_attributes import DirRow
-from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.view.known import Known
 
@@ -71,7 +71,10 @@ class World:
 
     def create(self, namespace: NamespaceId, key: Key, *, is_made: bool) -> None:
         """Begin to make a file, or stop."""
-        self.known.created(namespace, key, OpenFile(Rope.of(), created=True) if is_made else None)
+        if is_made:
+            self.known.unsaved.created(namespace, key, OpenFile(Rope.of(), created=True))
+        else:
+            self.known.unsaved.recorded(namespace, key)
 
     def listed(
         self, namespace: NamespaceId, prefix: str, keys: list[Key], ahead: int | None, *, is_last: bool
@@ -121,7 +124,7 @@ class World:
             found = self.known.peek_child(namespace, child)
         assert self.known.peek_child(namespace, child) == found
         assert not is_short or found is None
-        is_quiet = not self.known._creating and child.key is not None
+        is_quiet = not self.known.unsaved.creating and child.key is not None
         if found is None and is_quiet and self._is_untouched(namespace, child):
             assert is_short, "the short way is there for this"
 

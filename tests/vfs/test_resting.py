@@ -13,7 +13,7 @@ ONE, TWO = NamespaceId("1" * 32), NamespaceId("2" * 32)
 def listed(table: InodeTable, key: str, namespace: NamespaceId = ONE) -> int:
     """Have a listing show a key; return its number."""
     node = table.file(namespace, Key(key))
-    table.listed(node)
+    table.listed.show(node)
     table.check_invariants()
     return node.ino
 
@@ -22,12 +22,12 @@ def test_a_listed_file_rests_and_wakes_as_the_same_file() -> None:
     """A listed file wakes with its number, key and count, by whatever call of kernel or mount."""
     table = InodeTable(Root(1))
     ino = listed(table, "a")
-    assert len(table._resting) == 1
+    assert len(table._registry.resting) == 1
     assert listed(table, "a") == ino
-    assert len(table._resting) == 1
+    assert len(table._registry.resting) == 1
     node = table.get(ino)
     assert (node.ino, node.lookups, table.peek_file(ONE, Key("a"))) == (ino, 2, node)
-    assert len(table._resting) == 0
+    assert len(table._registry.resting) == 0
     assert listed(table, "a") == ino
     assert table.get(ino) is node, "somebody holds it: it must not be made anew"
     assert node.lookups == 3
@@ -54,17 +54,17 @@ def test_neighbours_of_several_namespaces_and_many_pages() -> None:
     numbers = [listed(table, f"{n:04}", ONE if n % 3 else TWO) for n in range(300)]
     for n in range(300, 2000):
         node = table.file(ONE, Key(f"{n:04}"))
-        table.listed(node)
+        table.listed.show(node)
         numbers.append(node.ino)
     table.check_invariants()
     assert len(set(numbers)) == 2000
     assert table.statistics().nodes == 2001
-    assert len(table.below(ONE, "19")[0]) == 100
+    assert len(table.names.below(ONE, "19")[0]) == 100
     for number in numbers:
         table.forget(number, 1)
     table.check_invariants()
     assert table.statistics().nodes == 1
-    assert not table._resting._pages
+    assert not table._registry.resting._pages
 
 
 def test_a_file_that_somebody_holds_does_not_rest() -> None:

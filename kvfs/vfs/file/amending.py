@@ -5,7 +5,7 @@ from collections.abc import Callable
 from kvfs.core.errors import StaleError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Metadata
-from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.opening import Opening
 from kvfs.vfs.inode.nodes import File
 
@@ -24,7 +24,7 @@ class Amending(Opening):
         shared = node.open
         if shared is not None:
             written = shared.written
-            self._overlay.touched()
+            self._overlay.unsaved.touched()
             if self._amend_open(shared, edit) and written:
                 await self._amend_written(node, shared)
             elif not written and not shared.created:

@@ -4,7 +4,8 @@ import logging
 from typing import Final
 
 from kvfs.core.errors import KvfsError
-from kvfs.vfs.file.handles import FileHandle, HandleTable, OpenFile
+from kvfs.vfs.file.handles import FileHandle, HandleTable
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.outside import Invalidator
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.inode.nodes import File
@@ -49,5 +50,5 @@ class Failures:
             node.open = None
         shared.version = shared.saved = shared.version + 1
         node.shown = None
-        self._overlay.touched()
+        self._overlay.unsaved.touched()
         self._invalidator.attributes(node.ino)

@@ -18,7 +18,8 @@ from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import INLINE_BYTES
 from kvfs.vfs.file.amending import Amending
 from kvfs.vfs.file.failures import Failures
-from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, Handle, HandleTable, OpenFile, TextHandle
+from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, Handle, HandleTable, TextHandle
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.file.record import CHANGED
 from kvfs.vfs.file.versions import Versions
@@ -92,7 +93,7 @@ class Files(Amending):
         if node.open is not None and (node.open.superseded or not self.versions.is_current(node)):
             return None
         if node.open is None:
-            clean = None if node.detached else self._overlay.at_hand(node.namespace, node.key)
+            clean = None if node.detached else self._overlay.reads.at_hand(node.namespace, node.key)
             if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
                 return None
             node.open = self._opened(clean, self._identity_of(clean.value, clean.digest))
@@ -133,7 +134,7 @@ class Files(Amending):
         """A file that is not there yet, open; the journal hears of it at the first flush."""
         node = self._inodes.file(namespace, key)
         if node.open is not None:  # of a key that expired or was deleted elsewhere: another file
-            self._inodes.detach(node)
+            self._inodes.names.detach(node)
             node = self._inodes.file(namespace, key)
         legacy = self._inheritance.take(namespace, key)
         # What was read under the name counts, though it was removed since; else nothing was there.
@@ -148,7 +149,7 @@ class Files(Amending):
         opened.handles, opened.shown = 1, True
         node.open = opened
         node.shown = CHANGED
-        self._overlay.created(namespace, key, opened)
+        self._overlay.unsaved.created(namespace, key, opened)
         return node, self._handles.add(FileHandle(node, append, write=True))
 
     def release_at_once(self, number: int) -> bool:
@@ -192,9 +193,9 @@ class Files(Amending):
             self._inodes.drop_unused(node)
         if shared.handles == 0 and node.open is shared:
             if shared.created and not node.detached:  # never recorded, and close said so: no such file
-                self._overlay.created(node.namespace, node.key, None)
+                self._overlay.unsaved.recorded(node.namespace, node.key)
             if shared.buffer.changed:
-                self._overlay.touched()
+                self._overlay.unsaved.touched()
             if shared.buffer.stream is not None:
                 shared.buffer.close()
             node.open = None
@@ -241,7 +242,7 @@ class Files(Amending):
             raise
         shared.version += 1
         handle.wrote = shared.version
-        self._overlay.touched()
+        self._overlay.unsaved.touched()
         shared.mtime_ns = nanoseconds(self._now())
         handle.node.shown = CHANGED
         return len(data)
@@ -285,7 +286,7 @@ class Files(Amending):
     def _truncate_open(self, shared: OpenFile, size: int) -> None:
         shared.buffer.resize(size)
         shared.version += 1
-        self._overlay.touched()
+        self._overlay.unsaved.touched()
         shared.mtime_ns = nanoseconds(self._now())
 
     # to the journal and to the store

@@ -1,65 +1,13 @@
-"""Open files: the one content that all handles of a file share, and the numbers the kernel knows them by."""
+"""Handles: what a program opened, and the numbers the kernel knows it by."""
 
 from copy import copy
 
 from msgspec import Struct
 
-from kvfs.cache.values import NEVER
 from kvfs.core.errors import BadHandleError, KvfsError
-from kvfs.core.model import Metadata
-from kvfs.journal.journal import digest
 from kvfs.vfs.dirstream import DirStream
-from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.inode.nodes import ControlFile, File
-
-
-class OpenFile(Struct, eq=False):
-    """The content of a file while it is open, and the attributes that will be recorded with it.
-
-    `version` counts changes of the content, `saved` is the version the journal has: the file is dirty while
-    they differ; `forced`, with --durable-close, the version known to be on the disk. `closed` is the content as
-    of the last record, or as it was read: what stands while somebody is in the midst of writing (None: never
-    known). `base` is what `Change.base` will be; None while `closed` is what was read and nobody asked. `created`
-    until the first record of a file that was made by this open. `identity` tells the content, as it was read,
-    from others. `seen`: some handle may have read the content, or keeps it and appends.
-    `known_at`: when (epoch seconds) the store last answered this content, or it was recorded or made. `superseded`:
-    another client has written the name since, and this file has lost it.
-    """
-
-    buffer: Rope
-    metadata: Metadata | None = None
-    expiration: int | None = None
-    closed: bytes | None = None
-    base: bytes | None = None
-    version: int = 0
-    saved: int = 0
-    forced: int = 0
-    created: bool = False
-    handles: int = 0
-    shown: bool = False  # some open told the kernel whether its pages are of this content
-    mtime_ns: int | None = None  # epoch nanoseconds of the last change; None: not changed by this open
-    mode: int | None = None  # permission bits of a file that is being created
-    identity: int | bytes | None = None
-    seen: bool = False
-    known_at: float = NEVER
-    superseded: bool = False
-
-    @property
-    def dirty(self) -> bool:
-        """True if the journal lacks something of it."""
-        return self.version != self.saved
-
-    @property
-    def written(self) -> bool:
-        """True if somebody is in the midst of writing it."""
-        return self.dirty and self.buffer.changed
-
-    def known_base(self) -> bytes | None:
-        """The base, made when it is wanted: most opens only read."""
-        if self.base is None and self.closed is not None:
-            found = self.identity
-            self.base = found if isinstance(found, bytes) else digest(self.closed)
-        return self.base
 
 
 class FileHandle(Struct, eq=False):

@@ -8,7 +8,7 @@ from kvfs.core.errors import NotFoundError, StaleError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.journal.journal import digest
-from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.record import Saving
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.inode.nodes import File
@@ -49,7 +49,7 @@ class Opening(Saving):
             with asking() as moment:  # a change that came and settled meanwhile has left the journal again
                 before = self._recorded(node)
                 try:
-                    clean = await self._overlay.content(node.namespace, node.key, hurried=not write)
+                    clean = await self._overlay.reads.content(node.namespace, node.key, hurried=not write)
                     identity = await self._identity(node, clean)
                 except NotFoundError as exc:
                     if self._still_stands(node, before, moment):
@@ -110,7 +110,7 @@ class Opening(Saving):
         Raises `StaleError`, the second time in a moment `NotFoundError`, where nothing is.
         """
         try:
-            return await self._overlay.content(node.namespace, node.key, hurried=True)
+            return await self._overlay.reads.content(node.namespace, node.key, hurried=True)
         except NotFoundError:
             self.look_again(node)
             raise

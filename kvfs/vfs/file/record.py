@@ -14,7 +14,7 @@ from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import INLINE_BYTES, Body, digest
 from kvfs.journal.local_attributes import LocalAttrs, fingerprint
 from kvfs.journal.spool import digest_soon
-from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.file.versions import Versions
 from kvfs.vfs.inode.nodes import File
@@ -254,7 +254,7 @@ class Saving:
         )
         if shared.created:
             shared.created = False
-            self._overlay.created(namespace, key, None)
+            self._overlay.unsaved.recorded(namespace, key)
         shared.base, shared.seen = body.digest, True  # what the store has once this is sent
         shared.known_at = self._now()
         if value is None:

@@ -13,7 +13,7 @@ from kvfs.cache.values import Clean
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.model import Change
 from kvfs.journal.journal import digest
-from kvfs.vfs.file.handles import OpenFile
+from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.outside import Uploader
 from kvfs.vfs.inode.nodes import File, Node
 from kvfs.vfs.inode.table import InodeTable
@@ -40,7 +40,7 @@ class Versions:
         held = self._overlay.values.peek((node.namespace, node.key))
         if held is not None and held.known_at > shared.known_at and not _confirm(shared, held):
             return False
-        return self._overlay.is_known_since(node.namespace, node.key, shared.known_at)
+        return self._overlay.reads.is_known_since(node.namespace, node.key, shared.known_at)
 
     async def renew(self, node: N) -> N | File:
         """The node of the name: another than `node` if what is there is not what is open.
@@ -54,7 +54,7 @@ class Versions:
             if shared is None or self.is_current(node):
                 break
             try:
-                found = await self._overlay.content(node.namespace, node.key, hurried=True)
+                found = await self._overlay.reads.content(node.namespace, node.key, hurried=True)
             except (UnavailableError, DeniedError, NotFoundError):
                 break
             if self._clean(node) is not shared or _confirm(shared, found):
@@ -70,8 +70,8 @@ class Versions:
             return  # somebody else writes there: theirs is what is saved, as after a replacement by rename
         shared.base = b"" if name != node.key else None
         shared.superseded, shared.seen = False, True
-        self._inodes.attach(node, name)
-        self._overlay.touched()
+        self._inodes.names.attach(node, name)
+        self._overlay.unsaved.touched()
 
     def _clean(self, node: File) -> OpenFile | None:
         """Return the open file if it came from the store and no change made here hides the store."""
@@ -86,7 +86,7 @@ class Versions:
         if attributes is not None:  # fstat(2) goes on showing what it showed
             shared.mtime_ns = shared.mtime_ns if shared.mtime_ns is not None else attributes.mtime_ns
             shared.mode = shared.mode if shared.mode is not None else attributes.mode
-        self._inodes.detach(node)
+        self._inodes.names.detach(node)
         shared.superseded = True
         return self._inodes.file(node.namespace, node.key)
 

@@ -1,18 +1,15 @@
 """The meaning of inode numbers. Identity only: a node knows what it is, never where it is reached."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.core.times import FIRST
-
-if TYPE_CHECKING:
-    from kvfs.journal.journal import DirRow
-    from kvfs.vfs.file.handles import OpenFile
-    from kvfs.vfs.view.types import Attr
+from kvfs.journal.local import DirRow
+from kvfs.vfs.file.open_file import OpenFile
+from kvfs.vfs.view.types import Attr
 
 ROOT_INO = 1
 UNCHANGED = FIRST  # of a directory: no entry came or went
@@ -43,7 +40,7 @@ class Directory(Node, eq=False):
     detached: bool = False
     changed: int = UNCHANGED
     doubted: bool = False
-    known: "tuple[DirRow | None, int, Attr] | None" = None  # what stat says, and what of
+    known: tuple[DirRow | None, int, Attr] | None = None  # what stat says, and what of
 
 
 class File(Node, eq=False):
@@ -56,7 +53,7 @@ class File(Node, eq=False):
     namespace: NamespaceId = _NOWHERE
     key: Key = _NO_KEY
     detached: bool = False
-    open: "OpenFile | None" = None
+    open: OpenFile | None = None
     shown: bytes | int | None = None
     end: int | None = None
 

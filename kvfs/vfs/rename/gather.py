@@ -105,7 +105,7 @@ class Gathering:
         self._pairs = pairs
         before: tuple[int, int] | None = None
         while True:
-            creating = self._overlay.creating_below(self._namespace, self._source.prefix)
+            creating = self._overlay.unsaved.below(self._namespace, self._source.prefix)
             if before == (before := self._moves.state) and not creating:
                 break
             stale = self._stale(creating)
@@ -116,7 +116,7 @@ class Gathering:
 
     def _stale(self, creating: Sequence[Key]) -> list[Key]:
         """Files that are not prepared, or were before something became of them."""
-        written = [change.key for change in self._overlay.written_below(self._namespace, self._source)]
+        written = [change.key for change in self._overlay.known.written_below(self._namespace, self._source)]
         for key in (*creating, *written):
             self._pairs.setdefault(key, renamed(key, self._source, self._goal))
         unsaved = set(creating)
@@ -189,7 +189,8 @@ class Gathering:
             if clean is not None and len(clean.value) > INLINE_BYTES:
                 nursery.start_soon(self._write, key, stamp, clean)
             else:
-                self._take_up(key, stamp, clean, self._moves.stage(clean) if clean is not None else None)
+                body = self._overlay.journal.stage(clean.value) if clean is not None else None
+                self._take_up(key, stamp, clean, body)
             self._ask()
         except Exception as exc:
             self._failures.append(exc)
@@ -198,7 +199,7 @@ class Gathering:
 
     async def _write(self, key: Key, stamp: Stamp, clean: Clean) -> None:
         try:
-            self._take_up(key, stamp, clean, await self._moves.spool(clean))
+            self._take_up(key, stamp, clean, await self._overlay.journal.spool(clean.value))
         except Exception as exc:
             self._failures.append(exc)
             self._news.set()

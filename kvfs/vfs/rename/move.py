@@ -1,6 +1,6 @@
 """One file's part in a rename: what the journal is told of it, and what follows once it was told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -46,7 +46,7 @@ class Moves:
 
     def leave(self, namespace: NamespaceId, key: Key) -> None:
         """A file renamed away may be about to be written anew: remember what it had."""
-        view = self._overlay.peek(namespace, key, stale=True)
+        view = self._overlay.known.peek(namespace, key, stale=True)
         if isinstance(view, View):
             self._inheritance.leave(namespace, key, view.metadata, view.expiration)
 
@@ -73,22 +73,14 @@ class Moves:
         change = self._journal.get(namespace, key)
         if change is not None and not change.is_tombstone:
             return self._move(namespace, key, goal, change, None, replaced=None)
-        clean = self._overlay.at_hand(namespace, key, ahead=False)  # all of them are wanted
+        clean = self._overlay.reads.at_hand(namespace, key, ahead=False)  # all of them are wanted
         if clean is None or len(clean.value) > INLINE_BYTES:
             return None
         return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
 
     def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
         """Have the value fetched that a move waits for; false where more than that has to be seen to."""
-        return self._unsaved(namespace, key) is None and self._overlay.ask(namespace, key, then)
-
-    def stage(self, clean: Clean) -> Body:
-        """A small content, ready to be recorded."""
-        return self._journal.stage(clean.value)
-
-    async def spool(self, clean: Clean) -> Body:
-        """A large one. Raises `JournalFullError`."""
-        return await self._journal.spool(clean.value)
+        return self._unsaved(namespace, key) is None and self._overlay.reads.ask(namespace, key, then)
 
     def landed(self, namespace: NamespaceId, key: Key, flight: Flight) -> Clean | None:
         """Return the fetched value, a stale one if the store is away; None: no value. Raises store errors."""
@@ -136,7 +128,7 @@ class Moves:
         base = body.digest if body is not None else None
         metadata, expiration = found.metadata, found.expiration
         if isinstance(replaced, str):  # saved by replacing: what the new file was not given, it inherits
-            kept = self._overlay.peek(namespace, replaced, stale=True)
+            kept = self._overlay.known.peek(namespace, replaced, stale=True)
             if isinstance(kept, View):
                 metadata = kept.metadata if metadata is None else metadata
                 expiration = kept.expiration if expiration is None else expiration
@@ -147,8 +139,8 @@ class Moves:
             expiration = left.expiration if expiration is None else expiration
         if node is not None and node.open is not None and not _is_unsaved(node):  # else it knows better
             node.open.metadata, node.open.expiration = metadata, expiration
-            self._overlay.touched()
-        is_new = replaced is None or self._overlay.is_creating(namespace, goal)
+            self._overlay.unsaved.touched()
+        is_new = replaced is None or self._overlay.unsaved.has(namespace, goal)
         base_new = self._overlay.last_seen.digest((namespace, goal)) or (b"" if is_new else None)
         return Move(
             key,
@@ -172,7 +164,7 @@ class Moves:
                 change, stamp = self._journal.get(namespace, key), self.stamp(namespace, key)
                 if change is not None and not change.is_tombstone:
                     return change, None
-                clean = await self._overlay.content(namespace, key)
+                clean = await self._overlay.reads.content(namespace, key)
                 body = await self._files.body_of(clean.value)
                 if self.holds(namespace, key, stamp):
                     return clean, body
@@ -204,14 +196,26 @@ class Moves:
     def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
         """The journal was told: nodes and caches follow."""
         self._overlay.values.rename((namespace, key), (namespace, goal))
-        self._overlay.created(namespace, goal, None)
+        self._overlay.unsaved.recorded(namespace, goal)
         node = self._inodes.peek_file(namespace, key)
         if node is not None:
-            self._inodes.move_file(node, goal)
+            self._inodes.names.move_file(node, goal)
             return
         target = self._inodes.peek_file(namespace, goal)
         if target is not None:
-            self._inodes.detach(target)
+            self._inodes.names.detach(target)
+
+    def directory_moved(
+        self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: Sequence[Move]
+    ) -> None:
+        """The journal was told of all that is in a directory: nodes and caches follow."""
+        for move in moves:
+            self.moved(namespace, move.old, move.new)
+        _, directories = self._inodes.names.below(namespace, source.prefix)
+        for node in directories:
+            shift = len(goal.prefix) - len(source.prefix)
+            prefix = goal.prefix + node.ref.prefix[len(source.prefix) :]
+            self._inodes.names.move_directory(node, DirRef(prefix, node.ref.start + shift))
 
 
 def _is_unsaved(node: File) -> bool:

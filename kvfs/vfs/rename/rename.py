@@ -23,11 +23,8 @@ from kvfs.core.names import SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import Move
 from kvfs.journal.local_attributes import DirRow
-from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import Directory, Root
-from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.rename.gather import Gathering, RenameProgress, renamed
-from kvfs.vfs.rename.inherit import Inheritance
 from kvfs.vfs.rename.move import Moves
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Tree
@@ -58,20 +55,17 @@ class Renames:
     def __init__(
         self,
         overlay: Overlay,
-        inodes: InodeTable,
         tree: Tree,
-        files: Files,
         roots: Roots,
-        inheritance: Inheritance,
+        moves: Moves,
         now: Callable[[], float],
         timeout: float,
     ) -> None:
         self._overlay = overlay
         self._journal = overlay.journal
-        self._inodes = inodes
         self._tree = tree
-        self._moves = Moves(overlay, inodes, files, inheritance, now)
         self._roots = roots
+        self._moves = moves
         self._now = now
         self._patience = timeout + SLACK
         self.under_way: list[RenameProgress] = []  # of directories
@@ -168,7 +162,7 @@ class Renames:
         place, last_seen = (namespace, goal), self._overlay.last_seen
         if self._journal.get(namespace, goal) is None:
             try:
-                last_seen.read(place, (await self._overlay.content(namespace, goal)).value)
+                last_seen.read(place, (await self._overlay.reads.content(namespace, goal)).value)
             except NotFoundError:
                 last_seen.removed(place)
         move = await self._moves.prepare(namespace, key, goal, replaced=None)
@@ -197,7 +191,7 @@ class Renames:
             if not (old.holds and new.holds):
                 return False
             self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
-        self._journal.afterwards.last(self._directory_moved, namespace, source, goal, moves)
+        self._journal.afterwards.last(self._moves.directory_moved, namespace, source, goal, moves)
         return True
 
     def _record(
@@ -225,14 +219,3 @@ class Renames:
         if goal.prefix.startswith(source.prefix):
             raise InvalidError("a directory cannot become its own descendant")
         return goal
-
-    def _directory_moved(
-        self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move]
-    ) -> None:
-        for move in moves:
-            self._moves.moved(namespace, move.old, move.new)
-        _, directories = self._inodes.below(namespace, source.prefix)
-        for node in directories:
-            shift = len(goal.prefix) - len(source.prefix)
-            prefix = goal.prefix + node.ref.prefix[len(source.prefix) :]
-            self._inodes.move_directory(node, DirRef(prefix, node.ref.start + shift))

@@ -1,6 +1,6 @@
 """Knowledge of keys and directories without a request: this mount's changes over the listings.
 
-Nothing here waits, and nothing is a request. `Overlay` asks the store for what is not known.
+Nothing here waits, and nothing is a request. `Overlay` and `Reads` ask the store for what is not known.
 """
 
 from bisect import bisect_left
@@ -11,17 +11,17 @@ from kvfs.cache.listings import ListedAttributes, Listings
 from kvfs.cache.spans import Span, successor
 from kvfs.cache.values import Values
 from kvfs.core.expiry import is_expired
-from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
 from kvfs.journal.journal import Journal
-from kvfs.journal.lastseen import LastSeen
-from kvfs.vfs.view.types import UNKNOWN, Creating, Unknown, View
+from kvfs.vfs.view.types import UNKNOWN, Unknown, View
+from kvfs.vfs.view.unsaved import Unsaved
 
 _WITNESSES: Final = 1024  # directories of which a key is remembered
 
 
 class Known:
-    """The overlay's plain calls."""
+    """What is known now of keys, names and directories. None of it waits."""
 
     def __init__(
         self,
@@ -36,38 +36,23 @@ class Known:
         self.listings = listings
         self.values = values
         self.naming = naming
-        self._now = now
+        self.now = now
         self.ttl = ttl
-        self.last_seen = LastSeen()
-        self._creating: dict[tuple[NamespaceId, Key], Creating] = {}
-        self._forgotten_at = float("-inf")
-        self._touches = 0
+        self.unsaved = Unsaved()
+        self.forgotten_at = float("-inf")
+        self._creating = self.unsaved.creating
         self._witnesses: dict[tuple[NamespaceId, DirRef], Key] = {}  # a key of each that was live
-
-    def touched(self) -> None:
-        """Something of an open file that shows in its attributes changed."""
-        self._touches += 1
 
     @property
     def stamp(self) -> int:
         """Grows whenever names or attributes may be others than before; time and `Values.changes` apart."""
-        return self.journal.changes + self.listings.changes + self._touches
+        return self.journal.changes + self.listings.changes + self.unsaved.changes
 
-    def created(self, namespace: NamespaceId, key: Key, file: Creating | None) -> None:
-        """A file exists from its creation on; None: from now on the journal says so (or it is gone)."""
-        self._touches += 1
-        if file is None:
-            self._creating.pop((namespace, key), None)
-        else:
-            self._creating[namespace, key] = file
-
-    def is_creating(self, namespace: NamespaceId, key: Key) -> bool:
-        """Return whether a file was created that is not in the journal yet."""
-        return (namespace, key) in self._creating
-
-    def creating_below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
-        """Keys of files that were created and are not in the journal yet."""
-        return [key for ns, key in self._creating if ns == namespace and key.startswith(prefix)]
+    def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
+        """Make the caches ask anew for a place."""
+        self.forgotten_at = self.now()
+        self.listings.forget(namespace, prefix)
+        self.values.expire(namespace, prefix)
 
     def _is_in(self, ref: DirRef, key: Key) -> bool:
         """Return whether a key with the directory's prefix lies in it: not all do where a long name is cut."""
@@ -84,7 +69,7 @@ class Known:
 
     def peek(self, namespace: NamespaceId, key: Key, *, stale: bool = False) -> View | Unknown | None:
         """Return the view of a key without waiting; None when it is known to be absent."""
-        now = self._now()
+        now = self.now()
         if self._creating and (made := self._creating.get((namespace, key))) is not None:
             return View(made.metadata, made.expiration, len(made.buffer), now + self.ttl, None, ours=True)
         change = self.journal.get(namespace, key)
@@ -110,7 +95,7 @@ class Known:
             until = min(until, (known_at if known_at is not None else now) + self.ttl)
         return View(found.metadata, found.expiration, size, until, None)
 
-    def _is_outdated(self, place: tuple[NamespaceId, Key], span: Span, listed: ListedAttributes) -> bool:
+    def _is_outdated(self, place: KeyRef, span: Span, listed: ListedAttributes) -> bool:
         """Return whether a held value is older than a listing that has other attributes: it was written since.
 
         Else new attributes would show with the old content, and a change of them would be made to the old ones.
@@ -120,9 +105,10 @@ class Known:
             return False
         return held.known_at < span.known_at
 
-    def shadowed(self, namespace: NamespaceId, key: Key) -> bool:
-        """Return whether a change of this mount answers for the key."""
-        return self.journal.get(namespace, key) is not None
+    def is_listed_anew(self, place: KeyRef) -> bool:
+        """Return whether the value held is older than what the listing says of its key."""
+        span = self.listings.span_of(*place)
+        return span is not None and self._is_outdated(place, span, self.listings.attributes(*place))
 
     def peek_child(
         self, namespace: NamespaceId, child: Child, *, stale: bool = False
@@ -162,7 +148,7 @@ class Known:
         """Return True if what was known when a file was written, or was created (no change), still counts."""
         made = self._creating.get((namespace, key)) if change is None and key is not None else None
         since = change.recorded_at if change is not None else made.known_at if made is not None else 0.0
-        return since > self._forgotten_at and 0 <= self._now() - since < self.ttl
+        return since > self.forgotten_at and 0 <= self.now() - since < self.ttl
 
     def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
         """Return whether a directory exists: made here, or with a live key below; None when that is not known."""
@@ -178,7 +164,7 @@ class Known:
             return 0.0
         until = self.listings.fresh_until(span)
         expiration = self.listings.attributes(namespace, first[0]).expiration
-        return (until if expiration is None else min(until, expiration)) - self._now()
+        return (until if expiration is None else min(until, expiration)) - self.now()
 
     def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
         """Return whether something lies in a directory: a live key, or a directory made here.
@@ -191,9 +177,7 @@ class Known:
         if self.journal.any_under(namespace, ref.prefix):
             for change in self.written_below(namespace, ref):
                 return self._lives(namespace, ref, change.key)
-        if self._creating and any(
-            self._is_in(ref, key) for key in self.creating_below(namespace, ref.prefix)
-        ):
+        if self._creating and any(self._is_in(ref, key) for key in self.unsaved.below(namespace, ref.prefix)):
             return True
         if self._made_below(namespace, ref):
             return True
@@ -216,7 +200,7 @@ class Known:
 
     def written_below(self, namespace: NamespaceId, ref: DirRef) -> Iterator[Change]:
         """Live changes of this mount in a directory, in key order."""
-        now = self._now()
+        now = self.now()
         for change in self.journal.under(namespace, ref.prefix):
             if change.is_tombstone or is_expired(change.expiration, now):
                 continue
@@ -227,7 +211,7 @@ class Known:
         self, namespace: NamespaceId, ref: DirRef, span: Span, *, start: str | None = None
     ) -> Iterator[Key]:
         """Listed keys of a directory from `start` on that no change of this mount hides."""
-        now = self._now()
+        now = self.now()
         end = successor(ref.prefix)
         index = bisect_left(span.keys, ref.prefix if start is None else start)
         while index < len(span.keys):

@@ -1,6 +1,7 @@
 """Types shared by the overlay and fuse: the view of a key, a file being made, stat(2) in numbers."""
 
 from collections.abc import Sized
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, Protocol
 
@@ -84,6 +85,21 @@ class Attr(Struct, eq=False, gc=False):
     def ctime(self) -> int:
         """Epoch seconds."""
         return self.ctime_ns // SECOND
+
+
+@dataclass(slots=True, eq=False)
+class Face:
+    """The attributes that the kernel was told of a file: its name, with their time-outs.
+
+    `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
+    `Values.changes` when the size was looked up, `size` what `Values.known` answered then.
+    """
+
+    name: bytes
+    attr: Attr
+    until: float | None
+    sizes: int
+    size: object = None
 
 
 class Changes(Struct, frozen=True, gc=False):

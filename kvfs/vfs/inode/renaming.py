@@ -1,0 +1,79 @@
+"""Names of nodes that go and change: what a removal, a rename or another client did to a key happens to its node."""
+
+from collections.abc import Iterator
+
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import DirRef
+from kvfs.vfs.inode.nodes import Directory, File
+from kvfs.vfs.inode.registry import Registry
+
+
+class NodeNames:
+    """Takes names away from nodes, and gives them others."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._nodes = registry.nodes
+        self._files = registry.files
+        self._directories = registry.directories
+
+    def detach(self, node: File | Directory) -> None:
+        """Its name is gone; the kernel may go on using the number."""
+        node.detached = True
+        if isinstance(node, File):
+            if node.open is not None:
+                node.open.superseded = False  # `Versions` says so afterwards, where it is
+            if self._files.get((node.namespace, node.key)) is node:
+                del self._files[node.namespace, node.key]
+        elif self._directories.get((node.namespace, node.ref)) is node:
+            del self._directories[node.namespace, node.ref]
+        self._registry.drop_unused(node)
+
+    def attach(self, node: File, key: Key) -> None:
+        """A file that lost its name gets one; whoever had that is detached."""
+        target = self._registry.known_file(node.namespace, key)
+        if target is not None and target is not node:
+            self.detach(target)
+        node.detached, node.key = False, key
+        self._files[node.namespace, key] = node
+
+    def move_file(self, node: File, key: Key) -> None:
+        """The file is another key of its namespace now; whoever had that name is detached."""
+        target = self._registry.known_file(node.namespace, key)
+        if target is not None and target is not node:
+            self.detach(target)
+        self._files.pop((node.namespace, node.key), None)
+        node.key = key
+        self._files[node.namespace, key] = node
+
+    def move_directory(self, node: Directory, ref: DirRef) -> None:
+        """The directory is another one of its namespace now; its inhabitants are moved by the caller."""
+        target = self._directories.get((node.namespace, ref))
+        if target is not None and target is not node:
+            self.detach(target)
+        self._directories.pop((node.namespace, node.ref), None)
+        node.ref = ref
+        self._directories[node.namespace, ref] = node
+
+    def below(self, namespace: NamespaceId, prefix: str) -> tuple[list[File], list[Directory]]:
+        """Every known node below a prefix, the directory of the prefix itself included."""
+        for ino in self._registry.resting.below(namespace, prefix):
+            self._registry.wake(ino)
+        files = [
+            node for (ns, key), node in self._files.items() if ns == namespace and key.startswith(prefix)
+        ]
+        directories = [
+            node
+            for (ns, ref), node in self._directories.items()
+            if ns == namespace and ref.prefix.startswith(prefix)
+        ]
+        return files, directories
+
+    def of_namespace(self, namespace: NamespaceId) -> Iterator[File | Directory]:
+        """Every known node of a namespace, those that lost their names included."""
+        files, directories = self.below(namespace, "")
+        yield from files
+        yield from directories
+        for node in list(self._nodes.values()):
+            if isinstance(node, File) and node.detached and node.namespace == namespace:
+                yield node

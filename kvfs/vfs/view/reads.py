@@ -1,0 +1,136 @@
+"""Reads of whole values: pending over cache over store.
+
+A change of this mount hides whatever older value the store may still answer.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from kvfs.cache.flights import Flight
+from kvfs.cache.lister import Lister
+from kvfs.cache.loader import Loader
+from kvfs.cache.values import Clean
+from kvfs.core.errors import NotFoundError, UnavailableError
+from kvfs.core.expiry import is_expired
+from kvfs.core.model import Key, KeyRef, NamespaceId
+from kvfs.vfs.view.haste import Haste
+from kvfs.vfs.view.known import Known
+from kvfs.vfs.view.types import View
+
+
+class Reads:
+    """Values and their sizes. `view` is `Overlay.view`."""
+
+    def __init__(
+        self,
+        known: Known,
+        loader: Loader,
+        lister: Lister,
+        haste: Haste,
+        view: Callable[[NamespaceId, Key], Awaitable[View | None]],
+    ) -> None:
+        self._known = known
+        self._journal = known.journal
+        self._values = known.values
+        self._loader = loader
+        self._lister = lister
+        self._haste = haste
+        self._view = view
+
+    async def size(self, namespace: NamespaceId, key: Key) -> int:
+        """The exact size of a value, fetching it if need be. Raises `NotFoundError`."""
+        view = await self._view(namespace, key)
+        if view is None:
+            raise NotFoundError(f"{key!r} is gone")
+        if view.size is not None:
+            if not view.ours:
+                self._loader.touch((namespace, key), self._known.naming.parent_of_key(key).prefix)
+            return view.size
+        return len((await self._load(namespace, key, hurried=True)).value)
+
+    def touch(self, namespace: NamespaceId, key: Key) -> None:
+        """A size or value was told without a request: what is read ahead stays ahead."""
+        if self._loader.is_marked((namespace, key)):
+            self._loader.touch((namespace, key), self._known.naming.parent_of_key(key).prefix)
+
+    def at_hand(self, namespace: NamespaceId, key: Key, *, ahead: bool = True) -> Clean | None:
+        """Return the content without waiting, else None; `ahead`: a value read ahead stays marked as such."""
+        place = (namespace, key)
+        change = self._journal.get(namespace, key)
+        held = self._values.get(place, stale=change is not None)
+        if held is None:
+            return None
+        now = self._known.now()
+        if change is not None:
+            if change.is_tombstone or is_expired(change.expiration, now):
+                return None
+            if held.expiration == change.expiration and held.metadata == change.metadata:
+                return held
+            return Clean(held.value, change.metadata, change.expiration, now, held.digest)
+        if is_expired(held.expiration, now):
+            return None
+        if self._known.is_listed_anew(place):
+            return None
+        if ahead:
+            self.touch(namespace, key)
+        return held
+
+    async def content(self, namespace: NamespaceId, key: Key, *, hurried: bool = False) -> Clean:
+        """The whole value with its attributes. Raises `NotFoundError`.
+
+        `hurried`: an older one does where the store does not answer within a moment.
+        """
+        change = self._journal.get(namespace, key)
+        if change is None:
+            return await self._load(namespace, key, hurried=hurried)
+        if change.is_tombstone or is_expired(change.expiration, self._known.now()):
+            raise NotFoundError(f"{key!r} is gone")
+        held = self._values.get((namespace, key), stale=True)
+        if held is not None:
+            return Clean(held.value, change.metadata, change.expiration, self._known.now(), held.digest)
+        digest = self._journal.digest(change)
+        value = await self._journal.read_value(change)
+        clean = Clean(value, change.metadata, change.expiration, self._known.now(), digest)
+        if self._journal.get(namespace, key) is change:  # kept for when it has settled and left the journal
+            self._values.put((namespace, key), clean)
+        return clean
+
+    def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
+        """Have fetched what `content` would wait for, with others, and call `then` with it.
+
+        False, and nothing is done, where it would not wait for the store, or for more than one value.
+        """
+        place = (namespace, key)
+        if self._journal.get(namespace, key) is not None or self._lister.is_down():
+            return False
+        self._expire_outdated(place)
+        return self._values.get(place) is None and self._loader.ask(place, then)
+
+    def is_known_since(self, namespace: NamespaceId, key: Key, known_at: float) -> bool:
+        """Return True if what the store answered of a value at `known_at` (epoch seconds) need not be asked anew."""
+        if known_at <= self._known.forgotten_at or not self._values.is_fresh(known_at):
+            return False
+        return not self._known.is_listed_anew((namespace, key))
+
+    async def _load(self, namespace: NamespaceId, key: Key, *, hurried: bool) -> Clean:
+        place = (namespace, key)
+        directory = self._known.naming.parent_of_key(key).prefix
+        self._expire_outdated(place)
+        old = self._values.get(place, stale=True)
+        if old is not None and (self._lister.is_down() or (hurried and self._haste.does_for_now())):
+            return old
+        load = partial(self._loader.load, place, directory)
+        try:
+            clean = await self._haste.ask(load, hurried=hurried and old is not None)
+        except UnavailableError:
+            old = self._values.get(place, stale=True)
+            if old is None:
+                raise
+            return old
+        if clean is None or is_expired(clean.expiration, self._known.now()):
+            raise NotFoundError(f"{key!r} is gone")
+        return clean
+
+    def _expire_outdated(self, place: KeyRef) -> None:
+        if self._known.is_listed_anew(place):
+            self._values.expire_one(place)

@@ -1,0 +1,34 @@
+"""Open files as far as the journal does not know of them yet: names that were made, attributes that changed."""
+
+from kvfs.core.model import Key, KeyRef, NamespaceId
+from kvfs.vfs.view.types import Creating
+
+
+class Unsaved:
+    """Files that were created and are not in the journal. `changes` grows with everything that shows of open files."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.creating: dict[KeyRef, Creating] = {}
+
+    def touched(self) -> None:
+        """Something of an open file that shows in its attributes changed."""
+        self.changes += 1
+
+    def created(self, namespace: NamespaceId, key: Key, file: Creating) -> None:
+        """A file exists from its creation on."""
+        self.changes += 1
+        self.creating[namespace, key] = file
+
+    def recorded(self, namespace: NamespaceId, key: Key) -> None:
+        """From now on the journal says that the file exists, or it is gone."""
+        self.changes += 1
+        self.creating.pop((namespace, key), None)
+
+    def has(self, namespace: NamespaceId, key: Key) -> bool:
+        """Return whether a file was created that is not in the journal yet."""
+        return (namespace, key) in self.creating
+
+    def below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
+        """Keys of files that were created and are not in the journal yet."""
+        return [key for ns, key in self.creating if ns == namespace and key.startswith(prefix)]

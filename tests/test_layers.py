@@ -69,7 +69,7 @@ NOT_IN_CORE = {
 }
 # Standard modules with a home.
 HOMES = {
-    "sqlite3": {"store", "journal", "data"},
+    "sqlite3": {"store", "journal", "data", "vfs/view/lastseen.py"},
     # The kernel's word for a dead mount (ENOTCONN) has no exception class: mounts.py must name it.
     # A full disk has none either: journal/disk.py tells it from a disk that fails.
     "errno": {"fuse/convert.py", "host/mounts.py", "journal/disk.py"},

@@ -30,7 +30,7 @@ from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
-from kvfs.journal.dump import describe
+from kvfs.cli.journal_dump import describe
 
 LOG_BYTES: Final = 256 * 1024  # of the end of each log
 _SECONDS: Final = 30.0  # that another command of ours may take

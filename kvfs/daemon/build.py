@@ -25,7 +25,7 @@ from kvfs.host.endpoints import Learned, load_learned
 from kvfs.host.kinds_file import KindsFile, account_identity
 from kvfs.host.state import requests_path
 from kvfs.journal.journal import Journal
-from kvfs.journal.lastseen import LastSeen
+from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.confirming import Confirming

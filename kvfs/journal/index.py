@@ -1,6 +1,6 @@
 """The index: the newest change of each key, in memory, by place, by state and by number.
 
-Invariants (`check.faults` recomputes them from the log):
+Invariants (a check of the tests recomputes them from the log):
 - `rows` has every change that the log says is there, and nothing else. It is altered only after the log was.
 - `live` has the keys of those that are puts, `dead` of the others, sorted.
 - `by_state` is a partition of the rows; `pending` is in the order of the numbers, *because* every change that comes to

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import Change, ChangeState
-from kvfs.journal import check, opener
+from kvfs.journal import opener
 from kvfs.journal.contents import INLINE_BYTES, Body, Contents, digest
 from kvfs.journal.disk import refusal
 from kvfs.journal.facts import LocalFacts
@@ -241,11 +241,6 @@ class Journal:
             raise
         except JournalError as exc:
             raise JournalError(f"the journal {self.path} cannot be forced to the disk: {exc}") from exc
-
-    def check_invariants(self) -> None:
-        """AssertionError when memory and log differ or a content is missing or superfluous: for tests."""
-        faults = check.faults(self._transactions)
-        assert not faults, faults
 
     def __repr__(self) -> str:
         return f"<Journal {self.path} {self.statistics()}>"

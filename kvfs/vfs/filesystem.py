@@ -307,4 +307,3 @@ class FileSystem:
         self.inodes.check_invariants()
         self.overlay.values.check_invariants()
         self.overlay.last_seen.check_invariants()
-        self.overlay.journal.check_invariants()

@@ -12,6 +12,7 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.journal_check import check_journal
 from support.journals import NS, START, open_journal
 
 from kvfs.core.model import ChangeState, Key
@@ -173,7 +174,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_view_is_what_the_user_did(self):
-        self.journal.check_invariants()
+        check_journal(self.journal)
         view = dict(self.store)
         for change in self.journal.under(NS, ""):
             if change.is_tombstone:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from support.faults import FaultStore
 from support.inline import open_inline
+from support.journal_check import check_journal
 from support.journals import open_journal, simulated_now
 
 from kvfs.core.model import NamespaceId
@@ -61,5 +62,5 @@ async def setting(tmp_path, request):
         setting = Setting(journal, backend, FaultStore(backend), namespace.id)
         setting.on_conflict = getattr(request.module, "ON_CONFLICT", setting.on_conflict)
         yield setting
-        setting.journal.check_invariants()
+        check_journal(setting.journal)
         setting.journal.close()

@@ -6,6 +6,7 @@ import pytest
 import trio
 from support.faults import FaultStore
 from support.inline import open_inline
+from support.journal_check import check_journal
 from support.journals import START, open_journal, put, stored
 
 from kvfs.core.errors import QuotaError, RateLimitedError, UnavailableError
@@ -57,7 +58,7 @@ async def setting(tmp_path):
             nursery.start_soon(setting.sender.run)
             yield setting
             nursery.cancel_scope.cancel()
-        setting.journal.check_invariants()
+        check_journal(setting.journal)
         setting.journal.close()
 
 

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from support.faults import FaultStore
 from support.inline import open_inline
+from support.journal_check import check_journal
 from support.journals import START, stored
 from support.kernel import FakeKernel
 
@@ -141,6 +142,7 @@ class Rig:
     def check(self) -> None:
         """Check the invariants of all rooms, and the kernel's counts against ours."""
         self.fs.check_invariants()
+        check_journal(self.journal)
         if self.history is not None:
             self.history.check_invariants()
         for ino, count in self.kernel.counts.items():

@@ -13,7 +13,7 @@ from kvfs.cache.loader import Loader
 from kvfs.core.errors import DeniedError, UnavailableError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import Child, DirRef
-from kvfs.journal.lastseen import LastSeen
+from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.vfs.view.haste import Haste
 from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.reads import Reads

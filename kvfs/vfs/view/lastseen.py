@@ -27,7 +27,7 @@ FORGOTTEN: Final = b"\xff" * DIGEST_BYTES
 """The digest of a name that was seen, nobody knows with which content. No content has it."""
 
 
-log = logging.getLogger("kvfs.journal")
+log = logging.getLogger("kvfs.vfs")
 
 
 class LastSeen:

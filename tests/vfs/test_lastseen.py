@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal import lastseen
-from kvfs.journal.lastseen import FORGOTTEN, LastSeen
+from kvfs.vfs.view import lastseen
+from kvfs.vfs.view.lastseen import FORGOTTEN, LastSeen
 from kvfs.journal.spool import digest
 
 NS = NamespaceId("n")

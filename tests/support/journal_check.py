@@ -1,4 +1,4 @@
-"""Checks of the journal's invariants, recomputed from the log: for tests.
+"""A check of the journal's invariants, recomputed from the log.
 
 It compares memory with what a replay of the log, as it is on the disk now, comes to; nothing is altered.
 """
@@ -6,10 +6,17 @@ It compares memory with what a replay of the log, as it is on the disk now, come
 from kvfs.core.errors import JournalError
 from kvfs.core.model import KeyRef, Seq
 from kvfs.journal.index import Index
+from kvfs.journal.journal import Journal
 from kvfs.journal.recovery import LOST
 from kvfs.journal.replay import Replay, State
 from kvfs.journal.rules import Row
 from kvfs.journal.transaction import Transactions
+
+
+def check_journal(journal: Journal) -> None:
+    """AssertionError when memory and log differ or a content is missing or superfluous."""
+    found = faults(journal._transactions)
+    assert not found, found
 
 
 def faults(transactions: Transactions) -> list[str]:

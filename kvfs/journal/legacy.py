@@ -5,11 +5,10 @@ or a power cut at any moment leaves a journal of the one format or of the other.
 """
 
 import logging
-import secrets
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -25,9 +24,8 @@ from kvfs.journal.rules import Content, Row
 from kvfs.journal.segment import ID_BYTES, VERSION, segments_of
 from kvfs.journal.snapshot import Cut, write_file
 
-VERSIONS: Final = frozenset({1, 2, 3, 4})
-NANOSECONDS: Final = 3  # the version that times are nanoseconds since
-TABLES: Final = frozenset({"meta", "changes", "bodies", "local_files", "local_dirs", "namespaces"})
+BEFORE: Final = 4  # the version of that format; none before it was ever released
+TABLES: Final = frozenset({"meta", "changes", "bodies", "local_files", "local_dirs", "namespaces", "shown"})
 
 _MAGIC: Final = b"kvfsredo"
 _HEAD: Final = struct.Struct(f"<8sI{ID_BYTES}sI")  # magic, version of the tables, the journal's id, sum
@@ -75,7 +73,7 @@ def stranger(path: Path, identity: bytes) -> str | None:
             head = _head(opened.read(_HEAD.size))
         if head is not None and head[1] != identity:
             return f"{file.name} beside it is of another journal"
-        if head is not None and head[0] not in VERSIONS:
+        if head is not None and head[0] != BEFORE:
             return f"{file.name} beside it was written by another kvfs (version {head[0]})"
     return None
 
@@ -88,8 +86,6 @@ def convert(connection: sqlite3.Connection, path: Path) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
         _replay(connection, path)
-        if connection.execute("PRAGMA user_version").fetchone()[0] < NANOSECONDS:
-            _to_nanoseconds(connection)
         _write_snapshot(connection, path)
         _alter(connection)
         connection.execute("COMMIT")
@@ -190,29 +186,16 @@ def _named(connection: sqlite3.Connection, table: str, order: str) -> Iterator[d
     return (dict(zip(names, row, strict=True)) for row in cursor)
 
 
-def _identity(connection: sqlite3.Connection) -> bytes:
-    """The journal's id; the first format had none."""
-    found = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
-    return bytes.fromhex(found[0]) if found else _new_identity(connection)
-
-
-def _new_identity(connection: sqlite3.Connection) -> bytes:
-    made = secrets.token_bytes(ID_BYTES)
-    connection.execute("INSERT INTO meta VALUES ('id', ?)", (made.hex(),))
-    return made
-
-
 def _write_snapshot(connection: sqlite3.Connection, path: Path) -> None:
     for leftover in segments_of(path):
         leftover.unlink()
-    identity = _identity(connection)
+    (identity,) = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
     attrs = {(row["namespace"], row["key"]): _attrs(row) for row in _named(connection, _OF_CHANGES, "key")}
     contents: dict[int, tuple[Content, bytes]] = {}
     rows = []
-    short = _short_rows(connection)
     for columns in _named(connection, "changes", "seq"):
         place = (NamespaceId(columns["namespace"]), Key(columns["key"]))
-        rows.append(_row(connection, columns, contents, attrs.get(place) or short(side.short_place(*place))))
+        rows.append(_row(connection, columns, contents, attrs.get(place) or _short_row(connection, *place)))
     bodies = {content.identity: number for number, (content, _) in contents.items()}
 
     def read(row: Row, content: Content) -> bytes:
@@ -230,19 +213,14 @@ def _write_snapshot(connection: sqlite3.Connection, path: Path) -> None:
     ]
     last_seq = max((max(row.change.seq, row.waits_for or 0) for row in rows), default=0)
     cut = Cut(2, 0, Seq(last_seq), rows, directories, seen)  # 1 is always a log, see `Replay`
-    write_file(cut, path, identity, read)
+    write_file(cut, path, bytes.fromhex(identity), read)
 
 
-def _short_rows(connection: sqlite3.Connection) -> Callable[[bytes], LocalAttrs | None]:
-    """Return a lookup for keys that only `shown` knows (format 3 and later). There may be millions of them."""
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shown'").fetchone() is None:
-        return lambda _: None
-
-    def find(place: bytes) -> LocalAttrs | None:
-        found = connection.execute("SELECT digest, changed FROM shown WHERE place = ?", (place,)).fetchone()
-        return None if found is None else LocalAttrs(None, found[1], found[1], None, found[0])
-
-    return find
+def _short_row(connection: sqlite3.Connection, namespace: NamespaceId, key: Key) -> LocalAttrs | None:
+    """Return what is kept of a key that only `shown` knows, a table of millions of keys."""
+    place = side.short_place(namespace, key)
+    found = connection.execute("SELECT digest, changed FROM shown WHERE place = ?", (place,)).fetchone()
+    return None if found is None else LocalAttrs(None, found[1], found[1], None, found[0])
 
 
 def _row(
@@ -266,37 +244,25 @@ def _row(
     waits_for = columns["waits_for"]
     return Row(
         change, content, digest, bool(columns["may_exist"]), columns["ancestors"],
-        None if waits_for is None else Seq(waits_for), change.recorded_at, attrs, bool(columns.get("guarded", 0)),
+        None if waits_for is None else Seq(waits_for), change.recorded_at, attrs, bool(columns["guarded"]),
     )  # fmt: skip
 
 
 def _attrs(columns: dict[str, Any]) -> LocalAttrs:
     return LocalAttrs(
-        columns["mode"], columns["mtime"], columns["ctime"], columns["atime"], columns.get("shown", b"")
+        columns["mode"], columns["mtime"], columns["ctime"], columns["atime"], columns["shown"]
     )
-
-
-def _to_nanoseconds(connection: sqlite3.Connection) -> None:
-    """Until version 3 times were whole seconds."""
-    connection.execute(
-        "UPDATE local_files SET mtime = mtime * 1000000000, ctime = ctime * 1000000000,"
-        " atime = atime * 1000000000"
-    )
-    connection.execute("UPDATE local_dirs SET mtime = mtime * 1000000000, ctime = ctime * 1000000000")
 
 
 def _alter(connection: sqlite3.Connection) -> None:
     """The tables become the side table, without the keys that have a change: these have their attributes."""
-    names = [row[1] for row in connection.execute("PRAGMA table_info(local_files)")]
-    shown = "shown" if "shown" in names else "x''"
-    for table in (side.FILES, side.SHOWN):  # of which version 3 has the second
-        connection.execute(table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+    connection.execute(side.FILES)
     connection.create_function("pack", 5, lambda *values: side.encode(LocalAttrs(*values)))
     connection.execute(
-        f"INSERT INTO files SELECT namespace, key, pack(mode, mtime, ctime, atime, {shown}) FROM local_files AS f"
+        "INSERT INTO files SELECT namespace, key, pack(mode, mtime, ctime, atime, shown) FROM local_files AS f"
         " WHERE NOT EXISTS (SELECT 1 FROM changes AS c WHERE c.namespace = f.namespace AND c.key = f.key)"
     )
-    for table in TABLES - {"meta"}:
+    for table in TABLES - side.TABLES:
         connection.execute(f"DROP TABLE {table}")
     connection.execute("DELETE FROM meta WHERE name = 'applied'")
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('unforced', '')")

@@ -114,8 +114,8 @@ def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
     version = _pragma(connection, "user_version")
     if version > VERSION:
         return f"it was written by a newer kvfs (journal version {version}, this one knows {VERSION})"
-    if version < VERSION and version not in legacy.VERSIONS:
-        return f"its version {version} is unknown"
+    if version < legacy.BEFORE:
+        return f"it was written by an older kvfs (journal version {version}, this one knows {legacy.BEFORE} to {VERSION})"
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if lacking := (side.TABLES if version == VERSION else legacy.TABLES) - names:
         return f"it lacks {', '.join(sorted(lacking))}"
@@ -154,7 +154,7 @@ def meta(connection: sqlite3.Connection, name: str) -> str | None:
 
 
 def identity(connection: sqlite3.Connection) -> bytes:
-    """Return the random identity of this journal; empty in a file of version 1."""
+    """Return the random identity of this journal; empty where the file does not say."""
     return bytes.fromhex(meta(connection, "id") or "")
 
 

@@ -17,8 +17,6 @@ CALLS = re.compile(
 UNREACHABLE: dict[str, str] = {
     "spool_directory.py SpoolDirectory._force": "a content is written anew only after a sync of it failed",
     "side.py SideTable._roll_back": "SQLite itself rolls back what fails for want of room",
-    "legacy.py _short_rows.find": "the plays make a journal of version 2, which has no such table",
-    "legacy.py _new_identity": "journals of the first format have no redo log, and the plays need one",
     "spool_directory.py SpoolDirectory._sync": "fsync of a local file alone forces a single content out",
 }
 """By file and function: why. Where it is come to all the same, that is an error too."""

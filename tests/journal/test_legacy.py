@@ -1,7 +1,7 @@
 """Conversion of a journal of the format before (tables in SQLite and a redo log of what they lack), once, as a whole.
 
-`fixtures/format*.tar.xz` are some that the versions before wrote, as a kill left them: some changes in the tables,
-others in the redo log alone, a large content in the spool.
+`fixtures/format4.tar.xz` is one that the version before wrote, as a kill left it: some changes in the tables, others
+in the redo log alone, a large content in the spool.
 """
 
 import contextlib
@@ -18,14 +18,12 @@ from support.journals import NS, SOURCE, START, keys, open_journal, put, segment
 
 from kvfs.core.errors import JournalError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
-from kvfs.core.times import SECOND
 from kvfs.journal import legacy, side
 from kvfs.journal.journal import Journal, digest
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import VERSION
 
 FIXTURES = Path(__file__).parent / "fixtures"
-UNITS = {2: SECOND, 3: 1, 4: 1}  # what a time is counted in, by format
 SHOWN = {
     "gone": None,
     "large": b"large" * 40_000,
@@ -37,17 +35,11 @@ SHOWN = {
 }
 
 
-@pytest.fixture(params=UNITS)
-def version(request) -> int:
-    """Return a format before."""
-    return request.param
-
-
 @pytest.fixture
-def path(tmp_path, version) -> Path:
-    """Return the journal of that version, in a directory of its own."""
+def path(tmp_path) -> Path:
+    """The journal of that version, in a directory of its own."""
     place = tmp_path / "old"
-    with tarfile.open(FIXTURES / f"format{version}.tar.xz") as archive:
+    with tarfile.open(FIXTURES / f"format{legacy.BEFORE}.tar.xz") as archive:
         archive.extractall(place, filter="data")
     return place / "journal.db"
 
@@ -58,7 +50,7 @@ def everything(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files if not file.name.endswith((".lock", "-shm"))}
 
 
-def check(journal: Journal, unit: int) -> None:
+def check(journal: Journal) -> None:
     """Check that everything the version before had promised is there."""
     check_journal(journal)
     assert shown(journal) == SHOWN
@@ -84,24 +76,24 @@ def check(journal: Journal, unit: int) -> None:
     assert again.may_exist
     assert again.change.base == digest(b"sent")
     attributes = journal.attributes
-    assert attributes.file_attrs(NS, Key("settling")) == LocalAttrs(0o644, *(n * unit for n in (21, 22, 23)))
+    assert attributes.file_attrs(NS, Key("settling")) == LocalAttrs(0o644, 21, 22, 23)
     assert attributes.file_attrs(NS, Key("clean")) == LocalAttrs(mode=0o444)
-    assert attributes.file_attrs(NS, Key("only attributes")) == LocalAttrs(0o755, 77 * unit)
+    assert attributes.file_attrs(NS, Key("only attributes")) == LocalAttrs(0o755, 77)
     assert list(attributes.dirs_under(NS, "")) == [
-        DirRow("d/", 0, 0o700, 5 * unit, 6 * unit),
-        DirRow("d/e/", 2, None, 7 * unit, 8 * unit),
+        DirRow("d/", 0, 0o700, 5, 6),
+        DirRow("d/e/", 2, None, 7, 8),
     ]
     assert attributes.namespace_first_seen(NS, START) == START - 1000
 
 
-def test_nothing_that_was_pending_is_lost(path, version):
+def test_nothing_that_was_pending_is_lost(path):
     """A conversion keeps changes in every state, with contents, numbers and reasons.
 
     Attributes, directories, first sight.
     """
     for _ in range(2):
         with open_journal(path) as journal:
-            check(journal, UNITS[version])
+            check(journal)
     with open_journal(path) as journal:
         assert put(journal, "later") > 10
         tables = side_of(journal).execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
@@ -112,7 +104,7 @@ def test_nothing_that_was_pending_is_lost(path, version):
 
 
 @pytest.mark.parametrize("where", ["_replay", "write_file", "_alter"])
-def test_a_conversion_that_fails_leaves_the_journal_as_it_was(path, version, monkeypatch, where):
+def test_a_conversion_that_fails_leaves_the_journal_as_it_was(path, monkeypatch, where):
     """After a failed conversion, on a full disk for instance, the next one converts all, and leftovers are ignored."""
     before = everything(path)
     real = getattr(legacy, where)
@@ -126,21 +118,21 @@ def test_a_conversion_that_fails_leaves_the_journal_as_it_was(path, version, mon
         with pytest.raises(JournalError, match=r"cannot be converted.*no room"):
             open_journal(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (version,)
+        assert database.execute("PRAGMA user_version").fetchone() == (legacy.BEFORE,)
         assert database.execute("SELECT count(*) FROM changes").fetchone() == (6,)
     assert everything(path).keys() >= before.keys() - {"journal.db-wal"}
     with open_journal(path) as journal:
-        check(journal, UNITS[version])
+        check(journal)
 
 
-def test_a_kill_before_the_redo_log_went_loses_nothing(path, version, monkeypatch):
+def test_a_kill_before_the_redo_log_went_loses_nothing(path, monkeypatch):
     """A kill after the file was converted and before the old log went loses nothing."""
     with monkeypatch.context() as patch:
         patch.setattr(legacy, "clean", lambda *_: None)
         open_journal(path).close()
     assert list(path.parent.glob("*-redo.*"))
     with open_journal(path) as journal:
-        check(journal, UNITS[version])
+        check(journal)
     assert not list(path.parent.glob("*-redo.*"))
 
 
@@ -152,7 +144,7 @@ def without_redo_log(path: Path) -> None:
         file.unlink()
 
 
-async def test_a_power_cut_does_not_undo_a_conversion_that_changes_stand_on(path, version, monkeypatch):
+async def test_a_power_cut_does_not_undo_a_conversion_that_changes_stand_on(path, monkeypatch):
     """A conversion is forced out before changes stand on it, or a power cut would make the new log a leftover."""
     without_redo_log(path)
     with monkeypatch.context() as patch:
@@ -219,7 +211,6 @@ def test_the_journal_of_another_source_is_not_converted(path):
     assert everything(path) == before
 
 
-@pytest.mark.parametrize("version", [3, 4])
 def test_a_content_that_was_shown_is_known_still(path):
     """After a conversion another content than was shown gets a new date, and an equal one does not."""
     with open_journal(path) as journal:
@@ -230,7 +221,6 @@ def test_a_content_that_was_shown_is_known_still(path):
             assert attrs.mtime_ns == expected
 
 
-@pytest.mark.parametrize("version", [4])
 def test_a_conversion_keeps_no_table_in_memory(path):
     """A conversion keeps no table in memory, because a journal may know of millions of keys that were shown."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -246,16 +236,12 @@ def test_a_conversion_keeps_no_table_in_memory(path):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("version", [2])
-def test_the_first_format_is_converted_too(path):
-    """The first format, which had no redo log and no id, is converted too."""
-    path.with_name("journal.db-redo.1").unlink()
+@pytest.mark.parametrize("version", range(1, legacy.BEFORE))
+def test_a_format_before_that_is_refused_with_the_way_out(path, version):
+    """A format that no released kvfs wrote is refused unchanged, and the message says what still reads it."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute("DELETE FROM meta WHERE name IN ('id', 'applied')")
-        database.execute("PRAGMA user_version = 1")
-    with open_journal(path) as journal:
-        check_journal(journal)
-        assert shown(journal)["old"] == b"renamed"
-        put(journal, "new", b"1")
-    with open_journal(path) as journal:
-        assert shown(journal)["new"] == b"1"
+        database.execute(f"PRAGMA user_version = {version}")
+    before = everything(path)
+    with pytest.raises(JournalUnreadableError, match=f"older kvfs.*version {version}.*use the kvfs version"):
+        open_journal(path)
+    assert everything(path) == before

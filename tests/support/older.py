@@ -10,7 +10,6 @@ import msgspec
 from support.journals import open_journal, segments, source_of
 
 from kvfs.core.model import Change
-from kvfs.core.times import SECOND
 from kvfs.journal import legacy
 from kvfs.journal.opener import APPLICATION_ID
 from kvfs.journal.rules import Row
@@ -21,14 +20,15 @@ CREATE TABLE changes (
     namespace TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
     size INTEGER NOT NULL, metadata BLOB, expiration INTEGER, base BLOB, attempted INTEGER NOT NULL,
     recorded_at REAL NOT NULL, acked_at REAL, error TEXT, body INTEGER, may_exist INTEGER NOT NULL,
-    ancestors BLOB NOT NULL, waits_for INTEGER, PRIMARY KEY (namespace, key)) WITHOUT ROWID;
+    ancestors BLOB NOT NULL, waits_for INTEGER, guarded INTEGER NOT NULL, PRIMARY KEY (namespace, key)) WITHOUT ROWID;
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, digest BLOB NOT NULL, value BLOB, spool TEXT);
 CREATE TABLE local_files (
     namespace TEXT NOT NULL, key TEXT NOT NULL, mode INTEGER, mtime INTEGER, ctime INTEGER, atime INTEGER,
-    PRIMARY KEY (namespace, key)) WITHOUT ROWID;
+    shown BLOB NOT NULL, PRIMARY KEY (namespace, key)) WITHOUT ROWID;
 CREATE TABLE local_dirs (
     namespace TEXT NOT NULL, prefix TEXT NOT NULL, start INTEGER NOT NULL, mode INTEGER, mtime INTEGER,
     ctime INTEGER, PRIMARY KEY (namespace, prefix, start)) WITHOUT ROWID;
+CREATE TABLE shown (place BLOB PRIMARY KEY, digest BLOB NOT NULL, changed INTEGER) WITHOUT ROWID;
 CREATE TABLE namespaces (id TEXT PRIMARY KEY, first_seen INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -44,7 +44,7 @@ def make_older(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.executescript(DDL)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute("PRAGMA user_version = 2")
+        database.execute(f"PRAGMA user_version = {legacy.BEFORE}")
         identity = secrets.token_bytes(16)
         meta = [("source", source), ("id", identity.hex()), ("applied", "0")]
         database.executemany("INSERT INTO meta VALUES (?, ?)", meta)
@@ -57,15 +57,10 @@ def make_older(path: Path) -> None:
 
 def _redo(identity: bytes) -> bytes:
     """Return a log of one record: a namespace was seen, and is gone."""
-    head = legacy._HEAD.pack(legacy._MAGIC, 2, identity, 0)[:-4]
+    head = legacy._HEAD.pack(legacy._MAGIC, legacy.BEFORE, identity, 0)[:-4]
     payload = msgspec.msgpack.encode([[8, ["x" * 32, 1]], [9, ["x" * 32]]])
     record = legacy._RECORD.pack(1, len(payload), crc32(payload), 0)[:-4]
     return head + crc32(head).to_bytes(4, "little") + record + crc32(record).to_bytes(4, "little") + payload
-
-
-def _seconds(row: Row) -> list[int | None]:
-    times = (row.attrs.mtime_ns, row.attrs.ctime_ns, row.attrs.atime_ns)
-    return [None if time is None else time // SECOND for time in times]
 
 
 def _is_inline(row: Row) -> bool:
@@ -82,14 +77,9 @@ def _insert(database: sqlite3.Connection, row: Row, value: bytes | None) -> None
     columns = (
         change.namespace, change.key, change.seq, change.kind, change.state, change.size, change.metadata,
         change.expiration, change.base, change.attempted, change.recorded_at, change.acked_at, change.error, body,
-        row.may_exist, row.ancestors, row.waits_for,
+        row.may_exist, row.ancestors, row.waits_for, row.guarded,
     )  # fmt: skip
-    database.execute(f"INSERT INTO changes VALUES ({', '.join('?' * 17)})", columns)
+    database.execute(f"INSERT INTO changes VALUES ({', '.join('?' * 18)})", columns)
     if row.attrs is not None:
-        columns = (
-            change.namespace,
-            change.key,
-            row.attrs.mode,
-            *_seconds(row),
-        )
-        database.execute("INSERT INTO local_files VALUES (?, ?, ?, ?, ?, ?)", columns)
+        columns = (change.namespace, change.key, *msgspec.structs.astuple(row.attrs))
+        database.execute("INSERT INTO local_files VALUES (?, ?, ?, ?, ?, ?, ?)", columns)

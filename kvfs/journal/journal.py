@@ -29,7 +29,7 @@ from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.log import Log
 from kvfs.journal.news import News
 from kvfs.journal.outbox import Outbox
-from kvfs.journal.reader import JournalReader, Totals
+from kvfs.journal.reader import JournalReader, Totals, Unsent
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
 from kvfs.journal.side import SideTable
@@ -67,8 +67,8 @@ class JournalStatistics:
 class Journal:
     """Made by `Journal.open`; a context manager that closes itself.
 
-    `writer` records what the file system does, `outbox` is what the sender works with, `reader` is asked, `totals`
-    counts, `news` tells of changes, `attributes` is what this machine keeps beside. The methods of these that are used
+    `writer` records what the file system does, `outbox` is what the sender works with, `reader` is asked by key, `unsent`
+    lists, `totals` counts, `news` tells of changes, `attributes` is what this machine keeps beside. The methods of these that are used
     most can be called on the journal.
     """
 
@@ -89,12 +89,13 @@ class Journal:
         self.attributes = LocalAttributes(transactions)
         self.totals = Totals(transactions.index)
         self.reader = reader = JournalReader(transactions.index, contents)
+        self.unsent = unsent = Unsent(transactions.index)
         self.writer = writer = JournalWriter(transactions, now)
         self.outbox = outbox = Outbox(transactions)
         self.stage, self.spool, self.stream = contents.stage, contents.files.spool, contents.files.stream
         self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
         self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon
-        self.digest, self.rejected = reader.digest, reader.rejected
+        self.digest, self.rejected = reader.digest, unsent.rejected
         self.record_put, self.record_delete, self.amend = (
             writer.record_put,
             writer.record_delete,
@@ -103,7 +104,7 @@ class Journal:
         self.move, self.drop_namespace = writer.move, writer.drop_namespace
         self.retry, self.discard = writer.retry, writer.discard
         self.expire, self.set_beside, self.spare = writer.expire, writer.set_beside, writer.spare
-        self.pending, self.iter_pending, self.row = reader.pending, reader.iter_pending, outbox.row
+        self.pending, self.iter_pending, self.row = unsent.pending, unsent.iter_pending, outbox.row
         self.blocker, self.waiting_for, self.release = outbox.blocker, outbox.waiting_for, outbox.release
         self.mark_attempted, self.ack, self.set_error = outbox.mark_attempted, outbox.ack, outbox.set_error
         self.reject, self.reject_namespace = outbox.reject, outbox.reject_namespace

@@ -68,6 +68,13 @@ class JournalReader:
         """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
         return self._index.any_under(namespace, prefix)
 
+
+class Unsent:
+    """The changes that are not at the store: what waits, and what it refused."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
     def pending(self) -> list[Change]:
         """Return the changes to send, by seq, without values."""
         return list(self.iter_pending())

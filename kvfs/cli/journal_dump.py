@@ -6,7 +6,8 @@ from typing import Any
 
 from kvfs.core.errors import JournalUnreadableError
 from kvfs.journal import opener
-from kvfs.journal.replay import Replay, State
+from kvfs.journal.recorded import Recorded
+from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
 from kvfs.journal.segment import read_head, segments_of
 
@@ -23,16 +24,16 @@ def describe(path: Path) -> Described:
                 f"the journal {path} is of an older kvfs: the next mount converts it"
             )
     replay = _read(path)
-    state = replay.state
+    recorded = replay.recorded
     return {
         "path": str(path),
         "source": source,
         "damage": replay.fault or replay.lost,
         "segments": [_segment(segment) for segment in segments_of(path)],
-        "records": state.last,
-        "changes": [_change(row) for row in sorted(state.rows.values(), key=lambda row: row.change.seq)],
-        "directories": _directories(state),
-        "attributes_in_log": len(state.files),
+        "records": replay.last,
+        "changes": [_change(row) for row in sorted(recorded.index.all(), key=lambda row: row.change.seq)],
+        "directories": _directories(recorded),
+        "attributes_in_log": len(recorded.kept.unsaved),
     }
 
 
@@ -83,8 +84,9 @@ def _change(row: Row) -> Described:
     }
 
 
-def _directories(state: State) -> list[Described]:
+def _directories(recorded: Recorded) -> list[Described]:
     return [
-        {"namespace": namespace, "prefix": prefix, "mode": row.mode}
-        for (namespace, prefix, _), row in sorted(state.directories.items())
+        {"namespace": namespace, "prefix": row.prefix, "mode": row.mode}
+        for namespace, rows in sorted(recorded.kept.directories.items())
+        for row in rows.values()
     ]

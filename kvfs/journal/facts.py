@@ -28,7 +28,8 @@ log = logging.getLogger("kvfs.journal")
 class LocalFacts:
     """Attributes of keys without a change, made directories, and when namespaces were seen first."""
 
-    def __init__(self, side: SideTable) -> None:
+    def __init__(self, side: SideTable | None = None) -> None:
+        """Without `side` it only knows what the log says, and saves nothing."""
         self._side = side
         self._cached: dict[KeyRef, LocalAttrs | None] = {}  # what the side table says
         self._is_failing = False
@@ -43,7 +44,7 @@ class LocalFacts:
         """Return the local attributes of a key without a change."""
         if place in self.unsaved:
             return self.unsaved[place]
-        if self._side.is_empty or place[0] in self.dropped:
+        if self._side is None or self._side.is_empty or place[0] in self.dropped:
             return None
         if place not in self._cached:
             self._remember({place: self._side.get(place)})
@@ -101,6 +102,7 @@ class LocalFacts:
     def save(self, more: Iterable[tuple[KeyRef, LocalAttrs | None]] = ()) -> None:
         """Tell the side table what it lacks, and `more`. Raises JournalError; the log has what counts."""
         files = {**self.unsaved, **dict(more)}
+        assert self._side is not None
         self._side.save(files, self.dropped)
         self._remember(files)
         self.unsaved.clear()

@@ -8,8 +8,8 @@ Invariants (a check of the tests recomputes them from the log):
 - `waiting[seq]` are the places of the tombstones whose `waits_for` is seq.
 """
 
-from collections.abc import Iterable, Iterator
-from operator import attrgetter
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from sortedcontainers import SortedList
 
@@ -29,12 +29,16 @@ def _under(keys: "SortedList[Key] | None", prefix: str) -> Iterator[Key]:
 
 
 class Index:
-    """Rows by place, by state and by number. No rules: what a change on top of another amounts to is in `rules`."""
+    """Rows by place, by state and by number. No rules: what a change on top of another amounts to is in `rules`.
+
+    It is asked only after `sort`.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[NamespaceId, dict[Key, Row]] = {}
         self.live: dict[NamespaceId, SortedList[Key]] = {}
         self.dead: dict[NamespaceId, SortedList[Key]] = {}
+        self._new_keys: Callable[[], Any] = set  # while the log is read: sorting each costs as much as all the rest
         self.pending: dict[Seq, Row] = {}
         self.rejected: dict[Seq, Row] = {}
         self.settling: dict[Seq, Row] = {}
@@ -54,18 +58,16 @@ class Index:
         self.changes = 0  # grows whenever a key may answer otherwise than before, time apart
         self.last_seq = Seq(0)
 
-    def load(self, rows: Iterable[Row]) -> None:
-        """Fill an empty index."""
-        live: dict[NamespaceId, list[Key]] = {}
-        dead: dict[NamespaceId, list[Key]] = {}
-        for row in sorted(rows, key=attrgetter("change.seq")):
-            change = row.change
-            self.rows.setdefault(change.namespace, {})[change.key] = row
-            (dead if row.content is None else live).setdefault(change.namespace, []).append(change.key)
-            self._enter(row)
-        for namespace in self.rows:
-            self.live[namespace] = SortedList(live.get(namespace, ()))
-            self.dead[namespace] = SortedList(dead.get(namespace, ()))
+    def sort(self) -> None:
+        """All of the log was read: bring keys and numbers into their order."""
+        self._new_keys = SortedList
+        for by_namespace in (self.live, self.dead):
+            for namespace, keys in by_namespace.items():
+                by_namespace[namespace] = SortedList(keys)
+        for by_seq in self.by_state.values():
+            rows = sorted(by_seq.items())
+            by_seq.clear()
+            by_seq.update(rows)
 
     def next_seq(self) -> Seq:
         """A number above all before it."""
@@ -142,7 +144,7 @@ class Index:
 
     def _begin(self, namespace: NamespaceId) -> dict[Key, Row]:
         rows = self.rows[namespace] = {}
-        self.live[namespace], self.dead[namespace] = SortedList(), SortedList()
+        self.live[namespace], self.dead[namespace] = self._new_keys(), self._new_keys()
         return rows
 
     def _enter(self, row: Row) -> None:

@@ -23,13 +23,13 @@ from kvfs.journal import opener
 from kvfs.journal.contents import INLINE_BYTES, Body, Contents, digest
 from kvfs.journal.disk import refusal
 from kvfs.journal.facts import LocalFacts
-from kvfs.journal.index import Index
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.log import Log
 from kvfs.journal.news import News
 from kvfs.journal.outbox import Outbox
 from kvfs.journal.reader import JournalReader, Totals, Unsent
+from kvfs.journal.recorded import Recorded
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
 from kvfs.journal.side import SideTable
@@ -67,9 +67,9 @@ class JournalStatistics:
 class Journal:
     """Made by `Journal.open`; a context manager that closes itself.
 
-    `writer` records what the file system does, `outbox` is what the sender works with, `reader` is asked by key, `unsent`
-    lists, `totals` counts, `news` tells of changes, `attributes` is what this machine keeps beside. The methods of these that are used
-    most can be called on the journal.
+    `writer` records what the file system does, `outbox` is what the sender works with, `reader` is asked by key,
+    `unsent` lists, `totals` counts, `news` tells of changes, `attributes` is what this machine keeps beside. The
+    methods of these that are used most can be called on the journal.
     """
 
     def __init__(self, transactions: Transactions, upkeep: Upkeep, now: Callable[[], float]) -> None:
@@ -148,7 +148,7 @@ class Journal:
             log = Log(path, identity, reserve)
             undo.append(log.close)
             contents = Contents(log, SpoolDirectory(spool, durable=durable))
-            transactions = Transactions(log, Index(), contents, LocalFacts(SideTable(connection, path)))
+            transactions = Transactions(log, Recorded(LocalFacts(SideTable(connection, path))), contents)
             recover(transactions)
             reserve.refill(transactions.index.count)
         except BaseException as exc:

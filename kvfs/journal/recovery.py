@@ -6,9 +6,9 @@ Invariant: a journal that is refused is left as it is, so nothing is altered bef
 import logging
 
 from kvfs.core.errors import JournalError
-from kvfs.core.model import ChangeState, Seq
+from kvfs.core.model import ChangeState
 from kvfs.journal.opener import unreadable
-from kvfs.journal.replay import Replay, State, kept_logs
+from kvfs.journal.replay import Replay, kept_logs
 from kvfs.journal.rules import Row, set_aside
 from kvfs.journal.spool import PARTIAL
 from kvfs.journal.transaction import Transactions
@@ -23,15 +23,17 @@ def recover(transactions: Transactions) -> None:
     """Fill memory from the log, and settle accounts. Raises JournalError."""
     path = transactions.log.path
     try:
-        replay = Replay(path)
+        replay = Replay(path, transactions.recorded)
         if replay.fault is not None:
             raise unreadable(path, replay.fault)
         replay.put_away()
-        transactions.log.adopt(replay.segments, replay.state.last)
+        transactions.log.adopt(replay.segments, replay.last)
     except OSError as exc:
         raise JournalError(f"the log of the journal {path} cannot be read: {exc}") from exc
-    load(transactions, replay.state)
-    if (count := len(replay.state.rows)) >= MANY:
+    transactions.count_contents()
+    if transactions.kept.unsaved or transactions.kept.dropped:
+        transactions.kept.try_to_save()
+    if (count := transactions.index.count) >= MANY:
         text = f"looking at the contents of {count:,} changes"
         log.info("%s", text, extra={"doing": text})
     files = transactions.contents.files
@@ -44,23 +46,6 @@ def recover(transactions: Transactions) -> None:
     if orphans:
         transactions.log.sync()
         transactions.contents.files.unlink(orphans)
-
-
-def load(transactions: Transactions, state: State) -> None:
-    """Fill empty memory with what the log says; the side table is told what it may lack."""
-    index, kept, files = transactions.index, transactions.kept, transactions.contents.files
-    index.load(state.rows.values())
-    index.last_seq = Seq(max(index.last_seq, state.last_seq))
-    for row in index.all():
-        if row.content is not None and row.content.spool is not None:
-            files.acquire(row.content.spool)
-    for (namespace, *_), directory in state.directories.items():
-        kept.set_directory(namespace, directory)
-    kept.seen.update(state.seen)
-    kept.dropped.update(state.dropped)
-    kept.unsaved.update(state.files)
-    if state.files or state.dropped:
-        kept.try_to_save()
 
 
 def _lose(transactions: Transactions, row: Row) -> None:

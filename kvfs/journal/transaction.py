@@ -3,50 +3,44 @@
 Invariants:
 - Nothing in memory is altered before the record is in the log, *because* then a transaction that fails leaves nothing
   to undo. Inside a transaction its own changes are seen by `get` and `attrs_of` alone.
-- Memory follows by applying the operations that the record says, *because* a replay of the log must come to the same.
+- Memory follows by applying the operations that the record says (`recorded`), as a replay of the log does.
 - No await between the begin of a transaction and its end.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Final
 
 from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.contents import Contents
-from kvfs.journal.facts import LocalFacts
-from kvfs.journal.index import Index
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.log import Log
+from kvfs.journal.recorded import Recorded
 from kvfs.journal.records import (
-    Acknowledged,
-    Attempted,
     DropDirectory,
-    DropNamespace,
     DropRow,
     LogOperation,
-    SeenOp,
     SetAttrs,
     SetDirectory,
     SetRow,
-    SettledOp,
     encode,
 )
-from kvfs.journal.rules import Row, acknowledged, attempted, with_attrs, with_wait
+from kvfs.journal.rules import Content, Row, with_attrs, with_wait
 
 
 class Transactions:
-    """Collects operations, appends them, applies them to index, contents and what is kept beside.
+    """Collects operations, appends them, and has memory follow.
 
     Itself the context that `with` wants, always the same: a generator's costs as much as an append.
     """
 
-    def __init__(self, log: Log, index: Index, contents: Contents, kept: LocalFacts) -> None:
+    def __init__(self, log: Log, recorded: Recorded, contents: Contents) -> None:
         self.log = log
-        self.index = index
+        self.index = recorded.index
+        self.kept = recorded.kept
         self.contents = contents
-        self.kept = kept
+        self.recorded = recorded
         self.afterwards = Afterwards()
         self.on_commit: Callable[[Sequence[LogOperation]], None] = lambda operations: None
         self._depth = 0  # of `with` inside each other
@@ -171,6 +165,18 @@ class Transactions:
         """One of the operations that no other of the same transaction has to see."""
         self._operations.append(operation)
 
+    def count_contents(self) -> None:
+        """Learn which files of the spool the rows need, and keep that up to date from now on."""
+        for row in self.index.all():
+            self._exchange(None, row.content)
+        self.recorded.on_content = self._exchange
+
+    def _exchange(self, before: Content | None, after: Content | None) -> None:
+        if after is not None and after.spool is not None:
+            self.contents.files.acquire(after.spool)
+        if before is not None and before.spool is not None:
+            self.contents.files.release(before.spool)
+
     # the log, then memory
 
     @property
@@ -213,85 +219,6 @@ class Transactions:
         return self.index.count + max(1, new)
 
     def _apply(self, operations: Sequence[LogOperation]) -> None:
-        for operation in operations:
-            _APPLY[type(operation)](self, operation)
+        self.recorded.apply(operations)
         self.kept.save_if_due()
         self.on_commit(operations)
-
-    def _set_row(self, operation: SetRow) -> None:
-        row = operation.row
-        old = self.index.put(row)
-        if old is None:
-            self.kept.has_change((row.change.namespace, row.change.key))
-        self._exchange(old, row)
-
-    def _exchange(self, old: Row | None, new: Row | None) -> None:
-        before, after = old.content if old is not None else None, new.content if new is not None else None
-        if before is not after:
-            if after is not None and after.spool is not None:
-                self.contents.files.acquire(after.spool)
-            if before is not None and before.spool is not None:
-                self.contents.files.release(before.spool)
-
-    def _remove(self, row: Row) -> None:
-        self.index.remove(row)
-        self._exchange(row, None)
-
-    def _drop_row(self, operation: DropRow) -> None:
-        row = self.index.get(operation.namespace, operation.key)
-        if row is not None:
-            self._remove(row)
-        self.kept.set_file((operation.namespace, operation.key), operation.attrs)
-
-    def _set_attrs(self, operation: SetAttrs) -> None:
-        row = self.index.get(operation.namespace, operation.key)
-        if row is not None:
-            self.index.put(with_attrs(row, operation.attrs))
-            self.kept.changes += operation.is_visible
-        else:
-            place = (operation.namespace, operation.key)
-            self.kept.set_file(place, operation.attrs, is_visible=operation.is_visible)
-
-    def _set_directory(self, operation: SetDirectory) -> None:
-        self.kept.set_directory(operation.namespace, operation.row)
-
-    def _drop_directory(self, operation: DropDirectory) -> None:
-        self.kept.drop_directory(operation.namespace, operation.prefix, operation.start)
-
-    def _see(self, operation: SeenOp) -> None:
-        self.kept.seen[operation.namespace] = operation.at
-
-    def _drop_namespace(self, operation: DropNamespace) -> None:
-        for row in list(self.index.rows.get(operation.namespace, {}).values()):
-            self._remove(row)
-        self.kept.drop_namespace(operation.namespace)
-
-    def _attempted(self, operation: Attempted) -> None:
-        for seq in operation.seqs:
-            row = self.index.pending[seq]
-            self.index.advance(row, attempted(row.change))
-
-    def _acknowledged(self, operation: Acknowledged) -> None:
-        for seq in operation.seqs:
-            row = self.index.pending[seq]
-            self.index.advance(row, acknowledged(row.change, operation.at))
-
-    def _settled(self, operation: SettledOp) -> None:
-        for seq in operation.seqs:
-            row = self.index.settling[seq]
-            self._remove(row)
-            self.kept.settled((row.change.namespace, row.change.key), row.attrs)
-
-
-_APPLY: Final[dict[type[LogOperation], Callable[[Transactions, Any], None]]] = {
-    SetRow: Transactions._set_row,
-    DropRow: Transactions._drop_row,
-    SetAttrs: Transactions._set_attrs,
-    SetDirectory: Transactions._set_directory,
-    DropDirectory: Transactions._drop_directory,
-    SeenOp: Transactions._see,
-    DropNamespace: Transactions._drop_namespace,
-    Attempted: Transactions._attempted,
-    Acknowledged: Transactions._acknowledged,
-    SettledOp: Transactions._settled,
-}

@@ -5,7 +5,6 @@ from enum import Enum
 from pathlib import Path
 
 from kvfs.core.errors import JournalError
-from kvfs.core.model import ChangeState
 from kvfs.journal.opener import DAMAGE, is_present, read_only
 from kvfs.journal.replay import Replay, kept_logs
 
@@ -33,9 +32,9 @@ def worth(path: Path) -> Worth:
         return Worth.CHANGES
     if replay.fault or replay.lost or kept_logs(path):
         return Worth.CHANGES
-    state = replay.state
-    if any(row.change.state is not ChangeState.SETTLING for row in state.rows.values()):
+    index, kept = replay.recorded.index, replay.recorded.kept
+    if index.count > len(index.settling):
         return Worth.CHANGES
-    if has_side or state.rows or state.directories or any(state.files.values()):
+    if has_side or index.count or any(kept.directories.values()) or any(kept.unsaved.values()):
         return Worth.KEPT
     return Worth.NOTHING

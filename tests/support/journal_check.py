@@ -5,10 +5,11 @@ It compares memory with what a replay of the log, as it is on the disk now, come
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import KeyRef, Seq
+from kvfs.journal.facts import LocalFacts
 from kvfs.journal.index import Index
 from kvfs.journal.journal import Journal
 from kvfs.journal.recovery import LOST
-from kvfs.journal.replay import Replay, State
+from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
 from kvfs.journal.transaction import Transactions
 
@@ -26,17 +27,17 @@ def faults(transactions: Transactions) -> list[str]:
     index = transactions.index
     replay = Replay(transactions.log.path)
     found = [text for text in (replay.fault, replay.lost) if text is not None]
-    mine, theirs = _rows(index.all()), _rows(list(replay.state.rows.values()))
+    mine, theirs = _rows(index.all()), _rows(replay.recorded.index.all())
     if mine != theirs:
         found.append(
             f"rows differ: {[row for row in (*mine, *theirs) if row not in mine or row not in theirs]}"
         )
-    if replay.state.last != transactions.log.last:
-        found.append(f"the log ends at {replay.state.last}, not at {transactions.log.last}")
+    if replay.last != transactions.log.last:
+        found.append(f"the log ends at {replay.last}, not at {transactions.log.last}")
     return (
         found
         + _index_faults(index)
-        + _kept_faults(transactions, replay.state)
+        + _kept_faults(transactions.kept, replay.recorded.kept)
         + _content_faults(transactions)
     )
 
@@ -75,17 +76,14 @@ def _index_faults(index: Index) -> list[str]:
     return found
 
 
-def _kept_faults(transactions: Transactions, state: State) -> list[str]:
-    kept = transactions.kept
+def _kept_faults(kept: LocalFacts, logged: LocalFacts) -> list[str]:
     found = []
-    directories = {
-        (namespace, *place): row
-        for namespace, rows in kept.directories.items()
-        for place, row in rows.items()
-    }
-    if directories != state.directories or kept.seen != state.seen:
+    directories = [
+        {namespace: dict(rows) for namespace, rows in facts.directories.items() if rows} for facts in (kept, logged)
+    ]
+    if directories[0] != directories[1] or kept.seen != logged.seen:
         found.append("directories or namespaces differ")
-    for place, attrs in state.files.items():
+    for place, attrs in logged.unsaved.items():
         if kept.file(place) != attrs:
             found.append(f"attributes of {place} differ: {kept.file(place)}, not {attrs}")
     return found

@@ -14,7 +14,8 @@ from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.journal import log, opener, reserve
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal
-from kvfs.journal.replay import Replay, State
+from kvfs.journal.recorded import Recorded
+from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
 from kvfs.journal.segment import segments_of
 
@@ -39,11 +40,11 @@ def side_of(journal: Journal) -> sqlite3.Connection:
     return journal._transactions.kept._side._db
 
 
-def logged(path: Path) -> State:
+def logged(path: Path) -> Replay:
     """Return the records of a journal's log, as it is on the disk now; nothing is altered."""
     replay = Replay(path)
     assert replay.fault is None
-    return replay.state
+    return replay
 
 
 @contextmanager
@@ -63,20 +64,20 @@ def seen(path: Path) -> Iterator[sqlite3.Connection]:
     )
     with closing(sqlite3.connect(":memory:")) as database:
         database.execute(f"CREATE TABLE changes ({', '.join(columns)})")
-        for row in _read(path).rows.values():
+        for row in _read(path).index.all():
             marks = ", ".join("?" * len(columns))
             values = [getattr(row.change, column) for column in columns]
             database.execute(f"INSERT INTO changes VALUES ({marks})", values)
         yield database
 
 
-def _read(path: Path) -> State:
+def _read(path: Path) -> Recorded:
     """Read the log of a journal that may be rewritten at this very moment."""
     while True:
         with suppress(FileNotFoundError):
             replay = Replay(path)
             if replay.fault is None:
-                return replay.state
+                return replay.recorded
 
 
 def source_of(path: Path) -> str:

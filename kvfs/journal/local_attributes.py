@@ -64,12 +64,6 @@ class LocalAttributes:
                 for key, attrs, is_visible in news:
                     self._transactions.set_attrs(namespace, key, attrs, is_visible=is_visible)
 
-    def drop_file_attrs(self, namespace: NamespaceId, key: Key) -> None:
-        """Keep nothing of the key any more."""
-        with self._transactions:
-            if self._transactions.attrs_of(namespace, key) is not None:
-                self._transactions.set_attrs(namespace, key, None)
-
     # directories
 
     def dirs_under(self, namespace: NamespaceId, prefix: str) -> Iterator[DirRow]:

@@ -50,7 +50,7 @@ def test_attributes_go_with_their_key(path):
         delete(journal, "a")
         assert journal.attributes.file_attrs(NS, A) is None
         journal.attributes.set_file_attrs(NS, B, LocalAttrs(mode=0o600))
-        journal.attributes.drop_file_attrs(NS, B)
+        journal.record_delete(NS, B, base=b"")
     with open_journal(path) as journal:
         assert journal.attributes.file_attrs(NS, B) is None
 
@@ -182,7 +182,7 @@ def test_what_was_shown_goes_with_its_key_and_its_namespace(path):
             kept.found(namespace, [(A, FIRST), (B, FIRST)], now_ns=6)
         kept.found(NS, [(A, SECOND_)], now_ns=7)
         kept.set_file_attrs(NS, A, LocalAttrs(mode=0o600))
-        kept.drop_file_attrs(NS, A)
+        journal.record_delete(NS, A, base=b"")
         journal.drop_namespace(OTHER)
     with open_journal(path) as journal:
         assert journal.attributes.file_attrs(NS, A) is None

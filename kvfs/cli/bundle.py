@@ -18,6 +18,7 @@ import click
 from kvfs import __version__
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.exits import Exit
+from kvfs.cli.journal_dump import describe
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.cli.pieces import own_command
@@ -30,7 +31,6 @@ from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
-from kvfs.cli.journal_dump import describe
 
 LOG_BYTES: Final = 256 * 1024  # of the end of each log
 _SECONDS: Final = 30.0  # that another command of ours may take

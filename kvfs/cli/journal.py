@@ -11,11 +11,11 @@ import click
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
+from kvfs.cli.journal_dump import Described, describe
 from kvfs.cli.options import STATE_DIR
 from kvfs.cli.output import duration_text, say, size_text
 from kvfs.config import Config, parse_source
 from kvfs.core.errors import UserError
-from kvfs.cli.journal_dump import Described, describe
 
 VERSION: Final = 1
 """Of the JSON: raised when a name goes or changes its meaning, not when one is added."""

@@ -25,7 +25,6 @@ from kvfs.host.endpoints import Learned, load_learned
 from kvfs.host.kinds_file import KindsFile, account_identity
 from kvfs.host.state import requests_path
 from kvfs.journal.journal import Journal
-from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.confirming import Confirming
@@ -41,6 +40,7 @@ from kvfs.store.sharing import shared_budget
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.filesystem import FileSystem, Options
 from kvfs.vfs.view.known import Known
+from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.vfs.view.overlay import Overlay
 from kvfs.workers import WranglerSource, configured_namespaces
 
@@ -197,7 +197,7 @@ def build_reading(
     if stores.readers is not None:
         stores.readers.payer = lambda namespace, key: _caller_of(loader.flights.get((namespace, key)))
     if stores.writers is not None:
-        stores.writers.payer = journal.totals.author
+        stores.writers.payer = journal.reader.author
     known = Known(journal, listings, values, naming, now, config.cache_ttl)
     overlay = Overlay(known, lister, loader)
     overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")

@@ -38,7 +38,9 @@ class Index:
         self.rows: dict[NamespaceId, dict[Key, Row]] = {}
         self.live: dict[NamespaceId, SortedList[Key]] = {}
         self.dead: dict[NamespaceId, SortedList[Key]] = {}
-        self._new_keys: Callable[[], Any] = set  # while the log is read: sorting each costs as much as all the rest
+        self._new_keys: Callable[[], Any] = (
+            set  # while the log is read: sorting each costs as much as all the rest
+        )
         self.pending: dict[Seq, Row] = {}
         self.rejected: dict[Seq, Row] = {}
         self.settling: dict[Seq, Row] = {}

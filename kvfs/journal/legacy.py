@@ -249,9 +249,7 @@ def _row(
 
 
 def _attrs(columns: dict[str, Any]) -> LocalAttrs:
-    return LocalAttrs(
-        columns["mode"], columns["mtime"], columns["ctime"], columns["atime"], columns["shown"]
-    )
+    return LocalAttrs(columns["mode"], columns["mtime"], columns["ctime"], columns["atime"], columns["shown"])
 
 
 def _alter(connection: sqlite3.Connection) -> None:

@@ -115,7 +115,8 @@ def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
     if version > VERSION:
         return f"it was written by a newer kvfs (journal version {version}, this one knows {VERSION})"
     if version < legacy.BEFORE:
-        return f"it was written by an older kvfs (journal version {version}, this one knows {legacy.BEFORE} to {VERSION})"
+        known = f"{legacy.BEFORE} and {VERSION}"
+        return f"it was written by an older kvfs (journal version {version}, this one knows {known})"
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if lacking := (side.TABLES if version == VERSION else legacy.TABLES) - names:
         return f"it lacks {', '.join(sorted(lacking))}"

@@ -22,6 +22,11 @@ class JournalReader:
         row = self._index.get(namespace, key)
         return row.change if row is not None else None
 
+    def author(self, namespace: NamespaceId, key: Key) -> Caller | None:
+        """Return the caller who changed a key since the start, if it is known; for statistics."""
+        row = self._index.get(namespace, key)
+        return self._index.authors.get(row.change.seq) if row is not None else None
+
     def value(self, change: Change) -> bytes:
         """The content of a put that is still the newest of its key; KeyError when it is not.
 
@@ -89,7 +94,7 @@ class Unsent:
 
 
 class Totals:
-    """Counts, bytes, the oldest time, and who made a change: for statistics. Times are epoch seconds."""
+    """Counts, bytes and the oldest time. Times are epoch seconds."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -118,11 +123,6 @@ class Totals:
     def oldest_acked_at(self) -> float | None:
         """The time at which the change that settles next was acknowledged; None when none settles."""
         return min((row.change.acked_at or 0.0 for row in self._index.settling.values()), default=None)
-
-    def author(self, namespace: NamespaceId, key: Key) -> Caller | None:
-        """Return the caller who changed a key since the start, if it is known."""
-        row = self._index.get(namespace, key)
-        return self._index.authors.get(row.change.seq) if row is not None else None
 
     @property
     def last_seq(self) -> Seq:

@@ -241,7 +241,9 @@ async def test_a_walk_told_again_makes_no_entry_anew_though_values_came_since(ha
     made.entries, looked, overlay = 0, [], rig.fs.overlay
     with monkeypatch.context() as patch:
         peek = overlay.known.peek
-        patch.setattr(overlay.known, "peek", lambda *place, **words: looked.append(place) or peek(*place, **words))
+        patch.setattr(
+            overlay.known, "peek", lambda *place, **words: looked.append(place) or peek(*place, **words)
+        )
         again = [await told.read(handlers, parent) for parent in parents]
     assert not looked, "each getattr told its listing"
     for found in again:

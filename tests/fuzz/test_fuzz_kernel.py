@@ -8,9 +8,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzzing import JSON, ODD_TEXT, almost, fuzzed, slowly_fuzzed
+from support.journal_check import check_journal
 from support.rig import open_rig
 
-from support.journal_check import check_journal
 from kvfs.core import xattrs
 from kvfs.core.errors import FileError, InvalidError
 from kvfs.core.expiry import expiration_for_mtime, mtime_of

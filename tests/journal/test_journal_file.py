@@ -35,10 +35,10 @@ from support.journals import (
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.journal import facts as kept
-from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.journal import INLINE_BYTES, Journal
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.segment import VERSION, segments_of
+from kvfs.journal.spool_directory import SpoolDirectory
 
 BIG = bytes(range(256)) * 1024  # twice the inline limit
 

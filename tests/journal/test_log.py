@@ -417,7 +417,9 @@ async def test_a_snapshot_says_what_the_log_said(path):
         check_journal(journal)
         assert (_state(journal), sorted(journal.under(NS, ""), key=lambda c: c.seq)) == (before, rows)
         assert len(segments(path)) == 1
-        assert logged(path).recorded.kept.unsaved == {}, "the side table has what is kept of keys without a change"
+        assert logged(path).recorded.kept.unsaved == {}, (
+            "the side table has what is kept of keys without a change"
+        )
         crashed = killed(path, journal)
     with open_journal(crashed) as journal:
         check_journal(journal)

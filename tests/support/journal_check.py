@@ -79,7 +79,8 @@ def _index_faults(index: Index) -> list[str]:
 def _kept_faults(kept: LocalFacts, logged: LocalFacts) -> list[str]:
     found = []
     directories = [
-        {namespace: dict(rows) for namespace, rows in facts.directories.items() if rows} for facts in (kept, logged)
+        {namespace: dict(rows) for namespace, rows in facts.directories.items() if rows}
+        for facts in (kept, logged)
     ]
     if directories[0] != directories[1] or kept.seen != logged.seen:
         found.append("directories or namespaces differ")
@@ -105,5 +106,7 @@ def _content_faults(transactions: Transactions) -> list[str]:
         except JournalError as exc:
             found.append(str(exc))
     if needed != transactions.contents.files.needed:
-        found.append(f"files of the spool: {needed} are needed, {transactions.contents.files.needed} are counted")
+        found.append(
+            f"files of the spool: {needed} are needed, {transactions.contents.files.needed} are counted"
+        )
     return found

@@ -9,7 +9,7 @@ import trio
 from kvfs.core.model import Key
 from kvfs.journal import spool
 from kvfs.journal.spool import digest
-from kvfs.vfs.file import handles, record
+from kvfs.vfs.file import open_file, record
 
 SIZE = 1_000_000
 OLD, NEW = b"0" * SIZE, b"n" * SIZE
@@ -41,7 +41,7 @@ class Digests:
             know(*args)
             self._known.release()
 
-        for module in (handles, record, spool):
+        for module in (open_file, record, spool):
             monkeypatch.setattr(module, "digest", seen)
         monkeypatch.setattr(files, "_known", known)
 

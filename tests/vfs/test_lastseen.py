@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.model import Key, NamespaceId
+from kvfs.journal.spool import digest
 from kvfs.vfs.view import lastseen
 from kvfs.vfs.view.lastseen import FORGOTTEN, LastSeen
-from kvfs.journal.spool import digest
 
 NS = NamespaceId("n")
 A = (NS, Key("a"))

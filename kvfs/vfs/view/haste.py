@@ -1,4 +1,4 @@
-"""How long to wait for the store where an older answer is known: a moment, or not at all while it is away."""
+"""Decides how long to wait for the store where an older answer is known: a moment, or not while it is away."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar

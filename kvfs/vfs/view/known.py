@@ -21,7 +21,7 @@ _WITNESSES: Final = 1024  # directories of which a key is remembered
 
 
 class Known:
-    """What is known now of keys, names and directories. None of it waits."""
+    """Tells what is known now of keys, names and directories. None of it waits."""
 
     def __init__(
         self,

@@ -13,9 +13,9 @@ from kvfs.cache.loader import Loader
 from kvfs.core.errors import DeniedError, UnavailableError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import Child, DirRef
-from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.vfs.view.haste import Haste
 from kvfs.vfs.view.known import Known
+from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.vfs.view.reads import Reads
 from kvfs.vfs.view.types import UNKNOWN, Unknown, View
 
@@ -90,7 +90,9 @@ class Overlay:
         """
         known = self.lister.knows(namespace, key, below, stale=True)
         if known and (
-            self.haste.does_for_now() if hurried else self.lister.is_down() or self.haste.patience.is_exhausted
+            self.haste.does_for_now()
+            if hurried
+            else self.lister.is_down() or self.haste.patience.is_exhausted
         ):
             return True
         resolve = partial(self.lister.resolve, namespace, directory, key, below)

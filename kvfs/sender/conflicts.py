@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from kvfs.core.answer_times import AnswerTimes
 from kvfs.core.content import is_text
 from kvfs.core.errors import (
     BodyTooLargeError,
@@ -38,8 +39,9 @@ from kvfs.sender.doubts import Doubts
 from kvfs.sender.newnames import Names, look_up
 from kvfs.store.base import Store
 from kvfs.store.bulkread import may_be_one_key
+from kvfs.store.passage import Passage, passage
 
-ALONE_SECONDS: Final = 2.0  # for a key that failed alone before
+ALONE_SECONDS: Final = 2.0  # for a key that failed alone before, where other answers do not take longer
 SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet; KV's may be as old as that
 REMEMBERED: Final = 10_000  # keys known to be binary, the latest
@@ -134,6 +136,7 @@ class Digests:
         self._store = store
         self._now = now
         self._binary: dict[KeyRef, None] = {}  # the latest last
+        self._times = AnswerTimes()
         self._listed: dict[Seq, tuple[float, bool]] = {}  # when (monotonic), and if the name was free
         self._crowded: dict[NamespaceId, dict[str, None]] = {}  # see `Names`
         self.doubts = Doubts()
@@ -233,7 +236,8 @@ class Digests:
         """Ask for them together; what to ask for instead when that cannot be."""
         try:
             self.requests += 1
-            entries = await self._store.bulk_get(namespace, keys)
+            with passage() as way:
+                entries = await self._store.bulk_get(namespace, keys)
         except (RejectedError, BodyTooLargeError) as exc:  # a binary among them, too many bytes, a bad key
             if len(keys) > SINGLES:
                 return list(_parts(keys, (len(keys) + 1) // 2))
@@ -253,6 +257,7 @@ class Digests:
                 await self._read_singly(namespace, keys, answers)
         else:
             answers.answered += 1
+            self._times.note(way.seconds)
             self.doubts.answered((namespace, key) for key in entries)
             now = self._now()
             for key, entry in entries.items():
@@ -271,7 +276,7 @@ class Digests:
             place = (namespace, key)
             try:
                 self.requests += 1
-                with self._patience(place):
+                with passage() as way, self._patience(place, way):
                     value = await self._store.get(namespace, key)
             except RejectedError:
                 return  # no such key can exist
@@ -283,6 +288,7 @@ class Digests:
                     answers.alone.add(place)
             else:
                 answers.answered += 1
+                self._times.note(way.seconds)
                 self.doubts.answered([place])
                 is_there = value is not None and not is_expired(value.expiration, self._now())
                 answers.digests[place] = digest(value.value) if value and is_there else None
@@ -298,12 +304,14 @@ class Digests:
             raise unknown[0]
 
     @contextmanager
-    def _patience(self, place: KeyRef) -> Iterator[None]:
+    def _patience(self, place: KeyRef, way: Passage) -> Iterator[None]:
         """The others of a round wait for the answer: of a key that failed alone before, not for long."""
-        with trio.move_on_after(ALONE_SECONDS if self.doubts.is_culprit(place) else inf) as scope:
+        seconds = self._times.patience(ALONE_SECONDS) if self.doubts.is_culprit(place) else inf
+        way.scope.deadline = trio.current_time() + seconds
+        with way.scope:
             yield
-        if scope.cancelled_caught:
-            raise NoAnswerError(f"get: no answer within {ALONE_SECONDS:g} s, and none before")
+        if way.scope.cancelled_caught:
+            raise NoAnswerError(f"get: no answer within {seconds:g} s, and none before")
 
     def _remember(self, place: KeyRef) -> None:
         self._binary[place] = None

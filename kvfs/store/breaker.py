@@ -5,6 +5,9 @@ It counts answers of the service, never of one key. A key whose reads fail, or h
 reads fail at once, and the next call for something else a short one: if that is answered, it was the key; if that
 has no answer either, it is the service. Where there is no connection at all, no key can be the reason.
 
+A service may be slow. Short means twice as long as its last answers took, at least; and a call that was cut short tells
+less than one that had its time: it does not make further calls short.
+
 A firewall's page, or a code that nobody knows, is an answer, and most often about one key. Where different keys get
 nothing else it is about the address or the account: then nobody asks for a while, which doubles with each try.
 """
@@ -15,6 +18,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import trio
 
+from kvfs.core.answer_times import AnswerTimes
 from kvfs.core.errors import (
     BlockedError,
     BodyTooLargeError,
@@ -28,6 +32,7 @@ from kvfs.core.errors import (
 )
 from kvfs.store.base import Store
 from kvfs.store.bulkread import Suspects
+from kvfs.store.passage import heard, passage
 from kvfs.store.wrapper import Around
 
 P = ParamSpec("P")
@@ -58,6 +63,7 @@ class Breaker:
         self._until = float("-inf")
         self._reason = ""
         self._doubtful_until = float("-inf")
+        self._times = AnswerTimes()  # of reads
         self._is_silent = False  # the last answer that was waited for did not come
         self._suspects = Suspects(_PROOF)
         self._refused = Suspects(_PROOF)  # by a firewall, or with a code that nobody knows
@@ -89,6 +95,11 @@ class Breaker:
     def heard(self) -> None:
         """The service sent an answer, whatever it says."""
         self._unheard_since = trio.current_time() if self._calls > 1 else float("inf")
+        heard()
+
+    def took(self, seconds: float) -> None:
+        """A read was answered after so long."""
+        self._times.note(seconds)
 
     def silence(self) -> float:
         """For how many seconds the service has sent nothing although somebody waits, over several tries."""
@@ -107,7 +118,9 @@ class Breaker:
     def bound(self) -> float:
         """Seconds that a call may take: few while it is open if the last failure was the service's."""
         is_open = self._is_silent or self._suspects.has_failures
-        return self._probe if is_open and trio.current_time() < self._doubtful_until else float("inf")
+        if not is_open or trio.current_time() >= self._doubtful_until:
+            return float("inf")
+        return self._times.patience(self._probe)
 
     def answered(self, subject: Subject = NOTHING) -> None:
         """The service is there, and so is the subject."""
@@ -119,15 +132,21 @@ class Breaker:
         self._suspects.answered()
         self._failed.pop(subject, None)
 
-    def failed(self, since: float, error: UnavailableError, subject: Subject = NOTHING) -> None:
-        """A call begun at `since` failed. While others are answered it is the call, not the service."""
+    def failed(
+        self, since: float, error: UnavailableError, subject: Subject = NOTHING, *, is_cut: bool = False
+    ) -> None:
+        """A call begun at `since` failed. While others are answered it is the call, not the service.
+
+        `is_cut`: it was given less than its time.
+        """
         if isinstance(error, RateLimitedError | BodyTooLargeError):
             return
         if isinstance(error, BlockedError | UnknownRefusalError):
             self.refused(error, subject)
             return
-        self.doubt(error)
-        until = self._doubtful_until
+        if not is_cut:
+            self.doubt(error)
+        until = trio.current_time() + self._pause
         if self._answered_at < since:
             weight = _SILENCE if isinstance(error, UnreachableError) else 1
             if self._suspects.failed(subject, weight) or isinstance(error, NotSentError):
@@ -183,16 +202,20 @@ class Breaking(Around):
             self._breaker.check(operation, subject)
         bound = self._breaker.bound() if not self._patient or operation in _READS else float("inf")
         try:
-            with trio.move_on_after(bound) as scope:
+            with passage() as way, way.scope:
+                way.scope.deadline = since + bound
                 answer = await method(*args, **kwargs)
-            if scope.cancelled_caught:
+            if way.scope.cancelled_caught:
                 raise NoAnswerError(f"{operation}: no answer within {bound:g} s, just after another failure")
+            if operation in _READS:
+                self._breaker.took(way.seconds)
         except UnavailableError as exc:
             # that several keys fail together is a question; the answer comes when they are asked apart
             tells = isinstance(exc, UnreachableError | BlockedError | UnknownRefusalError)
+            is_cut = way.scope.cancelled_caught
             if not self._patient and (len(subject) < 2 or tells):
-                self._breaker.failed(since, exc, subject)
-            elif self._patient and operation in _READS and isinstance(exc, NoAnswerError):
+                self._breaker.failed(since, exc, subject, is_cut=is_cut)
+            elif self._patient and not is_cut and operation in _READS and isinstance(exc, NoAnswerError):
                 self._breaker.doubt(exc)
             raise
         except StoreError:

@@ -7,16 +7,30 @@ says how much the server copes with, how long the limiter kept it waiting does n
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 
 import trio
 
 
 @dataclass(slots=True)
 class Passage:
-    """A request's way: `began` is when (trio's time) it was let through; until then, when it was asked for."""
+    """A request's way: `began` is when (trio's time) it was let through; until then, when it was asked for.
+
+    `answered` is when the first word of an answer came, if anybody noted it. `scope` is the caller's, to bound the
+    wait by its deadline: time in the limiter's queue does not count for that.
+    """
 
     began: float
+    outer: "Passage | None" = None
+    answered: float | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _left: float = inf  # seconds to the deadline, while it is in the queue
+
+    @property
+    def seconds(self) -> float:
+        """How long the answer took, or has taken so far."""
+        return (self.answered if self.answered is not None else trio.current_time()) - self.began
 
 
 _urgent: ContextVar[bool] = ContextVar("urgent", default=False)
@@ -35,8 +49,8 @@ def urgently(urgent: bool = True) -> Iterator[None]:
 
 @contextmanager
 def passage() -> Iterator[Passage]:
-    """The way of the one request made inside."""
-    way = Passage(trio.current_time())
+    """The way of the one request made inside. One inside another is the way of the same request."""
+    way = Passage(trio.current_time(), _passage.get())
     token = _passage.set(way)
     try:
         yield way
@@ -44,7 +58,14 @@ def passage() -> Iterator[Passage]:
         _passage.reset(token)
 
 
-# For the limiter.
+def _ways() -> Iterator[Passage]:
+    way = _passage.get()
+    while way is not None:
+        yield way
+        way = way.outer
+
+
+# For the limiter and those behind it.
 
 
 def is_urgent() -> bool:
@@ -52,8 +73,21 @@ def is_urgent() -> bool:
     return _urgent.get()
 
 
+def queued() -> None:
+    """The request being made may have to wait for its turn."""
+    for way in _ways():
+        way._left, way.scope.deadline = way.scope.deadline - trio.current_time(), inf
+
+
 def began() -> None:
     """The request being made is let through now."""
-    way = _passage.get()
-    if way is not None:
-        way.began = trio.current_time()
+    for way in _ways():
+        way.began, way.answered = trio.current_time(), None
+        if way._left < inf:
+            way._left, way.scope.deadline = inf, way.began + way._left
+
+
+def heard() -> None:
+    """The first word of an answer to the request being made is there."""
+    for way in _ways():
+        way.answered = trio.current_time()

@@ -22,7 +22,7 @@ from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.store.base import Store
 from kvfs.store.budget import BudgetStatistics
 from kvfs.store.ledger import Ledger
-from kvfs.store.passage import began, is_urgent
+from kvfs.store.passage import began, is_urgent, queued
 from kvfs.store.wrapper import Around
 
 P = ParamSpec("P")
@@ -377,6 +377,7 @@ class Limiting(Around):
         self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         priority = Priority.FOREGROUND if is_urgent() else self._priority
+        queued()
         async with self._budget.request(priority):
             began()
             try:

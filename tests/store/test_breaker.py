@@ -16,6 +16,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Entry, Key
 from kvfs.store.breaker import Breaker, Breaking
+from kvfs.store.ratelimit import Budget, Limiting
 
 
 @pytest.fixture
@@ -180,3 +181,49 @@ async def test_a_read_of_the_sender_without_an_answer_makes_the_next_ones_short(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(open_late)
         await sending.put(space, Key("good"), Entry(b"y"))
+
+
+def slow(store, seconds):
+    """Every answer takes so long."""
+    store.delay("get", seconds)
+
+
+async def test_a_service_that_takes_three_seconds_is_slow_and_not_away(store, space, autojump_clock):
+    """One key hangs; the next call is given twice the time that answers of late took, and is answered."""
+    breaker = Breaker(5, 2)
+    breaking = Breaking(store, breaker)
+    hang(store, "stuck")
+    slow(store, 3)
+    await breaking.get(space, Key("good"))
+    with pytest.raises(NoAnswerError):
+        await breaking.get(space, Key("stuck"))
+    assert (await breaking.get(space, Key("good"))).value == b"x"
+    assert not breaker.is_open()
+
+
+@pytest.mark.parametrize("patient", [True, False], ids=["the sender", "a program"])
+async def test_a_call_that_was_cut_short_makes_no_other_short(store, space, autojump_clock, patient):
+    """A slow service of which nothing is known yet is called away for a moment at most."""
+    breaking = Breaking(store, Breaker(5, 2), patient=patient)
+    hang(store, "stuck")
+    with pytest.raises(NoAnswerError, match="10 s"):
+        await breaking.get(space, Key("stuck"))
+    slow(store, 3)
+    since, answer = trio.current_time(), None
+    while answer is None:
+        try:
+            answer = await breaking.get(space, Key("good"))
+        except UnavailableError:
+            await trio.sleep(0.25)
+    assert trio.current_time() - since < 11
+
+
+async def test_the_time_in_the_queue_of_requests_is_no_silence(store, space, autojump_clock):
+    """A call that waits for the budget has its two seconds from when it is let through."""
+    breaking = Breaking(Limiting(store, Budget(1, 3)), Breaker(5, 2))
+    hang(store, "stuck")
+    with pytest.raises(NoAnswerError):
+        await breaking.get(space, Key("stuck"))
+    slow(store, 1)
+    assert (await breaking.get(space, Key("good"))).value == b"x"
+    assert trio.current_time() == pytest.approx(14, abs=0.2)  # 10 of silence, 3 of the window, 1

@@ -46,9 +46,10 @@ SYNTAX: Final = (
     " FILE.json, FILE.ndjson, FILE.tar, each also .gz or .zst, or - with --format"
 )
 STORE_SUFFIXES: Final = (".sqlite", ".sqlite3", ".db", ".kvfs")
-ANSWER_SECONDS: Final = 120.0  # a bulk write may take that long
+ANSWER_SECONDS: Final = 30.0  # without progress; a bulk write is given longer (`store/rest`)
 PATIENCE: Final = 4000.0  # seconds that one call may wait for the budget, or for a server that comes back
 ATTEMPTS: Final = 12
+SILENCES: Final = 2  # of a read of one key that has no answer: most often it is the key
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -303,9 +304,14 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         rest = await stack.enter_async_context(opening)
         limited = Limiting(OddKeys(rest), budget, Priority.FOREGROUND)
         doubting = Doubting(limited, Refusals(credentials))
-        store = Confirming(Retrying(doubting, attempts=ATTEMPTS, deadline=PATIENCE))
+        store = Confirming(patient(doubting))
         identity = account_identity(source.base_url, account)
         yield OpenStore(store, f"cloudflare:{account}", identity, rest, budget)
+
+
+def patient(store: Store) -> Retrying:
+    """The store as data commands see it: they wait long for a service, and not for one key."""
+    return Retrying(store, attempts=ATTEMPTS, deadline=PATIENCE, silences=SILENCES)
 
 
 def now() -> float:

@@ -13,7 +13,7 @@ import trio
 from msgspec import Struct
 
 from kvfs.core.content import is_text
-from kvfs.core.errors import BodyTooLargeError, NotTextError, StoreError, UnavailableError
+from kvfs.core.errors import BodyTooLargeError, NoAnswerError, NotTextError, StoreError, UnavailableError
 from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS_MIN
 from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
@@ -24,6 +24,7 @@ from kvfs.store.bulkread import may_be_one_key
 
 MOST_GROUPS: Final = 4  # bulk gets in flight: the API's limit of requests allows no more for long
 MOST_SINGLES: Final = 8  # gets in flight
+SILENT_TRIES: Final = 2  # of a value that has no answer, with a look between whether the service is there
 MOST_UNREADABLE: Final = 8  # values in a row that are answered with an error before it is the service's fault
 WAVE_BYTES: Final = 8 * 1024 * 1024  # of values in flight, as far as the largest of those before tell
 REMEMBERED: Final = 16  # waves
@@ -174,18 +175,25 @@ class BulkValues:
         if len(items) == 1:
             await self._single(items[0], found)
             return True
-        middle = len(items) // 2
-        first = await self._bulk(items[:middle], found)
-        return await self._bulk(items[middle:], found) and first
+        middle, are_text = len(items) // 2, True
+        for half in (items[:middle], items[middle:]):
+            if len(half) == 1:
+                await self._single(half[0], found)
+            else:
+                are_text = await self._bulk(half, found) and are_text
+        return are_text
 
     async def _single(self, item: Item, found: _Found) -> None:
         self._check_room()
-        try:
-            read = await self._store.get(self._namespace, Key(item.origin))
-        except StoreError as exc:
-            await self._check_service(exc)
-            found[item.origin] = _Unreadable(exc.with_traceback(None))
-            return
+        for attempt in range(1, SILENT_TRIES + 1):
+            try:
+                read = await self._store.get(self._namespace, Key(item.origin))
+                break
+            except StoreError as exc:
+                await self._check_service(exc)
+                if not isinstance(exc, NoAnswerError) or attempt == SILENT_TRIES:
+                    self._give_up(item, exc, found)
+                    return
         self._unreadable = 0
         if read is None:
             found[item.origin] = None
@@ -196,14 +204,19 @@ class BulkValues:
         found[item.origin] = Entry(read.value, item.metadata, expiration)
 
     async def _check_service(self, error: StoreError) -> None:
-        """Raise the error of a value unless it is about this value alone: the service answers others."""
-        if not may_be_one_key(error):
+        """Raise the error of a value unless it is about this value alone: the service answers others.
+
+        A service that is away is waited for, as long as the store does.
+        """
+        if not may_be_one_key(error) or self._unreadable >= MOST_UNREADABLE:
             raise error
         if isinstance(error, UnavailableError):
-            self._unreadable += 1
-            if self._unreadable > MOST_UNREADABLE:
-                raise error
             await self._store.list_keys(self._namespace, limit=LIST_KEYS_MIN)
+
+    def _give_up(self, item: Item, error: StoreError, found: _Found) -> None:
+        """The value stays where it is; the error says why."""
+        self._unreadable += isinstance(error, UnavailableError)
+        found[item.origin] = _Unreadable(error.with_traceback(None))
 
     def _place(self, item: Item) -> tuple[NamespaceId, Key]:
         return self._namespace, Key(item.origin)

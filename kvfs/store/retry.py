@@ -44,12 +44,15 @@ class Retrying(Around):
     Never repeated: what the server refuses, a certificate that is not accepted, and `BodyTooLargeError`, which
     wants smaller pieces, as does a bulk get of several keys that had no answer or was stopped. Repeated once: what a
     firewall stopped, an unknown refusal, and a bulk get of several keys that was answered with an error, because one
-    of its keys may be the reason.
+    of its keys may be the reason. A read of one key that has no answer is made `silences` times in all.
     """
 
-    def __init__(self, store: Store, *, attempts: int, deadline: float) -> None:
+    def __init__(
+        self, store: Store, *, attempts: int, deadline: float, silences: float = float("inf")
+    ) -> None:
         super().__init__(store)
         self._attempts = attempts
+        self._silences = silences
         self._deadline = deadline
 
     def __repr__(self) -> str:
@@ -88,18 +91,31 @@ class Retrying(Around):
                     return await method(*args, **kwargs)
                 except UnavailableError as exc:
                     wait = _wait(exc, attempt)
-                    is_last = attempt >= min(self._attempts, _attempts_for(exc, operation, args))
-                    if is_last or trio.current_time() + wait >= deadline:
+                    attempts = min(self._attempts, self._attempts_for(exc, operation, args))
+                    if attempt >= attempts or trio.current_time() + wait >= deadline:
                         raise
                     last = exc
                 log.warning(
                     "%s failed (%s), attempt %d of %d; the next in %.1f s",
-                    *(operation, last, attempt, self._attempts, wait),
+                    *(operation, last, attempt, attempts, wait),
                     extra={"attempt": attempt + 1},
                 )
                 await trio.sleep(wait)
         because = f"; before that: {last}" if last else ""
         raise _kind_after(last)(f"{operation}: no answer within {self._deadline:g} s{because}") from last
+
+    def _attempts_for(self, error: UnavailableError, operation: str, args: tuple[object, ...]) -> float:
+        """Return how often a call that failed so may be made at most."""
+        if isinstance(error, BodyTooLargeError | UntrustedError):
+            return 1
+        keys = args[1] if len(args) > 1 else ()
+        is_of_many = operation == "bulk_get" and isinstance(keys, Sized) and len(keys) > 1
+        if isinstance(error, BlockedError | UnknownRefusalError):
+            return 1 if is_of_many else FEW
+        if is_of_many and may_be_one_key(error):
+            return 1 if isinstance(error, NoAnswerError) else FEW
+        is_read = operation in ("get", "bulk_get")
+        return self._silences if is_read and isinstance(error, NoAnswerError) else float("inf")
 
 
 def _kind_after(last: UnavailableError | None) -> type[UnavailableError]:
@@ -124,18 +140,6 @@ class _Unrepeatable(Generic[A, T]):
         except UnavailableError:
             self.answer_lost = True
             raise
-
-
-def _attempts_for(error: UnavailableError, operation: str, args: tuple[object, ...]) -> float:
-    """Return how often a call that failed so may be made at most."""
-    if isinstance(error, BodyTooLargeError | UntrustedError):
-        return 1
-    keys = args[1] if len(args) > 1 else ()
-    if isinstance(error, BlockedError | UnknownRefusalError):
-        return 1 if operation == "bulk_get" and isinstance(keys, Sized) and len(keys) > 1 else FEW
-    if operation == "bulk_get" and may_be_one_key(error) and isinstance(keys, Sized) and len(keys) > 1:
-        return 1 if isinstance(error, NoAnswerError) else FEW
-    return float("inf")
 
 
 def _wait(error: UnavailableError, attempt: int) -> float:

@@ -1,16 +1,20 @@
 """Unreadable values: each is named and counted, and the rest is copied, unless --strict or no service."""
 
+import json
 import time
 from contextlib import asynccontextmanager
 from io import BytesIO
 
 import pytest
+import trio
 from support.faults import FaultStore
 from support.inline import open_inline
+from support.mounted import Api
 from support.moves import dump_store, fill_store
-from support.serving import served
+from support.serving import ACCOUNT, TOKEN, served, served_by_process
 
-from kvfs.core.errors import KvfsError, UnavailableError
+from kvfs.cli.places import ANSWER_SECONDS, patient
+from kvfs.core.errors import KvfsError, NoAnswerError, UnavailableError
 from kvfs.core.kinds import Kinds
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage
 from kvfs.data.backups import BackupIndex, write_changes
@@ -52,6 +56,74 @@ async def test_one_value_that_cannot_be_read_stops_no_other(tmp_path, bad):
         assert (problem.kind, problem.key) == (ProblemKind.UNREADABLE, bad)
         assert "its value cannot be read: " in problem.message
         assert "HTTP 500" in problem.message
+
+
+def silent(store, is_silent):
+    """Requests for which `is_silent(call)` holds have no answer, as `store/rest` tells it."""
+
+    async def hang(call):
+        seconds = 10 if len(call.keys) > 1 else ANSWER_SECONDS
+        await trio.sleep(seconds)
+        raise NoAnswerError(f"{call.operation}: no progress within {seconds:g} s")
+
+    store.before("*", hang, when=is_silent)
+
+
+@asynccontextmanager
+async def silent_store(tmp_path, is_silent):
+    """A store with such requests, seen with the patience of data commands; its namespace."""
+    with open_inline(tmp_path / "store.db") as embedded:
+        namespace = (await embedded.create_namespace("shop")).id
+        await embedded.bulk_put(namespace, ENTRIES)
+        store = FaultStore(embedded)
+        silent(store, is_silent)
+        yield patient(store), namespace
+
+
+@pytest.mark.parametrize("bad", [BAD, Key("image.png")])
+async def test_a_key_that_never_answers_is_tried_for_some_minutes(tmp_path, autojump_clock, expect_log, bad):
+    """Then it is named with the reason, and all the others are there."""
+    expect_log("attempt 1 of 2")
+    async with silent_store(tmp_path, lambda call: bad in call.keys) as (store, namespace):
+        left = [Item(key, key) for key in ENTRIES]
+        values, loaded, problems = BulkValues(store, namespace, Kinds()), {}, []
+        while left:
+            taken = await values.take(left)
+            left = taken.left
+            loaded |= {one.item.key: one.entry for one in taken.loaded}
+            problems += taken.problems
+    assert loaded == {key: entry for key, entry in ENTRIES.items() if key != bad}
+    [problem] = problems
+    assert (problem.kind, problem.key) == (ProblemKind.UNREADABLE, bad)
+    assert "no progress within 30 s" in problem.message
+    assert trio.current_time() < 240
+
+
+async def test_a_service_that_is_silent_for_minutes_costs_no_key(tmp_path, autojump_clock, expect_log):
+    """It is waited for, and what had no answer meanwhile is asked for again."""
+    expect_log("failed")
+    async with silent_store(tmp_path, lambda call: trio.current_time() < 150) as (store, namespace):
+        taken = await BulkValues(store, namespace, Kinds()).take([Item(key, key) for key in ENTRIES])
+    assert not taken.problems
+    assert taken.loaded
+
+
+def test_an_export_goes_on_without_a_key_that_hangs(tmp_path, kvfs, monkeypatch, expect_log):
+    """Its status says that something is missing, and what."""
+    expect_log("get failed")
+    monkeypatch.setattr("kvfs.cli.places.ANSWER_SECONDS", 0.3)
+    with served_by_process(tmp_path, faults="stuck_key=b") as server:
+        monkeypatch.setenv("CLOUDFLARE_API_BASE_URL", server.url)
+        monkeypatch.setenv("CLOUDFLARE_API_TOKEN", TOKEN)
+        with Api(server) as api:
+            namespace = api.result("POST", "", json={"title": "shop"})["id"]
+            for key in "abc":
+                api.put(namespace, key, b"x")
+        said = kvfs("export", f"cloudflare:{ACCOUNT}/shop", "shop.ndjson", ok=False)
+    assert said.status == 3
+    assert "b: its value cannot be read" in said.text.replace("'", "")
+    lines = (tmp_path / "shop.ndjson").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == ["a", "c"]
 
 
 @pytest.mark.parametrize("path", ["/bulk/get|/values/", ""])

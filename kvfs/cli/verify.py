@@ -14,6 +14,7 @@ import httpx
 import trio
 
 import kvfs
+from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE, PROFILE
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option, path
@@ -30,6 +31,7 @@ from kvfs.store.rest.request import namespaces_path, open_client
 from kvfs.store.sharing import count_requests, shared_budget
 from kvfs.verify.findings import Finding
 from kvfs.verify.known_differences import KNOWN
+from kvfs.verify.scratch import ScratchNamespace
 from kvfs.verify.verification import PATIENCE, REQUESTS, Report, price
 from kvfs.verify.verification import verify as try_all
 from kvfs.verify.wire import Endpoint
@@ -109,7 +111,7 @@ def _ask_first(yes: bool) -> None:
         f" ${price():.4f} on a paid plan that has used up what it includes"
     )
     if not yes:
-        click.confirm("go on?", abort=True, err=True)
+        confirm("go on?")
 
 
 async def _run(source: Source, access: Access, quiet: bool) -> tuple[Report, str]:
@@ -124,12 +126,26 @@ async def _run(source: Source, access: Access, quiet: bool) -> tuple[Report, str
                 known = KNOWN if account is None else None
                 endpoint = Endpoint(client, namespaces_path(account))
                 patience = PATIENCE if known is None else 2.0  # an endpoint on this machine has one copy
-                report = await try_all(endpoint, known=known, patience=patience, told=tell)
+                report = await try_all(
+                    endpoint, known=known, patience=patience, told=tell, removed=_removed, left=_left
+                )
                 found = report, str(client.base_url).rstrip("/")
             nursery.cancel_scope.cancel()
     if stopping.stopped:
         raise KeyboardInterrupt
     return found
+
+
+def _removed(scratch: ScratchNamespace) -> None:
+    complain(f"removed {scratch.title}, which an earlier run had left")
+
+
+def _left(scratch: ScratchNamespace) -> None:
+    complain(
+        f"the scratch namespace {scratch.title} could not be removed and is left:"
+        f" npx wrangler kv namespace delete --namespace-id {scratch.id}"
+        " removes it; so does a kvfs verify in an hour or later, if nothing else is in it"
+    )
 
 
 class _Stopping:
@@ -143,13 +159,14 @@ class _Stopping:
         """Cancel the scope at the first signal."""
         async for _ in self._signals:
             self.stopped = True
+            complain("stopping: removing the scratch namespace")
             scope.cancel()
             return
 
 
 @contextmanager
 def _until_signal() -> Iterator[_Stopping]:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         yield _Stopping(signals)
 
 

@@ -1,4 +1,4 @@
-"""How long the last answers took. A service that answers in three seconds is slow, and not away.
+"""The times that the last answers took. A service that answers in three seconds is slow, and not away.
 
 A short bound on a wait tells a service that is away from one stuck key. Such a bound holds only as far as it is
 longer than what the service takes anyway.

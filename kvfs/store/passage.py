@@ -29,7 +29,7 @@ class Passage:
 
     @property
     def seconds(self) -> float:
-        """How long the answer took, or has taken so far."""
+        """The seconds that the answer took, or has taken so far."""
         return (self.answered if self.answered is not None else trio.current_time()) - self.began
 
 

@@ -1,6 +1,6 @@
 """One run: make a scratch namespace, try every assumption in it, and remove it, however the run ends."""
 
-import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +11,16 @@ import trio
 from kvfs.core.errors import StoreError, UserError
 from kvfs.verify import bulk_checks, freshness, refusal_checks, value_checks
 from kvfs.verify.findings import CHECKS, Check, Finding, Observation
+from kvfs.verify.scratch import (
+    KEYS,
+    ScratchNamespace,
+    TellScratch,
+    create,
+    new_title,
+    remove,
+    remove_earlier,
+    titles_of,
+)
 from kvfs.verify.setting import prepare
 from kvfs.verify.wire import PAUSES, Endpoint, Lab, Reply, rows_of
 
@@ -67,8 +77,12 @@ async def verify(
     known: Mapping[str, str] | None = None,
     patience: float = PATIENCE,
     told: Callable[[Finding], object] = lambda finding: None,
+    removed: TellScratch = lambda scratch: None,
+    left: TellScratch = lambda scratch: None,
 ) -> Report:
     """Try every assumption; `told` hears of each finding as it comes. Raises `UserError` if nothing can be tried.
+
+    `removed` hears of scratch namespaces that earlier runs had left, `left` of those that could not be removed.
 
     `known`: differences by the name of the check, for an endpoint that may make no namespaces. `patience`: seconds
     that a read may show what was before.
@@ -80,7 +94,8 @@ async def verify(
         report.findings.append(Finding(name, expected, seen.text, seen.holds, seen.seconds, lenient))
         told(report.findings[-1])
 
-    async with _scratch(endpoint, note, patience, borrow=known is not None) as lab:
+    listeners = Listeners(note, removed, left)
+    async with _scratch(endpoint, listeners, patience, borrow=known is not None) as lab:
         outcomes: dict[str, Observation] = {}
         await prepare(lab)
         async with trio.open_nursery() as nursery:
@@ -102,16 +117,27 @@ async def _try(check: Check, lab: Lab, outcomes: dict[str, Observation]) -> None
 Note = Callable[[str, str, Observation], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The listeners of a run: they hear of findings, and of scratch namespaces that were removed or are left."""
+
+    note: Note
+    removed: TellScratch
+    left: TellScratch
+
+
 @asynccontextmanager
-async def _scratch(endpoint: Endpoint, note: Note, patience: float, *, borrow: bool) -> AsyncIterator[Lab]:
+async def _scratch(
+    endpoint: Endpoint, listeners: Listeners, patience: float, *, borrow: bool
+) -> AsyncIterator[Lab]:
     """A namespace of this run; with `borrow` one that is there, if none can be made. Nothing of the run stays."""
-    title = f"kvfs-verify-{secrets.token_hex(4)}"
-    with trio.CancelScope(shield=True):  # a namespace that was made and is not known of could not be removed
-        created = await endpoint.json("POST", endpoint.namespaces, {"title": title})
+    title = new_title(time.time())
+    created, identifier = await create(endpoint, title)
     found = created.result if isinstance(created.result, dict) else {}
-    identifier = str(found.get("id", ""))
-    note(_CREATED, "answers its id and its title", Observation(_short(created), found.get("title") == title))
-    if not created.succeeded or not identifier:
+    listeners.note(
+        _CREATED, "answers its id and its title", Observation(_short(created), found.get("title") == title)
+    )
+    if not identifier:
         if not borrow:
             raise UserError(f"cannot make a scratch namespace: {created}")
         lab = Lab(endpoint, await _any_namespace(endpoint), f"{title}/", patience)
@@ -121,47 +147,34 @@ async def _scratch(endpoint: Endpoint, note: Note, patience: float, *, borrow: b
             await _clean(lab)
         return
     try:
-        lab = Lab(endpoint, identifier, "v/", patience)
-        await _namespace_checks(lab, title, note)
+        lab = Lab(endpoint, identifier, KEYS, patience)
+        titles = await _namespace_checks(lab, title, listeners.note)
+        await remove_earlier(endpoint, titles, removed=listeners.removed, left=listeners.left)
         yield lab
     finally:
-        with trio.CancelScope(shield=True), trio.move_on_after(_CLEANING):
-            await endpoint.send("DELETE", f"{endpoint.namespaces}/{identifier}")
+        await remove(endpoint, ScratchNamespace(identifier, title), left=listeners.left)
 
 
-async def _namespace_checks(lab: Lab, title: str, note: Note) -> None:
+async def _namespace_checks(lab: Lab, title: str, note: Note) -> dict[str, str]:
+    """Check that it can be renamed and is listed; the titles of all namespaces by id."""
     renamed = await lab.endpoint.json("PUT", lab.path(), {"title": f"{title}-renamed"})
-    began, listed = trio.current_time(), await _namespaces(lab.endpoint)
+    began, listed = trio.current_time(), await titles_of(lab.endpoint)
     for pause in PAUSES:
         late = trio.current_time() - began > lab.patience
         if late or listed.get(lab.namespace) == f"{title}-renamed":
             break
         await trio.sleep(pause)
-        listed = await _namespaces(lab.endpoint)
+        listed = await titles_of(lab.endpoint)
     note(_LISTED, "answers every one in pages", Observation(f"{len(listed)} listed", lab.namespace in listed))
     shown = listed.get(lab.namespace)
     holds = renamed.succeeded and shown == f"{title}-renamed"
     note(_RENAMED, "the new title is answered", Observation(f"{renamed.status}, then {shown!r}", holds))
-
-
-async def _namespaces(endpoint: Endpoint) -> dict[str, str]:
-    """Titles by id, every page."""
-    found: dict[str, str] = {}
-    page = 1
-    while True:
-        params: dict[str, str | int] = {"per_page": 1000, "page": page}
-        reply = await endpoint.send("GET", endpoint.namespaces, params=params)
-        rows = [row for row in reply.result or [] if isinstance(row, dict) and "id" in row]
-        news = {str(row["id"]): str(row.get("title", "")) for row in rows} if reply.succeeded else {}
-        if len(rows) < 1000 or not news.keys() - found.keys():
-            return found | news
-        found |= news
-        page += 1
+    return listed
 
 
 async def _any_namespace(endpoint: Endpoint) -> str:
     """A namespace that is there. Raises `UserError` if there is none."""
-    for identifier in await _namespaces(endpoint):
+    for identifier in await titles_of(endpoint):
         return identifier
     raise UserError("there is no namespace to try anything in, and none can be made")
 

@@ -84,8 +84,7 @@ class Endpoint:
         for attempt in range(TRIES):
             if reply is not None:
                 await trio.sleep(_pause(reply, attempt))
-            async with self._slots:
-                reply = await self._send_once(method, path, params, body, files, headers)
+            reply = await self.once(method, path, params=params, body=body, files=files, headers=headers)
             if not _passes(reply):
                 return reply
         assert reply is not None
@@ -101,23 +100,26 @@ class Endpoint:
             **options,
         )
 
-    async def _send_once(
+    async def once(
         self,
         method: str,
         path: str,
-        params: Mapping[str, str | int] | None,
-        body: bytes | None,
-        files: Any,
-        headers: Mapping[str, str] | None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: bytes | None = None,
+        files: Any = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        self.requests += 1
-        began = trio.current_time()
-        try:
-            answer = await self._client.request(
-                method, path, params=params, content=body, files=files, headers=headers
-            )
-        except httpx.HTTPError as exc:
-            raise UnavailableError(f"{method}: {type(exc).__name__}: {exc or 'no answer'}") from exc
+        """The first answer to a request, whatever it is. Raises `UnavailableError`."""
+        async with self._slots:
+            self.requests += 1
+            began = trio.current_time()
+            try:
+                answer = await self._client.request(
+                    method, path, params=params, content=body, files=files, headers=headers
+                )
+            except httpx.HTTPError as exc:
+                raise UnavailableError(f"{method}: {type(exc).__name__}: {exc or 'no answer'}") from exc
         return Reply(answer.status_code, dict(answer.headers), answer.content, trio.current_time() - began)
 
 

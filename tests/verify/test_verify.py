@@ -3,6 +3,7 @@
 import io
 import json
 import stat
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from kvfs.config import CloudflareSource, Config
 from kvfs.core.errors import UserError
 from kvfs.daemon.build import first_pairs, settle_window
 from kvfs.host.endpoints import Learned, load_learned, save_learned
-from kvfs.verify import verification
+from kvfs.verify import scratch, verification
 from kvfs.verify.findings import CHECKS
 from kvfs.verify.known_differences import KNOWN
 from kvfs.verify.verification import verify
@@ -131,6 +132,73 @@ async def test_a_namespace_whose_creation_is_interrupted_is_removed(server):
             await verify(endpoint)
     assert scope.cancelled_caught
     assert await namespaces(server) == []
+
+
+async def test_a_creation_whose_answer_is_lost_is_found_and_removed(server):
+    """It took effect, and its title is known."""
+    await server.set_faults(
+        {"fault": "lost_ack", "method": "POST", "path": "/namespaces$", "times": 1},
+        {"fault": "latency", "seconds": 5, "path": "/values/|/bulk"},
+    )
+    async with at(server) as endpoint:
+        with trio.move_on_after(1):
+            await verify(endpoint)
+    assert await namespaces(server) == []
+
+
+async def test_a_removal_that_fails_is_tried_again(server, monkeypatch):
+    """After a 5xx, and after a connection that was killed."""
+    monkeypatch.setattr(scratch, "FIRST_PAUSE", 0.01)
+    of_namespaces = {"method": "DELETE", "path": "/namespaces/[0-9a-f]+$"}
+    await server.set_faults(
+        {"fault": "status", "status": 503, "times": 1, **of_namespaces},
+        {"fault": "reset", "times": 1, "after": 1, **of_namespaces},
+        {"fault": "status", "status": 500, "path": "/values/|/bulk|/keys"},
+    )
+    left = []
+    async with at(server) as endpoint:
+        with trio.move_on_after(0.5):
+            await verify(endpoint, left=left.append)
+    assert left == []
+    assert await namespaces(server) == []
+
+
+async def make(server, title):
+    """A namespace."""
+    async with server.client() as http:
+        return (await http.post(server.namespaces, json={"title": title})).json()["result"]["id"]
+
+
+async def test_a_later_run_removes_what_an_earlier_one_left(server):
+    """By the time in its title: not one that may be under way, nor what holds a key that no run made."""
+    old, young = time.time() - 2 * scratch.OLD, time.time() - 60
+    titles = [scratch.new_title(old), f"{scratch.new_title(old)}-renamed", scratch.new_title(young), "mine"]
+    for title in titles:
+        await make(server, title)
+    used = scratch.new_title(old)
+    async with server.client() as http:
+        namespace = await make(server, used)
+        await http.put(f"{server.namespaces}/{namespace}/values/precious", content=b"x")
+        await http.put(f"{server.namespaces}/{namespace}/values/v%2Fx", content=b"x")
+    removed, left = [], []
+    async with at(server) as endpoint:
+        await verify(endpoint, removed=removed.append, left=left.append)
+    assert {one.title for one in removed} == set(titles[:2])
+    assert left == [scratch.ScratchNamespace(namespace, used)]
+    assert set(await namespaces(server)) == {*titles[2:], used}
+
+
+def test_a_namespace_that_cannot_be_removed_is_named(cloudflare, monkeypatch, capsys):
+    """With the command that removes it."""
+    import httpx
+
+    monkeypatch.setattr(scratch, "FIRST_PAUSE", 0.01)
+    rules = [{"fault": "status", "status": 500, "method": "DELETE", "path": "/namespaces/[0-9a-f]+$"}]
+    httpx.put(f"{cloudflare.root}/_kvfs/faults", json=rules, headers=cloudflare.headers)
+    assert main(["verify", "--yes", f"cloudflare:{ACCOUNT}"]) == 0
+    [namespace] = httpx.get(cloudflare.namespaces, headers=cloudflare.headers).json()["result"]
+    shown = capsys.readouterr().err
+    assert f"npx wrangler kv namespace delete --namespace-id {namespace['id']}" in shown
 
 
 def test_ctrl_c_in_a_terminal_leaves_no_namespace(tmp_path, monkeypatch):

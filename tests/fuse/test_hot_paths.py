@@ -289,7 +289,7 @@ async def test_what_is_told_again_never_outlives_its_expiration(handlers, monkey
 
 async def test_a_create_believes_the_lookup_before_it(handlers, monkeypatch) -> None:
     """A create uses the result of the lookup before it instead of a second one."""
-    known = handlers.rig.fs.overlay
+    known = handlers.rig.fs.overlay.known
     looks = []
     monkeypatch.setattr(
         known,

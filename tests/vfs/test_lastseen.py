@@ -78,7 +78,7 @@ def crowded(monkeypatch, expect_log):
     monkeypatch.setattr(lastseen, "SLICE", 10)
     seen = LastSeen(names=10)
     seen._table._most = 50
-    expect_log("WARNING kvfs.journal: the table has as many names as it may: names that were read long ago")
+    expect_log("WARNING kvfs.vfs: the table has as many names as it may: names that were read long ago")
     for number in range(200):
         seen.wrote(place(number), digest(b"%d" % number))
     yield seen
@@ -101,7 +101,7 @@ def test_a_disk_that_fails_makes_it_forget(monkeypatch, expect_log):
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(lastseen.sqlite3, "connect", full)
-    expect_log("WARNING kvfs.journal: database or disk is full: names that were read long ago")
+    expect_log("WARNING kvfs.vfs: database or disk is full: names that were read long ago")
     seen = LastSeen(names=10)
     for number in range(50):
         seen.wrote(place(number), digest(b"%d" % number))

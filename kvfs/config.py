@@ -69,7 +69,7 @@ Source = LocalSource | CloudflareSource | WranglerSource
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything one mount was asked to be. Times are seconds, sizes bytes, paths absolute."""
+    """Every setting of one mount. Times are seconds, sizes bytes, paths absolute."""
 
     source: Source
     mountpoint: Path
@@ -104,30 +104,33 @@ class Config:
 
     @property
     def journal_path(self) -> Path:
-        """The journal of this source; its folder is private and exists after `private_directory`."""
+        """Return the journal of this source; its folder is private and exists after `private_directory`."""
         return journal_path(self)
 
     @property
     def second_journal_path(self) -> Path:
-        """That of a read-only mount of a source which is mounted elsewhere: nothing of it is ever to be sent."""
+        """Return the journal of a read-only mount of a source which is mounted elsewhere.
+
+        Nothing of it is ever to be sent.
+        """
         folder = self.journal_path.parent
         return folder.with_name(f"{folder.name}-{state_name(os.fspath(self.mountpoint))}") / "journal.sqlite"
 
     @property
     def history_path(self) -> Path:
-        """The directory of what was overwritten and deleted, beside the journal."""
+        """Return the directory of overwritten and deleted versions, beside the journal."""
         return self.journal_path.with_name(HISTORY)
 
     @property
     def control_path(self) -> Path:
-        """The control socket of this mount point."""
+        """Return the control socket of this mount point."""
         return control_path(self.mountpoint, self.state_dir)
 
 
 def parse_source(
     text: str, environ: Mapping[str, str], *, insecure: bool = False, preview: bool = False
 ) -> Source:
-    """SOURCE of the command line; raises `UserError` with what is wrong and how it is written.
+    """Parse SOURCE of the command line; raise `UserError` with the fault and the right form.
 
     `preview` takes a binding's `preview_id`.
     """
@@ -156,7 +159,7 @@ def _store_file(text: str) -> Path:
 
 
 def _behind_binding(text: str, environ: Mapping[str, str], *, preview: bool) -> str:
-    """ACCOUNT/NAMESPACE/PREFIX of a binding; the account of the configuration counts before the variable's."""
+    """Return ACCOUNT/NAMESPACE/PREFIX of a binding; the account of the configuration wins over the variable's."""
     bound = find_bound(text, environ, preview=preview)
     return f"{bound.account or ''}/{bound.namespace}/{bound.prefix}"
 
@@ -195,7 +198,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def parse_base_url(text: str, *, insecure: bool = False) -> str:
-    """A usable base URL without trailing slash; plain http only to this machine, or with `insecure`."""
+    """Return a usable base URL without trailing slash; plain http only to this machine, or with `insecure`."""
     try:
         url = urlsplit(text)
         host, _ = url.hostname, url.port  # .port raises for nonsense
@@ -226,7 +229,7 @@ def load_credentials(
     command: str | None = None,
     secret: Secret | None = None,
 ) -> Credentials | None:
-    """The credentials of a Cloudflare source; None for one on this machine. See `host/credentials.py`."""
+    """Return the credentials of a Cloudflare source; None for one on this machine. See `host/credentials.py`."""
     if not isinstance(source, CloudflareSource):
         return None
     try:
@@ -252,7 +255,7 @@ def namespace_hint(source: CloudflareSource) -> str:
 
 
 def parse_size(text: str) -> int:
-    """`300`, `64K`, `256M`, `10GiB` as bytes (powers of 1024)."""
+    """Return `300`, `64K`, `256M`, `10GiB` as bytes (powers of 1024)."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if found is None:
         raise UserError(f"{text!r} is not a size: write bytes, or a number with K, M, G or T")
@@ -263,7 +266,7 @@ def parse_size(text: str) -> int:
 
 
 def source_identity(config: Config) -> str:
-    """Text that is the same for every mount of the same data; the journal is found by it."""
+    """Return a text that is equal for every mount of the same data; the journal is found by it."""
     source = config.source
     if isinstance(source, LocalSource):
         return f"local:{os.path.realpath(source.file)}"
@@ -274,7 +277,7 @@ def source_identity(config: Config) -> str:
 
 
 def keys_wanted(config: Config) -> tuple[str, str]:
-    """The namespace of the source as it is written, "" for all, and what its keys begin with."""
+    """Return the namespace of the source as it is written, "" for all, and the beginning of its keys."""
     source = config.source
     if isinstance(source, LocalSource) or source.namespace is None:
         return "", ""
@@ -285,5 +288,5 @@ def keys_wanted(config: Config) -> tuple[str, str]:
 
 
 def journal_path(config: Config) -> Path:
-    """`STATE/sources/<hash of the identity>/journal.sqlite`."""
+    """Return `STATE/sources/<hash of the identity>/journal.sqlite`."""
     return config.state_dir / "sources" / state_name(source_identity(config)) / "journal.sqlite"

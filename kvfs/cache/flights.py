@@ -24,7 +24,7 @@ class Flight:
     caller: Caller | None = field(default_factory=current)
 
     async def arrival(self) -> Clean | None:
-        """The value, or None: there is none. Raises what the store raised."""
+        """Return the value, or None if the key does not exist. Raise what the store raised."""
         if not self.has_ended:
             waits()
             if self.ended is None:

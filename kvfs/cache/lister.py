@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Stopped:
-    """A listing under way, after so many `pages`: `cursor`, given at `since` (epoch seconds), goes on at `at`."""
+    """A listing that stopped after so many `pages`: its `cursor`, given at `since` (epoch seconds), resumes at `at`."""
 
     at: str
     cursor: str
@@ -56,7 +56,7 @@ class Lister:
         now: Callable[[], float],
         is_down: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`is_down` is true while the store counts as out of reach: better answer stale than wait again."""
+        """`is_down` is true while the store counts as out of reach; then a stale answer is better than a wait."""
         # dependencies
         self.is_down = is_down
         self._store = store
@@ -133,7 +133,7 @@ class Lister:
         return best
 
     async def _turn(self, namespace: NamespaceId, prefix: str, position: str) -> None:
-        """One page towards `position`, unless that became known meanwhile."""
+        """Fetch one page towards `position`, unless that became known meanwhile."""
         place = self._listing_for(namespace, prefix, position)
         waits()
         async with self._alone(place):
@@ -171,7 +171,7 @@ class Lister:
     # ahead of a reader
 
     def consumed(self, namespace: NamespaceId, prefix: str, position: str) -> None:
-        """Somebody reads a listing page by page and will want what is at `position` soon."""
+        """Note that a program reads a listing page by page and will want `position` soon."""
         place = self._listing_for(namespace, prefix, position)
         stopped = self._stopped.get(place)
         if stopped is not None and stopped.at == position and stopped.pages >= _WALK:
@@ -179,7 +179,7 @@ class Lister:
             self._wake.set()
 
     async def run(self) -> None:
-        """Ask for the pages that are wanted ahead, for ever; without it every reader waits for its own."""
+        """Ask for the pages that are wanted ahead, for ever. Without this task every reader waits for its own."""
         async with trio.open_nursery() as nursery:
             while True:
                 await self._wake.wait()
@@ -263,7 +263,7 @@ def _any_below(span: Span, below: str) -> bool:
 
 
 def _prefixes(text: str) -> Iterator[str]:
-    """From the empty one to `text` itself."""
+    """Yield the prefixes of `text`, from the empty one to `text` itself."""
     return (text[:end] for end in range(len(text) + 1))
 
 

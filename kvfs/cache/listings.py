@@ -1,7 +1,7 @@
-"""The index of all listings: the keys of each namespace, and until when they count as fresh.
+"""The index of all listings: the keys of each namespace, and the time until which they count as fresh.
 
-Only what the store answered belongs here; this mount's own changes lie over it in the overlay, and come in
-through `apply` once the store is sure to show them.
+Only what the store answered belongs here; this mount's own changes lie over it in the overlay, and come in through
+`apply` once the store is sure to show them.
 """
 
 from bisect import bisect_left
@@ -29,7 +29,7 @@ _MOMENT = 1.0  # seconds for which any answer counts
 
 
 def end_of(page: KeyPage, low: str) -> str:
-    """Up to where a page that is not the last knows everything from `low` on."""
+    """Return the text up to which a page from `low` on knows everything; the last page knows the rest."""
     return max(low, page.keys[-1].key + "\0") if page.keys else low
 
 
@@ -55,7 +55,7 @@ class Listings:
         self.changes = 0  # grows whenever another answer than before may be given, time apart
 
     def span_of(self, namespace: NamespaceId, key: str, *, stale: bool = False) -> Span | None:
-        """The span that holds `key`, if it is fresh (or whatever its age with `stale`)."""
+        """Return the span that holds `key`, if it is fresh (or of any age with `stale`)."""
         index = self._namespaces.get(namespace)
         span = index.span_of(key) if index is not None else None
         if span is None or stale or self.is_fresh(span):
@@ -63,28 +63,28 @@ class Listings:
         return None
 
     def is_fresh(self, span: Span) -> bool:
-        """Return whether what the span says still counts."""
+        """Return whether the knowledge of the span is still fresh."""
         return 0 <= self._now() - span.known_at < self._ttl
 
     def fresh_until(self, span: Span) -> float:
-        """Epoch seconds at which the span stops being fresh."""
+        """Return the epoch seconds at which the span stops being fresh."""
         return span.known_at + self._ttl
 
     def complete(self, namespace: NamespaceId, prefix: str, *, stale: bool = False) -> Span | None:
-        """The one span that knows every key starting with `prefix`, if everything is known."""
+        """Return the one span that knows every key starting with `prefix`, if everything is known."""
         index = self._namespaces.get(namespace)
         span = index.join(prefix, successor(prefix)) if index is not None else None
         return span if span is not None and (stale or self.is_fresh(span)) else None
 
     def finish(self, namespace: NamespaceId, prefix: str) -> None:
-        """A whole listing arrived: one span from now on, which counts for a moment even if it took long."""
+        """Take in the end of a whole listing: one span from now on, which is fresh for a moment even if it was slow."""
         span = self.complete(namespace, prefix, stale=True)
         if span is not None:
             self.changes += 1
             span.known_at = max(span.known_at, self._now() - self._ttl + _MOMENT)
 
     def attributes(self, namespace: NamespaceId, key: str) -> ListedAttributes:
-        """Metadata and expiration of a key, as far as known."""
+        """Return metadata and expiration of a key, as far as known."""
         index = self._namespaces.get(namespace)
         found = index.attributes.get(key) if index is not None else None
         return ListedAttributes(*found) if found is not None else PLAIN
@@ -105,8 +105,8 @@ class Listings:
     ) -> Span | None:
         """Take in one page of the listing of `prefix`; `low` is where the page before it ended, if any.
 
-        What settled since the `moment` it was asked for is believed instead.
-        Returns the span that holds the page; None for an empty page that says nothing yet.
+        Keys that settled since the `moment` of the request are believed instead. Returns the span that holds the page;
+        None for an empty page that says nothing yet.
         """
         low = prefix if low is None else low
         high = successor(prefix) if page.cursor is None else end_of(page, low)
@@ -125,7 +125,7 @@ class Listings:
         return span
 
     def following(self, namespace: NamespaceId, key: str, count: int) -> list[Key]:
-        """Up to `count` known keys from `key` on, in listing order, whatever their age; for reading ahead."""
+        """Return up to `count` known keys from `key` on, in listing order, of any age; for reading ahead."""
         index = self._namespaces.get(namespace)
         found: list[str] = []
         for span in index.run(key) if index is not None else ():
@@ -136,7 +136,7 @@ class Listings:
         return cast(list[Key], found)
 
     def before(self, namespace: NamespaceId, key: str, count: int) -> str | None:
-        """The text from which on at most `count` known keys lie before `key`; None when `key` is unknown."""
+        """Return the text from which on at most `count` known keys lie before `key`; None when `key` is unknown."""
         span = self.span_of(namespace, key, stale=True)
         if span is None:
             return None
@@ -151,7 +151,7 @@ class Listings:
             index.apply(present, absent)
 
     def amend(self, namespace: NamespaceId, info: KeyInfo) -> None:
-        """A read of one key answered its attributes: newer than the listing's, if that knows the key."""
+        """Take in the attributes that a read of one key answered: newer than the listing's, if that knows the key."""
         span = self.span_of(namespace, info.key, stale=True)
         if span is not None and span.has(info.key):
             if self.attributes(namespace, info.key) == ListedAttributes(info.metadata, info.expiration):

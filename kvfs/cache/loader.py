@@ -49,7 +49,7 @@ class _Request:
 class Loader:
     """Fetches values. `load` raises what the store raises.
 
-    `on_contents` is told of the values of each answer, before who waits for them goes on. It must not raise.
+    `on_contents` is called with the values of each answer, before their waiters go on. It must not raise.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Loader:
         shadowed: Callable[[NamespaceId, Key], bool],
         patience: float = 30.0,
     ) -> None:
-        """`patience`: seconds for which a service that answers nobody is asked again."""
+        """`patience` is the number of seconds for which a service that answers nobody is asked again."""
         self._store = store
         self._values = values
         self._listings = listings
@@ -86,7 +86,7 @@ class Loader:
         self._stopped = False
 
     async def load(self, place: KeyRef, directory: str, *, fresh: bool = True) -> Clean | None:
-        """The value of a key from the cache, or else from the store; None when the key does not exist."""
+        """Return a value from the cache, or else from the store; None when the key does not exist."""
         clean = self._values.get(place, stale=not fresh)
         namespace, key = place
         if clean is not None:
@@ -108,10 +108,10 @@ class Loader:
         return await flight.arrival()
 
     def ask(self, place: KeyRef, then: Callable[[Flight], None]) -> bool:
-        """Have a value fetched, whatever is held, together with others asked for at the same time.
+        """Have a value fetched, also if one is held, together with others asked for at the same time.
 
-        For who wants them all and knows which: nothing is read ahead of it. `then` gets the flight when it has
-        ended, and raises nothing. False, and nothing is done, when the mount is ending or another has asked so.
+        It is for a caller that knows all it wants, so nothing is read ahead. `then` gets the ended flight, and must
+        not raise. Return False, with nothing done, when the mount is ending or another caller has asked so.
         """
         flight = self._flights.get(place)
         if self._stopped or (flight is not None and flight.then is not None):
@@ -124,7 +124,7 @@ class Loader:
         return True
 
     def touch(self, place: KeyRef, directory: str) -> None:
-        """A key was answered without a request: keep what is read ahead ahead."""
+        """Note that a key was answered from the cache, so that read-ahead stays ahead of the reader."""
         for wanted in self._readahead.hit(place[0], directory, place[1]):
             self._request((place[0], wanted), self._ahead)
 
@@ -136,7 +136,7 @@ class Loader:
         return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)
 
     def _hurry(self, place: KeyRef) -> None:
-        """Somebody waits by now for what was to be read ahead."""
+        """Move a key to the front, because a caller waits by now for what was to be read ahead."""
         if place in self._ahead:
             del self._ahead[place]
             self._awaited[place] = None
@@ -150,7 +150,7 @@ class Loader:
     # requests
 
     async def run(self) -> None:
-        """Send what is asked for, for ever."""
+        """Send the requests for values, for ever."""
         self._stopped = False
         try:
             async with trio.open_nursery() as nursery:
@@ -166,7 +166,7 @@ class Loader:
             self._fail(list(self._flights), UnavailableError("the mount is ending"))
 
     def _next(self) -> _Request | None:
-        """The next request, while there is room for one: what somebody waits for goes first."""
+        """Return the next request, while there is room for one: keys that a caller waits for go first."""
         if self._running >= _REQUESTS:
             return None
         request = self._part(waited=True)
@@ -175,7 +175,7 @@ class Loader:
         return request
 
     def _part(self, *, waited: bool) -> _Request | None:
-        """The next of the divided requests; a key that turned out likely to be binary leaves it alone."""
+        """Return the next of the divided requests, without a key that is now likely to be binary: it goes alone."""
         for index, request in enumerate(self._divided):
             if waited and not any(self._is_waited(request.namespace, key) for key in request.keys):
                 continue
@@ -272,7 +272,7 @@ class Loader:
     # failed requests
 
     async def _failed(self, request: _Request, error: StoreError) -> None:
-        """Ask in smaller pieces where one key may be the reason, or give up."""
+        """Ask in smaller pieces if one key may be the reason of a failure, or give up."""
         if isinstance(error, RejectedError) or (isinstance(error, BodyTooLargeError) and error.status):
             self._suspects.answered()
         elif may_be_one_key(error) and self._suspects.failed(frozenset(request.keys)):
@@ -294,7 +294,7 @@ class Loader:
             self._give_up([request, *request.rest], error)
 
     def _divide(self, request: _Request, parts: list[list[Key]], *, one_tells: bool) -> None:
-        """Make these requests instead. With `one_tells` a single key in front tells what the others are."""
+        """Make these requests instead. With `one_tells` a single key goes first: it tells the kind of the others."""
         first, *others = [_Request(request.namespace, part, singly=len(part) == 1) for part in parts]
         waits = first.singly and others and not others[0].singly if one_tells else True
         if waits:
@@ -309,9 +309,9 @@ class Loader:
             self._fail([(each.namespace, key) for key in each.keys], error)
 
     async def _wait_out(self, request: _Request, error: StoreError) -> None:
-        """The service answers nobody: ask on, one request at a time, for as long as the patience lasts.
+        """Ask a service that answers nobody again, one request at a time, for as long as the patience lasts.
 
-        A single key, and what timed out, was waited for as long already.
+        A single key, and a request that timed out, was waited for as long already.
         """
         until = trio.current_time() + (0.0 if request.singly or is_stuck(error) else self._patience)
         pause = _FIRST_PAUSE
@@ -337,7 +337,7 @@ class Loader:
     # answers
 
     def _overtaken(self, place: KeyRef) -> None:
-        """The answer may be older than what was written here: that counts, or else the store is asked again."""
+        """Replace an answer that may be older than a change made here by that change, or else by another request."""
         clean = self._values.get(place)
         if clean is None and place in self._flights:
             self._again(place)
@@ -370,7 +370,7 @@ class Loader:
         return [] if clean is None or is_shadowed else [(place[1], clean.value)]
 
     def _completed(self, place: KeyRef, entry: Entry, *, is_proof: bool) -> Entry:
-        """The entry with what its answer may have left out and the listing knows."""
+        """Return the entry with the parts that its answer may have left out and the listing knows."""
         listed = self._listings.attributes(*place)
         metadata, expiration = entry.metadata, entry.expiration
         if isinstance(entry, BareEntry):

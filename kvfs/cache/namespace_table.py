@@ -1,4 +1,4 @@
-"""The account's namespaces, as last listed, and the three operations on them, which are immediate."""
+"""The account's namespaces, as last listed, and the three operations on them, which act at once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -34,7 +34,10 @@ class NamespaceTable:
         return self._known_at is not None and 0 <= self._now() - self._known_at < self._ttl
 
     async def named(self, name: str) -> Namespace | None:
-        """Return the namespace of a directory name. A new one is waited for: that it was absent is no answer."""
+        """Return the namespace of a directory name.
+
+        An unknown name is always asked for, because another client may have made it.
+        """
         known = await self.names() if name in self._by_name else await self._names_for_new()
         return known.get(name)
 
@@ -47,9 +50,9 @@ class NamespaceTable:
         return self._by_name
 
     async def names(self) -> dict[str, Namespace]:
-        """Every namespace by its directory name; served stale while the store cannot be reached.
+        """Return every namespace by its directory name; stale ones while the store cannot be reached.
 
-        The store's breaker sees to it that this does not wait at every look.
+        The store's breaker keeps this from waiting at every look.
         """
         if self._is_fresh():
             return self._by_name
@@ -68,11 +71,14 @@ class NamespaceTable:
                 self._take(await self._store.list_namespaces(), asked_at)
 
     def learn(self, namespaces: list[Namespace]) -> None:
-        """Somebody has just listed them."""
+        """Take in a list that another part has just read."""
         self._take(namespaces, self._now())
 
     def _take(self, namespaces: list[Namespace], asked_at: float) -> None:
-        """Accept a list of namespaces. It may be older than a change of ours that ended since it was asked for."""
+        """Accept a list of namespaces.
+
+        Changes of ours that ended since the request win, because the list may be older.
+        """
         self._ours = {id_: change for id_, change in self._ours.items() if change[0] >= asked_at}
         listed = {namespace.id: namespace for namespace in namespaces}
         for id_, (_, namespace) in self._ours.items():
@@ -81,7 +87,7 @@ class NamespaceTable:
         self._known_at = self._now()
 
     def _changed(self, id_: NamespaceId, namespace: Namespace | None) -> None:
-        """A change of ours: known at once, but no news of the others."""
+        """Note a change of ours, without making the knowledge of the others any newer."""
         self._ours[id_] = (self._now(), namespace)
         known = dict(self._by_id)
         _set(known, id_, namespace)
@@ -95,42 +101,42 @@ class NamespaceTable:
             self.on_listed(list(namespaces.values()))
 
     def get(self, namespace: NamespaceId) -> Namespace | None:
-        """One of the known namespaces."""
+        """Return one of the known namespaces."""
         return self._by_id.get(namespace)
 
     @property
     def known(self) -> Mapping[str, Namespace]:
-        """The namespaces by directory name, as last listed."""
+        """Return the namespaces by directory name, as last listed."""
         return self._by_name
 
     def name_of(self, namespace: NamespaceId) -> str | None:
-        """The directory name of a namespace, as last listed."""
+        """Return the directory name of a namespace, as last listed."""
         for name, known in self._by_name.items():
             if known.id == namespace:
                 return name
         return None
 
     def ids(self) -> Iterable[NamespaceId]:
-        """The ids of the known namespaces."""
+        """Return the ids of the known namespaces."""
         return self._by_id.keys()
 
     async def create(self, title: str) -> Namespace:
-        """Create it in the store, and know it."""
+        """Create a namespace in the store, and know it."""
         created = await self._store.create_namespace(title)
         self._changed(created.id, created)
         return created
 
     async def rename(self, namespace: NamespaceId, title: str) -> None:
-        """Give it another title in the store."""
+        """Give a namespace another title in the store."""
         await self._store.rename_namespace(namespace, title)
         old = self._by_id.get(namespace)
         renamed = Namespace(namespace, title, old.mode if old is not None else "")
         self._changed(namespace, renamed)
 
     async def delete_empty(self, namespace: NamespaceId, gone: Callable[[Key], bool]) -> bool:
-        """Delete it if the store itself says that it holds nothing; whether it was deleted.
+        """Delete a namespace if the store itself says that it holds nothing; return whether it was deleted.
 
-        `gone` tells the keys that this mount deleted: listings may lag a minute behind.
+        `gone` is true for keys that this mount deleted, because listings may lag a minute behind.
         """
         cursor: str | None = None
         try:
@@ -148,7 +154,7 @@ class NamespaceTable:
         return True
 
     def forget(self) -> None:
-        """Ask again at the next use; what was known serves on should the store not answer."""
+        """Ask again at the next use; known namespaces are served on if the store does not answer."""
         if self._known_at is not None:
             self._known_at = float("-inf")
 

@@ -1,7 +1,7 @@
 """Bounds the wait for the store where an older answer is known: a second, then not at all for a while.
 
-What is asked for goes on when nobody waits for it any more, so a slow store brings its news a little later, and one
-that is away keeps nobody waiting for what is known.
+The request goes on when nobody waits for it any more. So a slow store brings its news a little later, and one that is
+away keeps nobody waiting for cached data.
 """
 
 import logging
@@ -21,10 +21,10 @@ PAUSE: Final = 5.0  # seconds in which nobody waits, once that was not enough
 
 
 class StalePatience:
-    """Shared by all who ask. Without `run` it is endless: whoever asks waits for the answer."""
+    """The patience of a mount, shared by all who ask. Without `run` it is endless: a caller waits for the answer."""
 
     def __init__(self, longest: float, *, wait: float = WAIT) -> None:
-        """`longest`: seconds after which a question that nobody waits for is given up."""
+        """`longest` is the number of seconds after which a question that nobody waits for is given up."""
         self._longest = longest
         self._wait = wait
         self._nursery: trio.Nursery | None = None
@@ -33,16 +33,16 @@ class StalePatience:
 
     @property
     def is_exhausted(self) -> bool:
-        """True for a while after the longest wait had no answer either: even what is known to be absent has to do."""
+        """True for a while after the longest wait had no answer either: then even an absence known before counts."""
         return self.is_spent and trio.current_time() < self._exhausted_until
 
     @property
     def is_spent(self) -> bool:
-        """True for a while after an answer did not come in time: what is known has to do."""
+        """True for a while after an answer did not come in time: then the older answer is used."""
         return trio.current_time() < self._spent_until
 
     async def run(self) -> None:
-        """For ever: the place where questions go on that nobody waits for."""
+        """Run the questions that nobody waits for any more, for ever."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -53,8 +53,8 @@ class StalePatience:
     async def rest(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask, and wait for the answer to its end, because no older one is known. Raises what the question raises.
 
-        Where a caller has just waited a moment for something else, as a name, that moment is part of the longest
-        wait: one system call asks for several things.
+        A moment that the caller has just waited for another thing, a name for instance, is part of the longest wait,
+        because one system call asks for several.
         """
         if not self.is_spent:
             return await question()

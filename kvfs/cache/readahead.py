@@ -34,7 +34,7 @@ _NOTHING: Sequence[Key] = ()
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    """One walk: the last key it is known to have touched, the end of what was asked, how much at a time."""
+    """One walk: the last key it is known to have touched, the end of its requests so far, and its window's size."""
 
     namespace: NamespaceId
     directory: str
@@ -50,7 +50,7 @@ class _Stream:
 class Readahead:
     """Remembers a few walks and says what to fetch next.
 
-    `is_wanted` tells keys that are neither held nor under way, `is_single` those that cost a request each;
+    `is_wanted` is true for keys that are neither held nor under way, `is_single` for those that cost a request each;
     `room` is how many bytes the cache holds.
     """
 
@@ -73,7 +73,7 @@ class Readahead:
         self._observed = 0  # values in it, as far as that matters
 
     def observe(self, size: int) -> None:
-        """A value of so many bytes arrived: what is asked for fits one answer, and the cache."""
+        """Note that a value of so many bytes arrived, so that requests fit one answer, and the cache."""
         self._observed = min(self._observed + 1, _STEADY)
         self._average += (size - self._average) * max(1 / self._observed, 0.5 if size >= _LARGE else 0.0)
 
@@ -83,17 +83,17 @@ class Readahead:
 
     @property
     def batch(self) -> int:
-        """Keys of a full window: as many as go into one answer with room to spare."""
+        """Return the number of keys of a full window: as many as go into one answer with room to spare."""
         return max(1, min(BULK_GET_KEYS, int(BULK_GET_BYTES / 2 / self._mean)))
 
     def _depth(self) -> int:
-        """The most keys asked for ahead of a reader; half the cache stays for what was read."""
+        """Return the most keys to ask for ahead of a reader; half the cache stays for values that were read."""
         return min(_AHEAD * self.batch, int(self._room / 2 / self._mean))
 
     def miss(
         self, namespace: NamespaceId, directory: str, key: Key, walk: Walk | None = None
     ) -> Sequence[Key]:
-        """The keys to ask for now that `key` is missing, perhaps of a walk; `key` is the first of them."""
+        """Return the keys to ask for now that `key` is missing, perhaps of a walk; `key` is the first of them."""
         stream = self._continued(namespace, key)
         if stream is None or (walk is not None and self._is_new(stream, directory, walk)):
             stream = _Stream(namespace, directory, key, key, root=directory)
@@ -123,7 +123,7 @@ class Readahead:
         return [key, *self._further(stream, directory, key, max(0, ahead - 1), pace)]
 
     def _leap(self, stream: _Stream, key: Key) -> int:
-        """Keys that a walk in order is ready for at once: a full window, up to what comes singly or slowly."""
+        """Return how many keys a walk in order may have at once: a full window, up to one that is single or slow."""
         passed = self._listings.following(stream.namespace, stream.end + "\0", _GAP)
         following = next((k for k in passed if k == key or self._is_wanted((stream.namespace, k))), None)
         if following != key:
@@ -139,7 +139,7 @@ class Readahead:
         return next((n for n, key in enumerate(keys) if self._is_single((namespace, key))), most)
 
     def _is_new(self, stream: _Stream, directory: str, walk: Walk) -> bool:
-        """Return whether a walk has nothing to do with the few reads that happened to end where it begins."""
+        """Return whether a walk is independent of the few reads that happened to end where it begins."""
         return not walk.is_recursive and directory != stream.directory and stream.passed < _FIRST
 
     def _begun(self, stream: _Stream, walk: Walk) -> Sequence[Key]:
@@ -165,7 +165,7 @@ class Readahead:
         return any(mark <= key <= end and at.namespace == namespace for mark, end, at in self._marks)
 
     def hit(self, namespace: NamespaceId, directory: str, key: Key) -> Sequence[Key]:
-        """The keys to ask for now that `key` was answered from the cache; mostly none."""
+        """Return the keys to ask for now that `key` was answered from the cache; mostly none."""
         for mark, end, stream in self._marks:
             if mark <= key <= end and stream.namespace == namespace:
                 break
@@ -182,7 +182,7 @@ class Readahead:
     def _further(
         self, stream: _Stream, directory: str, key: Key, count: int, pace: int | None = None
     ) -> Sequence[Key]:
-        """Up to `count` wanted keys after what the stream asked for; the next hit that asks is marked.
+        """Return up to `count` wanted keys after those the stream asked for, and mark the next hit that asks.
 
         With full windows that is `pace` keys from here, or a window.
         """
@@ -208,7 +208,7 @@ class Readahead:
             stream.mark = min(walk[-1], stream.end) if walk else stream.end
 
     def _wanted(self, stream: _Stream, count: int) -> tuple[list[Key], Key]:
-        """The keys to ask for, and the last key looked at."""
+        """Return the keys to ask for, and the last key looked at."""
         found: list[Key] = []
         end = stream.end
         if count <= 0:

@@ -1,10 +1,10 @@
-"""Directories whose entries were read lately: what the first read of a file in one of them foretells.
+"""Directories whose entries were read lately, because the first read of a file in one of them foretells a walk.
 
-A program that goes through a tree (`ls -lR`, `grep -r`, `tar`, `cp -r`, a shell's `*`) reads a directory's
-entries, then its files from the first one on, all within moments; who opens one file he knows reads no entries.
-So the first file of a directory just read begins a walk through it. When the directory above was read just
-before, and this is its first or the next one in it, the walk goes through the tree below the topmost of them;
-not when directories are visited here and there.
+A program that goes through a tree (`ls -lR`, `grep -r`, `tar`, `cp -r`, a shell's `*`) reads a directory's entries,
+then its files from the first one on, all within moments; who opens one file he knows reads no entries. So the first
+file of a directory just read begins a walk through it. When the directory above was read just before, and this is its
+first or the next one in it, the walk goes through the tree below the topmost of them; not when directories are visited
+here and there.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,8 @@ _SCANS = 64  # directories remembered
 class Walk:
     """The keys that are likely to be read next, seen from the first file of a directory.
 
-    Every key that starts with `root`, when `is_recursive`; else `siblings`, the files that follow in the directory.
+    They are every key that starts with `root`, when `is_recursive`; else `siblings`, the files that follow in the
+    directory.
     """
 
     root: str
@@ -33,9 +34,10 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """The first entries of a directory; `visited` is the index of the directory below that was read last.
+    """The first entries of a directory.
 
-    -1: none yet; their number: one that is not among them, and none that follows is next to it.
+    `visited` is the index of the directory below that was read last. -1 means none yet; their number means one that is
+    not among them.
     """
 
     root: str
@@ -44,7 +46,7 @@ class _Scan:
     visited: int = -1
 
     def visit(self, directory: str) -> tuple[int, bool]:
-        """The index of a directory, and whether who goes through them in order reads it now (still)."""
+        """Return a directory's index, and whether a reader that goes through them in order reads it now (still)."""
         count = len(self.entries)
         if self.visited >= count > 0:
             return count, False
@@ -62,7 +64,7 @@ class _Scan:
 
 
 class Scans:
-    """Remembers a few directories. `is_wanted` tells keys that are neither held nor under way."""
+    """Remembers a few directories. `is_wanted` is true for keys that are neither held nor under way."""
 
     def __init__(self, now: Callable[[], float], is_wanted: Callable[[KeyRef], bool]) -> None:
         # dependencies
@@ -80,9 +82,10 @@ class Scans:
         *,
         is_first: bool = True,
     ) -> None:
-        """Somebody reads a directory, whose first entries are these: of files the keys, else (name, DirRef).
+        """Note that a program reads a directory with these first entries: of files the keys, else (name, DirRef).
 
-        `directory` and `parent` (None for the root) are prefixes; `is_first` when he opened it just now.
+        `directory` and `parent` (None for the root) are prefixes; `is_first` is true when the program opened it just
+        now.
         """
         now, known, root = self._now(), self._recent(namespace, directory), directory
         above = self._recent(namespace, parent) if parent is not None else None
@@ -96,7 +99,7 @@ class Scans:
         self._keep(namespace, directory, _Scan(root, entries[:_LOOKED], now, visited))
 
     def walk(self, namespace: NamespaceId, directory: str, key: Key) -> Walk | None:
-        """The walk that a miss of `key`, in this directory, seems to begin; None when it does not."""
+        """Return the walk that a miss of `key`, in this directory, seems to begin; None when it does not."""
         scan = self._recent(namespace, directory)
         if scan is None:
             return None

@@ -1,7 +1,7 @@
 """Keys that settled while requests were under way: the answers of those requests may be older.
 
-While the journal has a change of a key, the change answers. Once it has settled the store does; but an answer on
-its way by then may have been given before the change arrived there, and comes too late to be believed.
+While the journal has a change of a key, the change answers. Once it has settled the store does. But an answer on its
+way by then may have been given before the change arrived there, so it must not be believed.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from kvfs.core.model import Key, KeyInfo, KeyRef, NamespaceId
 
 
 class Settled:
-    """Remembers for as long as a request that began before is under way."""
+    """Remembers settled keys for as long as a request that began before is under way."""
 
     def __init__(self) -> None:
         # Invariant: both ascend in moments; _places holds what settled after the first request under way began.
@@ -24,7 +24,7 @@ class Settled:
 
     @contextmanager
     def asking(self) -> Iterator[int]:
-        """Around a request and the use of its answer; gives the moment it began."""
+        """Wrap a request and the use of its answer; yield the moment it began."""
         moment = self._moment
         self._under_way[moment] = self._under_way.get(moment, 0) + 1
         try:
@@ -37,7 +37,7 @@ class Settled:
 
     @property
     def moment(self) -> int:
-        """Now, for who is `asking` already."""
+        """Return this moment, for a caller that is inside `asking` already."""
         return self._moment
 
     def _forget(self) -> None:
@@ -49,7 +49,7 @@ class Settled:
             del self._places[place]
 
     def note(self, namespace: NamespaceId, present: Iterable[KeyInfo], absent: Iterable[Key]) -> None:
-        """From now on the store answers for these keys, which it has or has not."""
+        """Note that from now on the store answers for these keys, and which of them it has."""
         if not self._under_way:
             return
         self._moment += 1

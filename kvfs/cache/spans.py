@@ -39,11 +39,11 @@ class Span:
     known_at: float
 
     def holds(self, key: str) -> bool:
-        """Return whether the span says something of `key`."""
+        """Return whether the span knows about `key`."""
         return self.low <= key and (self.high is None or key < self.high)
 
     def reaches(self, high: str | None) -> bool:
-        """Return whether everything below `high` from a held key on is inside."""
+        """Return whether everything from a key of the span up to `high` is inside it."""
         return self.high is None or (high is not None and high <= self.high)
 
     def has(self, key: str) -> bool:
@@ -64,7 +64,7 @@ class Span:
         return self.high is None or self.reaches(successor(below))
 
     def first_from(self, text: str) -> list[str]:
-        """The first key at or above `text`, as a list of one or none."""
+        """Return the first key at or above `text`, as a list of one or none."""
         index = bisect_left(self.keys, text)
         return self.keys[index : index + 1]
 
@@ -82,7 +82,7 @@ class SpanIndex:
         return iter(self._spans)
 
     def span_of(self, key: str) -> Span | None:
-        """The span that holds `key`."""
+        """Return the span that holds `key`."""
         spans = self._spans
         if len(spans) == 1:  # a namespace listed whole: the ordinary case
             return spans[0] if spans[0].holds(key) else None
@@ -90,7 +90,7 @@ class SpanIndex:
         return spans[index] if index >= 0 and spans[index].holds(key) else None
 
     def run(self, key: str) -> Iterator[Span]:
-        """The span that holds `key`, and those that follow it without a gap."""
+        """Return the span that holds `key`, and those that follow it without a gap."""
         span = self.span_of(key)
         index = bisect_right(self._lows, key)
         while span is not None:
@@ -102,10 +102,10 @@ class SpanIndex:
     def learn(
         self, low: str, high: str | None, infos: Iterable[KeyInfo], known_at: float, *, join: float
     ) -> Span:
-        """Make `[low, high)` known anew; what older spans said of it is forgotten.
+        """Make `[low, high)` known anew; older knowledge of it is forgotten.
 
-        It grows the span before it, unless that is older than `join` (epoch seconds): what is in one span
-        shares one age, the oldest. `infos` are in key order; what lies outside is left out.
+        It grows the span before it, unless that is older than `join` (epoch seconds), because all of one span shares
+        one age, the oldest. `infos` are in key order; what lies outside is left out.
         """
         self.drop(low, high)
         index = bisect_left(self._lows, low)
@@ -156,7 +156,7 @@ class SpanIndex:
     def join(self, key: str, high: str | None) -> Span | None:
         """Make one span of those that know everything from `key` to `high`, as old as the oldest of them.
 
-        None when not everything is known.
+        Return None when not everything is known.
         """
         pieces: list[Span] = []
         for span in self.run(key):
@@ -177,7 +177,7 @@ class SpanIndex:
     def apply(self, present: Iterable[KeyInfo], absent: Iterable[str]) -> None:
         """Bring the spans up to date with keys that this mount wrote or deleted at the store.
 
-        What no span holds stays unknown. A key that is in both is present.
+        A key that no span holds stays unknown. A key that is in both is present.
         """
         removed: dict[int, tuple[Span, set[str]]] = {}
         for key in absent:
@@ -218,7 +218,7 @@ class SpanIndex:
 
 
 def _insert(span: Span, keys: set[str]) -> None:
-    """Slices between the places: a million keys are copied, not compared."""
+    """Insert between the places by slices, because a million keys are better copied than compared."""
     if len(keys) <= _FEW:
         for key in keys:
             insort(span.keys, key)

@@ -38,7 +38,10 @@ class ValueStatistics:
 
 
 class Values:
-    """Least recently used values go first; a value larger than the bound is kept alone until the next."""
+    """The values that are held.
+
+    The least recently used go first; one larger than the bound is kept alone until the next.
+    """
 
     def __init__(self, limit: int, ttl: float, now: Callable[[], float]) -> None:
         # dependencies and constants
@@ -52,7 +55,7 @@ class Values:
         self._sizes: OrderedDict[KeyRef, tuple[int, float]] = OrderedDict()
 
     def get(self, place: KeyRef, *, stale: bool = False) -> Clean | None:
-        """The value if it is held and fresh (or of any age with `stale`)."""
+        """Return the value if it is held and fresh (or of any age with `stale`)."""
         found = self._entries.get(place)
         if found is None:
             return None
@@ -62,23 +65,23 @@ class Values:
         return found
 
     def peek(self, place: KeyRef) -> Clean | None:
-        """The value if it is held, of any age, without counting as a use."""
+        """Return the value if it is held, of any age, without counting as a use."""
         return self._entries.get(place)
 
     def note_digest(self, place: KeyRef, clean: Clean, digest: bytes) -> None:
-        """The digest of a value was made: keep it with the value, if that is still held."""
+        """Keep the digest that was made of a value with it, if the value is still held."""
         if self._entries.get(place) is clean:
             self._entries[place] = replace(clean, digest=digest)
 
     def size(self, place: KeyRef, *, stale: bool = False) -> int | None:
-        """The value's size in bytes, remembered beyond the value itself."""
+        """Return the value's size in bytes, remembered beyond the value itself."""
         found = self._sizes.get(place)
         if found is None or not (stale or self.is_fresh(found[1])):
             return None
         return found[0]
 
     def known(self, place: KeyRef) -> tuple[int, float] | None:
-        """The size, of any age, and when it was answered; the same object until another answer or an end to it."""
+        """Return the size, of any age, and when it was answered: one object until another answer or its end."""
         return self._sizes.get(place)
 
     @property
@@ -108,7 +111,7 @@ class Values:
             self.drop(next(iter(self._sizes)))
 
     def expire(self, namespace: NamespaceId, prefix: str = "") -> None:
-        """Nothing of the keys that start with `prefix` is fresh any more; it still tells what changed."""
+        """Make every key that starts with `prefix` stale; the old values still show what changed."""
         self.changes += 1
         for place in [p for p in self._sizes if p[0] == namespace and p[1].startswith(prefix)]:
             self._sizes[place] = (self._sizes[place][0], NEVER)
@@ -116,7 +119,7 @@ class Values:
                 self._entries[place] = replace(self._entries[place], known_at=NEVER)
 
     def expire_one(self, place: KeyRef) -> None:
-        """One value is not fresh any more."""
+        """Make one value stale."""
         self.changes += 1
         if place in self._entries:
             self._entries[place] = replace(self._entries[place], known_at=NEVER)
@@ -132,7 +135,7 @@ class Values:
         self._sizes.pop(place, None)
 
     def rename(self, old: KeyRef, new: KeyRef) -> None:
-        """Value and size are another key's now."""
+        """Move value and size to another key."""
         if old == new:
             return
         clean, size = self._entries.get(old), self._sizes.get(old)

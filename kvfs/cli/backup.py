@@ -77,7 +77,7 @@ async def _back_up(words: StoreWords, directory: Path, access: Access, wanted: d
 
 
 async def _full(words: StoreWords, directory: Path, access: Access, index: BackupIndex, now: datetime) -> int:
-    """A copy as any other: one that was interrupted goes on under the name that it had."""
+    """Make a full copy; one that was interrupted goes on under the name that it had."""
     name = _begun(directory) or name_of(now, is_full=True)
     file = directory / name
     target = FileWords(file, Format("ndjson", "zstd"), str(file))
@@ -93,7 +93,7 @@ async def _full(words: StoreWords, directory: Path, access: Access, index: Backu
 
 
 def _begun(directory: Path) -> str:
-    """The full backup that an earlier run did not complete; "" when there is none, or when there was another since."""
+    """Return the full backup that an earlier run did not complete; "" when there is none, or a later one."""
     begun = [name.removesuffix(PARTIAL) for name in os.listdir(directory) if name.endswith(PARTIAL)]
     newest = max((one.at for one in backups_in(directory)), default=datetime.min.replace(tzinfo=UTC))
     found = [one for one in map(backup_of, begun) if one is not None and one.at > newest]
@@ -139,7 +139,7 @@ async def _changes(
 
 
 def _publish(partial: Path, file: Path, counts: tuple[int, int]) -> None:
-    """Give a backup its name when it holds what was written. Raises `UserError`."""
+    """Give a backup its final name when it holds everything. Raises `UserError`."""
     if verify(partial) != counts:
         raise UserError(f"{file.name} could not be verified: it does not hold what was written")
     partial.rename(file)

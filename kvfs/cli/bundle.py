@@ -1,4 +1,4 @@
-"""`kvfs debug-bundle`: what somebody needs who is to find out what went wrong, without secrets or values."""
+"""`kvfs debug-bundle`: the data for the search of a fault, without secrets or values."""
 
 import io
 import json
@@ -109,7 +109,7 @@ def _about(with_names: bool) -> str:
 
 
 def _secrets_of_files(token_file: Path | None) -> Iterator[str]:
-    """Tokens in the files that are known to hold one; one that cannot be read is not in anything that can."""
+    """Return the tokens in files that are known to hold one; a file that cannot be read can leak none."""
     for name in (token_file, os.environ.get("KVFS_TOKEN_FILE")):
         if name:
             try:
@@ -119,7 +119,7 @@ def _secrets_of_files(token_file: Path | None) -> Iterator[str]:
 
 
 class _Gathered:
-    """Everything that goes into a bundle, before names and secrets are taken out."""
+    """Collects the parts of a bundle, before names and secrets are taken out."""
 
     def __init__(self, state: Path, only: Path | None) -> None:
         self._state = state
@@ -135,7 +135,7 @@ class _Gathered:
         self._status = [_tried(partial(status_of, mount, state, _SILENCE)) for mount in self._mounts]
 
     def names(self) -> set[str]:
-        """All names that are known: keys, titles and prefixes."""
+        """Return all names that are known: keys, titles and prefixes."""
         found: set[str] = set()
         for journal, record in self._journals:
             if record is not None:
@@ -250,7 +250,7 @@ def _output(command: Iterable[str]) -> str:
 
 
 def _without_commands(text: str) -> str:
-    """`kvfs config show` without the words of a token command: they may hold what nobody should see."""
+    """Return `kvfs config show` without the words of a token command, because they may hold a secret."""
     lines = text.splitlines(keepends=True)
     return "".join(
         "token-command  (left out)\n" if line.startswith("token-command") else line for line in lines
@@ -258,7 +258,7 @@ def _without_commands(text: str) -> str:
 
 
 def _without_contents(described: Message) -> Message:
-    """A journal as `kvfs journal --json` has it; of metadata only the size."""
+    """Return a journal as `kvfs journal --json` has it, with only the size of metadata."""
     described["file"] = described.pop("path", "")  # of this machine: no name of a key
     described["source"] = store_of(str(described.get("source", "")))  # no namespace, and no prefix
     for change in described.get("changes", []):
@@ -284,7 +284,7 @@ def _json(value: object) -> str:
 
 
 def _write(target: Path, files: BundleFiles) -> None:
-    """A new file of mode 600; one that is there stays as it is."""
+    """Write a new file of mode 600; an existing one stays as it is."""
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:

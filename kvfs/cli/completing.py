@@ -27,7 +27,7 @@ Offer = Callable[[str], Iterable[CompletionItem]]
 
 
 class Completed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """Text as it was written; `offer` tells what may begin so."""
+    """A type of text that is taken as it is written; `offer` returns the texts that may complete it."""
 
     def __init__(self, name: str, offer: Offer) -> None:
         self.name = name
@@ -43,18 +43,18 @@ class Completed(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
 
 def _plain(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Return the words that begin so. A scheme that is written already is left out."""
+    """Return the words that begin with a fragment. A scheme that is written already is left out."""
     news = (word for word in dict.fromkeys(words) if word != incomplete or word not in SCHEMES)
     return [CompletionItem(word) for word in news if word.startswith(incomplete)]
 
 
 def mounts(incomplete: str) -> list[CompletionItem]:
-    """The mount points of this user."""
+    """Return the mount points of this user."""
     return _plain([record.mountpoint for record in records(default_state_dir())], incomplete)
 
 
 def paths(incomplete: str, *, of: str) -> list[CompletionItem]:
-    """DIR of a command on mounts: one of them, or a directory; DIR to be used anew; or PATH, any file."""
+    """Return DIR of a command on mounts (a mount or a directory), DIR of a new mount, or PATH (any file)."""
     if of not in ("directory", "mountpoint"):
         return [CompletionItem(incomplete, type="file")]
     known = mounts(incomplete) if of == "mountpoint" else []
@@ -67,20 +67,20 @@ def sources(incomplete: str) -> list[CompletionItem]:
 
 
 def places(incomplete: str) -> list[CompletionItem]:
-    """FROM, TO and SOURCE of the data commands: a source with a namespace, or a file."""
+    """Return FROM, TO and SOURCE of the data commands: a source with a namespace, or a file."""
     words = [*SCHEMES, *_bindings(), *_remembered(os.environ, stores=True), *_files(incomplete)]
     found = _plain(words, incomplete)
     return found if incomplete.startswith(SCHEMES) else [*found, CompletionItem(incomplete, type="file")]
 
 
 def kept(incomplete: str) -> list[CompletionItem]:
-    """SOURCE or DIR of what this machine has changes of."""
+    """Return SOURCE or DIR of which this machine keeps changes."""
     known = [*_plain([record.source for record in _records()], incomplete), *mounts(incomplete)]
     return known or [CompletionItem(incomplete, type="dir")]
 
 
 def profiles(incomplete: str) -> list[CompletionItem]:
-    """The profiles of the configuration file."""
+    """Return the profiles of the configuration file."""
     return _plain(profile_names(config_file(os.environ)), incomplete)
 
 
@@ -95,9 +95,9 @@ def _records() -> Iterator[SourceRecord]:
 
 
 def _remembered(environ: Mapping[str, str], *, stores: bool = False) -> Iterator[str]:
-    """Sources that were mounted, and the namespaces that were listed there last.
+    """Return sources that were mounted, and the namespaces that were listed there last.
 
-    `stores`: with the namespaces of embedded stores, which are no sources of a mount. The account of the
+    With `stores` those of embedded stores are included, which are no sources of a mount. The account of the
     environment need not be written.
     """
     own = environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip()
@@ -115,7 +115,7 @@ def _remembered(environ: Mapping[str, str], *, stores: bool = False) -> Iterator
 
 
 def _bindings() -> Iterator[str]:
-    """The KV bindings of the project around the current directory."""
+    """Return the KV bindings of the project around the current directory."""
     file = find_project(Path.cwd())
     if file is None:
         return
@@ -127,7 +127,7 @@ def _bindings() -> Iterator[str]:
 
 
 def _files(incomplete: str) -> Iterator[str]:
-    """For `local:` and a path: directories, and files that are named like stores."""
+    """Return directories, and files that are named like stores, for `local:` and a path."""
     if not incomplete.startswith("local:"):
         return
     written = incomplete.removeprefix("local:")
@@ -147,15 +147,15 @@ def _files(incomplete: str) -> Iterator[str]:
 
 
 class Bash(BashComplete):
-    """bash tells the line and not only its words, because it ends a word at `:`, `=` and `@`, as sources have them.
+    """Completion for bash, which ends a word at `:`, `=` and `@`, as sources have them, and so passes the whole line.
 
-    What it puts in place of is the end of our word only: as much is left out of the answers.
+    It replaces the end of our word only, so the beginning is left out of the answers.
     """
 
     _left_out = ""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words before the cursor, and the one that it is in."""
+        """Return the words before the cursor, and the one that it is in."""
         line = os.environ["COMP_LINE"].encode()[: int(os.environ["COMP_POINT"])].decode(errors="replace")
         words = split_arg_string(line)
         incomplete = words.pop() if words and not line[-1:].isspace() else ""
@@ -166,13 +166,13 @@ class Bash(BashComplete):
         return words[1:], incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """`type,value`, the value from where bash has its word."""
+        """Return `type,value`, the value from where bash's word begins."""
         value = item.value.removeprefix(self._left_out) if item.type == "plain" else item.value
         return f"{item.type},{value}"
 
 
 def answer(cli: click.Command) -> int:
-    """Answer a shell. Whatever is wrong is not told: it would be written into the line that somebody types."""
+    """Answer a shell. No error is shown, because it would be written into the line that the user types."""
     if "COMP_LINE" in os.environ:  # an older script of ours does not tell it
         add_completion_class(Bash)
     try:

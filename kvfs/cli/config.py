@@ -1,4 +1,4 @@
-"""`kvfs config`: which options a mount would have, and where each comes from."""
+"""`kvfs config`: the options that a mount would have, and the origin of each."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`kvfs conflicts`: what another client changed too; both versions are kept until somebody chooses."""
+"""`kvfs conflicts`: values that another client changed too; both versions are kept until the user chooses."""
 
 import difflib
 import json
@@ -107,7 +107,7 @@ def _attribute(file: Path, name: str) -> str:
 
 
 def difference(theirs: Side, mine: Side) -> Iterator[str]:
-    """Lines that say how two versions differ; at least one."""
+    """Return lines that say how two versions differ; at least one."""
     lines = list(_content_lines(theirs, mine))
     if theirs.content is not None and mine.content is not None:
         for name in ATTRIBUTES:
@@ -182,7 +182,7 @@ def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state_dir: Pa
 
 
 def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Path, list[Message]]:
-    """The conflicts that were named, by mount point. Raises `UserError` for a name that has none."""
+    """Return the conflicts that were named, by mount point. Raises `UserError` for a name that has none."""
     if bool(targets) == everything:
         raise click.UsageError("name the PATHs that `kvfs conflicts list` shows, or --all")
     found: dict[Path, list[Message]] = {}
@@ -198,7 +198,7 @@ def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Pat
 
 
 def _mount_of(target: Path, state: Path) -> Path:
-    """The mount of a path; of a source that is not mounted, what mounts it."""
+    """Return the mount of a path. Raise for a source that is not mounted, with the command that mounts it."""
     try:
         return mount_containing(target)
     except UserError:
@@ -217,7 +217,7 @@ def _chosen(target: Path, mountpoint: Path, items: list[Message]) -> list[Messag
 
 
 def _settle(what: str, meant: dict[Path, list[Message]], state: Path) -> int:
-    """Ask the daemons to; say how many were settled, and what was not."""
+    """Have the daemons settle them; say how many were settled, and which were not."""
     if what == "mine":
         _check_single(meant)
     count, status = 0, Exit.OK
@@ -237,7 +237,7 @@ def _settle(what: str, meant: dict[Path, list[Message]], state: Path) -> int:
 
 
 def _check_single(meant: dict[Path, list[Message]]) -> None:
-    """A name has one value: of several versions of yours somebody has to say which."""
+    """Refuse a name with several versions of yours, because a name has one value and the user must say which."""
     for mountpoint, items in meant.items():
         paths = [item["path"] for item in items]
         for name in paths:

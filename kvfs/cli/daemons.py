@@ -1,4 +1,4 @@
-"""Finding the daemon of a mount, and listening to one that sends what is pending."""
+"""Finds the daemon of a mount, and listens to one that sends pending changes."""
 
 import os
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ LEFT_SHOWN = 20
 
 
 def state_of(state_dir: Path | None) -> Path:
-    """The state directory that an option or the default names."""
+    """Return the state directory that an option or the default names."""
     return state_dir or default_state_dir()
 
 
 def find_record(directory: Path, state_dir: Path) -> MountRecord | None:
-    """The record of the mount at `directory`, if this user made it."""
+    """Return the record of the mount at `directory`, if this user made it."""
     record = read_record(record_path(directory, state_dir))
     if record is None and os.geteuid() == 0:  # made at boot, without a home
         record = read_record(record_path(directory, SYSTEM_DIR))
@@ -40,13 +40,13 @@ def find_record(directory: Path, state_dir: Path) -> MountRecord | None:
 
 
 def socket_of(directory: Path, state_dir: Path) -> Path:
-    """The control socket of the mount at `directory`; its record knows best."""
+    """Return the control socket of the mount at `directory`; its record knows best."""
     record = find_record(directory, state_dir)
     return Path(record.socket) if record is not None else control_path(directory, state_dir)
 
 
 def chosen_mounts(directory: Path | None, state_dir: Path) -> list[Path]:
-    """The mount that was named, or all of this user; `UserError` when there is none."""
+    """Return the mount that was named, or all of this user; `UserError` when there is none."""
     if directory is not None:
         return [real_mountpoint(directory)]
     found = [Path(record.mountpoint) for record in records(state_dir) if is_there(record)]
@@ -56,7 +56,7 @@ def chosen_mounts(directory: Path | None, state_dir: Path) -> list[Path]:
 
 
 def is_there(record: MountRecord) -> bool:
-    """Return whether a record stands for a mount: that of a daemon killed long ago and unmounted since does not."""
+    """Return whether a record stands for a mount. The record of a killed daemon whose mount is gone does not."""
     return mount_at(Path(record.mountpoint)) is not None or lives(record.pid)
 
 
@@ -69,7 +69,7 @@ def living_mounts(text: str | None, state_dir: Path) -> list[MountRecord]:
 
 
 def mount_containing(path: Path) -> Path:
-    """The mount point that `path` lies in; `UserError` when that is no mount of kvfs."""
+    """Return the mount point that `path` lies in; `UserError` when that is no mount of kvfs."""
     # realpath would ask the mount itself about the last part
     absolute = Path(os.path.realpath(path.parent)) / path.name
     mount = mount_of(absolute)
@@ -95,7 +95,7 @@ def mounted_path(text: str) -> tuple[Path, Mount] | None:
 
 @contextmanager
 def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
-    """A connection to the daemon that serves `directory`."""
+    """Return a connection to the daemon that serves `directory`."""
     path = socket_of(directory, state_dir)
     if not path.exists():
         mount = mount_at(directory)
@@ -129,7 +129,10 @@ def _why_nobody_answers(directory: Path) -> str:
 def ask(
     client: Client, request: Message, *, silence: float = SILENCE_SECONDS, quiet: bool = False
 ) -> Message:
-    """The last answer to a request; events before it are passed over. `quiet`: something else is being drawn."""
+    """Return the last answer to a request; events before it are passed over.
+
+    With `quiet` nothing is printed, because something else is being drawn.
+    """
     with Waiting(f"waiting for process {client.pid}, which serves the mount", quiet=quiet):
         return list(client.ask(request, silence=silence))[-1]
 
@@ -142,7 +145,7 @@ def ask_to_send(
     within: float = float("inf"),
     quiet: bool = False,
 ) -> Message:
-    """Ask for something that sends what is pending, and show how far it is."""
+    """Send a request that makes the daemon send pending changes, and show the progress."""
     message: Message = {}
     with SendingProgress(quiet=quiet) as progress:
         for message in client.ask(request, silence=silence, within=within):
@@ -162,7 +165,7 @@ def ask_to_send(
 
 
 def report_left(answer: Message, directory: Path, *, kept: str) -> int:
-    """List conflicts nobody was told of, and what could not be sent, if anything; the exit status that says so."""
+    """List conflicts not reported before and changes that could not be sent; return the exit status that says so."""
     return max(
         _report_conflicts(answer.get("conflicts", {}), directory), _report_left(answer, directory, kept)
     )
@@ -203,7 +206,7 @@ def _report_left(answer: Message, directory: Path, kept: str) -> int:
 
 
 def reason_line(reason: Message) -> str:
-    """`3 changes: REASON; what to do; tried again in 5 s`."""
+    """Return a line like `3 changes: REASON; what to do; tried again in 5 s`."""
     count = int(reason.get("count", 0))
     words = [f"{count} {'change' if count == 1 else 'changes'}: {reason.get('reason', '?')}"]
     words += [str(reason["advice"])] if reason.get("advice") else []
@@ -213,7 +216,7 @@ def reason_line(reason: Message) -> str:
 
 
 def _left_line(item: object) -> str:
-    """An item is a path, or an object with `path` and perhaps `error` and `age` (seconds)."""
+    """Return the line of an item: a path, or an object with `path` and perhaps `error` and `age` (seconds)."""
     if not isinstance(item, dict):
         return str(item)
     age = f" ({duration_text(float(item['age']))} old)" if item.get("age") is not None else ""

@@ -1,4 +1,4 @@
-"""`kvfs diff A B`: what differs between two stores, directories or files."""
+"""`kvfs diff A B`: the differences between two stores, directories or files."""
 
 import json
 import sys

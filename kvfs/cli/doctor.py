@@ -1,4 +1,4 @@
-"""`kvfs doctor`: look at this machine for what stops a mount or makes it costly, and say how to mend it."""
+"""`kvfs doctor`: looks on this machine for anything that stops a mount or makes it costly, and says how to mend it."""
 
 import os
 import platform
@@ -39,7 +39,7 @@ MARKS: Final = {"ok": "ok  ", "note": "note", "warn": "warn", "fail": "FAIL"}
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """One thing looked at. `fail` stops a mount, `warn` costs or endangers something."""
+    """One finding. `fail` stops a mount, `warn` costs or endangers something."""
 
     level: Literal["ok", "note", "warn", "fail"]
     text: str
@@ -76,7 +76,7 @@ def doctor(token_file: Path | None, source: str | None, state_dir: Path | None) 
 
 
 def versions() -> Iterator[Symptom]:
-    """The programs and libraries that take part."""
+    """Report the programs and libraries that take part."""
     yield Symptom("ok", f"kvfs {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
     try:
         check_pyfuse3()
@@ -86,7 +86,7 @@ def versions() -> Iterator[Symptom]:
 
 
 def fuse() -> Iterator[Symptom]:
-    """The device, its helper, and what they allow."""
+    """Report the device of FUSE, its helper, and what they allow."""
     yield _tried(check_device, "/dev/fuse can be opened")
     yield _tried(fusermount, f"fusermount3 {_fusermount_version()}")
     if os.geteuid() != 0:
@@ -111,7 +111,7 @@ def _tried(check: Callable[[], object], good: str) -> Symptom:
 
 
 def kernel_timeouts(directory: Path) -> Iterator[Symptom]:
-    """Newer kernels can end a FUSE mount whose daemon takes long; too short a bound ends a healthy one."""
+    """Warn of a kernel's bound on slow daemons that is too short, because it ends a healthy mount."""
     for name in REQUEST_TIMEOUTS:
         try:
             seconds = int((directory / name).read_text())
@@ -123,7 +123,7 @@ def kernel_timeouts(directory: Path) -> Iterator[Symptom]:
 
 
 def updatedb(configuration: Path) -> Iterator[Symptom]:
-    """`updatedb` walks every file system it is not told to leave out: here that is requests and money."""
+    """Warn of `updatedb` if it walks mounts, because here that is requests and money."""
     try:
         found = re.search(r'^\s*PRUNEFS\s*=\s*"([^"]*)"', configuration.read_text(), re.MULTILINE)
     except OSError:
@@ -161,7 +161,7 @@ def credentials(environ: Mapping[str, str], token_file: Path | None) -> Iterator
 
 
 def state(directory: Path) -> Iterator[Symptom]:
-    """The place of the journal."""
+    """Report the place of the journal."""
     yield _tried(lambda: private_directory(directory), f"state is kept in {directory}")
     if directory.exists() and (free := shutil.disk_usage(directory).free) < LOW_DISK:
         yield Symptom("warn", f"only {size_text(free)} free for the journal in {directory}")
@@ -182,14 +182,14 @@ def undo(directory: Path) -> Iterator[Symptom]:
 
 
 def unsent(directory: Path) -> Iterator[Symptom]:
-    """Changes of sources that are not mounted: nobody sends them until they are."""
+    """Report the changes of sources that are not mounted: nothing sends them until they are."""
     for kept in kept_sources(directory):
         what = kept.error or _unsent_words(kept)
         yield Symptom("warn", f"{kept.record.source} is not mounted, and {what}: {kept.command}")
 
 
 def _unsent_words(kept: UnsentSource) -> str:
-    """`3 changes are not at the server (1 rejected), 1 conflict is open`."""
+    """Return a text like `3 changes are not at the server (1 rejected), 1 conflict is open`."""
     words = []
     if count := len(kept.pending) + len(kept.rejected):
         rejected = f" ({len(kept.rejected)} rejected)" if kept.rejected else ""
@@ -214,7 +214,7 @@ def kept(directory: Path) -> Iterator[Symptom]:
 
 
 def stale_mounts() -> Iterator[Symptom]:
-    """Mounts whose daemon has died."""
+    """Report mounts whose daemon has died."""
     for mount in current_mounts():
         if mount.is_kvfs and is_stale(mount.mountpoint):
             yield Symptom(

@@ -75,7 +75,7 @@ async def _save(keys: SourceKeys, before: Entry | None, value: bytes, *, force: 
 
 
 async def _read(keys: SourceKeys) -> Entry | None:
-    """The whole entry: the value's own request does not tell the metadata."""
+    """Return the whole entry, because the value's own request does not give the metadata."""
     item = await keys.look(keys.key)
     read = await keys.store.get(keys.namespace, keys.key) if item is not None else None
     if item is None or read is None:
@@ -84,7 +84,7 @@ async def _read(keys: SourceKeys) -> Entry | None:
 
 
 def _write(directory: Path, key: str, value: bytes) -> Path:
-    """The value in a private file whose name ends as the key does, for the editor's colours."""
+    """Write the value into a private file whose name ends as the key does, for the editor's colours."""
     name = "".join(char if char.isalnum() or char in "._-" else "_" for char in key.rpartition("/")[2])[-80:]
     file = Path(tempfile.mkdtemp(dir=directory)) / (name.lstrip(".") or "value")
     file.touch(0o600)

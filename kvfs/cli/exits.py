@@ -1,6 +1,6 @@
-"""The one guard of the command line: whatever goes wrong ends as one line and an exit status.
+"""The one guard of the command line: every failure ends as one line and an exit status.
 
-What kvfs did not foresee goes with its traceback to a file of the state directory, and the line names it.
+An exception that kvfs did not foresee goes with its traceback to a file of the state directory, and the line names it.
 """
 
 import os
@@ -30,7 +30,7 @@ class Exit(IntEnum):
 
 
 def guarded(run: Callable[[], object]) -> int:
-    """The exit status of `run`; its exceptions become a line on stderr."""
+    """Return the exit status of `run`; its exceptions become a line on stderr."""
     try:
         result = run()
         sys.stdout.flush()
@@ -45,7 +45,7 @@ def guarded(run: Callable[[], object]) -> int:
 
 
 def describe(exc: BaseException) -> tuple[str, int]:
-    """The line for a user and the exit status of an exception."""
+    """Return the line for a user and the exit status of an exception."""
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     match exc:
@@ -65,7 +65,7 @@ def describe(exc: BaseException) -> tuple[str, int]:
 
 
 def _keep_traceback(exc: BaseException) -> str:
-    """Append the traceback to the file of errors; says where that is."""
+    """Append the traceback to the file of errors; return where that is."""
     try:
         path = private_directory(default_state_dir()) / "errors.log"
         with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

@@ -68,7 +68,7 @@ _OWN = (
 
 
 async def _find(keys: SourceKeys, choice: Selection, wanted: dict[str, Any]) -> Sequence[Problem]:
-    """Show the keys that fit; answers the values that could not be read."""
+    """Show the keys that fit; return the values that could not be read."""
     reads = any(wanted[name] is not None for name in ("binary", "larger", "smaller"))
     held: list[Item] = []
     async for page in keys.listed(keys.rest):

@@ -1,4 +1,4 @@
-"""A command that goes on in the background once it has said what it has to say, as ssh-agent does."""
+"""A command that goes on in the background after its announcement, as ssh-agent does."""
 
 import os
 import sys

@@ -35,14 +35,14 @@ _SECRET: Final = ("TOKEN", "API_KEY", "PASSWORD", "SECRET")
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """Words for the command line, and variables for its environment."""
+    """The result: words for the command line, and variables for its environment."""
 
     words: list[str] = field(default_factory=list)
     environ: dict[str, str] = field(default_factory=dict)
 
 
 def expanded(text: str, options: Mapping[str, bool], *, sloppy: bool = False) -> Expanded:
-    """The options in `text`.
+    """Return the options in `text`.
 
     `options` are the long options of the command without dashes, and True for those that take no value. A value that
     holds a comma is written in double quotes; `_` and `-` are one in names. `sloppy` drops what is unknown, as mount's

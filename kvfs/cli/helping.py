@@ -102,7 +102,7 @@ class HelpGroup(click.Group):
     headings: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands with their whole first sentences."""
+        """Write the commands with their whole first sentences."""
         rows = {}
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -118,7 +118,7 @@ class HelpGroup(click.Group):
 
 
 class MainGroup(HelpGroup):
-    """`kvfs` itself."""
+    """The group of `kvfs` itself."""
 
     headings = COMMANDS
 
@@ -129,7 +129,7 @@ class SectionedCommand(click.Command):
     sections: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options under their headings; those in no section come last."""
+        """Write the options under their headings; those in no section come last."""
         params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         records = {param.name: param.get_help_record(ctx) for param in params}
         for title, names in [*self.sections.items(), ("Other options", self._rest(records))]:

@@ -1,4 +1,4 @@
-"""`kvfs history`: what was overwritten or deleted at a path, what of it is kept, and what would be kept now."""
+"""`kvfs history`: the versions overwritten or deleted at a path, those that are kept, and if the present one would."""
 
 import json
 from collections.abc import Iterator

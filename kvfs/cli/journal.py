@@ -1,4 +1,4 @@
-"""`kvfs journal`: what a journal holds that the server does not have yet, mounted or not."""
+"""`kvfs journal`: the changes of a journal that the server does not have yet, mounted or not."""
 
 import json
 import os

@@ -41,7 +41,7 @@ class SourceKeys:
 
     @property
     def store(self) -> Store:
-        """The store that holds the keys."""
+        """Return the store that holds the keys."""
         return self.opened.store
 
     @property
@@ -51,20 +51,20 @@ class SourceKeys:
 
     @property
     def key(self) -> Key:
-        """The key that was named. Raises `UserError` when none was."""
+        """Return the key that was named. Raises `UserError` when none was."""
         if not self.rest:
             raise UserError("name a key: SOURCE/KEY")
         return Key(self.rest)
 
     async def listed(self, prefix: str) -> AsyncGenerator[list[Item]]:
-        """Pages of the keys that begin so and have not expired."""
+        """Yield pages of the keys that begin so and have not expired."""
         async with aclosing(StoreReader(self.store, self.namespace, prefix, self.kinds).scan("")) as parts:
             async for part in parts:
                 now = time.time()
                 yield [item for item in part.items if not is_expired(item.expiration, now)]
 
     async def look(self, key: Key) -> Item | None:
-        """One key as the listing has it: one request."""
+        """Return one key as the listing has it, by one request."""
         page = await self.store.list_keys(self.namespace, prefix=key, limit=10)
         for line in page.keys:
             if line.key == key and not is_expired(line.expiration, time.time()):
@@ -74,7 +74,7 @@ class SourceKeys:
 
 @asynccontextmanager
 async def open_keys(words: StoreWords, access: Access, *, writes: bool = False) -> AsyncIterator[SourceKeys]:
-    """The namespace that a command names."""
+    """Open the namespace that a command names."""
     private_directory(access.state_dir)
     async with AsyncExitStack() as stack:
         side: CopySide = await Sides(access, stack).open(words, is_target=writes)
@@ -92,7 +92,7 @@ def run_on_keys(
     *,
     writes: bool = False,
 ) -> int:
-    """Run `work` on the namespace that SOURCE names; the exit status. `writes`: it changes keys."""
+    """Run `work` on the namespace that SOURCE names; return the exit status. With `writes` it changes keys."""
     access = access_of(options)
     words = parse_store(source, access)
 
@@ -109,18 +109,18 @@ def is_below(key: str, rest: str) -> bool:
 
 
 def expires_text(expiration: int | None, now: float) -> str:
-    """`in 42 min`, or `never`."""
+    """Return `in 42 min`, or `never`."""
     return "never" if expiration is None else f"in {duration_text(max(0.0, expiration - now))}"
 
 
 def line_of(item: Item, now: float) -> str:
-    """A key with its expiration and metadata, for people."""
+    """Return the line of a key with its expiration and metadata, for people."""
     metadata = (item.metadata or b"").decode()
     return f"{expires_text(item.expiration, now):>10}  {item.key}  {metadata}".rstrip()
 
 
 def fields_of(item: Item) -> dict[str, object]:
-    """A key for programs."""
+    """Return the fields of a key for programs."""
     fields: dict[str, object] = {"key": item.key}
     if item.expiration is not None:
         fields["expiration"] = item.expiration
@@ -132,7 +132,7 @@ def fields_of(item: Item) -> dict[str, object]:
 
 
 def json_line(fields: dict[str, object]) -> str:
-    """One line of NDJSON; half of a surrogate pair, which JSON may hold, stays an escape."""
+    """Return one line of NDJSON; half of a surrogate pair, which JSON may hold, stays an escape."""
     try:
         text = json.dumps(fields, ensure_ascii=False)
         text.encode()
@@ -142,7 +142,7 @@ def json_line(fields: dict[str, object]) -> str:
 
 
 def complain_of(problems: Sequence[Problem]) -> bool:
-    """Name values that could not be read, the first of them at least; whether there are any."""
+    """Name values that could not be read, at least the first of them; return whether there are any."""
     failures = [problem for problem in problems if problem.kind not in HARMLESS]
     for problem in failures[:SHOWN]:
         complain(str(problem))
@@ -161,7 +161,7 @@ def agree(plan: Plan, question: str, *, yes: bool, always: bool = False) -> None
 
 
 def duration(text: str) -> float:
-    """`90`, `15m`, `2h`, `1d`, `1d12h` in seconds."""
+    """Return `90`, `15m`, `2h`, `1d`, `1d12h` in seconds."""
     found = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhdw])", text)
     if re.fullmatch(r"\d+(?:\.\d+)?", text):
         return float(text)

@@ -48,7 +48,7 @@ def log(directory: Path | None, follow: bool, lines: int, state_dir: Path | None
 
 
 def _chosen(directory: Path | None, state: Path) -> Path:
-    """The mount point of a log: the one named, or the only one there is."""
+    """Return the mount point of a log: the one named, or the only one there is."""
     if directory is not None:
         return real_mountpoint(directory)
     known = {Path(record.mountpoint) for record in records(state)}

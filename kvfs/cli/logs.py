@@ -24,7 +24,7 @@ class _PrivateFileHandler(RotatingFileHandler):
         return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=_private)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that the disk has no room for is lost, and nothing else is."""
+        """Drop a line that the disk has no room for, without any other effect."""
 
 
 def _private(name: str, flags: int) -> int:
@@ -35,7 +35,7 @@ class _JsonFormatter(logging.Formatter):
     """One JSON object a line: time (epoch seconds), level, logger, message, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the line of a record."""
         line = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
@@ -48,7 +48,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _OneLine(logging.Formatter):
-    """A message is one line, whatever names it holds; only a traceback follows on lines of its own."""
+    """Formats a message as one line, whatever names it holds; only a traceback follows on lines of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = one_line(record.message)

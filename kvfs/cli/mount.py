@@ -1,4 +1,4 @@
-"""`kvfs mount`: check what can be checked at once, then serve here or hand over to the background."""
+"""`kvfs mount`: makes the checks that can be made at once, then serves here or hands over to the background."""
 
 import os
 import time
@@ -76,7 +76,7 @@ class MountCommand(SectionedCommand):
     }
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the options that `-o` holds in its place."""
+        """Put the options that `-o` holds in the place of `-o`."""
         words: list[str] = []
         rest = iter(args)
         for word in rest:
@@ -94,7 +94,7 @@ class MountCommand(SectionedCommand):
 
 
 def _profile_in(words: list[str]) -> str | None:
-    """The profile that the words or KVFS_PROFILE choose: it is needed before the other options are read."""
+    """Return the profile that the words or KVFS_PROFILE choose: it is needed before the other options are read."""
     for number, word in enumerate(words):
         if word == "--":
             break
@@ -126,7 +126,7 @@ def _from_file(profile: str | None) -> dict[str, Any]:
 
 
 def option_names() -> dict[str, bool]:
-    """The long options of `kvfs mount`, and True for those that take no value."""
+    """Return the long options of `kvfs mount`, and True for those that take no value."""
     options = [param for param in mount.params if isinstance(param, click.Option) and not param.hidden]
     return {word[2:]: bool(one.is_flag) for one in options for word in one.opts if word.startswith("--")}
 
@@ -187,7 +187,7 @@ def mount(
 
 
 def with_account(source: Source, credentials: Credentials | None, *, quiet: bool = False) -> Source:
-    """The source with its account, which is asked for if nobody named one. Raises `UserError`."""
+    """Return the source with its account, which is asked for if the source names none. Raises `UserError`."""
     if credentials is None or not isinstance(source, CloudflareSource) or source.account:
         return source
     import trio
@@ -203,7 +203,7 @@ def with_account(source: Source, credentials: Credentials | None, *, quiet: bool
 
 
 def _quicker(source: Source) -> dict[str, float]:
-    """Defaults for a source on this machine that a developer changes from two sides: a Worker and the mount."""
+    """Return defaults for a source on this machine that a developer changes from two sides: a Worker and the mount."""
     if not isinstance(source, WranglerSource):
         return {}
     context = click.get_current_context()
@@ -214,7 +214,7 @@ def _quicker(source: Source) -> dict[str, float]:
 
 
 def build_config(**values: Any) -> Config:
-    """A `Config` of what was given; None stands for the field's default."""
+    """Return a `Config` of the given values; None stands for the field's default."""
     return Config(**{name: value for name, value in values.items() if value is not None})
 
 

@@ -47,7 +47,7 @@ SHOWN: Final = 20
 
 
 async def run_copy(request: CopyRequest, sides: Sides | None = None) -> int:
-    """The whole of a copy; the exit status. `sides`: the stores, where several copies share them."""
+    """Do a whole copy; return the exit status. `sides` are the stores, where several copies share them."""
     limit_heaps(large=256 * 1024, spare=1024 * 1024)
     private_directory(request.access.state_dir)
     private_directory(request.job_path.parent)
@@ -80,12 +80,12 @@ class CopyRun:
         self._open: Reader | Writer | None = None
 
     def close(self) -> None:
-        """Give the job back."""
+        """Give the lock of the job back."""
         self._progress.close()
         self._job.__exit__()
 
     async def run(self) -> int:
-        """Everything; the exit status."""
+        """Do everything; return the exit status."""
         job, request = self._job, self._request
         reader = reader_of(self._source, self._request.options.choice, self._kinds, self._started)
         try:
@@ -166,7 +166,7 @@ class CopyRun:
             say(line)
 
     def _agree(self, plan: Plan) -> None:
-        """Ask where it is much. Raises `UserError` when nobody can be asked."""
+        """Ask before a large copy. Raises `UserError` when nobody can be asked."""
         is_much = plan.must_ask if self._target.store is not None else plan.must_ask_to_read
         if self._request.yes or self._job.fact("agreed") or not is_much:
             return
@@ -304,7 +304,7 @@ class CopyRun:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """A plan in words."""
+    """Return the lines of a plan in words."""
     known = (
         size_text(plan.known_bytes)
         if plan.known_bytes or not plan.unsized

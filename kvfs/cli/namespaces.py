@@ -74,7 +74,7 @@ def _rows(found: list[Namespace], project: Project | None, *, everything: bool) 
 
 
 def _named(project: Project | None) -> dict[str, list[str]]:
-    """`BINDING[@ENV]`, with ` (preview)` for a preview_id, by the id that it names."""
+    """Return `BINDING[@ENV]`, with ` (preview)` for a preview_id, by the id that it names."""
     found: dict[str, list[str]] = {}
     for environment in project.environments.values() if project is not None else ():
         suffix = f"@{environment.name}" if environment.name else ""

@@ -1,4 +1,4 @@
-"""`kvfs doctor --online SOURCE`: what only the API can tell of an account, and what `kvfs verify` has learned of it."""
+"""`kvfs doctor --online SOURCE`: facts of an account that only the API can tell, and findings of `kvfs verify`."""
 
 import os
 import time
@@ -21,7 +21,7 @@ TIMEOUT = 10.0
 
 
 def online(text: str, token_file: Path | None, state_dir: Path) -> Iterator[Look]:
-    """Everything that is found of the account of a Cloudflare source. Raises `UserError` for another source."""
+    """Return every finding about the account of a Cloudflare source. Raises `UserError` for another source."""
     source = parse_source(text, os.environ)
     if not isinstance(source, CloudflareSource):
         raise UserError(f"--online asks an account: name cloudflare:[ACCOUNT], not {text}")

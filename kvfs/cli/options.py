@@ -27,7 +27,7 @@ _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
 def seconds(text: str) -> float:
-    """Zero or more seconds."""
+    """Parse zero or more seconds."""
     try:
         number = float(text)
     except ValueError:
@@ -38,14 +38,14 @@ def seconds(text: str) -> float:
 
 
 def some_seconds(text: str) -> float:
-    """More than zero seconds."""
+    """Parse more than zero seconds."""
     if (number := seconds(text)) == 0:
         raise click.BadParameter("it must be more than 0 seconds")
     return number
 
 
 def size(text: str) -> int:
-    """Bytes, from a number that may have a unit."""
+    """Parse bytes, from a number that may have a unit."""
     try:
         return parse_size(text)
     except UserError as exc:
@@ -53,7 +53,7 @@ def size(text: str) -> int:
 
 
 def history(text: str) -> Bounds:
-    """An age and a size, as in `7d,1G`; 0 for none."""
+    """Parse an age and a size, as in `7d,1G`; 0 for none."""
     try:
         return parse_bounds(text)
     except InvalidError as exc:
@@ -61,19 +61,19 @@ def history(text: str) -> Bounds:
 
 
 def octal(text: str) -> int:
-    """A mask of permissions."""
+    """Parse a mask of permissions."""
     if not re.fullmatch("[0-7]{1,4}", text) or int(text, 8) > 0o777:
         raise click.BadParameter(f"{text!r} is not an octal mask like 022")
     return int(text, 8)
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    """Words."""
+    """Parse words."""
     return tuple(text.split())
 
 
 def mount_flags(text: str) -> tuple[str, ...]:
-    """Words for the kernel, as in mount(8)."""
+    """Parse words for the kernel, as in mount(8)."""
     words = tuple(text.split())
     for word in words:
         if word not in FLAGS:
@@ -86,18 +86,21 @@ ON_MOUNTS: Final = frozenset({"umount", "status", "top", "sync", "log", "debug-b
 
 
 class _PathType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """An absolute path: the daemon has another working directory. Completed with mounts and directories."""
+    """An absolute path, because the daemon has another working directory.
+
+    It is completed with mounts and directories.
+    """
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path that the text names."""
+        """Return the path that the text names."""
         return Path(os.path.abspath(os.path.expanduser(value)))  # Path.expanduser raises for an unknown user
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The mount points of this user, where one is meant, or what the shell finds."""
+        """Return the mount points of this user, where one is meant, or what the shell finds."""
         of = param.name or ""
         if of == "directory" and ctx.info_name in ON_MOUNTS:
             of = "mountpoint"
@@ -109,14 +112,14 @@ SOURCE: Final = Completed("source", sources)
 
 
 def separator(text: str) -> str:
-    """One character, or none."""
+    """Parse one character, or none."""
     if len(text) > 1 or text == "\0":
         raise click.BadParameter(f"a separator is one character or none, not {text!r}")
     return text
 
 
 def option(name: str, **settings: Any) -> Callable[[_Decorated], _Decorated]:
-    """A click option with the environment variable that goes with its name."""
+    """Make a click option with the environment variable that goes with its name."""
     variable = "KVFS_" + name.upper().replace("-", "_")
     shown = not settings.get("is_flag") and settings.get("default") is not None
     return click.option(f"--{name}", envvar=variable, show_envvar=True, show_default=shown, **settings)
@@ -189,7 +192,7 @@ def mount_options(command: _Decorated) -> _Decorated:
 
 
 def config_arguments(config: Config) -> list[str]:
-    """Options that make the same `Config` again, without its source and mount point."""
+    """Return options that make the same `Config` again, without its source and mount point."""
     arguments = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

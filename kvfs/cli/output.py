@@ -1,13 +1,13 @@
 """Words for people: lines, sizes, durations.
 
-Whatever comes from a server or a file name passes `printable` before it reaches a terminal.
+Every text from a server or a file name passes `printable` before it reaches a terminal.
 """
 
 import click
 
 
 def printable(text: str) -> str:
-    """`text` without anything a terminal would obey: control characters and lone surrogates are escaped."""
+    """Return `text` without anything a terminal would obey: control characters and lone surrogates are escaped."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
@@ -15,17 +15,17 @@ def printable(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """A line of result on stdout."""
+    """Print a line of result on stdout."""
     click.echo(printable(line))
 
 
 def complain(line: str) -> None:
-    """A line of diagnosis on stderr: `kvfs: …`."""
+    """Print a line of diagnosis on stderr: `kvfs: …`."""
     click.echo(f"kvfs: {printable(line)}", err=True)
 
 
 def size_text(size: float) -> str:
-    """`300 B`, `1.2 KiB`, `25.0 MiB`."""
+    """Return a size like `300 B`, `1.2 KiB`, `25.0 MiB`."""
     for unit, length in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
         if size >= length:
             return f"{size / length:.1f} {unit}"
@@ -33,7 +33,7 @@ def size_text(size: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """`4 s`, `3 min`, `2 h`, `5 d`: the biggest unit that fits."""
+    """Return a duration like `4 s`, `3 min`, `2 h`, `5 d`: in the biggest unit that fits."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"

@@ -10,7 +10,7 @@ from kvfs.store.sharing import shared_budget
 
 
 async def account_of(source: CloudflareSource, credentials: Credentials, timeout: float = 30) -> str:
-    """The account that the source names, or the only one that the token sees. Raises `UserError`."""
+    """Return the account that the source names, or the only one that the token sees. Raises `UserError`."""
     if source.account:
         return source.account
     answers: list[Mapping[str, str]] = []

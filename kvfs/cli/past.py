@@ -33,24 +33,24 @@ class PastPlace:
 
     @property
     def directory(self) -> Path:
-        """The directory of the versions."""
+        """Return the directory of the versions."""
         return self.journal.with_name(HISTORY)
 
     @property
     def path(self) -> Path | None:
-        """The place in the mount."""
+        """Return the place in the mount."""
         return self.mountpoint.joinpath(*self.names) if self.mountpoint is not None else None
 
     @property
     def naming(self) -> Naming:
-        """The naming rules of the source's keys."""
+        """Return the naming rules of the source's keys."""
         reserved = frozenset({CONTROL}) if self.record.namespace else frozenset[str]()
         return Naming(self.record.separator, reserved)
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A version, the names of its path below the root of the source, and where its content is."""
+    """A version, the names of its path below the root of the source, and the place of its content."""
 
     names: tuple[str, ...]
     version: Version
@@ -58,7 +58,7 @@ class Past:
 
     @property
     def path(self) -> str:
-        """The path below the root."""
+        """Return the path below the root."""
         return "/".join(self.names)
 
 
@@ -95,7 +95,7 @@ def _mounted(text: str, state_dir: Path) -> PastPlace | None:
 
 
 def _of_source(text: str, state_dir: Path) -> PastPlace | None:
-    """The longest source that the text begins with, or that was mounted last where it points to."""
+    """Return the longest source that the text begins with, or that was mounted last where it points to."""
     found: PastPlace | None = None
     longest = 0
     mounted = reversed(living_mounts(None, state_dir))  # one that can be written to counts
@@ -114,7 +114,7 @@ def _of_source(text: str, state_dir: Path) -> PastPlace | None:
 
 
 def _written(text: str) -> Iterator[str]:
-    """The text, and what it stands for: a path in full, the default store, the account of the environment."""
+    """Return the text with its possible meanings: a path in full, the default store, the account of the environment."""
     yield text
     if text.startswith("local:"):
         rest = text.removeprefix("local:")
@@ -137,7 +137,7 @@ def _below(text: str, start: str) -> tuple[str, ...] | None:
 
 
 def versions_of(place: PastPlace) -> dict[tuple[str, ...], list[Past]]:
-    """The versions at and below a place, oldest first, by the names of their paths."""
+    """Return the versions at and below a place, oldest first, by the names of their paths."""
     found: dict[tuple[str, ...], list[Past]] = {}
     current = {one.id: name for name, one in title_names(place.record.listed()).items()}
     for segment in segments(place.directory):
@@ -174,7 +174,10 @@ def _in_batch(
 
 
 def content_of(past: Past, others: list[Past], now: bytes | None) -> bytes:
-    """The content of a version; `others` are those of its key, `now` is what the file holds. Raises `UserError`."""
+    """Return the content of a version; `others` are those of its key, `now` is what the file holds.
+
+    Raises `UserError`.
+    """
     version = past.version
     if version.why:
         raise UserError(f"{past.path}: not kept, because {version.why}")
@@ -199,7 +202,10 @@ def content_of(past: Past, others: list[Past], now: bytes | None) -> bytes:
 
 
 def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:
-    """Have the daemon write what it noted; what it knows of the place. None while the source is not mounted."""
+    """Have the daemon write the versions it noted.
+
+    Return its knowledge of the place, None while the source is not mounted.
+    """
     if place.mountpoint is None:
         return None
     with daemon_of(place.mountpoint, state_dir) as client:
@@ -207,7 +213,7 @@ def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:
 
 
 def _asked(place: PastPlace) -> dict[str, str]:
-    """The namespace and key that the place stands for, as far as that is known."""
+    """Return the namespace and key that the place stands for, as far as that is known."""
     names, namespace = place.names, place.record.namespace
     if not namespace:
         found = title_names(place.record.listed())

@@ -119,7 +119,7 @@ class Piece:
 
 
 def pieces(cli: click.Group, *, user: bool) -> Iterator[Piece]:
-    """Everything that is installed for the whole system, or for one user."""
+    """Return everything that is installed for the whole system, or for one user."""
     home = Path.home()
     data = (
         Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share") if user else Path("/usr/local/share")
@@ -154,7 +154,7 @@ def _backup_unit(command: str, place: str, *, user: bool) -> str:
 
 
 def own_command() -> list[str]:
-    """The words that start this very kvfs, wherever it is installed."""
+    """Return the words that start this very kvfs, wherever it is installed."""
     script = Path(sys.executable).with_name("kvfs")
     return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "kvfs"]
 
@@ -164,9 +164,10 @@ def _script(command: str) -> str:
 
 
 def _zsh(cli: click.Group) -> str:
-    """Click's script. It begins with #compdef, so the mark is its second line.
+    """Return Click's script. It begins with #compdef, so the mark is its second line.
 
-    Its function has the name of the file: otherwise zsh runs the file itself the second time, which answers nothing.
+    Its function has the name of the file, because otherwise zsh runs the file itself the second time, without an
+    answer.
     """
     source = ZshComplete(cli, {}, "kvfs", "_KVFS_COMPLETE")
     first, _, rest = source.source().replace(source.func_name, "_kvfs").lstrip().partition("\n")
@@ -174,7 +175,7 @@ def _zsh(cli: click.Group) -> str:
 
 
 def _man_pages(cli: click.Group) -> Iterator[tuple[str, str]]:
-    """A page for kvfs and one for each command that is shown."""
+    """Yield a page for kvfs and one for each command that is shown."""
     context = click.Context(cli, info_name="kvfs")
     yield from _pages(cli, context)
 

@@ -1,7 +1,7 @@
-"""FROM, TO and SOURCE of the data commands: what the words name, and the stores behind them.
+"""FROM, TO and SOURCE of the data commands: the meaning of the words, and the stores behind them.
 
-A store is `cloudflare:[ACCOUNT]/NAMESPACE[/PREFIX]`, `local:[FILE]/NAMESPACE[/PREFIX]`; `-` is standard input
-or output; what ends in the name of a format is a file, anything else a directory.
+A store is `cloudflare:[ACCOUNT]/NAMESPACE[/PREFIX]`, `local:[FILE]/NAMESPACE[/PREFIX]`; `-` is standard input or
+output; what ends in the name of a format is a file, anything else a directory.
 """
 
 import os
@@ -115,7 +115,7 @@ def access_options(command: _Decorated) -> _Decorated:
 
 
 def access_of(values: dict[str, Any]) -> Access:
-    """The `Access` of a command's options, which are taken out of `values`."""
+    """Return the `Access` of a command's options, which are taken out of `values`."""
     return Access(
         token_file=values.pop("token_file"),
         token_command=values.pop("token_command"),
@@ -162,7 +162,7 @@ def _mounted(text: str, through: Through, access: Access) -> StoreWords:
 
 
 def parse_store(text: str, access: Access) -> StoreWords:
-    """SOURCE[/KEY] of a command that works on stores only. Raises `UserError`."""
+    """Parse SOURCE[/KEY] of a command that works on stores only. Raises `UserError`."""
     words = parse_words(text, access)
     if not isinstance(words, StoreWords):
         raise UserError(
@@ -188,7 +188,7 @@ def _elsewhere(text: str, access: Access) -> StoreWords:
 
 
 def _local(text: str, rest: str) -> StoreWords:
-    """FILE is the first part of the path that is a file, or that is named as a store."""
+    """Return FILE and the rest of the path; FILE is its first part that is a file, or that is named as a store."""
     default = default_data_dir() / "store.sqlite"
     if not rest:
         return StoreWords(LocalSource(default), None, "", text)
@@ -239,7 +239,7 @@ class OpenStore:
     budget: Budget | None = None
 
     async def namespaces(self) -> list[Namespace]:
-        """All of them. Raises `UserError` with what to do."""
+        """Return all namespaces. Raises `UserError` with the way out."""
         try:
             return await self.store.list_namespaces()
         except DeniedError as exc:
@@ -248,7 +248,7 @@ class OpenStore:
             raise UserError(f"the server of {self.name} does not answer: {exc}") from exc
 
     async def find(self, wanted: str) -> NamespaceId | None:
-        """The namespace of an id or a title."""
+        """Return the namespace of an id or a title, None if there is none."""
         known = await self.namespaces()
         for namespace in known:
             if namespace.id == wanted:
@@ -256,7 +256,7 @@ class OpenStore:
         return next((namespace.id for namespace in known if namespace.title == wanted), None)
 
     async def get(self, wanted: str | None) -> NamespaceId:
-        """The namespace of an id or a title. Raises `UserError`."""
+        """Return the namespace of an id or a title. Raises `UserError`."""
         if wanted is None:
             raise UserError(f"{self.name} has many namespaces: name one, {self.name.rstrip('/')}/NAMESPACE")
         found = await self.find(wanted)
@@ -268,7 +268,7 @@ class OpenStore:
         return found
 
     async def make(self, title: str) -> NamespaceId:
-        """A new namespace, or the one that somebody else has made meanwhile."""
+        """Make a namespace, or return the one that another client has made meanwhile."""
         try:
             return (await self.store.create_namespace(title)).id
         except TitleExistsError:
@@ -277,7 +277,7 @@ class OpenStore:
 
 @asynccontextmanager
 async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]:
-    """The store of a source, within the API's limit of requests, and patient with it."""
+    """Open the store of a source, within the API's limit of requests, and patient with it."""
     if isinstance(source, LocalSource):
         async with SqliteStore.open(source.file) as embedded:
             yield OpenStore(embedded, f"local:{source.file}", f"local:{source.file}")
@@ -315,5 +315,5 @@ def patient(store: Store) -> Retrying:
 
 
 def now() -> float:
-    """Epoch seconds."""
+    """Return epoch seconds."""
     return time.time()

@@ -32,7 +32,7 @@ class MoveProgress:
         self._task: TaskID | None = None
 
     def show(self, progress: CopyProgress) -> None:
-        """Called after every step."""
+        """Show the progress; called after every step."""
         if self._first < 0 and progress.total:
             self._first, self._began = progress.written, time.monotonic()
         if sys.stderr.isatty():
@@ -64,7 +64,7 @@ class MoveProgress:
         return ""
 
     def cost_text(self) -> str:
-        """Requests and dollars so far, of stores that cost something; "" otherwise."""
+        """Return requests and dollars so far, of stores that cost something; "" otherwise."""
         if not self._stores:
             return ""
         requests, dollars = 0, 0.0
@@ -98,7 +98,7 @@ class MoveProgress:
         )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None

@@ -60,7 +60,7 @@ async def _kept(keys: SourceKeys, entry: Entry) -> Entry:
 
 
 def parse_metadata(text: str | None) -> Metadata | None:
-    """Metadata of a command line. Raises `BadParameter` for what is no JSON."""
+    """Parse metadata of a command line. Raises `BadParameter` for text that is no JSON."""
     if text is None:
         return None
     try:

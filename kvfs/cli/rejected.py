@@ -44,7 +44,7 @@ def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> 
 
 
 def _items(source: str | None, state: Path) -> Iterator[Message]:
-    """The refused changes of one source or of all, with their source and the mount point ("" for none)."""
+    """Return the refused changes of one source or of all, with their source and the mount point ("" for none)."""
     mountpoint = _mounted_at(source, state) if source is not None else None
     if mountpoint is None:
         yield from items_of(source, state, "rejected_list", _kept_items)
@@ -63,7 +63,7 @@ def _source_of(mountpoint: Path, state: Path) -> str:
 
 
 def _mounted_at(text: str, state: Path) -> Path | None:
-    """The mount point of a source or directory that is mounted, None for one that is not."""
+    """Return the mount point of a source or directory that is mounted, None for one that is not."""
     for record in living_mounts(text, state):
         return Path(record.mountpoint)
     mountpoint = real_mountpoint(Path(text).absolute())
@@ -99,7 +99,7 @@ def discard(
 
 
 def _chosen(source: str, numbers: tuple[int, ...], everything: bool, state: Path) -> list[int]:
-    """The numbers that were meant, each of a change that is there."""
+    """Return the numbers that were meant, each of a change that is there."""
     if not numbers and not everything:
         raise click.UsageError("name the NUMBERs that `kvfs rejected list` shows, or --all")
     there = [int(item["seq"]) for item in _items(source, state)]

@@ -34,7 +34,7 @@ NAME_FIELDS: Final = frozenset({"path", "copy", "key", "prefix", "title", "from"
 
 
 def secret_variables(environ: Mapping[str, str]) -> list[str]:
-    """The values of variables that hold a secret by their name; not where one only names a file."""
+    """Return the values of variables that hold a secret by their name; not where one only names a file."""
     return [
         value
         for name, value in environ.items()
@@ -57,7 +57,7 @@ class Scrubber:
         }
 
     def name(self, name: str) -> str:
-        """A path of names with a hash for each; as it is, without its secrets, if names are wanted."""
+        """Return a path of names with a hash for each; as it is, without its secrets, if names are wanted."""
         if self._with_names:
             return self.secrets(name)
         return "/".join(self._hash(part) if part else "" for part in name.split("/"))
@@ -67,14 +67,14 @@ class Scrubber:
         return f"name-{digest.hexdigest()[:12]}"
 
     def secrets(self, text: str) -> str:
-        """`text` without any secret."""
+        """Return `text` without any secret."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, GONE)
         return _TOKENS.sub(GONE, _HEADERS.sub(rf"\1{GONE}", text))
 
     def text(self, text: str) -> str:
-        """Free text without secrets, and with hashes for the names that are known."""
+        """Return free text without secrets, and with hashes for the known names."""
         text = self.secrets(text)
         for spelt, hashed in () if self._with_names else self._names.items():
             if spelt in text:
@@ -82,11 +82,11 @@ class Scrubber:
         return text if self._with_names else _SOURCES.sub(self._source, text)
 
     def _source(self, found: re.Match[str]) -> str:
-        """A source without the names of its namespace and prefix, which may be too short to be looked for."""
+        """Return a source without the names of its namespace and prefix, which may be too short to be looked for."""
         return found[0] if _is_done(found[2]) else f"{found[1]}{self.name(found[2])}"
 
     def log(self, text: str) -> str:
-        """Like `text`, for a log, where any quoted word may be a name that is not known any more."""
+        """Return a log as `text` does, with every quoted word hashed, because it may be a forgotten name."""
         text = self.text(text)
         return text if self._with_names else _QUOTED.sub(self._quoted, text)
 
@@ -95,7 +95,7 @@ class Scrubber:
         return found[0] if _is_done(inner) else f"{found[0][0]}{self.name(inner)}{found[0][-1]}"
 
     def value(self, value: Any, other: Callable[[str], str] | None = None, field: str = "") -> Any:
-        """A value of JSON: fields in `NAME_FIELDS` are names, and `other` text is like a log if nothing is said."""
+        """Return a value of JSON without secrets: fields in `NAME_FIELDS` are names, `other` text is like a log."""
         if isinstance(value, dict):
             return {self.text(str(name)): self.value(inner, other, name) for name, inner in value.items()}
         if isinstance(value, list):
@@ -105,7 +105,7 @@ class Scrubber:
         return self.name(value) if field in NAME_FIELDS else (other or self.log)(value)
 
     def metrics(self, text: str) -> str:
-        """The text of `.kvfs/metrics`, with hashes for the titles of namespaces."""
+        """Return the text of `.kvfs/metrics`, with hashes for the titles of namespaces."""
         if self._with_names:
             return self.secrets(text)
         hashed = re.sub(r'(namespace=")((?:\\.|[^"\\])*)', lambda found: found[1] + self.name(found[2]), text)
@@ -123,7 +123,7 @@ def _longest_first(texts: Iterable[str]) -> list[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as itself, and as it may stand in URLs, JSON, base64 or hex."""
+    """Return a secret as itself, and in the forms that URLs, JSON, base64 or hex give it."""
     yield from _spellings(secret)
     raw = secret.encode("utf-8", "surrogatepass")
     yield raw.hex()
@@ -135,7 +135,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _spellings(text: str) -> set[str]:
-    """A text as it stands in plain text, in a URL, in JSON and in a log."""
+    """Return a text as it stands in plain text, in a URL, in JSON and in a log."""
     safe = text.encode("utf-8", "replace").decode()
     dumped = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
     return {text, repr(text)[1:-1], quote(safe), quote(safe, safe=""), quote_plus(safe), *dumped}

@@ -19,9 +19,9 @@ RATE_SECONDS: Final = 10.0  # over which the rate is counted
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """The progress of sending: changes done of a total, bytes left, what it waits for and for how long.
+    """The progress of sending: changes done of a total, bytes left, its wait and how long that lasts.
 
-    `doing` is what comes before it and has no numbers.
+    `doing` is the work before it, which has no numbers.
     """
 
     done: int
@@ -32,7 +32,7 @@ class Sending:
     doing: str = ""
 
     def text(self) -> str:
-        """In words: `sent 2 of 3 changes, 1.2 KiB left; waiting for …: goes on in 142 s`."""
+        """Return a text like `sent 2 of 3 changes, 1.2 KiB left; waiting for …: goes on in 142 s`."""
         if self.doing:
             return self.doing
         words = f"sent {self.done:,} of {self.total:,} changes"
@@ -52,7 +52,7 @@ class Rate:
         self._seen: list[tuple[float, int]] = []  # when, and how many were done
 
     def text(self, sending: Sending, now: float) -> str:
-        """`120/s, 2 min left`; "" while nothing is known."""
+        """Return a text like `120/s, 2 min left`; "" while nothing is known."""
         self._seen.append((now, sending.done))
         while now - self._seen[0][0] > RATE_SECONDS and len(self._seen) > 2:
             del self._seen[0]
@@ -88,7 +88,7 @@ class SendingProgress:
         self._stop()
 
     def update(self, sending: Sending) -> None:
-        """Show how far it is; nothing at all of nothing."""
+        """Show the progress; nothing at all of no changes."""
         if self._quiet or (sending.total == 0 and not sending.doing):
             return
         if sys.stderr.isatty():
@@ -100,7 +100,7 @@ class SendingProgress:
             click.echo(printable(sending.text()), err=True)
 
     def finish(self, sent: int, requests: int) -> None:
-        """One line at the end, of what took long enough to be shown."""
+        """Print one line at the end, if the work took long enough to be shown."""
         has_drawn = self._live is not None
         self._stop()
         if (has_drawn or self._has_said) and sent:

@@ -89,7 +89,10 @@ def serve(
 
 
 def token_source(token_file: Path | None, place: Path | None) -> tuple[str | None, Path | None]:
-    """The token of the environment, or the file that holds it; `place` is where an ephemeral server has its own."""
+    """Return the token of the environment, or the file that holds it.
+
+    `place` is the directory of an ephemeral server.
+    """
     if token_file is not None:
         return None, token_file
     token = os.environ.get("KVFS_SERVE_TOKEN")
@@ -99,13 +102,13 @@ def token_source(token_file: Path | None, place: Path | None) -> tuple[str | Non
 
 
 def announcement(options: "ServeOptions", ready: "Serving") -> str:
-    """One line for people: what is served, where, and where the token is."""
+    """Return one line for people: what is served, where, and where the token is."""
     where = f"token in {ready.token_file}" if ready.token_file else "token as given"
     return f"serving {options.store} at {ready.url} ({where})"
 
 
 def exports(options: "ServeOptions", ready: "Serving") -> str:
-    """Lines for `eval`: what wrangler, the official SDKs and kvfs read, and the process to end."""
+    """Return lines for `eval`: the variables that wrangler, the official SDKs and kvfs read, and the process to end."""
     variables = {
         "CLOUDFLARE_API_BASE_URL": ready.url,  # wrangler, kvfs
         "CLOUDFLARE_BASE_URL": ready.url,  # the SDKs
@@ -117,7 +120,7 @@ def exports(options: "ServeOptions", ready: "Serving") -> str:
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """`127.0.0.1:8787`, `[::1]:8787` or `:8787`."""
+    """Parse `127.0.0.1:8787`, `[::1]:8787` or `:8787`."""
     found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]*)):(\d{1,5})", text)
     if found is None or int(found[3]) > 65535:
         raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--listen")

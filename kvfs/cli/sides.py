@@ -1,4 +1,4 @@
-"""FROM and TO of a copy, checked and opened, and what earlier copies know of them."""
+"""FROM and TO of a copy, checked and opened, and the knowledge of earlier copies."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ from kvfs.host.state import state_name
 
 @dataclass(frozen=True, slots=True)
 class CopyRequest:
-    """A copy as it was asked for."""
+    """A copy as the user asked for it."""
 
     source: Words
     target: Words
@@ -91,7 +91,7 @@ class Sides:
         self._stores: dict[Source, OpenStore] = {}
 
     async def open(self, words: Words, *, is_target: bool = False) -> CopySide:
-        """One side. Raises `UserError` for a namespace that is not there, unless it is the target."""
+        """Open one side. Raises `UserError` for a namespace that is not there, unless it is the target."""
         if isinstance(words, StoreWords):
             opened = await self.store(words.source)
             through = words.through
@@ -111,14 +111,14 @@ class Sides:
         return CopySide(words)
 
     async def store(self, source: Source) -> OpenStore:
-        """The store of a source."""
+        """Return the store of a source."""
         if source not in self._stores:
             self._stores[source] = await self._stack.enter_async_context(open_store(source, self._access))
         return self._stores[source]
 
 
 async def _spool(access: Access) -> Path:
-    """Standard input as a file: it is read twice."""
+    """Write standard input to a file, because it is read twice."""
     path = access.state_dir / "copies" / f"stdin-{os.getpid()}"
 
     def spool() -> None:
@@ -143,7 +143,7 @@ def known_kinds(side: CopySide, access: Access) -> Kinds:
 
 
 async def keep_kinds(side: CopySide, access: Access, kinds: Kinds) -> None:
-    """Keep what was learned for those that come later."""
+    """Keep what was learned of kinds for later copies and mounts."""
     if side.store is not None and side.store.rest is not None:
         with trio.CancelScope(shield=True):  # a copy that is interrupted has learned something, too
             await save_kinds(kinds, KindsFile(access.state_dir, side.store.identity))

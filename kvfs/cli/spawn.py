@@ -32,7 +32,7 @@ class ReadyPipe:
     """The daemon's end of the pipe. Without a descriptor it does nothing, so the foreground needs no case."""
 
     def __init__(self, descriptor: int | None, *, tells: bool = False) -> None:
-        """`tells`: whoever reads wants to know what is being done until then."""
+        """With `tells` the reader of the pipe wants to know the daemon's work until it is ready."""
         self._descriptor = descriptor
         self._tells = tells
         if descriptor is not None:
@@ -74,7 +74,7 @@ class DaemonError(KvfsError):
 
 
 def received_secret(descriptor: int) -> Secret:
-    """The credentials that the parent had from a command, which may ask the user only there."""
+    """Return the credentials that the parent had from a command, which may ask the user only there."""
     with open(descriptor, encoding="utf-8") as pipe:
         return from_text(pipe.read())
 
@@ -124,7 +124,7 @@ def start_in_background(
 
 
 def _last_line(answers: TextIO, config: Config, *, quiet: bool) -> str:
-    """The daemon's word that it is ready, or its error; what it is doing until then is shown. "" when it ended."""
+    """Return the daemon's word that it is ready, or its error; "" when it ended. What it does until then is shown."""
     with Waiting(f"starting the daemon of {config.mountpoint}", quiet=quiet) as waiting:
         for line in answers:
             if not line.startswith('{"doing"'):
@@ -134,7 +134,7 @@ def _last_line(answers: TextIO, config: Config, *, quiet: bool) -> str:
 
 
 def _secret_pipe(credentials: Credentials) -> int:
-    """The end of a pipe from which the daemon reads the credentials; a pipe holds far more than they are."""
+    """Return the end of a pipe from which the daemon reads the credentials; a pipe holds far more than they are."""
     reading, writing = os.pipe()
     with open(writing, "w", encoding="utf-8") as pipe:
         pipe.write(to_text(credentials.secret))
@@ -166,7 +166,7 @@ def _spawn(
 
 
 def _environment(credentials: Credentials | None) -> dict[str, str]:
-    """Ours without tokens that the daemon does not use, with the way to this package if it is not installed."""
+    """Return our environment without tokens that the daemon does not use, and with the way to this package."""
     environment = dict(os.environ)
     if credentials is None or not credentials.are_in_environment:
         environment = {name: value for name, value in environment.items() if name not in VARIABLES}

@@ -1,6 +1,6 @@
-"""`kvfs status`: what every mount is doing, for people as a table and for programs as JSON (docs/status.md).
+"""`kvfs status`: the state of every mount, for people as a table and for programs as JSON (docs/status.md).
 
-The daemon's answer to `status` is passed on as it is; this adds what is known without it.
+The daemon's answer to `status` is passed on as it is; this file adds the facts known without the daemon.
 """
 
 import json
@@ -88,7 +88,7 @@ def status(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """All that is shown. `words` stand in place of the mounts when there are none."""
+    """Everything that is shown. `words` stand in place of the mounts when there are none."""
 
     mounts: list[Status]
     kept: list[UnsentSource]
@@ -138,7 +138,10 @@ def _json_line(found: _Found) -> Picture:
 
 
 def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECONDS) -> Status:
-    """The status of one mount; `UserError` when there is none at `mountpoint`. `silence`: a longer one is told."""
+    """Return the status of one mount; `UserError` when there is none there.
+
+    A silence longer than `silence` is reported.
+    """
     record = find_record(mountpoint, state_dir)
     mount = mount_at(mountpoint)
     known: Status = {"mountpoint": str(mountpoint), "source": "", "state": "mounted", "pid": 0, "since": 0.0}
@@ -161,7 +164,7 @@ def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECOND
 
 
 def _unmounted(kept: UnsentSource) -> Status:
-    """A source that is not mounted and holds changes, as JSON."""
+    """Return a source that is not mounted and holds changes, as JSON."""
     return {
         "source": kept.record.source,
         "mountpoint": kept.record.mountpoint,

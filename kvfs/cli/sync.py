@@ -1,4 +1,4 @@
-"""`kvfs sync` sends what is pending now; `kvfs refresh` forgets what was read."""
+"""`kvfs sync` sends pending changes now; `kvfs refresh` forgets cached knowledge."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A path inside a mount of this user stands for its source: what is pending there is seen, or sent first."""
+"""Paths inside a mount of this user: each stands for its source, with its pending changes, or after they were sent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Through:
     state_dir: Path
 
     def over(self, store: Store, namespace: NamespaceId) -> Store:
-        """The store under what is pending in the mount. Raises `ControlError` when the daemon does not answer."""
+        """Return the store under the mount's pending changes. Raises `ControlError` when the daemon does not answer."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
             answer = ask(client, {"request": "pending", "namespace": namespace})
         changes = [_change(item) for item in answer.get("items", [])]
@@ -32,7 +32,7 @@ class Through:
         return (self.mountpoint / path).read_bytes()
 
     def send_pending(self) -> None:
-        """Send what is pending, so that it does not overwrite what is written now. Raises `UserError`."""
+        """Send pending changes, so that they do not overwrite what is written now. Raises `UserError`."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
             answer = ask_to_send(client, {"request": "sync"})
         if count := int(answer.get("left_count", 0)):
@@ -59,7 +59,7 @@ def _change(item: dict[str, object]) -> PendingChange:
 
 
 def find_through(text: str, state_dir: Path) -> Through | None:
-    """The mount that a path lies in; None when it lies in none, or when this system has no such list."""
+    """Return the mount that a path lies in; None when it lies in none, or when this system has no such list."""
     found = mounted_path(text)
     if found is None:
         return None
@@ -73,7 +73,7 @@ def find_through(text: str, state_dir: Path) -> Through | None:
 
 
 def key_of(names: Sequence[str]) -> str:
-    """The key or prefix that names inside a namespace's directory stand for. Raises `UserError`."""
+    """Return the key or prefix that names inside a namespace's directory stand for. Raises `UserError`."""
     try:
         return Naming("/").key_of(names) if names else ""
     except KvfsError as exc:

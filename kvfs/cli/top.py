@@ -48,16 +48,16 @@ class TopRow:
 
     @property
     def p99(self) -> float:
-        """Seconds that 99 of 100 operations did not exceed."""
+        """Return the seconds that 99 of 100 operations did not exceed."""
         return quantile(self.durations, 0.99) or 0.0
 
     @property
     def median(self) -> float:
-        """Seconds that half of the operations did not exceed."""
+        """Return the seconds that half of the operations did not exceed."""
         return quantile(self.durations, 0.5) or 0.0
 
     def joined(self, other: "TopRow") -> "TopRow":
-        """Both in one row."""
+        """Return both in one row."""
         return replace(
             self,
             pid=self.pid if self.pid == other.pid else 0,
@@ -137,7 +137,7 @@ class _View:
         self._before: dict[Path, dict[tuple[object, ...], tuple[float, int]]] = {}
 
     def asked(self) -> list[tuple[Path, Message]]:
-        """The answers of the daemons. Raises `UserError`, `ControlError`."""
+        """Return the answers of the daemons. Raises `UserError`, `ControlError`."""
         found = []
         for mountpoint in chosen_mounts(self._directory, self._state):
             with daemon_of(mountpoint, self._state) as client:
@@ -145,21 +145,21 @@ class _View:
         return found
 
     def draw(self) -> Picture:
-        """The picture now; a mount that is away may come back."""
+        """Return the picture now; a mount that is away may come back."""
         try:
             return self.picture(self.asked())
         except (UserError, ControlError) as exc:
             return [Line(f"{exc}; waiting for it")]
 
     def key(self, key: str) -> None:
-        """s and b take the next of what there is."""
+        """Take a key: s and b choose the next order or group."""
         if key == "s":
             self._sort = SORTS[(SORTS.index(self._sort) + 1) % len(SORTS)]
         if key == "b":
             self._by = GROUPS[(GROUPS.index(self._by) + 1) % len(GROUPS)]
 
     def picture(self, found: Iterable[tuple[Path, Message]]) -> Picture:
-        """A block for each mount."""
+        """Yield a block for each mount."""
         lines = [
             line for mountpoint, answer in found for line in (*self._block(mountpoint, answer), Line(""))
         ]
@@ -176,7 +176,7 @@ class _View:
 
 
 def _row(caller: Message) -> TopRow:
-    """A row of what the daemon says of a caller."""
+    """Return a row of a caller from the daemon's answer."""
     keys = caller["keys"]
     return TopRow(
         int(caller["pid"]),
@@ -203,7 +203,7 @@ def _user(uid: int, command: str) -> str:
 
 
 def grouped(rows: Iterable[TopRow], by: str) -> list[TopRow]:
-    """Rows of one command, process or user in one; ended processes of a command are one already."""
+    """Return rows of one command, process or user in one; ended processes of a command are one already."""
     found: dict[tuple[object, ...], TopRow] = {}
     for row in rows:
         place = {"command": (row.command,), "user": (row.user,)}.get(by, _place(row))
@@ -216,7 +216,7 @@ def _place(row: TopRow) -> tuple[object, ...]:
 
 
 def _rate(row: TopRow, before: dict[tuple[object, ...], tuple[float, int]], now: float) -> float:
-    """Operations a second since the last picture."""
+    """Return the operations a second since the last picture."""
     then, operations = before.get(_place(row), (now, row.operations))
     return max(0.0, (row.operations - operations) / (now - then)) if now > then else 0.0
 
@@ -260,7 +260,7 @@ def _text(row: TopRow, rate: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """`12 µs`, `3.4 ms`, `1.2 s`."""
+    """Return a text like `12 µs`, `3.4 ms`, `1.2 s`."""
     for unit, length in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= length:
             return f"{seconds / length:.3g} {unit}"
@@ -268,7 +268,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def _number(number: float) -> str:
-    """A whole number as such, a part of a request that several share with one digit."""
+    """Return a whole number as such, and a part of a request that several share with one digit."""
     return f"{number:,.0f}" if abs(number - round(number)) < 0.05 else f"{number:,.1f}"
 
 

@@ -31,7 +31,7 @@ KEPT = "stay in the journal and go with the next mount"
 
 @dataclass(slots=True)
 class UmountBounds:
-    """Seconds for which a daemon may say nothing, and after which it must have answered."""
+    """The seconds for which a daemon may say nothing, and after which it must have answered."""
 
     silence: float
     within: float = float("inf")
@@ -101,7 +101,7 @@ def _end(client: Client, mountpoint: Path, request: Message, patience: UmountBou
 
 
 def _wait_for_end(process: int, pid: int) -> None:
-    """It has said its last word: one that hangs now is ended, because the journal has what it was told to keep."""
+    """Wait for the end of a daemon that has given its last answer, and kill it if it hangs: the journal is safe."""
     if select.select([process], [], [], END_SECONDS)[0]:
         return
     signal.pidfd_send_signal(process, signal.SIGKILL)
@@ -116,7 +116,7 @@ def _wait_until_gone(mountpoint: Path) -> None:
 
 
 def _kill(client: Client, mountpoint: Path) -> int:
-    """End a daemon that does not answer: the journal has all it was told to keep."""
+    """Kill a daemon that does not answer: the journal has everything acknowledged."""
     process = os.pidfd_open(client.pid)
     try:
         for number, patience in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, END_SECONDS)):

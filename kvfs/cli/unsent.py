@@ -20,7 +20,7 @@ from kvfs.journal.journal import Journal
 
 @dataclass(frozen=True, slots=True)
 class UnsentSource:
-    """A source that is not mounted: what waits in its journal. `error`: why the journal could not be read."""
+    """A source that is not mounted, with the changes of its journal. `error` says why the journal could not be read."""
 
     journal: Path
     record: SourceRecord
@@ -33,7 +33,7 @@ class UnsentSource:
 
     @property
     def holds_anything(self) -> bool:
-        """True if it has to be named to the user."""
+        """Return True if the user has to be told of it."""
         return bool(self.pending or self.rejected or self.conflicts or self.error)
 
     @property
@@ -43,7 +43,10 @@ class UnsentSource:
 
 
 def kept_source(text: str, state_dir: Path) -> UnsentSource:
-    """The unmounted source of a name, a mount point or a journal's directory. Raises `UserError` naming them."""
+    """Return the unmounted source of a name, a mount point or a journal's directory.
+
+    Raises `UserError` with the known names.
+    """
     kept = kept_sources(state_dir, everything=True)
     place = os.path.abspath(os.path.expanduser(text))
     found = [one for one in kept if text in (one.record.source, one.journal.parent.name)]
@@ -62,9 +65,9 @@ def kept_source(text: str, state_dir: Path) -> UnsentSource:
 
 
 def kept_sources(state_dir: Path, *, everything: bool = False, quiet: bool = False) -> list[UnsentSource]:
-    """Every unmounted source that holds changes (or whatever it holds, with `everything`), by name.
+    """Return every unmounted source that holds changes (or anything, with `everything`), by name.
 
-    `quiet`: something else is being drawn, or nobody looks.
+    With `quiet` nothing is printed.
     """
     with Waiting("reading journals of sources that are not mounted", quiet=quiet):
         read = [_kept(path) for path in journals(state_dir)]
@@ -102,7 +105,7 @@ def _kept(path: Path) -> UnsentSource | None:
 def items_of(
     source: str | None, state_dir: Path, request: str, kept: Callable[[UnsentSource], Iterable[Message]]
 ) -> Iterator[Message]:
-    """Yield what mounts answer to `request`, then what `kept` tells of unmounted sources: of one source, or of all.
+    """Yield the answers of mounts to `request`, then those of `kept` for unmounted sources: of one source, or of all.
 
     Each has its source and its mount point ("" for none). Raises `UserError` for a source that nobody knows.
     """
@@ -119,13 +122,13 @@ def items_of(
 
 @contextmanager
 def opened(path: Path, record: SourceRecord) -> Iterator[Journal]:
-    """The journal of an unmounted source, under its lock. Raises `JournalError`."""
+    """Open the journal of an unmounted source, under its lock. Raises `JournalError`."""
     with Journal.open(path, source=record.identity, now=time.time) as journal:
         yield journal
 
 
 def item_of(change: Change, record: SourceRecord) -> Message:
-    """A change as `kvfs pending --json` shows it."""
+    """Return a change as `kvfs pending --json` shows it."""
     return {
         "seq": change.seq,
         "path": "/".join(names_of(change, record)),
@@ -139,7 +142,7 @@ def item_of(change: Change, record: SourceRecord) -> Message:
 
 
 def conflicts_of(journal: Journal, record: SourceRecord) -> list[Message]:
-    """Conflicts that are open as far as this machine knows, as `kvfs conflicts list --json` shows them."""
+    """Return conflicts that are open as far as this machine knows, as `kvfs conflicts list --json` shows them."""
     found = []
     for conflict in ConflictFile(journal.path).read():
         copy = journal.get(conflict.namespace, conflict.copy)
@@ -161,14 +164,14 @@ def conflicts_of(journal: Journal, record: SourceRecord) -> list[Message]:
 
 
 def names_of(change: Change, record: SourceRecord, *, is_directory_too: bool = False) -> tuple[str, ...]:
-    """The path of a change below the mount point."""
+    """Return the path of a change below the mount point."""
     return path_names(change.namespace, change.key, record, is_directory_too=is_directory_too)
 
 
 def path_names(
     namespace: NamespaceId, key: Key, record: SourceRecord, *, is_directory_too: bool = False
 ) -> tuple[str, ...]:
-    """The path of a key below the mount point."""
+    """Return the path of a key below the mount point."""
     naming = Naming(record.separator, frozenset({CONTROL}) if record.namespace else frozenset())
     inside = key.removeprefix(record.prefix) or key
     names = naming.path_of(Key(inside), is_directory_too=is_directory_too)
@@ -176,7 +179,7 @@ def path_names(
 
 
 def _title(record: SourceRecord, wanted: NamespaceId) -> str:
-    """The directory of a namespace: its name when it was last listed, else its id."""
+    """Return the directory of a namespace: its name when it was last listed, else its id."""
     for name, namespace in title_names(record.listed()).items():
         if namespace.id == wanted:
             return name

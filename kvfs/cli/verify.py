@@ -44,7 +44,7 @@ _OF_PROFILES: Final = ("token-file", "token-command", "insecure", "state-dir")
 
 
 def _take_profile(ctx: click.Context, _: click.Parameter, profile: str | None) -> str | None:
-    """Let the other options default to what the profile says; the rest of it is for mounts."""
+    """Make the profile's values the defaults of the other options; the rest of the profile is for mounts."""
     if profile:
         settings = settings_of(config_file(os.environ), profile)
         found = {name: settings.values[name] for name in _OF_PROFILES if name in settings.values}
@@ -105,7 +105,7 @@ def verify(
 
 
 def _ask_first(yes: bool) -> None:
-    """Say what it takes; without `--yes` somebody has to agree."""
+    """Print the price; without `--yes` the user has to agree."""
     complain(
         f"verify makes a scratch namespace and removes it: about {REQUESTS} requests,"
         f" ${price():.4f} on a paid plan that has used up what it includes"
@@ -172,7 +172,7 @@ def _until_signal() -> Iterator[_Stopping]:
 
 @asynccontextmanager
 async def _opened(source: Source, access: Access) -> AsyncIterator[tuple[httpx.AsyncClient, str | None]]:
-    """A client for the source, and the account; None for wrangler's local explorer, which has none."""
+    """Open a client for the source, and return its account; None for wrangler's local explorer, which has none."""
     if isinstance(source, CloudflareSource):
         credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
         assert credentials is not None

@@ -1,6 +1,7 @@
 """A word on the terminal while a command waits for something that has no numbers: `⠋ asking api.cloudflare.com`.
 
-What takes less than half a second needs none. Elsewhere there is a line every ten seconds. On stderr.
+A wait of less than half a second shows nothing. Without a terminal there is a line every ten seconds. All goes to
+stderr.
 """
 
 import sys
@@ -21,9 +22,10 @@ LINE_SECONDS: Final = 10.0
 
 
 class Waiting:
-    """While it is entered, `text` says what is waited for; `say` changes it. With `quiet` it says nothing.
+    r"""The word of one wait. While it is entered, `text` says what is waited for; `say` changes it.
 
-    A thread shows it, because the caller is busy waiting. Only one may be entered at a time.
+    With `quiet` it says nothing.\n\nA thread shows it, because the caller is busy waiting. Only one may be entered at
+    a time.
     """
 
     def __init__(self, text: str, *, quiet: bool = False) -> None:
@@ -48,7 +50,7 @@ class Waiting:
             self._thread.join()
 
     def say(self, text: str) -> None:
-        """Something else is waited for now."""
+        """Show that something else is waited for now."""
         with self._lock:
             self._text = text
             if self._shown is not None:
@@ -76,7 +78,7 @@ class Waiting:
 
 
 def _words(text: str) -> Any:
-    """Text for rich, which shall find no markup in it."""
+    """Return text for rich, which shall find no markup in it."""
     from rich.text import Text
 
     return Text(printable(text))

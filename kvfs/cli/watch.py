@@ -1,4 +1,4 @@
-"""A picture that is drawn again and again: on a terminal in its place, until q or Ctrl-C; elsewhere block by block."""
+"""Pictures that are drawn again and again: on a terminal in place, until q or Ctrl-C; elsewhere block by block."""
 
 import os
 import select
@@ -45,10 +45,12 @@ def draw_once(lines: Picture) -> None:
 def watch(
     draw: Draw, interval: float, on_key: Callable[[str], None] = lambda key: None, *, lines: bool = False
 ) -> None:
-    """Draw every `interval` seconds until the user ends it; `on_key` hears of other keys, and it draws at once.
+    r"""Draw every `interval` seconds until the user ends it.
 
-    `lines`: the pictures are lines for programs, on a terminal too. `draw` must not raise for a daemon that is
-    away: it says so in the picture.
+    Other keys go to `on_key`, and a picture follows at once.\n\nWith `lines` the pictures are lines for programs, on a
+    terminal too.
+
+    `draw` must not raise for a daemon that is away: it says so in the picture.
     """
     if lines or not sys.stdout.isatty():
         _draw_blocks(draw, interval, apart=not lines)
@@ -92,7 +94,7 @@ def _draw_live(draw: Draw, interval: float, on_key: Callable[[str], None]) -> No
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """A function that waits so many seconds for a key; "" when none came. Needs no Enter, and shows none."""
+    """Yield a function that waits so many seconds for a key; "" when none came. It needs no Enter, and shows none."""
     if not sys.stdin.isatty():
         yield _no_key
         return
@@ -118,7 +120,7 @@ def _key(descriptor: int, seconds: float) -> str:
 
 @contextmanager
 def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the picture as Ctrl-C does, so that the terminal is left as it was."""
+    """End the picture on SIGTERM as Ctrl-C does, so that the terminal is left as it was."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,6 +1,6 @@
 """A whole account in one copy: each namespace by itself, to its twin in another account or to a directory or file.
 
-What is done with which is noted, so that the same command goes on with the next namespace.
+The progress of each is noted, so that a repeated command goes on with the next namespace.
 """
 
 import json
@@ -28,12 +28,12 @@ _Part = tuple[str, str, Words]
 
 
 def is_whole(words: Words) -> bool:
-    """True for a store without a namespace: all of them."""
+    """Return True for a store without a namespace, which means all of them."""
     return isinstance(words, StoreWords) and words.namespace is None
 
 
 def check_whole(source: Words, target: Words) -> None:
-    """Refuse what cannot hold all namespaces of an account. Raises `UserError`."""
+    """Refuse a target that cannot hold all namespaces of an account. Raises `UserError`."""
     for words, other, verb in ((source, target, "to"), (target, source, "from")):
         if is_whole(words) and isinstance(other, FileWords):
             raise UserError(
@@ -51,7 +51,7 @@ def _example(words: Words) -> str:
 
 
 async def run_account(request: CopyRequest, format_: str | None) -> int:
-    """Copy one namespace after the other; the exit status is that of the worst."""
+    """Copy one namespace after the other; return the worst exit status."""
     private_directory(request.access.state_dir)
     private_directory(request.job_path.parent)
     notes = request.job_path.with_suffix(DONE)
@@ -94,7 +94,7 @@ def _make_directory(request: CopyRequest) -> None:
 
 
 async def _parts(request: CopyRequest, sides: Sides, format_: str | None) -> list[tuple[str, CopyRequest]]:
-    """Each namespace of FROM by its title, with the copy of it alone."""
+    """Yield each namespace of FROM by its title, with the copy of it alone."""
     source, target = request.source, request.target
     if isinstance(source, StoreWords):
         named = title_names(await (await sides.store(source.source)).namespaces())
@@ -116,7 +116,7 @@ def _of_store(words: StoreWords, title: str) -> StoreWords:
 
 
 def _of_directory(words: DirectoryWords, format_: str | None) -> list[_Part]:
-    """A directory of each namespace, or with a format a file. Raises `UserError` for what is neither."""
+    """Yield a directory of each namespace, or with a format a file. Raises `UserError` for anything else."""
     if not words.path.is_dir():
         raise UserError(f"{words.text} does not exist: name a directory that has one of each namespace")
     found: list[_Part] = []

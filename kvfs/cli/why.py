@@ -1,4 +1,4 @@
-"""`kvfs why`: what keeps one path from the server, or what failed there last."""
+"""`kvfs why`: the reason that keeps one path from the server, or its last failure."""
 
 import os
 import re

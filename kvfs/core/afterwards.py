@@ -1,7 +1,7 @@
 """Work that may follow an answer: done before anything else of the process runs, while the caller wakes up.
 
-A caller that waits longer than a few microseconds lets its processor fall asleep, and what wakes it costs as much
-again. So what nobody can see until the next call comes is left until the answer is out.
+A caller that waits longer than a few microseconds lets its processor fall asleep, and waking it costs as much again.
+So work whose effect is invisible before the next call is left until the answer is out.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from kvfs.core.callers import Caller, current, door
 class Afterwards:
     """Calls to be made later, in order, while it `is_open`; at once, while it is not.
 
-    `is_served`: somebody calls `run` after every answer, and only then may it be opened. Between a call that is
-    left for later and `run` nothing else of the process may run: no await. It counts as the work of the caller
-    for whom it was left.
+    `is_served` is true if a loop calls `run` after every answer, and only then may it be opened. Between a call that
+    is left for later and `run` nothing else of the process may run: no await. It counts as the work of the caller for
+    whom it was left.
     """
 
     __slots__ = ("caller", "is_open", "is_served", "late")
@@ -35,7 +35,7 @@ class Afterwards:
             self.run()
 
     def last(self, work: Callable[..., object], *args: Any) -> None:
-        """Like `__call__`, for handlers that have awaited: they must return right after this call."""
+        """Have work done like `__call__`, for handlers that have awaited: they must return right after this call."""
         self.late.append((work, args))
         if self.is_served:
             self.caller = current()
@@ -43,7 +43,7 @@ class Afterwards:
             self.run()
 
     def run(self) -> None:
-        """Do what was left. What fails takes nothing else with it: it raises when all is done."""
+        """Do the work that was left. A failing piece stops no other: its exception is raised when all is done."""
         failed: Exception | None = None
         before = door.caller
         door.caller, self.caller = self.caller or before, None

@@ -1,7 +1,7 @@
 """The size of bulk bodies: it is remembered from success, doubled after quick answers, halved after slow ones.
 
-The real API needs seconds for a thousand pairs, answers 524 after 100 s, and writes on, and bills, all the same.
-So bodies begin small, and what failed is not tried again before many of half its size have passed.
+The real API needs seconds for a thousand pairs, answers 524 after 100 s, and writes on, and bills, all the same. So
+bodies begin small, and a size that failed is not tried again before many bodies of half of it have passed.
 """
 
 from typing import Final
@@ -37,11 +37,11 @@ class Bound:
         self._tries_again = False
 
     def is_near(self, size: int) -> bool:
-        """True for more than half of the bound."""
+        """Return True for more than half of the bound."""
         return size * 2 > self.value
 
     def fail(self, size: int) -> None:
-        """A body of this size was too much."""
+        """Note that a body of this size was too much."""
         if size <= self._least:
             return  # it was not for the sake of this measure
         self._failed = min(size, self._failed or size)
@@ -54,13 +54,13 @@ class Bound:
         self.value = max(self._least, min(self.value, self._passed or size // 2))
 
     def slow_down(self, size: int) -> None:
-        """A body of this size passed, slowly: the next is to be smaller, if it was for the sake of this measure."""
+        """Note that a body of this size passed, slowly: the next is to be smaller, if this measure was the reason."""
         self._in_a_row = 0
         if self.is_near(size):
             self.value = max(self._least, size // 2)
 
     def succeed(self, size: int) -> None:
-        """A body of this size passed quickly: if it was near the bound, more may be tried."""
+        """Note that a body of this size passed quickly: if it was near the bound, more may be tried."""
         self._passed = max(self._passed, size)
         if self._failed is not None and size >= self._failed:
             self._failed = None
@@ -91,16 +91,16 @@ class BulkSize:
 
     @property
     def pairs(self) -> int:
-        """The most pairs in a body."""
+        """Return the most pairs in a body."""
         return self._pairs.value
 
     @property
     def body_bytes(self) -> int:
-        """The most bytes of a body."""
+        """Return the most bytes of a body."""
         return self._bytes.value
 
     def shrink(self, count: int, size: int) -> None:
-        """A body of so many pairs and bytes was too much: in the measure whose bound it was near, or in both."""
+        """Note that so many pairs and bytes were too much: in the measure whose bound they were near, or in both."""
         self.is_quick = False
         near_pairs, near_bytes = self._pairs.is_near(count), self._bytes.is_near(size)
         if near_pairs or not near_bytes:
@@ -109,7 +109,7 @@ class BulkSize:
             self._bytes.fail(size)
 
     def note(self, count: int, size: int, seconds: float) -> None:
-        """This one was taken, and the answer took so long."""
+        """Note that a body was taken, and how long the answer took."""
         self.is_quick = seconds < QUICK
         if seconds > SLOW:
             self._pairs.slow_down(count)

@@ -64,11 +64,11 @@ class Caller:
         return f"<Caller {self.command} ({self.pid})>"
 
     def begin(self, operation: str) -> Durations:
-        """The durations of an operation that it does for the first time."""
+        """Return the durations of an operation that it does for the first time."""
         return self.times.setdefault(operation, no_durations())
 
     def counted(self) -> "Caller":
-        """Itself, or who counts in its place."""
+        """Return itself, or the caller that counts in its place."""
         found = self
         while found.heir is not None:
             found = found.heir
@@ -79,7 +79,7 @@ class Caller:
         return sum(times[SUM] for times in self.times.values())
 
     def take(self, other: "Caller") -> None:
-        """Count what another did, from now on too."""
+        """Take over the counts of another caller, now and later."""
         for operation, times in other.times.items():
             mine = self.times.get(operation) or no_durations()
             self.times[operation] = total([settle(mine), settle(times)])
@@ -108,7 +108,7 @@ class Callers:
         self._others = Caller(0, 0, "others", processes=0)
 
     def meet(self, thread: int, uid: int) -> Caller:
-        """The caller of a thread that is not known: it waits in a call, so it can be looked at."""
+        """Return the caller of a thread that is not known: it waits in a call, so it can be looked at."""
         if len(self.by_thread) >= THREADS:
             self.by_thread.clear()  # numbers are used again by others
         pid, command = self._process_of(thread) or (thread, "?")
@@ -125,7 +125,7 @@ class Callers:
         return found
 
     def call_again(self, caller: Caller) -> None:
-        """One of the first calls of a process: it may have become another program since (exec)."""
+        """Look at a process in its first calls, because it may have become another program since (exec)."""
         caller.calls += 1
         if caller.calls <= _FIRST or not caller.calls & (caller.calls - 1):
             self._name(caller)
@@ -139,7 +139,7 @@ class Callers:
             self._name(caller)
 
     def everybody(self) -> list[Caller]:
-        """All who did anything."""
+        """Return all callers who did anything."""
         found = [*self._processes.values(), *self._ended.values(), self._others, self.own]
         return [caller for caller in found if caller.times or caller.spent]
 
@@ -157,7 +157,7 @@ class Callers:
         self._let_go()
 
     def _let_go(self) -> None:
-        """Name those that count by now: a folded caller is not asked what it did later."""
+        """Name the caller that counts now: a folded caller is not asked for its later work."""
         self.by_thread = {t: c for t, c in self.by_thread.items() if c.heir is None}
         self.held = {handle: caller.counted() for handle, caller in self.held.items()}
 
@@ -174,7 +174,7 @@ class Callers:
 
 
 class Call:
-    """An operation that may wait. `has_waited` for the store."""
+    """An operation that may wait. `has_waited` is true once it waited for the store."""
 
     __slots__ = ("caller", "has_waited")
 
@@ -188,9 +188,9 @@ Shares = Mapping[Caller, int]
 
 
 class Door:
-    """By whom the handler that answers right now, without waiting, was called: a `ContextVar` would cost too much.
+    """The caller of the handler that answers right now, without waiting, because a `ContextVar` would cost too much.
 
-    Whoever sets it takes it back before anything else of the process can run.
+    Code that sets it must take it back before anything else of the process can run.
     """
 
     __slots__ = ("caller",)
@@ -213,7 +213,7 @@ def current() -> Caller | None:
 
 
 def waits() -> None:
-    """The operation that runs now waits for the store."""
+    """Note that the operation that runs now waits for the store."""
     found = calling.get()
     if isinstance(found, Call):
         found.has_waited = True
@@ -231,7 +231,7 @@ def done_for(caller: Caller | None) -> Iterator[None]:
 
 @contextmanager
 def shared_by(shares: Shares) -> Iterator[None]:
-    """The requests inside are for these callers, as many keys each."""
+    """Divide the requests inside among these callers, by their numbers of keys."""
     token = _shares.set(shares)
     try:
         yield
@@ -240,7 +240,7 @@ def shared_by(shares: Shares) -> Iterator[None]:
 
 
 def charge(what: str, number: float = 1) -> None:
-    """`number` of `requests`, `read` … were spent by the request that is made now."""
+    """Charge `number` of `requests`, `read` … to the caller of the present request."""
     shares, caller = _shares.get(), current()
     if shares:
         whole = sum(shares.values())

@@ -1,4 +1,4 @@
-"""The bytes of a value: write into, cut, grow and read at an offset, within KV's 25 MiB; whether they are text."""
+"""The bytes of a value: writes, cuts, growth and reads at an offset, within KV's 25 MiB; and if they are text."""
 
 from codecs import getincrementaldecoder
 from typing import Final
@@ -32,7 +32,7 @@ def resize(buffer: bytearray, size: int) -> None:
 
 
 def read_at(buffer: bytes | bytearray, offset: int, size: int) -> bytes:
-    """At most `size` bytes from `offset`: fewer at the end, none beyond it. Copies once."""
+    """Return at most `size` bytes from `offset`: fewer at the end, none beyond it. Copies once."""
     if offset < 0 or size < 0:
         raise InvalidError(f"no bytes at offset {offset}, size {size}")
     with memoryview(buffer) as view:
@@ -40,7 +40,7 @@ def read_at(buffer: bytes | bytearray, offset: int, size: int) -> bytes:
 
 
 def check_size(size: int, *, least: int = 0) -> int:
-    """The size. Raises `FileTooBigError` for one no value can have, `InvalidError` for less than the `least`."""
+    """Return the size. Raises `FileTooBigError` for one no value can have, `InvalidError` for less than the `least`."""
     if size < least:
         raise InvalidError(f"a file has no negative offset or size: {size - least}")
     if size > VALUE_BYTES:
@@ -49,7 +49,7 @@ def check_size(size: int, *, least: int = 0) -> int:
 
 
 def is_text(value: bytes) -> bool:
-    """Return whether a bulk get can answer it: it takes UTF-8 only (error 10029)."""
+    """Return whether a bulk get can answer the value: it takes UTF-8 only (error 10029)."""
     if value.isascii():
         return True
     decode = getincrementaldecoder("utf-8")().decode  # a failed decode() copies the whole value for its error

@@ -1,7 +1,7 @@
 """Histograms of durations: buckets that cost next to nothing, and the figures that are read from them.
 
-Of what takes microseconds only one of `EVERY` is timed, because to look at the clock costs as much as a part of it;
-those between two count as the next one that is timed, or as the last one when somebody asks.
+Of operations that take microseconds only one of `EVERY` is timed, because a look at the clock costs a good part of
+that. Those between two count as the next one that is timed, or as the last one when the figures are read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,18 +26,18 @@ Durations = list[int]
 
 
 def no_durations() -> Durations:
-    """Nothing yet."""
+    """Return an empty histogram."""
     return [0] * (BUCKETS + 3)
 
 
 def add(durations: Durations, nanoseconds: int) -> None:
-    """One more, that was timed for itself."""
+    """Add one more duration, which was timed for itself."""
     durations[min((nanoseconds // 1000).bit_length(), BUCKETS - 1)] += 1
     durations[SUM] += nanoseconds
 
 
 def add_timed(durations: Durations, nanoseconds: int) -> None:
-    """One of several: `SKIP` was 0. Those that came before it and were not timed took as long."""
+    """Add one of several, when `SKIP` was 0. Those before it that were not timed took as long."""
     count = EVERY if durations[_LAST] else 1
     durations[min((nanoseconds // 1000).bit_length(), BUCKETS - 1)] += count
     durations[SUM] += count * nanoseconds
@@ -45,7 +45,7 @@ def add_timed(durations: Durations, nanoseconds: int) -> None:
 
 
 def settle(durations: Durations) -> Durations:
-    """Count those that were not timed as the last one that was; the same list, to be read."""
+    """Count those that were not timed as the last one that was; return the list, to be read."""
     if (last := durations[_LAST]) and (untimed := EVERY - 1 - durations[SKIP]):
         durations[min((last // 1000).bit_length(), BUCKETS - 1)] += untimed
         durations[SUM] += untimed * last
@@ -54,28 +54,28 @@ def settle(durations: Durations) -> Durations:
 
 
 def total(several: Iterable[Sequence[int]]) -> Durations:
-    """All of them in one, which is only to be read; each was settled."""
+    """Return all of them in one, which is only to be read; each must be settled."""
     sums = [sum(column) for column in zip(*(one[: SUM + 1] for one in several), strict=True)]
     return [*sums, 0, 0] if sums else no_durations()
 
 
 def count(durations: Sequence[int]) -> int:
-    """The number of durations."""
+    """Return the number of durations."""
     return sum(durations[:BUCKETS])
 
 
 def seconds(durations: Sequence[int]) -> float:
-    """The sum of the durations."""
+    """Return the sum of the durations."""
     return durations[SUM] / 1e9
 
 
 def upper(bucket: int) -> float:
-    """The bound of a bucket, in seconds."""
+    """Return the bound of a bucket, in seconds."""
     return float(2**bucket) / 1e6
 
 
 def quantile(durations: Sequence[int], part: float) -> float | None:
-    """The duration that `part` of them (0 to 1) did not exceed, in seconds; None of nothing.
+    """Return the duration that `part` of them (0 to 1) did not exceed, in seconds; None for an empty histogram.
 
     Between the bounds of its bucket it is drawn by proportion, so it is off by the bucket's width at most.
     """

@@ -17,7 +17,7 @@ LATEST: Final = 2**53  # beyond it JSON numbers are no longer whole seconds
 
 
 class Gone(Enum):
-    """One value, so that a type checker can tell it from a time and from None."""
+    """The type of `EXPIRED`, so that a type checker can tell it from a time and from None."""
 
     EXPIRED = "expired"
 
@@ -26,7 +26,7 @@ EXPIRED: Final = Gone.EXPIRED
 
 
 def expiration_for_mtime(mtime: int, now: float) -> int | None:
-    """The expiration that setting this mtime asks for; None for never, which is any mtime not in the future.
+    """Return the expiration that setting this mtime asks for; None (never) for any mtime not in the future.
 
     Raises `InvalidError` below KV's floor of 60 s, and for a time no JSON number can hold.
     """
@@ -43,7 +43,7 @@ def expiration_for_mtime(mtime: int, now: float) -> int | None:
 
 
 def mtime_of(expiration: int | None, changed_ns: int) -> int:
-    """Nanoseconds to show: of the expiration, or else of when this machine last saw the content change."""
+    """Return the nanoseconds to show: of the expiration, or else of when this machine last saw the content change."""
     return changed_ns if expiration is None else expiration * SECOND
 
 
@@ -53,7 +53,7 @@ def is_expired(expiration: int | None, now: float) -> bool:
 
 
 def expiration_to_send(expiration: int | None, now: float) -> int | Gone | None:
-    """The expiration to send with a write that waited: `EXPIRED` (drop the write) when its time has passed.
+    """Return the expiration to send with a write that waited: `EXPIRED` (drop the write) when its time has passed.
 
     With less than the floor left it is the floor, and `NOW_SLACK` on top: the server compares with its own
     clock when the request arrives, and would refuse the value for good.

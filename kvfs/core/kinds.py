@@ -1,7 +1,8 @@
-"""Text or binary? What was learned of names: a bulk get takes text only, one binary fails it whole.
+"""Kinds: knowledge of which values are text and which binary, because one binary value fails a whole bulk get.
 
-Mounts and copies learn it, each in a `Kinds` of its own; what is worth a request later is kept on this machine
-between them (host/kinds.py), as `Kept`.
+Mounts and copies learn it, each in a `Kinds` of its own.
+
+Knowledge that saves a request later is kept on this machine between them (host/kinds.py), as `Kept`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,13 +56,13 @@ class Kinds:
         self._doubted: set[NamespaceId] = set()  # where an ending turned out to be another than it says
 
     def recall(self, kept: Mapping[NamespaceId, Kept]) -> None:
-        """Take in what was known before; to be called before anything is learned."""
+        """Take in the knowledge of before; must be called before anything is learned."""
         for namespace, known in kept.items():
             self._seen |= {(namespace, ending): counts for ending, counts in known.endings.items()}
             self._binaries |= {(namespace, Key(key)): True for key, is_so in known.binary.items() if is_so}
 
     def learn(self, place: KeyRef, *, is_text: bool) -> None:
-        """A value arrived."""
+        """Take in the kind of a value that arrived."""
         if self._apart:
             self._apart.pop(place, None)
         kind = kind_of(place)
@@ -116,7 +117,7 @@ class Kinds:
         return kind not in self._seen and _is_known_binary(kind)
 
     def set_apart(self, place: KeyRef) -> None:
-        """The value was asked for alone, and in vain: nobody else is to wait for it until it comes."""
+        """Note that a value was asked for alone, and in vain: nobody else is to wait for it until it comes."""
         self._apart[place] = None
         _bound(self._apart, _APART)
 
@@ -125,7 +126,7 @@ class Kinds:
         return place in self._apart or self.risk(place) >= _SINGLY
 
     def is_surely_single(self, place: KeyRef) -> bool:
-        """Return whether the key is known to be binary, or its ending leaves little doubt: for who reads every key.
+        """Return whether the key is known to be binary, or its ending leaves little doubt; for a reader of every key.
 
         The others of a mixed ending come by the hundred when all binaries of it are known.
         """
@@ -142,9 +143,9 @@ class Kinds:
         return risk <= _RISK
 
     def divide(self, namespace: NamespaceId, keys: Sequence[Key]) -> list[list[Key]]:
-        """Smaller batches for one that a binary value failed: by endings, or halves.
+        """Return smaller batches for one that a binary value failed: by endings, or halves.
 
-        Of an ending never seen one key goes first and alone: when it is binary, so are the rest, mostly.
+        One key of an ending never seen goes first and alone: when it is binary, the rest mostly are.
         """
         groups: dict[NameKind, list[Key]] = {}
         for key in keys:
@@ -157,7 +158,7 @@ class Kinds:
 
 
 def halves(keys: Sequence[Key]) -> list[list[Key]]:
-    """Two halves, or as many as there are keys."""
+    """Return two halves, or as many parts as there are keys."""
     middle = (len(keys) + 1) // 2
     return [list(half) for half in (keys[:middle], keys[middle:]) if half]
 

@@ -35,7 +35,7 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class BareEntry(Entry, frozen=True, gc=False):
-    """An entry of which only the value was told: the key may have metadata and an expiration all the same."""
+    """An entry of which only the value is known: the key may have metadata and an expiration all the same."""
 
 
 class KeyInfo(Struct, frozen=True, gc=False):
@@ -129,5 +129,5 @@ class Change(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def is_tombstone(self) -> bool:
-        """True if the key is to be absent."""
+        """Return True if the key is to be absent."""
         return self.kind is ChangeKind.DELETE

@@ -97,14 +97,14 @@ class Naming:
     # one component
 
     def encode_component(self, component: str) -> tuple[str, ...]:
-        """The name of a component, or the names when it is cut: all but the last end in `%+`."""
+        """Return the name of a component, or the names when it is cut: all but the last end in `%+`."""
         if self._is_plain(component):
             return (component,)
         *chunks, last = self._cut(component, NAME_BYTES)
         return (*(self._escape(piece) + CHUNK for piece in chunks), self._escape(last))
 
     def decode_name(self, name: str) -> str | None:
-        """The text of one name that is no `%self` and no chunk; None unless encoding gives `name` back."""
+        """Return the text of one name that is no `%self` and no chunk; None unless encoding gives `name` back."""
         text = self._whole_back.get(name)
         if text is None:
             text = _TOKEN.sub(lambda token: _UNESCAPE[token[0]], name)
@@ -113,7 +113,7 @@ class Naming:
         return text if self._escape(text) == name and len(name.encode()) <= NAME_BYTES else None
 
     def _is_plain(self, component: str) -> bool:
-        """Return whether it is its own name, for all ordinary ones; the rest take the long way."""
+        """Return whether a component is its own name, for all ordinary ones; the rest take the long way."""
         return (
             2 < len(component) <= _PLAIN_CHARS
             and "%" not in component
@@ -123,7 +123,7 @@ class Naming:
         )
 
     def _escape(self, text: str) -> str:
-        """The name of a component or piece, whatever its length."""
+        """Return the name of a component or piece, whatever its length."""
         whole = self._whole.get(text)
         if whole is not None:
             return whole
@@ -136,7 +136,7 @@ class Naming:
         return _ESCAPED.sub(lambda match: _ESCAPE[match[0]], text)
 
     def _cut(self, component: str, most: int) -> list[str]:
-        """The pieces of a component, of which the last has a name of at most `most` bytes.
+        """Return the pieces of a component, of which the last has a name of at most `most` bytes.
 
         With `most` = 253 it cuts the text of a chunk directory, which ends in a full piece: two full pieces
         never fit one name, and a cut depends on no more than the two characters behind it.
@@ -151,13 +151,13 @@ class Naming:
     # whole keys
 
     def path_of(self, key: Key, *, is_directory_too: bool = False) -> tuple[str, ...]:
-        """The names that lead from the namespace to a key; `is_directory_too` when keys lie below it."""
+        """Return the names that lead from the namespace to a key; `is_directory_too` when keys lie below it."""
         components = key.split(self.separator) if self.separator else [key]
         names = tuple(name for component in components for name in self.encode_component(component))
         return (*names, SELF) if is_directory_too else names
 
     def key_of(self, path: Sequence[str]) -> Key:
-        """The key of a path. Raises what `child` raises, and `InvalidError` for a path that is no key's.
+        """Return the key of a path. Raises what `child` raises, and `InvalidError` for a path that is no key's.
 
         Both paths of key `a`, `a` and `a/%self`, give it; which of them is there, the namespace decides.
         """
@@ -244,7 +244,7 @@ class Naming:
         return Child(as_file, below)
 
     def _below(self, key: str) -> DirRef | None:
-        """The directory of the keys below a key; None in flat mode or when no key could be that long.
+        """Return the directory of the keys below a key; None in flat mode or when no key could be that long.
 
         512 bytes is not too long: that key ends in the separator and shows as `%`.
         """
@@ -252,14 +252,14 @@ class Naming:
         return DirRef(prefix, len(prefix)) if self.separator and len(prefix.encode()) <= KEY_BYTES else None
 
     def self_key(self, directory: DirRef) -> Key | None:
-        """The key that shows as `%self` in a directory; None where there is none."""
+        """Return the key that shows as `%self` in a directory; None where there is none."""
         if directory.is_chunk or not directory.prefix:
             return None
         key = Key(directory.prefix[:-1])
         return None if key in FORBIDDEN_KEYS else key
 
     def split_child(self, directory: DirRef, key: Key) -> tuple[str, DirRef | None]:
-        """Under which name a key that starts with the directory's prefix appears directly in it.
+        """Return the name under which a key that starts with the directory's prefix appears directly in it.
 
         The second is the directory of that name when the key lies below it, None when the key is the file.
         `("", None)`: the key has the prefix of this chunk directory and yet is not in it (another cut).
@@ -287,27 +287,27 @@ class Naming:
     # one step up
 
     def directory_path(self, ref: DirRef) -> tuple[str, ...]:
-        """The names that lead from the namespace to a directory."""
+        """Return the names that lead from the namespace to a directory."""
         complete = ref.prefix[: ref.start]
         components = complete.split(self.separator)[:-1] if complete else []
         names = tuple(name for component in components for name in self.encode_component(component))
         return names + self._chunk_names(ref)
 
     def parent_of(self, ref: DirRef) -> DirRef:
-        """The directory above; the root's is itself."""
+        """Return the directory above; the root's is itself."""
         if not ref.is_chunk:
             return self.parent_of_key(Key(ref.prefix[:-1])) if ref.prefix else ref
         last = self._cut(ref.prefix[ref.start :], _CHUNK_BYTES)[-1]
         return DirRef(ref.prefix[: -len(last)], ref.start)
 
     def name_in_parent(self, ref: DirRef) -> str:
-        """The last name of a directory's path, "" for the root."""
+        """Return the last name of a directory's path, "" for the root."""
         if ref.is_chunk:
             return self._chunk_names(ref)[-1]
         return self.name_of_key(Key(ref.prefix[:-1])) if ref.prefix else ""
 
     def parent_of_key(self, key: Key) -> DirRef:
-        """The directory of `path_of(key)`, not of its `%self`."""
+        """Return the directory of `path_of(key)`, not of its `%self`."""
         start = self._last_start(key)
         if self._is_plain(key[start:]):
             return DirRef(key[:start], start)
@@ -315,7 +315,7 @@ class Naming:
         return DirRef(key[:start] + "".join(chunks), start)
 
     def name_of_key(self, key: Key) -> str:
-        """The last name of `path_of(key)`."""
+        """Return the last name of `path_of(key)`."""
         return self.encode_component(key[self._last_start(key) :])[-1]
 
     def _last_start(self, key: str) -> int:
@@ -352,7 +352,7 @@ _TITLES = Naming("", frozenset({CONTROL}))
 
 
 def title_names(namespaces: Iterable[Namespace]) -> dict[str, Namespace]:
-    """The directory name of every namespace at the root: its title, escaped, or its id.
+    """Return the directory name of every namespace at the root: its title, escaped, or its id.
 
     The id stands in for a title that is too long for a name, belongs to a namespace with a smaller id as
     well, or is the id of another one; so every namespace has one name, and no two the same.
@@ -371,7 +371,7 @@ def title_names(namespaces: Iterable[Namespace]) -> dict[str, Namespace]:
 
 
 def title_of(name: str) -> str:
-    """The title that a directory made or renamed at the root gets.
+    """Return the title that a directory made or renamed at the root gets.
 
     Raises `InvalidError` for a name no title is written as (a reserved one too), `NameTooLongError` and
     `NameNotTextError`.

@@ -1,7 +1,7 @@
-"""Changes to requests: what goes together in one body, and in which order. Sizes only, no values.
+"""Packs changes into requests: which go together in one body, and in which order. It needs sizes only, no values.
 
-Puts come before deletes, all of them: a rename is a put and a tombstone, and a crash or a refusal between
-the two may leave both names, never neither.
+All puts come before all deletes, because a rename is a put and a tombstone: a crash or a refusal between the two may
+leave both names, never neither.
 """
 
 import json
@@ -17,7 +17,7 @@ PAIR_BYTES: Final = 120  # field names, quotes, `"base64":true`, a 16-digit expi
 
 
 class BatchKind(StrEnum):
-    """The request a batch becomes."""
+    """The kinds of requests that a batch becomes."""
 
     PUT = "put"  # one bulk write
     DELETE = "delete"  # one bulk delete
@@ -38,7 +38,7 @@ class Batch:
 
 
 def pack(changes: Sequence[Change], *, pairs: int, body_bytes: int) -> list[Batch]:
-    """The requests for these changes in the order to send them: bulk puts, single puts, bulk deletes.
+    """Return the requests for these changes in the order to send them: bulk puts, single puts, bulk deletes.
 
     Of several changes of a key only the newest is sent. A bulk batch has at most `pairs` changes, and its
     body at most `body_bytes` by `pair_bytes`; a put that would exceed that alone is single. The only batch
@@ -58,7 +58,7 @@ def pack(changes: Sequence[Change], *, pairs: int, body_bytes: int) -> list[Batc
 
 
 def halve(batch: Batch) -> tuple[Batch, Batch]:
-    """The first and the second half of a batch of two or more changes: `ValueError` for one."""
+    """Return the first and the second half of a batch of two or more changes: `ValueError` for one."""
     middle = len(batch.changes) // 2
     if not middle:
         raise ValueError("a batch of one change has no halves")
@@ -67,7 +67,7 @@ def halve(batch: Batch) -> tuple[Batch, Batch]:
 
 
 def pair_bytes(change: Change) -> int:
-    """At most how many bytes a put adds to a bulk body: base64, and every odd character of the key escaped.
+    """Return at most how many bytes a put adds to a bulk body: base64, and every odd character of the key escaped.
 
     A value sent as text instead must be no longer than its base64 would be.
     """
@@ -75,7 +75,7 @@ def pair_bytes(change: Change) -> int:
 
 
 def bulk_bytes(key: Key, size: int, metadata: Metadata | None) -> int:
-    """Like `entry_bytes`, for a value of so many bytes under a key."""
+    """Return the bytes as `pair_bytes` does, for a value of so many bytes under a key."""
     return _base64_chars(size) + _name_bytes(key) + len(metadata or b"") + PAIR_BYTES
 
 
@@ -103,7 +103,7 @@ def _is_single(change: Change, body_bytes: int) -> bool:
 
 
 def _newest(changes: Iterable[Change]) -> list[Change]:
-    """One change a key, oldest first."""
+    """Return one change a key, the newest, oldest first."""
     latest: dict[tuple[NamespaceId, Key], Change] = {}
     for change in sorted(changes, key=lambda change: change.seq):
         place = (change.namespace, change.key)
@@ -119,7 +119,7 @@ def _fill(
     pairs: int,
     body_bytes: int,
 ) -> Iterator[Batch]:
-    """Batches of each namespace, each filled in order until the next change would not fit."""
+    """Return batches of each namespace, each filled in order until the next change would not fit."""
     spaces: dict[NamespaceId, list[Change]] = {}
     for change in changes:
         spaces.setdefault(change.namespace, []).append(change)

@@ -32,7 +32,7 @@ LOCAL_PATTERNS: Final = (
 
 
 class LocalNames:
-    """The names that stay on this machine: shell patterns, case matters, a leading dot is nothing special."""
+    """The patterns of names that stay on this machine: shell patterns with case; a leading dot is nothing special."""
 
     def __init__(self, patterns: Iterable[str] = LOCAL_PATTERNS) -> None:
         self.patterns: Final = tuple(patterns)

@@ -11,10 +11,10 @@ LAST: Final = 2**63 - 1  # the year 2262
 
 
 def nanoseconds(seconds: float) -> int:
-    """A moment of a clock (epoch seconds) in nanoseconds."""
+    """Return a moment of a clock (epoch seconds) in nanoseconds."""
     return int(seconds * SECOND)
 
 
 def within_range(time_ns: int) -> int:
-    """The nearest time that can be kept: a disk's file system cuts times to its range as well."""
+    """Return the nearest time that can be kept, as a disk's file system cuts times to its range as well."""
     return min(max(time_ns, FIRST), LAST)

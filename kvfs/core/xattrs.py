@@ -55,7 +55,7 @@ _DECODER = json.JSONDecoder(parse_int=str, parse_constant=_no_constant)
 
 
 def list_names(metadata: Metadata | None) -> list[str]:
-    """The names of a file's attributes, in the order of the fields."""
+    """Return the names of a file's attributes, in the order of the fields."""
     if metadata is None:
         return []
     fields = _fields(metadata)
@@ -66,7 +66,7 @@ def list_names(metadata: Metadata | None) -> list[str]:
 
 
 def get(metadata: Metadata | None, name: str) -> bytes:
-    """An attribute's value. Raises `NoAttributeError`, and `NotSupportedError` outside `user.`."""
+    """Return an attribute's value. Raises `NoAttributeError`, and `NotSupportedError` outside `user.`."""
     field = _field_of(name)
     if name == WHOLE and metadata is not None:
         return metadata
@@ -77,7 +77,7 @@ def get(metadata: Metadata | None, name: str) -> bytes:
 
 
 def set(metadata: Metadata | None, name: str, value: bytes) -> Metadata | None:
-    """The metadata with one attribute set, as compact JSON; None when that leaves nothing (`null`).
+    """Return the metadata with one attribute set, as compact JSON; None when that leaves nothing (`null`).
 
     Raises `InvalidError` (no UTF-8, no JSON for the whole document, a field of what is no object),
     `NoSpaceError` above 1,024 bytes, `NotPermittedError` for other `user.kvfs.` names and `NotSupportedError`
@@ -95,7 +95,7 @@ def set(metadata: Metadata | None, name: str, value: bytes) -> Metadata | None:
 
 
 def remove(metadata: Metadata | None, name: str) -> Metadata | None:
-    """The metadata without one attribute; None when it was the last. Raises `NoAttributeError` too."""
+    """Return the metadata without one attribute; None when it was the last. Raises `NoAttributeError` too."""
     field = _own_field(name)
     get(metadata, name)  # or there is none
     if name == WHOLE:
@@ -115,7 +115,7 @@ def _field_of(name: str) -> str:
 
 
 def _own_field(name: str) -> str:
-    """The field a name may change."""
+    """Return the field a name may change."""
     field = _field_of(name)
     if field.startswith(_OURS) and name != WHOLE:
         raise NotPermittedError(f"{name!r}: attributes user.kvfs. are computed")
@@ -145,7 +145,7 @@ def _text(value: bytes) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Raises `InvalidError` for what is nested too deeply to tell."""
+    """Return whether the text is JSON. Raises `InvalidError` if it is nested too deeply to tell."""
     try:
         _DECODER.decode(text)
     except ValueError:
@@ -156,12 +156,12 @@ def _is_json(text: str) -> bool:
 
 
 def _compact(text: str) -> str:
-    """JSON without space between its parts, and strings as they are written here; numbers untouched."""
+    """Return JSON without space between its parts, and strings as they are written here; numbers untouched."""
     return _STRING_OR_SPACE.sub(lambda part: _quoted(json.loads(part[0])) if part[0][0] == '"' else "", text)
 
 
 def _quoted(text: str) -> str:
-    """A string as JSON; only halves of surrogate pairs need the escapes."""
+    """Return a string as JSON; only halves of surrogate pairs need the escapes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -170,7 +170,7 @@ def _quoted(text: str) -> str:
 
 
 def _shown(value: str) -> bytes:
-    """A field's compact JSON as an attribute's value."""
+    """Return a field's compact JSON as an attribute's value."""
     if not value.startswith('"'):
         return value.encode()
     text: str = json.loads(value)
@@ -181,7 +181,7 @@ def _shown(value: str) -> bytes:
 
 
 def _fields(metadata: Metadata | None) -> dict[str, str] | None:
-    """The fields of an object, each as compact JSON; None for what is no object, or no JSON at all."""
+    """Return the fields of an object, each as compact JSON; None for another value, or no JSON at all."""
     try:
         text = (metadata or b"").decode()
         if not _is_json(text):
@@ -193,7 +193,7 @@ def _fields(metadata: Metadata | None) -> dict[str, str] | None:
 
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
-    """Name and value of each field of a compact object."""
+    """Yield name and value of each field of a compact object."""
     at = 1
     while text[at] != "}":
         name, colon = _DECODER.raw_decode(text, at)
@@ -203,7 +203,7 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _object(metadata: Metadata | None, name: str) -> dict[str, str]:
-    """The fields to change; none yet without metadata."""
+    """Return the fields to change; none yet without metadata."""
     if metadata is None:
         return {}
     fields = _fields(metadata)
@@ -217,7 +217,7 @@ def _joined(fields: dict[str, str]) -> str:
 
 
 def _within_budget(text: str) -> Metadata | None:
-    """Compact JSON as metadata: `null` is none."""
+    """Return compact JSON as metadata within the limit: `null` is none."""
     encoded = text.encode()
     if len(encoded) > METADATA_BYTES:
         raise NoSpaceError(

@@ -53,7 +53,7 @@ _FIRST = 3.0  # seconds after which a server that refuses connections, or is non
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """One store seen twice: by those who wait in a system call, and by the sender, which retries itself."""
+    """One store seen twice: by callers that wait in a system call, and by the sender, which retries itself."""
 
     reading: Store
     writing: Store
@@ -73,7 +73,7 @@ class Stores:
     """Which way a source takes that has several, in words for the user."""
 
     def trouble(self) -> str:
-        """Why requests fail at the moment; "" while they do not."""
+        """Return why requests fail at the moment; "" while they do not."""
         return self.breaker.reason or (self.refusals.reason if self.refusals is not None else "")
 
     def ask_again(self) -> None:
@@ -84,7 +84,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(config: Config, credentials: Credentials | None) -> AsyncIterator[Stores]:
-    """The store of a source, ready for use."""
+    """Open the store of a source, ready for use."""
     if isinstance(config.source, WranglerSource):
         async with open_wrangler(config.source, config.timeout) as found:
             yield Stores(found, found, route=getattr(found, "describe", None))
@@ -170,7 +170,7 @@ RootRef = tuple[NamespaceId, DirRef]
 
 @dataclass(frozen=True, slots=True)
 class ReadParts:
-    """The caches and what fills them."""
+    """The caches and the parts that fill them."""
 
     table: NamespaceTable
     listings: Listings

@@ -139,8 +139,11 @@ class Sender:
         return (await self._send_round(lambda change: True)).done
 
     async def _send_round(self, accept: Accept, *, patient: bool = False) -> Outcome:
-        """Select and send. `patient`: not if another's try failed while this one waited for its turn, or each
-        pause would count double and soon be a minute."""
+        """Select and send.
+
+        `patient`: not if another's try failed while this one waited for its turn, or each pause would count double and
+        soon be a minute.
+        """
         async with self._lock:
             backoff = self._dispatch.backoff
             if patient and backoff.error is not None and trio.current_time() < backoff.retry_at:

@@ -182,7 +182,7 @@ class ReadParts:
 def build_reading(
     config: Config, stores: Stores, journal: Journal, *, at_root: bool, now: Callable[[], float] = time.time
 ) -> ReadParts:
-    """Caches and overlay. `at_root`: the mount's root is a namespace, so `.kvfs` is no key's name."""
+    """Build caches and overlay. With `at_root` the mount's root is a namespace, so `.kvfs` is no key's name."""
     naming = Naming(config.separator, frozenset({CONTROL}) if at_root else frozenset())
     listings = Listings(config.cache_ttl, now)
     values = Values(config.cache_size, config.cache_ttl, now)
@@ -218,7 +218,7 @@ def build_filesystem(
     place: RootRef | None,
     now: Callable[[], float] = time.time,
 ) -> FileSystem:
-    """The file system over the caches."""
+    """Build the file system over the caches."""
     options = Options(
         timeout=config.timeout,
         max_pending=config.max_pending,
@@ -241,7 +241,7 @@ def kinds_file(config: Config) -> KindsFile | None:
 
 
 def settle_window(config: Config) -> float:
-    """Seconds after a write in which reads are not believed: `--settle`, or more if `kvfs verify` has seen more."""
+    """Return the seconds after a write in which reads are not believed: `--settle`, or more as `kvfs verify` saw."""
     learned = _learned(config)
     if learned is None or not config.settle or learned.stale_seconds * _SPARE <= config.settle:
         return config.settle
@@ -262,7 +262,7 @@ def _learned(config: Config) -> Learned | None:
 
 
 def settle_into(reading: ReadParts, changes: Sequence[Change], now: float) -> None:
-    """The store shows these changes by now: they become clean knowledge, as old as their acknowledgement."""
+    """Make clean knowledge of changes that the store shows by now, as old as their acknowledgement."""
     by_namespace: dict[NamespaceId, tuple[list[KeyInfo], list[Key]]] = {}
     for change in changes:
         place = (change.namespace, change.key)

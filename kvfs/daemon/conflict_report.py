@@ -1,8 +1,8 @@
-"""Keeps what the sender met that another client had changed meanwhile, until somebody settles it.
+"""Keeps the conflicts that the sender found, values that another client had changed meanwhile, until they are settled.
 
 A conflict is settled when its copy is gone from its name: by `kvfs conflicts keep`, by `rm`, by `mv`, or by another
-client. The open ones are kept beside the journal. The file is written after the journal, so a crash in between is
-made up for when the next mount finds a pending copy that is not in the file.
+client. The open ones are kept beside the journal. The file is written after the journal, so a crash in between is made
+up for when the next mount finds a pending copy that is not in the file.
 """
 
 import logging
@@ -24,7 +24,7 @@ SHOWN: Final = 100  # the latest, by name
 
 
 class ConflictLog:
-    """Conflicts of one source. Each is told once by the next sync or unmount, and listed while it is open."""
+    """Conflicts of one source. Each is reported once by the next sync or unmount, and listed while it is open."""
 
     def __init__(
         self, path_of: Callable[[NamespaceId, Key], str], now: Callable[[], float], journal: Journal
@@ -40,7 +40,7 @@ class ConflictLog:
         self._restore()
 
     def _restore(self) -> None:
-        """Take up what earlier mounts left open."""
+        """Take up the conflicts that earlier mounts left open."""
         before = self._file.read()
         for conflict in before:
             change = self._journal.get(conflict.namespace, conflict.copy)
@@ -55,7 +55,7 @@ class ConflictLog:
         self._watch()
 
     def note(self, event: Event) -> None:
-        """One more. The caller passes an event of kind CONFLICT."""
+        """Note one more. The caller passes an event of kind CONFLICT."""
         assert event.namespace is not None
         assert event.key is not None
         key = event.key
@@ -73,17 +73,17 @@ class ConflictLog:
     # while they are open
 
     def open(self) -> list[Conflict]:
-        """All that are open, the oldest first."""
+        """Return all that are open, the oldest first."""
         return sorted(self._open.values(), key=lambda conflict: conflict.at)
 
     def others_of(self, namespace: NamespaceId, key: Key) -> list[Key]:
-        """The other sides of a key: its copies, or what it is a copy of."""
+        """Return the other sides of a key: its copies, or the key that it is a copy of."""
         if (conflict := self._open.get((namespace, key))) is not None:
             return [conflict.key]
         return [one.copy for one in self.open() if (one.namespace, one.key) == (namespace, key)]
 
     def settle(self, namespace: NamespaceId, copy: Key) -> None:
-        """The copy is gone from its name."""
+        """Settle a conflict, because the copy is gone from its name."""
         conflict = self._open.pop((namespace, copy), None)
         if conflict is None:
             return
@@ -94,7 +94,7 @@ class ConflictLog:
         self._watch()
 
     def _watch(self) -> None:
-        """Hear of the journal's changes only while there is something to hear of."""
+        """Listen to the journal's changes only while a conflict is open."""
         self._journal.news.watch = self._committed if self._open else None
 
     def _committed(self, operations: Sequence[LogOperation]) -> None:
@@ -102,7 +102,7 @@ class ConflictLog:
             self.settle(*place)
 
     def _gone(self, operations: Sequence[LogOperation]) -> Iterable[KeyRef]:
-        """Names that these operations take away."""
+        """Return the names that these operations take away."""
         for operation in operations:
             if isinstance(operation, SetRow) and operation.row.change.is_tombstone:
                 yield operation.row.change.namespace, operation.row.change.key
@@ -124,7 +124,7 @@ class ConflictLog:
         return {"count": self._count, "items": list(self._items), "open": len(self._open)}
 
     def untold(self) -> Message:
-        """Return the conflicts that nobody was told of yet, and mark them as told."""
+        """Return the conflicts that were not reported yet, and mark them as reported."""
         count = self._count - self._told
         self._told = self._count
         return {"count": count, "items": list(self._items)[-count:] if count else []}

@@ -16,7 +16,7 @@ from kvfs.vfs.filesystem import FileSystem
 
 
 class Controls:
-    """Handlers by request; see `kvfs/host/control.py` for how they are called."""
+    """Handlers of the requests; `kvfs/host/control.py` calls them."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Controls:
         ending: Ending,
         ask_again: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ask_again` makes the store forget that the token was refused: somebody may have mended it."""
+        """`ask_again` makes the store forget that the token was refused, because the user may have mended it."""
         self._ask_again = ask_again
         self._fs = fs
         self._journal = journal
@@ -36,7 +36,7 @@ class Controls:
         self._ending = ending
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """By the name of the request."""
+        """Return the handlers by the name of the request."""
         return {
             "status": self.status,
             "top": self.top,
@@ -54,7 +54,7 @@ class Controls:
         }
 
     async def status(self, request: Message, send: Send) -> Message:
-        """The whole status."""
+        """Return the whole status."""
         return self._reporter.status()
 
     async def top(self, request: Message, send: Send) -> Message:
@@ -62,15 +62,15 @@ class Controls:
         return await self._reporter.usage.top(self._reporter.status())
 
     async def metrics(self, request: Message, send: Send) -> Message:
-        """The text of `.kvfs/metrics`."""
+        """Return the text of `.kvfs/metrics`."""
         return {"text": self._reporter.metrics().decode()}
 
     async def errors(self, request: Message, send: Send) -> Message:
-        """The text of `.kvfs/errors`."""
+        """Return the text of `.kvfs/errors`."""
         return {"text": self._reporter.errors()}
 
     async def sync(self, request: Message, send: Send) -> Message:
-        """Send what is pending, with progress; says what is left."""
+        """Send pending changes, with progress; return what is left."""
         timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
         self._ask_again()
         before = self._sender.statistics()
@@ -93,7 +93,7 @@ class Controls:
         return UNANSWERED if self._sender.is_in_flight(change) else NOT_TRIED
 
     async def unmount(self, request: Message, send: Send) -> Message:
-        """End the mount: take it from the tree, send what is pending, say what is left."""
+        """End the mount: unmount, send pending changes, return what is left."""
         timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
         self._ask_again()
         before = self._sender.statistics()
@@ -103,7 +103,7 @@ class Controls:
             return self._left(before)
 
     async def refresh(self, request: Message, send: Send) -> Message:
-        """Forget what was read at and below a path."""
+        """Forget the cached knowledge at and below a path."""
         self._ask_again()
         await self._sender.settle_due(at_once=True)  # a change that settles later would hide the news
         await self._fs.refresh(PurePosixPath(str(request.get("path", ""))).parts)
@@ -125,7 +125,7 @@ class Controls:
         }
 
     async def pending_list(self, request: Message, send: Send) -> Message:
-        """The changes that are not at the server."""
+        """Return the changes that are not at the server."""
         return {"items": self._reporter.pending()}
 
     async def why(self, request: Message, send: Send) -> Message:
@@ -149,7 +149,7 @@ class Controls:
         return {"count": len(chosen)}
 
     async def rejected_discard(self, request: Message, send: Send) -> Message:
-        """Give refused changes up: the store's own answer counts again."""
+        """Discard refused changes: the store's own answer counts again."""
         chosen = self._chosen(request)
         for change in chosen:
             self._discard(change)

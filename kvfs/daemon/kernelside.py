@@ -1,4 +1,4 @@
-"""The kernel's side of a mount, handed to the daemon by the command line: it needs pyfuse3, and nothing else does."""
+"""The kernel's side of a mount, which the command line hands to the daemon, because only this side needs pyfuse3."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

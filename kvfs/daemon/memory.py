@@ -18,7 +18,7 @@ _M_ARENA_MAX: Final = -8
 
 
 def limit_heaps(*, large: int = LARGE, spare: int = SPARE) -> None:
-    """At most `ARENAS` heaps, where the C library has several; to be called before there are threads.
+    """Allow at most `ARENAS` heaps, where the C library has several; must be called before there are threads.
 
     glibc makes up to eight for each processor as threads come and go, and each keeps what large values left
     in it: the resident memory of a day's work would be several times what is used (mallopt(3)). And it lets
@@ -33,10 +33,10 @@ def limit_heaps(*, large: int = LARGE, spare: int = SPARE) -> None:
 
 
 def look_less_for_cycles() -> None:
-    """Let Python look for cycles among new objects after tens of thousands; to be called when all is imported.
+    """Let Python look for cycles among new objects after tens of thousands; must be called when all is imported.
 
-    It looks after two thousand, and again at what is left: a burst of new files, which stay, was looked at
-    three times over. What is there already lives as long as the process: that is not looked at again.
+    By default it looks after two thousand, and again at the rest, so a burst of new files, which stay, was looked at
+    three times. Objects that exist already live as long as the process, and are not looked at again.
     """
     gc.freeze()
     gc.set_threshold(*COLLECTED)
@@ -53,7 +53,7 @@ def trim_heaps() -> None:
 
 
 async def keep_trimmed() -> None:
-    """For ever, once in `PERIOD`, in a thread: some milliseconds for tens of megabytes."""
+    """Trim for ever, once in `PERIOD`, in a thread: it takes some milliseconds for tens of megabytes."""
     while True:
         await trio.sleep(PERIOD)
         await trio.to_thread.run_sync(trim_heaps)

@@ -1,4 +1,4 @@
-"""`.kvfs/metrics`: the numbers of the status in the format of Prometheus. docs/status.md lists them for users."""
+"""`.kvfs/metrics`: the numbers of the status in the format of Prometheus. docs/operating.md lists them for users."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Measured:
 
 
 class MountMetrics(Collector):
-    """All metrics of one mount, collected when somebody reads them."""
+    """All metrics of one mount, collected at each read."""
 
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
@@ -69,15 +69,15 @@ class MountMetrics(Collector):
         self._registry.register(self)
 
     def text(self) -> bytes:
-        """The whole, with HELP and TYPE of each."""
+        """Return the whole text, with HELP and TYPE of each metric."""
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: it would have to be collected for that."""
+        """Describe nothing in advance, because it would have to be collected for that."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One family of metrics after the other."""
+        """Yield one family of metrics after the other."""
         status = self._measured.status()
         status["offline"] = status["state"] == "offline"
         info = InfoMetricFamily("kvfs_mount", "What is mounted, by which version")
@@ -112,7 +112,7 @@ class MountMetrics(Collector):
 
 
 def _plain(status: Message) -> Iterator[Metric]:
-    """The numbers of the status that have no label: `_PLAIN`; and those by kind."""
+    """Yield the numbers of the status that have no label: `_PLAIN`; and those by kind."""
     for name, (path, text) in _PLAIN.items():
         found: Any = status
         for word in path.split():
@@ -143,12 +143,12 @@ def _counters(name: str, text: str, label: str, numbers: Mapping[str, float]) ->
 
 
 def _label(text: str) -> str:
-    """A label is any text of UTF-8; lone surrogates, as in a path that is none, are not."""
+    """Return a label in UTF-8, without lone surrogates, which a path may have."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _histogram(name: str, text: str, times: Mapping[str, Durations]) -> Metric:
-    """A histogram by operation, with bounds four times as large each."""
+    """Return a histogram by operation, with bounds four times as large each."""
     family = HistogramMetricFamily(name, text, labels=["operation"])
     for operation, durations in sorted(times.items()):
         below = [

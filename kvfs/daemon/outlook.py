@@ -1,4 +1,4 @@
-"""Why something is not at the server yet, in words for the user: reasons, what to do, when it goes on."""
+"""The outlook of pending changes, in words for the user: why they wait, what to do, what comes next."""
 
 import re
 import time
@@ -39,7 +39,7 @@ _KINDS: Final = (
 
 
 def kind_of(reason: str) -> tuple[str, str]:
-    """Tell by the words of a failure who is at fault, and what a user can do about it."""
+    """Return the kind of a failure by its words, which tells who is at fault and what a user can do."""
     return next((kind, advice) for pattern, kind, advice in _KINDS if re.search(pattern, reason))
 
 
@@ -49,9 +49,9 @@ def advice_for(reason: str) -> str:
 
 
 def limit_words(budget: BudgetStatistics) -> str:
-    """`Cloudflare's limit of 1,200 requests in five minutes`, or the one that was asked for.
+    """Return `Cloudflare's limit of 1,200 requests in five minutes`, or the one that was asked for.
 
-    It is the limit, however much of it other machines have used: `used` and `left` do not add up to it then.
+    It is the whole limit, of which other machines may have used a part: then `used` and `left` do not add up to it.
     """
     if budget.other_limit is not None:
         return f"Cloudflare's own limit of {budget.other_limit:,} requests"
@@ -84,8 +84,9 @@ class Hindrance:
 class Outlook:
     """Reads the statistics of those who send; changes nothing.
 
-    `budget` is None for stores without a limit. `next_try` says in how many seconds a change may be sent, `trouble`
-    why reads fail at the moment, "" when they do not, `silence` for how many seconds somebody waits for an answer.
+    `budget` is None for stores without a limit. `next_try` returns in how many seconds a change may be sent, `trouble`
+    why reads fail at the moment ("" when they do not), `silence` for how many seconds a caller has waited for an
+    answer.
     """
 
     def __init__(
@@ -128,9 +129,9 @@ class Outlook:
     def reasons(
         self, changes: Iterable[Change], *, untried: Callable[[Change], str] = lambda change: ""
     ) -> list[Message]:
-        """Why these changes are not at the server: each reason, how many, what to do, when it is tried again.
+        """Return why these changes are not at the server: each reason, how many, what to do, when it is tried again.
 
-        `untried` says the reason of those that nothing keeps; "": they are left out.
+        `untried` is the reason of those that nothing keeps; with "" they are left out.
         """
         found = self.hindrance()
         general = found.reason if found is not None else ""
@@ -157,7 +158,7 @@ class Outlook:
         ]
 
     def explain(self, change: Change) -> str:
-        """Why one change is not at the server, in a line; "" when nothing keeps it."""
+        """Return why one change is not at the server, in a line; "" when nothing keeps it."""
         for reason in self.reasons([change]):
             words = [str(reason["reason"]), *([str(reason["advice"])] if reason["advice"] else [])]
             if reason["next_try_seconds"] is not None:
@@ -182,7 +183,7 @@ class Outlook:
 async def tell_often(
     latest: Callable[[], Message], send: Callable[[Message], Any], *, period: float = 0.5
 ) -> None:
-    """For ever: how far it is, from the first moment on."""
+    """Report the progress often, for ever, from the first moment on."""
     while True:
         with trio.CancelScope(shield=True):  # half a line would spoil the answer that follows it
             await send(latest())

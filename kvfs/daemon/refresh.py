@@ -1,4 +1,4 @@
-"""`--poll-interval`: lists again what is known, so that changes of others show without anybody asking."""
+"""`--poll-interval`: lists known directories again, so that changes of others show by themselves."""
 
 import logging
 
@@ -13,7 +13,7 @@ log = logging.getLogger("kvfs.daemon")
 
 
 async def poll(reading: ReadParts, fs: FileSystem, interval: float) -> None:
-    """For ever, every `interval` seconds: the namespaces, and whole listings that are known whole."""
+    """Poll for ever, every `interval` seconds: the namespaces, and whole listings that are known whole."""
     while True:
         await trio.sleep(interval)
         try:

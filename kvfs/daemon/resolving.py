@@ -21,7 +21,7 @@ SHOWN: Final = 1000
 
 
 class Resolving:
-    """Handlers for the control socket."""
+    """Conflict handlers for the control socket."""
 
     def __init__(self, fs: FileSystem, reporter: Reporter) -> None:
         self._fs = fs
@@ -30,11 +30,11 @@ class Resolving:
         fs.xattrs.conflict_of = self.others_of
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """By the name of the request."""
+        """Return the handlers by the name of the request."""
         return {"conflicts_list": self.list, "conflicts_keep": self.keep}
 
     def others_of(self, namespace: NamespaceId, key: Key) -> str:
-        """The paths of the other sides of a key, a line each."""
+        """Return the paths of the other sides of a key, a line each."""
         found = self._log.others_of(namespace, key)
         return "\n".join(self._reporter.path_at(namespace, other) for other in found)
 
@@ -48,7 +48,7 @@ class Resolving:
         return {"items": [self._item(conflict, looked) for conflict in self._log.open()]}
 
     async def _size(self, conflict: Conflict, key: Key) -> int | None:
-        """The size of one side; a copy that is found to be gone settles its conflict."""
+        """Return the size of one side; a copy that is found to be gone settles its conflict."""
         try:
             return await self._fs.overlay.reads.size(conflict.namespace, key)
         except NotFoundError:
@@ -69,7 +69,7 @@ class Resolving:
         }
 
     async def keep(self, request: Message, send: Send) -> Message:
-        """Settle the conflicts of these copies, or all. What fails stays open and is told."""
+        """Settle the conflicts of these copies, or all. One that fails stays open and is reported."""
         if self._fs.options.read_only:
             raise NotPermittedError("the mount is read-only")
         what, copies = request.get("keep"), request.get("copies")

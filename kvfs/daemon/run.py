@@ -75,11 +75,11 @@ def run_daemon(
     kernel: KernelSide,
     tell: Callable[[str], None] = lambda text: None,
 ) -> int:
-    """Mount, call `ready`, serve until unmounted, drain. The exit status: 0, or 3 when something is left.
+    """Mount, call `ready`, serve until unmounted, drain. Return the exit status: 0, or 3 when changes are left.
 
-    `tell` is called with what is being done until then.
+    `tell` is called with the present step until then.
 
-    Raises `KvfsError` for what makes the mount impossible, before `ready`.
+    Raises `KvfsError`, before `ready`, if the mount is impossible.
     """
     raise_file_limit()
     limit_heaps()
@@ -134,7 +134,7 @@ def _first(group: BaseExceptionGroup[KvfsError]) -> KvfsError:
 
 
 async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
-    """A worker for ever: what fails it (a full disk, a bug) is told, and must not take the mount down."""
+    """Keep a worker going for ever: its failure (a full disk, a bug) is logged, and must not take the mount down."""
     while True:
         try:
             await work()
@@ -146,7 +146,7 @@ async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _open_journal(config: Config) -> Journal:
-    """The journal of the source. A command that only reads it (`kvfs status`) is waited for.
+    """Open the journal of the source. A command that only reads it (`kvfs status`) is waited for.
 
     A read-only mount of a source that is mounted elsewhere has an empty one of its own.
     """
@@ -229,11 +229,11 @@ class Mounted:
         self._reporter = reporter
 
     def _listed(self, namespaces: list[Namespace]) -> None:
-        """The namespaces are others than before: the next mount may have to begin with them."""
+        """Note that the namespaces changed, because the next mount may have to begin with them."""
         remember(self._config, Start(self._start.place, namespaces), self._journal.path)
 
     async def _go_online(self) -> None:
-        """For ever once the server has answered; until then the mount is marked offline."""
+        """Wait until the server has answered; until then the mount is marked offline."""
         if self._reporter.is_offline:
             self._reading.table.learn(await until_answered(self._stores.reading))
             self._reporter.is_offline = False
@@ -241,7 +241,7 @@ class Mounted:
         await trio.sleep_forever()
 
     async def serve(self, ready: Callable[[], None]) -> int:
-        """From the mount to the last word."""
+        """Serve from the mount to the last word."""
         async with trio.open_nursery() as workers:
             handlers = {
                 **self._controls.handlers(),
@@ -301,7 +301,7 @@ class Mounted:
         return LEFT if left else 0
 
     def _session(self) -> "Session":
-        """The mount itself."""
+        """Run the mount itself."""
         operations = self._kernel.operations(
             self._fs, uid=self._config.uid, gid=self._config.gid, callers=self._callers
         )
@@ -321,7 +321,7 @@ class Mounted:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """SIGTERM, SIGINT, SIGHUP end the mount, once; a drain under way goes on, until SIGINT comes again."""
+        """End the mount on SIGTERM, SIGINT or SIGHUP, once; a drain under way goes on, until SIGINT comes again."""
         asked = False
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
@@ -335,7 +335,7 @@ class Mounted:
                 asked = True
 
     async def _end(self, session: "Session") -> None:
-        """Nothing new can be opened; what is open may finish, for a while."""
+        """End the intake: nothing new can be opened; open files may finish, for a while."""
         if self._ending.has_let_go:
             return
         try:
@@ -349,7 +349,7 @@ class Mounted:
         session.stop()
 
     async def _finish(self) -> None:
-        """Drain before the end. If somebody asked for the end, wait until they were answered."""
+        """Drain before the end. Wait until all who asked for the end were answered."""
         await self._ending.said()
         await self._ending.drain(self._ending.left)
 
@@ -357,7 +357,7 @@ class Mounted:
         settle_into(self._reading, changes, time.time())
 
     def _event(self, event: Event) -> None:
-        """A line in the log for each thing a user may want to know, with the path."""
+        """Log a line for each event that a user may want to know, with the path."""
         log.warning("%s", self._with_paths(event))
         if event.kind is EventKind.CONFLICT:
             self._conflicts.note(event)
@@ -370,7 +370,7 @@ class Mounted:
                 self._fs.forget_kernel_name(event.namespace, key)
 
     def _with_paths(self, event: Event) -> str:
-        """The event's words: the sender knows keys, the user paths."""
+        """Return the event's words with paths, because the sender knows keys and the user paths."""
         text = event.text
         for key in (event.copy, event.key):  # the longer one first: it begins with the other
             if key is not None and event.namespace is not None:

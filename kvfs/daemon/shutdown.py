@@ -19,7 +19,7 @@ _LINGER = 10.0  # seconds an answer that says what is left may take to leave
 
 
 class Ending:
-    """Shared by the signals, the control socket and the daemon's own end."""
+    """The state of an ending, shared by the signals, the control socket and the daemon's own end."""
 
     def __init__(
         self, mountpoint: Path, sender: Sender, drain_timeout: float, outlook: Outlook | None = None
@@ -37,7 +37,7 @@ class Ending:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """While somebody waits to be told how it ended, the daemon does not end."""
+        """Keep the daemon from ending while a caller waits to be told how it ended."""
         self._announced += 1
         try:
             yield
@@ -48,13 +48,13 @@ class Ending:
                 self._quiet = trio.Event()
 
     async def unmount(self, *, lazy: bool) -> None:
-        """Take the mount from the tree. Raises `BusyError`, which names who holds it."""
+        """Unmount. Raises `BusyError`, which names the processes that hold the mount."""
         if self.has_let_go:
             return  # taken away before: what is pending is still being sent
         await trio.to_thread.run_sync(partial(unmount, self._mountpoint, lazy=lazy))
 
     def served(self) -> None:
-        """The kernel let go: no new change can come."""
+        """Note that the kernel let go: no new change can come."""
         self._served.set()
 
     @property
@@ -81,11 +81,11 @@ class Ending:
 
     @property
     def left(self) -> float:
-        """Seconds that the daemon may still send by itself: what it was told, or what nobody used of that."""
+        """Return the seconds that the daemon may still send by itself: as it was told, or the unused rest of that."""
         return max(0.0, self._ends_at - trio.current_time()) if self._asked else self.drain_timeout
 
     async def drain(self, timeout: float, send: Send | None = None) -> None:
-        """Send what is pending, for at most so many seconds; `send` is told how far it is, from the start on."""
+        """Send pending changes, for at most so many seconds; `send` gets the progress, from the start on."""
         done, total = 0, self._sender.pending_count()
         say = send if total else None
 
@@ -106,7 +106,7 @@ class Ending:
             await say(latest())
 
     async def said(self) -> None:
-        """Wait until everybody who waits was told, within reason."""
+        """Wait until all waiting callers were told, within reason."""
         with trio.move_on_after(self.wanted + _LINGER):
             while self._announced:
                 await self._quiet.wait()

@@ -43,7 +43,7 @@ _PROBE_SECONDS = (2.0, 30.0)  # between two looks for the server: at first, and 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The state a mount begins with. `is_offline`: the server did not answer; this is its last known answer."""
+    """The state a mount begins with. With `is_offline` the server did not answer, and this is its last known answer."""
 
     place: RootRef | None
     namespaces: list[Namespace]
@@ -53,9 +53,9 @@ class Start:
 async def find_start(config: Config, stores: Stores, journal: Path | None = None) -> Start:
     """Find the root of the mount and the list of namespaces.
 
-    Asks the server, so that a wrong token or name is known at once. When it does not answer, a source that was
-    mounted before starts with what is known of it. Raises `UserError` with one line that says what to do. `journal` is
-    the one in use, if it is not that of the source.
+    It asks the server, so that a wrong token or name is known at once. If the server does not answer, a source that
+    was mounted before starts with the last known state. Raises `UserError` with one line that says what to do.
+    `journal` is the one in use, if it is not that of the source.
     """
     source = config.source
     known = None if config.require_server else read_source(config.journal_path)
@@ -80,7 +80,7 @@ async def find_start(config: Config, stores: Stores, journal: Path | None = None
 
 
 async def _listed(stores: Stores, *, patient: bool) -> list[Namespace]:
-    """Ask for some seconds; longer only a server that is there and slow, and when there is nothing else to go by."""
+    """Ask for some seconds, and longer only if the server is there and slow, and nothing else is known."""
     try:
         return await (stores.first or stores.reading).list_namespaces()
     except UnavailableError as exc:
@@ -90,7 +90,7 @@ async def _listed(stores: Stores, *, patient: bool) -> list[Namespace]:
 
 
 def _is_hopeless(error: UnavailableError) -> bool:
-    """Return whether asking on would not help: nobody listens there, or somebody else does."""
+    """Return whether asking on would not help, because nothing listens there, or another service does."""
     causes = list(_causes(error))
     return any(type(cause).__name__ == "ConnectError" for cause in causes) or any(
         isinstance(cause, UnavailableError) and 400 <= cause.status < 500 and cause.status != 429
@@ -127,7 +127,7 @@ def place_in(config: Config, namespaces: list[Namespace]) -> RootRef | None:
 
 
 def remember(config: Config, start: Start, journal: Path | None = None) -> None:
-    """Keep what a mount without the server needs, and what `kvfs status` says of one that is not mounted."""
+    """Keep the data for a mount without the server, and for `kvfs status` of an unmounted source."""
     namespace, ref = start.place if start.place is not None else ("", DirRef.ROOT)
     record = SourceRecord(
         source=str(config.source),
@@ -146,7 +146,7 @@ def remember(config: Config, start: Start, journal: Path | None = None) -> None:
 
 
 def claim_place(config: Config, start: Start) -> None:
-    """Claim the keys by the ids that the server said, or that are remembered. Raises `UserError`."""
+    """Claim the keys by the ids of the server's answer, or by remembered ones. Raises `UserError`."""
     record = read_record(record_path(config.mountpoint, config.state_dir))
     if record is None or record.pid != os.getpid():
         return  # nobody keeps a record of this mount
@@ -158,7 +158,7 @@ def claim_place(config: Config, start: Start) -> None:
 
 
 async def until_answered(store: Store) -> list[Namespace]:
-    """Ask until the server answers. A refused token is told in the log, and may be accepted later."""
+    """Ask until the server answers. A refused token is logged, and may be accepted later."""
     pause, most = _PROBE_SECONDS
     while True:
         await trio.sleep(pause)

@@ -12,7 +12,7 @@ log = logging.getLogger("kvfs.daemon")
 
 @contextmanager
 def telling(tell: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what the records of the log are about while a mount starts. `tell` must not wait."""
+    """Pass on the steps in the records of the log while a mount starts. `tell` must not wait."""
     handler = _Telling(tell)
     logger = logging.getLogger("kvfs")
     logger.addHandler(handler)
@@ -23,7 +23,7 @@ def telling(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 class _Telling(logging.Handler):
-    """Knows whom the requests ask by now; a record of a retry has the number of the attempt."""
+    """A handler of the log that knows the host of the requests; a record of a retry has the number of the attempt."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
@@ -39,7 +39,7 @@ class _Telling(logging.Handler):
 
 
 def doing(text: str) -> None:
-    """The mount is at this from now on."""
+    """Report that the mount does this from now on."""
     log.info("%s", text, extra={"doing": text})
 
 

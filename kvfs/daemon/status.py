@@ -42,7 +42,7 @@ class RecentErrors(logging.Handler):
         )
 
     def text(self) -> bytes:
-        """All that are kept, oldest first."""
+        """Return all that are kept, oldest first."""
         return "".join(f"{line}\n" for line in self._lines).encode()
 
 
@@ -56,7 +56,7 @@ class Watching:
 
 
 class Reporter:
-    """Reads everybody's statistics; changes nothing."""
+    """Reads the statistics of all parts; changes nothing."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class Reporter:
         self.conflicts = ConflictLog(self.path_at, time.time, journal)
 
     def path_of(self, change: Change) -> str:
-        """A change's path below the mount point, as far as names are known."""
+        """Return a change's path below the mount point, as far as names are known."""
         return self.path_at(change.namespace, change.key)
 
     def path_at(self, namespace: NamespaceId, key: Key) -> str:
-        """The path of a key below the mount point."""
+        """Return the path of a key below the mount point."""
         return self._fs.paths.of_key(namespace, key)
 
     def left(self) -> list[Message]:
@@ -98,11 +98,11 @@ class Reporter:
         ]
 
     def pending(self) -> list[Message]:
-        """The changes that are not at the server, the oldest first, and when each is tried again."""
+        """Return the changes that are not at the server, the oldest first, and when each is tried again."""
         return [self.item(change) for change in self._journal.pending()]
 
     def item(self, change: Change) -> Message:
-        """A change as `kvfs pending --json` shows it."""
+        """Return a change as `kvfs pending --json` shows it."""
         now = time.time()
         return {
             "seq": change.seq,
@@ -116,7 +116,7 @@ class Reporter:
         }
 
     def lines_about(self, path: str) -> list[str]:
-        """The last warnings and errors that name a path, or its last part."""
+        """Return the last warnings and errors that name a path, or its last part."""
         name = repr(path.rpartition("/")[2])[1:-1]
         lines = self._errors.text().decode().splitlines() if self._errors is not None else []
         return [line for line in lines if name and name in line][-ABOUT:]
@@ -129,7 +129,7 @@ class Reporter:
         ]
 
     def status(self) -> Message:
-        """The whole status; times are seconds, sizes bytes."""
+        """Return the whole status; times are seconds, sizes bytes."""
         counts = self._journal.statistics()
         sender = self._sender.statistics()
         values = self._reading.values.statistics()
@@ -170,7 +170,7 @@ class Reporter:
         return [*self._journal.rejected(), *self._journal.pending()]
 
     def _renames(self) -> list[Message]:
-        """Directories that are being renamed: how many of their values are read. `total` 0: their keys are listed."""
+        """Return the directories that are being renamed, with their values read. `total` is 0 while keys are listed."""
         found = []
         for one in self._fs.renames.under_way:
             if one.directories is not None:
@@ -194,7 +194,7 @@ class Reporter:
         return dict(self._stores.rest.statistics().requests) if self._stores.rest is not None else {}
 
     def _keys(self) -> Message:
-        """Keys as they are billed, the requests that bulk calls saved, and the price at list."""
+        """Return keys as they are billed, the requests that bulk calls saved, and the price at list."""
         if self._stores.rest is None:
             return {}
         counts = self._stores.rest.statistics()
@@ -219,15 +219,15 @@ class Reporter:
     # the control files
 
     def errors(self) -> str:
-        """The last warnings and errors, one a line."""
+        """Return the last warnings and errors, one a line."""
         return self._errors.text().decode() if self._errors is not None else ""
 
     def metrics(self) -> bytes:
-        """All numbers in the format of Prometheus."""
+        """Return all numbers in the format of Prometheus."""
         return self._metrics.text()
 
     def files(self, watching: Watching) -> dict[str, Callable[[], bytes]]:
-        """The contents of `.kvfs/`; called once, before anything else is asked."""
+        """Return the contents of `.kvfs/`; called once, before anything else is asked."""
         self._errors = watching.errors
         self.usage = MountUsage(watching.callers)
         self._metrics = MountMetrics(self._measured(watching.source))
@@ -250,7 +250,7 @@ class Reporter:
         )
 
     def _pending_by_namespace(self) -> dict[str, tuple[int, int]]:
-        """Count and bytes by the name of a namespace, of those that the mount shows and those with changes."""
+        """Return count and bytes by the name of a namespace, of those that the mount shows and those with changes."""
         counts: Counter[NamespaceId] = Counter()
         sizes: Counter[NamespaceId] = Counter()
         for change in self._journal.iter_pending():

@@ -1,4 +1,4 @@
-"""A mount as a service of systemd: ready, what is pending, a sign of life, and more time while it drains."""
+"""A mount as a service of systemd: it reports readiness, pending changes, signs of life, and asks for time to drain."""
 
 import os
 from collections.abc import Callable
@@ -23,11 +23,11 @@ class Supervised:
         self._is_ending = False
 
     def ready(self) -> None:
-        """The mount can be used."""
+        """Report that the mount can be used."""
         self._notifier.ready(self._status())
 
     def ending(self) -> None:
-        """The mount is ending: from now on more time is asked for."""
+        """Report that the mount is ending: from now on more time is asked for."""
         self._is_ending = True
         self._tell()
 

@@ -43,14 +43,14 @@ class Leftover:
 
     @property
     def goes_in(self) -> float | None:
-        """Seconds until it goes; None: never."""
+        """Return the seconds until it goes; None: never."""
         if self.worth is Worth.CHANGES:
             return None
         return (EMPTY_SECONDS if self.worth is Worth.NOTHING else KEPT_SECONDS) - self.idle
 
 
 def leftovers(state_dir: Path, now: float, *, idle: float = 0.0) -> Iterator[Leftover]:
-    """Journals that nobody has open and nobody used for so long."""
+    """Return journals that nobody has open and nobody used for so long."""
     for journal in journals(state_dir):
         with suppress(JournalLockedError, OSError):  # or it went this very moment
             if max(0.0, now - last_used(journal)) >= idle:
@@ -85,7 +85,7 @@ def _locked(journal: Path) -> Iterator[None]:
 
 
 def sweep(state_dir: Path, now: float) -> None:
-    """Remove what has had its time; for a thread. What cannot be removed stays, and stops nothing."""
+    """Remove what has had its time; for a thread. A leftover that cannot be removed stays, and stops nothing."""
     for gone in (state_dir / "sources").glob(".*.gone"):  # a sweep before was killed
         shutil.rmtree(gone, ignore_errors=True)
     for one in leftovers(state_dir, now, idle=EMPTY_SECONDS):
@@ -97,7 +97,7 @@ def sweep(state_dir: Path, now: float) -> None:
 
 
 def _remove(one: Leftover) -> None:
-    """Remove it under its lock: whoever comes now makes a new one. Raises OSError."""
+    """Remove it under its lock: a mount that comes now makes a new one. Raises OSError."""
     gone = one.journal.parent.with_name(f".{one.journal.parent.name}.gone")
     one.journal.parent.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -105,7 +105,7 @@ def _remove(one: Leftover) -> None:
 
 
 async def keep_swept(state_dir: Path, journal: Path) -> None:
-    """Sweep once, soon after a mount has started; and for ever keep what is kept of its own source."""
+    """Sweep once, soon after a mount has started; then note for ever that its own source is used."""
     await trio.sleep(_SOON)
     await trio.to_thread.run_sync(sweep, state_dir, time.time())
     await keep_used(journal)

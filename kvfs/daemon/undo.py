@@ -1,4 +1,4 @@
-"""The history of a mount: its parts put together, and what the control socket can ask of it."""
+"""The history of a mount: its parts put together, and its requests of the control socket."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ log = logging.getLogger("kvfs.daemon")
 
 
 class Undo:
-    """The history, if one is kept, and what is at hand for it."""
+    """The history, if one is kept, and the contents at hand for it."""
 
     def __init__(self, config: Config, fs: FileSystem, reading: ReadParts, now: Callable[[], float]) -> None:
         self._fs = fs
@@ -43,19 +43,19 @@ class Undo:
             fs.overlay.journal.when_full(self.history.give_way)
 
     async def run(self) -> None:
-        """For ever: write what was noted."""
+        """Write noted versions, for ever."""
         if self.history is not None:
             await self.history.run()
         await trio.sleep_forever()
 
     def close(self) -> None:
-        """The mount has ended: write what waits."""
+        """Write the waiting versions, because the mount has ended."""
         if self.history is not None:
             self._fs.overlay.journal.writer.on_superseded = None
             self.history.close()
 
     def status(self) -> Message:
-        """For `kvfs status`."""
+        """Return the state for `kvfs status`."""
         if self.history is None:
             return {"bounds": "0"}
         found = self.history.statistics()
@@ -70,11 +70,11 @@ class Undo:
         }
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """By the name of the request."""
+        """Return the handlers by the name of the request."""
         return {"history": self.written, "history_clear": self.clear}
 
     async def written(self, request: Message, send: Send) -> Message:
-        """Write all that was noted, so that it can be read; and tell how much of a key or prefix is at hand now."""
+        """Write all that was noted, so that it can be read; return how much of a key or prefix is at hand now."""
         if self.history is not None:
             await self.history.flush()
         namespace, key = NamespaceId(str(request.get("namespace", ""))), str(request.get("key", ""))
@@ -86,13 +86,13 @@ class Undo:
         }  # fmt: skip
 
     async def clear(self, request: Message, send: Send) -> Message:
-        """Forget all of it."""
+        """Forget all versions."""
         if self.history is not None:
             await self.history.clear()
         return {}
 
     def _known(self, namespace: NamespaceId, key: str) -> list[tuple[NamespaceId, Key]]:
-        """The keys that are known to be there, of one name or below it. No request is made for it."""
+        """Return the keys known to exist, of one name or below it. No request is made for it."""
         overlay = self._fs.overlay
         if isinstance(overlay.known.peek(namespace, Key(key), stale=True), View):
             return [(namespace, Key(key))]

@@ -44,7 +44,7 @@ class MountUsage:
 
 
 def described(caller: Caller) -> Message:
-    """A caller as an object of docs/status.md."""
+    """Return a caller as an object of docs/status.md."""
     operations = {operation: count(settle(times)) for operation, times in sorted(caller.times.items())}
     durations = total(caller.times.values()) if caller.times else no_durations()
     spent = {name: round(caller.spent.get(name, 0.0), 6) for name in _PRICES}

@@ -27,7 +27,10 @@ _NAMING: Final = Naming("/")
 
 
 class TarEncoder:
-    """Entries as members. `has_children` tells whether keys lie below a key, `now` is the time of the export."""
+    """Encodes entries as members.
+
+    `has_children` tells whether keys lie below a key, `now` is the time of the export.
+    """
 
     def __init__(self, has_children: Callable[[Key], bool], now: float) -> None:
         self._has_children = has_children
@@ -38,7 +41,7 @@ class TarEncoder:
         return b""
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
-        """One entry, in pieces."""
+        """Yield one entry, in pieces."""
         path = _NAMING.path_of(key, is_directory_too=self._has_children(key))
         member = tarfile.TarInfo("/".join(path))
         member.size, member.mode = len(entry.value), 0o600
@@ -60,7 +63,7 @@ class TarEncoder:
 
 
 def attributes_of(metadata: Metadata | None) -> list[tuple[str, bytes]]:
-    """Metadata as extended attributes: a field each, and the whole document where they would not make it again."""
+    """Return metadata as extended attributes: a field each, and the whole document if they would not make it again."""
     if metadata is None:
         return []
     found = [(name, xattrs.get(metadata, name)) for name in xattrs.list_names(metadata)]
@@ -70,7 +73,10 @@ def attributes_of(metadata: Metadata | None) -> list[tuple[str, bytes]]:
 
 
 def metadata_from(attributes: list[tuple[str, bytes]]) -> Metadata | None:
-    """The metadata that extended attributes stand for. Raises what `xattrs.set` raises, `NoSpaceError` included."""
+    """Return the metadata that extended attributes stand for.
+
+    Raises what `xattrs.set` raises, `NoSpaceError` included.
+    """
     whole = dict(attributes).get(xattrs.WHOLE)
     if whole is not None:
         return whole
@@ -82,7 +88,7 @@ def metadata_from(attributes: list[tuple[str, bytes]]) -> Metadata | None:
 
 
 def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:
-    """The records of the archive, in order: its regular files. Raises `UserError` for what is no tar."""
+    """Yield the records of the archive, in order: its regular files. Raises `UserError` for what is no tar."""
     try:
         with tarfile.open(fileobj=file, mode="r|") as archive:
             while (member := archive.next()) is not None:
@@ -125,7 +131,7 @@ def _content(file: IO[bytes], size: int) -> bytes:
 
 
 def key_of(name: str) -> Key:
-    """The key of a member's name. Raises `InvalidError`, `NameNotTextError`, `NameTooLongError`."""
+    """Return the key of a member's name. Raises `InvalidError`, `NameNotTextError`, `NameTooLongError`."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or ".." in parts or name.startswith("/"):
         raise InvalidError("its path leads out of the archive, or nowhere")

@@ -1,7 +1,7 @@
-"""Backups in a directory: full exports, and between them what changed, as far as listings and digests tell.
+"""Backups in a directory: full exports, and between them changes, as far as listings and digests tell.
 
-Beside them is an index: key, metadata, expiration and digest of everything in the newest backup. The next one
-compares with it. A change is a line of NDJSON like that of an export; a deleted key is {"key": …, "deleted": true}.
+Beside them is an index: key, metadata, expiration and digest of everything in the newest backup. The next one compares
+with it. A change is a line of NDJSON like that of an export; a deleted key is {"key": …, "deleted": true}.
 """
 
 import hashlib
@@ -53,17 +53,17 @@ class BackupIndex:
             raise UserError(f"another backup to {directory} is running: wait for it to end") from exc
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the index."""
         self._db.close()
 
     @property
     def name(self) -> str:
-        """The backup that it describes; "" for none."""
+        """Return the backup that it describes; "" for none."""
         row = self._db.execute("SELECT value FROM facts WHERE name = 'backup'").fetchone()
         return str(row[0]) if row else ""
 
     def replace(self, backup: str, found: Iterator[JsonEntry]) -> int:
-        """Describe a full backup by its records; how many keys it has."""
+        """Describe a full backup by its records; return how many keys it has."""
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM held")
         self._db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", map(_row, found))
@@ -71,17 +71,17 @@ class BackupIndex:
         return self.count()
 
     def begin(self) -> None:
-        """Changes follow, which count when `commit` is called."""
+        """Begin to take changes, which count when `commit` is called."""
         self._db.execute("BEGIN")
         self._db.execute(_TABLE.format(name="temp.seen"))
         self._db.execute("DELETE FROM temp.seen")
 
     def commit(self, backup: str) -> None:
-        """They are in a file: describe it."""
+        """Describe the changes, because they are in a file."""
         self._name(backup)
 
     def roll_back(self) -> None:
-        """They are not."""
+        """Forget the changes, because they are in no file."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
@@ -102,7 +102,7 @@ class BackupIndex:
         return bool(row == (item.metadata, item.expiration))
 
     def note(self, key: Key, entry: Entry) -> bool:
-        """Note an entry; whether it is another than before."""
+        """Note an entry; return whether it differs from the one before."""
         row = (key.encode(), entry.metadata, entry.expiration, _digest(entry.value))
         if self._db.execute("SELECT * FROM held WHERE key = ?", row[:1]).fetchone() == row:
             return False
@@ -110,7 +110,7 @@ class BackupIndex:
         return True
 
     def take_gone(self) -> Iterator[Key]:
-        """The keys that were not seen any more, which are forgotten."""
+        """Return the keys that were not seen any more, and forget them."""
         rows = self._db.execute(
             "SELECT key FROM held WHERE key NOT IN (SELECT key FROM temp.seen)"
         ).fetchall()
@@ -178,7 +178,7 @@ def _write_member(file: BinaryIO, pieces: Sequence[bytes]) -> None:
 
 
 def read_backup(path: Path) -> Iterator[tuple[Key, JsonEntry | None]]:
-    """The entries of one backup, None for a deleted key. Raises `UserError` for a file that is damaged."""
+    """Yield the entries of one backup, None for a deleted key. Raises `UserError` for a file that is damaged."""
     kind = compression.SUFFIXES.get(path.suffix, "zstd")
     try:
         with open(path, "rb") as file:
@@ -200,7 +200,7 @@ def _read_line(path: Path, number: int, line: bytes) -> tuple[Key, JsonEntry | N
 
 
 def verify(path: Path) -> tuple[int, int]:
-    """Read a backup from its first byte to its last; how many entries and deletions it has. Raises `UserError`."""
+    """Read a backup from its first byte to its last; return its entries and deletions. Raises `UserError`."""
     entries = deletions = 0
     for _, record in read_backup(path):
         entries += record is not None
@@ -209,7 +209,7 @@ def verify(path: Path) -> tuple[int, int]:
 
 
 def backups_in(directory: Path) -> list[Backup]:
-    """The backups of a directory, the oldest first."""
+    """Return the backups of a directory, the oldest first."""
     found = (backup_of(name) for name in os.listdir(directory))
     return sorted(
         (backup for backup in found if backup is not None), key=lambda one: (one.at, not one.is_full)
@@ -217,7 +217,7 @@ def backups_in(directory: Path) -> list[Backup]:
 
 
 def merge(directory: Path, chain: Sequence[Backup], file: BinaryIO) -> int:
-    """Write the state that a chain of backups ends in as NDJSON; how many keys that are."""
+    """Write the state that a chain of backups ends in as NDJSON; return the number of keys."""
     db = sqlite3.connect("", isolation_level=None)
     db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
     db.execute("BEGIN")

@@ -38,7 +38,7 @@ _BOTH: Final = """
 
 
 class Difference(Struct, frozen=True):
-    """One key that is not the same: `only` is "a" or "b" where the other has none, else what differs is true."""
+    """One key that differs: `only` is "a" or "b" where the other has none, else the fields that differ are true."""
 
     key: Key
     only: str = ""
@@ -48,7 +48,7 @@ class Difference(Struct, frozen=True):
 
 
 class Comparison:
-    """Two places, A and B, as far as they were looked at."""
+    """Two places, A and B, as far as they were read."""
 
     def __init__(self, choice_a: Selection, choice_b: Selection, now: float) -> None:
         self._choices = {"a": choice_a, "b": choice_b}
@@ -65,7 +65,7 @@ class Comparison:
     async def scan(
         self, side: SideName, reader: Reader, show: Callable[[int], None] = lambda count: None
     ) -> None:
-        """Look at the keys of one side. Of a key that occurs twice the later one counts."""
+        """Read the keys of one side. The later one counts if a key occurs twice."""
         count = 0
         async with aclosing(reader.scan("")) as parts:
             async for part in parts:
@@ -107,7 +107,7 @@ class Comparison:
                 left = list(taken.left)
 
     def differences(self) -> Iterator[Difference]:
-        """All of them, in the order of keys."""
+        """Yield all differences, in the order of keys."""
         for key, where, *found in self._db.execute(_DIFFERENT):
             name = Key(key.decode(errors="surrogatepass"))
             if where != "both":
@@ -133,7 +133,7 @@ def _digest(value: bytes) -> bytes:
 
 
 def _plain(metadata: Metadata | None) -> Metadata | None:
-    """Metadata without space between its parts: how it is laid out is no difference."""
+    """Return metadata without space between its parts, because layout is no difference."""
     if metadata is None:
         return None
     with suppress(MalformedError):

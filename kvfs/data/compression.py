@@ -19,11 +19,11 @@ class Member(Protocol):
     """One member that is being written."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """More of it; answers what can be written already."""
+        """Compress more of it; return what can be written already."""
         ...
 
     def flush(self) -> bytes:
-        """The end of it."""
+        """Return the end of it."""
         ...
 
 
@@ -36,7 +36,7 @@ class _Plain:
 
 
 def member(compression: str) -> Member:
-    """A new member of a file; `compression` is "", "gzip" or "zstd"."""
+    """Return a new member of a file; `compression` is "", "gzip" or "zstd"."""
     match compression:
         case "gzip":
             return cast("Member", zlib.compressobj(_LEVEL, wbits=31))
@@ -46,7 +46,7 @@ def member(compression: str) -> Member:
 
 
 def reading(file: BinaryIO, compression: str) -> BinaryIO:
-    """The bytes of a file before they were compressed."""
+    """Return the bytes of a file before they were compressed."""
     match compression:
         case "gzip":
             return cast("BinaryIO", gzip.GzipFile(fileobj=file, mode="rb"))
@@ -66,7 +66,7 @@ def errors() -> tuple[type[Exception], ...]:
 
 
 def _zstd() -> Any:
-    """Python's own module from 3.14 on, else the library; None when there is neither."""
+    """Return Python's own module from 3.14 on, else the library; None when there is neither."""
     for name in ("compression.zstd", "zstandard"):
         try:
             return importlib.import_module(name)

@@ -1,7 +1,7 @@
-"""Copying: scan, look what is there, plan, move, remove what is too much. Each step is noted and can go on later.
+"""Copying: scan, look at the target, plan, move, remove the surplus. Each step is noted and can go on later.
 
-Reading runs ahead of writing by one piece: while a batch is written the next values come in. Where that would be
-too much for the memory, what is there is written first: one value of 25 MiB at a time, whatever the others are.
+Reading runs ahead of writing by one piece: while a batch is written the next values come in. Where that would be too
+much for the memory, what is there is written first: one value of 25 MiB at a time, whatever the others are.
 """
 
 from collections import deque
@@ -134,7 +134,7 @@ class Copier:
             raise UserError(f"{worst}; {failures} in all, and --strict: nothing was written")
 
     async def look_there(self, reader: Reader, newer_than: float | None) -> None:
-        """Note what is at the target already, and what therefore need not move. Raises `UserError` for `fail`.
+        """Note the items that are at the target already and need not move. Raises `UserError` for `fail`.
 
         `newer_than` is when the target was written last, where it keeps no times.
         """
@@ -163,7 +163,7 @@ class Copier:
     # the move
 
     async def move(self, reader: Reader, writer: Writer) -> None:
-        """Copy what is left to copy. Raises what the places raise; then the job knows how far it came."""
+        """Copy the items that are left. Raises what the places raise; then the job knows how far it came."""
         job, progress = self._job, self.progress
         left, _, _ = job.counts()
         progress.phase, progress.total = "copying", left + int(job.fact("written", "0"))
@@ -208,7 +208,7 @@ class Copier:
             await self._written.wait()
 
     async def _write_all(self, writer: Writer, receive: trio.MemoryReceiveChannel[_Piece | None]) -> None:
-        """Every value that was received is in the batch, so `_WRITE_FIRST` leaves nothing in memory."""
+        """Write everything; all received values are in the batch, so `_WRITE_FIRST` leaves nothing in memory."""
         batch: list[Loaded] = []
         problems: list[Problem] = []
         reached, size = self._job.done, 0
@@ -259,7 +259,7 @@ class Copier:
     # the rest
 
     async def remove_surplus(self, writer: Writer) -> None:
-        """Remove at the target what the source has not. Never when a part of the source could not be read."""
+        """Remove at the target the keys that the source lacks, but none if a part of the source could not be read."""
         if not self._options.delete:
             return
         if self._job.failures():
@@ -279,7 +279,7 @@ def _size(loaded: Sequence[Loaded]) -> int:
 
 
 def fault_of(key: Key, item: Item) -> tuple[ProblemKind, str] | None:
-    """Why KV cannot keep an item under a key; None when it can."""
+    """Return why KV cannot keep an item under a key; None when it can."""
     try:
         size = len(key.encode())
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""A directory as a place: a file for each value, and what a file cannot hold in one manifest beside them.
+"""A directory as a place: a file for each value, and one manifest for the facts that a file cannot hold.
 
-The paths are those of a mount, so any key has one. The manifest has a line of JSON for each key with metadata or
-an expiration; of several lines of a key the last counts, and a line whose file is gone says nothing. A directory
-without a manifest (out of a mount or an archive) is read by its extended attributes and times.
+The paths are those of a mount, so any key has one. The manifest has a line of JSON for each key with metadata or an
+expiration; of several lines of a key the last counts, and a line whose file is gone says nothing. A directory without
+a manifest (out of a mount or an archive) is read by its extended attributes and times.
 """
 
 import os
@@ -46,7 +46,7 @@ class _Line(Struct, omit_defaults=True, gc=False):
 
 
 def manifest_line(key: Key, entry: Entry) -> bytes:
-    """A line of the manifest."""
+    """Return a line of the manifest."""
     metadata = jsonentry.joined(entry.metadata)
     return msgspec.json.encode(_Line(key, entry.expiration, Raw(metadata) if metadata else ABSENT)) + b"\n"
 
@@ -75,14 +75,14 @@ class Manifest:
                 self.problems.append(Problem(ProblemKind.MALFORMED, jsonentry.key_of(text), where, str(exc)))
 
     def get(self, key: Key) -> tuple[Metadata | None, int | None]:
-        """Metadata and expiration of a key."""
+        """Return metadata and expiration of a key."""
         row: tuple[Metadata | None, int | None] | None = self._db.execute(
             "SELECT metadata, expiration FROM lines WHERE key = ?", (key.encode(),)
         ).fetchone()
         return row or (None, None)
 
     def close(self) -> None:
-        """Forget it."""
+        """Close the table and remove it."""
         self._db.close()
 
 
@@ -96,7 +96,7 @@ def has_manifest(directory: Path) -> bool:
 
 
 def walk(directory: Path) -> Iterator[tuple[str, ...]]:
-    """The paths of all files below, in an order that does not depend on the disk."""
+    """Yield the paths of all files below, in an order that does not depend on the disk."""
     yield from _walk(os.fspath(directory), ())
 
 
@@ -119,7 +119,7 @@ class DirectoryFiles:
         self._now = now
 
     def items(self) -> Iterator[Item | Problem]:
-        """Everything there is, in order."""
+        """Yield every item, in order."""
         manifest = Manifest(self._directory) if has_manifest(self._directory) else None
         try:
             yield from manifest.problems if manifest is not None else ()
@@ -153,7 +153,7 @@ class DirectoryFiles:
             return Problem(ProblemKind.KEY, key, where, str(exc))
 
     def load(self, item: Item) -> Loaded | Problem:
-        """One value."""
+        """Return one value."""
         try:
             value = (self._directory / item.origin).read_bytes()
         except FileNotFoundError:
@@ -164,7 +164,7 @@ class DirectoryFiles:
 
 
 def _attributes(path: Path) -> Metadata | None:
-    """The metadata that a file's extended attributes stand for, where the system has such."""
+    """Return the metadata that a file's extended attributes stand for, where the system has them."""
     listing = getattr(os, "listxattr", None)
     if listing is None:
         return None
@@ -208,13 +208,13 @@ class DirectoryOutput:
 
     @property
     def position(self) -> str:
-        """The end of the manifest."""
+        """Return the end of the manifest."""
         if self._manifest < 0:
             return ""
         return f"{os.lseek(self._manifest, 0, os.SEEK_CUR)} {'all' if self._says_all else 'some'}"
 
     def write(self, loaded: Loaded, *, is_directory_too: bool) -> None:
-        """One entry. Raises `OSError`."""
+        """Write one entry. Raises `OSError`."""
         item, entry = loaded.item, loaded.entry
         path = self._path(item.key, is_directory_too)
         _write_file(path, entry.value)
@@ -227,7 +227,7 @@ class DirectoryOutput:
             os.utime(path, (item.modified, min(item.modified, self._now)))
 
     def describe(self, batch: list[Loaded]) -> None:
-        """Add what the manifest has to say about entries that were written."""
+        """Add the manifest's lines of entries that were written."""
         if self._manifest < 0:
             return
         lines = b"".join(
@@ -251,7 +251,7 @@ class DirectoryOutput:
         return path
 
     def _make_room(self, names: tuple[str, ...]) -> None:
-        """A file is where a directory must be: it moves into it, as the value of that key."""
+        """Move a file that is where a directory must be into that directory, as the value of that key."""
         place = self._directory
         for name in names[:-1]:
             place = place / name
@@ -262,7 +262,7 @@ class DirectoryOutput:
                 aside.rename(place / SELF)
 
     def remove(self, key: Key, origin: str) -> None:
-        """One entry less, and the directories that it leaves empty. Raises `OSError`."""
+        """Remove one entry, and the directories that it leaves empty. Raises `OSError`."""
         path = self._directory / origin
         path.unlink(missing_ok=True)
         for parent in path.parents:

@@ -1,4 +1,4 @@
-"""A directory as a place: what `directory` reads and writes, in threads."""
+"""A directory as a place: the calls of `directory`, in threads."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,12 +35,12 @@ class DirectoryPlace:
 
     @property
     def is_billed(self) -> bool:
-        """A directory costs nothing."""
+        """Return False, because a directory costs nothing."""
         return False
 
     @property
     def has_times(self) -> bool:
-        """Files have modification times."""
+        """Return True, because files have modification times."""
         return True
 
     def reader(self, prefix: str) -> "DirectoryReader":
@@ -87,11 +87,11 @@ class DirectoryReader:
         return Taken(loaded, [], problems)
 
     def fingerprint(self) -> str:
-        """A directory changes all the time: what was found is copied as it is when it is read."""
+        """Return nothing, because a directory changes all the time; what was found is copied as it is when read."""
         return ""
 
     async def aclose(self) -> None:
-        """Nothing stays open."""
+        """Do nothing, because nothing stays open."""
 
 
 class DirectoryWriter:

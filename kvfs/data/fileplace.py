@@ -1,4 +1,4 @@
-"""A file as a place: what `files` reads and writes, in threads."""
+"""A file as a place: the calls of `files`, in threads."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ WRITE_PAIRS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class FilePlace:
-    """A file of entries. `name` is how the user wrote it, `now` the time that an archive is read at."""
+    """A file of entries. `name` is as the user wrote it, `now` the time that an archive is read at."""
 
     path: Path
     format: Format
@@ -35,12 +35,12 @@ class FilePlace:
 
     @property
     def is_billed(self) -> bool:
-        """A file costs nothing."""
+        """Return False, because a file costs nothing."""
         return False
 
     @property
     def has_times(self) -> bool:
-        """Archives keep when a member was modified."""
+        """Return if archives keep the modification time of a member."""
         return self.format.name == "tar"
 
     def reader(self, prefix: str) -> "FileReader":
@@ -128,7 +128,7 @@ class FileWriter:
         return ()
 
     async def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
-        """A file is written anew: nothing else is in it."""
+        """Do nothing, because a file is written anew and nothing else is in it."""
         return ()
 
     async def finish(self) -> None:

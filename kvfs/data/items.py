@@ -25,14 +25,14 @@ class Item(Struct, frozen=True, gc=False):
 
 
 class Loaded(Struct, frozen=True, gc=False):
-    """An item with its value: what is written."""
+    """An item with its value, ready to be written."""
 
     item: Item
     entry: Entry
 
 
 class ProblemKind(StrEnum):
-    """Why an entry cannot move."""
+    """The reasons why an entry cannot move."""
 
     MALFORMED = "malformed"
     DUPLICATE = "duplicate key"

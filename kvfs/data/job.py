@@ -1,7 +1,7 @@
-"""The state of one copy, in a SQLite file of its own: what is to be moved, what was found wrong, how far it is.
+"""The state of one copy, in a SQLite file of its own: the items to move, the problems found, the progress.
 
 It is written as the copy goes, so a copy that was interrupted, killed or ran out of budget goes on from here.
-Everything is noted after it is done at the target: what was done and not noted is one batch, and is done again.
+Everything is noted after it is done at the target, so at most one batch was done and not noted, and is done again.
 """
 
 import hashlib
@@ -43,7 +43,10 @@ class Job:
 
     @classmethod
     def open(cls, path: Path) -> "Job":
-        """The job in the file at `path`, made (mode 0600) if there is none. Raises `UserError` when it is in use."""
+        """Open the job in the file at `path`, made (mode 0600) if there is none.
+
+        Raises `UserError` when it is in use.
+        """
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
         try:
@@ -71,14 +74,14 @@ class Job:
         self._db.close()
 
     def remove(self) -> None:
-        """The copy is done, or is to begin anew: forget it."""
+        """Forget the copy, because it is done, or is to begin anew."""
         self._db.close()
         remove_job(self._path)
 
     # facts
 
     def fact(self, name: str, default: str = "") -> str:
-        """Something noted by name."""
+        """Return a fact that was noted by name."""
         row: tuple[str] | None = self._db.execute(
             "SELECT value FROM facts WHERE name = ?", (name,)
         ).fetchone()
@@ -97,7 +100,7 @@ class Job:
     # what is to be moved
 
     def add(self, items: Sequence[Item], problems: Iterable[Problem] = (), **facts: object) -> None:
-        """More items, the problems among them, and how far the scan is, all or none.
+        """Add items, the problems among them, and the progress of the scan, all or none.
 
         Of two items of one key the later one counts; the earlier one becomes a problem.
         """
@@ -159,7 +162,7 @@ class Job:
     # what is there
 
     def add_there(self, items: Iterable[Item], **facts: object) -> None:
-        """More of what is at the target."""
+        """Add items that are at the target."""
         self._db.execute("BEGIN")
         self._db.executemany(
             "INSERT OR REPLACE INTO there VALUES (?, ?, ?)",
@@ -173,7 +176,7 @@ class Job:
         return self._count("SELECT count(*) FROM items WHERE key IN (SELECT key FROM there)")
 
     def first_there(self) -> Key:
-        """One of them."""
+        """Return one of the items at the target."""
         row = self._db.execute(
             "SELECT key FROM items WHERE key IN (SELECT key FROM there) LIMIT 1"
         ).fetchone()
@@ -194,7 +197,7 @@ class Job:
         return done.rowcount
 
     def surplus(self, after: str, most: int) -> list[tuple[Key, str]]:
-        """Keys of the target, and where they are, that nothing at the source answers to."""
+        """Yield keys of the target, and where they are, that nothing at the source answers to."""
         rows = self._db.execute(
             """SELECT key, origin FROM there WHERE key > ? AND key NOT IN (SELECT key FROM items)
                ORDER BY key LIMIT ?""",
@@ -210,11 +213,11 @@ class Job:
 
     @property
     def done(self) -> int:
-        """All items up to this number are at the target, or became problems."""
+        """Note that all items up to this number are at the target, or became problems."""
         return int(self.fact("done", "0"))
 
     def finish(self, seq: int, position: str, problems: Iterable[Problem], **facts: object) -> None:
-        """All items up to `seq` are done; the target's writer would go on at `position`."""
+        """Note that all items up to `seq` are done; the target's writer would go on at `position`."""
         self._db.execute("BEGIN")
         self._put_problems(problems)
         self._put_facts({"done": seq, "position": position, **facts})
@@ -229,7 +232,7 @@ class Job:
             self._db.executemany(statement, [tuple(map(_storable, row)) for row in rows])
 
     def problems(self) -> Iterator[Problem]:
-        """All of them, in the order in which they were found."""
+        """Yield all problems, in the order in which they were found."""
         for kind, key, where, message in self._db.execute(
             "SELECT kind, key, place, message FROM problems ORDER BY seq"
         ):

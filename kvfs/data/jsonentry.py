@@ -22,10 +22,10 @@ _BACKSLASH: Final = re.compile(rb"\\")
 
 
 class JsonEntry(Struct, frozen=True, gc=False):
-    """One record of a file: an entry, or why it is none.
+    """One record of a file: an entry, or the fault that makes it none.
 
-    `where` names the line or the member. `fault` is "" for a good record; then `key` and `entry` are what it
-    holds. A record with a fault has the key as far as it could be read.
+    `where` names the line or the member. `fault` is "" for a good record; then `key` and `entry` are what it holds. A
+    record with a fault has the key as far as it could be read.
     """
 
     where: str
@@ -36,7 +36,7 @@ class JsonEntry(Struct, frozen=True, gc=False):
 
 
 class _Line(Struct, gc=False):
-    """A pair as files hold it: strict about what is there, silent about fields it does not know."""
+    """A pair as files hold it: strict about known fields, silent about unknown ones."""
 
     key: str
     value: Raw = ABSENT
@@ -51,7 +51,7 @@ class _KeyOnly(Struct, gc=False):
 
 
 def encode(key: Key, entry: Entry, *, one_line: bool) -> list[bytes]:
-    """The entry as a JSON object, in pieces. Text goes as text, anything else as base64.
+    """Yield the entry as a JSON object, in pieces. Text goes as text, anything else as base64.
 
     With `one_line` metadata that was written over several lines is joined.
     """
@@ -72,7 +72,7 @@ def encode(key: Key, entry: Entry, *, one_line: bool) -> list[bytes]:
 
 
 def decode(text: bytes | bytearray, where: str, now: float | None = None) -> JsonEntry:
-    """The record of a JSON object. Never raises: what is wrong is the record's fault.
+    """Return the record of a JSON object. It never raises: an error becomes the record's fault.
 
     An `expiration_ttl` counts from `now`; None: of a file that kvfs wrote, in which there is none.
     """
@@ -96,7 +96,7 @@ def _entry(line: _Line, now: float | None) -> Entry:
 
 
 def _after(ttl: int | float, now: float) -> int:
-    """The expiration that a ttl comes to. Raises `MalformedError` for one that KV refuses."""
+    """Return the expiration that a ttl comes to. Raises `MalformedError` for one that KV refuses."""
     if not EXPIRATION_SECONDS <= ttl < LATEST:
         raise MalformedError(
             f"its expiration_ttl is {ttl}, and KV keeps nothing for less than {EXPIRATION_SECONDS} seconds "
@@ -106,7 +106,10 @@ def _after(ttl: int | float, now: float) -> int:
 
 
 def value_bytes(raw: Raw, is_base64: bool | None) -> bytes:
-    """The value of a JSON string. Raises `MalformedError` when it is none, or not the base64 that it claims to be."""
+    """Return the value of a JSON string.
+
+    Raises `MalformedError` when it is none, or not the base64 that it claims to be.
+    """
     text = memoryview(raw)
     if bytes(text[:4]) in (b"", NULL):
         raise MalformedError("it has no value (a list of keys is no export)")
@@ -125,13 +128,13 @@ def value_bytes(raw: Raw, is_base64: bool | None) -> bytes:
 
 
 def metadata_of(raw: Raw) -> Metadata | None:
-    """Metadata as the text it is, without line breaks, which are the file's layout; None for JSON null."""
+    """Return metadata as the text it is, without line breaks, which are the file's layout; None for JSON null."""
     text = bytes(raw)
     return None if text in (b"", NULL) else joined(unmarked(text))
 
 
 def seconds(number: int | float | None) -> int | None:
-    """An expiration in whole epoch seconds. Raises `MalformedError` for one that no date can be."""
+    """Return an expiration in whole epoch seconds. Raises `MalformedError` for one that no date can be."""
     if number is None:
         return None
     if not 0 <= number < LATEST:
@@ -140,14 +143,14 @@ def seconds(number: int | float | None) -> int | None:
 
 
 def joined(metadata: Metadata | None) -> Metadata | None:
-    """Metadata without line breaks between its parts."""
+    """Return metadata without line breaks between its parts."""
     if metadata is None or not (b"\n" in metadata or b"\r" in metadata):
         return metadata
     return compact(metadata)
 
 
 def key_of(text: bytes | bytearray) -> str:
-    """The key that a damaged record names; "" when it cannot be told."""
+    """Return the key that a damaged record names; "" when it cannot be told."""
     try:
         line: _KeyOnly = decode_leniently(text, _KeyOnly)
     except MalformedError:

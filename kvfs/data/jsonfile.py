@@ -28,14 +28,14 @@ _QUOTE: Final = re.compile(rb'[\\"\n]')
 
 
 class JsonEncoder:
-    """Entries as the elements of one array."""
+    """Encodes entries as the elements of one array."""
 
     def start(self) -> bytes:
         """Return the bytes at the beginning of a file."""
         return b"["
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
-        """One entry, in pieces."""
+        """Yield one entry, in pieces."""
         return [b"\n" if is_first else b",\n", *jsonentry.encode(key, entry, one_line=False)]
 
     def end(self) -> bytes:
@@ -52,7 +52,7 @@ class _Object(msgspec.Struct, gc=False):
 
 
 def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:
-    """The records of a bulk JSON file, in order. Raises `UserError` for what is no array and no object."""
+    """Yield the records of a bulk JSON file, in order. Raises `UserError` for what is no array and no object."""
     start = file.read(CHUNK)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"["):
@@ -80,7 +80,7 @@ class _Splitter:
         self._count = 0
 
     def next_record(self, now: float) -> JsonEntry | None:
-        """The next element as a record; None behind the last."""
+        """Return the next element as a record; None behind the last."""
         if self._ended:
             return None
         where = f"line {self._skip_space()}"
@@ -97,7 +97,7 @@ class _Splitter:
         return JsonEntry(where, "", fault="an element is missing between two commas")
 
     def _skip_space(self) -> int:
-        """The line on which the next element begins."""
+        """Return the line on which the next element begins."""
         while True:
             while self._at < len(self._held) and self._held[self._at] in b" \t\r\n":
                 self._line += self._held[self._at] == 0x0A
@@ -106,7 +106,7 @@ class _Splitter:
                 return self._line
 
     def _element(self) -> tuple[bytes | bytearray, bool] | None:
-        """The text up to a comma or the closing bracket, and whether it was the last."""
+        """Return the text up to a comma or the closing bracket, and whether it was the last."""
         start, depth = self._at, 0
         while True:
             found = _STRUCTURE.search(self._held, self._at)
@@ -131,7 +131,7 @@ class _Splitter:
                 depth += 1 if sign in (b"[", b"{") else -1
 
     def _cut(self, start: int) -> bytes | bytearray:
-        """The element that ends here; a large one takes the buffer with it, and is not copied."""
+        """Return the element that ends here; a large one takes the buffer with it, and is not copied."""
         if self._at - start <= CHUNK:
             with memoryview(self._held) as view:
                 return bytes(view[start : self._at - 1])
@@ -161,7 +161,7 @@ class _Splitter:
             self._line += sign == b"\n"
 
     def _more_from(self, start: int) -> int:
-        """Read on, dropping what is before `start`; 0 at the end of the file, else 1 + what was dropped."""
+        """Read on and drop the bytes before `start`; return 0 at the end of the file, else 1 + the dropped bytes."""
         if start > CHUNK:
             del self._held[:start]
             self._at -= start

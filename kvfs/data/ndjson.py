@@ -12,14 +12,14 @@ PIECE: Final = 1024 * 1024  # bytes of a long line that are read at a time
 
 
 class NdjsonEncoder:
-    """Entries as lines."""
+    """Encodes entries as lines."""
 
     def start(self) -> bytes:
         """Return the bytes at the beginning of a file."""
         return b""
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
-        """One entry, in pieces."""
+        """Yield one entry, in pieces."""
         return [*jsonentry.encode(key, entry, one_line=True), b"\n"]
 
     def end(self) -> bytes:
@@ -28,7 +28,7 @@ class NdjsonEncoder:
 
 
 def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:
-    """The records of the file, in order; empty lines are none."""
+    """Yield the records of the file, in order; empty lines are none."""
     number = 0
     while line := _line(file):
         number += 1
@@ -45,7 +45,7 @@ def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:
 
 
 def _line(file: BinaryIO) -> bytes | bytearray:
-    """The next line, a long one without the copy that `readline` makes of its pieces."""
+    """Return the next line, a long one without the copy that `readline` makes of its pieces."""
     piece = file.readline(PIECE)
     if len(piece) < PIECE:
         return piece

@@ -1,4 +1,4 @@
-"""A namespace as a mount of it shows it: what the store has, and over it the changes that the mount will send."""
+"""A namespace as a mount of it shows it: the store's entries under the changes that the mount will send."""
 
 import json
 from bisect import bisect_right
@@ -77,7 +77,7 @@ class PendingStore(Around):
         return change.metadata if change is not None else await super().get_metadata(namespace, key)
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """See `Store`. Values of changed files come whatever they hold."""
+        """See `Store`. Values of changed files come whether they are text or not."""
         ours = [key for key in keys if key in self._changes] if namespace == self._namespace else []
         theirs = [key for key in keys if key not in self._changes] if ours else keys
         found: dict[Key, Entry | None] = dict(await super().bulk_get(namespace, theirs)) if theirs else {}

@@ -1,8 +1,8 @@
 """Places: where entries can be copied from and to. A store, a directory and a file all look like this.
 
-A reader is asked twice: `scan` names what there is, without values where that costs requests; `take` brings
-the values of items it named, in the order in which it named them. A writer is given batches; what it was given
-is at the target when `write` returns, and `position` says where a later run goes on.
+A reader is asked twice: `scan` names the items, without values where these cost requests; `take` brings the values of
+named items, in their order. A writer is given batches; each is at the target when `write` returns, and `position` says
+where a later run goes on.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -23,7 +23,7 @@ class Scanned(Struct, frozen=True):
 
 
 class Taken(Struct, frozen=True):
-    """The first of the items asked for, with their values; what became of others; and those that are left."""
+    """The first of the items asked for, with their values; the problems of others; and the items that are left."""
 
     loaded: Sequence[Loaded]
     left: Sequence[Item]
@@ -34,19 +34,19 @@ class Reader(Protocol):
     """A source of a copy."""
 
     def scan(self, mark: str) -> AsyncGenerator[Scanned]:
-        """All items from a mark on."""
+        """Yield all items from a mark on."""
         ...
 
     async def take(self, items: Sequence[Item]) -> Taken:
-        """The values of some of `items`, from the first one on; at least one of them is answered."""
+        """Return the values of some of `items`, from the first one on; at least one of them is answered."""
         ...
 
     def fingerprint(self) -> str:
-        """Changes when a scan would find something else; "" where that cannot be told."""
+        """Return a text that changes when a scan would find something else; "" where that cannot be told."""
         ...
 
     async def aclose(self) -> None:
-        """Give back what is open."""
+        """Close what is open."""
         ...
 
 
@@ -68,7 +68,7 @@ class Writer(Protocol):
         ...
 
     async def write(self, batch: Sequence[Loaded]) -> Sequence[Problem]:
-        """Write a batch; says which of it could not be written. It is at the target at return."""
+        """Write a batch; return the items that could not be written. The others are at the target at return."""
         ...
 
     async def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
@@ -76,16 +76,16 @@ class Writer(Protocol):
         ...
 
     async def finish(self) -> None:
-        """The copy is complete."""
+        """Complete the copy."""
         ...
 
     async def aclose(self) -> None:
-        """Give back what is open."""
+        """Close what is open."""
         ...
 
 
 class Place(Protocol):
-    """A place by its name, which has a reader and a writer."""
+    """A place with its name, a reader and a writer."""
 
     @property
     def name(self) -> str:

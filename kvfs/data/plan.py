@@ -20,7 +20,7 @@ SECONDS_A_REQUEST: Final = 0.25  # of a bulk request, several at a time: what no
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The amount of work. Counts are of keys; `lists` are requests that were made for this plan already."""
+    """The amount of work. Counts are of keys; `lists` are the requests already made for this plan."""
 
     keys: int
     known_bytes: int = 0
@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def requests(self) -> tuple[int, int]:
-        """At least and at most: bulk writes and deletes grow from 1,000 keys to 10,000 as the server copes."""
+        """Return the fewest and the most requests: bulk writes grow from 1,000 keys to 10,000 as the server copes."""
         singles = min(self.singles, self.keys)
         reads = (ceil((self.keys - singles) / BULK_GET_KEYS) + singles) if self.reads_billed else 0
         if not self.writes_billed:
@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def minutes(self) -> float:
-        """The least time under the API's limit; the requests of the first window need not wait."""
+        """Return the least time under the API's limit; the requests of the first window need not wait."""
         most = self.requests[1]
         windows = max(0, ceil((most + self.lists) / RATE_REQUESTS) - 1)
         return max(windows * RATE_SECONDS, most * SECONDS_A_REQUEST) / 60
@@ -59,12 +59,12 @@ class Plan:
 
     @property
     def must_ask(self) -> bool:
-        """True if somebody has to agree first, where keys of a store are written."""
+        """Return True if the user has to agree first, where keys of a store are written."""
         return self.keys + self.deletes > ASK_KEYS or self.must_ask_to_read
 
     @property
     def must_ask_to_read(self) -> bool:
-        """True if somebody has to agree first, where they are written to files."""
+        """Return True if the user has to agree first, where keys are written to files."""
         return self.dollars > ASK_DOLLARS
 
 

@@ -1,7 +1,7 @@
-"""Values out of a store at the fewest requests: text by the hundred, binaries singly, and which is which.
+"""Reads values of a store with the fewest requests: text by the hundred, binaries singly.
 
-A bulk get that meets a binary value fails as a whole. Keys that are known to be binary, or whose name tells,
-are asked for singly; the others are found by halving, which takes at most 14 requests each.
+A bulk get that meets a binary value fails as a whole. Keys that are known to be binary, or whose name tells, are asked
+for singly; the others are found by halving, which takes at most 14 requests each.
 """
 
 from collections import deque
@@ -35,7 +35,7 @@ class _TooMuchError(Exception):
 
 
 class _Unreadable(Struct, frozen=True):
-    """Stands for the value of a key that the service answers with an error, every time."""
+    """The mark in place of a value for which the service answers an error, every time."""
 
     error: StoreError
 
@@ -58,7 +58,7 @@ class BulkValues:
         self._alone: deque[float] = deque([WAVE_BYTES], REMEMBERED)
 
     async def take(self, items: Sequence[Item]) -> Taken:
-        """A wave of `items`, whole entries in their order. A value that cannot be read becomes a problem.
+        """Return a wave of `items`, whole entries in their order. A value that cannot be read becomes a problem.
 
         Raises what the store raises when it cannot be about one key alone.
         """
@@ -93,7 +93,7 @@ class BulkValues:
         return items, singly
 
     async def _group(self, items: Sequence[Item], found: _Found) -> None:
-        """Read a group, or the first part of it: what is not found then is asked for again in the next wave."""
+        """Read a group, or its first part: values not read then are asked for again in the next wave."""
         with suppress(_TooMuchError):
             await self._bulk(items, found)
         entries = [entry for item in items if isinstance(entry := found.get(item.origin), Entry)]
@@ -126,7 +126,10 @@ class BulkValues:
         return Taken(loaded, left, problems)
 
     async def _bulk(self, items: Sequence[Item], found: _Found, *, has_binary: bool = False) -> bool:
-        """Read `items` in bulk, or in halves; whether all of them are text. `has_binary`: it is known not to be so."""
+        """Read `items` in bulk, or in halves; return whether all are text.
+
+        With `has_binary` they are known not to be.
+        """
         if len(items) == 1 and has_binary:
             await self._single(items[0], found)
             return False
@@ -171,7 +174,7 @@ class BulkValues:
                 self._kinds.learn(place, is_text=True)
 
     async def _halves(self, items: Sequence[Item], found: _Found) -> bool:
-        """Something about one of them is wrong, or about all."""
+        """Read halves, because something about one of them is wrong, or about all."""
         if len(items) == 1:
             await self._single(items[0], found)
             return True
@@ -223,7 +226,7 @@ class BulkValues:
 
 
 def _completed(entry: Entry | None, item: Item) -> Entry | None:
-    """The API may leave the expiration out of a bulk get, and the metadata; then the listing knows them."""
+    """Return an entry with the expiration and metadata of the listing, which the API may leave out of a bulk get."""
     if entry is None:
         return None
     metadata = item.metadata if isinstance(entry, BareEntry) else entry.metadata

@@ -1,4 +1,4 @@
-"""Backups by their names, which belong together, and which of them a rule keeps. Pure: no file is looked at.
+"""Backups by their names: their chains, and those that a rule keeps. Pure: no file is looked at.
 
 A full backup stands alone. A backup of changes needs the one before it, back to a full one: its chain.
 """
@@ -28,7 +28,7 @@ class Backup(Struct, frozen=True):
 
 
 def backup_of(name: str) -> Backup | None:
-    """The backup that a file's name tells; None for another file."""
+    """Return the backup that a file's name tells; None for another file."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
@@ -36,7 +36,7 @@ def backup_of(name: str) -> Backup | None:
 
 
 def name_of(at: datetime, *, is_full: bool) -> str:
-    """The file name of a backup."""
+    """Return the file name of a backup."""
     return f"{at.astimezone(UTC).strftime(STAMP)}-{'full' if is_full else 'changes'}{SUFFIX}"
 
 
@@ -53,7 +53,7 @@ def chain_of(backups: Sequence[Backup], wanted: Backup) -> list[Backup]:
 
 
 def parse_keep(text: str) -> list[tuple[int, str]]:
-    """`7d,4w`: the last backup of each of 7 days and of each of 4 weeks. Raises `UserError`."""
+    """Parse `7d,4w`: the last backup of each of 7 days and of each of 4 weeks. Raises `UserError`."""
     rules = []
     for word in text.split(","):
         found = _RULE.fullmatch(word.strip())
@@ -64,7 +64,7 @@ def parse_keep(text: str) -> list[tuple[int, str]]:
 
 
 def kept(backups: Sequence[Backup], rules: Sequence[tuple[int, str]]) -> set[str]:
-    """The names that stay: the newest backup, the last of each period, and what these need.
+    """Return the names that stay: the newest backup, the last of each period, and what these need.
 
     Periods without a backup do not count: a machine that was off for a month keeps what it has.
     """

@@ -23,7 +23,7 @@ class Condition:
     value: str
 
     def holds(self, metadata: object) -> bool:
-        """Return whether metadata (decoded) meets it."""
+        """Return whether metadata (decoded) meets the condition."""
         found = metadata
         for name in self.path:
             found = found.get(name, _MISSING) if isinstance(found, dict) else _MISSING
@@ -42,7 +42,7 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """A condition of the command line. Raises `UserError`."""
+    """Parse a condition of the command line. Raises `UserError`."""
     found = _CONDITION.fullmatch(text.strip())
     if found is None:
         raise UserError(
@@ -67,7 +67,7 @@ def _parsed(text: str) -> Any:
 
 
 def _ordered(found: object, operator: str, text: str) -> bool:
-    """Numbers by size, all else as text; a number is never compared with a text."""
+    """Compare numbers by size, all else as text; a number is never compared with a text."""
     value = _parsed(text)
     if isinstance(found, bool) or isinstance(value, bool):
         return False
@@ -82,7 +82,7 @@ def _ordered(found: object, operator: str, text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The entries to move. `strip` is what every key begins with and loses, `add` is what it gets instead.
+    """The entries to move. `strip` is the beginning that every key loses, `add` is the one it gets instead.
 
     `prefix`, `match` and `where` look at the key as it is after `strip`, before `rename`.
     """
@@ -102,7 +102,7 @@ class Selection:
 
     @property
     def listed(self) -> str:
-        """The prefix to list: every key that can be chosen begins with it."""
+        """Return the prefix to list: every key that can be chosen begins with it."""
         return self.strip + self.prefix
 
     def chosen(self, key: str, metadata: Metadata | None) -> bool:
@@ -122,7 +122,7 @@ class Selection:
         return all(condition.holds(found) for condition in self.where)
 
     def moved(self, key: str) -> Key:
-        """The key that it gets."""
+        """Return the key that an entry gets."""
         inner = key[len(self.strip) :]
         if self.rename is not None and inner.startswith(self.rename[0]):
             inner = self.rename[1] + inner[len(self.rename[0]) :]
@@ -130,7 +130,7 @@ class Selection:
 
     @property
     def moved_prefix(self) -> str | None:
-        """The prefix of every moved key; None when they have no common one."""
+        """Return the prefix of every moved key; None when they have no common one."""
         if self.rename is None:
             return self.add + self.prefix
         if self.prefix.startswith(self.rename[0]):
@@ -139,7 +139,7 @@ class Selection:
 
 
 def parse_rename(text: str) -> tuple[str, str]:
-    """`A=B`. Raises `UserError`."""
+    """Parse `A=B`. Raises `UserError`."""
     before, equals, after = text.partition("=")
     if not equals:
         raise UserError(f"{text!r} is no renaming: write --rename-prefix OLD=NEW")
@@ -147,5 +147,5 @@ def parse_rename(text: str) -> tuple[str, str]:
 
 
 def parse_conditions(texts: Sequence[str]) -> tuple[Condition, ...]:
-    """All conditions of a command line."""
+    """Parse all conditions of a command line."""
     return tuple(parse_condition(text) for text in texts)

@@ -60,7 +60,7 @@ class StoreReader:
             cursor = page.cursor
 
     async def _page(self, cursor: str | None) -> KeyPage:
-        """A page of the listing; asked for once more when a row of it is no key."""
+        """Return a page of the listing; it is asked for once more when a row of it is no key."""
         page = await self._store.list_keys(self._namespace, prefix=self._prefix, cursor=cursor)
         if page.is_whole:
             return page
@@ -71,15 +71,15 @@ class StoreReader:
         return await self._values.take(items)
 
     def fingerprint(self) -> str:
-        """A store changes all the time: what is listed is copied as it is when it is read."""
+        """Return nothing, because a store changes all the time; what is listed is copied as it is when read."""
         return ""
 
     async def aclose(self) -> None:
-        """The store is the caller's."""
+        """Do nothing, because the store is the caller's."""
 
 
 class StoreWriter:
-    """Writes entries in bulk, in bodies that grow while the server copes, and singly what no bulk can hold.
+    """Writes entries in bulk, in bodies that grow while the server copes, and singly if no bulk can hold them.
 
     `first_pairs` is how many pairs the first body has.
     """
@@ -106,7 +106,7 @@ class StoreWriter:
 
     @property
     def position(self) -> str:
-        """Each entry has its key: what a later run has to know is how many pairs the server copes with."""
+        """Return how many pairs the server copes with: a later run needs no more, because each entry has its key."""
         return str(self._puts.pairs)
 
     async def open(self, position: str) -> None:
@@ -115,10 +115,10 @@ class StoreWriter:
             self._puts = BulkSize(int(position))
 
     async def finish(self) -> None:
-        """Nothing is to be completed."""
+        """Do nothing, because nothing is to be completed."""
 
     async def aclose(self) -> None:
-        """The store is the caller's."""
+        """Do nothing, because the store is the caller's."""
 
     async def write(self, batch: Sequence[Loaded]) -> Sequence[Problem]:
         """See `Writer`."""
@@ -182,7 +182,7 @@ class StoreWriter:
         return None
 
     async def _again(self, entries: _Entries, *, disguised: bool) -> None:
-        """Keys that the server says it could not write everywhere: repeat them as they went before."""
+        """Repeat keys that the server says it could not write everywhere, in the form in which they went before."""
         for repeat in range(REPEATS):
             await trio.sleep(0.2 * 2**repeat)
             left = await self._store.bulk_put(self._namespace, dict(entries), disguised=disguised)
@@ -215,7 +215,7 @@ class StoreWriter:
         return ()
 
     async def _delete(self, keys: list[Key]) -> None:
-        """One bulk delete, smaller ones where it is too much, and again what the server says is left."""
+        """Do one bulk delete, smaller ones where it is too much, and repeat the keys that the server says are left."""
         size = sum(bulk_bytes(key, 0, None) for key in keys)
         for repeat in range(REPEATS):
             try:

@@ -1,7 +1,7 @@
 """A file as a place of a move: read record by record, written in complete pieces under another name until done.
 
-What is written lies in FILE.partial (mode 0600) and gets its name at the end. Each piece ends where reading
-could stop: a copy that was killed cuts off what is behind the last piece that it had noted, and goes on there.
+The pieces lie in FILE.partial (mode 0600), which gets its name at the end. Each piece ends where reading could stop: a
+copy that was killed cuts off everything behind the last noted piece, and goes on there.
 """
 
 import os
@@ -29,7 +29,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
-        """One entry, in pieces."""
+        """Yield one entry, in pieces."""
         ...
 
     def end(self) -> bytes:
@@ -49,7 +49,7 @@ class Format:
 
 
 def format_of(name: str) -> Format | None:
-    """The format that a file's name tells (`shop.ndjson.zst`), or a word of --format (`ndjson.zst`)."""
+    """Return the format that a file's name tells (`shop.ndjson.zst`), or a word of --format (`ndjson.zst`)."""
     lower = "." + name.lower().rpartition("/")[2].lstrip(".")
     packed = "gzip" if lower.endswith(".tgz") else ""
     for suffix, word in compression.SUFFIXES.items():
@@ -62,7 +62,7 @@ def format_of(name: str) -> Format | None:
 
 
 def read_records(file: BinaryIO, format_: Format, now: float) -> Iterator[JsonEntry]:
-    """The records of a file that is read at `now`. Raises `UserError` for one that is damaged or of another format."""
+    """Yield the records of a file that is read at `now`. Raises `UserError` for a damaged one or another format."""
     try:
         plain = compression.reading(file, format_.compression)
         match format_.name:
@@ -89,7 +89,7 @@ class RecordReader:
         self._began = ""  # the fingerprint that the first who asked was told
 
     def records(self) -> Iterator[JsonEntry]:
-        """All records in order: the first has number 1. Must be used up, or `close` called.
+        """Yield all records in order: the first has number 1. The caller must use them up, or call `close`.
 
         Nothing here holds a record that was handed out, as `enumerate` would: its value may be large.
         """
@@ -100,9 +100,9 @@ class RecordReader:
             raise UserError(f"{self._name}: {exc}") from exc
 
     def take(self, items: Sequence[Item]) -> tuple[list[Loaded], Sequence[Item]]:
-        """The first of `items` with their values, some megabytes of them, and the items that are left.
+        """Return the first of `items` with their values, some megabytes of them, and the items that are left.
 
-        Items come in the order of the file: what lies between them is passed over. Raises `UserError` when the file
+        Items come in the order of the file, and other records are passed over. Raises `UserError` when the file
         changed since it was scanned: the records would have other numbers.
         """
         taken: list[Loaded] = []
@@ -125,7 +125,7 @@ class RecordReader:
         raise UserError(f"{self._name} changed while it was copied: say --restart to begin anew")
 
     def _record(self, number: int) -> JsonEntry | None:
-        """The record of a number, which is beyond those that were read; None when the file has fewer by now."""
+        """Return the record of a number beyond those that were read; None when the file has fewer by now."""
         if self._rest is None:
             self._rest = self.records()
         while self._number < number - 1:
@@ -135,12 +135,12 @@ class RecordReader:
         return next(self._rest, None)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         if isinstance(self._rest, Generator):
             self._rest.close()
 
     def fingerprint(self) -> str:
-        """Changes when the file does."""
+        """Return a text that changes when the file does."""
         status = self._path.stat()
         found = f"{status.st_size} {status.st_mtime_ns}"
         self._began = self._began or found
@@ -159,7 +159,7 @@ class RecordWriter:
 
     @property
     def partial(self) -> Path:
-        """The path of the file until it is complete."""
+        """Return the path of the file until it is complete."""
         return self._path.with_name(self._path.name + ".partial")
 
     def open(self, position: str) -> None:
@@ -181,12 +181,12 @@ class RecordWriter:
 
     @property
     def position(self) -> str:
-        """The end of the file, and the number of its entries."""
+        """Return the end of the file, and the number of its entries."""
         assert self._file is not None
         return f"{self._file.tell()} {self._count}"
 
     def write(self, batch: Iterable[Loaded]) -> None:
-        """A piece more; it is in the file at return."""
+        """Write one more piece; it is in the file at return."""
         self._piece(self._encoded(batch))
 
     def _encoded(self, batch: Iterable[Loaded]) -> Iterator[bytes]:
@@ -216,7 +216,7 @@ class RecordWriter:
         os.replace(self.partial, self._path)
 
     def close(self) -> None:
-        """Give the file back; what was written stays."""
+        """Close the file; the written part stays."""
         if self._file is not None:
             self._file.close()
 
@@ -229,12 +229,12 @@ class StreamWriter(RecordWriter):
         self._file = stream
 
     def open(self, position: str) -> None:
-        """Begin: nothing can be gone on with."""
+        """Begin, always anew, because a stream cannot go on."""
         self._piece([self._encoder.start()])
 
     @property
     def position(self) -> str:
-        """None that could be gone back to."""
+        """Return no position, because a stream cannot go back."""
         return ""
 
     def finish(self) -> None:
@@ -242,11 +242,11 @@ class StreamWriter(RecordWriter):
         self._piece([self._encoder.end()])
 
     def close(self) -> None:
-        """The stream is the caller's."""
+        """Do nothing, because the stream is the caller's."""
 
 
 def encoder_of(name: str, has_children: Callable[[Key], bool], now: float) -> Encoder:
-    """The encoder of a format."""
+    """Return the encoder of a format."""
     if name == "json":
         return jsonfile.JsonEncoder()
     if name == "ndjson":

@@ -13,7 +13,7 @@ _SAID = {"setattr": "change of attributes", "getattr": "stat", "lookup": "lookup
 
 
 def words(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
-    """`fsync of 'ns/dir/file'`, `rename of 'a' to 'b'`. It never raises: a log must not end a mount."""
+    """Return `fsync of 'ns/dir/file'`, `rename of 'a' to 'b'`. It never raises, because a log must not end a mount."""
     name = handler.__name__.lstrip("_")
     try:
         paths = [repr(path) for path in _paths(fs, handler, args)]
@@ -24,7 +24,7 @@ def words(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) ->
 
 
 def _paths(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
-    """The files that the arguments of a handler name, in their order."""
+    """Return the files that the arguments of a handler name, in order."""
     found: list[str] = []
     directory = ""
     for name, value in zip(list(inspect.signature(handler).parameters)[1:], args, strict=False):

@@ -30,7 +30,7 @@ class Bounds:
 
 
 def _whole(seconds: float) -> str:
-    """A duration in the largest unit that it is whole in."""
+    """Return a duration in the largest unit in which it is a whole number."""
     for unit in ("d", "h", "m"):
         count = seconds / UNITS[unit]
         if count >= 1 and count == int(count):
@@ -50,7 +50,7 @@ NONE: Final = Bounds(0.0, 0)
 
 
 def parse_bounds(text: str) -> Bounds:
-    """`7d,1G`, one of the two, or `0`. Raises `InvalidError` that names the limits."""
+    """Parse `7d,1G`, one of the two, or `0`. Raises `InvalidError` that names the limits."""
     if text.strip() in ("0", "none", "off"):
         return NONE
     seconds: float | None = None
@@ -72,6 +72,6 @@ def parse_bounds(text: str) -> Bounds:
 
 
 def duration(text: str) -> float | None:
-    """Seconds of `90s`, `10m`, `2h`, `7d`, `1w`; None for anything else."""
+    """Parse `90s`, `10m`, `2h`, `7d`, `1w` as seconds; return None for anything else."""
     found = _DURATION.fullmatch(text.strip())
     return float(found[1]) * UNITS[found[2]] if found is not None else None

@@ -1,8 +1,8 @@
 """The versions worth keeping of a key that changes again and again: the first of a burst and the last.
 
-A rule without a clock. The first is what undo wants (the value before the burst), the last is what was deleted in the
-end. A key that goes on changing has longer and longer bursts, *because* a log that is rewritten all day must not push
-everything else out.
+It is a rule without a clock. The first is the value before the burst, which undo wants; the last is the one that was
+deleted in the end. A key that goes on changing has longer and longer bursts, *because* a log that is rewritten all day
+must not push everything else out.
 """
 
 from enum import Enum, auto
@@ -18,7 +18,7 @@ KEYS: Final = 50_000  # of which is known when they last changed
 
 
 class Verdict(Enum):
-    """`KEEP` it, `HOLD` it until the burst is over, for it may not be the last, or `SKIP` it."""
+    """The verdict on a version: `KEEP` it, `HOLD` it until the burst is over (a later one may follow), or `SKIP` it."""
 
     KEEP = auto()
     HOLD = auto()

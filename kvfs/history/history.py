@@ -1,4 +1,4 @@
-"""The history of one mount: takes what is superseded, in memory, and has a thread write it.
+"""The history of one mount: takes superseded versions, in memory, and has a thread write them.
 
 Invariants:
 - `note` does nothing but put a version into a queue: no disk, no digest, no await, *because* it is called between a
@@ -53,7 +53,7 @@ class HistoryStatistics:
 
 
 class History:
-    """Notes versions, and writes them to the shelf. `title` tells the directory name of a namespace, or None."""
+    """Notes versions, and writes them to the shelf. `title` returns the directory name of a namespace, or None."""
 
     def __init__(
         self,
@@ -84,7 +84,10 @@ class History:
     # on the way of a change
 
     def note(self, version: Version, content: VersionContent, *, is_new: bool) -> None:
-        """A value was superseded; `is_new`: its key was made a moment ago. A file in `incoming` is taken over."""
+        """Note a superseded value; `is_new` is true if its key was made a moment ago.
+
+        A file in `incoming` is taken over.
+        """
         place = (version.namespace, version.key)
         verdict = self._bursts.judge(place, version.at, version.how, is_new=is_new)
         if verdict is Verdict.SKIP:
@@ -107,7 +110,7 @@ class History:
         return self._bytes < self._most_bytes
 
     def incoming(self) -> Path:
-        """A name for a file that is handed over: on the disk of the history, unused."""
+        """Return an unused name for a file that is handed over, on the disk of the history."""
         return self.shelf.directory / INCOMING / str(next(self._numbers))
 
     def _let_go(self, place: KeyRef) -> None:
@@ -157,7 +160,7 @@ class History:
     # to the disk
 
     async def run(self) -> None:
-        """For ever: write what is due, and trim."""
+        """Write versions that are due, and trim, for ever."""
         while True:
             with trio.move_on_after(self._pause()):
                 await self._due.wait()
@@ -167,12 +170,12 @@ class History:
             await self._write()
 
     def _pause(self) -> float:
-        """Seconds until there is something to do, should nothing more be noted."""
+        """Return the seconds until there is something to do, should nothing more be noted."""
         first = min((until for _, _, until in self._held.values()), default=self._now() + TRIM)
         return min(TRIM, max(0.0, first - self._now()))
 
     async def flush(self) -> None:
-        """Write everything, bursts that are not over too: somebody wants to look."""
+        """Write everything, also bursts that are not over, because a caller wants to read it."""
         self._release_all()
         await self._write()
 
@@ -188,9 +191,9 @@ class History:
             await trio.to_thread.run_sync(self.shelf.trim, self._now())
 
     def give_way(self) -> bool:
-        """Make room on a full disk: of large files that wait, else of what is on the shelf. False: there is none.
+        """Make room on a full disk: of large files that wait, else of the shelf; return False if there is none.
 
-        The loop calls it, again and again as long as it has made room.
+        The loop calls it again and again as long as it has made room.
         """
         if not self._files:
             return self.shelf.give_way()
@@ -210,7 +213,7 @@ class History:
             await trio.to_thread.run_sync(self.shelf.clear)
 
     def close(self) -> None:
-        """At the end: write everything at once."""
+        """Write everything at once, at the end of the mount."""
         self._release_all()
         while some := self._taken():
             self.shelf.add(some, self._titles_of(some), self._now())
@@ -226,7 +229,7 @@ class History:
             self._release(place)
 
     def _taken(self) -> list[tuple[Version, VersionContent]]:
-        """The oldest of what waits, for a thread: no longer anybody else's."""
+        """Return the oldest of the waiting versions, for a thread that owns them from now on."""
         some: list[tuple[Version, VersionContent]] = []
         size = 0
         while self._queue and len(some) < _BATCH and size < _BATCH_BYTES:
@@ -267,12 +270,12 @@ class History:
 
 
 def _size(content: VersionContent) -> int:
-    """Bytes of memory."""
+    """Return the bytes of memory."""
     return len(content) if isinstance(content, bytes) else 0
 
 
 def _without_file(version: Version, content: VersionContent) -> VersionContent:
-    """Drop a content that is a file; its version says so."""
+    """Return the version without its content, a file that is dropped; the version says so."""
     if not isinstance(content, Path):
         return content
     version.why = NO_ROOM

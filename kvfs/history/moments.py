@@ -11,7 +11,7 @@ FORMS: Final = "10m, 2h, 3d ago, 14:30, 2026-11-30, 2026-11-30T14:30"
 
 
 def parse_time(text: str, now: float) -> float:
-    """Epoch seconds of a moment before `now`, in the time zone of this machine. Raises `InvalidError`."""
+    """Parse a moment before `now`, in the time zone of this machine, as epoch seconds. Raises `InvalidError`."""
     words = text.strip()
     if (seconds := duration(words.removesuffix("ago").strip())) is not None:
         return max(0.0, now - seconds)

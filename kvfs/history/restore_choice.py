@@ -26,7 +26,7 @@ def as_of(versions: Sequence[Version], moment: float) -> Version | None:
 
 
 def last_deletion(keys: Mapping[Name, Sequence[Version]]) -> dict[Name, Version]:
-    """The last version of each key that the last deletion took away, with all that went shortly before it."""
+    """Return the last version of each key that the last deletion took away, with all that went shortly before it."""
     deleted = {name: found[-1] for name, found in keys.items() if found and found[-1].how is How.DELETE}
     chosen: dict[Name, Version] = {}
     latest: float | None = None

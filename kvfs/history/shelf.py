@@ -1,4 +1,4 @@
-"""The history on the disk: segments, newest last. All of it for threads, one at a time.
+"""The history on the disk: segments, newest last. Its methods are for threads, one at a time.
 
 Bounds are kept by removing the oldest segment, *because* that needs no room: history is what gives way first when the
 disk fills up.
@@ -43,7 +43,7 @@ class ShelfTotals:
 
 
 class Shelf:
-    """Writes batches, and trims. `lost`: versions that the disk had no room for."""
+    """Writes batches, and trims. `lost` are the versions that the disk had no room for."""
 
     def __init__(self, directory: Path, bounds: Bounds, digest: Callable[[bytes], bytes]) -> None:
         self.directory = directory
@@ -56,7 +56,7 @@ class Shelf:
         self._lock = threading.Lock()  # `give_way` is the loop's
 
     def open(self, now: float) -> None:
-        """Look at what is there. Raises OSError."""
+        """Read the segments that are there. Raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.rmtree(self.directory / INCOMING, ignore_errors=True)  # of a daemon that was killed
         (self.directory / INCOMING).mkdir(mode=0o700)
@@ -71,12 +71,12 @@ class Shelf:
 
     @property
     def size(self) -> int:
-        """Bytes of all segments."""
+        """Return the bytes of all segments."""
         return sum(segment.bytes for segment in self._segments)
 
     @property
     def most_bytes(self) -> int:
-        """Bytes that all segments may have."""
+        """Return the bytes that all segments may have."""
         return self._bounds.bytes
 
     def totals(self) -> ShelfTotals:
@@ -89,7 +89,7 @@ class Shelf:
     # writing
 
     def add(self, noted: list[tuple[Version, VersionContent]], titles: Mapping[str, str], now: float) -> None:
-        """Write versions; `now` is epoch seconds. What the disk does not take is lost, and counted."""
+        """Write versions; `now` is epoch seconds. Versions that the disk does not take are lost, and counted."""
         with self._lock:
             for some in self._shares(noted):
                 try:
@@ -198,13 +198,13 @@ class Shelf:
             self._current = None
 
     def close(self) -> None:
-        """No more is written."""
+        """Close it; no more is written."""
         self._finish()
 
     # bounds
 
     def trim(self, now: float) -> None:
-        """Remove what is beyond the bounds, and what the disk needs."""
+        """Remove versions beyond the bounds, and as many as the disk needs."""
         with self._lock:
             self._trim(now)
             if self._segments:
@@ -222,7 +222,7 @@ class Shelf:
         return is_over or self.size > self._bounds.bytes
 
     def _drop_oldest(self) -> bool:
-        """True if there was one."""
+        """Drop the oldest segment; return True if there was one."""
         if not self._segments:
             return False
         oldest = self._segments.pop(0)
@@ -243,15 +243,17 @@ class Shelf:
                 return False
 
     def clear(self) -> None:
-        """Remove all of it."""
+        """Remove all segments."""
         with self._lock:
             while self._drop_oldest():
                 pass
 
     def give_way(self) -> bool:
-        """Make room at once, for somebody who needs it more: half of what there is.
+        """Make room at once, half of all versions, for a caller that needs it more.
 
-        False: there is nothing, or a thread is writing it. Called by the loop.
+        Return False if there is none, or a thread is writing it.
+
+        The loop calls it.
         """
         if not self._lock.acquire(blocking=False):
             return False
@@ -265,7 +267,7 @@ class Shelf:
 
 
 def free_needed(size: int) -> int:
-    """Bytes that a disk of this size must have free, or history gives way."""
+    """Return the bytes that a disk of this size must have free, or history gives way."""
     return min(_MOST_FREE, size // _FREE_SHARE)
 
 

@@ -1,7 +1,7 @@
 """A version: what a key was until something took its place. And the frames in which versions are on the disk.
 
-A file of versions is a row of frames: length and sum, then a batch. What follows a torn frame does not count, and
-nothing is ever appended after one, *because* every daemon begins a file of its own.
+A file of versions is a row of frames: length and sum, then a batch. Frames after a torn one do not count, and nothing
+is ever appended after one, *because* every daemon begins a file of its own.
 """
 
 import struct
@@ -34,10 +34,10 @@ class Version(Struct, array_like=True, gc=False):
     """A key until `at` (epoch seconds), when `how` took its place; `other` is the other name of a rename.
 
     `size` is -1 where it is not known. Where the content is not kept, `why` says the reason. `offset` is where a small
-    content begins in the segment's file of contents; -1: it has a file of its own; -2: it is that of the next
-    version, or of the key now, because only the attributes changed. `since` is when this machine
-    recorded the value, None for one that it read: then it was last told by the store at `known_at`. `mode` and
-    `mtime_ns` are what this machine kept beside. New fields go to the end and have a default.
+    content begins in the segment's file of contents; -1: it has a file of its own; -2: it is that of the next version,
+    or of the key now, because only the attributes changed. `since` is when this machine recorded the value, None for
+    one that it read: then it was last told by the store at `known_at`. `mode` and `mtime_ns` are those that this
+    machine kept beside. New fields go to the end and have a default.
     """
 
     at: float
@@ -74,13 +74,13 @@ _decode: Final = msgspec.msgpack.Decoder(VersionBatch).decode
 
 
 def frame(batch: VersionBatch) -> bytes:
-    """A batch as it is on the disk."""
+    """Return a batch as it is on the disk."""
     payload = _encode(batch)
     return _FRAME.pack(len(payload), crc32(payload)) + payload
 
 
 def frames(path: Path) -> Iterator[VersionBatch]:
-    """The batches of a file, up to the first frame that is not whole; none of a file that is gone."""
+    """Return the batches of a file, up to the first frame that is not whole; none of a file that is gone."""
     try:
         file = path.open("rb")
     except OSError:

@@ -1,7 +1,8 @@
 """A segment: a directory with a file of versions, one of small contents, and a file for each large content.
 
-It holds all that its versions need, so that removing it needs nothing else; a large content that an older segment has
-too is one file with two names. `summary` is written when a segment is complete, so that nobody has to read it whole.
+It holds all that its versions need, so that its removal needs nothing else; a large content that an older segment has
+too is one file with two names. `summary` is written when a segment is complete, so that its figures need no reading of
+the whole.
 """
 
 import json
@@ -31,7 +32,7 @@ class Summary:
     newest: float = 0.0
 
     def add(self, version: Version) -> None:
-        """One more."""
+        """Count one more."""
         self.oldest = version.at if not self.count else min(self.oldest, version.at)
         self.newest = max(self.newest, version.at)
         self.count += 1
@@ -51,7 +52,7 @@ class VersionSegment:
 
     @property
     def number(self) -> int:
-        """Its place in the order."""
+        """Return its place in the order."""
         return int(self.path.name)
 
     # writing
@@ -96,13 +97,13 @@ class VersionSegment:
             self.summary.add(version)
 
     def take(self, file: Path, digest: bytes) -> None:
-        """A large content that is a file of this disk becomes one of the segment's."""
+        """Make a large content that is a file of this disk one of the segment's."""
         target = self.path / digest.hex()
         self.bytes += file.stat().st_size
         file.rename(target)
 
     def write_file(self, value: bytes, digest: bytes) -> None:
-        """A large content gets a file."""
+        """Write a large content into a file."""
         target = self.path / digest.hex()
         partial = target.with_suffix(".tmp")
         try:
@@ -123,7 +124,7 @@ class VersionSegment:
         return True
 
     def close(self) -> None:
-        """Nothing more is written; what it holds is summed up beside it."""
+        """Close it: nothing more is written, and its figures are written beside it."""
         files, self._files = self._files, []
         self._contents = {}
         for file in files:
@@ -135,7 +136,7 @@ class VersionSegment:
     # reading
 
     def measure(self, seen: set[int]) -> None:
-        """Count its bytes, without those of files in `seen`, by inode number, and its versions if nobody has."""
+        """Count its bytes, without those of files in `seen`, by inode number, and its versions without a summary."""
         self.bytes = 0
         with suppress(FileNotFoundError):
             for entry in os.scandir(self.path):
@@ -161,7 +162,7 @@ class VersionSegment:
         return frames(self.path / VERSIONS)
 
     def content(self, version: Version) -> bytes:
-        """A content of one of its versions. Raises OSError when the segment is gone."""
+        """Return a content of one of its versions. Raises OSError when the segment is gone."""
         if version.offset == OWN_FILE:
             return (self.path / version.digest.hex()).read_bytes()
         with (self.path / CONTENTS).open("rb") as file:
@@ -169,7 +170,7 @@ class VersionSegment:
             return file.read(version.size)
 
     def remove(self) -> bool:
-        """Remove all of it; True if a content of it has another name, in another segment or elsewhere."""
+        """Remove all of it; return True if a content of it has another name, in another segment or elsewhere."""
         has_shared = False
         for file in self._files:
             os.close(file)
@@ -181,7 +182,7 @@ class VersionSegment:
 
 
 def segments(directory: Path) -> list[VersionSegment]:
-    """The segments of a history, oldest first."""
+    """Return the segments of a history, oldest first."""
     try:
         names = [name for name in os.listdir(directory) if name.isdecimal()]
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """The keys that each mount of this user claims, because no two mounts may write the same keys.
 
-Two mounts do not see each other's changes before the server shows them, and each would take the other for a stranger.
-A mount that starts claims its keys twice: with what this machine remembers of titles, so that most refusals come at
-once, and with the ids that the server says. The records of mounts (`state`) hold the claims.
+Two mounts do not see each other's changes before the server shows them, and each would take the other for another
+client. A mount that starts claims its keys twice: with the titles that this machine remembers, so that most refusals
+come at once, and with the ids of the server's answer. The records of mounts (`state`) hold the claims.
 """
 
 import fcntl
@@ -53,7 +53,10 @@ def keys_of(record: MountRecord) -> ClaimedKeys:
 
 
 def remembered_id(store: str, namespace: str, state_dirs: Iterable[Path]) -> str:
-    """The id of a title, as the server said once; the text itself where nothing is known, or where it is an id."""
+    """Return the id of a title, as the server said once.
+
+    The text itself where nothing is known, or where it is an id.
+    """
     known: dict[str, str] = {}
     for path in (journal for directory in state_dirs for journal in journals(directory)):
         found = read_source(path)
@@ -85,7 +88,7 @@ def _is_in_the_way(record: MountRecord, other: MountRecord) -> bool:
 
 
 def refusal(record: MountRecord, other: MountRecord) -> str:
-    """Why the mount is refused, and the ways out."""
+    """Return why the mount is refused, and the ways out."""
     mine, theirs = record.source, other.source
     what = mine if mine != theirs else "the source"
     return (
@@ -96,7 +99,7 @@ def refusal(record: MountRecord, other: MountRecord) -> str:
 
 @contextmanager
 def claimed(record: MountRecord, state_dirs: Sequence[Path]) -> Iterator[None]:
-    """`claim`, until the mount has ended. Raises UserError."""
+    """Hold a `claim` until the mount has ended. Raises UserError."""
     path = record_path(Path(record.mountpoint), state_dirs[0])
     try:
         claim(record, state_dirs)
@@ -111,12 +114,12 @@ def claimed(record: MountRecord, state_dirs: Sequence[Path]) -> Iterator[None]:
 
 
 def state_dirs_of(state_dir: Path) -> tuple[Path, ...]:
-    """The state directories of this user's mounts, the one in use first."""
+    """Return the state directories of this user's mounts, the one in use first."""
     return (state_dir, default_state_dir(), *([SYSTEM_DIR] if os.geteuid() == 0 else []))
 
 
 def resolved(record: MountRecord, namespace: str, prefix: str) -> MountRecord:
-    """The record with the keys that the server's answer says."""
+    """Return the record with the keys that the server's answer says."""
     return replace(record, namespace=namespace, prefix=prefix)
 
 

@@ -1,10 +1,10 @@
-"""The control socket: how `kvfs status`, `sync`, `umount` … talk to the daemon of a mount; both sides.
+"""The control socket, both sides: commands like `kvfs status`, `sync`, `umount` talk to the daemon of a mount by it.
 
-A 0600 Unix socket in a 0700 directory, for this user and root only. A request is one line of JSON,
-`{"request": NAME, …}`; the answers are lines of JSON: any number of events, `{"event": "progress", …}` say,
-then one last line whose event is `"done"`, or `"error"` with a `message` (and a `kind` to branch on). While a
-request takes long, `{"event": "alive"}` tells the client that the daemon has not died.
-Requests come one after the other on a connection. Knows nothing of what the requests mean.
+A 0600 Unix socket in a 0700 directory, for this user and root only. A request is one line of JSON, `{"request": NAME,
+…}`; the answers are lines of JSON: any number of events, `{"event": "progress", …}` say, then one last line whose
+event is `"done"`, or `"error"` with a `message` (and a `kind` to branch on). While a request takes long, `{"event":
+"alive"}` tells the client that the daemon has not died. Requests come one after the other on a connection. Knows
+nothing of what the requests mean.
 """
 
 import json
@@ -41,7 +41,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class ControlError(KvfsError):
-    """The daemon answered with an error, or not at all. `kind` is its word for the reason, or ""."""
+    """The daemon answered with an error, or not at all. `kind` is a word for the reason, or ""."""
 
     def __init__(self, message: str, *, kind: str = "") -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class ControlError(KvfsError):
 
 
 class NoDaemonError(ControlError):
-    """Nobody listens at the socket."""
+    """No process listens at the socket."""
 
 
 class DaemonEndedError(ControlError):
@@ -67,9 +67,9 @@ async def serve_control(
 ) -> None:
     """Answer requests at `path` until cancelled; started once the socket listens.
 
-    A handler gets the request and a `send` for events, which never fails; what it returns is the last answer.
-    A `KvfsError` it raises is told to the client, any other exception is logged, and neither ends the server.
-    Raises `UserError` when another process listens there.
+    A handler gets the request and a `send` for events, which never fails; its result is the last answer. A `KvfsError`
+    it raises is sent to the client, any other exception is logged, and neither ends the server. Raises `UserError`
+    when another process listens there.
     """
     private_directory(path.parent)
     listener = _listen(path)
@@ -112,14 +112,17 @@ def _listen(path: Path) -> trio.SocketListener:
 
 
 class _Idle:
-    """Connections that ask nothing at the moment: nobody who asks ever waits for one of them."""
+    """Idle connections, which are closed when new ones need the room."""
 
     def __init__(self) -> None:
         self._scopes: dict[trio.CancelScope, None] = {}  # in the order in which they fell idle
 
     @contextmanager
     def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
-        """While a connection waits in `scope` for a request; it is cancelled when newer ones need the room."""
+        """Count a connection as idle while it waits in `scope` for a request.
+
+        `scope` is cancelled when newer ones need the room.
+        """
         self._scopes[scope] = None
         if len(self._scopes) > CONNECTIONS:
             next(iter(self._scopes)).cancel()
@@ -145,7 +148,7 @@ async def _serve_connection(
 
 
 async def _next_line(stream: trio.SocketStream, held: bytearray, idle: _Idle) -> bytes | None:
-    """The next line of a client, cut off if it is too long; None when there will be none."""
+    """Return the next line of a client, cut off if it is too long; None when there will be none."""
     with trio.move_on_after(IDLE_SECONDS) as scope, idle.waiting(scope):
         while (end := held.find(b"\n")) < 0:
             if len(held) > REQUEST_BYTES:
@@ -196,7 +199,7 @@ def _parse_request(line: bytes) -> Message:
 
 
 class _Sender:
-    """Sends lines to a client, and none any more once it has gone or does not read."""
+    """Sends lines to a client until it has gone or does not read."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -274,7 +277,7 @@ class Client:
 
 @contextmanager
 def connect(path: Path) -> Iterator[Client]:
-    """A connection to the daemon listening at `path`; `NoDaemonError` when none does."""
+    """Return a connection to the daemon listening at `path`; `NoDaemonError` when none does."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(CONNECT_SECONDS)
     try:

@@ -39,7 +39,7 @@ class Secret:
 
 
 class SecretOrigin(Protocol):
-    """The origin of a secret. `can_change`: reading it again is quick and may give another."""
+    """The origin of a secret. With `can_change` reading it again is quick and may give another."""
 
     @property
     def can_change(self) -> bool:
@@ -47,17 +47,17 @@ class SecretOrigin(Protocol):
         ...
 
     def read(self) -> Secret:
-        """The secret as it is now; may block. Raises `UserError`."""
+        """Return the secret as it is now; may block. Raises `UserError`."""
         ...
 
     async def ask(self) -> Secret:
-        """Like `output_of`, for the daemon: without a terminal, and its caller may be cancelled."""
+        """Ask as `output_of` does, for the daemon: without a terminal, and its caller may be cancelled."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A secret from the environment: it stays as it is."""
+    """A secret from the environment, which stays as it is."""
 
     secret: Secret
     can_change: bool = False
@@ -115,7 +115,7 @@ class Credentials:
     """The credentials of requests. Raises `UserError` when the origin has nothing usable at first."""
 
     def __init__(self, origin: SecretOrigin, secret: Secret | None = None) -> None:
-        """`secret` is what the origin gave to another process, which need not ask it again."""
+        """`secret` is the origin's answer to another process of ours, so that it is not asked again."""
         self._origin = origin
         self._secret = secret if secret is not None else origin.read()
         self._known = dict.fromkeys(self._secret.words)
@@ -127,20 +127,20 @@ class Credentials:
 
     @property
     def are_in_environment(self) -> bool:
-        """True if a process of ours finds them in the environment that it inherits."""
+        """Return True if a process of ours finds them in the environment that it inherits."""
         return isinstance(self._origin, Given)
 
     @property
     def secret(self) -> Secret:
-        """For handing on to a process of ours; never to be shown."""
+        """Return the secret, to hand on to a process of ours; it must never be shown."""
         return self._secret
 
     def headers(self) -> Mapping[str, str]:
-        """The headers of a request."""
+        """Return the headers of a request."""
         return self._secret.headers
 
     def secrets(self) -> Collection[str]:
-        """Every secret word so far, none of which may appear in a text."""
+        """Return every secret word so far, none of which may appear in a text."""
         return self._known
 
     def has_changed(self) -> bool:
@@ -148,7 +148,7 @@ class Credentials:
         return self._origin.can_change and self._read_again()
 
     async def serve(self) -> None:
-        """For ever: an origin that is asked meanwhile lives on when who waits for it gives up."""
+        """Serve for ever: an origin that is asked lives on when its caller gives up."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -157,7 +157,7 @@ class Credentials:
                 self._nursery = None
 
     async def renew(self) -> bool:
-        """Ask the origin again; true when it has another secret, which is used from then on.
+        """Ask the origin again; return True when it has another secret, which is used from then on.
 
         All who ask meanwhile wait for the same answer, each for as long as it likes.
         """
@@ -213,7 +213,7 @@ class _Asking:
 def find_credentials(
     environ: Mapping[str, str], token_file: Path | None, command: str | None, secret: Secret | None = None
 ) -> Credentials:
-    """The first credentials there are. Raises `UserError` that says what can be done when there are none."""
+    """Return the first credentials there are. Raises `UserError` that says what can be done when there are none."""
     if token_file is not None and command:
         raise UserError("--token-file and --token-command exclude each other")
     if token_file is not None:
@@ -233,14 +233,14 @@ def find_credentials(
 
 
 def systemd_file(environ: Mapping[str, str]) -> Path | None:
-    """The credential that systemd's LoadCredential= put there for this service."""
+    """Return the credential that systemd's LoadCredential= put there for this service."""
     directory = environ.get("CREDENTIALS_DIRECTORY", "")
     file = Path(directory) / SYSTEMD_NAME
     return file if directory and file.exists() else None
 
 
 def bearer(text: str, where: str) -> Secret:
-    """An API token. Raises `UserError` for what cannot be one."""
+    """Return an API token. Raises `UserError` for a text that cannot be one."""
     token = _checked(text, f"the token in {where}")
     if token.startswith("cfk_"):
         raise UserError(
@@ -251,7 +251,7 @@ def bearer(text: str, where: str) -> Secret:
 
 
 def global_key(key: str, email: str) -> Secret:
-    """A Global API key with the address of its user."""
+    """Return a Global API key with the address of its user."""
     if not email:
         raise UserError("CLOUDFLARE_API_KEY needs CLOUDFLARE_EMAIL, the address of its user")
     key = _checked(key, "the key in CLOUDFLARE_API_KEY")
@@ -259,7 +259,7 @@ def global_key(key: str, email: str) -> Secret:
 
 
 def read_token_file(path: Path, *, forbidden: int = 0o077) -> str:
-    """The text of a token file that nobody else can read; `UserError` says what to do about others."""
+    """Return the text of a token file that nobody else can read; `UserError` says what to do about others."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
@@ -273,7 +273,7 @@ def read_token_file(path: Path, *, forbidden: int = 0o077) -> str:
 
 
 def to_text(secret: Secret) -> str:
-    """The secret for `from_text`, in a process of ours."""
+    """Return the secret for `from_text`, in a process of ours."""
     return json.dumps([dict(secret.headers), secret.words])
 
 

@@ -12,7 +12,10 @@ _DIRECTORY: Final = "endpoints"
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """An endpoint by its base URL. `at`: epoch seconds; `pair_seconds`: of a bulk put, None if not known."""
+    """The findings of an endpoint by its base URL.
+
+    `at` is epoch seconds; `pair_seconds` of a bulk put, None if not known.
+    """
 
     base_url: str
     at: float
@@ -22,7 +25,7 @@ class Learned:
 
 
 def save_learned(learned: Learned, state_dir: Path) -> None:
-    """Keep it, in the place of what was known before."""
+    """Keep the findings in the place of earlier ones."""
     private_directory(state_dir)
     path = _path(learned.base_url, state_dir)
     private_directory(path.parent)

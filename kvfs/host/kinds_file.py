@@ -28,13 +28,13 @@ KnownKinds = dict[NamespaceId, Kept]
 
 
 class KindsFile:
-    """The knowledge of one account. `identity` is one text for one account, whoever names it."""
+    """The knowledge of one account. `identity` is one text for an account, whichever source names it."""
 
     def __init__(self, state_dir: Path, identity: str) -> None:
         self._path = state_dir / "kinds" / f"{state_name(identity)}.json"
 
     def read(self) -> KnownKinds:
-        """All that is known. Never raises: what cannot be read is not known."""
+        """Return all that is known. It never raises: a file that cannot be read counts as no knowledge."""
         try:
             found = json.loads(self._path.read_bytes())
             return {
@@ -51,7 +51,7 @@ class KindsFile:
             return {}
 
     def add(self, news: KnownKinds) -> None:
-        """Add what was learned. Raises OSError, `UserError`."""
+        """Add new knowledge. Raises OSError, `UserError`."""
         if not news:
             return
         known = self.read()
@@ -84,14 +84,14 @@ def account_identity(base_url: str, account: str) -> str:
 
 
 async def keep_kinds(kinds: Kinds, file: KindsFile) -> None:
-    """For ever: write down what is learned, once in `PERIOD`."""
+    """Write new knowledge down, once in `PERIOD`, for ever."""
     while True:
         await trio.sleep(PERIOD)
         await save_kinds(kinds, file)
 
 
 async def save_kinds(kinds: Kinds, file: KindsFile) -> None:
-    """Write down what was learned. A full disk must not end what learned it: that is logged."""
+    """Write new knowledge down. A full disk must not end the mount or copy: it is logged."""
     try:
         await trio.to_thread.run_sync(file.add, kinds.take_news())
     except (OSError, UserError) as exc:

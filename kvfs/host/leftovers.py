@@ -12,7 +12,7 @@ _KNOWN: Final = (".json", ".sock", ".log", ".log.1", ".log.2", ".log.3", ".lock"
 
 
 def remove_records(state_dir: Path) -> None:
-    """Records of daemons that died and whose directory is not mounted any more, with their sockets.
+    """Remove records of daemons that died and whose directory is not mounted any more, with their sockets.
 
     A mount that begins there meanwhile keeps its own, because no record is written while this looks.
     """
@@ -29,7 +29,7 @@ def remove_records(state_dir: Path) -> None:
 
 
 def remove_old_files(state_dir: Path, before: float) -> None:
-    """Logs of mounts, halves of records and counts of requests that nobody wrote to since then (epoch seconds).
+    """Remove logs of mounts, halves of records and counts of requests that nobody wrote to since then (epoch seconds).
 
     The log of a mount that is still there stays: call `remove_records` before.
     """

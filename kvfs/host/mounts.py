@@ -23,7 +23,7 @@ _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 
 
 class BusyError(UserError):
-    """A mount cannot be taken away because it is in use."""
+    """A mount cannot be unmounted because it is in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class Mount:
 
     @property
     def is_kvfs(self) -> bool:
-        """True if kvfs mounted it."""
+        """Return True if kvfs mounted it."""
         return self.fstype == FSTYPE
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that keeps a mount busy, and with what."""
+    """A process that keeps a mount busy, and the reason."""
 
     pid: int
     command: str
@@ -55,7 +55,7 @@ class Holder:
 
 
 def parse_mountinfo(content: bytes) -> list[Mount]:
-    """The mounts of a mountinfo file, in order: a later one lies over an earlier one. See proc(5)."""
+    """Return the mounts of a mountinfo file, in order: a later one lies over an earlier one. See proc(5)."""
     mounts = []
     for line in content.splitlines():
         left, separator, right = line.partition(b" - ")
@@ -80,12 +80,12 @@ def _unescape(text: bytes) -> bytes:
 
 
 def current_mounts() -> list[Mount]:
-    """Every mount this process can see."""
+    """Return every mount this process can see."""
     return parse_mountinfo(MOUNTINFO.read_bytes())
 
 
 def real_mountpoint(directory: Path) -> Path:
-    """The canonical path of `directory`; what is mounted there may be dead, so that is not touched."""
+    """Return the canonical path of `directory`, without touching what is mounted there, because that may be dead."""
     absolute = Path(os.path.abspath(directory))
     candidate = Path(os.path.realpath(absolute.parent)) / absolute.name
     if mount_at(candidate) is not None:
@@ -94,13 +94,13 @@ def real_mountpoint(directory: Path) -> Path:
 
 
 def mount_at(mountpoint: Path) -> Mount | None:
-    """The topmost mount exactly at `mountpoint` (canonical), if any."""
+    """Return the topmost mount exactly at `mountpoint` (canonical), if any."""
     found = [mount for mount in current_mounts() if mount.mountpoint == mountpoint]
     return found[-1] if found else None
 
 
 def mount_of(path: Path) -> Mount | None:
-    """The kvfs mount that `path` (absolute, it need not exist) lies in."""
+    """Return the kvfs mount that `path` (absolute, it need not exist) lies in."""
     found = [mount for mount in current_mounts() if path.is_relative_to(mount.mountpoint)]
     deepest = max(found, key=lambda mount: len(mount.mountpoint.parts), default=None)
     return deepest if deepest is not None and deepest.is_kvfs else None
@@ -116,7 +116,7 @@ def is_stale(mountpoint: Path) -> bool:
 
 
 def holders(mount: Mount) -> list[Holder]:
-    """The processes that keep `mount` busy, as far as this user may see; this process is not one of them."""
+    """Return the processes that keep `mount` busy, as far as this user may see, without this one."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
@@ -159,7 +159,7 @@ def _command(pid: str) -> str:
 
 
 def fusermount() -> str:
-    """The path of fusermount3; `UserError` when it is not installed."""
+    """Return the path of fusermount3; `UserError` when it is not installed."""
     found = shutil.which("fusermount3")
     if found is None:
         raise UserError("fusermount3 is missing: install the package fuse3 (sudo apt-get install fuse3)")
@@ -167,7 +167,7 @@ def fusermount() -> str:
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """Take the mount away, at once from the tree when `lazy`; `BusyError` or `UserError` when that fails."""
+    """Unmount, at once from the tree when `lazy`; `BusyError` or `UserError` when that fails."""
     command = [fusermount(), "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"}

@@ -21,23 +21,23 @@ class Notifier:
 
     @property
     def watchdog(self) -> float | None:
-        """Seconds within which it wants a sign of life; None if it wants none."""
+        """Return the seconds within which it wants a sign of life; None if it wants none."""
         return self._watchdog
 
     def ready(self, status: str) -> None:
-        """The mount can be used."""
+        """Tell that the mount can be used."""
         self._send(READY=1, STATUS=status)
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
+        """Tell one line for `systemctl status`."""
         self._send(STATUS=text)
 
     def alive(self) -> None:
-        """A sign of life for the watchdog."""
+        """Give the watchdog a sign of life."""
         self._send(WATCHDOG=1)
 
     def stopping(self, status: str, seconds: float) -> None:
-        """The mount is ending, and may need so many seconds more."""
+        """Tell that the mount is ending, and may need so many seconds more."""
         self._send(STOPPING=1, STATUS=status, EXTEND_TIMEOUT_USEC=int(seconds * _MICROSECONDS))
 
     def _send(self, **words: object) -> None:

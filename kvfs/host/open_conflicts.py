@@ -1,4 +1,4 @@
-"""Conflicts that nobody has settled yet: kept beside the journal of their source, so that they outlive the mount.
+"""Open conflicts: kept beside the journal of their source, so that they outlive the mount.
 
 `STATE/sources/<hash>/conflicts.ndjson` has a line for each: `{"namespace", "key", "copy", "at"}`. A line with
 `"settled": true` takes one away again. The file goes when none is open.
@@ -64,7 +64,7 @@ class ConflictFile:
                 yield found
 
     def append(self, conflict: Conflict, *, settled: bool = False) -> None:
-        """One more, or one less."""
+        """Append one more open or settled conflict."""
         line = json.dumps(asdict(conflict) | ({"settled": True} if settled else {}))
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -73,7 +73,7 @@ class ConflictFile:
             os.close(descriptor)
 
     def replace(self, conflicts: Iterable[Conflict]) -> None:
-        """Exactly these are open; without any the file goes."""
+        """Make exactly these the open ones; without any the file goes."""
         lines = [json.dumps(asdict(conflict)) for conflict in conflicts]
         if lines:
             write_private(self._path, "".join(f"{line}\n" for line in lines).encode())

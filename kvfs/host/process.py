@@ -1,7 +1,7 @@
 """Processes. This one, before anything else: standard descriptors, the encoding of names, the limit of open files.
 
-Belongs here: what a shell, cron or a service manager may have left out or set low, made good without asking. And
-what the kernel tells of others.
+Belongs here: corrections of anything that a shell, cron or a service manager left out or set low. And facts that the
+kernel tells of other processes.
 """
 
 import os
@@ -54,9 +54,9 @@ def raise_file_limit() -> int:
 
 
 def process_of(thread: int) -> tuple[int, str] | None:
-    """The process of a thread and the name of its program; None when it is gone.
+    """Return the process of a thread and the name of its program; None when it is gone.
 
-    Only what takes no lock of the other process's memory is read: it may wait for us in a page fault.
+    It reads only files that take no lock of the other process's memory, because that may wait for us in a page fault.
     """
     found = _start_of(f"/proc/{thread}/status")
     fields = dict(line.partition(b":\t")[::2] for line in found.split(b"\n")) if found is not None else {}
@@ -68,7 +68,7 @@ def process_of(thread: int) -> tuple[int, str] | None:
 
 
 def command_of(process: int) -> str | None:
-    """The name of the program of a process, at most 15 bytes; None when it is gone."""
+    """Return the name of the program of a process, at most 15 bytes; None when it is gone."""
     found = _start_of(f"/proc/{process}/comm")
     return os.fsdecode(found.rstrip(b"\n")) if found is not None else None
 

@@ -38,14 +38,14 @@ class Settings:
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """$KVFS_CONFIG, or $XDG_CONFIG_HOME/kvfs/config.toml."""
+    """Return $KVFS_CONFIG, or $XDG_CONFIG_HOME/kvfs/config.toml."""
     if chosen := environ.get("KVFS_CONFIG"):
         return Path(os.path.abspath(Path(chosen).expanduser()))
     return Path(platformdirs.user_config_path("kvfs", appauthor=False)).absolute() / "config.toml"
 
 
 def settings_of(file: Path, profile: str | None) -> Settings:
-    """The settings of `profile` over those of [mount]. Raises `UserError` that names the file."""
+    """Return the settings of `profile` over those of [mount]. Raises `UserError` that names the file."""
     document = _read(file)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -63,7 +63,7 @@ def settings_of(file: Path, profile: str | None) -> Settings:
 
 
 def profile_names(file: Path) -> list[str]:
-    """The profiles of a file. Raises `UserError`."""
+    """Return the profiles of a file. Raises `UserError`."""
     return sorted(_table(file, "profile", _read(file).get("profile", {})))
 
 

@@ -34,7 +34,7 @@ class Binding:
 
     @property
     def local_id(self) -> str:
-        """The id under which `wrangler dev` keeps the namespace on this machine."""
+        """Return the id under which `wrangler dev` keeps the namespace on this machine."""
         return self.preview_id or self.id or self.name
 
 
@@ -55,14 +55,14 @@ class Project:
     environments: Mapping[str, Environment]
 
     def environment(self, name: str) -> Environment:
-        """One environment. Raises `UserError`, which lists those there are."""
+        """Return one environment. Raises `UserError`, which lists those there are."""
         if name in self.environments:
             return self.environments[name]
         names = ", ".join(sorted(filter(None, self.environments))) or "none"
         raise UserError(f"{self.file} has no environment {name!r}: its environments are {names}")
 
     def binding(self, name: str, environment: str) -> Binding:
-        """One binding of an environment. Raises `UserError`, which lists those there are."""
+        """Return one binding of an environment. Raises `UserError`, which lists those there are."""
         wanted = self.environment(environment)
         for binding in wanted.bindings:
             if binding.name == name:
@@ -76,7 +76,7 @@ class Project:
 
 
 def find_project(start: Path) -> Path | None:
-    """The configuration file of the project around `start`, or None."""
+    """Return the configuration file of the project around `start`, or None."""
     start = Path(os.path.abspath(start))
     for name in FILE_NAMES:
         for directory in (start, *start.parents):
@@ -86,7 +86,7 @@ def find_project(start: Path) -> Path | None:
 
 
 def project_around(start: Path) -> Project:
-    """The project around `start`. Raises `UserError` when there is none or it cannot be read."""
+    """Return the project around `start`. Raises `UserError` when there is none or it cannot be read."""
     file = find_project(start)
     if file is None:
         raise UserError(
@@ -96,12 +96,12 @@ def project_around(start: Path) -> Project:
 
 
 def chosen_environment(environ: Mapping[str, str]) -> str:
-    """The environment that CLOUDFLARE_ENV chooses, as for wrangler; `TOP` without one."""
+    """Return the environment that CLOUDFLARE_ENV chooses, as for wrangler; `TOP` without one."""
     return environ.get("CLOUDFLARE_ENV", "").strip() or TOP
 
 
 def read_project(file: Path) -> Project:
-    """A configuration file. Raises `UserError` that names the file, and the line where that is known."""
+    """Read a configuration file. Raises `UserError` that names the file, and the line where that is known."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
@@ -176,7 +176,7 @@ class _Reader:
         return value
 
     def _line_of(self, word: str) -> int | None:
-        """The first line that has `word` as a whole word; a good guess, because parsers keep no positions."""
+        """Return the first line that has `word` as a whole word; a good guess, because parsers keep no positions."""
         found = re.search(rf"\b{re.escape(word.partition('[')[0])}\b", self._text)
         return self._text.count("\n", 0, found.start()) + 1 if found else None
 

@@ -36,16 +36,16 @@ class SourceRecord:
 
     @property
     def store(self) -> str:
-        """The store that the source is a part of: see `store_of`."""
+        """Return the store that the source is a part of: see `store_of`."""
         return store_of(self.identity)
 
     def listed(self) -> list[Namespace]:
-        """The namespaces, as last listed."""
+        """Return the namespaces, as last listed."""
         return [Namespace(NamespaceId(id_), title) for id_, title in self.namespaces.items()]
 
 
 def store_of(identity: str) -> str:
-    """The account, the project or the file that a source of this identity (`source_identity`) is a part of."""
+    """Return the account, the project or the file that a source of this identity (`source_identity`) is a part of."""
     lines = identity.split("\n")
     return "\n".join(lines[:2]) if identity.startswith("cloudflare:") else lines[0]
 
@@ -56,7 +56,7 @@ def write_source(journal: Path, record: SourceRecord) -> None:
 
 
 def read_source(journal: Path) -> SourceRecord | None:
-    """The record beside a journal; None when there is none, or none that makes sense."""
+    """Return the record beside a journal; None when there is none, or none that makes sense."""
     try:
         found = json.loads((journal.parent / NAME).read_bytes())
         record = SourceRecord(**{name: found[name] for name in SourceRecord.__slots__})
@@ -66,7 +66,7 @@ def read_source(journal: Path) -> SourceRecord | None:
 
 
 def last_used(journal: Path) -> float:
-    """Return when a mount of the source was last there, to the day (epoch seconds). `kvfs status` is no use."""
+    """Return when a mount of the source was last there, to the day (epoch seconds). `kvfs status` is not a use."""
     times = [0.0]
     for file in (journal.parent / NAME, *journal.parent.glob(f"{journal.name}-log.*")):
         with suppress(FileNotFoundError):
@@ -75,11 +75,11 @@ def last_used(journal: Path) -> float:
 
 
 def was_used(journal: Path) -> None:
-    """A mount of the source is there now, or ended."""
+    """Note that a mount of the source is there now, or ended."""
     with suppress(OSError):
         os.utime(journal.parent / NAME)
 
 
 def journals(state_dir: Path) -> list[Path]:
-    """The journals on this machine, of mounted and unmounted sources."""
+    """Yield the journals on this machine, of mounted and unmounted sources."""
     return sorted((state_dir / "sources").glob("*/journal.sqlite"))

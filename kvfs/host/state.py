@@ -35,7 +35,7 @@ SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path holds 108 with its NUL
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """One mount of this user: what serves `mountpoint`. `since` is epoch seconds, paths are absolute.
+    """One mount of this user: the process that serves `mountpoint`. `since` is epoch seconds, paths are absolute.
 
     `born` is when the process started, in the kernel's ticks. The other fields say which keys it has: see `claims`.
     """
@@ -54,7 +54,7 @@ class MountRecord:
 
 
 def default_state_dir() -> Path:
-    """$KVFS_STATE_DIR, or $XDG_STATE_HOME/kvfs; for root without a home `SYSTEM_DIR`."""
+    """Return $KVFS_STATE_DIR, or $XDG_STATE_HOME/kvfs; for root without a home `SYSTEM_DIR`."""
     if chosen := os.environ.get("KVFS_STATE_DIR"):
         return Path(os.path.abspath(chosen))
     if _is_system():
@@ -63,25 +63,25 @@ def default_state_dir() -> Path:
 
 
 def _is_system() -> bool:
-    """True for root without a home, as mount(8) and systemd call it."""
+    """Return True for root without a home, as mount(8) and systemd call it."""
     variables = ("HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
     return os.geteuid() == 0 and not any(os.environ.get(name) for name in variables)
 
 
 def default_data_dir() -> Path:
-    """$XDG_DATA_HOME/kvfs: the embedded store of a bare `local:`."""
+    """Return $XDG_DATA_HOME/kvfs: the embedded store of a bare `local:`."""
     if _is_system():
         return SYSTEM_DIR
     return Path(platformdirs.user_data_path("kvfs", appauthor=False)).absolute()
 
 
 def state_name(text: str) -> str:
-    """A file name that stands for `text`, in every locale."""
+    """Return a file name that stands for `text`, in every locale."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def record_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
-    """The file that keeps the `MountRecord` of `mountpoint`."""
+    """Return the file that keeps the `MountRecord` of `mountpoint`."""
     return (state_dir or default_state_dir()) / "mounts" / f"{state_name(os.fspath(mountpoint))}.json"
 
 
@@ -100,7 +100,7 @@ def log_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
 
 
 def control_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
-    """`STATE/mounts/<hash>.sock`, or a shorter place when that is more than a socket address can hold."""
+    """Return `STATE/mounts/<hash>.sock`, or a shorter place when that is more than a socket address can hold."""
     path = record_path(mountpoint, state_dir).with_suffix(".sock")
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         return path
@@ -113,7 +113,7 @@ def control_path(mountpoint: Path, state_dir: Path | None = None) -> Path:
 
 
 def requests_path(base_url: str, account: str) -> Path:
-    """The file in which this user's processes count the requests of an account together.
+    """Return the file in which this user's processes count the requests of an account together.
 
     It is not in the directory of `--state-dir`, because mounts of several state directories share the account, and
     for root it is in `SYSTEM_DIR`, because mounts made at boot do.
@@ -129,8 +129,8 @@ def requests_path(base_url: str, account: str) -> Path:
 def private_directory(path: Path) -> Path:
     """Make `path` (0700) if need be, and refuse one that somebody else controls; returns it.
 
-    A directory that was there keeps its mode: it may be somebody's for other things too, as /tmp is. What kvfs
-    makes in it is private by itself. No directory above may be another user's: he could put his own in its place.
+    An existing directory keeps its mode, because it may serve others too, as /tmp does. What kvfs makes in it is
+    private by itself. No directory above may be another user's: he could put his own in its place.
     """
     _check_above(path)
     try:
@@ -184,7 +184,7 @@ def write_record(record: MountRecord, path: Path) -> None:
 
 
 def forget(record: MountRecord, path: Path) -> None:
-    """Take `record` back; a later mount of the directory may have its own there, which stays."""
+    """Remove `record`; a later mount of the directory may have its own there, which stays."""
     found = read_record(path)
     if found is not None and (found.pid, found.since) == (record.pid, record.since):
         path.unlink(missing_ok=True)
@@ -219,7 +219,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def read_record(path: Path) -> MountRecord | None:
-    """The record in `path`; None when there is none, or none that makes sense."""
+    """Return the record in `path`; None when there is none, or none that makes sense."""
     try:
         found = json.loads(path.read_bytes())
         return MountRecord(**{name: found[name] for name in MountRecord.__slots__ if name in found})
@@ -228,6 +228,6 @@ def read_record(path: Path) -> MountRecord | None:
 
 
 def records(state_dir: Path) -> list[MountRecord]:
-    """The mounts that were recorded and not taken back, by mount point; some may have died since."""
+    """Return the mounts that were recorded and not taken back, by mount point; some may have died since."""
     found = (read_record(path) for path in (state_dir / "mounts").glob("*.json"))
     return sorted((record for record in found if record is not None), key=lambda record: record.mountpoint)

@@ -45,7 +45,7 @@ async def answer_of(words: Sequence[str]) -> str:
 
 
 async def _end(process: trio.Process) -> None:
-    """It and what it started."""
+    """End the command and the processes it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
@@ -53,7 +53,7 @@ async def _end(process: trio.Process) -> None:
 
 
 def _printed(words: Sequence[str], status: int, output: bytes) -> str:
-    """Its words may hold the token, and are not repeated."""
+    """Return the token in the output. An error must not repeat the words, which may hold the token."""
     if status != 0:
         raise UserError(f"--token-command: {words[0]} failed with status {status}")
     return output.decode(errors="replace")

@@ -154,8 +154,9 @@ class Round:
         return alive
 
     async def _compare_and_send(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        """All of them, a part at a time: no more is compared than can be written soon after, or it would be
-        compared, and paid for, once more.
+        """Compare and send all, a part at a time.
+
+        No more is compared than can be written soon after, or it would be compared, and paid for, once more.
         """
         began, rest = trio.current_time(), list(changes)
         while rest and trio.current_time() - began <= COMPARED_SECONDS:

@@ -40,11 +40,11 @@ class Contents:
             self._reading = None
 
     def stage(self, value: bytes) -> Body:
-        """A small content, kept in memory until it is recorded."""
+        """Make a body of a small content, kept in memory until it is recorded."""
         return Body(len(value), digest(value), bytes(value), None)
 
     def read(self, row: Row) -> bytes:
-        """The content of a put; from a file it may take milliseconds. Raises JournalError."""
+        """Return the content of a put; from a file it may take milliseconds. Raises JournalError."""
         content = row.content
         assert content is not None
         if content.spool is None:
@@ -53,7 +53,7 @@ class Contents:
             return checked(row, file.read())
 
     async def read_async(self, row: Row) -> bytes:
-        """The content, a spooled one in a thread. It stays readable though the row goes meanwhile."""
+        """Return the content, a spooled one by a thread. It stays readable though the row goes meanwhile."""
         assert row.content is not None
         if row.content.spool is None:
             return self.read(row)
@@ -73,7 +73,7 @@ class Contents:
         return reading.value
 
     def read_soon(self, row: Row, then: Callable[[bytes], object]) -> None:
-        """A spooled content, read by a thread; the loop calls `then` with it, if it can be read.
+        """Have a thread read a spooled content; the loop calls `then` with it, if it can be read.
 
         As a rule it is sent soon after: `read_async` need not read it again.
         """

@@ -1,8 +1,8 @@
 """Local facts about keys without a change, directories and namespaces, as far as memory holds them.
 
 Invariants:
-- `unsaved` has what the log says of keys without a change and the side table may lack; `dropped` the namespaces
-  of which nothing counts that the side table has.
+- `unsaved` has the attributes that the log says of keys without a change and that the side table may lack; `dropped`
+  the namespaces whose rows in the side table do not count.
 - All of it is altered only after the log was. A `save` that fails alters nothing, *because* the log has it all.
 """
 
@@ -51,7 +51,10 @@ class LocalFacts:
         return self._cached[place]
 
     def _remember(self, files: Mapping[KeyRef, LocalAttrs | None]) -> None:
-        """In bounds; many go at once: a dict that loses its first place looks at all that it lost before."""
+        """Remember attributes, in bounds.
+
+        Many go at once, because a dict that loses its first entry looks at all places of lost ones.
+        """
         self._cached.update(files)
         excess = len(self._cached) - CACHED_FILES
         if excess > CACHED_FILES // 16:
@@ -61,34 +64,34 @@ class LocalFacts:
     # what the log has said
 
     def set_file(self, place: KeyRef, attrs: LocalAttrs | None, *, is_visible: bool = True) -> None:
-        """This is kept of a key without a change."""
+        """Keep these attributes of a key without a change."""
         self.unsaved[place] = attrs
         self.changes += is_visible
 
     def settled(self, place: KeyRef, attrs: LocalAttrs | None) -> None:
-        """The key has no change any more; the side table was told before, if it could be."""
+        """Note that the key has no change any more; the side table was told before, if possible."""
         if place not in self._cached or self._cached[place] is not attrs:
             self.set_file(place, attrs)
 
     def has_change(self, place: KeyRef) -> None:
-        """The key has a change: what is kept of it is there."""
+        """Note that the key has a change, which now has its attributes."""
         self.unsaved.pop(place, None)
         self.changes += 1
 
     def set_directory(self, namespace: NamespaceId, row: DirRow) -> None:
-        """A directory was made, or has these attributes."""
+        """Note that a directory was made, or has these attributes."""
         self.directories.setdefault(namespace, SortedDict())[row.prefix, row.start] = row
         self.changes += 1
 
     def drop_directory(self, namespace: NamespaceId, prefix: str, start: int) -> None:
-        """A directory is no longer one that mkdir made."""
+        """Note that a directory is no longer one that mkdir made."""
         rows = self.directories.get(namespace)
         if rows is not None:
             rows.pop((prefix, start), None)
         self.changes += 1
 
     def drop_namespace(self, namespace: NamespaceId) -> None:
-        """Nothing is kept of a namespace."""
+        """Forget all attributes of a namespace."""
         for files in (self.unsaved, self._cached):
             for place in [place for place in files if place[0] == namespace]:
                 del files[place]
@@ -100,7 +103,7 @@ class LocalFacts:
     # to the side table
 
     def save(self, more: Iterable[tuple[KeyRef, LocalAttrs | None]] = ()) -> None:
-        """Tell the side table what it lacks, and `more`. Raises JournalError; the log has what counts."""
+        """Write the rows that the side table lacks, and `more`. Raises JournalError; the log has them all the same."""
         files = {**self.unsaved, **dict(more)}
         assert self._side is not None
         self._side.save(files, self.dropped)
@@ -110,13 +113,16 @@ class LocalFacts:
         self._is_failing = self._is_told = False
 
     def not_saved(self) -> tuple[list[tuple[KeyRef, LocalAttrs | None]], list[NamespaceId]]:
-        """`save`; what a full disk keeps from the side table, and the namespaces it must not count of. JournalError."""
+        """Do `save`; return what a full disk keeps from the side table, and the namespaces it must not count.
+
+        JournalError.
+        """
         with suppress(JournalFullError):
             self.save()
         return list(self.unsaved.items()), list(self.dropped)
 
     def try_to_save(self, more: Iterable[tuple[KeyRef, LocalAttrs | None]] = ()) -> None:
-        """`save`, where a side table that takes nothing now (a full disk, say) is nobody's error yet."""
+        """Do `save`; a side table that takes nothing now (on a full disk) is no error yet."""
         try:
             self.save(more)
         except SideBusyError:
@@ -127,6 +133,6 @@ class LocalFacts:
             self._is_failing = self._is_told = True
 
     def save_if_due(self) -> None:
-        """Called after each commit."""
+        """Save if enough rows wait; called after each commit."""
         if len(self.unsaved) >= SAVE_COUNT and not (self._is_failing and len(self.unsaved) % SAVE_COUNT):
             self.try_to_save()

@@ -72,21 +72,21 @@ class Index:
             by_seq.update(rows)
 
     def next_seq(self) -> Seq:
-        """A number above all before it."""
+        """Return a number above all before it."""
         self.last_seq = Seq(self.last_seq + 1)
         return self.last_seq
 
     def get(self, namespace: NamespaceId, key: Key) -> Row | None:
-        """The row at a place."""
+        """Return the row at a place."""
         rows = self.rows.get(namespace)
         return rows.get(key) if rows is not None else None
 
     def all(self) -> list[Row]:
-        """Every row."""
+        """Yield every row."""
         return [row for rows in self.rows.values() for row in rows.values()]
 
     def under(self, namespace: NamespaceId, prefix: str) -> list[Key]:
-        """The keys that start with `prefix` and have a row, in order."""
+        """Return the keys that start with `prefix` and have a row, in order."""
         found = list(_under(self.live.get(namespace), prefix))
         dead = list(_under(self.dead.get(namespace), prefix))
         return sorted(found + dead) if found and dead else found or dead
@@ -101,7 +101,7 @@ class Index:
     # what the log has said
 
     def put(self, row: Row) -> Row | None:
-        """The row is there, in place of the one that is returned."""
+        """Put a row in its place; return the one that was there."""
         change = row.change
         rows = self.rows.get(change.namespace)
         if rows is None:
@@ -134,7 +134,7 @@ class Index:
         return row
 
     def remove(self, row: Row) -> None:
-        """The key has no row any more."""
+        """Remove the row of a key."""
         change = row.change
         del self.rows[change.namespace][change.key]
         self._keys(row).remove(change.key)
@@ -166,7 +166,10 @@ class Index:
             self.waiting.setdefault(row.waits_for, set()).add((change.namespace, change.key))
 
     def _leave(self, row: Row, *, is_kept: bool = False) -> None:
-        """`is_kept`: its number is entered again in the same state, at the place in the order that it has."""
+        """Take a row out of its order.
+
+        With `is_kept` its number is entered again in the same state, at its place in the order.
+        """
         change = row.change
         self.count -= 1
         if change.state is ChangeState.PENDING:

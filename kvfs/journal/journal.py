@@ -1,11 +1,11 @@
-"""The journal: what was changed here and is not known to be in the store.
+"""The journal: changes made here that are not known to be in the store.
 
 Invariants:
 - `def` methods end before anything else of the process runs. When one returns, its change is in the log and survives
   `kill -9`; when it raises, nothing happened. `async def` ones may wait for a thread.
 - The log comes first and memory follows (`transaction`), *because* then nothing ever has to be rolled back.
-- The log is the only truth about changes: index and contents are what a replay of it comes to. A snapshot only says
-  the same in fewer bytes; the side table only takes over what is kept of keys without a change.
+- The log is the only truth about changes: index and contents are the result of a replay. A snapshot says the same in
+  fewer bytes; the side table takes over the attributes of keys without a change.
 - A change leaves when the store has it and has answered for it long enough, when a newer one takes its place, or when
   the user gives it up. What cannot be read is kept under another name, never deleted.
 """
@@ -53,7 +53,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class JournalStatistics:
-    """Counts of rows by state, bytes of pending values, and when (epoch seconds) things were recorded."""
+    """Counts of rows by state, bytes of pending values, and the times (epoch seconds) of records."""
 
     pending: int
     pending_bytes: int
@@ -181,23 +181,23 @@ class Journal:
                 self._close.pop()()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Group any of the methods that write: all or none of them. No await inside."""
+        """Group methods that write: all or none of them take effect. The caller must not await inside."""
         return self._transactions
 
     def when_full(self, give_way: Callable[[], bool]) -> None:
-        """Call `give_way` when the disk is full, again and again as long as it answers that it has made room."""
+        """Have `give_way` called when the disk is full, again and again as long as it returns that it has made room."""
         self._transactions.log.give_way = give_way
 
     # totals
 
     @property
     def pending_count(self) -> int:
-        """Changes to be sent."""
+        """Return the number of changes to be sent."""
         return self.totals.pending_count
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of their values."""
+        """Return the bytes of their values."""
         return self.totals.pending_bytes
 
     @property
@@ -221,13 +221,13 @@ class Journal:
     # upkeep
 
     async def maintain(self) -> None:
-        """For ever: snapshots, and files nobody needs any more, in threads, as they come due."""
+        """Write snapshots and remove unneeded files, in threads, as they come due, for ever."""
         while True:
             await self._upkeep.wait_due()
             await self._upkeep.tidy()
 
     async def make_durable(self, change: Change | None = None) -> None:
-        """Until what was recorded before the call survives a power cut; concurrent callers share a sync.
+        """Wait until all recorded before the call survives a power cut; concurrent callers share a sync.
 
         Of contents in the spool that holds for `change`, a put, and in a durable journal for all. Raises
         JournalError when the disk refuses.

@@ -54,12 +54,12 @@ log = logging.getLogger("kvfs.journal")
 
 
 def logs_of(path: Path) -> list[Path]:
-    """The redo log of the journal at `path`, oldest file first."""
+    """Return the redo log of the journal at `path`, oldest file first."""
     return segments_of(path, "redo")
 
 
 def _head(data: bytes) -> tuple[int, bytes] | None:
-    """Version and id, None when the head is cut or damaged."""
+    """Return version and id, None when the head is cut or damaged."""
     if len(data) < _HEAD.size:
         return None
     magic, version, identity, total = _HEAD.unpack_from(data)
@@ -67,7 +67,7 @@ def _head(data: bytes) -> tuple[int, bytes] | None:
 
 
 def stranger(path: Path, identity: bytes) -> str | None:
-    """Why a file of the redo log is not that of the journal of that id, or None."""
+    """Return why a file of the redo log is not that of the journal of that id, or None."""
     for file in logs_of(path):
         with file.open("rb") as opened:
             head = _head(opened.read(_HEAD.size))
@@ -144,7 +144,7 @@ def _replay(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _was_promised(data: bytes, at: int) -> bool:
-    """Return whether what cannot be read is more than an append that never returned."""
+    """Return whether unreadable bytes are more than an append that never returned."""
     if _head(data) is None:
         return len(data) >= _HEAD.size
     rest = data[at : at + _RECORD.size]
@@ -155,7 +155,7 @@ def _was_promised(data: bytes, at: int) -> bool:
 
 
 def _records(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Number, payload and end of each record, up to the first that is not whole."""
+    """Yield number, payload and end of each record, up to the first that is not whole."""
     at = _HEAD.size
     while _head(data) is not None and at + _RECORD.size <= len(data):
         number, length, expected, total = _RECORD.unpack_from(data, at)
@@ -253,7 +253,7 @@ def _attrs(columns: dict[str, Any]) -> LocalAttrs:
 
 
 def _alter(connection: sqlite3.Connection) -> None:
-    """The tables become the side table, without the keys that have a change: these have their attributes."""
+    """Make the side table of the tables, without the keys that have a change, because these have their attributes."""
     connection.execute(side.FILES)
     connection.create_function("pack", 5, lambda *values: side.encode(LocalAttrs(*values)))
     connection.execute(

@@ -1,4 +1,4 @@
-"""Records of what this machine keeps beside the changes: attributes of keys, directories that mkdir made.
+"""Records of local facts beside the changes: attributes of keys, directories that mkdir made.
 
 The log has their fields by position: a new one goes to the end and has a default.
 """
@@ -24,7 +24,7 @@ class LocalAttrs(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def is_short(self) -> bool:
-        """True if it says no more of the key than when which content was found: that has a short row."""
+        """True if it holds only the content shown and its time, which make a short row."""
         return (
             bool(self.shown)
             and self.mode is None

@@ -1,7 +1,7 @@
 """Local facts beside the changes: mode bits and times of keys, directories that mkdir made.
 
-The rule: while a key has a change, its attributes are with the change; else they are in the side table. What the
-log says of keys without a change is held in memory until the side table is told of it, hundreds at a time.
+The rule: while a key has a change, its attributes are with the change; else they are in the side table. The log's
+attributes of keys without a change are held in memory until the side table gets them, hundreds at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ _UNSET: Final = LocalAttrs()
 class LocalAttributes:
     """Attributes of files, made directories, and when namespaces were seen first.
 
-    Every method that writes joins the transaction around it, or is one; JournalError when it fails.
+    Every method that writes joins the transaction around it, or is one; it raises JournalError.
     """
 
     def __init__(self, transactions: Transactions) -> None:
@@ -33,7 +33,7 @@ class LocalAttributes:
 
     @property
     def changes(self) -> int:
-        """Grows with everything that is written here."""
+        """Return a number that grows with everything written here."""
         return self._kept.changes
 
     # files
@@ -43,14 +43,14 @@ class LocalAttributes:
         return self._transactions.attrs_of(namespace, key)
 
     def set_file_attrs(self, namespace: NamespaceId, key: Key, attrs: LocalAttrs) -> None:
-        """Keep these, in place of all that was kept."""
+        """Keep these attributes, in place of all kept before."""
         with self._transactions:
             self._transactions.set_attrs(namespace, key, attrs)
 
     def found(self, namespace: NamespaceId, contents: Iterable[tuple[Key, bytes]], now_ns: int) -> None:
-        """The store has contents of these digests: one that a key was not shown with is dated `now_ns`.
+        """Note the digests of the store's contents: one that a key was not shown with is dated `now_ns`.
 
-        One transaction, and none where every content is as it was.
+        It is one transaction, or none if every content is unchanged.
         """
         news: list[tuple[Key, LocalAttrs, bool]] = []
         for key, digest in contents:
@@ -67,7 +67,7 @@ class LocalAttributes:
     # directories
 
     def dirs_under(self, namespace: NamespaceId, prefix: str) -> Iterator[DirRow]:
-        """Made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
+        """Return made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
         if self._transactions.directories:
             return iter(self._merged(namespace, prefix))
         return iter(self._under(namespace, prefix))
@@ -94,7 +94,7 @@ class LocalAttributes:
         return found
 
     def dir(self, namespace: NamespaceId, prefix: str, start: int) -> DirRow | None:
-        """One made directory."""
+        """Return one made directory."""
         place = (namespace, prefix, start)
         if place in self._transactions.directories:
             return self._transactions.directories[place]
@@ -111,7 +111,7 @@ class LocalAttributes:
             self._transactions.set_directory(namespace, row.prefix, row.start, row)
 
     def remove_dir(self, namespace: NamespaceId, prefix: str, start: int) -> None:
-        """Forget a made directory; nothing happens when it was not."""
+        """Forget a made directory; nothing happens if mkdir did not make it."""
         with self._transactions:
             self._transactions.set_directory(namespace, prefix, start, None)
 

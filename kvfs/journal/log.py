@@ -5,9 +5,9 @@ Invariants:
   When `append` raises, the log says what it said before.
 - Memory changes only after `append` returned, *because* then nothing ever has to be rolled back.
 - A segment whose sync failed is never trusted again, *because* the kernel reports a lost write once and then takes the
-  page for clean: a later sync may succeed over a hole. `is_doubtful` stays until a snapshot, forced out, has
-  taken the place of that segment and of all before it; until then nothing is told to be durable.
-- Segments go only when such a snapshot has taken their place.
+  page for clean: a later sync may succeed over a hole. `is_doubtful` stays until a snapshot, forced out, has taken the
+  place of that segment and of all before it; until then nothing is told to be durable.
+- Segments are removed only when such a snapshot has taken their place.
 """
 
 import os
@@ -25,7 +25,7 @@ _PARTS = 512  # contents of a record that are written as they are: a call takes 
 
 
 class Segment:
-    """An open segment; `size` is where the next record goes."""
+    """An open segment; the next record goes to offset `size`."""
 
     __slots__ = ("descriptor", "is_full", "is_synced", "number", "path", "size")
 
@@ -39,7 +39,7 @@ class Segment:
 
 
 class Log:
-    """Appends to the newest segment, reads from all. What is not said to be for threads is the loop's."""
+    """Appends to the newest segment, reads from all. Methods not said to be for threads are the loop's."""
 
     def __init__(self, path: Path, identity: bytes, reserve: Reserve) -> None:
         self.path = path
@@ -67,7 +67,7 @@ class Log:
 
     @property
     def size(self) -> int:
-        """Bytes of all segments."""
+        """Return the bytes of all segments."""
         return sum(segment.size for segment in list(self._segments.values()))
 
     # appending
@@ -75,10 +75,12 @@ class Log:
     def append(
         self, operations: bytes, contents: list[bytes], *, changes: int = 0, may_use_reserve: bool = False
     ) -> tuple[int, int]:
-        """One record; returns the segment and the offset of its first content. Raises JournalError, and nothing is.
+        """Append one record; return the segment and the offset of its first content.
 
-        `changes` is how many there are, which the reserve must have room for. A record that `may_use_reserve`
-        goes into that room when the disk has no other.
+        Raises JournalError, with nothing changed.
+
+        `changes` is how many there are, for which the reserve must have room. A record that `may_use_reserve` goes
+        into that room when the disk has no other.
         """
         while True:
             try:
@@ -140,7 +142,7 @@ class Log:
         segment.size += wanted
 
     def _cut(self) -> None:
-        """Cut off what a failed append may have left; where that fails, begin a new segment, which reads alike."""
+        """Cut off the rest of a failed append; if that fails, begin a new segment, which reads alike."""
         assert self._current is not None
         segment, self._is_torn = self._current, False
         try:
@@ -149,13 +151,13 @@ class Log:
             self._leave()
 
     def _leave(self) -> None:
-        """The next record begins a new segment."""
+        """Leave the segment: the next record begins a new one."""
         if self._current is not None:
             self._current.is_full = True
         self._current, self._is_torn = None, False
 
     def roll(self) -> int:
-        """The next record begins a new segment; returns a number between those before and the new one."""
+        """Begin a new segment with the next record; return a number between those before and the new one."""
         self._leave()
         self._number += 1
         return self._number
@@ -163,7 +165,7 @@ class Log:
     # reading
 
     def read(self, segment: int, offset: int, size: int) -> bytes:
-        """Bytes of a content; for threads, too. Raises JournalError."""
+        """Return the bytes of a content; for threads, too. Raises JournalError."""
         try:
             data = os.pread(self._segments[segment].descriptor, size, offset)
         except (OSError, KeyError) as exc:
@@ -174,7 +176,7 @@ class Log:
 
     @property
     def is_doubtful(self) -> bool:
-        """True if a sync failed, and no snapshot has taken the place of what it may have lost."""
+        """True if a sync failed, and no snapshot has replaced the records that it may have lost."""
         return self._doubtful > 0
 
     def sync(self) -> None:
@@ -196,7 +198,7 @@ class Log:
                 raise
 
     def replace(self, snapshot: Path) -> None:
-        """A snapshot, on the disk, says what the segments before it say: they are not doubtful any more."""
+        """Note that a snapshot, on the disk, says what the segments before it say: they are not doubtful any more."""
         with self._guard:
             segment = Segment(snapshot)
             segment.is_synced = True
@@ -214,7 +216,7 @@ class Log:
                 del self._segments[number]
 
     def close(self) -> None:
-        """Let go of the segments."""
+        """Close the segments."""
         self._current = None
         for segment in self._segments.values():
             with suppress(OSError):  # a write that failed was told by the write

@@ -1,7 +1,7 @@
-"""Opening the journal: its directory, its lock, its permissions, and the look before the first write.
+"""Opening the journal: its directory, its lock, its permissions, and the check before the first write.
 
-A file that is not ours, newer, damaged or of another source is refused unchanged: it may hold the only copy
-of what somebody wrote.
+A file that is not ours, newer, damaged or of another source is refused unchanged, because it may hold a user's only
+copy.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ DAMAGE: Final = (sqlite3.Error, ValueError, TypeError, KeyError)  # what reading
 
 
 def lock(path: Path, mountpoint: str) -> int:
-    """Take `<path>.lock`, leave pid and mount point in it; returns its descriptor, closing it unlocks.
+    """Take `<path>.lock`, leave pid and mount point in it; return its descriptor, which unlocks when closed.
 
     Raises JournalLockedError naming the owner.
     """
@@ -64,7 +64,7 @@ def _locked(path: Path, owner: bytes) -> JournalLockedError:
 
 
 def prepare(path: Path, source: str, created: float) -> None:
-    """Make the file if there is none, in one step under another name; check the one there is."""
+    """Make the file if there is none, in one step under another name; else check it."""
     if path.exists():
         check(path, source)
         return
@@ -93,7 +93,10 @@ def _create(connection: sqlite3.Connection, source: str, created: float) -> None
 
 
 def check(path: Path, source: str | None) -> None:
-    """Refuse what is not a sound journal of `source` (None: of any). Read-only: even SQLite's log stays as it is."""
+    """Refuse a file that is no sound journal of `source` (None: of any).
+
+    It only reads: even SQLite's log is unchanged.
+    """
     deadline = time.monotonic() + CHECK_SECONDS
     try:
         with contextlib.closing(read_only(path)) as connection:
@@ -108,7 +111,7 @@ def check(path: Path, source: str | None) -> None:
 
 
 def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
-    """Why this file cannot be our journal of `source`, or None."""
+    """Return why this file cannot be our journal of `source`, or None."""
     if _pragma(connection, "application_id") != APPLICATION_ID:
         return "it is not a journal of kvfs"
     version = _pragma(connection, "user_version")
@@ -127,7 +130,7 @@ def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
 
 
 def _stranger(path: Path, connection: sqlite3.Connection) -> str | None:
-    """Why what lies beside the file is not its log, or None."""
+    """Return why a file beside the journal is not its log, or None."""
     mine = identity(connection)
     if _pragma(connection, "user_version") < VERSION:
         return legacy.stranger(path, mine)
@@ -169,7 +172,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def unreadable(path: Path, reason: str) -> JournalUnreadableError:
-    """The refusal of a journal, with the way out."""
+    """Return the refusal of a journal, with the way out."""
     return JournalUnreadableError(
         f"the journal {path} cannot be used: {reason}. It may hold changes that were never sent, so it "
         f"is left as it is. Move it, {path}-wal and {path}-log.* away together to start with an empty one, or "
@@ -178,12 +181,12 @@ def unreadable(path: Path, reason: str) -> JournalUnreadableError:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that cannot alter the file."""
+    """Open a connection that cannot alter the file."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 def connect(path: Path) -> tuple[sqlite3.Connection, bytes]:
-    """The loop's connection to the side table, and the journal's id; a journal of the format before is converted."""
+    """Open the loop's connection to the side table, and return the journal's id; the format before is converted."""
     connection = side.connect(path)
     try:
         if _pragma(connection, "user_version") < VERSION:

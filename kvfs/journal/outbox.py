@@ -1,7 +1,7 @@
-"""The side of the journal that the sender works with: what is pending, and what became of it.
+"""The outbox, the sender's side of the journal: pending changes, and their progress.
 
-Changes are named by their sequence numbers. One that is not pending any more (a newer change of the key took
-its place) is passed over silently: so progress on the wire and changes of the file system never collide.
+Changes are named by their sequence numbers. One that is not pending any more, because a newer change of the key took
+its place, is passed over silently. So progress on the wire and changes of the file system never collide.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ class Outbox:
     # what is there
 
     def row(self, seq: Seq) -> Row | None:
-        """The pending change of that number with what the sender needs beside it."""
+        """Return the pending change of that number with all that the sender needs beside it."""
         return self._index.pending.get(seq)
 
     def _rows(self, seqs: Iterable[Seq]) -> list[Row]:
@@ -36,7 +36,7 @@ class Outbox:
         return [pending[seq] for seq in dict.fromkeys(seqs) if seq in pending]
 
     def blocker(self, change: Change) -> Change | None:
-        """The put, pending or rejected, that has to land before this tombstone of a rename is sent."""
+        """Return the put, pending or rejected, that has to land before this tombstone of a rename is sent."""
         row = self._index.pending.get(change.seq)
         if row is None or row.waits_for is None:
             return None
@@ -44,7 +44,7 @@ class Outbox:
         return put.change if put is not None else None
 
     def waiting_for(self, puts: Iterable[Seq]) -> Mapping[Seq, Sequence[Seq]]:
-        """The tombstones of renames that are not sent before one of these puts has landed, by that put."""
+        """Return the tombstones of renames that are not sent before one of these puts has landed, by that put."""
         found: dict[Seq, list[Seq]] = {}
         for put in self._index.waiting.keys() & set(puts):
             rows = [self._index.get(*place) for place in self._index.waiting[put]]
@@ -54,13 +54,16 @@ class Outbox:
     # what becomes of it on the wire
 
     def mark_attempted(self, seqs: Iterable[Seq]) -> None:
-        """A request that may carry these is about to leave. Before it does: a crash must not forget it."""
+        """Note that a request with these is about to leave.
+
+        Must be called before, because a crash must not forget it.
+        """
         with self._transactions.of_sending():
             if found := [row.change.seq for row in self._rows(seqs) if not row.change.attempted]:
                 self._transactions.say(Attempted(found))
 
     def ack(self, seqs: Iterable[Seq], at: float) -> None:
-        """The store took these. A newer change of the same key is another seq, and stays pending."""
+        """Acknowledge these, which the store took. A newer change of a key has another seq, and stays pending."""
         with self._transactions.of_sending():
             if found := [row.change.seq for row in self._rows(seqs)]:
                 self._transactions.say(Acknowledged(found, at))
@@ -68,7 +71,7 @@ class Outbox:
     def release(self, tombstones: Iterable[Seq]) -> None:
         """Free tombstones whose put has landed, even if a newer put of that key is still to come.
 
-        Else a name that is written all the time would keep the name it had before for ever.
+        Otherwise a name that is written all the time would keep the old name of its rename for ever.
         """
         with self._transactions.of_sending():
             for row in self._rows(tombstones):
@@ -88,13 +91,13 @@ class Outbox:
     # what will never be taken
 
     def reject(self, seq: Seq, reason: str) -> None:
-        """The store will never take it: set aside, readable, until the user decides."""
+        """Set a change aside that the store will never take; it stays readable until the user decides."""
         with self._transactions.of_sending():
             for row in self._rows([seq]):
                 self._update(row, state=ChangeState.REJECTED, error=reason)
 
     def reject_namespace(self, namespace: NamespaceId, reason: str) -> list[Change]:
-        """The namespace is gone: what is pending for it is set aside; returns it."""
+        """Set aside what is pending for a namespace that is gone; return it."""
         rows = [row for row in self._index.pending.values() if row.change.namespace == namespace]
         with self._transactions.of_sending():
             for row in rows:
@@ -104,7 +107,7 @@ class Outbox:
     # what has settled
 
     def settled(self, now: float, window: float, limit: int | None = None) -> list[Change]:
-        """Acknowledged changes that have answered reads for `window` seconds, `limit` of them at most."""
+        """Return acknowledged changes that have answered reads for `window` seconds, `limit` of them at most."""
         return list(islice(self._settled(now, window), limit))
 
     def _settled(self, now: float, window: float) -> Iterator[Change]:
@@ -115,7 +118,7 @@ class Outbox:
     def settle(self, now: float, window: float, limit: int | None = None) -> list[Change]:
         """Drop the `settled` ones and return them; from here on the store answers for their keys.
 
-        The side table is told first of what is kept of them, in one transaction.
+        Their attributes are first written to the side table, in one transaction.
         """
         found = self.settled(now, window, limit)
         rows = [self._index.settling[change.seq] for change in found]
@@ -128,7 +131,7 @@ class Outbox:
         return found
 
     def _restamp(self, now: float) -> None:
-        """A clock that was set back must not let a change hide the store's answers for hours."""
+        """Set acknowledgements from the future to now, or a change would hide the store's answers for hours."""
         if rows := [row for row in self._index.settling.values() if (row.change.acked_at or 0) > now + 1]:
             with self._transactions.of_sending():
                 for row in rows:

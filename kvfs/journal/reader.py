@@ -1,4 +1,4 @@
-"""The side of the journal that is asked: changes by key, their contents, and how much of each kind there is."""
+"""The reader, the side of the journal that answers questions: changes by key, their contents, and totals."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ class JournalReader:
         self._contents = contents
 
     def get(self, namespace: NamespaceId, key: Key) -> Change | None:
-        """The change of a key that answers for it: pending, settling, rejected or local."""
+        """Return the change that answers for a key: pending, settling, rejected or local."""
         row = self._index.get(namespace, key)
         return row.change if row is not None else None
 
@@ -28,30 +28,30 @@ class JournalReader:
         return self._index.authors.get(row.change.seq) if row is not None else None
 
     def value(self, change: Change) -> bytes:
-        """The content of a put that is still the newest of its key; KeyError when it is not.
+        """Return the content of a put that is still the newest of its key; KeyError when it is not.
 
-        One above INLINE_BYTES comes from a file: `read_value` keeps that off the loop. Raises JournalError when
-        it cannot be read, or is not what was recorded.
+        One above INLINE_BYTES comes from a file: `read_value` keeps that off the loop. Raises JournalError when it
+        cannot be read, or is not what was recorded.
         """
         return self._contents.read(self.row_of(change))
 
     async def read_value(self, change: Change) -> bytes:
-        """The content, a large one read in a thread; raises as `value` does."""
+        """Return the content, a large one read in a thread; raise as `value` does."""
         return await self._contents.read_async(self.row_of(change))
 
     def read_soon(self, change: Change, then: Callable[[bytes], object]) -> None:
-        """A large content, read by a thread: `then` gets it, if it can be read. KeyError as for `value`."""
+        """Have a thread read a large content: `then` gets it, if it can be read. KeyError as for `value`."""
         self._contents.read_soon(self.row_of(change), then)
 
     def row_of(self, change: Change) -> Row:
-        """The row of a put that is still the newest of its key; KeyError when it is not."""
+        """Return the row of a put that is still the newest of its key; KeyError when it is not."""
         row = self._index.get(change.namespace, change.key)
         if row is None or row.content is None or row.change.seq != change.seq:
             raise KeyError(change.key)
         return row
 
     def superseded(self, row: Row) -> bytes | Path:
-        """The content that a row had until this very moment: in memory, or its file, which goes soon.
+        """Return the content that a row had until this very moment: in memory, or its file, which goes soon.
 
         Raises JournalError when it cannot be read.
         """
@@ -61,11 +61,11 @@ class JournalReader:
         return self._contents.read(row)
 
     def digest(self, change: Change) -> bytes:
-        """The digest of a put's content, without reading it; KeyError as for `value`."""
+        """Return the digest of a put's content, without reading it; KeyError as for `value`."""
         return self.row_of(change).digest
 
     def under(self, namespace: NamespaceId, prefix: str) -> Iterator[Change]:
-        """The changes of keys that start with `prefix`, in key order, as they are at the call."""
+        """Return the changes of keys that start with `prefix`, in key order, as they are at the call."""
         rows = self._index.rows.get(namespace, {})
         return iter([rows[key].change for key in self._index.under(namespace, prefix)])
 
@@ -85,7 +85,7 @@ class Unsent:
         return list(self.iter_pending())
 
     def iter_pending(self) -> Iterator[Change]:
-        """Lazy `pending`. The journal must not change during the iteration."""
+        """Yield what `pending` returns. The journal must not change during the iteration."""
         return (row.change for row in self._index.pending.values())
 
     def rejected(self) -> list[Change]:
@@ -101,30 +101,30 @@ class Totals:
 
     @property
     def pending_count(self) -> int:
-        """Changes to be sent."""
+        """Return the number of changes to be sent."""
         return len(self._index.pending)
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of their values."""
+        """Return the bytes of their values."""
         return self._index.pending_bytes
 
     @property
     def oldest_pending_at(self) -> float | None:
-        """Since when some key differs from what was last sent of it; None when none does."""
+        """Return since when some key differs from what was last sent of it; None when none does."""
         return min((row.since for row in self._index.pending.values()), default=None)
 
     @property
     def settling_count(self) -> int:
-        """Acknowledged changes that still answer reads."""
+        """Return the number of acknowledged changes that still answer reads."""
         return len(self._index.settling)
 
     @property
     def oldest_acked_at(self) -> float | None:
-        """The time at which the change that settles next was acknowledged; None when none settles."""
+        """Return the time at which the change that settles next was acknowledged; None when none settles."""
         return min((row.change.acked_at or 0.0 for row in self._index.settling.values()), default=None)
 
     @property
     def last_seq(self) -> Seq:
-        """The number of the change recorded last."""
+        """Return the number of the change recorded last."""
         return self._index.last_seq

@@ -25,7 +25,7 @@ class SetRow(Struct, tag=0, array_like=True, frozen=True, gc=False):
 
 
 class DropRow(Struct, tag=1, array_like=True, frozen=True, gc=False):
-    """The key has no change any more; `attrs` is what is kept of it without."""
+    """The key has no change any more; `attrs` are its attributes without one."""
 
     namespace: NamespaceId
     key: Key

@@ -1,4 +1,4 @@
-"""Taking in what the last run left: the log into memory, and whatever it left half done.
+"""Recovery of the state of the last run: the log into memory, and unfinished work.
 
 Invariant: a journal that is refused is left as it is, so nothing is altered before all of the log was read.
 """
@@ -20,7 +20,7 @@ LOST = "its content did not survive a power failure"  # the error of a change wh
 
 
 def recover(transactions: Transactions) -> None:
-    """Fill memory from the log, and settle accounts. Raises JournalError."""
+    """Fill memory from the log, and finish unfinished work. Raises JournalError."""
     path = transactions.log.path
     try:
         replay = Replay(path, transactions.recorded)
@@ -49,7 +49,7 @@ def recover(transactions: Transactions) -> None:
 
 
 def _lose(transactions: Transactions, row: Row) -> None:
-    """The content of a row is gone: the store has it, or it is told."""
+    """Give up the content of a row that is gone: the store has it, or the user is told."""
     with transactions.of_sending():
         if row.change.state is ChangeState.SETTLING:
             transactions.remove(row, row.attrs)

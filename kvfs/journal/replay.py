@@ -1,9 +1,9 @@
 """Reading the log into memory. Only reads.
 
 Invariants:
-- A gap between two numbers is an end, *because* what follows stands on what is missing.
-- What a kill or a power cut leaves at the end of a segment was never promised and is passed over; anything else that
-  cannot be read is `damaged`, and is kept (`put_away`).
+- A gap between two numbers is an end, *because* the records after it build on the missing ones.
+- Bytes that a kill or a power cut leaves at the end of a segment were never promised and are passed over; anything
+  else that cannot be read is `damaged`, and is kept (`put_away`).
 """
 
 import logging
@@ -98,7 +98,7 @@ class Replay:
         self.recorded.apply(operations)
 
     def _tell(self, index: int, record: Record) -> None:
-        """Now and then how far it is: a long log takes seconds, and somebody waits for a mount."""
+        """Report the progress now and then, because a long log takes seconds, and a user waits for the mount."""
         self._records += 1
         if self._records % _LOOK or time.monotonic() - self._told_at < _TELL:
             return

@@ -1,10 +1,10 @@
-"""Room on the disk that is set aside for what sending needs: a file beside the log that holds nothing.
+"""The reserve: room on the disk for the records of sending, held by a file beside the log that contains nothing.
 
 Invariants:
 - A change is recorded only while the reserve holds `BASE` and `CHANGE_BYTES` for each change there is, *because* then
   its way to the store (attempted, acknowledged, settled) can be recorded on a disk that takes not a byte more.
-- Only records that say what became of a change take from it, and the file gets shorter only by what they need,
-  *because* other programs may take what is free before we do.
+- Only records about the progress of a change take from it, and the file gets shorter only by as much as they need,
+  *because* other programs may take free room before we do.
 - It is built again as soon as there is room, before anything new is recorded.
 """
 
@@ -49,7 +49,7 @@ class Reserve:
         self._look()
 
     def _look(self) -> None:
-        """A mount that is being started takes from it, too."""
+        """Look at the file's size, because a mount that is being started takes from it, too."""
         self._has(os.fstat(self._descriptor).st_size)
 
     def _has(self, size: int) -> None:
@@ -57,7 +57,7 @@ class Reserve:
         self.enough_for = (size - BASE) // CHANGE_BYTES
 
     def ensure(self, changes: int) -> None:
-        """The room for so many changes is set aside. Raises OSError when the disk is full."""
+        """Set the room for so many changes aside. Raises OSError when the disk is full."""
         if self.enough_for >= changes:
             return
         wanted = BASE + CHANGE_BYTES * changes
@@ -76,7 +76,7 @@ class Reserve:
         self.is_short = False
 
     def _grow(self, size: int) -> None:
-        """Raises OSError, and is as it was."""
+        """Make the file longer, or raise OSError with the file unchanged."""
         self._look()
         if size <= self.size:
             return
@@ -88,7 +88,7 @@ class Reserve:
         self._has(size)
 
     def refill(self, changes: int) -> None:
-        """Set aside what the disk has of the room for so many changes; a full disk is nobody's error here."""
+        """Set aside as much of the room for so many changes as the disk has; a full disk is no error here."""
         if self._is_lent:
             return
         wanted, piece = BASE + CHANGE_BYTES * changes, _ENDLESS
@@ -123,7 +123,7 @@ class Reserve:
 
     @contextmanager
     def lent(self, changes: int) -> Iterator[None]:
-        """Nearly all of it is free on the disk for something that makes room; nothing new is recorded meanwhile."""
+        """Lend nearly all of it for work that makes room; nothing new is recorded meanwhile."""
         self._is_lent = True
         try:
             self.give(max(0, self.size - LEAST))
@@ -137,20 +137,20 @@ class Reserve:
         return _free(self.path.parent) + self.size - LEAST > size
 
     def make_way(self, size: int) -> None:
-        """Give what is lacking of that much free room."""
+        """Give as much as is lacking of that much free room."""
         lacking = size - _free(self.path.parent)
         if lacking > 0:
             self.give(lacking)
 
     def close(self) -> None:
-        """Let go of the file; what it sets aside stays so."""
+        """Close the file, which keeps its room."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def make_way(journal: Path, size: int) -> None:
-    """`Reserve.make_way` of a journal that nobody has open yet, for what a mount writes before it opens it."""
+    """Do `Reserve.make_way` for a journal that a mount has not opened yet, for the files it writes before."""
     reserve = Reserve(journal)
     with suppress(
         FileNotFoundError

@@ -1,9 +1,8 @@
-"""The meaning of a new change of a key on top of the one before it: pure rules, no I/O.
+"""The rules for a new change of a key on top of the one before it: pure, no I/O.
 
-A row carries over what is known of the *store*, which the newer change must not forget: the value this mount
-had read before its first change, whether the store may hold the key at all, and which values it may still
-answer that are our own doing. Get this
-wrong and a deleted key comes back, or we take ourselves for a stranger.
+A row carries over the knowledge of the *store*, which the newer change must not forget: the value this mount had read
+before its first change, whether the store may hold the key at all, and which old values of our own it may still
+answer. An error here brings a deleted key back, or takes our own value for another client's.
 """
 
 from math import ceil
@@ -63,17 +62,20 @@ class Row(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def awaited(self) -> bool:
-        """True if a tombstone that waits for this still has to: it has not landed."""
+        """Return True if a tombstone that waits for this put still has to: it has not landed."""
         return self.change.state in (ChangeState.PENDING, ChangeState.REJECTED)
 
 
 def with_attrs(row: Row, attrs: LocalAttrs | None) -> Row:
-    """The row, with these attributes kept."""
+    """Return the row with these attributes."""
     return replace(row, attrs=attrs)
 
 
 def with_change(row: Row, change: Change) -> Row:
-    """The row, of what became of its change. Thousands at a time: by position, which takes a third as long."""
+    """Return the row with another state of its change.
+
+    Fields go by position, which takes a third as long for thousands.
+    """
     return Row(
         change, row.content, row.digest, row.may_exist, row.ancestors, row.waits_for, row.since, row.attrs,
         row.guarded,
@@ -81,17 +83,17 @@ def with_change(row: Row, change: Change) -> Row:
 
 
 def with_content(row: Row, content: Content) -> Row:
-    """The row, with the content that others have, too."""
+    """Return the row with the content that others have, too."""
     return replace(row, content=content)
 
 
 def with_wait(row: Row, seq: Seq | None) -> Row:
-    """The row, waiting for that put; None: for none any more."""
+    """Return the row, waiting for that put; with None for none any more."""
     return replace(row, waits_for=seq)
 
 
 def set_aside(row: Row, reason: str) -> Row:
-    """The row, of a change that will not be sent."""
+    """Return the row of a change that will not be sent."""
     return with_change(row, replace(row.change, state=ChangeState.REJECTED, error=reason))
 
 
@@ -128,7 +130,7 @@ def store_may_hold(row: Row) -> bool:
 
 
 def base_over(old: Row | None, base: bytes | None) -> bytes | None:
-    """The base of a change on top of `old`: what `old` knows of the store beats what the caller had read.
+    """Return the base of a change on top of `old`: what `old` knows of the store beats what the caller had read.
 
     Over a deletion that has not arrived, what was read under the name counts, because the name that is made anew
     stands for the one that was removed; a caller that has read nothing there passes b"" or None.
@@ -141,7 +143,7 @@ def base_over(old: Row | None, base: bytes | None) -> bytes | None:
 
 
 def ancestors_over(old: Row | None, now: float) -> bytes:
-    """Values that a stale store may still answer once `old` is replaced: our own, and what these replaced."""
+    """Return the values that a stale store may answer once `old` is replaced: our own, and those they replaced."""
     if old is None:
         return b""
     found = digests(old.ancestors)
@@ -157,7 +159,7 @@ def _replaces_anything(row: Row) -> bool:
 
 
 def unread(at: float) -> bytes:
-    """Stands among ancestors for a value that was written over without having been read, at epoch seconds."""
+    """Return the mark among ancestors for a value that was overwritten unread, at epoch seconds."""
     return _UNREAD + ceil(at).to_bytes(DIGEST_BYTES - len(_UNREAD))
 
 
@@ -172,14 +174,14 @@ def digests(ancestors: bytes) -> list[bytes]:
 
 
 def since_over(old: Row | None, now: float) -> float:
-    """A key rewritten before it was ever sent has been waiting since its first rewrite."""
+    """Return since when a key waits: one rewritten before it was ever sent waits since its first rewrite."""
     if old is None or old.change.state is not ChangeState.PENDING or old.change.attempted:
         return now
     return old.since
 
 
 def first_put(put: Put, seq: Seq, now: float) -> Row:
-    """The row of a put where nothing was before: the way of every new file."""
+    """Return the row of a put where nothing was before: the way of every new file."""
     change = Change(
         seq, put.namespace, put.key, ChangeKind.PUT, ChangeState.LOCAL if put.local else ChangeState.PENDING,
         put.size, put.metadata, put.expiration, put.base, False, now, None, None,
@@ -188,7 +190,7 @@ def first_put(put: Put, seq: Seq, now: float) -> Row:
 
 
 def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
-    """The row of `put` on top of `old`."""
+    """Return the row of `put` on top of `old`."""
     if old is None:
         return first_put(put, seq, now)
     change = Change(
@@ -227,7 +229,7 @@ def acknowledged(change: Change, at: float) -> Change:
 
 
 def _may_stay_local(old: Row) -> bool:
-    """A local file may not hide a key the store holds, nor the tombstone that is to remove it there."""
+    """Return whether a file may stay local: it must hide neither a key of the store, nor a tombstone for it."""
     if old.change.state is ChangeState.LOCAL or not store_may_hold(old):
         return True
     return old.change.is_tombstone and old.change.state is ChangeState.SETTLING
@@ -251,7 +253,7 @@ def tombstone_over(
     *,
     guarded: bool = False,
 ) -> Row:
-    """The row of a deletion on top of `old`; `waits_for`: the put that it must not be sent before."""
+    """Return the row of a deletion on top of `old`; `waits_for` is the put that it must not be sent before."""
     change = Change(
         seq=seq,
         namespace=namespace,

@@ -55,7 +55,7 @@ class Head:
 
 
 def record_head(number: int, operations: bytes, contents: list[bytes]) -> bytes:
-    """The head of a record."""
+    """Return the head of a record."""
     total = size = 0
     for content in contents:
         total = crc32(content, total)
@@ -64,7 +64,7 @@ def record_head(number: int, operations: bytes, contents: list[bytes]) -> bytes:
 
 
 def read_head(path: Path) -> Head | None:
-    """The head of a segment, None when it is cut or damaged; a whole one of something else has no identity."""
+    """Return the head of a segment, None when it is cut or damaged; a whole one of another file has no identity."""
     with path.open("rb") as file:
         return _decoded(file.read(SEGMENT_HEAD))
 
@@ -85,12 +85,12 @@ def segment_path(path: Path, number: int) -> Path:
 
 
 def number_of(segment: Path) -> int:
-    """The inverse of `segment_path`."""
+    """Return the number in a name that `segment_path` made."""
     return int(segment.suffix[1:])
 
 
 def segments_of(path: Path, kind: str = "log") -> list[Path]:
-    """The segments of the journal at `path`, oldest first."""
+    """Return the segments of the journal at `path`, oldest first."""
     name = re.compile(re.escape(f"{path.name}-{kind}.") + "[0-9]+")
     return sorted((file for file in path.parent.iterdir() if name.fullmatch(file.name)), key=number_of)
 
@@ -100,7 +100,7 @@ def segments_of(path: Path, kind: str = "log") -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """The point where a segment cannot be read on; `is_cut`: an append that never returned left it so."""
+    """The point where a segment cannot be read on; with `is_cut` an append that never returned left it so."""
 
     at: int
     is_cut: bool
@@ -118,7 +118,7 @@ class Record:
 class SegmentReading:
     """The records of one segment, in order; when they are all read, `damage` says why there were no more.
 
-    `is_last`: no segment follows it.
+    `is_last` is true if no segment follows it.
     """
 
     def __init__(self, path: Path, *, is_last: bool = True) -> None:
@@ -154,7 +154,7 @@ class SegmentReading:
                 self.damage = self._end(file, bad, is_cut=False)
 
     def _record(self, file: BinaryIO, at: int, size: int) -> tuple[Record, bool, int] | Damage:
-        """The record there, whether its contents are sound, and where it ends."""
+        """Return the record at an offset, whether its contents are sound, and where it ends."""
         head = file.read(RECORD_HEAD)
         if len(head) < RECORD_HEAD or not _is_whole(head):
             return self._end(file, at, is_cut=len(head) < RECORD_HEAD)
@@ -169,7 +169,7 @@ class SegmentReading:
 
     @staticmethod
     def _end(file: BinaryIO, at: int, *, is_cut: bool) -> Damage:
-        """Zeros are what a power cut leaves of what was never forced out."""
+        """Judge the end of a segment: zeros are the rest of records that a power cut found not forced out."""
         file.seek(at)
         while not is_cut and (piece := file.read(_CHUNK)):
             if any(piece):

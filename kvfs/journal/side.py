@@ -1,11 +1,11 @@
-"""The side table: what this machine keeps of keys without a change, in the SQLite file of the journal.
+"""The side table: local attributes of keys without a change, in the SQLite file of the journal.
 
 There may be millions of them, so they are not in memory. The file also says whose journal it is (`opening`).
 
 Invariants:
-- What is here was in the log before. The log may drop it once `force` returned, *because* a commit of SQLite's survives
-  a kill, and no power cut.
-- Repeating a `save` does no harm, *because* each of its rows says all that is kept of a key.
+- Every row was in the log before. The log may drop it once `force` returned, *because* a commit of SQLite's survives a
+  kill, and no power cut.
+- Repeating a `save` does no harm, *because* each of its rows has all attributes of a key.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ def translate(error: sqlite3.Error, path: Path) -> JournalError:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection with explicit transactions, a write-ahead log, and checkpoints left to `force`."""
+    """Open a connection with explicit transactions, a write-ahead log, and checkpoints left to `force`."""
     try:
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -180,14 +180,15 @@ class SideTable:
         return {_DROP: drops, _DROP_SHOWN: drops_shown, _PUT: puts, _PUT_SHOWN: puts_shown}
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
 
 def force(path: Path) -> None:
-    """Force what was saved before the call into the file, and that to the disk; for a thread. Raises JournalError.
+    """Force all rows saved before the call into the file, and the file to the disk; for a thread. Raises JournalError.
 
-    The pages are written again into the database, so that a sync of SQLite's own log that failed before is made up for.
+    The pages are written again into the database, so that a sync of SQLite's own log that failed before is made up
+    for.
     """
     try:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)) as db:

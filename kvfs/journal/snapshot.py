@@ -1,12 +1,12 @@
-"""The snapshot: what the log says up to a record, written anew into one segment, so that the ones before can go.
+"""The snapshot: the state of the log up to a record, written anew into one segment, so that older ones can go.
 
 Invariants:
-- It says exactly what the log said at the cut, not what memory says when it is written, *because* the records after
+- It has exactly the state of the log at the cut, not that of memory when it is written, *because* the records after
   the cut are replayed on top of it.
 - It is on the disk, under its name, before a segment goes, and before memory names a content in it. Until then the
   segments before it count; a kill or a power cut at any moment leaves one or the other whole.
-- The side table is forced out before, *because* the snapshot leaves out what the side table has. What that could not
-  take, because the disk is full, the snapshot says.
+- The side table is forced out before, *because* the snapshot leaves out what the side table has. Rows that it could
+  not take, because the disk is full, are in the snapshot.
 - Its last record is `End`: one without was not written to the end.
 """
 
@@ -69,13 +69,13 @@ class Cut(Struct):
 
 
 def is_due(transactions: Transactions, least: int | None = None, row_bytes: int = ROW_BYTES) -> bool:
-    """Return whether so much of the log says nothing any more that a snapshot is worth it."""
+    """Return whether so much of the log is dead that a snapshot is worth it."""
     alive = living(transactions, row_bytes)
     return transactions.log.size > alive + max(alive, SNAPSHOT_BYTES if least is None else least)
 
 
 def living(transactions: Transactions, row_bytes: int = ROW_BYTES) -> int:
-    """About how many bytes a snapshot would have, if a row takes so many."""
+    """Return about how many bytes a snapshot would have, if a row takes so many."""
     index, kept = transactions.index, transactions.kept
     return index.inline_bytes + row_bytes * (index.count + len(kept.directories) + len(kept.unsaved))
 
@@ -92,7 +92,7 @@ def cut(transactions: Transactions) -> Cut:
 
 
 def write(cut: Cut, log: Log) -> tuple[Path, Moved]:
-    """Write it, and force it and the side table to the disk; for a thread. Raises JournalError."""
+    """Write the snapshot, and force it and the side table to the disk; for a thread. Raises JournalError."""
 
     def read(row: Row, content: Content) -> bytes:
         """Read a content without checking its digest, because sending checks it and reports the damage."""
@@ -109,7 +109,7 @@ def write(cut: Cut, log: Log) -> tuple[Path, Moved]:
 
 
 def write_file(cut: Cut, path: Path, identity: bytes, read: Read) -> tuple[Path, Moved]:
-    """The snapshot is on the disk, under its name. Raises OSError."""
+    """Write the snapshot to the disk, under its name. Raises OSError."""
     segment = segment_path(path, cut.number)
     fresh = segment.with_name(f"{segment.name}.new")
     fresh.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def adopt(cut: Cut, moved: Moved) -> Iterator[None]:
-    """Contents are in the snapshot from now on; the loop may do something else between two slices."""
+    """Move contents to the snapshot from now on; the loop may do other work between two slices."""
     for some in _groups(moved, _SLICE):
         for content, offset in some:
             content.segment, content.offset = cut.number, offset

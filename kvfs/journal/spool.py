@@ -1,7 +1,7 @@
 """The spool: turns a content into a body before it is recorded, a large one piece by piece.
 
-Writing and digesting 25 MiB takes a thread some fifty milliseconds. Done while the file is being written,
-close has next to nothing left to wait for.
+Writing and digesting 25 MiB takes a thread some fifty milliseconds. It is done while the file is being written, so
+that close has next to nothing left to wait for.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 def digest(value: Buffer) -> bytes:
-    """The digest by which values are compared, 16 bytes: BLAKE2b of a small one, BLAKE3 of a large one.
+    """Return the digest by which values are compared, 16 bytes: BLAKE2b of a small one, BLAKE3 of a large one.
 
     For 25 MiB BLAKE3 takes three milliseconds, BLAKE2b nineteen; for a kilobyte BLAKE2b is the quicker.
     """
@@ -42,14 +42,14 @@ def digest(value: Buffer) -> bytes:
 
 
 class Digester:
-    """`digest` of a content that comes in pieces."""
+    """Makes the `digest` of a content that comes in pieces."""
 
     def __init__(self) -> None:
         self._short = bytearray()
         self._long: blake3 | None = None
 
     def update(self, piece: Buffer) -> None:
-        """The next piece."""
+        """Take the next piece."""
         if self._long is not None:
             self._long.update(piece)
         elif len(self._short) + len(piece) <= INLINE_BYTES:
@@ -117,7 +117,7 @@ class Stream:
         self._abandoned = False
 
     def feed(self, piece: Buffer) -> None:
-        """The next piece of the content; nobody changes it."""
+        """Take the next piece of the content, which nobody may change."""
         self._pieces.append(piece)
         self._size += len(piece)
         self._waiting += len(piece)
@@ -126,13 +126,13 @@ class Stream:
             _threads.submit(self._advance)
 
     def abandon(self) -> None:
-        """The content became another one: the file goes."""
+        """Give the file up, because the content became another one."""
         self._abandoned = True
         self._pieces.clear()
         _threads.submit(self._discard)
 
     async def finish(self) -> Body:
-        """The body of everything fed. Raises JournalError when the disk did not take it."""
+        """Return the body of everything fed. Raises JournalError when the disk did not take it."""
         size = self._size
         try:
             found = await trio.to_thread.run_sync(self._complete)

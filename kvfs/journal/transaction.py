@@ -55,13 +55,13 @@ class Transactions:
         self.directories: dict[tuple[NamespaceId, str, int], DirRow | None] = {}
 
     def of_sending(self) -> "Transactions":
-        """The context of a transaction that sending needs, or that makes room: a full disk does not stop it."""
+        """Return the context of a transaction that sending needs, or that makes room: a full disk does not stop it."""
         if not self._depth:  # else it is a part of the one around it
             self._may_use_reserve = True
         return self
 
     def __enter__(self) -> None:
-        """All or nothing; inside another it is part of that one.
+        """Begin a transaction, all or nothing; inside another it is part of that one.
 
         Raises JournalFullError or JournalError at the end when the disk does not take it.
         """
@@ -94,7 +94,7 @@ class Transactions:
     # inside a transaction
 
     def get(self, namespace: NamespaceId, key: Key) -> Row | None:
-        """The row at a place, as this transaction leaves it."""
+        """Return the row at a place, as this transaction leaves it."""
         if self._rows:
             place = (namespace, key)
             if place in self._rows:
@@ -112,9 +112,9 @@ class Transactions:
         return self._attrs[place] if place in self._attrs else self.kept.file(place)
 
     def put(self, row: Row, old: Row | None, value: bytes | None = None) -> None:
-        """The row is there, in place of `old`; `value` is its content if that is new and not in the spool.
+        """Put the row in place of `old`; `value` is its content if that is new and not in the spool.
 
-        What waited for a put there waits for the new one, unless that had landed: then the wait was over.
+        A tombstone that waited for a put there waits for the new one, unless the old one had landed.
         """
         change = row.change
         self._operations.append(SetRow(row))
@@ -129,7 +129,7 @@ class Transactions:
             self.repoint(old.change.seq, change.seq)
 
     def remove(self, row: Row, attrs: LocalAttrs | None = None) -> None:
-        """The key has no change any more; `attrs` is what is kept of it without."""
+        """Remove the change of a key; `attrs` are its attributes without one."""
         place = (row.change.namespace, row.change.key)
         self._operations.append(DropRow(*place, attrs))
         self._rows[place] = None
@@ -138,7 +138,10 @@ class Transactions:
     def set_attrs(
         self, namespace: NamespaceId, key: Key, attrs: LocalAttrs | None, *, is_visible: bool = True
     ) -> None:
-        """These are kept of the key, with its change or without. Not `is_visible`: stat(2) shows the same as before."""
+        """Keep these attributes of a key, with its change or without.
+
+        If not `is_visible`, stat(2) shows the same as before.
+        """
         self._operations.append(SetAttrs(namespace, key, attrs, is_visible))
         row, place = self.get(namespace, key), (namespace, key)
         if row is None:
@@ -147,14 +150,14 @@ class Transactions:
             self._rows[place] = with_attrs(row, attrs)
 
     def repoint(self, old: Seq, new: Seq) -> None:
-        """Tombstones that wait for the put `old` wait for `new`, which carries its content on."""
+        """Let tombstones that wait for the put `old` wait for `new`, which carries its content on."""
         for place in (*self.index.waiting.get(old, ()), *self._waiting.get(old, ())):
             row = self.get(*place)
             if row is not None and row.waits_for == old:
                 self.put(with_wait(row, new), row)
 
     def set_directory(self, namespace: NamespaceId, prefix: str, start: int, row: DirRow | None) -> None:
-        """The directory is made, or has these attributes; None: it is not made any more."""
+        """Make the directory, or give it these attributes; with None it is not made any more."""
         if row is None:
             self._operations.append(DropDirectory(namespace, prefix, start))
         else:
@@ -162,7 +165,7 @@ class Transactions:
         self.directories[namespace, prefix, start] = row
 
     def say(self, operation: LogOperation) -> None:
-        """One of the operations that no other of the same transaction has to see."""
+        """Add an operation that no other of the transaction has to see."""
         self._operations.append(operation)
 
     def count_contents(self) -> None:
@@ -181,11 +184,11 @@ class Transactions:
 
     @property
     def is_idle(self) -> bool:
-        """True if `insert` will do: no transaction is under way, and memory says all that the log says."""
+        """Return True if `insert` will do: no transaction is under way, and memory says all that the log says."""
         return not self._depth and not self.afterwards.late
 
     def insert(self, row: Row, value: bytes | None) -> None:
-        """A whole transaction: the put of a key without a row. Memory may follow after the answer."""
+        """Do a whole transaction: the put of a key without a row. Memory may follow after the answer."""
         operations = [SetRow(row)]
         self._append(operations, [] if value is None else [value], [] if value is None else [row])
         self.afterwards(self._apply, operations)

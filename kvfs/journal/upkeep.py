@@ -19,7 +19,7 @@ log = logging.getLogger("kvfs.journal")
 
 
 class Upkeep:
-    """Snapshots and syncs of one journal."""
+    """Does the snapshots and syncs of one journal."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
@@ -35,7 +35,7 @@ class Upkeep:
         self._syncs_done = 0
 
     def note(self) -> None:
-        """Called after each commit: something may have come due."""
+        """Note a commit, after which a task may be due."""
         if self._contents.files.garbage or self._wants_snapshot():
             self._due.set()
 
@@ -49,12 +49,12 @@ class Upkeep:
         return snapshot.living(self._transactions, self._row_bytes)
 
     def _wants_room(self) -> bool:
-        """The disk is full: whatever the log can do without is worth a snapshot, if that can be written."""
+        """Return whether the disk is full and a snapshot can be written: then any dead record is worth one."""
         size = self._living()
         return self._log.size > size + snapshot.SHORT_BYTES and size < self._too_large / 2
 
     async def wait_due(self) -> None:
-        """Until there is something to do."""
+        """Wait until there is something to do."""
         await self._due.wait()
         self._due = trio.Event()
 
@@ -88,7 +88,7 @@ class Upkeep:
             self._log.reserve.refill(self._transactions.index.count)
 
     async def snapshot(self) -> None:
-        """Write the log anew, without what says nothing any more. Raises JournalError, OSError."""
+        """Write the log anew, without dead records. Raises JournalError, OSError."""
         async with self._snapshot_lock:
             cut = snapshot.cut(self._transactions)
             contents = snapshot.living(self._transactions, 0)
@@ -108,20 +108,20 @@ class Upkeep:
         self._row_bytes = min(max(snapshot.ROW_BYTES, mean), snapshot.MOST_ROW_BYTES)
 
     def _with_room(self) -> AbstractContextManager[None]:
-        """On a full disk a snapshot that fits into the reserve is written into that room."""
+        """Write a snapshot; on a full disk one that fits into the reserve is written into that room."""
         reserve, size = self._log.reserve, self._living()
         if reserve.is_short and reserve.could_hold(size):
             return reserve.lent(self._transactions.index.count)
         return nullcontext()
 
     def _written(self, cut: Cut) -> Moved:
-        """In a thread, and in one go: a cancellation must not come between."""
+        """Write in a thread, and in one go, because a cancellation must not come between."""
         path, moved = snapshot.write(cut, self._log)
         self._log.replace(path)
         return moved
 
     def finish(self) -> None:
-        """At the end, in one go: a log that says little is not left long. What the disk refuses stays as it is."""
+        """Rewrite a mostly dead log at the end, in one go. If the disk refuses, the log stays as it is."""
         try:
             self._transactions.kept.not_saved()
             if self._log.is_doubtful or snapshot.is_due(self._transactions, snapshot.END_BYTES):
@@ -140,8 +140,8 @@ class Upkeep:
     async def make_durable(self) -> None:
         """Return once everything committed before the call is on the disk; concurrent callers share a sync.
 
-        After a sync that failed a snapshot takes the place of what that may have lost: see `log`. Raises
-        OSError, JournalError when the disk refuses.
+        After a sync that failed a snapshot replaces the records that may be lost: see `log`. Raises OSError,
+        JournalError when the disk refuses.
         """
         wanted = self._syncs_started + 1  # one under way may have begun before our commit
         async with self._sync_lock:

@@ -10,7 +10,7 @@ from kvfs.journal.replay import Replay, kept_logs
 
 
 class Worth(Enum):
-    """The least that may happen to it."""
+    """The least that may happen to a journal, by its worth."""
 
     CHANGES = (
         "changes"  # what the store has not got, files that stay here, or what cannot be read: never goes

@@ -1,4 +1,4 @@
-"""The side of the journal that the file system writes to: puts, deletions, renames.
+"""The writer, the side of the journal that the file system writes to: puts, deletions, renames.
 
 Each method is one transaction, or a part of the one around it: when it returns, the change is in the log; when it
 raises, nothing happened.
@@ -21,7 +21,7 @@ from kvfs.journal.transaction import Transactions
 
 
 class Unchanged(Enum):
-    """For `amend`: leave this as it is."""
+    """The mark by which `amend` leaves a field as it is."""
 
     UNCHANGED = 0
 
@@ -35,8 +35,8 @@ log = logging.getLogger("kvfs.journal")
 class Move(Struct, frozen=True, gc=False):
     """One key's part in a rename.
 
-    `body` is the content when the journal has none under `old` (it was read from the store), else None.
-    `attrs` None: the attributes kept for `old` go along. The bases are what is known of the store's values.
+    `body` is the content when the journal has none under `old` (it was read from the store), else None. With `attrs`
+    None the attributes of `old` go along. The bases are the known digests of the store's values.
     """
 
     old: Key
@@ -68,8 +68,8 @@ class Superseded(Struct, frozen=True, gc=False):
 class JournalWriter:
     """The recording of changes on top of the journal's earlier ones.
 
-    `on_superseded` is told of what was there, after the change is in the log and before anybody else knows of it.
-    If that raises, it is logged and no more, *because* the change is recorded.
+    `on_superseded` is called with the superseded state, after the change is in the log and before anybody else knows
+    of it. An exception of it is only logged, *because* the change is recorded.
     """
 
     def __init__(self, transactions: Transactions, now: Callable[[], float]) -> None:
@@ -90,11 +90,11 @@ class JournalWriter:
         local: bool = False,
         attrs: LocalAttrs | None = None,
     ) -> Seq:
-        """The key is to hold this entry.
+        """Record that the key is to hold this entry.
 
-        `base` counts only where the journal has no change of the key; otherwise the journal knows better.
-        `local` is for a key the store does not hold; where an earlier change of ours may be, it is ignored.
-        `attrs` None: what was kept of the key is kept.
+        `base` counts only where the journal has no change of the key; otherwise the journal knows better. `local` is
+        for a key the store does not hold; where an earlier change of ours may be, it is ignored. With `attrs` None the
+        attributes of the key stay.
         """
         transactions, seq = self._transactions, self._index.next_seq()
         if attrs is None:
@@ -114,7 +114,7 @@ class JournalWriter:
     def _written(
         self, namespace: NamespaceId, key: Key, base: bytes | None, digest: bytes
     ) -> Superseded | None:
-        """`_ending` of a write; of one that writes the same content again only the attributes may be others."""
+        """Return the `_ending` of a write; of an equal content only attributes may differ."""
         ended = self._ending(namespace, key, How.WRITE, base)
         if ended is None or digest != (base if ended.row is None else ended.row.digest):
             return ended
@@ -130,7 +130,7 @@ class JournalWriter:
         *,
         is_one_of_many: bool = False,
     ) -> Superseded | None:
-        """Return the version that is about to be superseded; None: there is none, or nobody wants to know."""
+        """Return the version that is about to be superseded; None if there is none, or no listener."""
         if self.on_superseded is None:
             return None
         attrs = self._transactions.attrs_of(namespace, key)  # first: memory says all that the log says then
@@ -187,12 +187,13 @@ class JournalWriter:
     def record_delete(
         self, namespace: NamespaceId, key: Key, *, base: bytes | None, guarded: bool = False
     ) -> Seq | None:
-        """The key is to be absent, and what was kept of it here goes, but for the content that was shown.
+        """Record that the key is to be absent.
 
-        That is what tells, when another client makes the key anew, that it is another content.
+        Its attributes go, but for the digest of the content shown, which tells another content when another client
+        makes the key anew.
 
-        What is at the server is deleted whatever it is; `guarded`: only if it is what `base` says. A name that is
-        made anew is compared with `base`, too. None when the store need not hear of it: it never had the key
+        The server's value is deleted whatever it is, or with `guarded` only if it is that of `base`. A name that is
+        made anew is compared with `base`, too. Return None when the store need not hear of it: it never had the key
         (`base` b"", or a put never attempted).
         """
         ended = self._ending(namespace, key, How.DELETE, base)
@@ -231,7 +232,7 @@ class JournalWriter:
         return seq
 
     def move(self, namespace: NamespaceId, moves: Sequence[Move]) -> None:
-        """Rename keys, all or none: a put under each new name; the old one deleted, but not before it landed.
+        """Rename keys, all or none: a put under each new name, and a deletion of the old one after that has landed.
 
         Raises KeyError when a move has no body and the journal no put under its old name, ValueError when a
         name is both old and new.
@@ -274,7 +275,7 @@ class JournalWriter:
         self._delete(namespace, move.old, move.base_old, waits_for=seq, guarded=True)
 
     def retry(self, namespace: NamespaceId, key: Key) -> Seq | None:
-        """A rejected change is to be sent again; None when there is none."""
+        """Make a rejected change pending again; return None when there is none."""
         row = self._index.get(namespace, key)
         if row is None or row.change.state is not ChangeState.REJECTED:
             return None
@@ -285,7 +286,7 @@ class JournalWriter:
         return seq
 
     def discard(self, namespace: NamespaceId, key: Key) -> bool:
-        """Give up the change of a key, whatever its state: the store's own answer counts again.
+        """Discard the change of a key, whatever its state: the store's own answer counts again.
 
         Where it was the new name of a rename, the old name is no longer deleted either. False without one.
         """
@@ -302,7 +303,7 @@ class JournalWriter:
         return True
 
     def expire(self, change: Change) -> Seq | None:
-        """The expiration of a pending put passed before it was sent: the key is to be absent instead.
+        """Make a key absent whose pending put expired before it was sent.
 
         Returns the tombstone's seq, None when the store never had the key or a newer change came in between.
         """
@@ -332,7 +333,7 @@ class JournalWriter:
         return seq
 
     def spare(self, change: Change) -> bool:
-        """Give up a pending deletion, because the store has another value than it was meant for; false without one."""
+        """Give up a pending deletion that was meant for another value than the store has; return False without one."""
         row = self._index.pending.get(change.seq)
         if row is None or not row.change.is_tombstone:
             return False

@@ -54,11 +54,11 @@ def sample(mount: Mounted) -> Sample:
     )
 
 
-def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> list[str]:
-    """Run the soak; return a list of faults, empty when all was well."""
+def soak(directory: Path, seconds: float, *, faults: bool, words: str = "", seed: int = 0) -> list[str]:
+    """Run the soak; return a list of faults, empty when all was well. `seed`: another one makes other work."""
     settle = max(2.0, parse_faults(words).stale_seconds() + 1.0)
     with (
-        served_by_process(directory, faults="seed=1") as served,
+        served_by_process(directory, faults=f"seed={seed + 1}") as served,
         Api(served) as api,
         mounted(directory, "cloudflare:", *OPTIONS, f"--settle={settle}", served=served) as mount,
     ):
@@ -66,18 +66,18 @@ def soak(directory: Path, seconds: float, *, faults: bool, words: str = "") -> l
         before = sample(mount)
         chosen = rules_of(words) if words else MIXED
         api.set_faults(*(chosen if faults else []), LATENCY)
-        samples, problems = work(mount, seconds)
+        samples, problems = work(mount, seconds, seed)
         api.set_faults()
         problems += judge(samples, before)
         mount.sync(timeout=420)  # the requests of five minutes may be used up
         return problems + left(mount, api, before, settle)
 
 
-def work(mount: Mounted, seconds: float) -> tuple[list[Sample], list[str]]:
+def work(mount: Mounted, seconds: float, seed: int) -> tuple[list[Sample], list[str]]:
     """Run eight workers, and look at the daemon now and then."""
     workers = [
         subprocess.Popen(
-            [sys.executable, "-I", "-S", WORKER, mount.path / "ns" / f"{n}", str(n), str(seconds)],
+            [sys.executable, "-I", "-S", WORKER, mount.path / f"ns/{n}", str(seed * WORKERS + n), str(seconds)],
             cwd="/", stdout=subprocess.PIPE, text=True,
         )
         for n in range(WORKERS)
@@ -160,10 +160,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description="Work hard for a while.")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("--seed", type=int, default=0, help="another one makes other work and other faults")
     parser.add_argument("--faults", default="", metavar="WORDS", help="of kvfs serve, such as cloudflare")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kvfs-soak-") as directory:
-        problems = soak(Path(directory), words.minutes * 60, faults=not words.no_faults, words=words.faults)
+        problems = soak(
+            Path(directory),
+            words.minutes * 60,
+            faults=not words.no_faults,
+            words=words.faults,
+            seed=words.seed,
+        )
     print("\n".join(f"WRONG: {problem}" for problem in problems) or "all is well")
     return 1 if problems else 0
 

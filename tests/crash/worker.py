@@ -11,9 +11,10 @@ import os
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 
 FILES = 40
+PAST = 10  # calls of a name that are told when it is wrong
 SIZES = ((0, 100, 5_000, 200_000, 1_500_000), (5, 60, 25, 8, 2))
 UNREACHABLE = {errno.EIO, errno.ETIMEDOUT, errno.EAGAIN}  # of a server that fails: may be, in time
 
@@ -25,6 +26,8 @@ class Worker:
         self._folder = folder
         self._random = random.Random(seed)
         self._known: dict[str, bytes] = {}
+        self._past: dict[str, deque[str]] = {}  # the last calls of each name, oldest first
+        self._begun = time.monotonic()
         self.calls = 0
         self.errors: Counter[str] = Counter()
         self.longest = (0.0, "")
@@ -53,8 +56,9 @@ class Worker:
             try:
                 kind(name)
             except OSError as exc:
+                self._note(name, f"{kind.__name__} failed: {exc.strerror}")
                 if exc.errno not in UNREACHABLE:
-                    self.wrong.append(f"{kind.__name__} {name}: {exc}")
+                    self.wrong.append(f"{kind.__name__} {name}: {exc}{self._history(name)}")
                 self.errors[errno.errorcode.get(exc.errno, "?")] += 1
                 self._known.pop(name, None)
         self._again(self._remove_all)
@@ -79,16 +83,27 @@ class Worker:
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
 
+    def _note(self, name: str, words: str) -> None:
+        """Remember a call, for what is said of the name when it is wrong."""
+        at = time.monotonic() - self._begun
+        self._past.setdefault(name, deque(maxlen=PAST)).append(f"{at:.3f} s {words}")
+
+    def _history(self, name: str) -> str:
+        now = time.monotonic() - self._begun
+        return f"; at {now:.3f} s, after: {', '.join(self._past.get(name, ()))}"
+
     def write(self, name: str) -> None:
         size = self._random.choices(*SIZES)[0]
         value = self._random.randbytes(size) if self._random.random() < 0.3 else b"t" * size
         self._put(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, value)
         self._known[name] = value
+        self._note(name, f"write {size}")
 
     def append(self, name: str) -> None:
         if name in self._known and len(self._known[name]) < 300_000:
             self._put(name, os.O_WRONLY | os.O_APPEND, b"more")
             self._known[name] += b"more"
+            self._note(name, f"append to {len(self._known[name])}")
 
     def _put(self, name: str, flags: int, value: bytes) -> None:
         self.timed(os.makedirs, os.path.dirname(self._path(name)), 0o777, True)
@@ -98,8 +113,10 @@ class Worker:
                 value = value[self.timed(os.write, descriptor, value) :]
             if self._random.random() < 0.05:
                 self.timed(os.setxattr, descriptor, "user.a", b"1")
+                self._note(name, "setxattr")
             if self._random.random() < 0.05:
                 self.timed(os.fsync, descriptor)
+                self._note(name, "fsync")
         finally:
             self.timed(os.close, descriptor)
 
@@ -114,7 +131,9 @@ class Worker:
         finally:
             os.close(descriptor)
         if found != self._known[name]:
-            self.wrong.append(f"{name} has {len(found)} bytes, not {len(self._known[name])}: {found[:20]!r}")
+            sizes = f"{len(found)} bytes, not {len(self._known[name])}"
+            self.wrong.append(f"{name} has {sizes}: {found[:20]!r}{self._history(name)}")
+        self._note(name, f"read {len(found)}")
 
     def look(self, name: str) -> None:
         folder = os.path.dirname(name)
@@ -123,8 +142,14 @@ class Worker:
             missing = {os.path.basename(k) for k in self._known if k.startswith(folder + "/")} - listed
             if missing:
                 self.wrong.append(f"{folder} lacks {missing}")
-        if name in self._known and self.timed(os.stat, self._path(name)).st_size != len(self._known[name]):
-            self.wrong.append(f"{name} shows a wrong size")
+        if name in self._known:
+            shown, expected = self.timed(os.stat, self._path(name)).st_size, len(self._known[name])
+            if shown != expected:
+                again = os.stat(self._path(name)).st_size
+                self.wrong.append(
+                    f"{name} shows {shown} bytes, not {expected}, then {again}{self._history(name)}"
+                )
+            self._note(name, f"stat {shown}")
 
     def rename(self, name: str) -> None:
         if name in self._known:
@@ -132,13 +157,17 @@ class Worker:
             if other != name:
                 self.timed(os.makedirs, os.path.dirname(self._path(other)), 0o777, True)
                 value = self._known.pop(name)
-                self._known.pop(other, None)
+                replaced = self._known.pop(other, None)
+                self._past[other] = self._past.pop(name, deque(maxlen=PAST))  # what happened to the file
+                self._note(other, f"rename from {name}" + (f" over {len(replaced)}" if replaced else ""))
+                self._note(name, f"rename to {other}")
                 self.timed(os.rename, self._path(name), self._path(other))
                 self._known[other] = value
 
     def unlink(self, name: str) -> None:
         if self._known.pop(name, None) is not None:
             self.timed(os.unlink, self._path(name))
+            self._note(name, "unlink")
 
     def mapped(self, name: str) -> None:
         if self._known.get(name):
@@ -149,6 +178,7 @@ class Worker:
             finally:
                 self.timed(os.close, descriptor)
             self._known[name] = b"M" + self._known[name][1:]
+            self._note(name, "stored by mmap")
 
 
 def _raise(error: OSError) -> None:

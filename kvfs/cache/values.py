@@ -89,11 +89,6 @@ class Values:
         """True if the size of any value is known."""
         return bool(self._sizes)
 
-    def known_at(self, place: KeyRef) -> float | None:
-        """Return the time at which the store told the size (and the value, if held)."""
-        found = self.known(place)
-        return found[1] if found is not None else None
-
     def is_fresh(self, known_at: float) -> bool:
         """Return whether something answered at `known_at` still counts."""
         return 0 <= self._now() - known_at < self._ttl
@@ -107,6 +102,15 @@ class Values:
         while self._bytes > self._limit and len(self._entries) > 1:
             _, evicted = self._entries.popitem(last=False)
             self._bytes -= len(evicted.value) + _OVERHEAD
+        self._keep_bound()
+
+    def put_size(self, place: KeyRef, size: int, known_at: float) -> None:
+        """Remember the size of a value that is not held, as of `known_at` (epoch seconds)."""
+        self.drop(place)
+        self._sizes[place] = (size, known_at)
+        self._keep_bound()
+
+    def _keep_bound(self) -> None:
         if len(self._sizes) > _SIZES:
             self.drop(next(iter(self._sizes)))
 

@@ -276,8 +276,10 @@ def settle_into(reading: ReadParts, changes: Sequence[Change], now: float) -> No
         last_seen.wrote(place, reading.overlay.journal.digest(change))
         present.append(KeyInfo(change.key, change.metadata, change.expiration))
         held = reading.values.get(place, stale=True)
-        if held is not None:
-            at = change.acked_at if change.acked_at is not None else now
+        at = change.acked_at if change.acked_at is not None else now
+        if held is None:  # it made room for others, or was never whole in memory
+            reading.values.put_size(place, change.size, at)
+        else:
             clean = Clean(held.value, change.metadata, change.expiration, at, held.digest)
             reading.values.put(place, clean)
     for namespace, (present, absent) in by_namespace.items():

@@ -91,8 +91,8 @@ class Known:
         if size is not None and self._is_outdated(place, span, found):
             size = None
         elif size is not None:
-            known_at = self.values.known_at(place)
-            until = min(until, (known_at if known_at is not None else now) + self.ttl)
+            known = self.values.known(place)
+            until = min(until, (known[1] if known is not None else now) + self.ttl)
         return View(found.metadata, found.expiration, size, until, None)
 
     def _is_outdated(self, place: KeyRef, span: Span, listed: ListedAttributes) -> bool:

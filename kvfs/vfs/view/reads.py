@@ -10,7 +10,7 @@ from kvfs.cache.flights import Flight
 from kvfs.cache.lister import Lister
 from kvfs.cache.loader import Loader
 from kvfs.cache.values import Clean
-from kvfs.core.errors import NotFoundError, UnavailableError
+from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.vfs.view.haste import Haste
@@ -38,7 +38,10 @@ class Reads:
         self._view = view
 
     async def size(self, namespace: NamespaceId, key: Key) -> int:
-        """The exact size of a value, fetching it if need be. Raises `NotFoundError`."""
+        """The exact size of a value, fetching it if need be. Raises `NotFoundError`.
+
+        As with values, an older one does where the store does not answer.
+        """
         view = await self._view(namespace, key)
         if view is None:
             raise NotFoundError(f"{key!r} is gone")
@@ -46,7 +49,16 @@ class Reads:
             if not view.ours:
                 self._loader.touch((namespace, key), self._known.naming.parent_of_key(key).prefix)
             return view.size
-        return len((await self._load(namespace, key, hurried=True)).value)
+        before = self._known.peek(namespace, key, stale=True)
+        known = before.size if isinstance(before, View) else None  # it outlives the value, which makes room
+        if known is not None and self._haste.does_for_now():
+            return known
+        try:
+            return len((await self._load(namespace, key, hurried=True, is_known=known is not None)).value)
+        except (UnavailableError, DeniedError):
+            if known is None:
+                raise
+            return known
 
     def touch(self, namespace: NamespaceId, key: Key) -> None:
         """A size or value was told without a request: what is read ahead stays ahead."""
@@ -112,7 +124,10 @@ class Reads:
             return False
         return not self._known.is_listed_anew((namespace, key))
 
-    async def _load(self, namespace: NamespaceId, key: Key, *, hurried: bool) -> Clean:
+    async def _load(
+        self, namespace: NamespaceId, key: Key, *, hurried: bool, is_known: bool = False
+    ) -> Clean:
+        """Fetch the value, for a moment only where an older answer is at hand: `is_known` says so, or the cache."""
         place = (namespace, key)
         directory = self._known.naming.parent_of_key(key).prefix
         self._expire_outdated(place)
@@ -121,7 +136,7 @@ class Reads:
             return old
         load = partial(self._loader.load, place, directory)
         try:
-            clean = await self._haste.ask(load, hurried=hurried and old is not None)
+            clean = await self._haste.ask(load, hurried=hurried and (is_known or old is not None))
         except UnavailableError:
             old = self._values.get(place, stale=True)
             if old is None:

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Final
 
 import pyfuse3
+import trio
 
 from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import UserError
@@ -24,13 +25,21 @@ _LOOP: Final[_Loop | None] = getattr(pyfuse3, "_session_loop", None)  # `main` l
 
 
 class KernelInvalidator:
-    """Makes the kernel forget. Both ways are safe from inside a handler; see `vfs/file/outside.py` for the wish."""
+    """Makes the kernel forget. All ways are safe from inside a handler; see `vfs/file/outside.py` for the wish."""
 
     def attributes(self, ino: int) -> None:
         """Only the attributes: this takes no page lock, so it cannot wait for a reader of ours."""
         try:
             pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
         except OSError as exc:  # it did not know the inode (any more)
+            log.debug("invalidating inode %d: %s", ino, exc)
+
+    async def contents(self, ino: int) -> None:
+        """In a thread: the kernel waits for locked pages, and their readers wait for answers of ours."""
+        forget = partial(pyfuse3.invalidate_inode, pyfuse3.InodeT(ino), attr_only=False)
+        try:
+            await trio.to_thread.run_sync(forget, abandon_on_cancel=True)
+        except OSError as exc:
             log.debug("invalidating inode %d: %s", ino, exc)
 
     def entry(self, parent: int, name: bytes) -> None:

@@ -69,6 +69,27 @@ def test_a_change_of_a_value_that_cannot_be_read_changes_nothing(tmp_path: Path,
             _change_unreadable(mount, api, namespace)
 
 
+def test_a_close_that_failed_leaves_nothing_in_the_pages_of_the_kernel(
+    tmp_path: Path, server: Served
+) -> None:
+    """Neither size nor mtime of the file changed: who has it open reads the good value all the same."""
+    options = ("--write-back=600", "--max-pending=4K")
+    with mounted(tmp_path, "cloudflare:", *options, served=server) as mount:
+        (mount.path / "ns").mkdir()
+        path = mount.path / "ns/page"
+        path.write_bytes(b"good")
+        mount.sync()
+        (mount.path / "ns/large").write_bytes(b"x" * 4096)  # there is no room for more
+        with path.open("rb", buffering=0) as reader:
+            assert reader.read() == b"good"
+            writer = os.open(path, os.O_RDWR)
+            os.pwrite(writer, b"evil", 0)  # onto the page that the reader has made the kernel keep
+            assert errno_of(os.close, writer) == "ENOSPC"
+            assert os.pread(reader.fileno(), 9, 0) == b"good"
+        (mount.path / "ns/large").unlink()
+        assert path.read_bytes() == b"good"
+
+
 def _truncates(path: Path, size: int) -> bool:
     """Return True if the server counts as being back: for a while after a failure calls fail at once."""
     with suppress(OSError):

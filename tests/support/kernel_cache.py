@@ -73,6 +73,11 @@ class KernelCache:
         """notify_inval_inode, attributes only."""
         self.attrs.pop(ino, None)
 
+    async def contents(self, ino: int) -> None:
+        """notify_inval_inode."""
+        self.attrs.pop(ino, None)
+        self.pages.pop(ino, None)
+
     def entry(self, parent: int, name: bytes) -> None:
         """notify_inval_entry."""
         self.entries.pop((parent, name), None)

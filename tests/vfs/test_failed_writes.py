@@ -180,6 +180,49 @@ async def test_what_a_close_could_not_record_is_not_recorded_by_its_release(moun
     assert (await mount.stored())["f"].value == b"good"
 
 
+@pytest.mark.parametrize("size", [4, 700_000])
+async def test_what_a_close_could_not_record_is_read_by_nobody_once_it_has_answered(mount, kernel, size):
+    """The kernel releases a file some time after that; who has it open or opens it reads the good value already."""
+    await kernel.write("/ns/f", b"good")
+    await mount.drain()
+    kernel.caching = True
+    reader, file = await kernel.open("/ns/f"), await kernel.open("/ns/f", RW)
+    await kernel.pwrite(file, 0, b"B" * size)
+    assert await kernel.pread(reader, 0, 9) == b"B" * min(size, 9)
+    mount.fs.files._max_pending = 0
+    with pytest.raises(NoSpaceError):
+        await kernel.flush(file)
+    mount.fs.files._max_pending = 1 << 30
+    assert reader.ino not in kernel.pages
+    assert await kernel.pread(reader, 0, 9) == b"good"
+    assert (await kernel.stat("/ns/f")).size == 4
+    assert await kernel.read("/ns/f") == b"good"
+    with pytest.raises(NoSpaceError):
+        await kernel.pwrite(file, 4, b"!")
+    with pytest.raises(NoSpaceError):
+        await kernel.close(file)
+    await kernel.close(reader)
+    await mount.drain()
+    assert (await mount.stored())["f"].value == b"good"
+
+
+async def test_attributes_that_could_not_be_recorded_are_not_kept_by_an_open_file(mount, kernel):
+    """ENOSPC at setxattr: who has the file open neither shows them nor records them when it is closed."""
+    await kernel.write("/ns/f", b"good")
+    await kernel.setxattr("/ns/f", "user.a", b"1")
+    await mount.drain()
+    reader = await kernel.open("/ns/f")
+    mount.fs.files._max_pending = 0
+    with pytest.raises(NoSpaceError):
+        await kernel.setxattr("/ns/f", "user.a", b"2")
+    mount.fs.files._max_pending = 1 << 30
+    assert await kernel.xattrs("/ns/f") == {"user.a": b"1"}
+    await kernel.close(reader)
+    assert await kernel.xattrs("/ns/f") == {"user.a": b"1"}
+    await mount.drain()
+    assert (await mount.stored())["f"].metadata == b'{"a":1}'
+
+
 async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kernel):
     """The second of two writers gets the error of the first one's close too, because its bytes are not kept."""
     await kernel.write("/ns/f", b"good")

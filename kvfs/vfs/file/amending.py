@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from kvfs.core.errors import StaleError
+from kvfs.core.errors import KvfsError, StaleError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Metadata
 from kvfs.vfs.file.open_file import OpenFile
@@ -23,12 +23,12 @@ class Amending(Opening):
         """
         shared = node.open
         if shared is not None:
-            written = shared.written
-            self._overlay.unsaved.touched()
-            if self._amend_open(shared, edit) and written:
-                await self._amend_written(node, shared)
-            elif not written and not shared.created:
-                await self.save(node)
+            before = shared.metadata, shared.expiration, shared.version
+            try:
+                await self._amend_shared(node, shared, edit)
+            except KvfsError:
+                self._take_back_attributes(shared, *before)
+                raise
             return
         if node.detached:  # the name may be another file's by now
             self.look_again(node)
@@ -47,6 +47,25 @@ class Amending(Opening):
         if edit(view.metadata, view.expiration) == (view.metadata, view.expiration):
             return
         await self._while_open(node, lambda opened: self._amend_open(opened, edit), seen=True)
+
+    async def _amend_shared(self, node: File, shared: OpenFile, edit: Edit) -> None:
+        written = shared.written
+        self._overlay.unsaved.touched()
+        if self._amend_open(shared, edit) and written:
+            await self._amend_written(node, shared)
+        elif not written and not shared.created:
+            await self.save(node)
+
+    def _take_back_attributes(
+        self, shared: OpenFile, metadata: Metadata | None, expiration: int | None, version: int
+    ) -> None:
+        """They could not be recorded: no later close shall do it, because the caller was told that nothing changed."""
+        if not shared.dirty:  # they were, and only the disk did not force them out
+            return
+        shared.metadata, shared.expiration = metadata, expiration
+        if shared.version == version + 1:  # else somebody has written meanwhile
+            shared.version = version
+        self._overlay.unsaved.touched()
 
     async def _amend_written(self, node: File, shared: OpenFile) -> None:
         """Somebody is in the midst of writing: the new attributes go with what was closed last.

@@ -173,16 +173,13 @@ class Files(Amending):
         if shared is None:
             return
         try:
-            if shared.dirty and handle.refused is not None and handle.refused[0] == shared.version:
-                self._failures.fail(handle, shared, handle.refused[1])
-            elif shared.dirty and (handle.write or shared.handles == 1):
-                await self.save(node)
+            if shared.dirty and (handle.write or shared.handles == 1):
+                await self._save_or_take_back(handle)
         except trio.Cancelled:
             log.error("%r: what was written after its last close is not kept: it took too long", node.key)
             raise
-        except KvfsError as exc:  # close said so: what it could not record is not recorded later either
-            if shared.dirty:
-                self._failures.fail(handle, shared, exc)
+        except KvfsError:
+            await self._invalidator.contents(node.ino)
             raise
         finally:
             self._let_go(node, shared)
@@ -292,37 +289,44 @@ class Files(Amending):
     # to the journal and to the store
 
     async def flush(self, number: int) -> None:
-        """close(2): what a writer's file lacks in the journal is recorded.
+        """close(2): what a writer's file lacks in the journal is recorded, or else nobody reads it any more.
 
         A reader's close records nothing: what somebody else is still writing is not whole yet.
         """
         handle = self._handles.get(number)
         if isinstance(handle, FileHandle) and handle.write:
             handle.flushed = True
-            handle.check()
             try:
-                await self.save(handle.node)
-            except KvfsError as exc:
-                self._save_refused(handle, exc)
+                handle.check()
+                await self._save_or_take_back(handle)
+                handle.check()  # a write may have failed meanwhile
+            except (
+                KvfsError
+            ):  # the kernel compares size and mtime before it reads its pages: both may be as before
+                await self._invalidator.contents(handle.node.ino)
                 raise
-            handle.check()  # a write may have failed meanwhile
 
     def flush_at_once(self, number: int) -> bool:
-        """`flush`, where that takes no waiting; false where it does."""
+        """`flush`, where that takes no waiting; false where it does, as where nothing can be recorded."""
         handle = self._handles.get(number)
         if not isinstance(handle, FileHandle) or not handle.write:
             return True
         handle.flushed = True
-        handle.check()
         try:
+            handle.check()
             return self.save_at_once(handle.node)
-        except KvfsError as exc:
-            self._save_refused(handle, exc)
-            raise
+        except KvfsError:
+            return False
 
-    def _save_refused(self, handle: FileHandle, error: KvfsError) -> None:
-        """The close said that the content could not be recorded: its release must not do it after all."""
-        handle.refused = (self._open_of(handle).version, error)
+    async def _save_or_take_back(self, handle: FileHandle) -> None:
+        """Record a content; where that fails, the file is again what it was, also for who has it open."""
+        try:
+            await self.save(handle.node)
+        except KvfsError as exc:
+            shared = handle.left or handle.node.open
+            if shared is not None and shared.dirty:
+                self._failures.fail(handle, shared, exc)
+            raise
 
     def state_of(self, change: Change) -> str:
         """The state of a change in the user's words."""

@@ -15,7 +15,6 @@ class FileHandle(Struct, eq=False):
 
     `flushed`: a close(2) reached us; of several descriptors it need not have been the last. `wrote` is the version
     of the content that its last change made. `failed`: a write failed, so nothing of it is recorded any more.
-    `refused`: the version that its last close could not record, and why.
     `left` is the content that it goes on with when the file no longer has that.
     """
 
@@ -24,7 +23,6 @@ class FileHandle(Struct, eq=False):
     write: bool = False
     flushed: bool = False
     wrote: int = 0
-    refused: tuple[int, KvfsError] | None = None
     failed: KvfsError | None = None
     left: OpenFile | None = None
 

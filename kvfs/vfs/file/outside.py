@@ -23,10 +23,14 @@ class Uploader(Protocol):
 
 
 class Invalidator(Protocol):
-    """Makes the kernel forget; never waits for it."""
+    """Makes the kernel forget; only `contents` waits for it."""
 
     def attributes(self, ino: int) -> None:
         """Forget size and times of an inode."""
+        ...
+
+    async def contents(self, ino: int) -> None:
+        """Forget what was read and written of an inode, with size and times; it has when this returns."""
         ...
 
     def entry(self, parent: int, name: bytes) -> None:

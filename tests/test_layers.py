@@ -18,8 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 OURS = {
     "core": {"core"},
     "data": {"core", "store.base", "store.bulkread", "store.passage", "store.wire", "store.wrapper", "data"},
-    "store": {"core", "patches", "store"},
-    "journal": {"core", "journal"},
+    "store": {"core", "patches", "store", "warmthread"},
+    "journal": {"core", "journal", "warmthread"},
     "history": {"core", "history"},
     "sender": {"core", "store.base", "store.bulkread", "store.passage", "journal", "sender"},
     "host": {"core", "host"},

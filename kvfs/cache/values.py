@@ -6,6 +6,7 @@ Everything here came from the store (or was sent to it and settled) and could be
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -52,7 +53,7 @@ class Values:
         self._entries: OrderedDict[KeyRef, Clean] = OrderedDict()
         self._bytes = 0
         self.changes = 0  # grows whenever another size than before may be answered, time apart
-        self._sizes: OrderedDict[KeyRef, tuple[int, float]] = OrderedDict()
+        self._sizes: dict[KeyRef, tuple[int, float]] = {}  # the oldest first
 
     def get(self, place: KeyRef, *, stale: bool = False) -> Clean | None:
         """Return the value if it is held and fresh (or of any age with `stale`)."""
@@ -112,7 +113,9 @@ class Values:
 
     def _keep_bound(self) -> None:
         if len(self._sizes) > _SIZES:
-            self.drop(next(iter(self._sizes)))
+            # many at once, because a dict that loses its first place looks at all that it lost before
+            for oldest in list(islice(self._sizes, 1 + _SIZES // 16)):
+                self.drop(oldest)
 
     def expire(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Make every key that starts with `prefix` stale; the old values still show what changed."""

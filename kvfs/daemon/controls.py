@@ -10,6 +10,7 @@ from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.journal.journal import Journal
+from kvfs.sender.chunks import chunks, turn
 from kvfs.sender.events import SenderStatistics
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
@@ -125,14 +126,21 @@ class Controls:
         }
 
     async def pending_list(self, request: Message, send: Send) -> Message:
-        """Return the changes that are not at the server."""
-        return {"items": self._reporter.pending()}
+        """Return the changes that are not at the server, the oldest first, and when each is tried again."""
+        items: list[Message] = []
+        for number, some in enumerate(chunks(self._journal.pending())):
+            await turn(number)
+            items += map(self._reporter.item, some)
+        return {"items": items}
 
     async def why(self, request: Message, send: Send) -> Message:
         """Explain why a path is not at the server, with the last lines of the log that name it."""
         path = str(request.get("path", ""))
-        changes = [*self._journal.rejected(), *self._journal.pending()]
-        found = [change for change in changes if self._reporter.path_of(change) == path]
+        found: list[Change] = []
+        for number, some in enumerate(chunks([*self._journal.rejected(), *self._journal.pending()])):
+            await turn(number)
+            if found := [change for change in some if self._reporter.path_of(change) == path]:
+                break
         item = self._reporter.item(found[0]) if found else None
         reasons = self._ending.outlook.reasons(found[:1])
         return {"change": item, "reasons": reasons, "log": self._reporter.lines_about(path)}

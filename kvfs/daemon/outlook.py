@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any, Final
 
 import trio
@@ -11,6 +12,7 @@ import trio
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
 from kvfs.host.control import Message
+from kvfs.journal.reader import Totals
 from kvfs.sender.events import SenderState, SenderStatistics
 from kvfs.store.budget import BudgetStatistics
 
@@ -21,6 +23,7 @@ UNANSWERED: Final = "the time was over before the server had answered"
 ANSWERS, LIMITED, QUOTA, REFUSES, AWAY, DISK = "answers", "limited", "quota", "refuses", "away", "disk"
 SLOW: Final = "slow"
 
+SHOWN: Final = 100  # reasons, and changes of each that are looked at for the next try
 SILENT_SECONDS: Final = 3.0  # an answer that takes longer is worth a word
 
 _KINDS: Final = (
@@ -148,14 +151,30 @@ class Outlook:
             if seconds is not None:
                 tries[reason] = min(seconds, tries.get(reason, seconds))
         return [
-            {
-                "reason": reason,
-                "count": count,
-                "advice": advice_for(reason),
-                "next_try_seconds": tries.get(reason),
-            }
-            for reason, count in sorted(counts.items(), key=lambda item: -item[1])
+            _reason(text, count, tries.get(text))
+            for text, count in sorted(counts.items(), key=lambda item: -item[1])
         ]
+
+    def summary(self, totals: Totals) -> list[Message]:
+        """Return the `reasons` of all that is not at the server, the `SHOWN` most frequent ones, by kept counts.
+
+        Of each reason a few changes stand for all when it comes to the next try, *because* there may be a hundred
+        thousand, and the event loop must not look at them all.
+        """
+        found = self.hindrance()
+        general = found.reason if found is not None else ""
+        counts: dict[str, int] = {}
+        tries: dict[str, float | None] = {}
+        without = totals.pending_count + totals.rejected_count
+        for text, count, some in totals.errors(SHOWN):
+            counts[text], without = count, without - count
+            seconds = [left for left in map(self._next_try, some) if left is not None]
+            tries[text] = min(seconds, default=None)
+        if general and (without or general in counts):
+            counts[general] = counts.get(general, 0) + without
+            tries[general] = found.seconds if found is not None else None
+        most = nlargest(SHOWN, counts.items(), key=lambda item: item[1])
+        return [_reason(text, count, tries[text]) for text, count in most]
 
     def explain(self, change: Change) -> str:
         """Return why one change is not at the server, in a line; "" when nothing keeps it."""
@@ -178,6 +197,10 @@ class Outlook:
             "seconds": found.seconds if found is not None else None,
             "doing": doing,
         }
+
+
+def _reason(text: str, count: int, next_try: float | None) -> Message:
+    return {"reason": text, "count": count, "advice": advice_for(text), "next_try_seconds": next_try}
 
 
 async def tell_often(

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -91,15 +91,10 @@ class Reporter:
     def left(self) -> list[Message]:
         """Return the changes that are not at the server: path, error, age; the oldest first, at most `SHOWN`."""
         now = time.time()
-        changes = [*self._journal.rejected(), *self._journal.pending()]
         return [
             {"path": self.path_of(c), "error": c.error or "", "age": max(0.0, now - c.recorded_at)}
-            for c in changes[:SHOWN]
+            for c in self._journal.totals.not_sent(SHOWN)
         ]
-
-    def pending(self) -> list[Message]:
-        """Return the changes that are not at the server, the oldest first, and when each is tried again."""
-        return [self.item(change) for change in self._journal.pending()]
 
     def item(self, change: Change) -> Message:
         """Return a change as `kvfs pending --json` shows it."""
@@ -121,22 +116,24 @@ class Reporter:
         lines = self._errors.text().decode().splitlines() if self._errors is not None else []
         return [line for line in lines if name and name in line][-ABOUT:]
 
-    def rejected(self) -> list[Message]:
-        """Return the changes that the server refused for ever."""
+    def rejected(self, most: int | None = None) -> list[Message]:
+        """Return the changes that the server refused for ever, `most` of them at most."""
         return [
             {"seq": c.seq, "path": self.path_of(c), "size": c.size, "error": c.error or ""}
-            for c in self._journal.rejected()
+            for c in self._journal.rejected(most)
         ]
 
     def status(self) -> Message:
-        """Return the whole status; times are seconds, sizes bytes."""
+        """Return the whole status; times are seconds, sizes bytes.
+
+        The event loop makes it, often, so it reads counts that others keep, and looks at some hundred changes at
+        most.
+        """
         counts = self._journal.statistics()
         sender = self._sender.statistics()
         values = self._reading.values.statistics()
         listings = self._reading.listings.statistics()
-        inodes = self._fs.inodes.statistics()
         oldest = counts.oldest_pending_at
-        rejected = self.rejected()
         return {
             "state": "offline" if self.is_offline else "mounted",
             "pending": {
@@ -147,11 +144,11 @@ class Reporter:
             "settling": {"count": counts.settling},
             "local": {"count": counts.local},
             "expirations": {"by_mtime": self._fs.attributes.expirations},
-            "rejected": {"count": len(rejected), "items": rejected[:SHOWN]},
+            "rejected": {"count": counts.rejected, "items": self.rejected(SHOWN)},
             "conflicts": self.conflicts.status(),
             "sender": {**asdict(sender), "state": str(sender.state)},
             "store": self._store(),
-            "reasons": self._outlook.reasons(self._kept()),
+            "reasons": self._outlook.summary(self._journal.totals),
             "renames": self._renames(),
             "requests": self._requests(),
             "keys": self._keys(),
@@ -163,11 +160,8 @@ class Reporter:
                 "keys": listings.keys,
             },
             "history": self.history(),
-            "inodes": {"count": inodes.nodes, "open": inodes.open},
+            "inodes": {"count": self._fs.inodes.count, "open": self._fs.handles.open_files()},
         }
-
-    def _kept(self) -> list[Change]:
-        return [*self._journal.rejected(), *self._journal.pending()]
 
     def _renames(self) -> list[Message]:
         """Return the directories that are being renamed, with their values read. `total` is 0 while keys are listed."""
@@ -251,13 +245,9 @@ class Reporter:
 
     def _pending_by_namespace(self) -> dict[str, tuple[int, int]]:
         """Return count and bytes by the name of a namespace, of those that the mount shows and those with changes."""
-        counts: Counter[NamespaceId] = Counter()
-        sizes: Counter[NamespaceId] = Counter()
-        for change in self._journal.iter_pending():
-            counts[change.namespace] += 1
-            sizes[change.namespace] += change.size
+        counts = self._journal.totals.pending_by_namespace
         names = {namespace.id: name for name, namespace in self._reading.table.known.items()}
-        return {names.get(id_, str(id_)): (counts[id_], sizes[id_]) for id_ in {*names, *counts}}
+        return {names.get(id_, str(id_)): counts.get(id_, (0, 0)) for id_ in {*names, *counts}}
 
     def _queue(self) -> Iterable[bytes]:
         for change in [*self._journal.rejected(), *self._journal.pending()]:

@@ -1,11 +1,14 @@
 """The history of a mount: its parts put together, and its requests of the control socket."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
 
 import trio
 
 from kvfs.config import Config
+from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.daemon.build import ReadParts
@@ -16,6 +19,8 @@ from kvfs.journal.journal import digest
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.superseded import Keeping
 from kvfs.vfs.view.overlay import View
+
+SLICE: Final = 500  # keys that are looked at between two turns of the others: a millisecond
 
 log = logging.getLogger("kvfs.daemon")
 
@@ -78,12 +83,9 @@ class Undo:
         if self.history is not None:
             await self.history.flush()
         namespace, key = NamespaceId(str(request.get("namespace", ""))), str(request.get("key", ""))
-        places = self._known(namespace, key)
-        at_hand = sum(self._keeping.at_hand(*place) for place in places) if self._keeping is not None else 0
+        at_hand, away = await self._count(namespace, key)
         keeps = self.history is not None
-        return {
-            "bounds": str(self._bounds), "keeps": keeps, "at_hand": at_hand, "away": len(places) - at_hand
-        }  # fmt: skip
+        return {"bounds": str(self._bounds), "keeps": keeps, "at_hand": at_hand, "away": away}
 
     async def clear(self, request: Message, send: Send) -> Message:
         """Forget all versions."""
@@ -91,14 +93,41 @@ class Undo:
             await self.history.clear()
         return {}
 
-    def _known(self, namespace: NamespaceId, key: str) -> list[tuple[NamespaceId, Key]]:
-        """Return the keys known to exist, of one name or below it. No request is made for it."""
+    async def _count(self, namespace: NamespaceId, key: str) -> tuple[int, int]:
+        """Count the keys that are known to be there, of one name or below it: those at hand, and the others.
+
+        No request is made for it. There may be a million: the mount goes on between two slices, and what changes
+        meanwhile may be counted or not.
+        """
         overlay = self._fs.overlay
         if isinstance(overlay.known.peek(namespace, Key(key), stale=True), View):
-            return [(namespace, Key(key))]
-        prefix = key + overlay.naming.separator if key and not key.endswith(overlay.naming.separator) else key
+            at_hand = self._at_hand(namespace, [Key(key)])
+            return at_hand, 1 - at_hand
+        separator = overlay.naming.separator
+        prefix = key + separator if key and not key.endswith(separator) else key
+        count = at_hand = 0
+        for keys in self._slices(namespace, prefix):
+            count += len(keys)
+            at_hand += self._at_hand(namespace, keys)
+            await trio.lowlevel.checkpoint()
+        return at_hand, count - at_hand
+
+    def _at_hand(self, namespace: NamespaceId, keys: Sequence[Key]) -> int:
+        if self._keeping is None:
+            return 0
+        return sum(self._keeping.at_hand(namespace, key) for key in keys)
+
+    def _slices(self, namespace: NamespaceId, prefix: str) -> Iterator[Sequence[Key]]:
+        """Yield the keys below a prefix, those that the store is known to have and then those of our own changes."""
+        overlay, start = self._fs.overlay, prefix
         ref = DirRef(prefix, len(prefix)) if prefix else DirRef.ROOT
-        span = overlay.listings.complete(namespace, prefix, stale=True)
-        listed = overlay.known.listed_below(namespace, ref, span) if span is not None else ()
-        written = (change.key for change in overlay.known.written_below(namespace, ref))
-        return [(namespace, one) for one in {*listed, *written}]
+        while (span := overlay.listings.complete(namespace, prefix, stale=True)) is not None:
+            listed = list(islice(overlay.known.listed_below(namespace, ref, span, start=start), SLICE))
+            yield listed
+            if len(listed) < SLICE:
+                break
+            start = listed[-1] + "\0"
+        start, now = prefix, self._now()
+        while changes := list(overlay.journal.under(namespace, prefix, start, SLICE)):
+            yield [c.key for c in changes if not c.is_tombstone and not is_expired(c.expiration, now)]
+            start = changes[-1].key + "\0"

@@ -8,6 +8,8 @@ for whoever asks: to put a processor to sleep and wake it costs more than most r
 is a sleep all the same. The kernel wakes a sleeper where it is called from: so it and its caller get onto one
 processor, where they alternate without any going to sleep, faster than two processors that call each other.
 The other tasks get a turn after `CALM` seconds at the latest, after `ALERT` when they had something to do lately.
+While a handler waits for something else, so does whoever called it: the task that takes its place does not look again
+and again, which would keep from its turn what the handler waits for.
 
 pyfuse3 names the library it runs on in its global `trio`, which is how `pyfuse3.asyncio.enable` puts another
 in its place; so does this. Where that is not so, `enable` changes nothing.
@@ -17,6 +19,7 @@ import logging
 import os
 import select
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -49,20 +52,26 @@ class Turnstile:
     """The lock around the wait for a request, one task at a time: free, it is taken without a checkpoint.
 
     Whoever leaves wakes one that waits, which goes back to waiting when the place is taken again by then. Who
-    comes has just answered a request: what was left for then is done before anything else.
+    comes has just answered a request: what was left for then is done before anything else. One that was woken and
+    finds the place free stands in for a task that waits for something else: `on_relief` is called.
     """
 
-    def __init__(self, afterwards: Afterwards) -> None:
+    def __init__(self, afterwards: Afterwards, on_relief: Callable[[], None] = lambda: None) -> None:
         self._afterwards = afterwards
+        self._on_relief = on_relief
         self._taken = False
         self._queue = trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
         if self._afterwards.late:
             settle(self._afterwards)
+        has_waited = False
         while self._taken:
             await self._queue.park()
+            has_waited = True
         self._taken = True
+        if has_waited:
+            self._on_relief()
 
     async def __aexit__(self, *_: object) -> None:
         self._taken = False
@@ -78,6 +87,11 @@ class Readiness:
         self._waits = 0
         self._turn_due = 0.0  # monotonic seconds
         self._alert_until = 0.0
+        self._is_hopeless = False  # whoever asked last waits for an answer
+
+    def relieve(self) -> None:
+        """The task before waits for something, and so does its caller: the next wait is not worth looking."""
+        self._is_hopeless = True
 
     async def wait_readable(self, fd: int) -> None:
         """Return when `fd` can be read. A checkpoint now and then, not every time."""
@@ -85,7 +99,8 @@ class Readiness:
             await trio.lowlevel.wait_readable(fd)
             return
         now = time.monotonic()
-        if now < self._turn_due:
+        is_hopeless, self._is_hopeless = self._is_hopeless, False
+        if now < self._turn_due and not is_hopeless:
             if self._looks_again(fd, now):
                 return
             await trio.lowlevel.wait_readable(fd)
@@ -93,7 +108,7 @@ class Readiness:
         else:
             await trio.lowlevel.checkpoint()
             after = time.monotonic()
-            if after - now > _IDLE_TURN:
+            if after - now > _IDLE_TURN and not is_hopeless:
                 self._alert_until = after + LATELY
             now = after
             if not select.select((fd,), (), (), 0)[0]:
@@ -127,8 +142,9 @@ class _Trio:
 
     def __init__(self, afterwards: Afterwards) -> None:
         self.afterwards = afterwards
-        self.Lock = partial(Turnstile, afterwards)
-        self.lowlevel = _Lowlevel(Readiness(alone=len(os.sched_getaffinity(0)) < 2))
+        readiness = Readiness(alone=len(os.sched_getaffinity(0)) < 2)
+        self.Lock = partial(Turnstile, afterwards, readiness.relieve)
+        self.lowlevel = _Lowlevel(readiness)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)

@@ -76,6 +76,7 @@ class History:
         self._held_bytes = 0  # of memory
         self._held_on_disk = 0  # bytes of files
         self._files = 0  # contents that wait and are files
+        self._empty = 0  # versions that wait without a content
         self._numbers = count()
         self._due = trio.Event()  # something waits
         self._hurry = trio.Event()  # much does
@@ -120,6 +121,7 @@ class History:
     def _hold(self, place: KeyRef, version: Version, content: VersionContent) -> None:
         self._held[place] = (version, content, version.at + self._bursts.seconds(place))
         self._held_bytes += _size(content)
+        self._empty += bool(version.why)
         if isinstance(content, Path):
             self._files += 1
             self._held_on_disk += version.size
@@ -134,6 +136,7 @@ class History:
     def _take_held(self, place: KeyRef) -> tuple[Version, VersionContent]:
         version, content, _ = self._held.pop(place)
         self._held_bytes -= _size(content)
+        self._empty -= bool(version.why)
         if isinstance(content, Path):
             self._files -= 1
             self._held_on_disk -= version.size
@@ -152,6 +155,7 @@ class History:
             _drop(content)
             version.why, content, size = BUSY, None, 0
         self._queue.append((version, content))
+        self._empty += bool(version.why)
         self._files += isinstance(content, Path)
         self._bytes += size
         if self._bytes >= HURRY_BYTES or len(self._queue) >= HURRY_COUNT:
@@ -200,6 +204,7 @@ class History:
         self._queue = deque((version, _without_file(version, content)) for version, content in self._queue)
         for place, (version, content, until) in self._held.items():
             self._held[place] = (version, _without_file(version, content), until)
+        self._empty += self._files
         self._files = self._held_on_disk = 0
         return True
 
@@ -235,6 +240,7 @@ class History:
         while self._queue and len(some) < _BATCH and size < _BATCH_BYTES:
             some.append(self._queue.popleft())
             size += _size(some[-1][1])
+            self._empty -= bool(some[-1][0].why)
             self._files -= isinstance(some[-1][1], Path)
         self._bytes -= size
         return some
@@ -250,14 +256,23 @@ class History:
 
     def statistics(self) -> HistoryStatistics:
         """Count the versions and bytes that are kept."""
-        totals = self.shelf.totals()
-        waiting = [version for version, _ in self._queue] + [one[0] for one in self._held.values()]
-        kept, oldest = sum(version.is_kept for version in waiting), totals.oldest
-        if oldest is None:
-            oldest = min((version.at for version in waiting), default=None)
+        totals, waiting = self.shelf.totals(), len(self._queue) + len(self._held)
+        oldest = self._oldest_waiting() if totals.oldest is None else totals.oldest
         return HistoryStatistics(
-            totals.versions, totals.kept, totals.bytes, oldest, self.shelf.lost, len(waiting), kept
+            totals.versions,
+            totals.kept,
+            totals.bytes,
+            oldest,
+            self.shelf.lost,
+            waiting,
+            waiting - self._empty,
         )
+
+    def _oldest_waiting(self) -> float | None:
+        """The moment of the first that waits: of all of them about the oldest."""
+        queued = next((version.at for version, _ in self._queue), None)
+        held = next((version.at for version, _, _ in self._held.values()), None)
+        return min((at for at in (queued, held) if at is not None), default=None)
 
     def check_invariants(self) -> None:
         """Raise AssertionError when the byte counts are not the sums of what waits."""
@@ -265,6 +280,8 @@ class History:
         assert self._held_bytes == sum(_size(content) for _, content, _ in self._held.values())
         waiting = [one[1] for one in (*self._queue, *self._held.values())]
         assert self._files == sum(isinstance(content, Path) for content in waiting)
+        versions = [*(one[0] for one in self._queue), *(one[0] for one in self._held.values())]
+        assert self._empty == sum(not version.is_kept for version in versions)
         files = [one[0].size for one in self._held.values() if isinstance(one[1], Path)]
         assert self._held_on_disk == sum(files)
 

@@ -9,20 +9,23 @@ Invariants (a check of the tests recomputes them from the log):
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
-from sortedcontainers import SortedList
+from sortedcontainers import SortedDict, SortedList
 
-from kvfs.core.callers import Caller, current
+from kvfs.core.callers import current
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, NamespaceId, Seq
+from kvfs.journal.authors import Authors
 from kvfs.journal.rules import Row, with_change
+from kvfs.journal.tally import ChangeTally
 
 __all__ = ["Index", "KeyRef"]
 
 
-def _under(keys: "SortedList[Key] | None", prefix: str) -> Iterator[Key]:
-    """Yield the sorted keys that start with `prefix`, without positions, which cost after every change."""
-    for key in keys.irange(prefix) if keys is not None else ():
+def _under(keys: "SortedList[Key] | None", prefix: str, start: str) -> Iterator[Key]:
+    """Yield the sorted keys that start with `prefix`, from `start` on, without positions: these cost after a change."""
+    for key in keys.irange(start) if keys is not None else ():
         if not key.startswith(prefix):
             return
         yield key
@@ -42,7 +45,7 @@ class Index:
             set  # while the log is read: sorting each costs as much as all the rest
         )
         self.pending: dict[Seq, Row] = {}
-        self.rejected: dict[Seq, Row] = {}
+        self.rejected: SortedDict[Seq, Row] = SortedDict()
         self.settling: dict[Seq, Row] = {}
         self.by_state: dict[ChangeState, dict[Seq, Row]] = {
             ChangeState.PENDING: self.pending,
@@ -51,9 +54,8 @@ class Index:
             ChangeState.LOCAL: {},
         }
         self.waiting: dict[Seq, set[KeyRef]] = {}
-        self.authors: dict[
-            Seq, Caller
-        ] = {}  # who made a change, of those since the start; only for statistics
+        self.authors = Authors()
+        self.tally = ChangeTally()
         self.pending_bytes = 0
         self.inline_bytes = 0  # of contents in the log that a row has
         self.count = 0
@@ -70,6 +72,12 @@ class Index:
             rows = sorted(by_seq.items())
             by_seq.clear()
             by_seq.update(rows)
+        self.tally = ChangeTally()
+        for row in self.pending.values():
+            self.tally.enter(row)
+        for row in (*self.pending.values(), *self.rejected.values()):
+            if row.change.error:
+                self.tally.fail(row)
 
     def next_seq(self) -> Seq:
         """Return a number above all before it."""
@@ -85,18 +93,21 @@ class Index:
         """Yield every row."""
         return [row for rows in self.rows.values() for row in rows.values()]
 
-    def under(self, namespace: NamespaceId, prefix: str) -> list[Key]:
-        """Return the keys that start with `prefix` and have a row, in order."""
-        found = list(_under(self.live.get(namespace), prefix))
-        dead = list(_under(self.dead.get(namespace), prefix))
-        return sorted(found + dead) if found and dead else found or dead
+    def under(
+        self, namespace: NamespaceId, prefix: str, start: str = "", most: int | None = None
+    ) -> list[Key]:
+        """Return the keys that start with `prefix` and have a row, in order; from `start` on, and `most` at most."""
+        start = max(start, prefix)
+        found = list(islice(_under(self.live.get(namespace), prefix, start), most))
+        dead = list(islice(_under(self.dead.get(namespace), prefix, start), most))
+        return sorted(found + dead)[:most] if found and dead else found or dead
 
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
         """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
         live = self.live.get(namespace)
         if not live or live[-1] < prefix:  # most often, while names are made in order
             return False
-        return next(_under(live, prefix), None) is not None
+        return next(_under(live, prefix, prefix), None) is not None
 
     # what the log has said
 
@@ -107,18 +118,20 @@ class Index:
         if rows is None:
             rows = self._begin(change.namespace)
         old = rows.get(change.key)
+        is_kept = False
         if old is None:
             (self.dead if row.content is None else self.live)[change.namespace].add(change.key)
             self.changes += 1
         else:
-            self._leave(old, is_kept=old.change.seq == change.seq and old.change.state is change.state)
+            is_kept = old.change.seq == change.seq and old.change.state is change.state
+            self._leave(old, is_kept=is_kept)
             if (old.content is None) is not (row.content is None):
                 self._keys(old).remove(change.key)
                 self._keys(row).add(change.key)
             if old.change.seq != change.seq:  # else only what became of the same change: it answers as before
                 self.changes += 1
         rows[change.key] = row
-        self._enter(row)
+        self._enter(row, is_kept=is_kept)
         return old
 
     def advance(self, old: Row, change: Change) -> Row:
@@ -129,6 +142,9 @@ class Index:
             del self.by_state[before][change.seq]
             if before is ChangeState.PENDING:
                 self.pending_bytes -= change.size
+                self.tally.leave(old)
+            if old.change.error:
+                self.tally.mend(old)
         self.by_state[state][change.seq] = row
         self.rows[change.namespace][change.key] = row
         return row
@@ -149,19 +165,26 @@ class Index:
         self.live[namespace], self.dead[namespace] = self._new_keys(), self._new_keys()
         return rows
 
-    def _enter(self, row: Row) -> None:
-        change = row.change
+    def _enter(self, row: Row, *, is_kept: bool = False) -> None:
+        """Put a row into its order.
+
+        With `is_kept` its number was there before in the same state, and has its place already.
+        """
+        change, state = row.change, row.change.state
         self.count += 1
-        if change.state is ChangeState.PENDING:
+        if state is ChangeState.PENDING:
             self.pending_bytes += change.size
+            if not is_kept:
+                self.tally.enter(row)
         if row.content is not None and row.content.spool is None:
             self.inline_bytes += change.size
-        self.by_state[change.state][change.seq] = row
+        self.by_state[state][change.seq] = row
         if change.seq > self.last_seq:
             self.last_seq = change.seq
         caller = current()
-        if caller is not None and caller.pid and change.seq not in self.authors:
-            self.authors[change.seq] = caller
+        self.authors.note(change.seq, caller if caller is not None and caller.pid else None)
+        if change.error:
+            self.tally.fail(row)
         if row.waits_for is not None:
             self.waiting.setdefault(row.waits_for, set()).add((change.namespace, change.key))
 
@@ -170,15 +193,18 @@ class Index:
 
         With `is_kept` its number is entered again in the same state, at its place in the order.
         """
-        change = row.change
+        change, state = row.change, row.change.state
         self.count -= 1
-        if change.state is ChangeState.PENDING:
+        if state is ChangeState.PENDING:
             self.pending_bytes -= change.size
+            if not is_kept:
+                self.tally.leave(row)
         if row.content is not None and row.content.spool is None:
             self.inline_bytes -= change.size
         if not is_kept:
-            del self.by_state[change.state][change.seq]
-            self.authors.pop(change.seq, None)
+            del self.by_state[state][change.seq]
+        if change.error:
+            self.tally.mend(row)
         if row.waits_for is not None:
             places = self.waiting[row.waits_for]
             places.discard((change.namespace, change.key))

@@ -1,6 +1,7 @@
 """The reader, the side of the journal that answers questions: changes by key, their contents, and totals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from kvfs.core.callers import Caller
@@ -25,7 +26,7 @@ class JournalReader:
     def author(self, namespace: NamespaceId, key: Key) -> Caller | None:
         """Return the caller who changed a key since the start, if it is known; for statistics."""
         row = self._index.get(namespace, key)
-        return self._index.authors.get(row.change.seq) if row is not None else None
+        return self._index.authors.of(row.change.seq) if row is not None else None
 
     def value(self, change: Change) -> bytes:
         """Return the content of a put that is still the newest of its key; KeyError when it is not.
@@ -64,10 +65,15 @@ class JournalReader:
         """Return the digest of a put's content, without reading it; KeyError as for `value`."""
         return self.row_of(change).digest
 
-    def under(self, namespace: NamespaceId, prefix: str) -> Iterator[Change]:
-        """Return the changes of keys that start with `prefix`, in key order, as they are at the call."""
+    def under(
+        self, namespace: NamespaceId, prefix: str, start: str = "", most: int | None = None
+    ) -> Iterator[Change]:
+        """Return the changes of keys that start with `prefix`, in key order, as they are at the call.
+
+        From `start` on, and `most` of them at most.
+        """
         rows = self._index.rows.get(namespace, {})
-        return iter([rows[key].change for key in self._index.under(namespace, prefix)])
+        return iter([rows[key].change for key in self._index.under(namespace, prefix, start, most)])
 
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
         """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
@@ -88,13 +94,13 @@ class Unsent:
         """Yield what `pending` returns. The journal must not change during the iteration."""
         return (row.change for row in self._index.pending.values())
 
-    def rejected(self) -> list[Change]:
-        """Return the changes that the store refused, by seq; each with its `error`."""
-        return sorted((row.change for row in self._index.rejected.values()), key=lambda change: change.seq)
+    def rejected(self, most: int | None = None) -> list[Change]:
+        """Return the changes that the store refused, by seq, `most` of them at most; each with its `error`."""
+        return [row.change for row in islice(self._index.rejected.values(), most)]
 
 
 class Totals:
-    """Counts, bytes and the oldest time. Times are epoch seconds."""
+    """Counts, bytes, the oldest time and the errors, without a look at every change. Times are epoch seconds."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -110,9 +116,19 @@ class Totals:
         return self._index.pending_bytes
 
     @property
+    def rejected_count(self) -> int:
+        """Return the number of changes that the store refused."""
+        return len(self._index.rejected)
+
+    @property
+    def pending_by_namespace(self) -> Mapping[NamespaceId, tuple[int, int]]:
+        """Return how many changes are to be sent, and bytes of their values, by namespace."""
+        return {namespace: (count, size) for namespace, (count, size) in self._index.tally.spaces.items()}
+
+    @property
     def oldest_pending_at(self) -> float | None:
         """Return since when some key differs from what was last sent of it; None when none does."""
-        return min((row.since for row in self._index.pending.values()), default=None)
+        return self._index.tally.oldest(self._index.pending)
 
     @property
     def settling_count(self) -> int:
@@ -128,3 +144,15 @@ class Totals:
     def last_seq(self) -> Seq:
         """Return the number of the change recorded last."""
         return self._index.last_seq
+
+    def not_sent(self, most: int) -> list[Change]:
+        """Return what is not at the store, `most` at most: what it refused, then what waits, each by seq."""
+        rows = (*islice(self._index.rejected.values(), most), *islice(self._index.pending.values(), most))
+        return [row.change for row in rows[:most]]
+
+    def errors(self, most: int) -> Iterator[tuple[str, int, list[Change]]]:
+        """Yield each error of what is not at the store, how many changes have it, and `most` of them at most."""
+        index = self._index
+        for text, numbers in index.tally.errors.items():
+            some = (index.pending.get(seq) or index.rejected[seq] for seq in islice(numbers, most))
+            yield text, len(numbers), [row.change for row in some]

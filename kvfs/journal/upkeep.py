@@ -14,6 +14,7 @@ from kvfs.journal import snapshot
 from kvfs.journal.segment import segment_path
 from kvfs.journal.snapshot import Cut, Moved
 from kvfs.journal.transaction import Transactions
+from kvfs.warmthread import WarmThread
 
 log = logging.getLogger("kvfs.journal")
 
@@ -31,8 +32,8 @@ class Upkeep:
         self._floor = 0  # the log's size that a snapshot is not worth below: one failed at less
         self._row_bytes = snapshot.ROW_BYTES  # in the latest snapshot: keys and metadata may be long
         self._too_large = math.inf  # so large a snapshot had no room on a full disk
-        self._syncs_started = 0
-        self._syncs_done = 0
+        self._synced = -1  # the newest record that a sync of this mount has forced to the disk
+        self._thread = WarmThread("kvfs-sync")
 
     def note(self) -> None:
         """Note a commit, after which a task may be due."""
@@ -122,6 +123,7 @@ class Upkeep:
 
     def finish(self) -> None:
         """Rewrite a mostly dead log at the end, in one go. If the disk refuses, the log stays as it is."""
+        self._thread.close()
         try:
             self._transactions.kept.not_saved()
             if self._log.is_doubtful or snapshot.is_due(self._transactions, snapshot.END_BYTES):
@@ -143,13 +145,25 @@ class Upkeep:
         After a sync that failed a snapshot replaces the records that may be lost: see `log`. Raises OSError,
         JournalError when the disk refuses.
         """
-        wanted = self._syncs_started + 1  # one under way may have begun before our commit
-        async with self._sync_lock:
-            if self._syncs_done >= wanted:
+        wanted = self._log.last
+        if self._is_durable(wanted):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        try:
+            self._sync_lock.acquire_nowait()  # a lock that is free is a turn of the loop all the same
+        except trio.WouldBlock:
+            await self._sync_lock.acquire()
+        try:
+            if self._is_durable(wanted):  # another's sync, begun after our commit
                 return
-            self._syncs_started += 1
-            number = self._syncs_started
             if self._log.is_doubtful:
                 await self.snapshot()
-            await trio.to_thread.run_sync(self._log.sync)
-            self._syncs_done = number
+            last = self._log.last
+            await self._thread.run(self._log.sync)
+            self._synced = last
+        finally:
+            self._sync_lock.release()
+
+    def _is_durable(self, last: int) -> bool:
+        """Return whether the record of that number is known to be on the disk, and all before it."""
+        return self._synced >= last and not self._log.is_doubtful

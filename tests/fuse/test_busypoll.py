@@ -2,7 +2,11 @@
 
 import os
 import resource
+import select
+import sys
 import time
+from collections import Counter
+from types import FrameType
 
 import pyfuse3
 import pytest
@@ -165,3 +169,39 @@ def test_another_pyfuse3_is_left_alone(monkeypatch) -> None:
     """Without the names that it replaces, it replaces nothing."""
     monkeypatch.setattr(pyfuse3, "trio", object())
     assert not busypoll.enable(Afterwards())
+
+
+async def test_who_takes_the_place_of_a_task_that_waits_does_not_look_again_and_again(
+    pipe, monkeypatch
+) -> None:
+    """Its caller waits for the same thing, so that to look for more would only keep that from its turn."""
+    monkeypatch.setattr(busypoll, "CALM", 60.0)
+    monkeypatch.setattr(busypoll, "ALERT", 60.0)
+    reading, writing = pipe
+    os.write(writing, b"x")
+    readiness, looks = Readiness(alone=False), Counter()
+    turnstile = Turnstile(Afterwards(), readiness.relieve)
+
+    def note(frame: FrameType, event: str, function: object) -> None:
+        looks[is_relief] += event == "c_call" and function is select.select
+
+    for is_relief in (False, True):
+        await readiness.wait_readable(reading)  # so that no turn is due
+        os.read(reading, 1)
+        async with trio.open_nursery() as nursery:
+
+            async def take_over() -> None:
+                async with turnstile:
+                    sys.setprofile(note)
+                    await readiness.wait_readable(reading)
+                    sys.setprofile(None)
+
+            async with turnstile:
+                if is_relief:
+                    nursery.start_soon(take_over)
+                    await trio.testing.wait_all_tasks_blocked()
+            if not is_relief:
+                nursery.start_soon(take_over)
+            await trio.testing.wait_all_tasks_blocked()
+            os.write(writing, b"x")
+    assert looks[True] <= 1 < looks[False]

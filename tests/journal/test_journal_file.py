@@ -700,12 +700,30 @@ async def test_callers_of_a_sync_share_it(path, monkeypatch):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.make_durable)
             assert await trio.to_thread.run_sync(under_way.wait, 30)
+            put(journal, "late", b"1")
             for _ in range(100):
                 nursery.start_soon(journal.make_durable)
             await trio.testing.wait_all_tasks_blocked()
             assert len(syncs) == 1
             may_end.set()
         assert len(syncs) == 2
+
+
+async def test_what_is_on_the_disk_is_not_forced_again(path, monkeypatch):
+    """Until something else is recorded; after a sync that failed it is."""
+    syncs = []
+    monkeypatch.setattr("kvfs.journal.log.Log.sync", lambda log: syncs.append(log))
+    with open_journal(path, durable=True) as journal:
+        for count in (1, 1):
+            await journal.make_durable()
+            assert len(syncs) == count
+        put(journal, "a", b"1")
+        for count in (2, 2):
+            await journal.make_durable()
+            assert len(syncs) == count
+        journal._transactions.log._doubtful = 1
+        await journal.make_durable()
+        assert len(syncs) == 3
 
 
 async def test_a_durable_journal_forces_what_it_says(path):

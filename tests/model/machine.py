@@ -261,4 +261,4 @@ class Frame(RuleBasedStateMachine):
             self.run_(lambda stream=stream: self.kernel.closedir(stream[0]))
         self.alive(self.kernel.forget)
         assert len(self.rig.fs.handles) == 0
-        assert self.rig.fs.inodes.statistics().nodes <= 1 + len(self.spaces), "inodes leak"
+        assert self.rig.fs.inodes.count <= 1 + len(self.spaces), "inodes leak"

@@ -4,7 +4,7 @@ It compares memory with what a replay of the log, as it is on the disk now, come
 """
 
 from kvfs.core.errors import JournalError
-from kvfs.core.model import KeyRef, Seq
+from kvfs.core.model import KeyRef, NamespaceId, Seq
 from kvfs.journal.facts import LocalFacts
 from kvfs.journal.index import Index
 from kvfs.journal.journal import Journal
@@ -73,6 +73,25 @@ def _index_faults(index: Index) -> list[str]:
             waiting.setdefault(row.waits_for, set()).add((row.change.namespace, row.change.key))
     if waiting != index.waiting:
         found.append("waiting differs")
+    return found + _tally_faults(index)
+
+
+def _tally_faults(index: Index) -> list[str]:
+    found = []
+    spaces: dict[NamespaceId, list[int]] = {}
+    errors: dict[str, dict[Seq, None]] = {}
+    for row in index.pending.values():
+        space = spaces.setdefault(row.change.namespace, [0, 0])
+        space[0], space[1] = space[0] + 1, space[1] + row.change.size
+    for row in (*index.pending.values(), *index.rejected.values()):
+        if row.change.error:
+            errors.setdefault(row.change.error, {})[row.change.seq] = None
+    if index.tally.spaces != spaces:
+        found.append("counts by namespace differ")
+    if index.tally.errors != errors:
+        found.append("errors differ")
+    if index.tally.oldest(index.pending) != min((row.since for row in index.pending.values()), default=None):
+        found.append("the oldest pending change differs")
     return found
 
 

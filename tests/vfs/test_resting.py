@@ -45,7 +45,7 @@ def test_a_file_that_rests_is_forgotten_by_count() -> None:
     with pytest.raises(StaleError):
         table.get(ino)
     assert listed(table, "a") > ino
-    assert table.statistics().nodes == 2
+    assert table.count == 2
 
 
 def test_neighbours_of_several_namespaces_and_many_pages() -> None:
@@ -58,12 +58,12 @@ def test_neighbours_of_several_namespaces_and_many_pages() -> None:
         numbers.append(node.ino)
     table.check_invariants()
     assert len(set(numbers)) == 2000
-    assert table.statistics().nodes == 2001
+    assert table.count == 2001
     assert len(table.names.below(ONE, "19")[0]) == 100
     for number in numbers:
         table.forget(number, 1)
     table.check_invariants()
-    assert table.statistics().nodes == 1
+    assert table.count == 1
     assert not table._registry.resting._pages
 
 

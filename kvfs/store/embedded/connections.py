@@ -4,6 +4,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -12,6 +13,7 @@ import trio
 from kvfs.core.errors import OvertakenError, UnavailableError
 from kvfs.store.embedded.checkpoint import Checkpointer
 from kvfs.store.embedded.schema import BUSY_SECONDS, connect, prepare
+from kvfs.warmthread import WarmThread
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class Connections:
         self._checkpointer = Checkpointer(path)
         self.others = 0  # times that a write found that somebody else had written since the one before
         self._version = 0  # SQLite's word for it: another one whenever another connection has written
-        self._writing = trio.CapacityLimiter(1)
+        self._writing = WarmThread("kvfs-store")
         self._reading = trio.CapacityLimiter(len(readers))
 
     @classmethod
@@ -61,6 +63,7 @@ class Connections:
 
     def close(self) -> None:
         """Close all; the last one of the file writes the WAL back. Blocks."""
+        self._writing.close()
         self._checkpointer.close()
         for connection in (*self._idle, self._writer):
             connection.close()
@@ -76,7 +79,7 @@ class Connections:
 
         Raises `OvertakenError` instead if somebody else has written since `others` was what it says.
         """
-        return await trio.to_thread.run_sync(self._write, change, size, others, limiter=self._writing)
+        return await self._writing.run(partial(self._write, change, size, others))
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._idle.popleft()

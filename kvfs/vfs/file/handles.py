@@ -95,6 +95,11 @@ class HandleTable:
         handles = self._handles.values()
         return [handle for handle in handles if isinstance(handle, FileHandle) and handle.node is node]
 
+    def open_files(self) -> int:
+        """Count the files that are open; it looks at all handles."""
+        handles = self._handles.values()
+        return len({handle.node.ino for handle in handles if isinstance(handle, FileHandle)})
+
     def items(self) -> list[tuple[int, Handle]]:
         """Everything that is open."""
         return list(self._handles.items())

@@ -5,7 +5,6 @@ in which names are first shown: tools that read a directory by inode number read
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kvfs.core.errors import StaleError
 from kvfs.core.model import Key, NamespaceId
@@ -14,14 +13,6 @@ from kvfs.vfs.inode.listed import ListedNodes
 from kvfs.vfs.inode.nodes import ControlDirectory, ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.registry import Registry
 from kvfs.vfs.inode.renaming import NodeNames
-
-
-@dataclass(frozen=True, slots=True)
-class InodeStatistics:
-    """Nodes held, and how many of them are open files."""
-
-    nodes: int
-    open: int
 
 
 class InodeTable:
@@ -109,10 +100,10 @@ class InodeTable:
         """Let go of a node that neither the kernel nor a handle holds."""
         self._registry.drop_unused(node)
 
-    def statistics(self) -> InodeStatistics:
-        """Count the nodes that are held."""
-        open_files = sum(1 for node in self._nodes.values() if isinstance(node, File) and node.open)
-        return InodeStatistics(len(self._nodes) + len(self._registry.resting), open_files)
+    @property
+    def count(self) -> int:
+        """Nodes that are held."""
+        return len(self._nodes) + len(self._registry.resting)
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a table disagrees with another."""

@@ -1,0 +1,75 @@
+"""Counts of what is not at the store yet, kept while changes come and go.
+
+Whoever asks how much waits, since when and why, asks often, and must not look at all changes for it.
+
+Invariants (a check of the tests recomputes them from all changes):
+- `spaces` has the count and the bytes of the pending changes of each namespace that has any.
+- `errors` has the numbers of the pending and rejected changes that have an error, by its text, and no empty text.
+- `_early` has the pending changes that came after one that has waited less long: a change of a key that waited before
+  it. All others came in the order of their times, so that the oldest of them is the first one that is pending.
+"""
+
+from collections.abc import Mapping
+
+from sortedcontainers import SortedSet
+
+from kvfs.core.model import NamespaceId, Seq
+from kvfs.journal.rules import Row
+
+_NEVER = float("-inf")
+
+
+class ChangeTally:
+    """Kept by the index, which tells of every row that comes to be pending or rejected, and that leaves."""
+
+    def __init__(self) -> None:
+        self.spaces: dict[NamespaceId, list[int]] = {}
+        self.errors: dict[str, dict[Seq, None]] = {}
+        self._early: SortedSet[tuple[float, Seq]] = SortedSet()
+        self._latest = _NEVER  # the latest `since` of those that came since nothing was pending
+
+    def enter(self, row: Row) -> None:
+        """The row is pending from now on."""
+        change = row.change
+        space = self.spaces.get(change.namespace)
+        if space is None:
+            self.spaces[change.namespace] = [1, change.size]
+        else:
+            space[0] += 1
+            space[1] += change.size
+        if row.since >= self._latest:
+            self._latest = row.since
+        else:
+            self._early.add((row.since, change.seq))
+
+    def leave(self, row: Row) -> None:
+        """The row is pending no more."""
+        change = row.change
+        space = self.spaces[change.namespace]
+        space[0] -= 1
+        space[1] -= change.size
+        if self._early:
+            self._early.discard((row.since, change.seq))
+        if not space[0]:
+            del self.spaces[change.namespace]
+            if not self.spaces:
+                self._latest = _NEVER
+
+    def fail(self, row: Row) -> None:
+        """The row, which has an error, is pending or rejected from now on."""
+        self.errors.setdefault(row.change.error or "", {})[row.change.seq] = None
+
+    def mend(self, row: Row) -> None:
+        """The row, which had an error, is neither pending nor rejected with it any more."""
+        text = row.change.error or ""
+        numbers = self.errors[text]
+        del numbers[row.change.seq]
+        if not numbers:
+            del self.errors[text]
+
+    def oldest(self, pending: Mapping[Seq, Row]) -> float | None:
+        """Return the least `since` of what is pending, epoch seconds; None when nothing is."""
+        first = next(iter(pending.values()), None)
+        if first is None:
+            return None
+        return min(first.since, self._early[0][0]) if self._early else first.since

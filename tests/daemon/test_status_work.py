@@ -1,0 +1,116 @@
+"""The work that the event loop has with a status, a look at what waits, or the history of everything."""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import trio
+from support.rig import open_rig
+
+from kvfs.core.errors import UnavailableError
+from kvfs.core.model import Key, KeyInfo, KeyPage
+from kvfs.daemon import undo
+from kvfs.daemon.build import Stores
+from kvfs.daemon.outlook import Outlook
+from kvfs.daemon.status import SHOWN, Reporter
+
+
+def reporter_of(rig) -> Reporter:
+    """A reporter of the rig's mount, as the daemon makes it."""
+    outlook = Outlook(rig.sender.statistics, None, rig.sender.next_try)
+    reporter = Reporter(rig.fs, rig.journal, rig.sender, rig.reading, Stores(rig.store, rig.store), outlook)
+    reporter.history = rig.undo.status
+    return reporter
+
+
+def steps(work: Callable[[], object]) -> int:
+    """Count the bytecodes that a call executes."""
+    count = 0
+
+    def note(frame: FrameType, event: str, argument: object):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return note
+
+    sys.settrace(note)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+def record(rig, numbers: range) -> None:
+    """New files that wait; of four one was refused, and of another the last attempt failed."""
+    journal, ns = rig.journal, rig.namespace
+    with journal.transaction():
+        for number in numbers:
+            body = journal.stage(b"%d" % number)
+            journal.record_put(ns, Key(f"d/{number:05}"), body, metadata=None, expiration=None, base=b"")
+    for number in numbers[::4]:
+        refused, failed = (journal.get(ns, Key(f"d/{one:05}")) for one in (number, number + 1))
+        journal.reject(refused.seq, "too odd")
+        journal.set_error([failed.seq], "too slow")
+
+
+async def test_a_status_costs_the_same_however_much_waits(tmp_path, autojump_clock) -> None:
+    """4,000 changes, a quarter of them refused and a quarter with an error, are as quickly told as 400."""
+    async with open_rig(tmp_path) as rig:
+        reporter, costs = reporter_of(rig), []
+        for numbers in (range(400), range(400, 4000)):
+            record(rig, numbers)
+            costs.append(steps(reporter.status))
+            status, most = reporter.status(), numbers.stop
+            assert (status["pending"]["count"], status["rejected"]["count"]) == (most * 3 // 4, most // 4)
+            refused = [change.seq for change in rig.journal.rejected()]
+            assert len(refused) == most // 4
+            assert refused == sorted(refused)
+            assert [one["seq"] for one in status["rejected"]["items"]] == refused[:SHOWN]
+            counts = {one["reason"]: one["count"] for one in status["reasons"]}
+            assert counts == {"too odd": most // 4, "too slow": most // 4}
+            assert reporter._pending_by_namespace()[str(rig.namespace)] == (
+                most * 3 // 4, rig.journal.pending_bytes
+            )  # fmt: skip
+        assert costs[1] < 1.1 * costs[0]
+        assert len(reporter.left()) == SHOWN
+
+
+async def test_reasons_from_counts_are_those_of_all_changes(tmp_path, autojump_clock) -> None:
+    """A status says by a few looks all that a look at every change comes to."""
+    async with open_rig(tmp_path) as rig:
+        reporter = reporter_of(rig)
+        record(rig, range(80))
+        rig.store.fail("*", UnavailableError("away"))
+        await rig.sender.send_once()
+        outlook = reporter._outlook
+        everything = outlook.reasons([*rig.journal.rejected(), *rig.journal.pending()])
+        assert len(everything) == 3
+        told = outlook.summary(rig.journal.totals)
+        for message in (*told, *everything):
+            message["next_try_seconds"] = message["next_try_seconds"] is not None
+        assert sorted(map(str, told)) == sorted(map(str, everything))
+
+
+async def test_the_history_of_everything_lets_the_mount_go_on(tmp_path, autojump_clock, monkeypatch) -> None:
+    """2,000 keys that are listed and 1,000 that were written are counted a few at a time."""
+    monkeypatch.setattr(undo, "SLICE", 100)
+    async with open_rig(tmp_path) as rig:
+        ns, turns = rig.namespace, 0
+        keys = tuple(KeyInfo(Key(f"listed/{number:05}")) for number in range(2000))
+        rig.reading.listings.learn(ns, "", KeyPage(keys, None))
+        record(rig, range(1000))
+        await rig.undo.history.flush()
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_turns)
+            answer = await rig.undo._count(ns, "")
+            nursery.cancel_scope.cancel()
+        assert answer == (1000, 2000)
+        assert turns >= 25

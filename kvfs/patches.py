@@ -10,7 +10,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One name of a library. `needs`: names that must be beside it, or the replacement would not fit."""
+    """One name of a library. `needs` are names that must be beside it, or the replacement would not fit."""
 
     library: str
     tried: tuple[str, ...]
@@ -22,7 +22,7 @@ class Patch:
         return all(hasattr(owner, name) for name in (self.name, *self.needs))
 
     def apply(self, owner: object, replacement: object) -> bool:
-        """Replace the name. False if that does not fit, and then nothing is done."""
+        """Replace the name; return False, with nothing done, if that does not fit."""
         if not self.fits(owner):
             return False
         setattr(owner, self.name, replacement)

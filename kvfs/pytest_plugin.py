@@ -42,7 +42,7 @@ class KVServer:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment by which wrangler, the official SDKs and kvfs find this server."""
+        """Return the environment by which wrangler, the official SDKs and kvfs find this server."""
         return {
             "CLOUDFLARE_API_BASE_URL": self.base_url,
             "CLOUDFLARE_BASE_URL": self.base_url,
@@ -52,7 +52,7 @@ class KVServer:
 
     @property
     def namespaces_url(self) -> str:
-        """The URL of the account's namespaces."""
+        """Return the URL of the account's namespaces."""
         return f"{self.base_url}/accounts/{self.account}/storage/kv/namespaces"
 
     def set_faults(self, rules: Rules) -> None:
@@ -88,7 +88,7 @@ class KVServer:
         return self._counted("kvfs_keys_total")
 
     def create_namespace(self, title: str) -> "KVNamespace":
-        """A namespace of this account, made without faults and without being counted."""
+        """Make a namespace of this account, without faults and without being counted."""
         answer = self._ask("POST", self.namespaces_url, {"title": title})
         return KVNamespace(self, answer["result"]["id"], title)
 
@@ -106,7 +106,7 @@ class KVServer:
         return json.loads(self._send(method, url, sent))
 
     def _send(self, method: str, url: str, body: bytes | None = None) -> bytes:
-        """A request of the test itself: it meets no fault and is not counted."""
+        """Send a request of the test itself, which meets no fault and is not counted."""
         headers = {"authorization": f"Bearer {self.token}", "kvfs-direct": "1"}
         request = Request(url, body, headers, method=method)
         opener = build_opener(ProxyHandler({}), _Errors())
@@ -134,7 +134,7 @@ class KVNamespace:
 
     @property
     def url(self) -> str:
-        """The URL of the namespace."""
+        """Return the URL of the namespace."""
         return f"{self.server.namespaces_url}/{self.id}"
 
     def put(self, values: Mapping[str, str], **options: Any) -> None:
@@ -145,14 +145,14 @@ class KVNamespace:
             raise ValueError(answer["errors"][0]["message"])
 
     def get(self, key: str) -> bytes | None:
-        """The value of a key as it is now; None if there is none."""
+        """Return the value of a key as it is now; None if there is none."""
         found = self.server._ask("GET", f"{self.url}/keys?limit=1000&prefix={quote(key, safe='')}")
         if key not in (row["name"] for row in found["result"]):
             return None
         return self.server._send("GET", f"{self.url}/values/{quote(key, safe='')}")
 
     def keys(self) -> dict[str, dict[str, Any]]:
-        """Every key as it is listed now: name, and expiration and metadata where it has them."""
+        """Return every key as it is listed now: name, and expiration and metadata where it has them."""
         rows: dict[str, dict[str, Any]] = {}
         cursor = ""
         while True:
@@ -165,7 +165,7 @@ class KVNamespace:
 
 @pytest.fixture(scope="session")
 def _kvfs_process() -> Iterator[tuple[str, str]]:
-    """A server of this session: its base URL and its token."""
+    """Start a server of this session; yield its base URL and its token."""
     token = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory(prefix="kvfs-") as state:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("KVFS_")}

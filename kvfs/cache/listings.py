@@ -1,7 +1,11 @@
 """The index of all listings: the keys of each namespace, and the time until which they count as fresh.
 
-Only what the store answered belongs here; this mount's own changes lie over it in the overlay, and come in through
-`apply` once the store is sure to show them.
+Invariants:
+- Only answers of the store are here. This mount's own changes lie over them in the overlay, and come in through `apply`
+  once the store is sure to show them.
+- A key that is inside a span and not in it does not exist, so absence is knowledge as well.
+- All of a span has one age, that of its oldest page, *because* then nothing counts as fresh for too long.
+- A span changes in place, so what is read of one holds until the next await.
 """
 
 from bisect import bisect_left

@@ -1,7 +1,12 @@
 """The outbox, the sender's side of the journal: pending changes, and their progress.
 
-Changes are named by their sequence numbers. One that is not pending any more, because a newer change of the key took
-its place, is passed over silently. So progress on the wire and changes of the file system never collide.
+Invariants:
+- Changes are named by their sequence numbers. One that is not pending any more is passed over silently, *because* a
+  newer change of the key took its place: so an answer never acknowledges a content that was not sent.
+- A request is recorded before it leaves (`mark_attempted`), *because* after a crash a put that may have arrived needs a
+  tombstone when its file is deleted.
+- A tombstone of a rename is blocked until its put has landed (`blocker`); a rejected put has not landed.
+- An acknowledged change answers reads until it settles, *because* the store may answer an older value for a while.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

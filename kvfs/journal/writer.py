@@ -1,7 +1,11 @@
 """The writer, the side of the journal that the file system writes to: puts, deletions, renames.
 
-Each method is one transaction, or a part of the one around it: when it returns, the change is in the log; when it
-raises, nothing happened.
+Invariants:
+- Each method is one transaction, or a part of the one around it: when it returns, the change is in the log; when it
+  raises, nothing happened.
+- A change takes over what the row before it knows of the store (`rules`), *because* otherwise a deleted key could come
+  back, or our own value be taken for another client's.
+- The superseded state is reported after the record, *because* a history that fails must not fail a change.
 """
 
 import logging

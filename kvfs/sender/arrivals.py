@@ -1,7 +1,7 @@
-"""After an answer that was lost: which changes the store has all the same, so that they are not paid for twice.
+"""Arrivals: after a lost answer, the changes that the store has all the same, so that they are not paid for twice.
 
-A bulk write that takes too long is answered with 524 while the server writes on. Reading costs a tenth of
-writing, and a hundred keys a request.
+A bulk write that takes too long is answered with 524 while the server writes on. Reading costs a tenth of writing, and
+a hundred keys a request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ ASKED_BYTES: Final = 50_000  # values larger than that are not read back: a hund
 
 
 class Arrivals:
-    """Reads back what was sent."""
+    """Reads sent keys back."""
 
     def __init__(self, store: Store, counts: Counts) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class Arrivals:
     async def ask(
         self, namespace: NamespaceId, sent: Mapping[Key, Entry | None], patience: float
     ) -> frozenset[Key]:
-        """The keys that are in the store as they were sent (None: absent). Raises nothing the store does.
+        """Return the keys that are in the store as they were sent (None: absent). It raises no error of the store.
 
         Keys are asked for in the order in which they were sent. While more and more of them turn up the server
         is waited for; after `patience` seconds without any more the rest counts as not arrived.

@@ -25,7 +25,7 @@ class Growth:
     jitter: float
 
     def seconds(self, attempt: int) -> float:
-        """The wait after the `attempt`-th failure in a row, from 1."""
+        """Return the wait after the `attempt`-th failure in a row, from 1."""
         exponent = min(attempt - 1, 60)  # beyond that a float overflows, and `longest` is long reached
         return min(self.longest, self.first * 2.0**exponent) + random.uniform(0, self.jitter)
 
@@ -43,17 +43,17 @@ def trouble(error: KvfsError) -> SenderState:
 
 
 def may_go_on(error: KvfsError) -> bool:
-    """True when something else may be asked of the store after `asked_wait`: it said neither no nor much later."""
+    """Return True when another request may follow after `asked_wait`: the server said neither no nor much later."""
     return isinstance(error, UnavailableError) and asked_wait(error) <= SHORT_WAIT
 
 
 def asked_wait(error: KvfsError) -> float:
-    """Seconds in which the server wants to be left alone."""
+    """Return the seconds in which the server wants to be left alone."""
     return (error.retry_after or 0.0) if isinstance(error, UnavailableError) else 0.0
 
 
 def pause(error: KvfsError, attempt: int) -> float:
-    """Seconds to wait after the `attempt`-th failure in a row, from 1."""
+    """Return the seconds to wait after the `attempt`-th failure in a row, from 1."""
     growth = DENIED if isinstance(error, DeniedError) else UNAVAILABLE
     return max(growth.seconds(attempt), asked_wait(error))
 
@@ -72,9 +72,9 @@ class Backoff:
         self.asked_until = float("-inf")
 
     def fail(self, error: KvfsError, *, monotonic: float) -> EventKind | None:
-        """Count a failure; returns the event when it is news.
+        """Count a failure; return the event when it is news.
 
-        A try before its time, as fsync and `kvfs sync` make them, does not make the loop's wait longer.
+        A try before its time, by fsync or `kvfs sync`, does not make the loop's wait longer.
         """
         kind = trouble(error)
         news = kind is not self.kind
@@ -87,7 +87,7 @@ class Backoff:
         return EventKind(kind.value) if news else None
 
     def succeed(self) -> bool:
-        """The store took something; True when that is news."""
+        """Note that the store took something; return True when that is news."""
         news = self.kind is not None
         self.__init__()  # type: ignore[misc]  # back to the start, all fields of it
         return news
@@ -105,12 +105,12 @@ class UrgentBackoff:
         self.retry_at = float("-inf")
 
     def fail(self, monotonic: float) -> None:
-        """Count a try of theirs that failed."""
+        """Count a try of waiting callers that failed."""
         self._attempts += 1
         self.retry_at = monotonic + self._growth.seconds(self._attempts)
 
     def succeed(self) -> None:
-        """The store answers: start again with the shortest wait."""
+        """Start again with the shortest wait, because the store answers."""
         self._attempts = 0
         self.retry_at = float("-inf")
 
@@ -122,7 +122,7 @@ class KeyBackoff:
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """`now`: monotonic seconds."""
+        """`now` is in monotonic seconds."""
         self._now = now
         self._keys: dict[KeyRef, tuple[int, float]] = {}  # failures in a row, and when to try again
 
@@ -131,14 +131,14 @@ class KeyBackoff:
         return self._keys[place][1] if place in self._keys else float("-inf")
 
     def fail(self, place: KeyRef, asked: float = 0.0) -> None:
-        """The store wants it again, not before `asked` seconds."""
+        """Note that the store wants a key again, not before `asked` seconds."""
         attempt = self._keys[place][0] + 1 if place in self._keys else 1
         self._keys[place] = attempt, self._now() + max(ONE_KEY.seconds(attempt), asked)
 
     def succeed(self, place: KeyRef) -> None:
-        """It arrived, or need not any more."""
+        """Note that a key arrived, or need not any more."""
         self._keys.pop(place, None)
 
     def forget(self) -> None:
-        """Somebody asked for all to be tried now."""
+        """Forget all waits, because a caller asked for everything to be tried now."""
         self._keys.clear()

@@ -20,33 +20,33 @@ class Limits:
 
     @property
     def pairs(self) -> int:
-        """The most changes in a body."""
+        """Return the most changes in a body."""
         return self._size.pairs
 
     @property
     def body_bytes(self) -> int:
-        """The most bytes of a body."""
+        """Return the most bytes of a body."""
         return self._size.body_bytes
 
     @property
     def round_pairs(self) -> int:
-        """The most changes in a round: several bodies while answers are quick, because checks are for a round."""
+        """Return the most changes in a round: several bodies while answers are quick; checks are for a round."""
         return self.options.pairs if self._size.is_quick else self.pairs
 
     @property
     def round_bytes(self) -> int:
-        """The most bytes of a round's values."""
+        """Return the most bytes of a round's values."""
         return self.options.body_bytes if self._size.is_quick else self.body_bytes
 
     def shrink(self, batch: Batch) -> None:
-        """This one was too much."""
+        """Note that this body was too much."""
         self._size.shrink(len(batch.changes), body_size(batch))
 
     def note(self, batch: Batch, seconds: float) -> None:
-        """This one was taken, and the answer took so long."""
+        """Note that this body was taken, and how long the answer took."""
         self._size.note(len(batch.changes), body_size(batch), seconds)
 
 
 def body_size(batch: Batch) -> int:
-    """At most how many bytes its body has."""
+    """Return at most how many bytes its body has."""
     return sum(map(pair_bytes, batch.changes))

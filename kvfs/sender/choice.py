@@ -32,7 +32,7 @@ class RoundChoice:
         self.elsewhere = False
 
     def choose(self, accept: Accept) -> list[Change]:
-        """At most a round of puts and a round of deletions of those that are accepted.
+        """Return at most a round of puts and a round of deletions of those that are accepted.
 
         Those that just failed come last, so that a body full of what fails does not stop all the others.
         """
@@ -72,7 +72,10 @@ class RoundChoice:
         yield from later
 
     def learn(self, chosen: Sequence[Change], outcome: Outcome) -> None:
-        """Remember what failed. A tombstone that never left did not: it only came after what did."""
+        """Remember the changes that failed.
+
+        A tombstone that never left did not fail: it only came after one that did.
+        """
         rows = [self._journal.row(change.seq) for change in chosen] if outcome.failure is not None else []
         self._set_back = frozenset(
             row.change.seq

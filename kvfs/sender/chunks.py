@@ -12,7 +12,7 @@ CHUNK: Final = 500  # rows of the journal touched between two checkpoints: a mil
 
 
 def chunks(changes: Iterable[Change], *, most_bytes: float = inf) -> Iterator[Sequence[Change]]:
-    """The changes in their order, so many at a time."""
+    """Yield the changes in their order, so many at a time."""
     some: list[Change] = []
     size = 0
     for change in changes:
@@ -26,7 +26,7 @@ def chunks(changes: Iterable[Change], *, most_bytes: float = inf) -> Iterator[Se
 
 
 async def turn(number: int, *, shield: bool = False) -> None:
-    """Between two chunks the other tasks get a turn; one chunk alone, an fsync's say, is done in one go."""
+    """Give the other tasks a turn between two chunks; one chunk alone, an fsync's for instance, is done in one go."""
     if number:
         with trio.CancelScope(shield=shield):
             await trio.lowlevel.checkpoint()

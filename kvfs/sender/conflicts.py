@@ -1,9 +1,9 @@
-"""Compares what the server has with what programs of this mount last read, just before it is written over.
+"""Conflicts: compares the server's value with the one that programs of this mount last read, just before a write.
 
-KV has no compare-and-swap, so the check leaves a window of one request. It costs one bulk get for a hundred keys
-that were read before they were changed, and for new names as `newnames` says. What an eventually consistent store
-may still answer of our own doing (`Row.ancestors`) is no conflict, nor is a key that somebody deleted, because
-writing it loses nobody's data. A deletion is compared when nobody asked for it: a rename's, and an expiration's.
+KV has no compare-and-swap, so the check leaves a window of one request. It costs one bulk get for a hundred keys that
+were read before they were changed, and for new names as `newnames` says. An old value of ours that an eventually
+consistent store may still answer (`Row.ancestors`) is no conflict, nor is a key that somebody deleted, because writing
+it loses nobody's data. A deletion is compared if no program asked for it: a rename's, and an expiration's.
 """
 
 import re
@@ -65,7 +65,7 @@ def is_ours(row: Row, current: bytes | None, since: float) -> bool:
 
 
 def copy_key(key: Key, host: str, now: float, taken: Callable[[Key], bool]) -> Key:
-    """`NAME.kvfs-conflict-HOST-TIME`, within the limit of a key; a number follows when that is taken."""
+    """Return `NAME.kvfs-conflict-HOST-TIME`, within the limit of a key; a number follows when that is taken."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     host = "".join(char if char.isalnum() or char in "-_." else "-" for char in host)[:64]
     number = 1
@@ -79,7 +79,7 @@ def copy_key(key: Key, host: str, now: float, taken: Callable[[Key], bool]) -> K
 
 
 def original_of(copy: Key) -> Key | None:
-    """The key that a copy was made of, by the copy's name; None for other names, and where the name was cut."""
+    """Return the key that a copy was made of, by the copy's name; None for other names, and where the name was cut."""
     found = _COPY.fullmatch(copy)
     if found is None or len(copy.encode()) > KEY_BYTES - 4:
         return None
@@ -106,7 +106,7 @@ class Answers:
     wait_until: float = float("-inf")  # monotonic; the server wants no request before
 
     def fail(self, error: StoreError, places: Iterable[KeyRef]) -> None:
-        """No answer for these; credentials say more than the network."""
+        """Note that there is no answer for these; credentials say more than the network."""
         self.unasked |= set(places)
         self.failed += 1
         self.wait_until = max(self.wait_until, trio.current_time() + asked_wait(error))
@@ -122,7 +122,7 @@ class Answers:
 
     @property
     def is_hopeless(self) -> bool:
-        """True if asking on is of no use: the server said so, or most of what was asked met a failure."""
+        """Return True if asking on is of no use: the server said so, or most of the questions met a failure."""
         return self.failure is not None and (not may_go_on(self.failure) or self.failed > self.answered)
 
 
@@ -143,7 +143,7 @@ class Digests:
         self.requests = 0
 
     async def read(self, changes: Iterable[Change], ahead: Sequence[Change] = ()) -> Answers:
-        """Ask for the changes' keys. Raises nothing the store does: what it did not answer is told apart.
+        """Ask for the changes' keys. It raises no error of the store: keys without an answer are told apart.
 
         When names are listed, new ones among those that come soon, `ahead`, are looked up as well.
         """
@@ -163,7 +163,7 @@ class Digests:
     async def _without_absent(
         self, namespace: NamespaceId, changes: Sequence[Change], ahead: Sequence[Change], answers: Answers
     ) -> list[Key]:
-        """The keys whose values are to be read: of many new names, only those that a listing shows or misses."""
+        """Return the keys whose values are to be read: of many new names, only those that a listing shows or misses."""
         self._forget_old_lists()
         if sum(map(self._is_to_list, changes)) > BULK_GET_KEYS:
             near = [change for change in ahead if change.namespace == namespace]
@@ -205,7 +205,7 @@ class Digests:
         self._listed |= {made[key]: (asked_at, True) for key in names.absent}
 
     def forget_lists(self) -> None:
-        """Somebody else is known to have written: a name that was free may be taken."""
+        """Forget the lists, because another client has written: a name that was free may be taken."""
         self._listed.clear()
 
     def _forget_old_lists(self) -> None:
@@ -233,7 +233,7 @@ class Digests:
     async def _read_bulk(
         self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
     ) -> list[Sequence[Key]]:
-        """Ask for them together; what to ask for instead when that cannot be."""
+        """Ask for keys together; return what to ask for instead when that cannot be."""
         try:
             self.requests += 1
             with passage() as way:
@@ -305,7 +305,7 @@ class Digests:
 
     @contextmanager
     def _patience(self, place: KeyRef, way: Passage) -> Iterator[None]:
-        """The others of a round wait for the answer: of a key that failed alone before, not for long."""
+        """Return how long the others of a round wait: for a key that failed alone before, not for long."""
         seconds = self._times.patience(ALONE_SECONDS) if self.doubts.is_culprit(place) else inf
         way.scope.deadline = trio.current_time() + seconds
         with way.scope:
@@ -336,14 +336,14 @@ class Verdicts:
 
 
 class Checks:
-    """Finds the changes that would overwrite somebody else's."""
+    """Finds the changes that would overwrite another client's value."""
 
     def __init__(
         self, store: Store, row: Callable[[Change], Row | None], now: Callable[[], float], window: float
     ) -> None:
-        """`row`: what the journal has of a change, None when a newer one took its place.
+        """`row` returns what the journal has of a change, None when a newer one took its place.
 
-        `window`: seconds after which a value that was replaced is not answered any more.
+        `window` is the number of seconds after which a value that was replaced is not answered any more.
         """
         self.digests = Digests(store, now)
         self._row = row
@@ -353,7 +353,7 @@ class Checks:
     async def check(self, changes: Collection[Change], ahead: Sequence[Change] = ()) -> Verdicts:
         """Ask the store; `ahead` as for `Digests.read`.
 
-        A stranger's value that came raw is asked for once more before it is believed.
+        Another client's value that came raw is asked for once more before it is believed.
         """
         answers = await self.digests.read(changes, ahead)
         strange = self._strange(changes, answers)

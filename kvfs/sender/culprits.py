@@ -1,8 +1,8 @@
-"""Changes that the store refuses one by one: what is set aside for good, and what only looks like it.
+"""Culprits: decides which of the changes that the store refuses are set aside for good.
 
-A known code of KV for content is a verdict. A page of a firewall and a code nobody knows prove nothing by
-themselves: the change is a suspect, and is set aside only when the store took another write to its namespace in
-the same round. Of a body of many a few are tried alone first, as witnesses.
+A known code of KV for content is a verdict. A page of a firewall and a code nobody knows prove nothing by themselves:
+the change is a suspect, and is set aside only when the store took another write to its namespace in the same round. Of
+a body of many a few are tried alone first, as witnesses.
 """
 
 import random
@@ -24,7 +24,7 @@ WITNESSES: Final = 3  # when so many, drawn at random, are refused alone, it is 
 
 
 class Culprits:
-    """Sets changes aside, and says so."""
+    """Sets changes aside, and reports it."""
 
     def __init__(
         self, journal: Journal, store: Store, counts: Counts, reports: Reports, timeout: float
@@ -38,7 +38,7 @@ class Culprits:
         self._refusing: set[NamespaceId] = set()  # not even a witness was taken
 
     def refuse(self, change: Change, error: KvfsError, outcome: Outcome) -> None:
-        """Set aside what can never be sent."""
+        """Set a change aside that can never be sent."""
         self._journal.reject(change.seq, str(error))
         outcome.done += 1
         self._counts.rejected += 1
@@ -49,7 +49,7 @@ class Culprits:
     # suspects
 
     def witnesses(self, part: Batch) -> list[Batch]:
-        """Single changes of a refused body, each to be sent alone, before the body is halved.
+        """Return single changes of a refused body, each to be sent alone, before the body is halved.
 
         When none of them is taken it is not the fault of a few: halves would all be refused, and each costs a
         request. They are drawn anew each time, *because* those of this time may be culprits. After a body of which
@@ -70,7 +70,7 @@ class Culprits:
         return namespace in self._refusing
 
     def note_refusing(self, namespace: NamespaceId) -> None:
-        """No witness was taken."""
+        """Note that no witness was taken."""
         self._refusing.add(namespace)
 
     async def judge(self, outcome: Outcome) -> None:
@@ -94,12 +94,12 @@ class Culprits:
     # namespaces that are gone
 
     def known(self, namespace: NamespaceId) -> None:
-        """The namespace is there."""
+        """Note that the namespace is there."""
         self._missing_since.pop(namespace, None)
         self._refusing.discard(namespace)
 
     async def missing(self, namespace: NamespaceId, error: NamespaceNotFoundError, outcome: Outcome) -> None:
-        """The namespace is unknown: for a while that may be a rumour, then its changes are set aside."""
+        """Note that the namespace is unknown; if it stays so for a while its changes are set aside."""
         now = trio.current_time()
         since = self._missing_since.setdefault(namespace, now)
         if now - since >= GONE_SECONDS and await self._is_gone(namespace):
@@ -139,7 +139,7 @@ class Culprits:
 
 
 def _verdict(error: StoreError) -> StoreError:
-    """The words in which a suspect is set aside."""
+    """Return the error with the words in which a suspect is set aside."""
     if not isinstance(error, BlockedError):
         return error
     who = "Cloudflare's firewall" if error.is_firewall else "a filter on the way to the API"

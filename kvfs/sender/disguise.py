@@ -16,14 +16,14 @@ class Disguises:
         self._disliked: dict[KeyRef, None] = {}  # the latest last
 
     def remember(self, changes: Iterable[Change]) -> None:
-        """These were refused as text and taken as base64."""
+        """Remember keys that were refused as text and taken as base64."""
         for change in changes:
             self._disliked[change.namespace, change.key] = None
         while len(self._disliked) > REMEMBERED:
             del self._disliked[next(iter(self._disliked))]
 
     def wanted(self, namespace: NamespaceId, keys: Iterable[Key]) -> bool:
-        """True if one of the keys is among them."""
+        """Return True if one of the keys is among them."""
         return bool(self._disliked) and any((namespace, key) in self._disliked for key in keys)
 
 

@@ -42,7 +42,7 @@ class Dispatch:
         return self._under_way > 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """For ever: the place where sendings live on. Without it they end with their callers."""
+        """Run sendings for ever; without this task they end with their callers."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -102,7 +102,7 @@ class Dispatch:
             self._nursery.start_soon(work)
 
     def _learn(self, outcome: Outcome, urgent: bool) -> None:
-        """Slow down after a failure, go on after a success; say so when it is news."""
+        """Slow down after a failure, go on after a success; report it when it is news."""
         if outcome.answered or outcome.checked:
             self.urgency.succeed()
         said: KvfsError | None = outcome.failure or outcome.quota or outcome.postponed

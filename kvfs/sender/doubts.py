@@ -30,12 +30,12 @@ class Doubts:
         self._tries = 0  # in a row without any answer
 
     def begin(self) -> None:
-        """Another try begins: a round, or its check."""
+        """Note that another try begins: a round, or its check."""
         self._tries += 1
         self._suspects = Suspects(FIRST_PROOF if self._tries <= FIRST_TRY else LATER_PROOF)
 
     def answered(self, places: Iterable[KeyRef]) -> None:
-        """A request for these was answered."""
+        """Note that a request for these was answered."""
         self._suspects.answered()
         self._tries = 0
         if self._failed or self._culprits:
@@ -44,7 +44,10 @@ class Doubts:
                 self._culprits.pop(place, None)
 
     def failed(self, places: Collection[KeyRef], error: KvfsError) -> bool:
-        """A request for these failed; true when each of its halves, or its only key, is to be judged by itself."""
+        """Note that a request for these failed.
+
+        Return True when each of its halves, or its only key, is to be judged by itself.
+        """
         if not isinstance(error, StoreError) or not may_be_one_key(error):
             return False
         if all(map(self.is_culprit, places)):
@@ -61,11 +64,11 @@ class Doubts:
         return self._tries in (0, FIRST_TRY) or self._tries % EVERY == 0
 
     def blame(self, place: KeyRef) -> None:
-        """The key failed alone while others were answered."""
+        """Note that the key failed alone while others were answered."""
         _remember(self._culprits, [place], CULPRITS)
 
     def is_culprit(self, place: KeyRef) -> bool:
-        """True for a key that is better asked for, or sent, alone."""
+        """Return True for a key that is better asked for, or sent, alone."""
         return place in self._culprits
 
 

@@ -1,4 +1,4 @@
-"""The sender's face to the outside: events as they happen, its options, its results."""
+"""The types by which the sender speaks to other rooms: events, options, results."""
 
 import socket
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing a user may want to know: `text` says it in a line; without a key it is about all of them."""
+    """One event that a user may want to know: `text` says it in a line; without a key it is about all of them."""
 
     kind: EventKind
     text: str
@@ -89,7 +89,10 @@ class SenderStatistics:
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
-    """`sent` arrived; `left` did not, `rejected` of them are set aside; `error`: why the others stay."""
+    """The result of a drain: `sent` arrived; `left` did not, `rejected` of them are set aside.
+
+    `error` is why the others stay.
+    """
 
     sent: int
     left: int

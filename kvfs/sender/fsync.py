@@ -40,7 +40,7 @@ class FsyncWait:
         self.review(journal)
 
     def review(self, journal: Journal) -> list[Change]:
-        """The changes to send now; keys that need no sending any more (gone, local) are struck off."""
+        """Return the changes to send now; strike off keys that need no sending any more (gone, local)."""
         found = []
         for place in list(self.outstanding):
             change = journal.get(*place)
@@ -54,7 +54,7 @@ class FsyncWait:
         return found
 
     def resolved(self, change: Change, error: KvfsError | None) -> None:
-        """A change arrived, or was refused."""
+        """Note that a change arrived, or was refused."""
         place = (change.namespace, change.key)
         wanted = self.outstanding.get(place)
         if wanted is None or change.seq < wanted:
@@ -66,23 +66,23 @@ class FsyncWait:
             self._settle_if_over()
 
     def moved(self, change: Change, copy: Change) -> None:
-        """A conflict took the change to another key: there it has to arrive."""
+        """Note that a conflict took the change to another key, where it has to arrive."""
         if self.outstanding.pop((change.namespace, change.key), None) is not None:
             self.outstanding[copy.namespace, copy.key] = copy.seq
 
     def fail(self, error: KvfsError) -> None:
-        """Waiting longer is of no use."""
+        """Give up, because waiting longer is of no use."""
         if self.error is None:
             self.error = error
         self.done = True
         self.wake()
 
     def wake(self) -> None:
-        """Something happened: look again."""
+        """Wake the caller, because something happened."""
         self._woken.set()
 
     async def pause_until(self, moment: float) -> None:
-        """Until that moment (monotonic), or until it is woken."""
+        """Pause until that moment (monotonic), or until it is woken."""
         with trio.move_on_at(moment):
             await self._woken.wait()
         if not self.done:
@@ -95,7 +95,7 @@ class FsyncWait:
 
 
 class Fsyncs:
-    """All callers that wait in an fsync."""
+    """The callers that wait in an fsync, and their shared sending."""
 
     def __init__(self, journal: Journal, dispatch: Dispatch) -> None:
         self._journal = journal
@@ -162,7 +162,7 @@ class Fsyncs:
             wait.fail(error)
 
     def _changes(self, waits: Sequence[FsyncWait]) -> list[Change]:
-        """The changes they need, and every put that has to precede a deletion among them."""
+        """Return the changes they need, and every put that has to precede a deletion among them."""
         found = {change.seq: change for wait in waits for change in wait.review(self._journal)}
         tombstones = [change for change in found.values() if change.is_tombstone]
         blockers = [self._journal.blocker(change) for change in tombstones]
@@ -179,7 +179,7 @@ class Fsyncs:
         return [c for c in ordered if self._round.ready_at(c) <= now and not self._round.is_claimed(c)]
 
     async def _before_next_try(self, wait: FsyncWait) -> None:
-        """Until another's sending settles it, or the store may be tried again and its keys be written."""
+        """Wait until another's sending settles it, or the store may be tried again and its keys be written."""
         if wait.done:
             return
         pending = wait.review(self._journal)
@@ -199,7 +199,7 @@ class Fsyncs:
         await wait.pause_until(max(ready_at, urgency.retry_at, self._dispatch.backoff.asked_until, soon))
 
     def _learned(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        """A sending ended: those whose keys it carried hear how, and everybody looks again."""
+        """Take in the end of a sending: callers whose keys it carried learn the result, and all look again."""
         if not self.waiting:
             return
         sent = {(change.namespace, change.key) for change in changes}
@@ -215,11 +215,11 @@ class Fsyncs:
                 wait.fail(failure)
 
     def resolved(self, change: Change, error: KvfsError | None) -> None:
-        """A change arrived, or was refused."""
+        """Note that a change arrived, or was refused."""
         for wait in self.waiting:
             wait.resolved(change, error)
 
     def moved(self, change: Change, beside: Change) -> None:
-        """A conflict took a change to another key."""
+        """Note that a conflict took a change to another key."""
         for wait in self.waiting:
             wait.moved(change, beside)

@@ -35,13 +35,13 @@ class Names:
     crowded: dict[str, None] = field(default_factory=dict)
 
     def crowd(self, prefix: str) -> None:
-        """To list this prefix leads nowhere any more."""
+        """Note that a list of this prefix leads nowhere any more."""
         self.crowded[prefix] = None
         while len(self.crowded) > MOST_CROWDED:
             del self.crowded[next(iter(self.crowded))]
 
     def note(self, page: KeyPage, reached: Sequence[Key], now: float) -> None:
-        """A page has all there is among the names that it reached; a row that is none may be any of them."""
+        """Note a page: it has every name that it reached; a malformed row may be any of them."""
         there = {info.key for info in page.keys if not is_expired(info.expiration, now)}
         for key in reached:
             (self.taken if key in there or not page.is_whole else self.absent).append(key)
@@ -94,7 +94,7 @@ def _prefix(keys: Sequence[Key], crowded: Collection[str], *, parts: int) -> str
 
 
 def _reached(keys: Sequence[Key], prefix: str, page: KeyPage) -> Sequence[Key]:
-    """The first of the sorted keys, as far as the page has all that there is."""
+    """Return the first of the sorted keys, as far as the page has all that there is."""
     if page.cursor is None:
         end = next((n for n, key in enumerate(keys) if not key.startswith(prefix)), len(keys))
     else:

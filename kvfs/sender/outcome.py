@@ -36,24 +36,24 @@ class Outcome:
     )  # failed in a body of their own; likewise
 
     def fail(self, error: KvfsError) -> None:
-        """A write failed. Remember what says most: credentials before the network."""
+        """Note that a write failed. Remember the failure that says most: credentials before the network."""
         self.refused = True
         self.fail_check(error, trio.current_time() + asked_wait(error))
 
     def fail_check(self, error: KvfsError, wait_until: float) -> None:
-        """A check for conflicts failed; nothing is to be asked before that moment (monotonic)."""
+        """Note that a check for conflicts failed; nothing is to be asked before that moment (monotonic)."""
         self.wait_until = max(self.wait_until, wait_until)
         if self.failure is None or not isinstance(self.failure, DeniedError):
             self.failure = error
 
     @property
     def is_quiet(self) -> bool:
-        """True when nothing happened that would make the next choice another one."""
+        """Return True when nothing happened that would make the next choice another one."""
         return self.failure is None and self.postponed is None and self.quota is None
 
     @property
     def went_well(self) -> bool:
-        """True when nothing of it waits for another try."""
+        """Return True when nothing of it waits for another try."""
         return self.is_quiet and self.next_try == float("inf")
 
     @property
@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def is_over(self) -> bool:
-        """True if nothing more of the round may be tried: the store is away, or said so."""
+        """Return True if nothing more of the round may be tried: the store is away, or said so."""
         return self.failure is not None and not (may_go_on(self.failure) and self.progress)
 
 

@@ -1,7 +1,7 @@
-"""One body to the store, or the pieces it has to be cut into, and the answer to the journal.
+"""Sends one body to the store, or the pieces it has to be cut into, and records the answer.
 
-What fails stays pending; what is refused is halved until the culprit stands alone. Values are read when their
-body is made, so that no more than a body of them is in memory.
+A change that fails stays pending; a body that is refused is halved until the culprit stands alone. Values are read
+when their body is made, so that no more than a body of them is in memory.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,7 +83,7 @@ class Poster:
         self._disguises = Disguises()
 
     async def post(self, batch: Batch, outcome: Outcome) -> None:
-        """Send a batch. Raises nothing the store or a full disk does: that is in the outcome."""
+        """Send a batch. It raises no error of the store or a full disk: the outcome has them."""
         parts = self._apart(batch)
         while parts:
             part = parts.pop()
@@ -108,7 +108,7 @@ class Poster:
     # one key may be the reason
 
     def _apart(self, batch: Batch) -> list[Batch]:
-        """The batch without keys that failed alone before, to be sent first; these one by one."""
+        """Split off keys that failed alone before: return the batch without them, to go first, and each of them."""
         alone = [change for change in batch.changes if self.doubts.is_culprit(_place(change))]
         if not alone or len(batch.changes) == 1:
             return [batch]
@@ -129,7 +129,7 @@ class Poster:
         return []
 
     def judge_alone(self, outcome: Outcome) -> None:
-        """At the end of a round: a key that failed alone waits for itself, if the store takes others."""
+        """Let a key that failed alone wait for itself, if the store takes others; called at the end of a round."""
         alone, outcome.alone = outcome.alone, []
         for change, error in alone:
             if change.namespace in outcome.accepted:
@@ -188,7 +188,7 @@ class Poster:
         return smaller
 
     async def _with_culprit(self, part: Batch, error: StoreError, outcome: Outcome) -> list[Batch] | None:
-        """Halve to the culprit; a firewall gets it once more in base64, where it cannot read it."""
+        """Halve to the culprit; send it once more in base64, which a firewall cannot read, if one refused it."""
         if not isinstance(error, RejectedError):
             self.counts.failures += 1
             if not await self._has_witness(part, outcome, error):
@@ -227,7 +227,7 @@ class Poster:
         return False
 
     def _beyond_quota(self, part: Batch, error: QuotaError, outcome: Outcome) -> list[Batch] | None:
-        """A smaller body may fit into what is left of the day; when a single change does not, nothing does."""
+        """Try a smaller body, which may fit into the rest of the day; when a single change does not, nothing does."""
         self.counts.failures += 1
         if len(part.changes) > 1:
             return list(halve(part))
@@ -235,7 +235,7 @@ class Poster:
         return None
 
     def use_up(self, operation: BilledOperation, error: QuotaError, outcome: Outcome) -> None:
-        """An allowance of the day is used up: what needs it waits, and the user is told once."""
+        """Note that an allowance of the day is used up: changes that need it wait, and the user is told once."""
         outcome.quota = error
         if self.quotas.use_up(operation, error):
             text = f"the day's allowance of {operation} is used up; they go on after 00:00 UTC: {error}"
@@ -244,7 +244,7 @@ class Poster:
     # one request
 
     async def _attempt(self, part: Batch, outcome: Outcome) -> None:
-        """One request. Raises what the store raises; what it took is acknowledged."""
+        """Send one request and acknowledge the changes it took. Raises what the store raises."""
         changes = self._left(part)
         for number, some in enumerate(chunks(changes)):
             await turn(number)
@@ -288,14 +288,14 @@ class Poster:
     def _release(
         self, changes: Iterable[Change], left: frozenset[Key], waiting: Mapping[Seq, Sequence[Seq]]
     ) -> None:
-        """Tombstones that waited for what has landed, though a newer put has its place by now."""
+        """Release tombstones that waited for a put that has landed, though a newer put has its place by now."""
         replaced = (c.seq for c in changes if c.key not in left and self._journal.row(c.seq) is None)
         self._journal.release([tombstone for seq in replaced for tombstone in waiting.get(seq, ())])
 
     async def _entries(
         self, changes: Iterable[Change], outcome: Outcome
     ) -> tuple[dict[Key, Entry], list[Change]]:
-        """The entries of those that are still the newest of their keys and readable, and which they are."""
+        """Return the entries of changes that are still the newest of their keys and readable, and which they are."""
         entries: dict[Key, Entry] = {}
         taken = []
         for number, some in enumerate(chunks(list(changes), most_bytes=READ_BYTES)):
@@ -321,7 +321,7 @@ class Poster:
     async def _request(
         self, part: Batch, changes: Sequence[Change], entries: dict[Key, Entry]
     ) -> frozenset[Key]:
-        """The keys the store wants again; without an answer in time, an error as for a body too large."""
+        """Return the keys the store wants again; without an answer in time, raise an error as for a body too large."""
         with passage() as way, trio.move_on_after(self._timeout):
             left = await self._asked_for(part, [change.key for change in changes], entries)
             self.limits.note(part, trio.current_time() - way.began)
@@ -373,7 +373,7 @@ class Poster:
     def postpone(
         self, changes: Iterable[Change], error: KvfsError, outcome: Outcome, asked: float = 0.0
     ) -> None:
-        """These keys wait, each for itself; the others go on."""
+        """Let these keys wait, each for itself; the others go on."""
         changes = list(changes)
         if changes:
             self.counts.failures += 1

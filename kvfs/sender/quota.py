@@ -30,19 +30,19 @@ class Quotas:
     """The allowances that are used up, and until when (monotonic seconds)."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """`now`: epoch seconds."""
+        """`now` is in epoch seconds."""
         self._now = now
         self._used_up: dict[BilledOperation, tuple[float, QuotaError]] = {}
 
     def use_up(self, operation: BilledOperation, error: QuotaError) -> bool:
-        """The store said so; True when that is news."""
+        """Note that the store called an allowance used up; return True when that is news."""
         news = operation not in self._used_up
         left = DAY - self._now() % DAY + random.uniform(1, SPREAD)
         self._used_up[operation] = trio.current_time() + left, error
         return news
 
     def succeed(self, operation: BilledOperation) -> bool:
-        """The store did it; True when that is news."""
+        """Note that the store did it; return True when that is news."""
         return self._used_up.pop(operation, None) is not None
 
     def ready_at(self, operation: BilledOperation) -> float:
@@ -58,7 +58,7 @@ class Quotas:
         return min((at for at, _ in self._used_up.values()), default=None)
 
     def forget(self) -> None:
-        """Somebody asked for all to be tried now."""
+        """Forget all, because a caller asked for everything to be tried now."""
         self._used_up.clear()
 
 

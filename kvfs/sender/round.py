@@ -1,8 +1,13 @@
 """One round of sending: which of the chosen changes go, in which order, in which bodies.
 
-Puts first. A tombstone of a rename goes only when the new name has arrived: a crash or a refusal may leave both
-names, never neither. Any other waits for the puts before it as well, as `cp a b; rm a` means it, but no longer
-than the oldest change waits: a put that does not get through must not hold up every deletion.
+Invariants:
+- No key is in two requests at once, *because* two bodies may land in either order. The caller claims the keys of a
+  `send` before, and releases them after.
+- Puts go before deletions. The tombstone of a rename goes only when the put of the new name has landed, *because* a
+  crash or a refusal between the two may leave both names, and never neither.
+- Any other deletion waits for the puts recorded before it too, as `cp a b; rm a` means it, but no longer than the
+  oldest change waits, *because* a put that never gets through must not hold up every deletion.
+- A change is written shortly after it was compared with the store, *because* another client may write in between.
 """
 
 from collections import deque
@@ -77,11 +82,11 @@ class Round:
         return change.seq in self._poster.in_flight
 
     def claim(self, changes: Iterable[Change]) -> None:
-        """Nobody else is to send these keys."""
+        """Claim these keys, so that nobody else sends them."""
         self._claimed.update((change.namespace, change.key) for change in changes)
 
     def release(self, changes: Iterable[Change]) -> None:
-        """Others may send them again."""
+        """Release these keys, so that others may send them again."""
         self._claimed.difference_update((change.namespace, change.key) for change in changes)
 
     def is_claimed(self, change: Change) -> bool:
@@ -89,7 +94,7 @@ class Round:
         return (change.namespace, change.key) in self._claimed
 
     def ready_at(self, change: Change) -> float:
-        """From when (monotonic) the change may be sent: its key may be backed off from, or a quota used up."""
+        """Return from when (monotonic) the change may be sent: its key may be backed off from, or a quota used up."""
         quotas = self._poster.quotas
         ready = max(
             self._poster.keys.ready_at((change.namespace, change.key)),
@@ -108,7 +113,7 @@ class Round:
         return self._poster.quotas.until()
 
     def forget_waits(self) -> None:
-        """Somebody asked for everything to be tried now."""
+        """Forget all waits, because a caller asked for everything to be tried now."""
         self._poster.keys.forget()
         self._poster.quotas.forget()
 
@@ -119,7 +124,7 @@ class Round:
         return row is not None and needs_check(row)
 
     async def send(self, changes: Sequence[Change], *, urgent: bool = False) -> Outcome:
-        """Send these. Raises nothing the store or a full disk does: that is in the outcome."""
+        """Send these. It raises no error of the store or a full disk: the outcome has them."""
         with urgently(urgent):
             return await self._send(changes)
 
@@ -250,7 +255,7 @@ class Round:
         self._reports.event(Event(EventKind.CONFLICT, text, namespace, change.key, copy))
 
     def _free_key(self, namespace: NamespaceId, key: Key) -> Key:
-        """A name for a copy of a key."""
+        """Return a free name for a copy of a key."""
 
         def is_taken(copy: Key) -> bool:
             return self._journal.get(namespace, copy) is not None or (namespace, copy) in self._copies
@@ -260,7 +265,7 @@ class Round:
         return copy
 
     def beside(self, namespace: NamespaceId, key: Key) -> Key:
-        """The name for what was written to an open file whose key another client has written since."""
+        """Return the name for the content of an open file whose key another client has written since."""
         if self._options.on_conflict is OnConflict.OVERWRITE:
             return key
         copy = self._free_key(namespace, key)
@@ -270,7 +275,7 @@ class Round:
         return copy
 
     def _spare(self, change: Change, outcome: Outcome) -> None:
-        """Leave a value that is not the one that was renamed away, or that expired."""
+        """Spare a value that differs from the one that was renamed away, or that expired."""
         self._journal.spare(change)
         outcome.done += 1
         self.counts.conflicts += 1
@@ -278,7 +283,7 @@ class Round:
         self._reports.event(Event(EventKind.CONFLICT, text, change.namespace, change.key))
 
     def _unblocked(self, tombstones: Iterable[Change], outcome: Outcome) -> list[Change]:
-        """Tombstones that no put still has to precede."""
+        """Return the tombstones that no put still has to precede."""
         first_put = next((c.seq for c in self._journal.iter_pending() if not c.is_tombstone), None)
         free = []
         for change in tombstones:
@@ -296,7 +301,7 @@ class Round:
         return self._gives_way_for(tombstone) > 0
 
     def _gives_way_for(self, tombstone: Change) -> float:
-        """For how many seconds more."""
+        """Return for how many seconds more."""
         return tombstone.recorded_at + self._options.max_age - self._now()
 
     async def _send_all(self, changes: Sequence[Change], outcome: Outcome) -> None:
@@ -318,7 +323,10 @@ class Round:
                 return
 
     async def _post_all(self, group: Sequence[Batch], outcome: Outcome) -> None:
-        """At the same time; one alone without a task of its own, which would cost an fsync two turns of the loop."""
+        """Post all at the same time.
+
+        One alone without a task of its own, which would cost an fsync two turns of the loop.
+        """
         if len(group) == 1:
             await self._poster.post(group[0], outcome)
             return
@@ -327,7 +335,7 @@ class Round:
                 nursery.start_soon(self._poster.post, batch, outcome)
 
     async def _packed(self, changes: Sequence[Change]) -> list[tuple[Batch, int]]:
-        """The batches with their sizes."""
+        """Return the batches with their sizes."""
         limits = self.limits
 
         def packed() -> list[tuple[Batch, int]]:
@@ -337,7 +345,7 @@ class Round:
         return await trio.to_thread.run_sync(packed) if len(changes) > PACK_IN_THREAD else packed()
 
     def _group(self, batches: Iterable[tuple[Batch, int]]) -> list[Batch]:
-        """The next requests to make at the same time: few, and together not above one full body."""
+        """Return the next requests to make at the same time: few, and together not above one full body."""
         group: list[Batch] = []
         used = pairs = 0
         for batch, size in batches:

@@ -1,8 +1,7 @@
-"""The sender's loop: when to send what is pending, and how to drain it. fsync has its own way, `fsync.py`.
+"""The sender's loop: when to send pending changes, and how to drain them. fsync has its own way, `fsync.py`.
 
-`run` is `send_once` repeated when something is due, `drain` until nothing is left, `send_now` for a few keys
-at once. One round runs at a time, and fsyncs beside it: no key is on its way twice, because each sending claims
-its keys.
+`run` is `send_once` repeated when something is due, `drain` until nothing is left, `send_now` for a few keys at once.
+One round runs at a time, and fsyncs beside it: no key is on its way twice, because each sending claims its keys.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -84,7 +83,7 @@ class Sender:
     # the loop
 
     async def run(self) -> None:
-        """For ever: send a quiet while after the last change, at an age, or when a body is full; settle."""
+        """Send for ever: a quiet while after the last change, at an age, or when a body is full; and settle."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._dispatch.run)
             await self._loop()
@@ -108,7 +107,7 @@ class Sender:
         return max(0.0, min(self._until_send(), self._until_settled()))
 
     def _until_send(self) -> float:
-        """Seconds until something is to be sent. The wall clock may jump: it is believed within bounds."""
+        """Return the seconds until something is to be sent. The wall clock may jump: it is believed within bounds."""
         if not self._journal.pending_count:
             return FOREVER
         monotonic = trio.current_time()
@@ -128,14 +127,14 @@ class Sender:
         return min(quiet, self._age.left(self._journal.totals.oldest_pending_at, now))
 
     async def _send_through(self, seq: Seq) -> None:
-        """Send what was recorded up to `seq`: what comes later waits its own time."""
+        """Send all recorded up to `seq`; later changes wait their own time."""
         while True:
             outcome = await self._send_round(lambda change: change.seq <= seq, patient=True)
             if outcome.failure is not None or outcome.idle:
                 return
 
     async def send_once(self) -> int:
-        """One round: a body of puts, then of deletes. How many changes it settled one way or another."""
+        """Do one round: a body of puts, then of deletes. Return how many changes it settled in some way."""
         return (await self._send_round(lambda change: True)).done
 
     async def _send_round(self, accept: Accept, *, patient: bool = False) -> Outcome:
@@ -196,7 +195,10 @@ class Sender:
         return count
 
     def _until_settled(self) -> float:
-        """Seconds; changes acknowledged later settle later, so the first moment found stands."""
+        """Return the seconds until something settles.
+
+        Changes acknowledged later settle later, so the first moment stands.
+        """
         if not self._journal.totals.settling_count:
             self._settle_at = None
             return FOREVER
@@ -254,11 +256,11 @@ class Sender:
         return DrainResult(self._sent() - sent, left, statistics.rejected, said)
 
     def pending_count(self) -> int:
-        """Changes that are not at the server."""
+        """Return the number of changes that are not at the server."""
         return self._journal.pending_count
 
     def pending_bytes(self) -> int:
-        """The bytes of their values."""
+        """Return the bytes of their values."""
         return self._journal.pending_bytes
 
     def _quota_error(self) -> KvfsError | None:
@@ -286,7 +288,10 @@ class Sender:
     # telling
 
     def beside(self, namespace: NamespaceId, key: Key) -> Key:
-        """The name for what was written to an open file whose key another client has written since; it is told."""
+        """Return the name for the content of an open file whose key another client has written since.
+
+        It is reported.
+        """
         return self._round.beside(namespace, key)
 
     def is_in_flight(self, change: Change) -> bool:
@@ -294,7 +299,10 @@ class Sender:
         return self._round.is_in_flight(change)
 
     def next_try(self, change: Change) -> float | None:
-        """In how many seconds a change that could not be sent is tried again; None when nothing holds it back."""
+        """Return in how many seconds a change that could not be sent is tried again.
+
+        None when nothing holds it back.
+        """
         ready = self._round.ready_at(change)
         if self._dispatch.backoff.kind is not None:
             ready = max(ready, self._dispatch.backoff.retry_at)

@@ -25,11 +25,11 @@ class Vouched:
         self._relied: dict[Seq, int] = {}  # likewise; what a change that is to be written was decided on
 
     def begin(self) -> int:
-        """To be called before a write or a comparison begins, for `note` to be called with after it."""
+        """Return a mark before a write or a comparison begins, for `note` after it."""
         return self._watched.others if self._watched is not None else 0
 
     def note(self, changes: Iterable[Change], begun: int) -> None:
-        """These keys were written by us, or hold what we know of."""
+        """Note that these keys were written by us, or hold a value that we know."""
         if self._watched is None:
             return
         for change in changes:
@@ -40,7 +40,7 @@ class Vouched:
             del self._seen[next(iter(self._seen))]
 
     def has(self, change: Change) -> bool:
-        """True if nobody else is known to have written to the store since; the write has to make sure of it."""
+        """Return True if nobody else is known to have written to the store since; the write has to make sure of it."""
         if self._watched is None:
             return False
         return self._seen.get((change.namespace, change.key)) == self._watched.others

@@ -62,7 +62,7 @@ class ValueRoutes(Calls):
 
 
 def stored_metadata(operation: str, text: bytes | None) -> bytes | None:
-    """Metadata as it is kept. An empty part is refused, as by the API: the official SDK sends one for `None`."""
+    """Return metadata as it is kept. An empty part is refused, as by the API: the official SDK sends one for `None`."""
     if text is None:
         return None
     try:

@@ -78,12 +78,12 @@ class Breaker:
 
     @property
     def reason(self) -> str:
-        """Why the service counts as out of reach; "" while it does not."""
+        """Return why the service counts as out of reach; "" while it does not."""
         return self._reason if self.is_open() else ""
 
     @contextmanager
     def call(self) -> Iterator[float]:
-        """While a call is under way; gives the moment at which it began."""
+        """Count a call while it is under way; yield the moment at which it began."""
         since = trio.current_time()
         self._calls += 1
         self._unheard_since = min(self._unheard_since, since)
@@ -93,7 +93,7 @@ class Breaker:
             self._calls -= 1
 
     def heard(self) -> None:
-        """The service sent an answer, whatever it says."""
+        """Note that the service sent an answer, whatever it says."""
         self._unheard_since = trio.current_time() if self._calls > 1 else float("inf")
         heard()
 
@@ -102,11 +102,11 @@ class Breaker:
         self._times.note(seconds)
 
     def silence(self) -> float:
-        """For how many seconds the service has sent nothing although somebody waits, over several tries."""
+        """Return for how many seconds the service has sent nothing although somebody waits, over several tries."""
         return max(0.0, trio.current_time() - self._unheard_since) if self._calls else 0.0
 
     def check(self, operation: str, subject: Subject = NOTHING) -> None:
-        """Raises `UnavailableError` for a moment after a failure, unless an answer came since."""
+        """Raise `UnavailableError` for a moment after a failure, unless an answer came since."""
         if self.is_open():
             raise UnreachableError(
                 f"{operation}: the store could not be reached a moment ago ({self._reason})"
@@ -116,14 +116,14 @@ class Breaker:
             raise UnavailableError(f"{operation}: this failed a moment ago ({reason})")
 
     def bound(self) -> float:
-        """Seconds that a call may take: few while it is open if the last failure was the service's."""
+        """Return the seconds that a call may take: few while it is open if the last failure was the service's."""
         is_open = self._is_silent or self._suspects.has_failures
         if not is_open or trio.current_time() >= self._doubtful_until:
             return float("inf")
         return self._times.patience(self._probe)
 
     def answered(self, subject: Subject = NOTHING) -> None:
-        """The service is there, and so is the subject."""
+        """Note that the service is there, and so is the subject."""
         self._answered_at = trio.current_time()
         self._until = float("-inf")
         self._is_silent = False
@@ -166,7 +166,7 @@ class Breaker:
             self._rest = min(2 * rest, LONGEST)
 
     def doubt(self, error: UnavailableError) -> None:
-        """A call failed: the next ones are to be short, until one is answered."""
+        """Note a failed call: the next ones are to be short, until one is answered."""
         self._doubtful_until = trio.current_time() + self._pause
         self._is_silent = isinstance(error, NoAnswerError)
 
@@ -226,7 +226,7 @@ class Breaking(Around):
 
 
 def _subject(operation: str, args: Sequence[object], kwargs: dict[str, object]) -> Subject:
-    """The keys that a call names. A listing names its prefix, which a lookup makes the key that is looked up."""
+    """Return the keys that a call names. A listing names its prefix, which a lookup makes the key that is looked up."""
     if operation == "list_keys":
         return frozenset([(args[0], str(kwargs.get("prefix", "")).rstrip("/"))])
     if len(args) < 2 or "namespace" in operation:

@@ -25,7 +25,7 @@ _LATEST: Final = 2**63  # what a SQLite integer holds; far beyond any date
 
 
 def key_bytes(operation: str, key: Key) -> bytes:
-    """The key as UTF-8. Rejects what /kv/api/write-key-value-pairs forbids and keys above 512 bytes."""
+    """Return the key as UTF-8. Rejects what /kv/api/write-key-value-pairs forbids and keys above 512 bytes."""
     encoded = text_bytes(operation, "key", key)
     if key in FORBIDDEN_KEYS:
         raise RejectedError(f"{operation}: '{key}' cannot be a key: empty, '.' and '..' are forbidden")
@@ -37,7 +37,7 @@ def key_bytes(operation: str, key: Key) -> bytes:
 
 
 def text_bytes(operation: str, what: str, text: str) -> bytes:
-    """`text` as UTF-8; rejects lone surrogates, which are no text."""
+    """Return `text` as UTF-8; reject lone surrogates, which are no text."""
     try:
         return text.encode()
     except UnicodeEncodeError as exc:
@@ -45,7 +45,7 @@ def text_bytes(operation: str, what: str, text: str) -> bytes:
 
 
 def check_entry(operation: str, entry: Entry) -> None:
-    """Value, metadata and expiration within what KV keeps."""
+    """Check that value, metadata and expiration are within KV's limits."""
     if len(entry.value) > VALUE_BYTES:
         raise RejectedError(
             f"{operation}: 'Value length of {len(entry.value)} exceeds limit of {VALUE_BYTES}.'"
@@ -58,7 +58,7 @@ def check_entry(operation: str, entry: Entry) -> None:
 
 
 def check_metadata(operation: str, metadata: Metadata | None) -> None:
-    """At most 1,024 bytes of JSON."""
+    """Check for at most 1,024 bytes of JSON."""
     if metadata is None:
         return
     if len(metadata) > METADATA_BYTES:
@@ -70,12 +70,12 @@ def check_metadata(operation: str, metadata: Metadata | None) -> None:
 
 
 def present_metadata(metadata: Metadata | None) -> Metadata | None:
-    """`None` for JSON null: to KV they are the same."""
+    """Return `None` for JSON null, because to KV they are the same."""
     return None if metadata is None or metadata.strip() == NULL else metadata
 
 
 def check_title(operation: str, title: str) -> None:
-    """1 to 512 characters of Unicode text."""
+    """Check for 1 to 512 characters of Unicode text."""
     if not title:
         raise RejectedError(f"{operation}: 'request is missing a title definition'", code=codes.NO_TITLE)
     if len(title) > TITLE_CHARS:
@@ -87,7 +87,7 @@ def check_title(operation: str, title: str) -> None:
 
 
 def check_pairs(operation: str, pairs: Collection[Key] | Mapping[Key, Entry]) -> None:
-    """At most 10,000 in one bulk write or delete."""
+    """Check for at most 10,000 in one bulk write or delete."""
     if len(pairs) > BULK_PAIRS:
         raise RejectedError(
             f"{operation}: {len(pairs)} keys in one request, at most {BULK_PAIRS} are allowed",
@@ -96,7 +96,7 @@ def check_pairs(operation: str, pairs: Collection[Key] | Mapping[Key, Entry]) ->
 
 
 def check_bulk_get(operation: str, keys: Collection[Key]) -> None:
-    """1 to 100 keys in one bulk get."""
+    """Check for 1 to 100 keys in one bulk get."""
     if not keys:
         raise RejectedError(f"{operation}: 'You must request at least 1 key'", code=codes.BULK_GET)
     if len(keys) > BULK_GET_KEYS:
@@ -106,6 +106,6 @@ def check_bulk_get(operation: str, keys: Collection[Key]) -> None:
 
 
 def check_list_limit(operation: str, limit: int) -> None:
-    """1 to 1,000 keys a page; that the API wants at least 10 is its own affair."""
+    """Check for 1 to 1,000 keys a page; that the API wants at least 10 is its own affair."""
     if not 1 <= limit <= LIST_KEYS:
         raise RejectedError(f"{operation}: limit is {limit}, must be 1 to {LIST_KEYS}", code=codes.INVALID)

@@ -77,13 +77,13 @@ class _Family:
         self.accepted_at = float("-inf")
 
     def close(self, error: DeniedError) -> None:
-        """The refusal counts."""
+        """Note that the refusal counts."""
         self.error = error
         self.until = trio.current_time() + self.rest
         self.rest = min(2 * self.rest, LONGEST_REST)
 
     def accept(self) -> None:
-        """The token was accepted."""
+        """Note that the token was accepted."""
         self.error, self.until, self.rest = None, float("-inf"), FIRST_REST
         self.accepted_at = trio.current_time()
 
@@ -92,20 +92,20 @@ class Refusals:
     """The families of operations that the token is refused for, and until when (monotonic) nobody asks."""
 
     def __init__(self, token: Renewable, patience: float = float("inf")) -> None:
-        """`patience`: for how many seconds somebody waits for an answer; the refusal is to come before."""
+        """`patience` is the number of seconds for which a caller waits; the refusal is to come before."""
         self._token = token
         shorter = min(1.0, _SHARE * patience / sum(DOUBTS))
         self._doubts = [wait * shorter for wait in DOUBTS]
         self._families = {name: _Family() for name in ("read", "write", "title")}
 
     def ask_again(self) -> None:
-        """Somebody mended it, maybe: the next call of each family is a request, whatever was refused before."""
+        """Let the next call of each family be a request, because somebody may have mended what was refused."""
         for family in self._families.values():
             family.until = float("-inf")
 
     @property
     def reason(self) -> str:
-        """Why a family of operations is refused at the moment; "" while none is."""
+        """Return why a family of operations is refused at the moment; "" while none is."""
         now = trio.current_time()
         refused = (family.error for family in self._families.values() if family.until > now)
         return next((str(error) for error in refused if error is not None), "")
@@ -139,7 +139,7 @@ class Refusals:
             raise error
 
     async def _ask(self, family: _Family, request: Callable[[], Awaitable[T]]) -> T:
-        """One request, and what its answer says of the token."""
+        """Make one request, and take in what its answer says of the token."""
         try:
             answer = await request()
         except DeniedError as exc:
@@ -179,7 +179,7 @@ class Refusals:
             each.close(error)
 
     def _accepted(self, family: _Family) -> None:
-        """The token is good for this family, and what was refused for the token itself is open again."""
+        """Note that the token is good for this family; refusals of the token itself end too."""
         family.accept()
         for other in self._families.values():
             if other.error is not None and other.error.code not in codes.PASSING:

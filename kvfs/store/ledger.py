@@ -47,7 +47,7 @@ Owner = tuple[int, int]
 
 
 def seconds_up() -> float:
-    """Since this machine was started, sleep included."""
+    """Return the seconds since this machine was started, sleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -60,7 +60,7 @@ def this_boot() -> bytes:
 
 
 def process(pid: int | None = None) -> Owner:
-    """This process, or another; one that is not there started never."""
+    """Return this process, or another; one that does not exist started never."""
     pid = os.getpid() if pid is None else pid
     try:
         fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
@@ -80,7 +80,7 @@ class Machine:
 
 
 def here() -> Machine:
-    """The machine we are on, and this process."""
+    """Return the machine we are on, with this process."""
     return Machine(seconds_up, this_boot(), process(), process)
 
 
@@ -104,7 +104,7 @@ class _Page:
 
     @classmethod
     def read(cls, data: bytes, boot: bytes) -> "_Page | None":
-        """None for what is damaged, or of another start of the machine."""
+        """Read the file; None if it is damaged, or of another start of the machine."""
         if len(data) != _BYTES or _HEAD.unpack_from(data)[1:3] != (crc32(data[12:]), boot):
             return None
         page = cls()
@@ -133,7 +133,7 @@ class _Page:
         self.ring[place + 1] += count
 
     def ended(self, since: float, now: float) -> Iterator[tuple[int, int]]:
-        """Seconds, in order, with how many requests ended in them."""
+        """Return seconds, in order, with how many requests ended in them."""
         for second in range(max(0, int(since)), int(now) + 1):
             place = 2 * (second % _SECONDS)
             if self.ring[place] == second and self.ring[place + 1]:
@@ -181,19 +181,19 @@ class Ledger:
 
     @property
     def has_token(self) -> bool:
-        """True if a request may start without a look at the file."""
+        """Return True if a request may start without a look at the file."""
         return self.is_alone or (self.reserved > 0 and self.now() - self._at < LEASE)
 
     def take(self) -> None:
-        """A request starts."""
+        """Take a token, because a request starts."""
         self.reserved -= not self.is_alone
 
     def give_back(self) -> None:
-        """It was never made."""
+        """Give a token back, because its request was never made."""
         self.reserved += not self.is_alone
 
     def end(self) -> bool:
-        """A request ended; True when the others are to be told."""
+        """Note that a request ended; return True when the others are to be told."""
         if self.is_alone:
             return False
         now = self.now()
@@ -205,7 +205,7 @@ class Ledger:
         return not self.is_alone and self.now() - self._at > REPORT
 
     def others(self) -> list[tuple[float, int]]:
-        """Until when requests of others count, in order, and how many, as far as this process knows."""
+        """Return until when requests of others count, in order, and how many, as far as this process knows."""
         now, others = self.now(), self._others
         gone = 0
         while gone < len(others) and others[gone][0] <= now:
@@ -217,19 +217,19 @@ class Ledger:
     # what does
 
     def renew(self, in_flight: int, *, wants: bool = False) -> None:
-        """Tell what ended, learn what the others did; `wants`: take tokens, as far as the limit allows."""
+        """Write what ended, learn what the others did; with `wants` take tokens, as far as the limit allows."""
         with self._page() as page:
             if page is not None:
                 self._renew(page, in_flight, wants=wants)
 
     def block(self, seconds: float) -> None:
-        """Nobody makes a request for so long."""
+        """Let nobody make a request for so long."""
         with self._page() as page:
             if page is not None:
                 self.blocked_until = page.blocked_until = max(page.blocked_until, self.now() + seconds)
 
     def tell(self, left: int, seconds: float, quota: int, in_flight: int) -> None:
-        """The API says that so many requests are left for so long; those under way may be not counted there yet."""
+        """Note the API's count: so many requests are left for so long; those under way may be not counted there yet."""
         with self._page() as page:
             if page is not None:
                 others = sum(tokens for owner, (tokens, _) in page.slots.items() if owner != self._owner)
@@ -237,7 +237,7 @@ class Ledger:
                 page.told = self.told = Told(max(0, net - self.reserved), self.now() + seconds, quota)
 
     def close(self, in_flight: int) -> None:
-        """Give back what was not used; what is under way counts as if it ended now."""
+        """Give unused tokens back; requests under way count as if they ended now."""
         if self._descriptor < 0:
             return
         self.reserved = 0
@@ -287,7 +287,7 @@ class Ledger:
             self._ours = Counter({second: n for second, n in self._ours.items() if second >= oldest})
 
     def _sweep(self, page: _Page, now: float) -> None:
-        """The tokens of processes that have died count as if they had been used now."""
+        """Count the tokens of processes that have died as if they had been used now."""
         for owner, (tokens, at) in list(page.slots.items()):
             if owner != self._owner and not now - LEASE < at <= now and self._find(owner[0]) != owner:
                 del page.slots[owner]
@@ -297,7 +297,7 @@ class Ledger:
 
     @contextmanager
     def _page(self) -> Iterator[_Page | None]:
-        """The content under the lock, to be altered; None when it cannot be had now."""
+        """Yield the content under the lock, to be altered; None when it cannot be had now."""
         page = None if self.is_alone or not self._lock() else self._read()
         if page is None:
             yield None
@@ -326,7 +326,7 @@ class Ledger:
         return False
 
     def _read(self) -> _Page | None:
-        """The content; None, and the lock is given back, when there is no reading."""
+        """Return the content; None, and the lock is given back, when it cannot be read."""
         try:
             data = os.pread(self._descriptor, _BYTES + 1, 0)
             page = _Page.read(data, self._boot)

@@ -102,11 +102,7 @@ class Budget:
 
     @asynccontextmanager
     async def request(self, priority: Priority) -> AsyncIterator[None]:
-        """Make one request inside, as soon as it may be made.
-
-        Raises `RateLimitedError` shortly before the caller's deadline (of its cancel scopes) if that comes
-        sooner; its text says what the budget waits for.
-        """
+        """Make one request inside, as soon as it may be made."""
         await self._wait_for_turn(priority)
         try:
             yield
@@ -118,10 +114,10 @@ class Budget:
             self._give_turns()
 
     def block(self, seconds: float | None) -> float:
-        """Nobody makes a request for so long; answers for how long that is.
+        """Let nobody make a request for so long; return for how long that is.
 
-        None: the API did not say. Then it is 5 s, and twice as long with each refusal in a row, because a
-        refusal may be about a burst of a second or about the whole window.
+        With None the API did not say. Then it is 5 s, and twice as long with each refusal in a row, because a refusal
+        may be about a burst of a second or about the whole window.
         """
         now = trio.current_time()
         if seconds is None:
@@ -141,7 +137,7 @@ class Budget:
                 self._ledger.end()
 
     def accepted(self) -> None:
-        """A request was not refused for its rate."""
+        """Note that a request was not refused for its rate."""
         self._refusals = 0
 
     def told(self, headers: Mapping[str, str]) -> None:
@@ -181,7 +177,7 @@ class Budget:
         )
 
     def close(self) -> None:
-        """No request follows: other processes may have what was set aside for this one."""
+        """Close it: other processes may have the tokens set aside for this one."""
         if self._ledger is not None:
             self._ledger.close(self._in_flight)
 
@@ -239,7 +235,7 @@ class Budget:
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:
-        """Only the first in line keeps the time; woken when it has to take over or to rise earlier."""
+        """Let only the first in line keep the time; it is woken when it has to take over or to rise earlier."""
         first = next((queue[0] for queue in self._waiting.values() if queue), None)
         if now < self._blocked_until:
             alarm = self._blocked_until
@@ -267,7 +263,10 @@ class Budget:
         return math.inf
 
     def _hindrance(self, priority: Priority) -> tuple[str, float] | None:
-        """Why nothing may go now, and for how long; None when only a slot is missing: any moment there is one."""
+        """Return why nothing may go now, and for how long.
+
+        None when only a slot is missing, because any moment there is one.
+        """
         now = trio.current_time()
         if now < self._blocked_until:
             return "the API asked to wait", self._blocked_until - now
@@ -326,7 +325,7 @@ class Budget:
     # with other processes
 
     def _share(self, *, wants: bool) -> None:
-        """Tell the others, and learn of them; `wants`: and take tokens."""
+        """Tell the others, and learn of them; with `wants` also take tokens."""
         assert self._ledger is not None
         self._ledger.renew(self._in_flight, wants=wants)
         now = trio.current_time()
@@ -350,7 +349,7 @@ class Budget:
 
 
 def ratelimit_of(text: str) -> tuple[int, float] | None:
-    """Requests left and seconds of a `Ratelimit` header (`"default";r=50;t=30`), the least of several."""
+    """Return requests left and seconds of a `Ratelimit` header (`"default";r=50;t=30`), the least of several."""
     limits = []
     for item in text.split(","):
         found = dict(re.findall(r";\s*([rt])\s*=\s*(\d{1,9})(?=\s*(?:;|$))", item))

@@ -1,4 +1,4 @@
-"""Around: a Store around a Store in which every call passes one place. The base of all wrappers."""
+"""Around: a Store around a Store in which every call passes one place. It is the base of all wrappers."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
@@ -20,7 +20,7 @@ class Around:
     async def _call(
         self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Every operation comes by here: its name, the inner store's method, and what it was given."""
+        """Pass every operation through here: its name, the inner store's method, and its arguments."""
         return await method(*args, **kwargs)
 
     async def list_namespaces(self) -> list[Namespace]:

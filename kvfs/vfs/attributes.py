@@ -1,7 +1,12 @@
 """Attributes: stat, times and modes, extended attributes.
 
-Times tell of expiration (`core/expiry.py`), unless an attribute does (`vfs/xattr_fields.py`); what KV has no place for
-(mode bits, times of keys that do not expire) this machine keeps in the journal file. `chown` is accepted and not kept.
+Invariants:
+- An unknown size is shown as 0 with a time-out of 0, *because* the kernel then asks GETATTR, which loads the value.
+- The time-out of a name ends with the freshness of what is known, and any time-out at the expiration of the key.
+- An mtime is the expiration (`core/expiry.py`), unless an attribute is (`vfs/xattr_fields.py`). Else it moves only when
+  another content is found, *because* editors warn of a file whose mtime moves by itself.
+- This machine keeps what KV has no place for (mode bits, times of keys that do not expire) in the journal's file.
+  `chown` is accepted and not kept.
 """
 
 import logging
@@ -211,11 +216,11 @@ class Attributes:
         return attr
 
     def _vanished(self, node: Directory) -> Attr:
-        """Another client removed all that was in a directory, and so the directory.
+        """Answer for a directory that vanished because another client removed all of its content.
 
-        The kernel would have looked its name up first, so it is asked for by a descriptor, or as the working
-        directory: as on a disk, whoever has it keeps it. But where it was told to forget the attributes alone, it may
-        have come by the name: then it has to look that up. Raises `StaleError`.
+        The kernel would have looked its name up first, so it asks by a descriptor, or for the working directory: as on
+        a disk, its holder keeps it. But if the kernel was told to forget the attributes alone, it may have come by the
+        name, and has to look that up. Raises `StaleError`.
         """
         if node.doubted and not self._files.is_being_listed(node):
             node.doubted = False
@@ -226,7 +231,7 @@ class Attributes:
         return attr
 
     def contents_arrived(self, namespace: NamespaceId, contents: Sequence[tuple[Key, bytes]]) -> None:
-        """The store answered these values: one that differs from what was shown last is dated now.
+        """Take in values that the store answered: one that differs from the content shown last is dated now.
 
         Editors, make and rsync go by the mtime.
         """
@@ -277,7 +282,7 @@ class Attributes:
         self._keep(node, changes, expiration)
 
     def _tell_expiration(self, node: File, expiration: int) -> None:
-        """A date that was copied here, from an archive or another machine, may not have been meant so."""
+        """Log an expiration by a date that was copied here, because it may not have been meant so."""
         self.expirations += 1
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(expiration, _YEAR_9999)))
         log.info(
@@ -318,7 +323,7 @@ class Attributes:
     # statfs
 
     def usage(self) -> tuple[int, int]:
-        """Keys and bytes known: cheap, never a request."""
+        """Return keys and bytes known: cheap, never a request."""
         listings = self._overlay.listings.statistics()
         values = self._overlay.values.statistics()
         return listings.keys, values.bytes

@@ -70,20 +70,20 @@ class DirStream:
         return len(self._names) + (len(self.entries) if len(self.entries) <= KEPT_ENTRIES else 0) + 4
 
     def note_reader(self, *, is_first: bool = True) -> None:
-        """Somebody reads the entries, from now on or still: what he reads of the files next may be foreseen."""
+        """Note that a program reads the entries, now or still, so that its reads of the files may be foreseen."""
         ref, naming = self.ref, self.overlay.naming
         parent = naming.parent_of(ref).prefix if ref.prefix else None
         self.overlay.loader.scans.note(self.namespace, ref.prefix, parent, self.entries, is_first=is_first)
 
     async def reach(self, index: int) -> bool:
-        """Make entry `index` known, waiting for pages if need be; false when there are not so many."""
+        """Make entry `index` known, waiting for pages if need be; return False when there are not so many."""
         while len(self.entries) <= index and not self.complete:
             await self._more()
             self.note_reader(is_first=False)
         return len(self.entries) > index
 
     def entry(self, index: int) -> tuple[str, Target]:
-        """Name of an entry that is known, and what it is."""
+        """Return the name of an entry that is known, and what it is."""
         found = self.entries[index]
         if isinstance(found, tuple):
             return found
@@ -117,7 +117,7 @@ class DirStream:
         await (self.overlay.haste.patience.ask(advance) if is_hurried else advance())
 
     def _take(self, keys: list[str]) -> bool:
-        """Add entries from the position on; true when the keys known here are used up."""
+        """Add entries from the position on; return True when the keys known here are used up."""
         naming, ref = self.overlay.naming, self.ref
         end = successor(ref.prefix)
         found = self._settle_doubts()
@@ -149,7 +149,7 @@ class DirStream:
         return True
 
     def _settle_doubts(self) -> int:
-        """The last key of a page, in its order as soon as the next page tells that nothing is below it."""
+        """Settle the last key of a page, as soon as the next page tells that nothing is below it."""
         doubtful = [(key, self._is_directory_too(key)) for key in self._doubtful]
         self._doubtful = [key for key, is_directory in doubtful if is_directory is None]
         plain = [key for key, is_directory in doubtful if is_directory is False]
@@ -213,7 +213,7 @@ class DirStream:
         return key in listed or bool(self._is_directory_too(key))
 
     def _add_directory(self, made: DirRef) -> None:
-        """The directory here in which a directory made on this machine lies, or that it is."""
+        """Return the directory here in which a directory made on this machine lies, or that it is."""
         naming = self.overlay.naming
         while True:
             parent = naming.parent_of(made)
@@ -243,7 +243,7 @@ class KeptStreams:
         return found[0] if found is not None else None
 
     def keep(self, stream: DirStream) -> None:
-        """A listing was read to its end."""
+        """Keep a listing that was read to its end."""
         stamp = stream.overlay.known.stamp
         outdated = [place for place, (kept, _, _) in self._streams.items() if kept.stamp != stamp]
         for place in (*outdated, (stream.namespace, stream.ref)):

@@ -15,12 +15,12 @@ class Paths:
         self._prefix = root.ref.prefix if isinstance(root, Directory) else None
 
     def of_key(self, namespace: NamespaceId, key: Key) -> str:
-        """The path of a key."""
+        """Return the path of a key."""
         inside = Key(key.removeprefix(self._prefix or "") or key)
         return "/".join((*self._above(namespace), *self._naming.path_of(inside)))
 
     def of_directory(self, namespace: NamespaceId, ref: DirRef) -> str:
-        """The path of a directory, "." for the mount point."""
+        """Return the path of a directory, "." for the mount point."""
         names: list[str] = []
         while ref.prefix and ref.prefix != self._prefix:
             names.append(self._naming.name_in_parent(ref))
@@ -28,7 +28,7 @@ class Paths:
         return "/".join((*self._above(namespace), *reversed(names))) or "."
 
     def of_node(self, node: Node) -> str:
-        """The path of what the kernel knows by a number."""
+        """Return the path of what the kernel knows by a number."""
         match node:
             case File():
                 return self.of_key(node.namespace, node.key)
@@ -41,5 +41,5 @@ class Paths:
         return "."
 
     def _above(self, namespace: NamespaceId) -> tuple[str, ...]:
-        """The directory of a namespace, where it is one."""
+        """Return the directory of a namespace, where it is one."""
         return (self._table.name_of(namespace) or namespace,) if self._prefix is None else ()

@@ -39,12 +39,12 @@ class Roots:
         return namespace in self._closing
 
     async def entries(self) -> dict[str, Directory]:
-        """Every namespace under its name."""
+        """Return every namespace under its name."""
         names = await self._table.names()
         return {name: self._node(namespace) for name, namespace in names.items()}
 
     async def lookup(self, name: bytes) -> Directory | None:
-        """The namespace of a name."""
+        """Return the namespace of a name."""
         found = await self._table.named(name.decode(errors="surrogateescape"))
         return self._node(found) if found is not None else None
 
@@ -103,10 +103,7 @@ class Roots:
         return any(row.prefix for row in rows)  # the empty one is the namespace's own, with its times
 
     def vanished(self, namespace: NamespaceId) -> None:
-        """A namespace is gone: nothing of it is kept, but what an open file recorded in its last moment.
-
-        That the sender will find to have no place any more, and set aside for the user.
-        """
+        """Forget a namespace that is gone, but for the last records of open files, which the sender sets aside."""
         if not self._has_put(namespace):
             self._overlay.journal.drop_namespace(namespace)
         self._overlay.listings.forget(namespace)

@@ -21,7 +21,7 @@ from kvfs.vfs.view.overlay import Overlay
 
 
 class Keeping:
-    """Tells the history of every value that is superseded."""
+    """Passes every superseded value to the history."""
 
     def __init__(
         self, overlay: Overlay, inodes: InodeTable, history: History, now: Callable[[], float]
@@ -79,7 +79,10 @@ class Keeping:
         return node is not None and node.open is not None and node.open.saved > 0
 
     def _clean(self, version: Version) -> bytes | None:
-        """The value of a key without a change, and what is known of it. The journal has the new change already."""
+        """Return the value of a key without a change, and what is known of it.
+
+        The journal has the new change already.
+        """
         place = (version.namespace, version.key)
         span = self._overlay.listings.span_of(*place, stale=True)
         held = self._overlay.values.peek(place)
@@ -102,7 +105,7 @@ class Keeping:
         return node.open.closed if node is not None and node.open is not None else None
 
     def _recorded(self, version: Version, row: Row) -> bytes | Path | None:
-        """The content of a change: its file gets another name, or it is in memory, or else in the log."""
+        """Return the content of a change: its file gets another name, or it is in memory, or else in the log."""
         assert row.content is not None
         is_file = row.content.spool is not None
         if is_file and (linked := self._linked(row)) is not None:
@@ -125,7 +128,7 @@ class Keeping:
         return found if isinstance(found, bytes) else None
 
     def _linked(self, row: Row) -> Path | None:
-        """Its file, under a name of the history's; None when the disk has no room for that name."""
+        """Give its file a name of the history's; return None when the disk has no room for that name."""
         found, target = self._overlay.journal.reader.superseded(row), self._history.incoming()
         assert isinstance(found, Path)
         try:

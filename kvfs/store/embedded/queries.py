@@ -46,7 +46,7 @@ ORPHANS = "SELECT namespace, key FROM keys WHERE namespace = ? LIMIT ?"
 
 
 def find_namespace(db: sqlite3.Connection, operation: str, account: str, namespace: NamespaceId) -> int:
-    """The number of a namespace. Raises `NamespaceNotFoundError`."""
+    """Return the number of a namespace. Raises `NamespaceNotFoundError`."""
     row: tuple[int] | None = None
     if namespace.isascii():  # what is not cannot be bound, let alone be found
         row = db.execute(
@@ -58,7 +58,7 @@ def find_namespace(db: sqlite3.Connection, operation: str, account: str, namespa
 
 
 def list_namespaces(db: sqlite3.Connection, account: str) -> list[Namespace]:
-    """All namespaces of an account, by title."""
+    """Return all namespaces of an account, by title."""
     rows: Iterable[tuple[str, str]] = db.execute(
         "SELECT id, title FROM namespaces WHERE account = ? ORDER BY title", (account,)
     )
@@ -66,7 +66,7 @@ def list_namespaces(db: sqlite3.Connection, account: str) -> list[Namespace]:
 
 
 def get_namespace(db: sqlite3.Connection, number: int) -> Namespace:
-    """One namespace."""
+    """Return one namespace."""
     row: tuple[str, str] = db.execute(
         "SELECT id, title FROM namespaces WHERE number = ?", (number,)
     ).fetchone()
@@ -108,7 +108,7 @@ def drop_namespace(db: sqlite3.Connection, number: int) -> None:
 
 
 def sweep(db: sqlite3.Connection, limit: int) -> bool:
-    """Remove up to `limit` keys of deleted namespaces; whether any may be left."""
+    """Remove up to `limit` keys of deleted namespaces; return whether any may be left."""
     row: tuple[int] | None = db.execute("SELECT number FROM dropped LIMIT 1").fetchone()
     if row is None:
         return False
@@ -129,7 +129,7 @@ def purge(db: sqlite3.Connection, work: int, now: float) -> None:
 def list_keys(
     db: sqlite3.Connection, number: int, *, first: bytes, beyond: bytes, limit: int, now: float
 ) -> list[KeyInfo]:
-    """Up to `limit` keys from `first` on and before `beyond`, in order."""
+    """Return up to `limit` keys from `first` on and before `beyond`, in order."""
     rows: Iterable[EntryRow] = db.execute(
         LIST_KEYS, {"number": number, "first": first, "beyond": beyond, "limit": limit, "now": now}
     )
@@ -137,13 +137,13 @@ def list_keys(
 
 
 def get(db: sqlite3.Connection, number: int, *, key: bytes, now: float) -> ValueRead | None:
-    """Value and expiration."""
+    """Return value and expiration."""
     found = _find(db, number, key, now)
     return ValueRead(_value(db, found), found[3]) if found else None
 
 
 def get_metadata(db: sqlite3.Connection, number: int, *, key: bytes, now: float) -> Metadata | None:
-    """Metadata, `None` also for a key that is not there."""
+    """Return metadata, `None` also for a key that is not there."""
     found = _find(db, number, key, now)
     return found[2] if found else None
 
@@ -167,7 +167,7 @@ def _find(db: sqlite3.Connection, number: int, key: bytes, now: float) -> Found 
 
 
 def _value(db: sqlite3.Connection, found: Found) -> bytes:
-    """The value of a key that was found; a large one without a copy of it inside SQLite."""
+    """Return the value of a key that was found; a large one without a copy of it inside SQLite."""
     content, size, _, _ = found
     if size > BLOB_BYTES:
         with db.blobopen("contents", "value", content, readonly=True) as blob:
@@ -177,7 +177,7 @@ def _value(db: sqlite3.Connection, found: Found) -> bytes:
 
 
 def count_keys(db: sqlite3.Connection, number: int, *, now: float) -> tuple[int, int]:
-    """Keys, and bytes of their values."""
+    """Return the number of keys, and the bytes of their values."""
     counts: tuple[int, int] = db.execute(COUNT_KEYS, {"number": number, "now": now}).fetchone()
     return counts
 
@@ -199,6 +199,6 @@ def put_all(
 
 
 def delete_all(db: sqlite3.Connection, number: int, *, keys: Sequence[bytes], now: float) -> None:
-    """Remove keys, those that are there."""
+    """Remove those of the keys that are there."""
     purge(db, len(keys), now)
     db.executemany(DELETE_KEY, ((number, key) for key in keys))

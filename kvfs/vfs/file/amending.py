@@ -68,7 +68,7 @@ class Amending(Opening):
         self._overlay.unsaved.touched()
 
     async def _amend_written(self, node: File, shared: OpenFile) -> None:
-        """Somebody is in the midst of writing: the new attributes go with what was closed last.
+        """Amend a file that a program is writing: the new attributes go with the content closed last.
 
         Where that is not known (a file being made, or emptied by its open), they go with the close.
         """

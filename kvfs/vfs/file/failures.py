@@ -23,7 +23,7 @@ class Failures:
         self._invalidator = invalidator
 
     def fail(self, handle: FileHandle, shared: OpenFile, error: KvfsError) -> None:
-        """A write failed: nothing since the last good close is recorded, and who wrote of it is told at close."""
+        """Take a failed write back to the last good close; each writer of it gets the error at close."""
         for other in self._handles.of(handle.node):
             if other is handle or (other.left is handle.left and other.wrote > shared.saved):
                 other.failed = error
@@ -31,7 +31,7 @@ class Failures:
             self.give_up(handle.node, shared, error)
 
     def give_up(self, node: File, shared: OpenFile, error: KvfsError) -> None:
-        """The file is again what it was at the last good close.
+        """Make the file again what it was at the last good close.
 
         Where that is not in memory, the file goes on without this content, which stays with the handles it has.
         """

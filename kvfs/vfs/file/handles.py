@@ -59,28 +59,28 @@ class HandleTable:
         self._next = 1
 
     def add(self, handle: Handle) -> int:
-        """The number of a new handle."""
+        """Return the number of a new handle."""
         number = self._next
         self._next += 1
         self._handles[number] = handle
         return number
 
     def get(self, number: int) -> Handle:
-        """Raises `BadHandleError`."""
+        """Return a handle. Raises `BadHandleError`."""
         try:
             return self._handles[number]
         except KeyError:
             raise BadHandleError(f"handle {number} is not open") from None
 
     def file(self, number: int) -> FileHandle:
-        """A handle that must be a file's. Raises `BadHandleError`."""
+        """Return a handle that must be a file's. Raises `BadHandleError`."""
         handle = self._handles.get(number)
         if not isinstance(handle, FileHandle):
             raise BadHandleError(f"handle {number} is no open file")
         return handle
 
     def directory(self, number: int) -> DirectoryHandle:
-        """A handle that must be a directory's. Raises `BadHandleError`."""
+        """Return a handle that must be a directory's. Raises `BadHandleError`."""
         handle = self._handles.get(number)
         if not isinstance(handle, DirectoryHandle):
             raise BadHandleError(f"handle {number} is no open directory")
@@ -91,7 +91,7 @@ class HandleTable:
         return self._handles.pop(number, None)
 
     def of(self, node: File) -> list[FileHandle]:
-        """The handles of one file; it looks at all that are open."""
+        """Return the handles of one file; it looks at all that are open."""
         handles = self._handles.values()
         return [handle for handle in handles if isinstance(handle, FileHandle) and handle.node is node]
 
@@ -101,7 +101,7 @@ class HandleTable:
         return len({handle.node.ino for handle in handles if isinstance(handle, FileHandle)})
 
     def items(self) -> list[tuple[int, Handle]]:
-        """Everything that is open."""
+        """Return everything that is open."""
         return list(self._handles.items())
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""From a node to its content: what an open reads, and what it does where the file has lost its name meanwhile."""
+"""Opening: the content that an open of a node reads, also if the file has lost its name meanwhile."""
 
 from collections.abc import Callable
 from typing import Final
@@ -76,7 +76,7 @@ class Opening(Saving):
         return before == self._recorded(node) and not settled.is_newer((node.namespace, node.key), moment)
 
     async def _emptied(self, node: File) -> OpenFile:
-        """Opened with O_TRUNC: nothing is read, only the attributes are kept."""
+        """Open with O_TRUNC: nothing is read, only the attributes are kept."""
         if node.detached:
             return OpenFile(self._empty())
         view = await self._overlay.view(node.namespace, node.key)

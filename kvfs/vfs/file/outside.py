@@ -26,7 +26,7 @@ class Invalidator(Protocol):
     """Makes the kernel forget; only `contents` waits for it."""
 
     def attributes(self, ino: int) -> None:
-        """Forget size and times of an inode."""
+        """Make the kernel forget size and times of an inode."""
         ...
 
     async def contents(self, ino: int) -> None:
@@ -34,5 +34,5 @@ class Invalidator(Protocol):
         ...
 
     def entry(self, parent: int, name: bytes) -> None:
-        """Forget what a name leads to, absence included."""
+        """Make the kernel forget a dentry, absence included."""
         ...

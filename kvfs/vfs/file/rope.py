@@ -31,14 +31,14 @@ class Rope(Struct, eq=False):
 
     @staticmethod
     def of(value: bytes = b"", open_stream: Callable[[], Stream] | None = None) -> "Rope":
-        """A content that nobody has changed yet."""
+        """Return a content that nobody has changed yet."""
         return Rope(value, len(value), open_stream)
 
     def __len__(self) -> int:
         return self._size
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
-        """At most `size` bytes from `offset`; a view where nobody can change what it shows."""
+        """Return at most `size` bytes from `offset`; a view where nobody can change what it shows."""
         if self._tail:
             self._flatten()
         if isinstance(self._base, bytes):
@@ -84,27 +84,27 @@ class Rope(Struct, eq=False):
         self._size, self.changed = size, True
 
     def pieces(self) -> list[bytes]:
-        """The content as it is now, in pieces nobody changes."""
+        """Return the content as it is now, in pieces nobody changes."""
         base = [bytes(self._base)] if self._base else []
         return base + self._tail
 
     def value(self) -> bytes:
-        """The content as it is now, in one piece."""
+        """Return the content as it is now, in one piece."""
         pieces = self.pieces()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def take_stream(self) -> Stream | None:
-        """The stream that was fed this very content; it gets no more of it."""
+        """Return the stream that was fed this very content; it gets no more of it."""
         stream, self.stream = self.stream, None
         return stream
 
     def joined(self, value: bytes) -> None:
-        """`value` is the content: keep that instead of the pieces."""
+        """Keep `value`, which is the content, instead of the pieces."""
         if self._tail:
             self._base, self._tail = value, []
 
     def close(self) -> None:
-        """Nobody wants the content any more."""
+        """Drop the content, which nobody wants any more."""
         self._abandon()
 
     def _abandon(self) -> None:
@@ -113,7 +113,7 @@ class Rope(Struct, eq=False):
             stream.abandon()
 
     def _buffer(self) -> bytearray:
-        """The whole content in one place, for changing it."""
+        """Return the whole content in one place, for changing it."""
         self.changed = True
         if not isinstance(self._base, bytearray):
             self._base = bytearray(self._base)

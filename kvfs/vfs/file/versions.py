@@ -1,6 +1,6 @@
 """Parts an open file from its name when another client has written the name meanwhile.
 
-Whoever has a file open keeps the content that was opened. Whoever comes by the name gets what is there now. The
+A program that has a file open keeps the content it opened. A program that comes by the name gets the present one. The
 kernel has one page cache for an inode, so the two must be two inodes, or a reader would see a mixture: the open file
 keeps its inode and loses its name, as if another file had been renamed over it.
 
@@ -25,7 +25,7 @@ TRIES: Final = 3  # it is asked for again when it was written, closed or renamed
 
 
 class Versions:
-    """Tells whether what is open is what is there. `Files` has one."""
+    """Tells whether the open content is the present one. `Files` has one."""
 
     def __init__(self, overlay: Overlay, inodes: InodeTable, sender: Uploader) -> None:
         self._overlay = overlay

@@ -1,4 +1,4 @@
-"""The meaning of inode numbers. Identity only: a node knows what it is, never where it is reached."""
+"""The meaning of inode numbers: a node knows its identity, and never the path by which it is reached."""
 
 from collections.abc import Callable
 

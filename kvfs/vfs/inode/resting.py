@@ -52,7 +52,7 @@ class Resting:
         return True
 
     def number_of(self, namespace: NamespaceId, key: Key) -> int | None:
-        """The number of a file at rest."""
+        """Return the number of a file at rest."""
         numbers = self._numbers.get(namespace)
         return numbers.get(key) if numbers else None
 
@@ -62,7 +62,7 @@ class Resting:
         return page if page is not None and page.keys[ino % _PAGE] is not None else None
 
     def take(self, ino: int) -> tuple[NamespaceId, Key, int] | None:
-        """A file that wakes: what it is, and the kernel's lookups. None when none rests under the number."""
+        """Wake a file: return what it is, and the kernel's lookups. None when none rests under the number."""
         page = self._page_of(ino)
         if page is None:
             return None
@@ -82,7 +82,7 @@ class Resting:
         return found
 
     def shown_again(self, ino: int) -> bool:
-        """One lookup more of a file that may rest here; false when it does not."""
+        """Count one lookup more of a file that may rest here; return False when it does not."""
         page = self._page_of(ino)
         if page is None:
             return False
@@ -90,7 +90,7 @@ class Resting:
         return True
 
     def show(self, namespace: NamespaceId, key: Key, guess: int) -> int | None:
-        """The number of a file at rest, with one lookup more; `guess` is where it is if all lie in order."""
+        """Return the number of a file at rest, with one lookup more; `guess` is where it is if all lie in order."""
         page = self._pages.get(guess >> _PAGE_BITS)
         if page is not None and page.keys[guess & _PAGE - 1] is key and page.namespace == namespace:
             page.counts[guess & _PAGE - 1] += 1  # spares a look into a table of a million keys
@@ -102,7 +102,7 @@ class Resting:
         return ino
 
     def forget(self, ino: int, count: int) -> bool:
-        """The kernel dropped so many references; false when no file rests under the number."""
+        """Drop so many references of the kernel; return False when no file rests under the number."""
         page = self._page_of(ino)
         if page is None:
             return False
@@ -113,7 +113,7 @@ class Resting:
         return True
 
     def below(self, namespace: NamespaceId, prefix: str) -> list[int]:
-        """The numbers of files whose keys start with `prefix`."""
+        """Return the numbers of files whose keys start with `prefix`."""
         numbers = self._numbers.get(namespace, {})
         return [number for key, number in numbers.items() if key.startswith(prefix)]
 

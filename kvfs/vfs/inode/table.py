@@ -1,7 +1,12 @@
 """Inode numbers ↔ nodes, and the kernel's lookup counts.
 
-A number is never used again within a mount, so a generation is not needed. Numbers are given in the order
-in which names are first shown: tools that read a directory by inode number read it in listing order.
+Invariants:
+- A number is never used again within a mount, *because* then the kernel needs no generation beside it.
+- Numbers are given in the order in which names are first shown, *because* tools that read a directory by inode number
+  then read it in listing order.
+- At most one node has a name. A node that lost its name is `detached`, and its number stays valid.
+- A node goes when the kernel has forgotten all lookups of it and no handle holds it. A lookup is counted last of all,
+  *because* a call that fails after it would leave a count that the kernel never gives back.
 """
 
 from collections.abc import Callable

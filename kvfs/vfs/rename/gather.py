@@ -1,4 +1,4 @@
-"""The moves of all files of a directory that is renamed, while others go on working in it."""
+"""Gathers the moves of all files of a directory that is renamed, while others go on working in it."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ class RenameProgress:
         self.scope = trio.CancelScope(deadline=self._moved_at + patience)
 
     def moved(self) -> None:
-        """Something arrived."""
+        """Note that something arrived."""
         now = trio.current_time()
         if now - self._moved_at > _MOMENT:
             self._moved_at, self.scope.deadline = now, now + self._patience
@@ -51,7 +51,7 @@ class RenameProgress:
         self.done_count, self.total = 0, total
 
     def count(self) -> None:
-        """One of them was."""
+        """Count one of them as read."""
         self.moved()
         self.done_count += 1
         if self._moved_at - self._told_at >= _TELL:
@@ -98,7 +98,7 @@ class Gathering:
         self._nursery: trio.Nursery | None = None  # while they land
 
     async def all(self, pairs: dict[Key, Key]) -> list[Move]:
-        """Every file's move, as things are when this returns; `pairs`: the new names of those known so far.
+        """Return every file's move, as things are when this returns; `pairs` are the new names of those known so far.
 
         Raises what `Moves.prepare` raises, and `NameTooLongError`.
         """
@@ -115,7 +115,7 @@ class Gathering:
         return [self._found[key] for key in pairs if key in self._found]
 
     def _stale(self, creating: Sequence[Key]) -> list[Key]:
-        """Files that are not prepared, or were before something became of them."""
+        """Return files that are not prepared, or were changed since."""
         written = [change.key for change in self._overlay.known.written_below(self._namespace, self._source)]
         for key in (*creating, *written):
             self._pairs.setdefault(key, renamed(key, self._source, self._goal))
@@ -165,7 +165,7 @@ class Gathering:
         return self._left
 
     def _ask(self) -> None:
-        """For as many as may be under way."""
+        """Ask for as many values as may be under way."""
         namespace = self._namespace
         while self._outstanding <= _LOADS - BULK_GET_KEYS and not self._failures:
             some = list(islice(self._coming, BULK_GET_KEYS))
@@ -179,7 +179,7 @@ class Gathering:
                     self._left.append(key)
 
     def _landed(self, key: Key, stamp: Stamp, flight: Flight) -> None:
-        """Called by the loader: a small value is taken up at once, a large one is written by a task of its own."""
+        """Take in a fetched value, called by the loader: a small one at once, a large one by a task of its own."""
         nursery = self._nursery
         if nursery is None:
             return
@@ -231,13 +231,13 @@ class Gathering:
         await self._progress.done()
 
     def _vanished(self, key: Key, stamp: Stamp) -> None:
-        """Meanwhile: there is nothing to move."""
+        """Note that a file vanished meanwhile: there is nothing to move."""
         self._found.pop(key, None)
         self._stamps[key] = stamp
 
 
 async def _each(items: Sequence[T], act: Callable[[T], Awaitable[None]], *, most: int) -> None:
-    """`act` on all, on `most` at a time; the first failure is raised when those under way have ended."""
+    """Do `act` on all, on `most` at a time; raise the first failure when those under way have ended."""
     failures: list[Exception] = []
     coming = iter(items)
 

@@ -34,7 +34,7 @@ class Inheritance:
     def leave(
         self, namespace: NamespaceId, key: Key, metadata: Metadata | None, expiration: int | None
     ) -> None:
-        """A key is renamed away; a file created under its name soon takes over."""
+        """Leave the attributes of a key that is renamed away for a file created under its name soon."""
         if metadata is None and expiration is None:
             self._left.pop((namespace, key), None)
             return

@@ -1,4 +1,4 @@
-"""One file's part in a rename: what the journal is told of it, and what follows once it was told."""
+"""One file's part in a rename: its record in the journal, and the changes of nodes and caches after it."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +26,7 @@ class Stamp(Struct, frozen=True):
 
 
 class Moves:
-    """Prepares moves. What one says holds until the next checkpoint, and as long as its `Stamp` does."""
+    """Prepares moves. A move holds until the next checkpoint, and as long as its `Stamp` does."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Moves:
         self._now = now
 
     def leave(self, namespace: NamespaceId, key: Key) -> None:
-        """A file renamed away may be about to be written anew: remember what it had."""
+        """Remember the attributes of a file renamed away, because it may be about to be written anew."""
         view = self._overlay.known.peek(namespace, key, stale=True)
         if isinstance(view, View):
             self._inheritance.leave(namespace, key, view.metadata, view.expiration)
@@ -79,7 +79,7 @@ class Moves:
         return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
 
     def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
-        """Have the value fetched that a move waits for; false where more than that has to be seen to."""
+        """Have the value fetched that a move waits for; return False where more than that is needed."""
         return self._unsaved(namespace, key) is None and self._overlay.reads.ask(namespace, key, then)
 
     def landed(self, namespace: NamespaceId, key: Key, flight: Flight) -> Clean | None:
@@ -179,7 +179,7 @@ class Moves:
 
     @property
     def state(self) -> tuple[int, int]:
-        """While it is the same, every stamp holds."""
+        """Return a state; while it is equal, every stamp holds."""
         return self._journal.changes, self._settled.moment
 
     def holds(self, namespace: NamespaceId, key: Key, stamp: Stamp) -> bool:
@@ -189,12 +189,12 @@ class Moves:
         return not self._settled.is_newer((namespace, key), stamp.moment)
 
     def _unsaved(self, namespace: NamespaceId, key: Key) -> File | None:
-        """The node of a file that the journal was not told all of yet."""
+        """Return the node of a file that the journal was not told all of yet."""
         node = self._inodes.peek_file(namespace, key)
         return node if node is not None and _is_unsaved(node) else None
 
     def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
-        """The journal was told: nodes and caches follow."""
+        """Let nodes and caches follow a recorded move."""
         self._overlay.values.rename((namespace, key), (namespace, goal))
         self._overlay.unsaved.recorded(namespace, goal)
         node = self._inodes.peek_file(namespace, key)

@@ -253,15 +253,12 @@ METHODS = {
     "SqliteStore": 18,
     "StaleStore": 13,
     "Controls": 14,  # one for each request of the command line
-    "FileSystem": 13,
-    "Files": 14,
     "Job": 20,
     "Listings": 15,
-    "Tree": 16,
     "Values": 16,
     "VersionSegment": 13,
 }
-PARAMETERS = {"FileSystem": 7, "Files": 11}
+PARAMETERS: dict[str, int] = {}
 
 
 def classes() -> Iterator[ast.ClassDef]:

@@ -19,7 +19,7 @@ from kvfs.core import bulksize
 from kvfs.core.callers import Caller
 from kvfs.core.errors import UnavailableError, UserError
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
-from kvfs.core.names import CONTROL, DirRef, Naming
+from kvfs.core.names import CONTROL, Naming
 from kvfs.host.credentials import Credentials
 from kvfs.host.endpoints import Learned, load_learned
 from kvfs.host.kinds_file import KindsFile, account_identity
@@ -38,7 +38,8 @@ from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
 from kvfs.store.sharing import shared_budget
 from kvfs.vfs.file.outside import Invalidator, Uploader
-from kvfs.vfs.filesystem import FileSystem, Options
+from kvfs.vfs.filesystem import FileSystem
+from kvfs.vfs.options import Options, RootRef
 from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.vfs.view.overlay import Overlay
@@ -164,10 +165,6 @@ async def open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator
         yield store
 
 
-RootRef = tuple[NamespaceId, DirRef]
-"""Where the root of a mount is, if it is not the list of namespaces."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReadParts:
     """The caches and the parts that fill them."""
@@ -228,8 +225,9 @@ def build_filesystem(
         exact_sizes=config.sizes == "exact",
         local_names=config.local_names,
         expiration_is_mtime=config.expiration == "mtime",
+        root=place,
     )
-    return FileSystem(reading.overlay, reading.table, sender, invalidator, now, options, place)
+    return FileSystem(reading.overlay, reading.table, sender, invalidator, now, options)
 
 
 def kinds_file(config: Config) -> KindsFile | None:

@@ -107,7 +107,7 @@ class Controls:
         """Forget the cached knowledge at and below a path."""
         self._ask_again()
         await self._sender.settle_due(at_once=True)  # a change that settles later would hide the news
-        await self._fs.refresh(PurePosixPath(str(request.get("path", ""))).parts)
+        await self._fs.forgetting.refresh(PurePosixPath(str(request.get("path", ""))).parts)
         return {}
 
     async def pending(self, request: Message, send: Send) -> Message:
@@ -172,7 +172,7 @@ class Controls:
 
     def _discard(self, change: Change) -> None:
         self._journal.discard(change.namespace, change.key)
-        self._fs.given_up(change.namespace, change.key)
+        self._fs.forgetting.given_up(change.namespace, change.key)
 
 
 _LONGEST = 1e9  # seconds

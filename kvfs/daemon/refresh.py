@@ -35,4 +35,4 @@ async def _again(reading: ReadParts, fs: FileSystem, namespace: NamespaceId) -> 
     await reading.overlay.lister.whole(namespace, "")
     after = reading.listings.complete(namespace, "", stale=True)
     for key in known.symmetric_difference(after.keys if after is not None else ()):
-        fs.forget_kernel_name(namespace, Key(key))
+        fs.forgetting.forget_kernel_name(namespace, Key(key))

@@ -92,12 +92,12 @@ class Resolving:
         if mine:
             await self._put_in_place(conflict)
         else:
-            self._fs.tree.delete_key(namespace, copy)
+            self._fs.tree.removals.delete_key(namespace, copy)
         parent = self._fs.inodes.peek_directory(namespace, self._fs.overlay.naming.parent_of_key(copy))
         if parent is not None:
-            self._fs.tree.keep_directory(parent)
+            self._fs.tree.removals.keep_directory(parent)
         for changed in (key, copy):
-            self._fs.forget_kernel_name(namespace, changed)
+            self._fs.forgetting.forget_kernel_name(namespace, changed)
         self._log.settle(namespace, copy)
 
     async def _put_in_place(self, conflict: Conflict) -> None:

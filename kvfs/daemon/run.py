@@ -216,7 +216,7 @@ class Mounted:
         reporter.history = self._undo.status
         self._fs.xattrs.error_of = outlook.explain
         self._conflicts = reporter.conflicts
-        self._fs.tree.add_control(reporter.files(watching))
+        self._fs.tree.hidden.add(reporter.files(watching))
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
         self._resolving = Resolving(self._fs, reporter)
@@ -365,9 +365,9 @@ class Mounted:
             return
         for key in (event.key, event.copy):
             if key is not None and event.kind is EventKind.CONFLICT:  # it shows the store's value again
-                self._fs.given_up(event.namespace, key)
+                self._fs.forgetting.given_up(event.namespace, key)
             elif key is not None:
-                self._fs.forget_kernel_name(event.namespace, key)
+                self._fs.forgetting.forget_kernel_name(event.namespace, key)
 
     def _with_paths(self, event: Event) -> str:
         """Return the event's words with paths, because the sender knows keys and the user paths."""

@@ -27,13 +27,14 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Namespace
 from kvfs.core.names import DirRef
-from kvfs.daemon.build import RootRef, Stores
+from kvfs.daemon.build import Stores
 from kvfs.daemon.outlook import AWAY, kind_of
 from kvfs.host.claims import claim, resolved, state_dirs_of
 from kvfs.host.credentials import TOKEN_PAGE
 from kvfs.host.sources import SourceRecord, read_source, write_source
 from kvfs.host.state import read_record, record_path
 from kvfs.store.base import Store
+from kvfs.vfs.options import RootRef
 from kvfs.vfs.roots import find_namespace
 
 log = logging.getLogger("kvfs.daemon")

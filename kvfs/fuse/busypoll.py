@@ -15,7 +15,6 @@ pyfuse3 names the library it runs on in its global `trio`, which is how `pyfuse3
 in its place; so does this. Where that is not so, `enable` changes nothing.
 """
 
-import logging
 import os
 import select
 import time
@@ -26,10 +25,7 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
-from kvfs.core.afterwards import Afterwards
 from kvfs.patches import PYFUSE3_TRIO
-
-log = logging.getLogger("kvfs.fuse")
 
 CALM: Final = 0.001  # seconds of requests between two turns of tasks that have nothing to do
 ALERT: Final = 0.000_1  # ... that had something to do lately
@@ -40,31 +36,19 @@ _IDLE_TURN: Final = 0.000_05  # seconds: a turn that was longer did some work
 _MOST_FD: Final = 1023  # select(2) knows no more
 
 
-def settle(afterwards: Afterwards) -> None:
-    """Do what was left for after the answer, which is out: nobody is there to hear of a failure."""
-    try:
-        afterwards.run()
-    except Exception:
-        log.exception("work after an answer failed: a bug of kvfs, please report it")
-
-
 class Turnstile:
     """The lock around the wait for a request, one task at a time: free, it is taken without a checkpoint.
 
-    Whoever leaves wakes one that waits, which goes back to waiting when the place is taken again by then. Who
-    comes has just answered a request: what was left for then is done before anything else. One that was woken and
-    finds the place free stands in for a task that waits for something else: `on_relief` is called.
+    Whoever leaves wakes one that waits, which goes back to waiting when the place is taken again by then. One that
+    was woken and finds the place free stands in for a task that waits for something else: `on_relief` is called.
     """
 
-    def __init__(self, afterwards: Afterwards, on_relief: Callable[[], None] = lambda: None) -> None:
-        self._afterwards = afterwards
+    def __init__(self, on_relief: Callable[[], None] = lambda: None) -> None:
         self._on_relief = on_relief
         self._taken = False
         self._queue = trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
-        if self._afterwards.late:
-            settle(self._afterwards)
         has_waited = False
         while self._taken:
             await self._queue.park()
@@ -140,22 +124,19 @@ class _Lowlevel:
 class _Trio:
     """`trio` with another `Lock` and `lowlevel`."""
 
-    def __init__(self, afterwards: Afterwards) -> None:
-        self.afterwards = afterwards
+    def __init__(self) -> None:
         readiness = Readiness(alone=len(os.sched_getaffinity(0)) < 2)
-        self.Lock = partial(Turnstile, afterwards, readiness.relieve)
+        self.Lock = partial(Turnstile, readiness.relieve)
         self.lowlevel = _Lowlevel(readiness)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
 
 
-def enable(afterwards: Afterwards) -> bool:
-    """Let pyfuse3 look first, if it is made as expected; to be called before its `main`, once. Whether it does."""
+def enable() -> bool:
+    """Let pyfuse3 look first, if it is made as expected; to be called before its `main`. Whether it does."""
     known = getattr(pyfuse3, "trio", None)
-    if isinstance(known, _Trio):
-        return known.afterwards is afterwards
-    return known is trio and PYFUSE3_TRIO.apply(pyfuse3, _Trio(afterwards))
+    return isinstance(known, _Trio) or (known is trio and PYFUSE3_TRIO.apply(pyfuse3, _Trio()))
 
 
 def disable() -> None:

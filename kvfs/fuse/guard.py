@@ -9,16 +9,17 @@ import logging
 from collections.abc import Callable, Coroutine
 from time import perf_counter_ns as clock
 from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import pyfuse3
 import trio
 
-from kvfs.core.callers import LOOKS, Call, Caller, Callers, calling, door
+from kvfs.core.callers import LOOKS, Call, Callers, calling, door
 from kvfs.core.durations import SKIP, add, add_timed
 from kvfs.core.errors import FileError, KvfsError
 from kvfs.fuse import convert
 from kvfs.fuse.words import words
+from kvfs.vfs.answers import Answer
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.rename.rename import SLACK
 
@@ -29,43 +30,38 @@ R = TypeVar("R")
 Ops = TypeVar("Ops")
 
 FuseHandler = Callable[Concatenate[Ops, P], Coroutine[Any, Any, R]]
-Answer: TypeAlias = R | Coroutine[Any, Any, R]
-"""Of a prompt handler: the answer, or the coroutine that waits for it."""
-PromptHandler = Callable[Concatenate[Ops, P], Answer[R]]
+PlainHandler = Callable[Concatenate[Ops, P], Answer[R]]
 
 
 class _Door(Protocol):
-    """The part of a handler's object that the guard needs: the callers of the mount."""
+    """The part of a handler's object that the guard needs: the callers of the mount, and the bound in seconds."""
 
     callers: Callers
+    bound: float
 
 
-def guarded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
-    """Wrap a handler of `Operations` (whose `bound` is the deadline in seconds). It may wait for the store."""
-    operation, is_by_context = handler.__name__, _names_caller(handler)
+@overload
+def guarded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]: ...
+@overload
+def guarded(handler: PlainHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]: ...
+def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler of `Operations`: a function that answers, or hands out the coroutine that waits.
 
-    @functools.wraps(handler)
-    async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        began = clock()
-        call = Call(_caller(self, args, is_by_context=is_by_context))  # type: ignore[arg-type]  # of Operations
-        calling.set(call)
-        try:
-            return await handler(self, *args, **kwargs)
-        except pyfuse3.FUSEError:
-            raise
-        except Exception as exc:
-            raise _told(self, handler, args, exc) from exc
-        finally:
-            _ended(call, operation, clock() - began)
-
-    return guard
+    What waits is bounded by `bound`, *because* a program that waits in a handler cannot even be killed.
+    """
+    return _guarded(handler, is_bounded=True)
 
 
-def prompt(handler: PromptHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
-    """`guarded` for the hot handlers: a plain function that answers, or hands out what there is to wait for.
+def unbounded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
+    """`guarded`, but it may wait for as long as it gets on: it sees to that itself."""
+    return _guarded(handler, is_bounded=False)
+
+
+def _guarded(handler: PlainHandler[Ops, P, R], *, is_bounded: bool) -> FuseHandler[Ops, P, R]:
+    """Wrap a handler.
 
     A coroutine for nothing costs a fifth of a microsecond, which the caller waits for with an idle processor. So
-    do other things: only some of the answers that take no waiting are timed.
+    do other things: only what waits has a deadline, and only some of the answers that take no waiting are timed.
     """
     operation, is_by_context = handler.__name__, _names_caller(handler)
 
@@ -96,6 +92,8 @@ def prompt(handler: PromptHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
                 times[SKIP] = skip  # it is timed for itself
                 began, call = clock(), Call(caller)
                 calling.set(call)
+                if is_bounded:
+                    return await _in_time(self, handler, args, found)  # type: ignore[arg-type]
                 return await found  # type: ignore[no-any-return]  # its class says what it is, not of what
             return found  # type: ignore[return-value]
         except pyfuse3.FUSEError:
@@ -115,8 +113,18 @@ def prompt(handler: PromptHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
     return guard
 
 
-def unseen(handler: PromptHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
-    """`prompt` for what the kernel does by itself: no process asked for it, and it answers at once."""
+async def _in_time(
+    self: _Door, handler: Callable[..., Any], args: tuple[Any, ...], coming: Coroutine[Any, Any, R]
+) -> R:
+    """Await an answer within the bound. A deadline costs as much as a whole lookup."""
+    with trio.move_on_after(self.bound + SLACK):
+        return await coming
+    log.warning("%s: ETIMEDOUT: no answer within %g s", _words(self, handler, args), self.bound)
+    raise pyfuse3.FUSEError(convert.TIMED_OUT)
+
+
+def unseen(handler: PlainHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
+    """Wrap a handler of what the kernel does by itself: no process asked for it, and it answers at once."""
 
     @functools.wraps(handler)
     async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -133,44 +141,11 @@ def _names_caller(handler: Callable[..., object]) -> bool:
     return list(inspect.signature(handler).parameters)[-1] == "ctx"
 
 
-def _caller(self: _Door, args: tuple[Any, ...], *, is_by_context: bool) -> Caller:
-    """The caller by the kernel's word, else who opened the handle; the daemon itself when neither is known."""
-    callers = self.callers
-    if not is_by_context:
-        return (callers.held.get(args[0]) if args else None) or callers.own
-    context = args[-1]
-    if context is None:  # only without a kernel
-        return callers.own
-    return callers.by_thread.get(context.pid) or callers.meet(context.pid, context.uid)
-
-
 def _ended(call: Call, operation: str, spent: int) -> None:
     """Count an operation that may have waited: meanwhile others may have been met, and the caller folded."""
     caller = call.caller.counted()
     add(caller.times.get(operation) or caller.begin(operation), spent)
     caller.waits += call.has_waited
-
-
-def bounded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
-    """A guarded handler that may wait for the store: it answers within the bound, come what may."""
-    return guarded(in_time(handler))
-
-
-def in_time(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
-    """Bound the waits of a guarded handler, because a program that waits in it cannot even be killed.
-
-    A deadline costs as much as a whole lookup: the hot handlers first answer what takes no waiting.
-    """
-
-    @functools.wraps(handler)
-    async def bound(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        seconds: float = self.bound  # type: ignore[attr-defined]  # of Operations
-        with trio.move_on_after(seconds + SLACK):
-            return await handler(self, *args, **kwargs)
-        log.warning("%s: ETIMEDOUT: no answer within %g s", _words(self, handler, args), seconds)
-        raise pyfuse3.FUSEError(convert.TIMED_OUT)
-
-    return bound
 
 
 def _told(
@@ -198,4 +173,4 @@ def _tell(
 def _words(operations: object, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """The call in words; its name alone where there is no file system behind it."""
     fs = getattr(operations, "_fs", None)
-    return words(fs, handler, args) if isinstance(fs, FileSystem) else handler.__name__.lstrip("_")
+    return words(fs, handler, args) if isinstance(fs, FileSystem) else handler.__name__

@@ -22,19 +22,16 @@ from pyfuse3 import (
 )
 
 from kvfs.core.callers import Callers, current, door
-from kvfs.core.errors import NotFoundError
 from kvfs.fuse import convert
-from kvfs.fuse.guard import Answer, bounded, guarded, in_time, prompt, unseen
-from kvfs.fuse.listing import Listing
-from kvfs.vfs.file.handles import DirectoryHandle
+from kvfs.fuse.guard import guarded, unbounded, unseen
+from kvfs.vfs.answers import Answer, then
+from kvfs.vfs.file.files import Opened
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.inode.nodes import File, Node
-from kvfs.vfs.view.overlay import UNKNOWN
 from kvfs.vfs.view.types import Attr, Changes
 
 _Created = tuple[FileInfo, EntryAttributes]
 
-_NEGATIVE_SECONDS = 2.0  # how long the kernel may remember that a name is not there
 _PERMISSIONS = 0o7777
 
 
@@ -53,12 +50,8 @@ class Operations(pyfuse3.Operations):
         self._uid = uid
         self._gid = gid
         self._read_only = fs.options.read_only
-        self._negative_seconds = min(_NEGATIVE_SECONDS, fs.overlay.ttl)
-        self._listing = Listing(fs, uid, gid)
-        self._retold = fs.retold
-        self._absent = convert.absent(self._negative_seconds)
+        self._absent = convert.absent(fs.tree.absences.seconds)
         self.bound = fs.options.timeout
-        self.afterwards = fs.overlay.journal.afterwards
 
     def _entry(self, node: Node) -> EntryAttributes:
         """Attributes as known, and one lookup more: the last thing before the return."""
@@ -72,25 +65,13 @@ class Operations(pyfuse3.Operations):
 
     # names
 
-    @prompt
+    @guarded
     def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> Answer[EntryAttributes]:
         """A name's inode; absence is an answer that the kernel may keep for a moment."""
-        node = self._fs.tree.find(parent_inode, name)
-        return self._lookup(parent_inode, name) if node is UNKNOWN else self._named(parent_inode, name, node)
+        return then(self._fs.tree.lookup(parent_inode, name), self._found)
 
-    @in_time
-    async def _lookup(self, parent: int, name: bytes) -> EntryAttributes:
-        try:
-            node = await self._fs.tree.lookup(parent, name)
-        except NotFoundError:
-            return self._named(parent, name, None)
-        return self._named(parent, name, node)
-
-    def _named(self, parent: int, name: bytes, node: Node | None) -> EntryAttributes:
-        if node is None:
-            self._fs.absent(parent, name, self._negative_seconds)
-            return self._absent
-        return self._entry(node)
+    def _found(self, node: Node | None) -> EntryAttributes:
+        return self._absent if node is None else self._entry(node)
 
     @unseen
     def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -98,24 +79,16 @@ class Operations(pyfuse3.Operations):
         for inode, count in inode_list:
             self._inodes.forget(inode, count)
 
-    @prompt
+    @guarded
     def getattr(self, inode: InodeT, ctx: RequestContext) -> Answer[EntryAttributes]:
         """stat(2), with the exact size."""
-        node = self._inodes.get(inode)
-        attr = self._fs.attributes.peek(node)
-        return self._getattr(node) if attr.attr_timeout <= 0 else self._told(node, attr)
+        return then(self._fs.getattr(inode), self._told)
 
-    @in_time
-    async def _getattr(self, node: Node) -> EntryAttributes:
-        return self._told(node, await self._fs.attributes.getattr(node))
+    def _told(self, attr: Attr) -> EntryAttributes:
+        """Attributes of an `Attr` that may be told again."""
+        return convert.retold(attr, self._uid, self._gid, is_changed=False)
 
-    def _told(self, node: Node, attr: Attr) -> EntryAttributes:
-        if self._retold.unsized:
-            self._retold.sized(node, attr)
-            return convert.retold(attr, self._uid, self._gid, is_changed=False)
-        return convert.attributes(attr, self._uid, self._gid)
-
-    @bounded
+    @guarded
     async def setattr(
         self,
         inode: InodeT,
@@ -135,7 +108,7 @@ class Operations(pyfuse3.Operations):
         changed = await self._fs.attributes.setattr(self._inodes.get(inode), changes, fh)
         return convert.attributes(changed, self._uid, self._gid)
 
-    @bounded
+    @guarded
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
@@ -143,24 +116,19 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         return self._entry(await self._fs.tree.mkdir(parent_inode, name, mode & _PERMISSIONS))
 
-    @bounded
+    @guarded
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """Remove an empty directory or namespace."""
         self._check_writable()
         await self._fs.tree.rmdir(parent_inode, name)
 
-    @prompt
+    @guarded
     def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> Answer[None]:
         """Delete a key."""
         self._check_writable()
-        at_once = self._fs.tree.unlink_at_once(parent_inode, name)
-        return None if at_once else self._unlink(parent_inode, name)
+        return self._fs.tree.unlink(parent_inode, name)
 
-    @in_time
-    async def _unlink(self, parent: int, name: bytes) -> None:
-        await self._fs.tree.unlink(parent, name)
-
-    @guarded  # as long as it gets on: a directory may be of any size (see `Renames`)
+    @unbounded  # a directory may be of any size (see `Renames`)
     async def rename(
         self,
         parent_inode_old: InodeT,
@@ -179,20 +147,20 @@ class Operations(pyfuse3.Operations):
         )
 
     @guarded
-    async def link(
+    def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
+    ) -> Answer[EntryAttributes]:
         """KV has no links."""
         raise FUSEError(convert.NOT_PERMITTED)
 
     @guarded
-    async def symlink(
+    def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
+    ) -> Answer[EntryAttributes]:
         """KV has no links."""
         raise FUSEError(convert.NOT_PERMITTED)
 
-    @bounded
+    @guarded
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
@@ -200,177 +168,133 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         if not stat.S_ISREG(mode):
             raise FUSEError(convert.NOT_PERMITTED)
-        node, number, _ = await self._fs.create(
-            parent_inode, name, mode=mode & _PERMISSIONS, exclusive=True, truncate=False, append=False
-        )
-        try:
-            await self._fs.files.flush(number)
-            return self._entry(node)
-        finally:
-            await self._fs.files.release(number)
+        made = await self._fs.make(parent_inode, name, mode & _PERMISSIONS)
+        return convert.attributes(made, self._uid, self._gid)
 
     # directories
 
-    @prompt
+    @guarded
     def opendir(self, inode: InodeT, ctx: RequestContext) -> Answer[FileHandleT]:
         """A handle on the entries."""
-        number = self._fs.tree.opendir_at_once(inode)
-        return self._opendir(inode) if number is None else self._held(number)
-
-    @in_time
-    async def _opendir(self, inode: int) -> FileHandleT:
-        return self._held(await self._fs.tree.opendir(inode))
+        return then(self._fs.directories.opendir(inode), self._held)
 
     def _held(self, number: int) -> FileHandleT:
         """A new handle: what comes with it is the doing of who opened it."""
         self.callers.held[number] = door.caller or current() or self.callers.own
         return number
 
-    @prompt
+    @guarded
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> Answer[None]:
         """Entries from an offset on."""
-        handle = self._fs.handles.directory(fh)
-        index = self._listing.begin(handle, start_id, token)
-        return self._readdir(handle, index, token) if index >= 0 else None
 
-    @in_time
-    async def _readdir(self, handle: DirectoryHandle, index: int, token: ReaddirToken) -> None:
-        await self._listing.go_on(handle, index, token)
+        def tell(name: bytes, attr: Attr, offset: int, is_changed: bool) -> bool:
+            entry = convert.retold(attr, self._uid, self._gid, is_changed=is_changed)
+            return pyfuse3.readdir_reply(token, FileNameT(name), entry, offset)
 
-    @prompt
+        return self._fs.readdir.read(self._fs.handles.directory(fh), start_id, tell)
+
+    @guarded
     def releasedir(self, fh: FileHandleT) -> None:
         """closedir."""
         self.callers.held.pop(fh, None)
         self._fs.handles.remove(fh)
 
-    @bounded
+    @guarded
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         """Wait until all changes below the directory are in the store."""
-        await self._fs.sync_directory(self._fs.handles.directory(fh))
+        await self._fs.files.syncing.sync_directory(self._fs.handles.directory(fh))
 
     # files
 
-    @prompt
+    @guarded
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> Answer[FileInfo]:
         """The whole value is there when this returns; reads wait for nothing."""
         writing = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
         if writing:
             self._check_writable()
-        node = self._inodes.get(inode)
-        if isinstance(node, File) and not flags & os.O_TRUNC:
-            found = self._fs.files.open_at_once(
-                node, write=writing, append=bool(flags & os.O_APPEND), read=_reads(flags)
-            )
-            if found is not None:
-                return FileInfo(fh=self._held(found[0]), keep_cache=found[1])
-        return self._open(node, flags, writing=writing)
-
-    @in_time
-    async def _open(self, node: Node, flags: int, *, writing: bool) -> FileInfo:
-        number, keep, direct = await self._fs.open(
-            node,
+        opening = self._fs.files.open(
+            self._inodes.get(inode),
             write=writing,
             truncate=bool(flags & os.O_TRUNC),
             append=bool(flags & os.O_APPEND),
             read=_reads(flags),
         )
-        return FileInfo(fh=self._held(number), keep_cache=keep, direct_io=direct)
+        return then(opening, self._opened)
 
-    @prompt
+    def _opened(self, opened: Opened) -> FileInfo:
+        return FileInfo(
+            fh=self._held(opened.number), keep_cache=opened.keeps_pages, direct_io=opened.bypasses_pages
+        )
+
+    @guarded
     def create(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> Answer[_Created]:
         """O_CREAT of a name the kernel does not know; the key may be there all the same."""
         self._check_writable()
-        found = self._fs.create_at_once(
-            parent_inode, name, mode=mode & _PERMISSIONS, append=bool(flags & os.O_APPEND)
-        )
-        return (
-            self._created(*found) if found else self._create(parent_inode, name, mode & _PERMISSIONS, flags)
-        )
-
-    def _created(self, node: File, number: int, keep: bool) -> _Created:
-        return FileInfo(fh=self._held(number), keep_cache=keep), self._entry(node)
-
-    @in_time
-    async def _create(self, parent: int, name: bytes, mode: int, flags: int) -> _Created:
-        made = await self._fs.create(
-            parent,
+        made = self._fs.create(
+            parent_inode,
             name,
-            mode=mode,
+            mode=mode & _PERMISSIONS,
             exclusive=bool(flags & os.O_EXCL),
             truncate=bool(flags & os.O_TRUNC),
             append=bool(flags & os.O_APPEND),
             read=_reads(flags),
         )
-        return self._created(*made)
+        return then(made, self._created)
 
-    @prompt
+    def _created(self, made: tuple[File, Opened]) -> _Created:
+        node, opened = made
+        return self._opened(opened), self._entry(node)
+
+    @guarded
     def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """At most `size` bytes."""
-        return self._fs.files.read(fh, off, size)  # type: ignore[return-value]  # any buffer will do
+        return self._fs.files.contents.read(fh, off, size)  # type: ignore[return-value]  # any buffer will do
 
-    @prompt
+    @guarded
     def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         """Into the content in memory."""
-        return self._fs.files.write(fh, off, buf)
+        return self._fs.files.contents.write(fh, off, buf)
 
-    @prompt
+    @guarded
     def flush(self, fh: FileHandleT) -> Answer[None]:
-        """close(2): into the journal. What nobody sees before the next call may follow the answer."""
-        afterwards = self.afterwards
-        afterwards.is_open = afterwards.is_served
-        try:
-            at_once = self._fs.files.flush_at_once(fh)
-        finally:
-            afterwards.is_open = False
-        return None if at_once else self._flush(fh)
+        """close(2): into the journal."""
+        return self._fs.files.flush(fh)
 
-    @in_time
-    async def _flush(self, fh: int) -> None:
-        await self._fs.files.flush(fh)
-
-    @bounded
+    @guarded
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
         """On the server before it returns, or why not."""
-        await self._fs.files.fsync(fh)
+        await self._fs.files.syncing.fsync(fh)
 
-    @prompt
+    @guarded
     def release(self, fh: FileHandleT) -> Answer[None]:
         """The last reference is gone."""
         self.callers.held.pop(fh, None)
-        return None if self._fs.files.release_at_once(fh) else self._release(fh)
-
-    @in_time
-    async def _release(self, fh: int) -> None:
-        await self._fs.files.release(fh)
+        return self._fs.files.release(fh)
 
     # extended attributes
 
-    @prompt
+    @guarded
     def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> Answer[bytes]:
         """One attribute; all but `user.` answered at once: the kernel asks for one before every write."""
         if not name.startswith(b"user."):
             raise FUSEError(convert.NOT_SUPPORTED)  # a new one: an error grows a traceback with each raise
-        return self._getxattr(inode, name)
+        return self._fs.xattrs.get(self._inodes.get(inode), _text(name))
 
-    @in_time
-    async def _getxattr(self, inode: InodeT, name: bytes) -> bytes:
-        return await self._fs.xattrs.get(self._inodes.get(inode), _text(name))
-
-    @bounded
+    @guarded
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         """Change one field of the metadata."""
         self._check_writable()
         await self._fs.xattrs.set(self._inodes.get(inode), _text(name), value)
 
-    @bounded
+    @guarded
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         """The fields of the metadata."""
         names = await self._fs.xattrs.list(self._inodes.get(inode))
         return [XAttrNameT(name.encode(errors="surrogateescape")) for name in names]
 
-    @bounded
+    @guarded
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         """Remove one field of the metadata."""
         self._check_writable()
@@ -379,12 +303,12 @@ class Operations(pyfuse3.Operations):
     # the whole
 
     @guarded
-    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
         """df: keys and bytes as far as known, without a request."""
         return convert.usage(self._fs.usage())
 
     @guarded
-    async def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
+    def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         """The kernel checks permissions itself (default_permissions)."""
         return True
 

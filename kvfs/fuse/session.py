@@ -9,10 +9,8 @@ from typing import Final
 import pyfuse3
 import trio
 
-from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import UserError
 from kvfs.fuse import busypoll
-from kvfs.fuse.operations import Operations
 from kvfs.patches import PYFUSE3_LOOP
 
 log = logging.getLogger("kvfs.fuse")
@@ -65,7 +63,6 @@ class Session:
         if allow_other:
             options.add("allow_other")
         self.stopped = False
-        self._afterwards = operations.afterwards if isinstance(operations, Operations) else Afterwards()
         try:
             pyfuse3.init(operations, str(mountpoint), options)
         except RuntimeError as exc:  # libfuse says why on stderr only
@@ -76,17 +73,13 @@ class Session:
 
     async def run(self) -> None:
         """Serve until unmounted, from either side."""
-        afterwards = self._afterwards
-        is_enabled = busypoll.enable(afterwards)
-        if not is_enabled:
+        if not busypoll.enable():
             log.info("this pyfuse3 is not made as expected: requests take the long way through its loop")
         if _LOOP is not None:
-            PYFUSE3_LOOP.apply(pyfuse3, ends_well(_LOOP, afterwards))
-        afterwards.is_served = is_enabled and _LOOP is not None
+            PYFUSE3_LOOP.apply(pyfuse3, ends_well(_LOOP))
         try:
             await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
         finally:
-            afterwards.is_served = False
             busypoll.disable()
 
     def stop(self) -> None:
@@ -99,10 +92,8 @@ class Session:
         pyfuse3.close(unmount=True)
 
 
-def ends_well(loop: _Loop, afterwards: Afterwards) -> _Loop:
+def ends_well(loop: _Loop) -> _Loop:
     """pyfuse3's request loop, one task of several, for which an aborted read is an end, not an error.
-
-    However it ends, what it left for after its last answer is done.
 
     A connection that goes while a request is being read answers ECONNABORTED, not ENODEV (`fuse_dev_do_read`):
     so it happens when the last file of a lazy unmount is closed. pyfuse3 raises that, which cancels the handlers
@@ -115,8 +106,6 @@ def ends_well(loop: _Loop, afterwards: Afterwards) -> _Loop:
             await loop(*args)
         except ConnectionAbortedError:
             log.info("the kernel ended the connection while a request was on its way")
-        finally:
-            busypoll.settle(afterwards)
 
     return patient
 

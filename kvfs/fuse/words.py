@@ -6,7 +6,6 @@ from typing import Any
 
 from kvfs.vfs.file.handles import DirectoryHandle, FileHandle
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.vfs.inode.nodes import Node
 
 _INODES = ("inode", "parent")
 _SAID = {"setattr": "change of attributes", "getattr": "stat", "lookup": "lookup", "flush": "close"}
@@ -14,7 +13,7 @@ _SAID = {"setattr": "change of attributes", "getattr": "stat", "lookup": "lookup
 
 def words(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """Return `fsync of 'ns/dir/file'`, `rename of 'a' to 'b'`. It never raises, because a log must not end a mount."""
-    name = handler.__name__.lstrip("_")
+    name = handler.__name__
     try:
         paths = [repr(path) for path in _paths(fs, handler, args)]
     except Exception:
@@ -28,9 +27,7 @@ def _paths(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -
     found: list[str] = []
     directory = ""
     for name, value in zip(list(inspect.signature(handler).parameters)[1:], args, strict=False):
-        if isinstance(value, Node):
-            found.append(fs.paths.of_node(value))
-        elif name.startswith(("fh", "handle")) or name == "number":
+        if name == "fh":
             found += [path for path in _of_handle(fs, value) if path not in found]
         elif isinstance(value, bytes) and name.startswith(("name", "new_name")) and directory:
             text = value.decode(errors="replace")
@@ -47,7 +44,7 @@ def _paths(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -
 
 
 def _of_handle(fs: FileSystem, value: object) -> list[str]:
-    handle = fs.handles.get(value) if isinstance(value, int) else value
+    handle = fs.handles.get(value) if isinstance(value, int) else None
     if isinstance(handle, FileHandle):
         return [fs.paths.of_node(handle.node)]
     if isinstance(handle, DirectoryHandle):

@@ -85,7 +85,6 @@ class Journal:
 
     def _join_parts(self, transactions: Transactions, now: Callable[[], float]) -> None:
         contents = transactions.contents
-        self.afterwards = transactions.afterwards
         self.attributes = LocalAttributes(transactions)
         self.totals = Totals(transactions.index)
         self.reader = reader = JournalReader(transactions.index, contents)
@@ -173,12 +172,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the files and give the lock back. What is pending stays for the next open."""
-        self.afterwards.is_open = False
-        try:
-            self.afterwards.run()
-        finally:
-            while self._close:
-                self._close.pop()()
+        while self._close:
+            self._close.pop()()
 
     def transaction(self) -> AbstractContextManager[None]:
         """Group methods that write: all or none of them take effect. The caller must not await inside."""

@@ -82,8 +82,6 @@ def living(transactions: Transactions, row_bytes: int = ROW_BYTES) -> int:
 
 def cut(transactions: Transactions) -> Cut:
     """Take the state to write; the log goes on in a new segment. Raises JournalError: side table is behind."""
-    if transactions.afterwards.late:
-        transactions.afterwards.run()
     index, kept, log = transactions.index, transactions.kept, transactions.log
     files, dropped = kept.not_saved()
     directories = [(namespace, row) for namespace, rows in kept.directories.items() for row in rows.values()]

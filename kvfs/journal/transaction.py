@@ -10,7 +10,6 @@ Invariants:
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
-from kvfs.core.afterwards import Afterwards
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.contents import Contents
@@ -41,7 +40,6 @@ class Transactions:
         self.kept = recorded.kept
         self.contents = contents
         self.recorded = recorded
-        self.afterwards = Afterwards()
         self.on_commit: Callable[[Sequence[LogOperation]], None] = lambda operations: None
         self._depth = 0  # of `with` inside each other
         self._is_doomed = False
@@ -65,8 +63,6 @@ class Transactions:
 
         Raises JournalFullError or JournalError at the end when the disk does not take it.
         """
-        if self.afterwards.late:  # what is left of the one before comes first
-            self.afterwards.run()
         self._depth += 1
 
     def __exit__(
@@ -103,8 +99,6 @@ class Transactions:
 
     def attrs_of(self, namespace: NamespaceId, key: Key) -> LocalAttrs | None:
         """Return the local attributes of a key, as this transaction leaves them."""
-        if self.afterwards.late:
-            self.afterwards.run()
         row = self.get(namespace, key)
         if row is not None:
             return row.attrs
@@ -184,14 +178,14 @@ class Transactions:
 
     @property
     def is_idle(self) -> bool:
-        """Return True if `insert` will do: no transaction is under way, and memory says all that the log says."""
-        return not self._depth and not self.afterwards.late
+        """Return True if `insert` will do: no transaction is under way."""
+        return not self._depth
 
     def insert(self, row: Row, value: bytes | None) -> None:
-        """Do a whole transaction: the put of a key without a row. Memory may follow after the answer."""
+        """Do a whole transaction: the put of a key without a row."""
         operations = [SetRow(row)]
         self._append(operations, [] if value is None else [value], [] if value is None else [row])
-        self.afterwards(self._apply, operations)
+        self._apply(operations)
 
     def _append(
         self,

@@ -137,8 +137,7 @@ class JournalWriter:
         """Return the version that is about to be superseded; None if there is none, or no listener."""
         if self.on_superseded is None:
             return None
-        attrs = self._transactions.attrs_of(namespace, key)  # first: memory says all that the log says then
-        row = self._transactions.get(namespace, key)
+        row, attrs = self._transactions.get(namespace, key), self._transactions.attrs_of(namespace, key)
         if base == b"" if row is None else row.content is None:
             return None
         return Superseded(namespace, key, row, attrs, how, other, is_one_of_many)

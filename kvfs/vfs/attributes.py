@@ -31,6 +31,7 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.core.times import SECOND, nanoseconds, within_range
 from kvfs.journal.journal import digest
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
+from kvfs.vfs.answers import Answer, answered
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.inode.nodes import ROOT_INO, UNCHANGED, ControlDirectory, ControlFile, Directory, File, Node
@@ -87,8 +88,12 @@ class Attributes:
         since = self._started
         return Attr(node.ino, True, mode, 2, 0, since, since, since, self._ttl, self._ttl)
 
-    async def getattr(self, node: Node) -> Attr:
-        """The truth, exact size included, asking the store if need be. Raises `StaleError`."""
+    def getattr(self, node: Node) -> Answer[Attr]:
+        """Return the truth, exact size included, asking the store if need be. Raises `StaleError`."""
+        attr = self.peek(node)
+        return attr if attr.attr_timeout > 0 else self._getattr(node)
+
+    async def _getattr(self, node: Node) -> Attr:
         if isinstance(node, Directory):
             return await self._getattr_directory(node)
         if not isinstance(node, File):
@@ -222,7 +227,7 @@ class Attributes:
         a disk, its holder keeps it. But if the kernel was told to forget the attributes alone, it may have come by the
         name, and has to look that up. Raises `StaleError`.
         """
-        if node.doubted and not self._files.is_being_listed(node):
+        if node.doubted and not self._files.handles.lists(node.ino):
             node.doubted = False
             raise StaleError("nothing is in the directory any more")
         self.on_vanished(node)
@@ -255,7 +260,7 @@ class Attributes:
                 raise IsADirectoryError_("a directory has no size to set")
             self._set_directory(node, changes)
         try:
-            return await self.getattr(node)
+            return await answered(self.getattr(node))
         except StoreError:  # it took effect all the same; the kernel asks for the size when it needs it
             return self.peek(node)
 
@@ -265,9 +270,9 @@ class Attributes:
         if changes.mtime_ns is not None and sets_expiration:
             expiration = expiration_for_mtime(changes.mtime_ns // SECOND, self._now())
         if changes.size is not None:
-            await self._files.truncate(node, changes.size, handle)
+            await self._files.amending.truncate(node, changes.size, handle)
         if sets_expiration:
-            await self._files.amend(node, lambda metadata, _: (metadata, expiration))
+            await self._files.amending.amend(node, lambda metadata, _: (metadata, expiration))
         if expiration is not None:
             self._tell_expiration(node, expiration)
         shared = node.open

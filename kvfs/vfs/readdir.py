@@ -1,102 +1,61 @@
-"""The entries of directories: opendir and readdir, and the hidden directory at the root."""
+"""The entries of directories: opendir and readdir."""
 
 from collections.abc import Callable
 
-from kvfs.core.errors import NotADirectoryError_
 from kvfs.core.model import NamespaceId
 from kvfs.core.names import DirRef
+from kvfs.vfs.answers import Answer
+from kvfs.vfs.attributes import Attributes
 from kvfs.vfs.dirstream import DirStream, KeptStreams
 from kvfs.vfs.file.handles import DirectoryHandle, HandleTable
-from kvfs.vfs.inode.nodes import ControlDirectory, ControlFile, Directory, Node, Root
+from kvfs.vfs.inode.nodes import Directory, Node, Root
 from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.retold import Retold
 from kvfs.vfs.roots import Roots
+from kvfs.vfs.tree import Parent, Tree
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay
-from kvfs.vfs.view.types import SeenView
+from kvfs.vfs.view.types import Attr, SeenView
 
-Parent = Root | Directory | ControlDirectory
+Tell = Callable[[bytes, Attr, int, bool], bool]
+"""Tells the kernel of an entry: name, attributes, the offset after it, and whether these attributes may differ from
+when the same `Attr` was told last. False: there was no room, and nothing was told. It must not keep the `Attr`."""
 
 
-class Readdir:
-    """Numbered entries, by handles on directories. `Tree` is made of it."""
+class Directories:
+    """Handles on directories, and the listings that were read to their end."""
 
     def __init__(
         self,
         overlay: Overlay,
         inodes: InodeTable,
         handles: HandleTable,
+        tree: Tree,
         roots: Roots,
         now: Callable[[], float],
     ) -> None:
         self._overlay = overlay
         self._inodes = inodes
         self._handles = handles
+        self._tree = tree
         self._roots = roots
         self._now = now
-        self.control_directory: ControlDirectory | None = None
-        self.control_files: dict[str, ControlFile] = {}
-        self._streams = KeptStreams()
+        self.streams = KeptStreams()
 
-    def add_control(self, files: dict[str, Callable[[], bytes]]) -> None:
-        """Put the hidden directory at the root."""
-        self.control_directory, self.control_files = self._inodes.control(files)
-
-    def parent(self, ino: int) -> Parent:
-        """The node of a directory. Raises `NotADirectoryError_`, `StaleError`."""
-        node = self._inodes.get(ino)
-        if not isinstance(node, Root | Directory | ControlDirectory):
-            raise NotADirectoryError_("not a directory")
-        return node
-
-    async def opendir(self, ino: int) -> int:
-        """A handle on a directory's entries as they are from now on."""
-        found = self.opendir_at_once(ino)
-        if found is not None:
-            return found
-        handle = DirectoryHandle(ino, self.parent_ino(self.parent(ino)))
-        handle.entries = [(name, child.ino) for name, child in (await self._roots.entries()).items()]
-        return self._handles.add(handle)
-
-    def opendir_at_once(self, ino: int) -> int | None:
-        """`opendir`, where that takes no waiting; None where it does."""
-        node = self.parent(ino)
+    def opendir(self, ino: int) -> Answer[int]:
+        """Return the number of a handle on a directory's entries as they are from now on."""
+        node = self._tree.parent(ino)
+        handle = DirectoryHandle(ino, self._parent_ino(node))
         if isinstance(node, Root):
-            return None
-        handle = DirectoryHandle(ino, self.parent_ino(node))
+            return self._open_root(handle)
         if isinstance(node, Directory):
             handle.stream = self._stream(node.namespace, node.ref)
         else:
-            handle.entries = [(name, file.ino) for name, file in self.control_files.items()]
+            handle.entries = [(name, file.ino) for name, file in self._tree.hidden.files.items()]
         return self._handles.add(handle)
 
-    async def entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None] | None:
-        """Entry `index` of an open directory (no node: it is gone by now), or None at the end."""
-        if handle.stream is not None:
-            await handle.stream.reach(index)
-        found = self.arrived_entry(handle, index)
-        return found[:2] if found is not None else None
-
-    def arrived_entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None, SeenView] | None:
-        """`entry` of an index that `has_arrived`, with what is known of it if it is a file."""
-        stream = handle.stream
-        if stream is None:
-            entries = handle.entries or []
-            if index >= len(entries):
-                return None
-            name, ino = entries[index]
-            return name, self._inodes.find(ino), UNKNOWN
-        if index >= len(stream.entries):
-            self._streams.keep(stream)
-            return None
-        name, target = stream.entry(index)
-        if isinstance(target, DirRef):
-            return name, self._inodes.directory(stream.namespace, target), UNKNOWN
-        seen = self._overlay.known.peek(stream.namespace, target, stale=True)
-        return name, self._inodes.file(stream.namespace, target) if seen is not None else None, seen
-
-    def has_arrived(self, handle: DirectoryHandle, index: int) -> bool:
-        """Return whether entry `index`, or that there is none, can be told without waiting."""
-        stream = handle.stream
-        return stream is None or stream.complete or index < len(stream.entries)
+    async def _open_root(self, handle: DirectoryHandle) -> int:
+        handle.entries = [(name, child.ino) for name, child in (await self._roots.entries()).items()]
+        return self._handles.add(handle)
 
     def rewind(self, handle: DirectoryHandle) -> None:
         """rewinddir: the entries as they are from now on."""
@@ -105,20 +64,133 @@ class Readdir:
 
     def _stream(self, namespace: NamespaceId, ref: DirRef) -> DirStream:
         """A directory's entries; those of the last reading, where another would find the same."""
-        stream = self._streams.get((namespace, ref))
+        stream = self.streams.get((namespace, ref))
         if stream is None or not stream.is_current(self._now()):
             stream = DirStream(self._overlay, namespace, ref)
         stream.note_reader()
         return stream
 
-    def parent_ino(self, node: Parent) -> int:
+    def _parent_ino(self, node: Parent) -> int:
         """Return the inode of `..` of a directory, as far as the kernel knows."""
-        if not isinstance(node, Directory) or node is self._inodes.root:
-            return self._inodes.root.ino
         root = self._inodes.root
-        if isinstance(root, Directory) and root.ref == node.ref:
+        if not isinstance(node, Directory) or node is root or not node.ref.prefix:
             return root.ino
-        if not node.ref.prefix:
+        if isinstance(root, Directory) and root.ref == node.ref:
             return root.ino
         known = self._inodes.peek_directory(node.namespace, self._overlay.naming.parent_of(node.ref))
         return known.ino if known is not None else root.ino
+
+
+class Readdir:
+    """Tells entries with their attributes, which counts as a lookup of each."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        inodes: InodeTable,
+        directories: Directories,
+        attributes: Attributes,
+        retold: Retold,
+        now: Callable[[], float],
+    ) -> None:
+        self._overlay = overlay
+        self._inodes = inodes
+        self._directories = directories
+        self._attributes = attributes
+        self._retold = retold
+        self._now = now
+
+    def read(self, handle: DirectoryHandle, start: int, tell: Tell) -> Answer[None]:
+        """Tell entries from an offset on that have arrived; if none has, wait for the first, not for more.
+
+        `.` and `..` are at the offsets 1 and 2, entry i of the stream is at i + 3. An answer that fails carries no
+        entries, *because* nobody would give their lookups back.
+        """
+        if start == 0:
+            self._directories.rewind(handle)
+        for offset, ino in ((1, handle.ino), (2, handle.parent)):
+            if start < offset:
+                attr = self._attributes.peek(self._inodes.get(ino))
+                if not tell(b"." * offset, attr, offset, False):
+                    return None
+        index, told = max(start - 2, 0), False
+        while True:
+            index, has_told, is_full = self._again(handle, index, tell)
+            told = told or has_told
+            if is_full:
+                return None
+            is_current = handle.stream is not None and handle.stream.is_current(self._now())
+            index, has_told, is_full = self._arrived(handle, index, tell, most=1 if is_current else None)
+            told = told or has_told
+            if is_full or not (is_current and has_told):
+                break
+        return None if told or _has_arrived(handle, index) else self._first(handle, index, tell)
+
+    async def _first(self, handle: DirectoryHandle, index: int, tell: Tell) -> None:
+        stream, told = handle.stream, False
+        assert stream is not None, "only a stream's entries arrive late"
+        while not told:
+            if not await stream.reach(index):
+                self._directories.streams.keep(stream)
+                return
+            index, told, _ = self._arrived(handle, index, tell)
+
+    def _again(self, handle: DirectoryHandle, index: int, tell: Tell) -> tuple[int, bool, bool]:
+        """Entries that may be told again: the index after, whether any was told, whether the answer is full."""
+        if handle.stream is None:
+            return index, False, False
+        told = False
+        for name, attr, is_changed in self._retold.entries(handle.stream, index):
+            if not tell(name, attr, index + 3, is_changed):
+                self._inodes.forget(attr.ino, 1)
+                return index, True, True
+            index += 1
+            told = True
+        return index, told, False
+
+    def _arrived(
+        self, handle: DirectoryHandle, index: int, tell: Tell, *, most: int | None = None
+    ) -> tuple[int, bool, bool]:
+        """Up to `most` entries, as far as they have arrived; answers as `_again` does."""
+        told = 0
+        while told != most and _has_arrived(handle, index):
+            found = self._entry(handle, index)
+            if found is None:
+                break
+            name, node, seen = found
+            index += 1
+            if node is None:
+                continue
+            attr, encoded = self._attributes.peek(node, seen), name.encode()
+            if not tell(encoded, attr, index + 2, False):
+                self._inodes.drop_unused(node)
+                return index - 1, True, True
+            if handle.stream is not None:
+                self._retold.remember(handle.stream, index - 1, encoded, node, attr, seen)
+            self._inodes.listed.show(node)
+            told += 1
+        return index, bool(told), False
+
+    def _entry(self, handle: DirectoryHandle, index: int) -> tuple[str, Node | None, SeenView] | None:
+        """Return an entry that has arrived, with what is known of a file; no node: it is gone. None: the end."""
+        stream = handle.stream
+        if stream is None:
+            entries = handle.entries or []
+            if index >= len(entries):
+                return None
+            name, ino = entries[index]
+            return name, self._inodes.find(ino), UNKNOWN
+        if index >= len(stream.entries):
+            self._directories.streams.keep(stream)
+            return None
+        name, target = stream.entry(index)
+        if isinstance(target, DirRef):
+            return name, self._inodes.directory(stream.namespace, target), UNKNOWN
+        seen = self._overlay.known.peek(stream.namespace, target, stale=True)
+        return name, self._inodes.file(stream.namespace, target) if seen is not None else None, seen
+
+
+def _has_arrived(handle: DirectoryHandle, index: int) -> bool:
+    """Return whether entry `index`, or that there is none, can be told without waiting."""
+    stream = handle.stream
+    return stream is None or stream.complete or index < len(stream.entries)

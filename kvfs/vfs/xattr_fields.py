@@ -81,7 +81,7 @@ class ExtendedAttributes:
             found = view if isinstance(view, View) and not node.detached else None
             return node.open.metadata, node.open.expiration, found
         if node.detached:  # replaced a moment ago: what is there now is meant
-            clean = await self._files.successor(node)
+            clean = await self._files.opener.successor(node)
             return clean.metadata, clean.expiration, None
         view = await self._overlay.view(node.namespace, node.key)
         if view is None:
@@ -119,7 +119,7 @@ class ExtendedAttributes:
             return "pending"
         if view is None or view.change is None or view.change.acked_at is not None:
             return "clean"
-        return self._files.state_of(view.change)
+        return self._files.syncing.state_of(view.change)
 
     async def set(self, node: Node, name: str, value: bytes) -> None:
         """Change one field of the metadata, or the expiration by `user.kvfs.ttl`."""
@@ -128,13 +128,13 @@ class ExtendedAttributes:
         if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
             wanted = self._expiration_of(name, value)
             is_ttl, is_copy = name == _TTL, self._is_copy(node)
-            await self._files.amend(
+            await self._files.amending.amend(
                 node,
                 lambda metadata, known: (metadata, _kept(known, wanted, is_copy) if is_ttl else wanted),
             )
             self._set_lately = None if is_ttl else ((node.namespace, node.key), self._now())
         else:
-            await self._files.amend(
+            await self._files.amending.amend(
                 node, lambda metadata, expiration: (rules.set(metadata, name, value), expiration)
             )
         self._touch(node)
@@ -145,9 +145,9 @@ class ExtendedAttributes:
         assert isinstance(node, File)
         if name in ("user.kvfs.ttl", "user.kvfs.expiration"):
             await self.get(node, name)
-            await self._files.amend(node, lambda metadata, _: (metadata, None))
+            await self._files.amending.amend(node, lambda metadata, _: (metadata, None))
         else:
-            await self._files.amend(
+            await self._files.amending.amend(
                 node, lambda metadata, expiration: (rules.remove(metadata, name), expiration)
             )
         self._touch(node)

@@ -6,6 +6,7 @@ from kvfs.core.model import Key
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.status import Reporter
 from kvfs.sender.events import Event, EventKind
+from kvfs.vfs.answers import answered
 
 
 async def test_a_server_that_takes_too_long_leaves_the_conflict_open(tmp_path, autojump_clock) -> None:
@@ -13,7 +14,7 @@ async def test_a_server_that_takes_too_long_leaves_the_conflict_open(tmp_path, a
     async with open_rig(tmp_path, timeout=3.0) as rig:
         await rig.other("page", b"theirs")
         await rig.other("copy", b"mine")
-        await rig.fs.tree.lookup(1, b"ns")
+        await answered(rig.fs.tree.lookup(1, b"ns"))
         reporter = Reporter(rig.fs, rig.journal, rig.sender, rig.reading, None, None)
         reporter.conflicts.note(Event(EventKind.CONFLICT, "", rig.namespace, Key("page"), Key("copy")))
         handlers = Resolving(rig.fs, reporter).handlers()

@@ -13,7 +13,6 @@ import pytest
 import trio
 import trio.testing
 
-from kvfs.core.afterwards import Afterwards
 from kvfs.fuse import busypoll
 from kvfs.fuse.busypoll import DOZES, Readiness, Turnstile
 
@@ -29,7 +28,7 @@ def pipe():
 
 async def test_one_task_at_a_time_goes_through() -> None:
     """One of several tasks is inside at a time, and each gets there."""
-    turnstile, inside, seen = Turnstile(Afterwards()), 0, []
+    turnstile, inside, seen = Turnstile(), 0, []
 
     async def enter(number: int) -> None:
         nonlocal inside
@@ -48,35 +47,9 @@ async def test_one_task_at_a_time_goes_through() -> None:
     assert sorted(seen) == sorted(list(range(4)) * 3)
 
 
-async def test_whoever_comes_does_what_was_left_before_anything_else(expect_log) -> None:
-    """Work left for after an answer is done before the next request, and before any other task."""
-    afterwards, done = Afterwards(), []
-    turnstile = Turnstile(afterwards)
-    expect_log("work after an answer failed")
-
-    async def other() -> None:
-        done.append("another task")
-
-    async def inside() -> None:
-        async with turnstile:
-            await trio.sleep(1)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(inside)
-        await trio.testing.wait_all_tasks_blocked()
-        afterwards.is_open = True
-        afterwards(done.append, "first")
-        afterwards(int, "no number")
-        afterwards(done.append, "second")
-        afterwards.is_open = False
-        nursery.start_soon(other)
-        async with turnstile:  # taken: this one parks, but not before
-            assert done == ["first", "second", "another task"]
-
-
 async def test_who_is_cancelled_inside_leaves_the_place_free() -> None:
     """A reader that is cancelled does not keep the others out."""
-    turnstile = Turnstile(Afterwards())
+    turnstile = Turnstile()
     with trio.move_on_after(0.01):
         async with turnstile:
             await trio.sleep_forever()
@@ -153,10 +126,8 @@ async def test_others_get_their_turn_under_a_stream_of_requests(pipe, alone: boo
 def test_it_is_put_in_place_of_trio_and_taken_out_again() -> None:
     """pyfuse3 finds the short way under the names it uses, and the rest of trio unchanged, until it is taken out."""
     try:
-        afterwards = Afterwards()
-        assert busypoll.enable(afterwards)
-        assert busypoll.enable(afterwards), "twice is once"
-        assert not busypoll.enable(Afterwards()), "nobody would see to it"
+        assert busypoll.enable()
+        assert busypoll.enable(), "twice is once"
         assert isinstance(pyfuse3.trio.Lock(), Turnstile)
         assert pyfuse3.trio.open_nursery is trio.open_nursery
         assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task
@@ -168,7 +139,7 @@ def test_it_is_put_in_place_of_trio_and_taken_out_again() -> None:
 def test_another_pyfuse3_is_left_alone(monkeypatch) -> None:
     """Without the names that it replaces, it replaces nothing."""
     monkeypatch.setattr(pyfuse3, "trio", object())
-    assert not busypoll.enable(Afterwards())
+    assert not busypoll.enable()
 
 
 async def test_who_takes_the_place_of_a_task_that_waits_does_not_look_again_and_again(
@@ -180,7 +151,7 @@ async def test_who_takes_the_place_of_a_task_that_waits_does_not_look_again_and_
     reading, writing = pipe
     os.write(writing, b"x")
     readiness, looks = Readiness(alone=False), Counter()
-    turnstile = Turnstile(Afterwards(), readiness.relieve)
+    turnstile = Turnstile(readiness.relieve)
 
     def note(frame: FrameType, event: str, function: object) -> None:
         looks[is_relief] += event == "c_call" and function is select.select

@@ -10,8 +10,9 @@ import trio
 from kvfs.core import errors
 from kvfs.core.callers import Callers
 from kvfs.fuse import convert
-from kvfs.fuse.guard import bounded, guarded
+from kvfs.fuse.guard import guarded, unbounded
 from kvfs.fuse.operations import Operations
+from kvfs.vfs.answers import Answer
 
 
 class Handlers:
@@ -24,12 +25,20 @@ class Handlers:
     async def fail(self, error: BaseException) -> None:
         raise error
 
-    @bounded
-    async def wait(self) -> None:
+    @guarded
+    async def wait(self, number: int) -> None:
         await trio.sleep_forever()
 
-    @bounded
-    async def answer(self, value: int) -> int:
+    @guarded
+    def answer(self, value: int) -> Answer[int]:
+        return value if value < 0 else self._later(value)
+
+    @unbounded
+    async def take_long(self, value: int) -> int:
+        await trio.sleep(100)
+        return value
+
+    async def _later(self, value: int) -> int:
         await trio.sleep(0.5)
         return value
 
@@ -78,25 +87,28 @@ async def test_trouble_with_the_store_is_told(error: errors.KvfsError, expected:
 
 
 async def test_waiting_is_bounded(autojump_clock, expect_log) -> None:
-    """A handler that waits for ever answers ETIMEDOUT; one that answers in time does not."""
+    """A handler that waits for ever answers ETIMEDOUT; one that answers in time, or bounds itself, does not."""
     expect_log("no answer within 1 s")
     assert await Handlers().answer(7) == 7
+    assert await Handlers().answer(-7) == -7
+    assert await Handlers().take_long(8) == 8
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await Handlers().wait()
+        await Handlers().wait(1)
     assert caught.value.errno == errno.ETIMEDOUT
 
 
 async def test_cancelling_from_outside_is_not_swallowed(autojump_clock) -> None:
     """A cancellation from outside passes the guard: when the daemon ends, a handler gives no answer."""
     with trio.move_on_after(0.1) as scope:
-        await Handlers().wait()
+        await Handlers().wait(1)
     assert scope.cancelled_caught
 
 
 def test_every_handler_is_guarded() -> None:
     """Each method that pyfuse3 calls went through the guard, and every FileError has its errno."""
     for name, method in vars(Operations).items():
-        if inspect.iscoroutinefunction(inspect.unwrap(method)) if callable(method) else False:
+        if callable(method) and not name.startswith("_"):
             assert hasattr(method, "__wrapped__"), name
+            assert inspect.iscoroutinefunction(method), name
     for kind in errors.FileError.__subclasses__():
         assert convert.errno_of(kind("x")) != errno.EIO, kind

@@ -6,7 +6,8 @@ from support.clock import Clock
 from support.rig import Rig, open_rig
 
 from kvfs.core.model import Entry, Key
-from kvfs.fuse.listing import Listing
+from kvfs.fuse.operations import Operations
+from kvfs.vfs.answers import answered
 
 Told = dict[str, tuple[int, int, int, int]]
 
@@ -16,7 +17,7 @@ class Reader:
 
     def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch, room: int = 1 << 30) -> None:
         self.rig = rig
-        self.listing = Listing(rig.fs, 0, 0)
+        self.ops = Operations(rig.fs, uid=0, gid=0)
         self._room = room
         self._answer: list[tuple[str, tuple[int, int, int, int], int]] = []
         monkeypatch.setattr(pyfuse3, "readdir_reply", self._reply)
@@ -31,16 +32,14 @@ class Reader:
 
     async def read(self, path: str) -> Told:
         """Return the entries but for the dots: number, size (-1: the kernel has to ask), mode, mtime."""
-        node = await self.rig.fs.tree.lookup(1, b"ns")
+        node = await answered(self.rig.fs.tree.lookup(1, b"ns"))
         for name in path.split("/")[1:]:
-            node = await self.rig.fs.tree.lookup(node.ino, name.encode())
-        number = await self.rig.fs.tree.opendir(node.ino)
-        handle, told, offset = self.rig.fs.handles.directory(number), {}, 0
+            node = await answered(self.rig.fs.tree.lookup(node.ino, name.encode()))
+        number = await answered(self.rig.fs.directories.opendir(node.ino))
+        told, offset = {}, 0
         while True:
             self._answer.clear()
-            index = self.listing.begin(handle, offset, None)
-            if index >= 0:
-                await self.listing.go_on(handle, index, None)
+            await self.ops.readdir(number, offset, None)
             if not self._answer:
                 break
             for name, shown, after in self._answer:

@@ -25,8 +25,10 @@ async def test_a_release_that_waits_for_a_hung_disk_is_answered(
         operations = Operations(rig.fs, uid=0, gid=0)
         file = await rig.kernel.open("/ns/f", os.O_CREAT | os.O_RDWR)
         await rig.kernel.flush(file)
-        rig.fs.files.write(file.number, 0, b"x" * 10)
-        rig.fs.files.write(file.number, 5, b"y" * INLINE_BYTES)  # no stream: one buffer, to be spooled
+        rig.fs.files.contents.write(file.number, 0, b"x" * 10)
+        rig.fs.files.contents.write(
+            file.number, 5, b"y" * INLINE_BYTES
+        )  # no stream: one buffer, to be spooled
 
         async def hangs(value):
             await trio.sleep_forever()

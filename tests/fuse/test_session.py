@@ -5,7 +5,6 @@ import errno
 import pyfuse3
 import pytest
 
-from kvfs.core.afterwards import Afterwards
 from kvfs.fuse.session import ends_well
 
 
@@ -15,24 +14,11 @@ async def test_an_aborted_read_is_an_end_and_any_other_failure_is_one() -> None:
     async def loop(number: int) -> None:
         raise OSError(number, "fuse_session_receive_buf failed")
 
-    wrapped = ends_well(loop, Afterwards())
+    wrapped = ends_well(loop)
     await wrapped(errno.ECONNABORTED)
     with pytest.raises(OSError, match="receive_buf") as raised:
         await wrapped(errno.EIO)
     assert raised.value.errno == errno.EIO
-
-
-async def test_what_was_left_for_after_the_answer_is_done_when_the_loop_ends() -> None:
-    """Work left for after the answer is done when a task's loop ends: after any answer, or when the mount goes."""
-    afterwards, done = Afterwards(), []
-
-    async def loop() -> None:
-        afterwards.is_open = True
-        afterwards(done.append, 1)
-        afterwards.is_open = False
-
-    await ends_well(loop, afterwards)()
-    assert done == [1]
 
 
 def test_pyfuse3_has_the_loop_that_is_wrapped() -> None:

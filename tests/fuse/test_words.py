@@ -12,6 +12,7 @@ from kvfs.core.errors import UnavailableError
 from kvfs.core.names import DirRef
 from kvfs.fuse.operations import Operations
 from kvfs.fuse.words import words
+from kvfs.vfs.answers import answered
 
 CALLS = {
     "fsync": (("file", False), "fsync of 'ns/d/f'"),
@@ -32,10 +33,10 @@ async def test_a_call_is_said_with_its_path(tmp_path, autojump_clock, name: str)
     async with open_rig(tmp_path) as rig:
         await rig.kernel.mkdir("/ns/d")
         file = await rig.kernel.open("/ns/d/f", os.O_CREAT | os.O_RDWR)
-        ns = await rig.fs.tree.lookup(1, b"ns")
-        d = await rig.fs.tree.lookup(ns.ino, b"d")
-        f = await rig.fs.tree.lookup(d.ino, b"f")
-        directory = await rig.fs.tree.opendir(d.ino)
+        ns = await answered(rig.fs.tree.lookup(1, b"ns"))
+        d = await answered(rig.fs.tree.lookup(ns.ino, b"d"))
+        f = await answered(rig.fs.tree.lookup(d.ino, b"f"))
+        directory = await answered(rig.fs.directories.opendir(d.ino))
         meant = {"file": file.number, "dir": directory, "ns": ns.ino, "d": d.ino, "f": f.ino}
         given, expected = CALLS[name]
         args = tuple(meant.get(arg, arg) if isinstance(arg, str) else arg for arg in given)
@@ -50,7 +51,7 @@ async def test_a_failed_fsync_names_the_file_and_the_reason(tmp_path, autojump_c
     async with open_rig(tmp_path, timeout=3.0) as rig:
         operations = Operations(rig.fs, uid=0, gid=0)
         file = await rig.kernel.open("/ns/f", os.O_CREAT | os.O_RDWR)
-        rig.fs.files.write(file.number, 0, b"x")
+        rig.fs.files.contents.write(file.number, 0, b"x")
         rig.store.fail("put", UnavailableError("the cable is out"))
         rig.store.fail("bulk_put", UnavailableError("the cable is out"))
         async with trio.open_nursery() as nursery:

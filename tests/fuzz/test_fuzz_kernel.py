@@ -15,6 +15,7 @@ from kvfs.core import xattrs
 from kvfs.core.errors import FileError, InvalidError
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
 from kvfs.core.names import DirRef, Naming, title_of
+from kvfs.vfs.answers import answered
 from kvfs.vfs.view.types import Changes
 
 NAMES = st.binary(min_size=1, max_size=60).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_")) | (
@@ -115,7 +116,7 @@ def test_no_sequence_of_calls_breaks_the_file_system(tmp_path_factory, calls):
 
     async def main() -> None:
         async with open_rig(base) as rig:
-            root = (await rig.fs.tree.lookup(1, b"ns")).ino
+            root = (await answered(rig.fs.tree.lookup(1, b"ns"))).ino
             for call in calls:
                 with contextlib.suppress(FileError):
                     await _call(rig.fs, root, *call)
@@ -127,23 +128,29 @@ def test_no_sequence_of_calls_breaks_the_file_system(tmp_path_factory, calls):
 
 async def _call(fs, root: int, what: str, one: bytes, two: bytes, name: str, value: bytes, time: int) -> None:
     if what == "create":
-        _, number, _ = await fs.create(root, one, mode=0o644, exclusive=False, truncate=False, append=False)
+        making = fs.create(root, one, mode=0o644, exclusive=False, truncate=False, append=False)
+        number = (await answered(making))[1].number
         try:
-            fs.files.write(number, abs(time) % 100, value)
-            await fs.files.flush(number)
+            fs.files.contents.write(number, abs(time) % 100, value)
+            await answered(fs.files.flush(number))
         finally:
-            await fs.files.release(number)
+            await answered(fs.files.release(number))
     elif what in ("lookup", "mkdir", "unlink", "rmdir"):
-        await getattr(fs.tree, what)(root, one, *([0o755] if what == "mkdir" else []))
+        await answered(getattr(fs.tree, what)(root, one, *([0o755] if what == "mkdir" else [])))
     elif what == "rename":
         await fs.renames.rename(root, one, root, two, no_replace=bool(time % 2))
     elif what == "list":
-        handle = fs.handles.directory(await fs.tree.opendir(root))
-        index = 0
-        while await fs.tree.entry(handle, index) is not None:
-            index += 1
+        handle = fs.handles.directory(await answered(fs.directories.opendir(root)))
+        offsets = [0]
+        while offsets[-1] not in offsets[:-1]:
+            start = offsets[-1]
+            await answered(fs.readdir.read(handle, start, lambda *told: offsets.append(told[2]) or True))
+            if offsets[-1] == start:
+                break
     else:
-        node = await fs.tree.lookup(root, one)
+        node = await answered(fs.tree.lookup(root, one))
+        if node is None:
+            return
         if what == "utime":
             await fs.attributes.setattr(node, Changes(mtime_ns=time))
         elif what == "setxattr":

@@ -384,17 +384,6 @@ def test_what_is_in_the_log_is_kept_whatever_becomes_of_the_rest(path, monkeypat
         check_journal(journal)
 
 
-def test_a_journal_that_is_closed_does_what_was_left_for_later(path):
-    """A close in the middle of an answer finishes the work put off: the record in the log gets into memory."""
-    journal = open_journal(path)
-    journal.afterwards.is_open = True
-    put(journal, "promised", attrs=ATTRS)
-    assert journal.afterwards.late
-    journal.close()
-    with open_journal(path) as journal:
-        assert set(shown(journal)) == {"promised"}
-
-
 # snapshots
 
 

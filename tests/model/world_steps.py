@@ -94,7 +94,7 @@ class WorldSteps(Frame):
         """`kvfs refresh`."""
         if self.outage is None:
             names = [self.model.name] if self.shape == "account" else []
-            self.run_(lambda: self.rig.fs.refresh(names))
+            self.run_(lambda: self.rig.fs.forgetting.refresh(names))
 
     # time, sending
 

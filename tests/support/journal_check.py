@@ -22,8 +22,6 @@ def check_journal(journal: Journal) -> None:
 
 def faults(transactions: Transactions) -> list[str]:
     """Return the invariants that are broken; an empty list when all hold."""
-    if transactions.afterwards.late:
-        transactions.afterwards.run()
     index = transactions.index
     replay = Replay(transactions.log.path)
     found = [text for text in (replay.fault, replay.lost) if text is not None]

@@ -18,6 +18,7 @@ from kvfs.core.errors import (
     NotFoundError,
 )
 from kvfs.core.times import SECOND
+from kvfs.vfs.answers import answered
 from kvfs.vfs.view.types import Attr, Changes
 
 
@@ -124,7 +125,7 @@ class FakeKernel(KernelCache, WholeFiles):
             ino = _there(walk)
             if self.is_directory[ino]:
                 raise IsADirectoryError_(path)
-            await self.fs.tree.unlink(walk.parent, walk.name)
+            await answered(self.fs.tree.unlink(walk.parent, walk.name))
             self._gone(walk)
 
         await self._on(act, path)
@@ -195,10 +196,11 @@ class FakeKernel(KernelCache, WholeFiles):
             if walk.ino is None:
                 if not flags & os.O_CREAT:
                     raise NotFoundError(path)
-                node, number, keep = await self.fs.create(
+                making = self.fs.create(
                     walk.parent, walk.name, mode=mode, exclusive=bool(flags & os.O_EXCL),
                     truncate=bool(flags & os.O_TRUNC), append=append, read=reads,
                 )  # fmt: skip
+                node, opened = await answered(making)
                 walk.ino = self._entry(walk.parent, walk.name, node)
                 walk.path = (*walk.path, walk.ino)
                 self.attrs.pop(walk.parent, None)
@@ -207,19 +209,20 @@ class FakeKernel(KernelCache, WholeFiles):
                     raise ExistsError(path)
                 if self.is_directory[walk.ino]:
                     raise IsADirectoryError_(path)
-                number, keep, _ = await self.fs.open(
+                opening = self.fs.files.open(
                     self.fs.inodes.get(walk.ino),
                     write=writing,
                     truncate=bool(flags & os.O_TRUNC),
                     append=append,
                     read=reads,
                 )
+                opened = await answered(opening)
                 if flags & os.O_TRUNC:
                     self.attrs.pop(walk.ino, None)
-            if not keep or flags & os.O_TRUNC:
+            if not opened.keeps_pages or flags & os.O_TRUNC:
                 self.pages.pop(walk.ino, None)
             self._hold(walk.path, 1)
-            return File(number, walk.ino, walk.path, append)
+            return File(opened.number, walk.ino, walk.path, append)
 
         return await self._on(act, path)
 
@@ -228,7 +231,7 @@ class FakeKernel(KernelCache, WholeFiles):
         attr = await self.getattr(file.ino)
         pages = self.pages.get(file.ino)
         if pages is None or not self.caching:
-            content = bytes(self.fs.files.read(file.number, 0, max(attr.size, 1) + 4096))
+            content = bytes(self.fs.files.contents.read(file.number, 0, max(attr.size, 1) + 4096))
             pages = (content[: attr.size].ljust(attr.size, b"\0"), attr.mtime)
             if self.caching:
                 self.pages[file.ino] = pages
@@ -239,25 +242,25 @@ class FakeKernel(KernelCache, WholeFiles):
         if file.append:
             offset = (await self.getattr(file.ino)).size
         try:
-            return self.fs.files.write(file.number, offset, data)
+            return self.fs.files.contents.write(file.number, offset, data)
         finally:
             self.attrs.pop(file.ino, None)
             self.pages.pop(file.ino, None)
 
     async def fsync(self, file: File) -> None:
         """fsync(2)."""
-        await self.fs.files.fsync(file.number)
+        await self.fs.files.syncing.fsync(file.number)
 
     async def flush(self, file: File) -> None:
         """Do what close(2) of one of several descriptors does."""
-        await self.fs.files.flush(file.number)
+        await answered(self.fs.files.flush(file.number))
 
     async def close(self, file: File) -> None:
         """close(2) of the last descriptor: FLUSH, whose answer counts, and RELEASE."""
         try:
-            await self.fs.files.flush(file.number)
+            await answered(self.fs.files.flush(file.number))
         finally:
-            await self.fs.files.release(file.number)
+            await answered(self.fs.files.release(file.number))
             self._hold(file.path, -1)
             if self.eager:
                 self.forget()
@@ -271,7 +274,7 @@ class FakeKernel(KernelCache, WholeFiles):
             ino = _there(walk)
             if not self.is_directory[ino]:
                 raise NotADirectoryError_(path)
-            number = await self.fs.tree.opendir(ino)
+            number = await answered(self.fs.directories.opendir(ino))
             self._hold(walk.path, 1)
             return Directory(number, ino, walk.path)
 
@@ -279,24 +282,22 @@ class FakeKernel(KernelCache, WholeFiles):
 
     async def getdents(self, directory: Directory, count: int = 1 << 30) -> list[tuple[str, int]]:
         """Return at most so many entries from the handle's offset on, with the offset behind each: READDIRPLUS."""
-        tree, inodes = self.fs.tree, self.fs.inodes
         handle = self.fs.handles.directory(directory.number)
-        if directory.offset == 0:
-            tree.rewind(handle)
         found: list[tuple[str, int]] = []
-        for dots, ino in ((1, handle.ino), (2, handle.parent)):
-            if directory.offset < dots and len(found) < count:
-                inodes.get(ino)
-                found.append(("." * dots, dots))
-                directory.offset = dots
-        index = max(directory.offset - 2, 0)
-        while len(found) < count and (entry := await tree.entry(handle, index)) is not None:
-            index += 1
-            directory.offset = index + 2
-            name, node = entry
-            if node is not None:
-                self._entry(directory.ino, name.encode(), node, listed=True)
-                found.append((name, directory.offset))
+
+        def tell(name: bytes, attr: Attr, offset: int, is_changed: bool) -> bool:
+            if len(found) >= count:
+                return False
+            if name not in (b".", b".."):
+                self._listed(directory.ino, name, attr)
+            found.append((name.decode(), offset))
+            directory.offset = offset
+            return True
+
+        before = -1
+        while before < len(found) < count:
+            before = len(found)
+            await answered(self.fs.readdir.read(handle, directory.offset, tell))
         return found
 
     async def closedir(self, directory: Directory) -> None:

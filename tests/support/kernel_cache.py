@@ -4,6 +4,7 @@ The calls themselves are in `kernel.py`.
 """
 
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, field
 
 from kvfs.core.errors import (
@@ -11,10 +12,9 @@ from kvfs.core.errors import (
     NotFoundError,
     StaleError,
 )
+from kvfs.vfs.answers import answered
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.view.types import Attr
-
-NEGATIVE_SECONDS = 2.0  # what fuse/operations.py lets the kernel remember an absence
 
 
 @dataclass(slots=True)
@@ -92,13 +92,15 @@ class KernelCache:
             self.attrs.pop(attr.ino, None)
         return attr
 
-    def _entry(self, parent: int, name: bytes, node, *, listed: bool = False) -> int:
-        attr = self._believe(self.fs.attributes.peek(node))
+    def _entry(self, parent: int, name: bytes, node) -> int:
+        attr = self.fs.attributes.peek(node)
         assert attr.ino == node.ino
-        if listed:
-            self.fs.inodes.listed.show(node)
-        else:
-            node.lookups += 1
+        node.lookups += 1
+        return self._listed(parent, name, attr)
+
+    def _listed(self, parent: int, name: bytes, attr: Attr) -> int:
+        """A name was told with its attributes, which may be others when the next is told."""
+        attr = self._believe(copy(attr))
         self.counts[attr.ino] += 1
         if self.caching:
             self.entries[parent, name] = (attr.ino, self._now() + attr.entry_timeout)
@@ -109,12 +111,10 @@ class KernelCache:
         known = self.entries.get((parent, name))
         if known is not None and self._now() < known[1]:
             return known[0]
-        try:
-            node = await self.fs.tree.lookup(parent, name)
-        except NotFoundError:
-            self.fs.absent(parent, name, NEGATIVE_SECONDS)
+        node = await answered(self.fs.tree.lookup(parent, name))
+        if node is None:
             if self.caching:
-                self.entries[parent, name] = (None, self._now() + NEGATIVE_SECONDS)
+                self.entries[parent, name] = (None, self._now() + self.fs.tree.absences.seconds)
             return None
         return self._entry(parent, name, node)
 
@@ -169,11 +169,7 @@ class KernelCache:
         known = self.attrs.get(ino)
         if known is not None and self._now() < known[1]:
             return known[0]
-        node = self.fs.inodes.get(ino)
-        attr = self.fs.attributes.peek(node)
-        if attr.attr_timeout <= 0:
-            attr = await self.fs.attributes.getattr(node)
-        self._believe(attr)
+        attr = self._believe(await answered(self.fs.getattr(ino)))
         pages = self.pages.get(ino)
         if pages is not None and (len(pages[0]) != attr.size or pages[1] != attr.mtime_ns):
             del self.pages[ino]

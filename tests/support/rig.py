@@ -85,7 +85,7 @@ class Rig:
         self.events.append(event)
         for key in (event.key, event.copy):
             if key is not None and event.kind is EventKind.CONFLICT:
-                self.fs.given_up(event.namespace, key)
+                self.fs.forgetting.given_up(event.namespace, key)
 
     async def decide(self, what: str) -> None:
         """Retry all rejected changes, or discard them."""

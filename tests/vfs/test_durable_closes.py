@@ -10,6 +10,7 @@ from support.clock import Clock
 from support.rig import open_rig
 
 from kvfs.core.errors import JournalError
+from kvfs.vfs.answers import answered
 
 NEW = os.O_RDWR | os.O_CREAT
 
@@ -28,18 +29,17 @@ async def test_a_close_waits_for_the_disk_though_another_recorded_the_content(du
     await kernel.pwrite(files[1], 0, b"content")
 
     async def close(number: int) -> None:
-        await durable.fs.files.flush(files[number].number)
+        await answered(durable.fs.files.flush(files[number].number))
         done.append(number)
 
     async with trio.open_nursery() as nursery, durable.journal._upkeep._sync_lock:  # a sync under way
         nursery.start_soon(close, 0)
         await trio.testing.wait_all_tasks_blocked()
-        assert not durable.fs.files.flush_at_once(files[1].number)
         nursery.start_soon(close, 1)
         await trio.testing.wait_all_tasks_blocked()
         assert done == []
     assert sorted(done) == [0, 1]
-    assert durable.fs.files.flush_at_once(files[0].number), "nothing changed since: nothing to wait for"
+    assert durable.fs.files.flush(files[0].number) is None, "nothing changed since: nothing to wait for"
     for file in files:
         await kernel.close(file)
 
@@ -56,11 +56,11 @@ async def test_a_close_that_failed_to_reach_the_disk_is_tried_again(durable, mon
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refused)
         with pytest.raises(JournalError, match="cannot be forced to the disk"):
-            await durable.fs.files.flush(file.number)
+            await answered(durable.fs.files.flush(file.number))
         assert durable.journal._upkeep._log.is_doubtful
         patch.setattr(os, "fsync", refused)
         with pytest.raises(JournalError, match="cannot be forced to the disk"):
-            await durable.fs.files.flush(file.number)
+            await answered(durable.fs.files.flush(file.number))
     await kernel.close(file)
     assert not durable.journal._upkeep._log.is_doubtful
     assert await kernel.read("/ns/f") == b"content"
@@ -84,10 +84,10 @@ async def test_pages_of_before_do_not_stay_because_attributes_are_being_set(dura
         nursery.start_soon(kernel.setxattr, "/ns/f", "user.kvfs.metadata", b'{"a": 1}')
         await trio.testing.wait_all_tasks_blocked()
         assert node.open is not None
-        number, keep = await files.open(node, write=False, truncate=False, append=False)
-        assert not keep
-        other, keep = await files.open(node, write=False, truncate=False, append=False)
-        assert keep
-    for one in (number, other):
-        await files.release(one)
+        first = await answered(files.open(node, write=False, truncate=False, append=False))
+        assert not first.keeps_pages
+        second = await answered(files.open(node, write=False, truncate=False, append=False))
+        assert second.keeps_pages
+    for one in (first, second):
+        await answered(files.release(one.number))
     durable.fs.inodes.forget(node.ino, 1)

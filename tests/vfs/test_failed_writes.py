@@ -7,6 +7,7 @@ import pytest
 
 from kvfs.core.errors import FileTooBigError, NoSpaceError, NotFoundError
 from kvfs.core.limits import VALUE_BYTES
+from kvfs.vfs.answers import answered
 
 RW, TRUNC, CREATE = os.O_RDWR, os.O_RDWR | os.O_TRUNC, os.O_RDWR | os.O_CREAT
 PAST = VALUE_BYTES - 1
@@ -154,10 +155,10 @@ async def test_what_a_close_could_not_record_is_not_recorded_by_a_later_one(moun
     await mount.drain()
     reader, file = await kernel.open("/ns/f"), await kernel.open("/ns/f", RW)
     await kernel.pwrite(file, 0, b"BAD")
-    mount.fs.files._max_pending = 0
+    mount.fs.files.recorder._max_pending = 0
     with pytest.raises(NoSpaceError):
         await kernel.close(file)
-    mount.fs.files._max_pending = 1 << 30
+    mount.fs.files.recorder._max_pending = 1 << 30
     assert await kernel.pread(reader, 0, 9) == b"good"
     await kernel.close(reader)
     assert await kernel.read("/ns/f") == b"good"
@@ -170,11 +171,11 @@ async def test_what_a_close_could_not_record_is_not_recorded_by_its_release(moun
     await kernel.write("/ns/f", b"good")
     file = await kernel.open("/ns/f", RW)
     await kernel.pwrite(file, 0, b"BAD")
-    mount.fs.files._max_pending = 0
+    mount.fs.files.recorder._max_pending = 0
     with pytest.raises(NoSpaceError):
         await kernel.flush(file)
-    mount.fs.files._max_pending = 1 << 30
-    await mount.fs.files.release(file.number)
+    mount.fs.files.recorder._max_pending = 1 << 30
+    await answered(mount.fs.files.release(file.number))
     assert await kernel.read("/ns/f") == b"good"
     await mount.drain()
     assert (await mount.stored())["f"].value == b"good"
@@ -189,10 +190,10 @@ async def test_what_a_close_could_not_record_is_read_by_nobody_once_it_has_answe
     reader, file = await kernel.open("/ns/f"), await kernel.open("/ns/f", RW)
     await kernel.pwrite(file, 0, b"B" * size)
     assert await kernel.pread(reader, 0, 9) == b"B" * min(size, 9)
-    mount.fs.files._max_pending = 0
+    mount.fs.files.recorder._max_pending = 0
     with pytest.raises(NoSpaceError):
         await kernel.flush(file)
-    mount.fs.files._max_pending = 1 << 30
+    mount.fs.files.recorder._max_pending = 1 << 30
     assert reader.ino not in kernel.pages
     assert await kernel.pread(reader, 0, 9) == b"good"
     assert (await kernel.stat("/ns/f")).size == 4
@@ -212,10 +213,10 @@ async def test_attributes_that_could_not_be_recorded_are_not_kept_by_an_open_fil
     await kernel.setxattr("/ns/f", "user.a", b"1")
     await mount.drain()
     reader = await kernel.open("/ns/f")
-    mount.fs.files._max_pending = 0
+    mount.fs.files.recorder._max_pending = 0
     with pytest.raises(NoSpaceError):
         await kernel.setxattr("/ns/f", "user.a", b"2")
-    mount.fs.files._max_pending = 1 << 30
+    mount.fs.files.recorder._max_pending = 1 << 30
     assert await kernel.xattrs("/ns/f") == {"user.a": b"1"}
     await kernel.close(reader)
     assert await kernel.xattrs("/ns/f") == {"user.a": b"1"}
@@ -229,10 +230,10 @@ async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kern
     first, second = await kernel.open("/ns/f", RW), await kernel.open("/ns/f", RW)
     await kernel.pwrite(second, 2, b"2")
     await kernel.pwrite(first, 0, b"1")
-    mount.fs.files._max_pending = 0
+    mount.fs.files.recorder._max_pending = 0
     with pytest.raises(NoSpaceError):
         await kernel.close(first)
-    mount.fs.files._max_pending = 1 << 30
+    mount.fs.files.recorder._max_pending = 1 << 30
     with pytest.raises(NoSpaceError):
         await kernel.close(second)
     assert await kernel.read("/ns/f") == b"good"
@@ -267,7 +268,7 @@ async def _appending(kernel, content):
 async def test_an_append_comes_at_the_end_and_a_mapping_in_its_place(mount, kernel):
     """A write with O_APPEND goes to the end, and a page of a mapping to its place, by the kernel's offset."""
     file = await _appending(kernel, b"hello world")
-    mount.fs.files.write(file.number, 0, b"HELLO")
+    mount.fs.files.contents.write(file.number, 0, b"HELLO")
     await kernel.pwrite(file, 0, b"!")
     await kernel.close(file)
     assert await kernel.read("/ns/f") == b"HELLO world!"
@@ -290,6 +291,6 @@ async def test_an_append_at_a_size_that_was_a_guess_goes_to_the_end(mount, kerne
     node = mount.fs.inodes.get(file.ino)
     for guess in (0, VALUE_BYTES):
         node.end = guess
-        mount.fs.files.write(file.number, guess, b"!")
+        mount.fs.files.contents.write(file.number, guess, b"!")
     await kernel.close(file)
     assert await kernel.read("/ns/f") == b"there!!"

@@ -9,7 +9,8 @@ import trio
 from kvfs.core.model import Key
 from kvfs.journal import spool
 from kvfs.journal.spool import digest
-from kvfs.vfs.file import open_file, record
+from kvfs.vfs.answers import answered
+from kvfs.vfs.file import identity, open_file, record
 
 SIZE = 1_000_000
 OLD, NEW = b"0" * SIZE, b"n" * SIZE
@@ -22,13 +23,13 @@ def digest_of(value: bytes) -> bytes:
 class Digests:
     """Digests of large values, the spool's apart: which threads make them, and when they may end."""
 
-    def __init__(self, monkeypatch, files) -> None:
+    def __init__(self, monkeypatch, identities) -> None:
         self.threads: list[threading.Thread] = []
         self.begun = threading.Event()
         self.may_end = threading.Event()
         self.may_end.set()
         self._known = trio.Semaphore(0)
-        make, know = spool.digest, files._known
+        make, know = spool.digest, identities._known
 
         def seen(value):
             if len(value) >= SIZE:
@@ -41,9 +42,9 @@ class Digests:
             know(*args)
             self._known.release()
 
-        for module in (open_file, record, spool):
+        for module in (identity, open_file, record, spool):
             monkeypatch.setattr(module, "digest", seen)
-        monkeypatch.setattr(files, "_known", known)
+        monkeypatch.setattr(identities, "_known", known)
 
     async def later(self) -> None:
         """Wait until a digest that nobody waited for was made."""
@@ -55,7 +56,7 @@ class Digests:
 def digests(monkeypatch, mount, kernel):
     """Yield a kernel that remembers its pages, over a file `f`."""
     kernel.eager = False
-    found = Digests(monkeypatch, mount.fs.files)
+    found = Digests(monkeypatch, mount.fs.files.identities)
     yield found
     found.may_end.set()
 
@@ -63,18 +64,18 @@ def digests(monkeypatch, mount, kernel):
 async def opened(mount, kernel) -> tuple[bool, bytes]:
     """Open, look and close; return if the kernel may keep its pages, and the content."""
     keeps = []
-    open_ = mount.fs.open
+    open_ = mount.fs.files.open
 
     async def listening(*args, **options):
-        found = await open_(*args, **options)
-        keeps.append(found[1])
+        found = await answered(open_(*args, **options))
+        keeps.append(found.keeps_pages)
         return found
 
-    mount.fs.open = listening
+    mount.fs.files.open = listening
     try:
         content = await kernel.read("ns/f")
     finally:
-        mount.fs.open = open_
+        mount.fs.files.open = open_
     return keeps[0], content
 
 
@@ -104,10 +105,10 @@ async def test_pages_are_kept_of_the_same_content_only(mount, kernel, digests, i
     if is_made:
         digests.may_end.set()
         await digests.later()
-        mount.fs.forget_knowledge()
+        mount.fs.forgetting.forget_knowledge()
         assert await opened(mount, kernel) == (True, OLD)
     await mount.other("f", NEW)
-    mount.fs.forget_knowledge()
+    mount.fs.forgetting.forget_knowledge()
     digests.may_end.set()
     assert await opened(mount, kernel) == (False, NEW)
     assert await opened(mount, kernel) == (True, NEW)
@@ -121,7 +122,9 @@ async def test_a_change_knows_the_large_value_it_was_made_to(mount, kernel, dige
     file = await kernel.open("ns/f", os.O_RDWR)
     await kernel.ftruncate(file, size)
     await kernel.pwrite(file, 0, b"!")
-    assert not mount.fs.files.flush_at_once(file.number)
+    flushing = mount.fs.files.flush(file.number)
+    assert flushing is not None, "a thread is waited for"
+    await flushing
     await kernel.close(file)
     change = mount.journal.get(mount.namespace, Key("f"))
     assert (change.base, change.size) == (digest_of(OLD), size)
@@ -202,9 +205,9 @@ async def test_values_that_wait_for_a_digest_are_few(mount, kernel, digests):
         await mount.other(f"f{number}", b"%d" % number * SIZE)
     for number in range(6):
         assert await kernel.read(f"/ns/f{number}") == b"%d" % number * SIZE
-    assert len(mount.fs.files._digested) <= 2
+    assert len(mount.fs.files.identities._digested) <= 2
     digests.may_end.set()
     for _ in range(2):
         await digests.later()
-    assert mount.fs.files._digested == {}
+    assert mount.fs.files.identities._digested == {}
     assert await kernel.read("/ns/f5") == b"5" * SIZE

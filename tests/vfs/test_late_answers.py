@@ -7,7 +7,7 @@ import trio
 from support.journals import put
 
 from kvfs.core.model import Key
-from kvfs.vfs.file import record
+from kvfs.vfs.file import identity
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ async def test_a_change_that_settles_while_a_large_value_is_opened_is_seen(mount
     await mount.other("f", b"0" * 1_000_000)
     await kernel.read("ns/f")  # there are pages to keep or not: the next open waits for the digest
     await mount.other("f", b"o" * 1_000_000)
-    mount.fs.forget_knowledge()
-    begun, go, make = threading.Event(), threading.Event(), record.digest
+    mount.fs.forgetting.forget_knowledge()
+    begun, go, make = threading.Event(), threading.Event(), identity.digest
 
     def slow(value):
         if not begun.is_set():
@@ -111,7 +111,7 @@ async def test_a_change_that_settles_while_a_large_value_is_opened_is_seen(mount
         await mount.drain()
         go.set()
 
-    monkeypatch.setattr(record, "digest", slow)
+    monkeypatch.setattr(identity, "digest", slow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(meanwhile)
         assert await kernel.read("ns/f") == b"ours"
@@ -124,7 +124,7 @@ async def test_a_size_asked_for_during_a_refresh_is_never_zero(mount, kernel, na
     await mount.other(name, b"\xffvalue")
     await kernel.listdir("ns")
     for request in ("get", "bulk_get"):
-        mount.store.after(request, lambda call: mount.fs.forget_knowledge())
+        mount.store.after(request, lambda call: mount.fs.forgetting.forget_knowledge())
     assert (await kernel.stat(f"ns/{name}")).size == 6
 
 

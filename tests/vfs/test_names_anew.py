@@ -29,7 +29,7 @@ async def test_a_directory_shows_behind_a_file_that_is_being_made(mount, how):
     with pytest.raises(NotADirectoryError_):
         await kernel.read("ns/a/x")
     if how == "refresh":
-        await mount.fs.refresh(["ns"])
+        await mount.fs.forgetting.refresh(["ns"])
     else:
         mount.now.advance(TTL)
     assert await kernel.read("ns/a/x") == b"theirs"
@@ -48,7 +48,7 @@ async def test_a_refresh_reaches_the_names_at_the_top_of_the_mount(mount, top):
     await mount.other(f"{top}f", b"a file")
     assert not (await kernel.stat("/f")).is_directory
     await mount.other(f"{top}f/x", b"below")
-    await mount.fs.refresh([])
+    await mount.fs.forgetting.refresh([])
     assert await kernel.read("/f/x") == b"below"
 
 

@@ -32,7 +32,7 @@ async def held(mount):
 
 async def refreshed(mount):
     """Do `kvfs refresh`."""
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
 
 
 async def expired(mount):
@@ -126,7 +126,7 @@ async def test_a_writer_that_lost_the_name_overwrites_if_asked_to(tmp_path, auto
         await mount.other("f", OLD)
         file = await mount.kernel.open("ns/f", os.O_RDWR)
         await mount.other("f", NEW)
-        await mount.fs.refresh(["ns"])
+        await mount.fs.forgetting.refresh(["ns"])
         assert await mount.kernel.read("ns/f") == NEW
         await mount.kernel.pwrite(file, 0, b"THE")
         await mount.kernel.close(file)
@@ -193,6 +193,6 @@ async def test_a_file_that_is_open_costs_no_more_than_any_other(mount, kernel):
 async def test_a_name_that_another_client_removed_is_gone(mount, kernel, held):
     """A name that another client removed is gone, and a holder keeps its content."""
     await mount.other("f", None)
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     assert not await kernel.exists("ns/f")
     assert await kernel.pread(held, 0, 99) == OLD

@@ -99,13 +99,13 @@ async def nothing(mount):
 
 async def a_stat(mount):
     """Have the mount read the new value, to tell its size, without showing it."""
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     assert (await mount.kernel.stat("ns/f")).size == len(THEIRS)
 
 
 async def a_listing(mount):
     """Do `ls -l`."""
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     for name in await mount.kernel.listdir("ns"):
         await mount.kernel.stat(f"ns/{name}")
 
@@ -228,7 +228,7 @@ async def test_an_append_has_what_it_appends_to(mount, kernel, autojump_clock):
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     await append(kernel, b"mine\n")
     await mount.drain()
     assert await values(mount) == [THEIRS + b"mine\n"]
@@ -276,7 +276,7 @@ async def test_an_attribute_of_the_newest_value_is_no_conflict(mount, kernel, au
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     await kernel.setxattr("ns/f", "user.a", b"1")
     await mount.drain()
     assert await mount.stored() == {"f": Entry(THEIRS, b'{"a":1}')}
@@ -330,7 +330,7 @@ async def test_a_backup_of_a_newer_value_does_not_hide_it(mount, kernel, autojum
     await mount.other("f", READ)
     await kernel.read("ns/f")
     await mount.other("f", THEIRS)
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     await with_a_backup(kernel)
     await mount.drain()
     assert await values(mount) == [MINE, THEIRS]

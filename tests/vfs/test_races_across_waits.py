@@ -6,6 +6,8 @@ import pytest
 import trio
 import trio.testing
 
+from kvfs.vfs.answers import answered
+
 
 @pytest.fixture
 def kernel(mount):
@@ -55,8 +57,8 @@ async def test_two_truncating_opens_share_the_file(mount, kernel):
     numbers = []
 
     async def truncate() -> None:
-        number, _, _ = await mount.fs.open(ino, write=True, truncate=True, append=False)
-        numbers.append(number)
+        opening = mount.fs.files.open(ino, write=True, truncate=True, append=False)
+        numbers.append((await answered(opening)).number)
 
     gate = mount.store.block("list_keys")
     async with trio.open_nursery() as nursery:
@@ -65,12 +67,12 @@ async def test_two_truncating_opens_share_the_file(mount, kernel):
         await trio.testing.wait_all_tasks_blocked()
         gate.open()
     first, second = numbers
-    mount.fs.files.write(first, 0, b"one")
-    await mount.fs.files.flush(first)
-    await mount.fs.files.release(first)
-    mount.fs.files.write(second, 3, b"two")
-    await mount.fs.files.flush(second)
-    await mount.fs.files.release(second)
+    mount.fs.files.contents.write(first, 0, b"one")
+    await answered(mount.fs.files.flush(first))
+    await answered(mount.fs.files.release(first))
+    mount.fs.files.contents.write(second, 3, b"two")
+    await answered(mount.fs.files.flush(second))
+    await answered(mount.fs.files.release(second))
     assert await kernel.read("/ns/f") == b"onetwo"
 
 

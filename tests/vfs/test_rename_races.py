@@ -11,6 +11,7 @@ from kvfs.core.errors import UnreachableError
 from kvfs.core.model import Key
 from kvfs.core.names import DirRef
 from kvfs.journal.journal import INLINE_BYTES
+from kvfs.vfs.answers import answered
 
 LARGE = b"x" * (INLINE_BYTES + 1)
 
@@ -43,7 +44,7 @@ async def read(mount, kernel, path):
     """Return the content that the mount shows."""
     file = await kernel.open(path)
     try:
-        return bytes(mount.fs.files.read(file.number, 0, 1 << 20))
+        return bytes(mount.fs.files.contents.read(file.number, 0, 1 << 20))
     finally:
         await kernel.close(file)
 
@@ -226,15 +227,15 @@ async def test_a_name_that_is_looked_up_while_its_directory_is_renamed(mount, ke
         await kernel.rename("/ns/d", "/ns/e")
         return target
 
-    mount.fs.forget_knowledge()
+    mount.fs.forgetting.forget_knowledge()
     monkeypatch.setattr(overlay, "child", child)
     if call == "create":
-        node, is_new = await mount.fs.tree.create(parent.ino, b"new", mode=0o644, exclusive=True)
+        node, is_new = await answered(mount.fs.tree.create(parent.ino, b"new", exclusive=True))
         assert (node.key, is_new) == ("e/new", True)
     elif call == "lookup":
-        assert (await mount.fs.tree.lookup(parent.ino, b"a")).key == "e/a"
+        assert (await answered(mount.fs.tree.lookup(parent.ino, b"a"))).key == "e/a"
     else:
-        await mount.fs.tree.unlink(parent.ino, b"a")
+        await answered(mount.fs.tree.unlink(parent.ino, b"a"))
         assert await kernel.listdir("/ns") == ["e"]
         assert await kernel.listdir("/ns/e") == []
 

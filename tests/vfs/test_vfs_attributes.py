@@ -135,10 +135,10 @@ async def test_a_refresh_leaves_no_inode_and_no_absence_behind(mount, kernel):
     await mount.other("d/e/f", b"x")
     assert not await kernel.exists("/ns/new")
     before = mount.fs.inodes.count
-    await mount.fs.refresh(["ns", "d", "e", "f"])
+    await mount.fs.forgetting.refresh(["ns", "d", "e", "f"])
     assert mount.fs.inodes.count == before
     await mount.other("new", b"x")
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     assert await kernel.exists("/ns/new")
 
 
@@ -148,7 +148,7 @@ async def test_the_age_counts_from_the_answer_that_is_shown(mount, kernel):
     file = await kernel.open("/ns/f")
     mount.now.advance(7)
     assert await kernel.getxattr("/ns/f", "user.kvfs.age") == b"7"
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     await kernel.listdir("/ns")
     assert await kernel.getxattr("/ns/f", "user.kvfs.age") == b"0"
     await kernel.close(file)

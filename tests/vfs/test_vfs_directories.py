@@ -96,7 +96,7 @@ async def test_a_listing_is_stable_while_its_directory_changes(mount, kernel):
     await kernel.unlink("/ns/d/20")
     await kernel.write("/ns/d/00a", b"")
     await kernel.write("/ns/d/25a", b"")
-    mount.fs.forget_knowledge(mount.namespace)
+    mount.fs.forgetting.forget_knowledge(mount.namespace)
     rest = await kernel.getdents(directory)
     names = plain(first + rest)
     assert len(names) == len(set(names))
@@ -172,7 +172,7 @@ async def test_kept_listings_are_bounded_by_their_entries(mount, kernel, monkeyp
     for directory, count in (("a", 4), ("b", 5), ("long", 11), ("c", 5)):
         for number in range(count):
             await mount.other(f"{directory}/{number}", b"1")
-    streams = mount.fs.tree._streams
+    streams = mount.fs.directories.streams
 
     async def kept():
         return {ref.prefix for _, ref in streams._streams}

@@ -15,6 +15,7 @@ from kvfs.core.errors import (
     StaleError,
 )
 from kvfs.core.limits import VALUE_BYTES
+from kvfs.vfs.answers import answered
 
 RW = os.O_RDWR
 NEW = os.O_RDWR | os.O_CREAT
@@ -169,10 +170,10 @@ async def test_a_size_not_known_is_shown_for_no_moment(mount, kernel):
     """A lookup answers an unknown size with a time-out of 0, and getattr gives the true one."""
     kernel.eager = False
     await mount.other("f", b"12345")
-    node = await mount.fs.tree.lookup((await kernel.stat("/ns")).ino, b"f")
+    node = await answered(mount.fs.tree.lookup((await kernel.stat("/ns")).ino, b"f"))
     peeked = mount.fs.attributes.peek(node)
     assert (peeked.attr_timeout, peeked.entry_timeout > 0) == (0, True)
-    attr = await mount.fs.attributes.getattr(node)
+    attr = await answered(mount.fs.attributes.getattr(node))
     assert (attr.size, attr.attr_timeout > 0) == (5, True)
 
 

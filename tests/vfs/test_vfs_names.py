@@ -200,7 +200,7 @@ async def test_removing_a_file_that_is_being_made_removes_what_another_client_pu
     """rm of a file that is being made leaves nothing under its name, also if another client made it first."""
     file = await kernel.open("/ns/f", os.O_CREAT | os.O_WRONLY)
     await mount.other("f", b"theirs")
-    await mount.fs.refresh(["ns"])
+    await mount.fs.forgetting.refresh(["ns"])
     await kernel.listdir("/ns")
     await kernel.unlink("/ns/f")
     assert await kernel.listdir("/ns") == []
@@ -217,8 +217,8 @@ async def test_a_refresh_of_a_directory_includes_its_own_key(mount, kernel, cach
     await mount.other("d/f", b"x")
     assert await kernel.read("/ns/d/%self") == b"old"
     await mount.other("d", b"newer")
-    await mount.fs.refresh(["ns", "d"])
+    await mount.fs.forgetting.refresh(["ns", "d"])
     assert await kernel.read("/ns/d/%self") == b"newer"
     await mount.other("d", None)
-    await mount.fs.refresh(["ns", "d"])
+    await mount.fs.forgetting.refresh(["ns", "d"])
     assert not await kernel.exists("/ns/d/%self")

@@ -11,6 +11,7 @@ from kvfs.core.errors import (
     NotPermittedError,
     RejectedError,
 )
+from kvfs.vfs.answers import answered
 from kvfs.vfs.file.handles import DirectoryHandle
 from kvfs.vfs.inode.nodes import ROOT_INO
 
@@ -19,7 +20,7 @@ from kvfs.vfs.inode.nodes import ROOT_INO
 def kernel(mount):
     """A kernel that keeps its inodes while calls of other processes are under way."""
     mount.kernel.eager = False
-    mount.fs.tree.add_control({"status": lambda: b""})
+    mount.fs.tree.hidden.add({"status": lambda: b""})
     return mount.kernel
 
 
@@ -65,14 +66,13 @@ async def test_nothing_is_made_in_a_namespace_that_the_store_is_deleting(autojum
         nursery.start_soon(kernel.rmdir, "/ns")
         await gate.entered.wait()
         tree, parent = mount.fs.tree, file.path[-2]
-        if make == "write":
-            create = {"mode": 0o644, "exclusive": False, "truncate": True, "append": False}
-            call = mount.fs.create(parent, b"new", **create)
-        elif make == "mkdir":
-            call = tree.mkdir(parent, b"new", 0o755)
-        else:
-            call = mount.fs.renames.rename(parent, b"f", parent, b"new", no_replace=False)
-        errors.append(await attempt(lambda: call))
+        create = {"mode": 0o644, "exclusive": False, "truncate": True, "append": False}
+        calls = {
+            "write": lambda: answered(mount.fs.create(parent, b"new", **create)),
+            "mkdir": lambda: tree.mkdir(parent, b"new", 0o755),
+            "rename": lambda: mount.fs.renames.rename(parent, b"f", parent, b"new", no_replace=False),
+        }
+        errors.append(await attempt(calls[make]))
         gate.open()
     assert isinstance(errors[0], NotFoundError)
     assert mount.journal.statistics().pending == 0
@@ -133,19 +133,19 @@ async def test_fsync_of_the_root_sends_what_was_changed_in_every_namespace(autoj
     await kernel.mkdir("/second")
     await kernel.write("/ns/f", b"1")
     await kernel.write("/second/g", b"2")
-    await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
     assert mount.journal.pending() == []
     assert mount.store.count("bulk_put") == 2
-    await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
     assert mount.store.count("bulk_put") == 2, "what is there already costs nothing"
     await kernel.write("/ns/f", b"3")
     mount.store.fail("bulk_put", RejectedError("never"))
     with pytest.raises(RejectedError):
-        await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+        await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
     mount.store.clear()
     await kernel.write("/second/g", b"4")
     with pytest.raises(RejectedError):
-        await mount.fs.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+        await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
     assert [change.key for change in mount.journal.pending()] == [], (
         "what was refused keeps nothing else back"
     )

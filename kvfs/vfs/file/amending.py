@@ -1,20 +1,64 @@
-"""Changes of metadata and expiration: KV has no call for them, so a file's value goes along."""
+"""Changes of files that may be closed: their size, and metadata and expiration, for which KV has no call.
+
+The value goes along with each of them.
+"""
 
 from collections.abc import Callable
 
-from kvfs.core.errors import KvfsError, StaleError
+from kvfs.core.errors import FileTooBigError, KvfsError, StaleError
 from kvfs.core.expiry import is_expired
+from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Metadata
+from kvfs.vfs.answers import answered
+from kvfs.vfs.file.identity import CHANGED
+from kvfs.vfs.file.open_contents import OpenContents
 from kvfs.vfs.file.open_file import OpenFile
-from kvfs.vfs.file.opening import Opening
+from kvfs.vfs.file.opening import Opener
+from kvfs.vfs.file.record import Recorder, is_gone
 from kvfs.vfs.inode.nodes import File
+from kvfs.vfs.view.overlay import Overlay
 
 Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None]]
 """Metadata and expiration as they are → as they shall be."""
 
 
-class Amending(Opening):
-    """Records them. `Files` is made of it."""
+class Amending:
+    """Makes and records them. Whoever has a file open sees them, too."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        opener: Opener,
+        recorder: Recorder,
+        contents: OpenContents,
+        now: Callable[[], float],
+    ) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._opener = opener
+        self._recorder = recorder
+        self._contents = contents
+        self._now = now
+
+    async def truncate(self, node: File, size: int, number: int | None = None) -> None:
+        """Set the size of an open or closed file, through a handle or by name; a closed one is recorded at once."""
+        handle = self._contents.usable(number) if number is not None else None
+        if size > VALUE_BYTES:
+            error = FileTooBigError(f"a value has at most {VALUE_BYTES:,} bytes")
+            if handle is not None:
+                self._contents.fail(handle, error)
+            raise error
+        if node.detached and node.open is None:
+            self._opener.look_again(node)
+            return
+        if node.open is not None:
+            self._contents.resize(node.open, size)
+            node.shown = CHANGED
+            if handle is not None:
+                handle.wrote = node.open.version
+            return
+        await self._while_open(node, lambda opened: self._contents.resize(opened, size), empty=size == 0)
+        node.shown = None
 
     async def amend(self, node: File, edit: Edit) -> None:
         """Change metadata or expiration of a file: KV has no call for that, so its value goes along.
@@ -31,7 +75,7 @@ class Amending(Opening):
                 raise
             return
         if node.detached:  # the name may be another file's by now
-            self.look_again(node)
+            self._opener.look_again(node)
             return
         change = self._journal.get(node.namespace, node.key)
         if change is not None and is_expired(change.expiration, self._now()):
@@ -54,7 +98,7 @@ class Amending(Opening):
         if self._amend_open(shared, edit) and written:
             await self._amend_written(node, shared)
         elif not written and not shared.created:
-            await self.save(node)
+            await answered(self._recorder.save(node))
 
     def _take_back_attributes(
         self, shared: OpenFile, metadata: Metadata | None, expiration: int | None, version: int
@@ -78,9 +122,9 @@ class Amending(Opening):
             self._amend_recorded(node, shared)
             return
         value = shared.closed
-        body = await self.body_of(value)
-        if not self._is_gone(node) and shared.closed is value:  # else a close recorded them meanwhile
-            self._record(node, shared, body, value, mtime_ns=None)
+        body = await self._recorder.body_of(value)
+        if not is_gone(node) and shared.closed is value:  # else a close recorded them meanwhile
+            self._recorder.record(node, shared, body, value, mtime_ns=None)
 
     def _amend_recorded(self, node: File, shared: OpenFile) -> None:
         change = self._journal.get(node.namespace, node.key)
@@ -96,3 +140,21 @@ class Amending(Opening):
         shared.metadata, shared.expiration = metadata, expiration
         shared.version += 1
         return True
+
+    async def _while_open(
+        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False, seen: bool = False
+    ) -> None:
+        """Do something to a file nobody has open, and record it at once. `seen`: it keeps the content."""
+        opened = await (self._opener.emptied(node) if empty else self._opener.load(node))
+        if node.open is None:
+            node.open = opened
+        shared = node.open
+        shared.handles += 1
+        shared.seen = shared.seen or seen
+        try:
+            act(shared)
+            await answered(self._recorder.save(node))
+        finally:
+            shared.handles -= 1
+            if shared.handles == 0 and node.open is shared:
+                node.open = None

@@ -100,6 +100,11 @@ class HandleTable:
         handles = self._handles.values()
         return len({handle.node.ino for handle in handles if isinstance(handle, FileHandle)})
 
+    def lists(self, ino: int) -> bool:
+        """Return True if somebody has the directory open; it looks at all handles."""
+        handles = self._handles.values()
+        return any(isinstance(handle, DirectoryHandle) and handle.ino == ino for handle in handles)
+
     def items(self) -> list[tuple[int, Handle]]:
         """Return everything that is open."""
         return list(self._handles.items())

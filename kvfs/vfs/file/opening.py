@@ -6,11 +6,12 @@ from typing import Final
 from kvfs.cache.values import Clean
 from kvfs.core.errors import NotFoundError, StaleError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.core.patterns import LocalNames
-from kvfs.journal.journal import digest
+from kvfs.journal.journal import INLINE_BYTES, digest
+from kvfs.vfs.file.identity import Identities
 from kvfs.vfs.file.open_file import OpenFile
-from kvfs.vfs.file.record import Saving
+from kvfs.vfs.file.record import is_gone
 from kvfs.vfs.file.rope import Rope
+from kvfs.vfs.file.versions import Versions
 from kvfs.vfs.inode.nodes import File
 from kvfs.vfs.view.overlay import Overlay
 
@@ -18,52 +19,55 @@ _AGAIN: Final = 1.0  # seconds: a second look at a name within them is of the sa
 _MOST_LOOKED: Final = 1024
 
 
-class Opening(Saving):
-    """Reads contents. `Files` is made of it."""
+class Opener:
+    """Reads contents."""
 
     def __init__(
-        self,
-        overlay: Overlay,
-        local_names: LocalNames,
-        now: Callable[[], float],
-        max_pending: int,
-        durable: bool,
+        self, overlay: Overlay, versions: Versions, identities: Identities, now: Callable[[], float]
     ) -> None:
-        super().__init__(overlay, local_names, now, max_pending, durable)
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._versions = versions
+        self._identities = identities
+        self._now = now
         self._looked: dict[tuple[NamespaceId, Key], float] = {}  # names the kernel was sent to anew, and when
 
-    @staticmethod
-    def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
-        rope = Rope.of(clean.value)
-        return OpenFile(
-            rope, clean.metadata, clean.expiration, clean.value, identity=identity, known_at=clean.known_at
-        )
+    def is_at_hand(self, node: File) -> bool:
+        """Return whether a content is open that an opener may share; one that takes no waiting is opened now."""
+        if node.open is not None:
+            return not node.open.superseded and self._versions.is_current(node)
+        clean = None if node.detached else self._overlay.reads.at_hand(node.namespace, node.key)
+        if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
+            return False
+        node.open = _opened(clean, self._identities.of(clean.value, clean.digest))
+        return True
 
-    async def _load(self, node: File, *, write: bool = False) -> OpenFile:
+    async def load(self, node: File, *, write: bool = False) -> OpenFile:
+        """Read what is at the file's name, and open it; `write`: a file that lost its name is looked up anew."""
         if node.detached:
             return await self._load_detached(node)
         asking = self._overlay.listings.settled.asking
         while True:
-            if self._is_gone(node):
+            if is_gone(node):
                 break
             with asking() as moment:  # a change that came and settled meanwhile has left the journal again
                 before = self._recorded(node)
                 try:
                     clean = await self._overlay.reads.content(node.namespace, node.key, hurried=not write)
-                    identity = await self._identity(node, clean)
+                    identity = await self._identities.at_opening(node, clean)
                 except NotFoundError as exc:
                     if self._still_stands(node, before, moment):
                         raise StaleError(str(exc)) from exc
                     continue
                 if self._still_stands(node, before, moment):  # else somebody wrote, closed or renamed it
-                    return self._opened(clean, identity)
+                    return _opened(clean, identity)
         if write:
             self.look_again(node)
         return await self._load_detached(node)
 
     async def _load_detached(self, node: File) -> OpenFile:
         clean = await self.successor(node)
-        return self._opened(clean, digest(clean.value))
+        return _opened(clean, digest(clean.value))
 
     def _recorded(self, node: File) -> tuple[Key, int | None]:
         """Return the journal's change of a file. When it differs, the bytes read before are out of date."""
@@ -75,14 +79,14 @@ class Opening(Saving):
         settled = self._overlay.listings.settled
         return before == self._recorded(node) and not settled.is_newer((node.namespace, node.key), moment)
 
-    async def _emptied(self, node: File) -> OpenFile:
+    async def emptied(self, node: File) -> OpenFile:
         """Open with O_TRUNC: nothing is read, only the attributes are kept."""
         if node.detached:
-            return OpenFile(self._empty())
+            return OpenFile(self.empty())
         view = await self._overlay.view(node.namespace, node.key)
         if view is None or node.detached:
             raise StaleError("the file was deleted")
-        return OpenFile(self._empty(), view.metadata, view.expiration, None, self._base_at_opening(node))
+        return OpenFile(self.empty(), view.metadata, view.expiration, None, self._base_at_opening(node))
 
     def _base_at_opening(self, node: File) -> bytes | None:
         """Return the base of a content written unread: the one that programs last wrote or read under the name.
@@ -95,14 +99,15 @@ class Opening(Saving):
             return self._journal.digest(change)
         return self._overlay.last_seen.digest((node.namespace, node.key))
 
-    def _empty(self) -> Rope:
+    def empty(self) -> Rope:
+        """Return a content without bytes."""
         return Rope.of(open_stream=self._journal.stream)
 
     async def is_newest(self, node: File) -> bool:
         """Return True if an opener of the name may share what is open, if anything is."""
         if node.open is None:
             return True
-        return not node.open.superseded and await self.versions.renew(node) is node
+        return not node.open.superseded and await self._versions.renew(node) is node
 
     async def successor(self, node: File) -> Clean:
         """Return the content that is now at the file's name: an open may be answered with it.
@@ -131,20 +136,9 @@ class Opening(Saving):
         self._looked[place] = now
         raise StaleError("the file has lost its name")
 
-    async def _while_open(
-        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False, seen: bool = False
-    ) -> None:
-        """Do something to a file nobody has open, and record it at once. `seen`: it keeps the content."""
-        opened = await (self._emptied(node) if empty else self._load(node))
-        if node.open is None:
-            node.open = opened
-        shared = node.open
-        shared.handles += 1
-        shared.seen = shared.seen or seen
-        try:
-            act(shared)
-            await self.save(node)
-        finally:
-            shared.handles -= 1
-            if shared.handles == 0 and node.open is shared:
-                node.open = None
+
+def _opened(clean: Clean, identity: int | bytes) -> OpenFile:
+    rope = Rope.of(clean.value)
+    return OpenFile(
+        rope, clean.metadata, clean.expiration, clean.value, identity=identity, known_at=clean.known_at
+    )

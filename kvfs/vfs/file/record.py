@@ -1,7 +1,6 @@
 """The recording of open files: the way of a content from memory to the journal."""
 
 from collections.abc import Callable
-from itertools import count
 from typing import Final
 
 import trio
@@ -13,125 +12,48 @@ from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import INLINE_BYTES, Body, digest
 from kvfs.journal.local_attributes import LocalAttrs, fingerprint
-from kvfs.journal.spool import digest_soon
+from kvfs.vfs.answers import Answer
+from kvfs.vfs.file.identity import CHANGED, Identities
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.file.versions import Versions
 from kvfs.vfs.inode.nodes import File
+from kvfs.vfs.options import Options
 from kvfs.vfs.view.overlay import Overlay
-
-CHANGED: Final = -1
-"""`File.shown` while the kernel's pages follow the changes made through it (a hash is never -1)."""
-
-_MOST_DIGESTED: Final = 2  # values that wait for a thread to digest them
-_PROVISIONAL: Final = 1 << 64  # from here on: numbers that are no hash
 
 _NO_ATTRS: Final = LocalAttrs()
 
 
-class Saving:
-    """Records contents. `Files` is made of it."""
-
-    versions: Versions
+class Recorder:
+    """Records contents."""
 
     def __init__(
-        self,
-        overlay: Overlay,
-        local_names: LocalNames,
-        now: Callable[[], float],
-        max_pending: int,
-        durable: bool,
+        self, overlay: Overlay, versions: Versions, now: Callable[[], float], options: Options
     ) -> None:
         self._overlay = overlay
         self._journal = overlay.journal
-        self._local_names = local_names
+        self._versions = versions
         self._now = now
-        self._max_pending = max_pending
-        self._durable = durable
-        self._provisional = count(_PROVISIONAL)
-        self._digested: dict[int, bytes] = {}  # values by provisional identity, while their digests are made
+        self._local_names = LocalNames(options.local_names)
+        self._max_pending = options.max_pending
+        self._durable = options.durable
 
-    # what tells contents from others
-
-    @staticmethod
-    def _identity_of(value: bytes | None, known_digest: bytes) -> int | bytes:
-        """Return the identity of a content: `hash()` of a small one, of a large one the digest (b"" if unknown)."""
-        return hash(value) if value is not None and len(value) <= INLINE_BYTES else known_digest
-
-    async def _identity(self, node: File, clean: Clean) -> int | bytes:
-        """The identity of a content about to be opened.
-
-        The kernel may have no pages of the file to compare it with: then no open waits for a digest, which
-        takes long. A number stands for it until the last close, when nobody waits.
-        """
-        value = clean.value
-        if len(value) <= INLINE_BYTES or clean.digest:
-            return self._identity_of(value, clean.digest)
-        if node.shown is None:
-            return next(self._provisional)
-        if isinstance(node.shown, int) and self._digested.get(node.shown) is value:
-            return node.shown
-        return await self._digest_of(node, clean)
-
-    async def _digest_of(self, node: File, clean: Clean) -> bytes:
-        """The digest of a large value; it takes long, so a thread makes it, once. A small one's is not needed."""
-        if clean.digest or len(clean.value) <= INLINE_BYTES:
-            return clean.digest
-        found = await trio.to_thread.run_sync(digest, clean.value)
-        self._overlay.values.note_digest((node.namespace, node.key), clean, found)
-        return found
-
-    def _digest_later(self, node: File, shared: OpenFile) -> None:
-        """The last handle is closed: a provisional identity gives way to the digest, as soon as there is one."""
-        number, value = shared.identity, shared.closed
-        if not isinstance(number, int) or number < _PROVISIONAL or number != node.shown:
-            return
-        if len(self._digested) >= _MOST_DIGESTED:  # threads that hang hold no more: the next open makes it
-            return
-        if value is not None and not (shared.buffer.changed or node.detached or number in self._digested):
-            self._digested[number] = value
-            digest_soon(value, lambda found: self._known(node, number, found))
-
-    def _known(self, node: File, number: int, found: bytes) -> None:
-        value = self._digested.pop(number)
-        place = (node.namespace, node.key)
-        held = self._overlay.values.peek(place)
-        if held is not None and held.value is value:
-            self._overlay.values.note_digest(place, held, found)
-        if node.shown == number:
-            node.shown = found
-
-    async def _know_base(self, shared: OpenFile) -> None:
-        """See to it that `known_base` has nothing long to do."""
-        closed = shared.closed
-        if closed is not None and self._is_base_far(shared):
-            found = await trio.to_thread.run_sync(digest, closed)
-            if shared.closed is closed and shared.base is None:
-                shared.base = found
-
-    @staticmethod
-    def _is_base_far(shared: OpenFile) -> bool:
-        """Return whether `known_base` would make a digest of a large value."""
-        if shared.base is not None or shared.closed is None or not shared.buffer.changed:
-            return False
-        return len(shared.closed) > INLINE_BYTES and not isinstance(shared.identity, bytes)
-
-    # saving
-
-    def save_at_once(self, node: File) -> bool:
-        """Record a dirty content, where that takes no waiting; false where it does."""
+    def save(self, node: File) -> Answer[None]:
+        """Record a dirty content. Raises `NoSpaceError`; the content stays dirty then."""
         shared = node.open
-        if shared is None or node.detached:
-            return shared is None or not shared.superseded or not shared.dirty
+        if shared is None:
+            return None
+        if node.detached:
+            return self._save(node, shared) if shared.superseded and shared.dirty else None
         if shared.version == shared.saved:
-            return not self._durable or shared.forced == shared.saved
+            return self._force(shared) if self._durable and shared.forced != shared.saved else None
         rope = shared.buffer
         if self._durable or len(rope) > INLINE_BYTES or self._is_base_far(shared):
-            return False
+            return self._save(node, shared)
         self._check_room(len(rope))
         value = rope.value()
         self._save_as(node, shared, shared.version, value, self._journal.stage(value))
-        return True
+        return None
 
     def _check_room(self, size: int) -> None:
         if self._journal.pending_bytes + size > self._max_pending:
@@ -139,12 +61,10 @@ class Saving:
                 f"{self._journal.pending_bytes:,} bytes wait to be sent: --max-pending is reached"
             )
 
-    async def save(self, node: File) -> None:
-        """Record a dirty content. Raises `NoSpaceError`; the content stays dirty then."""
-        shared = node.open
-        if shared is not None and shared.superseded and shared.dirty:
-            self.versions.name_anew(node, shared)
-        if shared is None or node.detached:
+    async def _save(self, node: File, shared: OpenFile) -> None:
+        if shared.superseded and shared.dirty:
+            self._versions.name_anew(node, shared)
+        if node.detached:
             return
         if shared.dirty:
             await self._save_dirty(node, shared)
@@ -160,7 +80,7 @@ class Saving:
 
     async def _save_dirty(self, node: File, shared: OpenFile) -> None:
         await self._know_base(shared)
-        if self._is_gone(node) or not shared.dirty:
+        if is_gone(node) or not shared.dirty:
             return
         self._check_room(len(shared.buffer))
         version = shared.version
@@ -170,7 +90,7 @@ class Saving:
             body = self._journal.stage(value)
         else:
             value, body = await self._spooled(shared.buffer)
-            if self._is_gone(node) or shared.saved >= version:
+            if is_gone(node) or shared.saved >= version:
                 return  # deleted, or another close recorded a newer content meanwhile
         self._save_as(node, shared, version, value, body)
 
@@ -192,7 +112,7 @@ class Saving:
 
     def _save_as(self, node: File, shared: OpenFile, version: int, value: bytes | None, body: Body) -> None:
         """Record a content. No checkpoint in here: key, attributes and version belong together."""
-        self._record(node, shared, body, value, mtime_ns=shared.mtime_ns)
+        self.record(node, shared, body, value, mtime_ns=shared.mtime_ns)
         shared.saved, shared.closed = version, value
         if value is None:
             self._read_back(node)
@@ -200,7 +120,7 @@ class Saving:
             if value is not None:
                 shared.buffer.joined(value)
             if node.shown == CHANGED:  # what the kernel has now, should nobody change it elsewhere
-                node.shown = self._identity_of(value, body.digest)
+                node.shown = Identities.of(value, body.digest)
 
     def _read_back(self, node: File) -> None:
         """Keep a content that was recorded in pieces as a value too, once a thread has read it."""
@@ -218,17 +138,29 @@ class Saving:
 
         self._journal.read_soon(change, arrived)
 
+    async def _know_base(self, shared: OpenFile) -> None:
+        """See to it that `known_base` has nothing long to do."""
+        closed = shared.closed
+        if closed is not None and self._is_base_far(shared):
+            found = await trio.to_thread.run_sync(digest, closed)
+            if shared.closed is closed and shared.base is None:
+                shared.base = found
+
+    @staticmethod
+    def _is_base_far(shared: OpenFile) -> bool:
+        """Return whether `known_base` would make a digest of a large value."""
+        if shared.base is not None or shared.closed is None or not shared.buffer.changed:
+            return False
+        return len(shared.closed) > INLINE_BYTES and not isinstance(shared.identity, bytes)
+
     async def body_of(self, value: bytes) -> Body:
         """A content ready to be recorded; a large one is written beside the journal, in a thread."""
         return self._journal.stage(value) if len(value) <= INLINE_BYTES else await self._journal.spool(value)
 
-    @staticmethod
-    def _is_gone(node: File) -> bool:
-        return node.detached
-
-    def _record(
+    def record(
         self, node: File, shared: OpenFile, body: Body, value: bytes | None, *, mtime_ns: int | None
     ) -> None:
+        """Record a content with the attributes that go with it. No await may come before what follows from it."""
         namespace, key = node.namespace, node.key
         before = None if shared.created else self._journal.attributes.file_attrs(namespace, key)
         before = before or _NO_ATTRS
@@ -261,7 +193,7 @@ class Saving:
             self._overlay.values.drop((namespace, key))
             return
         clean = Clean(value, shared.metadata, shared.expiration, now, body.digest)
-        self._journal.afterwards(self._overlay.values.put, (namespace, key), clean)
+        self._overlay.values.put((namespace, key), clean)
 
     def _base_of(self, node: File, shared: OpenFile) -> bytes | None:
         """Return the content to compare the store's value with: the opened one, if a program has seen it.
@@ -287,3 +219,8 @@ class Saving:
             return False
         span = self._overlay.listings.span_of(namespace, key, stale=True)
         return span is None or not span.has(key)
+
+
+def is_gone(node: File) -> bool:
+    """Return whether the file has lost its name, which it may do during any await."""
+    return node.detached

@@ -11,10 +11,10 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.journal.journal import INLINE_BYTES, Body, Move
+from kvfs.vfs.answers import answered
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import File
 from kvfs.vfs.inode.table import InodeTable
-from kvfs.vfs.rename.inherit import Inheritance
 from kvfs.vfs.view.overlay import Overlay, View
 
 
@@ -33,7 +33,6 @@ class Moves:
         overlay: Overlay,
         inodes: InodeTable,
         files: Files,
-        inheritance: Inheritance,
         now: Callable[[], float],
     ) -> None:
         self._overlay = overlay
@@ -41,7 +40,7 @@ class Moves:
         self._settled = overlay.listings.settled
         self._inodes = inodes
         self._files = files
-        self._inheritance = inheritance
+        self._inheritance = files.inheritance
         self._now = now
 
     def leave(self, namespace: NamespaceId, key: Key) -> None:
@@ -62,7 +61,7 @@ class Moves:
         """Prepare the move of one file; fetch its value if only the store has it."""
         node = self._unsaved(namespace, key)
         if node is not None:
-            await self._files.save(node)
+            await answered(self._files.recorder.save(node))
         found, body = await self._source(namespace, key)
         return self._move(namespace, key, goal, found, body, replaced=replaced, inherits=inherits)
 
@@ -150,7 +149,7 @@ class Moves:
             body,
             base,
             base_new,
-            local=self._files.is_local(namespace, goal, is_new=is_new),
+            local=self._files.recorder.is_local(namespace, goal, is_new=is_new),
         )
 
     async def _source(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None]:
@@ -165,7 +164,7 @@ class Moves:
                 if change is not None and not change.is_tombstone:
                     return change, None
                 clean = await self._overlay.reads.content(namespace, key)
-                body = await self._files.body_of(clean.value)
+                body = await self._files.recorder.body_of(clean.value)
                 if self.holds(namespace, key, stamp):
                     return clean, body
 

@@ -23,6 +23,7 @@ from kvfs.core.names import SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import Move
 from kvfs.journal.local_attributes import DirRow
+from kvfs.vfs.answers import answered
 from kvfs.vfs.inode.nodes import Directory, Root
 from kvfs.vfs.rename.gather import Gathering, RenameProgress, renamed
 from kvfs.vfs.rename.move import Moves
@@ -97,8 +98,8 @@ class Renames:
         progress: RenameProgress,
     ) -> None:
         source, goal = self._tree.parent(old_parent), self._tree.parent(new_parent)
-        self._tree.check_changeable(source, old_name)
-        self._tree.check_changeable(goal, new_name)
+        self._tree.hidden.check_changeable(source, old_name)
+        self._tree.hidden.check_changeable(goal, new_name)
         if isinstance(source, Root) and isinstance(goal, Root):
             await self._roots.rename(old_name, new_name)
             return
@@ -119,8 +120,8 @@ class Renames:
         progress: RenameProgress,
     ) -> bool:
         """One try; false, and nothing is done, when a directory was renamed before the end of it."""
-        old = _Place(source, old_name, *await self._tree.child(source, old_name), source.ref)
-        new = _Place(goal, new_name, *await self._tree.child(goal, new_name), goal.ref)
+        old = _Place(source, old_name, *await answered(self._tree.child(source, old_name)), source.ref)
+        new = _Place(goal, new_name, *await answered(self._tree.child(goal, new_name)), goal.ref)
         if old.target is None:
             raise NotFoundError(f"{old_name!r} is not there")
         if no_replace and new.target is not None:
@@ -134,7 +135,7 @@ class Renames:
         if not is_done:
             return False
         new.directory.changed = nanoseconds(self._now())
-        self._tree.keep_directory(old.directory)
+        self._tree.removals.keep_directory(old.directory)
         return True
 
     # files
@@ -178,7 +179,7 @@ class Renames:
         if progress not in self.under_way:
             self.under_way.append(progress)
         if isinstance(new.target, DirRef):
-            await self._tree.check_empty(namespace, new.target, new.name)
+            await self._tree.removals.check_empty(namespace, new.target, new.name)
         keys = await self._overlay.keys_below(namespace, source, progress.moved)
         pairs = {key: renamed(key, source, goal) for key in keys}
         own, own_goal = self._overlay.naming.self_key(source), self._overlay.naming.self_key(goal)
@@ -191,7 +192,7 @@ class Renames:
             if not (old.holds and new.holds):
                 return False
             self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
-        self._journal.afterwards.last(self._moves.directory_moved, namespace, source, goal, moves)
+        self._moves.directory_moved(namespace, source, goal, moves)
         return True
 
     def _record(

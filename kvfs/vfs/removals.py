@@ -1,0 +1,65 @@
+"""Removal of names: the deletion in the journal, and what remains of the directory that the name was in."""
+
+from collections.abc import Callable
+
+from kvfs.core.errors import NotEmptyError
+from kvfs.core.model import Key, NamespaceId
+from kvfs.core.names import DirRef
+from kvfs.core.times import nanoseconds
+from kvfs.journal.local_attributes import DirRow
+from kvfs.vfs.inode.nodes import Directory
+from kvfs.vfs.inode.table import InodeTable
+from kvfs.vfs.view.overlay import Overlay
+
+
+class Removals:
+    """Deletes keys, and keeps directories that came to be empty."""
+
+    def __init__(self, overlay: Overlay, inodes: InodeTable, now: Callable[[], float]) -> None:
+        self._overlay = overlay
+        self._journal = overlay.journal
+        self._inodes = inodes
+        self._now = now
+
+    def delete_key(self, namespace: NamespaceId, key: Key) -> None:
+        """Record the deletion and part the node from its name."""
+        node = self._inodes.peek_file(namespace, key)
+        is_new = node is not None and node.open is not None and node.open.created
+        if is_new:
+            self._overlay.unsaved.recorded(namespace, key)
+        # Somebody else may have made the key in the meantime: then that goes too.
+        if not is_new or self._overlay.known.peek(namespace, key, stale=True) is not None:
+            self._journal.record_delete(namespace, key, base=self._overlay.last_seen.digest((namespace, key)))
+        # Where no tombstone says so either, it must not seem to be there.
+        self._overlay.values.drop((namespace, key))
+        if node is not None:
+            self._inodes.names.detach(node)
+
+    def keep_directory(self, directory: Directory) -> None:
+        """An entry left: a directory whose last it was stays until it is removed.
+
+        One that only stands for a piece of a long name goes with it; the one around it stays.
+        """
+        directory.changed = nanoseconds(self._now())
+        ref, namespace = directory.ref, directory.namespace
+        while ref.is_chunk:
+            ref = self._overlay.naming.parent_of(ref)
+        root = self._inodes.root
+        if not ref.prefix or (isinstance(root, Directory) and root.ref == ref):
+            return
+        if self._journal.attributes.has_dir(namespace, ref.prefix, ref.start):
+            return
+        if not self._overlay.known.live_below(namespace, ref, stale=True):
+            self.add_directory(namespace, ref)
+
+    def add_directory(self, namespace: NamespaceId, ref: DirRef, mode: int | None = None) -> None:
+        """A directory stands although nothing is in it."""
+        now = nanoseconds(self._now())
+        self._journal.attributes.add_dir(namespace, DirRow(ref.prefix, ref.start, mode, now, now))
+
+    async def check_empty(self, namespace: NamespaceId, ref: DirRef, name: bytes) -> None:
+        """Raise `NotEmptyError` unless nothing lies in the directory."""
+        own = self._overlay.naming.self_key(ref)
+        has_own = own is not None and await self._overlay.view(namespace, own) is not None
+        if has_own or not await self._overlay.is_empty(namespace, ref):
+            raise NotEmptyError(f"{name!r} is not empty")

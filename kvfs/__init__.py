@@ -26,6 +26,7 @@ vfs/rename/       Rename of a file, and of a directory with everything below it
 vfs/view/         One view of a key: pending changes over caches over the store
 
 __main__.py       `python -m kvfs`
+background.py     Questions that outlive their askers: who asked may give up, and the answer …
 config.py         The settings of a mount: one frozen `Config`, and the source that it names
 patches.py        Changes to libraries that offer no option for what we need, with the …
 pytest_plugin.py  A plugin for pytest: a server of Workers KV for tests of code that uses it

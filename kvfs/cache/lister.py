@@ -7,18 +7,18 @@ wrappers do.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import trio
 
-from kvfs.cache.listings import Listings, end_of
+from kvfs.cache.listings import FORGOTTEN, Listings, end_of
 from kvfs.cache.spans import Span, successor
 from kvfs.core.callers import Caller, current, done_for, waits
 from kvfs.core.errors import RejectedError, StoreError, UnavailableError
+from kvfs.core.freshness import is_fresh
+from kvfs.core.latest import Latest
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import NamespaceId
 from kvfs.store.base import Store
@@ -32,7 +32,6 @@ _SINGLES = 4  # names asked for singly in a large directory before its listing i
 _HINTS = 4096  # prefixes of which is remembered where their listing stopped, and whether it fits a page
 
 PrefixRef = tuple[NamespaceId, str]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +48,16 @@ class _Stopped:
 class Lister:
     """Fetches listing pages. Raises what the store raises."""
 
-    def __init__(
-        self,
-        store: Store,
-        listings: Listings,
-        now: Callable[[], float],
-        is_down: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """`is_down` is true while the store counts as out of reach; then a stale answer is better than a wait."""
+    def __init__(self, store: Store, listings: Listings, now: Callable[[], float]) -> None:
         # dependencies
-        self.is_down = is_down
         self._store = store
         self._listings = listings
         self._now = now
         # mutable state; but for the locks only hints, which cost a request when they are wrong or missing
         self._locks: dict[PrefixRef, trio.Lock] = {}
-        self._stopped: OrderedDict[PrefixRef, _Stopped] = OrderedDict()
-        self._asked: OrderedDict[PrefixRef, tuple[int, float]] = OrderedDict()  # single names, since when
-        self._large: OrderedDict[PrefixRef, bool] = OrderedDict()  # false: the whole listing fitted one page
+        self._stopped = Latest[PrefixRef, _Stopped](_HINTS)
+        self._asked = Latest[PrefixRef, tuple[int, float]](_HINTS)  # single names, since when
+        self._large = Latest[PrefixRef, bool](_HINTS)  # false: the whole listing fitted one page
         # pages to ask for ahead: where the listing stopped, and for whom
         self._wanted: dict[PrefixRef, tuple[str, Caller | None]] = {}
         self._wake = trio.Event()
@@ -102,20 +93,24 @@ class Lister:
             raise UnavailableError("list keys: the server answers the cursor it was asked with")
         self._listings.learn(namespace, prefix, page, low=low, moment=moment)
         if start is None:
-            _remember(self._large, place, page.cursor is not None)
+            self._large.keep(place, page.cursor is not None)
         if page.cursor is None:
             self._stopped.pop(place, None)
         else:
             at, pages = end_of(page, low), start.pages + 1 if start is not None else 1
-            stopped = _Stopped(at, page.cursor, self._now(), self._listings.forgotten, pages)
-            _remember(self._stopped, place, stopped)
+            forgotten = self._listings.generation.of(FORGOTTEN)
+            self._stopped.keep(place, _Stopped(at, page.cursor, self._now(), forgotten, pages))
 
     def _resumable(self, place: PrefixRef, position: str, start: str) -> _Stopped | None:
         """Return the point where the listing of a place stopped, if resuming there soon reaches `position`."""
         found = self._stopped.get(place)
-        if found is None or not start <= found.at <= position or found.forgotten != self._listings.forgotten:
+        if (
+            found is None
+            or not start <= found.at <= position
+            or found.forgotten != self._listings.generation.of(FORGOTTEN)
+        ):
             return None
-        return found if 0 <= self._now() - found.since < _CURSOR else None
+        return found if is_fresh(found.since, _CURSOR, self._now()) else None
 
     def _listing_for(self, namespace: NamespaceId, prefix: str, position: str) -> PrefixRef:
         """Choose the listing whose next page to ask for: one under way that stopped nearest to the position …
@@ -243,10 +238,11 @@ class Lister:
 
     def _is_walked(self, place: PrefixRef) -> bool:
         """Return whether names of a large directory are asked for one after the other; counts this one."""
-        count, since = self._asked.get(place, (0, self._now()))
-        if not 0 <= self._now() - since < _CURSOR:
-            count, since = 0, self._now()
-        _remember(self._asked, place, (count + 1, since))
+        now = self._now()
+        count, since = self._asked.get(place, (0, now))
+        if not is_fresh(since, _CURSOR, now):
+            count, since = 0, now
+        self._asked.keep(place, (count + 1, since))
         return count >= _SINGLES
 
     def _first_unknown(self, namespace: NamespaceId, prefix: str) -> str:
@@ -265,10 +261,3 @@ def _any_below(span: Span, below: str) -> bool:
 def _prefixes(text: str) -> Iterator[str]:
     """Yield the prefixes of `text`, from the empty one to `text` itself."""
     return (text[:end] for end in range(len(text) + 1))
-
-
-def _remember(hints: OrderedDict[PrefixRef, T], place: PrefixRef, hint: T) -> None:
-    hints[place] = hint
-    hints.move_to_end(place)
-    if len(hints) > _HINTS:
-        hints.popitem(last=False)

@@ -8,15 +8,16 @@ Invariants:
 - A span changes in place, so what is read of one holds until the next await.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final
 
 from msgspec import Struct
 
 from kvfs.cache.settled import Settled
 from kvfs.cache.spans import Span, SpanIndex, successor
+from kvfs.core.freshness import fresh_until, is_fresh
+from kvfs.core.generation import Generation
 from kvfs.core.model import Key, KeyInfo, KeyPage, Metadata, NamespaceId
 
 
@@ -29,6 +30,12 @@ class ListedAttributes(Struct, frozen=True):
 
 PLAIN = ListedAttributes()
 
+ANSWERS: Final = "answers"
+"""The generation of whatever a listing answers."""
+FORGOTTEN: Final = "forgotten"
+"""The generation of what is to be listed anew."""
+
+_NOTHING: Final = SpanIndex()  # of a namespace that was never listed
 _MOMENT = 1.0  # seconds for which any answer counts
 
 
@@ -55,48 +62,43 @@ class Listings:
         # mutable state
         self._namespaces: dict[NamespaceId, SpanIndex] = {}
         self.settled = Settled()
-        self.forgotten = 0  # how often somebody asked for everything anew
-        self.changes = 0  # grows whenever another answer than before may be given, time apart
+        self.generation = Generation(ANSWERS, FORGOTTEN)
 
     def span_of(self, namespace: NamespaceId, key: str, *, stale: bool = False) -> Span | None:
         """Return the span that holds `key`, if it is fresh (or of any age with `stale`)."""
-        index = self._namespaces.get(namespace)
-        span = index.span_of(key) if index is not None else None
-        if span is None or stale or self.is_fresh(span):
+        span = self.index(namespace).span_of(key)
+        if span is None or stale or self._is_fresh(span):
             return span
         return None
 
-    def is_fresh(self, span: Span) -> bool:
-        """Return whether the knowledge of the span is still fresh."""
-        return 0 <= self._now() - span.known_at < self._ttl
+    def _is_fresh(self, span: Span) -> bool:
+        """Return whether what the span says still counts."""
+        return is_fresh(span.known_at, self._ttl, self._now())
 
     def fresh_until(self, span: Span) -> float:
         """Return the epoch seconds at which the span stops being fresh."""
-        return span.known_at + self._ttl
+        return fresh_until(span.known_at, self._ttl)
 
     def complete(self, namespace: NamespaceId, prefix: str, *, stale: bool = False) -> Span | None:
         """Return the one span that knows every key starting with `prefix`, if everything is known."""
-        index = self._namespaces.get(namespace)
-        span = index.join(prefix, successor(prefix)) if index is not None else None
-        return span if span is not None and (stale or self.is_fresh(span)) else None
+        span = self.index(namespace).join(prefix, successor(prefix))
+        return span if span is not None and (stale or self._is_fresh(span)) else None
 
     def finish(self, namespace: NamespaceId, prefix: str) -> None:
         """Take in the end of a whole listing: one span from now on, which is fresh for a moment even if it was slow."""
         span = self.complete(namespace, prefix, stale=True)
         if span is not None:
-            self.changes += 1
+            self.generation.bump(ANSWERS)
             span.known_at = max(span.known_at, self._now() - self._ttl + _MOMENT)
 
     def attributes(self, namespace: NamespaceId, key: str) -> ListedAttributes:
         """Return metadata and expiration of a key, as far as known."""
-        index = self._namespaces.get(namespace)
-        found = index.attributes.get(key) if index is not None else None
+        found = self.index(namespace).attributes.get(key)
         return ListedAttributes(*found) if found is not None else PLAIN
 
-    def all_attributes(self, namespace: NamespaceId) -> Mapping[str, tuple[Metadata | None, int | None]]:
-        """Return the attributes of every key that has any. The caller must not await before it uses them."""
-        index = self._namespaces.get(namespace)
-        return index.attributes if index is not None else {}
+    def index(self, namespace: NamespaceId) -> SpanIndex:
+        """Return the keys of a namespace in order, of any age. The caller must not alter it, and must not await."""
+        return self._namespaces.get(namespace, _NOTHING)
 
     def learn(
         self,
@@ -117,7 +119,7 @@ class Listings:
         if high is not None and high <= low:
             return None
         index = self._namespaces.setdefault(namespace, SpanIndex())
-        self.changes += 1
+        self.generation.bump(ANSWERS)
         now = self._now()
         span = index.learn(low, high, page.keys, now, join=now - self._ttl / 2)
         if moment is not None:
@@ -128,30 +130,11 @@ class Listings:
             )
         return span
 
-    def following(self, namespace: NamespaceId, key: str, count: int) -> list[Key]:
-        """Return up to `count` known keys from `key` on, in listing order, of any age; for reading ahead."""
-        index = self._namespaces.get(namespace)
-        found: list[str] = []
-        for span in index.run(key) if index is not None else ():
-            start = bisect_left(span.keys, key)
-            found += span.keys[start : start + count - len(found)]
-            if len(found) >= count:
-                break
-        return cast(list[Key], found)
-
-    def before(self, namespace: NamespaceId, key: str, count: int) -> str | None:
-        """Return the text from which on at most `count` known keys lie before `key`; None when `key` is unknown."""
-        span = self.span_of(namespace, key, stale=True)
-        if span is None:
-            return None
-        index = bisect_left(span.keys, key)
-        return span.keys[index - count] if index >= count else span.low
-
     def apply(self, namespace: NamespaceId, present: Iterable[KeyInfo], absent: Iterable[Key]) -> None:
         """Bring the knowledge up to changes that the store took and now shows."""
         index = self._namespaces.get(namespace)
         if index is not None:
-            self.changes += 1
+            self.generation.bump(ANSWERS)
             index.apply(present, absent)
 
     def amend(self, namespace: NamespaceId, info: KeyInfo) -> None:
@@ -160,13 +143,13 @@ class Listings:
         if span is not None and span.has(info.key):
             if self.attributes(namespace, info.key) == ListedAttributes(info.metadata, info.expiration):
                 return  # nothing new: most reads are so, and a directory that was read stays as it was told
-            self.changes += 1
+            self.generation.bump(ANSWERS)
             self._namespaces[namespace].apply([info], ())
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Drop what is known of the keys that start with `prefix`."""
-        self.forgotten += 1
-        self.changes += 1
+        self.generation.bump(FORGOTTEN)
+        self.generation.bump(ANSWERS)
         index = self._namespaces.get(namespace)
         if index is None:
             return

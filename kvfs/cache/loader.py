@@ -20,10 +20,9 @@ from kvfs.cache.scans import Scans
 from kvfs.cache.values import Clean, Values
 from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
-from kvfs.core.kinds import Kinds
 from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, KeyRef, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.bulkread import Suspects, is_stuck, may_be_one_key, parts_after
+from kvfs.store.bulkread import BulkReading, Suspects, is_stuck, may_be_one_key
 
 log = logging.getLogger("kvfs.cache")
 
@@ -69,7 +68,8 @@ class Loader:
         self._shadowed = shadowed
         self._patience = patience
         self.on_contents: Callable[[NamespaceId, Landed], None] = lambda namespace, contents: None
-        self.kinds = self._kinds = Kinds()  # what is known already may be told to it, before `run`
+        self.reading = BulkReading()  # what is known already may be told to its `kinds`, before `run`
+        self._kinds = self.reading.kinds
         self._readahead = Readahead(
             listings, self._is_wanted, self._kinds.is_single, values.statistics().limit
         )
@@ -287,7 +287,7 @@ class Loader:
             else:
                 self._give_up(request.rest, error)
             return
-        parts = parts_after(error, request.namespace, request.keys, self._kinds)
+        parts = self.reading.parts_after(error, request.namespace, request.keys)
         if parts:
             self._divide(request, parts, one_tells=isinstance(error, NotTextError))
         else:

@@ -8,6 +8,7 @@ import trio
 from kvfs.cache.patience import StalePatience
 from kvfs.core.callers import waits
 from kvfs.core.errors import DeniedError, NamespaceNotFoundError, UnavailableError
+from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.model import Key, Namespace, NamespaceId
 from kvfs.core.names import title_names
 from kvfs.store.base import Store
@@ -31,7 +32,7 @@ class NamespaceTable:
         )
 
     def _is_fresh(self) -> bool:
-        return self._known_at is not None and 0 <= self._now() - self._known_at < self._ttl
+        return self._known_at is not None and is_fresh(self._known_at, self._ttl, self._now())
 
     async def named(self, name: str) -> Namespace | None:
         """Return the namespace of a directory name.
@@ -156,7 +157,7 @@ class NamespaceTable:
     def forget(self) -> None:
         """Ask again at the next use; known namespaces are served on if the store does not answer."""
         if self._known_at is not None:
-            self._known_at = float("-inf")
+            self._known_at = NEVER
 
 
 def _set(table: dict[NamespaceId, Namespace], id_: NamespaceId, namespace: Namespace | None) -> None:

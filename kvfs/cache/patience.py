@@ -4,15 +4,14 @@ The request goes on when nobody waits for it any more. So a slow store brings it
 away keeps nobody waiting for cached data.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
 
-from kvfs.core.errors import NoAnswerError, StoreError, UnavailableError
-
-log = logging.getLogger("kvfs.cache")
+from kvfs.background import Background
+from kvfs.core.errors import NoAnswerError, UnavailableError
 
 T = TypeVar("T")
 
@@ -23,11 +22,17 @@ PAUSE: Final = 5.0  # seconds in which nobody waits, once that was not enough
 class StalePatience:
     """The patience of a mount, shared by all who ask. Without `run` it is endless: a caller waits for the answer."""
 
-    def __init__(self, longest: float, *, wait: float = WAIT) -> None:
-        """`longest` is the number of seconds after which a question that nobody waits for is given up."""
+    def __init__(
+        self, longest: float, is_away: Callable[[], bool] = lambda: False, *, wait: float = WAIT
+    ) -> None:
+        """`longest`: seconds after which a question that nobody waits for is given up.
+
+        `is_away`: the breaker's word, true while the store counts as out of reach. Then nobody asks at all.
+        """
+        self.is_away = is_away
         self._longest = longest
         self._wait = wait
-        self._nursery: trio.Nursery | None = None
+        self.background = Background()
         self._spent_until = float("-inf")
         self._exhausted_until = float("-inf")
 
@@ -40,15 +45,6 @@ class StalePatience:
     def is_spent(self) -> bool:
         """True for a while after an answer did not come in time: then the older answer is used."""
         return trio.current_time() < self._spent_until
-
-    async def run(self) -> None:
-        """Run the questions that nobody waits for any more, for ever."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
 
     async def rest(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask, and wait for the answer to its end, because no older one is known. Raises what the question raises.
@@ -69,29 +65,17 @@ class StalePatience:
 
         Raises `UnavailableError` when the answer takes longer: the caller has an older one.
         """
-        if self._nursery is None:
+        if not self.background.is_served:
             return await question()
-        answer: list[T] = []
-        failures: list[StoreError] = []
-        ended = trio.Event()
-
-        async def go_on() -> None:
-            try:
-                with trio.move_on_after(self._longest):
-                    answer.append(await question())
-                    self._spent_until = float("-inf")
-            except StoreError as exc:
-                failures.append(exc)
-                log.debug("what was asked for in the background failed: %s", exc)
-            finally:
-                ended.set()
-
-        self._nursery.start_soon(go_on)
+        asked = self.background.ask(partial(self._bounded, question))
         with trio.move_on_after(self._wait):
-            await ended.wait()
-        if answer:
-            return answer[0]
-        if failures:
-            raise failures[0]
+            return await asked.answer()
         self._spent_until = trio.current_time() + PAUSE
         raise UnavailableError(f"no answer within {self._wait:g} s")
+
+    async def _bounded(self, question: Callable[[], Awaitable[T]]) -> T:
+        with trio.move_on_after(self._longest):
+            answer = await question()
+            self._spent_until = float("-inf")
+            return answer
+        raise NoAnswerError(f"no answer within {self._longest:g} s")

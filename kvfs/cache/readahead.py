@@ -108,7 +108,7 @@ class Readahead:
         windows = 1
         if key <= stream.end:  # asked for, and gone again: less at a time
             stream.window = _FIRST
-            after = self._listings.following(namespace, key + "\0", 1)
+            after = self._following(namespace, key + "\0", 1)
             if any(self._is_wanted((namespace, other)) for other in after):  # more went: again from here
                 stream.end = key
         else:
@@ -124,12 +124,12 @@ class Readahead:
 
     def _leap(self, stream: _Stream, key: Key) -> int:
         """Return how many keys a walk in order may have at once: a full window, up to one that is single or slow."""
-        passed = self._listings.following(stream.namespace, stream.end + "\0", _GAP)
+        passed = self._following(stream.namespace, stream.end + "\0", _GAP)
         following = next((k for k in passed if k == key or self._is_wanted((stream.namespace, k))), None)
         if following != key:
             return 0
         soon = self._soon()
-        return self._shared(stream.namespace, self._listings.following(stream.namespace, key, soon), soon)
+        return self._shared(stream.namespace, self._following(stream.namespace, key, soon), soon)
 
     def _soon(self) -> int:
         return min(self.batch, int(_SOON / self._mean), self._depth())
@@ -148,7 +148,7 @@ class Readahead:
         soon = self._soon()
         if walk.is_recursive:
             stream.root, stream.is_sure = walk.root, True
-            order = self._listings.following(namespace, key, soon)
+            order = self._following(namespace, key, soon)
             stream.window = max(1, self._shared(namespace, order, soon))
             return self._further(stream, stream.directory, key, stream.window - 1, 1)
         files = [key, *(file for file in walk.siblings if self._is_wanted((namespace, file)))]
@@ -204,7 +204,7 @@ class Readahead:
         if stream.window < self.batch:
             stream.mark = found[0] if found else stream.end
         else:
-            walk = self._listings.following(stream.namespace, key, (pace or stream.window) + 1)
+            walk = self._following(stream.namespace, key, (pace or stream.window) + 1)
             stream.mark = min(walk[-1], stream.end) if walk else stream.end
 
     def _wanted(self, stream: _Stream, count: int) -> tuple[list[Key], Key]:
@@ -213,7 +213,7 @@ class Readahead:
         end = stream.end
         if count <= 0:
             return found, end
-        for key in self._listings.following(stream.namespace, end + "\0", count * _SCAN):
+        for key in self._following(stream.namespace, end + "\0", count * _SCAN):
             if not key.startswith(stream.root):
                 break
             end = key
@@ -223,12 +223,15 @@ class Readahead:
                     break
         return found, end
 
+    def _following(self, namespace: NamespaceId, key: str, count: int) -> list[Key]:
+        return self._listings.index(namespace).following(key, count)
+
     def _between(self, namespace: NamespaceId, key: Key, end: Key, most: int) -> int:
-        walk = self._listings.following(namespace, key + "\0", most)
+        walk = self._following(namespace, key + "\0", most)
         return sum(1 for known in walk if known <= end)
 
     def _continued(self, namespace: NamespaceId, key: Key) -> _Stream | None:
-        near = self._listings.before(namespace, key, _GAP)
+        near = self._listings.index(namespace).before(key, _GAP)
         for stream in reversed(self._streams):
             if stream.namespace != namespace or key < stream.last:
                 continue

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from kvfs.core.freshness import is_fresh
+from kvfs.core.latest import Latest
 from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.core.names import DirRef
 
@@ -70,8 +72,7 @@ class Scans:
         # dependencies
         self._now = now
         self._is_wanted = is_wanted
-        # mutable state. Invariant: most recently read last, at most _SCANS.
-        self._scans: dict[tuple[NamespaceId, str], _Scan] = {}
+        self._scans = Latest[tuple[NamespaceId, str], _Scan](_SCANS)  # most recently read last
 
     def note(
         self,
@@ -92,11 +93,11 @@ class Scans:
         if above is not None and parent is not None:
             visited, is_next = above.visit(directory)
             root = above.root if is_next else directory
-            self._keep(namespace, parent, replace(above, at=now, visited=visited))
+            self._scans.keep((namespace, parent), replace(above, at=now, visited=visited))
         elif known is not None:
             root = known.root
         visited = known.visited if known is not None and not is_first else -1
-        self._keep(namespace, directory, _Scan(root, entries[:_LOOKED], now, visited))
+        self._scans.keep((namespace, directory), _Scan(root, entries[:_LOOKED], now, visited))
 
     def walk(self, namespace: NamespaceId, directory: str, key: Key) -> Walk | None:
         """Return the walk that a miss of `key`, in this directory, seems to begin; None when it does not."""
@@ -111,10 +112,4 @@ class Scans:
 
     def _recent(self, namespace: NamespaceId, directory: str) -> _Scan | None:
         scan = self._scans.get((namespace, directory))
-        return scan if scan is not None and 0 <= self._now() - scan.at < RECENT else None
-
-    def _keep(self, namespace: NamespaceId, directory: str, scan: _Scan) -> None:
-        self._scans.pop((namespace, directory), None)
-        self._scans[namespace, directory] = scan
-        if len(self._scans) > _SCANS:
-            del self._scans[next(iter(self._scans))]
+        return scan if scan is not None and is_fresh(scan.at, RECENT, self._now()) else None

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from kvfs.core.generation import Generation
 from kvfs.core.model import Key, KeyInfo, KeyRef, NamespaceId
 
 
@@ -16,7 +17,7 @@ class Settled:
 
     def __init__(self) -> None:
         # Invariant: both ascend in moments; _places holds what settled after the first request under way began.
-        self._moment = 0
+        self._generation = Generation("moments")  # a moment is a number of it
         self._under_way: dict[int, int] = {}  # moment: requests that began then
         self._places: OrderedDict[KeyRef, tuple[int, KeyInfo | None]] = (
             OrderedDict()
@@ -25,7 +26,7 @@ class Settled:
     @contextmanager
     def asking(self) -> Iterator[int]:
         """Wrap a request and the use of its answer; yield the moment it began."""
-        moment = self._moment
+        moment = self.moment
         self._under_way[moment] = self._under_way.get(moment, 0) + 1
         try:
             yield moment
@@ -38,10 +39,10 @@ class Settled:
     @property
     def moment(self) -> int:
         """Return this moment, for a caller that is inside `asking` already."""
-        return self._moment
+        return self._generation.of("moments")
 
     def _forget(self) -> None:
-        oldest = next(iter(self._under_way), self._moment)
+        oldest = next(iter(self._under_way), self.moment)
         while self._places:
             place = next(iter(self._places))
             if self._places[place][0] > oldest:
@@ -52,11 +53,12 @@ class Settled:
         """Note that from now on the store answers for these keys, and which of them it has."""
         if not self._under_way:
             return
-        self._moment += 1
+        self._generation.bump("moments")
+        moment = self.moment
         known: list[tuple[Key, KeyInfo | None]] = [(info.key, info) for info in present]
         for key, info in known + [(key, None) for key in absent]:
             self._places.pop((namespace, key), None)
-            self._places[namespace, key] = self._moment, info
+            self._places[namespace, key] = moment, info
 
     def is_newer(self, place: KeyRef, moment: int) -> bool:
         """Return whether the key settled after that moment."""

@@ -5,11 +5,12 @@ knowledge too: a key inside a span that is not in its list does not exist. Attri
 keys only for the keys that have any, so a million plain keys cost one sorted list.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
-from kvfs.core.model import KeyInfo, Metadata
+from kvfs.core.model import Key, KeyInfo, Metadata
 
 _LAST = "\U0010ffff"
 _FEW = 16  # up to this many changes are made in place, one by one
@@ -99,6 +100,24 @@ class SpanIndex:
             span = following if following is not None and following.low == span.high else None
             index += 1
 
+    def following(self, key: str, count: int) -> list[Key]:
+        """Up to `count` known keys from `key` on, in listing order; for reading ahead."""
+        found: list[str] = []
+        for span in self.run(key):
+            start = bisect_left(span.keys, key)
+            found += span.keys[start : start + count - len(found)]
+            if len(found) >= count:
+                break
+        return cast(list[Key], found)
+
+    def before(self, key: str, count: int) -> str | None:
+        """The text from which on at most `count` known keys lie before `key`; None when `key` is unknown."""
+        span = self.span_of(key)
+        if span is None:
+            return None
+        index = bisect_left(span.keys, key)
+        return span.keys[index - count] if index >= count else span.low
+
     def learn(
         self, low: str, high: str | None, infos: Iterable[KeyInfo], known_at: float, *, join: float
     ) -> Span:
@@ -186,7 +205,7 @@ class SpanIndex:
             if span is not None and span.has(key):
                 removed.setdefault(id(span), (span, set()))[1].add(key)
         for span, keys in removed.values():
-            _remove(span, keys)
+            _edit(span, keys, is_there=False)
         added: dict[int, tuple[Span, set[str]]] = {}
         for info in present:
             span = self.span_of(info.key)
@@ -199,7 +218,7 @@ class SpanIndex:
             if not span.has(info.key):
                 added.setdefault(id(span), (span, set()))[1].add(info.key)
         for span, keys in added.values():
-            _insert(span, keys)
+            _edit(span, keys, is_there=True)
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless spans are in order and disjoint, and attributes belong to keys."""
@@ -217,31 +236,21 @@ class SpanIndex:
         assert self.attributes.keys() <= keys, "attributes of unknown keys"
 
 
-def _insert(span: Span, keys: set[str]) -> None:
-    """Insert between the places by slices, because a million keys are better copied than compared."""
+def _edit(span: Span, keys: set[str], *, is_there: bool) -> None:
+    """Put keys in that are missing, or take out those that are there.
+
+    Many go in slices between their places: a million keys are copied, not compared.
+    """
     if len(keys) <= _FEW:
         for key in keys:
-            insort(span.keys, key)
+            index = bisect_left(span.keys, key)
+            span.keys[index : index + (not is_there)] = [key] if is_there else []
         return
-    merged: list[str] = []
+    edited: list[str] = []
     start = 0
     for key in sorted(keys):
         index = bisect_left(span.keys, key, start)
-        merged += span.keys[start:index]
-        merged.append(key)
-        start = index
-    span.keys = merged + span.keys[start:]
-
-
-def _remove(span: Span, keys: set[str]) -> None:
-    if len(keys) <= _FEW:
-        for key in keys:
-            del span.keys[bisect_left(span.keys, key)]
-        return
-    left: list[str] = []
-    start = 0
-    for key in sorted(keys):
-        index = bisect_left(span.keys, key, start)
-        left += span.keys[start:index]
-        start = index + 1
-    span.keys = left + span.keys[start:]
+        edited += span.keys[start:index]
+        edited += [key] if is_there else []
+        start = index if is_there else index + 1
+    span.keys = edited + span.keys[start:]

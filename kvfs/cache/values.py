@@ -1,4 +1,4 @@
-"""Clean values, bounded by bytes, and sizes that outlive them.
+"""Clean values, bounded by bytes. Their sizes outlive them (`sizes`).
 
 Everything here came from the store (or was sent to it and settled) and could be asked again.
 """
@@ -6,17 +6,16 @@ Everything here came from the store (or was sent to it and settled) and could be
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kvfs.cache.sizes import Sizes
+from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.model import KeyRef, Metadata, NamespaceId
 
 _OVERHEAD = 200  # bytes a cached entry costs beside its value, measured with tracemalloc
 _SIZES = 1_000_000  # sizes remembered at the most
-
-NEVER = 0.0  # epoch seconds: older than any cache time
 
 
 class Clean(Struct, frozen=True, gc=False):
@@ -49,18 +48,17 @@ class Values:
         self._limit = limit
         self._ttl = ttl
         self._now = now
-        # mutable state. Invariant: _bytes is the sum of the lengths and overheads in _entries.
+        # mutable state. Invariants: _bytes is the sum of the lengths and overheads in _entries; their sizes are known.
+        self.sizes = Sizes(ttl, now)
         self._entries: OrderedDict[KeyRef, Clean] = OrderedDict()
         self._bytes = 0
-        self.changes = 0  # grows whenever another size than before may be answered, time apart
-        self._sizes: dict[KeyRef, tuple[int, float]] = {}  # the oldest first
 
     def get(self, place: KeyRef, *, stale: bool = False) -> Clean | None:
         """Return the value if it is held and fresh (or of any age with `stale`)."""
         found = self._entries.get(place)
         if found is None:
             return None
-        if not stale and not self.is_fresh(found.known_at):
+        if not stale and not is_fresh(found.known_at, self._ttl, self._now()):
             return None
         self._entries.move_to_end(place)
         return found
@@ -74,32 +72,12 @@ class Values:
         if self._entries.get(place) is clean:
             self._entries[place] = replace(clean, digest=digest)
 
-    def size(self, place: KeyRef, *, stale: bool = False) -> int | None:
-        """Return the value's size in bytes, remembered beyond the value itself."""
-        found = self._sizes.get(place)
-        if found is None or not (stale or self.is_fresh(found[1])):
-            return None
-        return found[0]
-
-    def known(self, place: KeyRef) -> tuple[int, float] | None:
-        """Return the size, of any age, and when it was answered: one object until another answer or its end."""
-        return self._sizes.get(place)
-
-    @property
-    def any_known(self) -> bool:
-        """True if the size of any value is known."""
-        return bool(self._sizes)
-
-    def is_fresh(self, known_at: float) -> bool:
-        """Return whether something answered at `known_at` still counts."""
-        return 0 <= self._now() - known_at < self._ttl
-
     def put(self, place: KeyRef, clean: Clean) -> None:
         """Hold a value, evicting the least recently used ones beyond the bound."""
         self.drop(place)
         self._entries[place] = clean
         self._bytes += len(clean.value) + _OVERHEAD
-        self._sizes[place] = (len(clean.value), clean.known_at)
+        self.sizes.put(place, len(clean.value), clean.known_at)
         while self._bytes > self._limit and len(self._entries) > 1:
             _, evicted = self._entries.popitem(last=False)
             self._bytes -= len(evicted.value) + _OVERHEAD
@@ -108,56 +86,48 @@ class Values:
     def put_size(self, place: KeyRef, size: int, known_at: float) -> None:
         """Remember the size of a value that is not held, as of `known_at` (epoch seconds)."""
         self.drop(place)
-        self._sizes[place] = (size, known_at)
+        self.sizes.put(place, size, known_at)
         self._keep_bound()
 
     def _keep_bound(self) -> None:
-        if len(self._sizes) > _SIZES:
+        if len(self.sizes) > _SIZES:
             # many at once, because a dict that loses its first place looks at all that it lost before
-            for oldest in list(islice(self._sizes, 1 + _SIZES // 16)):
+            for oldest in self.sizes.oldest(1 + _SIZES // 16):
                 self.drop(oldest)
 
     def expire(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Make every key that starts with `prefix` stale; the old values still show what changed."""
-        self.changes += 1
-        for place in [p for p in self._sizes if p[0] == namespace and p[1].startswith(prefix)]:
-            self._sizes[place] = (self._sizes[place][0], NEVER)
-            if place in self._entries:
-                self._entries[place] = replace(self._entries[place], known_at=NEVER)
+        for place in self.sizes.under(namespace, prefix):
+            self.expire_one(place)
 
     def expire_one(self, place: KeyRef) -> None:
         """Make one value stale."""
-        self.changes += 1
+        self.sizes.expire(place)
         if place in self._entries:
             self._entries[place] = replace(self._entries[place], known_at=NEVER)
-        if place in self._sizes:
-            self._sizes[place] = (self._sizes[place][0], NEVER)
 
     def drop(self, place: KeyRef) -> None:
         """Forget value and size of one key."""
-        self.changes += 1
+        self.sizes.drop(place)
         found = self._entries.pop(place, None)
         if found is not None:
             self._bytes -= len(found.value) + _OVERHEAD
-        self._sizes.pop(place, None)
 
     def rename(self, old: KeyRef, new: KeyRef) -> None:
         """Move value and size to another key."""
         if old == new:
             return
-        clean, size = self._entries.get(old), self._sizes.get(old)
+        clean, size = self._entries.get(old), self.sizes.known(old)
         self.drop(old)
         self.drop(new)
         if clean is not None:
             self.put(new, clean)
         elif size is not None:
-            self.changes += 1
-            self._sizes[new] = size
+            self.sizes.put(new, *size)
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Forget every value of the keys that start with `prefix`."""
-        gone = [p for p in self._sizes if p[0] == namespace and p[1].startswith(prefix)]
-        for place in gone:
+        for place in self.sizes.under(namespace, prefix):
             self.drop(place)
 
     def statistics(self) -> ValueStatistics:
@@ -167,4 +137,4 @@ class Values:
     def check_invariants(self) -> None:
         """Raise AssertionError when the byte count is not the sum of what is held."""
         assert self._bytes == sum(len(clean.value) + _OVERHEAD for clean in self._entries.values())
-        assert all(place in self._sizes for place in self._entries)
+        assert all(place in self.sizes for place in self._entries)

@@ -33,7 +33,7 @@ from kvfs.host.state import default_data_dir, default_state_dir, requests_path
 from kvfs.store.base import Store
 from kvfs.store.confirming import Confirming
 from kvfs.store.denials import Doubting, Refusals
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 from kvfs.store.ratelimit import Budget, Limiting, Priority
 from kvfs.store.rest.client import RestStore, open_rest
 from kvfs.store.rest.odd_keys import OddKeys
@@ -279,7 +279,7 @@ class OpenStore:
 async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]:
     """Open the store of a source, within the API's limit of requests, and patient with it."""
     if isinstance(source, LocalSource):
-        async with SqliteStore.open(source.file) as embedded:
+        async with open_sqlite(source.file) as embedded:
             yield OpenStore(embedded, f"local:{source.file}", f"local:{source.file}")
         return
     if isinstance(source, WranglerSource):

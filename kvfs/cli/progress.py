@@ -70,7 +70,7 @@ class MoveProgress:
         requests, dollars = 0, 0.0
         for store in self._stores.values():
             assert store.rest is not None
-            counts = store.rest.statistics()
+            counts = store.rest.billing.statistics()
             requests += sum(counts.requests.values())
             dollars += counts.keys_read * READ_PRICE + counts.keys_written * WRITE_PRICE
             dollars += counts.keys_deleted * DELETE_PRICE + counts.lists * LIST_PRICE

@@ -7,8 +7,8 @@ Knowledge that saves a request later is kept on this machine between them (host/
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
+from kvfs.core.latest import Latest
 from kvfs.core.model import Key, KeyRef, NamespaceId
 
 _SINGLY = 0.25  # a key at least this likely to be binary is asked for alone
@@ -33,8 +33,6 @@ _GROUPS = 8  # more endings than this in a refused batch: halves tell more
 _SURELY = 0.9  # an ending of which so many values are binary tells that of a key nothing else is known of
 
 NameKind = tuple[NamespaceId, str]
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass
@@ -49,17 +47,22 @@ class Kinds:
     """Counts of text and binary values by the ending of the name (or the directory, where there is none)."""
 
     def __init__(self) -> None:
-        self._seen: dict[NameKind, tuple[int, int]] = {}  # texts and binaries
-        self._binaries: dict[KeyRef, bool] = {}
-        self._news: dict[KeyRef, bool] = {}  # which became binary, and which are no longer, since `take_news`
-        self._apart: dict[KeyRef, None] = {}  # asked for in vain
+        self._seen = Latest[NameKind, tuple[int, int]](_ENDINGS)  # texts and binaries
+        self._binaries = Latest[KeyRef, bool](_BINARIES)
+        self._news = Latest[KeyRef, bool](
+            _BINARIES
+        )  # which became binary, and which are no longer, since `take_news`
+        self._apart = Latest[KeyRef, None](_APART)  # asked for in vain
         self._doubted: set[NamespaceId] = set()  # where an ending turned out to be another than it says
 
     def recall(self, kept: Mapping[NamespaceId, Kept]) -> None:
         """Take in the knowledge of before; must be called before anything is learned."""
         for namespace, known in kept.items():
-            self._seen |= {(namespace, ending): counts for ending, counts in known.endings.items()}
-            self._binaries |= {(namespace, Key(key)): True for key, is_so in known.binary.items() if is_so}
+            for ending, counts in known.endings.items():
+                self._seen.keep((namespace, ending), counts)
+            for key, is_so in known.binary.items():
+                if is_so:
+                    self._binaries.keep((namespace, Key(key)), True)
 
     def learn(self, place: KeyRef, *, is_text: bool) -> None:
         """Take in the kind of a value that arrived."""
@@ -71,19 +74,17 @@ class Kinds:
             texts += 1
             if self._binaries and place in self._binaries:
                 del self._binaries[place]
-                self._news[place] = False
+                self._news.keep(place, False)
         elif place not in self._binaries:
             binaries += 1
-            self._binaries[place] = self._news[place] = True
+            self._binaries.keep(place, True)
+            self._news.keep(place, True)
         if texts + binaries > _FORGET:
             texts, binaries = texts // 2, (binaries + 1) // 2
         if kind not in self._seen and is_text and _is_known_binary(kind):
             self._doubted.add(place[0])
         if texts + binaries:  # a binary that was known before is not counted again
-            self._seen[kind] = (texts, binaries)
-        _bound(self._seen, _ENDINGS)
-        _bound(self._binaries, _BINARIES)
-        _bound(self._news, _BINARIES)
+            self._seen.keep(kind, (texts, binaries))
 
     def take_news(self) -> dict[NamespaceId, Kept]:
         """Return the knowledge gained since the last call."""
@@ -111,6 +112,10 @@ class Kinds:
             return 1.0 if _is_known_binary(kind) else 0.0
         return seen[1] / sum(seen)
 
+    def is_binary(self, place: KeyRef) -> bool:
+        """Return whether the value was binary when it was read last."""
+        return place in self._binaries
+
     def is_guessed(self, place: KeyRef) -> bool:
         """Return whether its well-known ending is all that is known of it."""
         kind = kind_of(place)
@@ -118,8 +123,7 @@ class Kinds:
 
     def set_apart(self, place: KeyRef) -> None:
         """Note that a value was asked for alone, and in vain: nobody else is to wait for it until it comes."""
-        self._apart[place] = None
-        _bound(self._apart, _APART)
+        self._apart.keep(place, None)
 
     def is_single(self, place: KeyRef) -> bool:
         """Return whether the value is better asked for alone."""
@@ -175,8 +179,3 @@ def kind_of(place: KeyRef) -> NameKind:
 
 def _is_known_binary(kind: NameKind) -> bool:
     return kind[1].startswith(".") and kind[1][1:].lower() in _BINARY
-
-
-def _bound(remembered: dict[tuple[NamespaceId, T], U], most: int) -> None:
-    if len(remembered) > most:
-        del remembered[next(iter(remembered))]  # the first that came

@@ -286,13 +286,6 @@ class Naming:
 
     # one step up
 
-    def directory_path(self, ref: DirRef) -> tuple[str, ...]:
-        """Return the names that lead from the namespace to a directory."""
-        complete = ref.prefix[: ref.start]
-        components = complete.split(self.separator)[:-1] if complete else []
-        names = tuple(name for component in components for name in self.encode_component(component))
-        return names + self._chunk_names(ref)
-
     def parent_of(self, ref: DirRef) -> DirRef:
         """Return the directory above; the root's is itself."""
         if not ref.is_chunk:

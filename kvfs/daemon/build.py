@@ -29,7 +29,7 @@ from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.confirming import Confirming
 from kvfs.store.denials import Doubting, Refusals, Renewable
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 from kvfs.store.miniflare.miniflare_store import WranglerStore, open_explorer
 from kvfs.store.paying import Paying
 from kvfs.store.ratelimit import Budget, Limiting, Priority
@@ -91,7 +91,7 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
             yield Stores(found, found, route=getattr(found, "describe", None))
         return
     if not isinstance(config.source, CloudflareSource):
-        async with SqliteStore.open(config.source.file) as embedded:
+        async with open_sqlite(config.source.file) as embedded:
             yield Stores(embedded, embedded)
         return
     if credentials is None:
@@ -189,8 +189,8 @@ def build_reading(
 
     loader = Loader(stores.reading, values, listings, now, shadowed, config.timeout)
     if (file := kinds_file(config)) is not None:
-        loader.kinds.recall(file.read())
-    lister = Lister(stores.reading, listings, now, stores.breaker.is_open)
+        loader.reading.kinds.recall(file.read())
+    lister = Lister(stores.reading, listings, now)
     if stores.readers is not None:
         stores.readers.payer = lambda namespace, key: _caller_of(loader.flights.get((namespace, key)))
     if stores.writers is not None:
@@ -199,7 +199,7 @@ def build_reading(
     overlay = Overlay(known, lister, loader)
     overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
     table = NamespaceTable(stores.reading, config.cache_ttl, now)
-    table.patience = overlay.haste.patience = StalePatience(config.timeout)
+    table.patience = overlay.haste.patience = StalePatience(config.timeout, stores.breaker.is_open)
     return ReadParts(table, listings, values, loader, overlay)
 
 

@@ -5,6 +5,7 @@ import logging
 import trio
 
 from kvfs.core.errors import StoreError
+from kvfs.core.freshness import NEVER
 from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.build import ReadParts
 from kvfs.vfs.filesystem import FileSystem
@@ -31,7 +32,7 @@ async def _again(reading: ReadParts, fs: FileSystem, namespace: NamespaceId) -> 
     if before is None:
         return
     known = set(before.keys)
-    before.known_at = float("-inf")  # kept to serve on should the store not answer, but asked for anew
+    before.known_at = NEVER  # kept to serve on should the store not answer, but asked for anew
     await reading.overlay.lister.whole(namespace, "")
     after = reading.listings.complete(namespace, "", stale=True)
     for key in known.symmetric_difference(after.keys if after is not None else ()):

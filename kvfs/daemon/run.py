@@ -198,6 +198,7 @@ class Mounted:
                 first_pairs=first_pairs(config),
                 settle_window=settle_window(config) if stores.rest is not None else 0.0,
                 on_conflict=OnConflict(config.on_conflict),
+                reading=self._reading.loader.reading,
             ),
             on_settled=self._settled,
             on_event=self._event,
@@ -252,9 +253,9 @@ class Mounted:
             overlay = self._reading.overlay
             readers = [self._reading.loader.run, overlay.lister.run]
             if self._stores.rest is not None:  # a store on this machine is waited for
-                readers.append(overlay.haste.patience.run)
+                readers.append(overlay.haste.patience.background.serve)
             if self._stores.credentials is not None:
-                readers.append(self._stores.credentials.serve)
+                readers.append(self._stores.credentials.background.serve)
             journal = (self._journal.maintain,)
             for work in (*readers, self._sender.run, *journal, keep_trimmed, self._undo.run):
                 workers.start_soon(_kept_going, work)
@@ -267,7 +268,7 @@ class Mounted:
             workers.start_soon(_kept_going, supervised.run)
             workers.start_soon(_kept_going, self._go_online)
             workers.start_soon(_kept_going, partial(keep_swept, self._config.state_dir, self._journal.path))
-            kinds, kinds_kept = self._reading.loader.kinds, kinds_file(self._config)
+            kinds, kinds_kept = self._reading.loader.reading.kinds, kinds_file(self._config)
             if kinds_kept is not None:
                 workers.start_soon(_kept_going, partial(keep_kinds, kinds, kinds_kept))
             session = self._session()

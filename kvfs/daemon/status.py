@@ -185,13 +185,13 @@ class Reporter:
         }
 
     def _requests(self) -> dict[str, int]:
-        return dict(self._stores.rest.statistics().requests) if self._stores.rest is not None else {}
+        return dict(self._stores.rest.billing.statistics().requests) if self._stores.rest is not None else {}
 
     def _keys(self) -> Message:
         """Return keys as they are billed, the requests that bulk calls saved, and the price at list."""
         if self._stores.rest is None:
             return {}
-        counts = self._stores.rest.statistics()
+        counts = self._stores.rest.billing.statistics()
         written = counts.keys_written + counts.keys_deleted + counts.lists
         requests = sum(counts.requests.values())
         singly = counts.keys_read + counts.keys_written + counts.keys_deleted + counts.lists
@@ -239,7 +239,7 @@ class Reporter:
             self.status,
             self._pending_by_namespace,
             self.usage.by_operation,
-            lambda: rest.statistics().times if rest is not None else {},
+            lambda: rest.billing.statistics().times if rest is not None else {},
             self.usage.waited,
         )
 

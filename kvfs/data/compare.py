@@ -122,11 +122,6 @@ class Comparison:
                 expiration=expiration_a != expiration_b,
             )
 
-    def count_both(self) -> int:
-        """Count the keys that both sides have: a comparison of values reads so many from each."""
-        row: tuple[int] = self._db.execute("SELECT count(*) FROM a JOIN b ON a.key = b.key").fetchone()
-        return row[0]
-
 
 def _digest(value: bytes) -> bytes:
     return hashlib.sha256(value).digest()

@@ -5,7 +5,7 @@ from math import ceil
 from typing import Final
 
 from kvfs.core.bulksize import FIRST_PAIRS
-from kvfs.core.limits import BULK_GET_KEYS, BULK_PAIRS, LIST_KEYS, RATE_REQUESTS, RATE_SECONDS
+from kvfs.core.limits import BULK_GET_KEYS, BULK_PAIRS, RATE_REQUESTS, RATE_SECONDS
 
 # Dollars (paid plan, developers.cloudflare.com/kv/platform/pricing)
 READ_PRICE: Final = 0.5e-6  # a key read
@@ -66,8 +66,3 @@ class Plan:
     def must_ask_to_read(self) -> bool:
         """Return True if the user has to agree first, where keys are written to files."""
         return self.dollars > ASK_DOLLARS
-
-
-def list_requests(keys: int) -> int:
-    """The requests that a listing of so many keys takes."""
-    return max(1, ceil(keys / LIST_KEYS))

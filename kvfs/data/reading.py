@@ -1,7 +1,7 @@
 """Reads values of a store with the fewest requests: text by the hundred, binaries singly.
 
-A bulk get that meets a binary value fails as a whole. Keys that are known to be binary, or whose name tells, are asked
-for singly; the others are found by halving, which takes at most 14 requests each.
+A bulk get that meets a binary value fails as a whole. Keys that are known to be binary, or whose name tells,
+are asked for singly; the others are found by halving (`store/bulkread`), which takes at most 14 requests each.
 """
 
 from collections import deque
@@ -12,7 +12,6 @@ from typing import Final
 import trio
 from msgspec import Struct
 
-from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NoAnswerError, NotTextError, StoreError, UnavailableError
 from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS_MIN
@@ -20,7 +19,7 @@ from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
 from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.place import Taken
 from kvfs.store.base import Store
-from kvfs.store.bulkread import may_be_one_key
+from kvfs.store.bulkread import BulkReading, may_be_one_key
 
 MOST_GROUPS: Final = 4  # bulk gets in flight: the API's limit of requests allows no more for long
 MOST_SINGLES: Final = 8  # gets in flight
@@ -49,7 +48,7 @@ class BulkValues:
     def __init__(self, store: Store, namespace: NamespaceId, kinds: Kinds) -> None:
         self._store = store
         self._namespace = namespace
-        self._kinds = kinds
+        self._reading = BulkReading(kinds, is_hurried=False)
         self._keys = BULK_GET_KEYS  # of a group: fewer where they are too much for one answer
         self._fetched = 0  # bytes of values in this wave
         self._unreadable = 0  # values in a row that were answered with an error
@@ -86,7 +85,7 @@ class BulkValues:
         for number, item in enumerate(items):
             if number - len(singly) >= groups * self._keys:
                 return items[:number], singly
-            if self._kinds.is_surely_single(self._place(item)):
+            if self._reading.kinds.is_surely_single(self._place(item)):
                 if len(singly) >= singles:
                     return items[:number], singly
                 singly.append(item)
@@ -126,39 +125,38 @@ class BulkValues:
         return Taken(loaded, left, problems)
 
     async def _bulk(self, items: Sequence[Item], found: _Found, *, has_binary: bool = False) -> bool:
-        """Read `items` in bulk, or in halves; return whether all are text.
-
-        With `has_binary` they are known not to be.
-        """
-        if len(items) == 1 and has_binary:
-            await self._single(items[0], found)
-            return False
-        is_text = not has_binary
-        if is_text:
-            self._check_room()
-            try:
-                entries = await self._store.bulk_get(self._namespace, [Key(item.origin) for item in items])
-            except NotTextError:
-                is_text = False
-            except BodyTooLargeError:
-                if len(items) > 1:
-                    raise _TooMuchError from None
-                await self._single(items[0], found)
-                return True
-            except StoreError as exc:
-                if not may_be_one_key(exc):
-                    raise
-                return await self._halves(items, found)
-            else:
-                self._unreadable = 0
-                await self._arrived(items, entries, found)
-                return True
+        """Read `items` in bulk, or in parts; whether all of them are text. `has_binary`: it is known not to be so."""
+        error: StoreError | None = NotTextError("") if has_binary else await self._asked(items, found)
+        if error is None:
+            return True
+        if isinstance(error, BodyTooLargeError) and len(items) > 1:
+            raise _TooMuchError
+        by_key = {Key(item.origin): item for item in items}
+        parts = self._reading.parts_after(error, self._namespace, list(by_key))
+        if not parts:
+            raise error
+        is_text = not isinstance(error, NotTextError)
         if len(items) == 1:
-            return await self._bulk(items, found, has_binary=True)
-        middle = len(items) // 2
-        first_is_text = await self._bulk(items[:middle], found)
-        await self._bulk(items[middle:], found, has_binary=first_is_text)  # one of the halves has it
-        return False
+            await self._single(items[0], found)
+            return is_text
+        before = True
+        for part in parts:  # one of them has the binary: the last, when none before has
+            if len(part) == 1 and is_text:
+                await self._single(by_key[part[0]], found)
+                continue
+            is_known = part is parts[-1] and before and not is_text
+            before = await self._bulk([by_key[key] for key in part], found, has_binary=is_known) and before
+        return before
+
+    async def _asked(self, items: Sequence[Item], found: _Found) -> StoreError | None:
+        self._check_room()
+        try:
+            entries = await self._store.bulk_get(self._namespace, [Key(item.origin) for item in items])
+        except StoreError as exc:
+            return exc
+        self._unreadable = 0
+        await self._arrived(items, entries, found)
+        return None
 
     async def _arrived(
         self, items: Sequence[Item], entries: Mapping[Key, Entry | None], found: _Found
@@ -171,20 +169,7 @@ class BulkValues:
             entry = found[item.origin] = _completed(entries[place[1]], item)
             if entry is not None:
                 self._fetched += len(entry.value)
-                self._kinds.learn(place, is_text=True)
-
-    async def _halves(self, items: Sequence[Item], found: _Found) -> bool:
-        """Read halves, because something about one of them is wrong, or about all."""
-        if len(items) == 1:
-            await self._single(items[0], found)
-            return True
-        middle, are_text = len(items) // 2, True
-        for half in (items[:middle], items[middle:]):
-            if len(half) == 1:
-                await self._single(half[0], found)
-            else:
-                are_text = await self._bulk(half, found) and are_text
-        return are_text
+                self._reading.kinds.learn(place, is_text=True)
 
     async def _single(self, item: Item, found: _Found) -> None:
         self._check_room()
@@ -201,7 +186,7 @@ class BulkValues:
         if read is None:
             found[item.origin] = None
             return
-        self._kinds.learn(self._place(item), is_text=is_text(read.value))
+        self._reading.learn(self._place(item), read.value)
         self._fetched += len(read.value)
         expiration = item.expiration if read.expiration is None else read.expiration
         found[item.origin] = Entry(read.value, item.metadata, expiration)

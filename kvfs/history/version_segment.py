@@ -8,7 +8,7 @@ the whole.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,16 +44,12 @@ class VersionSegment:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.number = int(path.name)  # its place in the order
         self.bytes = 0
         self.summary = Summary()
         self._contents: dict[bytes, int] = {}  # digest → offset, of those written by this process
         self._files: list[int] = []
         self._sizes = [0, 0]
-
-    @property
-    def number(self) -> int:
-        """Return its place in the order."""
-        return int(self.path.name)
 
     # writing
 
@@ -202,6 +198,3 @@ def _write(file: int, pieces: list[bytes]) -> None:
 
 def _private(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_CLOEXEC, 0o600)
-
-
-Digest = Callable[[bytes], bytes]

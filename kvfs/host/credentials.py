@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 import trio
 
+from kvfs.background import Background, Question
 from kvfs.core.errors import UserError
 from kvfs.host.tokencommand import answer_of, output_of
 
@@ -119,8 +120,8 @@ class Credentials:
         self._origin = origin
         self._secret = secret if secret is not None else origin.read()
         self._known = dict.fromkeys(self._secret.words)
-        self._nursery: trio.Nursery | None = None
-        self._asking: _Asking | None = None
+        self.background = Background()
+        self._asking: Question[bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Credentials from {type(self._origin).__name__}>"
@@ -147,15 +148,6 @@ class Credentials:
         """Look, without waiting, if the origin has another secret by now, which is used from then on."""
         return self._origin.can_change and self._read_again()
 
-    async def serve(self) -> None:
-        """Serve for ever: an origin that is asked lives on when its caller gives up."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
-
     async def renew(self) -> bool:
         """Ask the origin again; return True when it has another secret, which is used from then on.
 
@@ -163,21 +155,11 @@ class Credentials:
         """
         if isinstance(self._origin, Given):
             return False
-        if self._nursery is None:
+        if not self.background.is_served:
             return await self._ask_again()
-        if self._asking is None:
-            self._asking = _Asking()
-            self._nursery.start_soon(self._answer, self._asking)
-        asking = self._asking
-        await asking.ended.wait()
-        return asking.is_new
-
-    async def _answer(self, asking: "_Asking") -> None:
-        try:
-            asking.is_new = await self._ask_again()
-        finally:
-            self._asking = None
-            asking.ended.set()
+        if self._asking is None or self._asking.ended.is_set():
+            self._asking = self.background.ask(self._ask_again)
+        return await self._asking.answer()
 
     async def _ask_again(self) -> bool:
         try:
@@ -200,14 +182,6 @@ class Credentials:
         self._secret = secret
         log.info("the credentials were renewed")
         return True
-
-
-class _Asking:
-    """A question to the origin under way, and whether it brought another secret."""
-
-    def __init__(self) -> None:
-        self.ended = trio.Event()
-        self.is_new = False
 
 
 def find_credentials(

@@ -15,10 +15,13 @@ from typing import Final
 from sortedcontainers import SortedDict
 
 from kvfs.core.errors import JournalError, JournalFullError
+from kvfs.core.generation import Generation
 from kvfs.core.model import KeyRef, NamespaceId
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.side import SideBusyError, SideTable
 
+KEPT: Final = "kept"
+"""The generation of what stat(2) shows of what is kept here."""
 SAVE_COUNT: Final = 1024  # so many are worth a transaction of SQLite's: three milliseconds
 CACHED_FILES: Final = 65_536
 
@@ -38,7 +41,7 @@ class LocalFacts:
         self.dropped: set[NamespaceId] = set()
         self.directories: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self.seen: dict[NamespaceId, int] = {}
-        self.changes = 0  # grows with everything that is altered here and that stat(2) shows
+        self.generation = Generation(KEPT)
 
     def file(self, place: KeyRef) -> LocalAttrs | None:
         """Return the local attributes of a key without a change."""
@@ -66,7 +69,8 @@ class LocalFacts:
     def set_file(self, place: KeyRef, attrs: LocalAttrs | None, *, is_visible: bool = True) -> None:
         """Keep these attributes of a key without a change."""
         self.unsaved[place] = attrs
-        self.changes += is_visible
+        if is_visible:
+            self.generation.bump(KEPT)
 
     def settled(self, place: KeyRef, attrs: LocalAttrs | None) -> None:
         """Note that the key has no change any more; the side table was told before, if possible."""
@@ -76,19 +80,19 @@ class LocalFacts:
     def has_change(self, place: KeyRef) -> None:
         """Note that the key has a change, which now has its attributes."""
         self.unsaved.pop(place, None)
-        self.changes += 1
+        self.generation.bump(KEPT)
 
     def set_directory(self, namespace: NamespaceId, row: DirRow) -> None:
         """Note that a directory was made, or has these attributes."""
         self.directories.setdefault(namespace, SortedDict())[row.prefix, row.start] = row
-        self.changes += 1
+        self.generation.bump(KEPT)
 
     def drop_directory(self, namespace: NamespaceId, prefix: str, start: int) -> None:
         """Note that a directory is no longer one that mkdir made."""
         rows = self.directories.get(namespace)
         if rows is not None:
             rows.pop((prefix, start), None)
-        self.changes += 1
+        self.generation.bump(KEPT)
 
     def drop_namespace(self, namespace: NamespaceId) -> None:
         """Forget all attributes of a namespace."""
@@ -98,7 +102,7 @@ class LocalFacts:
         self.dropped.add(namespace)
         self.directories.pop(namespace, None)
         self.seen.pop(namespace, None)
-        self.changes += 1
+        self.generation.bump(KEPT)
 
     # to the side table
 

@@ -10,17 +10,21 @@ Invariants (a check of the tests recomputes them from the log):
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from sortedcontainers import SortedDict, SortedList
 
 from kvfs.core.callers import current
+from kvfs.core.generation import Generation
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.authors import Authors
 from kvfs.journal.rules import Row, with_change
 from kvfs.journal.tally import ChangeTally
 
-__all__ = ["Index", "KeyRef"]
+__all__ = ["KEYS", "Index", "KeyRef"]
+
+KEYS: Final = "keys"
+"""The generation of what a key answers."""
 
 
 def _under(keys: "SortedList[Key] | None", prefix: str, start: str) -> Iterator[Key]:
@@ -59,7 +63,7 @@ class Index:
         self.pending_bytes = 0
         self.inline_bytes = 0  # of contents in the log that a row has
         self.count = 0
-        self.changes = 0  # grows whenever a key may answer otherwise than before, time apart
+        self.generation = Generation(KEYS)
         self.last_seq = Seq(0)
 
     def sort(self) -> None:
@@ -121,7 +125,7 @@ class Index:
         is_kept = False
         if old is None:
             (self.dead if row.content is None else self.live)[change.namespace].add(change.key)
-            self.changes += 1
+            self.generation.bump(KEYS)
         else:
             is_kept = old.change.seq == change.seq and old.change.state is change.state
             self._leave(old, is_kept=is_kept)
@@ -129,7 +133,7 @@ class Index:
                 self._keys(old).remove(change.key)
                 self._keys(row).add(change.key)
             if old.change.seq != change.seq:  # else only what became of the same change: it answers as before
-                self.changes += 1
+                self.generation.bump(KEYS)
         rows[change.key] = row
         self._enter(row, is_kept=is_kept)
         return old
@@ -155,7 +159,7 @@ class Index:
         del self.rows[change.namespace][change.key]
         self._keys(row).remove(change.key)
         self._leave(row)
-        self.changes += 1
+        self.generation.bump(KEYS)
 
     def _keys(self, row: Row) -> "SortedList[Key]":
         return (self.dead if row.content is None else self.live)[row.change.namespace]

@@ -31,11 +31,6 @@ class LocalAttributes:
         self._transactions = transactions
         self._kept = transactions.kept
 
-    @property
-    def changes(self) -> int:
-        """Return a number that grows with everything written here."""
-        return self._kept.changes
-
     # files
 
     def file_attrs(self, namespace: NamespaceId, key: Key) -> LocalAttrs | None:

@@ -1,22 +1,26 @@
 """News of the journal: that changes were recorded, or what became of some, for tasks that wait for it."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import trio
 
+from kvfs.core.generation import Generation
 from kvfs.core.model import Seq
 from kvfs.journal.reader import Totals
 from kvfs.journal.records import DropDirectory, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
 
+TRANSACTIONS: Final = "transactions"
+"""The generation of transactions that altered changes."""
 _BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp}  # operations that alter no change
 
 
 class News:
-    """Is told of every commit. `version` grows with each that altered changes; `watch` is told of all operations."""
+    """Is told of every commit: `generation` counts those that altered changes; `watch` is told of all operations."""
 
     def __init__(self, totals: Totals, now: Callable[[], float], note: Callable[[], None]) -> None:
         """`note` is called after every commit."""
-        self.version = 0
+        self.generation = Generation(TRANSACTIONS)
         self.last_change_at: float | None = None  # epoch seconds
         self.watch: Callable[[Sequence[LogOperation]], None] | None = None
         self._totals = totals
@@ -41,7 +45,7 @@ class News:
                 self._newest = Seq(operation.row.change.seq)  # type: ignore[union-attr]
                 self.last_change_at = self._now()
         if is_altered:
-            self.version += 1
+            self.generation.bump(TRANSACTIONS)
             self._wake()
 
     def _wake(self) -> None:

@@ -17,34 +17,31 @@ from typing import Final
 import trio
 
 from kvfs.core.answer_times import AnswerTimes
-from kvfs.core.content import is_text
 from kvfs.core.errors import (
     BodyTooLargeError,
     DeniedError,
     NamespaceNotFoundError,
     NoAnswerError,
-    NotTextError,
     QuotaError,
     RejectedError,
     StoreError,
     UnavailableError,
 )
 from kvfs.core.expiry import is_expired
+from kvfs.core.latest import Latest
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.contents import digest
 from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
 from kvfs.sender.doubts import Doubts
-from kvfs.sender.newnames import Names, look_up
+from kvfs.sender.newnames import MOST_CROWDED, Names, look_up
 from kvfs.store.base import Store
-from kvfs.store.bulkread import may_be_one_key
+from kvfs.store.bulkread import SINGLES, BulkReading, may_be_one_key
 from kvfs.store.passage import Passage, passage
 
 ALONE_SECONDS: Final = 2.0  # for a key that failed alone before, where other answers do not take longer
-SINGLES: Final = 8  # below this many keys a bulk get that fails is not split again; they go at once
 FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet; KV's may be as old as that
-REMEMBERED: Final = 10_000  # keys known to be binary, the latest
 _COPY: Final = re.compile(r"(?s)(.+)\.kvfs-conflict-[\w.-]+-\d{8}T\d{6}Z(?:-\d+)?")
 
 
@@ -129,16 +126,17 @@ class Answers:
 class Digests:
     """Reads what the store has now, a hundred keys a request; `requests` counts them.
 
-    Remembers which values are no text: they never come in bulk, and are asked for one by one at once.
+    Values that are known to be no text never come in bulk, and are asked for one by one at once.
     """
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, now: Callable[[], float], reading: BulkReading) -> None:
+        """`reading` may be others' as well, who learn meanwhile."""
         self._store = store
         self._now = now
-        self._binary: dict[KeyRef, None] = {}  # the latest last
+        self._reading = reading
         self._times = AnswerTimes()
         self._listed: dict[Seq, tuple[float, bool]] = {}  # when (monotonic), and if the name was free
-        self._crowded: dict[NamespaceId, dict[str, None]] = {}  # see `Names`
+        self._crowded: dict[NamespaceId, Latest[str, None]] = {}  # see `Names`
         self.doubts = Doubts()
         self.requests = 0
 
@@ -185,7 +183,10 @@ class Digests:
         self, namespace: NamespaceId, made: Mapping[Key, Seq], changes: Sequence[Change], answers: Answers
     ) -> None:
         """Remember which of the names are free."""
-        names, asked_at = Names(crowded=self._crowded.setdefault(namespace, {})), trio.current_time()
+        names, asked_at = (
+            Names(crowded=self._crowded.setdefault(namespace, Latest(MOST_CROWDED))),
+            trio.current_time(),
+        )
         wanted = {change.key for change in changes if change.key in made}
         try:
             await trio.sleep_until(answers.wait_until)
@@ -220,15 +221,18 @@ class Digests:
         while parts:
             part = parts.pop()
             await trio.sleep_until(answers.wait_until)
+            single = [key for key in part if self._is_single((namespace, key))]
             if answers.is_hopeless:
                 answers.unasked |= {(namespace, key) for key in part}
-            elif self._is_single((namespace, part[0])):
+            elif len(single) == len(part):
                 await self._read_singly(namespace, part, answers)
+            elif single:  # learned since
+                parts += [*_parts(single, SINGLES), [key for key in part if key not in single]]
             else:  # the widest first: see `Doubts`
                 parts = [*await self._read_bulk(namespace, part, answers), *parts]
 
     def _is_single(self, place: KeyRef) -> bool:
-        return place in self._binary or self.doubts.is_culprit(place)
+        return self._reading.kinds.is_binary(place) or self.doubts.is_culprit(place)
 
     async def _read_bulk(
         self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
@@ -238,23 +242,10 @@ class Digests:
             self.requests += 1
             with passage() as way:
                 entries = await self._store.bulk_get(namespace, keys)
-        except (RejectedError, BodyTooLargeError) as exc:  # a binary among them, too many bytes, a bad key
-            if len(keys) > SINGLES:
-                return list(_parts(keys, (len(keys) + 1) // 2))
-            await self._read_singly(namespace, keys, answers, learn=isinstance(exc, NotTextError))
         except NamespaceNotFoundError:
             raise
         except StoreError as exc:
-            places = [(namespace, key) for key in keys]
-            if not self.doubts.failed(places, exc):
-                answers.fail(exc, places)
-            elif len(keys) > 1:
-                return list(_parts(keys, (len(keys) + 1) // 2))
-            elif isinstance(exc, NoAnswerError):
-                answers.fail(exc, places)
-                answers.alone |= set(places)
-            else:
-                await self._read_singly(namespace, keys, answers)
+            return await self._after(exc, namespace, keys, answers)
         else:
             answers.answered += 1
             self._times.note(way.seconds)
@@ -267,9 +258,27 @@ class Digests:
                 await self._read_singly(namespace, part, answers)  # the answer does not tell plainly
         return []
 
-    async def _read_singly(
-        self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers, *, learn: bool = True
-    ) -> None:
+    async def _after(
+        self, error: StoreError, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
+    ) -> list[Sequence[Key]]:
+        """Decide what a failed bulk get says of its keys; what to ask for instead."""
+        is_theirs = isinstance(
+            error, RejectedError | BodyTooLargeError
+        )  # a binary, a bad key, too many bytes
+        if not is_theirs:
+            places = [(namespace, key) for key in keys]
+            is_one_of_them = self.doubts.failed(places, error)
+            if not is_one_of_them or (len(keys) == 1 and isinstance(error, NoAnswerError)):
+                answers.fail(error, places)
+                answers.alone |= set(places) if is_one_of_them else set()
+                return []
+        parts = self._reading.parts_after(error, namespace, keys)
+        if is_theirs or len(keys) == 1:
+            await self._read_singly(namespace, [part[0] for part in parts if len(part) == 1], answers)
+            parts = [part for part in parts if len(part) > 1]
+        return list(parts)
+
+    async def _read_singly(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
         unknown: list[NamespaceNotFoundError] = []
 
         async def read(key: Key) -> None:
@@ -293,9 +302,8 @@ class Digests:
                 is_there = value is not None and not is_expired(value.expiration, self._now())
                 answers.digests[place] = digest(value.value) if value and is_there else None
                 answers.raw.add(place)
-                self._binary.pop(place, None)
-                if learn and value is not None and not is_text(value.value):
-                    self._remember(place)
+                if value is not None:
+                    self._reading.learn(place, value.value)
 
         async with trio.open_nursery() as nursery:
             for key in keys:
@@ -312,11 +320,6 @@ class Digests:
             yield
         if way.scope.cancelled_caught:
             raise NoAnswerError(f"get: no answer within {seconds:g} s, and none before")
-
-    def _remember(self, place: KeyRef) -> None:
-        self._binary[place] = None
-        while len(self._binary) > REMEMBERED:
-            del self._binary[next(iter(self._binary))]
 
 
 @dataclass
@@ -339,13 +342,13 @@ class Checks:
     """Finds the changes that would overwrite another client's value."""
 
     def __init__(
-        self, store: Store, row: Callable[[Change], Row | None], now: Callable[[], float], window: float
+        self, digests: Digests, row: Callable[[Change], Row | None], now: Callable[[], float], window: float
     ) -> None:
         """`row` returns what the journal has of a change, None when a newer one took its place.
 
         `window` is the number of seconds after which a value that was replaced is not answered any more.
         """
-        self.digests = Digests(store, now)
+        self.digests = digests
         self._row = row
         self._now = now
         self._window = window

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from kvfs.core.latest import Latest
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.packing import fits_in_bulk
 
@@ -13,14 +14,12 @@ class Disguises:
     """Keys that were taken only in disguise."""
 
     def __init__(self) -> None:
-        self._disliked: dict[KeyRef, None] = {}  # the latest last
+        self._disliked = Latest[KeyRef, None](REMEMBERED)
 
     def remember(self, changes: Iterable[Change]) -> None:
         """Remember keys that were refused as text and taken as base64."""
         for change in changes:
-            self._disliked[change.namespace, change.key] = None
-        while len(self._disliked) > REMEMBERED:
-            del self._disliked[next(iter(self._disliked))]
+            self._disliked.keep((change.namespace, change.key), None)
 
     def wanted(self, namespace: NamespaceId, keys: Iterable[Key]) -> bool:
         """Return True if one of the keys is among them."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from kvfs.core.errors import KvfsError, NoAnswerError, StoreError
+from kvfs.core.latest import Latest
 from kvfs.core.model import KeyRef
 from kvfs.store.bulkread import Suspects, may_be_one_key
 
@@ -24,8 +25,8 @@ class Doubts:
     """Remembers which keys were in requests that failed, and which failed alone."""
 
     def __init__(self) -> None:
-        self._failed: dict[KeyRef, None] = {}
-        self._culprits: dict[KeyRef, None] = {}
+        self._failed = Latest[KeyRef, None](REMEMBERED)
+        self._culprits = Latest[KeyRef, None](CULPRITS)
         self._suspects = Suspects(FIRST_PROOF)
         self._tries = 0  # in a row without any answer
 
@@ -54,7 +55,8 @@ class Doubts:
             return True
         failed_before = self._failed.keys() >= set(places)
         is_service = self._suspects.failed(frozenset(places))
-        _remember(self._failed, places, REMEMBERED)
+        for place in places:
+            self._failed.keep(place, None)
         if isinstance(error, NoAnswerError):
             return not is_service
         return failed_before and not is_service and self._is_time()
@@ -65,16 +67,8 @@ class Doubts:
 
     def blame(self, place: KeyRef) -> None:
         """Note that the key failed alone while others were answered."""
-        _remember(self._culprits, [place], CULPRITS)
+        self._culprits.keep(place, None)
 
     def is_culprit(self, place: KeyRef) -> bool:
         """Return True for a key that is better asked for, or sent, alone."""
         return place in self._culprits
-
-
-def _remember(known: dict[KeyRef, None], places: Iterable[KeyRef], most: int) -> None:
-    for place in places:
-        known.pop(place, None)
-        known[place] = None
-    while len(known) > most:
-        del known[next(iter(known))]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from kvfs.core.bulksize import BODY_BYTES, FIRST_PAIRS
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.core.model import Key, NamespaceId
+from kvfs.store.bulkread import BulkReading
 
 
 class EventKind(StrEnum):
@@ -43,7 +44,8 @@ class OnConflict(StrEnum):
 class SenderOptions:
     """Times in seconds. `timeout` bounds a request, `pairs` and `body_bytes` a body; `parallel` at once.
 
-    `first_pairs` is how many pairs the first body has at most, before anything is known of the server.
+    `first_pairs` is how many pairs the first body has at most, before anything is known of the server. `reading` is
+    shared with the cache, so that what one learned of binary values the other need not ask again.
     """
 
     delay: float = 5.0
@@ -56,6 +58,7 @@ class SenderOptions:
     parallel: int = 4
     on_conflict: OnConflict = OnConflict.KEEP_BOTH
     host: str = field(default_factory=socket.gethostname)
+    reading: BulkReading = field(default_factory=BulkReading)
 
 
 class SenderState(StrEnum):

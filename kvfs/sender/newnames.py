@@ -14,6 +14,7 @@ from os.path import commonprefix
 from typing import Final
 
 from kvfs.core.expiry import is_expired
+from kvfs.core.latest import Latest
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Key, KeyPage, NamespaceId
 from kvfs.store.base import Store
@@ -32,13 +33,11 @@ class Names:
     taken: list[Key] = field(default_factory=list)
     rest: list[Key] = field(default_factory=list)
     lists: int = 0
-    crowded: dict[str, None] = field(default_factory=dict)
+    crowded: Latest[str, None] = field(default_factory=lambda: Latest(MOST_CROWDED))
 
     def crowd(self, prefix: str) -> None:
         """Note that a list of this prefix leads nowhere any more."""
-        self.crowded[prefix] = None
-        while len(self.crowded) > MOST_CROWDED:
-            del self.crowded[next(iter(self.crowded))]
+        self.crowded.keep(prefix, None)
 
     def note(self, page: KeyPage, reached: Sequence[Key], now: float) -> None:
         """Note a page: it has every name that it reached; a malformed row may be any of them."""

@@ -26,7 +26,7 @@ from kvfs.core.packing import Batch, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
 from kvfs.sender.bounds import Limits, body_size
-from kvfs.sender.conflicts import Checks, copy_key, needs_check
+from kvfs.sender.conflicts import Checks, Digests, copy_key, needs_check
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
 from kvfs.sender.post import Poster
@@ -60,7 +60,8 @@ class Round:
         self._now = now
         self._options = options
         self._reports = reports
-        self._checks = Checks(store, lambda change: journal.row(change.seq), now, options.settle_window)
+        digests = Digests(store, now, options.reading)
+        self._checks = Checks(digests, lambda change: journal.row(change.seq), now, options.settle_window)
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
         self._claimed: set[KeyRef] = set()

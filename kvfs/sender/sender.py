@@ -12,6 +12,7 @@ import trio
 from kvfs.core.errors import DeniedError, KvfsError
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.journal import Journal
+from kvfs.journal.news import TRANSACTIONS
 from kvfs.sender.backoff import DRAINING, UrgentBackoff
 from kvfs.sender.choice import FOREVER, Accept, RoundChoice
 from kvfs.sender.dispatch import Dispatch
@@ -73,7 +74,7 @@ class Sender:
 
         self._lock = trio.Lock()
         self._drained: list[set[KeyRef]] = []  # what each drain under way waits for
-        self._exhausted: int | None = None  # the journal's version at which nothing could be sent
+        self._exhausted: int | None = None  # the journal's generation at which nothing could be sent
         self._quiet = Countdown(options.delay)
         self._age = Countdown(options.max_age)
         self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
@@ -111,7 +112,7 @@ class Sender:
         if not self._journal.pending_count:
             return FOREVER
         monotonic = trio.current_time()
-        if self._exhausted == self._journal.news.version:
+        if self._exhausted == self._journal.news.generation.of(TRANSACTIONS):
             return self._next_ready - monotonic
         self._exhausted = None
         if self._dispatch.backoff.kind is not None:
@@ -147,14 +148,14 @@ class Sender:
             backoff = self._dispatch.backoff
             if patient and backoff.error is not None and trio.current_time() < backoff.retry_at:
                 return Outcome(failure=backoff.error)
-            version = self._journal.news.version
+            generation = self._journal.news.generation.of(TRANSACTIONS)
             changes = self._choice.choose(accept)
             outcome = await self._dispatch.carry_out(changes)
             self._choice.learn(changes, outcome)
-            outcome.idle = outcome.is_quiet and version == self._journal.news.version
+            outcome.idle = outcome.is_quiet and generation == self._journal.news.generation.of(TRANSACTIONS)
             self._next_ready = min(self._choice.next_ready, outcome.next_try)
             if outcome.idle and not self._choice.passed_over:
-                self._exhausted = version
+                self._exhausted = generation
             return outcome
 
     def _learned(self, changes: Sequence[Change], outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ rewrites one file, a database say, a read of the file.
 from collections.abc import Iterable
 from typing import Final
 
+from kvfs.core.latest import Latest
 from kvfs.core.model import Change, KeyRef, Seq
 from kvfs.core.packing import Batch
 from kvfs.store.base import Store, Watched
@@ -20,41 +21,35 @@ class Vouched:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._watched = store if isinstance(store, Watched) else None
-        self._seen: dict[KeyRef, int] = {}  # the latest last
-        self._relied: dict[Seq, int] = {}  # likewise; what a change that is to be written was decided on
+        self._watch = store.watch if isinstance(store, Watched) else None
+        self._seen = Latest[KeyRef, int](REMEMBERED)
+        self._relied = Latest[Seq, int](REMEMBERED)  # what a change that is to be written was decided on
 
     def begin(self) -> int:
         """Return a mark before a write or a comparison begins, for `note` after it."""
-        return self._watched.others if self._watched is not None else 0
+        return self._watch.others if self._watch is not None else 0
 
     def note(self, changes: Iterable[Change], begun: int) -> None:
         """Note that these keys were written by us, or hold a value that we know."""
-        if self._watched is None:
+        if self._watch is None:
             return
         for change in changes:
-            place = change.namespace, change.key
-            self._seen.pop(place, None)
-            self._seen[place] = begun
-        while len(self._seen) > REMEMBERED:
-            del self._seen[next(iter(self._seen))]
+            self._seen.keep((change.namespace, change.key), begun)
 
     def has(self, change: Change) -> bool:
         """Return True if nobody else is known to have written to the store since; the write has to make sure of it."""
-        if self._watched is None:
+        if self._watch is None:
             return False
-        return self._seen.get((change.namespace, change.key)) == self._watched.others
+        return self._seen.get((change.namespace, change.key)) == self._watch.others
 
     def rely(self, changes: Iterable[Change], bound: Iterable[Change], begun: int) -> None:
         """Let those of `changes` that are in `bound` be written only if nobody else has written since `begun`."""
-        if self._watched is None:
+        if self._watch is None:
             return
         for change in changes:
             self._relied.pop(change.seq, None)
         for change in bound:
-            self._relied[change.seq] = begun
-        while len(self._relied) > REMEMBERED:
-            del self._relied[next(iter(self._relied))]
+            self._relied.keep(change.seq, begun)
 
     def store_for(self, part: Batch) -> Store:
         """The store to write a body to: one that refuses if what any of its changes relies on holds no more.
@@ -62,6 +57,4 @@ class Vouched:
         Not the present count of others decides, *because* another write of ours may have found them since.
         """
         relied = [self._relied[change.seq] for change in part.changes if change.seq in self._relied]
-        return (
-            self._watched.unless_others(min(relied)) if self._watched is not None and relied else self._store
-        )
+        return self._watch.unless_others(min(relied)) if self._watch is not None and relied else self._store

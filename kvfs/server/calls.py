@@ -30,7 +30,7 @@ class Tally:
 
 
 class Accounts(Protocol):
-    """Stores by account; what `SqliteStore` is."""
+    """Stores by account; what `SqliteAccounts` is."""
 
     def for_account(self, account: str) -> Store:
         """The store of one account."""

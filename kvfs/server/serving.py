@@ -28,7 +28,7 @@ from kvfs.server.shell import App
 from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT
 from kvfs.server.tokens import load_or_create_token as load_or_create_token
 from kvfs.server.tokens import usable_token
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 KEEP_ALIVE: Final = 75  # seconds; longer than clients keep idle connections, so that they close first
 GRACE: Final = 5  # seconds for requests under way when the server is told to stop
@@ -100,10 +100,10 @@ async def serving(options: ServeOptions, *, now: Callable[[], float] = time.time
         shown = f"[{host}]" if ":" in host else host
         account = STRICT_ACCOUNT if options.strict else LOCAL_ACCOUNT
         ready = Serving(f"http://{shown}:{port}/client/v4", host, port, token, token_file, account)
-        async with SqliteStore.open(options.store, now=now) as store:
+        async with open_sqlite(options.store, now=now) as store:
             for seed in options.seeds:
-                await sow(store.for_account(account), seed, now())
-            app = build_app(store, token=token, faults=faults, strict=options.strict, now=now)
+                await sow(store.accounts.for_account(account), seed, now())
+            app = build_app(store.accounts, token=token, faults=faults, strict=options.strict, now=now)
             async with trio.open_nursery() as nursery:
                 stop = trio.Event()
                 await nursery.start(_run_hypercorn, app, _config(listener), stop)

@@ -85,9 +85,8 @@ class Store(Protocol):
         ...
 
 
-@runtime_checkable
-class Watched(Store, Protocol):
-    """A store that knows when somebody else has written to it."""
+class Watch(Protocol):
+    """Knows when somebody else has written to a store."""
 
     @property
     def others(self) -> int:
@@ -95,5 +94,15 @@ class Watched(Store, Protocol):
         ...
 
     def unless_others(self, others: int) -> Store:
-        """Return this store with writes that raise `OvertakenError`, and do nothing, once `others` has changed."""
+        """Return the store with writes that raise `OvertakenError`, and do nothing, once `others` has changed."""
+        ...
+
+
+@runtime_checkable
+class Watched(Store, Protocol):
+    """A store with a `Watch`."""
+
+    @property
+    def watch(self) -> Watch:
+        """See the class."""
         ...

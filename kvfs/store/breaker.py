@@ -30,6 +30,7 @@ from kvfs.core.errors import (
     UnknownRefusalError,
     UnreachableError,
 )
+from kvfs.core.latest import Latest
 from kvfs.store.base import Store
 from kvfs.store.bulkread import Suspects
 from kvfs.store.passage import heard, passage
@@ -68,7 +69,7 @@ class Breaker:
         self._suspects = Suspects(_PROOF)
         self._refused = Suspects(_PROOF)  # by a firewall, or with a code that nobody knows
         self._rest = pause  # seconds without a request once all of these are refused
-        self._failed: dict[Subject, tuple[float, str]] = {}  # until when, and why; the latest last
+        self._failed = Latest[Subject, tuple[float, str]](_REMEMBERED)  # until when, and why
         self._calls = 0  # under way
         self._unheard_since = float("inf")  # nothing came since then, although somebody waited
 
@@ -151,10 +152,7 @@ class Breaker:
             weight = _SILENCE if isinstance(error, UnreachableError) else 1
             if self._suspects.failed(subject, weight) or isinstance(error, NotSentError):
                 self._until, self._reason = until, str(error)
-        self._failed.pop(subject, None)
-        self._failed[subject] = (until, str(error))
-        if len(self._failed) > _REMEMBERED:
-            del self._failed[next(iter(self._failed))]
+        self._failed.keep(subject, (until, str(error)))
 
     def refused(self, error: UnavailableError, subject: Subject = NOTHING) -> None:
         """The service is there: it understood the request, or a firewall chose it, as it may choose all others."""

@@ -1,13 +1,14 @@
 """Rules for reading many values: how a bulk get that fails is divided to its culprit.
 
 KV answers a hundred texts in one request, but one binary value, one key that the service chokes on or one that
-a firewall dislikes fails all hundred. `parts_after` says which smaller requests to make instead, and `Suspects`
-when no single key is the reason. The memory of what is binary is the caller's (`Binaries`).
+a firewall dislikes fails all hundred. `BulkReading` says which smaller requests to make instead, and `Suspects`
+when no single key is the reason. The cache, the sender and copies all read by it.
 """
 
 from collections.abc import Sequence, Set
-from typing import Final, Protocol
+from typing import Final
 
+from kvfs.core.content import is_text
 from kvfs.core.errors import (
     NoAnswerError,
     NotTextError,
@@ -17,18 +18,10 @@ from kvfs.core.errors import (
     UnavailableError,
     UnreachableError,
 )
-from kvfs.core.kinds import halves
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.kinds import Kinds, halves
+from kvfs.core.model import Key, KeyRef, NamespaceId
 
 SINGLES: Final = 8  # up to this many keys, a batch with a binary in it is asked for singly at once
-
-
-class Binaries(Protocol):
-    """The memory of which values are binary, as far as it divides a batch. A wrong guess costs a request."""
-
-    def divide(self, namespace: NamespaceId, keys: Sequence[Key], /) -> list[list[Key]]:
-        """Smaller batches for one that a binary value failed."""
-        ...
 
 
 def is_stuck(error: StoreError) -> bool:
@@ -45,20 +38,33 @@ def may_be_one_key(error: StoreError) -> bool:
     return isinstance(error, UnavailableError | RejectedError)
 
 
-def parts_after(
-    error: StoreError, namespace: NamespaceId, keys: Sequence[Key], binaries: Binaries
-) -> list[list[Key]]:
-    """Return the requests to make after a failed bulk get; none when smaller ones would fail too.
+class BulkReading:
+    """Divides keys into requests, and remembers in `kinds` which values are binary: one object for all who read.
 
-    A part of one key is to be asked for singly. A single key that failed in bulk gets that chance as well.
+    `is_hurried`: an answer soon is worth more than a few requests. Then a small batch with a binary in it is asked
+    for singly at once, and endings say how a larger one is divided; else it is always divided in halves.
     """
-    if not may_be_one_key(error):
-        return []
-    if len(keys) == 1:
-        return [list(keys)]
-    if isinstance(error, NotTextError):
-        return [[key] for key in keys] if len(keys) <= SINGLES else binaries.divide(namespace, keys)
-    return halves(keys)
+
+    def __init__(self, kinds: Kinds | None = None, *, is_hurried: bool = True) -> None:
+        self.kinds = kinds if kinds is not None else Kinds()
+        self._is_hurried = is_hurried
+
+    def learn(self, place: KeyRef, value: bytes) -> None:
+        """A value came singly."""
+        self.kinds.learn(place, is_text=is_text(value))
+
+    def parts_after(self, error: StoreError, namespace: NamespaceId, keys: Sequence[Key]) -> list[list[Key]]:
+        """Return the requests to make after a failed bulk get; none when smaller ones would fail too.
+
+        A single key that failed in bulk is to be asked for singly; of a batch with a binary in it, each part of one.
+        """
+        if not may_be_one_key(error):
+            return []
+        if len(keys) == 1:
+            return [list(keys)]
+        if not self._is_hurried or not isinstance(error, NotTextError):
+            return halves(keys)
+        return [[key] for key in keys] if len(keys) <= SINGLES else self.kinds.divide(namespace, keys)
 
 
 class Suspects:

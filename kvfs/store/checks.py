@@ -3,7 +3,9 @@
 Each function raises `RejectedError`. The floor of an expiration needs a clock and is the server's to check.
 """
 
-from collections.abc import Collection, Mapping
+import base64
+import binascii
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from kvfs.core.errors import RejectedError
@@ -36,12 +38,30 @@ def key_bytes(operation: str, key: Key) -> bytes:
     return encoded
 
 
+def encoded_keys(operation: str, keys: Iterable[Key]) -> dict[Key, bytes]:
+    """The keys as UTF-8, each once, in their order."""
+    return {key: key_bytes(operation, key) for key in keys}
+
+
 def text_bytes(operation: str, what: str, text: str) -> bytes:
     """Return `text` as UTF-8; reject lone surrogates, which are no text."""
     try:
         return text.encode()
     except UnicodeEncodeError as exc:
         raise RejectedError(f"{operation}: the {what} is not valid Unicode", code=codes.INVALID) from exc
+
+
+def cursor_after(last: Key) -> str:
+    """The cursor that goes on after a key, for a listing that is cut into pages here."""
+    return base64.urlsafe_b64encode(last.encode()).decode()
+
+
+def key_before(operation: str, cursor: str) -> Key:
+    """The key that `cursor_after` made it of."""
+    try:
+        return Key(base64.b64decode(cursor, altchars=b"-_", validate=True).decode())
+    except (binascii.Error, ValueError) as exc:
+        raise RejectedError(f"{operation}: 'invalid cursor'", code=codes.INVALID) from exc
 
 
 def check_entry(operation: str, entry: Entry) -> None:
@@ -55,6 +75,13 @@ def check_entry(operation: str, entry: Entry) -> None:
             f"{operation}: 'Invalid expiration of {entry.expiration}.'", code=codes.BAD_EXPIRATION
         )
     check_metadata(operation, entry.metadata)
+
+
+def check_entries(operation: str, entries: Mapping[Key, Entry]) -> dict[Key, bytes]:
+    """Keys and entries within what KV keeps; the keys as UTF-8."""
+    for entry in entries.values():
+        check_entry(operation, entry)
+    return encoded_keys(operation, entries)
 
 
 def check_metadata(operation: str, metadata: Metadata | None) -> None:

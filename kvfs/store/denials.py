@@ -54,18 +54,6 @@ class Renewable(Protocol):
         ...
 
 
-class Fixed:
-    """A token that never changes."""
-
-    def has_changed(self) -> bool:
-        """See `Renewable`."""
-        return False
-
-    async def renew(self) -> bool:
-        """See `Renewable`."""
-        return False
-
-
 class _Family:
     """Operations that are permitted or refused together. `error` is the refusal that counts, if one does."""
 

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import StoreError, UserError
-from kvfs.verify import bulk_checks, freshness, refusal_checks, value_checks
+from kvfs.verify import bulk_checks, delays, refusal_checks, value_checks
 from kvfs.verify.findings import CHECKS, Check, Finding, Observation
 from kvfs.verify.scratch import (
     KEYS,
@@ -24,7 +24,7 @@ from kvfs.verify.scratch import (
 from kvfs.verify.setting import prepare
 from kvfs.verify.wire import PAUSES, Endpoint, Lab, Reply, rows_of
 
-MODULES: Final = (value_checks, bulk_checks, refusal_checks, freshness)
+MODULES: Final = (value_checks, bulk_checks, refusal_checks, delays)
 """Their import registers the checks, in this order."""
 
 REQUESTS, WRITTEN, READ, DELETED, LISTED = 50, 110, 30, 10, 10
@@ -56,7 +56,7 @@ class Report:
     @property
     def stale_seconds(self) -> float:
         """The longest that a read stayed stale."""
-        fresh = (finding for finding in self.findings if finding.name in freshness.TIMED)
+        fresh = (finding for finding in self.findings if finding.name in delays.TIMED)
         return max((finding.seconds for finding in fresh if finding.seconds is not None), default=0.0)
 
     @property

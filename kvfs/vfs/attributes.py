@@ -26,6 +26,7 @@ from kvfs.core.errors import (
     UnavailableError,
 )
 from kvfs.core.expiry import expiration_for_mtime, mtime_of
+from kvfs.core.freshness import fresh_until, seconds_left
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.times import SECOND, nanoseconds, within_range
@@ -136,26 +137,25 @@ class Attributes:
         changed = self._changed(namespace, local)
         size, expiration, timeout = (node.end or 0) if node.detached else 0, None, 0.0
         view: SeenView = None
+        now = self._now()
         if not node.detached:
             view = seen if seen is not UNKNOWN else self._overlay.known.peek(namespace, key, stale=True)
         if shared is not None:
-            size, expiration, timeout = len(shared.buffer), shared.expiration, self._ttl
+            size, expiration = len(shared.buffer), shared.expiration
+            timeout = seconds_left(fresh_until(now, self._ttl), self._ttl, now, expiration)
             changed = shared.mtime_ns if shared.mtime_ns is not None else changed
             mode = shared.mode if shared.mode is not None else mode
         elif isinstance(view, View):
             expiration = view.expiration
-            size, timeout, _ = told_size(view, self._now(), self._ttl)
+            size, timeout, _ = told_size(view, now, self._ttl)
         node.end = size
         shown = mtime_of(expiration, changed) if self._expiration_is_mtime else changed
         ctime = local.ctime_ns if local is not None and local.ctime_ns is not None else changed
         ctime = max(ctime, shared.mtime_ns) if shared is not None and shared.mtime_ns is not None else ctime
         atime = local.atime_ns if local is not None and local.atime_ns is not None else changed
-        entry_timeout = view.fresh_until - self._now() if isinstance(view, View) else 0.0
-        if shared is not None and not self._files.versions.is_current(node):
-            entry_timeout = 0.0  # who comes by the name again is led to what is there by then
-        if expiration is not None:  # the kernel must not show it a moment longer
-            left = expiration - self._now()
-            timeout, entry_timeout = min(timeout, left), min(entry_timeout, left)
+        entry_timeout = 0.0  # whoever comes by the name again is led to what is there by then
+        if (shared is None or self._files.versions.is_current(node)) and isinstance(view, View):
+            entry_timeout = seconds_left(view.fresh_until, self._ttl, now, expiration)
         return Attr(
             node.ino,
             False,
@@ -165,8 +165,8 @@ class Attributes:
             shown,
             ctime,
             atime,
-            max(0.0, min(entry_timeout, self._ttl)),
-            max(0.0, min(timeout, self._ttl)),
+            entry_timeout,
+            timeout,
         )
 
     def _created(self, node: File, shared: OpenFile) -> Attr:
@@ -199,7 +199,7 @@ class Attributes:
         timeout = self._ttl
         is_passing = row is None and self._is_implied(node)
         if is_passing:
-            timeout = min(timeout, max(0.0, self._overlay.known.fresh_for(node.namespace, node.ref)))
+            timeout = self._overlay.known.fresh_for(node.namespace, node.ref)
         attr = Attr(node.ino, True, mode, links, 0, mtime, ctime, mtime, timeout, timeout)
         lasts = not is_passing and not node.detached and timeout > 0
         node.known = (row, node.changed, attr) if lasts else None

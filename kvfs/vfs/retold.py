@@ -6,6 +6,8 @@ number, its size, and what this machine keeps of it. The first entries of a list
 
 from collections.abc import Callable, Iterator
 
+from kvfs.cache.sizes import SIZES
+from kvfs.core.freshness import fresh_until, seconds_left
 from kvfs.core.model import Key, NamespaceId
 from kvfs.vfs.attributes import Attributes
 from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream
@@ -28,7 +30,7 @@ class Retold:
         self._inodes = inodes
         self._attributes = attributes
         self._now = now
-        self._values = overlay.values
+        self._values, self._sizes = overlay.values, overlay.values.sizes
         self._ttl = overlay.ttl
         self.unsized: dict[int, Face] = {}  # by inode number: told without a size, so the kernel asks for it
 
@@ -68,11 +70,11 @@ class Retold:
         for all of them is looked up once, because this is the whole cost of a large listing.
         """
         overlay, namespace, ttl = self._overlay, stream.namespace, self._ttl
-        journal, attributes = overlay.journal, overlay.listings.all_attributes(stream.namespace)
+        journal, attributes = overlay.journal, overlay.listings.index(stream.namespace).attributes
         is_changed = journal.any_under(namespace, stream.ref.prefix)
-        known, peek, local_of = self._values.known, self._values.peek, journal.attributes.file_attrs
+        known, peek, local_of = self._sizes.known, self._values.peek, journal.attributes.file_attrs
         listed_key, template = self._inodes.listed.show_key, stream.template
-        most, before, any_sizes = min(stream.until - now, ttl), 0, self._values.any_known
+        most, before, any_sizes = seconds_left(stream.until, ttl, now), 0, len(self._sizes) > 0
 
         def tell(key: Key) -> Attr | None:
             nonlocal template, before
@@ -81,7 +83,10 @@ class Retold:
                 return self._singly(stream, key, now)
             sized, left = known((namespace, key)) if any_sizes else None, most
             if sized is not None:
-                held, left = peek((namespace, key)), min(most, sized[1] + ttl - now)
+                held, left = (
+                    peek((namespace, key)),
+                    min(most, seconds_left(fresh_until(sized[1], ttl), ttl, now)),
+                )
                 if left <= 0 or (held is not None and (held.metadata, held.expiration) != listed):
                     return self._singly(stream, key, now)
             if template is None or local_of(namespace, key) is not None:
@@ -118,7 +123,7 @@ class Retold:
             return False
         place = (stream.namespace, key)
         if face.until is not None and self._is_size_the_same(face, place):
-            attr.entry_timeout = left = min(face.until - now, self._ttl)
+            attr.entry_timeout = left = seconds_left(face.until, self._ttl, now)
             if attr.attr_timeout:  # none: the size is not known
                 attr.attr_timeout = left
             return left > 0
@@ -127,17 +132,20 @@ class Retold:
             return False
         attr.size, attr.attr_timeout, left = told_size(seen, now, self._ttl)
         attr.entry_timeout = left
-        face.until, face.sizes, face.size = now + left, self._values.changes, self._values.known(place)
+        face.until, face.sizes, face.size = now + left, self._generation(), self._sizes.known(place)
         return left > 0
 
     def _is_size_the_same(self, face: Face, place: tuple[NamespaceId, Key]) -> bool:
         """Return whether the size is unchanged: by one counter if no size changed at all, else by asking."""
-        changes = self._values.changes
-        if face.sizes != changes:
-            if face.size is None or face.size is not self._values.known(place):
+        generation = self._generation()
+        if face.sizes != generation:
+            if face.size is None or face.size is not self._sizes.known(place):
                 return False
-            face.sizes = changes
+            face.sizes = generation
         return True
+
+    def _generation(self) -> int:
+        return self._sizes.generation.of(SIZES)
 
     def remember(
         self, stream: DirStream, index: int, name: bytes, node: Node, attr: Attr, seen: SeenView
@@ -152,8 +160,8 @@ class Retold:
         change = seen.change if isinstance(seen, View) else None
         is_ours = change is not None and change.expiration is None and left > self._ttl - _MOMENT
         until = None if is_ours else self._now() + left  # ours, and for ever: as good later as it is now
-        size = self._values.known((node.namespace, node.key))
-        face = Face(name, attr, until, self._values.changes, size)
+        size = self._sizes.known((node.namespace, node.key))
+        face = Face(name, attr, until, self._generation(), size)
         stream.remember(index, face)
         if not attr.attr_timeout:
             if len(self.unsized) >= KEPT_ENTRIES:
@@ -166,6 +174,6 @@ class Retold:
         if face is None or face.until is None or not isinstance(node, File) or node.open is not None:
             return
         left = min(attr.attr_timeout, attr.entry_timeout)
-        face.size = self._values.known((node.namespace, node.key))
+        face.size = self._sizes.known((node.namespace, node.key))
         if left > 0 and face.size is not None and not node.detached:
-            face.attr, face.until, face.sizes = attr, self._now() + left, self._values.changes
+            face.attr, face.until, face.sizes = attr, self._now() + left, self._generation()

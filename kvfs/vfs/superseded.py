@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kvfs.core.errors import JournalError
 from kvfs.core.expiry import is_expired
+from kvfs.core.freshness import is_fresh
 from kvfs.core.model import Change, ChangeState, How, Key, KeyRef, NamespaceId
 from kvfs.history.bursts import QUIET
 from kvfs.history.history import History
@@ -40,7 +41,7 @@ class Keeping:
         change, how, attrs, now = row.change, ended.how, ended.attrs, self._now()
         if change.state is ChangeState.LOCAL or is_expired(change.expiration, now):
             return  # nobody means to publish it, or it was not there any more
-        is_new = change.base == b"" and 0 <= now - row.since < QUIET
+        is_new = change.base == b"" and is_fresh(row.since, QUIET, now)
         if is_new and how is How.RENAME:
             return  # a temporary file got its name
         if how is How.WRITE and not change.size and self._is_emptied(change):
@@ -95,7 +96,7 @@ class Keeping:
             version.size, version.digest, version.known_at = len(held.value), held.digest, held.known_at
             return held.value
         opened = self._opened(place)
-        size = len(opened) if opened is not None else self._overlay.values.size(place, stale=True)
+        size = len(opened) if opened is not None else self._overlay.values.sizes.get(place, stale=True)
         version.size = UNKNOWN_SIZE if size is None else size
         return opened
 

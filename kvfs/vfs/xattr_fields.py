@@ -5,10 +5,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from kvfs.cache.values import NEVER
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime
+from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, Metadata, NamespaceId
 from kvfs.core.times import nanoseconds
 from kvfs.journal.local_attributes import LocalAttrs
@@ -177,7 +177,7 @@ class ExtendedAttributes:
         """Return whether the expiration was set a moment ago: a program copies it and the ttl one by one."""
         if self._set_lately is None or self._set_lately[0] != (node.namespace, node.key):
             return False
-        return 0 <= self._now() - self._set_lately[1] < _MOMENT
+        return is_fresh(self._set_lately[1], _MOMENT, self._now())
 
     def _touch(self, node: File) -> None:
         """ctime moves on every change, mtime never by itself."""

@@ -25,7 +25,7 @@ from support.moves import fill_store
 from support.serving import Served, served_by_process
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 LOCAL_KEYS: Final = 1_000_000
 API_KEYS: Final = 10_000
@@ -129,7 +129,7 @@ def entries(count: int) -> Iterator[tuple[Key, Entry]]:
 
 def _fill(file: Path, count: int, account: str = "local") -> None:
     async def work() -> None:
-        async with SqliteStore.open(file, account=account) as store:
+        async with open_sqlite(file, account=account) as store:
             batch: dict[Key, Entry] = {}
             for key, entry in entries(count):
                 batch[key] = entry

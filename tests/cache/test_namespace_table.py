@@ -62,7 +62,7 @@ async def test_a_name_that_was_absent_is_asked_for_while_the_others_are_served_s
     """An absent name is asked for, as another client may have made it; a known one is shown without a request."""
     async with opened(tmp_path, "a") as it, trio.open_nursery() as nursery:
         it.table.patience = StalePatience(30)
-        nursery.start_soon(it.table.patience.run)
+        nursery.start_soon(it.table.patience.background.serve)
         await trio.testing.wait_all_tasks_blocked()
         assert await it.names() == ["a"]
         await it.store.create_namespace("b")

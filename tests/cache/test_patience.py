@@ -19,7 +19,7 @@ async def test_a_quick_answer_is_waited_for_and_a_slow_one_goes_on_alone(autojum
     """After a second the caller goes on without the answer; the answer that comes later ends the pause."""
     patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(patience.run)
+        nursery.start_soon(patience.background.serve)
         await trio.testing.wait_all_tasks_blocked()
         assert await patience.ask(lambda: slow(0.9, done)) == "answer"
         assert not patience.is_spent
@@ -38,7 +38,7 @@ async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(a
     """Without an answer nobody waits until a pause is over; then the next caller tries again."""
     patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(patience.run)
+        nursery.start_soon(patience.background.serve)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(UnavailableError):
             await patience.ask(lambda: slow(1000, done))
@@ -47,7 +47,7 @@ async def test_without_an_answer_it_is_spent_for_a_pause_and_the_question_ends(a
         await trio.sleep(0.2)
         assert not patience.is_spent
         await trio.sleep(LONGEST)
-        assert len(patience._nursery.child_tasks) == 0
+        assert patience.background.count == 0
         nursery.cancel_scope.cancel()
 
 
@@ -60,7 +60,7 @@ async def test_a_failure_in_time_is_raised(autojump_clock) -> None:
         raise UnavailableError("the cable is out")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(patience.run)
+        nursery.start_soon(patience.background.serve)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(UnavailableError, match="the cable is out"):
             await patience.ask(lambda: fails(0.5))
@@ -83,7 +83,7 @@ async def test_whoever_has_waited_for_a_name_waits_the_rest_for_what_nobody_know
     """
     patience, done = StalePatience(LONGEST), []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(patience.run)
+        nursery.start_soon(patience.background.serve)
         await trio.testing.wait_all_tasks_blocked()
         assert await patience.rest(lambda: slow(LONGEST + 5, done)) == "answer"
         with pytest.raises(UnavailableError):

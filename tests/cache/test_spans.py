@@ -144,7 +144,7 @@ def _compare(listings: Listings, model: Model) -> None:
         assert span.known_at <= since, "never fresher than it is"
     run = [key for key in model.universe if model.known.get(key, (False,))[0]]
     for key in run:
-        following = listings.following(NS, Key(key), 3)
+        following = listings.index(NS).following(Key(key), 3)
         assert following == [k for k in run if k >= key][: len(following)]
 
 
@@ -165,7 +165,7 @@ def test_a_listing_that_grows_is_as_old_as_its_first_page() -> None:
     assert listings.statistics().spans == 5
     assert listings.span_of(NS, "k0") is None
     assert listings.span_of(NS, "k9") is not None
-    assert listings.following(NS, Key("k3"), 5) == [f"k{n}" for n in range(3, 8)]
+    assert listings.index(NS).following(Key("k3"), 5) == [f"k{n}" for n in range(3, 8)]
 
 
 def test_a_page_that_goes_backwards_does_no_harm() -> None:

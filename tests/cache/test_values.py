@@ -30,7 +30,7 @@ def test_the_least_recently_used_go_first_and_their_sizes_stay() -> None:
     values.get(place("a"))
     values.put(place("d"), clean(100, clock))
     assert [key for key in "abcd" if values.get(place(key)) is not None] == ["a", "c", "d"]
-    assert values.size(place("b")) == 100
+    assert values.sizes.get(place("b")) == 100
     assert values.statistics().entries == 3
 
 
@@ -52,14 +52,14 @@ def test_values_and_sizes_get_stale_together() -> None:
     values = Values(1000, 60.0, clock)
     values.put(place("a"), clean(10, clock))
     clock.advance(59)
-    assert values.size(place("a")) == 10
+    assert values.sizes.get(place("a")) == 10
     clock.advance(1)
-    assert values.size(place("a")) is None
+    assert values.sizes.get(place("a")) is None
     assert values.get(place("a")) is None
-    assert values.size(place("a"), stale=True) == 10
+    assert values.sizes.get(place("a"), stale=True) == 10
     assert values.get(place("a"), stale=True) is not None
     clock.advance(-100)  # a clock that was set back proves nothing
-    assert values.size(place("a")) is None
+    assert values.sizes.get(place("a")) is None
 
 
 def test_a_rename_takes_value_and_size_along() -> None:
@@ -72,14 +72,18 @@ def test_a_rename_takes_value_and_size_along() -> None:
     for key in "abc":
         values.put(place(key), clean(100, clock))
     values.rename(place("a"), place("x"))
-    assert (values.size(place("a")), values.size(place("x")), values.get(place("x"))) == (None, 100, None)
+    assert (values.sizes.get(place("a")), values.sizes.get(place("x")), values.get(place("x"))) == (
+        None,
+        100,
+        None,
+    )
     values.rename(place("b"), place("c"))
     assert values.get(place("b")) is None
     assert values.get(place("c")) is not None
     values.rename(place("c"), place("c"))
     assert values.get(place("c")) is not None
     values.rename(place("unknown"), place("c"))
-    assert values.size(place("c")) is None
+    assert values.sizes.get(place("c")) is None
     values.check_invariants()
 
 
@@ -91,10 +95,10 @@ def test_forgetting_is_of_one_namespace_and_prefix() -> None:
         values.put(where, clean(1, clock))
     values.forget(NS, "a/")
     kept = [place("b/1"), place("a/1", OTHER)]
-    assert [w for w in (place("a/1"), place("a/2"), *kept) if values.size(w) is not None] == kept
+    assert [w for w in (place("a/1"), place("a/2"), *kept) if values.sizes.get(w) is not None] == kept
     values.forget(NS)
-    assert values.size(place("b/1")) is None
-    assert values.size(place("a/1", OTHER)) == 1
+    assert values.sizes.get(place("b/1")) is None
+    assert values.sizes.get(place("a/1", OTHER)) == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from("pgdrf"), st.integers(0, 400)), max_size=60), st.randoms())

@@ -13,7 +13,7 @@ from support.moves import dump, fill, sample
 
 from kvfs.core.model import Entry, Key
 from kvfs.data.retention import Backup, backup_of, chain_of, is_due, kept, name_of, parse_keep
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -22,7 +22,7 @@ def remove(file, *keys):
     """Delete keys of the store."""
 
     async def work():
-        async with SqliteStore.open(file) as store:
+        async with open_sqlite(file) as store:
             [namespace] = await store.list_namespaces()
             await store.bulk_delete(namespace.id, [Key(key) for key in keys])
 

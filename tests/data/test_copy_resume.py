@@ -17,7 +17,7 @@ from support.serving import Served, served_by_process
 
 from kvfs.core.content import is_text
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 READ_BATCH = (
     24  # requests: the namespaces, a page of keys, what is read of a batch of a thousand and ahead of it
@@ -44,9 +44,7 @@ class Moves:
         """Make a namespace of the server with entries."""
 
         async def work() -> None:
-            async with SqliteStore.open(
-                self.directory / "store.sqlite", account=self.served.account
-            ) as store:
+            async with open_sqlite(self.directory / "store.sqlite", account=self.served.account) as store:
                 await fill_store(store, title, entries)
 
         trio.run(work)
@@ -56,9 +54,7 @@ class Moves:
         """Return all entries of one namespace."""
 
         async def work() -> dict[Key, Entry]:
-            async with SqliteStore.open(
-                self.directory / "store.sqlite", account=self.served.account
-            ) as store:
+            async with open_sqlite(self.directory / "store.sqlite", account=self.served.account) as store:
                 return await dump_store(store, title)
 
         return trio.run(work)

@@ -13,7 +13,7 @@ from support.moves import dump, fill, fill_store
 from support.serving import served_by_process
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 ENTRIES = {Key(f"user/{n:03}"): Entry(b"v", b'{"role":"admin"}' if n % 50 == 0 else None) for n in range(250)}
 ENTRIES |= {Key("logo"): Entry(b"\xff" * 5000)}
@@ -45,7 +45,7 @@ class Room:
 @pytest.fixture
 def room(tmp_path):
     async def work():
-        async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
+        async with open_sqlite(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
             await fill_store(store, "shop", ENTRIES)
             await fill_store(store, "copy", ENTRIES)
 

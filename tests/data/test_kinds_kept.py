@@ -16,7 +16,7 @@ from kvfs.core.kinds import Kept, Kinds
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.host import kinds_file as kept_kinds
 from kvfs.host.kinds_file import KindsFile
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 NS = NamespaceId("0123456789abcdef" * 2)
 BINARIES = (7, 61, 62, 149)
@@ -28,7 +28,7 @@ def served(tmp_path):
     """A server with one namespace, of text and a few binaries whose names tell nothing."""
 
     async def fill():
-        async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
+        async with open_sqlite(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
             await fill_store(store, "shop", ENTRIES)
 
     trio.run(fill)

@@ -11,7 +11,7 @@ from support.moves import dump, fill, fill_store
 from support.serving import served_by_process
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 MOST = 150 * 1024  # KiB
 VALUE = 25 * 1024 * 1024
@@ -48,7 +48,7 @@ def test_large_texts_come_over_the_api_in_little_memory(tmp_path):
     entries = {Key("emoji"): LARGE[Key("emoji")], Key("more"): Entry(b"y" * VALUE)}
 
     async def work():
-        async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
+        async with open_sqlite(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
             for key, entry in entries.items():
                 await fill_store(store, "shop", {key: entry})
 

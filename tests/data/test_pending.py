@@ -7,7 +7,7 @@ from support.moves import fill_store
 
 from kvfs.core.model import Entry, Key
 from kvfs.data.overlaid import PendingChange, PendingStore
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 KEYS = st.sampled_from([f"k{number:02}" for number in range(30)])
 
@@ -22,7 +22,7 @@ def test_the_pages_together_are_the_truth(stored, changed, limit, prefix, tmp_pa
     """Each key is there once, in order, and deleted keys are not, wherever the pages end."""
 
     async def work():
-        async with SqliteStore.open(tmp_path_factory.mktemp("s") / "s.sqlite") as store:
+        async with open_sqlite(tmp_path_factory.mktemp("s") / "s.sqlite") as store:
             await fill_store(store, "n", {Key(key): Entry(b"") for key in stored})
             [namespace] = await store.list_namespaces()
             changes = [PendingChange(Key(key), key, deleted) for key, deleted in changed.items()]

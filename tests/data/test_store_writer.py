@@ -11,7 +11,7 @@ from kvfs.core.bulksize import QUICK, BulkSize, first_pairs
 from kvfs.core.model import Entry, Key
 from kvfs.data.items import Item, Loaded, ProblemKind
 from kvfs.data.storeplace import StoreWriter
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 from kvfs.store.ratelimit import Budget, Limiting
 
 
@@ -23,7 +23,7 @@ async def rest(tmp_path, faults):
 
 
 async def stored(tmp_path):
-    async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
+    async with open_sqlite(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
         return await dump_store(store, "shop")
 
 

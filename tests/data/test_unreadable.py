@@ -23,7 +23,7 @@ from kvfs.data.items import Item, ProblemKind
 from kvfs.data.job import Job
 from kvfs.data.reading import BulkValues
 from kvfs.data.storeplace import StoreReader, StoreWriter
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 ENTRIES = {Key(f"k{number:03}"): Entry(b"v%d" % number) for number in range(250)}
 ENTRIES |= {Key("image.png"): Entry(b"\xff\xd8")}
@@ -33,7 +33,7 @@ BAD = Key("k123")
 @asynccontextmanager
 async def rest(tmp_path, faults):
     """A server with faults, its store filled; our client of it, and the namespace."""
-    async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as inside:
+    async with open_sqlite(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as inside:
         await fill_store(inside, "shop", ENTRIES)
         [namespace] = await inside.list_namespaces()
     async with served(tmp_path, faults=faults) as server, server.open_rest() as store:
@@ -141,7 +141,7 @@ async def test_a_copy_without_one_value(tmp_path, strict):
     """A copy without one value delivers all others and counts it; with --strict it ends there."""
     async with (
         rest(tmp_path, f"bad_key={BAD}") as (_, store, namespace),
-        SqliteStore.open(tmp_path / "b.sqlite") as target,
+        open_sqlite(tmp_path / "b.sqlite") as target,
     ):
         made = (await target.create_namespace("shop")).id
         with Job.open(tmp_path / "job") as job:

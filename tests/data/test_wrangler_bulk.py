@@ -13,7 +13,7 @@ from support.serving import Served, served_by_process
 from support.wrangler import NEW, OLD, wrangler_command
 
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def kvfs(tmp_path: Path, served: Served, *words: str) -> None:
 
 def dumped(tmp_path: Path, served: Served, title: str) -> dict[Key, Entry]:
     async def work() -> dict[Key, Entry]:
-        async with SqliteStore.open(tmp_path / "store.sqlite", account=served.account) as store:
+        async with open_sqlite(tmp_path / "store.sqlite", account=served.account) as store:
             return await dump_store(store, title)
 
     return trio.run(work)

@@ -15,7 +15,7 @@ from support.serving import served_by_process
 
 from kvfs.cli import main
 from kvfs.core.model import Entry, Key
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 PAGE = Path(__file__).parents[2] / "docs" / "moving-data.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -60,7 +60,7 @@ def test_every_line_of_the_page_is_run(tmp_path, monkeypatch, capfd):
     """Every line of the page ends as the page says, with a namespace, files and a directory like the reader's."""
 
     async def fill() -> None:
-        async with SqliteStore.open(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
+        async with open_sqlite(tmp_path / "store.sqlite", account="0123456789abcdef" * 2) as store:
             await fill_store(store, "shop", SHOP)
 
     trio.run(fill)

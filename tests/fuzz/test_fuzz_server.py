@@ -56,8 +56,10 @@ def test_every_request_is_answered(tmp_path_factory, requests):
 
     async def main() -> None:
         with open_inline(directory / "store.db") as store:
-            namespace = await store.for_account("0123456789abcdef0123456789abcdef").create_namespace("ns")
-            transport = httpx.ASGITransport(build_app(store, token="t"), raise_app_exceptions=True)
+            namespace = await store.accounts.for_account("0123456789abcdef0123456789abcdef").create_namespace(
+                "ns"
+            )
+            transport = httpx.ASGITransport(build_app(store.accounts, token="t"), raise_app_exceptions=True)
             headers = {"authorization": "Bearer t"}
             async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=headers) as http:
                 for method, path, query, body, kind in requests:
@@ -106,18 +108,18 @@ def test_rules_over_http_are_rules_or_a_value_error(body):
 
 
 @slowly_fuzzed
-@given(cursor=ODD_TEXT | almost(b"kvfs-stale-YQ==").map(lambda text: text.decode("latin-1")))
+@given(cursor=ODD_TEXT | almost(b"stale-YQ==").map(lambda text: text.decode("latin-1")))
 def test_a_cursor_is_gone_on_from_or_refused(tmp_path_factory, cursor):
     """Any cursor is continued or refused, also one of a stale listing, because cursors come back from any client."""
     directory = tmp_path_factory.mktemp("fuzz")
     faults = parse_faults("stale=60s")
-    assert KeyHistory(faults)
+    assert KeyHistory(faults.stale_seconds)
 
     async def main() -> None:
         with open_inline(directory / "store.db") as store:
-            namespace = await store.for_account("a" * 32).create_namespace("ns")
-            app = build_app(store, token="t", faults=faults)
-            assert StaleAccounts(store, faults)
+            namespace = await store.accounts.for_account("a" * 32).create_namespace("ns")
+            app = build_app(store.accounts, token="t", faults=faults)
+            assert StaleAccounts(store.accounts, faults)
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, headers={"authorization": "Bearer t"}) as http:
                 url = f"http://x/client/v4/accounts/{'a' * 32}/storage/kv/namespaces/{namespace.id}/keys"

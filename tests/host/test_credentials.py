@@ -234,7 +234,7 @@ async def test_who_gives_up_leaves_the_command_to_the_others(tmp_path: Path) -> 
     script.chmod(0o700)
     found = find_credentials({}, None, str(script))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(found.serve)
+        nursery.start_soon(found.background.serve)
         await wait_all_tasks_blocked()
         with trio.move_on_after(0.2) as scope:
             await found.renew()
@@ -257,7 +257,7 @@ async def test_a_command_that_hangs_ends_with_the_daemon(tmp_path: Path, served:
     with trio.move_on_after(60) as scope:
         async with trio.open_nursery() as nursery:
             if served:
-                nursery.start_soon(found.serve)
+                nursery.start_soon(found.background.serve)
                 await wait_all_tasks_blocked()
             nursery.start_soon(found.renew)
             await trio.to_thread.run_sync(wait_for, pid.read_text)

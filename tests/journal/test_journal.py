@@ -10,6 +10,7 @@ from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeKind, ChangeState, Key, NamespaceId
 from kvfs.journal.journal import Move, digest
 from kvfs.journal.local_attributes import LocalAttrs
+from kvfs.journal.news import TRANSACTIONS
 
 A, B, C = Key("a"), Key("b"), Key("c")
 ATTRS = LocalAttrs(0o640, 100, 101, None)
@@ -525,7 +526,7 @@ async def test_waiting_for_a_change_ends_with_one(journal, autojump_clock):
     async def watch():
         while True:
             await journal.news.wait_changed()
-            seen.append(journal.news.version)
+            seen.append(journal.news.generation.of(TRANSACTIONS))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)

@@ -9,7 +9,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from support.faults import StaleStore
+from support.faults import stale_store
 from support.journals import START, keys, put, simulated_now, stored
 
 from kvfs.core.errors import DeniedError, NotTextError, RateLimitedError, UnavailableError
@@ -342,7 +342,7 @@ async def test_our_own_last_write_is_no_conflict(autojump_clock, setting, edit, 
 @pytest.mark.parametrize("read", [digest(b"read"), None])
 async def test_a_stale_answer_is_no_conflict(autojump_clock, setting, there, read):
     """A stale answer with the value before our last writes is no conflict, even if we overwrote it unread."""
-    store = StaleStore(setting.backend, 60, simulated_now)
+    store = stale_store(setting.backend, 60, simulated_now)
     await there("a", b"read")
     sender = Sender(
         setting.journal,

@@ -11,6 +11,7 @@ import trio
 from support.faults import FaultStore
 from support.inline import open_inline
 from support.journals import open_journal, put, simulated_now
+from support.tokens import Fixed
 
 from kvfs.config import CloudflareSource, Config
 from kvfs.core.errors import (
@@ -29,7 +30,6 @@ from kvfs.daemon.build import layered
 from kvfs.journal.journal import digest
 from kvfs.sender.events import SenderOptions
 from kvfs.sender.sender import Sender
-from kvfs.store.denials import Fixed
 from kvfs.store.ratelimit import Budget
 
 MINUTES = 20

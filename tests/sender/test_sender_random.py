@@ -4,7 +4,7 @@ import random
 
 import pytest
 import trio
-from support.faults import StaleStore
+from support.faults import stale_store
 from support.journal_check import check_journal
 from support.journals import open_journal, put, simulated_now, stored
 
@@ -59,7 +59,7 @@ async def test_mixed_faults_end_in_the_right_state(autojump_clock, setting, tmp_
     """With restarts in between mixed faults lose nothing, resurrect nothing, and take nobody for another client."""
     rng = random.Random(seed)
     plant(setting.store, rng)
-    store = StaleStore(setting.store, 30, simulated_now)
+    store = stale_store(setting.store, 30, simulated_now)
     truth: dict[Key, bytes] = {}
 
     def new_sender():

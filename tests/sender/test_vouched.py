@@ -121,7 +121,7 @@ async def test_an_overtaken_write_does_nothing(setting, other):
     """An overtaken write does nothing at all, and without the condition the store writes."""
     store = setting.backend
     await store.put(setting.namespace, A, Entry(b"1"))
-    guarded = store.unless_others(store.others)
+    guarded = store.watch.unless_others(store.watch.others)
     await guarded.bulk_put(setting.namespace, {A: Entry(b"2")})
     await other.put(setting.namespace, B, Entry(b"theirs"))
     for attempt in (
@@ -210,7 +210,7 @@ async def test_a_store_that_others_write_to_all_the_time_gets_everything(
 
 async def test_so_many_keys_are_remembered(setting):
     """The latest keys are remembered, up to a number, and a forgotten key is compared again."""
-    vouched, begun = Vouched(setting.backend), setting.backend.others
+    vouched, begun = Vouched(setting.backend), setting.backend.watch.others
     for number in range(REMEMBERED + 10):
         put(setting.journal, f"k{number}", b"", namespace=setting.namespace)
     changes = list(setting.journal.iter_pending())

@@ -169,7 +169,7 @@ async def test_stale_reads_answer_what_was(server, store, namespace):
 
 async def test_staleness_is_the_state_of_a_moment(autojump_clock):
     """A stale answer is the state of one moment, exactly as old as asked for."""
-    history = KeyHistory(Faults([Rule("stale", seconds=60)]))
+    history = KeyHistory(Faults([Rule("stale", seconds=60)]).stale_seconds)
     namespace = NamespaceId("n")
     for before in (None, Entry(b"first"), Entry(b"second")):  # changed at 0, 10 and 20 seconds
         history.record(namespace, K, before)

@@ -9,7 +9,7 @@ import trio
 from kvfs.core.model import Entry, Key
 from kvfs.store.embedded import checkpoint
 from kvfs.store.embedded.checkpoint import WORTH_BYTES, Checkpointer
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import SqliteStore, open_sqlite
 
 LARGE = Entry(bytes(range(256)) * (2 * WORTH_BYTES // 256))
 SMALL = Entry(b"x" * 1000)
@@ -36,7 +36,7 @@ async def until_written_back(store: SqliteStore, path, size: int) -> None:
 
 async def test_a_large_value_is_written_back_while_the_store_is_open(path):
     """The thread writes a large value back while the store is open, and then the WAL begins anew."""
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         namespace = (await store.create_namespace("n")).id
         await store.put(namespace, Key("a"), LARGE)
         await until_written_back(store, path, len(LARGE.value))
@@ -44,7 +44,7 @@ async def test_a_large_value_is_written_back_while_the_store_is_open(path):
 
 async def test_many_small_values_are_too(path):
     """Many small values are written back too, because rows count beside bytes, and so do deletions."""
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         namespace = (await store.create_namespace("n")).id
         keys = [Key(f"k{number:04}") for number in range(1000)]
         for _ in range(2):
@@ -54,7 +54,7 @@ async def test_many_small_values_are_too(path):
 
 async def test_no_commit_waits_for_it(path, idle):
     """A commit is answered with its content in the WAL alone."""
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         namespace = (await store.create_namespace("n")).id
         before = path.stat().st_size
         await store.put(namespace, Key("a"), LARGE)
@@ -67,7 +67,7 @@ async def test_without_it_the_wal_has_a_bound_all_the_same(path, idle, monkeypat
     monkeypatch.setattr(
         "kvfs.store.embedded.schema._SETTINGS", ("synchronous = OFF", "wal_autocheckpoint = 2000")
     )
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         namespace = (await store.create_namespace("n")).id
         for number in range(6):
             await store.put(namespace, Key(f"k{number}"), LARGE)
@@ -103,7 +103,7 @@ async def test_the_writer_waits_for_a_disk_that_cannot_keep_up(path, monkeypatch
     monkeypatch.setattr(checkpoint, "MOST_BYTES", 3 * len(LARGE.value))
     monkeypatch.setattr(Checkpointer, "_checkpoint", slow)
     wal = path.with_name("store.db-wal")
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         namespace = (await store.create_namespace("n")).id
         async with trio.open_nursery() as nursery:
             watched(store._connections._checkpointer._changed)
@@ -137,7 +137,7 @@ async def test_one_that_fails_harms_nothing(path, monkeypatch, caplog):
         "connect",
         lambda path: sqlite3.connect(path, factory=Refusing, check_same_thread=False),
     )
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         namespace = (await store.create_namespace("n")).id
         for count in (1, 2):
             await store.put(namespace, Key("a"), LARGE)
@@ -145,7 +145,7 @@ async def test_one_that_fails_harms_nothing(path, monkeypatch, caplog):
                 while len(refused) < count:
                     await store.list_namespaces()
     assert "no checkpoint: database or disk is full" in caplog.text
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         assert (await store.bulk_get(namespace, [Key("a")]))[Key("a")] == LARGE
 
 
@@ -158,13 +158,13 @@ async def test_a_file_of_other_pages_stays_as_it_is(path, monkeypatch):
     """A store made before keeps its page size, and a new one has pages of 8 KiB."""
     with monkeypatch.context() as earlier:
         earlier.setattr("kvfs.store.embedded.schema._PAGE_BYTES", 4096)
-        async with SqliteStore.open(path) as store:
+        async with open_sqlite(path) as store:
             namespace = (await store.create_namespace("n")).id
             await store.put(namespace, Key("a"), LARGE)
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         await store.put(namespace, Key("b"), SMALL)
         found = await store.bulk_get(namespace, [Key("a"), Key("b")])
     assert (page_size(path), [*found.values()]) == (4096, [LARGE, SMALL])
-    async with SqliteStore.open(path.with_name("new.db")):
+    async with open_sqlite(path.with_name("new.db")):
         pass
     assert page_size(path.with_name("new.db")) == 8192

@@ -3,7 +3,7 @@
 import pytest
 import trio
 from support.clock import Clock
-from support.faults import FaultStore, StaleStore
+from support.faults import FaultStore, stale_store
 from support.inline import open_inline
 
 from kvfs.core.errors import DeniedError, UnavailableError
@@ -104,7 +104,7 @@ async def test_calls_can_be_delayed_held_and_watched(store, namespace, autojump_
 
 async def test_a_stale_store_answers_as_of_then(store, namespace, clock):
     """A stale store answers values, absences, metadata and lists of so many seconds ago, and catches up later."""
-    stale = StaleStore(store, 60, clock)
+    stale = stale_store(store, 60, clock)
     await store.put(namespace, A, Entry(b"old", b"1"))
     await stale.bulk_put(namespace, {A: Entry(b"new", b"2"), B: Entry(b"new")})
     clock.advance(30)

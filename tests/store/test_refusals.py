@@ -4,10 +4,11 @@ import pytest
 import trio
 from support.faults import FaultStore
 from support.inline import open_inline
+from support.tokens import Fixed
 
 from kvfs.core.errors import AccountError, DeniedError, QuotaError, RejectedError
 from kvfs.core.model import Entry, Key
-from kvfs.store.denials import DOUBTS, FIRST_REST, LONGEST_REST, Doubting, Fixed, Refusals
+from kvfs.store.denials import DOUBTS, FIRST_REST, LONGEST_REST, Doubting, Refusals
 
 KEY = Key("key")
 PASSING = DeniedError("Authentication error", code=10000, status=403)

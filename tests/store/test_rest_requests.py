@@ -7,11 +7,11 @@ from email.policy import HTTP
 import pytest
 from support.hostile import answering, failure, http
 from support.serving import served
+from support.tokens import Fixed
 
 from kvfs import __version__
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.store.denials import Fixed
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.client import open_rest
 from kvfs.store.rest.odd_keys import OddKeys

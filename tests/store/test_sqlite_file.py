@@ -14,7 +14,7 @@ import pytest
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
 from kvfs.store.embedded import schema
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 A = Key("a")
 
@@ -36,7 +36,7 @@ async def test_only_the_owner_reads_it(tmp_path):
     path = tmp_path / "new" / "parents" / "store.db"
     before = os.umask(0)
     try:
-        async with SqliteStore.open(path) as store:
+        async with open_sqlite(path) as store:
             await store.create_namespace("n")
             assert {file.name for file in path.parent.iterdir()} == {
                 "store.db",
@@ -52,12 +52,12 @@ async def test_only_the_owner_reads_it(tmp_path):
 async def test_what_was_stored_is_there_after_reopening(path):
     """Namespaces, values, metadata and expirations are there after reopening, and one file is all there is."""
     entry = Entry(b"\0value", b'{"a":1}', 4_000_000_000)
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         namespace = await store.create_namespace("title")
         await store.put(namespace.id, A, entry)
     assert [file.name for file in path.parent.iterdir()] == ["store.db"]
 
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         assert await store.list_namespaces() == [namespace]
         assert await store.bulk_get(namespace.id, [A]) == {A: entry}
 
@@ -65,7 +65,7 @@ async def test_what_was_stored_is_there_after_reopening(path):
 async def test_an_empty_file_becomes_a_store(path):
     """An empty file, as `mktemp` makes one, becomes a store."""
     path.touch()
-    async with SqliteStore.open(path) as store:
+    async with open_sqlite(path) as store:
         assert await store.list_namespaces() == []
 
 
@@ -110,7 +110,7 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(path, make):
     before = path.read_bytes()
 
     with pytest.raises(UserError, match=f"{path} is .* it was left as it is"):
-        async with SqliteStore.open(path):
+        async with open_sqlite(path):
             pass
 
     assert path.read_bytes() == before
@@ -124,7 +124,7 @@ async def test_a_newer_version_is_seen_in_the_wal_too(path):
     assert int.from_bytes(path.read_bytes()[60:64], "big") == schema.VERSION
 
     with pytest.raises(UserError, match="Use a newer kvfs"):
-        async with SqliteStore.open(path):
+        async with open_sqlite(path):
             pass
     writer.close()
 
@@ -134,7 +134,7 @@ async def test_a_path_that_cannot_be_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "store.db"):
         with pytest.raises(UserError, match=f"cannot open the store {path}: "):
-            async with SqliteStore.open(path):
+            async with open_sqlite(path):
                 pass
 
 
@@ -158,10 +158,10 @@ def test_creating_survives_a_race(path):
         import sys, trio
         from pathlib import Path
         from kvfs.core.model import Entry, Key
-        from kvfs.store.embedded.sqlite_store import SqliteStore
+        from kvfs.store.embedded.sqlite_store import open_sqlite
 
         async def main(path, title):
-            async with SqliteStore.open(Path(path)) as store:
+            async with open_sqlite(Path(path)) as store:
                 namespace = (await store.create_namespace(title)).id
                 for number in range(20):
                     await store.put(namespace, Key(str(number)), Entry(b"x"))

@@ -16,7 +16,7 @@ from support.serving import served
 
 from kvfs.core.model import Entry, Key, KeyInfo, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 from kvfs.store.ratelimit import Budget, Limiting
 from kvfs.store.rest.client import open_rest
 from kvfs.store.retry import Retrying
@@ -60,14 +60,14 @@ class Bench:
 @asynccontextmanager
 async def sqlite_store(path, clock):
     """Yield the embedded store, bare."""
-    async with SqliteStore.open(path, now=clock) as store:
+    async with open_sqlite(path, now=clock) as store:
         yield store
 
 
 @asynccontextmanager
 async def wrapped_store(path, clock):
     """Yield the embedded store inside all wrappers."""
-    async with SqliteStore.open(path, now=clock) as store:
+    async with open_sqlite(path, now=clock) as store:
         yield Retrying(Limiting(store, Budget()), attempts=3, deadline=60)
 
 

@@ -1,4 +1,4 @@
-"""Stores that misbehave on purpose: FaultStore by name of operation, StaleStore by answering old news."""
+"""Stores that misbehave on purpose: FaultStore by name of operation, the server's StaleStore by answering old news."""
 
 import copy
 import inspect
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import trio
 
 from kvfs.core.errors import StoreError, UnavailableError
-from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
-from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, NamespaceId, ValueRead
+from kvfs.core.model import Key
+from kvfs.server.staleness import KeyHistory, StaleStore
 from kvfs.store.base import Store
 from kvfs.store.wrapper import Around
 
@@ -209,73 +209,9 @@ async def _run(callback: Callback, call: Call) -> None:
         await result
 
 
-class StaleStore(Around):
+def stale_store(store: Store, seconds: float, now: Callable[[], float]) -> StaleStore:
     """Answers lists, values and negatives as they were `seconds` ago by the clock `now`; writes act at once.
 
-    Only what was written through this store has a past. `seconds` may be changed at any time.
+    Only what was written through this store has a past.
     """
-
-    def __init__(self, store: Store, seconds: float, now: Callable[[], float]) -> None:
-        super().__init__(store)
-        self.seconds = seconds
-        self._now = now
-        self._past: list[tuple[float, NamespaceId, dict[Key, Entry | None]]] = []
-
-    async def get(self, namespace, key):
-        """Return the value of then."""
-        entry = (await self.bulk_get(namespace, [key]))[key]
-        return ValueRead(entry.value, entry.expiration) if entry else None
-
-    async def get_metadata(self, namespace, key):
-        """Return the metadata of then."""
-        entry = (await self.bulk_get(namespace, [key]))[key]
-        return entry.metadata if entry else None
-
-    async def bulk_get(self, namespace, keys):
-        """Return the entries of then."""
-        current = await self._store.bulk_get(namespace, keys)
-        then = self._then(namespace)
-        return {key: then.get(key, entry) for key, entry in current.items()}
-
-    async def list_keys(self, namespace, *, prefix="", cursor=None, limit=LIST_KEYS):
-        """Return the keys of then; the cursor is the last key."""
-        infos = {info.key: info for info in await self._list_now(namespace, prefix)}
-        for key, entry in self._then(namespace).items():
-            if entry is None:
-                infos.pop(key, None)
-            elif key.startswith(prefix):
-                infos[key] = KeyInfo(key, entry.metadata, entry.expiration)
-        after = sorted(key for key in infos if cursor is None or key > cursor)
-        page = tuple(infos[key] for key in after[:limit])
-        return KeyPage(page, page[-1].key if len(after) > limit else None)
-
-    async def _call(self, operation, method, /, *args, **kwargs):
-        if operation in ("put", "bulk_put", "delete", "bulk_delete"):
-            namespace, subject = args[:2]
-            await self._remember(namespace, [subject] if isinstance(subject, str) else list(subject))
-        return await method(*args, **kwargs)
-
-    async def _remember(self, namespace: NamespaceId, keys: list[Key]) -> None:
-        before: dict[Key, Entry | None] = {}
-        for start in range(0, len(keys), BULK_GET_KEYS):
-            before.update(await self._store.bulk_get(namespace, keys[start : start + BULK_GET_KEYS]))
-        self._past.append((self._now(), namespace, before))
-
-    def _then(self, namespace: NamespaceId) -> dict[Key, Entry | None]:
-        """Return the entries of then, of the keys written since."""
-        then: dict[Key, Entry | None] = {}
-        for written_at, where, before in reversed(self._past):
-            if where == namespace and written_at > self._now() - self.seconds:
-                then.update(before)
-        return {key: None if self._expired(entry) else entry for key, entry in then.items()}
-
-    def _expired(self, entry: Entry | None) -> bool:
-        return entry is not None and entry.expiration is not None and entry.expiration <= self._now()
-
-    async def _list_now(self, namespace: NamespaceId, prefix: str) -> list[KeyInfo]:
-        page = await self._store.list_keys(namespace, prefix=prefix)
-        infos = list(page.keys)
-        while page.cursor is not None:
-            page = await self._store.list_keys(namespace, prefix=prefix, cursor=page.cursor)
-            infos += page.keys
-        return infos
+    return StaleStore(store, KeyHistory(lambda: seconds, lambda: seconds, now))

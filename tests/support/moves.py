@@ -10,7 +10,7 @@ import trio
 from kvfs.core.errors import BodyTooLargeError
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.embedded.sqlite_store import SqliteStore
+from kvfs.store.embedded.sqlite_store import open_sqlite
 
 HOSTILE_KEYS = (
     "a",
@@ -102,7 +102,7 @@ def fill(file: Path, entries: Mapping[Key, Entry], title: str = "shop") -> str:
     """Fill an embedded store with entries; return its name on a command line."""
 
     async def work() -> None:
-        async with SqliteStore.open(file) as store:
+        async with open_sqlite(file) as store:
             await fill_store(store, title, entries)
 
     trio.run(work)
@@ -113,7 +113,7 @@ def dump(file: Path, title: str = "shop") -> dict[Key, Entry]:
     """Return everything in a namespace of an embedded store."""
 
     async def work() -> dict[Key, Entry]:
-        async with SqliteStore.open(file) as store:
+        async with open_sqlite(file) as store:
             return await dump_store(store, title)
 
     return trio.run(work)
@@ -123,7 +123,7 @@ def titles(file: Path) -> list[str]:
     """Return the namespaces of an embedded store."""
 
     async def work() -> list[str]:
-        async with SqliteStore.open(file) as store:
+        async with open_sqlite(file) as store:
             return [namespace.title for namespace in await store.list_namespaces()]
 
     return trio.run(work)

@@ -31,7 +31,6 @@ FIND = f"""
     SELECT content, size, metadata, expiration FROM keys
     WHERE namespace = :number AND key = :key AND {_VISIBLE}"""
 GET_VALUE = "SELECT value FROM contents WHERE id = ?"
-COUNT_KEYS = f"SELECT count(*), coalesce(sum(size), 0) FROM keys WHERE namespace = :number AND {_VISIBLE}"
 # A key that exists keeps its `content`, whose row `PUT_VALUE` then replaces.
 PUT_KEY = """
     INSERT INTO keys (namespace, key, content, size, metadata, expiration) VALUES (?, ?, ?, ?, ?, ?)
@@ -174,12 +173,6 @@ def _value(db: sqlite3.Connection, found: Found) -> bytes:
             return blob.read()
     row: tuple[bytes] = db.execute(GET_VALUE, (content,)).fetchone()
     return row[0]
-
-
-def count_keys(db: sqlite3.Connection, number: int, *, now: float) -> tuple[int, int]:
-    """Return the number of keys, and the bytes of their values."""
-    counts: tuple[int, int] = db.execute(COUNT_KEYS, {"number": number, "now": now}).fetchone()
-    return counts
 
 
 def put_all(

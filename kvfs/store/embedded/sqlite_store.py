@@ -4,8 +4,6 @@ Here are the checks and the protocol; the file is `schema`'s, threads and transa
 `connections`', the SQL is `queries`'.
 """
 
-import base64
-import binascii
 import secrets
 import sqlite3
 import time
@@ -17,10 +15,9 @@ from typing import Final, TypeVar
 
 import trio
 
-from kvfs.core.errors import RejectedError
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Entry, Key, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
-from kvfs.store import checks, codes
+from kvfs.store import checks
 from kvfs.store.embedded import queries
 from kvfs.store.embedded.connections import Connections
 
@@ -35,8 +32,55 @@ SWEEP_BITES: Final = (
 _BEYOND_ALL: Final = b"\xff"  # occurs in no UTF-8
 
 
+@asynccontextmanager
+async def open_sqlite(
+    path: Path, *, account: str = "local", now: Callable[[], float] = time.time
+) -> AsyncIterator["SqliteStore"]:
+    """The store in the file at `path`, created (mode 0600, missing parents 0700) if there is none.
+
+    `now` answers epoch seconds. Raises `UserError` for a file that is not a kvfs store, is of a newer
+    version or cannot be opened.
+    """
+    connections = await trio.to_thread.run_sync(Connections.open, path)
+    try:
+        yield SqliteStore(connections, account, now)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(connections.close)
+
+
+class SqliteAccounts:
+    """The stores on one file: each account has namespaces of its own."""
+
+    def __init__(self, connections: Connections, now: Callable[[], float]) -> None:
+        self._connections = connections
+        self._now = now
+
+    def for_account(self, account: str) -> "SqliteStore":
+        """The store of one account."""
+        return SqliteStore(self._connections, account, self._now)
+
+
+class SqliteWatch:
+    """See `Watch`: other processes that write to the file."""
+
+    def __init__(self, connections: Connections, account: str, now: Callable[[], float]) -> None:
+        self._connections = connections
+        self._account = account
+        self._now = now
+
+    @property
+    def others(self) -> int:
+        """See `Watch`."""
+        return self._connections.others
+
+    def unless_others(self, others: int) -> "SqliteStore":
+        """See `Watch`."""
+        return SqliteStore(self._connections, self._account, self._now, others)
+
+
 class SqliteStore:
-    """Entries in one SQLite file; safe for several processes on it at a time, one `open` in each.
+    """Entries in one SQLite file; safe for several processes on it at a time, one `open_sqlite` in each.
 
     (A second look at the file in one process gives up the locks of the first: such are POSIX locks.)
 
@@ -55,43 +99,11 @@ class SqliteStore:
         self._account = account
         self._now = now
         self._others = others  # what `unless_others` was told
-
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls, path: Path, *, account: str = "local", now: Callable[[], float] = time.time
-    ) -> AsyncIterator["SqliteStore"]:
-        """The store in the file at `path`, created (mode 0600, missing parents 0700) if there is none.
-
-        `now` answers epoch seconds. Raises `UserError` for a file that is not a kvfs store, is of a newer
-        version or cannot be opened.
-        """
-        connections = await trio.to_thread.run_sync(Connections.open, path)
-        try:
-            yield cls(connections, account, now)
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(connections.close)
-
-    def for_account(self, account: str) -> "SqliteStore":
-        """Return a store on this file for another account, with namespaces of its own."""
-        return SqliteStore(self._connections, account, self._now)
-
-    @property
-    def others(self) -> int:
-        """See `Watched`."""
-        return self._connections.others
-
-    def unless_others(self, others: int) -> "SqliteStore":
-        """See `Watched`."""
-        return SqliteStore(self._connections, self._account, self._now, others)
+        self.accounts = SqliteAccounts(connections, now)
+        self.watch = SqliteWatch(connections, account, now)
 
     def __repr__(self) -> str:
         return f"<SqliteStore account={self._account!r}>"
-
-    async def count_keys(self, namespace: NamespaceId) -> tuple[int, int]:
-        """Count the keys of a namespace, and the bytes of their values."""
-        return await self._read("count keys", namespace, partial(queries.count_keys, now=self._now()))
 
     async def list_namespaces(self) -> list[Namespace]:
         """All namespaces of the account, by title."""
@@ -133,12 +145,12 @@ class SqliteStore:
         checks.check_list_limit("list keys", limit)
         first, beyond = _range(checks.text_bytes("list keys", "prefix", prefix))
         if cursor:
-            first = max(first, _after(cursor))
+            first = max(first, checks.key_before("list keys", cursor).encode() + b"\x00")
         query = partial(queries.list_keys, first=first, beyond=beyond, limit=limit + 1, now=self._now())
         keys = await self._read("list keys", namespace, query)
         if len(keys) <= limit:
             return KeyPage(tuple(keys), None)
-        return KeyPage(tuple(keys[:limit]), _cursor(keys[limit - 1].key))
+        return KeyPage(tuple(keys[:limit]), checks.cursor_after(keys[limit - 1].key))
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
         """Value and expiration of one key, text or binary."""
@@ -153,7 +165,7 @@ class SqliteStore:
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
         """Return whole entries of 1 to 100 keys, binary too. Raises `BodyTooLargeError` above 25 MiB in all."""
         checks.check_bulk_get("bulk get keys", keys)
-        wanted = {key: checks.key_bytes("bulk get keys", key) for key in keys}
+        wanted = checks.encoded_keys("bulk get keys", keys)
         return await self._read(
             "bulk get keys", namespace, partial(queries.bulk_get, keys=wanted, now=self._now())
         )
@@ -181,12 +193,11 @@ class SqliteStore:
         return frozenset()
 
     async def _put(self, operation: str, namespace: NamespaceId, entries: Mapping[Key, Entry]) -> None:
-        encoded: list[tuple[bytes, Entry]] = []
-        for key, entry in entries.items():
-            checks.check_entry(operation, entry)
-            encoded.append((checks.key_bytes(operation, key), entry))
-        put_all = partial(queries.put_all, entries=encoded, now=self._now())
-        await self._write(operation, namespace, put_all, sum(len(entry.value) for _, entry in encoded))
+        keys = checks.check_entries(operation, entries).values()
+        put_all = partial(
+            queries.put_all, entries=list(zip(keys, entries.values(), strict=True)), now=self._now()
+        )
+        await self._write(operation, namespace, put_all, sum(len(entry.value) for entry in entries.values()))
 
     async def _delete(self, operation: str, namespace: NamespaceId, keys: Iterable[Key]) -> None:
         encoded = [checks.key_bytes(operation, key) for key in keys]
@@ -220,17 +231,3 @@ class SqliteStore:
 def _range(prefix: bytes) -> tuple[bytes, bytes]:
     """The half-open range of the byte strings that start with `prefix`. No byte of UTF-8 is 0xFF."""
     return prefix, prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else _BEYOND_ALL
-
-
-def _cursor(last: Key) -> str:
-    return base64.urlsafe_b64encode(last.encode()).decode()
-
-
-def _after(cursor: str) -> bytes:
-    """The least byte string after the key that ended the page before."""
-    try:
-        last = base64.b64decode(cursor, altchars=b"-_", validate=True)
-        last.decode()
-    except (binascii.Error, ValueError) as exc:
-        raise RejectedError("list keys: 'invalid cursor'", code=codes.INVALID) from exc
-    return last + b"\x00"

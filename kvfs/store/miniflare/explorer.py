@@ -10,7 +10,8 @@ The API is a subset of Cloudflare's, and this file makes up for what it lacks (s
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import httpx
@@ -104,13 +105,8 @@ class ExplorerStore(FixedNamespaces):
         self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
     ) -> frozenset[Key]:
         """Replace entries; returns the keys that were not written."""
-        if self._has_bulk:
-            try:
-                return await self._rest.bulk_put(namespace, entries)
-            except UnavailableError as exc:
-                if exc.status not in (404, 405):
-                    raise
-                self._has_bulk = False
+        if (left := await self._in_bulk(partial(self._rest.bulk_put, namespace, entries))) is not None:
+            return left
         expiring = [key for key, entry in entries.items() if entry.expiration is not None]
         if expiring:
             raise RejectedError(
@@ -127,16 +123,22 @@ class ExplorerStore(FixedNamespaces):
 
     async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
         """Remove keys; returns those that were not removed."""
+        if (left := await self._in_bulk(partial(self._rest.bulk_delete, namespace, keys))) is not None:
+            return left
+        for key in keys:
+            await self._rest.delete(namespace, key)
+        return frozenset()
+
+    async def _in_bulk(self, write: Callable[[], Awaitable[frozenset[Key]]]) -> frozenset[Key] | None:
+        """Return the keys that a bulk write left undone; None where the API of this wrangler has none."""
         if self._has_bulk:
             try:
-                return await self._rest.bulk_delete(namespace, keys)
+                return await write()
             except UnavailableError as exc:
                 if exc.status not in (404, 405):
                     raise
                 self._has_bulk = False
-        for key in keys:
-            await self._rest.delete(namespace, key)
-        return frozenset()
+        return None
 
     async def _info(self, namespace: NamespaceId, key: Key) -> KeyInfo | None:
         page = await self._rest.list_keys(namespace, prefix=key, limit=LIST_KEYS_MIN)

@@ -15,7 +15,6 @@ from typing import Final
 from urllib.parse import quote
 
 OBJECTS: Final = "miniflare-KVNamespaceObject"
-_DATABASE: Final = re.compile(r"[0-9a-f]{64}\.sqlite")
 _ID_KEY: Final = hashlib.sha256(OBJECTS.encode()).digest()
 _RANDOM_BYTES: Final = 32
 _TIME_BYTES: Final = 8

@@ -98,9 +98,7 @@ class DiskStore(FixedNamespaces):
     ) -> frozenset[Key]:
         """Replace entries, all or none; so the answer is always empty."""
         checks.check_pairs("bulk put", entries)
-        for key, entry in entries.items():
-            checks.key_bytes("bulk put", key)
-            checks.check_entry("bulk put", entry)
+        checks.check_entries("bulk put", entries)
         self._known(namespace)
         await self._run(partial(self._put_all, namespace, entries))
         return frozenset()
@@ -112,8 +110,7 @@ class DiskStore(FixedNamespaces):
     async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
         """Remove keys, all or none; so the answer is always empty."""
         checks.check_pairs("bulk remove keys", keys)
-        for key in keys:
-            checks.key_bytes("bulk remove keys", key)
+        checks.encoded_keys("bulk remove keys", keys)
         self._known(namespace)
         await self._run(partial(self._remove_all, namespace, keys))
         return frozenset()

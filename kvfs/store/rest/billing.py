@@ -47,6 +47,21 @@ class Billing:
         self._counts: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.times: defaultdict[str, Durations] = defaultdict(no_durations)
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def statistics(self) -> RestStatistics:
+        """Requests, keys and bytes so far."""
+        return RestStatistics(
+            requests=dict(self.requests),
+            keys_read=self._counts["read"],
+            keys_written=self._counts["written"],
+            keys_deleted=self._counts["deleted"],
+            lists=self._counts["lists"],
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+            times=self.times,
+        )
 
     @contextmanager
     def asking(self, operation: str) -> Iterator[None]:
@@ -58,9 +73,6 @@ class Billing:
             yield
         finally:
             add(self.times[operation], int((trio.current_time() - began) * 1e9))
-
-    def __getitem__(self, what: str) -> int:
-        return self._counts[what]
 
     def add(self, what: str, count: int) -> None:
         """Count so many more, and charge the caller they are for."""

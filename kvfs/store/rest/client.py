@@ -28,7 +28,7 @@ from kvfs.store import checks
 from kvfs.store.rest import request
 from kvfs.store.rest.answer import Answer, error_of, key_is_missing, shaped, successful, value_of
 from kvfs.store.rest.bearer import Auth, BearerToken, scrubbed
-from kvfs.store.rest.billing import Billing, RestStatistics
+from kvfs.store.rest.billing import Billing
 from kvfs.store.rest.reasons import unavailable
 from kvfs.store.rest.transfer import AnswerTooLongError, Patience, UploadStream, read_body
 from kvfs.store.wire import bulk_values, codec
@@ -98,25 +98,10 @@ class RestStore:
         self._timeout = timeout
         self._now = now
         self._posts_deletes = True  # until a server turns out not to know POST …/bulk/delete
-        self._billed = Billing()
-        self._bytes_sent = 0
-        self._bytes_received = 0
+        self.billing = Billing()
 
     def __repr__(self) -> str:
         return f"<RestStore {self._client.base_url.host} account={self._account}>"
-
-    def statistics(self) -> RestStatistics:
-        """Requests, keys and bytes so far."""
-        return RestStatistics(
-            requests=dict(self._billed.requests),
-            keys_read=self._billed["read"],
-            keys_written=self._billed["written"],
-            keys_deleted=self._billed["deleted"],
-            lists=self._billed["lists"],
-            bytes_sent=self._bytes_sent,
-            bytes_received=self._bytes_received,
-            times=self._billed.times,
-        )
 
     async def list_namespaces(self) -> list[Namespace]:
         """All namespaces of the account, every page of them."""
@@ -176,7 +161,7 @@ class RestStore:
         query |= {"cursor": cursor} if cursor else {}
         answer = await self._send("list_keys", "GET", self._path(namespace, "keys"), query=query)
         envelope = self._successful("list keys", answer)
-        self._billed.add("lists", 1)
+        self.billing.add("lists", 1)
         keys, is_whole = shaped("list keys", codec.decode_keys, envelope.result)
         following = envelope.paging().cursor or None
         if following is not None and following == cursor:
@@ -187,7 +172,7 @@ class RestStore:
         """Value and expiration of one key, text or binary."""
         path = self._key_path(namespace, "values", key)
         answer = await self._send("get_value", "GET", path, limit=VALUE_ANSWER)
-        self._billed.add("read", answer.ok or key_is_missing(answer))
+        self.billing.add("read", answer.ok or key_is_missing(answer))
         if key_is_missing(answer):
             return None
         if answer.status != 200:
@@ -197,7 +182,7 @@ class RestStore:
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
         """Metadata of one key; `None` when it has none or does not exist."""
         answer = await self._send("get_metadata", "GET", self._key_path(namespace, "metadata", key))
-        self._billed.add("read", answer.ok or key_is_missing(answer))
+        self.billing.add("read", answer.ok or key_is_missing(answer))
         if key_is_missing(answer):
             return None
         envelope = self._successful("metadata", answer)
@@ -209,8 +194,7 @@ class RestStore:
             return {}
         unique = list(dict.fromkeys(keys))
         checks.check_bulk_get("bulk get", unique)
-        for key in unique:
-            checks.key_bytes("bulk get", key)
+        checks.encoded_keys("bulk get", unique)
         path = self._path(namespace, "bulk", "get")
         body = [codec.encode_bulk_get(unique)]
         shorter = min(self._timeout, max(self._timeout / 3, _MANY_SECONDS)) if len(unique) > 1 else 0.0
@@ -218,7 +202,7 @@ class RestStore:
             "bulk_get", "POST", path, body=body, limit=BULK_ANSWER, splittable=True, seconds=shorter
         )
         found = await _off_loop(len(answer.body), partial(self._values, answer))
-        self._billed.add("read", len(unique))
+        self.billing.add("read", len(unique))
         told = {key: found[key] for key in unique if key in found}
         if 2 * len(told) < len(unique):
             raise UnavailableError("bulk get: the answer leaves out keys that were asked for")
@@ -230,7 +214,7 @@ class RestStore:
         content_type, body = request.put_body(entry)
         query = {} if entry.expiration is None else {"expiration": entry.expiration}
         path = self._key_path(namespace, "values", key)
-        with self._billed.sending("written", 1) as bill:
+        with self.billing.sending("written", 1) as bill:
             answer = bill.answer = await self._send(
                 "put_value", "PUT", path, query=query, body=body, content_type=content_type
             )
@@ -250,14 +234,14 @@ class RestStore:
         pause = GiveWay() if size > OFF_LOOP_BYTES else go_on
         body = await _off_loop(size, partial(request.bulk_put_body, entries, pause, disguised=disguised))
         path = self._path(namespace, "bulk")
-        with self._billed.sending("written", len(entries)) as bill:
+        with self.billing.sending("written", len(entries)) as bill:
             answer = bill.answer = await self._send("bulk_put", "PUT", path, body=body, splittable=True)
         return self._unsuccessful("bulk put", answer, entries)
 
     async def delete(self, namespace: NamespaceId, key: Key) -> None:
         """Remove one key; success also when it did not exist."""
         path = self._key_path(namespace, "values", key)
-        with self._billed.sending("deleted", 1) as bill:
+        with self.billing.sending("deleted", 1) as bill:
             answer = bill.answer = await self._send("delete_value", "DELETE", path)
         if not key_is_missing(answer):
             self._successful("delete", answer)
@@ -268,9 +252,8 @@ class RestStore:
             return frozenset()
         unique = dict.fromkeys(keys)
         checks.check_pairs("bulk delete", unique)
-        for key in unique:
-            checks.key_bytes("bulk delete", key)
-        with self._billed.sending("deleted", len(unique)) as bill:
+        checks.encoded_keys("bulk delete", unique)
+        with self.billing.sending("deleted", len(unique)) as bill:
             answer = bill.answer = await self._bulk_delete(namespace, [codec.encode_keys(list(unique))])
         return self._unsuccessful("bulk delete", answer, unique)
 
@@ -312,7 +295,7 @@ class RestStore:
             prepared = self._request(method, path, query or {}, upload, content_type)
             prepared.extensions["timeout"] |= {"read": seconds}
             try:
-                with self._billed.asking(operation):
+                with self.billing.asking(operation):
                     return await self._exchange(prepared, upload, limit, patience)
             except AnswerTooLongError as exc:
                 raise (BodyTooLargeError if splittable else UnavailableError)(f"{operation}: {exc}") from exc
@@ -330,11 +313,11 @@ class RestStore:
     ) -> Answer:
         response = await self._client.send(prepared, stream=True, follow_redirects=False)
         try:
-            self._bytes_sent += upload.size
+            self.billing.bytes_sent += upload.size
             body = await read_body(response, limit, patience)
         finally:
             await response.aclose()
-        self._bytes_received += len(body)
+        self.billing.bytes_received += len(body)
         headers = {name.lower(): value for name, value in response.headers.items()}
         self._on_answer(headers)
         return Answer(response.status_code, headers, body)

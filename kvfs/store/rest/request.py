@@ -124,9 +124,7 @@ def bulk_put_body(
     entries: Mapping[Key, Entry], pause: Pause = go_on, *, disguised: bool = False
 ) -> list[bytes]:
     """The body of a bulk put, in pieces; fit for a thread. Raises `RejectedError`, `BodyTooLargeError`."""
-    for key, entry in entries.items():
-        checks.key_bytes("bulk put", key)
-        checks.check_entry("bulk put", entry)
+    checks.check_entries("bulk put", entries)
     try:
         return codec.encode_pairs(entries, pause, disguised=disguised)
     except codec.TooLongError as exc:

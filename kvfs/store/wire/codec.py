@@ -67,11 +67,6 @@ def compact_metadata(text: bytes) -> Metadata | None:
     return compact(text)
 
 
-def is_metadata(text: bytes) -> bool:
-    """Return whether `text` can be metadata: one JSON value."""
-    return is_json(text)
-
-
 # Read by the client.
 
 

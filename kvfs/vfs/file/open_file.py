@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from kvfs.cache.values import NEVER
+from kvfs.core.freshness import NEVER
 from kvfs.core.model import Metadata
 from kvfs.journal.spool import digest
 from kvfs.vfs.file.rope import Rope

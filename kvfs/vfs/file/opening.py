@@ -5,6 +5,7 @@ from typing import Final
 
 from kvfs.cache.values import Clean
 from kvfs.core.errors import NotFoundError, StaleError
+from kvfs.core.freshness import is_fresh
 from kvfs.core.model import Key, NamespaceId
 from kvfs.journal.journal import INLINE_BYTES, digest
 from kvfs.vfs.file.identity import Identities
@@ -129,7 +130,7 @@ class Opener:
         now = self._now()
         place = (node.namespace, node.key)
         last = self._looked.pop(place, None)
-        if last is not None and 0 <= now - last < _AGAIN:
+        if last is not None and is_fresh(last, _AGAIN, now):
             return
         if len(self._looked) >= _MOST_LOOKED:
             self._looked.clear()

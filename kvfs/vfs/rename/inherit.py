@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kvfs.core.expiry import is_expired
+from kvfs.core.latest import Latest
 from kvfs.core.model import Key, Metadata, NamespaceId
 
 _SECONDS = 60.0  # an editor creates the name anew within moments; nobody else's file is meant a minute later
@@ -29,7 +30,7 @@ class Inheritance:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._left: dict[tuple[NamespaceId, Key], Legacy] = {}
+        self._left = Latest[tuple[NamespaceId, Key], Legacy](_PLACES)
 
     def leave(
         self, namespace: NamespaceId, key: Key, metadata: Metadata | None, expiration: int | None
@@ -38,9 +39,7 @@ class Inheritance:
         if metadata is None and expiration is None:
             self._left.pop((namespace, key), None)
             return
-        self._left[namespace, key] = Legacy(metadata, expiration, self._now())
-        while len(self._left) > _PLACES:
-            del self._left[next(iter(self._left))]
+        self._left.keep((namespace, key), Legacy(metadata, expiration, self._now()))
 
     def take(self, namespace: NamespaceId, key: Key) -> Legacy | None:
         """Return the attributes that a file created under this name takes over; only once."""

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from kvfs.cache.lister import Lister
 from kvfs.cache.patience import StalePatience
 from kvfs.vfs.view.known import Known
 
@@ -15,9 +14,8 @@ _REFRESHED: Final = 10.0  # seconds after `Known.forget` in which the news is wa
 class Haste:
     """Shared by all reads of a mount. `patience` is endless until it is given another."""
 
-    def __init__(self, known: Known, lister: Lister) -> None:
+    def __init__(self, known: Known) -> None:
         self._known = known
-        self._lister = lister
         self.patience = StalePatience(float("inf"))
 
     def is_patient(self) -> bool:
@@ -26,7 +24,7 @@ class Haste:
 
     def does_for_now(self) -> bool:
         """Return whether what is known has to do: the store is away, or did not answer in time a moment ago."""
-        return self._lister.is_down() or (self.patience.is_spent and not self.is_patient())
+        return self.patience.is_away() or (self.patience.is_spent and not self.is_patient())
 
     async def ask(self, question: Callable[[], Awaitable[T]], *, hurried: bool) -> T:
         """Ask the store; `hurried`: an older answer is known, and does where this one takes long.

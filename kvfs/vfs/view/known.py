@@ -7,15 +7,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from kvfs.cache.listings import ListedAttributes, Listings
+from kvfs.cache.listings import ANSWERS, ListedAttributes, Listings
 from kvfs.cache.spans import Span, successor
 from kvfs.cache.values import Values
 from kvfs.core.expiry import is_expired
+from kvfs.core.freshness import fresh_until, is_fresh, seconds_left
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
 from kvfs.journal.journal import Journal
 from kvfs.vfs.view.types import UNKNOWN, Unknown, View
-from kvfs.vfs.view.unsaved import Unsaved
+from kvfs.vfs.view.unsaved import TOUCHES, Unsaved
 
 _WITNESSES: Final = 1024  # directories of which a key is remembered
 
@@ -46,7 +47,8 @@ class Known:
     @property
     def stamp(self) -> int:
         """Grows whenever names or attributes may be others than before; time and `Values.changes` apart."""
-        return self.journal.changes + self.listings.changes + self.unsaved.changes
+        listed, touched = self.listings.generation.of(ANSWERS), self.unsaved.generation.of(TOUCHES)
+        return self.journal.changes + listed + touched
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Make the caches ask anew for a place."""
@@ -87,12 +89,12 @@ class Known:
             return None
         until = self.listings.fresh_until(span)
         place = (namespace, key)
-        size = self.values.size(place, stale=stale)
+        size = self.values.sizes.get(place, stale=stale)
         if size is not None and self._is_outdated(place, span, found):
             size = None
         elif size is not None:
-            known = self.values.known(place)
-            until = min(until, (known[1] if known is not None else now) + self.ttl)
+            known = self.values.sizes.known(place)
+            until = min(until, fresh_until(known[1] if known is not None else now, self.ttl))
         return View(found.metadata, found.expiration, size, until, None)
 
     def _is_outdated(self, place: KeyRef, span: Span, listed: ListedAttributes) -> bool:
@@ -148,7 +150,7 @@ class Known:
         """Return True if what was known when a file was written, or was created (no change), still counts."""
         made = self._creating.get((namespace, key)) if change is None and key is not None else None
         since = change.recorded_at if change is not None else made.known_at if made is not None else 0.0
-        return since > self.forgotten_at and 0 <= self.now() - since < self.ttl
+        return since > self.forgotten_at and is_fresh(since, self.ttl, self.now())
 
     def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
         """Return whether a directory exists: made here, or with a live key below; None when that is not known."""
@@ -157,14 +159,14 @@ class Known:
         return self.live_below(namespace, ref, stale=stale)
 
     def fresh_for(self, namespace: NamespaceId, ref: DirRef) -> float:
-        """Seconds for which a directory is known to be there, by its first listed key; at most 0: ask."""
+        """Seconds for which a directory is known to be there, by its first listed key; 0: ask."""
         span = self.listings.span_of(namespace, ref.prefix)
         first = span.first_from(ref.prefix) if span is not None else []
         if span is None or not first or not first[0].startswith(ref.prefix):
             return 0.0
         until = self.listings.fresh_until(span)
         expiration = self.listings.attributes(namespace, first[0]).expiration
-        return (until if expiration is None else min(until, expiration)) - self.now()
+        return seconds_left(until, self.ttl, self.now(), expiration)
 
     def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
         """Return whether something lies in a directory: a live key, or a directory made here.

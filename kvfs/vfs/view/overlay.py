@@ -38,8 +38,8 @@ class Overlay:
         self.unsaved = known.unsaved
         self.lister = lister
         self.loader = loader
-        self.haste = Haste(known, lister)
-        self.reads = Reads(known, loader, lister, self.haste, self.view)
+        self.haste = Haste(known)
+        self.reads = Reads(known, loader, self.haste, self.view)
         self.last_seen = LastSeen()
 
     # one key
@@ -92,7 +92,7 @@ class Overlay:
         if known and (
             self.haste.does_for_now()
             if hurried
-            else self.lister.is_down() or self.haste.patience.is_exhausted
+            else self.haste.patience.is_away() or self.haste.patience.is_exhausted
         ):
             return True
         resolve = partial(self.lister.resolve, namespace, directory, key, below)

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from kvfs.cache.flights import Flight
-from kvfs.cache.lister import Lister
 from kvfs.cache.loader import Loader
 from kvfs.cache.values import Clean
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
+from kvfs.core.freshness import is_fresh
 from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.vfs.view.haste import Haste
 from kvfs.vfs.view.known import Known
@@ -25,7 +25,6 @@ class Reads:
         self,
         known: Known,
         loader: Loader,
-        lister: Lister,
         haste: Haste,
         view: Callable[[NamespaceId, Key], Awaitable[View | None]],
     ) -> None:
@@ -33,7 +32,6 @@ class Reads:
         self._journal = known.journal
         self._values = known.values
         self._loader = loader
-        self._lister = lister
         self._haste = haste
         self._view = view
 
@@ -113,14 +111,14 @@ class Reads:
         False, and nothing is done, where it would not wait for the store, or for more than one value.
         """
         place = (namespace, key)
-        if self._journal.get(namespace, key) is not None or self._lister.is_down():
+        if self._journal.get(namespace, key) is not None or self._haste.patience.is_away():
             return False
         self._expire_outdated(place)
         return self._values.get(place) is None and self._loader.ask(place, then)
 
     def is_known_since(self, namespace: NamespaceId, key: Key, known_at: float) -> bool:
         """Return True if what the store answered of a value at `known_at` (epoch seconds) need not be asked anew."""
-        if known_at <= self._known.forgotten_at or not self._values.is_fresh(known_at):
+        if known_at <= self._known.forgotten_at or not is_fresh(known_at, self._known.ttl, self._known.now()):
             return False
         return not self._known.is_listed_anew((namespace, key))
 
@@ -132,7 +130,7 @@ class Reads:
         directory = self._known.naming.parent_of_key(key).prefix
         self._expire_outdated(place)
         old = self._values.get(place, stale=True)
-        if old is not None and (self._lister.is_down() or (hurried and self._haste.does_for_now())):
+        if old is not None and (self._haste.patience.is_away() or (hurried and self._haste.does_for_now())):
             return old
         load = partial(self._loader.load, place, directory)
         try:

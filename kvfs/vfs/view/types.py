@@ -7,6 +7,7 @@ from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
+from kvfs.core.freshness import seconds_left
 from kvfs.core.model import Change, Metadata
 from kvfs.core.times import SECOND
 
@@ -41,10 +42,7 @@ def told_size(view: View, now: float, ttl: float) -> tuple[int, float, float]:
 
     A size that is not known shows as 0, to be asked for: its time-out is 0.
     """
-    left = view.fresh_until - now
-    if view.expiration is not None:  # the kernel must not show it a moment longer
-        left = min(left, view.expiration - now)
-    left = max(0.0, min(left, ttl))
+    left = seconds_left(view.fresh_until, ttl, now, view.expiration)
     return (0, 0.0, left) if view.size is None else (view.size, left, left)
 
 
@@ -92,7 +90,7 @@ class Face:
     """The attributes that the kernel was told of a file: its name, with their time-outs.
 
     `until`: epoch seconds at which they stop to hold, None: never, as long as the stream is current. `sizes`:
-    `Values.changes` when the size was looked up, `size` what `Values.known` answered then.
+    the generation of sizes when it was looked up, `size` what `Sizes.known` answered then.
     """
 
     name: bytes

@@ -1,28 +1,34 @@
 """Open files as far as the journal does not know of them yet: names that were made, attributes that changed."""
 
+from typing import Final
+
+from kvfs.core.generation import Generation
 from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.vfs.view.types import Creating
 
+TOUCHES: Final = "touches"
+"""The generation of what shows of open files."""
+
 
 class Unsaved:
-    """Files that were created and are not in the journal. `changes` grows with everything that shows of open files."""
+    """Files that were created and are not in the journal. `generation` counts changes that show."""
 
     def __init__(self) -> None:
-        self.changes = 0
+        self.generation = Generation(TOUCHES)
         self.creating: dict[KeyRef, Creating] = {}
 
     def touched(self) -> None:
         """Something of an open file that shows in its attributes changed."""
-        self.changes += 1
+        self.generation.bump(TOUCHES)
 
     def created(self, namespace: NamespaceId, key: Key, file: Creating) -> None:
         """A file exists from its creation on."""
-        self.changes += 1
+        self.generation.bump(TOUCHES)
         self.creating[namespace, key] = file
 
     def recorded(self, namespace: NamespaceId, key: Key) -> None:
         """From now on the journal says that the file exists, or it is gone."""
-        self.changes += 1
+        self.generation.bump(TOUCHES)
         self.creating.pop((namespace, key), None)
 
     def has(self, namespace: NamespaceId, key: Key) -> bool:

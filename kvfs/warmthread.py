@@ -30,7 +30,7 @@ class _Job(Generic[T]):
         self.done.acquire()
 
     def run(self) -> None:
-        """For the thread."""
+        """Run in the thread."""
         began = time.monotonic()
         try:
             self._value.append(self._work())

@@ -78,7 +78,7 @@ class _Words:
 def find_bound(
     text: str, environ: Mapping[str, str], *, preview: bool = False, start: Path | None = None
 ) -> BoundNamespace:
-    """`BINDING[@ENV][/PREFIX]` in the project around `start` (the current directory by default).
+    """Return `BINDING[@ENV][/PREFIX]` in the project around `start` (the current directory by default).
 
     `preview` takes the binding's `preview_id`. Raises `UserError` for whatever cannot be found.
     """
@@ -120,7 +120,7 @@ def parse_wrangler(text: str, environ: Mapping[str, str], *, start: Path | None 
 
 
 def configured_namespaces(source: WranglerSource) -> Sequence[Namespace]:
-    """The bindings of the source's environment, read from the configuration now; else what the disk tells.
+    """Return the bindings of the source's environment, read from the configuration now; else what the disk tells.
 
     The id of each is the one that `wrangler dev` uses on this machine. Raises `UserError`.
     """
@@ -132,7 +132,7 @@ def configured_namespaces(source: WranglerSource) -> Sequence[Namespace]:
 
 
 def _distinct(bindings: Sequence[Binding]) -> Sequence[Binding]:
-    """The first binding of each namespace: two names of one namespace would be two mounts of it."""
+    """Return the first binding of each namespace: two names of one namespace would be two mounts of it."""
     first: dict[str, Binding] = {}
     for binding in bindings:
         if first.setdefault(binding.local_id, binding) is not binding:
@@ -171,7 +171,7 @@ def _origin(url: str) -> str:
 
 
 def _state_of(directory: Path) -> tuple[Path, Path | None]:
-    """The state directory that `directory` is or that its project has, and the project's file."""
+    """Return the state directory that `directory` is or that its project has, and the project's file."""
     project = find_project(directory)
     if layout.is_state(directory):
         return directory, project

@@ -17,7 +17,7 @@ _FEW = 16  # up to this many changes are made in place, one by one
 
 
 def successor(prefix: str) -> str | None:
-    """The least text above every text that starts with `prefix`; None when there is none."""
+    """Return the least text above every text that starts with `prefix`; None when there is none."""
     trimmed = prefix.rstrip(_LAST)
     if not trimmed:
         return None

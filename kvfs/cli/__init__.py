@@ -95,7 +95,7 @@ class _LazyGroup(MainGroup):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Commands by their names alone: to say more of each, all of them would have to be imported."""
+        """Return commands by their names alone: to say more of each, all of them would have to be imported."""
         names = [name for name in COMMANDS if name.startswith(incomplete) and name != "mount-helper"]
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [*map(CompletionItem, names), *options]

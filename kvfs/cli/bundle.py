@@ -151,7 +151,7 @@ class _Gathered:
         return found
 
     def files(self, scrub: Scrubber) -> BundleFiles:
-        """The files of a bundle by name."""
+        """Return the files of a bundle by name."""
         found = {
             "system.json": _json(scrub.value(_system(), scrub.text)),
             "config.txt": scrub.text(_without_commands(_said("config", "show"))),
@@ -188,7 +188,7 @@ class _Gathered:
 
 
 def _names_of(record: SourceRecord) -> set[str]:
-    """Titles, the prefix, and what a source names below its account."""
+    """Return titles, the prefix, and the names of a source below its account."""
     found = {*record.namespaces.values(), record.prefix}
     if not record.source.startswith("local:"):
         found |= set(record.source.partition("/")[2].split("/", 1))

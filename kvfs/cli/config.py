@@ -47,7 +47,7 @@ def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:
 
 
 def _options(profile: str | None, state_dir: Path | None) -> list[tuple[str, Any, str]]:
-    """Long name, value and origin of each option, as the real command line finds them."""
+    """Return long name, value and origin of each option, as the real command line finds them."""
     words = [] if profile is None else [f"--profile={profile}"]
     words += [] if state_dir is None else [f"--state-dir={state_dir}"]
     context = mount.make_context("kvfs mount", words, resilient_parsing=True)

@@ -124,7 +124,7 @@ def run_request(request: CopyRequest, format_: str | None) -> int:
 
 
 def build_request(source: str, target: str, format_: str | None, values: dict[str, Any]) -> CopyRequest:
-    """The request that a command line makes. Raises `UserError`."""
+    """Return the request that a command line makes. Raises `UserError`."""
     access = access_of(values)
     from_words = parse_words(source, access, format_=format_ if source == "-" or target != "-" else None)
     to_words = parse_words(target, access, format_=format_ if source != "-" else None)

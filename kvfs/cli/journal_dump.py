@@ -15,7 +15,7 @@ Described = dict[str, Any]
 
 
 def describe(path: Path) -> Described:
-    """The journal at `path`, as docs/status.md says. Nothing is altered. Raises JournalUnreadableError, OSError."""
+    """Describe the journal at `path`, as docs/status.md says. It only reads. Raises JournalUnreadableError, OSError."""
     opener.check(path, None)
     with contextlib.closing(opener.read_only(path)) as connection:
         source = opener.meta(connection, "source")
@@ -38,7 +38,7 @@ def describe(path: Path) -> Described:
 
 
 def _read(path: Path) -> Replay:
-    """Again where a snapshot took the place of a segment meanwhile."""
+    """Read the log again if a snapshot took the place of a segment meanwhile."""
     while True:
         with contextlib.suppress(FileNotFoundError):
             return Replay(path)

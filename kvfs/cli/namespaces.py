@@ -60,7 +60,7 @@ async def _listed(source: str, access: Access) -> list[Namespace]:
 
 
 def _rows(found: list[Namespace], project: Project | None, *, everything: bool) -> list[dict[str, Any]]:
-    """A row for each namespace; with `everything` also for those that only the project names."""
+    """Return a row for each namespace; with `everything` also for those that only the project names."""
     named = _named(project)
     rows: list[dict[str, Any]] = [
         {"id": one.id, "title": one.title, "bindings": named.get(one.id, [])} for one in found

@@ -310,7 +310,7 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
 
 
 def patient(store: Store) -> Retrying:
-    """The store as data commands see it: they wait long for a service, and not for one key."""
+    """Return the store as data commands see it: they wait long for a service, and not for one key."""
     return Retrying(store, attempts=ATTEMPTS, deadline=PATIENCE, silences=SILENCES)
 
 

@@ -18,7 +18,7 @@ class AnswerTimes:
         self._last: deque[float] = deque(maxlen=REMEMBERED)
 
     def note(self, seconds: float) -> None:
-        """One more answer came, after so long."""
+        """Note one more answer, and how long it took."""
         self._last.append(seconds)
 
     def patience(self, least: float) -> float:

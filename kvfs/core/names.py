@@ -208,7 +208,7 @@ class Naming:
         return Child(key, None)
 
     def _chunk_child(self, directory: DirRef, name: str) -> Child:
-        """A chunk is a name here only when some longer component starts with exactly these pieces.
+        """Return the child of a chunk's name; it has one only if a longer component starts with exactly these pieces.
 
         That is when one character more would not fit for at least one character. The worst has 4 bytes (an
         escape adds 3 at most), so: the piece, not counting the escape of a final `%+`, has 250 bytes or more.

@@ -194,7 +194,7 @@ class Copier:
                     del taken  # or its values would stay until the next ones are there
 
     def _check_strictly(self, problems: Sequence[Problem]) -> None:
-        """With --strict end at the first entry that cannot be copied. Raises `KvfsError`."""
+        """End at the first entry that cannot be copied, with --strict. Raises `KvfsError`."""
         worst = next((problem for problem in problems if problem.kind not in HARMLESS), None)
         if worst is not None and self._options.strict:
             raise KvfsError(f"{worst}; --strict goes no further")

@@ -142,7 +142,7 @@ class _Splitter:
         return element
 
     def _string(self, start: int) -> int:
-        """Go to the end of a string; 0 when it has none, else 1 + the bytes dropped before `start`."""
+        """Go to the end of a string; return 0 when it has none, else 1 + the bytes dropped before `start`."""
         dropped = 0
         while True:
             found = _QUOTE.search(self._held, self._at)

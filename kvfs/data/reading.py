@@ -106,7 +106,7 @@ class BulkValues:
         self._alone.append(len(entry.value) + 1 if isinstance(entry, Entry) else 1)
 
     def _check_room(self) -> None:
-        """Raises `_TooMuchError` when what this wave has read is enough for the memory."""
+        """Raise `_TooMuchError` when the values read in this wave are enough for the memory."""
         if self._fetched > WAVE_BYTES:
             raise _TooMuchError
 
@@ -202,7 +202,7 @@ class BulkValues:
             await self._store.list_keys(self._namespace, limit=LIST_KEYS_MIN)
 
     def _give_up(self, item: Item, error: StoreError, found: _Found) -> None:
-        """The value stays where it is; the error says why."""
+        """Leave the value where it is; the error says why."""
         self._unreadable += isinstance(error, UnavailableError)
         found[item.origin] = _Unreadable(error.with_traceback(None))
 

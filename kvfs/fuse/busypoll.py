@@ -74,7 +74,7 @@ class Readiness:
         self._is_hopeless = False  # whoever asked last waits for an answer
 
     def relieve(self) -> None:
-        """The task before waits for something, and so does its caller: the next wait is not worth looking."""
+        """Spare the next wait a look, because the task before waits for something, and so does its caller."""
         self._is_hopeless = True
 
     async def wait_readable(self, fd: int) -> None:

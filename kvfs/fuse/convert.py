@@ -57,7 +57,7 @@ def errno_of(error: errors.KvfsError) -> int:
 
 
 def name_of(number: int) -> str:
-    """An errno's name, for the log."""
+    """Return an errno's name, for the log."""
     return errno.errorcode.get(number, str(number))
 
 
@@ -70,7 +70,7 @@ INVALID: Final = errno.EINVAL
 
 
 def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
-    """stat(2) as pyfuse3 wants it; not to be changed: a directory's is made once, for as long as it stands."""
+    """Return stat(2) as pyfuse3 wants it. The caller must not change it: a directory's is made once for its stream."""
     if attr.told is not None:
         return cast(pyfuse3.EntryAttributes, attr.told)
     entry = pyfuse3.EntryAttributes()  # of generation 0
@@ -95,7 +95,7 @@ def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
 
 
 def retold(attr: Attr, uid: int, gid: int, *, is_changed: bool) -> pyfuse3.EntryAttributes:
-    """`attributes` of an `Attr` that is told more than once: made once, and brought up to date if it changed.
+    """Return `attributes` of an `Attr` that is told more than once: made once, and brought up to date if it changed.
 
     Only number, size and time-outs may have changed.
     """
@@ -112,13 +112,13 @@ def retold(attr: Attr, uid: int, gid: int, *, is_changed: bool) -> pyfuse3.Entry
 
 
 def resize(entry: pyfuse3.EntryAttributes, size: int) -> None:
-    """Another size, in bytes, and what follows from it."""
+    """Set another size, in bytes, and what follows from it."""
     entry.st_size = size
     entry.st_blocks = (size + 511) // 512
 
 
 def absent(timeout: float) -> pyfuse3.EntryAttributes:
-    """A negative answer that the kernel may remember for so many seconds."""
+    """Return a negative answer that the kernel may remember for so many seconds."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = pyfuse3.InodeT(0)
     entry.entry_timeout = timeout

@@ -53,7 +53,7 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unbounded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
-    """`guarded`, but it may wait for as long as it gets on: it sees to that itself."""
+    """Wrap a handler like `guarded` that may wait for as long as it makes progress: it sees to that itself."""
     return _guarded(handler, is_bounded=False)
 
 
@@ -164,13 +164,13 @@ def _told(
 def _tell(
     operations: object, handler: Callable[..., Any], args: tuple[Any, ...], number: int, error: KvfsError
 ) -> None:
-    """Ordinary refusals are the caller's business; trouble with the store is the user's."""
+    """Log trouble with the store, which is the user's business; an ordinary refusal is only the caller's."""
     level = logging.DEBUG if isinstance(error, FileError) else logging.WARNING
     if log.isEnabledFor(level):
         log.log(level, "%s: %s: %s", _words(operations, handler, args), convert.name_of(number), error)
 
 
 def _words(operations: object, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
-    """The call in words; its name alone where there is no file system behind it."""
+    """Return the call in words; its name alone where there is no file system behind it."""
     fs = getattr(operations, "_fs", None)
     return words(fs, handler, args) if isinstance(fs, FileSystem) else handler.__name__

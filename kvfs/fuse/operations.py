@@ -54,7 +54,7 @@ class Operations(pyfuse3.Operations):
         self.bound = fs.options.timeout
 
     def _entry(self, node: Node) -> EntryAttributes:
-        """Attributes as known, and one lookup more: the last thing before the return."""
+        """Return attributes as known, and count one lookup more: the last thing before the return."""
         entry = convert.attributes(self._fs.attributes.peek(node), self._uid, self._gid)
         node.lookups += 1
         return entry
@@ -67,7 +67,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> Answer[EntryAttributes]:
-        """A name's inode; absence is an answer that the kernel may keep for a moment."""
+        """Look up a name's inode; absence is an answer that the kernel may keep for a moment."""
         return then(self._fs.tree.lookup(parent_inode, name), self._found)
 
     def _found(self, node: Node | None) -> EntryAttributes:
@@ -75,17 +75,17 @@ class Operations(pyfuse3.Operations):
 
     @unseen
     def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """The kernel dropped references."""
+        """Drop references, as the kernel did."""
         for inode, count in inode_list:
             self._inodes.forget(inode, count)
 
     @guarded
     def getattr(self, inode: InodeT, ctx: RequestContext) -> Answer[EntryAttributes]:
-        """stat(2), with the exact size."""
+        """Do stat(2), with the exact size."""
         return then(self._fs.getattr(inode), self._told)
 
     def _told(self, attr: Attr) -> EntryAttributes:
-        """Attributes of an `Attr` that may be told again."""
+        """Return attributes of an `Attr` that may be told again."""
         return convert.retold(attr, self._uid, self._gid, is_changed=False)
 
     @guarded
@@ -97,7 +97,7 @@ class Operations(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        """chmod, truncate, utimens; chown is accepted and not kept."""
+        """Do chmod, truncate, utimens; chown is accepted and not kept."""
         self._check_writable()
         changes = Changes(
             size=attr.st_size if fields.update_size else None,
@@ -112,7 +112,7 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        """A directory, or a namespace at the root."""
+        """Make a directory, or a namespace at the root."""
         self._check_writable()
         return self._entry(await self._fs.tree.mkdir(parent_inode, name, mode & _PERMISSIONS))
 
@@ -138,7 +138,7 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        """rename(2); of the flags only RENAME_NOREPLACE."""
+        """Do rename(2); of the flags only RENAME_NOREPLACE."""
         self._check_writable()
         if flags & ~pyfuse3.RENAME_NOREPLACE:
             raise FUSEError(convert.INVALID)
@@ -150,21 +150,21 @@ class Operations(pyfuse3.Operations):
     def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> Answer[EntryAttributes]:
-        """KV has no links."""
+        """Refuse, because KV has no links."""
         raise FUSEError(convert.NOT_PERMITTED)
 
     @guarded
     def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> Answer[EntryAttributes]:
-        """KV has no links."""
+        """Refuse, because KV has no links."""
         raise FUSEError(convert.NOT_PERMITTED)
 
     @guarded
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        """An empty file (tar --xattrs makes them so); KV has no devices, pipes or sockets."""
+        """Make an empty file (tar --xattrs makes them so); KV has no devices, pipes or sockets."""
         self._check_writable()
         if not stat.S_ISREG(mode):
             raise FUSEError(convert.NOT_PERMITTED)
@@ -175,17 +175,17 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def opendir(self, inode: InodeT, ctx: RequestContext) -> Answer[FileHandleT]:
-        """A handle on the entries."""
+        """Open a handle on the entries."""
         return then(self._fs.directories.opendir(inode), self._held)
 
     def _held(self, number: int) -> FileHandleT:
-        """A new handle: what comes with it is the doing of who opened it."""
+        """Note who opened a new handle, because calls that name only the handle count for that process."""
         self.callers.held[number] = door.caller or current() or self.callers.own
         return number
 
     @guarded
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> Answer[None]:
-        """Entries from an offset on."""
+        """Reply with entries from an offset on."""
 
         def tell(name: bytes, attr: Attr, offset: int, is_changed: bool) -> bool:
             entry = convert.retold(attr, self._uid, self._gid, is_changed=is_changed)
@@ -195,7 +195,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def releasedir(self, fh: FileHandleT) -> None:
-        """closedir."""
+        """Do closedir."""
         self.callers.held.pop(fh, None)
         self._fs.handles.remove(fh)
 
@@ -208,7 +208,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> Answer[FileInfo]:
-        """The whole value is there when this returns; reads wait for nothing."""
+        """Open a file; the whole value is there when this returns, so reads wait for nothing."""
         writing = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
         if writing:
             self._check_writable()
@@ -230,7 +230,7 @@ class Operations(pyfuse3.Operations):
     def create(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> Answer[_Created]:
-        """O_CREAT of a name the kernel does not know; the key may be there all the same."""
+        """Do O_CREAT of a name the kernel does not know; the key may exist all the same."""
         self._check_writable()
         made = self._fs.create(
             parent_inode,
@@ -249,27 +249,27 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        """At most `size` bytes."""
+        """Read at most `size` bytes; fewer only at the end."""
         return self._fs.files.contents.read(fh, off, size)  # type: ignore[return-value]  # any buffer will do
 
     @guarded
     def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        """Into the content in memory."""
+        """Write into the content in memory."""
         return self._fs.files.contents.write(fh, off, buf)
 
     @guarded
     def flush(self, fh: FileHandleT) -> Answer[None]:
-        """close(2): into the journal."""
+        """Do close(2): record in the journal."""
         return self._fs.files.flush(fh)
 
     @guarded
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        """On the server before it returns, or why not."""
+        """Return when the content is on the server, or raise why not."""
         await self._fs.files.syncing.fsync(fh)
 
     @guarded
     def release(self, fh: FileHandleT) -> Answer[None]:
-        """The last reference is gone."""
+        """Release an open, because its last reference is gone."""
         self.callers.held.pop(fh, None)
         return self._fs.files.release(fh)
 
@@ -277,7 +277,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> Answer[bytes]:
-        """One attribute; all but `user.` answered at once: the kernel asks for one before every write."""
+        """Return one attribute; all but `user.` at once, because the kernel asks for one before every write."""
         if not name.startswith(b"user."):
             raise FUSEError(convert.NOT_SUPPORTED)  # a new one: an error grows a traceback with each raise
         return self._fs.xattrs.get(self._inodes.get(inode), _text(name))
@@ -290,7 +290,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        """The fields of the metadata."""
+        """Return the fields of the metadata."""
         names = await self._fs.xattrs.list(self._inodes.get(inode))
         return [XAttrNameT(name.encode(errors="surrogateescape")) for name in names]
 
@@ -304,12 +304,12 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def statfs(self, ctx: RequestContext) -> StatvfsData:
-        """df: keys and bytes as far as known, without a request."""
+        """Answer df: keys and bytes as far as known, without a request."""
         return convert.usage(self._fs.usage())
 
     @guarded
     def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
-        """The kernel checks permissions itself (default_permissions)."""
+        """Do nothing, because the kernel checks permissions itself (default_permissions)."""
         return True
 
 

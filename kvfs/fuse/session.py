@@ -26,14 +26,14 @@ class KernelInvalidator:
     """Makes the kernel forget. All ways are safe from inside a handler; see `vfs/file/outside.py` for the wish."""
 
     def attributes(self, ino: int) -> None:
-        """Only the attributes: this takes no page lock, so it cannot wait for a reader of ours."""
+        """Invalidate the attributes only: this takes no page lock, so it cannot wait for a reader of ours."""
         try:
             pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
         except OSError as exc:  # it did not know the inode (any more)
             log.debug("invalidating inode %d: %s", ino, exc)
 
     async def contents(self, ino: int) -> None:
-        """In a thread: the kernel waits for locked pages, and their readers wait for answers of ours."""
+        """Invalidate contents in a thread: the kernel waits for locked pages, and their readers for answers of ours."""
         forget = partial(pyfuse3.invalidate_inode, pyfuse3.InodeT(ino), attr_only=False)
         try:
             await trio.to_thread.run_sync(forget, abandon_on_cancel=True)
@@ -41,7 +41,7 @@ class KernelInvalidator:
             log.debug("invalidating inode %d: %s", ino, exc)
 
     def entry(self, parent: int, name: bytes) -> None:
-        """In pyfuse3's own thread: inside a LOOKUP of the same directory it would wait for ever."""
+        """Invalidate a dentry in pyfuse3's own thread: inside a LOOKUP of the same directory it would wait for ever."""
         pyfuse3.invalidate_entry_async(pyfuse3.InodeT(parent), pyfuse3.FileNameT(name), ignore_enoent=True)
 
 
@@ -93,7 +93,7 @@ class Session:
 
 
 def ends_well(loop: _Loop) -> _Loop:
-    """pyfuse3's request loop, one task of several, for which an aborted read is an end, not an error.
+    """Wrap pyfuse3's request loop, one task of several, so that an aborted read is an end, not an error.
 
     A connection that goes while a request is being read answers ECONNABORTED, not ENODEV (`fuse_dev_do_read`):
     so it happens when the last file of a lazy unmount is closed. pyfuse3 raises that, which cancels the handlers
@@ -121,5 +121,5 @@ class _Option(str):
 
 
 def _option(text: str) -> str:
-    """Text as a mount option's value: commas would end it, backslashes escape."""
+    """Return text as a mount option's value: commas would end it, backslashes escape."""
     return text.replace("\\", "\\\\").replace(",", "\\,")

@@ -68,6 +68,6 @@ class Bursts:
         self._of[place] = _Burst(at, seconds)
 
     def seconds(self, place: KeyRef) -> float:
-        """The time that a held version waits for a later one."""
+        """Return the time that a held version waits for a later one."""
         burst = self._of.get(place)
         return burst.seconds if burst is not None else QUIET

@@ -269,7 +269,7 @@ class History:
         )
 
     def _oldest_waiting(self) -> float | None:
-        """The moment of the first that waits: of all of them about the oldest."""
+        """Return the moment of the first that waits, which is about the oldest of all."""
         queued = next((version.at for version, _ in self._queue), None)
         held = next((version.at for version, _, _ in self._held.values()), None)
         return min((at for at in (queued, held) if at is not None), default=None)

@@ -21,7 +21,7 @@ class Authors:
         self._newest = Seq(0)
 
     def note(self, seq: Seq, caller: Caller | None) -> None:
-        """The change was made by that caller, unless it is known already and only goes on."""
+        """Note that a caller made the change, unless it is known already and only goes on."""
         if seq <= self._newest:
             return
         self._newest = seq
@@ -32,6 +32,6 @@ class Authors:
                 del self._starts[: MOST // 2], self._callers[: MOST // 2]
 
     def of(self, seq: Seq) -> Caller | None:
-        """The caller who made the change."""
+        """Return the caller who made the change."""
         index = bisect_right(self._starts, seq) - 1
         return self._callers[index] if index >= 0 and seq <= self._newest else None

@@ -67,7 +67,7 @@ class Index:
         self.last_seq = Seq(0)
 
     def sort(self) -> None:
-        """All of the log was read: bring keys and numbers into their order."""
+        """Bring keys and numbers into their order, because all of the log was read."""
         self._new_keys = SortedList
         for by_namespace in (self.live, self.dead):
             for namespace, keys in by_namespace.items():

@@ -33,7 +33,7 @@ class News:
         self._bounds: tuple[int, int] | None = None
 
     def committed(self, operations: Sequence[LogOperation]) -> None:
-        """A transaction is in the log and in memory."""
+        """Note that a transaction is in the log and in memory."""
         self._note()
         if self.watch is not None:
             self.watch(operations)
@@ -62,12 +62,12 @@ class News:
         return self._totals.pending_count >= count or self._totals.pending_bytes >= size
 
     async def wait_changed(self) -> None:
-        """Until a change is recorded, or what became of one is, after this call."""
+        """Wait until a change is recorded, or changes its state, after this call."""
         self._awaited = True
         await self._changed.wait()
 
     async def wait_full(self, count: int, size: int) -> None:
-        """Until `count` changes or `size` bytes are pending. For one waiter: the sender."""
+        """Wait until `count` changes or `size` bytes are pending. For one waiter: the sender."""
         if not self._is_full(count, size):
             self._bounds = (count, size)
             await self._full.wait()

@@ -81,7 +81,7 @@ class Replay:
                 return
 
     def _take(self, operations: list[LogOperation], segment: int, offset: int) -> None:
-        """One record whose contents begin there."""
+        """Take in one record whose contents begin there."""
         for index, operation in enumerate(operations):
             if type(operation) is SetRow and operation.row.content is not None:
                 content = operation.row.content

@@ -45,7 +45,7 @@ class SpoolDirectory:
             raise
 
     def stream(self) -> Stream:
-        """A spooled content whose pieces arrive one by one; `Stream.finish` then makes its body."""
+        """Return a spooled content whose pieces arrive one by one; `Stream.finish` then makes its body."""
         return Stream(self.directory, durable=self._durable, made=self._spooled_body)
 
     def _spooled_body(self, size: int, found: bytes, name: str) -> Body:
@@ -54,18 +54,18 @@ class SpoolDirectory:
         return body
 
     def _abandon(self, name: str) -> None:
-        """A spooled body left memory: unless a row has it, its file is of no use."""
+        """Note that a spooled body left memory: unless a row has it, its file is not needed."""
         if name not in self.needed:
             self.garbage.append(name)
 
     # rows that come and go
 
     def acquire(self, name: str) -> None:
-        """One more row needs this file of the spool."""
+        """Count one row more that needs this file of the spool."""
         self.needed[name] = self.needed.get(name, 0) + 1
 
     def release(self, name: str) -> None:
-        """One row less does; the file goes with the last."""
+        """Count one row less; the file goes with the last."""
         self.needed[name] -= 1
         if not self.needed[name]:
             del self.needed[name]
@@ -74,7 +74,7 @@ class SpoolDirectory:
             self.on_gone(name)
 
     def take_garbage(self) -> list[str]:
-        """The garbage so far, which is the caller's from now on."""
+        """Return the garbage so far, which is the caller's from now on."""
         garbage, self.garbage = self.garbage, []
         return self.unneeded(garbage)
 
@@ -85,7 +85,7 @@ class SpoolDirectory:
     # the disk
 
     def opened(self, name: str) -> BinaryIO:
-        """A file, to be read; it stays readable though it goes meanwhile. Raises JournalError."""
+        """Open a file to be read; it stays readable though it goes meanwhile. Raises JournalError."""
         try:
             return (self.directory / name).open("rb")
         except OSError as exc:
@@ -98,7 +98,7 @@ class SpoolDirectory:
             await trio.to_thread.run_sync(self._force, row, content.spool)
 
     def _force(self, row: Row, name: str) -> None:
-        """A file whose sync failed is written anew: a later sync of it may succeed over a hole."""
+        """Force a file; one whose sync failed is written anew, because a later sync may succeed over a hole."""
         if name in self._doubtful:
             path, fresh = self.directory / name, self.directory / f"{name}{PARTIAL}"
             fresh.write_bytes(checked(row, path.read_bytes()))
@@ -120,7 +120,7 @@ class SpoolDirectory:
             os.fsync(file.fileno())
 
     def orphans(self) -> list[str]:
-        """Files in the spool that no row needs; only at open, when no body is about to be recorded."""
+        """Return files in the spool that no row needs; only at open, when no body is about to be recorded."""
         return [name for name in os.listdir(self.directory) if name not in self.needed]
 
     def is_whole(self, row: Row) -> bool:

@@ -29,7 +29,7 @@ class ChangeTally:
         self._latest = _NEVER  # the latest `since` of those that came since nothing was pending
 
     def enter(self, row: Row) -> None:
-        """The row is pending from now on."""
+        """Count the row, which is pending from now on."""
         change = row.change
         space = self.spaces.get(change.namespace)
         if space is None:
@@ -43,7 +43,7 @@ class ChangeTally:
             self._early.add((row.since, change.seq))
 
     def leave(self, row: Row) -> None:
-        """The row is pending no more."""
+        """Count the row no more, because it is not pending."""
         change = row.change
         space = self.spaces[change.namespace]
         space[0] -= 1
@@ -56,11 +56,11 @@ class ChangeTally:
                 self._latest = _NEVER
 
     def fail(self, row: Row) -> None:
-        """The row, which has an error, is pending or rejected from now on."""
+        """Count the row, which has an error, as pending or rejected from now on."""
         self.errors.setdefault(row.change.error or "", {})[row.change.seq] = None
 
     def mend(self, row: Row) -> None:
-        """The row, which had an error, is neither pending nor rejected with it any more."""
+        """Count the row, which had an error, as neither pending nor rejected with it any more."""
         text = row.change.error or ""
         numbers = self.errors[text]
         del numbers[row.change.seq]

@@ -74,7 +74,7 @@ class Culprits:
         self._refusing.add(namespace)
 
     async def judge(self, outcome: Outcome) -> None:
-        """At the end of a round: set suspects aside, or keep all of them for later."""
+        """Set suspects aside, or keep all of them for later; called at the end of a round."""
         suspects, outcome.suspects = outcome.suspects, []
         for change, error in suspects:
             if change.namespace in outcome.accepted or await self._is_alone(change, error, suspects):

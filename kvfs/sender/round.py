@@ -306,7 +306,7 @@ class Round:
         return tombstone.recorded_at + self._options.max_age - self._now()
 
     async def _send_all(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        """All of them, a few requests at a time; when none of these comes through, what has not left stays.
+        """Send all, a few requests at a time; when none of these comes through, the rest stays.
 
         So does what would leave long after it was compared with the store. Each body is packed by what the one
         before it taught.

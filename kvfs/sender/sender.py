@@ -159,7 +159,7 @@ class Sender:
             return outcome
 
     def _learned(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        """After every sending, an fsync's too: what it settled, or put off, changes when to wake.
+        """Take in the end of a sending, an fsync's too: it changes when to wake.
 
         Where all went well the loop sleeps on, at most until something is due: to wake it for each fsync would cost
         as much as the fsync.

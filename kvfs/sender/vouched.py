@@ -52,7 +52,7 @@ class Vouched:
             self._relied.keep(change.seq, begun)
 
     def store_for(self, part: Batch) -> Store:
-        """The store to write a body to: one that refuses if what any of its changes relies on holds no more.
+        """Return the store to write a body to: one that refuses if what any of its changes relies on holds no more.
 
         Not the present count of others decides, *because* another write of ours may have found them since.
         """

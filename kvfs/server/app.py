@@ -42,7 +42,7 @@ def build_app(
     strict: bool = False,
     now: Callable[[], float] = time.time,
 ) -> App:
-    """The application that serves `store` to whoever has `token`.
+    """Return the application that serves `store` to whoever has `token`.
 
     `faults` not None: it may misbehave, and how can be changed through /_kvfs/faults. `strict`: it refuses
     credentials and account ids that the API would refuse. `now` is epoch seconds.
@@ -129,7 +129,7 @@ class Dispatcher:
             return Refusal(500, INTERNAL, "internal error: see the log of the server").response()
 
     def operation_of(self, scope: Scope) -> str:
-        """The name of the operation that a request asks for, "none" when there is no such."""
+        """Return the name of the operation that a request asks for, "none" when there is no such."""
         try:
             return self._find(scope)[0]
         except Refusal:

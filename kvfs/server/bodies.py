@@ -32,7 +32,7 @@ class UploadedEntry:
 
 
 async def read_body(request: Request, limit: int, what: str = "Request body") -> bytes:
-    """The whole body. Raises `Refusal` (413) as soon as it is known to be above `limit` bytes."""
+    """Return the whole body. Raises `Refusal` (413) as soon as it is known to be above `limit` bytes."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise oversize(f"{what} length of {declared}", limit)
@@ -52,7 +52,7 @@ async def read_body(request: Request, limit: int, what: str = "Request body") ->
 
 
 async def read_upload(request: Request) -> UploadedEntry:
-    """The body of a single put: multipart, or anything else taken as it is."""
+    """Return the body of a single put: multipart, or anything else taken as it is."""
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         return UploadedEntry(await read_body(request, VALUE_BYTES, "Value"), None)
@@ -64,7 +64,7 @@ async def read_upload(request: Request) -> UploadedEntry:
 
 
 async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """`work`, in a thread when it is about that many bytes. `MalformedError` becomes a `Refusal` (400)."""
+    """Do `work`, in a thread when it is about that many bytes. `MalformedError` becomes a `Refusal` (400)."""
     try:
         return await trio.to_thread.run_sync(work) if size > OFF_LOOP_BYTES else work()
     except MalformedError as exc:

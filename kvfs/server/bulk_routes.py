@@ -65,7 +65,7 @@ class Bulk(Calls):
 
 
 def _entries(body: bytes, now: float) -> dict[Key, Entry]:
-    """The entries of a bulk put by key. Raises `Refusal`: nothing is stored unless all can be."""
+    """Return the entries of a bulk put by key. Raises `Refusal`: nothing is stored unless all can be."""
     pairs = codec.decode_pairs(body)
     _check_pairs(len(pairs))
     entries: dict[Key, Entry] = {}

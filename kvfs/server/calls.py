@@ -33,7 +33,7 @@ class Accounts(Protocol):
     """Stores by account; what `SqliteAccounts` is."""
 
     def for_account(self, account: str) -> Store:
-        """The store of one account."""
+        """Return the store of one account."""
         ...
 
 
@@ -45,7 +45,7 @@ class Calls:
         self.now = now
 
     def store(self, request: Request) -> Store:
-        """The store of the account that the path names."""
+        """Return the store of the account that the path names."""
         return self._accounts.for_account(account_of(request))
 
     def count(self, request: Request, keys: int) -> None:
@@ -54,5 +54,5 @@ class Calls:
 
 
 def json_answer(body: bytes) -> Response:
-    """200 with a JSON body."""
+    """Return 200 with a JSON body."""
     return Response(body, media_type=JSON)

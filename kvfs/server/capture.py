@@ -59,7 +59,7 @@ async def replay(answer: Captured, body: bytes, send: AsgiSend) -> None:
 
 
 async def take_body(scope: Scope, receive: Receive) -> tuple[bytes, Receive]:
-    """The whole body, and a `receive` that hands it out once more. Raises `Refusal` (413)."""
+    """Return the whole body, and a `receive` that hands it out once more. Raises `Refusal` (413)."""
     body = await read_body(Request(scope, receive), BULK_BYTES)
     return body, _receive_again(body, receive)
 
@@ -74,7 +74,7 @@ def _receive_again(body: bytes, receive: Receive) -> Receive:
 
 
 def page(title: str, status: int) -> Response:
-    """A web page, as Cloudflare's edge answers in place of the API."""
+    """Return a web page, as Cloudflare's edge answers in place of the API."""
     text = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{title}</body></html>"
     headers = {"cf-ray": _RAY, "server": "cloudflare"}
     return Response(text, status, headers, "text/html; charset=UTF-8")
@@ -89,7 +89,7 @@ def is_bulk_write(scope: Scope) -> bool:
 
 
 def item_key(item: msgspec.Raw) -> str:
-    """The key of an item of a bulk write: a pair, or the key alone."""
+    """Return the key of an item of a bulk write: a pair, or the key alone."""
     found = json.loads(bytes(item))
     return str(found["key"] if isinstance(found, dict) else found)
 

@@ -82,7 +82,7 @@ class NoDescriptors(logging.Filter):
 
 @contextmanager
 def patient_listeners() -> Iterator[None]:
-    """In here trio's listeners wait for a file descriptor without a traceback for each try."""
+    """Let trio's listeners in here wait for a file descriptor without a traceback for each try."""
     patience = NoDescriptors()
     listeners = logging.getLogger("trio.serve_listeners")
     listeners.addFilter(patience)

@@ -97,7 +97,7 @@ async def _gzip_bomb(armed: Armed, app: App, scope: Scope, receive: Receive, sen
 
 
 def _bomb(mebibytes: int) -> Iterable[bytes]:
-    """Compressed zeros. A full flush makes blocks that stand alone, so one serves again and again."""
+    """Return compressed zeros. A full flush makes blocks that stand alone, so one serves again and again."""
     packer = zlib.compressobj(9, wbits=31)
     zeros = bytes(1024 * 1024)
     yield packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)

@@ -61,24 +61,24 @@ class Refusal(Exception):
         self.headers = headers or {}
 
     def response(self) -> Response:
-        """The answer."""
+        """Return the answer."""
         body = codec.encode_failure(self.code, self.message, self.cause)
         return Response(body, self.status, self.headers, JSON)
 
 
 def invalid(message: str) -> Refusal:
-    """400 for what is malformed."""
+    """Return 400 for malformed input."""
     return Refusal(400, INVALID, message)
 
 
 def malformed_credentials() -> Refusal:
-    """400 for an Authorization header that cannot hold a token."""
+    """Return 400 for an Authorization header that cannot hold a token."""
     cause = (BAD_AUTHORIZATION, "Invalid format for Authorization header")
     return Refusal(400, BAD_HEADERS, "Invalid request headers", cause=cause)
 
 
 def oversize(what: str, limit: int) -> Refusal:
-    """413 for a body, or an answer, beyond a limit in bytes."""
+    """Return 413 for a body, or an answer, beyond a limit in bytes."""
     return Refusal(413, OVERSIZE, f"{what} exceeds limit of {limit}.")
 
 

@@ -176,7 +176,7 @@ class Faults:
         ]
 
     def fire(self, method: str, path: str) -> list[Armed]:
-        """The rules that pick this request, in their order."""
+        """Return the rules that pick this request, in their order."""
         return [armed for armed in self.armed if armed.picks(method, path)]
 
     def stale_seconds(self) -> float:
@@ -186,7 +186,7 @@ class Faults:
 
     @staticmethod
     def decode(body: bytes) -> list[Rule]:
-        """Rules from a JSON list. Raises `ValueError` that says what is wrong and which words there are."""
+        """Parse rules of a JSON list. Raises `ValueError` that says what is wrong and which words there are."""
         try:
             return msgspec.json.decode(body, type=list[Rule])
         except (re.error, msgspec.MsgspecError) as exc:

@@ -41,7 +41,7 @@ CLOUDFLARE: Final = (
 
 
 def parse_faults(text: str) -> Faults:
-    """The faults that `text` asks for. Raises `UserError` that names the wrong word.
+    """Return the faults that `text` asks for. Raises `UserError` that names the wrong word.
 
     `error=STATUS[:PROBABILITY]`, `code=CODE[:STATUS]`, `firewall=TEXT`, `bad_key=KEY`, `stuck_key=KEY`,
     `pair_cost=DURATION[:LIMIT]`; the words of `_TIMED` take `DURATION[:PROBABILITY]`, those of `_COUNTED` may take
@@ -70,7 +70,7 @@ def parse_faults(text: str) -> Faults:
 
 
 def _preset(value: str) -> Iterator[Rule]:
-    """The rules of `cloudflare`."""
+    """Yield the rules of `cloudflare`."""
     if value:
         raise ValueError("cloudflare takes no value: name the fault to change behind it")
     for word in CLOUDFLARE.split(","):

@@ -56,7 +56,7 @@ class Faulty:
             return
 
     def _fired(self, scope: Scope) -> list[Armed]:
-        """The rules that pick this request, the outermost first."""
+        """Return the rules that pick this request, the outermost first."""
         fired = self._faults.fire(scope["method"], scope["path"])
         return sorted(fired, key=lambda armed: armed.rule.fault not in _OUTERMOST)
 
@@ -83,7 +83,7 @@ class FaultControl:
 
 
 def _rules(body: bytes) -> list[Rule]:
-    """The rules of a JSON list, or of a JSON string in the words of `--faults`."""
+    """Return the rules of a JSON list, or of a JSON string in the words of `--faults`."""
     if body.lstrip().startswith(b'"'):
         return [armed.rule for armed in parse_faults(msgspec.json.decode(body, type=str)).armed]
     return Faults.decode(body)

@@ -132,7 +132,7 @@ async def _url_keys(armed: Armed, app: App, scope: Scope, receive: Receive, send
 
 
 async def _read_keys(scope: Scope, receive: Receive) -> tuple[list[str], Receive]:
-    """The keys that a request reads; none for other requests."""
+    """Return the keys that a request reads; none for other requests."""
     path = scope["path"]
     if scope["method"] == "GET" and ("/values/" in path or "/metadata/" in path):
         return [unquote(path.rpartition("/")[2])], receive

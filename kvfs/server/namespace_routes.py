@@ -101,6 +101,6 @@ class Namespaces(Calls):
 
 
 async def _asked(request: Request) -> codec.NamespaceRequest:
-    """The body; the store refuses a title that is empty or missing."""
+    """Return the body; the store refuses a title that is empty or missing."""
     body = await read_body(request, SMALL_BODY)
     return await off_loop(len(body), lambda: codec.decode_namespace_request(body))

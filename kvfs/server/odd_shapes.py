@@ -136,13 +136,13 @@ def _rows(raw: Raw) -> list[Raw] | None:
 
 
 def _values(envelope: Object) -> Object | None:
-    """The values of a bulk get; None for another answer."""
+    """Return the values of a bulk get; None for another answer."""
     result = _object(envelope.get("result", _NULL))
     return _object(result["values"]) if result and "values" in result else None
 
 
 def _entry(raw: Raw) -> Object | None:
-    """An entry of a bulk get with metadata."""
+    """Return an entry of a bulk get with metadata."""
     found = _object(raw)
     return found if found is not None and {"value", "metadata"} <= set(found) <= _ENTRY else None
 

@@ -21,7 +21,7 @@ _cost: ContextVar[float] = ContextVar("cost", default=0.0)
 
 @contextmanager
 def pacing(seconds: float) -> Iterator[None]:
-    """Bulk writes in here take so many seconds for each pair."""
+    """Let bulk writes in here take so many seconds for each pair."""
     token = _cost.set(seconds)
     try:
         yield
@@ -36,7 +36,7 @@ class PacedAccounts:
         self._accounts = accounts
 
     def for_account(self, account: str) -> Store:
-        """The store of one account."""
+        """Return the store of one account."""
         return PacedStore(self._accounts.for_account(account))
 
 
@@ -63,7 +63,7 @@ class PacedStore(Around):
 
 
 def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The items by what fits into a quarter of a second; all at once if they cost nothing."""
+    """Yield the items by what fits into a quarter of a second; all at once if they cost nothing."""
     cost = _cost.get()
     size = max(1, int(_SLICE_SECONDS / cost)) if cost else len(items)
     for start in range(0, len(items), size):

@@ -22,7 +22,7 @@ _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def account_of(request: Request) -> str:
-    """The account id. Raises `Refusal` for what cannot be one."""
+    """Return the account id. Raises `Refusal` for what cannot be one."""
     account: str = request.path_params["account"]
     if not codec.acceptable_identifier(account):
         raise _not_routed(request.scope["path"])
@@ -30,7 +30,7 @@ def account_of(request: Request) -> str:
 
 
 def check_account(path: str, account: str) -> None:
-    """Raises `Refusal` for an account id that is not 32 hex digits, as the API's are."""
+    """Raise `Refusal` for an account id that is not 32 hex digits, as the API's are."""
     if _HEX_ID.fullmatch(account) is None:
         raise _not_routed(path)
 
@@ -41,7 +41,7 @@ def _not_routed(path: str) -> Refusal:
 
 
 def namespace_of(request: Request) -> NamespaceId:
-    """The namespace id. Raises `Refusal` for what cannot be one."""
+    """Return the namespace id. Raises `Refusal` for what cannot be one."""
     namespace: str = request.path_params["namespace"]
     if _HEX_ID.fullmatch(namespace) is None:
         reason = f"'invalid namespace format: {namespace}'"
@@ -50,7 +50,7 @@ def namespace_of(request: Request) -> NamespaceId:
 
 
 def key_of(request: Request) -> Key:
-    """The key: one path segment, decoded once. Whether KV takes it is the store's to check."""
+    """Return the key: one path segment, decoded once. Whether KV takes it is the store's to check."""
     try:
         return Key(unquote_to_bytes(request.path_params["key"]).decode())
     except UnicodeDecodeError as exc:
@@ -58,7 +58,7 @@ def key_of(request: Request) -> Key:
 
 
 def integer_of(request: Request, name: str, default: int, low: int, high: int) -> int:
-    """A number of the query, without its fraction. Raises `Refusal` outside `low` to `high`."""
+    """Return a number of the query, without its fraction. Raises `Refusal` outside `low` to `high`."""
     text = request.query_params.get(name, "")
     if not text:
         return default
@@ -68,7 +68,7 @@ def integer_of(request: Request, name: str, default: int, low: int, high: int) -
 
 
 def choice_of(request: Request, name: str, choices: tuple[str, ...]) -> str:
-    """A word of the query, the first of `choices` by default."""
+    """Return a word of the query, the first of `choices` by default."""
     text = request.query_params.get(name, "") or choices[0]
     if text not in choices:
         raise invalid(f"{name} must be one of {', '.join(choices)}")
@@ -76,7 +76,7 @@ def choice_of(request: Request, name: str, choices: tuple[str, ...]) -> str:
 
 
 def seconds_of(request: Request, name: str, code: int) -> float | None:
-    """A number of seconds of the query, or None. Raises `Refusal` with `code`."""
+    """Return a number of seconds of the query, or None. Raises `Refusal` with `code`."""
     text = request.query_params.get(name, "")
     if not text:
         return None
@@ -86,7 +86,7 @@ def seconds_of(request: Request, name: str, code: int) -> float | None:
 
 
 def expiration_of(operation: str, expiration: float | None, ttl: float | None, now: float) -> int | None:
-    """Epoch seconds at which the entry expires; the ttl wins. Raises `Refusal` below KV's 60 seconds."""
+    """Return epoch seconds at which the entry expires; the ttl wins. Raises `Refusal` below KV's 60 seconds."""
     if ttl is not None:
         if ttl < EXPIRATION_SECONDS:
             message = (

@@ -64,7 +64,7 @@ def spend(budget: dict[str, float], quota: int, window: float, now: float) -> tu
 
 
 def _with_headers(headers: dict[str, str], send: AsgiSend) -> AsgiSend:
-    """A `send` that replaces these headers of the answer."""
+    """Return a `send` that replaces these headers of the answer."""
     added = [(name.encode(), value.encode()) for name, value in headers.items()]
     names = {name for name, _ in added}
 
@@ -110,7 +110,7 @@ async def _free_plan(armed: Armed, app: App, scope: Scope, receive: Receive, sen
 
 
 def operation_of(method: str, path: str, body: bytes) -> tuple[str, int]:
-    """The operation that a request is billed as, and how many keys it is billed for (0: not at all)."""
+    """Return the operation that a request is billed as, and how many keys it is billed for (0: not at all)."""
     if "/values/" in path or "/metadata/" in path:
         return {"PUT": "written", "DELETE": "deleted"}.get(method, "read"), 1
     if path.endswith("/keys"):

@@ -34,7 +34,7 @@ class Seed:
 
     @classmethod
     def parse(cls, text: str) -> "Seed":
-        """`[TITLE=]PLACE`; the title is the name of the place without its suffix. Raises `UserError`."""
+        """Parse `[TITLE=]PLACE`; the title is the name of the place without its suffix. Raises `UserError`."""
         title, found, place = text.partition("=")
         path = Path(place if found else text)
         title = title if found else path.absolute().name.partition(".")[0]
@@ -75,7 +75,7 @@ async def _write(store: Store, namespace: NamespaceId, batch: dict[Key, Entry]) 
 
 
 async def read_seed(place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]]:
-    """The entries of a place, those left out that have expired. Raises `UserError` that names file and line."""
+    """Yield the entries of a place without expired ones. Raises `UserError` that names file and line."""
     try:
         if place.suffix == ".json":
             body = await trio.to_thread.run_sync(place.read_bytes)
@@ -103,7 +103,7 @@ def _reader(place: Path, now: float) -> Reader:
 
 
 async def _read_items(reader: Reader, place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]]:
-    """All that a reader finds. Anything wrong ends it, because a test should not start with half of its data."""
+    """Yield all that a reader finds. Anything wrong ends it, because a test should not start with half of its data."""
     try:
         async with aclosing(reader.scan("")) as parts:
             async for part in parts:
@@ -121,7 +121,7 @@ async def _read_items(reader: Reader, place: Path, now: float) -> AsyncGenerator
 
 
 def _as_stored(loaded: Loaded) -> tuple[Key, Entry]:
-    """The entry with its metadata as a put would keep it."""
+    """Return the entry with its metadata as a put would keep it."""
     entry = loaded.entry
     return loaded.item.key, Entry(entry.value, stored_metadata("seed", entry.metadata), entry.expiration)
 
@@ -132,7 +132,7 @@ def _refuse(problems: Sequence[Problem], place: Path) -> None:
 
 
 def _checked(where: str, key: Key, entry: Entry, now: float) -> bool:
-    """False for an entry that has expired. Raises `UserError` for one that KV would refuse."""
+    """Return False for an entry that has expired. Raises `UserError` for one that KV would refuse."""
     try:
         key_bytes("seed", key)
         check_entry("seed", entry)
@@ -149,7 +149,7 @@ def _read_lines(file: Path, now: float) -> Iterator[tuple[Key, Entry]]:
 
 
 def _read_pairs(body: bytes, where: str, now: float) -> Iterator[tuple[Key, Entry]]:
-    """The pairs of a JSON array in the form of a bulk put, a time to live included."""
+    """Yield the pairs of a JSON array in the form of a bulk put, a time to live included."""
     try:
         for pair in codec.decode_pairs(body):
             expiration = codec.whole_seconds(pair.expiration)

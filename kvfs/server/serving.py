@@ -88,7 +88,7 @@ def run_server(options: ServeOptions, *, announce: Callable[[Serving], None]) ->
 
 @asynccontextmanager
 async def serving(options: ServeOptions, *, now: Callable[[], float] = time.time) -> AsyncIterator[Serving]:
-    """A server for as long as the context lasts; `now` is its clock, epoch seconds. Raises `UserError`.
+    """Yield a server for as long as the context lasts; `now` is its clock, epoch seconds. Raises `UserError`.
 
     Leaving it stops accepting and gives what is under way `GRACE` seconds.
     """
@@ -137,7 +137,7 @@ async def _run_hypercorn(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for what hypercorn reports when a client goes away at the wrong moment."""
+    """Return False for what hypercorn reports when a client goes away at the wrong moment."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, _CLIENT_GONE)
 
@@ -167,7 +167,7 @@ def _token(options: ServeOptions) -> tuple[str, Path | None]:
 
 @contextmanager
 def _listening(options: ServeOptions) -> Iterator[socket.socket]:
-    """The socket to serve on, listening. Raises `UserError`."""
+    """Yield the socket to serve on, listening. Raises `UserError`."""
     address = _address(options)
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -183,7 +183,7 @@ def _listening(options: ServeOptions) -> Iterator[socket.socket]:
 
 
 def _address(options: ServeOptions) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address of `host`, which must be this machine's own unless any is allowed."""
+    """Return the address of `host`, which must be this machine's own unless any is allowed."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if options.host == "localhost" else options.host)
     except ValueError as exc:

@@ -40,11 +40,11 @@ class Metrics:
         )
 
     def add_request(self, operation: str, status: int) -> None:
-        """One request; `status` 0 when the connection died without an answer."""
+        """Count one request; `status` is 0 when the connection died without an answer."""
         self._requests.labels(operation, str(status)).inc()
 
     def add_keys(self, operation: str, keys: int) -> None:
-        """Keys of one request, when the store has done its part."""
+        """Count keys of one request, when the store has done its part."""
         self._keys.labels(operation).inc(keys)
 
 
@@ -101,7 +101,7 @@ class _Exchange:
         self._gone = False
 
     def died(self) -> None:
-        """No more will be sent."""
+        """Note that no more will be sent."""
         self._finish(0)
 
     def _finish(self, status: int) -> None:

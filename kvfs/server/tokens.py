@@ -25,7 +25,7 @@ _LONGEST: Final = 4096  # bytes of a token file
 
 
 def check_token(request: Request, token: str, *, strict: bool = False) -> None:
-    """Raises `Refusal` unless the request carries `token`; takes equally long for every wrong one.
+    """Raise `Refusal` unless the request carries `token`, in an equal time for every wrong one.
 
     It is a bearer token, or a key in X-Auth-Key beside any X-Auth-Email. A refusal is 401; in `strict` mode it
     tells what is wrong with the headers, as the API does.
@@ -39,7 +39,7 @@ def check_token(request: Request, token: str, *, strict: bool = False) -> None:
 
 
 def _strict_refusal(authorization: str, key: str) -> Refusal:
-    """The API's answer to wrong credentials: of no kind, malformed, unknown."""
+    """Return the API's answer to wrong credentials: of no kind, malformed, unknown."""
     if authorization:
         well_formed = re.fullmatch(r"[Bb]earer +[!-~]{20,}", authorization)
         return Refusal(401, UNAUTHENTICATED, _DENIED) if well_formed else malformed_credentials()
@@ -49,7 +49,7 @@ def _strict_refusal(authorization: str, key: str) -> Refusal:
 
 
 def load_or_create_token(path: Path | None) -> tuple[str, Path]:
-    """The token in the file at `path` (default: below the state directory), made if there is none.
+    """Return the token in the file at `path` (default: below the state directory), made if there is none.
 
     Raises `UserError` for a file that others can read, that is not ours, or that holds no token.
     """
@@ -63,14 +63,14 @@ def load_or_create_token(path: Path | None) -> tuple[str, Path]:
 
 
 def default_token_path() -> Path:
-    """$XDG_STATE_HOME/kvfs/serve-token."""
+    """Return $XDG_STATE_HOME/kvfs/serve-token."""
     state = os.environ.get("XDG_STATE_HOME", "")
     base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
     return base / "kvfs" / "serve-token"
 
 
 def _create(path: Path) -> None:
-    """A fresh token under `path`, whole from the first moment, unless another process was faster."""
+    """Make a fresh token under `path`, whole from the first moment, unless another process was faster."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -21,15 +21,15 @@ class Store(Protocol):
     """Somewhere entries live."""
 
     async def list_namespaces(self) -> list[Namespace]:
-        """All namespaces of the account, every page of them."""
+        """Return all namespaces of the account, every page of them."""
         ...
 
     async def create_namespace(self, title: str) -> Namespace:
-        """A new, empty namespace. Raises `TitleExistsError`."""
+        """Create an empty namespace. Raises `TitleExistsError`."""
         ...
 
     async def get_namespace(self, namespace: NamespaceId) -> Namespace:
-        """One namespace by its id."""
+        """Return one namespace by its id."""
         ...
 
     async def rename_namespace(self, namespace: NamespaceId, title: str) -> None:
@@ -43,15 +43,15 @@ class Store(Protocol):
     async def list_keys(
         self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
     ) -> KeyPage:
-        """One page of the keys that start with `prefix`, in UTF-8 order; `cursor` is the page before's."""
+        """Return one page of the keys that start with `prefix`, in UTF-8 order; `cursor` is the page before's."""
         ...
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """Value and expiration of one key, text or binary."""
+        """Return value and expiration of one key, text or binary."""
         ...
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """Metadata of one key; `None` when it has none or does not exist."""
+        """Return metadata of one key; `None` when it has none or does not exist."""
         ...
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:

@@ -99,7 +99,7 @@ class Breaker:
         heard()
 
     def took(self, seconds: float) -> None:
-        """A read was answered after so long."""
+        """Note that a read was answered after so long."""
         self._times.note(seconds)
 
     def silence(self) -> float:
@@ -136,7 +136,7 @@ class Breaker:
     def failed(
         self, since: float, error: UnavailableError, subject: Subject = NOTHING, *, is_cut: bool = False
     ) -> None:
-        """A call begun at `since` failed. While others are answered it is the call, not the service.
+        """Note that a call begun at `since` failed. While others are answered it is the call, not the service.
 
         `is_cut`: it was given less than its time.
         """
@@ -155,7 +155,7 @@ class Breaker:
         self._failed.keep(subject, (until, str(error)))
 
     def refused(self, error: UnavailableError, subject: Subject = NOTHING) -> None:
-        """The service is there: it understood the request, or a firewall chose it, as it may choose all others."""
+        """Note that the service is there: it understood the request, or a firewall chose it, as it may choose all."""
         rest, refused = self._rest, self._refused
         self.answered(subject)
         self._rest, self._refused = rest, refused

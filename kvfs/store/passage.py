@@ -39,7 +39,7 @@ _passage: ContextVar[Passage | None] = ContextVar("passage", default=None)
 
 @contextmanager
 def urgently(urgent: bool = True) -> Iterator[None]:
-    """Requests made inside, by tasks begun inside too, go first: somebody waits for them in a system call."""
+    """Let requests made inside, by tasks begun inside too, go first, because a system call waits for them."""
     token = _urgent.set(urgent)
     try:
         yield
@@ -49,7 +49,7 @@ def urgently(urgent: bool = True) -> Iterator[None]:
 
 @contextmanager
 def passage() -> Iterator[Passage]:
-    """The way of the one request made inside. One inside another is the way of the same request."""
+    """Yield the way of the one request made inside. One inside another is the way of the same request."""
     way = Passage(trio.current_time(), _passage.get())
     token = _passage.set(way)
     try:
@@ -74,13 +74,13 @@ def is_urgent() -> bool:
 
 
 def queued() -> None:
-    """The request being made may have to wait for its turn."""
+    """Note that the request being made may have to wait for its turn."""
     for way in _ways():
         way._left, way.scope.deadline = way.scope.deadline - trio.current_time(), inf
 
 
 def began() -> None:
-    """The request being made is let through now."""
+    """Note that the request being made is let through now."""
     for way in _ways():
         way.began, way.answered = trio.current_time(), None
         if way._left < inf:
@@ -88,6 +88,6 @@ def began() -> None:
 
 
 def heard() -> None:
-    """The first word of an answer to the request being made is there."""
+    """Note that the first word of an answer to the request being made is there."""
     for way in _ways():
         way.answered = trio.current_time()

@@ -119,7 +119,7 @@ class Retrying(Around):
 
 
 def _kind_after(last: UnavailableError | None) -> type[UnavailableError]:
-    """The error of a call whose time is up, by that of its last attempt."""
+    """Return the error of a call whose time is up, by that of its last attempt."""
     if last is None or isinstance(last, NoAnswerError):
         return NoAnswerError
     return UnreachableError if isinstance(last, UnreachableError) else UnavailableError

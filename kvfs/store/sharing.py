@@ -15,7 +15,7 @@ from kvfs.store.ratelimit import Budget, Priority
 def shared_budget(
     path: Path, requests: int = RATE_REQUESTS, window: float = RATE_SECONDS
 ) -> Iterator[Budget]:
-    """A budget that is counted together with that of all processes that name the same file."""
+    """Yield a budget that is counted together with that of all processes that name the same file."""
     budget = Budget(requests, window, ledger=Ledger(path, requests, window))
     try:
         yield budget

@@ -42,12 +42,12 @@ TellScratch = Callable[[ScratchNamespace], object]
 
 
 def new_title(now: float) -> str:
-    """A title for a namespace that is made now (epoch seconds)."""
+    """Return a title for a namespace that is made now (epoch seconds)."""
     return f"kvfs-verify-{datetime.fromtimestamp(now, UTC):{_FORM}}-{secrets.token_hex(4)}"
 
 
 def left_by_earlier_runs(titles: Mapping[str, str], now: float) -> Iterator[ScratchNamespace]:
-    """The namespaces, of these titles by id, that a run made and has not removed."""
+    """Yield the namespaces, of these titles by id, that a run made and has not removed."""
     for identifier, title in titles.items():
         found = _TITLE.fullmatch(title)
         if found is None:
@@ -81,7 +81,7 @@ def _may_be_made(reply: Reply) -> bool:
 
 
 async def _find(endpoint: Endpoint, title: str) -> str:
-    """The id of a title; "" if nothing has it, or nobody says so."""
+    """Return the id of a title; "" if nothing has it, or nobody says so."""
     try:
         found = await titles_of(endpoint)
     except StoreError:
@@ -90,7 +90,7 @@ async def _find(endpoint: Endpoint, title: str) -> str:
 
 
 async def titles_of(endpoint: Endpoint) -> dict[str, str]:
-    """Titles by id, every page. Raises `UnavailableError`."""
+    """Return titles by id, every page. Raises `UnavailableError`."""
     found: dict[str, str] = {}
     page = 1
     while True:

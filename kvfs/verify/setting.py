@@ -105,7 +105,7 @@ def _pairs(lab: Lab) -> list[dict[str, Any]]:
 
 
 def longest(lab: Lab) -> str:
-    """A key of as many bytes as a key may have, with all that is hard in a URL."""
+    """Return a key of as many bytes as a key may have, with all that is hard in a URL."""
     key = lab.key(HARD)
     return key + "x" * (KEY_BYTES - len(key.encode()))
 
@@ -152,7 +152,7 @@ async def _note(lab: Lab, name: str, put: Awaitable[Reply]) -> None:
 async def stale(
     ask: Callable[[], Awaitable[Reply]], good: Callable[[Reply], bool], began: float
 ) -> Observation:
-    """The seconds from `began` to the last stale answer, before `FRESH` good ones in a row."""
+    """Return the seconds from `began` to the last stale answer, before `FRESH` good ones in a row."""
     last, fresh = 0.0, 0
     for pause in PAUSES:
         while fresh < FRESH and good(await ask()):

@@ -101,7 +101,7 @@ async def odd_keys(lab: Lab) -> Observation:
 
 
 async def _by_url(lab: Lab, name: str, key: str, *, relied: bool) -> Observation:
-    """All of them in one key; which of them it is, if it is not taken, is easily tried by hand."""
+    """Try all of them in one key; which of them fails is easily found by hand."""
     put = lab.done[name]
     got = await _read(lab, key) if put.succeeded else put
     holds = put.succeeded and got.body == name.encode()

@@ -130,7 +130,7 @@ class Listeners:
 async def _scratch(
     endpoint: Endpoint, listeners: Listeners, patience: float, *, borrow: bool
 ) -> AsyncIterator[Lab]:
-    """A namespace of this run; with `borrow` one that is there, if none can be made. Nothing of the run stays."""
+    """Yield a namespace of this run; with `borrow` one that is there, if none can be made. Nothing of the run stays."""
     title = new_title(time.time())
     created, identifier = await create(endpoint, title)
     found = created.result if isinstance(created.result, dict) else {}
@@ -173,7 +173,7 @@ async def _namespace_checks(lab: Lab, title: str, note: Note) -> dict[str, str]:
 
 
 async def _any_namespace(endpoint: Endpoint) -> str:
-    """A namespace that is there. Raises `UserError` if there is none."""
+    """Return a namespace that is there. Raises `UserError` if there is none."""
     for identifier in await titles_of(endpoint):
         return identifier
     raise UserError("there is no namespace to try anything in, and none can be made")

@@ -79,7 +79,7 @@ class Endpoint:
         files: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """The answer to a request; limits and passing refusals are waited out. Raises `UnavailableError`."""
+        """Return the answer to a request; limits and passing refusals are waited out. Raises `UnavailableError`."""
         reply: Reply | None = None
         for attempt in range(TRIES):
             if reply is not None:
@@ -91,7 +91,7 @@ class Endpoint:
         return reply
 
     async def json(self, method: str, path: str, value: object, **options: Any) -> Reply:
-        """A request with a JSON body."""
+        """Send a request with a JSON body."""
         return await self.send(
             method,
             path,
@@ -110,7 +110,7 @@ class Endpoint:
         files: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """The first answer to a request, whatever it is. Raises `UnavailableError`."""
+        """Return the first answer to a request, whatever it is. Raises `UnavailableError`."""
         async with self._slots:
             self.requests += 1
             began = trio.current_time()
@@ -131,7 +131,7 @@ def _passes(reply: Reply) -> bool:
 
 
 def _pause(reply: Reply, attempt: int) -> float:
-    """Seconds until the next try."""
+    """Return seconds until the next try."""
     after = reply.headers.get("retry-after", "")
     if after.isdecimal():
         return float(min(int(after), 300))
@@ -160,20 +160,20 @@ class Lab:
     seen_headers: dict[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
-        """A key of this run."""
+        """Return a key of this run."""
         return self.prefix + name
 
     def path(self, *segments: str) -> str:
-        """A path below the namespace; each segment is escaped whole."""
+        """Return a path below the namespace; each segment is escaped whole."""
         inner = "".join("/" + quote(segment, safe="") for segment in segments)
         return f"{self.endpoint.namespaces}/{self.namespace}{inner}"
 
     async def put(self, key: str, value: bytes, **options: Any) -> Reply:
-        """A raw put."""
+        """Send a raw put."""
         return await self.endpoint.send("PUT", self.path("values", key), body=value, **options)
 
     async def get(self, key: str) -> Reply:
-        """A value."""
+        """Return a value."""
         return await self.endpoint.send("GET", self.path("values", key))
 
     async def delete(self, key: str) -> Reply:
@@ -181,7 +181,7 @@ class Lab:
         return await self.endpoint.send("DELETE", self.path("values", key))
 
     async def metadata(self, key: str) -> Reply:
-        """Metadata of a key."""
+        """Return metadata of a key."""
         return await self.endpoint.send("GET", self.path("metadata", key))
 
     async def bulk_put(self, pairs: list[dict[str, Any]]) -> Reply:
@@ -194,7 +194,7 @@ class Lab:
         return await self.endpoint.json("POST", self.path("bulk", "get"), body)
 
     async def list(self, prefix: str, **params: str | int) -> Reply:
-        """A page of the keys that start with `prefix`."""
+        """Return a page of the keys that start with `prefix`."""
         return await self.endpoint.send("GET", self.path("keys"), params={"prefix": prefix, **params})
 
     async def until(self, ask: Callable[[], Awaitable[Reply]], good: Callable[[Reply], bool]) -> Reply:
@@ -210,12 +210,12 @@ class Lab:
 
 
 def rows_of(reply: Reply) -> dict[str, dict[str, Any]]:
-    """The rows of a listing by name; empty if it is none."""
+    """Return the rows of a listing by name; empty if it is none."""
     rows = reply.result
     return {row["name"]: row for row in rows if isinstance(row, dict)} if isinstance(rows, list) else {}
 
 
 def values_of(reply: Reply) -> dict[str, Any]:
-    """The entries of a bulk get by key; empty if it is none."""
+    """Return the entries of a bulk get by key; empty if it is none."""
     found = reply.result.get("values") if isinstance(reply.result, dict) else None
     return found if isinstance(found, dict) else {}

@@ -17,11 +17,11 @@ class Absences:
         self._told: deque[tuple[float, int, bytes]] = deque(maxlen=_MOST)
 
     def note(self, parent: int, name: bytes) -> None:
-        """The kernel is told that the name is not in this directory."""
+        """Note that the kernel is told that the name is not in this directory."""
         self._told.append((self._now() + self.seconds, parent, name))
 
     def take(self) -> Iterator[tuple[int, bytes]]:
-        """Directory and name of all that are believed now; they are not remembered any more."""
+        """Return directory and name of all that are believed now; they are not remembered any more."""
         now = self._now()
         while self._told:
             until, parent, name = self._told.popleft()

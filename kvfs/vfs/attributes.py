@@ -249,7 +249,7 @@ class Attributes:
     # setattr
 
     async def setattr(self, node: Node, changes: Changes, handle: int | None = None) -> Attr:
-        """chmod, truncate, utimens, through an open handle or by name.
+        """Do chmod, truncate, utimens, through an open handle or by name.
 
         Raises `InvalidError` for an mtime below KV's floor.
         """

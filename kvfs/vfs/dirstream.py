@@ -168,7 +168,7 @@ class DirStream:
             self.until = min(self.until, expiration)
 
     def _is_directory_too(self, key: Key) -> bool | None:
-        """Key `a` beside keys `a/…` shows as `a/%self`; None when it is not known whether there are any."""
+        """Return whether key `a` beside keys `a/…` shows as `a/%self`; None when it is not known if there are any."""
         separator = self.overlay.naming.separator
         if not separator:
             return False
@@ -238,7 +238,7 @@ class KeptStreams:
         self._dear = 0
 
     def get(self, place: tuple[NamespaceId, DirRef]) -> DirStream | None:
-        """The last one of a directory; whether it is current is another question."""
+        """Return the last listing of a directory, current or not."""
         found = self._streams.get(place)
         return found[0] if found is not None else None
 

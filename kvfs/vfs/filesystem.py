@@ -84,7 +84,7 @@ class FileSystem:
         self.now = now
 
     def _contents_arrived(self, namespace: NamespaceId, contents: Sequence[tuple[Key, bytes]]) -> None:
-        """The store answered these values: times follow, and names of open files lead to what is there now."""
+        """Take in values of the store: times follow, and names of open files lead to the present contents."""
         self.attributes.contents_arrived(namespace, contents)
         for key, _ in contents:
             node = self.inodes.open_file(namespace, key)
@@ -102,7 +102,7 @@ class FileSystem:
         append: bool,
         read: bool = True,
     ) -> Answer[tuple[File, Opened]]:
-        """O_CREAT: the file, and a handle on it."""
+        """Do O_CREAT: return the file, and a handle on it."""
 
         def opened(found: tuple[File, bool]) -> Answer[tuple[File, Opened]]:
             node, is_new = found
@@ -134,7 +134,7 @@ class FileSystem:
             await answered(self.files.release(opened.number))
 
     def getattr(self, ino: int) -> Answer[Attr]:
-        """stat(2), with the exact size, which the next listing can tell."""
+        """Do stat(2), with the exact size, which the next listing can tell."""
         node = self.inodes.get(ino)
 
         def told(attr: Attr) -> Attr:
@@ -145,12 +145,12 @@ class FileSystem:
         return then(self.attributes.getattr(node), told)
 
     def usage(self) -> Usage:
-        """Keys and bytes known."""
+        """Return keys and bytes known."""
         keys, held = self.attributes.usage()
         return Usage(keys + self.overlay.journal.pending_count, held + self.overlay.journal.pending_bytes)
 
     async def release_left(self) -> None:
-        """The connection is gone: the RELEASEs that the kernel had no time to send are made up.
+        """Make up for the RELEASEs that the kernel had no time to send when the connection went.
 
         It drops what waits in its queue when the connection ends (`fuse_abort_conn`), and a mapping's last
         changes are recorded at RELEASE. A file that somebody was writing when the connection was cut off, and

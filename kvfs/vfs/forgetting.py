@@ -56,7 +56,7 @@ class Forgetting:
                 self._inodes.drop_unused(node)
 
     def given_up(self, namespace: NamespaceId, key: Key) -> None:
-        """This mount's change of a key is gone, and what it was before: the store is to be asked again."""
+        """Forget the old state of a key whose change by this mount is gone: the store is asked again."""
         self._overlay.values.drop((namespace, key))
         self._overlay.listings.forget(namespace, key)
         node = self._inodes.peek_file(namespace, key)
@@ -70,7 +70,7 @@ class Forgetting:
             self._invalidator.entry(parent, name)
 
     def forget_knowledge(self, namespace: NamespaceId | None = None, prefix: str = "") -> None:
-        """`kvfs refresh`: what is cached of a place is asked for anew."""
+        """Do `kvfs refresh`: cached knowledge of a place is asked for anew."""
         if namespace is None:
             self._table.forget()
             for known in list(self._table.ids()):

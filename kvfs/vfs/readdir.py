@@ -58,12 +58,12 @@ class Directories:
         return self._handles.add(handle)
 
     def rewind(self, handle: DirectoryHandle) -> None:
-        """rewinddir: the entries as they are from now on."""
+        """Do rewinddir: the entries are as they are from now on."""
         if handle.stream is not None and (handle.stream.entries or handle.stream.complete):
             handle.stream = self._stream(handle.stream.namespace, handle.stream.ref)
 
     def _stream(self, namespace: NamespaceId, ref: DirRef) -> DirStream:
-        """A directory's entries; those of the last reading, where another would find the same."""
+        """Return a directory's entries; those of the last reading, where another would find the same."""
         stream = self.streams.get((namespace, ref))
         if stream is None or not stream.is_current(self._now()):
             stream = DirStream(self._overlay, namespace, ref)
@@ -136,7 +136,7 @@ class Readdir:
             index, told, _ = self._arrived(handle, index, tell)
 
     def _again(self, handle: DirectoryHandle, index: int, tell: Tell) -> tuple[int, bool, bool]:
-        """Entries that may be told again: the index after, whether any was told, whether the answer is full."""
+        """Take entries that may be told again; return the index after, if any was told, and if the answer is full."""
         if handle.stream is None:
             return index, False, False
         told = False
@@ -151,7 +151,7 @@ class Readdir:
     def _arrived(
         self, handle: DirectoryHandle, index: int, tell: Tell, *, most: int | None = None
     ) -> tuple[int, bool, bool]:
-        """Up to `most` entries, as far as they have arrived; answers as `_again` does."""
+        """Take up to `most` entries, as far as they have arrived; return what `_again` does."""
         told = 0
         while told != most and _has_arrived(handle, index):
             found = self._entry(handle, index)

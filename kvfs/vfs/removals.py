@@ -36,7 +36,7 @@ class Removals:
             self._inodes.names.detach(node)
 
     def keep_directory(self, directory: Directory) -> None:
-        """An entry left: a directory whose last it was stays until it is removed.
+        """Keep a directory whose last entry left, until it is removed.
 
         One that only stands for a piece of a long name goes with it; the one around it stays.
         """
@@ -53,7 +53,7 @@ class Removals:
             self.add_directory(namespace, ref)
 
     def add_directory(self, namespace: NamespaceId, ref: DirRef, mode: int | None = None) -> None:
-        """A directory stands although nothing is in it."""
+        """Record that a directory stands although nothing is in it."""
         now = nanoseconds(self._now())
         self._journal.attributes.add_dir(namespace, DirRow(ref.prefix, ref.start, mode, now, now))
 

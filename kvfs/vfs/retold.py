@@ -35,7 +35,7 @@ class Retold:
         self.unsized: dict[int, Face] = {}  # by inode number: told without a size, so the kernel asks for it
 
     def entries(self, stream: DirStream, index: int) -> Iterator[tuple[bytes, Attr, bool]]:
-        """Entries from `index` on: name, attributes, and whether these differ from when they were told last.
+        """Yield entries from `index` on: name, attributes, and whether these differ from when they were told last.
 
         Each counts as a lookup of its number. Ends before the first one that takes more than this. The caller
         must not await between two of them, nor keep an `Attr`: the next entry may be told in the same one.
@@ -108,7 +108,7 @@ class Retold:
         return tell
 
     def _singly(self, stream: DirStream, key: Key, now: float) -> Attr | None:
-        """Attributes of a file that has some of its own; None as above."""
+        """Return attributes of a file that has some of its own; None as above."""
         namespace = stream.namespace
         seen = self._overlay.known.peek(namespace, key, stale=True)
         if not isinstance(seen, View) or told_size(seen, now, self._ttl)[2] <= 0:
@@ -150,7 +150,7 @@ class Retold:
     def remember(
         self, stream: DirStream, index: int, name: bytes, node: Node, attr: Attr, seen: SeenView
     ) -> None:
-        """An entry was told the long way; not of directories, whose times move, nor of files that are open."""
+        """Remember an entry told the long way; not of directories, whose times move, nor of files that are open."""
         if len(stream.entries) > KEPT_ENTRIES:
             return
         left = min(attr.attr_timeout or attr.entry_timeout, attr.entry_timeout)
@@ -169,7 +169,7 @@ class Retold:
             self.unsized[attr.ino] = face
 
     def sized(self, node: Node, attr: Attr) -> None:
-        """The kernel was told the size that a listing could not tell: the next listing can."""
+        """Note that the kernel was told a size that a listing could not tell: the next listing can."""
         face = self.unsized.pop(node.ino, None)
         if face is None or face.until is None or not isinstance(node, File) or node.open is not None:
             return

@@ -52,7 +52,7 @@ class Roots:
         return self._inodes.directory(namespace.id, DirRef.ROOT)
 
     async def create(self, name: bytes) -> Directory:
-        """mkdir: a new namespace. Raises `ExistsError`, `InvalidError`, `NameTooLongError`."""
+        """Do mkdir: make a namespace. Raises `ExistsError`, `InvalidError`, `NameTooLongError`."""
         title = title_of(name.decode(errors="surrogateescape"))
         if await self.lookup(name) is not None:
             raise ExistsError(f"there is a namespace {title!r}")
@@ -66,7 +66,7 @@ class Roots:
         return self._node(created)
 
     async def remove(self, name: bytes) -> None:
-        """rmdir: only of a namespace that the store itself calls empty, once it knows of our deletions."""
+        """Do rmdir: only of a namespace that the store itself calls empty, once it knows of our deletions."""
         node = await self._existing(name)
         namespace = node.namespace
         if self._has_live(namespace):
@@ -112,7 +112,7 @@ class Roots:
             self._inodes.names.detach(node)
 
     async def rename(self, old: bytes, new: bytes) -> None:
-        """mv: another title."""
+        """Do mv: give another title."""
         node = await self._existing(old)
         title = title_of(new.decode(errors="surrogateescape"))
         if old == new:
@@ -133,7 +133,7 @@ class Roots:
 
 
 def find_namespace(namespaces: Iterable[Namespace], wanted: str) -> Namespace:
-    """The namespace that a source names, by id or by title. Raises `InvalidError` when there is none."""
+    """Return the namespace that a source names, by id or by title. Raises `InvalidError` when there is none."""
     known = list(namespaces)
     if re.fullmatch(r"[0-9a-f]{32}", wanted):
         for namespace in known:

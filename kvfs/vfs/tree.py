@@ -64,14 +64,14 @@ class Tree:
     # lookup
 
     def parent(self, ino: int) -> Parent:
-        """The node of a directory. Raises `NotADirectoryError_`, `StaleError`."""
+        """Return the node of a directory. Raises `NotADirectoryError_`, `StaleError`."""
         node = self._inodes.get(ino)
         if not isinstance(node, Root | Directory | ControlDirectory):
             raise NotADirectoryError_("not a directory")
         return node
 
     def directory(self, ino: int) -> Directory:
-        """The node of a directory that holds keys. Raises `NotPermittedError` for the other ones."""
+        """Return the node of a directory that holds keys. Raises `NotPermittedError` for the other ones."""
         node = self.parent(ino)
         if not isinstance(node, Directory):
             raise NotPermittedError("only namespaces are here: make a directory to make one")
@@ -122,7 +122,7 @@ class Tree:
         return None
 
     def node_of(self, namespace: NamespaceId, target: Key | DirRef) -> File | Directory:
-        """The node of what a name leads to."""
+        """Return the node that a name leads to."""
         if isinstance(target, DirRef):
             return self._inodes.directory(namespace, target)
         return self._inodes.file(namespace, target)
@@ -196,7 +196,7 @@ class Tree:
         self.removals.keep_directory(parent)
 
     async def mkdir(self, parent_ino: int, name: bytes, mode: int) -> Directory:
-        """A directory kept on this machine, or at the root a namespace."""
+        """Make a directory kept on this machine, or at the root a namespace."""
         parent = self.parent(parent_ino)
         if self.hidden.is_meant(parent, name):
             raise ExistsError(f"{CONTROL} is reserved")
@@ -236,7 +236,7 @@ class Tree:
         self.removals.keep_directory(parent)
 
     async def _empty_directory(self, parent: Directory, name: bytes) -> DirRef:
-        """The directory of a name, which is known to be empty. Raises what rmdir(2) does."""
+        """Return the directory of a name, which is known to be empty. Raises what rmdir(2) does."""
         child, target = await answered(self.child(parent, name))
         if target is None and (ref := child.directory) is not None and ref.is_chunk:
             known = self._inodes.peek_directory(parent.namespace, ref)

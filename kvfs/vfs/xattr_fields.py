@@ -24,7 +24,7 @@ _COPYING: Final = 60  # seconds for which a copy may be under way: by so many it
 
 
 def _kept(known: int | None, wanted: int, is_copy: bool) -> int:
-    """The expiration when a ttl asks for `wanted`: the one that is there, if the ttl was read off that."""
+    """Return the expiration when a ttl asks for `wanted`: the one that is there, if the ttl was read off that."""
     if known is not None and -_ROUNDING <= wanted - known <= (_COPYING if is_copy else _ROUNDING):
         return known
     return wanted
@@ -63,7 +63,7 @@ class ExtendedAttributes:
         return names
 
     async def get(self, node: Node, name: str) -> bytes:
-        """One attribute. Raises `NoAttributeError`, `NotSupportedError`."""
+        """Return one attribute. Raises `NoAttributeError`, `NotSupportedError`."""
         if not name.startswith(rules.USER):
             raise NotSupportedError("only user.* attributes are kept")
         if isinstance(node, Directory) and name in ("user.kvfs.key", "user.kvfs.namespace_id"):
@@ -180,7 +180,7 @@ class ExtendedAttributes:
         return is_fresh(self._set_lately[1], _MOMENT, self._now())
 
     def _touch(self, node: File) -> None:
-        """ctime moves on every change, mtime never by itself."""
+        """Move ctime, which moves on every change, while mtime never moves by itself."""
         if node.detached or (node.open is not None and node.open.created):
             return
         local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()

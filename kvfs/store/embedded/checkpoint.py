@@ -39,7 +39,7 @@ class Checkpointer:
         self._thread.start()
 
     def note(self, count: int) -> None:
-        """The WAL has grown by about so many bytes. Blocks where it is too long; not inside a transaction."""
+        """Note that the WAL has grown by about so many bytes. Blocks where it is too long; not inside a transaction."""
         with self._changed:
             self._grown += count
             if self._grown >= WORTH_BYTES:

@@ -100,7 +100,7 @@ class Connections:
         return done
 
     def _look_for_others(self) -> None:
-        """Inside a transaction that writes: so nobody comes between this and the commit."""
+        """Look for other writers, inside a transaction that writes: so nobody comes between this and the commit."""
         version: int = self._writer.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self._version = version

@@ -119,7 +119,7 @@ def sweep(db: sqlite3.Connection, limit: int) -> bool:
 
 
 def purge(db: sqlite3.Connection, work: int, now: float) -> None:
-    """Housekeeping of a write of `work` keys, in proportion: so the file does not grow with what is gone."""
+    """Do the housekeeping of a write of `work` keys, in proportion, so that the file does not keep dead rows."""
     limit = max(work, PURGE_KEYS)
     db.executemany(DELETE_KEY, db.execute(EXPIRED, (int(now) - PURGE_GRACE, limit)).fetchall())
     sweep(db, limit)

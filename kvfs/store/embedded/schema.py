@@ -64,7 +64,7 @@ END;
 
 
 def prepare(path: Path) -> sqlite3.Connection:
-    """The writing connection to the store at `path`, which is created if there is none.
+    """Return the writing connection to the store at `path`, which is created if there is none.
 
     Raises `UserError` when the file cannot be used; then it is as it was.
     """
@@ -87,7 +87,7 @@ def prepare(path: Path) -> sqlite3.Connection:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode; it may move between threads but not be used by two at once."""
+    """Return a connection in autocommit mode; it may move between threads but not be used by two at once."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -105,7 +105,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _create_file(path: Path) -> None:
-    """An empty file readable by its owner only, unless there is one; missing parents likewise."""
+    """Make an empty file readable by its owner only, unless there is one; missing parents likewise."""
     missing = [parent for parent in path.absolute().parents if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
@@ -169,7 +169,7 @@ def _user_version(connection: sqlite3.Connection) -> int:
 
 
 def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
-    """Readers and a writer of several processes do not block each other in WAL mode."""
+    """Use WAL mode, in which readers and a writer of several processes do not block each other."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -48,7 +48,7 @@ class MiniflareRow(Struct, frozen=True):
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """A connection that writes; the file, its directory and the table are made where they are missing."""
+    """Return a connection that writes; the file, its directory and the table are made where they are missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
@@ -63,7 +63,7 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def connect_reading(file: Path) -> sqlite3.Connection:
-    """A connection that only reads. Raises `sqlite3.OperationalError` where there is no such file."""
+    """Return a connection that only reads. Raises `sqlite3.OperationalError` where there is no such file."""
     db = sqlite3.connect(
         f"{file.absolute().as_uri()}?mode=rw",  # not `ro`: a WAL of a process that died has to be recovered
         uri=True,
@@ -81,7 +81,7 @@ def _has_table(db: sqlite3.Connection) -> bool:
 
 
 def find(db: sqlite3.Connection, keys: Iterable[str], now_ms: int) -> dict[str, MiniflareRow]:
-    """The rows of `keys` that have not expired, from one snapshot."""
+    """Return the rows of `keys` that have not expired, from one snapshot."""
     wanted = list(keys)
     marks = ", ".join("?" * len(wanted))
     query = f"SELECT key, blob_id, expiration, metadata FROM _mf_entries WHERE key IN ({marks})"
@@ -92,7 +92,7 @@ def find(db: sqlite3.Connection, keys: Iterable[str], now_ms: int) -> dict[str, 
 def list_after(
     db: sqlite3.Connection, prefix: str, after: str | None, limit: int, now_ms: int
 ) -> list[KeyInfo]:
-    """Up to `limit` keys that start with `prefix` and follow `after`, in UTF-8 order, which is SQLite's."""
+    """Return up to `limit` keys that start with `prefix` and follow `after`, in UTF-8 order, which is SQLite's."""
     query = (
         "SELECT key, blob_id, expiration, metadata FROM _mf_entries"
         " WHERE key >= ?1 AND (?2 IS NULL OR key > ?2) AND substr(key, 1, ?3) = ?1"

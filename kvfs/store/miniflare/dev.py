@@ -23,7 +23,7 @@ _FLOCK: Final = "hhqqi4x"  # struct flock of Linux: type, whence, start, length,
 
 
 def owner_of(state: Path) -> int | None:
-    """The process that uses the state directory, or None; 0 for one in another container.
+    """Return the process that uses the state directory, or None; 0 for one in another container.
 
     Only known on Linux: elsewhere the answer is None.
     """
@@ -38,7 +38,7 @@ def owner_of(state: Path) -> int | None:
 
 
 def route_of(state: Path, origin: str = "") -> str:
-    """The way that writes to a state directory take now; `origin` is where its dev server is known to answer."""
+    """Return the way that writes to a state directory take now; `origin` is where its dev server is known to answer."""
     owner = owner_of(state)
     if owner is None:
         return f"no wrangler dev runs: the files in {state} are used"
@@ -57,7 +57,7 @@ def _lock_holder(file: Path) -> int | None:
 
 
 def origins_of(pid: int) -> Iterator[str]:
-    """`http://127.0.0.1:PORT` for each port on which a process of this user listens. Blocks for a moment."""
+    """Return `http://127.0.0.1:PORT` for each port on which a process of this user listens. Blocks for a moment."""
     sockets = set(_sockets(Path(f"/proc/{pid}/fd")))
     for table, host in (("tcp", "127.0.0.1"), ("tcp6", "[::1]")):
         for address, port, inode in _listening(Path(f"/proc/{pid}/net/{table}")):
@@ -76,7 +76,7 @@ def _sockets(descriptors: Path) -> Iterator[str]:
 
 
 def _listening(table: Path) -> Iterator[tuple[str, int, str]]:
-    """Address in hex, port and inode of each listening socket."""
+    """Yield address in hex, port and inode of each listening socket."""
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError:

@@ -31,7 +31,7 @@ _WALK_PAGES: Final = 3  # pages of a listing worth reading to learn the metadata
 
 
 async def find_api(origin: str) -> str | None:
-    """The base URL of the explorer's API at `http://HOST:PORT`; None if nothing there is one."""
+    """Return the base URL of the explorer's API at `http://HOST:PORT`; None if nothing there is one."""
     async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
         for path in PATHS:
             try:
@@ -56,22 +56,22 @@ class ExplorerStore(FixedNamespaces):
         return f"<ExplorerStore {self._rest!r}>"
 
     async def list_namespaces(self) -> list[Namespace]:
-        """The Worker's KV bindings; their titles are the names of the bindings."""
+        """Return the Worker's KV bindings; their titles are the names of the bindings."""
         return await self._rest.list_namespaces()
 
     async def list_keys(
         self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
     ) -> KeyPage:
-        """One page of the keys that start with `prefix`."""
+        """Return one page of the keys that start with `prefix`."""
         return await self._rest.list_keys(namespace, prefix=prefix, cursor=cursor, limit=limit)
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """Value and expiration of one key: two requests, because the API tells no expiration with a value."""
+        """Return value and expiration of one key: two requests, because the API tells no expiration with a value."""
         entry = (await self.bulk_get(namespace, [key]))[key]
         return None if entry is None else ValueRead(entry.value, entry.expiration)
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """Metadata of one key."""
+        """Return metadata of one key."""
         info = await self._info(namespace, key)
         return None if info is None else info.metadata
 
@@ -145,7 +145,7 @@ class ExplorerStore(FixedNamespaces):
         return next((info for info in page.keys if info.key == key), None)
 
     async def _infos(self, namespace: NamespaceId, keys: Sequence[Key]) -> dict[Key, KeyInfo]:
-        """The rows of the listing for `keys`: by a few pages below their common beginning, else one by one."""
+        """Return the rows of the listing for `keys`: by a few pages below their common beginning, else one by one."""
         wanted = set(keys)
         found: dict[Key, KeyInfo] = {}
         if len(wanted) > 1:

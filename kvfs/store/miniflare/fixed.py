@@ -14,26 +14,26 @@ class FixedNamespaces:
     """Base of the stores of this room: the operations on namespaces that they refuse."""
 
     async def list_namespaces(self) -> list[Namespace]:
-        """All namespaces."""
+        """Return all namespaces."""
         raise NotImplementedError
 
     async def get_namespace(self, namespace: NamespaceId) -> Namespace:
-        """One namespace by its id."""
+        """Return one namespace by its id."""
         for known in await self.list_namespaces():
             if known.id == namespace:
                 return known
         raise NamespaceNotFoundError(f"no binding of the project has the namespace {namespace}")
 
     async def create_namespace(self, title: str) -> Namespace:
-        """Refused."""
+        """Refuse."""
         _refuse(f"namespace {title!r} cannot be made")
 
     async def rename_namespace(self, namespace: NamespaceId, title: str) -> None:
-        """Refused."""
+        """Refuse."""
         _refuse(f"namespace {namespace} cannot be renamed to {title!r}")
 
     async def delete_namespace(self, namespace: NamespaceId) -> None:
-        """Refused."""
+        """Refuse."""
         _refuse(f"namespace {namespace} cannot be deleted")
 
 

@@ -21,7 +21,7 @@ _TIME_BYTES: Final = 8
 
 
 def kv_directory(state: Path) -> Path:
-    """The directory of all namespaces below a state directory (`.wrangler/state`, or `--persist-to`)."""
+    """Return the directory of all namespaces below a state directory (`.wrangler/state`, or `--persist-to`)."""
     return state / "v3" / "kv"
 
 
@@ -31,20 +31,20 @@ def is_state(directory: Path) -> bool:
 
 
 def database_file(state: Path, namespace: str) -> Path:
-    """The SQLite file of a namespace. Its name is the id that workerd gives the namespace's Durable Object."""
+    """Return the SQLite file of a namespace. Its name is the id that workerd gives the namespace's Durable Object."""
     first = hmac.digest(_ID_KEY, namespace.encode(), "sha256")[:16]
     check = hmac.digest(_ID_KEY, first, "sha256")[:16]
     return kv_directory(state) / OBJECTS / f"{(first + check).hex()}.sqlite"
 
 
 def blob_directory(state: Path, namespace: str) -> Path:
-    """The directory of a namespace's values."""
+    """Return the directory of a namespace's values."""
     name = quote(sanitised(namespace), safe="!'()*-._~")  # as encodeURIComponent
     return kv_directory(state) / name / "blobs"
 
 
 def new_blob_id(now: float) -> str:
-    """A name for a new value: 32 random bytes and the time in milliseconds, in hex."""
+    """Return a name for a new value: 32 random bytes and the time in milliseconds, in hex."""
     return secrets.token_hex(_RANDOM_BYTES) + int(now * 1000).to_bytes(_TIME_BYTES, "big").hex()
 
 
@@ -54,7 +54,7 @@ def is_blob_id(text: str) -> bool:
 
 
 def sanitised(text: str) -> str:
-    """A namespace id as miniflare makes it fit for a file's name."""
+    """Return a namespace id as miniflare makes it fit for a file's name."""
     for _ in range(2):
         text = re.sub(r"(^|/|\\)(\.+)(/|\\|$)", lambda found: found[1] + "_" * len(found[2]) + found[3], text)
     text = re.sub(r"[?<>*\"'^/\\:|\x00-\x1f\x80-\x9f]", "_", text)
@@ -66,7 +66,7 @@ def sanitised(text: str) -> str:
 
 
 def namespaces_on_disk(state: Path) -> list[str]:
-    """The ids of the namespaces that have values on disk, as far as their names tell them."""
+    """Return the ids of the namespaces that have values on disk, as far as their names tell them."""
     try:
         entries = sorted(kv_directory(state).iterdir())
     except OSError:

@@ -30,7 +30,7 @@ _NO_TOKEN: Final = "wrangler-dev"  # the API asks for none, and the client alway
 
 @asynccontextmanager
 async def open_explorer(origin: str, timeout: float = 30) -> AsyncIterator[ExplorerStore]:
-    """The store behind `http://HOST:PORT` of a `wrangler dev`. Raises `UnavailableError` if it is none."""
+    """Yield the store behind `http://HOST:PORT` of a `wrangler dev`. Raises `UnavailableError` if it is none."""
     base = await find_api(origin)
     if base is None:
         raise UnavailableError(f"no `wrangler dev` with a local explorer answers at {origin}")
@@ -68,7 +68,7 @@ class WranglerStore(FixedNamespaces):
     async def open(
         cls, state: Path, configured: Callable[[], Sequence[Namespace]], *, timeout: float = 30
     ) -> AsyncIterator["WranglerStore"]:
-        """The store of one state directory; `configured` as for the constructor."""
+        """Yield the store of one state directory; `configured` as for the constructor."""
         store = cls(state, configured, timeout=timeout)
         try:
             yield store
@@ -81,11 +81,11 @@ class WranglerStore(FixedNamespaces):
         return f"<WranglerStore {self._state}>"
 
     def describe(self) -> str:
-        """The way that writes take now, in words for the user. It asks nobody."""
+        """Return the way that writes take now, in words for the user. It asks nobody."""
         return dev.route_of(self._state, self._origin if self._explorer is not None else "")
 
     async def list_namespaces(self) -> list[Namespace]:
-        """The bindings of the running dev server, else those of the configuration."""
+        """Return the bindings of the running dev server, else those of the configuration."""
         try:
             running = await self._running()
             self._known = await running.list_namespaces() if running is not None else self._configured()
@@ -97,15 +97,15 @@ class WranglerStore(FixedNamespaces):
     async def list_keys(
         self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
     ) -> KeyPage:
-        """One page of the keys that start with `prefix`."""
+        """Return one page of the keys that start with `prefix`."""
         return await self._disk.list_keys(namespace, prefix=prefix, cursor=cursor, limit=limit)
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """Value and expiration of one key."""
+        """Return value and expiration of one key."""
         return await self._disk.get(namespace, key)
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """Metadata of one key."""
+        """Return metadata of one key."""
         return await self._disk.get_metadata(namespace, key)
 
     async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
@@ -147,7 +147,7 @@ class WranglerStore(FixedNamespaces):
         return await (self._disk if running is None else running).bulk_delete(namespace, keys)
 
     async def _running(self) -> ExplorerStore | None:
-        """The API of the dev server that uses the state now, or None. Raises `UnavailableError` while it starts."""
+        """Return the API of the dev server that uses the state, or None. Raises `UnavailableError` while it starts."""
         async with self._looking:
             owner = dev.owner_of(self._state)
             if owner != self._owner:

@@ -56,13 +56,13 @@ class DiskStore(FixedNamespaces):
             self._open.popitem()[1].connection.close()
 
     async def list_namespaces(self) -> list[Namespace]:
-        """The namespaces that the configuration names."""
+        """Return the namespaces that the configuration names."""
         return list(self._namespaces())
 
     async def list_keys(
         self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
     ) -> KeyPage:
-        """One page of the keys that start with `prefix`; the cursor is the last key of the page before."""
+        """Return one page of the keys that start with `prefix`; the cursor is the last key of the page before."""
         checks.check_list_limit("list keys", limit)
         checks.text_bytes("list keys", "prefix", prefix)
         query = partial(
@@ -74,12 +74,12 @@ class DiskStore(FixedNamespaces):
         return KeyPage(tuple(keys[:limit]), following)
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """Value and expiration of one key."""
+        """Return value and expiration of one key."""
         entry = (await self._entries(namespace, [key])).get(key)
         return None if entry is None else ValueRead(entry.value, entry.expiration)
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """Metadata of one key."""
+        """Return metadata of one key."""
         row = (await self._rows(namespace, [key])).get(key)
         return None if row is None else row.document
 
@@ -136,7 +136,7 @@ class DiskStore(FixedNamespaces):
             ) from exc
 
     async def _read(self, namespace: NamespaceId, query: Callable[[sqlite3.Connection], T], empty: T) -> T:
-        """The answer of `query`, or `empty` for a namespace that nobody wrote to yet."""
+        """Return the answer of `query`, or `empty` for a namespace that nobody wrote to yet."""
         self._known(namespace)
 
         def asked() -> T:
@@ -158,7 +158,7 @@ class DiskStore(FixedNamespaces):
         return await self._read(namespace, partial(database.find, keys=keys, now_ms=self._now_ms()), {})
 
     async def _entries(self, namespace: NamespaceId, keys: Sequence[Key]) -> dict[Key, Entry]:
-        """The entries of `keys` that exist. A value removed between row and file was overwritten: ask again."""
+        """Return the entries of `keys` that exist. A value removed between row and file was overwritten: ask again."""
         for _ in range(_READ_TRIES):
             rows = await self._rows(namespace, keys)
             try:
@@ -213,7 +213,7 @@ class DiskStore(FixedNamespaces):
                 (directory / blob).unlink()
 
     def _connection(self, namespace: NamespaceId, *, writing: bool) -> sqlite3.Connection:
-        """The open connection, made anew where the file is another one (somebody removed the state)."""
+        """Return the open connection, made anew where the file is another one (somebody removed the state)."""
         file = layout.database_file(self._state, namespace)
         held = self._open.get((namespace, writing))
         if held is not None and held.identity != _identity(file):

@@ -43,7 +43,7 @@ async def only_account(
     timeout: float = 30,
     on_answer: OnAnswer = lambda headers: None,
 ) -> str:
-    """The id of the one account that the credentials see.
+    """Return the id of the one account that the credentials see.
 
     No budget is asked for these requests, because the account is not known yet: the caller counts the answers.
 
@@ -71,7 +71,7 @@ async def only_account(
 async def _accounts(
     base_url: str, credentials: AccountCredentials, timeout: float, on_answer: OnAnswer
 ) -> list[Account]:
-    """From `/accounts`, else from `/memberships`; a token owned by an account may be refused at both."""
+    """Ask `/accounts`, else `/memberships`; a token owned by an account may be refused at both."""
     refusals = Refusals(credentials)
     client = request.open_client(base_url, timeout=timeout, http2=False, transport=None)
     async with client:
@@ -105,7 +105,7 @@ def _decoded(path: str, result: bytes) -> list[Account]:
 async def _result(
     client: httpx.AsyncClient, path: str, auth: Auth, timeout: float, on_answer: OnAnswer
 ) -> bytes:
-    """`result` of one GET."""
+    """Return `result` of one GET."""
     with trio.CancelScope() as scope:
         patience = Patience(scope, timeout)
         prepared = request.build(client, "GET", path, {"page": 1, "per_page": 50}, auth.headers())

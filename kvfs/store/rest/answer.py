@@ -44,7 +44,7 @@ Scrub = Callable[[str], str]
 
 
 def as_it_is(text: str) -> str:
-    """The scrub of who knows no secret."""
+    """Return the text as it is, for a caller that knows no secret."""
     return text
 
 
@@ -62,7 +62,7 @@ class Answer:
         return 200 <= self.status < 300
 
     def envelope(self) -> codec.Envelope | None:
-        """The envelope, or None when the body is none."""
+        """Return the envelope, or None when the body is none."""
         try:
             return codec.decode_envelope(self.body)
         except codec.MalformedError:
@@ -70,7 +70,7 @@ class Answer:
 
 
 def successful(what: str, answer: Answer, *, now: float, scrub: Scrub = as_it_is) -> codec.Envelope:
-    """The envelope of a successful answer. Raises the `StoreError` that an unsuccessful one means."""
+    """Return the envelope of a successful answer. Raises the `StoreError` that an unsuccessful one means."""
     envelope = answer.envelope()
     if answer.ok and envelope is not None and envelope.success:
         return envelope
@@ -78,7 +78,7 @@ def successful(what: str, answer: Answer, *, now: float, scrub: Scrub = as_it_is
 
 
 def shaped(what: str, decode: Callable[[bytes], T], result: bytes) -> T:
-    """`result` decoded. Raises `UnavailableError` when it has another shape: it may be a proxy's."""
+    """Return `result` decoded. Raises `UnavailableError` when it has another shape: it may be a proxy's."""
     try:
         return decode(result)
     except codec.MalformedError as exc:
@@ -86,7 +86,7 @@ def shaped(what: str, decode: Callable[[bytes], T], result: bytes) -> T:
 
 
 def value_of(answer: Answer) -> ValueRead:
-    """The value that a successful single get brought. Raises `UnavailableError` for a page in its place."""
+    """Return the value that a successful single get brought. Raises `UnavailableError` for a page in its place."""
     declared = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared == "text/html":
         raise UnavailableError("get: a web page came instead of the value", status=answer.status)
@@ -95,7 +95,7 @@ def value_of(answer: Answer) -> ValueRead:
 
 
 def expiration_of(answer: Answer) -> int | None:
-    """The header of a value that expires, epoch seconds."""
+    """Return the header of a value that expires, epoch seconds."""
     text = answer.headers.get("expiration")
     if text is None:
         return None
@@ -116,7 +116,7 @@ def key_is_missing(answer: Answer) -> bool:
 def error_of(
     what: str, answer: Answer, envelope: codec.Envelope | None, *, now: float, scrub: Scrub = as_it_is
 ) -> StoreError:
-    """The error that an unsuccessful answer means; `what` names the operation, `now` is epoch seconds.
+    """Return the error that an unsuccessful answer means; `what` names the operation, `now` is epoch seconds.
 
     `scrub` takes tokens out of what the server says before it becomes part of a message.
     """
@@ -135,7 +135,7 @@ def error_of(
 
 
 def _error_in(envelope: codec.Envelope, status: int) -> codec.ApiError:
-    """The first error with a code that means something, else the first."""
+    """Return the first error with a code that means something, else the first."""
     errors = envelope.all_errors()
     telling = (error for error in errors if _meaning(error, status) is not Meaning.UNKNOWN)
     return next(telling, errors[0] if errors else codec.ApiError())
@@ -154,7 +154,7 @@ _ALWAYS: Final = {
 
 
 def _permanent(status: int, error: codec.ApiError) -> type[StoreError] | None:
-    """The error of an envelope that waiting does not cure, or None. The first line that fits decides."""
+    """Return the error of an envelope that waiting does not cure, or None. The first line that fits decides."""
     meaning = _meaning(error, status)
     if meaning is Meaning.QUOTA:
         return QuotaError
@@ -180,7 +180,7 @@ def _is_verdict(status: int) -> bool:
 
 
 def _transient(status: int, code: int, *, known: bool) -> type[UnavailableError]:
-    """The error of an answer that may be another one later; `known`: it is an envelope of the API."""
+    """Return the error of an answer that may be another one later; `known`: it is an envelope of the API."""
     if status == 429 or code == codes.THROTTLED:
         return RateLimitedError
     if status in (413, 524):
@@ -228,7 +228,7 @@ def _advice(error: codec.ApiError) -> str:
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds of a Retry-After header, which may be seconds or a date; None without a usable one."""
+    """Return seconds of a Retry-After header, which may be seconds or a date; None without a usable one."""
     text = headers.get("retry-after", "").strip()
     try:
         seconds = float(text)

@@ -14,11 +14,11 @@ class Auth(Protocol):
     """The origin of a request's credentials; asked for each request, because they may be renewed."""
 
     def headers(self) -> Mapping[str, str]:
-        """The headers that carry them."""
+        """Return the headers that carry them."""
         ...
 
     def secrets(self) -> Collection[str]:
-        """Every secret that was in a header so far."""
+        """Return every secret that was in a header so far."""
         ...
 
 
@@ -40,7 +40,7 @@ class BearerToken:
 
 
 def scrubbed(text: str, secrets: Collection[str]) -> str:
-    """`text` without any of the secrets, plain or percent-encoded."""
+    """Return `text` without any of the secrets, plain or percent-encoded."""
     for secret in secrets:
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, HIDDEN).replace(quote(secret, safe=""), HIDDEN)

@@ -65,7 +65,7 @@ class Billing:
 
     @contextmanager
     def asking(self, operation: str) -> Iterator[None]:
-        """One request is made inside, and is charged to who it is for."""
+        """Count one request that is made inside, and charge it to its callers."""
         self.requests[operation] += 1
         charge("requests")
         began = trio.current_time()
@@ -82,7 +82,7 @@ class Billing:
 
     @contextmanager
     def sending(self, what: str, count: int) -> Iterator[Bill]:
-        """A request that carries `count` keys is made inside."""
+        """Count a request inside that carries `count` keys."""
         bill = Bill()
         try:
             yield bill

@@ -65,7 +65,7 @@ async def open_rest(
     transport: httpx.AsyncBaseTransport | None = None,
     on_answer: OnAnswer = lambda headers: None,
 ) -> AsyncIterator["RestStore"]:
-    """The store of `account` at `base_url`, which ends in /client/v4 and has no user, query or fragment.
+    """Yield the store of `account` at `base_url`, which ends in /client/v4 and has no user, query or fragment.
 
     `timeout` is seconds without progress; `on_answer` gets the headers of every answer. Raises `UserError` for
     what cannot be a URL, account or token.
@@ -104,7 +104,7 @@ class RestStore:
         return f"<RestStore {self._client.base_url.host} account={self._account}>"
 
     async def list_namespaces(self) -> list[Namespace]:
-        """All namespaces of the account, every page of them."""
+        """Return all namespaces of the account, every page of them."""
         found: dict[NamespaceId, Namespace] = {}
         received = 0
         for page in range(1, NAMESPACE_PAGES + 1):
@@ -123,7 +123,7 @@ class RestStore:
         raise UnavailableError("list namespaces: the pages do not end")
 
     async def create_namespace(self, title: str) -> Namespace:
-        """A new, empty namespace. Raises `TitleExistsError`."""
+        """Create an empty namespace. Raises `TitleExistsError`."""
         checks.check_title("create namespace", title)
         answer = await self._send(
             "create_namespace", "POST", self._namespaces, body=[codec.encode_title(title)]
@@ -131,7 +131,7 @@ class RestStore:
         return self._namespace("create namespace", answer)
 
     async def get_namespace(self, namespace: NamespaceId) -> Namespace:
-        """One namespace by its id."""
+        """Return one namespace by its id."""
         answer = await self._send("get_namespace", "GET", self._path(namespace))
         return self._namespace("get namespace", answer)
 
@@ -151,7 +151,7 @@ class RestStore:
     async def list_keys(
         self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
     ) -> KeyPage:
-        """One page of the keys that start with `prefix`. The API's smallest page has 10, whatever `limit`.
+        """Return one page of the keys that start with `prefix`. The API's smallest page has 10, whatever `limit`.
 
         Keys that KV cannot hold or that were not asked for are left out, and the rest is in order.
         """
@@ -169,7 +169,7 @@ class RestStore:
         return KeyPage(_in_order(keys, prefix), following, is_whole)
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """Value and expiration of one key, text or binary."""
+        """Return value and expiration of one key, text or binary."""
         path = self._key_path(namespace, "values", key)
         answer = await self._send("get_value", "GET", path, limit=VALUE_ANSWER)
         self.billing.add("read", answer.ok or key_is_missing(answer))
@@ -180,7 +180,7 @@ class RestStore:
         return value_of(answer)
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """Metadata of one key; `None` when it has none or does not exist."""
+        """Return metadata of one key; `None` when it has none or does not exist."""
         answer = await self._send("get_metadata", "GET", self._key_path(namespace, "metadata", key))
         self.billing.add("read", answer.ok or key_is_missing(answer))
         if key_is_missing(answer):
@@ -258,7 +258,7 @@ class RestStore:
         return self._unsuccessful("bulk delete", answer, unique)
 
     async def _bulk_delete(self, namespace: NamespaceId, body: list[bytes]) -> Answer:
-        """By POST …/bulk/delete, or by DELETE …/bulk where the server does not know the former."""
+        """Delete by POST …/bulk/delete, or by DELETE …/bulk where the server does not know the former."""
         if self._posts_deletes:
             path = self._path(namespace, "bulk", "delete")
             answer = await self._send("bulk_delete", "POST", path, body=body, splittable=True)
@@ -283,7 +283,7 @@ class RestStore:
         splittable: bool = False,
         seconds: float = 0.0,
     ) -> Answer:
-        """One request, one whole answer of at most `limit` bytes; `splittable`: half of it would be easier.
+        """Send one request; return one whole answer of at most `limit` bytes. `splittable`: half of it would be easier.
 
         `seconds` without progress are the end of it, instead of the usual number. Raises `UnavailableError` for
         everything that keeps the answer from arriving.
@@ -355,7 +355,7 @@ class RestStore:
         return shaped("bulk get", bulk_values.decode_values, self._successful("bulk get", answer).result)
 
     def _unsuccessful(self, what: str, answer: Answer, asked: Iterable[Key]) -> frozenset[Key]:
-        """The keys that were asked for and not done. Raises `UncertainError` when the answer does not add up."""
+        """Return the keys that were asked for and not done. Raises `UncertainError` when the answer does not add up."""
         done, named = shaped(what, codec.decode_bulk_result, self._successful(what, answer).result)
         keys, failed = frozenset(asked), frozenset(Key(name) for name in named)
         if not failed <= keys or (done is not None and done != len(keys) - len(failed)):
@@ -376,5 +376,5 @@ def _in_order(keys: Iterable[KeyInfo], prefix: str) -> tuple[KeyInfo, ...]:
 
 
 async def _off_loop(size: int, work: Callable[[], T]) -> T:
-    """`work`, in a thread when it is about that many bytes."""
+    """Do `work`, in a thread when it is about that many bytes."""
     return await trio.to_thread.run_sync(work) if size > OFF_LOOP_BYTES else work()

@@ -61,7 +61,7 @@ class Answered:
 
 
 async def look(client: httpx.AsyncClient, account: str) -> AsyncIterator[Look]:
-    """Everything, one after the other. `client` carries the credentials; no error of the network is raised."""
+    """Do every look, one after the other. `client` carries the credentials; no error of the network is raised."""
     try:
         first = await _ask(client, "GET", f"/accounts/{account}/storage/kv/namespaces?per_page=5")
     except httpx.HTTPError as exc:
@@ -170,7 +170,7 @@ async def _use(client: httpx.AsyncClient, account: str) -> Look:
 
 
 def _counts(document: Mapping[str, Any]) -> dict[str, int] | None:
-    """Operations of today by kind; None for an answer that is not one."""
+    """Return the operations of today by kind; None for an answer that is not one."""
     try:
         groups = document["data"]["viewer"]["accounts"][0]["kvOperationsAdaptiveGroups"]
         return {str(one["dimensions"]["actionType"]): int(one["sum"]["requests"]) for one in groups}

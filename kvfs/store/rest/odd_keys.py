@@ -35,7 +35,7 @@ class OddKeys(Around):
         return entry.metadata if entry is not None else None
 
     async def _in_bulk(self, namespace: NamespaceId, key: Key) -> Mapping[Key, Entry | None]:
-        """The entry by a bulk get; empty for a binary value, which cannot come so."""
+        """Return the entry by a bulk get; empty for a binary value, which cannot come so."""
         try:
             return await self._store.bulk_get(namespace, [key])
         except NotTextError:

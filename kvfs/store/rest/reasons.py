@@ -19,7 +19,7 @@ _NEVER_LEFT: Final = (
 
 
 def unavailable(operation: str, error: httpx.HTTPError) -> UnavailableError:
-    """The error of a request without an answer."""
+    """Return the error of a request without an answer."""
     failed = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
     if failed is not None and isinstance(error, httpx.ConnectError):
         return UntrustedError(f"{operation}: {_tls_reason(failed)}")
@@ -27,7 +27,7 @@ def unavailable(operation: str, error: httpx.HTTPError) -> UnavailableError:
 
 
 def _kind(error: httpx.HTTPError) -> type[UnavailableError]:
-    """An answer that is no HTTP may be about this one request; without an answer, others would fare the same."""
+    """Return the kind of a failure: a malformed answer may be about this one request, and no answer is about all."""
     if isinstance(error, _NEVER_LEFT):
         return NotSentError
     is_answer = isinstance(error, httpx.DecodingError | httpx.RemoteProtocolError)
@@ -35,7 +35,7 @@ def _kind(error: httpx.HTTPError) -> type[UnavailableError]:
 
 
 def _words(error: BaseException) -> str:
-    """The first text in the chain of causes that says anything."""
+    """Return the first text in the chain of causes that says anything."""
     for each in _causes(error):
         text = each.strerror if isinstance(each, OSError) and each.strerror else str(each)
         if text:
@@ -52,7 +52,7 @@ def _tls_reason(error: ssl.SSLError) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it, the nearest first; each member of a group as well."""
+    """Yield the error and what led to it, the nearest first; each member of a group as well."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:

@@ -58,7 +58,7 @@ class UploadStream(httpx.AsyncByteStream):
 
 
 async def read_body(response: httpx.Response, limit: int, patience: Patience) -> bytes:
-    """The body as it was before its content encoding, at most `limit` bytes of it.
+    """Return the body as it was before its content encoding, at most `limit` bytes of it.
 
     Raises `AnswerTooLongError` beyond the limit, which counts what comes out of a compressed body, and
     `UnavailableError` for an encoding that was not asked for or is damaged.
@@ -88,7 +88,7 @@ async def _read(chunks: AsyncIterator[bytes], encoding: str, limit: int, patienc
 
 
 def _bites(pieces: Iterable[bytes]) -> Iterable[bytes]:
-    """The pieces cut and joined to bites."""
+    """Return the pieces cut and joined to bites."""
     gathered: list[bytes] = []
     size = 0
     for piece in pieces:

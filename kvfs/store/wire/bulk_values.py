@@ -15,7 +15,7 @@ LARGE: Final = 1024 * 1024  # bytes of an answer whose values are not made a `st
 
 
 def decode_values(result: bytes) -> dict[str, Entry | None]:
-    """`result` of a bulk get of text with metadata, without the entries that are none."""
+    """Decode `result` of a bulk get of text with metadata, without malformed entries."""
     if len(memoryview(result)) > LARGE:
         return _large_values(result)
     try:

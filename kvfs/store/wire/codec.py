@@ -63,7 +63,7 @@ def acceptable_identifier(text: str) -> bool:
 
 
 def compact_metadata(text: bytes) -> Metadata | None:
-    """Metadata as it is kept: no insignificant white space, `None` for null. Raises `MalformedError`."""
+    """Return metadata as it is kept: no insignificant white space, `None` for null. Raises `MalformedError`."""
     return compact(text)
 
 
@@ -71,13 +71,13 @@ def compact_metadata(text: bytes) -> Metadata | None:
 
 
 def decode_envelope(body: bytes) -> Envelope:
-    """The envelope of any JSON answer."""
+    """Decode the envelope of any JSON answer."""
     envelope: Envelope = decode_leniently(body, Envelope)
     return envelope
 
 
 def decode_namespace(result: bytes) -> Namespace:
-    """`result` of creating or getting a namespace."""
+    """Decode `result` of creating or getting a namespace."""
     found = _namespaces([_namespace_line(result)])
     if not found:
         raise MalformedError("a namespace without a usable id")
@@ -85,20 +85,20 @@ def decode_namespace(result: bytes) -> Namespace:
 
 
 def decode_namespaces(result: bytes) -> tuple[int, list[Namespace]]:
-    """`result` of a page of namespaces: how many it has, and those whose id a request can name."""
+    """Decode `result` of a page of namespaces: how many it has, and those whose id a request can name."""
     lines = _each(result, list[NamespaceLine], _namespace_line)
     return len(lines), _namespaces(line for line in lines if line is not None)
 
 
 def decode_keys(result: bytes) -> tuple[list[KeyInfo], bool]:
-    """`result` of a page of keys, as received, without those that KV cannot hold; false if a row is no key."""
+    """Decode `result` of a page of keys, as received, without keys that KV cannot hold; False if a row is no key."""
     rows = _each(result, list[KeyLine], _key_line)
     found = [_key_info(row) for row in rows if row is not None and acceptable_key(row.name)]
     return found, None not in rows
 
 
 def decode_metadata(result: bytes) -> Metadata | None:
-    """`result` of reading a key's metadata."""
+    """Decode `result` of reading a key's metadata."""
     return metadata_of(result)
 
 
@@ -134,7 +134,7 @@ def _namespace_line(row: bytes) -> NamespaceLine:
 
 
 def _each(result: bytes, shape: Any, decode_row: Callable[[bytes], T]) -> list[T | None]:
-    """A list of rows, read at once or, when one of them is odd, singly: None stands for that one.
+    """Return a list of rows, read at once or, when one of them is odd, singly: None stands for that one.
 
     `null` is an empty list.
     """
@@ -157,7 +157,7 @@ def _each(result: bytes, shape: Any, decode_row: Callable[[bytes], T]) -> list[T
 def encode_pairs(
     entries: Mapping[Key, Entry], pause: Pause = go_on, *, disguised: bool = False
 ) -> list[bytes]:
-    """The body of a bulk put in pieces: joined they are the JSON array.
+    """Return the body of a bulk put in pieces: joined they are the JSON array.
 
     Text goes as text, what is not UTF-8 or shorter that way as base64; with `disguised` all goes as base64.
     `pause` is called every now and then. Raises `TooLongError` for a value that cannot be part of one.
@@ -186,17 +186,17 @@ def _pair_pieces(key: Key, entry: Entry, pause: Pause, disguised: bool) -> list[
 
 
 def encode_keys(keys: Sequence[Key]) -> bytes:
-    """The body of a bulk delete."""
+    """Encode the body of a bulk delete."""
     return msgspec.json.encode(keys)
 
 
 def encode_bulk_get(keys: Sequence[Key]) -> bytes:
-    """The body of a bulk get of text with metadata."""
+    """Encode the body of a bulk get of text with metadata."""
     return msgspec.json.encode(BulkGetRequest(list(keys), "text", True))
 
 
 def encode_title(title: str) -> bytes:
-    """The body that creates or renames a namespace."""
+    """Encode the body that creates or renames a namespace."""
     return msgspec.json.encode({"title": title})
 
 
@@ -204,22 +204,22 @@ def encode_title(title: str) -> bytes:
 
 
 def decode_pairs(body: bytes) -> list[PairRequest]:
-    """The body of a bulk put."""
+    """Decode the body of a bulk put."""
     return decode(body, list[PairRequest])
 
 
 def decode_key_list(body: bytes) -> list[str]:
-    """The body of a bulk delete."""
+    """Decode the body of a bulk delete."""
     return decode(body, list[str])
 
 
 def decode_bulk_get(body: bytes) -> BulkGetRequest:
-    """The body of a bulk get."""
+    """Decode the body of a bulk get."""
     return decode(body, BulkGetRequest)
 
 
 def decode_namespace_request(body: bytes) -> NamespaceRequest:
-    """A body that creates or renames a namespace."""
+    """Decode a body that creates or renames a namespace."""
     return decode(body, NamespaceRequest)
 
 
@@ -227,7 +227,7 @@ def decode_namespace_request(body: bytes) -> NamespaceRequest:
 
 
 def encode_success(result: bytes = b"{}", info: ResultInfo | None = None) -> bytes:
-    """A successful answer around `result`, which is JSON text."""
+    """Encode a successful answer around `result`, which is JSON text."""
     envelope: dict[str, Any] = {"result": Raw(result), "success": True, "errors": [], "messages": []}
     if info is not None:
         envelope["result_info"] = info
@@ -235,7 +235,7 @@ def encode_success(result: bytes = b"{}", info: ResultInfo | None = None) -> byt
 
 
 def encode_failure(code: int, message: str, cause: tuple[int, str] | None = None) -> bytes:
-    """A failed answer with one error, and the code and text of its cause."""
+    """Encode a failed answer with one error, and the code and text of its cause."""
     error: dict[str, Any] = {"code": code, "message": message}
     if cause is not None:
         error["error_chain"] = [{"code": cause[0], "message": cause[1]}]
@@ -243,12 +243,12 @@ def encode_failure(code: int, message: str, cause: tuple[int, str] | None = None
 
 
 def encode_json(value: object) -> bytes:
-    """Any plain value, for answers that have no function of their own."""
+    """Encode any plain value, for answers that have no function of their own."""
     return msgspec.json.encode(value)
 
 
 def encode_namespace(namespace: Namespace, jurisdiction: str = "") -> bytes:
-    """One namespace as a `result`."""
+    """Encode one namespace as a `result`."""
     fields: dict[str, Any] = {
         "id": namespace.id,
         "title": namespace.title,
@@ -262,12 +262,12 @@ def encode_namespace(namespace: Namespace, jurisdiction: str = "") -> bytes:
 
 
 def encode_array(items: Iterable[bytes]) -> bytes:
-    """A JSON array of items that are JSON text already."""
+    """Encode a JSON array of items that are JSON text already."""
     return b"".join(_array(items))
 
 
 def encode_page(page: KeyPage) -> bytes:
-    """A whole answer with a page of keys."""
+    """Encode a whole answer with a page of keys."""
     lines = [KeyLine(key.key, key.expiration, _raw(key.metadata)) for key in page.keys]
     info = {"count": len(lines), "cursor": page.cursor or ""}
     envelope = {"result": lines, "success": True, "errors": [], "messages": [], "result_info": info}
@@ -275,7 +275,7 @@ def encode_page(page: KeyPage) -> bytes:
 
 
 def encode_bulk_result(successful: int, unsuccessful: Iterable[Key]) -> bytes:
-    """`result` of a bulk write or delete."""
+    """Encode `result` of a bulk write or delete."""
     return msgspec.json.encode(
         {"successful_key_count": successful, "unsuccessful_keys": sorted(unsuccessful)}
     )
@@ -284,7 +284,7 @@ def encode_bulk_result(successful: int, unsuccessful: Iterable[Key]) -> bytes:
 def encode_values(
     entries: Mapping[Key, Entry | None], *, as_json: bool = False, with_metadata: bool = False
 ) -> bytes:
-    """`result` of a bulk get. Raises `MalformedError` for a value that is not text (or not JSON)."""
+    """Encode `result` of a bulk get. Raises `MalformedError` for a value that is not text (or not JSON)."""
     values = {
         key: None if entry is None else _bulk_value(entry, as_json, with_metadata)
         for key, entry in entries.items()
@@ -301,7 +301,7 @@ def _array(items: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _value_text(value: bytes, pause: Pause, disguised: bool) -> tuple[list[bytes], bool]:
-    """The value as a JSON string, a large one in pieces, and whether that is base64. Raises `TooLongError`."""
+    """Return the value as a JSON string, a large one in pieces, and whether that is base64. Raises `TooLongError`."""
     size = 4 * ((len(value) + 2) // 3)
     text = None if disguised else as_string(value, size, pause)
     is_base64 = text is None
@@ -339,7 +339,7 @@ def _namespaces(found: Iterable[NamespaceLine]) -> list[Namespace]:
 
 
 def metadata_of(raw: bytes) -> Metadata | None:
-    """Metadata as the server wrote it; None for null. Raises `MalformedError`."""
+    """Return metadata as the server wrote it; None for null. Raises `MalformedError`."""
     text = bytes(raw)  # a copy: Raw would keep the whole answer in memory
     if text in (b"", NULL):
         return None
@@ -356,7 +356,7 @@ def _raw(metadata: Metadata | None) -> Raw:
 
 
 def whole_seconds(seconds: int | float | str | None) -> int | None:
-    """An expiration as the API may write it (a number, or digits in a string) as we keep it."""
+    """Return an expiration as the API may write it (a number, or digits in a string) as we keep it."""
     if seconds is None:
         return None
     number = whole_number(seconds)

@@ -34,7 +34,7 @@ class MalformedError(KvfsError):
 
 
 def decode(text: bytes, shape: type[T]) -> T:
-    """`text` as `shape`, strictly. Raises `MalformedError`."""
+    """Decode `text` as `shape`, strictly. Raises `MalformedError`."""
     try:
         return msgspec.json.decode(text, type=shape)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
@@ -60,7 +60,7 @@ def is_marked(text: str) -> bool:
 
 
 def unmarked(text: bytes) -> bytes:
-    """JSON text as it was received."""
+    """Return JSON text as it was received."""
     return _MARKED.sub(rb"\\u\1", text) if _MARK_BYTES in text else text
 
 
@@ -75,7 +75,7 @@ def is_json(text: bytes) -> bool:
 
 
 def compact(text: bytes) -> bytes | None:
-    """JSON without insignificant white space, `None` for null. Raises `MalformedError`."""
+    """Return JSON without insignificant white space, `None` for null. Raises `MalformedError`."""
     text = text.strip()
     if text == NULL:  # most often: as the server reads what was put without
         return None

@@ -51,7 +51,7 @@ class Envelope(Struct):
     result_info: Raw = Raw(NULL)
 
     def all_errors(self) -> list[ApiError]:
-        """Every error it names, as far as it can be read."""
+        """Return every error it names, as far as it can be read."""
         items = decode_leniently(bytes(self.errors), Any)
         return [_api_error(item) for item in items] if isinstance(items, list) else []
 
@@ -65,7 +65,7 @@ class Envelope(Struct):
 
 
 def whole_number(found: object) -> int | None:
-    """A number as the API may write it: an integer, a float or digits in a string; None for anything else."""
+    """Return a number as the API may write it: an integer, a float or digits in a string; None for anything else."""
     if isinstance(found, str):
         try:
             found = float(found)
@@ -169,7 +169,7 @@ class PairRequest(Struct):
         return bytes(self.metadata)
 
     def value_bytes(self) -> bytes:
-        """The value itself; base64 may lack its padding. Raises `MalformedError` when it is no base64."""
+        """Return the value itself; base64 may lack its padding. Raises `MalformedError` when it is no base64."""
         if not self.base64:
             return self.value.encode()
         try:

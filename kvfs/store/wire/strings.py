@@ -25,7 +25,7 @@ Pause = Callable[[], None]
 
 
 def go_on() -> None:
-    """The pause of work nobody waits behind."""
+    """Do not pause: the pause of work that nobody waits behind."""
 
 
 class GiveWay:
@@ -42,7 +42,7 @@ class GiveWay:
 
 
 def as_string(value: bytes, most: int, pause: Pause = go_on) -> list[bytes] | None:
-    """The value as a JSON string, in pieces; None when it is no text, or takes more than `most` bytes."""
+    """Return the value as a JSON string, in pieces; None when it is no text, or takes more than `most` bytes."""
     if len(value) <= BITE and value.isascii():  # most are
         whole = msgspec.json.encode(value.decode())
         return [whole] if len(whole) - 2 <= most else None
@@ -62,7 +62,7 @@ def as_string(value: bytes, most: int, pause: Pause = go_on) -> list[bytes] | No
 
 
 def as_base64(value: bytes, pause: Pause = go_on) -> list[bytes]:
-    """The value as a JSON string of base64, in pieces."""
+    """Return the value as a JSON string of base64, in pieces."""
     pieces = [b'"']
     for bite, _ in _bites(value):
         pieces.append(binascii.b2a_base64(bite, newline=False))
@@ -71,7 +71,7 @@ def as_base64(value: bytes, pause: Pause = go_on) -> list[bytes]:
 
 
 def string_bytes(text: memoryview) -> bytes:
-    """The UTF-8 of a JSON string, quotes included. Raises `MalformedError` for what is no string of Unicode text.
+    """Return the UTF-8 of a JSON string, quotes included. Raises `MalformedError` for anything but Unicode text.
 
     A large one is decoded in bites: a `str` with one emoji in it takes four bytes for every character.
     """
@@ -96,7 +96,7 @@ def _decoded_in_bites(text: memoryview) -> bytes:
 
 
 def _decoded_part(text: memoryview, start: int, end: int) -> tuple[bytes, int]:
-    """The text from `start` to the end of the last character before `end`, and where that is."""
+    """Return the text from `start` to the end of the last character before `end`, and where that is."""
     for stop in range(end, max(start, end - _LONGEST), -1):
         with suppress(msgspec.MsgspecError, UnicodeError):  # a character is cut in two
             return msgspec.json.decode(b'"' + bytes(text[start:stop]) + b'"', type=str).encode(), stop

@@ -103,7 +103,7 @@ class Amending:
     def _take_back_attributes(
         self, shared: OpenFile, metadata: Metadata | None, expiration: int | None, version: int
     ) -> None:
-        """They could not be recorded: no later close shall do it, because the caller was told that nothing changed."""
+        """Take attributes back that could not be recorded, because the caller was told that nothing changed."""
         if not shared.dirty:  # they were, and only the disk did not force them out
             return
         shared.metadata, shared.expiration = metadata, expiration

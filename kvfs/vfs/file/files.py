@@ -122,7 +122,7 @@ class Files:
         return change is None or change.state is ChangeState.SETTLING
 
     def create(self, namespace: NamespaceId, key: Key, *, mode: int, append: bool) -> tuple[File, int]:
-        """A file that is not there yet, open; the journal hears of it at the first flush."""
+        """Open a file that does not exist yet; the journal hears of it at the first flush."""
         node = self._inodes.file(namespace, key)
         if node.open is not None:  # of a key that expired or was deleted elsewhere: another file
             self._inodes.names.detach(node)
@@ -144,7 +144,7 @@ class Files:
         return node, self.handles.add(FileHandle(node, append, write=True))
 
     def release(self, number: int) -> Answer[None]:
-        """The last reference of an open is gone: what mmap wrote after the last flush is recorded."""
+        """Release an open with its last reference: changes by mmap after the last flush are recorded."""
         handle = self.handles.remove(number)
         if not isinstance(handle, FileHandle):
             return None
@@ -187,7 +187,7 @@ class Files:
                 self._inodes.drop_unused(node)
 
     def flush(self, number: int) -> Answer[None]:
-        """close(2): what a writer's file lacks in the journal is recorded, or else nobody reads it any more.
+        """Do close(2): record what a writer's file lacks in the journal, or else nobody reads it any more.
 
         A reader's close records nothing: what somebody else is still writing is not whole yet.
         """

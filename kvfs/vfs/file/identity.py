@@ -39,7 +39,7 @@ class Identities:
         return hash(value) if value is not None and len(value) <= INLINE_BYTES else known_digest
 
     async def at_opening(self, node: File, clean: Clean) -> int | bytes:
-        """The identity of a content about to be opened.
+        """Return the identity of a content about to be opened.
 
         The kernel may have no pages of the file to compare it with: then no open waits for a digest, which
         takes long. A number stands for it until the last close, when nobody waits.
@@ -54,7 +54,7 @@ class Identities:
         return await self._digest_of(node, clean)
 
     async def _digest_of(self, node: File, clean: Clean) -> bytes:
-        """The digest of a large value; it takes long, so a thread makes it, once. A small one's is not needed."""
+        """Return the digest of a large value. It takes long, so a thread makes it, once; a small one needs none."""
         if clean.digest or len(clean.value) <= INLINE_BYTES:
             return clean.digest
         found = await trio.to_thread.run_sync(digest, clean.value)
@@ -62,7 +62,7 @@ class Identities:
         return found
 
     def closed(self, node: File, shared: OpenFile) -> None:
-        """The last handle is closed: a provisional identity gives way to the digest, as soon as there is one."""
+        """Replace a provisional identity by the digest, as soon as there is one, because the last handle is closed."""
         number, value = shared.identity, shared.closed
         if value is None or len(value) <= INLINE_BYTES:
             return

@@ -32,7 +32,7 @@ class OpenContents:
         self._now = now
 
     def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
-        """At most `size` bytes; fewer only at the end."""
+        """Read at most `size` bytes; fewer only at the end."""
         handle = self._handles.get(number)
         if isinstance(handle, TextHandle):
             return handle.text[offset : offset + size]
@@ -86,7 +86,7 @@ class OpenContents:
         return handle
 
     def fail(self, handle: FileHandle, error: KvfsError) -> None:
-        """A change through the handle failed: nothing since the last good close is recorded."""
+        """Note that a change through the handle failed: nothing since the last good close is recorded."""
         self._failures.fail(handle, open_of(handle), error)
 
 

@@ -50,7 +50,7 @@ class OpenFile(Struct, eq=False):
         return self.dirty and self.buffer.changed
 
     def known_base(self) -> bytes | None:
-        """The base, made when it is wanted: most opens only read."""
+        """Return the base, made when it is wanted: most opens only read."""
         if self.base is None and self.closed is not None:
             found = self.identity
             self.base = found if isinstance(found, bytes) else digest(self.closed)

@@ -14,7 +14,7 @@ class Uploader(Protocol):
         ...
 
     def beside(self, namespace: NamespaceId, key: Key) -> Key:
-        """The name for what was written to a file whose key another client has written since; it is told."""
+        """Return the name for the content of a file whose key another client has written since; it is reported."""
         ...
 
     def is_in_flight(self, change: Change) -> bool:

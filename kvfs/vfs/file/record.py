@@ -95,7 +95,7 @@ class Recorder:
         self._save_as(node, shared, version, value, body)
 
     async def _spooled(self, rope: Rope) -> tuple[bytes | None, Body]:
-        """A large content as it is now, and its body: written by threads, so that nobody else waits.
+        """Return a large content as it is now, and its body: written by threads, so that nobody else waits.
 
         None: it is in pieces still, and in the body's file. To join them would hold up everybody.
         """
@@ -154,7 +154,7 @@ class Recorder:
         return len(shared.closed) > INLINE_BYTES and not isinstance(shared.identity, bytes)
 
     async def body_of(self, value: bytes) -> Body:
-        """A content ready to be recorded; a large one is written beside the journal, in a thread."""
+        """Return a content ready to be recorded; a large one is written beside the journal, in a thread."""
         return self._journal.stage(value) if len(value) <= INLINE_BYTES else await self._journal.spool(value)
 
     def record(

@@ -53,7 +53,7 @@ class Syncing:
         await self._sender.send_now([(namespace, key)], self._timeout)
 
     async def sync_directory(self, handle: DirectoryHandle) -> None:
-        """fsync(2) of a directory: what was changed below it is in the store."""
+        """Do fsync(2) of a directory: return when all changes below it are in the store."""
         journal, node = self._journal, self._inodes.get(handle.ino)
         changes: Iterable[Change] = ()
         if isinstance(node, Root):
@@ -69,5 +69,5 @@ class Syncing:
                 await self._sender.send_now(some, self._timeout)
 
     def state_of(self, change: Change) -> str:
-        """The state of a change in the user's words."""
+        """Return the state of a change in the user's words."""
         return "in-flight" if self._sender.is_in_flight(change) else str(change.state)

@@ -43,7 +43,7 @@ class Versions:
         return self._overlay.reads.is_known_since(node.namespace, node.key, shared.known_at)
 
     async def renew(self, node: N) -> N | File:
-        """The node of the name: another than `node` if what is there is not what is open.
+        """Return the node of the name: another than `node` if the open content is not the present one.
 
         If the store cannot be asked, what is open is all there is.
         """

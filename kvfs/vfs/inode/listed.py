@@ -18,7 +18,7 @@ class ListedNodes:
         self._resting = registry.resting
 
     def show(self, node: Node) -> None:
-        """A listing just showed the node to the kernel: one lookup more. A file nobody holds may rest now."""
+        """Count a lookup of a node that a listing just showed to the kernel. A file nobody holds may rest now."""
         node.lookups += 1
         if node is self._registry.made and isinstance(node, File) and node.ino != ROOT_INO:
             self._registry.made = None
@@ -26,7 +26,7 @@ class ListedNodes:
                 del self._nodes[node.ino], self._files[node.namespace, node.key]
 
     def show_again(self, ino: int) -> bool:
-        """A listing shows a file to the kernel that it showed before: one lookup more. False when it is gone."""
+        """Count one lookup more of a file that a listing shows again; return False when it is gone."""
         node = self._nodes.get(ino)
         if node is None:
             return self._resting.shown_again(ino)
@@ -34,7 +34,7 @@ class ListedNodes:
         return True
 
     def show_key(self, namespace: NamespaceId, key: Key, before: int = 0) -> int | None:
-        """A listing shows a file: its number, with one lookup more. None when it is open, or has to be a node.
+        """Return the number of a file that a listing shows, with one lookup more; None if it is open or must be a node.
 
         `before` is the number of the file that it showed before this one.
         """

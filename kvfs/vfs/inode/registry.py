@@ -27,12 +27,12 @@ class Registry:
             self.directories[root.namespace, root.ref] = root
 
     def add(self, node: Node) -> None:
-        """A node that was made with the number `next`."""
+        """Add a node that was made with the number `next`."""
         self.nodes[node.ino] = node
         self.next += 1
 
     def wake(self, ino: int | None) -> File | None:
-        """The node of a file at rest."""
+        """Return the node of a file at rest."""
         found = self.resting.take(ino) if ino is not None else None
         if ino is None or found is None:
             return None
@@ -41,7 +41,7 @@ class Registry:
         return node
 
     def known_file(self, namespace: NamespaceId, key: Key) -> File | None:
-        """The node of a key if the kernel knows one."""
+        """Return the node of a key if the kernel knows one."""
         return self.files.get((namespace, key)) or self.wake(self.resting.number_of(namespace, key))
 
     def drop_unused(self, node: Node) -> None:

@@ -18,7 +18,7 @@ class NodeNames:
         self._directories = registry.directories
 
     def detach(self, node: File | Directory) -> None:
-        """Its name is gone; the kernel may go on using the number."""
+        """Take the name of a node away; the kernel may go on using the number."""
         node.detached = True
         if isinstance(node, File):
             if node.open is not None:
@@ -30,7 +30,7 @@ class NodeNames:
         self._registry.drop_unused(node)
 
     def attach(self, node: File, key: Key) -> None:
-        """A file that lost its name gets one; whoever had that is detached."""
+        """Give a file that lost its name another one; the node that had it is detached."""
         target = self._registry.known_file(node.namespace, key)
         if target is not None and target is not node:
             self.detach(target)
@@ -38,7 +38,7 @@ class NodeNames:
         self._files[node.namespace, key] = node
 
     def move_file(self, node: File, key: Key) -> None:
-        """The file is another key of its namespace now; whoever had that name is detached."""
+        """Make the file another key of its namespace; the node that had that name is detached."""
         target = self._registry.known_file(node.namespace, key)
         if target is not None and target is not node:
             self.detach(target)
@@ -47,7 +47,7 @@ class NodeNames:
         self._files[node.namespace, key] = node
 
     def move_directory(self, node: Directory, ref: DirRef) -> None:
-        """The directory is another one of its namespace now; its inhabitants are moved by the caller."""
+        """Make the directory another one of its namespace; the caller must move its inhabitants."""
         target = self._directories.get((node.namespace, ref))
         if target is not None and target is not node:
             self.detach(target)
@@ -56,7 +56,7 @@ class NodeNames:
         self._directories[node.namespace, ref] = node
 
     def below(self, namespace: NamespaceId, prefix: str) -> tuple[list[File], list[Directory]]:
-        """Every known node below a prefix, the directory of the prefix itself included."""
+        """Return every known node below a prefix, the directory of the prefix itself included."""
         for ino in self._registry.resting.below(namespace, prefix):
             self._registry.wake(ino)
         files = [
@@ -70,7 +70,7 @@ class NodeNames:
         return files, directories
 
     def of_namespace(self, namespace: NamespaceId) -> Iterator[File | Directory]:
-        """Every known node of a namespace, those that lost their names included."""
+        """Yield every known node of a namespace, those that lost their names included."""
         files, directories = self.below(namespace, "")
         yield from files
         yield from directories

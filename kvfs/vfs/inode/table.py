@@ -31,7 +31,7 @@ class InodeTable:
         self.listed = ListedNodes(registry)
 
     def get(self, ino: int) -> Node:
-        """The node of a number. Raises `StaleError` for one that is gone."""
+        """Return the node of a number. Raises `StaleError` for one that is gone."""
         try:
             return self._nodes[ino]
         except KeyError:
@@ -41,16 +41,16 @@ class InodeTable:
             return node
 
     def find(self, ino: int) -> Node | None:
-        """The node of a number, None for one that is gone."""
+        """Return the node of a number, None for one that is gone."""
         return self._nodes.get(ino) or self._registry.wake(ino)
 
     def open_file(self, namespace: NamespaceId, key: Key) -> File | None:
-        """The node of a key, if somebody has it open."""
+        """Return the node of a key, if somebody has it open."""
         node = self._files.get((namespace, key))
         return node if node is not None and node.open is not None else None
 
     def file(self, namespace: NamespaceId, key: Key) -> File:
-        """The node of a key, made when there is none."""
+        """Return the node of a key, made when there is none."""
         node = self._files.get((namespace, key))
         if node is not None:
             self._registry.made = None
@@ -64,7 +64,7 @@ class InodeTable:
         return node
 
     def directory(self, namespace: NamespaceId, ref: DirRef) -> Directory:
-        """The node of a directory, made when there is none."""
+        """Return the node of a directory, made when there is none."""
         node = self._directories.get((namespace, ref))
         if node is None:
             node = Directory(self._registry.next, 0, namespace, ref)
@@ -85,15 +85,15 @@ class InodeTable:
         return directory, nodes
 
     def peek_file(self, namespace: NamespaceId, key: Key) -> File | None:
-        """The node of a key if the kernel knows one."""
+        """Return the node of a key if the kernel knows one."""
         return self._registry.known_file(namespace, key)
 
     def peek_directory(self, namespace: NamespaceId, ref: DirRef) -> Directory | None:
-        """The node of a directory if the kernel knows one."""
+        """Return the node of a directory if the kernel knows one."""
         return self._directories.get((namespace, ref))
 
     def forget(self, ino: int, count: int) -> None:
-        """The kernel dropped so many of its references."""
+        """Drop so many references, as the kernel did."""
         node = self._nodes.get(ino)
         if node is None:
             self._registry.resting.forget(ino, count)

@@ -207,7 +207,7 @@ class Moves:
     def directory_moved(
         self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: Sequence[Move]
     ) -> None:
-        """The journal was told of all that is in a directory: nodes and caches follow."""
+        """Let nodes and caches follow, because all of a directory's moves are in the journal."""
         for move in moves:
             self.moved(namespace, move.old, move.new)
         _, directories = self._inodes.names.below(namespace, source.prefix)

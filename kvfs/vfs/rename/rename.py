@@ -119,7 +119,7 @@ class Renames:
         no_replace: bool,
         progress: RenameProgress,
     ) -> bool:
-        """One try; false, and nothing is done, when a directory was renamed before the end of it."""
+        """Try once; return False, with nothing done, when a directory was renamed before the end of it."""
         old = _Place(source, old_name, *await answered(self._tree.child(source, old_name)), source.ref)
         new = _Place(goal, new_name, *await answered(self._tree.child(goal, new_name)), goal.ref)
         if old.target is None:

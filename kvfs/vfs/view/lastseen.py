@@ -46,7 +46,7 @@ class LastSeen:
         self._table = _Table()
 
     def read(self, place: KeyRef, value: bytes) -> None:
-        """A program was given this content to read."""
+        """Note that a program was given this content to read."""
         if not self._enabled or self._values.get(place) is value:
             return
         self._digests.pop(place, None)
@@ -59,13 +59,13 @@ class LastSeen:
             self._keep(oldest, digest(content))
 
     def wrote(self, place: KeyRef, found: bytes) -> None:
-        """A program wrote the content of this digest, and the server has it."""
+        """Note that a program wrote the content of this digest, and the server has it."""
         if self._enabled:
             self._drop_value(place)
             self._keep(place, found)
 
     def removed(self, place: KeyRef) -> None:
-        """The name was removed here, and the server knows it: nothing is there."""
+        """Note that the name was removed here, and the server knows it."""
         if self._enabled:
             self._drop_value(place)
             self._digests.pop(place, None)
@@ -134,7 +134,7 @@ class _Table:
             self._lose(str(exc))
 
     def get(self, place: KeyRef) -> bytes | None:
-        """The digest of a name; FORGOTTEN when it may be one of those that were lost."""
+        """Return the digest of a name; FORGOTTEN when it may be one of those that were lost."""
         missing = None if self._is_complete else FORGOTTEN
         if self._db is None:
             return missing
@@ -154,7 +154,7 @@ class _Table:
                 self._lose(str(exc))
 
     def close(self) -> None:
-        """The file goes."""
+        """Close the file, which goes."""
         if self._db is not None:
             self._db.close()
             self._db = None

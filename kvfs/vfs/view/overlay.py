@@ -130,7 +130,7 @@ class Overlay:
     async def keys_below(
         self, namespace: NamespaceId, ref: DirRef, progress: Callable[[], None]
     ) -> list[Key]:
-        """Every live key of a directory, in key order, asking the store for the whole listing.
+        """Return every live key of a directory, in key order, asking the store for the whole listing.
 
         `progress` is called after every page of it.
         """

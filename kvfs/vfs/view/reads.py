@@ -36,7 +36,7 @@ class Reads:
         self._view = view
 
     async def size(self, namespace: NamespaceId, key: Key) -> int:
-        """The exact size of a value, fetching it if need be. Raises `NotFoundError`.
+        """Return the exact size of a value, fetching it if need be. Raises `NotFoundError`.
 
         As with values, an older one does where the store does not answer.
         """
@@ -59,7 +59,7 @@ class Reads:
             return known
 
     def touch(self, namespace: NamespaceId, key: Key) -> None:
-        """A size or value was told without a request: what is read ahead stays ahead."""
+        """Note that a size or value was told without a request, so that read-ahead stays ahead."""
         if self._loader.is_marked((namespace, key)):
             self._loader.touch((namespace, key), self._known.naming.parent_of_key(key).prefix)
 
@@ -86,7 +86,7 @@ class Reads:
         return held
 
     async def content(self, namespace: NamespaceId, key: Key, *, hurried: bool = False) -> Clean:
-        """The whole value with its attributes. Raises `NotFoundError`.
+        """Return the whole value with its attributes. Raises `NotFoundError`.
 
         `hurried`: an older one does where the store does not answer within a moment.
         """

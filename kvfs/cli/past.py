@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from kvfs.cli.daemons import ask, daemon_of, find_record, living_mounts, mounted_path
 from kvfs.config import parse_source
+from kvfs.core.digest import digest
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, SELF, Naming, title_names
@@ -16,7 +17,6 @@ from kvfs.history.version import SAME_CONTENT, Version, VersionBatch
 from kvfs.history.version_segment import VersionSegment, segments
 from kvfs.host.sources import HISTORY, SourceRecord, journals, read_source
 from kvfs.host.state import SYSTEM_DIR, default_data_dir
-from kvfs.journal.journal import digest
 
 GONE: Final = "its content has left the history since"
 

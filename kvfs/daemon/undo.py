@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from kvfs.config import Config
+from kvfs.core.digest import digest
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
@@ -15,7 +16,6 @@ from kvfs.daemon.build import ReadParts
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
 from kvfs.host.control import ControlHandler, Message, Send
-from kvfs.journal.journal import digest
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.superseded import Keeping
 from kvfs.vfs.view.overlay import View

@@ -9,13 +9,12 @@ from collections.abc import Callable
 import trio
 from msgspec import Struct
 
+from kvfs.core.digest import digest
 from kvfs.core.model import Seq
 from kvfs.journal.log import Log
 from kvfs.journal.rules import Content, Row, checked
-from kvfs.journal.spool import DIGEST_BYTES, INLINE_BYTES, Body, Buffer, digest, soon
+from kvfs.journal.spool import Body, soon
 from kvfs.journal.spool_directory import SpoolDirectory
-
-__all__ = ["DIGEST_BYTES", "INLINE_BYTES", "Body", "Buffer", "Contents", "digest"]
 
 
 class _Reading(Struct):

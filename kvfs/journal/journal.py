@@ -20,7 +20,7 @@ from types import TracebackType
 from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import Change, ChangeState
 from kvfs.journal import opener
-from kvfs.journal.contents import INLINE_BYTES, Body, Contents, digest
+from kvfs.journal.contents import Contents
 from kvfs.journal.disk import refusal
 from kvfs.journal.facts import KEPT, LocalFacts
 from kvfs.journal.index import KEYS
@@ -34,13 +34,13 @@ from kvfs.journal.recorded import Recorded
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
 from kvfs.journal.side import SideTable
+from kvfs.journal.spool import Body
 from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
 from kvfs.journal.writer import UNCHANGED, JournalWriter, Move
 
 __all__ = [
-    "INLINE_BYTES",
     "UNCHANGED",
     "Body",
     "DirRow",
@@ -48,7 +48,6 @@ __all__ = [
     "JournalStatistics",
     "LocalAttrs",
     "Move",
-    "digest",
 ]
 
 

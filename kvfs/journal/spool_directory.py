@@ -12,10 +12,11 @@ from typing import BinaryIO
 
 import trio
 
+from kvfs.core.digest import Buffer
 from kvfs.core.errors import JournalError
 from kvfs.journal.disk import sync_directory
 from kvfs.journal.rules import Row, checked
-from kvfs.journal.spool import PARTIAL, Body, Buffer, Stream
+from kvfs.journal.spool import PARTIAL, Body, Stream
 
 
 class SpoolDirectory:

@@ -17,10 +17,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
-from kvfs.journal.contents import Body, content_of
+from kvfs.journal.contents import content_of
 from kvfs.journal.local import LocalAttrs, content_shown
 from kvfs.journal.records import DropNamespace
 from kvfs.journal.rules import Put, Row, first_put, needs_tombstone, put_over, tombstone_over, with_attrs
+from kvfs.journal.spool import Body
 from kvfs.journal.transaction import Transactions
 
 

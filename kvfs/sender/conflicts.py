@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from kvfs.core.answer_times import AnswerTimes
+from kvfs.core.digest import digest
 from kvfs.core.errors import (
     BodyTooLargeError,
     DeniedError,
@@ -31,7 +32,6 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.latest import Latest
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
-from kvfs.journal.contents import digest
 from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
 from kvfs.sender.doubts import Doubts

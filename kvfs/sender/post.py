@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import (
     BlockedError,
     BodyTooLargeError,
@@ -29,7 +30,7 @@ from kvfs.core.errors import (
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.model import Change, Entry, Key, KeyRef, Seq
 from kvfs.core.packing import Batch, BatchKind, halve, pack
-from kvfs.journal.journal import INLINE_BYTES, Journal
+from kvfs.journal.journal import Journal
 from kvfs.sender.arrivals import Arrivals
 from kvfs.sender.backoff import KeyBackoff, asked_wait
 from kvfs.sender.bounds import Limits

@@ -16,6 +16,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import (
     DeniedError,
     IsADirectoryError_,
@@ -30,7 +31,6 @@ from kvfs.core.freshness import fresh_until, seconds_left
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.times import SECOND, nanoseconds, within_range
-from kvfs.journal.journal import digest
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.vfs.answers import Answer, answered
 from kvfs.vfs.file.files import Files

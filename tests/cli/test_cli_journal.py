@@ -9,7 +9,7 @@ from support.journals import NS, ack_all, delete, open_journal, put, segments_of
 from kvfs.cli import main
 from kvfs.cli.exits import Exit
 from kvfs.config import Config, LocalSource, source_identity
-from kvfs.journal.journal import digest
+from kvfs.core.digest import digest
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import pytest
 
 from kvfs.cli import main
 from kvfs.cli.exits import Exit
+from kvfs.core.digest import digest
 from kvfs.core.model import How, Key, NamespaceId
 from kvfs.history.allowance import Bounds
 from kvfs.history.shelf import Shelf
 from kvfs.history.version import AWAY, Version
 from kvfs.history.version_segment import segments
 from kvfs.host.sources import HISTORY, SourceRecord, write_source
-from kvfs.journal.journal import digest
 
 NS = NamespaceId("1" * 32)
 OLD = NamespaceId("2" * 32)

@@ -8,8 +8,8 @@ import pytest
 import trio
 from support.rig import open_rig
 
+from kvfs.core.digest import INLINE_BYTES
 from kvfs.fuse.operations import Operations
-from kvfs.journal.journal import INLINE_BYTES
 
 PATIENCE = 60.0  # virtual seconds, well above `--timeout`
 

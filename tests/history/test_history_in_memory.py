@@ -6,6 +6,7 @@ import trio
 from support.clock import Clock
 from support.history import contents, versions
 
+from kvfs.core.digest import digest
 from kvfs.core.model import How, Key, NamespaceId
 from kvfs.history import history as history_module
 from kvfs.history.allowance import Bounds
@@ -13,7 +14,6 @@ from kvfs.history.bursts import QUIET
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
 from kvfs.history.version import BUSY, NO_ROOM, Version
-from kvfs.journal.journal import digest
 
 NS = NamespaceId("n")
 MIB = 1024 * 1024

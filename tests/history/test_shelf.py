@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.history import contents, large_files, versions
 
+from kvfs.core.digest import digest
 from kvfs.core.model import How, Key, NamespaceId
 from kvfs.history import shelf as shelf_module
 from kvfs.history.allowance import Bounds
 from kvfs.history.shelf import INLINE_BYTES, Shelf
 from kvfs.history.version import LARGE, SAME_CONTENT, Version
 from kvfs.history.version_segment import VERSIONS, VersionSegment, segments
-from kvfs.journal.journal import digest
 
 NS = NamespaceId("n" * 32)
 MIB = 1024 * 1024

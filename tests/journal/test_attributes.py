@@ -3,9 +3,9 @@
 import pytest
 from support.journals import NS, START, delete, open_journal, put
 
+from kvfs.core.digest import digest
 from kvfs.core.model import Key, NamespaceId
 from kvfs.journal import facts as memory
-from kvfs.journal.journal import digest
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
 
 A, B = Key("a"), Key("b")

@@ -6,7 +6,7 @@ from blake3 import blake3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvfs.journal.spool import INLINE_BYTES, Digester, digest
+from kvfs.core.digest import INLINE_BYTES, Digester, digest
 
 PIECES = st.lists(st.sampled_from([0, 1, 1000, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, 300_000]))
 

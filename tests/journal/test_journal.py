@@ -6,9 +6,10 @@ from msgspec.structs import replace
 from support.journal_check import check_journal
 from support.journals import NS, START, ack_all, delete, keys, open_journal, put, shown
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeKind, ChangeState, Key, NamespaceId
-from kvfs.journal.journal import Move, digest
+from kvfs.journal.journal import Move
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.news import TRANSACTIONS
 

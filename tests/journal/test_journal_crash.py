@@ -11,8 +11,8 @@ from crash import sites
 from support.journal_check import check_journal
 from support.journals import NS, open_journal
 
+from kvfs.core.digest import digest
 from kvfs.core.model import ChangeState
-from kvfs.journal.journal import digest
 
 ROUNDS = 20
 
@@ -22,7 +22,8 @@ import random, sys
 import trio
 from support.journals import NS, START, open_journal
 from kvfs.core.model import Key
-from kvfs.journal.journal import INLINE_BYTES, Move
+from kvfs.core.digest import INLINE_BYTES
+from kvfs.journal.journal import Move
 from pathlib import Path
 
 async def main(path, seed):

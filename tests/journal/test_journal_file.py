@@ -32,10 +32,11 @@ from support.journals import (
     snapshot,
 )
 
+from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.journal import facts as kept
-from kvfs.journal.journal import INLINE_BYTES, Journal
+from kvfs.journal.journal import Journal
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.segment import VERSION, segments_of
 from kvfs.journal.spool_directory import SpoolDirectory

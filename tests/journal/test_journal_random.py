@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.journal_check import check_journal
 from support.journals import NS, START, open_journal
 
+from kvfs.core.digest import digest
 from kvfs.core.model import ChangeState, Key
-from kvfs.journal.journal import Move, digest
+from kvfs.journal.journal import Move
 from kvfs.journal.local_attributes import LocalAttrs
 
 KEYS = st.sampled_from([Key(name) for name in ("a", "b", "d/\0")])

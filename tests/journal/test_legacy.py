@@ -16,10 +16,11 @@ import pytest
 from support.journal_check import check_journal
 from support.journals import NS, SOURCE, START, keys, open_journal, put, segments, shown, side_of
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import JournalError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.journal import legacy, side
-from kvfs.journal.journal import Journal, digest
+from kvfs.journal.journal import Journal
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import VERSION
 

@@ -29,11 +29,12 @@ from support.journals import (
     snapshot,
 )
 
+from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
 from kvfs.core.model import Key
 from kvfs.journal import log, opener
 from kvfs.journal import snapshot as snapshots
-from kvfs.journal.journal import INLINE_BYTES, Journal, Move
+from kvfs.journal.journal import Journal, Move
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import ID_BYTES, SEGMENT_HEAD, VERSION, Head, SegmentReading, segments_of
 

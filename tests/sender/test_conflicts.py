@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from support.faults import stale_store
 from support.journals import START, keys, put, simulated_now, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import DeniedError, NotTextError, RateLimitedError, UnavailableError
 from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import ChangeKind, Entry, Key, ValueRead
-from kvfs.journal.journal import digest
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.sender.conflicts import copy_key
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions

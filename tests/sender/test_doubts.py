@@ -4,8 +4,8 @@ import pytest
 import trio
 from support.journals import delete, keys, put
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import UnavailableError
-from kvfs.journal.contents import digest
 from kvfs.sender.events import OnConflict, SenderState
 
 

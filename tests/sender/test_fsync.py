@@ -6,6 +6,7 @@ import pytest
 import trio
 from support.journals import START, delete, put, simulated_now, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import (
     DeniedError,
     QuotaError,
@@ -15,7 +16,7 @@ from kvfs.core.errors import (
     UnavailableError,
 )
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import Move, digest
+from kvfs.journal.journal import Move
 from kvfs.sender.events import OnConflict
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from support.inline import open_inline
 from support.journals import put, simulated_now, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import Entry, Key, KeyPage
-from kvfs.journal.contents import digest
 from kvfs.sender.events import EventKind, OnConflict
 from kvfs.sender.newnames import Names, look_up
 

@@ -4,9 +4,9 @@ import pytest
 import trio
 from support.journals import START, delete, keys, put, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import QuotaError, UnavailableError
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import digest
 from kvfs.sender.events import EventKind, OnConflict, SenderState
 
 USED_UP = QuotaError("free usage limit", code=10048, status=429)

@@ -14,6 +14,7 @@ from support.journals import open_journal, put, simulated_now
 from support.tokens import Fixed
 
 from kvfs.config import CloudflareSource, Config
+from kvfs.core.digest import digest
 from kvfs.core.errors import (
     BlockedError,
     DeniedError,
@@ -27,7 +28,6 @@ from kvfs.core.errors import (
 )
 from kvfs.core.model import Entry, Key
 from kvfs.daemon.build import layered
-from kvfs.journal.journal import digest
 from kvfs.sender.events import SenderOptions
 from kvfs.sender.sender import Sender
 from kvfs.store.ratelimit import Budget

@@ -4,9 +4,10 @@ import pytest
 import trio
 from support.journals import START, delete, keys, open_journal, put, simulated_now, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import ChangeState, Entry, Key
-from kvfs.journal.journal import Move, digest
+from kvfs.journal.journal import Move
 from kvfs.sender.events import EventKind, SenderOptions, SenderState
 from kvfs.sender.sender import Sender
 

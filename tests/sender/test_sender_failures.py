@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.journals import START, delete, full_disk, keys, put, segments_of, simulated_now, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import (
     BodyTooLargeError,
     DeniedError,
@@ -17,7 +18,6 @@ from kvfs.core.errors import (
     UnavailableError,
 )
 from kvfs.core.model import ChangeState, Entry, Key, NamespaceId
-from kvfs.journal.journal import digest
 from kvfs.sender.backoff import Backoff, pause
 from kvfs.sender.events import EventKind, SenderState
 

@@ -8,9 +8,10 @@ from support.faults import stale_store
 from support.journal_check import check_journal
 from support.journals import open_journal, put, simulated_now, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import BodyTooLargeError, KvfsError, NamespaceNotFoundError, RateLimitedError
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import Move, digest
+from kvfs.journal.journal import Move
 from kvfs.sender.events import EventKind, SenderOptions
 from kvfs.sender.sender import Sender
 

@@ -4,9 +4,9 @@ import pytest
 import trio
 from support.journals import put, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import NoAnswerError
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import digest
 from kvfs.sender.events import OnConflict
 from kvfs.store.breaker import Breaker, Breaking
 

@@ -2,8 +2,8 @@
 
 from support.journals import put
 
+from kvfs.core.digest import digest
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import digest
 
 
 async def test_between_the_look_and_the_write_the_last_one_wins(setting, autojump_clock):

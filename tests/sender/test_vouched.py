@@ -5,9 +5,9 @@ import trio
 from support.inline import open_inline
 from support.journals import put, simulated_now, stored
 
+from kvfs.core.digest import digest
 from kvfs.core.errors import OvertakenError
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import digest
 from kvfs.sender.events import EventKind, OnConflict
 from kvfs.sender.sender import Sender
 from kvfs.sender.vouched import REMEMBERED, Vouched

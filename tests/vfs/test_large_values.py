@@ -6,9 +6,9 @@ import threading
 import pytest
 import trio
 
+from kvfs.core.digest import digest
 from kvfs.core.model import Key
 from kvfs.journal import spool
-from kvfs.journal.spool import digest
 from kvfs.vfs.answers import answered
 from kvfs.vfs.file import identity, open_file, record
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvfs.core.digest import digest
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal.spool import digest
 from kvfs.vfs.view import lastseen
 from kvfs.vfs.view.lastseen import FORGOTTEN, LastSeen
 

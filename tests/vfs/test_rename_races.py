@@ -7,10 +7,10 @@ import pytest
 import trio
 import trio.testing
 
+from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import UnreachableError
 from kvfs.core.model import Key
 from kvfs.core.names import DirRef
-from kvfs.journal.journal import INLINE_BYTES
 from kvfs.vfs.answers import answered
 
 LARGE = b"x" * (INLINE_BYTES + 1)

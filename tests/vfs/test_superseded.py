@@ -8,9 +8,9 @@ from support.history import contents, large_files, versions
 from support.journals import open_journal, put, shown
 from support.rig import open_rig
 
+from kvfs.core.digest import INLINE_BYTES, digest
 from kvfs.core.errors import NotFoundError
 from kvfs.history.version import AWAY, RENAMED
-from kvfs.journal.journal import INLINE_BYTES, digest
 
 LARGE = os.urandom(INLINE_BYTES + 1)
 LONG = 3600.0

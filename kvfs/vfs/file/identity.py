@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from kvfs.cache.values import Clean
-from kvfs.journal.journal import INLINE_BYTES, digest
+from kvfs.core.digest import INLINE_BYTES, digest
 from kvfs.journal.spool import digest_soon
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.outside import Invalidator

@@ -2,9 +2,9 @@
 
 from msgspec import Struct
 
+from kvfs.core.digest import digest
 from kvfs.core.freshness import NEVER
 from kvfs.core.model import Metadata
-from kvfs.journal.spool import digest
 from kvfs.vfs.file.rope import Rope
 
 

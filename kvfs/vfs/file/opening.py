@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Final
 
 from kvfs.cache.values import Clean
+from kvfs.core.digest import INLINE_BYTES, digest
 from kvfs.core.errors import NotFoundError, StaleError
 from kvfs.core.freshness import is_fresh
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal.journal import INLINE_BYTES, digest
 from kvfs.vfs.file.identity import Identities
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.record import is_gone

@@ -6,11 +6,12 @@ from typing import Final
 import trio
 
 from kvfs.cache.values import Clean
+from kvfs.core.digest import INLINE_BYTES, digest
 from kvfs.core.errors import NoSpaceError
 from kvfs.core.model import ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
-from kvfs.journal.journal import INLINE_BYTES, Body, digest
+from kvfs.journal.journal import Body
 from kvfs.journal.local_attributes import LocalAttrs, fingerprint
 from kvfs.vfs.answers import Answer
 from kvfs.vfs.file.identity import CHANGED, Identities

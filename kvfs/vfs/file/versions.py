@@ -10,9 +10,9 @@ A file that was changed through this mount is never parted: until the change has
 from typing import Final, TypeVar
 
 from kvfs.cache.values import Clean
+from kvfs.core.digest import digest
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.model import Change
-from kvfs.journal.journal import digest
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.outside import Uploader
 from kvfs.vfs.inode.nodes import File, Node

@@ -11,11 +11,12 @@ import trio
 
 from kvfs.cache.flights import Flight
 from kvfs.cache.values import Clean
+from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import NameTooLongError, NotFoundError
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
-from kvfs.journal.journal import INLINE_BYTES, Body, Move
+from kvfs.journal.journal import Body, Move
 from kvfs.vfs.rename.move import Moves, Stamp
 from kvfs.vfs.view.overlay import Overlay
 

@@ -6,11 +6,12 @@ from msgspec import Struct
 
 from kvfs.cache.flights import Flight
 from kvfs.cache.values import Clean
+from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import DirRef
-from kvfs.journal.journal import INLINE_BYTES, Body, Move
+from kvfs.journal.journal import Body, Move
 from kvfs.vfs.answers import answered
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import File

@@ -15,8 +15,8 @@ from collections import OrderedDict
 from itertools import islice
 from typing import Final
 
+from kvfs.core.digest import DIGEST_BYTES, digest
 from kvfs.core.model import KeyRef
-from kvfs.journal.spool import DIGEST_BYTES, digest
 
 VALUE_BYTES: Final = 16 * 1024 * 1024  # values that need no digest yet: most are in the cache as well
 NAMES: Final = 100_000  # in memory, some 250 bytes each

@@ -90,4 +90,4 @@ class WarmThread:
 def _serve(jobs: "SimpleQueue[_Job[object] | None]") -> None:
     while (job := jobs.get()) is not None:
         job.run()
-        del job  # what the work holds on to is not kept until the next
+        del job  # objects of the work must not be kept until the next

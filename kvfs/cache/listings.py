@@ -35,7 +35,7 @@ ANSWERS: Final = "answers"
 FORGOTTEN: Final = "forgotten"
 """The generation of what is to be listed anew."""
 
-_NOTHING: Final = SpanIndex()  # of a namespace that was never listed
+_NOTHING: Final = SpanIndex()  # the index of a namespace that was never listed
 _MOMENT = 1.0  # seconds for which any answer counts
 
 
@@ -57,7 +57,7 @@ class Listings:
 
     def __init__(self, ttl: float, now: Callable[[], float]) -> None:
         # dependencies and constants
-        self._ttl = max(ttl, _MOMENT)  # who asked must be able to look at the answer
+        self._ttl = max(ttl, _MOMENT)  # a caller must be able to use the answer
         self._now = now
         # mutable state
         self._namespaces: dict[NamespaceId, SpanIndex] = {}

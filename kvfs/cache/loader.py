@@ -30,7 +30,7 @@ Landed = list[tuple[Key, bytes]]
 """Keys of one namespace, and the values that the store answered."""
 
 _REQUESTS = 8  # bulk gets and single gets in flight at once
-_AHEAD = 6  # of which so many may be for nobody yet
+_AHEAD = 6  # of these, how many may be for read-ahead
 _PROOF = 4  # bulk gets in a row, of different keys, that show the service to be away
 _FIRST_PAUSE = 0.5  # seconds before it is asked again; doubles
 
@@ -352,7 +352,7 @@ class Loader:
         if self._listings.settled.is_newer(place, moment):
             self._overtaken(place)
             return []
-        is_shadowed = self._shadowed(*place)  # what was written here meanwhile is newer
+        is_shadowed = self._shadowed(*place)  # a change made here meanwhile is newer
         clean = None
         if entry is None:
             if not is_shadowed:

@@ -46,7 +46,7 @@ class NamespaceTable:
         if self._known_at is None or self._is_fresh():
             return await self.names()
         if not self.patience.is_exhausted:
-            with suppress(UnavailableError, DeniedError):  # what was known serves on
+            with suppress(UnavailableError, DeniedError):  # the known namespaces are served on
                 await self.patience.rest(self._list)
         return self._by_name
 
@@ -60,7 +60,7 @@ class NamespaceTable:
         if self._known_at is None:
             await self._list()
         elif not self.patience.is_spent:
-            with suppress(UnavailableError, DeniedError):  # what was known serves on
+            with suppress(UnavailableError, DeniedError):  # the known namespaces are served on
                 await self.patience.ask(self._list)
         return self._by_name
 
@@ -150,7 +150,7 @@ class NamespaceTable:
                     break
             await self._store.delete_namespace(namespace)
         except NamespaceNotFoundError:
-            pass  # somebody else was quicker
+            pass  # another client was quicker
         self._changed(namespace, None)
         return True
 

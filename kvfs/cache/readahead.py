@@ -24,7 +24,7 @@ _FIRST = 8  # keys of the first window, and read from a full one before more is 
 _SOON = 1 << 20  # bytes that a second read in order may wait for; of larger values the window doubles
 _STREAMS = 16  # walks remembered at once
 _AHEAD = 5  # full windows kept ahead of a steady reader
-_AT_ONCE = 2  # of which so many are asked for at one mark, unless it is sure that a tree is walked
+_AT_ONCE = 2  # of these, how many are asked for at one mark, unless a walk over a tree is certain
 _GAP = 32  # keys a walk may skip (locally known, filtered by the tool) and still be the same walk
 _SCAN = 8  # keys looked at for each that is to be asked for: what is cached is passed over
 _STEADY = 20  # values after which one more changes the average by a twentieth
@@ -101,7 +101,7 @@ class Readahead:
             return [key, *(self._begun(stream, walk) if walk is not None else ())]
         if walk is not None and walk.is_recursive:
             stream.root, stream.is_sure = walk.root, True
-        if key == stream.last:  # the same again
+        if key == stream.last:  # the key that was read before
             return [key]
         batch, depth = self.batch, self._depth()
         pace = _FIRST if depth >= 2 * batch else batch
@@ -242,7 +242,7 @@ class Readahead:
     def _use(self, stream: _Stream) -> None:
         if stream in self._streams:
             self._streams.remove(stream)
-        if len(self._streams) >= _STREAMS:  # what was read but once goes before what is a walk
+        if len(self._streams) >= _STREAMS:  # a stream of one read goes before a walk
             self._streams.remove(next((s for s in self._streams if s.window == 1), self._streams[0]))
         self._streams.append(stream)
         self._marks = [(s.mark, s.end, s) for s in self._streams if s.mark is not None]

@@ -31,7 +31,7 @@ class Sizes:
         return place in self._known
 
     def get(self, place: KeyRef, *, stale: bool = False) -> int | None:
-        """The size in bytes if it is known and fresh (or of any age with `stale`)."""
+        """Return the size in bytes if it is known and fresh (or of any age with `stale`)."""
         found = self._known.get(place)
         if found is None or not (stale or is_fresh(found[1], self._ttl, self._now())):
             return None
@@ -61,5 +61,5 @@ class Sizes:
         return list(islice(self._known, count))
 
     def under(self, namespace: NamespaceId, prefix: str) -> list[KeyRef]:
-        """The keys that start with `prefix` and whose size is known."""
+        """Return the keys that start with `prefix` and whose size is known."""
         return [place for place in self._known if place[0] == namespace and place[1].startswith(prefix)]

@@ -101,7 +101,7 @@ class SpanIndex:
             index += 1
 
     def following(self, key: str, count: int) -> list[Key]:
-        """Up to `count` known keys from `key` on, in listing order; for reading ahead."""
+        """Return up to `count` known keys from `key` on, in listing order; for reading ahead."""
         found: list[str] = []
         for span in self.run(key):
             start = bisect_left(span.keys, key)
@@ -111,7 +111,7 @@ class SpanIndex:
         return cast(list[Key], found)
 
     def before(self, key: str, count: int) -> str | None:
-        """The text from which on at most `count` known keys lie before `key`; None when `key` is unknown."""
+        """Return the text from which on at most `count` known keys lie before `key`; None when `key` is unknown."""
         span = self.span_of(key)
         if span is None:
             return None

@@ -32,7 +32,7 @@ from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
 
-LOG_BYTES: Final = 256 * 1024  # of the end of each log
+LOG_BYTES: Final = 256 * 1024  # bytes of the end of each log
 _SECONDS: Final = 30.0  # that another command of ours may take
 _SILENCE: Final = 5.0
 _KERNEL: Final = ("/proc/version", "/proc/meminfo", "/etc/os-release", "/etc/fuse.conf")
@@ -259,7 +259,7 @@ def _without_commands(text: str) -> str:
 
 def _without_contents(described: Message) -> Message:
     """Return a journal as `kvfs journal --json` has it, with only the size of metadata."""
-    described["file"] = described.pop("path", "")  # of this machine: no name of a key
+    described["file"] = described.pop("path", "")  # a path of this machine, and no name of a key
     described["source"] = store_of(str(described.get("source", "")))  # no namespace, and no prefix
     for change in described.get("changes", []):
         text = change.pop("metadata", None)

@@ -21,7 +21,7 @@ from kvfs.host.state import default_state_dir, records
 
 SCHEMES: Final = ("local:", "cloudflare:", "wrangler:")
 STORES: Final = (".sqlite", ".sqlite3", ".db", ".kvfs")
-_BREAKS: Final = frozenset("\"'@><=;|&(:")  # what ends a word for readline, and not for us
+_BREAKS: Final = frozenset("\"'@><=;|&(:")  # characters that end a word for readline, and not for us
 
 Offer = Callable[[str], Iterable[CompletionItem]]
 

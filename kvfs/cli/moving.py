@@ -286,7 +286,7 @@ class CopyRun:
         learned = load_learned(words.source.base_url, self._request.access.state_dir)
         return first_pairs(learned.pair_seconds if learned is not None else None)
 
-    # what is known of earlier copies
+    # knowledge of earlier copies
 
     def _last_copy(self) -> float | None:
         try:

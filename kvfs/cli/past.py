@@ -198,7 +198,7 @@ def content_of(past: Past, others: list[Past], now: bytes | None) -> bytes:
     return value
 
 
-# what the daemon knows
+# knowledge of the daemon
 
 
 def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ STORE_SUFFIXES: Final = (".sqlite", ".sqlite3", ".db", ".kvfs")
 ANSWER_SECONDS: Final = 30.0  # without progress; a bulk write is given longer (`store/rest`)
 PATIENCE: Final = 4000.0  # seconds that one call may wait for the budget, or for a server that comes back
 ATTEMPTS: Final = 12
-SILENCES: Final = 2  # of a read of one key that has no answer: most often it is the key
+SILENCES: Final = 2  # tries of a read of one key without an answer: most often the key is the reason
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 

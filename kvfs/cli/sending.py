@@ -68,7 +68,7 @@ class SendingProgress:
     """Shows how many changes were sent."""
 
     LINE_SECONDS = 10.0
-    SHORT_SECONDS = 0.5  # what takes no longer needs no word
+    SHORT_SECONDS = 0.5  # shorter work prints nothing
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._live: Live | None = None

@@ -31,7 +31,7 @@ class Waiting:
     def __init__(self, text: str, *, quiet: bool = False) -> None:
         self._text = text
         self._quiet = quiet
-        self._lock = threading.Lock()  # of all below
+        self._lock = threading.Lock()  # guards the fields below
         self._ended = threading.Event()
         self._shown: Status | None = None
         self._thread: threading.Thread | None = None

@@ -48,7 +48,7 @@ from kvfs.workers import WranglerSource, configured_namespaces
 log = logging.getLogger("kvfs.daemon")
 
 _ATTEMPTS = 8
-_SPARE: Final = 1.5  # of the longest staleness that was seen, because it was seen once
+_SPARE: Final = 1.5  # factor on the longest staleness seen, because it was measured once
 _FIRST = 3.0  # seconds after which a server that refuses connections, or is none, fails a mount
 
 

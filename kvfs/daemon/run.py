@@ -105,7 +105,7 @@ async def _daemon(
         doing("reading the journal")
         journal = stack.enter_context(await _open_journal(config))
         stack.callback(was_used, journal.path)
-        calling.set(callers.own)  # who nothing else is known of; not before the journal is read
+        calling.set(callers.own)  # the default caller; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
         doing(f"asking {host_of(config)}")
         start = await find_start(config, stores, journal.path)
@@ -222,7 +222,7 @@ class Mounted:
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
         self._resolving = Resolving(self._fs, reporter)
 
-        self._reading.table.learn(start.namespaces)  # whoever looks there first need not ask again
+        self._reading.table.learn(start.namespaces)  # the first lookup need not ask again
         if start.is_offline:
             self._reading.table.forget()  # these are as old as the last mount
         self._reading.table.on_listed = self._listed

@@ -21,8 +21,8 @@ from kvfs.data.job import Job
 from kvfs.data.place import Reader, Writer
 from kvfs.data.selection import Selection
 
-BATCH_BYTES: Final = 8 * 1024 * 1024  # of values in a batch, unless it is one value
-AHEAD_BYTES: Final = 16 * 1024 * 1024  # of values that are read and not written yet, unless it is one value
+BATCH_BYTES: Final = 8 * 1024 * 1024  # bytes of the values in a batch, unless it is one value
+AHEAD_BYTES: Final = 16 * 1024 * 1024  # bytes of values read and not written yet, unless it is one value
 TAKE_ITEMS: Final = 1000
 DELETE_KEYS: Final = BULK_PAIRS
 

@@ -97,7 +97,7 @@ class Job:
         pairs = [(name, str(value)) for name, value in facts.items()]
         self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", pairs)
 
-    # what is to be moved
+    # items to move
 
     def add(self, items: Sequence[Item], problems: Iterable[Problem] = (), **facts: object) -> None:
         """Add items, the problems among them, and the progress of the scan, all or none.
@@ -159,7 +159,7 @@ class Job:
         ).fetchone()
         return found is not None
 
-    # what is there
+    # items at the target
 
     def add_there(self, items: Iterable[Item], **facts: object) -> None:
         """Add items that are at the target."""
@@ -223,7 +223,7 @@ class Job:
         self._put_facts({"done": seq, "position": position, **facts})
         self._db.execute("COMMIT")
 
-    # what was wrong
+    # problems
 
     def _put_problems(self, problems: Iterable[Problem]) -> None:
         rows = [(p.kind, p.key, p.where, p.message) for p in problems]

@@ -15,7 +15,7 @@ LIST_PRICE: Final = 5e-6  # a request that lists
 
 ASK_KEYS: Final = 10_000  # more keys written than these are asked about
 ASK_DOLLARS: Final = 0.05
-SECONDS_A_REQUEST: Final = 0.25  # of a bulk request, several at a time: what no limit holds up
+SECONDS_A_REQUEST: Final = 0.25  # the time of a bulk request, several at a time, without the wait for a limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from kvfs.store.bulkread import BulkReading, may_be_one_key
 
 MOST_GROUPS: Final = 4  # bulk gets in flight: the API's limit of requests allows no more for long
 MOST_SINGLES: Final = 8  # gets in flight
-SILENT_TRIES: Final = 2  # of a value that has no answer, with a look between whether the service is there
+SILENT_TRIES: Final = 2  # tries of a value without an answer, with a check of the service in between
 MOST_UNREADABLE: Final = 8  # values in a row that are answered with an error before it is the service's fault
-WAVE_BYTES: Final = 8 * 1024 * 1024  # of values in flight, as far as the largest of those before tell
+WAVE_BYTES: Final = 8 * 1024 * 1024  # bytes of values in flight, estimated by the largest ones so far
 REMEMBERED: Final = 16  # waves
 
 
@@ -49,7 +49,7 @@ class BulkValues:
         self._store = store
         self._namespace = namespace
         self._reading = BulkReading(kinds, is_hurried=False)
-        self._keys = BULK_GET_KEYS  # of a group: fewer where they are too much for one answer
+        self._keys = BULK_GET_KEYS  # the keys of a group: fewer where they are too much for one answer
         self._fetched = 0  # bytes of values in this wave
         self._unreadable = 0  # values in a row that were answered with an error
         # the sizes of the last ones; at the first nothing is known, so they are few

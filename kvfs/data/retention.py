@@ -80,7 +80,7 @@ def kept(backups: Sequence[Backup], rules: Sequence[tuple[int, str]]) -> set[str
         try:
             names |= {one.name for one in chain_of(backups, backup)}
         except UserError:
-            names.add(backup.name)  # of no use any more, but not ours to delete
+            names.add(backup.name)  # useless, but not ours to delete
     return names
 
 

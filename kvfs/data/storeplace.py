@@ -27,7 +27,7 @@ from kvfs.data.reading import BulkValues
 from kvfs.store.base import Store
 from kvfs.store.passage import passage
 
-REPEATS: Final = 6  # of keys that the server names as not written
+REPEATS: Final = 6  # repetitions of keys that the server names as not written
 MOST_REFUSED: Final = 100  # entries that the server refuses before the copy stops: something else is wrong
 
 _Entries = list[tuple[Key, Entry]]

@@ -18,7 +18,7 @@ from kvfs.data.items import Item, Loaded
 from kvfs.data.jsonentry import JsonEntry
 
 FORMATS: Final = {".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".tar": "tar", ".tgz": "tar"}
-PIECE_BYTES: Final = 4 * 1024 * 1024  # of values that are read before they are handed on
+PIECE_BYTES: Final = 4 * 1024 * 1024  # bytes of values that are read before they are handed on
 
 
 class Encoder(Protocol):
@@ -85,7 +85,7 @@ class RecordReader:
         self._now = now
         self._name = name
         self._rest: Iterator[JsonEntry] | None = None
-        self._number = 0  # of the record that `take` read last
+        self._number = 0  # the number of the record that `take` read last
         self._began = ""  # the fingerprint that the first who asked was told
 
     def records(self) -> Iterator[JsonEntry]:

@@ -71,7 +71,7 @@ class Readiness:
         self._waits = 0
         self._turn_due = 0.0  # monotonic seconds
         self._alert_until = 0.0
-        self._is_hopeless = False  # whoever asked last waits for an answer
+        self._is_hopeless = False  # the last caller waits for an answer
 
     def relieve(self) -> None:
         """Spare the next wait a look, because the task before waits for something, and so does its caller."""

@@ -13,7 +13,7 @@ from kvfs.vfs.view.types import Attr
 BLOCK: Final = 4096
 CAPACITY: Final = 1 << 50  # bytes shown as the size: paid accounts have no limit
 FILES: Final = 1 << 40
-FILE_BLOCK: Final = 128 * 1024  # what cp and cat use as their buffer
+FILE_BLOCK: Final = 128 * 1024  # the buffer size of cp and cat
 DIRECTORY_BLOCK: Final = 1024 * 1024  # glibc sizes getdents by it: thousands of entries a call
 
 ERRNO: Final[dict[type[errors.KvfsError], int]] = {

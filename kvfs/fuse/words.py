@@ -32,7 +32,7 @@ def _paths(fs: FileSystem, handler: Callable[..., Any], args: tuple[Any, ...]) -
         elif isinstance(value, bytes) and name.startswith(("name", "new_name")) and directory:
             text = value.decode(errors="replace")
             found.append(text if directory == "." else f"{directory}/{text}")
-        elif isinstance(value, bytes) and name == "name":  # of an attribute
+        elif isinstance(value, bytes) and name == "name":  # the name of an attribute
             found[-1:] = [f"{path} ({value.decode(errors='replace')})" for path in found[-1:]]
         elif isinstance(value, int) and any(word in name for word in _INODES):
             path = fs.paths.of_node(fs.inodes.get(value))

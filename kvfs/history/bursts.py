@@ -14,7 +14,7 @@ from kvfs.core.model import How, KeyRef
 
 QUIET: Final = 10.0  # seconds that a burst lasts, at first
 LONGEST: Final = 3600.0
-KEYS: Final = 50_000  # of which is known when they last changed
+KEYS: Final = 50_000  # keys whose last change is remembered
 
 
 class Verdict(Enum):

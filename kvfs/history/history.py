@@ -73,7 +73,7 @@ class History:
         self._queue: deque[tuple[Version, VersionContent]] = deque()
         self._bytes = 0
         self._held: dict[KeyRef, tuple[Version, VersionContent, float]] = {}  # until when; the oldest first
-        self._held_bytes = 0  # of memory
+        self._held_bytes = 0  # bytes of memory
         self._held_on_disk = 0  # bytes of files
         self._files = 0  # contents that wait and are files
         self._empty = 0  # versions that wait without a content
@@ -189,7 +189,7 @@ class History:
             self._hurry = trio.Event()
             while self._queue:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                with trio.CancelScope(shield=True):  # what was taken is written, or nobody has it
+                with trio.CancelScope(shield=True):  # the versions taken must be written, or nobody has them
                     some = self._taken()
                     await trio.to_thread.run_sync(self.shelf.add, some, self._titles_of(some), self._now())
             await trio.to_thread.run_sync(self.shelf.trim, self._now())

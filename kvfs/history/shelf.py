@@ -58,7 +58,7 @@ class Shelf:
     def open(self, now: float) -> None:
         """Read the segments that are there. Raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(self.directory / INCOMING, ignore_errors=True)  # of a daemon that was killed
+        shutil.rmtree(self.directory / INCOMING, ignore_errors=True)  # left by a daemon that was killed
         (self.directory / INCOMING).mkdir(mode=0o700)
         self._segments = segments(self.directory)
         self._measure()
@@ -229,7 +229,7 @@ class Shelf:
         if oldest is self._current:
             self._current = None
         if oldest.remove():
-            self._measure()  # what it shared is the other's alone now
+            self._measure()  # a shared content is the other segment's alone now
         return True
 
     def _has_room(self) -> bool:

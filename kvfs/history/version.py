@@ -93,5 +93,5 @@ def frames(path: Path) -> Iterator[VersionBatch]:
                 return
             try:
                 yield _decode(payload)
-            except msgspec.MsgspecError:  # of a newer kvfs
+            except msgspec.MsgspecError:  # written by a newer kvfs
                 return

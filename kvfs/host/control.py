@@ -85,7 +85,7 @@ async def serve_control(
             await connections.start(trio.serve_listeners, serve_one, [listener])
             task_status.started()
     finally:
-        if _inode(path) == inode:  # not a later daemon's
+        if _inode(path) == inode:  # it is not a later daemon's
             os.unlink(path)
 
 

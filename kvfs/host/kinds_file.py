@@ -18,8 +18,8 @@ from kvfs.core.kinds import Kept, Kinds
 from kvfs.core.model import NamespaceId
 from kvfs.host.state import private_directory, state_name, write_private
 
-MOST_KEYS: Final = 100_000  # of an account; the newest stay
-MOST_ENDINGS: Final = 1_000  # of a namespace
+MOST_KEYS: Final = 100_000  # keys of an account; the newest stay
+MOST_ENDINGS: Final = 1_000  # endings of a namespace
 PERIOD: Final = 60.0  # seconds between two looks for news
 
 log = logging.getLogger("kvfs.host")

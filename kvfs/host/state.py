@@ -120,7 +120,7 @@ def requests_path(base_url: str, account: str) -> Path:
     """
     chosen = os.environ.get("KVFS_STATE_DIR") or os.environ.get("XDG_STATE_HOME")
     state = SYSTEM_DIR if os.geteuid() == 0 and not chosen else default_state_dir()
-    with suppress(UserError):  # who uses the file says that it cannot
+    with suppress(UserError):  # the user of the file reports that it cannot be used
         private_directory(state)
         private_directory(state / "requests")
     return state / "requests" / state_name(f"{base_url}\n{account}")
@@ -213,7 +213,7 @@ def write_private(path: Path, content: bytes) -> None:
         Path(name).replace(path)
     except BaseException as exc:
         Path(name).unlink(missing_ok=True)
-        if isinstance(exc, OSError) and exc.filename is None:  # of a full disk, say: which one?
+        if isinstance(exc, OSError) and exc.filename is None:  # on a full disk, for instance: name the file
             exc.filename = os.fspath(path)
         raise
 

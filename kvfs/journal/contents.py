@@ -92,7 +92,7 @@ class Contents:
 
         reading = _Reading(row.content.spool, trio.Event())
         soon(read, arrived)
-        self._reading = reading  # not before: who waits for it must not wait for ever
+        self._reading = reading  # not before, or its waiters would wait for ever
 
 
 def content_of(body: Body, seq: Seq) -> Content:

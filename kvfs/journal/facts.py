@@ -22,7 +22,7 @@ from kvfs.journal.side import SideBusyError, SideTable
 
 KEPT: Final = "kept"
 """The generation of what stat(2) shows of what is kept here."""
-SAVE_COUNT: Final = 1024  # so many are worth a transaction of SQLite's: three milliseconds
+SAVE_COUNT: Final = 1024  # this many are worth a transaction of SQLite, which takes three milliseconds
 CACHED_FILES: Final = 65_536
 
 log = logging.getLogger("kvfs.journal")
@@ -34,7 +34,7 @@ class LocalFacts:
     def __init__(self, side: SideTable | None = None) -> None:
         """Without `side` it only knows what the log says, and saves nothing."""
         self._side = side
-        self._cached: dict[KeyRef, LocalAttrs | None] = {}  # what the side table says
+        self._cached: dict[KeyRef, LocalAttrs | None] = {}  # rows of the side table
         self._is_failing = False
         self._is_told = False
         self.unsaved: dict[KeyRef, LocalAttrs | None] = {}
@@ -64,7 +64,7 @@ class LocalFacts:
             for place in list(islice(self._cached, excess)):
                 del self._cached[place]
 
-    # what the log has said
+    # operations of the log
 
     def set_file(self, place: KeyRef, attrs: LocalAttrs | None, *, is_visible: bool = True) -> None:
         """Keep these attributes of a key without a change."""

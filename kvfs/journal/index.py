@@ -61,7 +61,7 @@ class Index:
         self.authors = Authors()
         self.tally = ChangeTally()
         self.pending_bytes = 0
-        self.inline_bytes = 0  # of contents in the log that a row has
+        self.inline_bytes = 0  # bytes of the contents in the log that a row has
         self.count = 0
         self.generation = Generation(KEYS)
         self.last_seq = Seq(0)
@@ -113,7 +113,7 @@ class Index:
             return False
         return next(_under(live, prefix, prefix), None) is not None
 
-    # what the log has said
+    # operations of the log
 
     def put(self, row: Row) -> Row | None:
         """Put a row in its place; return the one that was there."""

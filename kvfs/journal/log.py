@@ -52,7 +52,7 @@ class Log:
         self._segments: dict[int, Segment] = {}
         self._current: Segment | None = None
         self._is_torn = False  # the newest segment has something behind its last record
-        self._number = 0  # of the newest segment there may be
+        self._number = 0  # the number of the newest segment there may be
         self._doubtful = 0  # the newest segment whose sync failed, and so all before it
         self._has_new_names = False
         self._guard = threading.Lock()  # segments are forced out and closed by threads

@@ -28,7 +28,7 @@ class News:
         self._note = note
         self._newest = totals.last_seq
         self._changed = trio.Event()
-        self._awaited = False  # somebody waits for _changed: spares an Event a change
+        self._awaited = False  # a task waits for _changed; without it a change needs no Event
         self._full = trio.Event()
         self._bounds: tuple[int, int] | None = None
 

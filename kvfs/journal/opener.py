@@ -21,7 +21,7 @@ from kvfs.journal.segment import ID_BYTES, VERSION, read_head, segments_of
 
 APPLICATION_ID: Final = 0x6B766A31  # "kvj1": tells our journal from any other SQLite file
 CHECK_SECONDS: Final = 3.0  # the integrity check of a huge side table ends here, undecided counts as sound
-DAMAGE: Final = (sqlite3.Error, ValueError, TypeError, KeyError)  # what reading a garbled file may raise
+DAMAGE: Final = (sqlite3.Error, ValueError, TypeError, KeyError)  # exceptions of reading a garbled file
 
 
 def lock(path: Path, mountpoint: str) -> int:

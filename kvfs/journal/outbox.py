@@ -29,7 +29,7 @@ class Outbox:
         self._transactions = transactions
         self._index = transactions.index
 
-    # what is there
+    # pending changes
 
     def row(self, seq: Seq) -> Row | None:
         """Return the pending change of that number with all that the sender needs beside it."""
@@ -56,7 +56,7 @@ class Outbox:
             found[put] = [row.change.seq for row in rows if row is not None]
         return found
 
-    # what becomes of it on the wire
+    # progress on the wire
 
     def mark_attempted(self, seqs: Iterable[Seq]) -> None:
         """Note that a request with these is about to leave.
@@ -93,7 +93,7 @@ class Outbox:
         """Replace fields of a change, inside a transaction."""
         self._transactions.put(with_change(row, replace(row.change, **fields)), row)
 
-    # what will never be taken
+    # refused changes
 
     def reject(self, seq: Seq, reason: str) -> None:
         """Set a change aside that the store will never take; it stays readable until the user decides."""
@@ -109,7 +109,7 @@ class Outbox:
                 self._update(row, state=ChangeState.REJECTED, error=reason)
         return [row.change for row in rows]
 
-    # what has settled
+    # settled changes
 
     def settled(self, now: float, window: float, limit: int | None = None) -> list[Change]:
         """Return acknowledged changes that have answered reads for `window` seconds, `limit` of them at most."""

@@ -20,7 +20,7 @@ BASE: Final = (
     512 * 1024
 )  # a snapshot that says little, SQLite's side files, records of conflicts and refusals
 CHANGE_BYTES: Final = 144  # three records of one change each
-OPENING: Final = 128 * 1024  # what SQLite's side files need for a journal to be opened
+OPENING: Final = 128 * 1024  # bytes that SQLite's side files need for a journal to be opened
 STARTING: Final = 32 * 1024  # what a mount writes beside the journal: its record, what is known of the source
 LEAST: Final = 64 * 1024  # stays set aside while the rest is lent
 _STEP: Final = 64 * 1024
@@ -103,7 +103,7 @@ class Reserve:
                     piece //= 2
             if self.size > 2 * wanted + _STEP:
                 self._shrink(self.size - wanted)
-        except OSError:  # not even its name has room
+        except OSError:  # the disk has no room for its name
             pass
         self.is_short = self.size < wanted
 

@@ -19,14 +19,14 @@ from typing import BinaryIO, Final
 from zlib import crc32
 
 ID_BYTES: Final = 16
-VERSION: Final = 5  # of the journal: the operations and how they are written, and the side table
+VERSION: Final = 5  # the version of the journal: its operations, their encoding, and the side table
 
 _MAGIC: Final = b"kvfs-log"
 _HEAD: Final = struct.Struct(
     f"<8sII{ID_BYTES}sQ"
 )  # magic, version, is a snapshot, the journal's id, last record
 _RECORD: Final = struct.Struct("<QIQII")  # number, bytes of operations and of contents, sums of these
-_SUM: Final = struct.Struct("<I")  # of the head before it
+_SUM: Final = struct.Struct("<I")  # the checksum of the head before it
 SEGMENT_HEAD: Final = _HEAD.size + _SUM.size
 RECORD_HEAD: Final = _RECORD.size + _SUM.size
 _CHUNK: Final = 1024 * 1024

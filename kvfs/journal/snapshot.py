@@ -41,9 +41,9 @@ SNAPSHOT_BYTES = (
     8 * 1024 * 1024
 )  # so many bytes of the log may say nothing any more, or as many as still say something
 ROW_BYTES = 256  # about what a row takes in the log without its content
-MOST_ROW_BYTES = 4096  # what it may take with long names, metadata and many values before it
-END_BYTES = 64 * 1024  # the same at the end of a mount
-SHORT_BYTES = 16 * 1024  # the same on a full disk
+MOST_ROW_BYTES = 4096  # the most that a row may take, with long names, metadata and many ancestors
+END_BYTES = 64 * 1024  # the bound at the end of a mount
+SHORT_BYTES = 16 * 1024  # the bound on a full disk
 _GROUP = 64  # rows a record
 _SLICE = 1000  # contents whose place changes between two checkpoints of the loop
 

@@ -154,7 +154,7 @@ class Stream:
         try:
             if self._file is not None:
                 self._file.close()
-        except OSError:  # what was buffered does not fit: it is not wanted
+        except OSError:  # the buffered bytes do not fit, and are not wanted
             pass
         finally:
             self._partial.unlink(missing_ok=True)

@@ -44,10 +44,10 @@ class Transactions:
         self._depth = 0  # of `with` inside each other
         self._is_doomed = False
         self._may_use_reserve = False
-        self._operations: list[LogOperation] = []  # of the transaction under way, with what they bring
+        self._operations: list[LogOperation] = []  # those of the transaction under way
         self._values: list[bytes] = []
         self._new: list[Row] = []  # whose contents these are
-        self._rows: dict[KeyRef, Row | None] = {}  # as they will be
+        self._rows: dict[KeyRef, Row | None] = {}  # the rows as they will be after it
         self._attrs: dict[KeyRef, LocalAttrs | None] = {}
         self._waiting: dict[Seq, set[KeyRef]] = {}
         self.directories: dict[tuple[NamespaceId, str, int], DirRow | None] = {}

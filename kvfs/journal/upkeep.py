@@ -31,7 +31,7 @@ class Upkeep:
         self._snapshot_lock = trio.Lock()
         self._floor = 0  # the log's size that a snapshot is not worth below: one failed at less
         self._row_bytes = snapshot.ROW_BYTES  # in the latest snapshot: keys and metadata may be long
-        self._too_large = math.inf  # so large a snapshot had no room on a full disk
+        self._too_large = math.inf  # a snapshot of this size had no room on a full disk
         self._synced = -1  # the newest record that a sync of this mount has forced to the disk
         self._thread = WarmThread("kvfs-sync")
 

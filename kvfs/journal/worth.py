@@ -12,9 +12,7 @@ from kvfs.journal.replay import Replay, kept_logs
 class Worth(Enum):
     """The least that may happen to a journal, by its worth."""
 
-    CHANGES = (
-        "changes"  # what the store has not got, files that stay here, or what cannot be read: never goes
-    )
+    CHANGES = "changes"  # unsent changes, local files, or an unreadable part: never goes
     KEPT = "kept"  # modes, times, digests, directories that were made
     NOTHING = "nothing"
 
@@ -24,7 +22,7 @@ def worth(path: Path) -> Worth:
     try:
         with closing(read_only(path)) as database:
             if not is_present(database):
-                return Worth.CHANGES  # of an older kvfs: only a mount converts it
+                return Worth.CHANGES  # written by an older kvfs: only a mount converts it
             tables = ("files", "shown")
             has_side = any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)
         replay = Replay(path)

@@ -32,8 +32,8 @@ class Growth:
 
 UNAVAILABLE: Final = Growth(1, 60, 1)
 DENIED: Final = Growth(30, 300, 5)
-URGENT: Final = Growth(0.25, 4, 0.1)  # somebody waits in fsync
-DRAINING: Final = Growth(0.5, 15, 0.5)  # somebody waits in `kvfs sync` or `kvfs umount`
+URGENT: Final = Growth(0.25, 4, 0.1)  # for callers that wait in fsync
+DRAINING: Final = Growth(0.5, 15, 0.5)  # for users that wait in `kvfs sync` or `kvfs umount`
 ONE_KEY: Final = Growth(1, 60, 0.2)
 
 

@@ -26,7 +26,7 @@ class RoundChoice:
     def __init__(self, journal: Journal, round_: Round) -> None:
         self._journal = journal
         self._round = round_
-        self._set_back: frozenset[Seq] = frozenset()  # what the last round could not send, if it failed
+        self._set_back: frozenset[Seq] = frozenset()  # changes that the last round failed to send
         self.next_ready = FOREVER
         self.passed_over = False
         self.elsewhere = False

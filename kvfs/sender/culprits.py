@@ -35,7 +35,7 @@ class Culprits:
         self._reports = reports
         self._timeout = timeout
         self._missing_since: dict[NamespaceId, float] = {}
-        self._refusing: set[NamespaceId] = set()  # not even a witness was taken
+        self._refusing: set[NamespaceId] = set()  # namespaces for which not even a witness was taken
 
     def refuse(self, change: Change, error: KvfsError, outcome: Outcome) -> None:
         """Set a change aside that can never be sent."""

@@ -13,7 +13,7 @@ from kvfs.store.bulkread import BulkReading
 class EventKind(StrEnum):
     """The kinds of events."""
 
-    CONFLICT = "conflict"  # somebody else changed the key: our change went to `copy`
+    CONFLICT = "conflict"  # another client changed the key: our change went to `copy`
     REJECTED = "rejected"  # the store will never take it; set aside
     EXPIRED = "expired"  # its time passed before it was sent
     UNAVAILABLE = "unavailable"  # the store cannot be reached; once until `recovered`

@@ -193,7 +193,7 @@ class Fsyncs:
         ready_at = max((self._round.ready_at(change) for change in pending), default=0.0)
         soon = max(trio.current_time() + LEAST_WAIT, wait.next_try)
         if pending and all(map(self._round.is_claimed, pending)):
-            soon = float("inf")  # whoever has them wakes this
+            soon = float("inf")  # the sending that has them wakes this
         elif not self._may_begin(trio.current_time()):
             soon = max(soon, self._dispatch.urgent_since[-1] + GROUP_SECONDS)
         await wait.pause_until(max(ready_at, urgency.retry_at, self._dispatch.backoff.asked_until, soon))

@@ -79,7 +79,7 @@ async def look_up(
         if cursor is not None and not reached:
             names.crowd(prefix)
         elif cursor is None and len(reached) >= page_keys:
-            names.crowd(prefix)  # as soon as these are there
+            names.crowd(prefix)  # it will be crowded as soon as these keys exist
 
 
 def _prefix(keys: Sequence[Key], crowded: Collection[str], *, parts: int) -> str:

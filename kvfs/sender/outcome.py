@@ -21,7 +21,7 @@ class Outcome:
     idle: bool = False  # there was nothing that could be sent
     failure: KvfsError | None = None
     refused: bool = False  # a write failed
-    overtaken: bool = False  # somebody else wrote to the store meanwhile: what is left is to be compared
+    overtaken: bool = False  # another process wrote to the store meanwhile: the rest is to be compared
     overtakings: int = 0  # times that it was
     wait_until: float = float("-inf")  # monotonic; the server wants no request before
     next_try: float = float(

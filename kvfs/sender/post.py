@@ -140,7 +140,7 @@ class Poster:
             else:
                 self._fail(error, outcome)
 
-    # what to try instead: smaller batches, none, or None to leave all the rest pending
+    # the batches to try instead: smaller ones, none, or None to leave all the rest pending
 
     async def _after(self, part: Batch, error: KvfsError, outcome: Outcome) -> list[Batch] | None:
         match error:

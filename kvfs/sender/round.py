@@ -34,7 +34,7 @@ from kvfs.sender.quota import BilledOperation, operation_of
 from kvfs.store.base import Store
 from kvfs.store.passage import urgently
 
-COMPARED_SECONDS: Final = 10.0  # what was compared with the store is written so soon after, or compared anew
+COMPARED_SECONDS: Final = 10.0  # a change is written within this time after its comparison, or compared anew
 COPIES: Final = 1_000  # conflicts of one second that are told apart for sure
 OVERTAKEN: Final = 3  # times; then what was compared is written, whoever writes to the store meanwhile
 PACK_IN_THREAD: Final = 2_000  # packing more changes than this would hold the loop for long

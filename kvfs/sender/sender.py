@@ -73,7 +73,7 @@ class Sender:
         self._fsyncs = Fsyncs(journal, self._dispatch)
 
         self._lock = trio.Lock()
-        self._drained: list[set[KeyRef]] = []  # what each drain under way waits for
+        self._drained: list[set[KeyRef]] = []  # the keys that each drain under way waits for
         self._exhausted: int | None = None  # the journal's generation at which nothing could be sent
         self._quiet = Countdown(options.delay)
         self._age = Countdown(options.max_age)

@@ -23,7 +23,7 @@ class Vouched:
         self._store = store
         self._watch = store.watch if isinstance(store, Watched) else None
         self._seen = Latest[KeyRef, int](REMEMBERED)
-        self._relied = Latest[Seq, int](REMEMBERED)  # what a change that is to be written was decided on
+        self._relied = Latest[Seq, int](REMEMBERED)  # the count of others that a change was decided on
 
     def begin(self) -> int:
         """Return a mark before a write or a comparison begins, for `note` after it."""

@@ -18,7 +18,7 @@ Receive = Callable[[], Awaitable[AsgiMessage]]
 AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
 App = Callable[[Scope, Receive, AsgiSend], Awaitable[None]]
 
-DRAIN_BYTES: Final = 128 * 1024 * 1024  # of a body nobody wants, so that the client lives to read why
+DRAIN_BYTES: Final = 128 * 1024 * 1024  # bytes read of an unwanted body, so that the client reads why
 DRAIN_SECONDS: Final = 5
 
 log = logging.getLogger("kvfs.access")

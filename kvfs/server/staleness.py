@@ -88,7 +88,7 @@ class StaleAccounts:
         self._history = KeyHistory(faults.stale_seconds)
 
     def for_account(self, account: str) -> Store:
-        """The store of one account. Namespace ids are unique, so all share one history."""
+        """Return the store of one account. Namespace ids are unique, so all share one history."""
         return StaleStore(self._accounts.for_account(account), self._history)
 
 

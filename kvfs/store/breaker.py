@@ -43,7 +43,7 @@ PAUSE: Final = 5.0  # seconds
 LONGEST: Final = 60.0  # seconds, where everything is refused
 PROBE: Final = 2.0  # seconds for an answer while a failure just before it is not explained
 _PROOF: Final = 3  # failed calls in a row, of different subjects, that show the service to be away
-_SILENCE: Final = 2  # so many failures count one that had no answer
+_SILENCE: Final = 2  # a failure without an answer counts as this many
 _REMEMBERED: Final = 1000  # subjects that failed
 
 _READS: Final = frozenset({"get", "bulk_get"})
@@ -64,7 +64,7 @@ class Breaker:
         self._until = float("-inf")
         self._reason = ""
         self._doubtful_until = float("-inf")
-        self._times = AnswerTimes()  # of reads
+        self._times = AnswerTimes()  # the times of reads
         self._is_silent = False  # the last answer that was waited for did not come
         self._suspects = Suspects(_PROOF)
         self._refused = Suspects(_PROOF)  # by a firewall, or with a code that nobody knows

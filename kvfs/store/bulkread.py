@@ -94,7 +94,7 @@ class Suspects:
         self._failures = 0
 
     def failed(self, keys: Set[object], weight: int = 1) -> bool:
-        """A request that named these failed, which counts as `weight` failures; true when it is the service."""
+        """Note a failed request that named these, as `weight` failures; return True when the service is the reason."""
         self._keys = self._keys & keys if self._failures else keys
         self._failures += weight
         return self.is_service

@@ -23,7 +23,7 @@ from kvfs.core.model import Entry, Key, Metadata
 from kvfs.store import codes
 from kvfs.store.wire.json import NULL, is_json
 
-_LATEST: Final = 2**63  # what a SQLite integer holds; far beyond any date
+_LATEST: Final = 2**63  # the largest integer of SQLite; far beyond any date
 
 
 def key_bytes(operation: str, key: Key) -> bytes:
@@ -39,7 +39,7 @@ def key_bytes(operation: str, key: Key) -> bytes:
 
 
 def encoded_keys(operation: str, keys: Iterable[Key]) -> dict[Key, bytes]:
-    """The keys as UTF-8, each once, in their order."""
+    """Return the keys as UTF-8, each once, in their order."""
     return {key: key_bytes(operation, key) for key in keys}
 
 
@@ -52,12 +52,12 @@ def text_bytes(operation: str, what: str, text: str) -> bytes:
 
 
 def cursor_after(last: Key) -> str:
-    """The cursor that goes on after a key, for a listing that is cut into pages here."""
+    """Return the cursor that goes on after a key, for a listing that is cut into pages here."""
     return base64.urlsafe_b64encode(last.encode()).decode()
 
 
 def key_before(operation: str, cursor: str) -> Key:
-    """The key that `cursor_after` made it of."""
+    """Return the key of which `cursor_after` made the cursor."""
     try:
         return Key(base64.b64decode(cursor, altchars=b"-_", validate=True).decode())
     except (binascii.Error, ValueError) as exc:
@@ -78,7 +78,7 @@ def check_entry(operation: str, entry: Entry) -> None:
 
 
 def check_entries(operation: str, entries: Mapping[Key, Entry]) -> dict[Key, bytes]:
-    """Keys and entries within what KV keeps; the keys as UTF-8."""
+    """Check that keys and entries are within KV's limits; return the keys as UTF-8."""
     for entry in entries.values():
         check_entry(operation, entry)
     return encoded_keys(operation, entries)

@@ -30,9 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DOUBTS: Final = (1.0, 2.0, 4.0)  # seconds before a refusal that may pass is asked again
-_SHARE: Final = (
-    0.4  # of the time in which somebody waits for an answer, all doubts together take at most so much
-)
+_SHARE: Final = 0.4  # the part of a caller's time that all doubts together may take
 FIRST_REST: Final = 30.0  # seconds without a request once a refusal counts; doubles each time
 LONGEST_REST: Final = 300.0
 

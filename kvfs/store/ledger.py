@@ -177,7 +177,7 @@ class Ledger:
         self.is_alone, self.reserved, self._others = True, 0, []
         log.warning("requests are not counted together with those of other mounts: %s", error)
 
-    # what needs no look at the file
+    # calls that need no look at the file
 
     @property
     def has_token(self) -> bool:
@@ -214,7 +214,7 @@ class Ledger:
             del others[:gone]
         return others
 
-    # what does
+    # calls that do
 
     def renew(self, in_flight: int, *, wants: bool = False) -> None:
         """Write what ended, learn what the others did; with `wants` take tokens, as far as the limit allows."""
@@ -321,7 +321,7 @@ class Ledger:
                 return False
             else:
                 return True
-        self.reserved = max(self.reserved, 1)  # somebody holds it, who may be stopped: nobody waits for that
+        self.reserved = max(self.reserved, 1)  # a process that may be stopped holds it: nobody waits for that
         self._at = self.now()
         return False
 
@@ -339,6 +339,6 @@ class Ledger:
     def _anew(self, data: bytes) -> _Page:
         page = _Page()
         if data and abs(time.time() - os.fstat(self._descriptor).st_mtime) < self._window:
-            page.add(int(self.now()), self._requests // 2)  # nobody knows any more what was used up
+            page.add(int(self.now()), self._requests // 2)  # nobody knows the used count any more
         os.ftruncate(self._descriptor, 0)
         return page

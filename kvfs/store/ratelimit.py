@@ -41,9 +41,9 @@ SCARCE: Final = 50  # requests left, below which they are told of each
 class Priority(IntEnum):
     """The order of callers when requests are scarce."""
 
-    FOREGROUND = 0  # somebody waits in a system call
+    FOREGROUND = 0  # a program waits in a system call
     UPLOAD = 1  # the journal is to be sent
-    BACKGROUND = 2  # nobody would notice
+    BACKGROUND = 2  # nobody waits for it
 
 
 # The part of the budget, and of the slots in flight, that each may use up; the rest is for those before it.
@@ -89,7 +89,7 @@ class Budget:
         self._refusals = 0  # 429 in a row that did not say how long
         self._told = math.inf  # requests that the API allows until `_told_until`, less those made since
         self._told_until = -math.inf
-        self._quota = requests  # of the window that the API counts in
+        self._quota = requests  # the requests of the window in which the API counts
         self._waiting: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in Priority}
         self._passed_over = 0  # turns of the foreground since an upload that waits had one
         self._timekeeper: _Waiter | None = None  # the first in line, who wakes everybody
@@ -290,7 +290,7 @@ class Budget:
         if uploads and self._passed_over >= UPLOAD_TURN:
             return uploads[0] if self._has_room(Priority.FOREGROUND) else None
         for priority, queue in self._waiting.items():
-            if queue:  # who comes after has less room
+            if queue:  # later callers have less room
                 return queue[0] if self._has_room(priority) else None
         return None
 

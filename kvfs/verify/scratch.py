@@ -22,7 +22,7 @@ from kvfs.verify.wire import Endpoint, Reply, rows_of
 KEYS: Final = "v/"
 """All keys of a run in a namespace of its own begin so."""
 OLD: Final = 3600.0  # seconds; no run takes so long
-TRIES: Final = 5  # of a removal
+TRIES: Final = 5  # tries of a removal
 TRY_SECONDS: Final = 20.0  # for one
 FIRST_PAUSE: Final = 1.0  # seconds between two; doubles
 GONE: Final = 10013  # "namespace not found"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 _SECONDS: Final = 2.0
-_MOST: Final = 10_000  # of the last moments
+_MOST: Final = 10_000  # absences of the last moments
 
 
 class Absences:

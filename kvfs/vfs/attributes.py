@@ -109,7 +109,7 @@ class Attributes:
                 size = await self._overlay.reads.size(node.namespace, node.key)
             elif await self._overlay.view(node.namespace, node.key) is None:
                 raise NotFoundError(f"{node.key!r} is gone")
-            else:  # not worth a read to this user: the kernel asks again after an open, which knows
+            else:  # this user did not want a read for it: the kernel asks again after an open, which knows
                 return self._file(node)
         except NotFoundError as exc:
             raise StaleError(str(exc)) from exc
@@ -153,7 +153,7 @@ class Attributes:
         ctime = local.ctime_ns if local is not None and local.ctime_ns is not None else changed
         ctime = max(ctime, shared.mtime_ns) if shared is not None and shared.mtime_ns is not None else ctime
         atime = local.atime_ns if local is not None and local.atime_ns is not None else changed
-        entry_timeout = 0.0  # whoever comes by the name again is led to what is there by then
+        entry_timeout = 0.0  # the next lookup of the name finds the present file
         if (shared is None or self._files.versions.is_current(node)) and isinstance(view, View):
             entry_timeout = seconds_left(view.fresh_until, self._ttl, now, expiration)
         return Attr(

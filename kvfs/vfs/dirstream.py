@@ -17,7 +17,7 @@ from kvfs.core.names import SELF, DirRef
 from kvfs.vfs.view.overlay import Overlay, View
 from kvfs.vfs.view.types import Attr, Face
 
-KEPT_ENTRIES: Final = 5_000  # what the kernel was told is kept of so many: some 400 bytes an entry
+KEPT_ENTRIES: Final = 5_000  # entries of which the kernel's answer is kept: some 400 bytes an entry
 KEPT_KEYS: Final = 1 << 20  # entries of all listings that are kept for the next reader: 8 bytes each
 _BITE = 2048  # entries found at a time, so that no directory holds the loop for long
 

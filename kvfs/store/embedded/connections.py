@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 READERS: Final = 4
 
-_ROW_BYTES: Final = 1024  # of the WAL that a changed row takes, beside its value: about
+_ROW_BYTES: Final = 1024  # bytes of the WAL that a changed row takes beside its value, about
 
 _REASONS: Final = {
     sqlite3.SQLITE_BUSY: f"is busy: another process has been writing for more than {BUSY_SECONDS:g} s",

@@ -47,7 +47,7 @@ ORPHANS = "SELECT namespace, key FROM keys WHERE namespace = ? LIMIT ?"
 def find_namespace(db: sqlite3.Connection, operation: str, account: str, namespace: NamespaceId) -> int:
     """Return the number of a namespace. Raises `NamespaceNotFoundError`."""
     row: tuple[int] | None = None
-    if namespace.isascii():  # what is not cannot be bound, let alone be found
+    if namespace.isascii():  # other text cannot be bound
         row = db.execute(
             "SELECT number FROM namespaces WHERE account = ? AND id = ?", (account, namespace)
         ).fetchone()

@@ -36,7 +36,7 @@ _BEYOND_ALL: Final = b"\xff"  # occurs in no UTF-8
 async def open_sqlite(
     path: Path, *, account: str = "local", now: Callable[[], float] = time.time
 ) -> AsyncIterator["SqliteStore"]:
-    """The store in the file at `path`, created (mode 0600, missing parents 0700) if there is none.
+    """Yield the store in the file at `path`, created (mode 0600, missing parents 0700) if there is none.
 
     `now` answers epoch seconds. Raises `UserError` for a file that is not a kvfs store, is of a newer
     version or cannot be opened.
@@ -57,7 +57,7 @@ class SqliteAccounts:
         self._now = now
 
     def for_account(self, account: str) -> "SqliteStore":
-        """The store of one account."""
+        """Return the store of one account."""
         return SqliteStore(self._connections, account, self._now)
 
 
@@ -98,7 +98,7 @@ class SqliteStore:
         self._connections = connections
         self._account = account
         self._now = now
-        self._others = others  # what `unless_others` was told
+        self._others = others  # the count given to `unless_others`
         self.accounts = SqliteAccounts(connections, now)
         self.watch = SqliteWatch(connections, account, now)
 
@@ -106,18 +106,18 @@ class SqliteStore:
         return f"<SqliteStore account={self._account!r}>"
 
     async def list_namespaces(self) -> list[Namespace]:
-        """All namespaces of the account, by title."""
+        """Return all namespaces of the account, by title."""
         return await self._connections.read(partial(queries.list_namespaces, account=self._account))
 
     async def create_namespace(self, title: str) -> Namespace:
-        """A new, empty namespace. Raises `TitleExistsError`."""
+        """Create an empty namespace. Raises `TitleExistsError`."""
         checks.check_title("create namespace", title)
         new = Namespace(NamespaceId(secrets.token_hex(16)), title)
         await self._connections.write(partial(queries.create_namespace, account=self._account, new=new))
         return new
 
     async def get_namespace(self, namespace: NamespaceId) -> Namespace:
-        """One namespace by its id."""
+        """Return one namespace by its id."""
         return await self._read("get namespace", namespace, queries.get_namespace)
 
     async def rename_namespace(self, namespace: NamespaceId, title: str) -> None:
@@ -141,7 +141,7 @@ class SqliteStore:
     async def list_keys(
         self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
     ) -> KeyPage:
-        """One page of the keys that start with `prefix`, in UTF-8 order; a cursor never gets old."""
+        """Return one page of the keys that start with `prefix`, in UTF-8 order; a cursor never gets old."""
         checks.check_list_limit("list keys", limit)
         first, beyond = _range(checks.text_bytes("list keys", "prefix", prefix))
         if cursor:
@@ -153,12 +153,12 @@ class SqliteStore:
         return KeyPage(tuple(keys[:limit]), checks.cursor_after(keys[limit - 1].key))
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """Value and expiration of one key, text or binary."""
+        """Return value and expiration of one key, text or binary."""
         query = partial(queries.get, key=checks.key_bytes("get", key), now=self._now())
         return await self._read("get", namespace, query)
 
     async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """Metadata of one key; `None` when it has none or does not exist."""
+        """Return metadata of one key; `None` when it has none or does not exist."""
         query = partial(queries.get_metadata, key=checks.key_bytes("metadata", key), now=self._now())
         return await self._read("metadata", namespace, query)
 
@@ -229,5 +229,5 @@ class SqliteStore:
 
 
 def _range(prefix: bytes) -> tuple[bytes, bytes]:
-    """The half-open range of the byte strings that start with `prefix`. No byte of UTF-8 is 0xFF."""
+    """Return the half-open range of the byte strings that start with `prefix`. No byte of UTF-8 is 0xFF."""
     return prefix, prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else _BEYOND_ALL

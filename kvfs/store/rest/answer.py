@@ -36,7 +36,7 @@ _LONGEST_WAIT: Final = 86_400.0  # seconds: more than a day is nobody's honest R
 _MESSAGE_CHARS: Final = 200
 _BLOCK_PAGE: Final = b"you have been blocked"
 
-_VALUE_TYPES: Final = ("", "application/octet-stream")  # of an answer that is a value
+_VALUE_TYPES: Final = ("", "application/octet-stream")  # media types of an answer that is a value
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from kvfs.store.wire.strings import Pause, go_on
 
 JSON: Final = "application/json"
 
-READ_BYTES: Final = 256 * 1024  # of an answer taken from the socket at a time
+READ_BYTES: Final = 256 * 1024  # bytes of an answer taken from the socket at a time
 
 _CONNECT: Final = 2.0  # seconds at least for a connection; a third of the time-out if that is more
 _OCTETS: Final = "application/octet-stream"
@@ -35,7 +35,7 @@ def read_in_large_pieces() -> None:
 def open_client(
     base_url: str, *, timeout: float, http2: bool, transport: httpx.AsyncBaseTransport | None
 ) -> httpx.AsyncClient:
-    """A client for `base_url` and nothing else; `build` gives each request its credentials.
+    """Return a client for `base_url` and nothing else; `build` gives each request its credentials.
 
     Raises `UserError` for a URL with user, query or fragment.
     """
@@ -55,7 +55,7 @@ def open_client(
 
 
 def namespaces_path(account: str | None) -> str:
-    """The collection of an account's namespaces; None for the API of wrangler's local explorer, which has no accounts.
+    """Return the path of an account's namespaces; with None that of wrangler's local explorer, which has no accounts.
 
     Raises `UserError` for what cannot be an account id.
     """
@@ -67,7 +67,7 @@ def namespaces_path(account: str | None) -> str:
 
 
 def namespace_path(namespaces: str, namespace: NamespaceId) -> str:
-    """One namespace. What cannot be an id names none: `NamespaceNotFoundError`."""
+    """Return the path of one namespace. A text that cannot be an id names none: `NamespaceNotFoundError`."""
     if not codec.acceptable_identifier(namespace):
         raise NamespaceNotFoundError(f"{namespace!r} cannot be a namespace id")
     return f"{namespaces}/{namespace}"
@@ -79,7 +79,7 @@ def is_odd(key: Key) -> bool:
 
 
 def key_segment(operation: str, key: Key) -> str:
-    """The key as one path segment. Raises `RejectedError` for those that KV cannot hold.
+    """Return the key as one path segment. Raises `RejectedError` for those that KV cannot hold.
 
     `.` and `..` would be taken for steps in the path and reach the namespace instead (and delete it).
     """
@@ -93,7 +93,7 @@ def build(
     query: Mapping[str, object],
     headers: Mapping[str, str] | None = None,
 ) -> httpx.Request:
-    """A request whose URL is exactly base, path and query: httpx would tidy up what looks like steps."""
+    """Build a request whose URL is exactly base, path and query: httpx would tidy up what looks like steps."""
     base = client.base_url
     search = urlencode(query, quote_via=quote)
     url = str(base).rstrip("/") + path + (f"?{search}" if search else "")
@@ -123,7 +123,7 @@ def put_body(entry: Entry) -> tuple[str, list[bytes]]:
 def bulk_put_body(
     entries: Mapping[Key, Entry], pause: Pause = go_on, *, disguised: bool = False
 ) -> list[bytes]:
-    """The body of a bulk put, in pieces; fit for a thread. Raises `RejectedError`, `BodyTooLargeError`."""
+    """Return the body of a bulk put, in pieces; fit for a thread. Raises `RejectedError`, `BodyTooLargeError`."""
     checks.check_entries("bulk put", entries)
     try:
         return codec.encode_pairs(entries, pause, disguised=disguised)

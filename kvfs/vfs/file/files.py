@@ -124,7 +124,7 @@ class Files:
     def create(self, namespace: NamespaceId, key: Key, *, mode: int, append: bool) -> tuple[File, int]:
         """Open a file that does not exist yet; the journal hears of it at the first flush."""
         node = self._inodes.file(namespace, key)
-        if node.open is not None:  # of a key that expired or was deleted elsewhere: another file
+        if node.open is not None:  # its key expired or was deleted elsewhere: it is another file
             self._inodes.names.detach(node)
             node = self._inodes.file(namespace, key)
         legacy = self.inheritance.take(namespace, key)

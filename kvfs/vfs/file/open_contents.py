@@ -68,7 +68,7 @@ class OpenContents:
         end, believed = len(shared.buffer), node.end
         node.end = max(believed or 0, offset + size)
         if offset != end and (offset == believed or offset >= VALUE_BYTES):
-            self._invalidator.attributes(node.ino)  # so that the next one comes at the end
+            self._invalidator.attributes(node.ino)  # so that the next append comes at the end
             return end
         return offset
 

@@ -120,7 +120,7 @@ class Recorder:
         if shared.version == version:
             if value is not None:
                 shared.buffer.joined(value)
-            if node.shown == CHANGED:  # what the kernel has now, should nobody change it elsewhere
+            if node.shown == CHANGED:  # the kernel has this content, unless another client changes it
                 node.shown = Identities.of(value, body.digest)
 
     def _read_back(self, node: File) -> None:
@@ -188,7 +188,7 @@ class Recorder:
         if shared.created:
             shared.created = False
             self._overlay.unsaved.recorded(namespace, key)
-        shared.base, shared.seen = body.digest, True  # what the store has once this is sent
+        shared.base, shared.seen = body.digest, True  # the store has it once this is sent
         shared.known_at = self._now()
         if value is None:
             self._overlay.values.drop((namespace, key))

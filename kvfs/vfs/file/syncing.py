@@ -64,7 +64,7 @@ class Syncing:
         for change in changes:
             if change.state in keys:
                 keys[change.state].append((change.namespace, change.key))
-        for some in keys.values():  # what was refused before must not keep the rest from going
+        for some in keys.values():  # an earlier refusal must not keep the rest from being sent
             if some:
                 await self._sender.send_now(some, self._timeout)
 

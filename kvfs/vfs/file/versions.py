@@ -67,7 +67,7 @@ class Versions:
         name = self._sender.beside(node.namespace, node.key)
         target = self._inodes.open_file(node.namespace, name)
         if target is not None and target.open is not None and target.open.dirty:
-            return  # somebody else writes there: theirs is what is saved, as after a replacement by rename
+            return  # another program writes there: its content is saved, as after a replacement by rename
         shared.base = b"" if name != node.key else None
         shared.superseded, shared.seen = False, True
         self._inodes.names.attach(node, name)

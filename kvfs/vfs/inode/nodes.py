@@ -12,7 +12,7 @@ from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.view.types import Attr
 
 ROOT_INO = 1
-UNCHANGED = FIRST  # of a directory: no entry came or went
+UNCHANGED = FIRST  # the time of a directory in which no entry came or went
 _NOWHERE = NamespaceId("")
 _NO_KEY = Key("")
 
@@ -40,7 +40,7 @@ class Directory(Node, eq=False):
     detached: bool = False
     changed: int = UNCHANGED
     doubted: bool = False
-    known: tuple[DirRow | None, int, Attr] | None = None  # what stat says, and what of
+    known: tuple[DirRow | None, int, Attr] | None = None  # the last answer to stat, and its facts
 
 
 class File(Node, eq=False):

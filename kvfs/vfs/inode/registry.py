@@ -21,7 +21,7 @@ class Registry:
         self.files: dict[KeyRef, File] = {}
         self.directories: dict[tuple[NamespaceId, DirRef], Directory] = {}
         self.resting = Resting()
-        self.made: File | None = None  # nobody else holds it yet
+        self.made: File | None = None  # a file that nobody else holds yet
         self.next = ROOT_INO + 1
         if isinstance(root, Directory):
             self.directories[root.namespace, root.ref] = root

@@ -69,7 +69,7 @@ class Renames:
         self._moves = moves
         self._now = now
         self._patience = timeout + SLACK
-        self.under_way: list[RenameProgress] = []  # of directories
+        self.under_way: list[RenameProgress] = []  # renames of directories
 
     async def rename(
         self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
@@ -187,7 +187,7 @@ class Renames:
             if own_goal is None:
                 raise InvalidError(f"{SELF} cannot go along: KV forbids the key {goal.prefix[:-1]!r}")
             pairs[own] = own_goal
-        with self._overlay.listings.settled.asking():  # as long as stamps are to tell
+        with self._overlay.listings.settled.asking():  # as long as stamps must hold
             moves = await Gathering(self._overlay, self._moves, namespace, source, goal, progress).all(pairs)
             if not (old.holds and new.holds):
                 return False

@@ -159,7 +159,7 @@ class Known:
         return self.live_below(namespace, ref, stale=stale)
 
     def fresh_for(self, namespace: NamespaceId, ref: DirRef) -> float:
-        """Seconds for which a directory is known to be there, by its first listed key; 0: ask."""
+        """Return seconds for which a directory is known to be there, by its first listed key; 0: ask."""
         span = self.listings.span_of(namespace, ref.prefix)
         first = span.first_from(ref.prefix) if span is not None else []
         if span is None or not first or not first[0].startswith(ref.prefix):
@@ -194,7 +194,7 @@ class Known:
         return False if span.reaches(successor(ref.prefix)) else None
 
     def _lives(self, namespace: NamespaceId, ref: DirRef, key: Key) -> bool:
-        """A live key of a directory was found: remember it."""
+        """Remember a live key of a directory that was found; return True."""
         if len(self._witnesses) >= _WITNESSES:
             self._witnesses.clear()
         self._witnesses[namespace, ref] = key

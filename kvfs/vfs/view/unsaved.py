@@ -36,5 +36,5 @@ class Unsaved:
         return (namespace, key) in self.creating
 
     def below(self, namespace: NamespaceId, prefix: str) -> list[Key]:
-        """Keys of files that were created and are not in the journal yet."""
+        """Return keys of files that were created and are not in the journal yet."""
         return [key for ns, key in self.creating if ns == namespace and key.startswith(prefix)]

@@ -1,13 +1,13 @@
 """The settings of a mount: one frozen `Config`, and the source that it names.
 
-Belongs here: reading the words of the command line and the environment once, with a clear refusal. Defaults
-are the fields' own. Nothing here opens a store or a socket; where files live is `kvfs/host/state.py`.
+Belongs here: reading the words of the command line and the environment once, with a clear refusal. A field is the one
+definition of its setting: default, kind and help. Nothing here opens a store or a socket; where files live is `kvfs/host/state.py`.
 """
 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -21,6 +21,23 @@ from kvfs.host.credentials import Credentials as Credentials
 from kvfs.host.credentials import Secret, find_credentials
 from kvfs.host.sources import HISTORY
 from kvfs.host.state import control_path, default_data_dir, default_state_dir, state_name
+from kvfs.settings import (
+    BOUNDS,
+    COUNT,
+    DURATION,
+    FLAG,
+    FLAGS,
+    ID,
+    LEVEL,
+    MASK,
+    PATH,
+    PATTERNS,
+    SEPARATOR,
+    SIZE,
+    SOME_DURATION,
+    choice,
+    setting,
+)
 from kvfs.workers import BINDING_SYNTAX, WRANGLER_SYNTAX, WranglerSource, find_bound, parse_wrangler
 
 DEFAULT_BASE_URL: Final = "https://api.cloudflare.com/client/v4"
@@ -30,7 +47,6 @@ SOURCE_SYNTAX: Final = (
 API_PATH: Final = "/client/v4"
 REGIONS: Final = {"public": DEFAULT_BASE_URL, "fedramp_high": "https://api.fed.cloudflare.com/client/v4"}
 MIB: Final = 1024 * 1024
-MOST_BYTES: Final = 1024**5  # a size above it is a mistake, and too large for some calls of the system
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +89,52 @@ class Config:
 
     source: Source
     mountpoint: Path
-    separator: str = "/"
-    write_back: float = 5.0
-    cache_ttl: float = 60.0
-    cache_size: int = 256 * MIB
-    timeout: float = 30.0
-    drain_timeout: float = 60.0
-    read_only: bool = False
-    require_server: bool = False
-    allow_other: bool = False
-    uid: int = field(default_factory=os.getuid)
-    gid: int = field(default_factory=os.getgid)
-    umask: int = 0o022
-    durable_close: bool = False
-    on_conflict: Literal["keep-both", "overwrite"] = "keep-both"
-    max_pending: int = 10 * 1024 * MIB
-    sizes: Literal["exact", "known"] = "exact"
-    expiration: Literal["mtime", "attribute"] = "mtime"
-    local_names: tuple[str, ...] = LOCAL_PATTERNS
-    history: Bounds = DEFAULT_BOUNDS
-    poll_interval: float = 0.0
-    rate_requests: int = RATE_REQUESTS
-    rate_seconds: float = RATE_SECONDS
-    settle: float = 90.0
-    state_dir: Path = field(default_factory=default_state_dir)
-    log_level: str = "info"
-    log_file: Path | None = None
-    log_format: Literal["text", "json"] = "text"
-    mount_flags: tuple[str, ...] = ()
+    separator: str = setting(SEPARATOR, "Splits keys into directories; '' for none.", "/")
+    write_back: float = setting(DURATION, "Send changes this long after the last one.", 5.0)
+    cache_ttl: float = setting(DURATION, "How long cached data is used before asking again.", 60.0)
+    cache_size: int = setting(SIZE, "Memory for values that were read.", 256 * MIB)
+    timeout: float = setting(
+        SOME_DURATION, "Longest wait of any call for the server, fsync included.", 30.0
+    )
+    drain_timeout: float = setting(DURATION, "How long an ending mount goes on sending.", 60.0)
+    read_only: bool = setting(FLAG, "Refuse every change.", False)
+    require_server: bool = setting(
+        FLAG, "Fail when the server is away, though the source was mounted before.", False
+    )
+    allow_other: bool = setting(FLAG, "Let other users use the mount, as file permissions say.", False)
+    uid: int = setting(ID, "Owner of all files.  [default: you]", factory=os.getuid)
+    gid: int = setting(ID, "Group of all files.  [default: yours]", factory=os.getgid)
+    umask: int = setting(MASK, "Permission bits removed from new files.", 0o022)
+    durable_close: bool = setting(FLAG, "Closed files survive power loss too (slower).", False)
+    on_conflict: Literal["keep-both", "overwrite"] = setting(
+        choice("keep-both", "overwrite"), "What to do when a value changed since it was read.", "keep-both"
+    )
+    max_pending: int = setting(SIZE, "Limit of unsent bytes; beyond it ENOSPC.", 10 * 1024 * MIB)
+    sizes: Literal["exact", "known"] = setting(
+        choice("exact", "known"), "exact reads a value to know its size; known does not.", "exact"
+    )
+    expiration: Literal["mtime", "attribute"] = setting(
+        choice("mtime", "attribute"), "What sets and shows when a key expires.", "mtime"
+    )
+    local_names: tuple[str, ...] = setting(PATTERNS, "Names of files that are never sent.", LOCAL_PATTERNS)
+    history: Bounds = setting(
+        BOUNDS,
+        "How much of what is overwritten or deleted is kept for kvfs restore; 0: nothing.",
+        DEFAULT_BOUNDS,
+    )
+    poll_interval: float = setting(DURATION, "List again this often; 0: only when a program asks.", 0.0)
+    rate_requests: int = setting(COUNT, "Limit of requests in a window of time.", RATE_REQUESTS)
+    rate_seconds: float = setting(SOME_DURATION, "Length of the window.", float(RATE_SECONDS))
+    settle: float = setting(DURATION, "How long to show your version of a key after a write.", 90.0)
+    state_dir: Path = setting(
+        PATH, "Journals, sockets, logs, copies.  [default: XDG state directory]", factory=default_state_dir
+    )
+    log_level: str = setting(LEVEL, "How much is logged.", "info")
+    log_file: Path | None = setting(PATH, "Write the log there.  [default: in the state directory]")
+    log_format: Literal["text", "json"] = setting(
+        choice("text", "json"), "json: one object a line, for machines.", "text"
+    )
+    mount_flags: tuple[str, ...] = setting(FLAGS, "noexec nosuid nodev noatime.", ())
 
     @property
     def journal_path(self) -> Path:
@@ -252,17 +286,6 @@ def namespace_hint(source: CloudflareSource) -> str:
     if source.namespace is not None or not source.account or re.fullmatch("[0-9a-f]{32}", source.account):
         return ""
     return f"a namespace is written cloudflare:/{source.account}"
-
-
-def parse_size(text: str) -> int:
-    """Return `300`, `64K`, `256M`, `10GiB` as bytes (powers of 1024)."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if found is None:
-        raise UserError(f"{text!r} is not a size: write bytes, or a number with K, M, G or T")
-    size = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")
-    if size > MOST_BYTES:
-        raise UserError(f"{text[:40]!r} is more than {MOST_BYTES} bytes")
-    return int(size)
 
 
 def source_identity(config: Config) -> str:

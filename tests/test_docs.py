@@ -62,15 +62,58 @@ def test_every_flag_is_documented_where_its_command_is(path: str, option: click.
         assert option.envvar in USAGE
 
 
-@pytest.mark.parametrize(("path", "option"), OPTIONS, ids=[f"{path} {o.opts[-1]}" for path, o in OPTIONS])
-def test_every_default_is_documented(path: str, option: click.Option) -> None:
-    """The row of a flag that has a default names it."""
-    if not option.show_default or option.default is None:
-        return
-    rows = [line for line in section_of(path).splitlines() if line.startswith(f"| `{option.opts[-1]}")]
-    default = option.default
-    text = f"{default:g}" if isinstance(default, float) else str(default)
-    assert any(f"`{text}`" in row or f" {text} " in row for row in rows), text
+def table_of(path: str) -> list[tuple[dict[str, str], list[str]]]:
+    """The rows of a command's table of options: each spelling with its metavar, and the cells behind it."""
+    head = "| option | variable | default | |"
+    rows = []
+    for line in section_of(path).partition(head)[2].strip().splitlines()[1:]:
+        if not line.startswith("|"):
+            break
+        first, *others = _cells(line)
+        rows.append((dict(re.findall(r"`(--?[a-zA-Z0-9][a-z-]*)`(?: (?!`)([^,`]\S*?))?(?=,? `|,? *$)", first)), others))
+    return rows
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def metavar_of(option: click.Option) -> str:
+    """The name of an option's value in the documentation; "" for a switch."""
+    if option.is_flag:
+        return ""
+    return option.metavar or {"choice": "WORD", "integer range": "NUMBER"}.get(option.type.name, "TEXT")
+
+
+WITH_TABLES = [path for path in COMMANDS if table_of(path)]
+
+
+@pytest.mark.parametrize("path", WITH_TABLES)
+def test_the_table_of_a_command_has_exactly_its_options(path: str) -> None:
+    """Each option is there, with the name of its value, its variable and its default, and no other is."""
+    known = {
+        spelling: option
+        for place, option in OPTIONS
+        if place == path
+        for spelling in (*option.opts, *option.secondary_opts)
+    }
+    rows = table_of(path)
+    assert {spelling for named, _ in rows for spelling in named} == known.keys()
+    for named, cells in rows:
+        options = {known[spelling] for spelling in named}
+        for spelling, metavar in named.items():
+            if spelling.startswith("--"):
+                assert metavar == metavar_of(known[spelling]), spelling
+        if len(options) == 1:
+            (option,) = options
+            assert cells[0].strip("`") == (option.envvar or "")
+            if option.default and option.show_default:
+                assert cells[1] == f"`{option.default}`"
+
+
+def test_every_command_with_options_has_a_table() -> None:
+    """But for those that take the options of another command, and say so."""
+    assert {path for path, _ in OPTIONS} - {*WITH_TABLES} == {"kvfs export", "kvfs import"}
 
 
 def test_every_documented_flag_exists() -> None:

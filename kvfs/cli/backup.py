@@ -12,19 +12,21 @@ import trio
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.keys import complain_of, duration
+from kvfs.cli.keys import complain_of
 from kvfs.cli.moving import run_copy
-from kvfs.cli.options import path
+from kvfs.cli.options import DRY_RUN, YES, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.cli.places import Access, FileWords, StoreWords, access_of, access_options, parse_store
 from kvfs.cli.sides import CopyRequest, Sides, keep_kinds, known_kinds, reader_of
 from kvfs.core.errors import UserError
+from kvfs.core.measures import DAY
 from kvfs.data.backups import BackupIndex, backups_in, merge, read_backup, verify, write_changes
 from kvfs.data.copier import CopyOptions
 from kvfs.data.retention import Backup, backup_of, chain_of, is_due, kept, name_of, parse_keep
 from kvfs.data.selection import Selection
 from kvfs.data.streams import Format
 from kvfs.host.state import private_directory, state_name
+from kvfs.settings import SOME_DURATION
 
 PARTIAL: Final = ".partial"
 
@@ -38,14 +40,7 @@ PARTIAL: Final = ".partial"
     envvar="KVFS_BACKUP_KEEP",
     help="Delete older ones: 7d,4w keeps one of each of 7 days and 4 weeks.",
 )
-@click.option(
-    "--full-every",
-    type=duration,
-    metavar="TIME",
-    default="7d",
-    show_default=True,
-    help="A full backup so often; changes between.",
-)
+@option(SOME_DURATION, "full-every", "A full backup so often; changes between.", 7 * DAY, variable=False)
 @click.option("--full", "is_full", is_flag=True, help="A full backup now.")
 @click.option(
     "--listing-only", is_flag=True, help="Read only values whose listing changed: cheaper, and misses others."
@@ -165,8 +160,8 @@ def _private(name: str, flags: int) -> int:
     "--at", "wanted", metavar="NAME", help="This backup, or the last one before a time (2026-11-29T08)."
 )
 @click.option("--delete", is_flag=True, help="Delete keys that the backup has not.")
-@click.option("-n", "--dry-run", is_flag=True, help="Say what it would take, and write nothing.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@DRY_RUN
+@YES
 @access_options
 def restore_backup(
     directory: Path,

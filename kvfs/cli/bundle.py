@@ -31,6 +31,8 @@ from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
+from kvfs.journal.dump import describe
+from kvfs.settings import PATH
 
 LOG_BYTES: Final = 256 * 1024  # bytes of the end of each log
 _SECONDS: Final = 30.0  # that another command of ours may take
@@ -69,12 +71,7 @@ BundleFiles = dict[str, str]
 @click.option(
     "--with-names", is_flag=True, help="Keep names of keys and namespaces; otherwise they are hashed."
 )
-@option(
-    "token-file",
-    type=path,
-    default=None,
-    help="A token that must not be in it, besides those of the environment.",
-)
+@option(PATH, "token-file", "A token that must not be in it, besides those of the environment.")
 @STATE_DIR
 def debug_bundle(
     directory: Path | None,

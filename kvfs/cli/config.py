@@ -8,13 +8,11 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from kvfs.cli.completing import PROFILE
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.mount import mount
-from kvfs.cli.options import STATE_DIR
+from kvfs.cli.options import KINDS, STATE_DIR, json_option, named_profile
 from kvfs.cli.output import printable, say
-from kvfs.history.allowance import Bounds
 from kvfs.host.profiles import config_file, profile_names, settings_of
 
 _OWN: Final = {"profile", "ready_fd", "in_fstab", "foreground", "source", "directory"}
@@ -26,28 +24,29 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--profile", type=PROFILE, metavar="NAME", help="With the options of this profile.")
-@click.option("--json", "as_json", is_flag=True, help="One object, for programs.")
+@named_profile("With the options of this profile.", variable=False)
+@json_option("One object, for programs.")
 @STATE_DIR
 def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:
     """Show every option of `kvfs mount` with its value and its origin."""
     file = config_file(os.environ)
-    rows = [_row(*one) for one in _options(profile, state_dir)]
+    rows = _options(profile, state_dir)
     if as_json:
+        options = [row | {"value": _json_value(row)} for row in rows]
         click.echo(
-            json.dumps({"file": str(file), "profiles": profile_names(file), "options": rows}, indent=2)
+            json.dumps({"file": str(file), "profiles": profile_names(file), "options": options}, indent=2)
         )
         return Exit.OK
     found = "" if file.exists() else " (there is none)"
     say(f"configuration file {file}{found}; profiles: {', '.join(profile_names(file)) or 'none'}")
     width = max(len(row["option"]) for row in rows)
     for row in rows:
-        click.echo(f"{row['option']:<{width}}  {printable(str(row['value']))}  ({row['origin']})")
+        click.echo(f"{row['option']:<{width}}  {printable(_word(row))}  ({row['origin']})")
     return Exit.OK
 
 
-def _options(profile: str | None, state_dir: Path | None) -> list[tuple[str, Any, str]]:
-    """Return long name, value and origin of each option, as the real command line finds them."""
+def _options(profile: str | None, state_dir: Path | None) -> list[dict[str, Any]]:
+    """Long name, value and origin of each option, as the real command line finds them."""
     words = [] if profile is None else [f"--profile={profile}"]
     words += [] if state_dir is None else [f"--state-dir={state_dir}"]
     context = mount.make_context("kvfs mount", words, resilient_parsing=True)
@@ -57,8 +56,8 @@ def _options(profile: str | None, state_dir: Path | None) -> list[tuple[str, Any
         if isinstance(param, click.Option) and param.name is not None and param.name not in _OWN:
             option = param.name.replace("_", "-")
             origin = _origin(context.get_parameter_source(param.name), param, origins.get(option, ""))
-            found.append((option, context.params.get(param.name), origin))
-    return sorted(found)
+            found.append({"option": option, "value": context.params.get(param.name), "origin": origin})
+    return sorted(found, key=lambda row: row["option"])
 
 
 def _origin(source: ParameterSource | None, param: click.Option, place: str) -> str:
@@ -72,11 +71,13 @@ def _origin(source: ParameterSource | None, param: click.Option, place: str) -> 
     return "default"
 
 
-def _row(option: str, value: object, origin: str) -> dict[str, Any]:
-    if isinstance(value, tuple):
-        shown: object = " ".join(map(str, value))
-    elif isinstance(value, Path | Bounds):
-        shown = str(value)
-    else:
-        shown = f"{value:03o}" if option == "umask" and isinstance(value, int) else value
-    return {"option": option, "value": shown, "origin": origin}
+def _word(row: dict[str, Any]) -> str:
+    """A value as the command line takes it."""
+    kind, value = KINDS.get(row["option"].replace("-", "_")), row["value"]
+    return kind.word(value) if kind is not None and value is not None else str(value)
+
+
+def _json_value(row: dict[str, Any]) -> object:
+    """Numbers as such for programs: seconds and bytes. A mask is octal, which JSON has no numbers of."""
+    value = row["value"]
+    return value if value is None or isinstance(value, int | float) and row["option"] != "umask" else _word(row)

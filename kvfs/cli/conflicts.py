@@ -15,7 +15,7 @@ from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, mount_containing, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.options import STATE_DIR, YES, json_option, path
 from kvfs.cli.output import complain, duration_text, say, size_text
 from kvfs.cli.unsent import items_of, kept_sources
 from kvfs.core.errors import UserError
@@ -48,7 +48,7 @@ def conflicts() -> None:
 
 @conflicts.command("list")
 @click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
+@json_option()
 @STATE_DIR
 def list_conflicts(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """List those that are open, of SOURCE or DIR, or of all sources, mounted or not."""
@@ -170,7 +170,7 @@ def mine(targets: tuple[Path, ...], everything: bool, state_dir: Path | None) ->
 @keep.command("theirs")
 @click.argument("targets", metavar="[PATH]...", type=path, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All open conflicts, in all your mounts.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@YES
 @STATE_DIR
 def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state_dir: Path | None) -> int:
     """The copy with your version goes; the name keeps theirs. Asks first when it is --all."""

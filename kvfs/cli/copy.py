@@ -1,7 +1,7 @@
 """`kvfs copy`, and its short forms `kvfs export` and `kvfs import`: entries from one place to another."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 import click
 import trio
@@ -9,6 +9,7 @@ import trio
 from kvfs.cli.completing import PLACE
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.moving import run_copy
+from kvfs.cli.options import DRY_RUN, FORMAT, MATCH, PREFIX, WHERE, YES, grouped
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
 from kvfs.cli.sides import CopyRequest
 from kvfs.cli.whole_accounts import check_whole, is_whole, run_account
@@ -16,50 +17,31 @@ from kvfs.core.errors import UserError
 from kvfs.data.copier import CopyOptions
 from kvfs.data.selection import Selection, parse_conditions, parse_rename
 
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
-
 _IF_EXISTS: Final = ("overwrite", "skip", "newer", "fail")
 EPILOG: Final = f"FROM and TO are {SYNTAX}."
 
 
-def copy_options(command: _Decorated) -> _Decorated:
-    """Give a command the options of a copy."""
-    decorators = (
-        click.option("--format", "format_", metavar="FORMAT", help="json, ndjson or tar, with .gz or .zst."),
-        click.option("--prefix", default="", help="Only keys that begin so."),
-        click.option(
-            "--match", multiple=True, metavar="PATTERN", help="Only keys that match, * and ? (again: or)."
-        ),
-        click.option(
-            "--where", multiple=True, metavar="CONDITION", help="Only where metadata meets it (again: and)."
-        ),
-        click.option(
-            "--sample", type=click.IntRange(1), metavar="N", help="Only N of the keys, the same at each run."
-        ),
-        click.option("--rename-prefix", metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."),
-        click.option(
-            "--if-exists", type=click.Choice(_IF_EXISTS), help="When a key is there.  [default: overwrite]"
-        ),
-        click.option("--delete", is_flag=True, help="Delete at TO what FROM has not."),
-        click.option(
-            "--expired", type=click.Choice(("drop", "keep")), help="What has expired.  [default: drop]"
-        ),
-        click.option(
-            "--metadata",
-            type=click.Choice(("manifest", "xattrs")),
-            help="In directories.  [default: manifest]",
-        ),
-        click.option("--strict", is_flag=True, help="Write nothing when anything cannot be copied."),
-        click.option("--skip-bad", is_flag=True, help="Go on without what is malformed."),
-        click.option("-n", "--dry-run", is_flag=True, help="Say what it would take, and write nothing."),
-        click.option("-y", "--yes", is_flag=True, help="Do not ask, however much it is."),
-        click.option(
-            "--restart", is_flag=True, help="Begin anew, although an earlier run can be gone on with."
-        ),
-    )
-    for decorate in reversed(decorators):
-        command = decorate(command)
-    return access_options(command)
+copy_options: Final = grouped(
+    *(FORMAT, PREFIX, MATCH, WHERE),
+    click.option(
+        "--sample", type=click.IntRange(1), metavar="N", help="Only N of the keys, the same at each run."
+    ),
+    click.option("--rename-prefix", metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."),
+    click.option(
+        "--if-exists", type=click.Choice(_IF_EXISTS), help="When a key is there.  [default: overwrite]"
+    ),
+    click.option("--delete", is_flag=True, help="Delete at TO what FROM has not."),
+    click.option("--expired", type=click.Choice(("drop", "keep")), help="What has expired.  [default: drop]"),
+    click.option(
+        "--metadata", type=click.Choice(("manifest", "xattrs")), help="In directories.  [default: manifest]"
+    ),
+    click.option("--strict", is_flag=True, help="Write nothing when anything cannot be copied."),
+    click.option("--skip-bad", is_flag=True, help="Go on without what is malformed."),
+    *(DRY_RUN, YES),
+    click.option("--restart", is_flag=True, help="Begin anew, although an earlier run can be gone on with."),
+    access_options,
+)
+"""Gives a command the options of a copy."""
 
 
 class CopyCommand(SectionedCommand):

@@ -11,6 +11,7 @@ import trio
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
+from kvfs.cli.options import FORMAT, MATCH, PREFIX, WHERE, json_option
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
 from kvfs.cli.sides import CopySide, Sides, keep_kinds, known_kinds, reader_of
@@ -31,13 +32,11 @@ TROUBLE = 2
     is_flag=True,
     help="Read and compare values too; without it listings are all that is asked for.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each key that differs.")
-@click.option("--format", "format_", metavar="FORMAT", help="Of a file whose name does not tell it.")
-@click.option("--prefix", default="", help="Only keys that begin so.")
-@click.option("--match", multiple=True, metavar="PATTERN", help="Only keys that match (again: or).")
-@click.option(
-    "--where", multiple=True, metavar="CONDITION", help="Only where metadata meets it (again: and)."
-)
+@json_option("A line of JSON for each key that differs.")
+@FORMAT
+@PREFIX
+@MATCH
+@WHERE
 @access_options
 def diff(first: str, second: str, values: bool, as_json: bool, **options: Any) -> int:
     """Compare two places: keys, metadata, expirations, and with --values the values."""

@@ -17,7 +17,7 @@ import click
 from kvfs import __version__
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, option, path
+from kvfs.cli.options import STATE_DIR, option
 from kvfs.cli.output import say, size_text
 from kvfs.cli.premount import FUSE_CONF, check_device, check_pyfuse3, user_allow_other
 from kvfs.cli.unsent import UnsentSource, kept_sources
@@ -30,6 +30,7 @@ from kvfs.host.mounts import current_mounts, fusermount, is_stale
 from kvfs.host.sources import HISTORY
 from kvfs.host.state import private_directory
 from kvfs.journal.worth import Worth
+from kvfs.settings import PATH
 
 REQUEST_TIMEOUTS: Final = ("default_request_timeout", "max_request_timeout")
 SHORTEST_TIMEOUT: Final = 60  # the kernel's bound must lie well above ours (30 s), or it ends the mount first
@@ -46,7 +47,7 @@ class Symptom:
 
 
 @click.command()
-@option("token-file", type=path, default=None, help="Look at this file too.")
+@option(PATH, "token-file", "Look at this file too.")
 @click.option(
     "--online", "source", metavar="SOURCE", help="Ask this Cloudflare account too; nothing is written."
 )

@@ -13,6 +13,7 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, agree, complain_of, is_below, run_on_keys
 from kvfs.cli.moving import plan_lines
+from kvfs.cli.options import YES, json_option
 from kvfs.cli.output import complain, say, size_text
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
@@ -42,8 +43,8 @@ class SourceUsage:
 @click.option(
     "--largest", type=click.IntRange(0), default=10, metavar="NUMBER", help="So many of the largest values."
 )
-@click.option("--json", "as_json", is_flag=True, help="One object of JSON.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before it costs more than $0.05.")
+@json_option("One object of JSON.")
+@YES
 @access_options
 def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> int:
     """Count keys and bytes. The price comes first: sizes are known by reading the values."""

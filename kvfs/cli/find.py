@@ -12,7 +12,6 @@ from kvfs.cli.keys import (
     SourceKeys,
     agree,
     complain_of,
-    duration,
     fields_of,
     is_below,
     json_line,
@@ -20,7 +19,7 @@ from kvfs.cli.keys import (
     run_on_keys,
 )
 from kvfs.cli.moving import plan_lines
-from kvfs.cli.options import size
+from kvfs.cli.options import IN_FULL, YES, json_option, option
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
@@ -28,6 +27,7 @@ from kvfs.data.items import Item, Problem
 from kvfs.data.plan import Plan
 from kvfs.data.reading import BulkValues
 from kvfs.data.selection import Selection, parse_conditions
+from kvfs.settings import DURATION, SIZE
 
 CHUNK = 1000
 
@@ -40,15 +40,15 @@ CHUNK = 1000
 @click.option(
     "--meta", multiple=True, metavar="CONDITION", help="Metadata meets it: role=admin, n>5 (again: and)."
 )
-@click.option("--expires-within", type=duration, metavar="TIME", help="It expires so soon: 15m, 2h, 1d.")
+@option(DURATION, "expires-within", "It expires so soon: 15m, 2h, 1d.", variable=False)
 @click.option("--expires/--never-expires", default=None, help="It has an expiration, or has none.")
 @click.option("--binary/--text", default=None, help="The value is binary, or text (reads values).")
-@click.option("--larger", type=size, metavar="SIZE", help="The value has more bytes (reads values).")
-@click.option("--smaller", type=size, metavar="SIZE", help="The value has fewer bytes (reads values).")
-@click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
+@option(SIZE, "larger", "The value has more bytes (reads values).", variable=False)
+@option(SIZE, "smaller", "The value has fewer bytes (reads values).", variable=False)
+@IN_FULL
 @click.option("-0", "--null", "with_null", is_flag=True, help="End keys with NUL, for xargs -0.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before values are read for more than $0.05.")
+@json_option("A line of JSON for each.")
+@YES
 @access_options
 def find(source: str, **options: Any) -> int:
     """Find keys; answered from listings alone unless values are asked about."""

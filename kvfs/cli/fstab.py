@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvfs.core.errors import UserError
+from kvfs.settings import MOUNT_FLAGS
 
 IGNORED: Final = frozenset(
     (
@@ -26,9 +27,6 @@ IGNORED: Final = frozenset(
     )
 )
 """Words for mount(8) and systemd, and defaults of the kernel."""
-
-FLAGS: Final = frozenset(("noexec", "nosuid", "nodev", "noatime", "nodiratime"))
-"""Words for the kernel, passed on with the mount."""
 
 _SECRET: Final = ("TOKEN", "API_KEY", "PASSWORD", "SECRET")
 
@@ -54,7 +52,7 @@ def expanded(text: str, options: Mapping[str, bool], *, sloppy: bool = False) ->
         name, equals, value = item.partition("=")
         if name in IGNORED or name.startswith(("x-", "X-", "comment")):
             continue
-        if name in FLAGS:
+        if name in MOUNT_FLAGS:
             flags.append(name)
         elif name.startswith("env."):
             result.environ.update(_variable(name.removeprefix("env."), value))

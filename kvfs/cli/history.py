@@ -10,7 +10,7 @@ import click
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR
+from kvfs.cli.options import STATE_DIR, YES, json_option
 from kvfs.cli.output import duration_text, say, size_text
 from kvfs.cli.past import Past, PastPlace, find_place, versions_of, written
 from kvfs.cli.unsent import kept_source
@@ -33,10 +33,10 @@ WORDS: Final = {
     epilog="kvfs history notes.txt; kvfs history DIR says what was deleted below it; kvfs restore brings it back."
 )
 @click.argument("place", metavar="PATH|SOURCE[/PATH]", type=PLACE)
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
+@json_option()
 @click.option("--all", "everything", is_flag=True, help=f"All of it, not only the last {SHOWN}.")
 @click.option("--clear", "forgets", is_flag=True, help="Forget the whole history of the source.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@YES
 @STATE_DIR
 def history(
     place: str, as_json: bool, everything: bool, forgets: bool, yes: bool, state_dir: Path | None

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import path
+from kvfs.cli.options import DRY_RUN, path
 from kvfs.cli.output import complain, say
 from kvfs.cli.pieces import MARK, Piece, pieces
 from kvfs.core.errors import UserError
@@ -15,7 +15,7 @@ from kvfs.core.errors import UserError
 
 @click.command()
 @click.option("--user", is_flag=True, help="For you alone, in your home; no root needed, no fstab.")
-@click.option("--dry-run", is_flag=True, help="Name the files, and write nothing.")
+@DRY_RUN
 @click.option("--remove", is_flag=True, help="Take them away again.")
 @click.option("--root", type=path, help="Put everything below this directory (for packages).")
 @click.pass_context

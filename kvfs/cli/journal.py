@@ -11,8 +11,7 @@ import click
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
-from kvfs.cli.journal_dump import Described, describe
-from kvfs.cli.options import STATE_DIR
+from kvfs.cli.options import STATE_DIR, json_option
 from kvfs.cli.output import duration_text, say, size_text
 from kvfs.config import Config, parse_source
 from kvfs.core.errors import UserError
@@ -24,7 +23,7 @@ VERSION: Final = 1
 @click.command()
 @click.argument("place", metavar="SOURCE|PATH", type=PLACE)
 @click.option("--dump", is_flag=True, help="List every change.")
-@click.option("--json", "as_json", is_flag=True, help="All of it for programs: docs/status.md.")
+@json_option("All of it for programs: docs/status.md.")
 @STATE_DIR
 def journal(place: str, dump: bool, as_json: bool, state_dir: Path | None) -> int:
     """Show what the journal of a source holds. PATH is that of a journal.sqlite. Nothing is altered."""

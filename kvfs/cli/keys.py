@@ -1,7 +1,6 @@
 """Helpers of the commands on single stores: open SOURCE[/KEY], list keys, say times and prices in words."""
 
 import json
-import re
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -26,7 +25,6 @@ from kvfs.host.state import private_directory
 from kvfs.store.base import Store
 
 SHOWN: Final = 20  # values that could not be read
-_UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +156,3 @@ def agree(plan: Plan, question: str, *, yes: bool, always: bool = False) -> None
     if not sys.stdin.isatty():
         raise UserError("nobody can be asked here whether to go on: say --yes")
     click.confirm(question, abort=True, err=True)
-
-
-def duration(text: str) -> float:
-    """Return `90`, `15m`, `2h`, `1d`, `1d12h` in seconds."""
-    found = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhdw])", text)
-    if re.fullmatch(r"\d+(?:\.\d+)?", text):
-        return float(text)
-    if not found or "".join(f"{number}{unit}" for number, unit in found) != re.sub(r"\s", "", text):
-        raise click.BadParameter(f"{text!r} is not a duration: write 90, 15m, 2h, 1d or 1d12h")
-    return sum(float(number) * _UNITS[unit] for number, unit in found)

@@ -12,7 +12,6 @@ from typing import Final
 from kvfs.core.errors import UserError
 from kvfs.core.text import one_line
 
-LEVELS: Final = ("info", "debug", "warning", "error")  # the first is the default
 FILE_BYTES: Final = 5 * 1024 * 1024
 FILES_KEPT: Final = 3
 

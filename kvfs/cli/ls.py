@@ -10,6 +10,7 @@ import trio
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, fields_of, is_below, json_line, line_of, run_on_keys
+from kvfs.cli.options import IN_FULL, json_option
 from kvfs.cli.output import say
 from kvfs.cli.places import StoreWords, access_of, access_options, parse_store
 from kvfs.cli.sides import Sides
@@ -20,9 +21,9 @@ from kvfs.host.state import private_directory
 
 @click.command()
 @click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
-@click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
+@IN_FULL
 @click.option("-R", "--recursive", is_flag=True, help="All keys below, not one level of them.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+@json_option("A line of JSON for each.")
 @access_options
 def ls(source: str, is_long: bool, recursive: bool, as_json: bool, **options: Any) -> int:
     """List namespaces, or keys with their metadata and expirations."""

@@ -11,12 +11,11 @@ from urllib.parse import urlsplit
 import click
 from click.core import ParameterSource
 
-from kvfs.cli.completing import PROFILE
 from kvfs.cli.exits import Exit
 from kvfs.cli.fstab import expanded
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.logs import set_up_logging
-from kvfs.cli.options import SOURCE, mount_options, option, path
+from kvfs.cli.options import SOURCE, credential_options, mount_options, named_profile, path
 from kvfs.cli.output import say
 from kvfs.cli.premount import check_fuse, check_mountpoint, check_pyfuse3, check_source_outside
 from kvfs.cli.spawn import ReadyPipe, received_secret, start_in_background
@@ -138,12 +137,9 @@ def option_names() -> dict[str, bool]:
 @click.argument("source", type=SOURCE)
 @click.argument("directory", metavar="DIR", type=path)
 @click.option("-f", "--foreground", is_flag=True, help="Stay; the log goes to the terminal.")
-@option("token-file", type=path, default=None, help="Read the API token there (mode 600).")
-@option("token-command", metavar="COMMAND", default=None, help="Take the token that COMMAND prints.")
-@option("profile", type=PROFILE, metavar="NAME", help="Options, SOURCE and DIR of this profile.")
+@credential_options
+@named_profile("Options, SOURCE and DIR of this profile.")
 @click.option("-o", "in_fstab", metavar="A,B=C", expose_value=False, help="Options by name, as in fstab.")
-@option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
-@click.option("--preview", is_flag=True, help="Take the preview_id of the binding in cloudflare:@BINDING.")
 @mount_options
 @click.option("--quiet", is_flag=True, help="Say nothing but what goes wrong.")
 @click.option("--tell", is_flag=True, hidden=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.keys import json_line
+from kvfs.cli.options import json_option
 from kvfs.cli.output import printable, say
 from kvfs.cli.places import Access, access_of, access_options, parse_store
 from kvfs.cli.sides import Sides
@@ -24,7 +25,7 @@ from kvfs.host.state import private_directory
 
 @click.command()
 @click.argument("source", required=False, type=PLACE)
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+@json_option("A line of JSON for each.")
 @access_options
 def namespaces(source: str | None, as_json: bool, **options: Any) -> int:
     """List the namespaces of SOURCE, and the bindings of this project that name them.

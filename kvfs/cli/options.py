@@ -1,12 +1,9 @@
-"""The options of `kvfs mount`, one for each field of `Config`, and the way back from a `Config` to options.
+"""Options of the command line: those of a mount, which are the fields of `Config`, and those of several commands.
 
 An option `--write-back` is the field `write_back` and the environment variable KVFS_WRITE_BACK.
 """
 
 import dataclasses
-import math
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,198 +11,144 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from kvfs.cli.completing import Completed, paths, sources
-from kvfs.cli.fstab import FLAGS
-from kvfs.cli.logs import LEVELS
-from kvfs.config import Config, parse_size
-from kvfs.core.errors import InvalidError, UserError
-from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
-from kvfs.core.patterns import LOCAL_PATTERNS
-from kvfs.history.allowance import Bounds, parse_bounds
+from kvfs.cli.completing import PROFILE, Completed, paths, sources
+from kvfs.config import Config
+from kvfs.core.errors import InvalidError
+from kvfs.settings import DURATION, FLAG, LEVEL, PATH, SOME_DURATION, Kind, setting_of
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
-
-
-def seconds(text: str) -> float:
-    """Parse zero or more seconds."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0:
-        raise click.BadParameter(f"{text!r} is not a number of seconds")
-    return number
-
-
-def some_seconds(text: str) -> float:
-    """Parse more than zero seconds."""
-    if (number := seconds(text)) == 0:
-        raise click.BadParameter("it must be more than 0 seconds")
-    return number
-
-
-def size(text: str) -> int:
-    """Parse bytes, from a number that may have a unit."""
-    try:
-        return parse_size(text)
-    except UserError as exc:
-        raise click.BadParameter(str(exc)) from exc
-
-
-def history(text: str) -> Bounds:
-    """Parse an age and a size, as in `7d,1G`; 0 for none."""
-    try:
-        return parse_bounds(text)
-    except InvalidError as exc:
-        raise click.BadParameter(str(exc)) from exc
-
-
-def octal(text: str) -> int:
-    """Parse a mask of permissions."""
-    if not re.fullmatch("[0-7]{1,4}", text) or int(text, 8) > 0o777:
-        raise click.BadParameter(f"{text!r} is not an octal mask like 022")
-    return int(text, 8)
-
-
-def patterns(text: str) -> tuple[str, ...]:
-    """Parse words."""
-    return tuple(text.split())
-
-
-def mount_flags(text: str) -> tuple[str, ...]:
-    """Parse words for the kernel, as in mount(8)."""
-    words = tuple(text.split())
-    for word in words:
-        if word not in FLAGS:
-            raise click.BadParameter(f"{word!r} is none of {', '.join(sorted(FLAGS))}")
-    return words
-
+Decorator = Callable[[_Decorated], _Decorated]
 
 ON_MOUNTS: Final = frozenset({"umount", "status", "top", "sync", "log", "debug-bundle"})
 """Commands whose DIR is a mount."""
 
 
-class _PathType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """An absolute path, because the daemon has another working directory.
+class KindType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A kind of setting, for click."""
 
-    It is completed with mounts and directories.
-    """
+    def __init__(self, kind: Kind) -> None:
+        self.name = kind.metavar
+        self._kind = kind
 
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the path that the text names."""
-        return Path(os.path.abspath(os.path.expanduser(value)))  # Path.expanduser raises for an unknown user
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value of a text; what is no text is a value already."""
+        try:
+            return self._kind.parse(value) if isinstance(value, str) else value
+        except InvalidError as exc:
+            self.fail(str(exc), param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the mount points of this user, where one is meant, or what the shell finds."""
+        """For a path: the mount points of this user, where one is meant, or what the shell finds."""
+        if self._kind is not PATH:
+            return []
         of = param.name or ""
         if of == "directory" and ctx.info_name in ON_MOUNTS:
             of = "mountpoint"
         return paths(incomplete, of=of)
 
 
-path: Final = _PathType()
+path: Final = KindType(PATH)
 SOURCE: Final = Completed("source", sources)
 
 
-def separator(text: str) -> str:
-    """Parse one character, or none."""
-    if len(text) > 1 or text == "\0":
-        raise click.BadParameter(f"a separator is one character or none, not {text!r}")
-    return text
+def option(
+    kind: Kind, name: str, text: str, default: Any = None, *, short: str = "", variable: bool = True, **more: Any
+) -> Decorator[_Decorated]:
+    """A click option of a kind, with the environment variable that goes with its name if it has one."""
+    found: dict[str, Any] = {"help": text, **more}
+    if variable:
+        found |= {"envvar": "KVFS_" + name.upper().replace("-", "_"), "show_envvar": True}
+    if kind is FLAG:
+        found["is_flag"] = True
+    else:
+        found["type"] = click.Choice(kind.words) if kind.words else KindType(kind)
+        found["metavar"] = kind.metavar or None
+        # as text, because it is shown as well
+        found |= {"default": None if default is None else kind.word(default)}
+        found["show_default"] = bool(found["default"]) or None
+    return click.option(*([short] if short else []), f"--{name}", **found)
 
 
-def option(name: str, **settings: Any) -> Callable[[_Decorated], _Decorated]:
-    """Make a click option with the environment variable that goes with its name."""
-    variable = "KVFS_" + name.upper().replace("-", "_")
-    shown = not settings.get("is_flag") and settings.get("default") is not None
-    return click.option(f"--{name}", envvar=variable, show_envvar=True, show_default=shown, **settings)
+def grouped(*decorators: Callable[[Any], Any]) -> Decorator[_Decorated]:
+    """Several options as one decorator, in their order."""
+
+    def decorate(command: _Decorated) -> _Decorated:
+        for one in reversed(decorators):
+            command = one(command)
+        return command
+
+    return decorate
 
 
-def _flag(name: str, text: str) -> Callable[[_Decorated], _Decorated]:
-    return option(name, is_flag=True, help=text)
+def _of_field(one: "dataclasses.Field[Any]") -> Decorator[Any]:
+    found = setting_of(one)
+    assert found is not None
+    default = None if one.default is dataclasses.MISSING else one.default
+    return option(found.kind, one.name.replace("_", "-"), found.help, default)
 
 
-def _number(
-    name: str, text: str, default: object, kind: object = seconds
-) -> Callable[[_Decorated], _Decorated]:
-    metavar = "SECONDS" if kind in (seconds, some_seconds) else "SIZE" if kind is size else "NUMBER"
-    return option(name, type=kind, metavar=metavar, default=default, help=text)
+KINDS: Final = {
+    one.name: found.kind for one in dataclasses.fields(Config) if (found := setting_of(one)) is not None
+}
+"""By the name of a field."""
 
+CONFIG: Final = {one.name: _of_field(one) for one in dataclasses.fields(Config) if one.name in KINDS}
+"""The options of a mount by the names of fields."""
 
-def _choice(name: str, text: str, *words: str) -> Callable[[_Decorated], _Decorated]:
-    return option(name, type=click.Choice(words), default=words[0], help=text)
+mount_options: Final = grouped(*CONFIG.values())
+"""Gives a command every option of a mount."""
 
-
-_ID: Final = click.IntRange(0, 2**32 - 2)
-_LOCAL: Final = " ".join(LOCAL_PATTERNS)
-
-_OPTIONS: Final = (
-    option("separator", type=separator, default="/", help="Splits keys into directories; '' for none."),
-    _number("write-back", "Send changes this long after the last one.", 5.0),
-    _number("cache-ttl", "How long cached data is used before asking again.", 60.0),
-    _number("cache-size", "Memory for values that were read.", "256M", size),
-    _number("timeout", "Longest wait of any call for the server, fsync included.", 30.0, some_seconds),
-    _number("drain-timeout", "How long an ending mount goes on sending.", 60.0),
-    _flag("read-only", "Refuse every change."),
-    _flag("require-server", "Fail when the server is away, though the source was mounted before."),
-    _flag("allow-other", "Let other users use the mount, as file permissions say."),
-    option("uid", type=_ID, metavar="ID", help="Owner of all files.  [default: you]"),
-    option("gid", type=_ID, metavar="ID", help="Group of all files.  [default: yours]"),
-    option("umask", type=octal, default="022", help="Permission bits removed from new files."),
-    _flag("durable-close", "Closed files survive power loss too (slower)."),
-    _choice("on-conflict", "What to do when a value changed since it was read.", "keep-both", "overwrite"),
-    _number("max-pending", "Limit of unsent bytes; beyond it ENOSPC.", "10G", size),
-    _choice("sizes", "exact reads a value to know its size; known does not.", "exact", "known"),
-    _choice("expiration", "What sets and shows when a key expires.", "mtime", "attribute"),
-    option("local-names", type=patterns, default=_LOCAL, help="Names of files that are never sent."),
-    option(
-        "history",
-        type=history,
-        metavar="AGE,SIZE",
-        default="7d,1G",
-        help="How much of what is overwritten or deleted is kept for kvfs restore; 0: nothing.",
-    ),
-    _number("poll-interval", "List again this often; 0: only when a program asks.", 0.0),
-    _number("rate-requests", "Limit of requests in a window of time.", RATE_REQUESTS, click.IntRange(1)),
-    _number("rate-seconds", "Length of the window.", float(RATE_SECONDS), some_seconds),
-    _number("settle", "How long to show your version of a key after a write.", 90.0),
-    option("state-dir", type=path, help="Journal, socket, log.  [default: XDG state directory]"),
-    _choice("log-level", "How much is logged.", *LEVELS),
-    _choice("log-format", "json: one object a line, for machines.", "text", "json"),
-    option("mount-flags", type=mount_flags, metavar="WORDS", help="noexec nosuid nodev noatime."),
-    option("log-file", type=path, help="Write the log there.  [default: in the state directory]"),
-)
-
-STATE_DIR: Final = option("state-dir", type=path, help="Where the mount keeps its state.")
+STATE_DIR: Final = CONFIG["state_dir"]
 """For the commands that look for a running mount."""
 
+credential_options: Final = grouped(
+    option(PATH, "token-file", "Read the API token there (mode 600)."),
+    option(Kind("COMMAND", str), "token-command", "Take the token that COMMAND prints."),
+    option(FLAG, "insecure", "Allow a token over plain http to another machine."),
+    option(FLAG, "preview", "Take the preview_id of cloudflare:@BINDING.", variable=False),
+)
+"""How the account behind a source is reached."""
 
-def mount_options(command: _Decorated) -> _Decorated:
-    """Give `command` every option of a mount."""
-    for decorate in reversed(_OPTIONS):
-        command = decorate(command)
-    return command
+LOG_LEVEL: Final = option(LEVEL, "log-level", "How much is logged.", "info")
+YES: Final = option(FLAG, "yes", "Do not ask.", short="-y", variable=False)
+QUIET: Final = option(FLAG, "quiet", "Show no progress.", variable=False)
+DRY_RUN: Final = option(FLAG, "dry-run", "Say what it would do, and write nothing.", short="-n", variable=False)
+STOP: Final = option(DURATION, "timeout", "Stop sending after this long.  [default: as mounted]", variable=False)
+INTERVAL: Final = option(SOME_DURATION, "interval", "How often it is drawn.", 1.0, variable=False)
+FORMAT: Final = click.option(
+    "--format", "format_", metavar="FORMAT", help="json, ndjson or tar, with .gz or .zst."
+)
+PREFIX: Final = click.option("--prefix", default="", help="Only keys that begin so.")
+MATCH: Final = click.option(
+    "--match", multiple=True, metavar="PATTERN", help="Only keys that match, * and ? (again: or)."
+)
+WHERE: Final = click.option(
+    "--where", multiple=True, metavar="CONDITION", help="Only where metadata meets it (again: and)."
+)
+IN_FULL: Final = click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
+
+
+def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator[_Decorated]:
+    """`--profile`, whose meaning `text` tells."""
+    if variable:
+        more |= {"envvar": "KVFS_PROFILE", "show_envvar": True}
+    return click.option("--profile", type=PROFILE, metavar="NAME", help=text, **more)
+
+
+def json_option(text: str = "One JSON array, as documented in docs/status.md.") -> Decorator[_Decorated]:
+    """`--json`, whose output `text` tells."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
 
 
 def config_arguments(config: Config) -> list[str]:
     """Return options that make the same `Config` again, without its source and mount point."""
     arguments = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name in ("source", "mountpoint") or value is None or value is False:
+    for name, kind in KINDS.items():
+        value = getattr(config, name)
+        if value is None or value is False:
             continue
-        flag = "--" + field.name.replace("_", "-")
-        arguments.append(flag if value is True else f"{flag}={_word(field.name, value)}")
+        flag = "--" + name.replace("_", "-")
+        arguments.append(flag if value is True else f"{flag}={kind.word(value)}")
     return arguments
-
-
-def _word(name: str, value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(value)
-    if name == "umask":
-        return f"{value:03o}"
-    return str(value)

@@ -10,7 +10,7 @@ import click
 from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.options import QUIET, STATE_DIR, json_option, path
 from kvfs.cli.output import duration_text, say, size_text
 from kvfs.cli.unsent import UnsentSource, items_of, kept_source, names_of, opened
 from kvfs.cli.waiting import Waiting
@@ -25,7 +25,7 @@ INDEX: Final = "kvfs-recovered.ndjson"
 
 @click.command()
 @click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
+@json_option()
 @STATE_DIR
 def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """Name the changes that are not at the server: of SOURCE or DIR, or of all sources, mounted or not."""
@@ -48,7 +48,7 @@ def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
 @click.command()
 @click.argument("source", type=KEPT)
 @click.argument("directory", metavar="DIR", type=path)
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@QUIET
 @STATE_DIR
 def recover(source: str, directory: Path, quiet: bool, state_dir: Path | None) -> int:
     """Write what is pending for the unmounted SOURCE into ordinary files below DIR. Needs no server and no token.

@@ -6,15 +6,13 @@ output; what ends in the name of a format is a file, anything else a directory.
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import click
-
-from kvfs.cli.options import option, path, some_seconds
+from kvfs.cli.options import CONFIG, STATE_DIR, credential_options, grouped
 from kvfs.cli.own_account import account_of
 from kvfs.cli.through import Through, find_through, key_of
 from kvfs.config import (
@@ -50,8 +48,6 @@ ANSWER_SECONDS: Final = 30.0  # without progress; a bulk write is given longer (
 PATIENCE: Final = 4000.0  # seconds that one call may wait for the budget, or for a server that comes back
 ATTEMPTS: Final = 12
 SILENCES: Final = 2  # tries of a read of one key without an answer: most often the key is the reason
-
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +94,10 @@ class Access:
     state_dir: Path = Path()
 
 
-def access_options(command: _Decorated) -> _Decorated:
-    """Give a command the options of `Access`."""
-    decorators = (
-        option("token-file", type=path, default=None, help="Read the API token there (mode 600)."),
-        option("token-command", metavar="COMMAND", help="Take the token that COMMAND prints."),
-        option("insecure", is_flag=True, help="Allow a token over plain http to another machine."),
-        click.option("--preview", is_flag=True, help="Take the preview_id of cloudflare:@BINDING."),
-        option("rate-requests", type=click.IntRange(1), metavar="NUMBER", help="Most requests in a window."),
-        option("rate-seconds", type=some_seconds, metavar="SECONDS", help="Length of the window."),
-        option("state-dir", type=path, help="Where unfinished copies are noted."),
-    )
-    for decorate in reversed(decorators):
-        command = decorate(command)
-    return command
+access_options: Final = grouped(
+    credential_options, CONFIG["rate_requests"], CONFIG["rate_seconds"], STATE_DIR
+)
+"""Gives a command the options of `Access`."""
 
 
 def access_of(values: dict[str, Any]) -> Access:
@@ -121,8 +107,8 @@ def access_of(values: dict[str, Any]) -> Access:
         token_command=values.pop("token_command"),
         insecure=values.pop("insecure"),
         preview=values.pop("preview"),
-        rate_requests=values.pop("rate_requests") or RATE_REQUESTS,
-        rate_seconds=values.pop("rate_seconds") or float(RATE_SECONDS),
+        rate_requests=values.pop("rate_requests"),
+        rate_seconds=values.pop("rate_seconds"),
         state_dir=values.pop("state_dir") or default_state_dir(),
     )
 

@@ -9,14 +9,15 @@ import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.keys import SourceKeys, duration, run_on_keys
-from kvfs.cli.options import path
+from kvfs.cli.keys import SourceKeys, run_on_keys
+from kvfs.cli.options import option, path
 from kvfs.cli.places import access_options
 from kvfs.core.errors import UserError
 from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Entry, Metadata
 from kvfs.data.copier import fault_of
 from kvfs.data.items import Item
+from kvfs.settings import DURATION
 from kvfs.store.wire.json import MalformedError, compact
 
 
@@ -27,7 +28,7 @@ from kvfs.store.wire.json import MalformedError, compact
     "--file", "-f", "file", type=path, help="Take the value from a file.  [default: standard input]"
 )
 @click.option("--metadata", metavar="JSON", help="Its metadata.")
-@click.option("--ttl", type=duration, metavar="TIME", help="It expires in so long: 15m, 2h, 1d.")
+@option(DURATION, "ttl", "It expires in so long: 15m, 2h, 1d.", variable=False)
 @click.option("--expiration", type=int, metavar="SECONDS", help="It expires then, in seconds since 1970.")
 @click.option("--keep", is_flag=True, help="Keep the metadata and expiration that it has, unless given.")
 @access_options

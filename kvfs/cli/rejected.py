@@ -10,7 +10,7 @@ from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.options import STATE_DIR
+from kvfs.cli.options import STATE_DIR, YES, json_option
 from kvfs.cli.output import say, size_text
 from kvfs.cli.unsent import UnsentSource, items_of, kept_source, opened
 from kvfs.core.errors import UserError
@@ -29,7 +29,7 @@ def rejected() -> None:
 
 @rejected.command("list")
 @click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, as documented in docs/status.md.")
+@json_option()
 @STATE_DIR
 def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """List them, with the number that retry and discard take and the server's reason."""
@@ -86,7 +86,7 @@ def retry(source: str, numbers: tuple[int, ...], everything: bool, state_dir: Pa
 @click.argument("source", metavar="SOURCE|DIR", type=KEPT)
 @click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that were refused.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@YES
 @STATE_DIR
 def discard(
     source: str, numbers: tuple[int, ...], everything: bool, yes: bool, state_dir: Path | None

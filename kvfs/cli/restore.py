@@ -14,7 +14,7 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.history import what
-from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.options import DRY_RUN, STATE_DIR, YES, path
 from kvfs.cli.output import complain, say, size_text
 from kvfs.cli.past import Past, PastPlace, content_of, find_place, versions_of, written
 from kvfs.core.errors import InvalidError, UserError
@@ -47,8 +47,8 @@ class Restoring:
 @click.argument("place", metavar="PATH|SOURCE[/PATH]", type=PLACE)
 @click.option("--at", "moment", metavar="TIME", help=f"As it was at TIME: {FORMS}.")
 @click.option("--to", "other", metavar="OTHER", type=path, help="Write it there instead.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be written.")
-@click.option("--yes", is_flag=True, help="Do not ask before files are written over.")
+@DRY_RUN
+@YES
 @STATE_DIR
 def restore(
     place: str, moment: str | None, other: Path | None, dry_run: bool, yes: bool, state_dir: Path | None

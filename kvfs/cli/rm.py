@@ -7,6 +7,7 @@ import click
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, agree, is_below, run_on_keys
+from kvfs.cli.options import DRY_RUN, MATCH, WHERE, YES
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import access_options
 from kvfs.core.errors import UserError
@@ -21,10 +22,10 @@ SHOWN: Final = 10
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.option("-r", "--recursive", is_flag=True, help="Everything below KEY too (all of SOURCE without KEY).")
-@click.option("--match", multiple=True, metavar="PATTERN", help="With -r: only keys that match (again: or).")
-@click.option("--where", multiple=True, metavar="CONDITION", help="With -r: only where metadata meets it.")
-@click.option("-n", "--dry-run", is_flag=True, help="Show what would go, and delete nothing.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@MATCH
+@WHERE
+@DRY_RUN
+@YES
 @access_options
 def rm(source: str, recursive: bool, dry_run: bool, yes: bool, **options: Any) -> int:
     """Delete a key, or with -r what lies below, after showing it."""

@@ -13,27 +13,30 @@ import click
 
 from kvfs.cli.exits import Exit
 from kvfs.cli.fork import in_background
-from kvfs.cli.logs import LEVELS, set_up_logging
-from kvfs.cli.options import option, path
+from kvfs.cli.logs import set_up_logging
+from kvfs.cli.options import LOG_LEVEL, option
 from kvfs.cli.output import say
 from kvfs.core.errors import UserError
 from kvfs.host.state import default_data_dir, default_state_dir, private_directory
+from kvfs.settings import FLAG, PATH, Kind
 
 if TYPE_CHECKING:
     from kvfs.server.serving import ServeOptions, Serving
 
 
 @click.command()
-@option("store", type=path, metavar="FILE", help="The store.  [default: that of a bare local:]")
-@option("ephemeral", is_flag=True, help="A store and a token of its own, forgotten at the end.")
-@option("seed", multiple=True, metavar="[TITLE=]PLACE", help="Fill a namespace: a directory, JSON, NDJSON.")
-@option("listen", default="127.0.0.1:8787", metavar="HOST:PORT", help="Where; port 0 takes a free one.")
-@option("print-env", is_flag=True, help='Serve in the background: eval "$(kvfs serve --print-env)".')
-@option("token-file", type=path, help="The token, made if need be.  [default: in the state directory]")
-@option("faults", metavar="SPEC", help="Misbehave as docs/server.md says; '' only opens the control.")
-@option("strict", is_flag=True, help="Refuse ids and credentials that the API would refuse.")
-@option("allow-any-host", is_flag=True, help="Listen where other machines can reach it.")
-@option("log-level", type=click.Choice(LEVELS), default="info", help="info has a line a request.")
+@option(PATH, "store", "The store.  [default: that of a bare local:]")
+@option(FLAG, "ephemeral", "A store and a token of its own, forgotten at the end.")
+@option(
+    Kind("[TITLE=]PLACE", str), "seed", "Fill a namespace: a directory, JSON, NDJSON (again: more).", multiple=True
+)
+@option(Kind("HOST:PORT", str), "listen", "Where; port 0 takes a free one.", "127.0.0.1:8787")
+@option(FLAG, "print-env", 'Serve in the background: eval "$(kvfs serve --print-env)".')
+@option(PATH, "token-file", "The token, made if need be.  [default: in the state directory]")
+@option(Kind("SPEC", str), "faults", "Misbehave as docs/server.md says; '' only opens the control.")
+@option(FLAG, "strict", "Refuse ids and credentials that the API would refuse.")
+@option(FLAG, "allow-any-host", "Listen where other machines can reach it.")
+@LOG_LEVEL
 def serve(
     store: Path | None,
     ephemeral: bool,

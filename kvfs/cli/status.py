@@ -24,7 +24,7 @@ from kvfs.cli.daemons import (
     state_of,
 )
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, path, some_seconds
+from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
 from kvfs.cli.output import duration_text, size_text
 from kvfs.cli.unsent import UnsentSource, kept_sources
 from kvfs.cli.watch import Line, Picture, draw_once, watch
@@ -58,11 +58,9 @@ Status = dict[str, Any]
 
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
-@click.option("--json", "as_json", is_flag=True, help="For programs: docs/status.md says what it holds.")
+@json_option("For programs: docs/status.md says what it holds.")
 @click.option("-w", "--watch", "watched", is_flag=True, help="Draw it again and again; q or Ctrl-C ends.")
-@click.option(
-    "--interval", type=some_seconds, metavar="SECONDS", default=1.0, show_default=True, help="Of --watch."
-)
+@INTERVAL
 @STATE_DIR
 def status(
     directory: Path | None, as_json: bool, watched: bool, interval: float, state_dir: Path | None

@@ -15,13 +15,13 @@ from kvfs.cli.daemons import (
     state_of,
 )
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, path, seconds
+from kvfs.cli.options import QUIET, STATE_DIR, STOP, path
 
 
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
-@click.option("--timeout", type=seconds, help="Stop after this long.  [default: as mounted]")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@STOP
+@QUIET
 @STATE_DIR
 def sync(directory: Path | None, timeout: float | None, quiet: bool, state_dir: Path | None) -> int:
     """Send what is pending in DIR (without it, in all your mounts), and wait until it is at the server.

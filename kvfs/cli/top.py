@@ -12,7 +12,7 @@ import click
 
 from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, path, some_seconds
+from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
 from kvfs.cli.output import duration_text
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
@@ -92,11 +92,9 @@ _ORDER: Final[dict[str, Callable[[TopRow], tuple[float, ...]]]] = {
 @click.option(
     "--sort", type=click.Choice(SORTS), default="requests", show_default=True, help="What comes first."
 )
-@click.option(
-    "--interval", type=some_seconds, metavar="SECONDS", default=1.0, show_default=True, help="Draw so often."
-)
+@INTERVAL
 @click.option("--once", is_flag=True, help="Draw once, and end.")
-@click.option("--json", "as_json", is_flag=True, help="For programs, by process: docs/status.md.")
+@json_option("For programs, by process: docs/status.md.")
 @STATE_DIR
 def top(
     directory: Path | None,

@@ -13,7 +13,7 @@ import click
 
 from kvfs.cli.daemons import ask_to_send, daemon_of, find_record, report_left, state_of
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, path, seconds
+from kvfs.cli.options import QUIET, STATE_DIR, STOP, path
 from kvfs.cli.output import complain, say
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
@@ -39,10 +39,10 @@ class UmountBounds:
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=path)
-@click.option("--timeout", type=seconds, help="Stop sending after this long.  [default: as mounted]")
+@STOP
 @click.option("--lazy", is_flag=True, help="Detach even if it is busy: open files stay usable until closed.")
 @click.option("--force", is_flag=True, help="Kill a daemon that does not answer; the journal is kept.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@QUIET
 @STATE_DIR
 def umount(
     directory: Path, timeout: float | None, lazy: bool, force: bool, quiet: bool, state_dir: Path | None

@@ -14,10 +14,9 @@ import httpx
 import trio
 
 import kvfs
-from kvfs.cli.asking import confirm
-from kvfs.cli.completing import PLACE, PROFILE
+from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, option, path
+from kvfs.cli.options import STATE_DIR, YES, json_option, credential_options, named_profile
 from kvfs.cli.output import complain, say
 from kvfs.cli.own_account import account_of
 from kvfs.cli.places import Access
@@ -55,21 +54,12 @@ def _take_profile(ctx: click.Context, _: click.Parameter, profile: str | None) -
 
 @click.command()
 @click.argument("source", required=False, type=PLACE)
-@option(
-    "profile",
-    type=PROFILE,
-    metavar="NAME",
-    is_eager=True,
-    expose_value=False,
-    callback=_take_profile,
-    help="SOURCE, token and state of this profile of the configuration file.",
+@named_profile(
+    "SOURCE, token and state of this profile.", is_eager=True, expose_value=False, callback=_take_profile
 )
-@option("token-file", type=path, default=None, help="Read the API token there (mode 600).")
-@option("token-command", metavar="COMMAND", help="Take the token that COMMAND prints.")
-@option("insecure", is_flag=True, help="Allow a token over plain http to another machine.")
-@click.option("--preview", is_flag=True, help="Take the preview_id of cloudflare:@BINDING.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, to paste into a report.")
+@credential_options
+@YES
+@json_option("One JSON object, to paste into a report.")
 @STATE_DIR
 def verify(
     source: str | None,

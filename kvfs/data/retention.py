@@ -15,7 +15,7 @@ from kvfs.core.errors import UserError
 STAMP: Final = "%Y-%m-%dT%H%M%SZ"
 SUFFIX: Final = ".ndjson.zst"
 _NAME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-(full|changes)\.ndjson\.(zst|gz)")
-_RULE: Final = re.compile(r"(\d+)([hdwm])")
+_RULE: Final = re.compile("([0-9]{1,6})(h|d|w|mo?)")  # m was months first, and is in timers of people
 _PERIODS: Final = {"h": "%Y-%m-%dT%H", "d": "%Y-%m-%d", "w": "%G-W%V", "m": "%Y-%m"}
 
 
@@ -53,13 +53,16 @@ def chain_of(backups: Sequence[Backup], wanted: Backup) -> list[Backup]:
 
 
 def parse_keep(text: str) -> list[tuple[int, str]]:
-    """Parse `7d,4w`: the last backup of each of 7 days and of each of 4 weeks. Raises `UserError`."""
+    """`7d,4w`: the last backup of each of 7 days and of each of 4 weeks. Raises `UserError`.
+
+    These are periods of the calendar, not durations, so months have a letter too.
+    """
     rules = []
     for word in text.split(","):
         found = _RULE.fullmatch(word.strip())
         if found is None or int(found[1]) == 0:
-            raise UserError(f"--keep is like 7d,4w (hours h, days d, weeks w, months m), not {text!r}")
-        rules.append((int(found[1]), found[2]))
+            raise UserError(f"--keep is like 7d,4w (hours h, days d, weeks w, months mo), not {text!r}")
+        rules.append((int(found[1]), found[2][0]))
     return rules
 
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kvfs.core.errors import InvalidError
-from kvfs.history.allowance import duration
+from kvfs.core.measures import parse_units
 
 FORMS: Final = "10m, 2h, 3d ago, 14:30, 2026-11-30, 2026-11-30T14:30"
 
@@ -13,7 +13,7 @@ FORMS: Final = "10m, 2h, 3d ago, 14:30, 2026-11-30, 2026-11-30T14:30"
 def parse_time(text: str, now: float) -> float:
     """Parse a moment before `now`, in the time zone of this machine, as epoch seconds. Raises `InvalidError`."""
     words = text.strip()
-    if (seconds := duration(words.removesuffix("ago").strip())) is not None:
+    if (seconds := parse_units(words.removesuffix("ago").strip())) is not None:
         return max(0.0, now - seconds)
     moment = _time_of_day(words, now) or _date(words)
     if moment is None:

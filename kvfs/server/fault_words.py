@@ -4,16 +4,15 @@ A word is the name of a fault with its argument; `error` means the fault `status
 an account does by itself.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from kvfs.core.errors import UserError
+from kvfs.core.errors import InvalidError, UserError
+from kvfs.core.measures import parse_duration
 from kvfs.server.fault_rules import NAMES, FaultName, Faults, Rule
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 _TIMED: Final = frozenset({"stall", "slow_drip", "stale", "key_rate"})
 _COUNTED: Final = frozenset(
     {
@@ -57,12 +56,12 @@ def parse_faults(text: str) -> Faults:
             if name == "seed":
                 seed = int(value)
             elif name == "jitter":
-                jitter = _seconds(value)
+                jitter = parse_duration(value)
             elif name == "cloudflare":
                 preset = list(_preset(value))
             else:
                 rules.append(_rule(name, value))
-        except ValueError as exc:
+        except (InvalidError, ValueError) as exc:
             raise UserError(f"--faults: {word!r}: {exc}") from exc
     named = {rule.fault for rule in rules}
     rules += [rule for rule in preset if rule.fault not in named]
@@ -81,7 +80,7 @@ def _preset(value: str) -> Iterator[Rule]:
 def _rule(name: str, value: str) -> Rule:
     argument, _, chance = value.partition(":")
     if name == "latency":
-        return Rule("latency", seconds=_seconds(argument), probability=float(chance or 1))
+        return Rule("latency", seconds=parse_duration(argument), probability=float(chance or 1))
     if name == "error":
         return Rule("status", status=int(argument), probability=float(chance or 1))
     if name == "code":
@@ -91,10 +90,10 @@ def _rule(name: str, value: str) -> Rule:
     if name in ("bad_key", "stuck_key"):
         return Rule(_fault(name), key=value)
     if name == "pair_cost" and argument:
-        limit = _seconds(chance) if chance else None
-        return Rule("pair_cost", seconds=_seconds(argument), limit=limit)
+        limit = parse_duration(chance) if chance else None
+        return Rule("pair_cost", seconds=parse_duration(argument), limit=limit)
     if name in _TIMED and argument:
-        return Rule(_fault(name), seconds=_seconds(argument), probability=float(chance or 1))
+        return Rule(_fault(name), seconds=parse_duration(argument), probability=float(chance or 1))
     if name in _COUNTED and (chance or argument.isdecimal()):
         return Rule(_fault(name), count=int(argument), probability=float(chance or 1))
     return Rule(_fault(name), probability=float(argument or 1))
@@ -109,10 +108,3 @@ def _fault(name: str) -> FaultName:
 
 def _jittery(rule: Rule, jitter: float) -> Rule:
     return msgspec.structs.replace(rule, jitter=jitter) if rule.fault == "latency" else rule
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)", text)
-    if found is None:
-        raise ValueError("a duration looks like 50ms, 1.5s or 2m")
-    return float(found[1]) * _UNITS[found[2]]

@@ -1,5 +1,6 @@
 """Extended attributes of files: fields of the metadata, and what is computed."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -8,7 +9,7 @@ from msgspec.structs import replace
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime
-from kvfs.core.freshness import NEVER, is_fresh
+from kvfs.core.measures import parse_duration
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, Metadata, NamespaceId
 from kvfs.core.times import nanoseconds
 from kvfs.journal.local_attributes import LocalAttrs
@@ -162,11 +163,14 @@ class ExtendedAttributes:
             raise missing("directories have no attributes: KV keeps metadata for keys only")
 
     def _expiration_of(self, name: str, value: bytes) -> int:
-        try:
-            number = int(value)
-        except ValueError as exc:
-            raise InvalidError(f"{name} takes whole seconds, not {value[:32]!r}") from exc
-        if name.endswith("ttl"):
+        text = value.decode(errors="replace").strip()
+        if re.fullmatch("[0-9]{1,19}", text):  # of any length: what was read off an expiration is set again
+            number = int(text)
+        elif name == _TTL:
+            number = int(parse_duration(text))
+        else:
+            raise InvalidError(f"{name} takes whole seconds since 1970, not {text[:32]!r}")
+        if name == _TTL:
             number += int(self._now())
         expiration = expiration_for_mtime(number, self._now())
         if expiration is None:

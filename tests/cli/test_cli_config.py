@@ -13,7 +13,6 @@ from kvfs.config import (
     LocalSource,
     journal_path,
     parse_base_url,
-    parse_size,
     parse_source,
     source_identity,
 )
@@ -113,34 +112,10 @@ def test_insecure_allows_plain_http_elsewhere() -> None:
     assert parse_base_url("http://api.example", insecure=True) == "http://api.example"
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("0", 0),
-        ("300", 300),
-        ("64K", 65536),
-        ("1.5k", 1536),
-        ("256M", 2**28),
-        ("10GiB", 10 * 2**30),
-        ("1 MB", 2**20),
-    ],
-)
-def test_sizes(text: str, size: int) -> None:
-    """Sizes use powers of 1024, whatever the unit is called."""
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "-1", "big", "1X", "1e9", "0x10"])
-def test_what_is_no_size(text: str) -> None:
-    """A text that is no size is refused with a message, never guessed."""
-    with pytest.raises(UserError, match="is not a size"):
-        parse_size(text)
-
-
 @given(st.text())
 def test_no_text_breaks_the_parsers(text: str) -> None:
     """Any text gives a value or a `UserError`, never another exception."""
-    for parse in (lambda: parse_source(text, {}), lambda: parse_base_url(text), lambda: parse_size(text)):
+    for parse in (lambda: parse_source(text, {}), lambda: parse_base_url(text)):
         with suppress(UserError):
             parse()
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvfs.cli.fstab import FLAGS, IGNORED, expanded
+from kvfs.cli.fstab import IGNORED, expanded
 from kvfs.core.errors import UserError
+from kvfs.settings import MOUNT_FLAGS
 
 OPTIONS = {
     "cache-ttl": False,
@@ -68,7 +69,7 @@ def test_sloppy_drops_what_is_unknown():
     assert expanded("frobnicate=1,ro", OPTIONS, sloppy=True).words == ["--read-only"]
 
 
-@given(st.lists(st.sampled_from([*sorted(IGNORED), *sorted(FLAGS), "ro", "x-a=b", "cache_ttl=3"])))
+@given(st.lists(st.sampled_from([*sorted(IGNORED), *sorted(MOUNT_FLAGS), "ro", "x-a=b", "cache_ttl=3"])))
 def test_the_order_of_words_does_not_matter(words):
     """The options mean the same in any order."""
     values = expanded(",".join(words), OPTIONS).words

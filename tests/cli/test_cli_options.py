@@ -52,7 +52,7 @@ def test_every_field_of_the_config_has_an_option() -> None:
 
 
 def test_no_option_gives_the_defaults() -> None:
-    """The defaults are written twice, for the help and in `Config`, and are equal."""
+    """The defaults of `Config`, which help shows as text, read back from that text."""
     assert parsed() == Config(**FIXED)
 
 

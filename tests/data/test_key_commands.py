@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from support.moves import dump, fill, sample
 
-from kvfs.cli.keys import duration
 from kvfs.core.model import Entry, Key
 
 SOON = int(time.time()) + 42 * 60 + 20
@@ -289,12 +288,3 @@ def test_du_counts(kvfs, shop):
     found = json.loads(kvfs("du", f"{shop}/user", "--json").out)
     assert found["keys"] == 3
     assert found["bytes"] == len(b"the key user" + b"one" + b"two")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90", 90), ("15m", 900), ("2h", 7200), ("1d12h", 129_600), ("42 min", 2520), ("1.5h", 5400)],
-)
-def test_durations(text, seconds):
-    """A duration has a unit, or is in seconds."""
-    assert duration(text) == seconds

@@ -18,7 +18,6 @@ from kvfs.config import (
     CloudflareSource,
     load_credentials,
     parse_base_url,
-    parse_size,
     parse_source,
 )
 from kvfs.core.errors import JournalLockedError, KvfsError, UserError
@@ -64,7 +63,6 @@ def test_sources_urls_sizes_and_tokens_are_read_or_refused(text, environ):
         lambda: parse_source(f"cloudflare:{text}", environ),
         lambda: parse_base_url(text),
         lambda: parse_base_url(f"https://{text}"),
-        lambda: parse_size(text),
         lambda: load_credentials(CloudflareSource("a"), None, environ),
     ):
         assert SECRET not in said(parse)

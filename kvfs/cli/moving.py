@@ -118,7 +118,7 @@ class CopyRun:
                 f"{self._request.source.text} changed since the copy began: say --restart to begin anew"
             )
         if job.fact("written"):
-            left, _, _ = job.counts()
+            left, _, _ = job.left()
             done = int(job.fact("written"))
             complain(f"going on where it stopped: {done:,} of {done + left:,} keys are copied")
 
@@ -143,12 +143,12 @@ class CopyRun:
 
     def _plan(self) -> Plan:
         job = self._job
-        keys, known, unsized = job.counts()
+        keys, known, unsized = job.left()
         return Plan(
             keys=keys,
             known_bytes=known,
             unsized=unsized,
-            deletes=job.count_surplus() if self._request.options.delete else 0,
+            deletes=job.there.count_surplus() if self._request.options.delete else 0,
             lists=int(job.fact("lists", "0")) if self._is_billed(self._source) else 0,
             singles=self._kinds.count(self._source.namespace) if self._source.namespace else 0,
             reads_billed=self._is_billed(self._source),
@@ -218,7 +218,7 @@ class CopyRun:
         click.echo("; ".join(words), err=self._is_stdout())
         for line in self._problem_lines():
             complain(line)
-        failures = job.failures()
+        failures = job.problems.failures()
         if failures:
             complain(f"all {failures:,} are listed in {self._write_list()}")
         self._note_copy()
@@ -229,12 +229,12 @@ class CopyRun:
         return isinstance(self._target.words, FileWords) and self._target.words.path is None
 
     def _problem_lines(self) -> list[str]:
-        counts = self._job.count_problems()
+        counts = self._job.problems.counts()
         if not counts:
             return []
         named = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
         lines = [f"not copied: {named}"]
-        worst = (problem for problem in self._job.problems() if problem.kind is not ProblemKind.EXPIRED)
+        worst = (problem for problem in self._job.problems.all() if problem.kind is not ProblemKind.EXPIRED)
         lines += [f"  {problem}" for problem, _ in zip(worst, range(SHOWN), strict=False)]
         return lines
 
@@ -242,7 +242,7 @@ class CopyRun:
         path = self._request.job_path.with_suffix(".skipped.ndjson")
         lines = (
             json.dumps({"kind": p.kind, "key": p.key, "where": p.where, "message": p.message})
-            for p in self._job.problems()
+            for p in self._job.problems.all()
         )
         write_private(path, "".join(f"{line}\n" for line in lines).encode())
         return path
@@ -272,12 +272,12 @@ class CopyRun:
                 side.namespace = await side.store.make(words.namespace)
             return StoreWriter(side.store.store, side.namespace, first_pairs=self._first_pairs(words))
         if isinstance(words, FileWords):
-            encoder = encoder_of(words.format.name, self._job.has_children, self._started)
+            encoder = encoder_of(words.format.name, self._job.items.has_children, self._started)
             if words.path is None:
                 return FileWriter(StreamWriter(sys.stdout.buffer, encoder, words.format.compression))
             return FileWriter(RecordWriter(words.path, encoder, words.format.compression))
         output = DirectoryOutput(words.path, self._started, as_attributes=self._request.as_attributes)
-        return DirectoryWriter(output, self._job.has_children)
+        return DirectoryWriter(output, self._job.items.has_children)
 
     def _first_pairs(self, words: StoreWords) -> int:
         """Return the number of pairs of the first body, by what `kvfs verify` measured of this server."""

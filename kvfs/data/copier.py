@@ -97,7 +97,7 @@ class Copier:
                 progress.keys += len(items)
                 self._show(progress)
         if self._options.sample is not None:
-            job.keep_sample(self._options.sample)
+            job.items.keep_sample(self._options.sample)
         job.note(scanned="yes")
 
     def _chosen(self, found: Sequence[Item]) -> tuple[list[Item], list[Problem]]:
@@ -123,14 +123,14 @@ class Copier:
 
     def check_problems(self) -> None:
         """Refuse to go on with what must not be passed over. Raises `UserError`, with nothing written."""
-        counts = self._job.count_problems()
+        counts = self._job.problems.counts()
         malformed = counts.get(ProblemKind.MALFORMED, 0)
-        first = next((p for p in self._job.problems() if p.kind is ProblemKind.MALFORMED), None)
+        first = next((p for p in self._job.problems.all() if p.kind is ProblemKind.MALFORMED), None)
         if first is not None and not self._options.skip_bad:
             more = f" ({malformed - 1} more are malformed)" if malformed > 1 else ""
             raise UserError(f"{first}{more}; nothing was written. --skip-bad goes on without them")
-        if self._options.strict and (failures := self._job.failures()):
-            worst = next(p for p in self._job.problems() if p.kind not in HARMLESS)
+        if self._options.strict and (failures := self._job.problems.failures()):
+            worst = next(p for p in self._job.problems.all() if p.kind not in HARMLESS)
             raise UserError(f"{worst}; {failures} in all, and --strict: nothing was written")
 
     async def look_there(self, reader: Reader, newer_than: float | None) -> None:
@@ -148,16 +148,16 @@ class Copier:
                 job.add_there(part.items, there_mark=part.mark, lists=lists)
                 self.progress.phase = "listing the target"
                 self._show(self.progress)
-        if how == "fail" and (count := job.count_there()):
+        if how == "fail" and (twins := job.there.twins())[0]:
             raise UserError(
-                f"{count} keys are there already, {job.first_there()!r} for one; nothing was written:"
+                f"{twins[0]} keys are there already, {twins[1]!r} for one; nothing was written:"
                 " say --if-exists overwrite, skip or newer"
             )
         skipped = 0
         if how == "skip":
-            skipped = job.skip_there()
+            skipped = job.there.skip()
         elif how == "newer":
-            skipped = job.skip_there(newer_than if newer_than is not None else 0.0)
+            skipped = job.there.skip(newer_than if newer_than is not None else 0.0)
         job.note(looked="yes", skipped=skipped)
 
     # the move
@@ -165,7 +165,7 @@ class Copier:
     async def move(self, reader: Reader, writer: Writer) -> None:
         """Copy the items that are left. Raises what the places raise; then the job knows how far it came."""
         job, progress = self._job, self.progress
-        left, _, _ = job.counts()
+        left, _, _ = job.left()
         progress.phase, progress.total = "copying", left + int(job.fact("written", "0"))
         progress.written = int(job.fact("written", "0"))
         progress.size = int(job.fact("bytes", "0"))
@@ -262,11 +262,11 @@ class Copier:
         """Remove at the target the keys that the source lacks, but none if a part of the source could not be read."""
         if not self._options.delete:
             return
-        if self._job.failures():
+        if self._job.problems.failures():
             raise KvfsError("not everything could be copied, so nothing was deleted")
         self.progress.phase = "deleting"
         after = self._job.fact("deleted_up_to")
-        while rows := self._job.surplus(after, DELETE_KEYS):
+        while rows := self._job.there.surplus(after, DELETE_KEYS):
             problems = await writer.delete(rows)
             after = rows[-1][0]
             self.progress.deleted += len(rows) - len(problems)

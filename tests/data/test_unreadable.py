@@ -155,7 +155,7 @@ async def test_a_copy_without_one_value(tmp_path, strict):
                 assert caught.group_contains(KvfsError, match="k123.*--strict goes no further")
             else:
                 await copier.move(reader, StoreWriter(target, made))
-                assert job.failures() == 1
+                assert job.problems.failures() == 1
                 found = await dump_store(target, "shop")
                 assert found == {key: entry for key, entry in ENTRIES.items() if key != BAD}
 

@@ -46,7 +46,7 @@ OUTSIDE = {
     "journal": {"blake3", "msgspec", "sortedcontainers", "trio"},
     "history": {"msgspec", "trio"},
     "sender": {"trio"},
-    "host": {"json5", "platformdirs", "trio"},
+    "host": {"json5", "msgspec", "platformdirs", "trio"},
     "cache": {"msgspec", "sortedcontainers", "trio"},
     "vfs": {"msgspec", "trio"},
     "data": {"msgspec", "trio"},

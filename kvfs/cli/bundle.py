@@ -29,6 +29,7 @@ from kvfs.host.control import Message
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
+from kvfs.host.requests import ErrorsRequest, MetricsRequest, Request, TopRequest
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
 from kvfs.journal.dump import describe
@@ -168,8 +169,8 @@ class _Gathered:
     def _mount(self, mountpoint: Path, scrub: Scrubber) -> BundleFiles:
         """Collect the answers of one daemon, and the end of its log."""
         answers: Message = {}
-        for request in ("metrics", "errors", "top"):
-            answers[request] = _tried(partial(self._asked, mountpoint, request))
+        for request in (MetricsRequest(), ErrorsRequest(), TopRequest()):
+            answers[request.name] = _tried(partial(self._asked, mountpoint, request))
         return {
             "metrics.txt": scrub.metrics(
                 str(answers["metrics"].get("text", answers["metrics"].get("error", "")))
@@ -179,9 +180,9 @@ class _Gathered:
             "log.txt": scrub.log(_end_of(log_path(mountpoint, self._state))),
         }
 
-    def _asked(self, mountpoint: Path, request: str) -> Message:
+    def _asked(self, mountpoint: Path, request: Request) -> Message:
         with daemon_of(mountpoint, self._state) as client:
-            return ask(client, {"request": request}, silence=_SILENCE)
+            return ask(client, request, silence=_SILENCE)
 
 
 def _names_of(record: SourceRecord) -> set[str]:

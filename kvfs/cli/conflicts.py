@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
 
@@ -21,9 +21,9 @@ from kvfs.cli.unsent import items_of, kept_sources
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at
+from kvfs.host.requests import ConflictsRequest, KeepRequest
 
 ASK_SECONDS: Final = 60.0  # settling may have to read what the server has
-CONFLICTS: Final = "conflicts_list"
 ATTRIBUTES: Final = {"metadata": "user.kvfs.metadata", "expiration": "user.kvfs.expiration"}
 
 
@@ -52,7 +52,7 @@ def conflicts() -> None:
 @STATE_DIR
 def list_conflicts(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """List those that are open, of SOURCE or DIR, or of all sources, mounted or not."""
-    items = list(items_of(source, state_of(state_dir), CONFLICTS, lambda kept: kept.conflicts))
+    items = list(items_of(source, state_of(state_dir), ConflictsRequest(), lambda kept: kept.conflicts))
     if as_json:
         click.echo(json.dumps(items, indent=2))
         return Exit.OK
@@ -70,7 +70,7 @@ def _size(size: int | None) -> str:
 
 
 def _of_mount(mountpoint: Path, state: Path) -> list[Message]:
-    return ask_items(mountpoint, state, CONFLICTS)
+    return ask_items(mountpoint, state, ConflictsRequest())
 
 
 @conflicts.command("diff")
@@ -216,15 +216,15 @@ def _chosen(target: Path, mountpoint: Path, items: list[Message]) -> list[Messag
     return found
 
 
-def _settle(what: str, meant: dict[Path, list[Message]], state: Path) -> int:
-    """Have the daemons settle them; say how many were settled, and which were not."""
+def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[Message]], state: Path) -> int:
+    """Ask the daemons to; say how many were settled, and what was not."""
     if what == "mine":
         _check_single(meant)
     count, status = 0, Exit.OK
     for mountpoint, items in meant.items():
         if not items or mount_at(mountpoint) is None:
             continue
-        request = {"request": "conflicts_keep", "keep": what, "copies": [item["copy"] for item in items]}
+        request = KeepRequest(what, [item["copy"] for item in items])
         with daemon_of(mountpoint, state) as client:
             answer = ask(client, request, silence=ASK_SECONDS)
         count += int(answer.get("count", 0))

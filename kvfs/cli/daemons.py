@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from kvfs.cli.exits import Exit
 from kvfs.cli.output import complain, duration_text, say
-from kvfs.cli.sending import Sending, SendingProgress
+from kvfs.cli.sending import SendingProgress
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
+from kvfs.host.requests import Request, Sending
 from kvfs.host.mounts import MOUNTINFO, Mount, is_stale, mount_at, mount_of, real_mountpoint
 from kvfs.host.state import (
     SYSTEM_DIR,
@@ -108,10 +111,10 @@ def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
         raise NoDaemonError(_why_nobody_answers(directory) or str(exc)) from exc
 
 
-def ask_items(mountpoint: Path, state_dir: Path, request: str) -> list[Message]:
+def ask_items(mountpoint: Path, state_dir: Path, request: Request) -> list[Message]:
     """Return the items that the daemon of a mount answers to a request."""
     with daemon_of(mountpoint, state_dir) as client:
-        return list(ask(client, {"request": request}).get("items", []))
+        return list(ask(client, request).get("items", []))
 
 
 def _why_nobody_answers(directory: Path) -> str:
@@ -127,19 +130,19 @@ def _why_nobody_answers(directory: Path) -> str:
 
 
 def ask(
-    client: Client, request: Message, *, silence: float = SILENCE_SECONDS, quiet: bool = False
+    client: Client, request: Request, *, silence: float = SILENCE_SECONDS, quiet: bool = False
 ) -> Message:
     """Return the last answer to a request; events before it are passed over.
 
     With `quiet` nothing is printed, because something else is being drawn.
     """
     with Waiting(f"waiting for process {client.pid}, which serves the mount", quiet=quiet):
-        return list(client.ask(request, silence=silence))[-1]
+        return list(client.ask(request.message(), silence=silence))[-1]
 
 
 def ask_to_send(
     client: Client,
-    request: Message,
+    request: Request,
     *,
     silence: float = SILENCE_SECONDS,
     within: float = float("inf"),
@@ -148,18 +151,9 @@ def ask_to_send(
     """Send a request that makes the daemon send pending changes, and show the progress."""
     message: Message = {}
     with SendingProgress(quiet=quiet) as progress:
-        for message in client.ask(request, silence=silence, within=within):
-            if message.get("event") == "progress":
-                progress.update(
-                    Sending(
-                        int(message.get("done", 0)),
-                        int(message.get("total", 0)),
-                        float(message.get("bytes", 0)),
-                        str(message.get("waiting", "")),
-                        message.get("seconds"),
-                        str(message.get("doing", "")),
-                    )
-                )
+        for message in client.ask(request.message(), silence=silence, within=within):
+            if message.get("event") == Sending.event:
+                progress.update(msgspec.convert(message, Sending))
         progress.finish(message.get("sent", 0), message.get("requests", 0))
     return message
 

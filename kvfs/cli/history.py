@@ -17,6 +17,7 @@ from kvfs.cli.unsent import kept_source
 from kvfs.core.model import How
 from kvfs.history.moments import time_text
 from kvfs.history.shelf import clear
+from kvfs.host.requests import ClearHistoryRequest
 
 SHOWN: Final = 200
 WORDS: Final = {
@@ -76,7 +77,7 @@ def _clear(place: PastPlace, state: Path, *, yes: bool) -> int:
         )
     if place.mountpoint is not None:
         with daemon_of(place.mountpoint, state) as client:
-            ask(client, {"request": "history_clear"})
+            ask(client, ClearHistoryRequest())
     else:
         kept_source(place.record.source, state)
         clear(place.directory)

@@ -15,6 +15,7 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import CONTROL, SELF, Naming, title_names
 from kvfs.history.version import SAME_CONTENT, Version, VersionBatch
 from kvfs.history.version_segment import VersionSegment, segments
+from kvfs.host.requests import HistoryRequest
 from kvfs.host.sources import HISTORY, SourceRecord, journals, read_source
 from kvfs.host.state import SYSTEM_DIR, default_data_dir
 
@@ -209,19 +210,19 @@ def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:
     if place.mountpoint is None:
         return None
     with daemon_of(place.mountpoint, state_dir) as client:
-        return ask(client, {"request": "history", **_asked(place)})
+        return ask(client, _asked(place))
 
 
-def _asked(place: PastPlace) -> dict[str, str]:
-    """Return the namespace and key that the place stands for, as far as that is known."""
+def _asked(place: PastPlace) -> HistoryRequest:
+    """The namespace and key that the place stands for, as far as that is known."""
     names, namespace = place.names, place.record.namespace
     if not namespace:
         found = title_names(place.record.listed())
         if not names or names[0] not in found:
-            return {}
+            return HistoryRequest()
         namespace, names = found[names[0]].id, names[1:]
     try:
         key = place.naming.key_of(names) if names else ""
     except KvfsError:
-        return {}
-    return {"namespace": namespace, "key": place.record.prefix + key}
+        return HistoryRequest()
+    return HistoryRequest(namespace, place.record.prefix + key)

@@ -17,6 +17,7 @@ from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.core.model import Change
 from kvfs.host.control import Message
+from kvfs.host.requests import PendingListRequest
 from kvfs.host.sources import SourceRecord
 from kvfs.journal.journal import Journal
 
@@ -29,7 +30,7 @@ INDEX: Final = "kvfs-recovered.ndjson"
 @STATE_DIR
 def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """Name the changes that are not at the server: of SOURCE or DIR, or of all sources, mounted or not."""
-    items = list(items_of(source, state_of(state_dir), "pending_list", lambda kept: kept.pending))
+    items = list(items_of(source, state_of(state_dir), PendingListRequest(), lambda kept: kept.pending))
     if as_json:
         click.echo(json.dumps(items, indent=2))
         return Exit.OK

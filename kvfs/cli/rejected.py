@@ -12,10 +12,11 @@ from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, YES, json_option
 from kvfs.cli.output import say, size_text
-from kvfs.cli.unsent import UnsentSource, items_of, kept_source, opened
+from kvfs.cli.unsent import items_of, kept_source, opened
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at, real_mountpoint
+from kvfs.host.requests import DiscardRequest, RejectedListRequest, RetryRequest
 from kvfs.host.state import records
 
 
@@ -47,15 +48,10 @@ def _items(source: str | None, state: Path) -> Iterator[Message]:
     """Return the refused changes of one source or of all, with their source and the mount point ("" for none)."""
     mountpoint = _mounted_at(source, state) if source is not None else None
     if mountpoint is None:
-        yield from items_of(source, state, "rejected_list", _kept_items)
+        yield from items_of(source, state, RejectedListRequest(), lambda kept: kept.rejected)
         return
-    for item in ask_items(mountpoint, state, "rejected_list"):
+    for item in ask_items(mountpoint, state, RejectedListRequest()):
         yield {"source": _source_of(mountpoint, state), "mountpoint": str(mountpoint), **item}
-
-
-def _kept_items(kept: UnsentSource) -> Iterator[Message]:
-    for item in kept.rejected:
-        yield {name: item[name] for name in ("seq", "path", "size", "error")}
 
 
 def _source_of(mountpoint: Path, state: Path) -> str:
@@ -113,7 +109,8 @@ def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Pat
     mountpoint = _mounted_at(source, state)
     if mountpoint is not None:
         with daemon_of(mountpoint, state) as client:
-            count = int(ask(client, {"request": f"rejected_{what}", "seqs": numbers}).get("count", 0))
+            request = RetryRequest(numbers) if what == "retry" else DiscardRequest(numbers)
+            count = int(ask(client, request).get("count", 0))
     else:
         kept = kept_source(source, state)
         with opened(kept.journal, kept.record) as journal:

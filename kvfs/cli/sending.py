@@ -2,13 +2,13 @@
 
 import sys
 import time
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
 from kvfs.cli.output import duration_text, printable, size_text
+from kvfs.host.requests import Sending
 
 if TYPE_CHECKING:  # rich is for those commands that draw
     from rich.live import Live
@@ -17,32 +17,19 @@ if TYPE_CHECKING:  # rich is for those commands that draw
 RATE_SECONDS: Final = 10.0  # over which the rate is counted
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """The progress of sending: changes done of a total, bytes left, its wait and how long that lasts.
+def sending_text(sending: Sending) -> str:
+    """In words: `sent 2 of 3 changes, 1.2 KiB left; waiting for …: goes on in 142 s`."""
+    if sending.doing:
+        return sending.doing
+    words = f"sent {sending.done:,} of {sending.total:,} changes"
+    words += f", {size_text(sending.bytes)} left" if sending.bytes else ""
+    return f"{words}; {waiting_text(sending)}" if sending.waiting else words
 
-    `doing` is the work before it, which has no numbers.
-    """
 
-    done: int
-    total: int
-    bytes: float = 0.0
-    waiting: str = ""
-    seconds: float | None = None
-    doing: str = ""
-
-    def text(self) -> str:
-        """Return a text like `sent 2 of 3 changes, 1.2 KiB left; waiting for …: goes on in 142 s`."""
-        if self.doing:
-            return self.doing
-        words = f"sent {self.done:,} of {self.total:,} changes"
-        words += f", {size_text(self.bytes)} left" if self.bytes else ""
-        return f"{words}; {self.waiting_text()}" if self.waiting else words
-
-    def waiting_text(self) -> str:
-        """Describe the reason of the wait and its end."""
-        until = f": goes on in {self.seconds:.0f} s" if self.seconds is not None else ""
-        return f"waiting for {self.waiting}{until}" if self.waiting else self.doing
+def waiting_text(sending: Sending) -> str:
+    """Describe the reason of the wait and its end."""
+    until = f": goes on in {sending.seconds:.0f} s" if sending.seconds is not None else ""
+    return f"waiting for {sending.waiting}{until}" if sending.waiting else sending.doing
 
 
 class Rate:
@@ -97,7 +84,7 @@ class SendingProgress:
         elif time.monotonic() - self._last_line >= self.LINE_SECONDS:
             self._last_line = time.monotonic()
             self._has_said = True
-            click.echo(printable(sending.text()), err=True)
+            click.echo(printable(sending_text(sending)), err=True)
 
     def finish(self, sent: int, requests: int) -> None:
         """Print one line at the end, if the work took long enough to be shown."""
@@ -126,7 +113,7 @@ class SendingProgress:
                 rate=self._rate.text(sending, time.monotonic()),
             )
         lines: list[Any] = [bar] if sending.total else []
-        if waiting := sending.waiting_text():
+        if waiting := waiting_text(sending):
             lines.append(Text(printable(waiting)))
         live.update(Group(*lines))
 

@@ -31,6 +31,7 @@ from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.errors import UserError
 from kvfs.host.control import ControlError
 from kvfs.host.mounts import is_stale, mount_at
+from kvfs.host.requests import StatusRequest
 from kvfs.host.state import records
 
 VERSION: Final = 1
@@ -149,7 +150,7 @@ def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECOND
         known["source"] = mount.source
     try:
         with daemon_of(mountpoint, state_dir) as client:
-            answer = ask(client, {"request": "status"}, silence=silence, quiet=silence != SILENCE_SECONDS)
+            answer = ask(client, StatusRequest(), silence=silence, quiet=silence != SILENCE_SECONDS)
     except ControlError as exc:
         if record is None and (mount is None or not mount.is_kvfs):
             raise UserError(f"{mountpoint} is not a kvfs mount") from exc

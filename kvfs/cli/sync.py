@@ -16,6 +16,7 @@ from kvfs.cli.daemons import (
 )
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import QUIET, STATE_DIR, STOP, path
+from kvfs.host.requests import RefreshRequest, SyncRequest
 
 
 @click.command()
@@ -32,7 +33,7 @@ def sync(directory: Path | None, timeout: float | None, quiet: bool, state_dir: 
     worst: int = Exit.OK
     for mountpoint in chosen_mounts(directory, state):
         with daemon_of(mountpoint, state) as client:
-            answer = ask_to_send(client, {"request": "sync", "timeout": timeout}, quiet=quiet)
+            answer = ask_to_send(client, SyncRequest(timeout), quiet=quiet)
         worst = max(worst, report_left(answer, mountpoint, kept="they stay in the journal"))
     return worst
 
@@ -45,5 +46,5 @@ def refresh(target: Path, state_dir: Path | None) -> int:
     mountpoint = mount_containing(target)
     inside = Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint)
     with daemon_of(mountpoint, state_of(state_dir)) as client:
-        ask(client, {"request": "refresh", "path": "" if inside == Path() else os.fspath(inside)})
+        ask(client, RefreshRequest("" if inside == Path() else os.fspath(inside)))
     return Exit.OK

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from kvfs.cli.daemons import ask, ask_to_send, daemon_of, find_record, mounted_path
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import Naming
 from kvfs.data.overlaid import PendingChange, PendingStore
+from kvfs.host.requests import PendingItem, PendingRequest, RefreshRequest, SyncRequest
 from kvfs.store.base import Store
 
 
@@ -24,8 +27,8 @@ class Through:
     def over(self, store: Store, namespace: NamespaceId) -> Store:
         """Return the store under the mount's pending changes. Raises `ControlError` when the daemon does not answer."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
-            answer = ask(client, {"request": "pending", "namespace": namespace})
-        changes = [_change(item) for item in answer.get("items", [])]
+            answer = ask(client, PendingRequest(namespace))
+        changes = [_change(item) for item in msgspec.convert(answer.get("items", []), list[PendingItem])]
         return PendingStore(store, namespace, changes, self._read) if changes else store
 
     def _read(self, path: str) -> bytes:
@@ -34,7 +37,7 @@ class Through:
     def send_pending(self) -> None:
         """Send pending changes, so that they do not overwrite what is written now. Raises `UserError`."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
-            answer = ask_to_send(client, {"request": "sync"})
+            answer = ask_to_send(client, SyncRequest())
         if count := int(answer.get("left_count", 0)):
             raise UserError(
                 f"{count} changes of {self.mountpoint} are not at the server yet and would meet what is written:"
@@ -44,18 +47,12 @@ class Through:
     def forget(self) -> None:
         """Make the mount look anew at the keys that were written."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
-            ask(client, {"request": "refresh", "path": ""})
+            ask(client, RefreshRequest())
 
 
-def _change(item: dict[str, object]) -> PendingChange:
-    metadata, expiration = item.get("metadata"), item.get("expiration")
-    return PendingChange(
-        Key(str(item["key"])),
-        str(item["path"]),
-        bool(item["deleted"]),
-        metadata.encode() if isinstance(metadata, str) else None,
-        expiration if isinstance(expiration, int) else None,
-    )
+def _change(item: PendingItem) -> PendingChange:
+    metadata = None if item.metadata is None else item.metadata.encode()
+    return PendingChange(Key(item.key), item.path, item.deleted, metadata, item.expiration)
 
 
 def find_through(text: str, state_dir: Path) -> Through | None:

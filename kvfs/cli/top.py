@@ -18,6 +18,7 @@ from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
 from kvfs.core.errors import UserError
 from kvfs.host.control import ControlError, Message
+from kvfs.host.requests import TopRequest
 
 VERSION: Final = 1
 """Of the JSON: raised when a name goes or changes its meaning, not when one is added."""
@@ -139,7 +140,7 @@ class _View:
         found = []
         for mountpoint in chosen_mounts(self._directory, self._state):
             with daemon_of(mountpoint, self._state) as client:
-                found.append((mountpoint, ask(client, {"request": "top"}, silence=_SILENCE)))
+                found.append((mountpoint, ask(client, TopRequest(), silence=_SILENCE)))
         return found
 
     def draw(self) -> Picture:

@@ -17,8 +17,9 @@ from kvfs.cli.options import QUIET, STATE_DIR, STOP, path
 from kvfs.cli.output import complain, say
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
-from kvfs.host.control import SILENCE_SECONDS, Client, ControlError, DaemonEndedError, Message, NoDaemonError
+from kvfs.host.control import SILENCE_SECONDS, Client, ControlError, DaemonEndedError, NoDaemonError
 from kvfs.host.mounts import Mount, is_stale, mount_at, real_mountpoint, unmount
+from kvfs.host.requests import Request, UnmountRequest
 from kvfs.host.state import forget, lives, record_path
 
 END_SECONDS = 5.0  # for a daemon that has said its last word, or was killed
@@ -55,7 +56,7 @@ def umount(
     os.chdir("/")  # started inside the mount, this process would keep it busy
     state = state_of(state_dir)
     mount = mount_at(mountpoint)
-    request = {"request": "unmount", "timeout": timeout, "lazy": lazy or force}
+    request = UnmountRequest(timeout, lazy or force)
     try:
         with daemon_of(mountpoint, state) as client:
             try:
@@ -81,7 +82,7 @@ def _forget(mountpoint: Path, state_dir: Path) -> None:
         Path(record.socket).unlink(missing_ok=True)
 
 
-def _end(client: Client, mountpoint: Path, request: Message, patience: UmountBounds, *, quiet: bool) -> int:
+def _end(client: Client, mountpoint: Path, request: Request, patience: UmountBounds, *, quiet: bool) -> int:
     process = os.pidfd_open(client.pid)  # before asking: a number may be used again later
     try:
         answer = ask_to_send(client, request, silence=patience.silence, within=patience.within, quiet=quiet)

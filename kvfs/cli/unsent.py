@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct, to_builtins
+
 from kvfs.cli.daemons import ask_items, living_mounts
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
@@ -14,6 +16,7 @@ from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import CONTROL, Naming, title_names
 from kvfs.host.control import Message
 from kvfs.host.open_conflicts import ConflictFile
+from kvfs.host.requests import ChangeItem, ConflictItem, RejectedItem, Request
 from kvfs.host.sources import SourceRecord, journals, read_source
 from kvfs.journal.journal import Journal
 
@@ -24,9 +27,9 @@ class UnsentSource:
 
     journal: Path
     record: SourceRecord
-    pending: list[Message]
-    rejected: list[Message]
-    conflicts: list[Message] = field(default_factory=list)
+    pending: list[ChangeItem]
+    rejected: list[RejectedItem]
+    conflicts: list[ConflictItem] = field(default_factory=list)
     bytes: int = 0
     oldest_seconds: float | None = None
     error: str = ""
@@ -90,8 +93,8 @@ def _kept(path: Path) -> UnsentSource | None:
             return UnsentSource(
                 path,
                 record,
-                [item_of(change, record) for change in journal.pending()],
-                [item_of(change, record) for change in journal.rejected()],
+                [ChangeItem.of(change, _path(change, record), time.time()) for change in journal.pending()],
+                [RejectedItem.of(change, _path(change, record)) for change in journal.rejected()],
                 conflicts_of(journal, record),
                 counts.pending_bytes,
                 max(0.0, time.time() - oldest) if oldest is not None else None,
@@ -103,7 +106,7 @@ def _kept(path: Path) -> UnsentSource | None:
 
 
 def items_of(
-    source: str | None, state_dir: Path, request: str, kept: Callable[[UnsentSource], Iterable[Message]]
+    source: str | None, state_dir: Path, request: Request, kept: Callable[[UnsentSource], Iterable[Struct]]
 ) -> Iterator[Message]:
     """Yield the answers of mounts to `request`, then those of `kept` for unmounted sources: of one source, or of all.
 
@@ -117,7 +120,7 @@ def items_of(
         return
     for one in kept_sources(state_dir) if source is None else [kept_source(source, state_dir)]:
         for item in kept(one):
-            yield {"source": one.record.source, "mountpoint": "", **item}
+            yield {"source": one.record.source, "mountpoint": "", **to_builtins(item)}
 
 
 @contextmanager
@@ -127,39 +130,22 @@ def opened(path: Path, record: SourceRecord) -> Iterator[Journal]:
         yield journal
 
 
-def item_of(change: Change, record: SourceRecord) -> Message:
-    """Return a change as `kvfs pending --json` shows it."""
-    return {
-        "seq": change.seq,
-        "path": "/".join(names_of(change, record)),
-        "kind": str(change.kind),
-        "state": str(change.state),
-        "size": change.size,
-        "age": max(0.0, time.time() - change.recorded_at),
-        "error": change.error or "",
-        "next_try_seconds": None,
-    }
+def _path(change: Change, record: SourceRecord) -> str:
+    return "/".join(names_of(change, record))
 
 
-def conflicts_of(journal: Journal, record: SourceRecord) -> list[Message]:
-    """Return conflicts that are open as far as this machine knows, as `kvfs conflicts list --json` shows them."""
+def conflicts_of(journal: Journal, record: SourceRecord) -> list[ConflictItem]:
+    """Conflicts that are open as far as this machine knows."""
     found = []
     for conflict in ConflictFile(journal.path).read():
         copy = journal.get(conflict.namespace, conflict.copy)
         if copy is not None and copy.is_tombstone:
             continue
-        paths = [
+        path, copy_path = (
             "/".join(path_names(conflict.namespace, key, record)) for key in (conflict.key, conflict.copy)
-        ]
-        found.append(
-            {
-                "path": paths[0],
-                "copy": paths[1],
-                "at": conflict.at,
-                "size": None,
-                "copy_size": copy.size if copy is not None else None,
-            }
         )
+        size = copy.size if copy is not None else None
+        found.append(ConflictItem(path, copy_path, conflict.at, copy_size=size))
     return found
 
 

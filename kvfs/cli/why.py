@@ -10,6 +10,7 @@ from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
+from kvfs.host.requests import WhyRequest
 
 
 @click.command()
@@ -20,7 +21,7 @@ def why(target: Path, state_dir: Path | None) -> int:
     mountpoint = mount_containing(target)
     inside = os.fspath(Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint))
     with daemon_of(mountpoint, state_of(state_dir)) as client:
-        answer = ask(client, {"request": "why", "path": inside})
+        answer = ask(client, WhyRequest(inside))
     change = answer.get("change")
     if change is None:
         say(f"{inside}: nothing of it waits to be sent")

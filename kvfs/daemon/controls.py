@@ -3,12 +3,32 @@
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
-from kvfs.core.errors import InvalidError
+from msgspec import to_builtins
+
 from kvfs.core.model import Change, ChangeState, NamespaceId
 from kvfs.daemon.outlook import NOT_TRIED, UNANSWERED
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import ControlHandler, Message, Send
+from kvfs.host.requests import (
+    ChosenRequest,
+    DiscardRequest,
+    ErrorsRequest,
+    MetricsRequest,
+    PendingItem,
+    PendingListRequest,
+    PendingRequest,
+    RefreshRequest,
+    RejectedListRequest,
+    RetryRequest,
+    StatusRequest,
+    SyncRequest,
+    TopRequest,
+    UnmountRequest,
+    WhyRequest,
+    handlers_of,
+    items,
+)
 from kvfs.journal.journal import Journal
 from kvfs.sender.chunks import chunks, turn
 from kvfs.sender.events import SenderStatistics
@@ -17,7 +37,7 @@ from kvfs.vfs.filesystem import FileSystem
 
 
 class Controls:
-    """Handlers of the requests; `kvfs/host/control.py` calls them."""
+    """Handlers by request; see `kvfs/host/requests.py` for what they get and answer."""
 
     def __init__(
         self,
@@ -37,42 +57,44 @@ class Controls:
         self._ending = ending
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """Return the handlers by the name of the request."""
-        return {
-            "status": self.status,
-            "top": self.top,
-            "metrics": self.metrics,
-            "errors": self.errors,
-            "sync": self.sync,
-            "unmount": self.unmount,
-            "refresh": self.refresh,
-            "pending": self.pending,
-            "pending_list": self.pending_list,
-            "why": self.why,
-            "rejected_list": self.rejected_list,
-            "rejected_retry": self.rejected_retry,
-            "rejected_discard": self.rejected_discard,
-        }
+        """By the name of the request."""
+        return handlers_of(
+            {
+                StatusRequest: self.status,
+                TopRequest: self.top,
+                MetricsRequest: self.metrics,
+                ErrorsRequest: self.errors,
+                SyncRequest: self.sync,
+                UnmountRequest: self.unmount,
+                RefreshRequest: self.refresh,
+                PendingRequest: self.pending,
+                PendingListRequest: self.pending_list,
+                WhyRequest: self.why,
+                RejectedListRequest: self.rejected_list,
+                RetryRequest: self.rejected_retry,
+                DiscardRequest: self.rejected_discard,
+            }
+        )
 
-    async def status(self, request: Message, send: Send) -> Message:
-        """Return the whole status."""
+    async def status(self, request: StatusRequest, send: Send) -> Message:
+        """The whole status."""
         return self._reporter.status()
 
-    async def top(self, request: Message, send: Send) -> Message:
+    async def top(self, request: TopRequest, send: Send) -> Message:
         """Return the work of each process, and its cost."""
         return await self._reporter.usage.top(self._reporter.status())
 
-    async def metrics(self, request: Message, send: Send) -> Message:
-        """Return the text of `.kvfs/metrics`."""
+    async def metrics(self, request: MetricsRequest, send: Send) -> Message:
+        """The text of `.kvfs/metrics`."""
         return {"text": self._reporter.metrics().decode()}
 
-    async def errors(self, request: Message, send: Send) -> Message:
-        """Return the text of `.kvfs/errors`."""
+    async def errors(self, request: ErrorsRequest, send: Send) -> Message:
+        """The text of `.kvfs/errors`."""
         return {"text": self._reporter.errors()}
 
-    async def sync(self, request: Message, send: Send) -> Message:
-        """Send pending changes, with progress; return what is left."""
-        timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
+    async def sync(self, request: SyncRequest, send: Send) -> Message:
+        """Send what is pending, with progress; says what is left."""
+        timeout = self._ending.drain_timeout if request.timeout is None else request.timeout
         self._ask_again()
         before = self._sender.statistics()
         await self._ending.drain(timeout, send)
@@ -93,94 +115,68 @@ class Controls:
     def _untried(self, change: Change) -> str:
         return UNANSWERED if self._sender.is_in_flight(change) else NOT_TRIED
 
-    async def unmount(self, request: Message, send: Send) -> Message:
-        """End the mount: unmount, send pending changes, return what is left."""
-        timeout = _seconds(request.get("timeout"), self._ending.drain_timeout)
+    async def unmount(self, request: UnmountRequest, send: Send) -> Message:
+        """End the mount: take it from the tree, send what is pending, say what is left."""
+        timeout = self._ending.drain_timeout if request.timeout is None else request.timeout
         self._ask_again()
         before = self._sender.statistics()
         with self._ending.announced():
-            await self._ending.unmount(lazy=bool(request.get("lazy")))
+            await self._ending.unmount(lazy=request.lazy)
             await self._ending.finished(timeout, send)
             return self._left(before)
 
-    async def refresh(self, request: Message, send: Send) -> Message:
-        """Forget the cached knowledge at and below a path."""
+    async def refresh(self, request: RefreshRequest, send: Send) -> Message:
+        """Forget what was read at and below a path."""
         self._ask_again()
         await self._sender.settle_due(at_once=True)  # a change that settles later would hide the news
-        await self._fs.forgetting.refresh(PurePosixPath(str(request.get("path", ""))).parts)
+        await self._fs.refresh(PurePosixPath(request.path).parts)
         return {}
 
-    async def pending(self, request: Message, send: Send) -> Message:
+    async def pending(self, request: PendingRequest, send: Send) -> Message:
         """Return the changes of a namespace that the server may not show yet."""
-        changes = self._journal.under(NamespaceId(str(request.get("namespace", ""))), "")
+        changes = self._journal.under(NamespaceId(request.namespace), "")
         shown = (ChangeState.PENDING, ChangeState.SETTLING)
-        return {"items": [self._pending_item(change) for change in changes if change.state in shown]}
+        return items([self._pending_item(change) for change in changes if change.state in shown])
 
-    def _pending_item(self, change: Change) -> Message:
-        return {
-            "key": change.key,
-            "path": self._reporter.path_of(change),
-            "deleted": change.is_tombstone,
-            "metadata": None if change.metadata is None else change.metadata.decode(),
-            "expiration": change.expiration,
-        }
+    def _pending_item(self, change: Change) -> PendingItem:
+        metadata = None if change.metadata is None else change.metadata.decode()
+        path = self._reporter.path_of(change)
+        return PendingItem(change.key, path, change.is_tombstone, metadata, change.expiration)
 
-    async def pending_list(self, request: Message, send: Send) -> Message:
-        """Return the changes that are not at the server, the oldest first, and when each is tried again."""
-        items: list[Message] = []
-        for number, some in enumerate(chunks(self._journal.pending())):
-            await turn(number)
-            items += map(self._reporter.item, some)
-        return {"items": items}
+    async def pending_list(self, request: PendingListRequest, send: Send) -> Message:
+        """The changes that are not at the server."""
+        return items(self._reporter.pending())
 
-    async def why(self, request: Message, send: Send) -> Message:
+    async def why(self, request: WhyRequest, send: Send) -> Message:
         """Explain why a path is not at the server, with the last lines of the log that name it."""
-        path = str(request.get("path", ""))
-        found: list[Change] = []
-        for number, some in enumerate(chunks([*self._journal.rejected(), *self._journal.pending()])):
-            await turn(number)
-            if found := [change for change in some if self._reporter.path_of(change) == path]:
-                break
-        item = self._reporter.item(found[0]) if found else None
+        changes = [*self._journal.rejected(), *self._journal.pending()]
+        found = [change for change in changes if self._reporter.path_of(change) == request.path]
+        item = to_builtins(self._reporter.item(found[0])) if found else None
         reasons = self._ending.outlook.reasons(found[:1])
-        return {"change": item, "reasons": reasons, "log": self._reporter.lines_about(path)}
+        return {"change": item, "reasons": reasons, "log": self._reporter.lines_about(request.path)}
 
-    async def rejected_list(self, request: Message, send: Send) -> Message:
+    async def rejected_list(self, request: RejectedListRequest, send: Send) -> Message:
         """Return the changes that the server refused for ever."""
-        return {"items": self._reporter.rejected()}
+        return items(self._reporter.rejected())
 
-    async def rejected_retry(self, request: Message, send: Send) -> Message:
+    async def rejected_retry(self, request: RetryRequest, send: Send) -> Message:
         """Send refused changes again."""
         chosen = self._chosen(request)
         for change in chosen:
             self._journal.retry(change.namespace, change.key)
         return {"count": len(chosen)}
 
-    async def rejected_discard(self, request: Message, send: Send) -> Message:
-        """Discard refused changes: the store's own answer counts again."""
+    async def rejected_discard(self, request: DiscardRequest, send: Send) -> Message:
+        """Give refused changes up: the store's own answer counts again."""
         chosen = self._chosen(request)
         for change in chosen:
             self._discard(change)
         return {"count": len(chosen)}
 
-    def _chosen(self, request: Message) -> list[Change]:
-        seqs = request.get("seqs") or []
-        if not isinstance(seqs, list) or not all(isinstance(seq, int) for seq in seqs):
-            raise InvalidError("seqs is a list of numbers")
-        wanted = set(seqs)
-        return [c for c in self._journal.rejected() if request.get("all") or c.seq in wanted]
+    def _chosen(self, request: ChosenRequest) -> list[Change]:
+        wanted = set(request.seqs)
+        return [c for c in self._journal.rejected() if request.all or c.seq in wanted]
 
     def _discard(self, change: Change) -> None:
         self._journal.discard(change.namespace, change.key)
-        self._fs.forgetting.given_up(change.namespace, change.key)
-
-
-_LONGEST = 1e9  # seconds
-
-
-def _seconds(value: object, default: float) -> float:
-    if value is None:
-        return default
-    if not isinstance(value, int | float) or not 0 <= value < _LONGEST:  # NaN is not either
-        raise InvalidError("timeout is a number of seconds")
-    return float(value)
+        self._fs.given_up(change.namespace, change.key)

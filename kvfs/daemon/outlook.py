@@ -12,7 +12,7 @@ import trio
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
 from kvfs.host.control import Message
-from kvfs.journal.reader import Totals
+from kvfs.host.requests import Sending
 from kvfs.sender.events import SenderState, SenderStatistics
 from kvfs.store.budget import BudgetStatistics
 
@@ -188,15 +188,8 @@ class Outlook:
     def event(self, done: int, total: int, pending_bytes: int, doing: str = "") -> Message:
         """Return the progress of sending as an event for callers that wait for it."""
         found = self.hindrance()
-        return {
-            "event": "progress",
-            "done": done,
-            "total": total,
-            "bytes": pending_bytes,
-            "waiting": found.waiting if found is not None else "",
-            "seconds": found.seconds if found is not None else None,
-            "doing": doing,
-        }
+        waiting, seconds = (found.waiting, found.seconds) if found is not None else ("", None)
+        return Sending(done, total, pending_bytes, waiting, seconds, doing).message()
 
 
 def _reason(text: str, count: int, next_try: float | None) -> Message:

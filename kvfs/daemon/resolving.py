@@ -5,15 +5,14 @@ from typing import Final
 
 import trio
 
-from kvfs.core.errors import InvalidError, KvfsError, NotFoundError, NotPermittedError, TimedOutError
+from kvfs.core.errors import KvfsError, NotFoundError, NotPermittedError, TimedOutError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.host.open_conflicts import Conflict
+from kvfs.host.requests import ConflictItem, ConflictsRequest, KeepRequest, handlers_of, items
 from kvfs.vfs.filesystem import FileSystem
-
-MINE, THEIRS = "mine", "theirs"
 
 LOOK_SECONDS: Final = 3.0  # for the sizes: what cannot be told by then is not
 YOUNG_SECONDS: Final = 10.0  # a copy that is not there yet is about to be written
@@ -30,22 +29,22 @@ class Resolving:
         fs.xattrs.conflict_of = self.others_of
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """Return the handlers by the name of the request."""
-        return {"conflicts_list": self.list, "conflicts_keep": self.keep}
+        """By the name of the request."""
+        return handlers_of({ConflictsRequest: self.list, KeepRequest: self.keep})
 
     def others_of(self, namespace: NamespaceId, key: Key) -> str:
         """Return the paths of the other sides of a key, a line each."""
         found = self._log.others_of(namespace, key)
         return "\n".join(self._reporter.path_at(namespace, other) for other in found)
 
-    async def list(self, request: Message, send: Send) -> Message:
+    async def list(self, request: ConflictsRequest, send: Send) -> Message:
         """Return the open conflicts, with both sizes where they are known."""
         looked: dict[tuple[str, Key], int | None] = {}
         with trio.move_on_after(LOOK_SECONDS):
             for conflict in self._log.open()[:SHOWN]:
                 for key in (conflict.copy, conflict.key):
                     looked[conflict.namespace, key] = await self._size(conflict, key)
-        return {"items": [self._item(conflict, looked) for conflict in self._log.open()]}
+        return items([self._item(conflict, looked) for conflict in self._log.open()])
 
     async def _size(self, conflict: Conflict, key: Key) -> int | None:
         """Return the size of one side; a copy that is found to be gone settles its conflict."""
@@ -58,30 +57,27 @@ class Resolving:
             pass
         return None
 
-    def _item(self, conflict: Conflict, sizes: Mapping[tuple[str, Key], int | None]) -> Message:
-        namespace = conflict.namespace
-        return {
-            "path": self._reporter.path_at(namespace, conflict.key),
-            "copy": self._reporter.path_at(namespace, conflict.copy),
-            "at": conflict.at,
-            "size": sizes.get((namespace, conflict.key)),
-            "copy_size": sizes.get((namespace, conflict.copy)),
-        }
+    def _item(self, conflict: Conflict, sizes: Mapping[tuple[str, Key], int | None]) -> ConflictItem:
+        namespace, key, copy = conflict.namespace, conflict.key, conflict.copy
+        return ConflictItem(
+            self._reporter.path_at(namespace, key),
+            self._reporter.path_at(namespace, copy),
+            conflict.at,
+            sizes.get((namespace, key)),
+            sizes.get((namespace, copy)),
+        )
 
-    async def keep(self, request: Message, send: Send) -> Message:
-        """Settle the conflicts of these copies, or all. One that fails stays open and is reported."""
+    async def keep(self, request: KeepRequest, send: Send) -> Message:
+        """Settle the conflicts of these copies. What fails stays open and is told."""
         if self._fs.options.read_only:
             raise NotPermittedError("the mount is read-only")
-        what, copies = request.get("keep"), request.get("copies")
-        if what not in (MINE, THEIRS) or not isinstance(copies, list):
-            raise InvalidError("keep is mine or theirs, copies a list of paths")
         chosen = [
-            one for one in self._log.open() if self._reporter.path_at(one.namespace, one.copy) in copies
+            one for one in self._log.open() if self._reporter.path_at(one.namespace, one.copy) in request.copies
         ]
         failed = []
         for conflict in chosen:
             try:
-                await self._settle(conflict, mine=what == MINE)
+                await self._settle(conflict, mine=request.keep == "mine")
             except KvfsError as exc:
                 path = self._reporter.path_at(conflict.namespace, conflict.key)
                 failed.append({"path": path, "error": str(exc)})

@@ -19,6 +19,7 @@ from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.usage import MountUsage
 from kvfs.data.plan import READ_PRICE, WRITE_PRICE
 from kvfs.host.control import Message
+from kvfs.host.requests import ChangeItem, RejectedItem, items
 from kvfs.journal.journal import Journal
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
@@ -96,19 +97,13 @@ class Reporter:
             for c in self._journal.totals.not_sent(SHOWN)
         ]
 
-    def item(self, change: Change) -> Message:
-        """Return a change as `kvfs pending --json` shows it."""
-        now = time.time()
-        return {
-            "seq": change.seq,
-            "path": self.path_of(change),
-            "kind": str(change.kind),
-            "state": str(change.state),
-            "size": change.size,
-            "age": max(0.0, now - change.recorded_at),
-            "error": change.error or "",
-            "next_try_seconds": self._sender.next_try(change),
-        }
+    def pending(self) -> list[ChangeItem]:
+        """The changes that are not at the server, the oldest first, and when each is tried again."""
+        return [self.item(change) for change in self._journal.pending()]
+
+    def item(self, change: Change) -> ChangeItem:
+        """A change, and when it is tried again."""
+        return ChangeItem.of(change, self.path_of(change), time.time(), self._sender.next_try(change))
 
     def lines_about(self, path: str) -> list[str]:
         """Return the last warnings and errors that name a path, or its last part."""
@@ -116,12 +111,9 @@ class Reporter:
         lines = self._errors.text().decode().splitlines() if self._errors is not None else []
         return [line for line in lines if name and name in line][-ABOUT:]
 
-    def rejected(self, most: int | None = None) -> list[Message]:
-        """Return the changes that the server refused for ever, `most` of them at most."""
-        return [
-            {"seq": c.seq, "path": self.path_of(c), "size": c.size, "error": c.error or ""}
-            for c in self._journal.rejected(most)
-        ]
+    def rejected(self) -> list[RejectedItem]:
+        """Return the changes that the server refused for ever."""
+        return [RejectedItem.of(change, self.path_of(change)) for change in self._journal.rejected()]
 
     def status(self) -> Message:
         """Return the whole status; times are seconds, sizes bytes.
@@ -144,7 +136,7 @@ class Reporter:
             "settling": {"count": counts.settling},
             "local": {"count": counts.local},
             "expirations": {"by_mtime": self._fs.attributes.expirations},
-            "rejected": {"count": counts.rejected, "items": self.rejected(SHOWN)},
+            "rejected": {"count": len(rejected), **items(rejected[:SHOWN])},
             "conflicts": self.conflicts.status(),
             "sender": {**asdict(sender), "state": str(sender.state)},
             "store": self._store(),

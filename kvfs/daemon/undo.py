@@ -16,6 +16,8 @@ from kvfs.daemon.build import ReadParts
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
 from kvfs.host.control import ControlHandler, Message, Send
+from kvfs.host.requests import ClearHistoryRequest, HistoryRequest, handlers_of
+from kvfs.journal.journal import digest
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.superseded import Keeping
 from kvfs.vfs.view.overlay import View
@@ -75,20 +77,20 @@ class Undo:
         }
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """Return the handlers by the name of the request."""
-        return {"history": self.written, "history_clear": self.clear}
+        """By the name of the request."""
+        return handlers_of({HistoryRequest: self.written, ClearHistoryRequest: self.clear})
 
-    async def written(self, request: Message, send: Send) -> Message:
-        """Write all that was noted, so that it can be read; return how much of a key or prefix is at hand now."""
+    async def written(self, request: HistoryRequest, send: Send) -> Message:
+        """Write all that was noted, so that it can be read; and tell how much of a key or prefix is at hand now."""
         if self.history is not None:
             await self.history.flush()
-        namespace, key = NamespaceId(str(request.get("namespace", ""))), str(request.get("key", ""))
-        at_hand, away = await self._count(namespace, key)
+        places = self._known(NamespaceId(request.namespace), request.key)
+        at_hand = sum(self._keeping.at_hand(*place) for place in places) if self._keeping is not None else 0
         keeps = self.history is not None
         return {"bounds": str(self._bounds), "keeps": keeps, "at_hand": at_hand, "away": away}
 
-    async def clear(self, request: Message, send: Send) -> Message:
-        """Forget all versions."""
+    async def clear(self, request: ClearHistoryRequest, send: Send) -> Message:
+        """Forget all of it."""
         if self.history is not None:
             await self.history.clear()
         return {}

@@ -25,7 +25,7 @@ from kvfs.data.copier import CopyOptions
 from kvfs.data.retention import Backup, backup_of, chain_of, is_due, kept, name_of, parse_keep
 from kvfs.data.selection import Selection
 from kvfs.data.streams import Format
-from kvfs.host.state import private_directory, state_name
+from kvfs.host.state import private_directory, private_opener, state_name
 from kvfs.settings import SOME_DURATION
 
 PARTIAL: Final = ".partial"
@@ -113,7 +113,7 @@ async def _changes(
         reader = reader_of(side, Selection(strip=words.rest), kinds, time.time())
         index.begin()
         try:
-            with open(partial, "wb", opener=_private) as out:  # noqa: ASYNC230 # as quick as what is written to it
+            with open(partial, "wb", opener=private_opener) as out:  # noqa: ASYNC230 # as quick as what is written to it
                 changes = await write_changes(index, reader, out, time.time, listing_only=listing_only)
                 out.flush()
                 os.fsync(out.fileno())
@@ -147,10 +147,6 @@ def _prune(directory: Path, rules: list[tuple[int, str]]) -> None:
         if old.name not in stay:
             (directory / old.name).unlink()
             say(f"{old.name}: deleted")
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
 
 
 @click.command("restore-backup")
@@ -188,7 +184,7 @@ def restore_backup(
         private_directory(access.state_dir / "copies")
         / f"restore-{state_name(f'{directory} {chain[-1].name}')}"
     )
-    with open(merged, "wb", opener=_private) as file:
+    with open(merged, "wb", opener=private_opener) as file:
         count = merge(directory, chain, file)
     os.utime(merged, (0, 0))  # a restore that goes on must find the file as it was
     say(f"{chain[-1].name}: {count:,} keys, from {len(chain)} {'file' if len(chain) == 1 else 'files'}")

@@ -16,7 +16,7 @@ from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, mount_con
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, YES, json_option, path
-from kvfs.cli.output import complain, duration_text, say, size_text
+from kvfs.cli.output import complain, counted, duration_text, say, size_text
 from kvfs.cli.unsent import items_of, kept_sources
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
@@ -81,8 +81,8 @@ def diff_conflict(target: Path, state_dir: Path | None) -> int:
 
     PATH is the name or the copy. Metadata and expiration are compared too.
     """
-    mountpoint = mount_containing(target)
-    found = _chosen(target, mountpoint, _of_mount(mountpoint, state_of(state_dir)))
+    mountpoint, inside = mount_containing(target)
+    found = _chosen(target, inside, _of_mount(mountpoint, state_of(state_dir)))
     for item in found:
         theirs, mine = _side(mountpoint, item["path"]), _side(mountpoint, item["copy"])
         for line in difference(theirs, mine):
@@ -190,15 +190,15 @@ def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Pat
         mounted = [Path(one.mountpoint) for one in living_mounts(None, state)]
         return {mountpoint: _of_mount(mountpoint, state) for mountpoint in mounted}
     for target in targets:
-        mountpoint = _mount_of(target, state)
-        chosen = _chosen(target, mountpoint, _of_mount(mountpoint, state))
+        mountpoint, inside = _mount_of(target, state)
+        chosen = _chosen(target, inside, _of_mount(mountpoint, state))
         meant = found.setdefault(mountpoint, [])
         meant += [item for item in chosen if item not in meant]  # the name and the copy may both be given
     return found
 
 
-def _mount_of(target: Path, state: Path) -> Path:
-    """Return the mount of a path. Raise for a source that is not mounted, with the command that mounts it."""
+def _mount_of(target: Path, state: Path) -> tuple[Path, str]:
+    """The mount of a path, and the path in it; of a source that is not mounted, what mounts it."""
     try:
         return mount_containing(target)
     except UserError:
@@ -208,8 +208,7 @@ def _mount_of(target: Path, state: Path) -> Path:
         raise
 
 
-def _chosen(target: Path, mountpoint: Path, items: list[Message]) -> list[Message]:
-    inside = os.fspath(Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint))
+def _chosen(target: Path, inside: str, items: list[Message]) -> list[Message]:
     found = [item for item in items if inside in (item["path"], item["copy"])]
     if not found:
         raise UserError(f"{target} has no open conflict: kvfs conflicts list shows those there are")
@@ -232,7 +231,7 @@ def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[Message]], s
             complain(f"{mountpoint}/{failed['path']}: {failed['error']}; the conflict stays open")
             status = Exit.FAILED
     kept = "your version is the value now" if what == "mine" else "your version is gone"
-    say(f"{count} {'conflict' if count == 1 else 'conflicts'} settled: {kept}")
+    say(f"{counted(count, 'conflict')} settled: {kept}")
     return status
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from kvfs.cli.exits import Exit
-from kvfs.cli.output import complain, duration_text, say
+from kvfs.cli.output import complain, counted, duration_text, say
 from kvfs.cli.sending import SendingProgress
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
@@ -71,14 +71,15 @@ def living_mounts(text: str | None, state_dir: Path) -> list[MountRecord]:
     return sorted(found, key=lambda record: record.is_read_only)
 
 
-def mount_containing(path: Path) -> Path:
-    """Return the mount point that `path` lies in; `UserError` when that is no mount of kvfs."""
+def mount_containing(path: Path) -> tuple[Path, str]:
+    """The mount point that `path` lies in, and the path below it; `UserError` when that is no mount of kvfs."""
     # realpath would ask the mount itself about the last part
     absolute = Path(os.path.realpath(path.parent)) / path.name
     mount = mount_of(absolute)
     if mount is None:
         raise UserError(f"{path} is not in a kvfs mount")
-    return mount.mountpoint
+    inside = absolute.relative_to(mount.mountpoint)
+    return mount.mountpoint, "" if inside == Path() else os.fspath(inside)
 
 
 def mounted_path(text: str) -> tuple[Path, Mount] | None:
@@ -94,6 +95,20 @@ def mounted_path(text: str) -> tuple[Path, Mount] | None:
         return path, mount
     path = Path(os.path.realpath(path.parent)) / path.name
     return (path, mount) if (mount := mount_of(path)) is not None else None
+
+
+def recorded_path(text: str, state_dir: Path) -> tuple[MountRecord, Path, tuple[str, ...]] | None:
+    """The mount of this user that a path lies in, its mount point, and the names below it; None for another path."""
+    found = mounted_path(text)
+    if found is None:
+        return None
+    path, mount = found
+    record = find_record(mount.mountpoint, state_dir)
+    if record is None:
+        raise UserError(
+            f"{text} is in a mount that is another user's, or was made with another --state-dir: name that"
+        )
+    return record, mount.mountpoint, path.relative_to(mount.mountpoint).parts
 
 
 @contextmanager
@@ -169,7 +184,7 @@ def _report_conflicts(conflicts: Message, directory: Path) -> int:
     count, items = int(conflicts.get("count", 0)), conflicts.get("items", [])
     if count == 0:
         return Exit.OK
-    names = f"{count} name{'s' if count > 1 else ''} of {directory}"
+    names = f"{counted(count, 'name')} of {directory}"
     complain(f"{names} had been changed elsewhere since they were read here; both versions are kept:")
     for item in items[:LEFT_SHOWN]:
         say(f"  {conflict_line(item)}")
@@ -189,7 +204,7 @@ def _report_left(answer: Message, directory: Path, kept: str) -> int:
     count = int(answer.get("left_count", len(left)))
     if count == 0:
         return Exit.OK
-    complain(f"{count} change{'s' if count > 1 else ''} of {directory} could not be sent; {kept}:")
+    complain(f"{counted(count, 'change')} of {directory} could not be sent; {kept}:")
     for reason in answer.get("reasons", []):
         say(f"  {reason_line(reason)}")
     for line in left[:LEFT_SHOWN]:
@@ -202,7 +217,7 @@ def _report_left(answer: Message, directory: Path, kept: str) -> int:
 def reason_line(reason: Message) -> str:
     """Return a line like `3 changes: REASON; what to do; tried again in 5 s`."""
     count = int(reason.get("count", 0))
-    words = [f"{count} {'change' if count == 1 else 'changes'}: {reason.get('reason', '?')}"]
+    words = [f"{counted(count, 'change')}: {reason.get('reason', '?')}"]
     words += [str(reason["advice"])] if reason.get("advice") else []
     seconds = reason.get("next_try_seconds")
     words += [f"tried again in {duration_text(float(seconds))}"] if seconds is not None else []

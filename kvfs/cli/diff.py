@@ -15,7 +15,7 @@ from kvfs.cli.options import FORMAT, MATCH, PREFIX, WHERE, json_option
 from kvfs.cli.output import complain, say
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
 from kvfs.cli.sides import CopySide, Sides, keep_kinds, known_kinds, reader_of
-from kvfs.core.errors import KvfsError
+from kvfs.core.errors import KvfsError, first_error
 from kvfs.data.compare import Comparison, Difference
 from kvfs.data.items import HARMLESS
 from kvfs.data.selection import Selection, parse_conditions
@@ -46,15 +46,10 @@ def diff(first: str, second: str, values: bool, as_json: bool, **options: Any) -
         ours = group.subgroup(KvfsError)
         if ours is None:
             raise
-        complain(str(_first(ours)))
+        complain(str(first_error(ours)))
     except (KvfsError, OSError) as exc:
         complain(str(exc))
     return TROUBLE
-
-
-def _first(group: BaseExceptionGroup[KvfsError]) -> KvfsError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _diff(first: str, second: str, values: bool, as_json: bool, options: dict[str, Any]) -> int:

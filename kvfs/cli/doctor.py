@@ -18,7 +18,7 @@ from kvfs import __version__
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option
-from kvfs.cli.output import say, size_text
+from kvfs.cli.output import counted, say, size_text
 from kvfs.cli.premount import FUSE_CONF, check_device, check_pyfuse3, user_allow_other
 from kvfs.cli.unsent import UnsentSource, kept_sources
 from kvfs.config import base_url_of, parse_base_url
@@ -194,9 +194,9 @@ def _unsent_words(kept: UnsentSource) -> str:
     words = []
     if count := len(kept.pending) + len(kept.rejected):
         rejected = f" ({len(kept.rejected)} rejected)" if kept.rejected else ""
-        words.append(f"{count} {'change is' if count == 1 else 'changes are'} not at the server{rejected}")
+        words.append(f"{counted(count, 'change is', 'changes are')} not at the server{rejected}")
     if count := len(kept.conflicts):
-        words.append(f"{count} {'conflict is' if count == 1 else 'conflicts are'} open")
+        words.append(f"{counted(count, 'conflict is', 'conflicts are')} open")
     return ", ".join(words)
 
 

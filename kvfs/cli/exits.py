@@ -15,7 +15,7 @@ import click
 from kvfs import __version__
 from kvfs.cli.output import complain
 from kvfs.core.errors import KvfsError
-from kvfs.host.state import default_state_dir, private_directory
+from kvfs.host.state import default_state_dir, private_directory, private_opener
 
 
 class Exit(IntEnum):
@@ -45,9 +45,9 @@ def guarded(run: Callable[[], object]) -> int:
 
 
 def describe(exc: BaseException) -> tuple[str, int]:
-    """Return the line for a user and the exit status of an exception."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
+    """The line for a user and the exit status of an exception."""
+    if isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        return describe(exc.exceptions[0])
     match exc:
         case KeyboardInterrupt() | click.Abort():
             return "interrupted", Exit.INTERRUPTED
@@ -68,7 +68,7 @@ def _keep_traceback(exc: BaseException) -> str:
     """Append the traceback to the file of errors; return where that is."""
     try:
         path = private_directory(default_state_dir()) / "errors.log"
-        with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(path, "a", opener=private_opener) as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} kvfs {__version__} pid {os.getpid()}\n")
             file.writelines(traceback.format_exception(exc))
     except (OSError, KvfsError):

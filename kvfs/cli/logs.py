@@ -11,6 +11,7 @@ from typing import Final
 
 from kvfs.core.errors import UserError
 from kvfs.core.text import one_line
+from kvfs.host.state import private_opener
 
 FILE_BYTES: Final = 5 * 1024 * 1024
 FILES_KEPT: Final = 3
@@ -20,14 +21,10 @@ class _PrivateFileHandler(RotatingFileHandler):
     """A rotating log that only its owner can read."""
 
     def _open(self) -> io.TextIOWrapper:
-        return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=_private)
+        return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=private_opener)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop a line that the disk has no room for, without any other effect."""
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -26,7 +26,7 @@ from kvfs.cli.sides import (
 )
 from kvfs.config import CloudflareSource
 from kvfs.core.bulksize import first_pairs
-from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.errors import KvfsError, UserError, first_error
 from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.daemon.memory import limit_heaps
@@ -192,7 +192,7 @@ class CopyRun:
             ours = group.subgroup((KvfsError, OSError))
             if ours is None or group.split((KvfsError, OSError, trio.Cancelled))[1] is not None:
                 raise
-            return self._stopped(_first(ours))
+            return self._stopped(first_error(ours))
         finally:
             self._progress.close()
             await reader.aclose()
@@ -321,8 +321,3 @@ def plan_lines(plan: Plan) -> list[str]:
             f"{requests} requests, {minutes} min within the API's limit, ${plan.dollars:.4f} at list price"
         )
     return lines
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -24,6 +24,11 @@ def complain(line: str) -> None:
     click.echo(f"kvfs: {printable(line)}", err=True)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 change`, `2,000 changes`; `many` where the plural is no s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def size_text(size: float) -> str:
     """Return a size like `300 B`, `1.2 KiB`, `25.0 MiB`."""
     for unit, length in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kvfs.cli.daemons import ask, daemon_of, find_record, living_mounts, mounted_path
+from kvfs.cli.daemons import ask, daemon_of, living_mounts, recorded_path
 from kvfs.config import parse_source
 from kvfs.core.digest import digest
 from kvfs.core.errors import KvfsError, UserError
@@ -77,22 +77,17 @@ def find_place(text: str, state_dir: Path) -> PastPlace:
 
 
 def _mounted(text: str, state_dir: Path) -> PastPlace | None:
-    found_in = mounted_path(text)
+    found_in = recorded_path(text, state_dir)
     if found_in is None:
         return None
-    path, mount = found_in
-    mounted = find_record(mount.mountpoint, state_dir)
-    if mounted is None:
-        raise UserError(
-            f"{text} is in a mount that is another user's, or was made with another --state-dir: name that"
-        )
+    mounted, mountpoint, names = found_in
     known = [(journal, read_source(journal)) for journal in (*journals(state_dir), *journals(SYSTEM_DIR))]
     found = [(journal, record) for journal, record in known if record and record.source == mounted.source]
     if not found:
         return None
     # another server may have had a source of that name
     journal, record = max(found, key=lambda one: (one[1].mountpoint == mounted.mountpoint, one[1].since))
-    return PastPlace(text, journal, record, path.relative_to(mount.mountpoint).parts, mount.mountpoint)
+    return PastPlace(text, journal, record, names, mountpoint)
 
 
 def _of_source(text: str, state_dir: Path) -> PastPlace | None:

@@ -19,6 +19,7 @@ from kvfs.core.model import Change
 from kvfs.host.control import Message
 from kvfs.host.requests import PendingListRequest
 from kvfs.host.sources import SourceRecord
+from kvfs.host.state import private_opener
 from kvfs.journal.journal import Journal
 
 INDEX: Final = "kvfs-recovered.ndjson"
@@ -72,7 +73,7 @@ def _write_all(journal: Journal, kept: UnsentSource, directory: Path, waiting: W
     above = {names[:depth] for change in changes if not change.is_tombstone
              for names in [names_of(change, kept.record)] for depth in range(1, len(names))}  # fmt: skip
     count = size = 0
-    with open(directory / INDEX, "x", encoding="utf-8", opener=_private) as index:
+    with open(directory / INDEX, "x", encoding="utf-8", opener=private_opener) as index:
         for change in changes:
             names = names_of(change, kept.record)
             if names in above:
@@ -82,7 +83,7 @@ def _write_all(journal: Journal, kept: UnsentSource, directory: Path, waiting: W
                 continue
             target = directory.joinpath(*names)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(target, "xb", opener=_private) as file:
+            with open(target, "xb", opener=private_opener) as file:
                 file.write(journal.value(change))
             os.utime(target, (change.recorded_at, change.recorded_at))
             count, size = count + 1, size + change.size
@@ -102,7 +103,3 @@ def _line(change: Change, names: tuple[str, ...], record: SourceRecord) -> Messa
         "expiration": change.expiration,
         "recorded_at": change.recorded_at,
     }
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)

@@ -11,7 +11,7 @@ from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, YES, json_option
-from kvfs.cli.output import say, size_text
+from kvfs.cli.output import counted, say, size_text
 from kvfs.cli.unsent import items_of, kept_source, opened
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
@@ -118,5 +118,5 @@ def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Pat
             for change in changes:
                 (journal.retry if what == "retry" else journal.discard)(change.namespace, change.key)
         count = len(changes)
-    say(f"{count} {'change' if count == 1 else 'changes'} {outcome}")
+    say(f"{counted(count, 'change')} {outcome}")
     return Exit.OK

@@ -15,7 +15,7 @@ from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.history import what
 from kvfs.cli.options import DRY_RUN, STATE_DIR, YES, path
-from kvfs.cli.output import complain, say, size_text
+from kvfs.cli.output import complain, counted, say, size_text
 from kvfs.cli.past import Past, PastPlace, content_of, find_place, versions_of, written
 from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.names import SELF
@@ -216,7 +216,7 @@ def _restore(todo: list[Restoring], *, is_kvfs: bool) -> int:
     if count > SHOWN:
         say(f"… and {count - SHOWN:,} more: {size_text(size)} in all")
     if left:
-        complain(f"{left:,} {'file is' if left == 1 else 'files are'} not restored")
+        complain(f"{counted(left, 'file is', 'files are')} not restored")
     return Exit.LEFT if left else Exit.OK
 
 

@@ -8,7 +8,7 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, agree, is_below, run_on_keys
 from kvfs.cli.options import DRY_RUN, MATCH, WHERE, YES
-from kvfs.cli.output import complain, say
+from kvfs.cli.output import complain, counted, say
 from kvfs.cli.places import access_options
 from kvfs.core.errors import UserError
 from kvfs.core.model import Key
@@ -76,4 +76,4 @@ async def _delete(keys: SourceKeys, found: list[Key]) -> None:
         chunk = found[start : start + 1000]
         await writer.delete([(key, key) for key in chunk])
         done += len(chunk)
-    complain(f"deleted {done:,} {'key' if done == 1 else 'keys'}")
+    complain(f"deleted {counted(done, 'key')}")

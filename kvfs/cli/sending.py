@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
-from kvfs.cli.output import duration_text, printable, size_text
+from kvfs.cli.output import counted, duration_text, printable, size_text
 from kvfs.host.requests import Sending
 
 if TYPE_CHECKING:  # rich is for those commands that draw
@@ -91,8 +91,7 @@ class SendingProgress:
         has_drawn = self._live is not None
         self._stop()
         if (has_drawn or self._has_said) and sent:
-            changes, asked = "change" if sent == 1 else "changes", "request" if requests == 1 else "requests"
-            click.echo(f"sent {sent:,} {changes} in {requests:,} {asked}", err=True)
+            click.echo(f"sent {counted(sent, 'change')} in {counted(requests, 'request')}", err=True)
 
     def _stop(self) -> None:
         if self._live is not None:

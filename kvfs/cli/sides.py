@@ -21,7 +21,7 @@ from kvfs.data.selection import Selection
 from kvfs.data.storeplace import StoreReader
 from kvfs.data.streams import RecordReader
 from kvfs.host.kinds_file import KindsFile, save_kinds
-from kvfs.host.state import state_name
+from kvfs.host.state import private_opener, state_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +122,12 @@ async def _spool(access: Access) -> Path:
     path = access.state_dir / "copies" / f"stdin-{os.getpid()}"
 
     def spool() -> None:
-        with open(path, "xb", opener=_private) as file:
+        with open(path, "xb", opener=private_opener) as file:
             while chunk := sys.stdin.buffer.read(1024 * 1024):
                 file.write(chunk)
 
     await trio.to_thread.run_sync(spool)
     return path
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
 
 
 def known_kinds(side: CopySide, access: Access) -> Kinds:

@@ -25,7 +25,7 @@ from kvfs.cli.daemons import (
 )
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
-from kvfs.cli.output import duration_text, size_text
+from kvfs.cli.output import counted, duration_text, size_text
 from kvfs.cli.unsent import UnsentSource, kept_sources
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.errors import UserError
@@ -248,7 +248,7 @@ def _counted(group: Status) -> str:
         return "nothing"
     age = group.get("oldest_seconds")
     oldest = f", the oldest {duration_text(age)} old" if age is not None else ""
-    return f"{count} {'change' if count == 1 else 'changes'}, {size_text(group.get('bytes', 0))}{oldest}"
+    return f"{counted(count, 'change')}, {size_text(group.get('bytes', 0))}{oldest}"
 
 
 def _rejected_rows(group: Status) -> Iterator[tuple[str, str]]:

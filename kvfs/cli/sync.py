@@ -1,6 +1,5 @@
 """`kvfs sync` sends pending changes now; `kvfs refresh` forgets cached knowledge."""
 
-import os
 from pathlib import Path
 
 import click
@@ -43,8 +42,7 @@ def sync(directory: Path | None, timeout: float | None, quiet: bool, state_dir: 
 @STATE_DIR
 def refresh(target: Path, state_dir: Path | None) -> int:
     """Forget what was read at and below PATH, so that the next look asks the server."""
-    mountpoint = mount_containing(target)
-    inside = Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint)
+    mountpoint, inside = mount_containing(target)
     with daemon_of(mountpoint, state_of(state_dir)) as client:
-        ask(client, RefreshRequest("" if inside == Path() else os.fspath(inside)))
+        ask(client, RefreshRequest(inside))
     return Exit.OK

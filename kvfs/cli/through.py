@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from kvfs.cli.daemons import ask, ask_to_send, daemon_of, find_record, mounted_path
+from kvfs.cli.daemons import ask, ask_to_send, daemon_of, recorded_path
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import Naming
@@ -56,17 +56,12 @@ def _change(item: PendingItem) -> PendingChange:
 
 
 def find_through(text: str, state_dir: Path) -> Through | None:
-    """Return the mount that a path lies in; None when it lies in none, or when this system has no such list."""
-    found = mounted_path(text)
+    """The mount that a path lies in; None when it lies in none, or when this system has no such list."""
+    found = recorded_path(text, state_dir)
     if found is None:
         return None
-    path, mount = found
-    record = find_record(mount.mountpoint, state_dir)
-    if record is None:
-        raise UserError(
-            f"{text} is in a mount that is another user's, or was made with another --state-dir: name its source"
-        )
-    return Through(mount.mountpoint, record.source, path.relative_to(mount.mountpoint).parts, state_dir)
+    record, mountpoint, names = found
+    return Through(mountpoint, record.source, names, state_dir)
 
 
 def key_of(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import click
 from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
-from kvfs.cli.output import duration_text
+from kvfs.cli.output import counted, duration_text
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
 from kvfs.core.errors import UserError
@@ -229,7 +229,7 @@ def _summary(answer: Message, rows: list[TopRow]) -> str:
     if answer["budget"]:
         words.append(f"{answer['budget']['left']:,} requests left")
     pending = answer["pending"]["count"]
-    return ", ".join([*words, f"{pending:,} {'change' if pending == 1 else 'changes'} pending"])
+    return ", ".join([*words, f"{counted(pending, 'change')} pending"])
 
 
 _COLUMNS: Final = (

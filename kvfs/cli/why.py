@@ -1,6 +1,5 @@
 """`kvfs why`: the reason that keeps one path from the server, or its last failure."""
 
-import os
 import re
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from kvfs.host.requests import WhyRequest
 @STATE_DIR
 def why(target: Path, state_dir: Path | None) -> int:
     """Say why PATH is not at the server yet, or what failed there last: the reason, what to do, when it goes on."""
-    mountpoint = mount_containing(target)
-    inside = os.fspath(Path(os.path.realpath(target.parent), target.name).relative_to(mountpoint))
+    mountpoint, inside = mount_containing(target)
     with daemon_of(mountpoint, state_of(state_dir)) as client:
         answer = ask(client, WhyRequest(inside))
     change = answer.get("change")

@@ -31,6 +31,10 @@
 A message names the thing, the limit and the way out, and never holds a token.
 """
 
+from typing import TypeVar
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
 
 class KvfsError(Exception):
     """Base of everything kvfs raises on purpose."""
@@ -238,3 +242,9 @@ class BadHandleError(FileError):
 
 class TimedOutError(FileError):
     """The bound of a request passed without an answer from the store."""
+
+
+def first_error(group: BaseExceptionGroup[ErrorT]) -> ErrorT:
+    """The first exception in a group, or in the groups in it."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -19,7 +19,7 @@ import trio
 
 from kvfs.config import Config, source_identity
 from kvfs.core.callers import Callers, calling
-from kvfs.core.errors import JournalLockedError, KvfsError
+from kvfs.core.errors import JournalLockedError, KvfsError, first_error
 from kvfs.core.model import Change, Namespace
 from kvfs.daemon.build import (
     ReadParts,
@@ -120,17 +120,13 @@ async def _daemon(
             ours = group.subgroup(KvfsError)
             if ours is None or not mounted.starting:
                 raise
-            raise _first(ours) from group
+            raise first_error(ours) from group
 
 
 def _told_ready(telling_now: ExitStack, ready: Callable[[], None]) -> None:
     telling_now.close()
     ready()
 
-
-def _first(group: BaseExceptionGroup[KvfsError]) -> KvfsError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:

@@ -204,6 +204,11 @@ def birth(pid: int) -> int:
     return 0 if fields[0] in ("Z", "X") else int(fields[19])
 
 
+def private_opener(name: str, flags: int) -> int:
+    """The opener of `open` for files that only this user can read."""
+    return os.open(name, flags | os.O_CLOEXEC, 0o600)
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Replace the file `path` (0600) as a whole: nobody sees half of it."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600

@@ -17,7 +17,7 @@ from typing import Final
 import httpx
 import trio
 
-from kvfs.core.errors import RejectedError, StoreError, UnavailableError
+from kvfs.core.errors import RejectedError, StoreError, UnavailableError, first_error
 from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
 from kvfs.store.miniflare.fixed import FixedNamespaces
@@ -93,7 +93,7 @@ class ExplorerStore(FixedNamespaces):
             errors = group.subgroup(StoreError)
             if errors is None:
                 raise
-            raise _first(errors) from group
+            raise first_error(errors) from group
         return {key: _entry(values[key], infos.get(key)) for key in keys}
 
     async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
@@ -169,8 +169,3 @@ def _entry(value: ValueRead | None, info: KeyInfo | None) -> Entry | None:
     if info is None:  # written between the two requests: the next listing has it
         return Entry(value.value, None, value.expiration)
     return Entry(value.value, info.metadata, info.expiration)
-
-
-def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

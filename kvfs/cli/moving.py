@@ -32,7 +32,7 @@ from kvfs.core.limits import BULK_PAIRS
 from kvfs.daemon.memory import limit_heaps
 from kvfs.data.copier import Copier
 from kvfs.data.directory import DirectoryOutput
-from kvfs.data.directoryplace import DirectoryPlace, DirectoryWriter
+from kvfs.data.directoryplace import DirectoryReader, DirectoryWriter
 from kvfs.data.fileplace import FileWriter
 from kvfs.data.items import ProblemKind
 from kvfs.data.job import Job, remove_job
@@ -260,7 +260,7 @@ class CopyRun:
                 side.store.store, side.namespace, choice.add if prefix is None else prefix, Kinds()
             )
         if isinstance(words, DirectoryWords) and words.path.is_dir():
-            return DirectoryPlace(words.path, words.text, self._started).reader("")
+            return DirectoryReader(words.path, self._started)
         return None
 
     async def _writer(self) -> Writer:

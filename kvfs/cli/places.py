@@ -5,7 +5,6 @@ output; what ends in the name of a format is a file, anything else a directory.
 """
 
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -293,13 +292,3 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         store = Confirming(patient(doubting))
         identity = account_identity(source.base_url, account)
         yield OpenStore(store, f"cloudflare:{account}", identity, rest, budget)
-
-
-def patient(store: Store) -> Retrying:
-    """Return the store as data commands see it: they wait long for a service, and not for one key."""
-    return Retrying(store, attempts=ATTEMPTS, deadline=PATIENCE, silences=SILENCES)
-
-
-def now() -> float:
-    """Return epoch seconds."""
-    return time.time()

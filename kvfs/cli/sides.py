@@ -14,7 +14,7 @@ from kvfs.core.errors import UserError
 from kvfs.core.kinds import Kinds
 from kvfs.core.model import NamespaceId
 from kvfs.data.copier import CopyOptions, IfExists
-from kvfs.data.directoryplace import DirectoryPlace
+from kvfs.data.directoryplace import DirectoryReader
 from kvfs.data.fileplace import FileReader
 from kvfs.data.place import Reader
 from kvfs.data.selection import Selection
@@ -156,4 +156,4 @@ def reader_of(side: CopySide, choice: Selection, kinds: Kinds, started: float) -
         if words.path is None or not words.path.is_file():
             raise UserError(f"{words.text} does not exist")
         return FileReader(RecordReader(words.path, words.format, started, words.text))
-    return DirectoryPlace(words.path, words.text, started).reader("")
+    return DirectoryReader(words.path, started)

@@ -1,7 +1,6 @@
 """A directory as a place: the calls of `directory`, in threads."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -17,35 +16,6 @@ from kvfs.data.place import Scanned, Taken
 SCAN_FILES: Final = 1000
 TAKE_BYTES: Final = 4 * 1024 * 1024
 WRITE_PAIRS: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class DirectoryPlace:
-    """A directory of values. `as_attributes`: metadata is written to extended attributes, not to a manifest."""
-
-    path: Path
-    name: str
-    now: float
-    as_attributes: bool = False
-
-    @property
-    def identity(self) -> str:
-        """See `Place`."""
-        return f"directory:{self.path}"
-
-    @property
-    def is_billed(self) -> bool:
-        """Return False, because a directory costs nothing."""
-        return False
-
-    @property
-    def has_times(self) -> bool:
-        """Return True, because files have modification times."""
-        return True
-
-    def reader(self, prefix: str) -> "DirectoryReader":
-        """See `Place`; a directory is read as a whole."""
-        return DirectoryReader(self.path, self.now)
 
 
 class DirectoryReader:

@@ -1,7 +1,6 @@
 """A file as a place: the calls of `files`, in threads."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -12,40 +11,11 @@ from kvfs.core.model import Key
 from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.jsonentry import JsonEntry
 from kvfs.data.place import Scanned, Taken
-from kvfs.data.streams import Format, RecordReader, RecordWriter
+from kvfs.data.streams import RecordReader, RecordWriter
 
 SCAN_RECORDS: Final = 1000
 SCAN_BYTES: Final = 8 * 1024 * 1024
 WRITE_PAIRS: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class FilePlace:
-    """A file of entries. `name` is as the user wrote it, `now` the time that an archive is read at."""
-
-    path: Path
-    format: Format
-    name: str
-    now: float
-
-    @property
-    def identity(self) -> str:
-        """See `Place`."""
-        return f"file:{self.path}\n{self.format}"
-
-    @property
-    def is_billed(self) -> bool:
-        """Return False, because a file costs nothing."""
-        return False
-
-    @property
-    def has_times(self) -> bool:
-        """Return if archives keep the modification time of a member."""
-        return self.format.name == "tar"
-
-    def reader(self, prefix: str) -> "FileReader":
-        """See `Place`; a file is read as a whole."""
-        return FileReader(RecordReader(self.path, self.format, self.now, self.name))
 
 
 class FileReader:

@@ -1,4 +1,4 @@
-"""Places: where entries can be copied from and to. A store, a directory and a file all look like this.
+"""Readers and writers: how entries come from a place and go to one. A store, a directory and a file all look like this.
 
 A reader is asked twice: `scan` names the items, without values where these cost requests; `take` brings the values of
 named items, in their order. A writer is given batches; each is at the target when `write` returns, and `position` says
@@ -81,32 +81,4 @@ class Writer(Protocol):
 
     async def aclose(self) -> None:
         """Close what is open."""
-        ...
-
-
-class Place(Protocol):
-    """A place with its name, a reader and a writer."""
-
-    @property
-    def name(self) -> str:
-        """The place as a user writes it."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """A text that is equal for equal places only."""
-        ...
-
-    @property
-    def is_billed(self) -> bool:
-        """True if requests to it count, and cost."""
-        ...
-
-    @property
-    def has_times(self) -> bool:
-        """True if it keeps when entries were modified."""
-        ...
-
-    def reader(self, prefix: str) -> Reader:
-        """Return a reader of the keys that begin with `prefix`."""
         ...

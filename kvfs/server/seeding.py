@@ -11,11 +11,11 @@ import trio
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.data.directoryplace import DirectoryPlace
-from kvfs.data.fileplace import FilePlace
+from kvfs.data.directoryplace import DirectoryReader
+from kvfs.data.fileplace import FileReader
 from kvfs.data.items import Loaded, Problem
 from kvfs.data.place import Reader
-from kvfs.data.streams import format_of
+from kvfs.data.streams import RecordReader, format_of
 from kvfs.server.error_answers import Refusal
 from kvfs.server.value_routes import stored_metadata
 from kvfs.store.base import Store
@@ -95,11 +95,11 @@ async def read_seed(place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]
 def _reader(place: Path, now: float) -> Reader:
     """Return the reader of a place, as `kvfs copy` has it."""
     if place.is_dir():
-        return DirectoryPlace(place, str(place), now).reader("")
+        return DirectoryReader(place, now)
     found = format_of(place.name)
     if found is None:
         raise UserError(f"--seed: {place} is no directory and no .json, .ndjson or .tar file")
-    return FilePlace(place, found, str(place), now).reader("")
+    return FileReader(RecordReader(place, found, now, str(place)))
 
 
 async def _read_items(reader: Reader, place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]]:

@@ -1,0 +1,285 @@
+"""A mount while it is served: its objects put together, its tasks in two nurseries, where workers outlive the intake.
+
+    kernel … → unmounted, from either side → drain → workers end
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from kvfs.config import Config
+from kvfs.core.errors import KvfsError
+from kvfs.core.model import Change, Namespace
+from kvfs.daemon.build import (
+    ReadParts,
+    Stores,
+    build_filesystem,
+    build_reading,
+    first_pairs,
+    kinds_file,
+    settle_into,
+    settle_window,
+)
+from kvfs.daemon.controls import Controls
+from kvfs.daemon.kernelside import KernelSide
+from kvfs.daemon.memory import keep_trimmed
+from kvfs.daemon.outlook import NOT_TRIED, Outlook
+from kvfs.daemon.refresh import poll
+from kvfs.daemon.resolving import Resolving
+from kvfs.daemon.shutdown import Ending
+from kvfs.daemon.start import Start, remember, until_answered
+from kvfs.daemon.status import Reporter, Watching
+from kvfs.daemon.supervised import Supervised
+from kvfs.daemon.sweep import keep_swept
+from kvfs.daemon.undo import Undo
+from kvfs.host.control import serve_control
+from kvfs.host.kinds_file import KindsFile, keep_kinds, save_kinds
+from kvfs.journal.journal import Journal
+from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
+from kvfs.sender.sender import Sender
+from kvfs.vfs.filesystem import FileSystem
+
+if TYPE_CHECKING:
+    from kvfs.fuse.session import Session
+
+log = logging.getLogger("kvfs.daemon")
+
+LEFT = 3  # exit status: something could not be sent
+_OPEN_FILES = 30.0  # seconds that open files of a mount being ended may take to close
+_PAUSE = 5.0  # seconds before a worker that failed goes on
+
+Worker = Callable[[], Awaitable[None]]
+
+
+async def _kept_going(work: Worker) -> None:
+    """A worker for ever: what fails it (a full disk, a bug) is told, and must not take the mount down."""
+    while True:
+        try:
+            await work()
+        except (KvfsError, OSError) as exc:
+            log.warning("%s: going on in %g s", exc, _PAUSE)
+        except Exception:
+            log.exception("a worker failed: a bug of kvfs, please report it")
+        await trio.sleep(_PAUSE)
+
+
+class Mounted:
+    """One mount's objects and tasks."""
+
+    def __init__(
+        self,
+        config: Config,
+        stores: Stores,
+        journal: Journal,
+        start: Start,
+        watching: Watching,
+        kernel: KernelSide,
+    ) -> None:
+        self._config = config
+        self._kernel = kernel
+        self._journal = journal
+        self._stores = stores
+        self.starting = True
+        self._start, place = start, start.place
+        self._reading: ReadParts = build_reading(config, stores, journal, at_root=place is not None)
+        self._invalidator = kernel.invalidator()
+        self._sender = Sender(
+            journal,
+            stores.writing,
+            now=time.time,
+            options=SenderOptions(
+                delay=config.write_back,
+                first_pairs=first_pairs(config),
+                settle_window=settle_window(config) if stores.rest is not None else 0.0,
+                on_conflict=OnConflict(config.on_conflict),
+            ),
+            on_settled=self._settled,
+            on_event=self._event,
+        )
+        self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
+        self._callers = watching.callers
+        self._undo = Undo(config, self._fs, self._reading, time.time)
+        outlook = Outlook(
+            self._sender.statistics,
+            stores.budget.statistics if stores.budget is not None else None,
+            self._sender.next_try,
+            stores.trouble,
+            stores.breaker.silence,
+        )
+        reporter = Reporter(self._fs, journal, self._sender, self._reading, stores, outlook)
+        reporter.history = self._undo.status
+        self._fs.xattrs.error_of = outlook.explain
+        self._conflicts = reporter.conflicts
+        self._fs.tree.add_control(reporter.files(watching))
+        self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
+        self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
+        self._resolving = Resolving(self._fs, reporter)
+        self._supervised = Supervised(
+            str(config.source), str(config.mountpoint), lambda: journal.pending_count
+        )
+
+        self._reading.table.learn(start.namespaces)  # whoever looks there first need not ask again
+        if start.is_offline:
+            self._reading.table.forget()  # these are as old as the last mount
+        self._reading.table.on_listed = self._listed
+        reporter.is_offline = start.is_offline
+        self._reporter = reporter
+
+    def _listed(self, namespaces: list[Namespace]) -> None:
+        """The namespaces are others than before: the next mount may have to begin with them."""
+        remember(self._config, Start(self._start.place, namespaces), self._journal.path)
+
+    async def _go_online(self) -> None:
+        """For ever once the server has answered; until then the mount is marked offline."""
+        if self._reporter.is_offline:
+            self._reading.table.learn(await until_answered(self._stores.reading))
+            self._reporter.is_offline = False
+            log.info("the server answers: no longer offline")
+        await trio.sleep_forever()
+
+    async def serve(self, ready: Callable[[], None]) -> int:
+        """From the mount to the last word. The exit status: 0, or 3 when something is left."""
+        kinds_kept = kinds_file(self._config)
+        async with trio.open_nursery() as workers:
+            handlers = {
+                **self._controls.handlers(),
+                **self._resolving.handlers(),
+                **self._undo.handlers(),
+            }
+            await workers.start(serve_control, self._config.control_path, handlers)
+            for work in self._work(kinds_kept):
+                workers.start_soon(_kept_going, work)
+            session = self._session()
+            draining = trio.CancelScope()
+            try:
+                await workers.start(self._watch_signals, workers, session, draining)
+                self.starting = False
+                ready()
+                self._supervised.ready()
+                log.info("%s is mounted on %s", self._config.source, self._config.mountpoint)
+                await session.run()
+                if not session.stopped:
+                    await self._fs.release_left()
+            finally:
+                session.close()
+            self._ending.served()
+            self._supervised.ending()
+            with draining:
+                await self._finish()
+            if kinds_kept is not None:
+                await save_kinds(self._reading.loader.kinds, kinds_kept)
+            workers.cancel_scope.cancel()
+        self._reading.overlay.last_seen.close()
+        self._undo.close()
+        return self._told_left()
+
+    def _work(self, kinds_kept: KindsFile | None) -> Iterator[Worker]:
+        """Yield what goes on for ever beside the kernel's requests."""
+        config, reading = self._config, self._reading
+        yield reading.loader.run
+        yield reading.overlay.lister.run
+        if self._stores.rest is not None:  # a store on this machine is waited for
+            yield reading.overlay.patience.run
+        if self._stores.credentials is not None:
+            yield self._stores.credentials.serve
+        yield from (self._sender.run, self._journal.maintain, keep_trimmed, self._undo.run)
+        if config.poll_interval > 0:
+            yield partial(poll, reading, self._fs, config.poll_interval)
+        yield self._supervised.run
+        yield self._go_online
+        yield partial(keep_swept, config.state_dir, self._journal.path)
+        if kinds_kept is not None:
+            yield partial(keep_kinds, reading.loader.kinds, kinds_kept)
+
+    def _told_left(self) -> int:
+        """Log what could not be sent; the exit status that says so."""
+        left = self._journal.pending_count
+        if not left:
+            return 0
+        reasons = self._ending.outlook.reasons(self._journal.pending(), untried=lambda change: NOT_TRIED)
+        words = "; ".join(f"{one['count']}: {one['reason']}" for one in reasons)
+        text = "%d changes could not be sent: they stay in the journal for the next mount (%s)"
+        log.warning(text, left, words)
+        return LEFT
+
+    def _session(self) -> "Session":
+        """The mount itself."""
+        operations = self._kernel.operations(
+            self._fs, uid=self._config.uid, gid=self._config.gid, callers=self._callers
+        )
+        return self._kernel.session(
+            self._config.mountpoint,
+            operations,
+            source=str(self._config.source),
+            allow_other=self._config.allow_other,
+            flags=self._config.mount_flags,
+        )
+
+    async def _watch_signals(
+        self,
+        workers: trio.Nursery,
+        session: "Session",
+        draining: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """SIGTERM, SIGINT, SIGHUP end the mount, once; a drain under way goes on, until SIGINT comes again."""
+        asked = False
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if not asked:
+                    log.info("%s: ending the mount", signal.Signals(number).name)
+                    workers.start_soon(self._end, session)
+                elif number == signal.SIGINT and self._ending.has_let_go:
+                    log.warning("SIGINT: what is not sent yet is left to the next mount")
+                    draining.cancel()
+                asked = True
+
+    async def _end(self, session: "Session") -> None:
+        """Nothing new can be opened; what is open may finish, for a while."""
+        if self._ending.has_let_go:
+            return
+        try:
+            await self._ending.unmount(lazy=True)
+        except KvfsError as exc:
+            log.warning("%s", exc)
+        with trio.move_on_after(_OPEN_FILES):
+            await self._ending.let_go()
+            return
+        log.warning("files are still open: the mount ends without them")
+        session.stop()
+
+    async def _finish(self) -> None:
+        """Drain before the end. If somebody asked for the end, wait until they were answered."""
+        await self._ending.said()
+        await self._ending.drain(self._ending.left)
+
+    def _settled(self, changes: Sequence[Change]) -> None:
+        settle_into(self._reading, changes, time.time())
+
+    def _event(self, event: Event) -> None:
+        """A line in the log for each thing a user may want to know, with the path."""
+        log.warning("%s", self._with_paths(event))
+        if event.kind is EventKind.CONFLICT:
+            self._conflicts.note(event)
+        if event.namespace is None:
+            return
+        for key in (event.key, event.copy):
+            if key is not None and event.kind is EventKind.CONFLICT:  # it shows the store's value again
+                self._fs.given_up(event.namespace, key)
+            elif key is not None:
+                self._fs.forget_kernel_name(event.namespace, key)
+
+    def _with_paths(self, event: Event) -> str:
+        """The event's words: the sender knows keys, the user paths."""
+        text = event.text
+        for key in (event.copy, event.key):  # the longer one first: it begins with the other
+            if key is not None and event.namespace is not None:
+                text = text.replace(repr(key), repr(self._fs.paths.of_key(event.namespace, key)))
+        return text

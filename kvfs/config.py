@@ -1,7 +1,8 @@
 """The settings of a mount: one frozen `Config`, and the source that it names.
 
 Belongs here: reading the words of the command line and the environment once, with a clear refusal. A field is the one
-definition of its setting: default, kind and help. Nothing here opens a store or a socket; where files live is `kvfs/host/state.py`.
+definition of its setting: default, kind and help. Nothing here opens a store or a socket; where files live is
+`kvfs/host/state.py`.
 """
 
 import os
@@ -93,9 +94,7 @@ class Config:
     write_back: float = setting(DURATION, "Send changes this long after the last one.", 5.0)
     cache_ttl: float = setting(DURATION, "How long cached data is used before asking again.", 60.0)
     cache_size: int = setting(SIZE, "Memory for values that were read.", 256 * MIB)
-    timeout: float = setting(
-        SOME_DURATION, "Longest wait of any call for the server, fsync included.", 30.0
-    )
+    timeout: float = setting(SOME_DURATION, "Longest wait of any call for the server, fsync included.", 30.0)
     drain_timeout: float = setting(DURATION, "How long an ending mount goes on sending.", 60.0)
     read_only: bool = setting(FLAG, "Refuse every change.", False)
     require_server: bool = setting(

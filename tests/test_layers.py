@@ -252,15 +252,6 @@ METHODS = {
     "RestStore": 13,
     "SqliteStore": 13,
     "Controls": 14,  # one for each request of the command line
-    "FileSystem": 13,
-    "Files": 14,
-    "InodeTable": 22,
-    "Journal": 13,
-    "JournalReader": 13,
-    "Known": 13,
-    "Listings": 15,
-    "Values": 16,
-    "VersionSegment": 13,
 }
 PARAMETERS: dict[str, int] = {}
 

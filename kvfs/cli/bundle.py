@@ -32,7 +32,6 @@ from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.requests import ErrorsRequest, MetricsRequest, Request, TopRequest
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
-from kvfs.journal.dump import describe
 from kvfs.settings import PATH
 
 LOG_BYTES: Final = 256 * 1024  # bytes of the end of each log

@@ -1,6 +1,5 @@
 """`kvfs config`: the options that a mount would have, and the origin of each."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,7 @@ from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.mount import mount
 from kvfs.cli.options import KINDS, STATE_DIR, json_option, named_profile
-from kvfs.cli.output import printable, say
+from kvfs.cli.output import printable, say, say_json
 from kvfs.host.profiles import config_file, profile_names, settings_of
 
 _OWN: Final = {"profile", "ready_fd", "in_fstab", "foreground", "source", "directory"}
@@ -33,9 +32,7 @@ def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:
     rows = _options(profile, state_dir)
     if as_json:
         options = [row | {"value": _json_value(row)} for row in rows]
-        click.echo(
-            json.dumps({"file": str(file), "profiles": profile_names(file), "options": options}, indent=2)
-        )
+        say_json({"file": str(file), "profiles": profile_names(file), "options": options})
         return Exit.OK
     found = "" if file.exists() else " (there is none)"
     say(f"configuration file {file}{found}; profiles: {', '.join(profile_names(file)) or 'none'}")
@@ -46,7 +43,7 @@ def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:
 
 
 def _options(profile: str | None, state_dir: Path | None) -> list[dict[str, Any]]:
-    """Long name, value and origin of each option, as the real command line finds them."""
+    """Return long name, value and origin of each option, as the real command line finds them."""
     words = [] if profile is None else [f"--profile={profile}"]
     words += [] if state_dir is None else [f"--state-dir={state_dir}"]
     context = mount.make_context("kvfs mount", words, resilient_parsing=True)
@@ -80,4 +77,8 @@ def _word(row: dict[str, Any]) -> str:
 def _json_value(row: dict[str, Any]) -> object:
     """Numbers as such for programs: seconds and bytes. A mask is octal, which JSON has no numbers of."""
     value = row["value"]
-    return value if value is None or isinstance(value, int | float) and row["option"] != "umask" else _word(row)
+    return (
+        value
+        if value is None or (isinstance(value, int | float) and row["option"] != "umask")
+        else _word(row)
+    )

@@ -1,7 +1,6 @@
 """`kvfs conflicts`: values that another client changed too; both versions are kept until the user chooses."""
 
 import difflib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, mount_con
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, YES, json_option, path
-from kvfs.cli.output import complain, counted, duration_text, say, size_text
+from kvfs.cli.output import complain, counted, duration_text, say, say_json, size_text
 from kvfs.cli.unsent import items_of, kept_sources
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
@@ -54,7 +53,7 @@ def list_conflicts(source: str | None, as_json: bool, state_dir: Path | None) ->
     """List those that are open, of SOURCE or DIR, or of all sources, mounted or not."""
     items = list(items_of(source, state_of(state_dir), ConflictsRequest(), lambda kept: kept.conflicts))
     if as_json:
-        click.echo(json.dumps(items, indent=2))
+        say_json(items)
         return Exit.OK
     for item in items:
         place, age = item["mountpoint"] or item["source"], duration_text(max(0.0, time.time() - item["at"]))

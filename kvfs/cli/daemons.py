@@ -13,8 +13,8 @@ from kvfs.cli.sending import SendingProgress
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
-from kvfs.host.requests import Request, Sending
 from kvfs.host.mounts import MOUNTINFO, Mount, is_stale, mount_at, mount_of, real_mountpoint
+from kvfs.host.requests import Request, Sending
 from kvfs.host.state import (
     SYSTEM_DIR,
     MountRecord,

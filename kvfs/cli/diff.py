@@ -1,6 +1,5 @@
 """`kvfs diff A B`: the differences between two stores, directories or files."""
 
-import json
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -12,7 +11,7 @@ import trio
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import FORMAT, MATCH, PREFIX, WHERE, json_option
-from kvfs.cli.output import complain, say
+from kvfs.cli.output import complain, json_line, say
 from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
 from kvfs.cli.sides import CopySide, Sides, keep_kinds, known_kinds, reader_of
 from kvfs.core.errors import KvfsError, first_error
@@ -100,7 +99,7 @@ def _report(comparison: Comparison, *, as_json: bool, values: bool) -> int:
     for difference in comparison.differences():
         count += 1
         if as_json:
-            click.echo(json.dumps(_fields(difference), ensure_ascii=False))
+            click.echo(json_line(_fields(difference)))
         else:
             say(_line(difference))
     failures = [problem for problem in comparison.problems if problem.kind not in HARMLESS]

@@ -14,13 +14,12 @@ from kvfs.cli.keys import (
     complain_of,
     fields_of,
     is_below,
-    json_line,
     line_of,
     run_on_keys,
 )
 from kvfs.cli.moving import plan_lines
 from kvfs.cli.options import IN_FULL, YES, json_option, option
-from kvfs.cli.output import complain, say
+from kvfs.cli.output import complain, json_line, say
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
 from kvfs.data.items import Item, Problem

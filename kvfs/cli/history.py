@@ -11,7 +11,7 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, YES, json_option
-from kvfs.cli.output import duration_text, say, size_text
+from kvfs.cli.output import duration_text, say, say_json, size_text
 from kvfs.cli.past import Past, PastPlace, find_place, versions_of, written
 from kvfs.cli.unsent import kept_source
 from kvfs.core.model import How
@@ -56,7 +56,7 @@ def history(
         key=lambda past: past.version.at,
     )
     if as_json:
-        click.echo(json.dumps([_item(past) for past in pasts], indent=2))
+        say_json([_item(past) for past in pasts])
         return Exit.OK
     shown = pasts if everything else pasts[-SHOWN:]
     if len(shown) < len(pasts):

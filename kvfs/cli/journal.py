@@ -1,6 +1,5 @@
 """`kvfs journal`: the changes of a journal that the server does not have yet, mounted or not."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -11,8 +10,9 @@ import click
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
+from kvfs.cli.journal_dump import Described, describe
 from kvfs.cli.options import STATE_DIR, json_option
-from kvfs.cli.output import duration_text, say, size_text
+from kvfs.cli.output import duration_text, say, say_json, size_text
 from kvfs.config import Config, parse_source
 from kvfs.core.errors import UserError
 
@@ -33,7 +33,7 @@ def journal(place: str, dump: bool, as_json: bool, state_dir: Path | None) -> in
     except OSError as exc:
         raise UserError(f"the journal {path} cannot be read: {exc}") from exc
     if as_json:
-        click.echo(json.dumps({"version": VERSION, **found}, indent=2))
+        say_json({"version": VERSION, **found})
     else:
         _draw(found, dump=dump)
     return Exit.OK if found["damage"] is None else Exit.FAILED

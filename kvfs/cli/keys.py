@@ -129,16 +129,6 @@ def fields_of(item: Item) -> dict[str, object]:
     return fields
 
 
-def json_line(fields: dict[str, object]) -> str:
-    """Return one line of NDJSON; half of a surrogate pair, which JSON may hold, stays an escape."""
-    try:
-        text = json.dumps(fields, ensure_ascii=False)
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(fields)
-    return text
-
-
 def complain_of(problems: Sequence[Problem]) -> bool:
     """Name values that could not be read, at least the first of them; return whether there are any."""
     failures = [problem for problem in problems if problem.kind not in HARMLESS]

@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import os
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -21,7 +20,9 @@ class _PrivateFileHandler(RotatingFileHandler):
     """A rotating log that only its owner can read."""
 
     def _open(self) -> io.TextIOWrapper:
-        return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=private_opener)
+        return open(
+            self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=private_opener
+        )
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop a line that the disk has no room for, without any other effect."""

@@ -9,9 +9,9 @@ import trio
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.keys import SourceKeys, fields_of, is_below, json_line, line_of, run_on_keys
+from kvfs.cli.keys import SourceKeys, fields_of, is_below, line_of, run_on_keys
 from kvfs.cli.options import IN_FULL, json_option
-from kvfs.cli.output import say
+from kvfs.cli.output import json_line, say
 from kvfs.cli.places import StoreWords, access_of, access_options, parse_store
 from kvfs.cli.sides import Sides
 from kvfs.core.errors import UserError

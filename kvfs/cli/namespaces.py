@@ -12,9 +12,8 @@ from rich.table import Table
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.keys import json_line
 from kvfs.cli.options import json_option
-from kvfs.cli.output import printable, say
+from kvfs.cli.output import json_line, printable, say
 from kvfs.cli.places import Access, access_of, access_options, parse_store
 from kvfs.cli.sides import Sides
 from kvfs.core.errors import UserError

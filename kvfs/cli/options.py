@@ -5,8 +5,7 @@ An option `--write-back` is the field `write_back` and the environment variable 
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -17,7 +16,15 @@ from kvfs.core.errors import InvalidError
 from kvfs.settings import DURATION, FLAG, LEVEL, PATH, SOME_DURATION, Kind, setting_of
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
-Decorator = Callable[[_Decorated], _Decorated]
+
+
+class Decorator(Protocol):
+    """Gives a command options."""
+
+    def __call__(self, command: _Decorated, /) -> _Decorated:
+        """The command with them."""
+        ...
+
 
 ON_MOUNTS: Final = frozenset({"umount", "status", "top", "sync", "log", "debug-bundle"})
 """Commands whose DIR is a mount."""
@@ -54,8 +61,15 @@ SOURCE: Final = Completed("source", sources)
 
 
 def option(
-    kind: Kind, name: str, text: str, default: Any = None, *, short: str = "", variable: bool = True, **more: Any
-) -> Decorator[_Decorated]:
+    kind: Kind,
+    name: str,
+    text: str,
+    default: Any = None,
+    *,
+    short: str = "",
+    variable: bool = True,
+    **more: Any,
+) -> Decorator:
     """A click option of a kind, with the environment variable that goes with its name if it has one."""
     found: dict[str, Any] = {"help": text, **more}
     if variable:
@@ -71,7 +85,7 @@ def option(
     return click.option(*([short] if short else []), f"--{name}", **found)
 
 
-def grouped(*decorators: Callable[[Any], Any]) -> Decorator[_Decorated]:
+def grouped(*decorators: Decorator) -> Decorator:
     """Several options as one decorator, in their order."""
 
     def decorate(command: _Decorated) -> _Decorated:
@@ -82,7 +96,7 @@ def grouped(*decorators: Callable[[Any], Any]) -> Decorator[_Decorated]:
     return decorate
 
 
-def _of_field(one: "dataclasses.Field[Any]") -> Decorator[Any]:
+def _of_field(one: "dataclasses.Field[Any]") -> Decorator:
     found = setting_of(one)
     assert found is not None
     default = None if one.default is dataclasses.MISSING else one.default
@@ -114,8 +128,12 @@ credential_options: Final = grouped(
 LOG_LEVEL: Final = option(LEVEL, "log-level", "How much is logged.", "info")
 YES: Final = option(FLAG, "yes", "Do not ask.", short="-y", variable=False)
 QUIET: Final = option(FLAG, "quiet", "Show no progress.", variable=False)
-DRY_RUN: Final = option(FLAG, "dry-run", "Say what it would do, and write nothing.", short="-n", variable=False)
-STOP: Final = option(DURATION, "timeout", "Stop sending after this long.  [default: as mounted]", variable=False)
+DRY_RUN: Final = option(
+    FLAG, "dry-run", "Say what it would do, and write nothing.", short="-n", variable=False
+)
+STOP: Final = option(
+    DURATION, "timeout", "Stop sending after this long.  [default: as mounted]", variable=False
+)
 INTERVAL: Final = option(SOME_DURATION, "interval", "How often it is drawn.", 1.0, variable=False)
 FORMAT: Final = click.option(
     "--format", "format_", metavar="FORMAT", help="json, ndjson or tar, with .gz or .zst."
@@ -130,14 +148,14 @@ WHERE: Final = click.option(
 IN_FULL: Final = click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
 
 
-def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator[_Decorated]:
+def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator:
     """`--profile`, whose meaning `text` tells."""
     if variable:
         more |= {"envvar": "KVFS_PROFILE", "show_envvar": True}
     return click.option("--profile", type=PROFILE, metavar="NAME", help=text, **more)
 
 
-def json_option(text: str = "One JSON array, as documented in docs/status.md.") -> Decorator[_Decorated]:
+def json_option(text: str = "One JSON array, as documented in docs/status.md.") -> Decorator:
     """`--json`, whose output `text` tells."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 

@@ -3,6 +3,9 @@
 Every text from a server or a file name passes `printable` before it reaches a terminal.
 """
 
+import json
+from collections.abc import Mapping
+
 import click
 
 
@@ -22,6 +25,21 @@ def say(line: str) -> None:
 def complain(line: str) -> None:
     """Print a line of diagnosis on stderr: `kvfs: …`."""
     click.echo(f"kvfs: {printable(line)}", err=True)
+
+
+def json_line(fields: Mapping[str, object]) -> str:
+    """One line of NDJSON; half of a surrogate pair, which JSON may hold, stays an escape."""
+    try:
+        text = json.dumps(fields, ensure_ascii=False)
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(fields)
+    return text
+
+
+def say_json(value: object) -> None:
+    """A result for programs, on stdout."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -11,7 +11,7 @@ from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import QUIET, STATE_DIR, json_option, path
-from kvfs.cli.output import duration_text, say, size_text
+from kvfs.cli.output import duration_text, json_line, say, say_json, size_text
 from kvfs.cli.unsent import UnsentSource, items_of, kept_source, names_of, opened
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
@@ -33,7 +33,7 @@ def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
     """Name the changes that are not at the server: of SOURCE or DIR, or of all sources, mounted or not."""
     items = list(items_of(source, state_of(state_dir), PendingListRequest(), lambda kept: kept.pending))
     if as_json:
-        click.echo(json.dumps(items, indent=2))
+        say_json(items)
         return Exit.OK
     for item in items:
         what = "delete" if item["kind"] == "delete" else f"put {size_text(float(item['size']))}"
@@ -78,7 +78,7 @@ def _write_all(journal: Journal, kept: UnsentSource, directory: Path, waiting: W
             names = names_of(change, kept.record)
             if names in above:
                 names = names_of(change, kept.record, is_directory_too=True)
-            index.write(json.dumps(_line(change, names, kept.record), ensure_ascii=False) + "\n")
+            index.write(json_line(_line(change, names, kept.record)) + "\n")
             if change.is_tombstone:
                 continue
             target = directory.joinpath(*names)

@@ -292,3 +292,8 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         store = Confirming(patient(doubting))
         identity = account_identity(source.base_url, account)
         yield OpenStore(store, f"cloudflare:{account}", identity, rest, budget)
+
+
+def patient(store: Store) -> Retrying:
+    """Return the store as data commands see it: they wait long for a service, and not for one key."""
+    return Retrying(store, attempts=ATTEMPTS, deadline=PATIENCE, silences=SILENCES)

@@ -1,6 +1,5 @@
 """`kvfs rejected`: the changes the server refused for ever; only the user decides what becomes of them."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, YES, json_option
-from kvfs.cli.output import counted, say, size_text
+from kvfs.cli.output import counted, say, say_json, size_text
 from kvfs.cli.unsent import items_of, kept_source, opened
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
@@ -36,7 +35,7 @@ def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> 
     """List them, with the number that retry and discard take and the server's reason."""
     items = list(_items(source, state_of(state_dir)))
     if as_json:
-        click.echo(json.dumps(items, indent=2))
+        say_json(items)
         return Exit.OK
     for item in items:
         size, place = size_text(float(item.get("size", 0))), item["mountpoint"] or item["source"]

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 @option(PATH, "store", "The store.  [default: that of a bare local:]")
 @option(FLAG, "ephemeral", "A store and a token of its own, forgotten at the end.")
 @option(
-    Kind("[TITLE=]PLACE", str), "seed", "Fill a namespace: a directory, JSON, NDJSON (again: more).", multiple=True
+    Kind("[TITLE=]PLACE", str),
+    "seed",
+    "Fill a namespace: a directory, JSON, NDJSON (again: more).",
+    multiple=True,
 )
 @option(Kind("HOST:PORT", str), "listen", "Where; port 0 takes a free one.", "127.0.0.1:8787")
 @option(FLAG, "print-env", 'Serve in the background: eval "$(kvfs serve --print-env)".')

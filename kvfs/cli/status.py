@@ -25,7 +25,7 @@ from kvfs.cli.daemons import (
 )
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
-from kvfs.cli.output import counted, duration_text, size_text
+from kvfs.cli.output import counted, duration_text, say_json, size_text
 from kvfs.cli.unsent import UnsentSource, kept_sources
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.errors import UserError
@@ -77,7 +77,7 @@ def status(
         return Exit.OK
     found = _found(directory, state)
     if as_json:
-        click.echo(json.dumps(_as_json(found), indent=2))
+        say_json(_as_json(found))
     else:
         draw_once(_picture(found))
     if any(one["state"] == "dead" for one in found.mounts):

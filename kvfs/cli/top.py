@@ -1,6 +1,5 @@
 """`kvfs top`: which processes use a mount, how long they wait, and what they cost. docs/status.md has the JSON."""
 
-import json
 import pwd
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import click
 from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
-from kvfs.cli.output import counted, duration_text
+from kvfs.cli.output import counted, duration_text, say_json
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
 from kvfs.core.errors import UserError
@@ -117,7 +116,7 @@ def top(
     view = _View(directory, state_of(state_dir), by, sort)
     if as_json:
         found = view.asked()
-        click.echo(json.dumps({"version": VERSION, "mounts": [_as_json(*one) for one in found]}, indent=2))
+        say_json({"version": VERSION, "mounts": [_as_json(*one) for one in found]})
     elif once:
         draw_once(view.picture(view.asked()))
     else:

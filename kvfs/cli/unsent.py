@@ -119,8 +119,8 @@ def items_of(
     if source is not None and mounted:
         return
     for one in kept_sources(state_dir) if source is None else [kept_source(source, state_dir)]:
-        for item in kept(one):
-            yield {"source": one.record.source, "mountpoint": "", **to_builtins(item)}
+        for held in kept(one):
+            yield {"source": one.record.source, "mountpoint": "", **to_builtins(held)}
 
 
 @contextmanager

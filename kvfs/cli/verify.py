@@ -1,6 +1,5 @@
 """`kvfs verify`: try in a scratch namespace whether an endpoint behaves as kvfs assumes."""
 
-import json
 import os
 import signal
 import time
@@ -14,10 +13,11 @@ import httpx
 import trio
 
 import kvfs
+from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, YES, json_option, credential_options, named_profile
-from kvfs.cli.output import complain, say
+from kvfs.cli.options import STATE_DIR, YES, credential_options, json_option, named_profile
+from kvfs.cli.output import complain, say, say_json
 from kvfs.cli.own_account import account_of
 from kvfs.cli.places import Access
 from kvfs.config import CloudflareSource, Source, load_credentials, parse_source
@@ -88,7 +88,7 @@ def verify(
     report, base_url = trio.run(_run, parsed, Access(token_file, token_command), as_json)
     _keep(report, base_url, state_dir or default_state_dir())
     if as_json:
-        click.echo(json.dumps(_as_json(report, base_url), indent=2))
+        say_json(_as_json(report, base_url))
     else:
         _conclude(report)
     return Exit.FAILED if report.differences else Exit.OK

@@ -30,7 +30,9 @@ def parse_duration(text: str) -> float:
     plain = re.fullmatch(_NUMBER, text.strip())
     seconds = float(plain[0]) if plain is not None else parse_units(text)
     if seconds is None:
-        raise InvalidError(f"{text[:40]!r} is not a duration: write seconds, or 250ms, 90s, 15m, 2h, 1d12h, 4w")
+        raise InvalidError(
+            f"{text[:40]!r} is not a duration: write seconds, or 250ms, 90s, 15m, 2h, 1d12h, 4w"
+        )
     if seconds > LONGEST:
         raise InvalidError(f"{text[:40]!r} is longer than 100 years: write at most {duration_word(LONGEST)}")
     return seconds
@@ -54,7 +56,9 @@ def parse_size(text: str) -> int:
     """Bytes: a number of them, or a number with a unit, which is a power of 1024. Raises `InvalidError`."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
-        raise InvalidError(f"{text[:40]!r} is not a size: write bytes, or a number with K, M, G or T as in 256M")
+        raise InvalidError(
+            f"{text[:40]!r} is not a size: write bytes, or a number with K, M, G or T as in 256M"
+        )
     size = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")
     if size > LARGEST:
         raise InvalidError(f"{text[:40]!r} is too large: write at most {size_word(LARGEST)}")

@@ -11,6 +11,7 @@ from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.host.requests import (
+    ChangeItem,
     ChosenRequest,
     DiscardRequest,
     ErrorsRequest,
@@ -57,7 +58,7 @@ class Controls:
         self._ending = ending
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """By the name of the request."""
+        """Return the handlers by the name of the request."""
         return handlers_of(
             {
                 StatusRequest: self.status,
@@ -93,7 +94,7 @@ class Controls:
         return {"text": self._reporter.errors()}
 
     async def sync(self, request: SyncRequest, send: Send) -> Message:
-        """Send what is pending, with progress; says what is left."""
+        """Send pending changes, with progress; return what is left."""
         timeout = self._ending.drain_timeout if request.timeout is None else request.timeout
         self._ask_again()
         before = self._sender.statistics()
@@ -116,7 +117,7 @@ class Controls:
         return UNANSWERED if self._sender.is_in_flight(change) else NOT_TRIED
 
     async def unmount(self, request: UnmountRequest, send: Send) -> Message:
-        """End the mount: take it from the tree, send what is pending, say what is left."""
+        """End the mount: unmount, send pending changes, return what is left."""
         timeout = self._ending.drain_timeout if request.timeout is None else request.timeout
         self._ask_again()
         before = self._sender.statistics()
@@ -126,10 +127,10 @@ class Controls:
             return self._left(before)
 
     async def refresh(self, request: RefreshRequest, send: Send) -> Message:
-        """Forget what was read at and below a path."""
+        """Forget the cached knowledge at and below a path."""
         self._ask_again()
         await self._sender.settle_due(at_once=True)  # a change that settles later would hide the news
-        await self._fs.refresh(PurePosixPath(request.path).parts)
+        await self._fs.forgetting.refresh(PurePosixPath(request.path).parts)
         return {}
 
     async def pending(self, request: PendingRequest, send: Send) -> Message:
@@ -144,13 +145,20 @@ class Controls:
         return PendingItem(change.key, path, change.is_tombstone, metadata, change.expiration)
 
     async def pending_list(self, request: PendingListRequest, send: Send) -> Message:
-        """The changes that are not at the server."""
-        return items(self._reporter.pending())
+        """Return the changes that are not at the server, the oldest first, and when each is tried again."""
+        found: list[ChangeItem] = []
+        for number, some in enumerate(chunks(self._journal.pending())):
+            await turn(number)
+            found += map(self._reporter.item, some)
+        return items(found)
 
     async def why(self, request: WhyRequest, send: Send) -> Message:
         """Explain why a path is not at the server, with the last lines of the log that name it."""
-        changes = [*self._journal.rejected(), *self._journal.pending()]
-        found = [change for change in changes if self._reporter.path_of(change) == request.path]
+        found: list[Change] = []
+        for number, some in enumerate(chunks([*self._journal.rejected(), *self._journal.pending()])):
+            await turn(number)
+            if found := [change for change in some if self._reporter.path_of(change) == request.path]:
+                break
         item = to_builtins(self._reporter.item(found[0])) if found else None
         reasons = self._ending.outlook.reasons(found[:1])
         return {"change": item, "reasons": reasons, "log": self._reporter.lines_about(request.path)}
@@ -179,4 +187,4 @@ class Controls:
 
     def _discard(self, change: Change) -> None:
         self._journal.discard(change.namespace, change.key)
-        self._fs.given_up(change.namespace, change.key)
+        self._fs.forgetting.given_up(change.namespace, change.key)

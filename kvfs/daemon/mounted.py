@@ -1,6 +1,6 @@
 """A mount while it is served: its objects put together, its tasks in two nurseries, where workers outlive the intake.
 
-    kernel … → unmounted, from either side → drain → workers end
+kernel … → unmounted, from either side → drain → workers end
 """
 
 import logging
@@ -57,7 +57,7 @@ Worker = Callable[[], Awaitable[None]]
 
 
 async def _kept_going(work: Worker) -> None:
-    """A worker for ever: what fails it (a full disk, a bug) is told, and must not take the mount down."""
+    """Keep a worker going for ever: its failure (a full disk, a bug) is logged, and must not take the mount down."""
     while True:
         try:
             await work()
@@ -97,6 +97,7 @@ class Mounted:
                 first_pairs=first_pairs(config),
                 settle_window=settle_window(config) if stores.rest is not None else 0.0,
                 on_conflict=OnConflict(config.on_conflict),
+                reading=self._reading.loader.reading,
             ),
             on_settled=self._settled,
             on_event=self._event,
@@ -115,7 +116,7 @@ class Mounted:
         reporter.history = self._undo.status
         self._fs.xattrs.error_of = outlook.explain
         self._conflicts = reporter.conflicts
-        self._fs.tree.add_control(reporter.files(watching))
+        self._fs.tree.hidden.add(reporter.files(watching))
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
         self._resolving = Resolving(self._fs, reporter)
@@ -123,7 +124,7 @@ class Mounted:
             str(config.source), str(config.mountpoint), lambda: journal.pending_count
         )
 
-        self._reading.table.learn(start.namespaces)  # whoever looks there first need not ask again
+        self._reading.table.learn(start.namespaces)  # the first lookup need not ask again
         if start.is_offline:
             self._reading.table.forget()  # these are as old as the last mount
         self._reading.table.on_listed = self._listed
@@ -131,11 +132,11 @@ class Mounted:
         self._reporter = reporter
 
     def _listed(self, namespaces: list[Namespace]) -> None:
-        """The namespaces are others than before: the next mount may have to begin with them."""
+        """Note that the namespaces changed, because the next mount may have to begin with them."""
         remember(self._config, Start(self._start.place, namespaces), self._journal.path)
 
     async def _go_online(self) -> None:
-        """For ever once the server has answered; until then the mount is marked offline."""
+        """Wait until the server has answered; until then the mount is marked offline."""
         if self._reporter.is_offline:
             self._reading.table.learn(await until_answered(self._stores.reading))
             self._reporter.is_offline = False
@@ -143,7 +144,7 @@ class Mounted:
         await trio.sleep_forever()
 
     async def serve(self, ready: Callable[[], None]) -> int:
-        """From the mount to the last word. The exit status: 0, or 3 when something is left."""
+        """Serve from the mount to the last word. The exit status: 0, or 3 when something is left."""
         kinds_kept = kinds_file(self._config)
         async with trio.open_nursery() as workers:
             handlers = {
@@ -172,7 +173,7 @@ class Mounted:
             with draining:
                 await self._finish()
             if kinds_kept is not None:
-                await save_kinds(self._reading.loader.kinds, kinds_kept)
+                await save_kinds(self._reading.loader.reading.kinds, kinds_kept)
             workers.cancel_scope.cancel()
         self._reading.overlay.last_seen.close()
         self._undo.close()
@@ -184,9 +185,9 @@ class Mounted:
         yield reading.loader.run
         yield reading.overlay.lister.run
         if self._stores.rest is not None:  # a store on this machine is waited for
-            yield reading.overlay.patience.run
+            yield reading.overlay.haste.patience.background.serve
         if self._stores.credentials is not None:
-            yield self._stores.credentials.serve
+            yield self._stores.credentials.background.serve
         yield from (self._sender.run, self._journal.maintain, keep_trimmed, self._undo.run)
         if config.poll_interval > 0:
             yield partial(poll, reading, self._fs, config.poll_interval)
@@ -194,7 +195,7 @@ class Mounted:
         yield self._go_online
         yield partial(keep_swept, config.state_dir, self._journal.path)
         if kinds_kept is not None:
-            yield partial(keep_kinds, reading.loader.kinds, kinds_kept)
+            yield partial(keep_kinds, reading.loader.reading.kinds, kinds_kept)
 
     def _told_left(self) -> int:
         """Log what could not be sent; the exit status that says so."""
@@ -208,7 +209,7 @@ class Mounted:
         return LEFT
 
     def _session(self) -> "Session":
-        """The mount itself."""
+        """Make the session of the kernel."""
         operations = self._kernel.operations(
             self._fs, uid=self._config.uid, gid=self._config.gid, callers=self._callers
         )
@@ -228,7 +229,7 @@ class Mounted:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """SIGTERM, SIGINT, SIGHUP end the mount, once; a drain under way goes on, until SIGINT comes again."""
+        """End the mount on SIGTERM, SIGINT or SIGHUP, once; a drain under way goes on, until SIGINT comes again."""
         asked = False
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
@@ -242,7 +243,7 @@ class Mounted:
                 asked = True
 
     async def _end(self, session: "Session") -> None:
-        """Nothing new can be opened; what is open may finish, for a while."""
+        """End the intake: nothing new can be opened; open files may finish, for a while."""
         if self._ending.has_let_go:
             return
         try:
@@ -256,7 +257,7 @@ class Mounted:
         session.stop()
 
     async def _finish(self) -> None:
-        """Drain before the end. If somebody asked for the end, wait until they were answered."""
+        """Drain before the end. Wait until all who asked for the end were answered."""
         await self._ending.said()
         await self._ending.drain(self._ending.left)
 
@@ -264,7 +265,7 @@ class Mounted:
         settle_into(self._reading, changes, time.time())
 
     def _event(self, event: Event) -> None:
-        """A line in the log for each thing a user may want to know, with the path."""
+        """Log a line for each event that a user may want to know, with the path."""
         log.warning("%s", self._with_paths(event))
         if event.kind is EventKind.CONFLICT:
             self._conflicts.note(event)
@@ -272,12 +273,12 @@ class Mounted:
             return
         for key in (event.key, event.copy):
             if key is not None and event.kind is EventKind.CONFLICT:  # it shows the store's value again
-                self._fs.given_up(event.namespace, key)
+                self._fs.forgetting.given_up(event.namespace, key)
             elif key is not None:
-                self._fs.forget_kernel_name(event.namespace, key)
+                self._fs.forgetting.forget_kernel_name(event.namespace, key)
 
     def _with_paths(self, event: Event) -> str:
-        """The event's words: the sender knows keys, the user paths."""
+        """Return the event's words with paths, because the sender knows keys and the user paths."""
         text = event.text
         for key in (event.copy, event.key):  # the longer one first: it begins with the other
             if key is not None and event.namespace is not None:

@@ -13,6 +13,7 @@ from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
 from kvfs.host.control import Message
 from kvfs.host.requests import Sending
+from kvfs.journal.reader import Totals
 from kvfs.sender.events import SenderState, SenderStatistics
 from kvfs.store.budget import BudgetStatistics
 

@@ -72,7 +72,9 @@ class Resolving:
         if self._fs.options.read_only:
             raise NotPermittedError("the mount is read-only")
         chosen = [
-            one for one in self._log.open() if self._reporter.path_at(one.namespace, one.copy) in request.copies
+            one
+            for one in self._log.open()
+            if self._reporter.path_at(one.namespace, one.copy) in request.copies
         ]
         failed = []
         for conflict in chosen:

@@ -97,12 +97,8 @@ class Reporter:
             for c in self._journal.totals.not_sent(SHOWN)
         ]
 
-    def pending(self) -> list[ChangeItem]:
-        """The changes that are not at the server, the oldest first, and when each is tried again."""
-        return [self.item(change) for change in self._journal.pending()]
-
     def item(self, change: Change) -> ChangeItem:
-        """A change, and when it is tried again."""
+        """Return a change, and when it is tried again."""
         return ChangeItem.of(change, self.path_of(change), time.time(), self._sender.next_try(change))
 
     def lines_about(self, path: str) -> list[str]:
@@ -111,9 +107,9 @@ class Reporter:
         lines = self._errors.text().decode().splitlines() if self._errors is not None else []
         return [line for line in lines if name and name in line][-ABOUT:]
 
-    def rejected(self) -> list[RejectedItem]:
-        """Return the changes that the server refused for ever."""
-        return [RejectedItem.of(change, self.path_of(change)) for change in self._journal.rejected()]
+    def rejected(self, most: int | None = None) -> list[RejectedItem]:
+        """Return the changes that the server refused for ever, `most` of them at most."""
+        return [RejectedItem.of(change, self.path_of(change)) for change in self._journal.rejected(most)]
 
     def status(self) -> Message:
         """Return the whole status; times are seconds, sizes bytes.
@@ -136,7 +132,7 @@ class Reporter:
             "settling": {"count": counts.settling},
             "local": {"count": counts.local},
             "expirations": {"by_mtime": self._fs.attributes.expirations},
-            "rejected": {"count": len(rejected), **items(rejected[:SHOWN])},
+            "rejected": {"count": counts.rejected, **items(self.rejected(SHOWN))},
             "conflicts": self.conflicts.status(),
             "sender": {**asdict(sender), "state": str(sender.state)},
             "store": self._store(),

@@ -17,7 +17,6 @@ from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
 from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.host.requests import ClearHistoryRequest, HistoryRequest, handlers_of
-from kvfs.journal.journal import digest
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.superseded import Keeping
 from kvfs.vfs.view.overlay import View
@@ -77,20 +76,19 @@ class Undo:
         }
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """By the name of the request."""
+        """Return the handlers by the name of the request."""
         return handlers_of({HistoryRequest: self.written, ClearHistoryRequest: self.clear})
 
     async def written(self, request: HistoryRequest, send: Send) -> Message:
-        """Write all that was noted, so that it can be read; and tell how much of a key or prefix is at hand now."""
+        """Write all that was noted, so that it can be read; return how much of a key or prefix is at hand now."""
         if self.history is not None:
             await self.history.flush()
-        places = self._known(NamespaceId(request.namespace), request.key)
-        at_hand = sum(self._keeping.at_hand(*place) for place in places) if self._keeping is not None else 0
+        at_hand, away = await self._count(NamespaceId(request.namespace), request.key)
         keeps = self.history is not None
         return {"bounds": str(self._bounds), "keeps": keeps, "at_hand": at_hand, "away": away}
 
     async def clear(self, request: ClearHistoryRequest, send: Send) -> Message:
-        """Forget all of it."""
+        """Forget all versions."""
         if self.history is not None:
             await self.history.clear()
         return {}

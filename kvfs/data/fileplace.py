@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 import trio

@@ -29,7 +29,7 @@ ItemRow = tuple[bytes, str | None, bytes | None, int | None, int | None, float |
 
 
 class ProblemTable:
-    """What could not be copied, in the order in which it was found."""
+    """The problems of a copy, in the order in which they were found."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -58,7 +58,7 @@ class ProblemTable:
 
 
 class ItemTable:
-    """What is to be moved, in its order."""
+    """The items that are to be moved, in their order."""
 
     def __init__(self, db: sqlite3.Connection, problems: ProblemTable) -> None:
         self._db = db
@@ -118,7 +118,7 @@ class ItemTable:
 
 
 class TargetTable:
-    """What is at the target already."""
+    """The entries that are at the target already."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

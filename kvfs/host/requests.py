@@ -1,7 +1,7 @@
-"""What the command line and the daemon of a mount say to each other: each message once, for both sides.
+"""The messages between the command line and the daemon of a mount, each defined once for both sides.
 
-`host/control.py` carries them and does not look into them. A daemon of another version may leave fields out or have more:
-fields have defaults, and those that nobody knows are passed over.
+`host/control.py` carries them and does not look into them. A daemon of another version may leave fields out or have
+more: fields have defaults, and those that nobody knows are passed over.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -152,9 +152,9 @@ class ClearHistoryRequest(Request, frozen=True):
 
 
 class Sending(Struct, frozen=True):
-    """The progress of sending: changes done of a total, bytes left, what it waits for and for how long.
+    """The progress of sending: changes done of a total, bytes left, its wait and how long that lasts.
 
-    `doing` is what comes before it and has no numbers.
+    `doing` is the work before it, which has no numbers.
     """
 
     event: ClassVar[str] = "progress"
@@ -187,7 +187,14 @@ class ChangeItem(Struct, frozen=True):
         """The change at a path of the mount."""
         age = max(0.0, now - change.recorded_at)
         return cls(
-            change.seq, path, str(change.kind), str(change.state), change.size, age, change.error or "", next_try
+            change.seq,
+            path,
+            str(change.kind),
+            str(change.state),
+            change.size,
+            age,
+            change.error or "",
+            next_try,
         )
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime
+from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.measures import parse_duration
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, Metadata, NamespaceId
 from kvfs.core.times import nanoseconds

@@ -144,7 +144,7 @@ def test_every_part_of_a_source_counts_in_its_identity(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["local:/tmp/a", f"cloudflare:{ACCOUNT}", "cloudflare:a/n", "cloudflare:a/n/p/q/"]
+    "text", ["local:/tmp/kvfs-none.sqlite", f"cloudflare:{ACCOUNT}", "cloudflare:a/n", "cloudflare:a/n/p/q/"]
 )
 def test_a_source_is_written_as_it_is_read(text: str) -> None:
     """The daemon is given the source again as text."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvfs.cli.output import duration_text, printable, size_text
+from kvfs.cli.output import counted, duration_text, json_line, printable, size_text
 from kvfs.cli.sending import Rate, Sending, SendingProgress
 
 
@@ -34,6 +34,18 @@ def test_what_a_terminal_would_obey_is_escaped() -> None:
     """Escape sequences, line breaks, text direction and undecodable bytes are escaped; ordinary text is not touched."""
     assert printable("größe 🦊 a b") == "größe 🦊 a b"
     assert printable("\x1b]0;x\x07\r\n\u202e\udcff") == "\\x1b]0;x\\x07\\r\\n\\u202e\\udcff"
+
+
+def test_a_line_of_json_can_always_be_written() -> None:
+    """Half of a surrogate pair, which metadata may hold, stays an escape; other text is as it is."""
+    assert json_line({"a": "ü"}) == '{"a": "ü"}'
+    assert json_line({"a": "ü\ud800"}).encode() == b'{"a": "\\u00fc\\ud800"}'
+
+
+def test_counts_have_their_plural() -> None:
+    """One has none; thousands are parted."""
+    assert counted(1, "change") == "1 change"
+    assert counted(2000, "change is", "changes are") == "2,000 changes are"
 
 
 def test_progress_without_a_terminal_is_lines(

@@ -178,7 +178,8 @@ def test_a_name_tells_what_it_is(hours):
 
 
 @pytest.mark.parametrize(
-    ("rule", "count"), [("1d", 1), ("3d", 3), ("7d", 7), ("2w", 2), ("7d,4w", 10), ("1mo", 1), ("1m", 1), ("48h", 48)]
+    ("rule", "count"),
+    [("1d", 1), ("3d", 3), ("7d", 7), ("2w", 2), ("7d,4w", 10), ("1mo", 1), ("1m", 1), ("48h", 48)],
 )
 def test_how_many_a_rule_keeps(rule, count):
     """A rule keeps the last backup of each period, of hourly ones through 40 days; today belongs to this week too."""

@@ -20,6 +20,7 @@ from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.sender.conflicts import copy_key
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
+from kvfs.store.bulkread import BulkReading
 
 A = Key("a")
 ON_CONFLICT = OnConflict.KEEP_BOTH  # for the fixture `setting`
@@ -188,6 +189,21 @@ async def test_a_value_known_to_be_binary_is_not_asked_for_in_bulk(
         "b": Entry(b"mine again"),
         "text": Entry(b"3"),
     }
+
+
+async def test_the_check_asks_singly_for_values_that_the_cache_knows_to_be_binary(
+    autojump_clock, setting, edit, there, binary
+):
+    """A value that the cache found to be binary is checked by one get, and a text by one bulk get beside it."""
+    binary("b")
+    for key, value in (("b", b"\xff"), ("text", b"read")):
+        await there(key, value)
+        edit(key, b"mine", value)
+    reading = BulkReading()
+    reading.learn((setting.namespace, Key("b")), b"\xff")
+    await setting.sender(reading=reading).drain()
+    asked = [call.keys for call in setting.store.calls if call.operation in ("get", "bulk_get")]
+    assert sorted(asked) == [("b",), ("text",)]
 
 
 async def test_one_false_answer_makes_no_conflict(autojump_clock, setting, edit, there, binary):

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import StoreError
+from kvfs.store import codes
 from kvfs.verify.wire import Endpoint, Reply, rows_of
 
 KEYS: Final = "v/"
@@ -25,7 +26,6 @@ OLD: Final = 3600.0  # seconds; no run takes so long
 TRIES: Final = 5  # tries of a removal
 TRY_SECONDS: Final = 20.0  # for one
 FIRST_PAUSE: Final = 1.0  # seconds between two; doubles
-GONE: Final = 10013  # "namespace not found"
 _FORM: Final = "%Y%m%dT%H%M%SZ"
 _TITLE: Final = re.compile(r"kvfs-verify-(\d{8}T\d{6}Z)-[0-9a-f]{8}(-renamed)?")
 
@@ -77,7 +77,7 @@ async def create(endpoint: Endpoint, title: str) -> tuple[Reply, str]:
 
 
 def _may_be_made(reply: Reply) -> bool:
-    return reply.succeeded or reply.status >= 500 or reply.code == 10014
+    return reply.succeeded or reply.status >= 500 or reply.code == codes.TITLE_EXISTS
 
 
 async def _find(endpoint: Endpoint, title: str) -> str:
@@ -122,7 +122,7 @@ async def _removed(endpoint: Endpoint, identifier: str) -> bool:
         reply = await endpoint.once("DELETE", f"{endpoint.namespaces}/{identifier}")
     except StoreError:
         return False
-    return reply.succeeded or reply.status == 404 or reply.code == GONE
+    return reply.succeeded or reply.status == 404 or reply.code == codes.NAMESPACE_NOT_FOUND
 
 
 async def remove_earlier(
@@ -135,7 +135,7 @@ async def remove_earlier(
         except StoreError:
             left(scratch)
             continue
-        if reply.code == GONE or reply.status == 404:
+        if reply.code == codes.NAMESPACE_NOT_FOUND or reply.status == 404:
             continue
         if not reply.succeeded or not all(key.startswith(KEYS) for key in rows_of(reply)):
             left(scratch)

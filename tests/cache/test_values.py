@@ -2,10 +2,12 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import Clock
 
+from kvfs.cache.sizes import SIZES
 from kvfs.cache.values import _OVERHEAD, Clean, Values
 from kvfs.core.model import Key, NamespaceId
 
@@ -84,6 +86,22 @@ def test_a_rename_takes_value_and_size_along() -> None:
     assert values.get(place("c")) is not None
     values.rename(place("unknown"), place("c"))
     assert values.sizes.get(place("c")) is None
+    values.check_invariants()
+
+
+@pytest.mark.parametrize("limit", [10_000, 1])
+def test_what_expires_is_known_still_but_stale(limit: int) -> None:
+    """An expired value, and a size whose value was evicted, are answered as stale, and bump the generation of sizes."""
+    clock = Clock()
+    values = Values(limit, 60.0, clock)
+    for key in ("a/1", "a/2", "b/1"):
+        values.put(place(key), clean(7, clock))
+    before = values.sizes.generation.of(SIZES)
+    values.expire(NS, "a/")
+    assert values.sizes.generation.of(SIZES) > before
+    assert [values.sizes.get(place(key)) for key in ("a/1", "a/2", "b/1")] == [None, None, 7]
+    assert values.sizes.get(place("a/1"), stale=True) == 7
+    assert values.get(place("a/2")) is None
     values.check_invariants()
 
 

@@ -15,7 +15,7 @@ from kvfs.vfs.file.files import Files, Opened
 from kvfs.vfs.file.handles import FileHandle
 from kvfs.vfs.file.outside import Invalidator, Uploader
 from kvfs.vfs.forgetting import Forgetting
-from kvfs.vfs.inode.nodes import Directory, File, Root
+from kvfs.vfs.inode.nodes import Directory, File, Node, Root
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.options import Options
 from kvfs.vfs.paths import Paths
@@ -104,14 +104,19 @@ class FileSystem:
     ) -> Answer[tuple[File, Opened]]:
         """Do O_CREAT: return the file, and a handle on it."""
 
-        def opened(found: tuple[File, bool]) -> Answer[tuple[File, Opened]]:
-            node, is_new = found
-            if is_new:
-                node, number = self.files.create(node.namespace, node.key, mode=mode, append=append)
-                return node, Opened(number)
-            return self._open_existing(node, truncate=truncate, append=append, read=read)
+        # No function is defined in here, because its annotations would be evaluated at every call.
+        return then(
+            self.tree.create(parent, name, exclusive=exclusive),
+            lambda found: (
+                self._open_new(found[0], mode=mode, append=append)
+                if found[1]
+                else self._open_existing(found[0], truncate=truncate, append=append, read=read)
+            ),
+        )
 
-        return then(self.tree.create(parent, name, exclusive=exclusive), opened)
+    def _open_new(self, node: File, *, mode: int, append: bool) -> tuple[File, Opened]:
+        node, number = self.files.create(node.namespace, node.key, mode=mode, append=append)
+        return node, Opened(number)
 
     async def _open_existing(
         self, node: File, *, truncate: bool, append: bool, read: bool
@@ -136,13 +141,12 @@ class FileSystem:
     def getattr(self, ino: int) -> Answer[Attr]:
         """Do stat(2), with the exact size, which the next listing can tell."""
         node = self.inodes.get(ino)
+        return then(self.attributes.getattr(node), lambda attr: self._sized(node, attr))
 
-        def told(attr: Attr) -> Attr:
-            if self.retold.unsized:
-                self.retold.sized(node, attr)
-            return attr
-
-        return then(self.attributes.getattr(node), told)
+    def _sized(self, node: Node, attr: Attr) -> Attr:
+        if self.retold.unsized:
+            self.retold.sized(node, attr)
+        return attr
 
     def usage(self) -> Usage:
         """Return keys and bytes known."""

@@ -31,6 +31,7 @@ from kvfs.vfs.roots import Roots
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay
 
 Parent = Root | Directory | ControlDirectory
+_PARENTS = (Root, Directory, ControlDirectory)  # a union would be made anew at every call
 
 _MOMENT = 1.0  # seconds: the kernel itself believes longer that a name is absent
 
@@ -66,7 +67,7 @@ class Tree:
     def parent(self, ino: int) -> Parent:
         """Return the node of a directory. Raises `NotADirectoryError_`, `StaleError`."""
         node = self._inodes.get(ino)
-        if not isinstance(node, Root | Directory | ControlDirectory):
+        if not isinstance(node, _PARENTS):
             raise NotADirectoryError_("not a directory")
         return node
 

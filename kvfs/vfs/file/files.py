@@ -151,7 +151,7 @@ class Files:
         shared = handle.left or handle.node.open
         if shared is None:
             return None
-        if shared.dirty:
+        if shared.version != shared.saved:
             return self._release(handle, shared)
         self._let_go(handle.node, shared)
         return None

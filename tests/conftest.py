@@ -13,6 +13,8 @@ from hypothesis import settings
 from kvfs.host.mounts import MOUNTINFO, parse_mountinfo
 
 ExpectLog = Callable[[str], None]
+TESTS = Path(__file__).parent
+WAITING = {"mounted", "docs", "cli", "data", "plugin", "test_stateful.py", "test_without_fuse.py"}
 
 settings.register_profile("kvfs", deadline=None)  # a busy machine is no failure of a property
 settings.load_profile("kvfs")
@@ -20,6 +22,16 @@ settings.load_profile("kvfs")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell lets what it starts with `&` ignore Ctrl-C, and programs that the tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of the files: pytest-xdist would begin with those of most tests, which are the quick ones."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first what waits for mounts and commands, because the file that ends last decides when a run ends."""
+    items.sort(key=lambda item: not set(item.path.relative_to(TESTS).parts[:1]) <= WAITING)
 
 
 class _Collected(logging.Handler):

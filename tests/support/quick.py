@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from unittest.mock import patch
 
 from kvfs.cli import main
@@ -25,6 +25,7 @@ def quick(env: Mapping[str, str], *words: object, typed: str = "") -> Done:
         patch.object(sys, "stdin", io.StringIO(typed)),
         redirect_stdout(out),
         redirect_stderr(err),
+        chdir(os.getcwd()),  # `umount` leaves its own
     ):
         status = main([str(word) for word in words])
     return Done(list(map(str, words)), status, out.getvalue(), err.getvalue())

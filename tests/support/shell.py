@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.quick import quick
+
 from kvfs.cli.exits import Exit
 
 Done = subprocess.CompletedProcess[str]
@@ -64,7 +66,7 @@ class Shell:
         return int(self.status()["pid"])
 
     def status(self) -> dict[str, object]:
-        [found] = json.loads(self.kvfs("status", "--json", self.mnt).stdout)["mounts"]
+        [found] = json.loads(quick(self.env, "status", "--json", self.mnt).stdout)["mounts"]
         return dict(found)
 
     def end(self) -> None:

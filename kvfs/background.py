@@ -1,4 +1,4 @@
-"""Questions that outlive their askers: who asked may give up, and the answer still comes for those who ask next."""
+"""Questions that outlive their askers: a caller may give up, and the answer still comes for the next one."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -56,7 +56,7 @@ class Background:
         return len(self._nursery.child_tasks) if self._nursery is not None else 0
 
     async def serve(self) -> None:
-        """For ever: let questions go on."""
+        """Let questions go on, for ever."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:

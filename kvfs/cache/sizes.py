@@ -38,16 +38,16 @@ class Sizes:
         return found[0]
 
     def known(self, place: KeyRef) -> KnownSize | None:
-        """The size, of any age, and when it was answered; the same object until another answer or an end to it."""
+        """Return the size, of any age, and when it was answered; one object until another answer or its end."""
         return self._known.get(place)
 
     def put(self, place: KeyRef, size: int, known_at: float) -> None:
-        """The store answered a value of that size."""
+        """Keep the size of a value that the store answered."""
         self.generation.bump(SIZES)
         self._known[place] = (size, known_at)
 
     def expire(self, place: KeyRef) -> None:
-        """The size is not fresh any more."""
+        """Make the size stale."""
         if place in self._known:
             self.put(place, self._known[place][0], NEVER)
 

@@ -15,7 +15,7 @@ class Latest(OrderedDict[K, V]):
         self.most = most
 
     def keep(self, key: K, value: V) -> None:
-        """This one is the latest; the oldest goes if there is one too many."""
+        """Keep this one as the latest; the oldest goes if there is one too many."""
         self[key] = value
         self.move_to_end(key)
         if len(self) > self.most:

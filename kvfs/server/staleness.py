@@ -31,7 +31,7 @@ _WRITES: Final = frozenset({"put", "bulk_put", "delete", "bulk_delete"})
 
 @contextmanager
 def staleness(seconds: float) -> Iterator[None]:
-    """Reads in here are answered as of `seconds` ago."""
+    """Let reads in here be answered as of `seconds` ago."""
     token = _age.set(seconds)
     try:
         yield
@@ -60,7 +60,7 @@ class KeyHistory:
         return self._longest() > 0
 
     def record(self, namespace: NamespaceId, key: Key, before: Entry | None) -> None:
-        """The key changes now; it was `before`."""
+        """Record that the key changes now; it was `before`."""
         now = self._now()
         changes = self._before[namespace].setdefault(key, [])
         changes[:] = [change for change in changes if change[0] >= now - self._longest()]

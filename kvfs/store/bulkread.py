@@ -50,7 +50,7 @@ class BulkReading:
         self._is_hurried = is_hurried
 
     def learn(self, place: KeyRef, value: bytes) -> None:
-        """A value came singly."""
+        """Learn from a value that came singly."""
         self.kinds.learn(place, is_text=is_text(value))
 
     def parts_after(self, error: StoreError, namespace: NamespaceId, keys: Sequence[Key]) -> list[list[Key]]:
@@ -90,7 +90,7 @@ class Suspects:
         return self._failures > 0
 
     def answered(self) -> None:
-        """Some request had an answer."""
+        """Note that some request had an answer."""
         self._failures = 0
 
     def failed(self, keys: Set[object], weight: int = 1) -> bool:

@@ -220,7 +220,7 @@ class SqliteStore:
     def _inside(
         self, operation: str, namespace: NamespaceId, query: Callable[[sqlite3.Connection, int], T]
     ) -> Callable[[sqlite3.Connection], T]:
-        """`query` on the namespace's number, looked up in the same transaction."""
+        """Do `query` on the namespace's number, looked up in the same transaction."""
 
         def transaction(db: sqlite3.Connection) -> T:
             return query(db, queries.find_namespace(db, operation, self._account, namespace))

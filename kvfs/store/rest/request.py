@@ -105,7 +105,7 @@ def build(
 
 
 def put_body(entry: Entry) -> tuple[str, list[bytes]]:
-    """Content type and body of a single put: raw bytes, or multipart when there is metadata."""
+    """Return content type and body of a single put: raw bytes, or multipart when there is metadata."""
     if entry.metadata is None:
         return _OCTETS, [entry.value] if entry.value else []
     boundary = secrets.token_hex(16)
@@ -138,7 +138,7 @@ def _part(boundary: str, name: str, content_type: str, filename: str = "") -> by
 
 
 def _checked_base(base_url: str) -> httpx.URL:
-    """Raises `UserError` without quoting a URL that may hold a password."""
+    """Raise `UserError` without quoting a URL that may hold a password."""
     try:
         url = httpx.URL(base_url.rstrip("/"))
     except (httpx.InvalidURL, TypeError) as exc:

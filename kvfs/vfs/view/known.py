@@ -201,7 +201,7 @@ class Known:
         return True
 
     def written_below(self, namespace: NamespaceId, ref: DirRef) -> Iterator[Change]:
-        """Live changes of this mount in a directory, in key order."""
+        """Return live changes of this mount in a directory, in key order."""
         now = self.now()
         for change in self.journal.under(namespace, ref.prefix):
             if change.is_tombstone or is_expired(change.expiration, now):
@@ -212,7 +212,7 @@ class Known:
     def listed_below(
         self, namespace: NamespaceId, ref: DirRef, span: Span, *, start: str | None = None
     ) -> Iterator[Key]:
-        """Listed keys of a directory from `start` on that no change of this mount hides."""
+        """Yield listed keys of a directory from `start` on that no change of this mount hides."""
         now = self.now()
         end = successor(ref.prefix)
         index = bisect_left(span.keys, ref.prefix if start is None else start)

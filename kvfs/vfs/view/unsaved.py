@@ -18,16 +18,16 @@ class Unsaved:
         self.creating: dict[KeyRef, Creating] = {}
 
     def touched(self) -> None:
-        """Something of an open file that shows in its attributes changed."""
+        """Note a change of an open file that shows in its attributes."""
         self.generation.bump(TOUCHES)
 
     def created(self, namespace: NamespaceId, key: Key, file: Creating) -> None:
-        """A file exists from its creation on."""
+        """Note that a file exists from its creation on."""
         self.generation.bump(TOUCHES)
         self.creating[namespace, key] = file
 
     def recorded(self, namespace: NamespaceId, key: Key) -> None:
-        """From now on the journal says that the file exists, or it is gone."""
+        """Note that from now on the journal says that the file exists, or it is gone."""
         self.generation.bump(TOUCHES)
         self.creating.pop((namespace, key), None)
 

@@ -16,6 +16,8 @@ from kvfs.journal.snapshot import Cut, Moved
 from kvfs.journal.transaction import Transactions
 from kvfs.warmthread import WarmThread
 
+_LOOKS = 16  # commits
+
 log = logging.getLogger("kvfs.journal")
 
 
@@ -34,11 +36,19 @@ class Upkeep:
         self._too_large = math.inf  # a snapshot of this size had no room on a full disk
         self._synced = -1  # the newest record that a sync of this mount has forced to the disk
         self._thread = WarmThread("kvfs-sync")
+        self._next_look = 0  # the number of the record from which on a snapshot may be due
 
     def note(self) -> None:
         """Note a commit, after which a task may be due."""
-        if self._contents.files.garbage or self._wants_snapshot():
+        if self._contents.files.garbage or (self._is_time_to_look() and self._wants_snapshot()):
             self._due.set()
+
+    def _is_time_to_look(self) -> bool:
+        """Return True once in `_LOOKS` commits, because a look costs a part of one; always on a full disk."""
+        if self._log.last < self._next_look and not self._log.reserve.is_short:
+            return False
+        self._next_look = self._log.last + _LOOKS
+        return True
 
     def _wants_snapshot(self) -> bool:
         if self._log.reserve.is_short:

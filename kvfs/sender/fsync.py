@@ -133,7 +133,8 @@ class Fsyncs:
 
     async def _try(self, wait: FsyncWait) -> None:
         """Send what all callers wait for, unless somebody just tried or the server said when."""
-        await trio.lowlevel.checkpoint()  # callers of the same moment come in
+        if len(self.waiting) > 1 or not self._round.is_near:
+            await trio.lowlevel.checkpoint()  # callers of the same moment come in
         self._refuse_beyond_quota(wait)
         now = trio.current_time()
         backoff, urgency = self._dispatch.backoff, self._dispatch.urgency

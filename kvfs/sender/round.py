@@ -64,6 +64,9 @@ class Round:
         self._checks = Checks(digests, lambda change: journal.row(change.seq), now, options.settle_window)
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
         self.limits: Limits = self._poster.limits
+        self.is_near = (
+            self._poster.vouched.is_watched
+        )  # the store is on this machine: a request takes moments
         self._claimed: set[KeyRef] = set()
         self._others = 0  # what the store said of others when names were listed: see `Vouched`
         self._copies: deque[KeyRef] = deque(
@@ -135,7 +138,7 @@ class Round:
         try:
             puts = self._unexpired([change for change in changes if not change.is_tombstone], outcome)
             await self._compare_and_send(puts, outcome)
-            if not outcome.is_over:
+            if len(puts) < len(changes) and not outcome.is_over:
                 tombstones = self._unblocked((c for c in changes if c.is_tombstone), outcome)
                 await self._compare_and_send(tombstones, outcome)
             await self._poster.culprits.judge(outcome)

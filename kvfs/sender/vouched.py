@@ -25,6 +25,11 @@ class Vouched:
         self._seen = Latest[KeyRef, int](REMEMBERED)
         self._relied = Latest[Seq, int](REMEMBERED)  # the count of others that a change was decided on
 
+    @property
+    def is_watched(self) -> bool:
+        """Return True if the store is on this machine and knows who writes to it."""
+        return self._watch is not None
+
     def begin(self) -> int:
         """Return a mark before a write or a comparison begins, for `note` after it."""
         return self._watch.others if self._watch is not None else 0

@@ -8,6 +8,7 @@ from support.journals import put, simulated_now, stored
 from kvfs.core.digest import digest
 from kvfs.core.errors import OvertakenError
 from kvfs.core.model import Entry, Key
+from kvfs.sender.dispatch import FEW
 from kvfs.sender.events import EventKind, OnConflict
 from kvfs.sender.sender import Sender
 from kvfs.sender.vouched import REMEMBERED, Vouched
@@ -219,3 +220,25 @@ async def test_so_many_keys_are_remembered(setting):
     assert vouched.has(changes[-1])
     vouched.note(changes[:1], begun - 1)
     assert not vouched.has(changes[0]), "somebody else wrote while it was written"
+
+
+async def test_an_fsync_of_a_few_changes_sends_them_itself(autojump_clock, setting, sender, monkeypatch):
+    """A store on this machine takes them at once; many are sent by a task that outlives a caller who gives up."""
+    method, tasks = type(setting.backend).bulk_put, []
+
+    async def told(self, *args, **more):
+        tasks.append(trio.lowlevel.current_task())
+        return await method(self, *args, **more)
+
+    monkeypatch.setattr(type(setting.backend), "bulk_put", told)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for count, is_own in ((FEW, True), (FEW + 1, False)):
+            places = [(setting.namespace, Key(f"{count} {number}")) for number in range(count)]
+            for _, key in places:
+                put(setting.journal, key, b"1", namespace=setting.namespace, base=b"")
+            await sender.send_now(places, 30)
+            assert (tasks.pop() is trio.lowlevel.current_task()) is is_own
+            assert {key for _, key in places} <= (await stored(setting.backend, setting.namespace)).keys()
+        nursery.cancel_scope.cancel()

@@ -23,6 +23,7 @@ from kvfs.vfs.options import Options
 from kvfs.vfs.view.overlay import Overlay
 
 _NO_ATTRS: Final = LocalAttrs()
+_MODES: Final[dict[int, int]] = {}  # each mode once, because a hundred thousand changes may wait
 
 
 class Recorder:
@@ -169,7 +170,7 @@ class Recorder:
             shared.base = body.digest
         now = int(self._now())
         attrs = LocalAttrs(
-            mode=shared.mode if shared.mode is not None else before.mode,
+            mode=_MODES.setdefault(shared.mode, shared.mode) if shared.mode is not None else before.mode,
             mtime_ns=mtime_ns if mtime_ns is not None else before.mtime_ns,
             ctime_ns=nanoseconds(self._now()),
             atime_ns=before.atime_ns,

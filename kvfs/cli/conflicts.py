@@ -197,7 +197,7 @@ def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Pat
 
 
 def _mount_of(target: Path, state: Path) -> tuple[Path, str]:
-    """The mount of a path, and the path in it; of a source that is not mounted, what mounts it."""
+    """Return the mount of a path, and the path in it. Raise for a source that is not mounted, with what mounts it."""
     try:
         return mount_containing(target)
     except UserError:
@@ -215,7 +215,7 @@ def _chosen(target: Path, inside: str, items: list[Message]) -> list[Message]:
 
 
 def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[Message]], state: Path) -> int:
-    """Ask the daemons to; say how many were settled, and what was not."""
+    """Have the daemons settle them; say how many were settled, and which were not."""
     if what == "mine":
         _check_single(meant)
     count, status = 0, Exit.OK

@@ -72,7 +72,7 @@ def living_mounts(text: str | None, state_dir: Path) -> list[MountRecord]:
 
 
 def mount_containing(path: Path) -> tuple[Path, str]:
-    """The mount point that `path` lies in, and the path below it; `UserError` when that is no mount of kvfs."""
+    """Return the mount point that `path` lies in, and the path below it; `UserError` when that is no mount of kvfs."""
     # realpath would ask the mount itself about the last part
     absolute = Path(os.path.realpath(path.parent)) / path.name
     mount = mount_of(absolute)
@@ -98,7 +98,7 @@ def mounted_path(text: str) -> tuple[Path, Mount] | None:
 
 
 def recorded_path(text: str, state_dir: Path) -> tuple[MountRecord, Path, tuple[str, ...]] | None:
-    """The mount of this user that a path lies in, its mount point, and the names below it; None for another path."""
+    """Return the mount of this user that a path lies in, its mount point, and the names below; None for others."""
     found = mounted_path(text)
     if found is None:
         return None

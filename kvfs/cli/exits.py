@@ -45,7 +45,7 @@ def guarded(run: Callable[[], object]) -> int:
 
 
 def describe(exc: BaseException) -> tuple[str, int]:
-    """The line for a user and the exit status of an exception."""
+    """Return the line for a user and the exit status of an exception."""
     if isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         return describe(exc.exceptions[0])
     match exc:

@@ -38,7 +38,7 @@ class KindType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value of a text; what is no text is a value already."""
+        """Return the value of a text; what is no text is a value already."""
         try:
             return self._kind.parse(value) if isinstance(value, str) else value
         except InvalidError as exc:
@@ -47,7 +47,7 @@ class KindType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """For a path: the mount points of this user, where one is meant, or what the shell finds."""
+        """Return for a path the mount points of this user, where one is meant, or what the shell finds."""
         if self._kind is not PATH:
             return []
         of = param.name or ""
@@ -70,7 +70,7 @@ def option(
     variable: bool = True,
     **more: Any,
 ) -> Decorator:
-    """A click option of a kind, with the environment variable that goes with its name if it has one."""
+    """Make a click option of a kind, with the environment variable that goes with its name if it has one."""
     found: dict[str, Any] = {"help": text, **more}
     if variable:
         found |= {"envvar": "KVFS_" + name.upper().replace("-", "_"), "show_envvar": True}
@@ -86,7 +86,7 @@ def option(
 
 
 def grouped(*decorators: Decorator) -> Decorator:
-    """Several options as one decorator, in their order."""
+    """Make one decorator of several options, in their order."""
 
     def decorate(command: _Decorated) -> _Decorated:
         for one in reversed(decorators):
@@ -149,14 +149,14 @@ IN_FULL: Final = click.option("-l", "--long", "is_long", is_flag=True, help="Wit
 
 
 def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator:
-    """`--profile`, whose meaning `text` tells."""
+    """Make `--profile`, whose meaning `text` tells."""
     if variable:
         more |= {"envvar": "KVFS_PROFILE", "show_envvar": True}
     return click.option("--profile", type=PROFILE, metavar="NAME", help=text, **more)
 
 
 def json_option(text: str = "One JSON array, as documented in docs/status.md.") -> Decorator:
-    """`--json`, whose output `text` tells."""
+    """Make `--json`, whose output `text` tells."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 

@@ -28,7 +28,7 @@ def complain(line: str) -> None:
 
 
 def json_line(fields: Mapping[str, object]) -> str:
-    """One line of NDJSON; half of a surrogate pair, which JSON may hold, stays an escape."""
+    """Return one line of NDJSON; half of a surrogate pair, which JSON may hold, stays an escape."""
     try:
         text = json.dumps(fields, ensure_ascii=False)
         text.encode()
@@ -38,12 +38,12 @@ def json_line(fields: Mapping[str, object]) -> str:
 
 
 def say_json(value: object) -> None:
-    """A result for programs, on stdout."""
+    """Write a result for programs on stdout."""
     click.echo(json.dumps(value, indent=2))
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """`1 change`, `2,000 changes`; `many` where the plural is no s."""
+    """Return `1 change`, `2,000 changes`; `many` where the plural is no s."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 

@@ -209,7 +209,7 @@ def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:
 
 
 def _asked(place: PastPlace) -> HistoryRequest:
-    """The namespace and key that the place stands for, as far as that is known."""
+    """Return the namespace and key that the place stands for, as far as that is known."""
     names, namespace = place.names, place.record.namespace
     if not namespace:
         found = title_names(place.record.listed())

@@ -18,7 +18,7 @@ RATE_SECONDS: Final = 10.0  # over which the rate is counted
 
 
 def sending_text(sending: Sending) -> str:
-    """In words: `sent 2 of 3 changes, 1.2 KiB left; waiting for …: goes on in 142 s`."""
+    """Return a text like `sent 2 of 3 changes, 1.2 KiB left; waiting for …: goes on in 142 s`."""
     if sending.doing:
         return sending.doing
     words = f"sent {sending.done:,} of {sending.total:,} changes"

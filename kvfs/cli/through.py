@@ -56,7 +56,7 @@ def _change(item: PendingItem) -> PendingChange:
 
 
 def find_through(text: str, state_dir: Path) -> Through | None:
-    """The mount that a path lies in; None when it lies in none, or when this system has no such list."""
+    """Return the mount that a path lies in; None when it lies in none, or when this system has no such list."""
     found = recorded_path(text, state_dir)
     if found is None:
         return None

@@ -135,7 +135,7 @@ def _path(change: Change, record: SourceRecord) -> str:
 
 
 def conflicts_of(journal: Journal, record: SourceRecord) -> list[ConflictItem]:
-    """Conflicts that are open as far as this machine knows."""
+    """Return conflicts that are open as far as this machine knows."""
     found = []
     for conflict in ConflictFile(journal.path).read():
         copy = journal.get(conflict.namespace, conflict.copy)

@@ -245,6 +245,6 @@ class TimedOutError(FileError):
 
 
 def first_error(group: BaseExceptionGroup[ErrorT]) -> ErrorT:
-    """The first exception in a group, or in the groups in it."""
+    """Return the first exception in a group, or in the groups in it."""
     error = group.exceptions[0]
     return first_error(error) if isinstance(error, BaseExceptionGroup) else error

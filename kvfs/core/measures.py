@@ -26,7 +26,7 @@ _SIZE: Final = re.compile(rf"({_NUMBER})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds: a number of them, or numbers with units. Raises `InvalidError`."""
+    """Return seconds: a number of them, or numbers with units. Raises `InvalidError`."""
     plain = re.fullmatch(_NUMBER, text.strip())
     seconds = float(plain[0]) if plain is not None else parse_units(text)
     if seconds is None:
@@ -39,7 +39,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_units(text: str) -> float | None:
-    """Seconds of a duration that names its units, which a plain number, a size or a date does not; else None."""
+    """Return the seconds of a duration that names its units; None for a plain number, a size, a date or other text."""
     words = text.strip()
     parts = _PART.findall(words)
     if not parts or _PART.sub("", words):
@@ -53,7 +53,7 @@ def _seconds(number: str, unit: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Bytes: a number of them, or a number with a unit, which is a power of 1024. Raises `InvalidError`."""
+    """Return bytes: a number of them, or a number with a unit, which is a power of 1024. Raises `InvalidError`."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise InvalidError(
@@ -66,7 +66,7 @@ def parse_size(text: str) -> int:
 
 
 def duration_word(seconds: float) -> str:
-    """A duration in the largest unit that it is whole in; `parse_duration` reads the same number."""
+    """Return a duration in the largest unit that it is whole in; `parse_duration` reads the same number."""
     for unit in ("d", "h", "m"):
         if seconds and seconds % UNITS[unit] == 0:
             return f"{seconds / UNITS[unit]:.0f}{unit}"
@@ -74,7 +74,7 @@ def duration_word(seconds: float) -> str:
 
 
 def size_word(size: int) -> str:
-    """A size in the largest unit that it is whole in; `parse_size` reads the same number."""
+    """Return a size in the largest unit that it is whole in; `parse_size` reads the same number."""
     for power, unit in ((4, "T"), (3, "G"), (2, "M"), (1, "K")):
         if size and size % 1024**power == 0:
             return f"{size // 1024**power}{unit}"

@@ -78,7 +78,7 @@ class Controls:
         )
 
     async def status(self, request: StatusRequest, send: Send) -> Message:
-        """The whole status."""
+        """Return the whole status."""
         return self._reporter.status()
 
     async def top(self, request: TopRequest, send: Send) -> Message:
@@ -86,11 +86,11 @@ class Controls:
         return await self._reporter.usage.top(self._reporter.status())
 
     async def metrics(self, request: MetricsRequest, send: Send) -> Message:
-        """The text of `.kvfs/metrics`."""
+        """Return the text of `.kvfs/metrics`."""
         return {"text": self._reporter.metrics().decode()}
 
     async def errors(self, request: ErrorsRequest, send: Send) -> Message:
-        """The text of `.kvfs/errors`."""
+        """Return the text of `.kvfs/errors`."""
         return {"text": self._reporter.errors()}
 
     async def sync(self, request: SyncRequest, send: Send) -> Message:
@@ -175,7 +175,7 @@ class Controls:
         return {"count": len(chosen)}
 
     async def rejected_discard(self, request: DiscardRequest, send: Send) -> Message:
-        """Give refused changes up: the store's own answer counts again."""
+        """Discard refused changes: the store's own answer counts again."""
         chosen = self._chosen(request)
         for change in chosen:
             self._discard(change)

@@ -29,7 +29,7 @@ class Resolving:
         fs.xattrs.conflict_of = self.others_of
 
     def handlers(self) -> Mapping[str, ControlHandler]:
-        """By the name of the request."""
+        """Return the handlers by the name of the request."""
         return handlers_of({ConflictsRequest: self.list, KeepRequest: self.keep})
 
     def others_of(self, namespace: NamespaceId, key: Key) -> str:
@@ -68,7 +68,7 @@ class Resolving:
         )
 
     async def keep(self, request: KeepRequest, send: Send) -> Message:
-        """Settle the conflicts of these copies. What fails stays open and is told."""
+        """Settle the conflicts of these copies. One that fails stays open and is reported."""
         if self._fs.options.read_only:
             raise NotPermittedError("the mount is read-only")
         chosen = [

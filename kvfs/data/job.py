@@ -98,14 +98,14 @@ class Job:
     # progress
 
     def add(self, items: Sequence[Item], problems: Iterable[Problem] = (), **facts: object) -> None:
-        """More items, the problems among them, and how far the scan is."""
+        """Add items, the problems among them, and the progress of the scan."""
         with self._transaction():
             self.items.put(items)
             self.problems.put(problems)
             self._put_facts(facts)
 
     def add_there(self, items: Iterable[Item], **facts: object) -> None:
-        """More of what is at the target."""
+        """Add items that are at the target."""
         with self._transaction():
             self.there.put(items)
             self._put_facts(facts)
@@ -124,7 +124,7 @@ class Job:
         return self.items.todo(self.done, most)
 
     def finish(self, seq: int, position: str, problems: Iterable[Problem], **facts: object) -> None:
-        """All items up to `seq` are done; the target's writer would go on at `position`."""
+        """Note that all items up to `seq` are done; the target's writer would go on at `position`."""
         with self._transaction():
             self.problems.put(problems)
             self._put_facts({"done": seq, "position": position, **facts})

@@ -35,13 +35,13 @@ class ProblemTable:
         self._db = db
 
     def put(self, problems: Iterable[Problem]) -> None:
-        """More of them."""
+        """Add problems."""
         statement = "INSERT INTO problems (kind, key, place, message) VALUES (?, ?, ?, ?)"
         rows = ((p.kind, p.key, p.where, p.message) for p in problems)
         self._db.executemany(statement, [tuple(map(_storable, row)) for row in rows])
 
     def all(self) -> Iterator[Problem]:
-        """All of them."""
+        """Yield all problems."""
         for kind, key, where, message in self._db.execute(
             "SELECT kind, key, place, message FROM problems ORDER BY seq"
         ):
@@ -65,7 +65,7 @@ class ItemTable:
         self._problems = problems
 
     def put(self, items: Sequence[Item]) -> None:
-        """More items. Of two items of one key the later one counts; the earlier one becomes a problem."""
+        """Add items. Of two items of one key the later one counts; the earlier one becomes a problem."""
         rows = [_row(item) for item in items]
         self._db.execute("SAVEPOINT rows")
         try:
@@ -124,7 +124,7 @@ class TargetTable:
         self._db = db
 
     def put(self, items: Iterable[Item]) -> None:
-        """More of it."""
+        """Add items that are at the target."""
         self._db.executemany(
             "INSERT OR REPLACE INTO there VALUES (?, ?, ?)",
             [(item.key.encode(), item.origin, item.modified) for item in items],
@@ -146,7 +146,7 @@ class TargetTable:
         ).rowcount
 
     def surplus(self, after: str, most: int) -> list[tuple[Key, str]]:
-        """Keys of the target, and where they are, that nothing at the source answers to."""
+        """Return keys of the target, and where they are, that nothing at the source answers to."""
         rows = self._db.execute(
             """SELECT key, origin FROM there WHERE key > ? AND key NOT IN (SELECT key FROM items)
                ORDER BY key LIMIT ?""",

@@ -53,7 +53,7 @@ def chain_of(backups: Sequence[Backup], wanted: Backup) -> list[Backup]:
 
 
 def parse_keep(text: str) -> list[tuple[int, str]]:
-    """`7d,4w`: the last backup of each of 7 days and of each of 4 weeks. Raises `UserError`.
+    """Parse `7d,4w`: the last backup of each of 7 days and of each of 4 weeks. Raises `UserError`.
 
     These are periods of the calendar, not durations, so months have a letter too.
     """

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import click
 
+from kvfs.cli.asking import confirm
 from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, mount_containing, state_of
 from kvfs.cli.exits import Exit
@@ -176,7 +177,7 @@ def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state_dir: Pa
     meant = _meant(targets, everything, state_of(state_dir))
     count = sum(map(len, meant.values()))
     if everything and count and not yes:
-        click.confirm(f"What was written here to {count} files will be lost. Delete it?", abort=True)
+        confirm(f"What was written here to {count} files will be lost. Delete it?")
     return _settle("theirs", meant, state_of(state_dir))
 
 

@@ -1,6 +1,7 @@
 """Options as mount(8) and fstab(5) write them, `a,b=c`, made into words of `kvfs mount`. No environment is read."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +29,9 @@ IGNORED: Final = frozenset(
 )
 """Words for mount(8) and systemd, and defaults of the kernel."""
 
+_SIZE: Final = re.compile(r"\d+(\.\d+)?\s*([KMGT]?i?B?|[smhdw]|min)", re.IGNORECASE)
+"""An age or a size, as the second half of a value of `history`."""
+
 _SECRET: Final = ("TOKEN", "API_KEY", "PASSWORD", "SECRET")
 
 
@@ -43,12 +47,12 @@ def expanded(text: str, options: Mapping[str, bool], *, sloppy: bool = False) ->
     """Return the options in `text`.
 
     `options` are the long options of the command without dashes, and True for those that take no value. A value that
-    holds a comma is written in double quotes; `_` and `-` are one in names. `sloppy` drops what is unknown, as mount's
-    -s asks for. Raises `UserError`, which names the option.
+    holds a comma is written in double quotes, but for that of `history`; `_` and `-` are one in names. `sloppy` drops
+    what is unknown, as mount's -s asks for. Raises `UserError`, which names the option.
     """
     result = Expanded()
     flags = []
-    for item in _items(text):
+    for item in _joined(_items(text)):
         name, equals, value = item.partition("=")
         if name in IGNORED or name.startswith(("x-", "X-", "comment")):
             continue
@@ -94,6 +98,24 @@ def _variable(name: str, value: str) -> dict[str, str]:
             f"-o env.{name}: a secret is never an option: use token_file=PATH, or token_command=COMMAND"
         )
     return {name: value}
+
+
+def _joined(items: Iterator[str]) -> Iterator[str]:
+    """Give `history=1d,200M` its size back: no option has such a name."""
+    held = ""
+    for item in items:
+        if held and _SIZE.fullmatch(item):
+            held += f",{item}"
+            continue
+        if held:
+            yield held
+            held = ""
+        if item.partition("=")[0] == "history":
+            held = item
+        else:
+            yield item
+    if held:
+        yield held
 
 
 def _items(text: str) -> Iterator[str]:

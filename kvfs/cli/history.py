@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import ask, daemon_of, state_of
 from kvfs.cli.exits import Exit
@@ -72,9 +73,7 @@ def history(
 
 def _clear(place: PastPlace, state: Path, *, yes: bool) -> int:
     if not yes:
-        click.confirm(
-            f"Forget everything that was overwritten or deleted in {place.record.source}?", abort=True
-        )
+        confirm(f"Forget everything that was overwritten or deleted in {place.record.source}?")
     if place.mountpoint is not None:
         with daemon_of(place.mountpoint, state) as client:
             ask(client, ClearHistoryRequest())

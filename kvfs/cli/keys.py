@@ -1,16 +1,15 @@
 """Helpers of the commands on single stores: open SOURCE[/KEY], list keys, say times and prices in words."""
 
 import json
-import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import click
 import trio
 
+from kvfs.cli.asking import confirm
 from kvfs.cli.output import complain, duration_text
 from kvfs.cli.places import Access, OpenStore, StoreWords, access_of, parse_store
 from kvfs.cli.sides import CopySide, Sides, keep_kinds, known_kinds
@@ -140,9 +139,7 @@ def complain_of(problems: Sequence[Problem]) -> bool:
 
 
 def agree(plan: Plan, question: str, *, yes: bool, always: bool = False) -> None:
-    """Ask before it costs or deletes much. Raises `UserError` when nobody can be asked."""
+    """Ask before it costs or deletes much. Raises as `confirm`."""
     if yes or not (always or plan.must_ask_to_read):
         return
-    if not sys.stdin.isatty():
-        raise UserError("nobody can be asked here whether to go on: say --yes")
-    click.confirm(question, abort=True, err=True)
+    confirm(question)

@@ -10,6 +10,7 @@ from typing import Final
 import click
 import trio
 
+from kvfs.cli.asking import confirm
 from kvfs.cli.exits import Exit
 from kvfs.cli.output import complain, duration_text, say, size_text
 from kvfs.cli.places import DirectoryWords, FileWords, StoreWords
@@ -166,16 +167,14 @@ class CopyRun:
             say(line)
 
     def _agree(self, plan: Plan) -> None:
-        """Ask before a large copy. Raises `UserError` when nobody can be asked."""
+        """Ask where it is much. Raises as `confirm`."""
         is_much = plan.must_ask if self._target.store is not None else plan.must_ask_to_read
         if self._request.yes or self._job.fact("agreed") or not is_much:
             return
         self._progress.close()
         for line in plan_lines(plan):
             click.echo(line, err=True)
-        if not sys.stdin.isatty():
-            raise UserError("nobody can be asked here whether to go on: say --yes")
-        click.confirm("Go on?", abort=True, err=True)
+        confirm("Go on?")
         self._job.note(agreed="yes")
 
     async def _move(self, reader: Reader) -> int:

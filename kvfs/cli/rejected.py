@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kvfs.cli.asking import confirm
 from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, state_of
 from kvfs.cli.exits import Exit
@@ -89,7 +90,7 @@ def discard(
     """Discard your version; the file goes back to what is on the server."""
     chosen = _chosen(source, numbers, everything, state_of(state_dir))
     if chosen and not yes:
-        click.confirm("What was written will be lost. Discard it?", abort=True)
+        confirm("What was written will be lost. Discard it?")
     return _settle("discard", "discarded", source, chosen, state_of(state_dir))
 
 

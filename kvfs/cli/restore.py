@@ -10,8 +10,9 @@ from typing import Final
 
 import click
 
+from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
-from kvfs.cli.daemons import state_of
+from kvfs.cli.daemons import mounted_path, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.history import what
 from kvfs.cli.options import DRY_RUN, STATE_DIR, YES, path
@@ -78,8 +79,9 @@ def restore(
             when = time_text(one.past.version.at)
             say(f"would restore {one.target}  {_size(one.past.version)}  {what(one.past)} {when}")
         return Exit.OK
-    is_kvfs = other is None or _is_inside(other, found)
-    is_kept = is_kvfs and now is not None and bool(now.get("keeps", True))
+    is_same = other is None or _is_inside(other, found)
+    is_kvfs = is_same or mounted_path(str(other)) is not None
+    is_kept = is_same and now is not None and bool(now.get("keeps", True))
     present = [one.target for one in todo if one.target.exists()]
     if present and not yes and not (is_file and is_kept):
         _ask(present, is_kept=is_kept)
@@ -92,7 +94,7 @@ def _ask(present: list[Path], *, is_kept: bool) -> None:
     if len(present) > 1:
         words = f"{len(present)} files exist and are written over, {present[0]} among them"
     lost = "" if is_kept else "; what is there now is not kept"
-    click.confirm(f"{words}{lost}. Go on?", abort=True)
+    confirm(f"{words}{lost}. Go on?")
 
 
 def _moment(text: str | None) -> float | None:

@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import JournalLockedError
+from kvfs.history.version_segment import segments
 from kvfs.host.leftovers import remove_old_files, remove_records
 from kvfs.host.sources import HISTORY, NAME, journals, last_used, read_source, was_used
 from kvfs.journal.opener import lock
@@ -62,7 +63,7 @@ def _look(journal: Path, now: float) -> Leftover:
     record, found = read_source(journal), worth(journal)
     if found is not Worth.CHANGES and any(not _is_known(file, journal) for file in journal.parent.iterdir()):
         found = Worth.CHANGES
-    if found is Worth.NOTHING and (journal.parent / HISTORY).exists():
+    if found is Worth.NOTHING and segments(journal.parent / HISTORY):
         found = Worth.KEPT
     source = record.source if record is not None else f"(journal {journal.parent.name})"
     mountpoint = record.mountpoint if record is not None else ""

@@ -104,13 +104,20 @@ def claimed(record: MountRecord, state_dirs: Sequence[Path]) -> Iterator[None]:
     try:
         claim(record, state_dirs)
     except OSError as exc:
-        text = f"the record of the mount cannot be written to {path.parent} ({exc.strerror}): make room there"
+        text = f"the record of the mount cannot be written to {path.parent} ({exc.strerror}): {_way_out(exc)}"
         raise UserError(text) from exc
     try:
         yield
     finally:
         with suppress(OSError), locked(path.parent):  # a mount that begins here now keeps its record
             forget(record, path)
+
+
+def _way_out(error: OSError) -> str:
+    """Say what to do about a directory that cannot be written to."""
+    if isinstance(error, PermissionError):
+        return "it must be yours, with mode 700"
+    return "make room there, or name another directory with --state-dir"
 
 
 def state_dirs_of(state_dir: Path) -> tuple[Path, ...]:

@@ -64,11 +64,19 @@ class ConflictFile:
                 yield found
 
     def append(self, conflict: Conflict, *, settled: bool = False) -> None:
-        """Append one more open or settled conflict."""
-        line = json.dumps(asdict(conflict) | ({"settled": True} if settled else {}))
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        """One more, or one less. A disk that takes half of the line takes nothing of it."""
+        line = json.dumps(asdict(conflict) | ({"settled": True} if settled else {})).encode() + b"\n"
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, f"{line}\n".encode())
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a crash cut the last one off
+                line = b"\n" + line
+            try:
+                while line:
+                    line = line[os.write(descriptor, line) :]
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
         finally:
             os.close(descriptor)
 

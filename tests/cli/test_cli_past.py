@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
 
 from kvfs.cli import main
@@ -151,7 +150,7 @@ def test_a_directory_goes_to_a_time_after_a_question(state, capsys, tmp_path, mo
     out.mkdir()
     (out / "b").write_text("present")
     asked = []
-    monkeypatch.setattr(click, "confirm", lambda text, abort: asked.append(text))
+    monkeypatch.setattr("kvfs.cli.restore.confirm", asked.append)
     words = ("restore", "local:/s.db/ns/d", "--to", out)
     at = ("--at", "2026-11-30T00:53:30+00:00")
     status, said, _ = run(capsys, *words, *at, "--dry-run")
@@ -199,8 +198,11 @@ def test_an_ordinary_file_is_written_over_after_a_question(state, capsys, tmp_pa
     target = tmp_path / "out"
     target.write_bytes(b"newer")
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    status, out, _ = run(capsys, "restore", "local:/s.db/ns/f", "--to", target)
+    status, _, err = run(capsys, "restore", "local:/s.db/ns/f", "--to", target)
     assert (status, target.read_bytes()) == (Exit.INTERRUPTED, b"newer")
-    assert f"{target} exists and is written over; what is there now is not kept. Go on?" in out
+    assert f"{target} exists and is written over; what is there now is not kept. Go on?" in err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    status, _, err = run(capsys, "restore", "local:/s.db/ns/f", "--to", target)
+    assert (status, target.read_bytes(), "say --yes" in err) == (Exit.USAGE, b"newer", True)
     assert run(capsys, "restore", "local:/s.db/ns/f", "--to", target, "--yes")[0] == Exit.OK
     assert target.read_bytes() == b"old"

@@ -139,8 +139,18 @@ def test_doctor_lists_what_is_kept_and_when_it_goes(tmp_path: Path) -> None:
 def test_a_history_counts_as_something_kept(tmp_path: Path) -> None:
     """A history counts as something that is kept: it has bounds of its own, and goes with its journal."""
     journal = made(tmp_path, idle=EMPTY_SECONDS + 1)
-    journal.with_name(HISTORY).mkdir()
+    directory = journal.with_name(HISTORY)
+    (directory / "17").mkdir(parents=True)
     assert [one.worth for one in leftovers(tmp_path, NOW)] == [Worth.KEPT]
+
+
+def test_an_empty_history_is_nothing(tmp_path: Path) -> None:
+    """A mount makes the directory whether anything is overwritten or not: the journal goes after a week."""
+    journal = made(tmp_path, idle=EMPTY_SECONDS + 1)
+    (journal.with_name(HISTORY) / "incoming").mkdir(parents=True)
+    assert [one.worth for one in leftovers(tmp_path, NOW)] == [Worth.NOTHING]
+    sweep(tmp_path, NOW)
+    assert not journal.parent.exists()
 
 
 def test_a_journal_that_is_open_is_left_alone(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Open conflicts: kept beside the journal over crashes, and settled when the copy leaves its name."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from support.journals import NS, START, open_journal
 
 from kvfs.core.model import Key
 from kvfs.daemon.conflict_report import ConflictLog
-from kvfs.host.open_conflicts import NAME, ConflictFile
+from kvfs.host.open_conflicts import NAME, Conflict, ConflictFile
 from kvfs.journal.journal import Journal, Move
 from kvfs.sender.conflicts import copy_key, original_of
 from kvfs.sender.events import Event, EventKind
@@ -104,3 +106,26 @@ def test_other_names_are_no_copies(key: str) -> None:
             assert original_of(copy_key(Key(key), "h-1.b", START, taken.__contains__)) == key
     else:
         assert original_of(copy_key(Key(key), "host", START, lambda copy: False)) is None
+
+
+def test_half_a_line_never_stays(path: Path, monkeypatch) -> None:
+    """A full disk takes nothing of a line, and after a crash the next one begins a line of its own."""
+    file = ConflictFile(path)
+    first, second = Conflict(NS, PAGE, COPY, START), Conflict(NS, PAGE, Key("other"), START)
+    file.append(first)
+    write, room = os.write, [5]
+
+    def fill(descriptor, data):
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[: room.pop()])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", fill)
+        with pytest.raises(OSError, match="No space left"):
+            file.append(second)
+    assert file.read() == [first]
+    with open(path.parent / NAME, "a") as half:
+        half.write('{"namespace"')
+    file.append(second)
+    assert file.read() == [first, second]

@@ -1,5 +1,6 @@
 """Claims: the keys of a mount, and the cases in which two mounts would have the same ones."""
 
+import errno
 import json
 import os
 import threading
@@ -206,3 +207,22 @@ def test_records_of_the_dead_go_while_nobody_claims(state: Path) -> None:
         assert len(records(state)) == 1
     sweeping.join()
     assert records(state) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "make room there"),
+        (errno.EACCES, "it must be yours, with mode 700"),
+        (errno.EROFS, "or name another directory with --state-dir"),
+    ],
+)
+def test_a_record_that_cannot_be_written_has_the_right_way_out(state: Path, monkeypatch, number, way_out):
+    """A record that cannot be written names the way out by the disk's own word."""
+
+    def fail(record, path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("kvfs.host.claims.write_record", fail)
+    with pytest.raises(UserError, match=way_out), claimed(record("mine"), [state]):
+        pass

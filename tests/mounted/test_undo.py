@@ -231,3 +231,19 @@ def test_a_full_disk_costs_history_and_nothing_else(tmp_path: Path) -> None:
             mount.sync()
     finally:
         subprocess.run(["umount", tmp_path / "state"], check=True)
+
+
+def test_a_restore_into_another_mount_keeps_metadata_and_expiration(here: Here, tmp_path: Path) -> None:
+    """It is a kvfs mount as well; where nobody can be asked about what is there, `--yes` is named, with status 2."""
+    here.shell("echo old > f; setfattr -n user.a -v 1 f; touch -d '+1 hour' f; rm f")
+    with mounted(tmp_path, "local:", "--write-back=0.1") as other:
+        (other.path / "ns").mkdir()
+        target = other.path / "ns" / "f"
+        here.restore("f", "--to", str(target))
+        assert target.read_text() == "old\n"
+        assert os.getxattr(target, "user.a") == b"1"
+        assert int(os.getxattr(target, "user.kvfs.ttl")) > 3000
+        source = str(here.path / "f")
+        done = here.mount.kvfs("restore", source, "--to", str(target), check=False)
+        assert done.returncode == Exit.USAGE
+        assert "--yes" in done.stderr

@@ -136,23 +136,27 @@ class Config:
     mount_flags: tuple[str, ...] = setting(FLAGS, "noexec nosuid nodev noatime.", ())
 
     @property
-    def journal_path(self) -> Path:
-        """Return the journal of this source; its folder is private and exists after `private_directory`."""
+    def source_journal_path(self) -> Path:
+        """The journal of this source, which holds what is to be sent."""
         return journal_path(self)
 
     @property
-    def second_journal_path(self) -> Path:
-        """Return the journal of a read-only mount of a source which is mounted elsewhere.
+    def journal_path(self) -> Path:
+        """The journal of this mount; its folder is private and exists after `private_directory`.
 
-        Nothing of it is ever to be sent.
+        A mount to read only has one of its own, *because* nothing of it is ever to be sent, and whoever has the journal
+        of the source locked keeps every mount out that is to write.
         """
-        folder = self.journal_path.parent
+        path = self.source_journal_path
+        if not self.read_only:
+            return path
+        folder = path.parent
         return folder.with_name(f"{folder.name}-{state_name(os.fspath(self.mountpoint))}") / "journal.sqlite"
 
     @property
     def history_path(self) -> Path:
-        """Return the directory of overwritten and deleted versions, beside the journal."""
-        return self.journal_path.with_name(HISTORY)
+        """The directory of what was overwritten and deleted, beside the journal."""
+        return self.source_journal_path.with_name(HISTORY)
 
     @property
     def control_path(self) -> Path:

@@ -81,6 +81,7 @@ def _change(row: Row) -> Described:
         "acknowledged_at": change.acked_at,
         "waits_for": row.waits_for,
         "error": change.error,
+        "failed": None if change.failed is None else {"text": change.failed.text, "at": change.failed.at},
     }
 
 

@@ -87,6 +87,9 @@ def _mounted(text: str, state_dir: Path) -> PastPlace | None:
         return None
     # another server may have had a source of that name
     journal, record = max(found, key=lambda one: (one[1].mountpoint == mounted.mountpoint, one[1].since))
+    if mounted.is_read_only:  # the journal of such a mount is empty; another of the source may have a past
+        same = [one for one in found if one[1].identity == record.identity]
+        journal = max(same, key=lambda one: ((one[0].with_name(HISTORY)).exists(), one[1].since))[0]
     return PastPlace(text, journal, record, names, mountpoint)
 
 

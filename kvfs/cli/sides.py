@@ -22,6 +22,7 @@ from kvfs.data.storeplace import StoreReader
 from kvfs.data.streams import RecordReader
 from kvfs.host.kinds_file import KindsFile, save_kinds
 from kvfs.host.state import private_opener, state_name
+from kvfs.store.noting import Noting
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ class Sides:
             through = words.through
             if is_target and through is not None:
                 through.send_pending()
-                self._stack.callback(through.forget)
+                noting = Noting(opened.store)
+                self._stack.callback(through.show, noting.writes)
+                opened = replace(opened, store=noting)
             if is_target and words.namespace is not None:
                 return CopySide(words, opened, await opened.find(words.namespace))
             namespace = await opened.get(words.namespace)

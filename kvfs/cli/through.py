@@ -1,18 +1,22 @@
 """Paths inside a mount of this user: each stands for its source, with its pending changes, or after they were sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from kvfs.cli.daemons import ask, ask_to_send, daemon_of, recorded_path
+from kvfs.cli.output import complain
 from kvfs.core.errors import KvfsError, UserError
-from kvfs.core.model import Key, NamespaceId
+from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.core.names import Naming
 from kvfs.data.overlaid import PendingChange, PendingStore
-from kvfs.host.requests import PendingItem, PendingRequest, RefreshRequest, SyncRequest
+from kvfs.host.control import Client, ControlError
+from kvfs.host.requests import PendingItem, PendingRequest, RefreshRequest, SyncRequest, ToldRequest
+from kvfs.host.told import ToldWrite, told_file
 from kvfs.store.base import Store
+from kvfs.store.noting import NotedWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,25 @@ class Through:
                 f" kvfs sync {self.mountpoint} says why"
             )
 
-    def forget(self) -> None:
-        """Make the mount look anew at the keys that were written."""
+    def show(self, written: Mapping[KeyRef, NotedWrite]) -> None:
+        """Make the mount show what was written, and look anew at everything else."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
+            if written:
+                self._tell(client, written)
             ask(client, RefreshRequest())
+
+    def _tell(self, client: Client, written: Mapping[KeyRef, NotedWrite]) -> None:
+        try:
+            with told_file(self.state_dir, [_told(*pair) for pair in written.items()]) as file:
+                ask(client, ToldRequest(str(file)))
+        except (OSError, ControlError) as exc:  # the mount shows it when its own value has settled
+            complain(f"{self.mountpoint} shows what was written later: {exc}")
+
+
+def _told(place: KeyRef, write: NotedWrite) -> ToldWrite:
+    if write.entry is None:
+        return ToldWrite(*place, write.at)
+    return ToldWrite(*place, write.at, write.entry.value, write.entry.metadata, write.entry.expiration)
 
 
 def _change(item: PendingItem) -> PendingChange:

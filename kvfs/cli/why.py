@@ -9,6 +9,7 @@ from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
+from kvfs.history.moments import time_text
 from kvfs.host.requests import WhyRequest
 
 
@@ -26,6 +27,8 @@ def why(target: Path, state_dir: Path | None) -> int:
     else:
         what = "its deletion" if change["kind"] == "delete" else f"{size_text(float(change['size']))}"
         say(f"{inside}: {what} {change['state']}, {duration_text(float(change['age']))} old")
+    if change is not None and change.get("failed_at") is not None:
+        say(f"  last try  {time_text(float(change['failed_at']))}")
     for reason in answer.get("reasons", []):
         say(f"  reason    {reason['reason']}")
         found = re.search(r"HTTP (\d+)(?:, code (\d+))?", reason["reason"])

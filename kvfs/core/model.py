@@ -100,6 +100,13 @@ class How(StrEnum):
     DISCARD = "discard"
 
 
+class Failure(Struct, frozen=True, array_like=True, gc=False):
+    """The error of a try to send, and when it was (epoch seconds). All changes of the try share one."""
+
+    text: str
+    at: float
+
+
 class Change(Struct, frozen=True, array_like=True, gc=False):
     """The newest change of one key, without its value (`Journal.value` reads that).
 
@@ -109,6 +116,8 @@ class Change(Struct, frozen=True, array_like=True, gc=False):
     read one, `b""` when it knew the key to be absent.
     `attempted` is true once a request that may have carried it has left.
     Times are epoch seconds; `acked_at` is set when the server took it.
+    `by_command`: a command of this machine wrote it at the store, and no program of this mount has read or written it.
+    `error` is about this change alone; `failed` is the last try of a request with it that failed, whatever the reason.
 
     The journal's log has the fields by position: a new one goes to the end and has a default.
     """
@@ -126,6 +135,13 @@ class Change(Struct, frozen=True, array_like=True, gc=False):
     recorded_at: float
     acked_at: float | None
     error: str | None
+    by_command: bool = False
+    failed: Failure | None = None
+
+    @property
+    def last_error(self) -> str:
+        """Why it is not at the store, as far as it was tried; "" otherwise."""
+        return self.error or (self.failed.text if self.failed is not None else "")
 
     @property
     def is_tombstone(self) -> bool:

@@ -267,11 +267,13 @@ def settle_into(reading: ReadParts, changes: Sequence[Change], now: float) -> No
         present, absent = by_namespace.setdefault(change.namespace, ([], []))
         last_seen = reading.overlay.last_seen
         if change.is_tombstone:
-            last_seen.removed(place)
+            if not change.by_command:
+                last_seen.removed(place)
             absent.append(change.key)
             reading.values.drop(place)
             continue
-        last_seen.wrote(place, reading.overlay.journal.digest(change))
+        if not change.by_command:
+            last_seen.wrote(place, reading.overlay.journal.digest(change))
         present.append(KeyInfo(change.key, change.metadata, change.expiration))
         held = reading.values.get(place, stale=True)
         at = change.acked_at if change.acked_at is not None else now

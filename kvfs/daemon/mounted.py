@@ -15,6 +15,7 @@ import trio
 from kvfs.config import Config
 from kvfs.core.errors import KvfsError
 from kvfs.core.model import Change, Namespace
+from kvfs.daemon.adopting import Adopting
 from kvfs.daemon.build import (
     ReadParts,
     Stores,
@@ -80,14 +81,14 @@ class Mounted:
         watching: Watching,
         kernel: KernelSide,
     ) -> None:
-        self._config = config
-        self._kernel = kernel
+        self._config, self._kernel = config, kernel
         self._journal = journal
         self._stores = stores
         self.starting = True
         self._start, place = start, start.place
         self._reading: ReadParts = build_reading(config, stores, journal, at_root=place is not None)
         self._invalidator = kernel.invalidator()
+        window = settle_window(config) if stores.rest is not None else 0.0
         self._sender = Sender(
             journal,
             stores.writing,
@@ -95,7 +96,7 @@ class Mounted:
             options=SenderOptions(
                 delay=config.write_back,
                 first_pairs=first_pairs(config),
-                settle_window=settle_window(config) if stores.rest is not None else 0.0,
+                settle_window=window,
                 on_conflict=OnConflict(config.on_conflict),
                 reading=self._reading.loader.reading,
             ),
@@ -120,6 +121,7 @@ class Mounted:
         self._ending = Ending(config.mountpoint, self._sender, config.drain_timeout, outlook)
         self._controls = Controls(self._fs, journal, self._sender, reporter, self._ending, stores.ask_again)
         self._resolving = Resolving(self._fs, reporter)
+        self._adopting = Adopting(self._fs, journal, window, time.time)
         self._supervised = Supervised(
             str(config.source), str(config.mountpoint), lambda: journal.pending_count
         )
@@ -133,7 +135,7 @@ class Mounted:
 
     def _listed(self, namespaces: list[Namespace]) -> None:
         """Note that the namespaces changed, because the next mount may have to begin with them."""
-        remember(self._config, Start(self._start.place, namespaces), self._journal.path)
+        remember(self._config, Start(self._start.place, namespaces))
 
     async def _go_online(self) -> None:
         """Wait until the server has answered; until then the mount is marked offline."""
@@ -150,6 +152,7 @@ class Mounted:
             handlers = {
                 **self._controls.handlers(),
                 **self._resolving.handlers(),
+                **self._adopting.handlers(),
                 **self._undo.handlers(),
             }
             await workers.start(serve_control, self._config.control_path, handlers)

@@ -142,7 +142,7 @@ class Outlook:
         counts: dict[str, int] = {}
         tries: dict[str, float] = {}
         for change in changes:
-            reason = change.error or general or untried(change)
+            reason = change.error or general or _remembered(change) or untried(change)
             if not reason:
                 continue
             counts[reason] = counts.get(reason, 0) + 1
@@ -174,6 +174,10 @@ class Outlook:
         if general and (without or general in counts):
             counts[general] = counts.get(general, 0) + without
             tries[general] = found.seconds if found is not None else None
+        if without and not general:
+            for change in totals.not_sent(SHOWN):
+                if not change.error and (text := _remembered(change)):
+                    counts[text], tries[text] = counts.get(text, 0) + 1, self._next_try(change)
         most = nlargest(SHOWN, counts.items(), key=lambda item: item[1])
         return [_reason(text, count, tries[text]) for text, count in most]
 
@@ -195,6 +199,11 @@ class Outlook:
 
 def _reason(text: str, count: int, next_try: float | None) -> Message:
     return {"reason": text, "count": count, "advice": advice_for(text), "next_try_seconds": next_try}
+
+
+def _remembered(change: Change) -> str:
+    """Say why the last try failed, though nothing hinders the next one as far as is known: of a mount before, say."""
+    return f"the last try failed: {change.failed.text}" if change.failed is not None else ""
 
 
 async def tell_often(

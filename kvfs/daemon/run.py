@@ -77,7 +77,7 @@ async def _daemon(
         calling.set(callers.own)  # the default caller; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
         doing(f"asking {host_of(config)}")
-        start = await find_start(config, stores, journal.path)
+        start = await find_start(config, stores)
         claim_place(config, start)
         doing(f"mounting on {config.mountpoint}")
         mounted = Mounted(
@@ -98,24 +98,19 @@ def _told_ready(telling_now: ExitStack, ready: Callable[[], None]) -> None:
 
 
 async def _open_journal(config: Config) -> Journal:
-    """Open the journal of the source. A command that only reads it (`kvfs status`) is waited for.
-
-    A read-only mount of a source that is mounted elsewhere has an empty one of its own.
-    """
-    deadline, path = trio.current_time() + _READERS, config.journal_path
+    """The journal of the mount. A command that only reads it (`kvfs status`) is waited for."""
+    deadline = trio.current_time() + _READERS
     while True:
         try:
             return Journal.open(
-                path,
+                config.journal_path,
                 source=source_identity(config),
                 now=time.time,
                 mountpoint=str(config.mountpoint),
                 durable=config.durable_close,
+                heir_of=config.source_journal_path if config.read_only else None,
             )
         except JournalLockedError as exc:
-            if exc.mountpoint and config.read_only and path == config.journal_path:
-                path = config.second_journal_path
-                continue
             if exc.mountpoint or trio.current_time() >= deadline:
                 raise
         await trio.sleep(0.05)

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
@@ -51,15 +50,14 @@ class Start:
     is_offline: bool = False
 
 
-async def find_start(config: Config, stores: Stores, journal: Path | None = None) -> Start:
+async def find_start(config: Config, stores: Stores) -> Start:
     """Find the root of the mount and the list of namespaces.
 
-    It asks the server, so that a wrong token or name is known at once. If the server does not answer, a source that
-    was mounted before starts with the last known state. Raises `UserError` with one line that says what to do.
-    `journal` is the one in use, if it is not that of the source.
+    Asks the server, so that a wrong token or name is known at once. When it does not answer, a source that was
+    mounted before starts with what is known of it. Raises `UserError` with one line that says what to do.
     """
     source = config.source
-    known = None if config.require_server else read_source(config.journal_path)
+    known = None if config.require_server else _known(config)
     try:
         namespaces = await _listed(stores, patient=known is None)
         start = Start(place_in(config, namespaces), namespaces)
@@ -76,8 +74,13 @@ async def find_start(config: Config, stores: Stores, journal: Path | None = None
         return Start(place_in(config, namespaces), namespaces, is_offline=True)
     except StoreError as exc:
         raise UserError(f"{source}: {exc}") from exc
-    remember(config, start, journal)
+    remember(config, start)
     return start
+
+
+def _known(config: Config) -> SourceRecord | None:
+    """Return what this machine knows of the source: of this mount, or, where that is new, of one that could write."""
+    return read_source(config.journal_path) or read_source(config.source_journal_path)
 
 
 async def _listed(stores: Stores, *, patient: bool) -> list[Namespace]:
@@ -127,8 +130,8 @@ def place_in(config: Config, namespaces: list[Namespace]) -> RootRef | None:
     return (find_namespace(namespaces, wanted).id, DirRef(prefix, len(prefix))) if wanted else None
 
 
-def remember(config: Config, start: Start, journal: Path | None = None) -> None:
-    """Keep the data for a mount without the server, and for `kvfs status` of an unmounted source."""
+def remember(config: Config, start: Start) -> None:
+    """Keep what a mount without the server needs, and what `kvfs status` says of one that is not mounted."""
     namespace, ref = start.place if start.place is not None else ("", DirRef.ROOT)
     record = SourceRecord(
         source=str(config.source),
@@ -141,7 +144,7 @@ def remember(config: Config, start: Start, journal: Path | None = None) -> None:
         namespaces={one.id: one.title for one in start.namespaces},
     )
     try:
-        write_source(journal or config.journal_path, record)
+        write_source(config.journal_path, record)
     except OSError as exc:
         log.warning("what is known of %s is not kept: %s", config.source, exc.strerror)
 

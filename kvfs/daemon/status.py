@@ -43,8 +43,13 @@ class RecentErrors(logging.Handler):
         )
 
     def text(self) -> bytes:
-        """Return all that are kept, oldest first."""
-        return "".join(f"{line}\n" for line in self._lines).encode()
+        """All that are kept, oldest first. Threads may log meanwhile."""
+        self.acquire()
+        try:
+            lines = list(self._lines)
+        finally:
+            self.release()
+        return "".join(f"{line}\n" for line in lines).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class Reporter:
         """Return the changes that are not at the server: path, error, age; the oldest first, at most `SHOWN`."""
         now = time.time()
         return [
-            {"path": self.path_of(c), "error": c.error or "", "age": max(0.0, now - c.recorded_at)}
+            {"path": self.path_of(c), "error": c.last_error, "age": max(0.0, now - c.recorded_at)}
             for c in self._journal.totals.not_sent(SHOWN)
         ]
 

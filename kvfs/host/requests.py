@@ -148,6 +148,13 @@ class ClearHistoryRequest(Request, frozen=True):
     name = "history_clear"
 
 
+class ToldRequest(Request, frozen=True):
+    """Show what a command has written beside the mount: a file of `host/told.py`."""
+
+    name = "told"
+    file: str = ""
+
+
 # answers
 
 
@@ -181,6 +188,7 @@ class ChangeItem(Struct, frozen=True):
     age: float
     error: str
     next_try_seconds: float | None = None
+    failed_at: float | None = None
 
     @classmethod
     def of(cls, change: Change, path: str, now: float, next_try: float | None = None) -> Self:
@@ -193,8 +201,9 @@ class ChangeItem(Struct, frozen=True):
             str(change.state),
             change.size,
             age,
-            change.error or "",
+            change.last_error,
             next_try,
+            change.failed.at if change.failed is not None else None,
         )
 
 

@@ -23,6 +23,7 @@ from kvfs.journal import opener
 from kvfs.journal.contents import Contents
 from kvfs.journal.disk import refusal
 from kvfs.journal.facts import KEPT, LocalFacts
+from kvfs.journal.heirs import inherit_log, inherit_side, is_heir
 from kvfs.journal.index import KEYS
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.local_attributes import LocalAttributes
@@ -106,6 +107,7 @@ class Journal:
         self.pending, self.iter_pending, self.row = unsent.pending, unsent.iter_pending, outbox.row
         self.blocker, self.waiting_for, self.release = outbox.blocker, outbox.waiting_for, outbox.release
         self.mark_attempted, self.ack, self.set_error = outbox.mark_attempted, outbox.ack, outbox.set_error
+        self.note_failure = outbox.note_failure
         self.reject, self.reject_namespace = outbox.reject, outbox.reject_namespace
         self.settled, self.settle = outbox.settled, outbox.settle
 
@@ -120,10 +122,12 @@ class Journal:
         now: Callable[[], float],
         mountpoint: str = "",
         durable: bool = False,
+        heir_of: Path | None = None,
     ) -> "Journal":
         """Open or make the journal of `source` (identity of the account or store).
 
         With `durable`, contents in the spool are forced to the disk at once (`make_durable` does the rest).
+        A new one begins with what is kept of keys by another of the source, `heir_of`, if there is that.
         Raises JournalLockedError, JournalUnreadableError (the file is left as it is), JournalFullError, or
         JournalError when the directory cannot be used.
         """
@@ -138,7 +142,10 @@ class Journal:
             reserve = Reserve(path)
             undo.append(reserve.close)
             reserve.make_way(OPENING)
+            heir_of = heir_of if is_heir(path, heir_of, source) else None
             opener.prepare(path, source, now())
+            if heir_of is not None:
+                inherit_side(heir_of, path)
             opener.remove_leftovers(path)
             spool = path.with_name(path.name + ".spool")
             spool.mkdir(mode=0o700, exist_ok=True)
@@ -149,6 +156,8 @@ class Journal:
             contents = Contents(log, SpoolDirectory(spool, durable=durable))
             transactions = Transactions(log, Recorded(LocalFacts(SideTable(connection, path))), contents)
             recover(transactions)
+            if heir_of is not None:
+                inherit_log(heir_of, transactions)
             reserve.refill(transactions.index.count)
         except BaseException as exc:
             while undo:

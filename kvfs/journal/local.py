@@ -6,6 +6,7 @@ The log has their fields by position: a new one goes to the end and has a defaul
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 SHOWN_BYTES: Final = 8
 
@@ -14,6 +15,7 @@ class LocalAttrs(Struct, frozen=True, array_like=True, gc=False):
     """Permission bits and times (epoch nanoseconds) of a key; None: not set on this machine.
 
     `shown` is the fingerprint of the content that the mtime was last shown with; empty: never known.
+    `is_gone`: the key was deleted here, and nothing else is kept of it: only of the latest such keys.
     """
 
     mode: int | None = None
@@ -21,6 +23,7 @@ class LocalAttrs(Struct, frozen=True, array_like=True, gc=False):
     ctime_ns: int | None = None
     atime_ns: int | None = None
     shown: bytes = b""
+    is_gone: bool = False
 
     @property
     def is_short(self) -> bool:
@@ -51,6 +54,11 @@ def fingerprint(digest: bytes) -> bytes:
     return digest[:SHOWN_BYTES]
 
 
+def alive(attrs: LocalAttrs | None) -> LocalAttrs | None:
+    """The attributes of a key that is there (again)."""
+    return replace(attrs, is_gone=False) if attrs is not None and attrs.is_gone else attrs
+
+
 def content_shown(attrs: LocalAttrs | None) -> LocalAttrs | None:
     """Return what is kept of a deleted key: the content that it was last shown with."""
-    return LocalAttrs(shown=attrs.shown) if attrs is not None and attrs.shown else None
+    return LocalAttrs(shown=attrs.shown, is_gone=True) if attrs is not None and attrs.shown else None

@@ -53,7 +53,10 @@ class LocalAttributes:
             if not local.shown:
                 news.append((key, replace(local, shown=shown), False))
             elif local.shown != shown:
-                news.append((key, replace(local, mtime_ns=now_ns, ctime_ns=now_ns, shown=shown), True))
+                dated = replace(local, mtime_ns=now_ns, ctime_ns=now_ns, shown=shown, is_gone=False)
+                news.append((key, dated, True))
+            elif local.is_gone:  # somebody made it anew
+                news.append((key, replace(local, is_gone=False), False))
         if news:
             with self._transactions:
                 for key, attrs, is_visible in news:

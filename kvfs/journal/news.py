@@ -8,11 +8,11 @@ import trio
 from kvfs.core.generation import Generation
 from kvfs.core.model import Seq
 from kvfs.journal.reader import Totals
-from kvfs.journal.records import DropDirectory, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
+from kvfs.journal.records import DropDirectory, Failed, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
 
 TRANSACTIONS: Final = "transactions"
 """The generation of transactions that altered changes."""
-_BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp}  # operations that alter no change
+_BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp, Failed}  # operations that alter no change
 
 
 class News:

@@ -85,7 +85,7 @@ def prepare(path: Path, source: str, created: float) -> None:
 
 def _create(connection: sqlite3.Connection, source: str, created: float) -> None:
     connection.executescript(
-        f"BEGIN; {side.META}; {side.FILES}; {side.SHOWN}; PRAGMA user_version = {VERSION}; COMMIT;"
+        f"BEGIN; {side.META}; {side.FILES}; {side.SHOWN}; {side.GONE}; PRAGMA user_version = {VERSION}; COMMIT;"
     )
     meta = [("source", source), ("created", str(int(created))), ("id", secrets.token_hex(ID_BYTES))]
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
@@ -111,10 +111,10 @@ def check(path: Path, source: str | None) -> None:
 
 
 def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
-    """Return why this file cannot be our journal of `source`, or None."""
-    if _pragma(connection, "application_id") != APPLICATION_ID:
+    """Why this file cannot be our journal of `source`, or None."""
+    if pragma(connection, "application_id") != APPLICATION_ID:
         return "it is not a journal of kvfs"
-    version = _pragma(connection, "user_version")
+    version = pragma(connection, "user_version")
     if version > VERSION:
         return f"it was written by a newer kvfs (journal version {version}, this one knows {VERSION})"
     if version < legacy.BEFORE:
@@ -132,7 +132,7 @@ def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
 def _stranger(path: Path, connection: sqlite3.Connection) -> str | None:
     """Return why a file beside the journal is not its log, or None."""
     mine = identity(connection)
-    if _pragma(connection, "user_version") < VERSION:
+    if pragma(connection, "user_version") < VERSION:
         return legacy.stranger(path, mine)
     for segment in segments_of(path):
         head = read_head(segment)
@@ -164,10 +164,11 @@ def identity(connection: sqlite3.Connection) -> bytes:
 
 def is_present(connection: sqlite3.Connection) -> bool:
     """Return whether the file is of the present format, not of one before."""
-    return _pragma(connection, "user_version") == VERSION
+    return pragma(connection, "user_version") == VERSION
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """Return a number that SQLite keeps of the file."""
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
@@ -189,7 +190,7 @@ def connect(path: Path) -> tuple[sqlite3.Connection, bytes]:
     """Open the loop's connection to the side table, and return the journal's id; the format before is converted."""
     connection = side.connect(path)
     try:
-        if _pragma(connection, "user_version") < VERSION:
+        if pragma(connection, "user_version") < VERSION:
             legacy.convert(connection, path)
         legacy.clean(connection, path)
         return connection, identity(connection)

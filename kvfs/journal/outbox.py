@@ -12,14 +12,18 @@ Invariants:
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import Final
 
 from msgspec.structs import replace
 
 from kvfs.core.errors import JournalFullError
-from kvfs.core.model import Change, ChangeState, NamespaceId, Seq
-from kvfs.journal.records import Acknowledged, Attempted, SettledOp
+from kvfs.core.model import Change, ChangeState, Failure, NamespaceId, Seq
+from kvfs.journal.records import Acknowledged, Attempted, Failed, SettledOp
 from kvfs.journal.rules import Row, with_change, with_wait
 from kvfs.journal.transaction import Transactions
+
+FAILURE_CHARS: Final = 500  # of a reason
+FAILURE_SECONDS: Final = 60.0  # after which the same reason is noted again, for its time
 
 
 class Outbox:
@@ -89,6 +93,16 @@ class Outbox:
                 if row.change.error != text:
                     self._update(row, error=text)
 
+    def note_failure(self, seqs: Iterable[Seq], text: str, at: float) -> None:
+        """Remember why these could not be sent, so that the next mount can tell as well.
+
+        The log has it once a minute at most while the reason is the same, so that an outage does not fill the disk.
+        """
+        failure = Failure(text[:FAILURE_CHARS], at)
+        with suppress(JournalFullError), self._transactions:
+            if found := [row.change.seq for row in self._rows(seqs) if _is_news(failure, row.change.failed)]:
+                self._transactions.say(Failed(found, failure))
+
     def _update(self, row: Row, **fields: object) -> None:
         """Replace fields of a change, inside a transaction."""
         self._transactions.put(with_change(row, replace(row.change, **fields)), row)
@@ -141,3 +155,10 @@ class Outbox:
             with self._transactions.of_sending():
                 for row in rows:
                     self._update(row, acked_at=now)
+
+
+def _is_news(failure: Failure, before: Failure | None) -> bool:
+    """Return whether a failed try tells something else than the one before. The clock may have been set back."""
+    if before is None or before.text != failure.text:
+        return True
+    return abs(failure.at - before.at) >= FAILURE_SECONDS

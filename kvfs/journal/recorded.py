@@ -14,6 +14,7 @@ from kvfs.journal.records import (
     DropDirectory,
     DropNamespace,
     DropRow,
+    Failed,
     LogOperation,
     SeenOp,
     SetAttrs,
@@ -21,7 +22,7 @@ from kvfs.journal.records import (
     SetRow,
     SettledOp,
 )
-from kvfs.journal.rules import Content, Row, acknowledged, attempted, with_attrs
+from kvfs.journal.rules import Content, Row, acknowledged, attempted, failed, with_attrs
 
 
 class Recorded:
@@ -91,6 +92,11 @@ class Recorded:
             row = self.index.pending[seq]
             self.index.advance(row, attempted(row.change))
 
+    def _failed(self, operation: Failed) -> None:
+        for seq in operation.seqs:
+            row = self.index.pending[seq]
+            self.index.advance(row, failed(row.change, operation.failure))
+
     def _acknowledged(self, operation: Acknowledged) -> None:
         for seq in operation.seqs:
             row = self.index.pending[seq]
@@ -112,6 +118,7 @@ _APPLY: Final[dict[type[LogOperation], Callable[[Recorded, Any], None]]] = {
     SeenOp: Recorded._see,
     DropNamespace: Recorded._drop_namespace,
     Attempted: Recorded._attempted,
+    Failed: Recorded._failed,
     Acknowledged: Recorded._acknowledged,
     SettledOp: Recorded._settled,
 }

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from kvfs.core.model import Key, NamespaceId, Seq
+from kvfs.core.model import Failure, Key, NamespaceId, Seq
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.rules import Row
 
@@ -94,6 +94,13 @@ class End(Struct, tag=10, array_like=True, frozen=True, gc=False):
     last_seq: Seq
 
 
+class Failed(Struct, tag=11, array_like=True, frozen=True, gc=False):
+    """A try to send these pending changes failed."""
+
+    seqs: list[Seq]
+    failure: Failure
+
+
 LogOperation = (
     SetRow
     | DropRow
@@ -106,6 +113,7 @@ LogOperation = (
     | Acknowledged
     | SettledOp
     | End
+    | Failed
 )
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from kvfs.core.digest import DIGEST_BYTES, digest
 from kvfs.core.errors import JournalError
-from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
+from kvfs.core.model import Change, ChangeKind, ChangeState, Failure, Key, Metadata, NamespaceId, Seq
 from kvfs.journal.local import LocalAttrs
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
@@ -133,12 +133,13 @@ def base_over(old: Row | None, base: bytes | None) -> bytes | None:
     """Return the base of a change on top of `old`: what `old` knows of the store beats what the caller had read.
 
     Over a deletion that has not arrived, what was read under the name counts, because the name that is made anew
-    stands for the one that was removed; a caller that has read nothing there passes b"" or None.
+    stands for the one that was removed; a caller that has read nothing there passes b"" or None. Over what a command
+    wrote beside the mount it counts as well, because no program of the mount need have seen that.
     """
     if old is None:
         return base
     if old.change.state is ChangeState.SETTLING:
-        return old.digest
+        return base if old.change.by_command and base is not None else old.digest
     return base if base and old.change.is_tombstone else old.change.base
 
 
@@ -147,6 +148,8 @@ def ancestors_over(old: Row | None, now: float) -> bytes:
     if old is None:
         return b""
     found = digests(old.ancestors)
+    if old.change.by_command:  # what a command wrote is nobody's of this mount
+        return old.ancestors
     if old.change.attempted or old.change.state is ChangeState.SETTLING:
         replaced = unread(old.change.acked_at or now) if _replaces_anything(old) else old.change.base
         found += [digest for digest in (replaced, old.digest) if digest]
@@ -217,7 +220,13 @@ def attempted(change: Change) -> Change:
     return Change(
         change.seq, change.namespace, change.key, change.kind, change.state, change.size, change.metadata,
         change.expiration, change.base, True, change.recorded_at, change.acked_at, change.error,
+        change.by_command, change.failed,
     )  # fmt: skip
+
+
+def failed(change: Change, failure: Failure) -> Change:
+    """Return the change with its last failed try."""
+    return replace(change, failed=failure)
 
 
 def acknowledged(change: Change, at: float) -> Change:
@@ -233,6 +242,22 @@ def _may_stay_local(old: Row) -> bool:
     if old.change.state is ChangeState.LOCAL or not store_may_hold(old):
         return True
     return old.change.is_tombstone and old.change.state is ChangeState.SETTLING
+
+
+def adopted_over(
+    old: Row | None, namespace: NamespaceId, key: Key, put: Put | None, seq: Seq, now: float
+) -> Row:
+    """Return the row of what a command wrote at the store, on top of `old`, which is settling; no put: a deletion."""
+    kind, size = (ChangeKind.DELETE, 0) if put is None else (ChangeKind.PUT, put.size)
+    metadata, expiration = (None, None) if put is None else (put.metadata, put.expiration)
+    change = Change(
+        seq, namespace, key, kind, ChangeState.SETTLING, size, metadata, expiration, None, True, now, now, None,
+        by_command=True,
+    )  # fmt: skip
+    ancestors = ancestors_over(old, now)
+    if put is None:
+        return Row(change, None, b"", True, ancestors, None, now)
+    return Row(change, put.content, put.digest, True, ancestors, None, now, put.attrs)
 
 
 def needs_tombstone(old: Row | None, base: bytes | None) -> bool:

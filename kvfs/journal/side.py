@@ -47,6 +47,15 @@ CREATE TABLE shown (
     changed INTEGER            -- epoch nanoseconds: when a content was found that differed; NULL: never
 ) WITHOUT ROWID
 """
+GONE: Final = """
+-- Of keys that were deleted here, the latest: the content they were last shown with. Whoever makes one anew makes
+-- another file, and that is dated if its content is another.
+CREATE TABLE IF NOT EXISTS gone (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    place  BLOB NOT NULL UNIQUE,
+    digest BLOB NOT NULL
+)
+"""
 TABLES: Final = frozenset({"meta", "files", "shown"})
 
 _PUT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?)"
@@ -55,6 +64,12 @@ _DROP: Final = "DELETE FROM files WHERE namespace = ? AND key = ?"
 _DROP_SHOWN: Final = "DELETE FROM shown WHERE place = ?"
 _DROP_NAMESPACE: Final = "DELETE FROM files WHERE namespace = ?"
 _DROP_ALL_SHOWN: Final = "DELETE FROM shown WHERE place BETWEEN ? AND ?"
+_PUT_GONE: Final = "INSERT OR REPLACE INTO gone (place, digest) VALUES (?, ?)"
+_DROP_GONE: Final = "DELETE FROM gone WHERE place = ?"
+_DROP_ALL_GONE: Final = "DELETE FROM gone WHERE place BETWEEN ? AND ?"
+_TRIM_GONE: Final = "DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - ?"
+_GET_GONE: Final = "SELECT digest FROM gone WHERE place = ?"
+GONE_KEPT: Final = 50_000  # deleted keys: some megabytes
 _GET: Final = "SELECT attrs FROM files WHERE namespace = ? AND key = ?"
 _GET_SHOWN: Final = "SELECT digest, changed FROM shown WHERE place = ?"
 _NAMESPACE_BYTES: Final = 4
@@ -87,6 +102,8 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA secure_delete = OFF")  # Debian's default ON writes every freed page again
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk: the next mount makes it
+            connection.execute(GONE)
     except sqlite3.Error as exc:
         raise translate(exc, path) from exc
     return connection
@@ -110,11 +127,13 @@ class SideTable:
         self._db.execute("PRAGMA busy_timeout = 0")
         self._has_files = self._ask("SELECT 1 FROM files LIMIT 1", ()) is not None  # mostly there are none
         self._has_shown = self._ask("SELECT 1 FROM shown LIMIT 1", ()) is not None
+        self._keeps_gone = self._ask("SELECT 1 FROM sqlite_master WHERE name = 'gone'", ()) is not None
+        self._has_gone = self._keeps_gone and self._ask("SELECT 1 FROM gone LIMIT 1", ()) is not None
 
     @property
     def is_empty(self) -> bool:
         """True if nothing is kept of any key."""
-        return not (self._has_files or self._has_shown)
+        return not (self._has_files or self._has_shown or self._has_gone)
 
     def _ask(self, statement: str, columns: tuple[Any, ...]) -> Any:
         try:
@@ -131,15 +150,22 @@ class SideTable:
             raise JournalError(f"the journal {self._path} has damaged attributes ({exc})") from exc
         if self._has_shown and (row := self._ask(_GET_SHOWN, (short_place(*place),))) is not None:
             return LocalAttrs(None, row[1], row[1], None, row[0])
+        if self._has_gone and (row := self._ask(_GET_GONE, (short_place(*place),))) is not None:
+            return LocalAttrs(shown=row[0], is_gone=True)
         return None
 
     def save(self, files: Mapping[KeyRef, LocalAttrs | None], dropped: Iterable[NamespaceId] = ()) -> None:
         """Keep all of these in one transaction, after nothing is kept of the namespaces. Raises JournalError."""
-        writes: dict[str, list[tuple[Any, ...]]] = {_DROP_NAMESPACE: [], _DROP_ALL_SHOWN: []}
+        writes: dict[str, list[tuple[Any, ...]]] = {
+            _DROP_NAMESPACE: [],
+            _DROP_ALL_SHOWN: [],
+            _DROP_ALL_GONE: [],
+        }
         for namespace in dropped:
             first = _hash(namespace, _NAMESPACE_BYTES)
             writes[_DROP_NAMESPACE].append((namespace,))
-            writes[_DROP_ALL_SHOWN].append((first, first + b"\xff" * (_KEY_BYTES + 1)))
+            for drop in (_DROP_ALL_SHOWN, *([_DROP_ALL_GONE] if self._keeps_gone else ())):
+                writes[drop].append((first, first + b"\xff" * (_KEY_BYTES + 1)))
         writes |= self._rows(files)
         if not any(writes.values()):
             return
@@ -156,6 +182,7 @@ class SideTable:
                 self._roll_back()
         self._has_files = self._has_files or bool(writes[_PUT])
         self._has_shown = self._has_shown or bool(writes[_PUT_SHOWN])
+        self._has_gone = self._has_gone or bool(writes[_PUT_GONE])
 
     def _roll_back(self) -> None:
         self._db.execute("ROLLBACK")
@@ -166,18 +193,28 @@ class SideTable:
         drops_shown: list[tuple[Any, ...]] = []
         puts: list[tuple[Any, ...]] = []
         puts_shown: list[tuple[Any, ...]] = []
+        drops_gone: list[tuple[Any, ...]] = []
+        puts_gone: list[tuple[Any, ...]] = []
         for place, attrs in files.items():
+            is_gone = attrs is not None and attrs.is_gone
             if attrs is None or attrs.is_short:
                 if self._has_files:
                     drops.append(place)
             else:
                 puts.append((*place, encode(attrs)))
-            if attrs is None:
+            if attrs is None or is_gone:
                 if self._has_shown:
                     drops_shown.append((short_place(*place),))
             elif attrs.is_short:
                 puts_shown.append((short_place(*place), attrs.shown, attrs.mtime_ns))
-        return {_DROP: drops, _DROP_SHOWN: drops_shown, _PUT: puts, _PUT_SHOWN: puts_shown}
+            if attrs is not None and is_gone and self._keeps_gone:
+                puts_gone.append((short_place(*place), attrs.shown))
+            elif self._has_gone:
+                drops_gone.append((short_place(*place),))
+        return {
+            _DROP: drops, _DROP_SHOWN: drops_shown, _DROP_GONE: drops_gone, _PUT: puts, _PUT_SHOWN: puts_shown,
+            _PUT_GONE: puts_gone, _TRIM_GONE: [(GONE_KEPT,)] if puts_gone else [],
+        }  # fmt: skip
 
     def close(self) -> None:
         """Close the file."""

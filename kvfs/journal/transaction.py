@@ -41,7 +41,7 @@ class Transactions:
         self.contents = contents
         self.recorded = recorded
         self.on_commit: Callable[[Sequence[LogOperation]], None] = lambda operations: None
-        self._depth = 0  # of `with` inside each other
+        self.depth = 0  # of `with` inside each other
         self._is_doomed = False
         self._may_use_reserve = False
         self._operations: list[LogOperation] = []  # those of the transaction under way
@@ -50,11 +50,14 @@ class Transactions:
         self._rows: dict[KeyRef, Row | None] = {}  # the rows as they will be after it
         self._attrs: dict[KeyRef, LocalAttrs | None] = {}
         self._waiting: dict[Seq, set[KeyRef]] = {}
+        self.then: list[
+            Callable[[], None]
+        ] = []  # called once all of the transaction is in the log; must not raise
         self.directories: dict[tuple[NamespaceId, str, int], DirRow | None] = {}
 
     def of_sending(self) -> "Transactions":
         """Return the context of a transaction that sending needs, or that makes room: a full disk does not stop it."""
-        if not self._depth:  # else it is a part of the one around it
+        if not self.depth:  # else it is a part of the one around it
             self._may_use_reserve = True
         return self
 
@@ -63,20 +66,20 @@ class Transactions:
 
         Raises JournalFullError or JournalError at the end when the disk does not take it.
         """
-        self._depth += 1
+        self.depth += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._depth -= 1
+        self.depth -= 1
         if error is not None:
             self._is_doomed = True  # half of it may be there: the outermost must not commit
-        if self._depth:
+        if self.depth:
             return
         is_doomed, self._is_doomed = self._is_doomed, False
         may_use_reserve, self._may_use_reserve = self._may_use_reserve, False
-        operations, values, new = self._operations, self._values, self._new
-        self._operations, self._values, self._new = [], [], []
+        operations, values, new, then = self._operations, self._values, self._new, self.then
+        self._operations, self._values, self._new, self.then = [], [], [], []
         if self._rows or self._attrs or self.directories:
             self._rows, self._attrs, self._waiting, self.directories = {}, {}, {}, {}
         if error is not None:
@@ -86,6 +89,8 @@ class Transactions:
         if operations:
             self._append(operations, values, new, may_use_reserve=may_use_reserve)
             self._apply(operations)
+        for act in then:
+            act()
 
     # inside a transaction
 
@@ -179,7 +184,7 @@ class Transactions:
     @property
     def is_idle(self) -> bool:
         """Return True if `insert` will do: no transaction is under way."""
-        return not self._depth
+        return not self.depth
 
     def insert(self, row: Row, value: bytes | None) -> None:
         """Do a whole transaction: the put of a key without a row."""

@@ -11,6 +11,7 @@ Invariants:
 import logging
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -18,9 +19,18 @@ from msgspec.structs import replace
 
 from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
 from kvfs.journal.contents import content_of
-from kvfs.journal.local import LocalAttrs, content_shown
+from kvfs.journal.local import LocalAttrs, alive, content_shown
 from kvfs.journal.records import DropNamespace
-from kvfs.journal.rules import Put, Row, first_put, needs_tombstone, put_over, tombstone_over, with_attrs
+from kvfs.journal.rules import (
+    Put,
+    Row,
+    adopted_over,
+    first_put,
+    needs_tombstone,
+    put_over,
+    tombstone_over,
+    with_attrs,
+)
 from kvfs.journal.spool import Body
 from kvfs.journal.transaction import Transactions
 
@@ -103,7 +113,7 @@ class JournalWriter:
         """
         transactions, seq = self._transactions, self._index.next_seq()
         if attrs is None:
-            attrs = transactions.attrs_of(namespace, key)
+            attrs = alive(transactions.attrs_of(namespace, key))
         content = content_of(body, seq)
         put = Put(namespace, key, body.size, content, body.digest, metadata, expiration, base, local, attrs)
         if transactions.is_idle and self._index.get(namespace, key) is None:
@@ -144,12 +154,19 @@ class JournalWriter:
         return Superseded(namespace, key, row, attrs, how, other, is_one_of_many)
 
     def _tell(self, *ended: Superseded | None) -> None:
+        """Tell what was there; not before the transaction around this one is in the log, too."""
         for one in ended:
-            if one is not None and self.on_superseded is not None:
-                try:
-                    self.on_superseded(one)
-                except Exception:
-                    log.exception("what was replaced or deleted is not kept: a bug of kvfs, please report it")
+            if one is not None and self._transactions.depth:
+                self._transactions.then.append(partial(self._tell_one, one))
+            elif one is not None:
+                self._tell_one(one)
+
+    def _tell_one(self, one: Superseded) -> None:
+        try:
+            if self.on_superseded is not None:
+                self.on_superseded(one)
+        except Exception:
+            log.exception("what was replaced or deleted is not kept: a bug of kvfs, please report it")
 
     def _put(self, put: Put, seq: Seq, value: bytes | None = None) -> Row:
         old = self._transactions.get(put.namespace, put.key)
@@ -326,7 +343,7 @@ class JournalWriter:
             return None
         seq = self._index.next_seq()
         with self._transactions.of_sending():
-            attrs = row.attrs or self._transactions.attrs_of(change.namespace, key)
+            attrs = row.attrs or alive(self._transactions.attrs_of(change.namespace, key))
             self._put(
                 Put(change.namespace, key, change.size, row.content, row.digest, change.metadata,
                     change.expiration, b"", attrs=attrs),
@@ -335,6 +352,38 @@ class JournalWriter:
             self._transactions.repoint(change.seq, seq)
             self._transactions.remove(row)
         return seq
+
+    def adopt(
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        body: Body | None,
+        *,
+        metadata: Metadata | None,
+        expiration: int | None,
+        attrs: LocalAttrs | None,
+        before: float,
+    ) -> bool:
+        """The store holds this, because a command of this machine wrote it; no body: the key is deleted there.
+
+        It answers as a change that was acknowledged now. False, and nothing is done, where a change of ours is not at
+        the store, because the two are compared when it is sent, or was recorded after `before` (epoch seconds).
+        """
+        with self._transactions:
+            old = self._transactions.get(namespace, key)
+            if old is not None and (
+                old.change.state is not ChangeState.SETTLING or old.change.recorded_at >= before
+            ):
+                return False
+            seq, now, put = self._index.next_seq(), self._now(), None
+            if body is not None:
+                content = content_of(body, seq)
+                put = Put(
+                    namespace, key, body.size, content, body.digest, metadata, expiration, None, attrs=attrs
+                )
+            row = adopted_over(old, namespace, key, put, seq, now)
+            self._transactions.put(row, old, body.value if body is not None else None)
+        return True
 
     def spare(self, change: Change) -> bool:
         """Give up a pending deletion that was meant for another value than the store has; return False without one."""

@@ -379,7 +379,9 @@ class Poster:
         if changes:
             self.counts.failures += 1
             outcome.postponed = error
-            self._journal.set_error([change.seq for change in changes], str(error))
+            seqs = [change.seq for change in changes]
+            self._journal.set_error(seqs, str(error))
+            self._journal.note_failure(seqs, str(error), self._now())
         for change in changes:
             self.keys.fail((change.namespace, change.key), asked)
 

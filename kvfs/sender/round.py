@@ -12,6 +12,7 @@ Invariants:
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from math import ceil
 from typing import Final
@@ -146,7 +147,19 @@ class Round:
         except (StoreError, JournalError) as exc:
             self.counts.failures += 1
             outcome.fail(exc)
+        self._note_failures(changes, outcome)
         return outcome
+
+    def _note_failures(self, changes: Sequence[Change], outcome: Outcome) -> None:
+        """Remember of what is left why, also for the next mount; those that nothing hindered wait for others."""
+        for change_error, concerned in (
+            (outcome.failure, list(changes)),
+            (outcome.quota, [change for change in changes if self.quota_error(change) is not None]),
+        ):
+            if change_error is not None and concerned:
+                with suppress(JournalError):
+                    seqs = [change.seq for change in concerned]
+                    self._journal.note_failure(seqs, str(change_error), self._now())
 
     def _unexpired(self, puts: Iterable[Change], outcome: Outcome) -> list[Change]:
         """Return the puts that have not expired; make the others absent, here and in the store."""

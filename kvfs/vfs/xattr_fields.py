@@ -190,5 +190,5 @@ class ExtendedAttributes:
             return
         local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
         self._local.set_file_attrs(
-            node.namespace, node.key, replace(local, ctime_ns=nanoseconds(self._now()))
+            node.namespace, node.key, replace(local, ctime_ns=nanoseconds(self._now()), is_gone=False)
         )

@@ -1,12 +1,14 @@
 """Local attributes, kept on this machine beside the changes: modes, times, directories, first sight of namespaces."""
 
 import pytest
-from support.journals import NS, START, delete, open_journal, put
+from support.journals import NS, START, ack_all, delete, open_journal, put, side_of
 
 from kvfs.core.digest import digest
 from kvfs.core.model import Key, NamespaceId
 from kvfs.journal import facts as memory
+from kvfs.journal import side
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
+from kvfs.journal.worth import Worth, worth
 
 A, B = Key("a"), Key("b")
 OTHER = NamespaceId("other")
@@ -218,3 +220,49 @@ def test_what_was_shown_takes_little_room(path):
         other = [(key, FIRST) for key in keys[::3]]
         journal.attributes.found(NS, other, now_ns=2**60)
     assert (path.stat().st_size - empty) / count <= 64
+
+
+def gone(journal):
+    """The places of deleted keys in the side table."""
+    return {place for (place,) in side_of(journal).execute("SELECT place FROM gone")}
+
+
+def test_of_deleted_keys_the_latest_are_remembered(path, monkeypatch):
+    """The content that they were shown with: not of every key that was ever deleted here."""
+    monkeypatch.setattr(side, "GONE_KEPT", 3)
+    shown = LocalAttrs(shown=b"12345678")
+    with open_journal(path) as journal:
+        for name in "abcdef":
+            journal.attributes.set_file_attrs(NS, Key(name), shown)
+            side_of(journal)
+            delete(journal, name, base=None)
+            ack_all(journal)
+            journal.settle(START + 1000, 0)
+        assert side_of(journal).execute("SELECT count(*) FROM shown").fetchone()[0] == 0
+        assert gone(journal) == {side.short_place(NS, Key(name)) for name in "def"}
+    with open_journal(path) as journal:
+        assert journal.attributes.file_attrs(NS, Key("e")) == LocalAttrs(shown=b"12345678", is_gone=True)
+        journal.attributes.found(NS, [(Key("e"), b"12345678"), (Key("f"), b"another content")], 7)
+        assert journal.attributes.file_attrs(NS, Key("e")) == shown
+        assert journal.attributes.file_attrs(NS, Key("f")).mtime_ns == 7
+        put(journal, "d")
+        assert gone(journal).isdisjoint({side.short_place(NS, Key(name)) for name in "ef"})
+    assert worth(path) is Worth.CHANGES
+
+
+def test_a_journal_inherits_what_is_kept_of_keys_and_no_changes(path, tmp_path):
+    """From one that is open, or was made by another source, or is damaged: then it begins empty."""
+    attrs = LocalAttrs(0o755, 1, 2, 3)
+    with open_journal(path) as journal:
+        journal.attributes.set_file_attrs(NS, A, attrs)
+        journal.attributes.set_file_attrs(NS, B, LocalAttrs(None, 5, 5, None, b"12345678"))
+        side_of(journal)
+        put(journal, "c")
+        with open_journal(tmp_path / "heir" / "journal.db", heir_of=path) as heir:
+            assert heir.attributes.file_attrs(NS, A) == attrs
+            assert heir.attributes.file_attrs(NS, B).mtime_ns == 5
+            assert heir.pending() == []
+        with open_journal(tmp_path / "other" / "journal.db", source="another", heir_of=path) as other:
+            assert other.attributes.file_attrs(NS, A) is None
+    with open_journal(tmp_path / "new" / "journal.db", heir_of=tmp_path / "missing") as new:
+        assert new.attributes.file_attrs(NS, A) is None

@@ -12,6 +12,7 @@ from kvfs.core.model import ChangeKind, ChangeState, Key, NamespaceId
 from kvfs.journal.journal import Move
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.news import TRANSACTIONS
+from kvfs.journal.outbox import FAILURE_CHARS
 
 A, B, C = Key("a"), Key("b"), Key("c")
 ATTRS = LocalAttrs(0o640, 100, 101, None)
@@ -257,6 +258,40 @@ def test_an_error_of_a_pending_change_is_kept_with_it(journal):
     assert journal.get(NS, A).error == "try again"
     ack_all(journal)
     assert journal.get(NS, A).error is None
+
+
+def test_the_last_failed_try_is_remembered(tmp_path):
+    """With its time, by the next mount too, after a snapshot as well; what arrived has none."""
+    path = tmp_path / "failed.db"
+    with open_journal(path) as journal:
+        seqs = [put(journal, key) for key in "abc"]
+        journal.note_failure([*seqs[:2], 99], "HTTP 503" + "x" * 1000, START + 1)
+        journal.ack(seqs[1:2], START + 2)
+    with open_journal(path) as journal:
+        trio.run(journal.tidy)
+        failed = journal.get(NS, A).failed
+        assert failed.text.startswith("HTTP 503x")
+        assert len(failed.text) == FAILURE_CHARS
+        assert failed.at == START + 1
+        assert journal.get(NS, Key("b")).failed is None
+        assert journal.get(NS, Key("c")).failed is None
+        check_journal(journal)
+    with open_journal(path) as journal:
+        assert journal.get(NS, A).failed == failed
+        put(journal, "a", b"newer")
+        assert journal.get(NS, A).failed is None
+
+
+def test_an_outage_does_not_fill_the_log(journal):
+    """An unchanged reason is written once a minute."""
+    seq = put(journal, "a")
+    logged = []
+    for second in range(121):
+        journal.note_failure([seq], "HTTP 503", START + second)
+        logged.append(journal.get(NS, A).failed.at - START)
+    assert sorted(set(logged)) == [0, 60, 120]
+    journal.note_failure([seq], "HTTP 500", START + 121)
+    assert journal.get(NS, A).failed.text == "HTTP 500"
 
 
 def test_a_local_file_is_never_sent(journal):

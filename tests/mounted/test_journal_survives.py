@@ -1,7 +1,9 @@
 """A close that returned 0 survives kill -9; pending changes of an earlier run are sent by the next."""
 
+import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,32 @@ def test_pending_changes_need_no_new_one_to_be_sent(tmp_path: Path, server: Serv
         with mounted(tmp_path, "cloudflare:", served=server):
             pass
         assert api.get(api.namespace("ns"), "key") == b"value"
+
+
+def test_a_failed_sync_is_remembered_after_kill_9(tmp_path: Path, server: Served) -> None:
+    """The next mount tells which change failed, why and when, before it tries again, as does `kvfs pending`."""
+    with Api(server) as api:
+        with mounted(tmp_path, "cloudflare:", *QUICK, "--write-back=600", served=server) as mount:
+            (mount.path / "ns").mkdir()
+            api.set_faults({"fault": "code", "code": 10000, "status": 403, "method": "PUT"})
+            (mount.path / "ns/key").write_text("value")
+            assert mount.kvfs("sync", str(mount.path), check=False).returncode == 3
+            mount.kill()
+        [item] = json.loads(mount.kvfs("pending", "--json").stdout)
+        assert "10000" in item["error"]
+        assert time.time() - 120 < item["failed_at"] <= time.time()
+        with mounted(tmp_path, "cloudflare:", *QUICK, "--write-back=600", served=server) as mount:
+            path = mount.path / "ns/key"
+            assert b"the last try failed: " in os.getxattr(path, "user.kvfs.error")
+            assert b"10000" in os.getxattr(path, "user.kvfs.error")
+            said = mount.kvfs("why", str(path)).stdout
+            assert "10000" in said
+            assert "last try" in said
+            [reason] = mount.status()["reasons"]
+            assert (reason["count"], "10000" in reason["reason"]) == (1, True)
+            api.set_faults()
+            mount.sync()
+            assert api.get(api.namespace("ns"), "key") == b"value"
 
 
 def test_a_value_rewritten_ten_times_is_sent_once(tmp_path: Path, server: Served) -> None:

@@ -1,5 +1,6 @@
 """Overlapping sources: a second mount of keys that are mounted already, in every spelling, over real mounts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,32 @@ def test_a_source_is_mounted_a_second_time_to_read_only(tmp_path: Path) -> None:
             (second / "ns" / "b").write_text("b")
         mount.kvfs("umount", str(second))
         (mount.path / "ns" / "a").write_text("b")
+
+
+def test_a_mount_to_read_only_keeps_no_other_out(tmp_path: Path) -> None:
+    """The one that can write may come later. Modes and times that were kept of the source are shown by both."""
+    source = f"local:{tmp_path}/data/store.sqlite"
+    (tmp_path / "data").mkdir()
+    second = tmp_path / "second"
+    second.mkdir()
+    with mounted(tmp_path, source) as mount:
+        (mount.path / "ns").mkdir()
+        (mount.path / "ns" / "a").write_text("a")
+        os.chmod(mount.path / "ns" / "a", 0o751)
+        os.utime(mount.path / "ns" / "a", (1, 1))
+    mount.kvfs("mount", "--read-only", source, str(second))
+    try:
+        with mounted(tmp_path, source, "--write-back=0.1") as mount:
+            (mount.path / "ns" / "b").write_text("b")
+            assert (second / "ns" / "a").read_text() == "a"
+            found = (second / "ns" / "a").stat()
+            assert (found.st_mode & 0o777, found.st_mtime) == (0o751, 1)
+            mount.sync()
+            mount.kvfs("refresh", str(second))
+            assert (second / "ns" / "b").read_text() == "b"
+            assert mount.kvfs("history", str(second / "ns" / "a")).stdout
+    finally:
+        mount.kvfs("umount", str(second))
 
 
 def test_a_source_has_the_changes_of_the_mount_that_can_write(tmp_path: Path) -> None:

@@ -108,3 +108,31 @@ def test_what_a_command_writes_shows_at_once(tmp_path):
         page.write_text("ours")
         replace(mount, env={**mount.env, "VISUAL": str(editor)}).kvfs("edit", str(page))
         assert [*shown, page.read_text()] == ["put", "copied", "saved", None, "edited"]
+
+
+def test_what_a_command_writes_over_the_api_shows_at_once(tmp_path, served):
+    """It shows at once, and not when the mount's own value has settled, which takes a minute and a half here."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf edited > "$1"\n')
+    editor.chmod(0o700)
+    (tmp_path / "x.ndjson").write_text('{"key":"page","value":"copied"}\n')
+    with mounted(tmp_path, "cloudflare:", "--write-back=0.1", served=served) as mount:
+        page = mount.path / "shop" / "page"
+        page.parent.mkdir()
+        page.write_text("saved")
+        mount.kvfs("backup", str(page.parent), str(tmp_path / "backups"))
+        env = {**mount.env, "VISUAL": str(editor)}
+        shown = []
+        for words in (
+            ("put", str(page), "put", "--metadata", '{"n":1}'),
+            ("copy", str(tmp_path / "x.ndjson"), str(page.parent), "--if-exists=overwrite"),
+            ("restore-backup", str(tmp_path / "backups"), str(page.parent), "--yes"),
+            ("rm", str(page), "--yes"),
+            ("edit", str(page)),
+        ):
+            page.write_text("ours, and longer than the others")
+            replace(mount, env=env).kvfs(*words)
+            shown.append(page.read_text() if page.exists() else None)
+        assert shown == ["put", "copied", "saved", None, "edited"]
+        assert sorted(os.listdir(page.parent)) == ["page"]
+        assert not list((mount.state / "told").iterdir())

@@ -97,7 +97,8 @@ async def test_many_new_names_in_a_new_directory_cost_one_list(
 
 
 @pytest.mark.parametrize(
-    ("pair", "is_quick"), [(0.0, True), (0.004, True), (0.02, True), (0.05, True), (0.2, False)]
+    ("pair", "is_quick"),
+    [(0.0, True), (0.004, True), (0.02, True), (0.05, True), (0.1, False), (0.2, False), (0.3, False)],
 )
 async def test_a_slow_server_costs_no_more_lists(autojump_clock, setting, make, pair, is_quick):
     """A slow server costs one list for a thousand names at most; a very slow one a list and a read for each body."""

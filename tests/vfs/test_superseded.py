@@ -287,3 +287,25 @@ def test_a_history_that_fails_fails_no_change(tmp_path, expect_log):
         journal.writer.on_superseded = {}.__getitem__
         put(journal, "a", b"two")
         assert shown(journal) == {"a": b"two"}
+
+
+def test_nothing_is_told_of_a_transaction_that_fails(tmp_path):
+    """Nothing is told before the outermost transaction has ended, because until then it did not happen."""
+    with open_journal(tmp_path / "journal.db") as journal:
+        put(journal, "a", b"old", base=digest(b"before"))
+        told = []
+        journal.writer.on_superseded = told.append
+
+        def fail():
+            with journal.transaction():
+                put(journal, "a", b"new")
+                raise KeyError("planted")
+
+        with pytest.raises(KeyError, match="planted"):
+            fail()
+        assert told == []
+        assert shown(journal) == {"a": b"old"}
+        with journal.transaction():
+            put(journal, "a", b"new")
+            assert told == []
+        assert [one.row.digest for one in told] == [digest(b"old")]

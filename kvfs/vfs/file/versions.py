@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from kvfs.cache.values import Clean
 from kvfs.core.digest import digest
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
-from kvfs.core.model import Change
+from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.outside import Uploader
 from kvfs.vfs.inode.nodes import File, Node
@@ -61,6 +61,17 @@ class Versions:
                 continue
             return self._part(node, shared)
         return node
+
+    def replaced(self, namespace: NamespaceId, key: Key) -> None:
+        """The name has another value by now, for certain: whoever has the file open keeps what was opened.
+
+        What was written to it and not closed goes on to be the file, as after any write of a program.
+        """
+        node = self._inodes.peek_file(namespace, key)
+        shared = node.open if node is not None else None
+        if node is None or shared is None or node.detached or shared.created or shared.dirty:
+            return
+        self._part(node, shared)
 
     def name_anew(self, node: File, shared: OpenFile) -> None:
         """Give a file that lost its name another one, because it was written: a copy beside what is there."""

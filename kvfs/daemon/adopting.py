@@ -1,0 +1,78 @@
+"""Writes of commands beside the mount: shown at once, as if the mount had made them and they had arrived.
+
+Without this a key that was written here shortly before would go on showing what the mount wrote, until that has
+settled: the store may answer with older values for so long, and the mount cannot tell them from newer ones.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from kvfs.core.digest import INLINE_BYTES
+from kvfs.core.errors import InvalidError, KvfsError
+from kvfs.core.times import nanoseconds
+from kvfs.host.control import ControlHandler, Message, Send
+from kvfs.host.requests import ToldRequest, handlers_of
+from kvfs.host.told import ToldWrite, read_told
+from kvfs.journal.journal import Journal
+from kvfs.journal.local import LocalAttrs, fingerprint
+from kvfs.journal.spool import Body
+from kvfs.vfs.filesystem import FileSystem
+
+log = logging.getLogger("kvfs.daemon")
+
+
+class Adopting:
+    """Handlers for the control socket. `window`: seconds for which the store may answer with older values."""
+
+    def __init__(self, fs: FileSystem, journal: Journal, window: float, now: Callable[[], float]) -> None:
+        self._fs = fs
+        self._journal = journal
+        self._window = window
+        self._now = now
+
+    def handlers(self) -> Mapping[str, ControlHandler]:
+        """By the name of the request."""
+        return handlers_of({ToldRequest: self.told})
+
+    async def told(self, request: ToldRequest, send: Send) -> Message:
+        """Show what a command of this machine has written: `file` names it. Counts what is shown now."""
+        try:
+            writes = await trio.to_thread.run_sync(read_told, Path(request.file))
+        except OSError as exc:
+            raise InvalidError(f"the list of writes cannot be read: {exc.strerror}") from exc
+        count = 0
+        for write in writes:
+            try:
+                count += await self._adopt(write)
+            except KvfsError as exc:  # it shows when what was here has settled
+                log.warning("what a command wrote to %r shows later: %s", write.key, exc)
+        return {"count": count}
+
+    async def _adopt(self, write: ToldWrite) -> bool:
+        if self._now() - write.at >= self._window:
+            return False  # a later change of ours may have settled, and the store answers for it by now
+        body = await self._body(write.value) if write.value is not None else None
+        before = self._journal.attributes.file_attrs(write.namespace, write.key) or LocalAttrs()
+        now_ns = nanoseconds(self._now())
+        attrs = None
+        if body is not None:
+            attrs = LocalAttrs(before.mode, now_ns, now_ns, before.atime_ns, fingerprint(body.digest))
+        is_adopted = self._journal.writer.adopt(
+            write.namespace,
+            write.key,
+            body,
+            metadata=write.metadata,
+            expiration=write.expiration,
+            attrs=attrs,
+            before=write.at,
+        )
+        if is_adopted:
+            self._fs.files.versions.replaced(write.namespace, write.key)
+            self._fs.forgetting.given_up(write.namespace, write.key)
+        return is_adopted
+
+    async def _body(self, value: bytes) -> Body:
+        return self._journal.stage(value) if len(value) <= INLINE_BYTES else await self._journal.spool(value)

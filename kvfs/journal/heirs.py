@@ -1,0 +1,70 @@
+"""A new journal that begins with what another of the same source keeps of keys, as far as that can be read.
+
+Somebody may have the other one open, so it is only read. Its changes are not taken over, *because* they are to be sent
+once.
+"""
+
+import contextlib
+import logging
+import sqlite3
+from pathlib import Path
+
+from kvfs.journal import opener
+from kvfs.journal.records import SeenOp
+from kvfs.journal.replay import Replay
+from kvfs.journal.segment import VERSION
+from kvfs.journal.transaction import Transactions
+
+log = logging.getLogger("kvfs.journal")
+
+
+def is_heir(path: Path, other: Path | None, source: str) -> bool:
+    """Return whether there is nothing yet at `path`, and something of the same source at `other`."""
+    if other is None or path.exists() or not other.exists():
+        return False
+    try:
+        with contextlib.closing(opener.read_only(other)) as theirs:
+            is_same = opener.meta(theirs, "source") == source
+            return is_same and opener.pragma(theirs, "user_version") == VERSION
+    except opener.DAMAGE as exc:
+        log.warning("modes and times that %s keeps are not taken over: %s", other, exc)
+        return False
+
+
+def inherit_side(other: Path, path: Path) -> None:
+    """Keep what the side table of the other journal has; nobody may have this one open yet."""
+    try:
+        with (
+            contextlib.closing(opener.read_only(other)) as theirs,
+            contextlib.closing(sqlite3.connect(path, isolation_level=None)) as ours,
+        ):
+            ours.execute("BEGIN IMMEDIATE")
+            for table in ("files", "shown"):
+                rows = theirs.execute(f"SELECT * FROM {table}")
+                ours.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
+            ours.execute("COMMIT")
+    except opener.DAMAGE as exc:
+        log.warning("modes and times that %s keeps are not taken over: %s", other, exc)
+
+
+def inherit_log(other: Path, transactions: Transactions) -> None:
+    """Keep what the log of the other journal says of keys, directories and namespaces. Raises JournalError."""
+    try:
+        replay = Replay(other)
+    except OSError as exc:  # a snapshot took the place of a segment meanwhile, say
+        log.warning("directories that %s keeps are not taken over: %s", other, exc)
+        return
+    if replay.fault is not None:
+        return
+    kept = replay.recorded.kept
+    with transactions:
+        for row in replay.recorded.index.all():
+            if row.attrs is not None and row.content is not None:
+                transactions.set_attrs(row.change.namespace, row.change.key, row.attrs)
+        for place, attrs in kept.unsaved.items():
+            transactions.set_attrs(*place, attrs)
+        for namespace, directories in kept.directories.items():
+            for directory in directories.values():
+                transactions.set_directory(namespace, directory.prefix, directory.start, directory)
+        for namespace, at in kept.seen.items():
+            transactions.say(SeenOp(namespace, at))

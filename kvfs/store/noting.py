@@ -1,0 +1,69 @@
+"""Noting: a Store around a Store that remembers what was written through it, as far as that is little."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, ParamSpec, TypeVar
+
+from msgspec import Struct
+
+from kvfs.core.model import Entry, Key, KeyRef, NamespaceId
+from kvfs.store.base import Store
+from kvfs.store.wrapper import Around
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_KEYS: Final = 10_000
+MOST_BYTES: Final = 32 * 1024 * 1024
+
+
+class NotedWrite(Struct, frozen=True, gc=False):
+    """An entry that the store took; None: the key is deleted. The request began at `at` (epoch seconds)."""
+
+    entry: Entry | None
+    at: float
+
+
+class Noting(Around):
+    """Remembers the last write of each key, of so many keys and bytes; what is beyond that is not remembered."""
+
+    def __init__(self, store: Store, now: Callable[[], float] = time.time) -> None:
+        super().__init__(store)
+        self._now = now
+        self._bytes = 0
+        self.writes: dict[KeyRef, NotedWrite] = {}
+
+    async def _call(
+        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        at = self._now()
+        answer = await method(*args, **kwargs)
+        given: tuple[Any, ...] = args
+        match operation:
+            case "put":
+                self._note(given[0], {given[1]: given[2]}, answer, at)
+            case "delete":
+                self._note(given[0], {given[1]: None}, answer, at)
+            case "bulk_put":
+                self._note(given[0], given[1], answer, at)
+            case "bulk_delete":
+                self._note(given[0], dict.fromkeys(given[1]), answer, at)
+        return answer
+
+    def _note(
+        self, namespace: NamespaceId, entries: Mapping[Key, Entry | None], left: object, at: float
+    ) -> None:
+        """`left` are the keys that the store wants again, if it is a set."""
+        for key, entry in entries.items():
+            place = (namespace, key)
+            before = self.writes.pop(place, None)
+            self._bytes -= _size(before.entry) if before is not None else 0
+            if isinstance(left, frozenset) and key in left:
+                continue
+            if len(self.writes) < MOST_KEYS and self._bytes + _size(entry) <= MOST_BYTES:
+                self.writes[place] = NotedWrite(entry, at)
+                self._bytes += _size(entry)
+
+
+def _size(entry: Entry | None) -> int:
+    return len(entry.value) if entry is not None else 0

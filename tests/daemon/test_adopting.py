@@ -1,0 +1,134 @@
+"""Writes that commands make beside a mount: shown at once, and compared like anybody else's."""
+
+import os
+
+import pytest
+from support.clock import Clock
+from support.rig import open_rig
+
+from kvfs.core.errors import InvalidError
+from kvfs.core.model import ChangeState
+from kvfs.daemon.adopting import Adopting
+from kvfs.host.told import MOST_BYTES, ToldWrite, told_file
+
+OURS, TOLD = b"what the mount wrote", b"what a command wrote, and longer"
+SETTLE = 90
+
+
+@pytest.fixture
+async def mount(tmp_path):
+    """A mount that has just written `f`; the store has it, and may answer with older values for `SETTLE` seconds."""
+    async with open_rig(tmp_path, now=Clock(), on_conflict="keep-both", settle=SETTLE) as rig:
+        await rig.kernel.write("ns/f", OURS)
+        await rig.drain()
+        rig.now.advance(1)
+        yield rig
+
+
+async def tell(mount, value, key="f", *, stores=True, ago=0.0, metadata=None):
+    """A command has written this (None: deleted it), and says so; with `stores` the store shows it already."""
+    if stores:
+        await mount.other(key, value, metadata)
+    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    write = ToldWrite(mount.namespace, key, mount.now() - ago, value, metadata)
+    with told_file(mount.base, [write]) as file:
+        return (await handler({"file": str(file)}, None))["count"]
+
+
+@pytest.mark.parametrize("stores", [True, False], ids=["fresh store", "stale store"])
+async def test_it_shows_at_once_and_for_good(mount, stores):
+    """Content, size and metadata; also while the store answers with what was before, and when it has settled."""
+    kernel = mount.kernel
+    assert await kernel.read("ns/f") == OURS
+    assert await tell(mount, TOLD, stores=stores, metadata=b'{"k":"v"}') == 1
+    assert await kernel.read("ns/f") == TOLD
+    assert (await kernel.stat("ns/f")).size == len(TOLD)
+    assert await kernel.getxattr("ns/f", "user.k") == b"v"
+    await mount.other("f", TOLD, b'{"k":"v"}')
+    mount.now.advance(SETTLE + 1)
+    await mount.settle()
+    assert mount.journal.get(mount.namespace, "f") is None
+    assert await kernel.read("ns/f") == TOLD
+
+
+async def test_a_deletion_shows_at_once(mount):
+    """The name is gone, whatever the store answers yet."""
+    assert await tell(mount, None, stores=False) == 1
+    assert await mount.kernel.listdir("ns") == []
+
+
+async def test_a_new_key_shows_at_once(mount):
+    """A new key shows at once, also one that the mount knew to be absent."""
+    assert await mount.kernel.listdir("ns") == ["f"]
+    assert await tell(mount, TOLD, "new", stores=False) == 1
+    assert sorted(await mount.kernel.listdir("ns")) == ["f", "new"]
+    assert await mount.kernel.read("ns/new") == TOLD
+
+
+async def test_a_large_value_shows_at_once(mount):
+    """It lies in the spool, as any large value."""
+    large = TOLD * 10_000
+    assert await tell(mount, large, stores=False) == 1
+    assert await mount.kernel.read("ns/f") == large
+
+
+async def test_a_change_that_is_not_at_the_server_stays_and_is_compared(mount):
+    """A change that was made here since is not hidden, and both versions are kept."""
+    await mount.kernel.write("ns/f", b"newer")
+    assert await tell(mount, TOLD) == 0
+    assert await mount.kernel.read("ns/f") == b"newer"
+    await mount.drain()
+    found = await mount.stored()
+    assert found["f"].value == TOLD
+    assert [entry.value for key, entry in found.items() if key != "f"] == [b"newer"]
+
+
+@pytest.mark.parametrize("ago", [2, SETTLE + 1])
+async def test_what_a_command_wrote_long_ago_hides_nothing_newer(mount, ago):
+    """A write here after it was sent since; or it may have settled, and the store answers for it."""
+    assert await tell(mount, TOLD, stores=False, ago=ago) == 0
+    assert await mount.kernel.read("ns/f") == OURS
+
+
+async def test_it_is_compared_with_what_a_program_has_read(mount):
+    """A program that read what was there before and writes it over keeps both."""
+    kernel = mount.kernel
+    file = await kernel.open("ns/f", os.O_RDWR)
+    assert await kernel.pread(file, 0, 99) == OURS
+    await tell(mount, TOLD)
+    assert await kernel.pread(file, 0, 99) == OURS
+    assert await kernel.read("ns/f") == TOLD
+    await kernel.pwrite(file, 0, b"WHAT")
+    await kernel.close(file)
+    await mount.drain()
+    found = await mount.stored()
+    assert found.pop("f").value == TOLD
+    assert [entry.value for entry in found.values()] == [b"WHAT" + OURS[4:]]
+
+
+async def test_a_program_that_has_read_it_writes_it_over(mount):
+    """Nothing is compared with anything older."""
+    await tell(mount, TOLD)
+    assert await mount.kernel.read("ns/f") == TOLD
+    await mount.kernel.write("ns/f", b"next")
+    await mount.drain()
+    assert {key: entry.value for key, entry in (await mount.stored()).items()} == {"f": b"next"}
+
+
+async def test_it_survives_a_crash(mount):
+    """It survives a crash, as any change that has not settled."""
+    await tell(mount, TOLD, stores=False)
+    mount.restart()
+    assert mount.journal.get(mount.namespace, "f").state is ChangeState.SETTLING
+    assert mount.journal.value(mount.journal.get(mount.namespace, "f")) == TOLD
+
+
+async def test_what_is_no_list_of_writes_is_refused(mount, tmp_path):
+    """Garbage, a directory, nothing, a file that is too large."""
+    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    (tmp_path / "garbage").write_bytes(b"\xc1")
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", MOST_BYTES + 1)
+    for name in ("garbage", ".", "missing", "large"):
+        with pytest.raises(InvalidError):
+            await handler({"file": str(tmp_path / name)}, None)

@@ -15,7 +15,7 @@ from kvfs.host.control import Message
 from kvfs.host.open_conflicts import Conflict, ConflictFile
 from kvfs.journal.journal import Journal
 from kvfs.journal.records import DropNamespace, DropRow, LogOperation, SetRow
-from kvfs.sender.conflicts import original_of
+from kvfs.sender.copynames import original_of
 from kvfs.sender.events import Event
 
 log = logging.getLogger("kvfs.daemon")

@@ -6,11 +6,10 @@ consistent store may still answer (`Row.ancestors`) is no conflict, nor is a key
 it loses nobody's data. A deletion is compared if no program asked for it: a rename's, and an expiration's.
 """
 
-import re
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -30,7 +29,7 @@ from kvfs.core.errors import (
 )
 from kvfs.core.expiry import is_expired
 from kvfs.core.latest import Latest
-from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
+from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
@@ -41,8 +40,8 @@ from kvfs.store.bulkread import SINGLES, BulkReading, may_be_one_key
 from kvfs.store.passage import Passage, passage
 
 ALONE_SECONDS: Final = 2.0  # for a key that failed alone before, where other answers do not take longer
+WIDEST: Final = 6  # bulk gets at once: more would leave those who open files no room
 FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet; KV's may be as old as that
-_COPY: Final = re.compile(r"(?s)(.+)\.kvfs-conflict-[\w.-]+-\d{8}T\d{6}Z(?:-\d+)?")
 
 
 def needs_check(row: Row) -> bool:
@@ -59,28 +58,6 @@ def is_ours(row: Row, current: bytes | None, since: float) -> bool:
         return True
     ancestors = digests(row.ancestors)
     return current in ancestors or any(is_unread_since(ancestor, since) for ancestor in ancestors)
-
-
-def copy_key(key: Key, host: str, now: float, taken: Callable[[Key], bool]) -> Key:
-    """Return `NAME.kvfs-conflict-HOST-TIME`, within the limit of a key; a number follows when that is taken."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    host = "".join(char if char.isalnum() or char in "-_." else "-" for char in host)[:64]
-    number = 1
-    while True:
-        suffix = f".kvfs-conflict-{host}-{stamp}" + (f"-{number}" if number > 1 else "")
-        room = KEY_BYTES - len(suffix.encode())
-        copy = Key(key.encode()[:room].decode(errors="ignore") + suffix)
-        if not taken(copy):
-            return copy
-        number += 1
-
-
-def original_of(copy: Key) -> Key | None:
-    """Return the key that a copy was made of, by the copy's name; None for other names, and where the name was cut."""
-    found = _COPY.fullmatch(copy)
-    if found is None or len(copy.encode()) > KEY_BYTES - 4:
-        return None
-    return Key(found[1])
 
 
 @dataclass
@@ -139,6 +116,9 @@ class Digests:
         self._crowded: dict[NamespaceId, Latest[str, None]] = {}  # see `Names`
         self.doubts = Doubts()
         self.requests = 0
+        self._width = (
+            1  # requests at once: one after a failure, and twice as many after each that is answered
+        )
 
     async def read(self, changes: Iterable[Change], ahead: Sequence[Change] = ()) -> Answers:
         """Ask for the changes' keys. It raises no error of the store: keys without an answer are told apart.
@@ -192,6 +172,7 @@ class Digests:
             await trio.sleep_until(answers.wait_until)
             await look_up(self._store, namespace, list(made), self._now(), names, wanted=wanted)
             answers.answered += 1
+            self._width = WIDEST
         except NamespaceNotFoundError:
             raise
         except QuotaError:
@@ -219,17 +200,27 @@ class Digests:
         others = [key for key in keys if not self._is_single((namespace, key))]
         parts = [*_parts(single, SINGLES), *_parts(others, BULK_GET_KEYS)]
         while parts:
-            part = parts.pop()
             await trio.sleep_until(answers.wait_until)
-            single = [key for key in part if self._is_single((namespace, key))]
             if answers.is_hopeless:
-                answers.unasked |= {(namespace, key) for key in part}
-            elif len(single) == len(part):
-                await self._read_singly(namespace, part, answers)
-            elif single:  # learned since
-                parts += [*_parts(single, SINGLES), [key for key in part if key not in single]]
-            else:  # the widest first: see `Doubts`
-                parts = [*await self._read_bulk(namespace, part, answers), *parts]
+                answers.unasked |= {(namespace, key) for part in parts for key in part}
+                return
+            wave = [parts.pop() for _ in range(min(self._width, len(parts)))]
+            answered, smaller = answers.answered, list[Sequence[Key]]()
+            await _at_once(partial(self._read_part, namespace, part, answers, smaller) for part in wave)
+            parts = [*smaller, *parts]  # the widest first: see `Doubts`
+            self._width = min(2 * self._width, WIDEST) if answers.answered >= answered + len(wave) else 1
+
+    async def _read_part(
+        self, namespace: NamespaceId, part: Sequence[Key], answers: Answers, smaller: list[Sequence[Key]]
+    ) -> None:
+        """Ask for some keys in one request, or singly; add to `smaller` the parts to ask for instead."""
+        single = [key for key in part if self._is_single((namespace, key))]
+        if len(single) == len(part):
+            await self._read_singly(namespace, part, answers)
+        elif single:  # learned since
+            smaller += [*_parts(single, SINGLES), [key for key in part if key not in single]]
+        else:
+            smaller += await self._read_bulk(namespace, part, answers)
 
     def _is_single(self, place: KeyRef) -> bool:
         return self._reading.kinds.is_binary(place) or self.doubts.is_culprit(place)
@@ -262,9 +253,7 @@ class Digests:
         self, error: StoreError, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
     ) -> list[Sequence[Key]]:
         """Decide what a failed bulk get says of its keys; what to ask for instead."""
-        is_theirs = isinstance(
-            error, RejectedError | BodyTooLargeError
-        )  # a binary, a bad key, too many bytes
+        is_theirs = isinstance(error, RejectedError | BodyTooLargeError)  # a binary, a bad key, too many
         if not is_theirs:
             places = [(namespace, key) for key in keys]
             is_one_of_them = self.doubts.failed(places, error)
@@ -279,8 +268,6 @@ class Digests:
         return list(parts)
 
     async def _read_singly(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
-        unknown: list[NamespaceNotFoundError] = []
-
         async def read(key: Key) -> None:
             place = (namespace, key)
             try:
@@ -289,8 +276,8 @@ class Digests:
                     value = await self._store.get(namespace, key)
             except RejectedError:
                 return  # no such key can exist
-            except NamespaceNotFoundError as exc:
-                unknown.append(exc)
+            except NamespaceNotFoundError:
+                raise
             except StoreError as exc:
                 answers.fail(exc, [place])
                 if may_be_one_key(exc):
@@ -305,11 +292,7 @@ class Digests:
                 if value is not None:
                     self._reading.learn(place, value.value)
 
-        async with trio.open_nursery() as nursery:
-            for key in keys:
-                nursery.start_soon(read, key)
-        if unknown:
-            raise unknown[0]
+        await _at_once(partial(read, key) for key in keys)
 
     @contextmanager
     def _patience(self, place: KeyRef, way: Passage) -> Iterator[None]:
@@ -389,6 +372,23 @@ class Checks:
             if not is_ours(row, answers.digests[place], oldest):
                 found.append(change)
         return found
+
+
+async def _at_once(calls: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Run the calls beside each other until all are done. Raises `NamespaceNotFoundError` when one of them did."""
+    unknown: list[NamespaceNotFoundError] = []
+
+    async def run(call: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await call()
+        except NamespaceNotFoundError as exc:
+            unknown.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(run, call)
+    if unknown:
+        raise unknown[0]
 
 
 def _place(change: Change) -> KeyRef:

@@ -27,7 +27,8 @@ from kvfs.core.packing import Batch, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
 from kvfs.sender.bounds import Limits, body_size
-from kvfs.sender.conflicts import Checks, Digests, copy_key, needs_check
+from kvfs.sender.conflicts import Checks, Digests, needs_check
+from kvfs.sender.copynames import copy_key
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.outcome import Counts, Outcome, Reports
 from kvfs.sender.post import Poster

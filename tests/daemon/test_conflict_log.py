@@ -12,7 +12,7 @@ from kvfs.core.model import Key
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.host.open_conflicts import NAME, Conflict, ConflictFile
 from kvfs.journal.journal import Journal, Move
-from kvfs.sender.conflicts import copy_key, original_of
+from kvfs.sender.copynames import copy_key, original_of
 from kvfs.sender.events import Event, EventKind
 
 PAGE = Key("a/page")

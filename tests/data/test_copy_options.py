@@ -148,7 +148,7 @@ def test_more_than_ten_thousand_keys_are_asked_about(kvfs, tmp_path, monkeypatch
     monkeypatch.setattr("sys.stdin", io.StringIO())
     source = fill(tmp_path / "a.sqlite", {Key(f"k{n}"): Entry(b"") for n in range(10_001)})
     said = kvfs("copy", source, "local:b.sqlite/shop", ok=False)
-    assert said.status == 1
+    assert said.status == 2
     assert "10,001 keys to copy" in said.err
     assert "say --yes" in said.err
     kvfs("copy", source, "local:b.sqlite/shop", "--yes")

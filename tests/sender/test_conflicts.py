@@ -17,7 +17,7 @@ from kvfs.core.errors import DeniedError, NotTextError, RateLimitedError, Unavai
 from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import ChangeKind, Entry, Key, ValueRead
 from kvfs.journal.local_attributes import LocalAttrs
-from kvfs.sender.conflicts import copy_key
+from kvfs.sender.copynames import copy_key
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
 from kvfs.store.bulkread import BulkReading
@@ -323,8 +323,26 @@ async def test_a_short_wait_is_waited_out_in_the_middle(autojump_clock, setting,
     setting.store.before("*", lambda call: times.append(trio.current_time()))
     await setting.sender().send_once()
     assert setting.operations() == ["bulk_get", "bulk_get", "bulk_get", "bulk_put"]
-    assert [time - times[0] for time in times] == pytest.approx([0, 1.5, 1.5], abs=0.01)
+    # the third was on its way when the second was refused; nothing else is sent before the wait is over
+    assert [time - times[0] for time in times] == pytest.approx([0, 0, 1.5], abs=0.01)
     assert setting.journal.pending_count == 100
+
+
+async def test_bulk_gets_of_a_check_are_made_at_once_while_they_are_answered(
+    autojump_clock, setting, edit, there
+):
+    """A check begins with one request, doubles with the answers, and the next check begins where it ended."""
+    times = []
+    setting.store.before("bulk_get", lambda call: times.append(trio.current_time()))
+    setting.store.delay("bulk_get", 1.0)
+    sender = setting.sender()
+    for expected in ([0, 1, 1, 2, 2, 2, 2], [0, 0, 0, 0, 0, 0, 1]):
+        for number in range(700):
+            await there(f"{expected[-1]}-{number:03}", b"read")
+            edit(f"{expected[-1]}-{number:03}", b"mine", b"read")
+        begun = trio.current_time()
+        await sender.drain()
+        assert [round(time - begun) for time in times if time >= begun] == expected
 
 
 async def test_a_server_that_asks_to_wait_is_asked_nothing_more(autojump_clock, setting, edit, there):

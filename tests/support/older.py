@@ -81,5 +81,7 @@ def _insert(database: sqlite3.Connection, row: Row, value: bytes | None) -> None
     )  # fmt: skip
     database.execute(f"INSERT INTO changes VALUES ({', '.join('?' * 18)})", columns)
     if row.attrs is not None:
-        columns = (change.namespace, change.key, *msgspec.structs.astuple(row.attrs))
+        attrs = row.attrs  # the older format has no others
+        times = (attrs.mtime_ns, attrs.ctime_ns, attrs.atime_ns)
+        columns = (change.namespace, change.key, attrs.mode, *times, attrs.shown)
         database.execute("INSERT INTO local_files VALUES (?, ?, ?, ?, ?, ?, ?)", columns)

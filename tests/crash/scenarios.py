@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
+from crash.lane import Violation
 from crash.stage import Stage
 from msgspec.structs import replace
 from support.journals import alter, logged, open_journal, segments, snapshot, source_of
@@ -246,8 +247,22 @@ def no_log(stage: Stage) -> None:
 
 def no_snapshot(stage: Stage) -> None:
     """Keep a snapshot from fitting: the log stays as long as it is."""
-    for number in range(5):
+    for number in range(20):  # a snapshot is thought of once in 16 commits
         stage.put("small", bytes(1_000 + number))
+
+
+def adopted(stage: Stage) -> None:
+    """Let a command write beside the mount: the mount shows at once what it wrote, and what it deleted."""
+    for name in ("a", "b"):
+        stage.put(name, b"of the mount")
+    stage.sync()
+    for value in (b"of a command", LARGE):
+        stage.command_put("a", value)
+        if stage.read("a") != value:
+            raise Violation("the mount does not show what a command wrote")
+    stage.command_put("b", None)
+    if "b" in stage.names():
+        raise Violation("the mount shows what a command deleted")
 
 
 def durable(stage: Stage) -> None:
@@ -379,7 +394,8 @@ PLAYS = (
     Play(expired, one_expiring, pass_time, loose=True),
     Play(namespace_gone, tune={f"{CULPRITS}.GONE_SECONDS": 0}, loose=True),
     Play(namespace_removed),
-    Play(side_full, settle=0.2, tune={"pages": 5, f"{KEPT}.SAVE_COUNT": 1}),
+    Play(adopted, loose=True),
+    Play(side_full, settle=0.2, tune={"pages": 8, f"{KEPT}.SAVE_COUNT": 1}),
     Play(full_log, tune={"room": 20_000}),
     Play(full_disk, settle=0.2, tune={"disk": 580_000}),
     Play(no_log, tune={"room": 10}),

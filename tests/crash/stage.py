@@ -22,6 +22,7 @@ from support.serving import Served
 
 from kvfs.host.control import ControlError, call
 from kvfs.host.state import control_path
+from kvfs.host.told import ToldWrite, told_file
 
 SECONDS = 8.0  # that a condition is waited for at most
 World = dict[str, tuple[bytes, int | None] | None]
@@ -174,6 +175,17 @@ class Stage:
     def api_put(self, name: str, value: bytes) -> None:
         """Write as another client."""
         self._api.put(self._namespace, name, value)
+
+    def command_put(self, name: str, value: bytes | None) -> None:
+        """Write, or delete, beside the mount as a command does, which tells the daemon."""
+        began = time.time()
+        if value is None:
+            self._api.delete(self._namespace, name)
+        else:
+            self._api.put(self._namespace, name, value)
+        with told_file(self.state / "kvfs", [ToldWrite(self._namespace, name, began, value)]) as file:
+            if self.ask("told", file=str(file))["count"] != 1:
+                raise Violation(f"the mount does not take over what a command wrote to {name}")
 
     def api_drop(self) -> None:
         """Delete the namespace as another client."""

@@ -18,7 +18,7 @@ import trio
 
 from kvfs.core.errors import StoreError
 from kvfs.store import codes
-from kvfs.verify.wire import Endpoint, Reply, rows_of
+from kvfs.verify.wire import Endpoint, Reply
 
 KEYS: Final = "v/"
 """All keys of a run in a namespace of its own begin so."""
@@ -137,7 +137,23 @@ async def remove_earlier(
             continue
         if reply.code == codes.NAMESPACE_NOT_FOUND or reply.status == 404:
             continue
-        if not reply.succeeded or not all(key.startswith(KEYS) for key in rows_of(reply)):
+        if not _has_only_keys_of_runs(reply):
             left(scratch)
         elif await remove(endpoint, scratch, left=left):
             removed(scratch)
+
+
+def _has_only_keys_of_runs(reply: Reply) -> bool:
+    """Return True if a first page lists all keys of a namespace, and each is one that a run makes.
+
+    A run makes less than a page of them, so a namespace with more is not ours. An empty list may be null.
+    """
+    info = reply.envelope.get("result_info")
+    is_whole = "result" in reply.envelope and not (isinstance(info, dict) and info.get("cursor"))
+    rows = [] if reply.result is None else reply.result
+    return (
+        reply.succeeded
+        and is_whole
+        and isinstance(rows, list)
+        and all(isinstance(row, dict) and str(row.get("name", "")).startswith(KEYS) for row in rows)
+    )

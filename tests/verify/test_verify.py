@@ -188,6 +188,21 @@ async def test_a_later_run_removes_what_an_earlier_one_left(server):
     assert set(await namespaces(server)) == {*titles[2:], used}
 
 
+async def test_a_namespace_with_more_keys_than_a_page_is_left_alone(server):
+    """A key of somebody else may come after a whole page of keys that look like those of a run."""
+    used = scratch.new_title(time.time() - 2 * scratch.OLD)
+    namespace = await make(server, used)
+    async with server.client() as http:
+        pairs = [{"key": f"v/{n}", "value": "x"} for n in range(1_000)] + [{"key": "w", "value": "precious"}]
+        await http.put(f"{server.namespaces}/{namespace}/bulk", json=pairs)
+    removed, left = [], []
+    async with at(server) as endpoint:
+        await verify(endpoint, removed=removed.append, left=left.append)
+    assert removed == []
+    assert left == [scratch.ScratchNamespace(namespace, used)]
+    assert await namespaces(server) == [used]
+
+
 def test_a_namespace_that_cannot_be_removed_is_named(cloudflare, monkeypatch, capsys):
     """With the command that removes it."""
     import httpx

@@ -122,7 +122,11 @@ async def _removed(endpoint: Endpoint, identifier: str) -> bool:
         reply = await endpoint.once("DELETE", f"{endpoint.namespaces}/{identifier}")
     except StoreError:
         return False
-    return reply.succeeded or reply.status == 404 or reply.code == codes.NAMESPACE_NOT_FOUND
+    return reply.succeeded or _is_missing(reply)
+
+
+def _is_missing(reply: Reply) -> bool:
+    return reply.status == 404 or reply.code == codes.NAMESPACE_NOT_FOUND
 
 
 async def remove_earlier(
@@ -135,7 +139,7 @@ async def remove_earlier(
         except StoreError:
             left(scratch)
             continue
-        if reply.code == codes.NAMESPACE_NOT_FOUND or reply.status == 404:
+        if _is_missing(reply):
             continue
         if not _has_only_keys_of_runs(reply):
             left(scratch)

@@ -16,7 +16,7 @@ DDL: Final = (
     """CREATE TABLE items (seq INTEGER PRIMARY KEY, key BLOB NOT NULL, origin TEXT, metadata BLOB,
        expiration INTEGER, size INTEGER, modified REAL, skip INTEGER NOT NULL DEFAULT 0)""",
     "CREATE UNIQUE INDEX items_key ON items (key)",
-    # What is at the target already, where somebody asked.
+    # Keys that the target has already; empty unless the copy has looked.
     "CREATE TABLE there (key BLOB PRIMARY KEY, origin TEXT, modified REAL) WITHOUT ROWID",
     """CREATE TABLE problems (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL,
        place TEXT NOT NULL, message TEXT NOT NULL)""",

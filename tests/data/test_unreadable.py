@@ -40,17 +40,27 @@ async def rest(tmp_path, faults):
         yield server, store, namespace.id
 
 
+async def read_all(store, namespace):
+    """Read all entries in waves; return those that were read, and the problems."""
+    values, left, loaded, problems = (
+        BulkValues(store, namespace, Kinds()),
+        [Item(key, key) for key in ENTRIES],
+        {},
+        [],
+    )
+    while left:
+        taken = await values.take(left)
+        left = taken.left
+        loaded |= {one.item.key: one.entry for one in taken.loaded}
+        problems += taken.problems
+    return loaded, problems
+
+
 @pytest.mark.parametrize("bad", [BAD, Key("image.png")])
 async def test_one_value_that_cannot_be_read_stops_no_other(tmp_path, bad):
     """A value that cannot be read, alone or in a bulk get, becomes a problem with its reason, and stops no other."""
     async with rest(tmp_path, f"bad_key={bad}") as (_, store, namespace):
-        left = [Item(key, key) for key in ENTRIES]
-        values, loaded, problems = BulkValues(store, namespace, Kinds()), {}, []
-        while left:
-            taken = await values.take(left)
-            left = taken.left
-            loaded |= {one.item.key: one.entry for one in taken.loaded}
-            problems += taken.problems
+        loaded, problems = await read_all(store, namespace)
         assert loaded == {key: entry for key, entry in ENTRIES.items() if key != bad}
         [problem] = problems
         assert (problem.kind, problem.key) == (ProblemKind.UNREADABLE, bad)
@@ -85,13 +95,7 @@ async def test_a_key_that_never_answers_is_tried_for_some_minutes(tmp_path, auto
     """Then it is named with the reason, and all the others are there."""
     expect_log("attempt 1 of 2")
     async with silent_store(tmp_path, lambda call: bad in call.keys) as (store, namespace):
-        left = [Item(key, key) for key in ENTRIES]
-        values, loaded, problems = BulkValues(store, namespace, Kinds()), {}, []
-        while left:
-            taken = await values.take(left)
-            left = taken.left
-            loaded |= {one.item.key: one.entry for one in taken.loaded}
-            problems += taken.problems
+        loaded, problems = await read_all(store, namespace)
     assert loaded == {key: entry for key, entry in ENTRIES.items() if key != bad}
     [problem] = problems
     assert (problem.kind, problem.key) == (ProblemKind.UNREADABLE, bad)

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import trio
 
-from kvfs.core.errors import KvfsError
+from kvfs.core.errors import KvfsError, UnavailableError
 
 log = logging.getLogger("kvfs")
 
@@ -32,10 +32,12 @@ class Question(Generic[T]):
             self.ended.set()
 
     async def answer(self) -> T:
-        """Wait for the answer. Raises what the question raised."""
+        """Wait for the answer. Raises what the question raised, `UnavailableError` where it was cut off."""
         await self.ended.wait()
         if self._error is not None:
             raise self._error
+        if not self._answers:  # it was cut off: with the mount, or by a bug in another question
+            raise UnavailableError("the mount is ending")
         return self._answers[0]
 
 

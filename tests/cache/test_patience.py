@@ -97,3 +97,26 @@ async def test_whoever_has_waited_for_a_name_waits_the_rest_for_what_nobody_know
         await trio.sleep(PAUSE + 0.1)
         assert not patience.is_exhausted
         nursery.cancel_scope.cancel()
+
+
+async def test_a_question_that_ends_with_its_place_is_a_failure_like_any_other(autojump_clock) -> None:
+    """A caller whose question is cut off, because another one failed beside it, goes on with the older answer."""
+    patience, failures = StalePatience(LONGEST), []
+
+    async def breaks() -> None:
+        await trio.sleep(0.5)
+        raise ZeroDivisionError
+
+    async def asks(question) -> None:
+        try:
+            await patience.ask(question)
+        except UnavailableError as exc:
+            failures.append(str(exc))
+
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with trio.open_nursery() as callers, trio.open_nursery() as place:
+            place.start_soon(patience.background.serve)
+            await trio.testing.wait_all_tasks_blocked()
+            callers.start_soon(asks, breaks)
+            callers.start_soon(asks, lambda: slow(5, []))
+    assert len(failures) == 2

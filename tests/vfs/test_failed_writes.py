@@ -1,11 +1,16 @@
 """Failed writes publish nothing: which of several handles is told, and with what the others go on."""
 
+import itertools
 import os
 from contextlib import suppress
 
 import pytest
+import trio
+import trio.testing
+from support.clock import Clock
+from support.rig import open_rig
 
-from kvfs.core.errors import FileTooBigError, NoSpaceError, NotFoundError
+from kvfs.core.errors import FileTooBigError, JournalError, JournalFullError, NoSpaceError, NotFoundError
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.vfs.answers import answered
 
@@ -222,6 +227,74 @@ async def test_attributes_that_could_not_be_recorded_are_not_kept_by_an_open_fil
     assert await kernel.xattrs("/ns/f") == {"user.a": b"1"}
     await mount.drain()
     assert (await mount.stored())["f"].metadata == b'{"a":1}'
+
+
+async def test_only_the_attributes_that_could_not_be_recorded_are_taken_back(mount, kernel, monkeypatch):
+    """A setxattr of a large open file fails while another one waits beside it: the other one is recorded whole."""
+    await kernel.write("/ns/f", b"x" * 700_000)
+    await mount.drain()
+    reader = await kernel.open("/ns/f")
+    spool, second, count = mount.journal.spool, trio.Event(), itertools.count()
+
+    async def full_for_the_first(value):
+        if next(count):
+            second.set()
+            return await spool(value)
+        await second.wait()
+        raise JournalFullError("no room")
+
+    async def set_one(name, failed):
+        try:
+            await kernel.setxattr("/ns/f", name, b"1")
+        except JournalFullError:
+            failed.append(name)
+
+    monkeypatch.setattr(mount.journal, "spool", full_for_the_first)
+    failed: list[str] = []
+    async with trio.open_nursery() as nursery:
+        for name in ("user.a", "user.b"):
+            nursery.start_soon(set_one, name, failed)
+            await trio.testing.wait_all_tasks_blocked()
+    assert failed == ["user.a"]
+    assert (await kernel.xattrs("/ns/f"))["user.b"] == b"1"
+    await kernel.close(reader)
+    await mount.drain()
+    assert b'"b":1' in (await mount.stored())["f"].metadata
+
+
+async def test_a_write_beside_attributes_that_could_not_be_forced_out_is_recorded(tmp_path, monkeypatch):
+    """With --durable-close a setxattr that changes nothing fails at the disk; a write meanwhile is recorded."""
+    async with open_rig(tmp_path, now=Clock(), durable_close=True) as mount:
+        kernel = mount.kernel
+        await kernel.write("/ns/f", b"good")
+        await kernel.setxattr("/ns/f", "user.a", b"1")
+        file = await kernel.open("/ns/f", RW)
+        gate = trio.Event()
+        gate.set()
+
+        async def fails(*_):
+            await gate.wait()
+            raise JournalError("the disk")
+
+        async def set_again():
+            with pytest.raises(JournalError):
+                await kernel.setxattr("/ns/f", "user.a", b"1")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(mount.journal, "make_durable", fails)
+            await kernel.pwrite(file, 0, b"GOOD")
+            with pytest.raises(JournalError):
+                await kernel.flush(file)
+            gate = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(set_again)
+                await trio.testing.wait_all_tasks_blocked()
+                await kernel.pwrite(file, 0, b"NEW!")
+                gate.set()
+        await kernel.close(file)
+        assert await kernel.read("/ns/f") == b"NEW!"
+        await mount.drain()
+        assert (await mount.stored())["f"].value == b"NEW!"
 
 
 async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kernel):

@@ -67,11 +67,14 @@ class Amending:
         """
         shared = node.open
         if shared is not None:
-            before = shared.metadata, shared.expiration, shared.version
+            before, version = (shared.metadata, shared.expiration), shared.version
+            wanted = edit(*before)
             try:
                 await self._amend_shared(node, shared, edit)
             except KvfsError:
-                self._take_back_attributes(shared, *before)
+                # Unless this changed nothing, or another call has changed them since: then they are not ours.
+                if before != wanted == (shared.metadata, shared.expiration):
+                    self._take_back_attributes(shared, *before, version)
                 raise
             return
         if node.detached:  # the name may be another file's by now

@@ -127,9 +127,10 @@ class Readdir:
         return None if told or _has_arrived(handle, index) else self._first(handle, index, tell)
 
     async def _first(self, handle: DirectoryHandle, index: int, tell: Tell) -> None:
-        stream, told = handle.stream, False
-        assert stream is not None, "only a stream's entries arrive late"
+        told = False
         while not told:
+            stream = handle.stream  # another reading of the handle may have begun anew meanwhile
+            assert stream is not None, "only a stream's entries arrive late"
             if not await stream.reach(index):
                 self._directories.streams.keep(stream)
                 return

@@ -1,12 +1,16 @@
 """Directories: which ones exist, and what a listing shows while they change."""
 
+import signal
+
 import pytest
+import trio
 
 from kvfs.core.errors import (
     InvalidError,
     NotEmptyError,
     NotFoundError,
 )
+from kvfs.vfs.answers import answered
 
 
 def plain(entries):
@@ -197,3 +201,40 @@ async def test_the_value_beside_a_directory_is_no_directory(mount, kernel):
     await kernel.mkdir("/ns/d")
     with pytest.raises(InvalidError):
         await kernel.mkdir("/ns/d/%self")
+
+
+async def test_a_reading_that_waits_while_another_one_rewinds_goes_on(mount):
+    """A reading of the same handle that waits for a page is answered from the listing that the rewinding began."""
+    for number in range(1100):
+        await mount.other(f"{number:04}", b"")
+    ns = await answered(mount.fs.tree.lookup(1, b"ns"))
+    number = await answered(mount.fs.directories.opendir(ns.ino))
+    told = {}
+
+    def read(name, start):
+        told[name] = []
+        return answered(
+            mount.fs.readdir.read(
+                mount.fs.handles.directory(number),
+                start,
+                lambda entry, attr, offset, is_changed: told[name].append(entry) or True,
+            )
+        )
+
+    await read("first", 0)
+    start = len(told["first"])
+    assert start < 1100
+    # because a reading that goes round for ever would not await, and no time-out of trio's would end it
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 10)
+    try:
+        gate = mount.store.block("list_keys")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, "waiting", start)
+            await gate.entered.wait()
+            await read("rewinding", 0)
+            gate.open()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert told["waiting"][0] == b"%04d" % (start - 2)  # after the dots

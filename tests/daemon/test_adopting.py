@@ -57,6 +57,17 @@ async def test_a_deletion_shows_at_once(mount):
     assert await mount.kernel.listdir("ns") == []
 
 
+@pytest.mark.parametrize("value", [TOLD, None], ids=["written", "deleted"])
+async def test_nothing_is_left_of_a_file_that_was_open(mount, value):
+    """A file that is open when a command writes or deletes it leaves no node behind when it is closed."""
+    before = mount.fs.inodes.count
+    file = await mount.kernel.open("ns/f")
+    assert await tell(mount, value) == 1
+    assert await mount.kernel.pread(file, 0, 99) == OURS
+    await mount.kernel.close(file)
+    assert mount.fs.inodes.count == before
+
+
 async def test_a_new_key_shows_at_once(mount):
     """A new key shows at once, also one that the mount knew to be absent."""
     assert await mount.kernel.listdir("ns") == ["f"]

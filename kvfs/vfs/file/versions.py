@@ -59,7 +59,8 @@ class Versions:
                 break
             if self._clean(node) is not shared or _confirm(shared, found):
                 continue
-            return self._part(node, shared)
+            self._part(node, shared)
+            return self._inodes.file(node.namespace, node.key)
         return node
 
     def replaced(self, namespace: NamespaceId, key: Key) -> None:
@@ -92,14 +93,13 @@ class Versions:
         change: Change | None = self._overlay.journal.get(node.namespace, node.key)
         return shared if change is None else None
 
-    def _part(self, node: File, shared: OpenFile) -> File:
+    def _part(self, node: File, shared: OpenFile) -> None:
         attributes = self._overlay.journal.attributes.file_attrs(node.namespace, node.key)
         if attributes is not None:  # fstat(2) goes on showing what it showed
             shared.mtime_ns = shared.mtime_ns if shared.mtime_ns is not None else attributes.mtime_ns
             shared.mode = shared.mode if shared.mode is not None else attributes.mode
         self._inodes.names.detach(node)
         shared.superseded = True
-        return self._inodes.file(node.namespace, node.key)
 
 
 def _confirm(shared: OpenFile, found: Clean) -> bool:

@@ -4,7 +4,6 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from kvfs.core.errors import JournalUnreadableError
 from kvfs.journal import opener
 from kvfs.journal.recorded import Recorded
 from kvfs.journal.replay import Replay
@@ -19,10 +18,6 @@ def describe(path: Path) -> Described:
     opener.check(path, None)
     with contextlib.closing(opener.read_only(path)) as connection:
         source = opener.meta(connection, "source")
-        if not opener.is_present(connection):
-            raise JournalUnreadableError(
-                f"the journal {path} is of an older kvfs: the next mount converts it"
-            )
     replay = _read(path)
     recorded = replay.recorded
     return {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from kvfs.core.errors import JournalLockedError, JournalUnreadableError
-from kvfs.journal import legacy, side
+from kvfs.journal import side
 from kvfs.journal.disk import sync_directory
 from kvfs.journal.segment import ID_BYTES, VERSION, read_head, segments_of
 
@@ -68,7 +68,7 @@ def prepare(path: Path, source: str, created: float) -> None:
     if path.exists():
         check(path, source)
         return
-    if logs := [*segments_of(path), *legacy.logs_of(path)]:
+    if logs := segments_of(path):
         raise unreadable(path, f"it is gone, but {logs[0].name} is still there")
     fresh = path.with_name(path.name + ".new")
     for leftover in (fresh, Path(f"{fresh}-journal")):
@@ -117,11 +117,10 @@ def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
     version = pragma(connection, "user_version")
     if version > VERSION:
         return f"it was written by a newer kvfs (journal version {version}, this one knows {VERSION})"
-    if version < legacy.BEFORE:
-        known = f"{legacy.BEFORE} and {VERSION}"
-        return f"it was written by an older kvfs (journal version {version}, this one knows {known})"
+    if version < VERSION:
+        return f"it was written by an older kvfs (journal version {version}, this one knows {VERSION})"
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if lacking := (side.TABLES if version == VERSION else legacy.TABLES) - names:
+    if lacking := side.TABLES - names:
         return f"it lacks {', '.join(sorted(lacking))}"
     found = meta(connection, "source")
     if source is not None and found != source:
@@ -132,8 +131,6 @@ def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
 def _stranger(path: Path, connection: sqlite3.Connection) -> str | None:
     """Return why a file beside the journal is not its log, or None."""
     mine = identity(connection)
-    if pragma(connection, "user_version") < VERSION:
-        return legacy.stranger(path, mine)
     for segment in segments_of(path):
         head = read_head(segment)
         if head is None:
@@ -162,11 +159,6 @@ def identity(connection: sqlite3.Connection) -> bytes:
     return bytes.fromhex(meta(connection, "id") or "")
 
 
-def is_present(connection: sqlite3.Connection) -> bool:
-    """Return whether the file is of the present format, not of one before."""
-    return pragma(connection, "user_version") == VERSION
-
-
 def pragma(connection: sqlite3.Connection, name: str) -> int:
     """Return a number that SQLite keeps of the file."""
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -187,18 +179,13 @@ def read_only(path: Path) -> sqlite3.Connection:
 
 
 def connect(path: Path) -> tuple[sqlite3.Connection, bytes]:
-    """Open the loop's connection to the side table, and return the journal's id; the format before is converted."""
+    """Open the loop's connection to the side table, and return the journal's id."""
     connection = side.connect(path)
     try:
-        if pragma(connection, "user_version") < VERSION:
-            legacy.convert(connection, path)
-        legacy.clean(connection, path)
         return connection, identity(connection)
-    except BaseException as exc:
+    except sqlite3.Error as exc:
         connection.close()
-        if isinstance(exc, sqlite3.Error):
-            raise side.translate(exc, path) from exc
-        raise
+        raise side.translate(exc, path) from exc
 
 
 def remove_leftovers(path: Path) -> None:

@@ -89,9 +89,9 @@ def number_of(segment: Path) -> int:
     return int(segment.suffix[1:])
 
 
-def segments_of(path: Path, kind: str = "log") -> list[Path]:
+def segments_of(path: Path) -> list[Path]:
     """Return the segments of the journal at `path`, oldest first."""
-    name = re.compile(re.escape(f"{path.name}-{kind}.") + "[0-9]+")
+    name = re.compile(re.escape(f"{path.name}-log.") + "[0-9]+")
     return sorted((file for file in path.parent.iterdir() if name.fullmatch(file.name)), key=number_of)
 
 

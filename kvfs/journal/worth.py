@@ -5,8 +5,9 @@ from enum import Enum
 from pathlib import Path
 
 from kvfs.core.errors import JournalError
-from kvfs.journal.opener import DAMAGE, is_present, read_only
+from kvfs.journal.opener import DAMAGE, pragma, read_only
 from kvfs.journal.replay import Replay, kept_logs
+from kvfs.journal.segment import VERSION
 
 
 class Worth(Enum):
@@ -21,8 +22,8 @@ def worth(path: Path) -> Worth:
     """Return the worth of the journal there. The caller must hold its lock; nothing of it is altered."""
     try:
         with closing(read_only(path)) as database:
-            if not is_present(database):
-                return Worth.CHANGES  # written by an older kvfs: only a mount converts it
+            if pragma(database, "user_version") != VERSION:
+                return Worth.CHANGES  # only the kvfs that wrote it can tell
             tables = ("files", "shown")
             has_side = any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)
         replay = Replay(path)

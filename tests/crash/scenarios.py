@@ -15,7 +15,6 @@ from crash.lane import Violation
 from crash.stage import Stage
 from msgspec.structs import replace
 from support.journals import alter, logged, open_journal, segments, snapshot, source_of
-from support.older import make_older
 
 from kvfs.journal.records import encode
 from kvfs.journal.rules import Row
@@ -313,16 +312,6 @@ def after_loss(stage: Stage) -> None:
     stage.names()
 
 
-def be_older(stage: Stage) -> None:
-    """Give the journal the form that the version before wrote."""
-    make_older(stage.journal())
-
-
-def after_update(stage: Stage) -> None:
-    """Start the mount on a journal that an older kvfs wrote."""
-    stage.look()
-
-
 def after_kill(stage: Stage) -> None:
     """Start the mount on a log as a kill left it."""
     stage.look()
@@ -401,7 +390,6 @@ PLAYS = (
     Play(no_log, tune={"room": 10}),
     Play(no_snapshot, tune={"snapshot_room": 100, f"{SNAPSHOT}.SNAPSHOT_BYTES": 0}),
     Play(durable, options=("--durable-close",)),
-    Play(after_update, two_large, be_older),
     Play(after_kill, two_large),
     Play(
         upkeep, settle=0.2,

@@ -16,7 +16,6 @@ CALLS = re.compile(
 """What alters a file or its name, or forces it out."""
 UNREACHABLE: dict[str, str] = {
     "spool_directory.py SpoolDirectory._force": "a content is written anew only after a sync of it failed",
-    "legacy.py _short_row": "it reads what is kept of a key without attributes, and the plays' changes all have some",
     "heirs.py inherit_side": "it fills the journal of a mount to read only, and a play has one journal",
     "worth.py worth": "it reads a journal that no mount has open, and a play has one journal",
     "side.py SideTable._roll_back": "SQLite itself rolls back what fails for want of room",

@@ -40,6 +40,7 @@ from kvfs.journal.journal import Journal
 from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.segment import VERSION, segments_of
 from kvfs.journal.spool_directory import SpoolDirectory
+from kvfs.journal.worth import Worth, worth
 
 BIG = bytes(range(256)) * 1024  # twice the inline limit
 
@@ -319,6 +320,20 @@ def test_what_cannot_be_read_is_refused_and_left_alone(path, spoil, reason):
     assert str(path) in str(caught.value)
     assert "left as it is" in str(caught.value)
     assert [file.read_bytes() for file in files] == before
+
+
+@pytest.mark.parametrize("version", [*range(1, VERSION), VERSION + 1])
+def test_a_journal_of_another_format_is_refused_with_the_way_out(path, version):
+    """A journal of another format is refused unchanged: the message says what still sends its changes."""
+    _a_journal(path)
+    sql(path, f"PRAGMA user_version = {version}")
+    before = {file: file.read_bytes() for file in (path, *segments_of(path))}
+    with pytest.raises(
+        JournalUnreadableError, match=f"version {version}, .*use the kvfs version .*that wrote"
+    ):
+        open_journal(path)
+    assert {file: file.read_bytes() for file in (path, *segments_of(path))} == before
+    assert worth(path) is Worth.CHANGES, "no sweep removes it"
 
 
 def test_nothing_of_a_refused_journal_is_removed(path):

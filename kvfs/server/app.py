@@ -12,18 +12,19 @@ from starlette.routing import Match, Route
 
 from kvfs.core.errors import StoreError
 from kvfs.server.bulk_routes import Bulk
-from kvfs.server.calls import Accounts
-from kvfs.server.error_answers import INTERNAL, METHOD, NO_ROUTE, Refusal, refusal_of
+from kvfs.server.calls import StoreOf
+from kvfs.server.error_answers import Refusal, refusal_of
 from kvfs.server.fault_rules import Faults
 from kvfs.server.faults import FaultControl, Faulty
 from kvfs.server.namespace_routes import Namespaces
-from kvfs.server.pacing import PacedAccounts
+from kvfs.server.pacing import PacedStore
 from kvfs.server.parameters import check_account
 from kvfs.server.shell import App, AsgiSend, Metrics, Observed, Receive, Scope
-from kvfs.server.staleness import StaleAccounts
+from kvfs.server.staleness import KeyHistory, StaleStore
 from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT, Stubs
 from kvfs.server.tokens import check_token
 from kvfs.server.value_routes import ValueRoutes
+from kvfs.store import codes
 
 API: Final = "/client/v4"
 FAULTS_PATH: Final = "/_kvfs/faults"
@@ -35,21 +36,22 @@ Table = list[tuple[str, str, str, RouteHandler]]
 
 
 def build_app(
-    store: Accounts,
+    store_of: StoreOf,
     *,
     token: str,
     faults: Faults | None = None,
     strict: bool = False,
     now: Callable[[], float] = time.time,
 ) -> App:
-    """Return the application that serves `store` to whoever has `token`.
+    """Return the application that serves the stores of `store_of` to whoever has `token`.
 
     `faults` not None: it may misbehave, and how can be changed through /_kvfs/faults. `strict`: it refuses
     credentials and account ids that the API would refuse. `now` is epoch seconds.
     """
     metrics = Metrics()
-    accounts: Accounts = store if faults is None else PacedAccounts(StaleAccounts(store, faults))
-    table = _routes(accounts, now, STRICT_ACCOUNT if strict else LOCAL_ACCOUNT)
+    if faults is not None:
+        store_of = _misbehaving(store_of, faults)
+    table = _routes(store_of, now, STRICT_ACCOUNT if strict else LOCAL_ACCOUNT)
     table.append(("metrics", "GET", "/metrics", _metrics_handler(metrics)))
     if faults is not None:
         control = FaultControl(faults).handle
@@ -62,10 +64,16 @@ def build_app(
     return Observed(app, metrics, dispatcher.operation_of)
 
 
-def _routes(accounts: Accounts, now: Callable[[], float], account: str) -> Table:
+def _misbehaving(store_of: StoreOf, faults: Faults) -> StoreOf:
+    """Return stores that may be slow or stale. Namespace ids are unique, so all share one history."""
+    history = KeyHistory(faults.stale_seconds)
+    return lambda account: PacedStore(StaleStore(store_of(account), history))
+
+
+def _routes(store_of: StoreOf, now: Callable[[], float], account: str) -> Table:
     """Name, method, path and handler of each operation."""
-    namespaces, values = Namespaces(accounts, now), ValueRoutes(accounts, now)
-    bulk, stubs = Bulk(accounts, now), Stubs(account)
+    namespaces, values = Namespaces(store_of, now), ValueRoutes(store_of, now)
+    bulk, stubs = Bulk(store_of, now), Stubs(account)
     every = API + "/accounts/{account}/storage/kv/namespaces"
     one = every + "/{namespace}"
     return [
@@ -126,7 +134,7 @@ class Dispatcher:
             raise
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            return Refusal(500, INTERNAL, "internal error: see the log of the server").response()
+            return Refusal(500, codes.INTERNAL, "internal error: see the log of the server").response()
 
     def operation_of(self, scope: Scope) -> str:
         """Return the name of the operation that a request asks for, "none" when there is no such."""
@@ -145,8 +153,8 @@ class Dispatcher:
                 return route.name, handler
             known = known or match is not Match.NONE
         if known:
-            raise Refusal(405, METHOD, f"{scope['method']} method not allowed for this path")
-        raise Refusal(404, NO_ROUTE, "No route for that URI")
+            raise Refusal(405, codes.METHOD, f"{scope['method']} method not allowed for this path")
+        raise Refusal(404, codes.NO_ROUTE, "No route for that URI")
 
 
 def _metrics_handler(metrics: Metrics) -> RouteHandler:

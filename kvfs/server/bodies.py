@@ -10,7 +10,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from kvfs.core.limits import VALUE_BYTES
-from kvfs.server.error_answers import MULTIPART, Refusal, invalid, oversize
+from kvfs.server.error_answers import Refusal, invalid, oversize
+from kvfs.store import codes
 from kvfs.store.wire.codec import MalformedError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _parse_multipart(content_type: str, body: bytes) -> UploadedEntry:
         raise invalid("put: 'malformed multipart body'")
     if "value" not in parts.found:
         raise Refusal(
-            400, MULTIPART, "put: 'multipart put request does not contain required form field 'value''"
+            400, codes.MULTIPART, "put: 'multipart put request does not contain required form field 'value''"
         )
     return UploadedEntry(parts.found["value"], parts.found.get("metadata"))
 

@@ -10,9 +10,10 @@ from kvfs.core.limits import BULK_BYTES, BULK_GET_BYTES, BULK_GET_KEYS, BULK_PAI
 from kvfs.core.model import Entry, Key
 from kvfs.server.bodies import off_loop, read_body
 from kvfs.server.calls import Calls, json_answer
-from kvfs.server.error_answers import BULK_GET, OVERSIZE, Refusal, invalid
+from kvfs.server.error_answers import Refusal, invalid
 from kvfs.server.parameters import expiration_of, namespace_of
 from kvfs.server.value_routes import stored_metadata
+from kvfs.store import codes
 from kvfs.store.wire import codec
 
 TYPES = ("text", "json")
@@ -47,15 +48,15 @@ class Bulk(Calls):
             raise invalid(f"bulk get keys: type must be one of {', '.join(TYPES)}")
         if len(asked.keys) > BULK_GET_KEYS:
             reason = f"'You can request a maximum of {BULK_GET_KEYS} keys'"
-            raise Refusal(400, BULK_GET, f"bulk get keys: {reason}")
+            raise Refusal(400, codes.BULK_GET, f"bulk get keys: {reason}")
         if not asked.keys:
-            raise Refusal(400, BULK_GET, "bulk get keys: 'You must request a minimum of 1 key'")
+            raise Refusal(400, codes.BULK_GET, "bulk get keys: 'You must request a minimum of 1 key'")
         keys = [Key(key) for key in dict.fromkeys(asked.keys)]
         found = await store.bulk_get(namespace, keys)
         self.count(request, len(keys))
         size = sum(len(entry.value) for entry in found.values() if entry)
         if size > BULK_GET_BYTES:
-            raise Refusal(413, OVERSIZE, "Total size of request exceeds the limit of 25MB")
+            raise Refusal(413, codes.OVERSIZE, "Total size of request exceeds the limit of 25MB")
         encode = partial(_values, found, asked.type == "json", asked.with_metadata)
         return json_answer(await off_loop(size, encode))
 
@@ -95,5 +96,5 @@ def _values(found: Mapping[Key, Entry | None], as_json: bool, with_metadata: boo
     except codec.MalformedError as exc:
         kind = "non-json" if as_json else "non-text"
         reason = f"'At least one of the requested keys corresponds to a {kind} value'"
-        raise Refusal(400, BULK_GET, f"bulk get keys: {reason}") from exc
+        raise Refusal(400, codes.BULK_GET, f"bulk get keys: {reason}") from exc
     return codec.encode_success(result)

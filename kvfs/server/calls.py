@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +10,9 @@ from starlette.responses import Response
 from kvfs.server.error_answers import JSON
 from kvfs.server.parameters import account_of
 from kvfs.store.base import Store
+
+StoreOf = Callable[[str], Store]
+"""Returns the store of an account by its id."""
 
 TALLY: Final = "kvfs.tally"
 """Where the scope of a request holds its `Tally`."""
@@ -29,24 +32,16 @@ class Tally:
             self.add_keys(self.operation, keys)
 
 
-class Accounts(Protocol):
-    """Stores by account; what `SqliteAccounts` is."""
-
-    def for_account(self, account: str) -> Store:
-        """Return the store of one account."""
-        ...
-
-
 class Calls:
-    """Base of the handlers: `accounts` to serve, `now` in epoch seconds."""
+    """Base of the handlers: `store_of` an account, `now` in epoch seconds."""
 
-    def __init__(self, accounts: Accounts, now: Callable[[], float]) -> None:
-        self._accounts = accounts
+    def __init__(self, store_of: StoreOf, now: Callable[[], float]) -> None:
+        self._store_of = store_of
         self.now = now
 
     def store(self, request: Request) -> Store:
         """Return the store of the account that the path names."""
-        return self._accounts.for_account(account_of(request))
+        return self._store_of(account_of(request))
 
     def count(self, request: Request, keys: int) -> None:
         """Count keys that were read, written or deleted; a listing counts as one, as it is billed."""

@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from kvfs.core.limits import BULK_BYTES
 from kvfs.server.bodies import read_body
-from kvfs.server.error_answers import INTERNAL, Refusal
+from kvfs.server.error_answers import Refusal
 from kvfs.server.shell import App, AsgiMessage, AsgiSend, Receive, Scope
+from kvfs.store import codes
 
 Items = list[msgspec.Raw]
 
@@ -105,16 +106,15 @@ async def leave_out(
 ) -> None:
     """Answer a bulk write without the items at the places that `choose` returns.
 
-    They are unsuccessful keys in the answer if `reported`, and not mentioned otherwise.
+    They are unsuccessful keys in the answer if `reported`, and not mentioned otherwise. Raises `Refusal`.
     """
     try:
         body, _ = await take_body(scope, receive)
         items = msgspec.json.decode(body, type=Items)
         left = choose(items)
         names = [item_key(items[place]) for place in sorted(left)]
-    except (Refusal, ValueError, KeyError):
-        await Refusal(400, INTERNAL, "fault: cannot tear this").response()(scope, receive, send)
-        return
+    except (Refusal, ValueError, KeyError) as exc:
+        raise Refusal(400, codes.INTERNAL, "fault: cannot tear this") from exc
     kept = msgspec.json.encode([item for place, item in enumerate(items) if place not in left])
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
     answer = await capture(app, {**scope, "headers": headers}, _receive_again(kept, receive))

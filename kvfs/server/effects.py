@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 from kvfs.server.capture import capture, page, replay
 from kvfs.server.disconnects import break_connection, until_disconnect
-from kvfs.server.error_answers import INTERNAL, JSON, Refusal
+from kvfs.server.error_answers import JSON, Refusal
 from kvfs.server.fault_rules import STALE_SECONDS, Armed
 from kvfs.server.shell import App, AsgiSend, Receive, Scope
 from kvfs.server.staleness import staleness
 from kvfs.store import codes
 
 Effect = Callable[[Armed, App, Scope, Receive, AsgiSend], Awaitable[None]]
-"""Answers a request that a rule has picked; may pass it on to the application."""
+"""Answers a request that a rule has picked, raises the `Refusal` to answer with, or passes it on."""
 
 _ELSEWHERE: Final = "https://elsewhere.invalid/"
 _ENDLESS: Final = "endless-"
@@ -28,10 +28,8 @@ async def _status(armed: Armed, app: App, scope: Scope, receive: Receive, send: 
     rule = armed.rule
     status = rule.status or 500
     headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
-    refusal = Refusal(
-        status, rule.code or (codes.THROTTLED if status == 429 else INTERNAL), "fault", headers=headers
-    )
-    await refusal.response()(scope, receive, send)
+    code = rule.code or (codes.THROTTLED if status == 429 else codes.INTERNAL)
+    raise Refusal(status, code, "fault", headers=headers)
 
 
 async def _garbage(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:

@@ -16,29 +16,28 @@ from kvfs.core.errors import (
     StoreError,
     TitleExistsError,
 )
-from kvfs.store.codes import BAD_ACCOUNT as BAD_ACCOUNT
-from kvfs.store.codes import BAD_AUTHORIZATION as BAD_AUTHORIZATION
-from kvfs.store.codes import BAD_EXPIRATION as BAD_EXPIRATION
-from kvfs.store.codes import BAD_HEADERS as BAD_HEADERS
-from kvfs.store.codes import BAD_METADATA as BAD_METADATA
-from kvfs.store.codes import BAD_NAMESPACE_ID as BAD_NAMESPACE_ID
-from kvfs.store.codes import BAD_TTL as BAD_TTL
-from kvfs.store.codes import BULK_GET as BULK_GET
-from kvfs.store.codes import INTERNAL as INTERNAL
-from kvfs.store.codes import INVALID as INVALID
-from kvfs.store.codes import KEY_NOT_FOUND as KEY_NOT_FOUND
-from kvfs.store.codes import METHOD as METHOD
-from kvfs.store.codes import MULTIPART as MULTIPART
-from kvfs.store.codes import NAMESPACE_NOT_FOUND as NAMESPACE_NOT_FOUND
-from kvfs.store.codes import NO_CREDENTIALS as NO_CREDENTIALS
-from kvfs.store.codes import NO_ROUTE as NO_ROUTE
-from kvfs.store.codes import OVERSIZE as OVERSIZE
-from kvfs.store.codes import TITLE_EXISTS as TITLE_EXISTS
-from kvfs.store.codes import UNAUTHENTICATED as UNAUTHENTICATED
-from kvfs.store.codes import UNKNOWN_KEY as UNKNOWN_KEY
+from kvfs.store import codes
 from kvfs.store.wire import codec
 
 JSON: Final = "application/json"
+
+_RECORDED: Final[dict[int, tuple[int, str]]] = {
+    codes.THROTTLED: (429, "Please wait and consider throttling your request speed"),
+    codes.INVALID_TOKEN: (401, "Invalid API Token"),
+    codes.BAD_HEADERS: (400, "Invalid request headers"),
+    codes.BAD_AUTHORIZATION: (400, "Invalid format for Authorization header"),
+    codes.UNKNOWN_KEY: (403, "Unknown X-Auth-Key or X-Auth-Email"),
+    codes.NO_CREDENTIALS: (400, "Authentication failed (status: 400)"),
+    9109: (403, "Invalid access token"),
+    codes.UNAUTHENTICATED: (401, "Authentication error"),
+    codes.CANNOT_AUTHENTICATE: (403, "Unable to authenticate request"),
+    codes.KEY_NOT_FOUND: (404, "get: 'key not found'"),
+    codes.NAMESPACE_NOT_FOUND: (404, "namespace not found"),
+    codes.QUOTA: (429, "your account has reached the free usage limit for this operation for today"),
+    codes.LOCKED_OUT: (403, "Too many authentication failures. Please try again later."),
+}
+"""Status and message of the codes whose answers are on record."""
+_CAUSES: Final = {codes.BAD_HEADERS: codes.BAD_AUTHORIZATION}
 
 
 class Refusal(Exception):
@@ -68,31 +67,33 @@ class Refusal(Exception):
 
 def invalid(message: str) -> Refusal:
     """Return 400 for malformed input."""
-    return Refusal(400, INVALID, message)
+    return Refusal(400, codes.INVALID, message)
 
 
-def malformed_credentials() -> Refusal:
-    """Return 400 for an Authorization header that cannot hold a token."""
-    cause = (BAD_AUTHORIZATION, "Invalid format for Authorization header")
-    return Refusal(400, BAD_HEADERS, "Invalid request headers", cause=cause)
+def recorded(code: int, status: int | None = None, *, headers: dict[str, str] | None = None) -> Refusal:
+    """Return the API's own answer with a code, by default with the code's own status; 400 if none is on record."""
+    usual, message = _RECORDED.get(code, (400, f"this request met the fault code={code}"))
+    cause = _CAUSES.get(code)
+    chain = None if cause is None else (cause, _RECORDED[cause][1])
+    return Refusal(status or usual, code, message, headers=headers, cause=chain)
 
 
 def oversize(what: str, limit: int) -> Refusal:
     """Return 413 for a body, or an answer, beyond a limit in bytes."""
-    return Refusal(413, OVERSIZE, f"{what} exceeds limit of {limit}.")
+    return Refusal(413, codes.OVERSIZE, f"{what} exceeds limit of {limit}.")
 
 
 def refusal_of(error: StoreError) -> Refusal:
     """Return the answer for an error of the store: the first line of the table that fits."""
     message = str(error)
     if isinstance(error, NamespaceNotFoundError):
-        return Refusal(404, NAMESPACE_NOT_FOUND, message)
+        return Refusal(404, codes.NAMESPACE_NOT_FOUND, message)
     if isinstance(error, TitleExistsError):
-        return Refusal(400, TITLE_EXISTS, message)
+        return Refusal(400, codes.TITLE_EXISTS, message)
     if isinstance(error, NotTextError):
-        return Refusal(400, BULK_GET, message)
+        return Refusal(400, codes.BULK_GET, message)
     if isinstance(error, RejectedError):
-        return Refusal(400, error.code or INVALID, message)
+        return Refusal(400, error.code or codes.INVALID, message)
     if isinstance(error, BodyTooLargeError):
-        return Refusal(413, OVERSIZE, message)
-    return Refusal(503, INTERNAL, message, headers={"retry-after": "1"})
+        return Refusal(413, codes.OVERSIZE, message)
+    return Refusal(503, codes.INTERNAL, message, headers={"retry-after": "1"})

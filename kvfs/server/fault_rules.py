@@ -1,95 +1,61 @@
 """The rules of faults: which request meets which fault. They are seeded, so that a run can be repeated.
 
 `fault_words.py` reads them from the command line. What a fault does is in `faults.py`, `moods.py` and `odd_shapes.py`.
-
-    fault               what happens to a request that the rule picks (with its fields)
-    status              is refused with `status` (500), `code`, `retry_after` seconds
-    garbage             is answered with something that is not JSON
-    html                is answered with a page, as by a proxy (`status`, 502)
-    truncate            takes effect; half of the answer arrives
-    reset               dies without effect or answer
-    stall               waits `seconds` (for ever) and gets no answer
-    latency             waits `seconds` ± `jitter`, then goes on
-    slow_drip           takes effect; the answer comes a byte each `seconds` (1)
-    lost_ack            takes effect, then the connection dies
-    torn_bulk           `count` of its keys (half) are left alone and reported as unsuccessful
-    short_bulk          `count` of its keys (half) are left alone, not counted, and not reported
-    quota               is refused with 10048 (`status`, 429)
-    free_plan           is counted: above `count` (1,000) keys written, deleted or listed, or 100 times as many
-                        read, that operation is refused with 10048 until the rules are replaced
-    key_rate            writes of a key within `seconds` (1) after its last write: 429, in a bulk unsuccessful
-    rate_budget         is counted: above `count` (1,200) in `seconds` (300) everything is 429 for as long
-    ratelimit           is counted in the same way, and the headers say it, but nothing is refused
-    no_retry_after      a refusal does not say when to try again
-    gzip_bomb           is answered with `count` MiB (1,024) of compressed zeros
-    redirect            is sent to `location`
-    endless_cursor      a listing never ends; its cursors repeat after `count` (0: never)
-    stale               reads answer as of up to `seconds` (60) ago
-    firewall            is refused with 403 and a page if its body, key or query contains `text`
-    pair_cost           a bulk write takes `seconds` (0.02) for each pair; after `limit` (100) seconds the answer
-                        is 524 and a page, and the writing goes on
-    denied              is refused in passing, with 401 and 10000 or with 403 and 10001 (`status`, `code`)
-    code                is refused with `code`, and the `status` that belongs to it
-    bad_key             reads of the key named `key` are answered with a page (`status`, 500), alone or in bulk
-    stuck_key           reads of the key named `key` wait `seconds` (for ever), alone or in bulk, and then go on
-    url_keys            a key in the URL with a control character, `^` or `...` is not found
-    null_lists          an empty list is null
-    floats, digits      numbers of the envelope are floats, or strings of digits
-    bare_bulk           a bulk get answers with values alone, although metadata was asked for
-    no_bulk_expiration  a bulk get answers without expirations
-    odd_rows            lists have rows that are none, and one entry of a bulk get has no value
-    plain_namespaces    a namespace has an id and a title, and nothing else
-    unknown_fields      every object of the envelope has a field that nobody knows
 """
 
 import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final
 
 import msgspec
 
-FaultName = Literal[
-    "status",
-    "garbage",
-    "html",
-    "truncate",
-    "reset",
-    "stall",
-    "latency",
-    "slow_drip",
-    "lost_ack",
-    "torn_bulk",
-    "short_bulk",
-    "quota",
-    "free_plan",
-    "key_rate",
-    "rate_budget",
-    "ratelimit",
-    "no_retry_after",
-    "gzip_bomb",
-    "redirect",
-    "endless_cursor",
-    "stale",
-    "firewall",
-    "pair_cost",
-    "denied",
-    "code",
-    "bad_key",
-    "stuck_key",
-    "url_keys",
-    "null_lists",
-    "floats",
-    "digits",
-    "bare_bulk",
-    "no_bulk_expiration",
-    "odd_rows",
-    "plain_namespaces",
-    "unknown_fields",
-]
-
-NAMES: Final[tuple[FaultName, ...]] = get_args(FaultName)
+FAULTS: Final = {
+    "status": "is refused with `status` (500), `code`, `retry_after` seconds",
+    "garbage": "is answered with something that is not JSON",
+    "html": "is answered with a page, as by a proxy (`status`, 502)",
+    "truncate": "takes effect; half of the answer arrives",
+    "reset": "dies without effect or answer",
+    "stall": "waits `seconds` (for ever) and gets no answer",
+    "latency": "waits `seconds` ± `jitter`, then goes on",
+    "slow_drip": "takes effect; the answer comes a byte each `seconds` (1)",
+    "lost_ack": "takes effect, then the connection dies",
+    "torn_bulk": "`count` of its keys (half) are left alone and reported as unsuccessful",
+    "short_bulk": "`count` of its keys (half) are left alone, not counted, and not reported",
+    "quota": "is refused with 10048 (`status`, 429)",
+    "free_plan": (
+        "is counted: above `count` (1,000) keys written, deleted or listed, or 100 times as many read, "
+        "that operation is refused with 10048 until the rules are replaced"
+    ),
+    "key_rate": "writes of a key within `seconds` (1) after its last write: 429, in a bulk unsuccessful",
+    "rate_budget": "is counted: above `count` (1,200) in `seconds` (300) everything is 429 for as long",
+    "ratelimit": "is counted in the same way, and the headers say it, but nothing is refused",
+    "no_retry_after": "a refusal does not say when to try again",
+    "gzip_bomb": "is answered with `count` MiB (1,024) of compressed zeros",
+    "redirect": "is sent to `location`",
+    "endless_cursor": "a listing never ends; its cursors repeat after `count` (0: never)",
+    "stale": "reads answer as of up to `seconds` (60) ago",
+    "firewall": "is refused with 403 and a page if its body, key or query contains `text`",
+    "pair_cost": (
+        "a bulk write takes `seconds` (0.02) for each pair; after `limit` (100) seconds the answer is "
+        "524 and a page, and the writing goes on"
+    ),
+    "denied": "is refused in passing, with 401 and 10000 or with 403 and 10001 (`status`, `code`)",
+    "code": "is refused with `code`, and the `status` that belongs to it",
+    "bad_key": "reads of the key named `key` are answered with a page (`status`, 500), alone or in bulk",
+    "stuck_key": "reads of the key named `key` wait `seconds` (for ever), alone or in bulk, and then go on",
+    "url_keys": "a key in the URL with a control character, `^` or `...` is not found",
+    "null_lists": "an empty list is null",
+    "floats": "numbers of the envelope are floats",
+    "digits": "numbers of the envelope are strings of digits",
+    "bare_bulk": "a bulk get answers with values alone, although metadata was asked for",
+    "no_bulk_expiration": "a bulk get answers without expirations",
+    "odd_rows": "lists have rows that are none, and one entry of a bulk get has no value",
+    "plain_namespaces": "a namespace has an id and a title, and nothing else",
+    "unknown_fields": "every object of the envelope has a field that nobody knows",
+}
+"""By name: the fate of a request that a rule of it picks. Words in backquotes are fields of the rule, with defaults."""
 STALE_SECONDS: Final = 60.0
 FIREWALL_TEXT: Final = "UNION SELECT"
 
@@ -100,7 +66,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     The first `after` requests that fit are spared, then each is picked with `probability`, at most `times`.
     """
 
-    fault: FaultName
+    fault: str
     method: str | None = None
     path: str | None = None
     probability: float = 1.0
@@ -118,6 +84,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     key: str | None = None
 
     def __post_init__(self) -> None:
+        if self.fault not in FAULTS:
+            raise ValueError(f"{self.fault!r} is no fault")
         for pattern in (self.method, self.path):
             re.compile(pattern or "")  # re.error is a ValueError's cousin: see Faults.decode
         if not 0 <= self.probability <= 1:
@@ -193,5 +161,5 @@ class Faults:
             fields = ", ".join(Rule.__struct_fields__)
             raise ValueError(
                 f"{exc}; the body is a JSON list of rules, or a text as --faults takes it;"
-                f" the fields of a rule are {fields}; the faults are {', '.join(NAMES)}"
+                f" the fields of a rule are {fields}; the faults are {', '.join(FAULTS)}"
             ) from exc

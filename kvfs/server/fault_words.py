@@ -11,7 +11,7 @@ import msgspec
 
 from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.measures import parse_duration
-from kvfs.server.fault_rules import NAMES, FaultName, Faults, Rule
+from kvfs.server.fault_rules import FAULTS, Faults, Rule
 
 _TIMED: Final = frozenset({"stall", "slow_drip", "stale", "key_rate"})
 _COUNTED: Final = frozenset(
@@ -27,7 +27,7 @@ _COUNTED: Final = frozenset(
 )
 
 WORDS: Final = (
-    "latency", "jitter", "error", *(name for name in NAMES if name not in ("status", "latency")), "cloudflare",
+    "latency", "jitter", "error", *(name for name in FAULTS if name not in ("status", "latency")), "cloudflare",
     "seed",
 )  # fmt: skip
 """The words that `--faults` understands and that docs/server.md explains."""
@@ -79,6 +79,8 @@ def _preset(value: str) -> Iterator[Rule]:
 
 def _rule(name: str, value: str) -> Rule:
     argument, _, chance = value.partition(":")
+    if name not in (*WORDS, "status"):
+        raise ValueError(f"no such fault; there are {', '.join(WORDS)}")
     if name == "latency":
         return Rule("latency", seconds=parse_duration(argument), probability=float(chance or 1))
     if name == "error":
@@ -88,22 +90,15 @@ def _rule(name: str, value: str) -> Rule:
     if name == "firewall":
         return Rule("firewall", text=value or None)
     if name in ("bad_key", "stuck_key"):
-        return Rule(_fault(name), key=value)
+        return Rule(name, key=value)
     if name == "pair_cost" and argument:
         limit = parse_duration(chance) if chance else None
         return Rule("pair_cost", seconds=parse_duration(argument), limit=limit)
     if name in _TIMED and argument:
-        return Rule(_fault(name), seconds=parse_duration(argument), probability=float(chance or 1))
+        return Rule(name, seconds=parse_duration(argument), probability=float(chance or 1))
     if name in _COUNTED and (chance or argument.isdecimal()):
-        return Rule(_fault(name), count=int(argument), probability=float(chance or 1))
-    return Rule(_fault(name), probability=float(argument or 1))
-
-
-def _fault(name: str) -> FaultName:
-    for known in NAMES:
-        if known == name:
-            return known
-    raise ValueError(f"no such fault; there are {', '.join(WORDS)}")
+        return Rule(name, count=int(argument), probability=float(chance or 1))
+    return Rule(name, probability=float(argument or 1))
 
 
 def _jittery(rule: Rule, jitter: float) -> Rule:

@@ -47,11 +47,9 @@ class Faulty:
             scope[TALLY].direct = True
         elif scope["path"] not in self._spared:
             for armed in reversed(self._fired(scope)):
-                app = partial(_EFFECTS[armed.rule.fault], armed, app)
+                app = partial(_meet, armed, app)
         try:
             await app(scope, receive, send)
-        except Refusal as refusal:  # a fault could not read the body
-            await refusal.response()(scope, receive, send)
         except ClientDisconnect:
             return
 
@@ -59,6 +57,13 @@ class Faulty:
         """Return the rules that pick this request, the outermost first."""
         fired = self._faults.fire(scope["method"], scope["path"])
         return sorted(fired, key=lambda armed: armed.rule.fault not in _OUTERMOST)
+
+
+async def _meet(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+    try:
+        await _EFFECTS[armed.rule.fault](armed, app, scope, receive, send)
+    except Refusal as refusal:
+        await refusal.response()(scope, receive, send)
 
 
 class FaultControl:

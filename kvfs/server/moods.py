@@ -11,34 +11,17 @@ import trio
 
 from kvfs.server.capture import is_bulk_write, page, take_body
 from kvfs.server.effects import Effect
-from kvfs.server.error_answers import Refusal
+from kvfs.server.error_answers import recorded
 from kvfs.server.fault_rules import FIREWALL_TEXT, Armed
 from kvfs.server.pacing import pacing
 from kvfs.server.shell import App, AsgiMessage, AsgiSend, Receive, Scope
+from kvfs.store import codes
 
 _PAIR_SECONDS: Final = 0.02
 _LIMIT_SECONDS: Final = 100.0
-_PASSING: Final = ((401, 10000), (403, 10001))
-
-_REFUSALS: Final[dict[int, tuple[int, str]]] = {
-    971: (429, "Please wait and consider throttling your request speed"),
-    1000: (401, "Invalid API Token"),
-    6003: (400, "Invalid request headers"),
-    6111: (400, "Invalid format for Authorization header"),
-    9103: (403, "Unknown X-Auth-Key or X-Auth-Email"),
-    9106: (400, "Authentication failed (status: 400)"),
-    9109: (403, "Invalid access token"),
-    10000: (401, "Authentication error"),
-    10001: (403, "Unable to authenticate request"),
-    10009: (404, "get: 'key not found'"),
-    10013: (404, "namespace not found"),
-    10048: (429, "your account has reached the free usage limit for this operation for today"),
-    10502: (403, "Too many authentication failures. Please try again later."),
-}
-"""Status and message of the codes whose answers are on record; another code is 400."""
+_PASSING: Final = (codes.UNAUTHENTICATED, codes.CANNOT_AUTHENTICATE)
 
 _ODD_KEY: Final = re.compile(r"[\x00-\x1f\x7f^]|\.\.\.")
-_CHAINS: Final = {6003: 6111}
 
 
 async def _firewall(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
@@ -94,18 +77,12 @@ class _Late:
 
 
 async def _denied(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-    status, code = armed.random.choice(_PASSING)
-    status, code = armed.rule.status or status, armed.rule.code or code
-    await Refusal(status, code, _REFUSALS.get(code, (0, "denied"))[1]).response()(scope, receive, send)
+    code = armed.random.choice(_PASSING)
+    raise recorded(armed.rule.code or code, armed.rule.status)
 
 
 async def _code(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-    code = armed.rule.code or 0
-    usual, message = _REFUSALS.get(code, (400, f"this request met the fault code={code}"))
-    cause = _CHAINS.get(code)
-    chain = None if cause is None else (cause, _REFUSALS[cause][1])
-    refusal = Refusal(armed.rule.status or usual, code, message, cause=chain)
-    await refusal.response()(scope, receive, send)
+    raise recorded(armed.rule.code or 0, armed.rule.status)
 
 
 async def _bad_key(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
@@ -126,8 +103,7 @@ async def _stuck_key(armed: Armed, app: App, scope: Scope, receive: Receive, sen
 async def _url_keys(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     collection, _, key = scope["path"].rpartition("/")
     if collection.endswith(("/values", "/metadata")) and _ODD_KEY.search(unquote(key)):
-        await Refusal(404, 10009, _REFUSALS[10009][1]).response()(scope, receive, send)
-        return
+        raise recorded(codes.KEY_NOT_FOUND)
     await app(scope, receive, send)
 
 

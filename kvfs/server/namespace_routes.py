@@ -9,7 +9,7 @@ from starlette.responses import Response
 from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN, NAMESPACES_PAGE
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.server.bodies import SMALL_BODY, off_loop, read_body
-from kvfs.server.calls import Accounts, Calls, json_answer
+from kvfs.server.calls import Calls, StoreOf, json_answer
 from kvfs.server.error_answers import invalid
 from kvfs.server.parameters import choice_of, integer_of, namespace_of
 from kvfs.store.wire import codec
@@ -32,8 +32,8 @@ class Namespaces(Calls):
     Jurisdiction and mode are told again as long as the server runs; they have no effect.
     """
 
-    def __init__(self, accounts: Accounts, now: Callable[[], float]) -> None:
-        super().__init__(accounts, now)
+    def __init__(self, store_of: StoreOf, now: Callable[[], float]) -> None:
+        super().__init__(store_of, now)
         self._origins: dict[NamespaceId, NamespaceOptions] = {}
 
     async def list(self, request: Request) -> Response:

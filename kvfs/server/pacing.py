@@ -8,8 +8,6 @@ from typing import Final, TypeVar
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.server.calls import Accounts
-from kvfs.store.base import Store
 from kvfs.store.wrapper import Around
 
 T = TypeVar("T")
@@ -27,17 +25,6 @@ def pacing(seconds: float) -> Iterator[None]:
         yield
     finally:
         _cost.reset(token)
-
-
-class PacedAccounts:
-    """`Accounts` whose stores may be slow."""
-
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
-
-    def for_account(self, account: str) -> Store:
-        """Return the store of one account."""
-        return PacedStore(self._accounts.for_account(account))
 
 
 class PacedStore(Around):

@@ -8,14 +8,8 @@ from starlette.requests import Request
 
 from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Key, NamespaceId
-from kvfs.server.error_answers import (
-    BAD_ACCOUNT,
-    BAD_EXPIRATION,
-    BAD_NAMESPACE_ID,
-    BAD_TTL,
-    Refusal,
-    invalid,
-)
+from kvfs.server.error_answers import Refusal, invalid
+from kvfs.store import codes
 from kvfs.store.wire import codec
 
 _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -37,7 +31,7 @@ def check_account(path: str, account: str) -> None:
 
 def _not_routed(path: str) -> Refusal:
     reason = f"Could not route to {path}, perhaps your object identifier is invalid?"
-    return Refusal(400, BAD_ACCOUNT, reason)
+    return Refusal(400, codes.BAD_ACCOUNT, reason)
 
 
 def namespace_of(request: Request) -> NamespaceId:
@@ -45,7 +39,9 @@ def namespace_of(request: Request) -> NamespaceId:
     namespace: str = request.path_params["namespace"]
     if _HEX_ID.fullmatch(namespace) is None:
         reason = f"'invalid namespace format: {namespace}'"
-        raise Refusal(400, BAD_NAMESPACE_ID, f"could not parse UUID from request's namespace_id: {reason}")
+        raise Refusal(
+            400, codes.BAD_NAMESPACE_ID, f"could not parse UUID from request's namespace_id: {reason}"
+        )
     return NamespaceId(namespace)
 
 
@@ -92,7 +88,7 @@ def expiration_of(operation: str, expiration: float | None, ttl: float | None, n
             message = (
                 f"{operation}: 'Invalid expiration_ttl of {ttl:.0f}. Expiration TTL must be at least 60.'"
             )
-            raise Refusal(400, BAD_TTL, message)
+            raise Refusal(400, codes.BAD_TTL, message)
         return codec.whole_seconds(now + ttl)
     if expiration is None:
         return None
@@ -101,5 +97,5 @@ def expiration_of(operation: str, expiration: float | None, ttl: float | None, n
         if expiration > now:
             reason = "Expiration times must be at least 60 seconds in the future."
         message = f"{operation}: 'Invalid expiration of {expiration:.0f}. {reason}'"
-        raise Refusal(400, BAD_EXPIRATION, message)
+        raise Refusal(400, codes.BAD_EXPIRATION, message)
     return codec.whole_seconds(expiration)

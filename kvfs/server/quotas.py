@@ -11,13 +11,11 @@ import trio
 from kvfs.core.limits import BULK_GET_KEYS, RATE_REQUESTS, RATE_SECONDS
 from kvfs.server.capture import Items, is_bulk_write, item_key, leave_out, take_body
 from kvfs.server.effects import Effect
-from kvfs.server.error_answers import Refusal
+from kvfs.server.error_answers import recorded
 from kvfs.server.fault_rules import Armed
 from kvfs.server.shell import App, AsgiMessage, AsgiSend, Receive, Scope
 from kvfs.store import codes
 
-_QUOTA: Final = "your account has reached the free usage limit for this operation for today"
-_THROTTLED: Final = "Please wait and consider throttling your request speed"
 _WRITTEN: Final = 100_000  # keys of which is remembered when they were written, before old ones are dropped
 _FREE_KEYS: Final = (
     1000  # the free plan's keys written, deleted and listed in a day; it has 100 times the reads
@@ -31,8 +29,7 @@ async def _rate_budget(armed: Armed, app: App, scope: Scope, receive: Receive, s
     left, headers = _budget(armed)
     if left < 0:
         headers["retry-after"] = str(int(armed.budget["ends"] - trio.current_time()) + 1)
-        await Refusal(429, codes.THROTTLED, _THROTTLED, headers=headers).response()(scope, receive, send)
-        return
+        raise recorded(codes.THROTTLED, headers=headers)
     await app(scope, receive, _with_headers(headers, send))
 
 
@@ -91,7 +88,7 @@ async def _no_retry_after(armed: Armed, app: App, scope: Scope, receive: Receive
 
 
 async def _quota(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-    await Refusal(armed.rule.status or 429, codes.QUOTA, _QUOTA).response()(scope, receive, send)
+    raise recorded(codes.QUOTA, armed.rule.status)
 
 
 async def _free_plan(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
@@ -103,8 +100,7 @@ async def _free_plan(armed: Armed, app: App, scope: Scope, receive: Receive, sen
     allowed *= BULK_GET_KEYS if operation == "read" else 1
     used = armed.budget.get(operation, 0.0) + keys
     if keys and used > allowed:
-        await Refusal(429, codes.QUOTA, _QUOTA).response()(scope, receive, send)
-        return
+        raise recorded(codes.QUOTA)
     armed.budget[operation] = used
     await app(scope, receive, send)
 
@@ -133,9 +129,7 @@ async def _key_rate(armed: Armed, app: App, scope: Scope, receive: Receive, send
     namespace, _, name = scope["path"].rpartition("/values/")
     if scope["method"] == "PUT" and namespace and name:
         if _is_too_soon(armed.budget, f"{namespace}/{unquote(name)}", seconds):
-            headers = {"retry-after": str(math.ceil(seconds))}
-            await Refusal(429, codes.THROTTLED, _THROTTLED, headers=headers).response()(scope, receive, send)
-            return
+            raise recorded(codes.THROTTLED, headers={"retry-after": str(math.ceil(seconds))})
     elif scope["method"] == "PUT" and is_bulk_write(scope):
         namespace = scope["path"].removesuffix("/bulk")
 

@@ -26,8 +26,7 @@ from kvfs.server.fault_words import parse_faults
 from kvfs.server.seeding import Seed, sow
 from kvfs.server.shell import App
 from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT
-from kvfs.server.tokens import load_or_create_token as load_or_create_token
-from kvfs.server.tokens import usable_token
+from kvfs.server.tokens import load_or_create_token, usable_token
 from kvfs.store.embedded.sqlite_store import open_sqlite
 
 KEEP_ALIVE: Final = 75  # seconds; longer than clients keep idle connections, so that they close first
@@ -72,15 +71,6 @@ class Serving:
     account: str = LOCAL_ACCOUNT
 
 
-async def serve(
-    options: ServeOptions, *, task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Serve until cancelled, then let the requests under way end. Raises `UserError` before it is ready."""
-    async with serving(options) as ready:
-        task_status.started(ready)
-        await trio.sleep_forever()
-
-
 def run_server(options: ServeOptions, *, announce: Callable[[Serving], None]) -> None:
     """Serve until SIGTERM or SIGINT. `announce` is called when the server is ready."""
     trio.run(_serve_until_signal, options, announce)
@@ -101,9 +91,10 @@ async def serving(options: ServeOptions, *, now: Callable[[], float] = time.time
         account = STRICT_ACCOUNT if options.strict else LOCAL_ACCOUNT
         ready = Serving(f"http://{shown}:{port}/client/v4", host, port, token, token_file, account)
         async with open_sqlite(options.store, now=now) as store:
+            store_of = store.accounts.for_account
             for seed in options.seeds:
-                await sow(store.accounts.for_account(account), seed, now())
-            app = build_app(store.accounts, token=token, faults=faults, strict=options.strict, now=now)
+                await sow(store_of(account), seed, now())
+            app = build_app(store_of, token=token, faults=faults, strict=options.strict, now=now)
             async with trio.open_nursery() as nursery:
                 stop = trio.Event()
                 await nursery.start(_run_hypercorn, app, _config(listener), stop)
@@ -159,7 +150,8 @@ def _config(listener: socket.socket) -> Config:
 
 def _token(options: ServeOptions) -> tuple[str, Path | None]:
     if options.token is None:
-        return load_or_create_token(options.token_file)
+        assert options.token_file is not None, "a server has a token or a file of one"
+        return load_or_create_token(options.token_file), options.token_file
     if not usable_token(options.token):
         raise UserError("the token is empty or has characters that no header can hold")
     return options.token, None

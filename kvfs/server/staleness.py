@@ -14,8 +14,6 @@ import trio
 
 from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, NamespaceId, ValueRead
-from kvfs.server.calls import Accounts
-from kvfs.server.fault_rules import Faults
 from kvfs.store.base import Store
 from kvfs.store.checks import cursor_after, key_before
 from kvfs.store.wrapper import Around
@@ -78,18 +76,6 @@ class KeyHistory:
             if place < len(changes):
                 found[key] = changes[place][1]
         return found
-
-
-class StaleAccounts:
-    """`Accounts` whose stores may answer with the past."""
-
-    def __init__(self, accounts: Accounts, faults: Faults) -> None:
-        self._accounts = accounts
-        self._history = KeyHistory(faults.stale_seconds)
-
-    def for_account(self, account: str) -> Store:
-        """Return the store of one account. Namespace ids are unique, so all share one history."""
-        return StaleStore(self._accounts.for_account(account), self._history)
 
 
 class StaleStore(Around):

@@ -11,16 +11,10 @@ from typing import Final
 from starlette.requests import Request
 
 from kvfs.core.errors import UserError
-from kvfs.server.error_answers import (
-    NO_CREDENTIALS,
-    UNAUTHENTICATED,
-    UNKNOWN_KEY,
-    Refusal,
-    malformed_credentials,
-)
+from kvfs.server.error_answers import Refusal, recorded
+from kvfs.store import codes
 
 _SCHEME: Final = "bearer "
-_DENIED: Final = "Authentication error"
 _LONGEST: Final = 4096  # bytes of a token file
 
 
@@ -35,38 +29,30 @@ def check_token(request: Request, token: str, *, strict: bool = False) -> None:
     if not header and "@" in request.headers.get("x-auth-email", ""):
         given = key
     if not hmac.compare_digest(given.encode(), token.encode()):
-        raise _strict_refusal(header, key) if strict else Refusal(401, UNAUTHENTICATED, _DENIED)
+        raise _strict_refusal(header, key) if strict else recorded(codes.UNAUTHENTICATED)
 
 
 def _strict_refusal(authorization: str, key: str) -> Refusal:
     """Return the API's answer to wrong credentials: of no kind, malformed, unknown."""
     if authorization:
         well_formed = re.fullmatch(r"[Bb]earer +[!-~]{20,}", authorization)
-        return Refusal(401, UNAUTHENTICATED, _DENIED) if well_formed else malformed_credentials()
+        return recorded(codes.UNAUTHENTICATED if well_formed else codes.BAD_HEADERS)
     if key:
-        return Refusal(403, UNKNOWN_KEY, "Unknown X-Auth-Key or X-Auth-Email")
-    return Refusal(400, NO_CREDENTIALS, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")
+        return recorded(codes.UNKNOWN_KEY)
+    return Refusal(400, codes.NO_CREDENTIALS, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")
 
 
-def load_or_create_token(path: Path | None) -> tuple[str, Path]:
-    """Return the token in the file at `path` (default: below the state directory), made if there is none.
+def load_or_create_token(path: Path) -> str:
+    """Return the token in the file at `path`, made if there is none.
 
     Raises `UserError` for a file that others can read, that is not ours, or that holds no token.
     """
-    path = path or default_token_path()
     try:
         if not os.path.lexists(path):
             _create(path)
-        return _load(path), path
+        return _load(path)
     except OSError as exc:
         raise UserError(f"cannot use the token file {path}: {exc.strerror}") from exc
-
-
-def default_token_path() -> Path:
-    """Return $XDG_STATE_HOME/kvfs/serve-token."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    return base / "kvfs" / "serve-token"
 
 
 def _create(path: Path) -> None:

@@ -7,15 +7,9 @@ from kvfs.core.limits import METADATA_BYTES
 from kvfs.core.model import Entry
 from kvfs.server.bodies import read_upload
 from kvfs.server.calls import Calls, json_answer
-from kvfs.server.error_answers import (
-    BAD_EXPIRATION,
-    BAD_METADATA,
-    BAD_TTL,
-    INVALID,
-    KEY_NOT_FOUND,
-    Refusal,
-)
+from kvfs.server.error_answers import Refusal, recorded
 from kvfs.server.parameters import expiration_of, key_of, namespace_of, seconds_of
+from kvfs.store import codes
 from kvfs.store.wire import codec
 
 
@@ -26,7 +20,7 @@ class ValueRoutes(Calls):
         found = await self.store(request).get(namespace_of(request), key_of(request))
         self.count(request, 1)
         if found is None:
-            raise Refusal(404, KEY_NOT_FOUND, "get: 'key not found'")
+            raise recorded(codes.KEY_NOT_FOUND)
         headers = {} if found.expiration is None else {"expiration": str(found.expiration)}
         return Response(found.value, headers=headers, media_type="application/octet-stream")
 
@@ -39,14 +33,14 @@ class ValueRoutes(Calls):
             # No metadata, or no such key: in a listing by prefix the key itself comes first.
             page = await store.list_keys(namespace, prefix=key, limit=1)
             if not page.keys or page.keys[0].key != key:
-                raise Refusal(404, KEY_NOT_FOUND, "metadata: 'key not found'")
+                raise Refusal(404, codes.KEY_NOT_FOUND, "metadata: 'key not found'")
         self.count(request, 1)
         return json_answer(codec.encode_success(metadata or b"null"))
 
     async def put(self, request: Request) -> Response:
         key, namespace, store = key_of(request), namespace_of(request), self.store(request)
-        expiration = seconds_of(request, "expiration", BAD_EXPIRATION)
-        ttl = seconds_of(request, "expiration_ttl", BAD_TTL)
+        expiration = seconds_of(request, "expiration", codes.BAD_EXPIRATION)
+        ttl = seconds_of(request, "expiration_ttl", codes.BAD_TTL)
         expires = expiration_of("put", expiration, ttl, self.now())
         await store.get_namespace(namespace)  # before 25 MiB are taken in for nothing
         upload = await read_upload(request)
@@ -68,8 +62,8 @@ def stored_metadata(operation: str, text: bytes | None) -> bytes | None:
     try:
         metadata = codec.compact_metadata(text)
     except codec.MalformedError as exc:
-        raise Refusal(400, BAD_METADATA, f"{operation}: 'metadata must be valid json'") from exc
+        raise Refusal(400, codes.BAD_METADATA, f"{operation}: 'metadata must be valid json'") from exc
     if metadata is not None and len(metadata) > METADATA_BYTES:
         reason = f"'Metadata length of {len(metadata)} exceeds limit of {METADATA_BYTES}.'"
-        raise Refusal(400, INVALID, f"{operation}: {reason}")
+        raise Refusal(400, codes.INVALID, f"{operation}: {reason}")
     return metadata

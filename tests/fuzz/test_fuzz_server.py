@@ -14,7 +14,7 @@ from kvfs.core.errors import UserError
 from kvfs.server.app import build_app
 from kvfs.server.fault_rules import Faults
 from kvfs.server.fault_words import WORDS, parse_faults
-from kvfs.server.staleness import KeyHistory, StaleAccounts
+from kvfs.server.staleness import KeyHistory
 
 ROOT = "/client/v4/accounts/0123456789abcdef0123456789abcdef/storage/kv/namespaces"
 PIECES = st.sampled_from(
@@ -59,7 +59,9 @@ def test_every_request_is_answered(tmp_path_factory, requests):
             namespace = await store.accounts.for_account("0123456789abcdef0123456789abcdef").create_namespace(
                 "ns"
             )
-            transport = httpx.ASGITransport(build_app(store.accounts, token="t"), raise_app_exceptions=True)
+            transport = httpx.ASGITransport(
+                build_app(store.accounts.for_account, token="t"), raise_app_exceptions=True
+            )
             headers = {"authorization": "Bearer t"}
             async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=headers) as http:
                 for method, path, query, body, kind in requests:
@@ -118,8 +120,7 @@ def test_a_cursor_is_gone_on_from_or_refused(tmp_path_factory, cursor):
     async def main() -> None:
         with open_inline(directory / "store.db") as store:
             namespace = await store.accounts.for_account("a" * 32).create_namespace("ns")
-            app = build_app(store.accounts, token="t", faults=faults)
-            assert StaleAccounts(store.accounts, faults)
+            app = build_app(store.accounts.for_account, token="t", faults=faults)
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, headers={"authorization": "Bearer t"}) as http:
                 url = f"http://x/client/v4/accounts/{'a' * 32}/storage/kv/namespaces/{namespace.id}/keys"

@@ -13,7 +13,7 @@ from support.serving import TOKEN, served, served_by_process
 
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
-from kvfs.server.serving import ServeOptions, Serving, serve, serving
+from kvfs.server.serving import ServeOptions, Serving, serving
 from kvfs.server.tokens import load_or_create_token
 from kvfs.store.rest.client import open_rest
 
@@ -21,19 +21,12 @@ from kvfs.store.rest.client import open_rest
 def test_a_token_is_made_once_and_only_for_its_owner(tmp_path):
     """The token file is made once with mode 0600 in a 0700 directory, and used from then on."""
     path = tmp_path / "state" / "kvfs" / "token"
-    token, used = load_or_create_token(path)
-    assert used == path
+    token = load_or_create_token(path)
     assert len(token) >= 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert load_or_create_token(path) == (token, path)
+    assert load_or_create_token(path) == token
     assert os.listdir(path.parent) == ["token"]
-
-
-def test_the_token_has_a_place_of_its_own(tmp_path, monkeypatch):
-    """The token's place is below the state directory, when no file is named."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert load_or_create_token(None)[1] == tmp_path / "kvfs" / "serve-token"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o666])
@@ -114,8 +107,14 @@ async def test_a_port_in_use_is_a_clear_error(tmp_path):
                 pass
 
 
-async def test_serve_reports_the_address_and_ends_when_cancelled(tmp_path):
-    """serve reports its address for nurseries, and the port is free again after a cancellation."""
+async def serve(options, *, task_status):
+    async with serving(options) as ready:
+        task_status.started(ready)
+        await trio.sleep_forever()
+
+
+async def test_a_cancelled_server_frees_its_port(tmp_path):
+    """A server says its address when it is ready, and its port is free again after a cancellation."""
     options = ServeOptions(tmp_path / "s", port=0, token=TOKEN)
     async with trio.open_nursery() as nursery:
         ready = await nursery.start(serve, options)

@@ -119,10 +119,11 @@ def value_bytes(raw: Raw, is_base64: bool | None) -> bytes:
         return string_bytes(text)
     if _BACKSLASH.search(text):  # another program's escapes, of / most likely
         text = memoryview(b'"' + string_bytes(text) + b'"')
+    inner = text[1:-1]
+    if len(inner) % 4:  # the API takes it without its padding too
+        inner = memoryview(bytes(inner) + b"=" * (-len(inner) % 4))
     try:
-        return binascii.a2b_base64(
-            text[1:-1], strict_mode=True
-        )  # base64.b64decode would copy a large text first
+        return binascii.a2b_base64(inner, strict_mode=True)  # b64decode would copy a large text first
     except (binascii.Error, ValueError) as exc:
         raise MalformedError("its value is not valid base64") from exc
 

@@ -1,14 +1,13 @@
 """`kvfs serve --seed`: fills a namespace from a directory or a file, whatever `kvfs copy` can read."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import trio
-
 from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.expiry import is_expired
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.data.directoryplace import DirectoryReader
@@ -20,7 +19,6 @@ from kvfs.server.error_answers import Refusal
 from kvfs.server.value_routes import stored_metadata
 from kvfs.store.base import Store
 from kvfs.store.checks import check_entry, key_bytes
-from kvfs.store.wire import codec
 
 _BATCH_BYTES: Final = 32 * 1024 * 1024
 
@@ -75,35 +73,12 @@ async def _write(store: Store, namespace: NamespaceId, batch: dict[Key, Entry]) 
 
 
 async def read_seed(place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]]:
-    """Yield the entries of a place without expired ones. Raises `UserError` that names file and line."""
-    try:
-        if place.suffix == ".json":
-            body = await trio.to_thread.run_sync(place.read_bytes)
-            for pair in _read_pairs(body, str(place), now):
-                yield pair
-        elif place.suffix in (".ndjson", ".jsonl"):
-            for pair in _read_lines(place, now):
-                yield pair
-        else:
-            async with aclosing(_read_items(_reader(place, now), place, now)) as entries:
-                async for pair in entries:
-                    yield pair
-    except OSError as exc:
-        raise UserError(f"--seed: cannot read {exc.filename or place}: {exc.strerror}") from exc
+    """Yield the entries of a place without expired ones.
 
-
-def _reader(place: Path, now: float) -> Reader:
-    """Return the reader of a place, as `kvfs copy` has it."""
-    if place.is_dir():
-        return DirectoryReader(place, now)
-    found = format_of(place.name)
-    if found is None:
-        raise UserError(f"--seed: {place} is no directory and no .json, .ndjson or .tar file")
-    return FileReader(RecordReader(place, found, now, str(place)))
-
-
-async def _read_items(reader: Reader, place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]]:
-    """Yield all that a reader finds. Anything wrong ends it, because a test should not start with half of its data."""
+    Anything wrong ends it, because a test should not start with half of its data. Raises `UserError`, which names the
+    file, and the line if there are lines.
+    """
+    reader = _reader(place, now)
     try:
         async with aclosing(reader.scan("")) as parts:
             async for part in parts:
@@ -113,17 +88,23 @@ async def _read_items(reader: Reader, place: Path, now: float) -> AsyncGenerator
                     taken = await reader.take(left)
                     _refuse(taken.problems, place)
                     left = taken.left
-                    for key, entry in map(_as_stored, taken.loaded):
-                        if _checked(str(place), key, entry, now):
+                    for key, entry in (_as_stored(loaded, place) for loaded in taken.loaded):
+                        if not is_expired(entry.expiration, now):
                             yield key, entry
+    except OSError as exc:
+        raise UserError(f"--seed: cannot read {exc.filename or place}: {exc.strerror}") from exc
     finally:
         await reader.aclose()
 
 
-def _as_stored(loaded: Loaded) -> tuple[Key, Entry]:
-    """Return the entry with its metadata as a put would keep it."""
-    entry = loaded.entry
-    return loaded.item.key, Entry(entry.value, stored_metadata("seed", entry.metadata), entry.expiration)
+def _reader(place: Path, now: float) -> Reader:
+    """Return the reader of a place, as `kvfs copy` has it."""
+    if place.is_dir():
+        return DirectoryReader(place, now)
+    found = format_of(place.name)
+    if found is None:
+        raise UserError(f"--seed: {place} is no directory and no .json, .ndjson or .tar file")
+    return FileReader(RecordReader(place, found, now, f"--seed: {place}"))
 
 
 def _refuse(problems: Sequence[Problem], place: Path) -> None:
@@ -131,32 +112,13 @@ def _refuse(problems: Sequence[Problem], place: Path) -> None:
         raise UserError(f"--seed: {place}: {problem}")
 
 
-def _checked(where: str, key: Key, entry: Entry, now: float) -> bool:
-    """Return False for an entry that has expired. Raises `UserError` for one that KV would refuse."""
+def _as_stored(loaded: Loaded, place: Path) -> tuple[Key, Entry]:
+    """Return the entry with its metadata as a put would keep it. Raises `UserError` for one that KV would refuse."""
+    key, entry = loaded.item.key, loaded.entry
     try:
         key_bytes("seed", key)
+        entry = Entry(entry.value, stored_metadata("seed", entry.metadata), entry.expiration)
         check_entry("seed", entry)
-    except KvfsError as exc:
-        raise UserError(f"--seed: {where}: {exc}") from exc
-    return entry.expiration is None or entry.expiration > now
-
-
-def _read_lines(file: Path, now: float) -> Iterator[tuple[Key, Entry]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield from _read_pairs(b"[" + line + b"]", f"{file}:{number}", now)
-
-
-def _read_pairs(body: bytes, where: str, now: float) -> Iterator[tuple[Key, Entry]]:
-    """Yield the pairs of a JSON array in the form of a bulk put, a time to live included."""
-    try:
-        for pair in codec.decode_pairs(body):
-            expiration = codec.whole_seconds(pair.expiration)
-            if pair.expiration_ttl is not None:
-                expiration = codec.whole_seconds(now + pair.expiration_ttl)
-            entry = Entry(pair.value_bytes(), stored_metadata("seed", pair.metadata_text), expiration)
-            if _checked(where, Key(pair.key), entry, now):
-                yield Key(pair.key), entry
-    except (codec.MalformedError, Refusal) as exc:
-        raise UserError(f"--seed: {where}: {exc}") from exc
+    except (KvfsError, Refusal) as exc:
+        raise UserError(f"--seed: {place}: {exc}") from exc
+    return key, entry

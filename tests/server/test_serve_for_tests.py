@@ -155,11 +155,11 @@ async def test_what_a_copy_has_written_is_read_whole(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("seed.json", "{}", r"seed\.json: "),
+        ("seed.json", "7", r"seed\.json: "),
         ("seed.json", '[{"key":"","value":""}]', "cannot be a key"),
         ("seed.json", '[{"key":"k","value":"!","base64":true}]', "base64"),
         ("seed.json", '[{"key":"k","value":"","metadata":"%s"}]' % ("x" * 1024), "Metadata length"),
-        ("seed.ndjson", '{"key":"k","value":""}\nnonsense\n', r"seed\.ndjson:2: "),
+        ("seed.ndjson", '{"key":"k","value":""}\nnonsense\n', r"seed\.ndjson: line 2: "),
         ("seed.csv", "k,v", r"\.ndjson"),
     ],
 )

@@ -244,14 +244,30 @@ def _may_stay_local(old: Row) -> bool:
     return old.change.is_tombstone and old.change.state is ChangeState.SETTLING
 
 
+def outlasts(change: Change, began: float) -> bool:
+    """Return whether the change may be what the store has in the end, beside a command's request of that moment.
+
+    Of two commands the one that began later counts. A change of ours counts if its answer came after the command had
+    begun, *because* it may have arrived last; if it did not, the two are compared with the next write.
+    """
+    if change.state is not ChangeState.SETTLING:
+        return True
+    if change.by_command or change.acked_at is None:
+        return change.recorded_at >= began
+    return change.acked_at >= began
+
+
 def adopted_over(
-    old: Row | None, namespace: NamespaceId, key: Key, put: Put | None, seq: Seq, now: float
+    old: Row | None, namespace: NamespaceId, key: Key, put: Put | None, seq: Seq, began: float, now: float
 ) -> Row:
-    """Return the row of what a command wrote at the store, on top of `old`, which is settling; no put: a deletion."""
+    """Return the row of what a command wrote at the store, on top of `old`, which is settling; no put: a deletion.
+
+    It is recorded at `began`, the moment of the command's request, by which `outlasts` compares it with others.
+    """
     kind, size = (ChangeKind.DELETE, 0) if put is None else (ChangeKind.PUT, put.size)
     metadata, expiration = (None, None) if put is None else (put.metadata, put.expiration)
     change = Change(
-        seq, namespace, key, kind, ChangeState.SETTLING, size, metadata, expiration, None, True, now, now, None,
+        seq, namespace, key, kind, ChangeState.SETTLING, size, metadata, expiration, None, True, began, now, None,
         by_command=True,
     )  # fmt: skip
     ancestors = ancestors_over(old, now)

@@ -27,6 +27,7 @@ from kvfs.journal.rules import (
     adopted_over,
     first_put,
     needs_tombstone,
+    outlasts,
     put_over,
     tombstone_over,
     with_attrs,
@@ -366,14 +367,13 @@ class JournalWriter:
     ) -> bool:
         """The store holds this, because a command of this machine wrote it; no body: the key is deleted there.
 
-        It answers as a change that was acknowledged now. False, and nothing is done, where a change of ours is not at
-        the store, because the two are compared when it is sent, or was recorded after `before` (epoch seconds).
+        The command's request began at `before` (epoch seconds). Its value answers as a change that was acknowledged
+        now. False, and nothing is done, where a change of ours is not at the store, because the two are compared when
+        it is sent, or may be there after the command's (`outlasts`).
         """
         with self._transactions:
             old = self._transactions.get(namespace, key)
-            if old is not None and (
-                old.change.state is not ChangeState.SETTLING or old.change.recorded_at >= before
-            ):
+            if old is not None and outlasts(old.change, before):
                 return False
             seq, now, put = self._index.next_seq(), self._now(), None
             if body is not None:
@@ -381,7 +381,7 @@ class JournalWriter:
                 put = Put(
                     namespace, key, body.size, content, body.digest, metadata, expiration, None, attrs=attrs
                 )
-            row = adopted_over(old, namespace, key, put, seq, now)
+            row = adopted_over(old, namespace, key, put, seq, before, now)
             self._transactions.put(row, old, body.value if body is not None else None)
         return True
 

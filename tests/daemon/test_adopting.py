@@ -101,6 +101,25 @@ async def test_what_a_command_wrote_long_ago_hides_nothing_newer(mount, ago):
     assert await mount.kernel.read("ns/f") == OURS
 
 
+async def test_what_may_have_arrived_before_a_write_of_the_mount_hides_nothing(mount):
+    """A write of the mount was on its way when the command's request began: it may be what the store has in the end."""
+    await mount.kernel.write("ns/f", b"newer")
+    mount.now.advance(2)
+    await mount.drain()
+    assert await tell(mount, TOLD, stores=False, ago=1) == 0
+    assert await mount.kernel.read("ns/f") == b"newer"
+
+
+@pytest.mark.parametrize("told", [[(3, 0), (2, 1)], [(2, 1), (3, 0)]], ids=["in order", "out of order"])
+async def test_of_two_commands_the_later_one_shows(mount, told):
+    """Each is told when it ends; the one whose request began later shows, whoever comes first."""
+    mount.now.advance(9)
+    values = [TOLD, b"what a later command wrote"]
+    for ago, number in told:
+        await tell(mount, values[number], stores=False, ago=ago)
+    assert await mount.kernel.read("ns/f") == values[1]
+
+
 async def test_it_is_compared_with_what_a_program_has_read(mount):
     """A program that read what was there before and writes it over keeps both."""
     kernel = mount.kernel

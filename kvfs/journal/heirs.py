@@ -9,7 +9,9 @@ import logging
 import sqlite3
 from pathlib import Path
 
+from kvfs.core.errors import JournalError
 from kvfs.journal import opener
+from kvfs.journal.recorded import Recorded
 from kvfs.journal.records import SeenOp
 from kvfs.journal.replay import Replay
 from kvfs.journal.segment import VERSION
@@ -48,17 +50,19 @@ def inherit_side(other: Path, path: Path) -> None:
 
 
 def inherit_log(other: Path, transactions: Transactions) -> None:
-    """Keep what the log of the other journal says of keys, directories and namespaces. Raises JournalError."""
+    """Keep what the log of the other journal says of keys, directories and namespaces, if there is room for it."""
     try:
         replay = Replay(other)
-    except OSError as exc:  # a snapshot took the place of a segment meanwhile, say
+        if replay.fault is None:
+            _take_over(replay.recorded, transactions)
+    except (OSError, JournalError) as exc:  # a snapshot took the place of a segment, say
         log.warning("directories that %s keeps are not taken over: %s", other, exc)
-        return
-    if replay.fault is not None:
-        return
-    kept = replay.recorded.kept
+
+
+def _take_over(recorded: Recorded, transactions: Transactions) -> None:
+    kept = recorded.kept
     with transactions:
-        for row in replay.recorded.index.all():
+        for row in recorded.index.all():
             if row.attrs is not None and row.content is not None:
                 transactions.set_attrs(row.change.namespace, row.change.key, row.attrs)
         for place, attrs in kept.unsaved.items():

@@ -1,7 +1,7 @@
 """Local attributes, kept on this machine beside the changes: modes, times, directories, first sight of namespaces."""
 
 import pytest
-from support.journals import NS, START, ack_all, delete, open_journal, put, side_of
+from support.journals import NS, START, ack_all, delete, open_journal, put, side_of, small_disk
 
 from kvfs.core.digest import digest
 from kvfs.core.model import Key, NamespaceId
@@ -266,3 +266,17 @@ def test_a_journal_inherits_what_is_kept_of_keys_and_no_changes(path, tmp_path):
             assert other.attributes.file_attrs(NS, A) is None
     with open_journal(tmp_path / "new" / "journal.db", heir_of=tmp_path / "missing") as new:
         assert new.attributes.file_attrs(NS, A) is None
+
+
+def test_a_journal_without_room_for_what_it_inherits_begins_empty(path, tmp_path, expect_log):
+    """It opens on a nearly full disk, says what is not taken over, and goes on when there is room."""
+    expect_log("directories that .* are not taken over: .*No space left")
+    heirs = tmp_path / "heir" / "journal.db"
+    heirs.parent.mkdir()
+    with open_journal(path) as journal:
+        for number in range(100):
+            journal.attributes.add_dir(NS, DirRow(f"directory {number}/", 0))
+        with small_disk(heirs, 1000), open_journal(heirs, heir_of=path) as heir:
+            assert list(heir.attributes.dirs_under(NS, "")) == []
+        with open_journal(heirs, heir_of=path) as heir:
+            put(heir, "c")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from kvfs.cache.listings import FORGOTTEN, Listings, end_of
+from kvfs.cache.listings import Listings, end_of
 from kvfs.cache.spans import Span, successor
 from kvfs.core.callers import Caller, current, done_for, waits
 from kvfs.core.errors import RejectedError, StoreError, UnavailableError
@@ -98,7 +98,7 @@ class Lister:
             self._stopped.pop(place, None)
         else:
             at, pages = end_of(page, low), start.pages + 1 if start is not None else 1
-            forgotten = self._listings.generation.of(FORGOTTEN)
+            forgotten = self._listings.forgotten.number
             self._stopped.keep(place, _Stopped(at, page.cursor, self._now(), forgotten, pages))
 
     def _resumable(self, place: PrefixRef, position: str, start: str) -> _Stopped | None:
@@ -107,7 +107,7 @@ class Lister:
         if (
             found is None
             or not start <= found.at <= position
-            or found.forgotten != self._listings.generation.of(FORGOTTEN)
+            or found.forgotten != self._listings.forgotten.number
         ):
             return None
         return found if is_fresh(found.since, _CURSOR, self._now()) else None

@@ -30,11 +30,6 @@ class ListedAttributes(Struct, frozen=True):
 
 PLAIN = ListedAttributes()
 
-ANSWERS: Final = "answers"
-"""The generation of whatever a listing answers."""
-FORGOTTEN: Final = "forgotten"
-"""The generation of what is to be listed anew."""
-
 _NOTHING: Final = SpanIndex()  # the index of a namespace that was never listed
 _MOMENT = 1.0  # seconds for which any answer counts
 
@@ -62,7 +57,8 @@ class Listings:
         # mutable state
         self._namespaces: dict[NamespaceId, SpanIndex] = {}
         self.settled = Settled()
-        self.generation = Generation(ANSWERS, FORGOTTEN)
+        self.answers = Generation()  # of whatever a listing answers
+        self.forgotten = Generation()  # of what is to be listed anew
 
     def span_of(self, namespace: NamespaceId, key: str, *, stale: bool = False) -> Span | None:
         """Return the span that holds `key`, if it is fresh (or of any age with `stale`)."""
@@ -88,7 +84,7 @@ class Listings:
         """Take in the end of a whole listing: one span from now on, which is fresh for a moment even if it was slow."""
         span = self.complete(namespace, prefix, stale=True)
         if span is not None:
-            self.generation.bump(ANSWERS)
+            self.answers.bump()
             span.known_at = max(span.known_at, self._now() - self._ttl + _MOMENT)
 
     def attributes(self, namespace: NamespaceId, key: str) -> ListedAttributes:
@@ -119,7 +115,7 @@ class Listings:
         if high is not None and high <= low:
             return None
         index = self._namespaces.setdefault(namespace, SpanIndex())
-        self.generation.bump(ANSWERS)
+        self.answers.bump()
         now = self._now()
         span = index.learn(low, high, page.keys, now, join=now - self._ttl / 2)
         if moment is not None:
@@ -134,7 +130,7 @@ class Listings:
         """Bring the knowledge up to changes that the store took and now shows."""
         index = self._namespaces.get(namespace)
         if index is not None:
-            self.generation.bump(ANSWERS)
+            self.answers.bump()
             index.apply(present, absent)
 
     def amend(self, namespace: NamespaceId, info: KeyInfo) -> None:
@@ -143,13 +139,13 @@ class Listings:
         if span is not None and span.has(info.key):
             if self.attributes(namespace, info.key) == ListedAttributes(info.metadata, info.expiration):
                 return  # nothing new: most reads are so, and a directory that was read stays as it was told
-            self.generation.bump(ANSWERS)
+            self.answers.bump()
             self._namespaces[namespace].apply([info], ())
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Drop what is known of the keys that start with `prefix`."""
-        self.generation.bump(FORGOTTEN)
-        self.generation.bump(ANSWERS)
+        self.forgotten.bump()
+        self.answers.bump()
         index = self._namespaces.get(namespace)
         if index is None:
             return

@@ -17,7 +17,7 @@ class Settled:
 
     def __init__(self) -> None:
         # Invariant: both ascend in moments; _places holds what settled after the first request under way began.
-        self._generation = Generation("moments")  # a moment is a number of it
+        self._generation = Generation()  # a moment is a number of it
         self._under_way: dict[int, int] = {}  # moment: requests that began then
         self._places: OrderedDict[KeyRef, tuple[int, KeyInfo | None]] = (
             OrderedDict()
@@ -39,7 +39,7 @@ class Settled:
     @property
     def moment(self) -> int:
         """Return this moment, for a caller that is inside `asking` already."""
-        return self._generation.of("moments")
+        return self._generation.number
 
     def _forget(self) -> None:
         oldest = next(iter(self._under_way), self.moment)
@@ -53,7 +53,7 @@ class Settled:
         """Note that from now on the store answers for these keys, and which of them it has."""
         if not self._under_way:
             return
-        self._generation.bump("moments")
+        self._generation.bump()
         moment = self.moment
         known: list[tuple[Key, KeyInfo | None]] = [(info.key, info) for info in present]
         for key, info in known + [(key, None) for key in absent]:

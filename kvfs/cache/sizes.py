@@ -2,14 +2,10 @@
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Final
 
 from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.generation import Generation
 from kvfs.core.model import KeyRef, NamespaceId
-
-SIZES: Final = "sizes"
-"""The generation of sizes."""
 
 KnownSize = tuple[int, float]
 """A size in bytes, and when (epoch seconds) the store answered it."""
@@ -22,7 +18,7 @@ class Sizes:
         self._ttl = ttl
         self._now = now
         self._known: dict[KeyRef, KnownSize] = {}  # the oldest first
-        self.generation = Generation(SIZES)
+        self.generation = Generation()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -43,7 +39,7 @@ class Sizes:
 
     def put(self, place: KeyRef, size: int, known_at: float) -> None:
         """Keep the size of a value that the store answered."""
-        self.generation.bump(SIZES)
+        self.generation.bump()
         self._known[place] = (size, known_at)
 
     def expire(self, place: KeyRef) -> None:
@@ -53,7 +49,7 @@ class Sizes:
 
     def drop(self, place: KeyRef) -> KnownSize | None:
         """Forget the size of a key, and return it."""
-        self.generation.bump(SIZES)
+        self.generation.bump()
         return self._known.pop(place, None)
 
     def oldest(self, count: int) -> list[KeyRef]:

@@ -20,8 +20,6 @@ from kvfs.core.model import KeyRef, NamespaceId
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.side import SideBusyError, SideTable
 
-KEPT: Final = "kept"
-"""The generation of what stat(2) shows of what is kept here."""
 SAVE_COUNT: Final = 1024  # this many are worth a transaction of SQLite, which takes three milliseconds
 CACHED_FILES: Final = 65_536
 
@@ -41,7 +39,7 @@ class LocalFacts:
         self.dropped: set[NamespaceId] = set()
         self.directories: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self.seen: dict[NamespaceId, int] = {}
-        self.generation = Generation(KEPT)
+        self.generation = Generation()  # of what stat(2) shows of what is kept here
 
     def file(self, place: KeyRef) -> LocalAttrs | None:
         """Return the local attributes of a key without a change."""
@@ -70,7 +68,7 @@ class LocalFacts:
         """Keep these attributes of a key without a change."""
         self.unsaved[place] = attrs
         if is_visible:
-            self.generation.bump(KEPT)
+            self.generation.bump()
 
     def settled(self, place: KeyRef, attrs: LocalAttrs | None) -> None:
         """Note that the key has no change any more; the side table was told before, if possible."""
@@ -80,19 +78,19 @@ class LocalFacts:
     def has_change(self, place: KeyRef) -> None:
         """Note that the key has a change, which now has its attributes."""
         self.unsaved.pop(place, None)
-        self.generation.bump(KEPT)
+        self.generation.bump()
 
     def set_directory(self, namespace: NamespaceId, row: DirRow) -> None:
         """Note that a directory was made, or has these attributes."""
         self.directories.setdefault(namespace, SortedDict())[row.prefix, row.start] = row
-        self.generation.bump(KEPT)
+        self.generation.bump()
 
     def drop_directory(self, namespace: NamespaceId, prefix: str, start: int) -> None:
         """Note that a directory is no longer one that mkdir made."""
         rows = self.directories.get(namespace)
         if rows is not None:
             rows.pop((prefix, start), None)
-        self.generation.bump(KEPT)
+        self.generation.bump()
 
     def drop_namespace(self, namespace: NamespaceId) -> None:
         """Forget all attributes of a namespace."""
@@ -102,7 +100,7 @@ class LocalFacts:
         self.dropped.add(namespace)
         self.directories.pop(namespace, None)
         self.seen.pop(namespace, None)
-        self.generation.bump(KEPT)
+        self.generation.bump()
 
     # to the side table
 

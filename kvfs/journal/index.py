@@ -10,7 +10,7 @@ Invariants (a check of the tests recomputes them from the log):
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from sortedcontainers import SortedDict, SortedList
 
@@ -21,10 +21,7 @@ from kvfs.journal.authors import Authors
 from kvfs.journal.rules import Row, with_change
 from kvfs.journal.tally import ChangeTally
 
-__all__ = ["KEYS", "Index", "KeyRef"]
-
-KEYS: Final = "keys"
-"""The generation of what a key answers."""
+__all__ = ["Index", "KeyRef"]
 
 
 def _under(keys: "SortedList[Key] | None", prefix: str, start: str) -> Iterator[Key]:
@@ -63,7 +60,7 @@ class Index:
         self.pending_bytes = 0
         self.inline_bytes = 0  # bytes of the contents in the log that a row has
         self.count = 0
-        self.generation = Generation(KEYS)
+        self.generation = Generation()  # of what a key answers
         self.last_seq = Seq(0)
 
     def sort(self) -> None:
@@ -125,7 +122,7 @@ class Index:
         is_kept = False
         if old is None:
             (self.dead if row.content is None else self.live)[change.namespace].add(change.key)
-            self.generation.bump(KEYS)
+            self.generation.bump()
         else:
             is_kept = old.change.seq == change.seq and old.change.state is change.state
             self._leave(old, is_kept=is_kept)
@@ -133,7 +130,7 @@ class Index:
                 self._keys(old).remove(change.key)
                 self._keys(row).add(change.key)
             if old.change.seq != change.seq:  # else only what became of the same change: it answers as before
-                self.generation.bump(KEYS)
+                self.generation.bump()
         rows[change.key] = row
         self._enter(row, is_kept=is_kept)
         return old
@@ -159,7 +156,7 @@ class Index:
         del self.rows[change.namespace][change.key]
         self._keys(row).remove(change.key)
         self._leave(row)
-        self.generation.bump(KEYS)
+        self.generation.bump()
 
     def _keys(self, row: Row) -> "SortedList[Key]":
         return (self.dead if row.content is None else self.live)[row.change.namespace]

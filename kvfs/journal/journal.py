@@ -22,9 +22,8 @@ from kvfs.core.model import Change, ChangeState
 from kvfs.journal import opener
 from kvfs.journal.contents import Contents
 from kvfs.journal.disk import refusal
-from kvfs.journal.facts import KEPT, LocalFacts
+from kvfs.journal.facts import LocalFacts
 from kvfs.journal.heirs import inherit_log, inherit_side, is_heir
-from kvfs.journal.index import KEYS
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.log import Log
@@ -207,7 +206,7 @@ class Journal:
     @property
     def changes(self) -> int:
         """Grows whenever `get`, `under`, `any_under` or the attributes may answer otherwise than before."""
-        return self._transactions.index.generation.of(KEYS) + self._transactions.kept.generation.of(KEPT)
+        return self._transactions.index.generation.number + self._transactions.kept.generation.number
 
     def statistics(self) -> JournalStatistics:
         """Count the changes by state."""

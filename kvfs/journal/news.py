@@ -1,7 +1,6 @@
 """News of the journal: that changes were recorded, or what became of some, for tasks that wait for it."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import trio
 
@@ -10,8 +9,6 @@ from kvfs.core.model import Seq
 from kvfs.journal.reader import Totals
 from kvfs.journal.records import DropDirectory, Failed, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
 
-TRANSACTIONS: Final = "transactions"
-"""The generation of transactions that altered changes."""
 _BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp, Failed}  # operations that alter no change
 
 
@@ -20,7 +17,7 @@ class News:
 
     def __init__(self, totals: Totals, now: Callable[[], float], note: Callable[[], None]) -> None:
         """`note` is called after every commit."""
-        self.generation = Generation(TRANSACTIONS)
+        self.generation = Generation()
         self.last_change_at: float | None = None  # epoch seconds
         self.watch: Callable[[Sequence[LogOperation]], None] | None = None
         self._totals = totals
@@ -45,7 +42,7 @@ class News:
                 self._newest = Seq(operation.row.change.seq)  # type: ignore[union-attr]
                 self.last_change_at = self._now()
         if is_altered:
-            self.generation.bump(TRANSACTIONS)
+            self.generation.bump()
             self._wake()
 
     def _wake(self) -> None:

@@ -6,7 +6,7 @@ Invariant: nothing but an operation that is in the log alters it, *because* a re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from kvfs.journal.facts import KEPT, LocalFacts
+from kvfs.journal.facts import LocalFacts
 from kvfs.journal.index import Index
 from kvfs.journal.records import (
     Acknowledged,
@@ -68,7 +68,7 @@ class Recorded:
         if row is not None:
             self.index.put(with_attrs(row, operation.attrs))
             if operation.is_visible:
-                self.kept.generation.bump(KEPT)
+                self.kept.generation.bump()
         else:
             place = (operation.namespace, operation.key)
             self.kept.set_file(place, operation.attrs, is_visible=operation.is_visible)

@@ -12,7 +12,6 @@ import trio
 from kvfs.core.errors import DeniedError, KvfsError
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.journal import Journal
-from kvfs.journal.news import TRANSACTIONS
 from kvfs.sender.backoff import DRAINING, UrgentBackoff
 from kvfs.sender.choice import FOREVER, Accept, RoundChoice
 from kvfs.sender.dispatch import Dispatch
@@ -112,7 +111,7 @@ class Sender:
         if not self._journal.pending_count:
             return FOREVER
         monotonic = trio.current_time()
-        if self._exhausted == self._journal.news.generation.of(TRANSACTIONS):
+        if self._exhausted == self._journal.news.generation.number:
             return self._next_ready - monotonic
         self._exhausted = None
         if self._dispatch.backoff.kind is not None:
@@ -148,11 +147,11 @@ class Sender:
             backoff = self._dispatch.backoff
             if patient and backoff.error is not None and trio.current_time() < backoff.retry_at:
                 return Outcome(failure=backoff.error)
-            generation = self._journal.news.generation.of(TRANSACTIONS)
+            generation = self._journal.news.generation.number
             changes = self._choice.choose(accept)
             outcome = await self._dispatch.carry_out(changes)
             self._choice.learn(changes, outcome)
-            outcome.idle = outcome.is_quiet and generation == self._journal.news.generation.of(TRANSACTIONS)
+            outcome.idle = outcome.is_quiet and generation == self._journal.news.generation.number
             self._next_ready = min(self._choice.next_ready, outcome.next_try)
             if outcome.idle and not self._choice.passed_over:
                 self._exhausted = generation

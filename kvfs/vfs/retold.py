@@ -6,7 +6,6 @@ number, its size, and what this machine keeps of it. The first entries of a list
 
 from collections.abc import Callable, Iterator
 
-from kvfs.cache.sizes import SIZES
 from kvfs.core.freshness import fresh_until, seconds_left
 from kvfs.core.model import Key, NamespaceId
 from kvfs.vfs.attributes import Attributes
@@ -145,7 +144,7 @@ class Retold:
         return True
 
     def _generation(self) -> int:
-        return self._sizes.generation.of(SIZES)
+        return self._sizes.generation.number
 
     def remember(
         self, stream: DirStream, index: int, name: bytes, node: Node, attr: Attr, seen: SeenView

@@ -170,11 +170,11 @@ def test_a_content_that_stays_costs_no_transaction(kept):
 def test_only_a_change_of_time_shows(kept):
     """A directory's listing may be repeated when a content was only noted, because only a change of time shows."""
     generation = kept._transactions.kept.generation
-    before = generation.of(memory.KEPT)
+    before = generation.number
     kept.found(NS, [(A, FIRST)], now_ns=6)
-    assert generation.of(memory.KEPT) == before
+    assert generation.number == before
     kept.found(NS, [(A, SECOND_)], now_ns=7)
-    assert generation.of(memory.KEPT) > before
+    assert generation.number > before
 
 
 def test_what_was_shown_goes_with_its_key_and_its_namespace(path):

@@ -11,7 +11,6 @@ from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeKind, ChangeState, Key, NamespaceId
 from kvfs.journal.journal import Move
 from kvfs.journal.local_attributes import LocalAttrs
-from kvfs.journal.news import TRANSACTIONS
 from kvfs.journal.outbox import FAILURE_CHARS
 
 A, B, C = Key("a"), Key("b"), Key("c")
@@ -562,7 +561,7 @@ async def test_waiting_for_a_change_ends_with_one(journal, autojump_clock):
     async def watch():
         while True:
             await journal.news.wait_changed()
-            seen.append(journal.news.generation.of(TRANSACTIONS))
+            seen.append(journal.news.generation.number)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)

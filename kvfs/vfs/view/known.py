@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from kvfs.cache.listings import ANSWERS, ListedAttributes, Listings
+from kvfs.cache.listings import ListedAttributes, Listings
 from kvfs.cache.spans import Span, successor
 from kvfs.cache.values import Values
 from kvfs.core.expiry import is_expired
@@ -16,7 +16,7 @@ from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
 from kvfs.journal.journal import Journal
 from kvfs.vfs.view.types import UNKNOWN, Unknown, View
-from kvfs.vfs.view.unsaved import TOUCHES, Unsaved
+from kvfs.vfs.view.unsaved import Unsaved
 
 _WITNESSES: Final = 1024  # directories of which a key is remembered
 
@@ -47,8 +47,7 @@ class Known:
     @property
     def stamp(self) -> int:
         """Grows whenever names or attributes may be others than before; time and `Values.changes` apart."""
-        listed, touched = self.listings.generation.of(ANSWERS), self.unsaved.generation.of(TOUCHES)
-        return self.journal.changes + listed + touched
+        return self.journal.changes + self.listings.answers.number + self.unsaved.generation.number
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Make the caches ask anew for a place."""

@@ -1,34 +1,29 @@
 """Open files as far as the journal does not know of them yet: names that were made, attributes that changed."""
 
-from typing import Final
-
 from kvfs.core.generation import Generation
 from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.vfs.view.types import Creating
-
-TOUCHES: Final = "touches"
-"""The generation of what shows of open files."""
 
 
 class Unsaved:
     """Files that were created and are not in the journal. `generation` counts changes that show."""
 
     def __init__(self) -> None:
-        self.generation = Generation(TOUCHES)
+        self.generation = Generation()
         self.creating: dict[KeyRef, Creating] = {}
 
     def touched(self) -> None:
         """Note a change of an open file that shows in its attributes."""
-        self.generation.bump(TOUCHES)
+        self.generation.bump()
 
     def created(self, namespace: NamespaceId, key: Key, file: Creating) -> None:
         """Note that a file exists from its creation on."""
-        self.generation.bump(TOUCHES)
+        self.generation.bump()
         self.creating[namespace, key] = file
 
     def recorded(self, namespace: NamespaceId, key: Key) -> None:
         """Note that from now on the journal says that the file exists, or it is gone."""
-        self.generation.bump(TOUCHES)
+        self.generation.bump()
         self.creating.pop((namespace, key), None)
 
     def has(self, namespace: NamespaceId, key: Key) -> bool:

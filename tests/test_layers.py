@@ -248,7 +248,6 @@ MOST_PARAMETERS = 6
 METHODS = {
     "Operations": 28,  # one for each call of the kernel
     "Store": 13,  # one for each call of the API, as have the stores that do it all themselves
-    "Around": 13,
     "RestStore": 13,
     "SqliteStore": 13,
     "Controls": 14,  # one for each request of the command line

@@ -5,10 +5,10 @@ It remembers what each changed key was before, for as long as anybody may ask.
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final, ParamSpec, TypeVar, cast
+from typing import Final, TypeVar
 
 import trio
 
@@ -16,15 +16,13 @@ from kvfs.core.limits import LIST_KEYS
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, NamespaceId, ValueRead
 from kvfs.store.base import Store
 from kvfs.store.checks import cursor_after, key_before
-from kvfs.store.wrapper import Around
+from kvfs.store.wrapper import Around, StoreCall
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _age: ContextVar[float] = ContextVar("age", default=0.0)
 
 _STALE_CURSOR: Final = "stale-"
-_WRITES: Final = frozenset({"put", "bulk_put", "delete", "bulk_delete"})
 
 
 @contextmanager
@@ -85,15 +83,14 @@ class StaleStore(Around):
         super().__init__(store)
         self._history = history
 
-    async def _call(
-        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        if operation in _WRITES and self._history.recording:
-            namespace, named = cast(tuple[NamespaceId, Key | Iterable[Key]], args[:2])
-            for key in [Key(named)] if isinstance(named, str) else named:
-                before = await self._store.bulk_get(namespace, [key])  # the embedded store's: of any bytes
-                self._history.record(namespace, key, before[key])
-        return await method(*args, **kwargs)
+    async def _call(self, call: StoreCall[T]) -> T:
+        if call.is_write and self._history.recording:
+            for key in call.keys:
+                before = await self._store.bulk_get(
+                    call.namespace, [key]
+                )  # the embedded store's: of any bytes
+                self._history.record(call.namespace, key, before[key])
+        return await call()
 
     async def list_keys(
         self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS

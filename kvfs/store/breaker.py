@@ -12,9 +12,9 @@ A firewall's page, or a code that nobody knows, is an answer, and most often abo
 nothing else it is about the address or the account: then nobody asks for a while, which doubles with each try.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -34,9 +34,8 @@ from kvfs.core.latest import Latest
 from kvfs.store.base import Store
 from kvfs.store.bulkread import Suspects
 from kvfs.store.passage import heard, passage
-from kvfs.store.wrapper import Around
+from kvfs.store.wrapper import Around, StoreCall
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 PAUSE: Final = 5.0  # seconds
@@ -45,8 +44,6 @@ PROBE: Final = 2.0  # seconds for an answer while a failure just before it is no
 _PROOF: Final = 3  # failed calls in a row, of different subjects, that show the service to be away
 _SILENCE: Final = 2  # a failure without an answer counts as this many
 _REMEMBERED: Final = 1000  # subjects that failed
-
-_READS: Final = frozenset({"get", "bulk_get"})
 
 Subject = Set[object]
 """The keys that a call names, or its other arguments."""
@@ -180,32 +177,24 @@ class Breaking(Around):
         self._breaker = breaker
         self._patient = patient
 
-    async def _call(
-        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def _call(self, call: StoreCall[T]) -> T:
         with self._breaker.call() as since:
-            return await self._within(since, operation, method, *args, **kwargs)
+            return await self._within(since, call)
 
-    async def _within(
-        self,
-        since: float,
-        operation: str,
-        method: Callable[P, Awaitable[T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        subject = _subject(operation, args, kwargs)
+    async def _within(self, since: float, call: StoreCall[T]) -> T:
+        subject = _subject(call)
         if not self._patient:
-            self._breaker.check(operation, subject)
-        bound = self._breaker.bound() if not self._patient or operation in _READS else float("inf")
+            self._breaker.check(call.operation, subject)
+        bound = self._breaker.bound() if not self._patient or call.is_read else float("inf")
         try:
             with passage() as way, way.scope:
                 way.scope.deadline = since + bound
-                answer = await method(*args, **kwargs)
+                answer = await call()
             if way.scope.cancelled_caught:
-                raise NoAnswerError(f"{operation}: no answer within {bound:g} s, just after another failure")
-            if operation in _READS:
+                raise NoAnswerError(
+                    f"{call.operation}: no answer within {bound:g} s, just after another failure"
+                )
+            if call.is_read:
                 self._breaker.took(way.seconds)
         except UnavailableError as exc:
             # that several keys fail together is a question; the answer comes when they are asked apart
@@ -213,7 +202,7 @@ class Breaking(Around):
             is_cut = way.scope.cancelled_caught
             if not self._patient and (len(subject) < 2 or tells):
                 self._breaker.failed(since, exc, subject, is_cut=is_cut)
-            elif self._patient and not is_cut and operation in _READS and isinstance(exc, NoAnswerError):
+            elif self._patient and not is_cut and call.is_read and isinstance(exc, NoAnswerError):
                 self._breaker.doubt(exc)
             raise
         except StoreError:
@@ -223,13 +212,10 @@ class Breaking(Around):
         return answer
 
 
-def _subject(operation: str, args: Sequence[object], kwargs: dict[str, object]) -> Subject:
+def _subject(call: StoreCall[T]) -> Subject:
     """Return the keys that a call names. A listing names its prefix, which a lookup makes the key that is looked up."""
-    if operation == "list_keys":
-        return frozenset([(args[0], str(kwargs.get("prefix", "")).rstrip("/"))])
-    if len(args) < 2 or "namespace" in operation:
-        return frozenset([(operation, *args)])
-    named = args[1]
-    if isinstance(named, str):
-        return frozenset([(args[0], named)])
-    return frozenset((args[0], key) for key in named) if isinstance(named, Iterable) else NOTHING
+    if "namespace" in call.operation:
+        return frozenset([(call.operation, *call.args)])
+    if call.operation == "list_keys":
+        return frozenset([(call.namespace, str(call.kwargs.get("prefix", "")).rstrip("/"))])
+    return frozenset((call.namespace, key) for key in call.keys)

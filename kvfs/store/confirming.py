@@ -32,9 +32,6 @@ class Confirming(Around):
         super().__init__(store)
         self._confirmed: Counter[str] = Counter()
 
-    def __repr__(self) -> str:
-        return f"<Confirming around {self._store!r}>"
-
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
         """See `Store`."""
         read = await super().get(namespace, key)

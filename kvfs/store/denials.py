@@ -8,7 +8,7 @@ writes are refused apart: a token may lack the permission to write.
 import copy
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, ParamSpec, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -24,9 +24,8 @@ from kvfs.core.errors import (
 from kvfs.store import codes
 from kvfs.store.base import Store
 from kvfs.store.codes import Meaning
-from kvfs.store.wrapper import Around
+from kvfs.store.wrapper import WRITES, Around, StoreCall
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 DOUBTS: Final = (1.0, 2.0, 4.0)  # seconds before a refusal that may pass is asked again
@@ -34,7 +33,6 @@ _SHARE: Final = 0.4  # the part of a caller's time that all doubts together may 
 FIRST_REST: Final = 30.0  # seconds without a request once a refusal counts; doubles each time
 LONGEST_REST: Final = 300.0
 
-_WRITES: Final = frozenset({"put", "bulk_put", "delete", "bulk_delete"})
 _TITLES: Final = frozenset({"create_namespace", "rename_namespace", "delete_namespace"})
 
 log = logging.getLogger("kvfs.store")
@@ -99,7 +97,7 @@ class Refusals:
     async def call(self, operation: str, request: Callable[[], Awaitable[T]]) -> T:
         """Make a request unless the token is known to be refused. Raises what it raises, and `DeniedError`."""
         family = self._families[
-            "write" if operation in _WRITES else "title" if operation in _TITLES else "read"
+            "write" if operation in WRITES else "title" if operation in _TITLES else "read"
         ]
         if family.error is not None:
             async with family.lock:  # one of all who wait asks, and the others hear of it
@@ -179,13 +177,8 @@ class Doubting(Around):
         super().__init__(store)
         self._refusals = refusals
 
-    def __repr__(self) -> str:
-        return f"<Doubting around {self._store!r}>"
-
-    async def _call(
-        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        return await self._refusals.call(operation, lambda: method(*args, **kwargs))
+    async def _call(self, call: StoreCall[T]) -> T:
+        return await self._refusals.call(call.operation, call)
 
 
 def _is_about_token(error: StoreError) -> bool:

@@ -1,16 +1,15 @@
 """Noting: a Store around a Store that remembers what was written through it, as far as that is little."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
 from kvfs.core.model import Entry, Key, KeyRef, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.wrapper import Around
+from kvfs.store.wrapper import Around, StoreCall
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_KEYS: Final = 10_000
@@ -33,21 +32,16 @@ class Noting(Around):
         self._bytes = 0
         self.writes: dict[KeyRef, NotedWrite] = {}
 
-    async def _call(
-        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def _call(self, call: StoreCall[T]) -> T:
         at = self._now()
-        answer = await method(*args, **kwargs)
-        given: tuple[Any, ...] = args
-        match operation:
-            case "put":
-                self._note(given[0], {given[1]: given[2]}, answer, at)
-            case "delete":
-                self._note(given[0], {given[1]: None}, answer, at)
-            case "bulk_put":
-                self._note(given[0], given[1], answer, at)
-            case "bulk_delete":
-                self._note(given[0], dict.fromkeys(given[1]), answer, at)
+        answer = await call()
+        if call.is_write:
+            entries: dict[Key, Entry | None] = dict.fromkeys(call.keys)
+            if call.operation == "put":
+                entries[call.args[1]] = call.args[2]
+            elif call.operation == "bulk_put":
+                entries.update(call.args[1])
+            self._note(call.namespace, entries, answer, at)
         return answer
 
     def _note(

@@ -8,12 +8,12 @@ its end, so that no window of the server's, which sees it somewhere in between, 
 import math
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import merge
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -23,9 +23,8 @@ from kvfs.store.base import Store
 from kvfs.store.budget import BudgetStatistics
 from kvfs.store.ledger import Ledger
 from kvfs.store.passage import began, is_urgent, queued
-from kvfs.store.wrapper import Around
+from kvfs.store.wrapper import Around, StoreCall
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 CONCURRENCY: Final = 16  # requests in flight
@@ -372,15 +371,13 @@ class Limiting(Around):
     def __repr__(self) -> str:
         return f"<Limiting {self._priority.name} by {self._budget!r} around {self._store!r}>"
 
-    async def _call(
-        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def _call(self, call: StoreCall[T]) -> T:
         priority = Priority.FOREGROUND if is_urgent() else self._priority
         queued()
         async with self._budget.request(priority):
             began()
             try:
-                answer = await method(*args, **kwargs)
+                answer = await call()
                 self._budget.accepted()
                 return answer
             except RateLimitedError as exc:

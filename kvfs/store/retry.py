@@ -2,8 +2,8 @@
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sized
-from typing import Final, Generic, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
 
 import trio
 
@@ -22,9 +22,8 @@ from kvfs.core.errors import (
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.store.base import Store
 from kvfs.store.bulkread import may_be_one_key
-from kvfs.store.wrapper import Around
+from kvfs.store.wrapper import Around, StoreCall
 
-P = ParamSpec("P")
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -55,14 +54,11 @@ class Retrying(Around):
         self._silences = silences
         self._deadline = deadline
 
-    def __repr__(self) -> str:
-        return f"<Retrying attempts={self._attempts} deadline={self._deadline:g} around {self._store!r}>"
-
     async def create_namespace(self, title: str) -> Namespace:
         """See `Store`. A title that exists after an attempt whose answer was lost is taken for ours."""
         creation = _Unrepeatable(self._store.create_namespace)
         try:
-            return await self._call("create_namespace", creation, title)
+            return await self._call(StoreCall("create_namespace", creation, (title,)))
         except TitleExistsError:
             if not creation.answer_lost:
                 raise
@@ -75,47 +71,43 @@ class Retrying(Around):
         """See `Store`. That it is gone after an attempt whose answer was lost is success."""
         deletion = _Unrepeatable(self._store.delete_namespace)
         try:
-            await self._call("delete_namespace", deletion, namespace)
+            await self._call(StoreCall("delete_namespace", deletion, (namespace,)))
         except NamespaceNotFoundError:
             if not deletion.answer_lost:
                 raise
 
-    async def _call(
-        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def _call(self, call: StoreCall[T]) -> T:
         deadline = trio.current_time() + self._deadline
         last: UnavailableError | None = None
         with trio.move_on_at(deadline):
             for attempt in range(1, self._attempts + 1):
                 try:
-                    return await method(*args, **kwargs)
+                    return await call()
                 except UnavailableError as exc:
                     wait = _wait(exc, attempt)
-                    attempts = min(self._attempts, self._attempts_for(exc, operation, args))
+                    attempts = min(self._attempts, self._attempts_for(exc, call))
                     if attempt >= attempts or trio.current_time() + wait >= deadline:
                         raise
                     last = exc
                 log.warning(
                     "%s failed (%s), attempt %d of %d; the next in %.1f s",
-                    *(operation, last, attempt, attempts, wait),
+                    *(call.operation, last, attempt, attempts, wait),
                     extra={"attempt": attempt + 1},
                 )
                 await trio.sleep(wait)
         because = f"; before that: {last}" if last else ""
-        raise _kind_after(last)(f"{operation}: no answer within {self._deadline:g} s{because}") from last
+        raise _kind_after(last)(f"{call.operation}: no answer within {self._deadline:g} s{because}") from last
 
-    def _attempts_for(self, error: UnavailableError, operation: str, args: tuple[object, ...]) -> float:
+    def _attempts_for(self, error: UnavailableError, call: StoreCall[T]) -> float:
         """Return how often a call that failed so may be made at most."""
         if isinstance(error, BodyTooLargeError | UntrustedError):
             return 1
-        keys = args[1] if len(args) > 1 else ()
-        is_of_many = operation == "bulk_get" and isinstance(keys, Sized) and len(keys) > 1
+        is_of_many = call.is_read and len(call.keys) > 1
         if isinstance(error, BlockedError | UnknownRefusalError):
             return 1 if is_of_many else FEW
         if is_of_many and may_be_one_key(error):
             return 1 if isinstance(error, NoAnswerError) else FEW
-        is_read = operation in ("get", "bulk_get")
-        return self._silences if is_read and isinstance(error, NoAnswerError) else float("inf")
+        return self._silences if call.is_read and isinstance(error, NoAnswerError) else float("inf")
 
 
 def _kind_after(last: UnavailableError | None) -> type[UnavailableError]:

@@ -1,83 +1,97 @@
 """Around: a Store around a Store in which every call passes one place. It is the base of all wrappers."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
-from kvfs.core.limits import LIST_KEYS
-from kvfs.core.model import Entry, Key, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
+from kvfs.core.model import Key, NamespaceId
 from kvfs.store.base import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+READS: Final = frozenset({"get", "bulk_get"})
+WRITES: Final = frozenset({"put", "bulk_put", "delete", "bulk_delete"})
+_NAMING_KEYS: Final = READS | WRITES | {"get_metadata"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCall(Generic[T]):
+    """One call of a store: the name of the operation, the method that does it, and its arguments. Call it to pass on.
+
+    Every operation but a listing has positional arguments alone; the keys are the second.
+    """
+
+    operation: str
+    method: Callable[..., Awaitable[T]]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Awaitable[T]:
+        return self.method(*self.args, **self.kwargs)
+
+    @property
+    def namespace(self) -> NamespaceId:
+        """The namespace that it is for. Only for an operation on keys."""
+        found: NamespaceId = self.args[0]
+        return found
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """The keys whose values or metadata are read or written; none for other operations."""
+        if self.operation not in _NAMING_KEYS:
+            return ()
+        named: Key | Collection[Key] = self.args[1]
+        return [named] if isinstance(named, str) else named
+
+    @property
+    def is_read(self) -> bool:
+        """True if it reads values."""
+        return self.operation in READS
+
+    @property
+    def is_write(self) -> bool:
+        """True if it writes or deletes keys."""
+        return self.operation in WRITES
+
+
+def _passed(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["Around", P], Coroutine[Any, Any, T]]:
+    """Return the method of `Around` for one of `Store`."""
+    operation = method.__name__
+
+    @wraps(method)
+    async def passed(self: "Around", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._call(StoreCall(operation, getattr(self._store, operation), args, kwargs))
+
+    return passed
+
 
 class Around:
-    """Hands every operation to the store inside; a subclass overrides `_call`."""
+    """Hands every operation to the store inside; a subclass overrides `_call`, or single operations."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def _call(
-        self, operation: str, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Pass every operation through here: its name, the inner store's method, and its arguments."""
-        return await method(*args, **kwargs)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} around {self._store!r}>"
 
-    async def list_namespaces(self) -> list[Namespace]:
-        """See `Store`."""
-        return await self._call("list_namespaces", self._store.list_namespaces)
+    async def _call(self, call: StoreCall[T]) -> T:
+        """Pass every operation through here."""
+        return await call()
 
-    async def create_namespace(self, title: str) -> Namespace:
-        """See `Store`."""
-        return await self._call("create_namespace", self._store.create_namespace, title)
-
-    async def get_namespace(self, namespace: NamespaceId) -> Namespace:
-        """See `Store`."""
-        return await self._call("get_namespace", self._store.get_namespace, namespace)
-
-    async def rename_namespace(self, namespace: NamespaceId, title: str) -> None:
-        """See `Store`."""
-        await self._call("rename_namespace", self._store.rename_namespace, namespace, title)
-
-    async def delete_namespace(self, namespace: NamespaceId) -> None:
-        """See `Store`."""
-        await self._call("delete_namespace", self._store.delete_namespace, namespace)
-
-    async def list_keys(
-        self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
-    ) -> KeyPage:
-        """See `Store`."""
-        return await self._call(
-            "list_keys", self._store.list_keys, namespace, prefix=prefix, cursor=cursor, limit=limit
-        )
-
-    async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """See `Store`."""
-        return await self._call("get", self._store.get, namespace, key)
-
-    async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """See `Store`."""
-        return await self._call("get_metadata", self._store.get_metadata, namespace, key)
-
-    async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """See `Store`."""
-        return await self._call("bulk_get", self._store.bulk_get, namespace, keys)
-
-    async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
-        """See `Store`."""
-        await self._call("put", self._store.put, namespace, key, entry)
-
-    async def bulk_put(
-        self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
-    ) -> frozenset[Key]:
-        """See `Store`."""
-        options = {"disguised": True} if disguised else {}
-        return await self._call("bulk_put", self._store.bulk_put, namespace, entries, **options)
-
-    async def delete(self, namespace: NamespaceId, key: Key) -> None:
-        """See `Store`."""
-        await self._call("delete", self._store.delete, namespace, key)
-
-    async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
-        """See `Store`."""
-        return await self._call("bulk_delete", self._store.bulk_delete, namespace, keys)
+    list_namespaces = _passed(Store.list_namespaces)
+    create_namespace = _passed(Store.create_namespace)
+    get_namespace = _passed(Store.get_namespace)
+    rename_namespace = _passed(Store.rename_namespace)
+    delete_namespace = _passed(Store.delete_namespace)
+    list_keys = _passed(Store.list_keys)
+    get = _passed(Store.get)
+    get_metadata = _passed(Store.get_metadata)
+    bulk_get = _passed(Store.bulk_get)
+    put = _passed(Store.put)
+    bulk_put = _passed(Store.bulk_put)
+    delete = _passed(Store.delete)
+    bulk_delete = _passed(Store.bulk_delete)

@@ -11,7 +11,7 @@ from kvfs.core.errors import StoreError, UnavailableError
 from kvfs.core.model import Key
 from kvfs.server.staleness import KeyHistory, StaleStore
 from kvfs.store.base import Store
-from kvfs.store.wrapper import Around
+from kvfs.store.wrapper import Around, StoreCall
 
 EVERY = "*"
 
@@ -176,7 +176,8 @@ class FaultStore(Around):
         on = (on,) if isinstance(on, int) else on
         self._rules.append(Rule(operation, on, when, times, action))
 
-    async def _call(self, operation, method, /, *args, **kwargs):
+    async def _call(self, called: StoreCall):
+        operation, args, kwargs = called.operation, called.args, called.kwargs
         call = Call(operation, self.count(operation) + 1, args, kwargs)
         self.calls.append(call)
         actions = [rule.action for rule in self._rules if rule.takes(call)]
@@ -188,7 +189,7 @@ class FaultStore(Around):
                 args = (args[0], subject, *args[2:])
             if actions:
                 return await actions.pop(0)(Call(operation, call.number, args, kwargs), proceed)
-            return await method(*args, **kwargs)
+            return await called.method(*args, **kwargs)
 
         return await proceed()
 

@@ -69,7 +69,7 @@ def _passed(
     return passed
 
 
-class Around:
+class Around(Store):
     """Hands every operation to the store inside; a subclass overrides `_call`, or single operations."""
 
     def __init__(self, store: Store) -> None:

@@ -84,14 +84,16 @@ class Connections:
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._idle.popleft()
         try:
-            with self._errors_as_ours(), _transaction(connection, "BEGIN"):
+            with self._errors_as_ours(), connection:
+                connection.execute("BEGIN")
                 return query(connection)
         finally:
             self._idle.append(connection)
 
     def _write(self, change: Callable[[sqlite3.Connection], T], size: int, others: int | None) -> T:
         rows = self._writer.total_changes
-        with self._errors_as_ours(), _transaction(self._writer, "BEGIN IMMEDIATE"):
+        with self._errors_as_ours(), self._writer:  # commits, or rolls back
+            self._writer.execute("BEGIN IMMEDIATE")
             self._look_for_others()
             if others is not None and others != self.others:
                 raise OvertakenError(f"another process has written to {self._path}")
@@ -115,15 +117,3 @@ class Connections:
         except sqlite3.DatabaseError as exc:
             reason = _REASONS.get(exc.sqlite_errorcode & 0xFF, f"failed: {exc}")
             raise UnavailableError(f"the store {self._path} {reason}") from exc
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # some errors, a full disk for one, have rolled back already
-            connection.execute("ROLLBACK")
-        raise

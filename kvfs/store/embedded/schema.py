@@ -141,15 +141,10 @@ def _check_or_create_tables(connection: sqlite3.Connection, path: Path) -> None:
     _refuse_newer(path, version)
     if version:
         return
-    connection.execute("BEGIN EXCLUSIVE")
-    try:
+    with connection:
+        connection.execute("BEGIN EXCLUSIVE")
         if _user_version(connection) == 0:  # else another process was first
             _create_tables(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:

@@ -7,7 +7,6 @@ transaction here holds the lock for as short a time as possible, and values are 
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -104,7 +103,8 @@ def list_after(
 
 def replace(db: sqlite3.Connection, rows: Iterable[MiniflareRow]) -> list[str]:
     """Put the rows, all or none; returns the blobs that nothing names any more."""
-    with _transaction(db):
+    with db:
+        db.execute("BEGIN IMMEDIATE")
         old = [blob for row in rows for blob in _put(db, row)]
     return old
 
@@ -121,17 +121,6 @@ def _put(db: sqlite3.Connection, row: MiniflareRow) -> Iterator[str]:
 def remove(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
     """Remove the keys, all or none; returns the blobs that nothing names any more."""
     query = "DELETE FROM _mf_entries WHERE key = ? RETURNING blob_id"
-    with _transaction(db):
+    with db:
+        db.execute("BEGIN IMMEDIATE")
         return [blob for key in keys for (blob,) in db.execute(query, (key,)).fetchall()]
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

@@ -18,10 +18,11 @@ import httpx
 import trio
 
 from kvfs.core.errors import RejectedError, StoreError, UnavailableError, first_error
-from kvfs.core.limits import LIST_KEYS, LIST_KEYS_MIN
-from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
+from kvfs.core.limits import LIST_KEYS_MIN
+from kvfs.core.model import Entry, Key, KeyInfo, Metadata, NamespaceId, ValueRead
 from kvfs.store.miniflare.fixed import FixedNamespaces
 from kvfs.store.rest.client import RestStore
+from kvfs.store.wrapper import Around
 
 PATHS: Final = ("/cdn-cgi/local/explorer/api", "/cdn-cgi/explorer/api")
 """Where the API is: since wrangler 4.9x, and before."""
@@ -44,26 +45,13 @@ async def find_api(origin: str) -> str | None:
     return None
 
 
-class ExplorerStore(FixedNamespaces):
-    """The entries that the Worker of a running `wrangler dev` sees."""
+class ExplorerStore(FixedNamespaces, Around):
+    """The entries that the Worker of a running `wrangler dev` sees. The titles of namespaces are names of bindings."""
 
     def __init__(self, rest: RestStore) -> None:
         """`rest` talks to the base URL that `find_api` answered, without an account."""
-        self._rest = rest
+        super().__init__(rest)
         self._has_bulk = True  # until it turns out not to have
-
-    def __repr__(self) -> str:
-        return f"<ExplorerStore {self._rest!r}>"
-
-    async def list_namespaces(self) -> list[Namespace]:
-        """Return the Worker's KV bindings; their titles are the names of the bindings."""
-        return await self._rest.list_namespaces()
-
-    async def list_keys(
-        self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
-    ) -> KeyPage:
-        """Return one page of the keys that start with `prefix`."""
-        return await self._rest.list_keys(namespace, prefix=prefix, cursor=cursor, limit=limit)
 
     async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
         """Return value and expiration of one key: two requests, because the API tells no expiration with a value."""
@@ -82,7 +70,7 @@ class ExplorerStore(FixedNamespaces):
 
         async def read(key: Key) -> None:
             async with limiter:
-                values[key] = await self._rest.get(namespace, key)
+                values[key] = await self._store.get(namespace, key)
 
         infos = await self._infos(namespace, keys)
         try:
@@ -96,16 +84,14 @@ class ExplorerStore(FixedNamespaces):
             raise first_error(errors) from group
         return {key: _entry(values[key], infos.get(key)) for key in keys}
 
-    async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
-        """Replace one entry. Raises `RejectedError` for one that expires where the API has no bulk put."""
-        if await self.bulk_put(namespace, {key: entry}):
-            raise UnavailableError(f"put: wrangler dev did not store {key!r}")
-
     async def bulk_put(
         self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
     ) -> frozenset[Key]:
-        """Replace entries; returns the keys that were not written."""
-        if (left := await self._in_bulk(partial(self._rest.bulk_put, namespace, entries))) is not None:
+        """Replace entries; returns the keys that were not written.
+
+        Raises `RejectedError` for one that expires where the API has no bulk put.
+        """
+        if (left := await self._in_bulk(partial(self._store.bulk_put, namespace, entries))) is not None:
             return left
         expiring = [key for key, entry in entries.items() if entry.expiration is not None]
         if expiring:
@@ -114,19 +100,19 @@ class ExplorerStore(FixedNamespaces):
                 "update wrangler, or mount the project's directory instead of its URL"
             )
         for key, entry in entries.items():
-            await self._rest.put(namespace, key, entry)
+            await self._store.put(namespace, key, entry)
         return frozenset()
 
     async def delete(self, namespace: NamespaceId, key: Key) -> None:
         """Remove one key."""
-        await self._rest.delete(namespace, key)
+        await self._store.delete(namespace, key)
 
     async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
         """Remove keys; returns those that were not removed."""
-        if (left := await self._in_bulk(partial(self._rest.bulk_delete, namespace, keys))) is not None:
+        if (left := await self._in_bulk(partial(self._store.bulk_delete, namespace, keys))) is not None:
             return left
         for key in keys:
-            await self._rest.delete(namespace, key)
+            await self._store.delete(namespace, key)
         return frozenset()
 
     async def _in_bulk(self, write: Callable[[], Awaitable[frozenset[Key]]]) -> frozenset[Key] | None:
@@ -141,7 +127,7 @@ class ExplorerStore(FixedNamespaces):
         return None
 
     async def _info(self, namespace: NamespaceId, key: Key) -> KeyInfo | None:
-        page = await self._rest.list_keys(namespace, prefix=key, limit=LIST_KEYS_MIN)
+        page = await self._store.list_keys(namespace, prefix=key, limit=LIST_KEYS_MIN)
         return next((info for info in page.keys if info.key == key), None)
 
     async def _infos(self, namespace: NamespaceId, keys: Sequence[Key]) -> dict[Key, KeyInfo]:
@@ -151,7 +137,7 @@ class ExplorerStore(FixedNamespaces):
         if len(wanted) > 1:
             prefix, cursor = os.path.commonprefix(list(wanted)), None  # noqa: RUF071 - of text, not of paths
             for _ in range(_WALK_PAGES):
-                page = await self._rest.list_keys(namespace, prefix=prefix, cursor=cursor)
+                page = await self._store.list_keys(namespace, prefix=prefix, cursor=cursor)
                 found.update((info.key, info) for info in page.keys if info.key in wanted)
                 cursor = page.cursor
                 if cursor is None:

@@ -1,21 +1,21 @@
-"""Namespaces that a configuration file names: they can be listed, and not made, renamed or deleted here."""
+"""The parts that the stores of this room share: their namespaces are fixed, and one key is written as a bulk of one.
+
+A configuration file names the namespaces, so they can be listed, and not made, renamed or deleted here.
+"""
 
 from typing import Final, NoReturn
 
-from kvfs.core.errors import FixedNamespacesError, NamespaceNotFoundError
-from kvfs.core.model import Namespace, NamespaceId
+from kvfs.core.errors import FixedNamespacesError, NamespaceNotFoundError, UnavailableError
+from kvfs.core.model import Entry, Key, Namespace, NamespaceId
+from kvfs.store.base import Store
 
 WAY_OUT: Final = (
     "a namespace of wrangler dev is a KV binding: edit kv_namespaces in the wrangler configuration"
 )
 
 
-class FixedNamespaces:
-    """Base of the stores of this room: the operations on namespaces that they refuse."""
-
-    async def list_namespaces(self) -> list[Namespace]:
-        """Return all namespaces."""
-        raise NotImplementedError
+class FixedNamespaces(Store):
+    """Base of the stores of this room: the operations on namespaces that they refuse, and writes of one key."""
 
     async def get_namespace(self, namespace: NamespaceId) -> Namespace:
         """Return one namespace by its id."""
@@ -35,6 +35,15 @@ class FixedNamespaces:
     async def delete_namespace(self, namespace: NamespaceId) -> None:
         """Refuse."""
         _refuse(f"namespace {namespace} cannot be deleted")
+
+    async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
+        """Replace one entry."""
+        if await self.bulk_put(namespace, {key: entry}):
+            raise UnavailableError(f"put: wrangler dev did not store {key!r}")
+
+    async def delete(self, namespace: NamespaceId, key: Key) -> None:
+        """Remove one key; success also when it did not exist."""
+        await self.bulk_delete(namespace, [key])
 
 
 def _refuse(what: str) -> NoReturn:

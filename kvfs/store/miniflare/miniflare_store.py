@@ -14,8 +14,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import BodyTooLargeError, RejectedError, UnavailableError
-from kvfs.core.limits import LIST_KEYS
-from kvfs.core.model import Entry, Key, KeyPage, Metadata, Namespace, NamespaceId, ValueRead
+from kvfs.core.model import Entry, Key, Namespace, NamespaceId
 from kvfs.store.miniflare import dev
 from kvfs.store.miniflare.explorer import ExplorerStore, find_api
 from kvfs.store.miniflare.fixed import FixedNamespaces
@@ -23,6 +22,7 @@ from kvfs.store.miniflare.sqlite_files import DiskStore
 from kvfs.store.rest import request
 from kvfs.store.rest.bearer import BearerToken
 from kvfs.store.rest.client import RestStore
+from kvfs.store.wrapper import Around
 
 STARTING_SECONDS: Final = 10.0  # a dev server answers within that, or it is one without the explorer's API
 _NO_TOKEN: Final = "wrangler-dev"  # the API asks for none, and the client always sends one
@@ -39,8 +39,8 @@ async def open_explorer(origin: str, timeout: float = 30) -> AsyncIterator[Explo
         yield ExplorerStore(RestStore(client, None, BearerToken(_NO_TOKEN), timeout=timeout))
 
 
-class WranglerStore(FixedNamespaces):
-    """Entries of the bindings of a project, kept below one state directory."""
+class WranglerStore(FixedNamespaces, Around):
+    """Entries of the bindings of a project, kept below one state directory, from which they are read."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class WranglerStore(FixedNamespaces):
         self._timeout = timeout
         self._known: Sequence[Namespace] = configured()
         self._disk = DiskStore(state, lambda: self._known, now)
+        super().__init__(self._disk)
         self._stack = AsyncExitStack()
         self._looking = trio.Lock()
         self._owner: int | None = None
@@ -94,29 +95,6 @@ class WranglerStore(FixedNamespaces):
                 raise
         return list(self._known)
 
-    async def list_keys(
-        self, namespace: NamespaceId, *, prefix: str = "", cursor: str | None = None, limit: int = LIST_KEYS
-    ) -> KeyPage:
-        """Return one page of the keys that start with `prefix`."""
-        return await self._disk.list_keys(namespace, prefix=prefix, cursor=cursor, limit=limit)
-
-    async def get(self, namespace: NamespaceId, key: Key) -> ValueRead | None:
-        """Return value and expiration of one key."""
-        return await self._disk.get(namespace, key)
-
-    async def get_metadata(self, namespace: NamespaceId, key: Key) -> Metadata | None:
-        """Return metadata of one key."""
-        return await self._disk.get_metadata(namespace, key)
-
-    async def bulk_get(self, namespace: NamespaceId, keys: Sequence[Key]) -> Mapping[Key, Entry | None]:
-        """Return whole entries of 1 to 100 keys, binary too."""
-        return await self._disk.bulk_get(namespace, keys)
-
-    async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
-        """Replace one entry."""
-        if await self.bulk_put(namespace, {key: entry}):
-            raise UnavailableError(f"put: wrangler dev did not store {key!r}")
-
     async def bulk_put(
         self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
     ) -> frozenset[Key]:
@@ -136,10 +114,6 @@ class WranglerStore(FixedNamespaces):
             if len(entries) > 1:
                 raise  # the caller splits
             return await self._disk.bulk_put(namespace, entries)
-
-    async def delete(self, namespace: NamespaceId, key: Key) -> None:
-        """Remove one key; success also when it did not exist."""
-        await self.bulk_delete(namespace, [key])
 
     async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
         """Remove keys; returns those that were not removed."""

@@ -89,10 +89,6 @@ class DiskStore(FixedNamespaces):
         found = await self._entries(namespace, keys)
         return {key: found.get(key) for key in keys}
 
-    async def put(self, namespace: NamespaceId, key: Key, entry: Entry) -> None:
-        """Replace one entry."""
-        await self.bulk_put(namespace, {key: entry})
-
     async def bulk_put(
         self, namespace: NamespaceId, entries: Mapping[Key, Entry], *, disguised: bool = False
     ) -> frozenset[Key]:
@@ -102,10 +98,6 @@ class DiskStore(FixedNamespaces):
         self._known(namespace)
         await self._run(partial(self._put_all, namespace, entries))
         return frozenset()
-
-    async def delete(self, namespace: NamespaceId, key: Key) -> None:
-        """Remove one key; success also when it did not exist."""
-        await self.bulk_delete(namespace, [key])
 
     async def bulk_delete(self, namespace: NamespaceId, keys: Sequence[Key]) -> frozenset[Key]:
         """Remove keys, all or none; so the answer is always empty."""

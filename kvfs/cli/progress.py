@@ -9,7 +9,7 @@ import click
 from kvfs.cli.output import duration_text, size_text
 from kvfs.cli.places import OpenStore
 from kvfs.data.copier import CopyProgress
-from kvfs.data.plan import DELETE_PRICE, LIST_PRICE, READ_PRICE, WRITE_PRICE
+from kvfs.data.plan import dollars
 
 if TYPE_CHECKING:  # rich is for those commands that draw
     from rich.progress import Progress as Bar
@@ -67,14 +67,12 @@ class MoveProgress:
         """Return requests and dollars so far, of stores that cost something; "" otherwise."""
         if not self._stores:
             return ""
-        requests, dollars = 0, 0.0
+        requests, spent = 0, 0.0
         for store in self._stores.values():
             assert store.rest is not None
-            counts = store.rest.billing.statistics()
-            requests += sum(counts.requests.values())
-            dollars += counts.keys_read * READ_PRICE + counts.keys_written * WRITE_PRICE
-            dollars += counts.keys_deleted * DELETE_PRICE + counts.lists * LIST_PRICE
-        return f"; {requests:,} requests, ${dollars:.4f}"
+            requests += store.rest.billing.requests.total()
+            spent += dollars(store.rest.billing.keys)
+        return f"; {requests:,} requests, ${spent:.4f}"
 
     def _draw(self, progress: CopyProgress) -> None:
         if self._bar is None or self._task is None:

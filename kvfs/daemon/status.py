@@ -17,7 +17,7 @@ from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.metrics import Measured, MountMetrics
 from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.usage import MountUsage
-from kvfs.data.plan import READ_PRICE, WRITE_PRICE
+from kvfs.data.plan import BILLED, dollars
 from kvfs.host.control import Message
 from kvfs.host.requests import ChangeItem, RejectedItem, items
 from kvfs.journal.journal import Journal
@@ -178,23 +178,17 @@ class Reporter:
         }
 
     def _requests(self) -> dict[str, int]:
-        return dict(self._stores.rest.billing.statistics().requests) if self._stores.rest is not None else {}
+        return dict(self._stores.rest.billing.requests) if self._stores.rest is not None else {}
 
     def _keys(self) -> Message:
         """Return keys as they are billed, the requests that bulk calls saved, and the price at list."""
         if self._stores.rest is None:
             return {}
-        counts = self._stores.rest.billing.statistics()
-        written = counts.keys_written + counts.keys_deleted + counts.lists
-        requests = sum(counts.requests.values())
-        singly = counts.keys_read + counts.keys_written + counts.keys_deleted + counts.lists
+        billing = self._stores.rest.billing
         return {
-            "read": counts.keys_read,
-            "written": counts.keys_written,
-            "deleted": counts.keys_deleted,
-            "lists": counts.lists,
-            "requests_saved": max(0, singly - requests),
-            "dollars": round(counts.keys_read * READ_PRICE + written * WRITE_PRICE, 6),
+            **{kind: billing.keys[kind] for kind in BILLED},
+            "requests_saved": max(0, billing.keys.total() - billing.requests.total()),
+            "dollars": round(dollars(billing.keys), 6),
         }
 
     def _budget(self) -> Message:
@@ -232,7 +226,7 @@ class Reporter:
             self.status,
             self._pending_by_namespace,
             self.usage.by_operation,
-            lambda: rest.billing.statistics().times if rest is not None else {},
+            lambda: rest.billing.times if rest is not None else {},
             self.usage.waited,
         )
 

@@ -1,16 +1,13 @@
 """The use of the mount by each process, and its cost: the data of `kvfs top`."""
 
 import time
-from typing import Final
 
 import trio
 
 from kvfs.core.callers import Caller, Callers
 from kvfs.core.durations import BUCKETS, Durations, count, no_durations, seconds, settle, total
-from kvfs.data.plan import DELETE_PRICE, LIST_PRICE, READ_PRICE, WRITE_PRICE
+from kvfs.data.plan import BILLED, dollars
 from kvfs.host.control import Message
-
-_PRICES: Final = {"read": READ_PRICE, "written": WRITE_PRICE, "deleted": DELETE_PRICE, "lists": LIST_PRICE}
 
 
 class MountUsage:
@@ -47,7 +44,7 @@ def described(caller: Caller) -> Message:
     """Return a caller as an object of docs/status.md."""
     operations = {operation: count(settle(times)) for operation, times in sorted(caller.times.items())}
     durations = total(caller.times.values()) if caller.times else no_durations()
-    spent = {name: round(caller.spent.get(name, 0.0), 6) for name in _PRICES}
+    spent = {name: round(caller.spent.get(name, 0.0), 6) for name in BILLED}
     return {
         "pid": caller.pid,
         "uid": caller.uid,
@@ -59,5 +56,5 @@ def described(caller: Caller) -> Message:
         "durations": durations[:BUCKETS],
         "requests": round(caller.spent.get("requests", 0.0), 6),
         "keys": spent,
-        "dollars": round(sum(spent[name] * price for name, price in _PRICES.items()), 9),
+        "dollars": round(dollars(spent), 9),
     }

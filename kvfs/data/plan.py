@@ -1,5 +1,6 @@
 """The price of a move, before it begins: requests, minutes under the API's limit, dollars at list price."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -13,9 +14,21 @@ WRITE_PRICE: Final = 5e-6  # a key written
 DELETE_PRICE: Final = 5e-6  # a key deleted
 LIST_PRICE: Final = 5e-6  # a request that lists
 
+BILLED: Final[Mapping[str, float]] = {
+    "read": READ_PRICE,
+    "written": WRITE_PRICE,
+    "deleted": DELETE_PRICE,
+    "lists": LIST_PRICE,
+}
+
 ASK_KEYS: Final = 10_000  # more keys written than these are asked about
 ASK_DOLLARS: Final = 0.05
 SECONDS_A_REQUEST: Final = 0.25  # the time of a bulk request, several at a time, without the wait for a limit
+
+
+def dollars(billed: Mapping[str, float]) -> float:
+    """Return the price of keys `read`, `written` and `deleted`, and of `lists`."""
+    return sum(billed.get(kind, 0) * price for kind, price in BILLED.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class FaultControl:
         shown = [
             {"rule": armed.rule, "seen": armed.seen, "fired": armed.fired} for armed in self._faults.armed
         ]
-        return json_answer(codec.encode_success(codec.encode_json(shown)))
+        return json_answer(codec.encode_success(shown))
 
 
 def _rules(body: bytes) -> list[Rule]:

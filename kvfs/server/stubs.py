@@ -28,22 +28,22 @@ class Stubs:
         return self._page(request, _account(self._account))
 
     async def account(self, request: Request) -> Response:
-        return json_answer(codec.encode_success(codec.encode_json(_account(account_of(request)))))
+        return json_answer(codec.encode_success(_account(account_of(request))))
 
     async def memberships(self, request: Request) -> Response:
         return self._page(request, {"id": _NO_ID, "account": _account(self._account), "status": "accepted"})
 
     async def user(self, request: Request) -> Response:
-        return json_answer(codec.encode_success(codec.encode_json({"id": _NO_ID, "email": _EMAIL})))
+        return json_answer(codec.encode_success({"id": _NO_ID, "email": _EMAIL}))
 
     async def verify_token(self, request: Request) -> Response:
-        return json_answer(codec.encode_success(codec.encode_json({"id": _NO_ID, "status": "active"})))
+        return json_answer(codec.encode_success({"id": _NO_ID, "status": "active"}))
 
     def _page(self, request: Request, only: object) -> Response:
         page = integer_of(request, "page", 1, 1, 10**9)
         items = [only] if page == 1 else []
         info = codec.ResultInfo(page=page, per_page=20, count=len(items), total_count=1, total_pages=1)
-        return json_answer(codec.encode_success(codec.encode_json(items), info))
+        return json_answer(codec.encode_success(items, info))
 
 
 def _account(account: str) -> dict[str, str]:

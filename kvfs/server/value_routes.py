@@ -11,6 +11,7 @@ from kvfs.server.error_answers import Refusal, recorded
 from kvfs.server.parameters import expiration_of, key_of, namespace_of, seconds_of
 from kvfs.store import codes
 from kvfs.store.wire import codec
+from kvfs.store.wire.json import compact
 
 
 class ValueRoutes(Calls):
@@ -60,7 +61,7 @@ def stored_metadata(operation: str, text: bytes | None) -> bytes | None:
     if text is None:
         return None
     try:
-        metadata = codec.compact_metadata(text)
+        metadata = compact(text)
     except codec.MalformedError as exc:
         raise Refusal(400, codes.BAD_METADATA, f"{operation}: 'metadata must be valid json'") from exc
     if metadata is not None and len(metadata) > METADATA_BYTES:

@@ -16,6 +16,7 @@ from kvfs.store.checks import check_title
 from kvfs.store.rest.answer import Answer, key_is_missing, successful
 from kvfs.store.rest.client import open_rest
 from kvfs.store.wire import bulk_values, codec
+from kvfs.store.wire.json import compact
 
 NS = NamespaceId("0123456789abcdef0123456789abcdef")
 KEYS = b'[{"name":"a","expiration":1800000000,"metadata":{"a":[1,"\\ud83d\\ude00"]}},{"name":"b","expiration":1.5}]'
@@ -44,7 +45,7 @@ DECODERS = {
     codec.decode_key_list: [b'["a","b"]', b'[{"name":"a"}]'],
     codec.decode_bulk_get: [ASKED],
     codec.decode_namespace_request: [b'{"title":"t"}'],
-    codec.compact_metadata: [b' {"a" : 1} '],
+    compact: [b' {"a" : 1} '],
 }
 
 
@@ -63,9 +64,7 @@ def test_a_decoder_answers_or_says_malformed(decoder, data):
         decoder(body)
 
 
-@pytest.mark.parametrize(
-    "decoder", [codec.decode_envelope, codec.compact_metadata, bulk_values.decode_values]
-)
+@pytest.mark.parametrize("decoder", [codec.decode_envelope, compact, bulk_values.decode_values])
 def test_deep_nesting_is_malformed(decoder):
     """A hundred thousand brackets are malformed, and overflow nothing."""
     for text in (b"[" * 100_000, b'{"a":' * 100_000, b'{"result":' + b"[" * 50_000 + b"]" * 50_000 + b"}"):

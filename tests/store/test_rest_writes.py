@@ -100,8 +100,8 @@ async def test_what_was_sent_is_billed_and_what_was_refused_is_not(planted, bill
             for write in (lambda: store.bulk_put(NS, ENTRIES), lambda: store.bulk_delete(NS, KEYS)):
                 with suppress(errors.StoreError):
                     await write()
-        counts = store.billing.statistics()
-        assert (counts.keys_written, counts.keys_deleted) == (2 * billed, 2 * billed)
+        keys = store.billing.keys
+        assert (keys["written"], keys["deleted"]) == (2 * billed, 2 * billed)
 
 
 async def test_what_never_left_is_not_billed():
@@ -111,7 +111,7 @@ async def test_what_never_left_is_not_billed():
     async with opened(server) as store:
         with pytest.raises(errors.UnavailableError):
             await store.bulk_put(NS, ENTRIES)
-        assert store.billing.statistics().keys_written == 0
+        assert store.billing.keys["written"] == 0
 
 
 def test_a_disguised_body_holds_no_readable_value():

@@ -10,11 +10,11 @@ import trio
 from kvfs.core.errors import DeniedError, StoreError, UnavailableError, UserError
 from kvfs.store.denials import Refusals, Renewable
 from kvfs.store.rest import request
-from kvfs.store.rest.answer import Answer, successful
+from kvfs.store.rest.answer import successful
 from kvfs.store.rest.bearer import Auth, scrubbed
 from kvfs.store.rest.client import OnAnswer
 from kvfs.store.rest.reasons import unavailable
-from kvfs.store.rest.transfer import Patience, read_body
+from kvfs.store.rest.transfer import Patience, exchange
 from kvfs.store.wire import codec
 from kvfs.store.wire.json import MalformedError, decode_leniently
 
@@ -110,17 +110,11 @@ async def _result(
         patience = Patience(scope, timeout)
         prepared = request.build(client, "GET", path, {"page": 1, "per_page": 50}, auth.headers())
         try:
-            response = await client.send(prepared, stream=True, follow_redirects=False)
-            try:
-                body = await read_body(response, _LONGEST, patience)
-            finally:
-                await response.aclose()
+            answer = await exchange(client, prepared, _LONGEST, patience)
         except httpx.HTTPError as exc:
             error = unavailable(path, exc)
             raise type(error)(scrubbed(str(error), auth.secrets())) from None
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        on_answer(headers)
-        answer = Answer(response.status_code, headers, body)
+        on_answer(answer.headers)
         envelope = successful(path, answer, now=0.0, scrub=lambda text: scrubbed(text, auth.secrets()))
         return bytes(envelope.result)
     raise UnavailableError(f"{path}: no answer within {timeout:g} s")

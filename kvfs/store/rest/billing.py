@@ -4,7 +4,7 @@ Repeats count each time. A request that never left, and one that was refused wit
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,23 +16,6 @@ from kvfs.core.errors import NotSentError, UnavailableError
 from kvfs.store.rest.answer import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class RestStatistics:
-    """The counts so far. `requests` by operation; keys as they are billed; bytes of bodies.
-
-    `times`: how long requests took, by operation, whether an answer came or not.
-    """
-
-    requests: Mapping[str, int]
-    keys_read: int
-    keys_written: int
-    keys_deleted: int
-    lists: int
-    bytes_sent: int
-    bytes_received: int
-    times: Mapping[str, Durations]
-
-
 @dataclass(slots=True)
 class Bill:
     """One request; whoever sends it puts the answer here, if one comes."""
@@ -41,27 +24,15 @@ class Bill:
 
 
 class Billing:
-    """Counts by what was done: read, written, deleted, lists."""
+    """The counts so far: `keys` as they are billed, by what was done (read, written, deleted, lists).
+
+    `requests` are by operation, and so are `times`: how long each took, whether an answer came or not.
+    """
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        self.keys: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.times: defaultdict[str, Durations] = defaultdict(no_durations)
-        self.bytes_sent = 0
-        self.bytes_received = 0
-
-    def statistics(self) -> RestStatistics:
-        """Requests, keys and bytes so far."""
-        return RestStatistics(
-            requests=dict(self.requests),
-            keys_read=self._counts["read"],
-            keys_written=self._counts["written"],
-            keys_deleted=self._counts["deleted"],
-            lists=self._counts["lists"],
-            bytes_sent=self.bytes_sent,
-            bytes_received=self.bytes_received,
-            times=self.times,
-        )
 
     @contextmanager
     def asking(self, operation: str) -> Iterator[None]:
@@ -76,7 +47,7 @@ class Billing:
 
     def add(self, what: str, count: int) -> None:
         """Count so many more, and charge the caller they are for."""
-        self._counts[what] += count
+        self.keys[what] += count
         if count:
             charge(what, count)
 

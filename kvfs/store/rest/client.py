@@ -30,7 +30,7 @@ from kvfs.store.rest.answer import Answer, error_of, key_is_missing, shaped, suc
 from kvfs.store.rest.bearer import Auth, BearerToken, scrubbed
 from kvfs.store.rest.billing import Billing
 from kvfs.store.rest.reasons import unavailable
-from kvfs.store.rest.transfer import AnswerTooLongError, Patience, UploadStream, read_body
+from kvfs.store.rest.transfer import AnswerTooLongError, Patience, UploadStream, exchange
 from kvfs.store.wire import bulk_values, codec
 from kvfs.store.wire.strings import GiveWay, go_on
 
@@ -296,7 +296,9 @@ class RestStore:
             prepared.extensions["timeout"] |= {"read": seconds}
             try:
                 with self.billing.asking(operation):
-                    return await self._exchange(prepared, upload, limit, patience)
+                    answer = await exchange(self._client, prepared, limit, patience)
+                    self._on_answer(answer.headers)
+                    return answer
             except AnswerTooLongError as exc:
                 raise (BodyTooLargeError if splittable else UnavailableError)(f"{operation}: {exc}") from exc
             except httpx.LocalProtocolError:  # quotes the header it dislikes, and one of them is the token
@@ -307,20 +309,6 @@ class RestStore:
                 error = unavailable(operation, exc)
                 raise type(error)(self._scrub(str(error))) from None
         raise _too_slow(operation, seconds)
-
-    async def _exchange(
-        self, prepared: httpx.Request, upload: UploadStream, limit: int, patience: Patience
-    ) -> Answer:
-        response = await self._client.send(prepared, stream=True, follow_redirects=False)
-        try:
-            self.billing.bytes_sent += upload.size
-            body = await read_body(response, limit, patience)
-        finally:
-            await response.aclose()
-        self.billing.bytes_received += len(body)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        self._on_answer(headers)
-        return Answer(response.status_code, headers, body)
 
     def _request(
         self, method: str, path: str, query: Mapping[str, object], upload: UploadStream, content_type: str

@@ -14,6 +14,7 @@ import httpx
 import trio
 
 from kvfs.core.errors import UnavailableError
+from kvfs.store.rest.answer import Answer
 
 BITE: Final = 256 * 1024  # bytes handed to the connection at a time
 SLOWEST: Final = 64 * 1024  # bytes per second below which a transfer does not count as moving
@@ -55,6 +56,19 @@ class UploadStream(httpx.AsyncByteStream):
             raise StopAsyncIteration
         self._patience.moved(len(bite))
         return bite
+
+
+async def exchange(
+    client: httpx.AsyncClient, prepared: httpx.Request, limit: int, patience: Patience
+) -> Answer:
+    """Send a request, and return one whole answer of at most `limit` bytes. Raises what `read_body` raises."""
+    response = await client.send(prepared, stream=True, follow_redirects=False)
+    try:
+        body = await read_body(response, limit, patience)
+    finally:
+        await response.aclose()
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, body)
 
 
 async def read_body(response: httpx.Response, limit: int, patience: Patience) -> bytes:

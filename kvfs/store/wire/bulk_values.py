@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Raw
 
 from kvfs.core.model import BareEntry, Entry
-from kvfs.store.wire.codec import metadata_of, whole_seconds
+from kvfs.store.wire.codec import decode_metadata, whole_seconds
 from kvfs.store.wire.json import NULL, MalformedError, decode_leniently, is_marked
 from kvfs.store.wire.shapes import BulkAnswer, BulkEntry, LargeBulkEntry, RawBulkValues
 from kvfs.store.wire.strings import string_bytes
@@ -47,7 +47,7 @@ def _large_entry(row: Raw) -> Entry | None:
         return BareEntry(string_bytes(text))
     shape: LargeBulkEntry = decode_leniently(row, LargeBulkEntry)
     value = string_bytes(memoryview(shape.value))
-    return Entry(value, metadata_of(shape.metadata), whole_seconds(shape.expiration))
+    return Entry(value, decode_metadata(shape.metadata), whole_seconds(shape.expiration))
 
 
 def _entry(found: BulkEntry | str | None) -> Entry | None:
@@ -58,4 +58,4 @@ def _entry(found: BulkEntry | str | None) -> Entry | None:
         raise MalformedError("a value that is not Unicode text")
     if isinstance(found, str):
         return BareEntry(value.encode())
-    return Entry(value.encode(), metadata_of(found.metadata), whole_seconds(found.expiration))
+    return Entry(value.encode(), decode_metadata(found.metadata), whole_seconds(found.expiration))

@@ -6,15 +6,17 @@ Unknown fields are ignored. Metadata stays the JSON text it was. What is not wha
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import asdict
 
 from kvfs.core.limits import BULK_VALUE_CHARS, FORBIDDEN_KEYS, KEY_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
-from kvfs.store.wire.json import NULL, compact, decode, decode_leniently, is_json, is_marked, unmarked
+from kvfs.store.wire.json import NULL, decode, decode_leniently, is_json, is_marked, unmarked
 from kvfs.store.wire.json import MalformedError as MalformedError
 from kvfs.store.wire.shapes import (
     ABSENT,
@@ -62,11 +64,6 @@ def acceptable_identifier(text: str) -> bool:
     return _IDENTIFIER.fullmatch(text) is not None
 
 
-def compact_metadata(text: bytes) -> Metadata | None:
-    """Return metadata as it is kept: no insignificant white space, `None` for null. Raises `MalformedError`."""
-    return compact(text)
-
-
 # Read by the client.
 
 
@@ -78,7 +75,8 @@ def decode_envelope(body: bytes) -> Envelope:
 
 def decode_namespace(result: bytes) -> Namespace:
     """Decode `result` of creating or getting a namespace."""
-    found = _namespaces([_namespace_line(result)])
+    row = _row(result, NamespaceLine, BareNamespaceLine)
+    found = _namespaces([row]) if row is not None else []
     if not found:
         raise MalformedError("a namespace without a usable id")
     return found[0]
@@ -86,20 +84,15 @@ def decode_namespace(result: bytes) -> Namespace:
 
 def decode_namespaces(result: bytes) -> tuple[int, list[Namespace]]:
     """Decode `result` of a page of namespaces: how many it has, and those whose id a request can name."""
-    lines = _each(result, list[NamespaceLine], _namespace_line)
+    lines = _rows(result, NamespaceLine, BareNamespaceLine)
     return len(lines), _namespaces(line for line in lines if line is not None)
 
 
 def decode_keys(result: bytes) -> tuple[list[KeyInfo], bool]:
     """Decode `result` of a page of keys, as received, without keys that KV cannot hold; False if a row is no key."""
-    rows = _each(result, list[KeyLine], _key_line)
+    rows = _rows(result, KeyLine, BareKeyLine)
     found = [_key_info(row) for row in rows if row is not None and acceptable_key(row.name)]
     return found, None not in rows
-
-
-def decode_metadata(result: bytes) -> Metadata | None:
-    """Decode `result` of reading a key's metadata."""
-    return metadata_of(result)
 
 
 def decode_bulk_result(result: bytes) -> tuple[int | None, list[str]]:
@@ -108,47 +101,31 @@ def decode_bulk_result(result: bytes) -> tuple[int | None, list[str]]:
     return whole_number(found.successful_key_count), found.unsuccessful_keys or []
 
 
-def _key_line(row: bytes) -> KeyLine:
-    try:
-        line: KeyLine = decode_leniently(row, KeyLine)
-    except MalformedError:
-        bare: BareKeyLine = decode_leniently(row, BareKeyLine)
-        line = KeyLine(bare.name)
-    return line
-
-
 def _key_info(line: KeyLine) -> KeyInfo:
     try:
-        return KeyInfo(Key(line.name), metadata_of(line.metadata), whole_seconds(line.expiration))
+        return KeyInfo(Key(line.name), decode_metadata(line.metadata), whole_seconds(line.expiration))
     except MalformedError:
         return KeyInfo(Key(line.name))
 
 
-def _namespace_line(row: bytes) -> NamespaceLine:
-    try:
-        line: NamespaceLine = decode_leniently(row, NamespaceLine)
-    except MalformedError:
-        bare: BareNamespaceLine = decode_leniently(row, BareNamespaceLine)
-        line = NamespaceLine(bare.id, bare.title)
-    return line
-
-
-def _each(result: bytes, shape: Any, decode_row: Callable[[bytes], T]) -> list[T | None]:
-    """Return a list of rows, read at once or, when one of them is odd, singly: None stands for that one.
+def _rows(result: bytes, shape: type[T], bare: Any) -> list[T | None]:
+    """Return a list of rows, read at once or, when one of them is odd, singly: None stands for what is no row.
 
     `null` is an empty list.
     """
     try:
-        return decode_leniently(result, shape | None) or []
+        return decode_leniently(result, list[shape] | None) or []  # type: ignore[valid-type]
     except MalformedError:
-        rows = decode_leniently(result, list[msgspec.Raw])
-    found: list[T | None] = []
-    for row in rows:
-        try:
-            found.append(decode_row(bytes(row)))
-        except MalformedError:
-            found.append(None)
-    return found
+        return [_row(bytes(row), shape, bare) for row in decode_leniently(result, list[msgspec.Raw])]
+
+
+def _row(text: bytes, shape: type[T], bare: Any) -> T | None:
+    """Return a row; with the members of `bare` alone, if others are not as they should be."""
+    with suppress(MalformedError):
+        return decode_leniently(text, shape)  # type: ignore[no-any-return]
+    with suppress(MalformedError):
+        return shape(**asdict(decode_leniently(text, bare)))
+    return None
 
 
 # Written by the client.
@@ -226,9 +203,10 @@ def decode_namespace_request(body: bytes) -> NamespaceRequest:
 # Written by the server.
 
 
-def encode_success(result: bytes = b"{}", info: ResultInfo | None = None) -> bytes:
-    """Encode a successful answer around `result`, which is JSON text."""
-    envelope: dict[str, Any] = {"result": Raw(result), "success": True, "errors": [], "messages": []}
+def encode_success(result: object = b"{}", info: ResultInfo | None = None) -> bytes:
+    """Encode a successful answer around `result`, which is JSON text as bytes, or any other plain value."""
+    text = Raw(result) if isinstance(result, bytes) else result
+    envelope: dict[str, Any] = {"result": text, "success": True, "errors": [], "messages": []}
     if info is not None:
         envelope["result_info"] = info
     return msgspec.json.encode(envelope)
@@ -240,11 +218,6 @@ def encode_failure(code: int, message: str, cause: tuple[int, str] | None = None
     if cause is not None:
         error["error_chain"] = [{"code": cause[0], "message": cause[1]}]
     return msgspec.json.encode({"result": None, "success": False, "errors": [error], "messages": []})
-
-
-def encode_json(value: object) -> bytes:
-    """Encode any plain value, for answers that have no function of their own."""
-    return msgspec.json.encode(value)
 
 
 def encode_namespace(namespace: Namespace, jurisdiction: str = "") -> bytes:
@@ -263,7 +236,7 @@ def encode_namespace(namespace: Namespace, jurisdiction: str = "") -> bytes:
 
 def encode_array(items: Iterable[bytes]) -> bytes:
     """Encode a JSON array of items that are JSON text already."""
-    return b"".join(_array(items))
+    return b"[" + b",".join(items) + b"]"
 
 
 def encode_page(page: KeyPage) -> bytes:
@@ -290,14 +263,6 @@ def encode_values(
         for key, entry in entries.items()
     }
     return msgspec.json.encode({"values": values})
-
-
-def _array(items: Iterable[bytes]) -> Iterator[bytes]:
-    opening = b"["
-    for item in items:
-        yield opening + item
-        opening = b","
-    yield b"[]" if opening == b"[" else b"]"
 
 
 def _value_text(value: bytes, pause: Pause, disguised: bool) -> tuple[list[bytes], bool]:
@@ -338,7 +303,7 @@ def _namespaces(found: Iterable[NamespaceLine]) -> list[Namespace]:
     ]
 
 
-def metadata_of(raw: bytes) -> Metadata | None:
+def decode_metadata(raw: bytes) -> Metadata | None:
     """Return metadata as the server wrote it; None for null. Raises `MalformedError`."""
     text = bytes(raw)  # a copy: Raw would keep the whole answer in memory
     if text in (b"", NULL):

@@ -22,14 +22,14 @@ LONGEST_PROBATION: Final = 256
 class Bound:
     """One measure of a body: its pairs or its bytes.
 
-    `value` is the most that is tried now. `_passed` is the most that passed since the last failure of as much,
-    `_failed` the least that failed lately, None when that is forgotten.
+    `value` is the most that is tried now, `most` the most that is ever tried. `_passed` is the most that passed since
+    the last failure of as much, `_failed` the least that failed lately, None when that is forgotten.
     """
 
     def __init__(self, first: int, *, least: int, most: int) -> None:
         self.value = min(first, most)
         self._least = min(least, most)
-        self._most = most
+        self.most = most
         self._passed = 0
         self._failed: int | None = None
         self._probation = PROBATION
@@ -70,7 +70,7 @@ class Bound:
             return
         self._in_a_row += 1
         if self._failed is None:
-            self.value = min(self._most, self.value * 2)
+            self.value = min(self.most, self.value * 2)
         elif self._in_a_row >= self._probation:
             self.value, self._failed = max(self.value, self._failed), None
             self._in_a_row, self._tries_again = 0, True
@@ -98,6 +98,16 @@ class BulkSize:
     def body_bytes(self) -> int:
         """Return the most bytes of a body."""
         return self._bytes.value
+
+    @property
+    def round_pairs(self) -> int:
+        """Return the most pairs to send in one go: several bodies while answers are quick."""
+        return self._pairs.most if self.is_quick else self.pairs
+
+    @property
+    def round_bytes(self) -> int:
+        """Return the most bytes of their values."""
+        return self._bytes.most if self.is_quick else self.body_bytes
 
     def shrink(self, count: int, size: int) -> None:
         """Note that so many pairs and bytes were too much: in the measure whose bound they were near, or in both."""

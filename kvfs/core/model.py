@@ -139,6 +139,11 @@ class Change(Struct, frozen=True, array_like=True, gc=False):
     failed: Failure | None = None
 
     @property
+    def place(self) -> KeyRef:
+        """Return the namespace and the key."""
+        return self.namespace, self.key
+
+    @property
     def last_error(self) -> str:
         """Why it is not at the store, as far as it was tried; "" otherwise."""
         return self.error or (self.failed.text if self.failed is not None else "")

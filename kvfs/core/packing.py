@@ -36,6 +36,11 @@ class Batch:
     changes: tuple[Change, ...]
     disguised: bool = False
 
+    @property
+    def body_bytes(self) -> int:
+        """Return at most how many bytes its body has."""
+        return sum(map(pair_bytes, self.changes))
+
 
 def pack(changes: Sequence[Change], *, pairs: int, body_bytes: int) -> list[Batch]:
     """Return the requests for these changes in the order to send them: bulk puts, single puts, bulk deletes.
@@ -106,7 +111,7 @@ def _newest(changes: Iterable[Change]) -> list[Change]:
     """Return one change a key, the newest, oldest first."""
     latest: dict[tuple[NamespaceId, Key], Change] = {}
     for change in sorted(changes, key=lambda change: change.seq):
-        place = (change.namespace, change.key)
+        place = change.place
         latest.pop(place, None)  # the key moves to where its newest change is
         latest[place] = change
     return list(latest.values())

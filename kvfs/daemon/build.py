@@ -263,7 +263,7 @@ def settle_into(reading: ReadParts, changes: Sequence[Change], now: float) -> No
     """Make clean knowledge of changes that the store shows by now, as old as their acknowledgement."""
     by_namespace: dict[NamespaceId, tuple[list[KeyInfo], list[Key]]] = {}
     for change in changes:
-        place = (change.namespace, change.key)
+        place = change.place
         present, absent = by_namespace.setdefault(change.namespace, ([], []))
         last_seen = reading.overlay.last_seen
         if change.is_tombstone:

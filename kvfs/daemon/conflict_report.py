@@ -47,7 +47,7 @@ class ConflictLog:
             if change is None or not change.is_tombstone:
                 self._open[conflict.namespace, conflict.copy] = conflict
         for change in self._journal.iter_pending():
-            place, key = (change.namespace, change.key), original_of(change.key)
+            place, key = change.place, original_of(change.key)
             if key is not None and not change.is_tombstone and place not in self._open:
                 self._open[place] = Conflict(change.namespace, key, change.key, change.recorded_at)
         if before != list(self._open.values()):

@@ -75,11 +75,6 @@ class Hindrance:
     seconds: float | None = None
 
     @property
-    def waiting(self) -> str:
-        """Return the reason why sending waits now and the seconds until it goes on; "" when it does not wait."""
-        return self.text
-
-    @property
     def reason(self) -> str:
         """Return it as the reason of a change that it holds up."""
         return f"waiting for {self.text}" if self.kind == LIMITED else self.text
@@ -193,7 +188,7 @@ class Outlook:
     def event(self, done: int, total: int, pending_bytes: int, doing: str = "") -> Message:
         """Return the progress of sending as an event for callers that wait for it."""
         found = self.hindrance()
-        waiting, seconds = (found.waiting, found.seconds) if found is not None else ("", None)
+        waiting, seconds = (found.text, found.seconds) if found is not None else ("", None)
         return Sending(done, total, pending_bytes, waiting, seconds, doing).message()
 
 

@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
@@ -94,18 +93,9 @@ async def _listed(stores: Stores, *, patient: bool) -> list[Namespace]:
 
 
 def _is_hopeless(error: UnavailableError) -> bool:
-    """Return whether asking on would not help, because nothing listens there, or another service does."""
-    causes = list(_causes(error))
-    return any(type(cause).__name__ == "ConnectError" for cause in causes) or any(
-        isinstance(cause, UnavailableError) and 400 <= cause.status < 500 and cause.status != 429
-        for cause in causes
-    )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    """Return whether asking on would not help, because another service answers there."""
+    said = [one.status for one in (error, error.__cause__) if isinstance(one, UnavailableError)]
+    return any(400 <= status < 500 and status != 429 for status in said)
 
 
 def _permission(config: Config) -> str:

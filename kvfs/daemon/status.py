@@ -109,8 +109,7 @@ class Reporter:
     def lines_about(self, path: str) -> list[str]:
         """Return the last warnings and errors that name a path, or its last part."""
         name = repr(path.rpartition("/")[2])[1:-1]
-        lines = self._errors.text().decode().splitlines() if self._errors is not None else []
-        return [line for line in lines if name and name in line][-ABOUT:]
+        return [line for line in self.errors().splitlines() if name and name in line][-ABOUT:]
 
     def rejected(self, most: int | None = None) -> list[RejectedItem]:
         """Return the changes that the server refused for ever, `most` of them at most."""

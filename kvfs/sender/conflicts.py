@@ -30,7 +30,7 @@ from kvfs.core.errors import (
 from kvfs.core.expiry import is_expired
 from kvfs.core.latest import Latest
 from kvfs.core.limits import BULK_GET_KEYS
-from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
+from kvfs.core.model import Change, Entry, Key, KeyRef, NamespaceId, Seq, ValueRead
 from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
 from kvfs.sender.doubts import Doubts
@@ -62,7 +62,7 @@ def is_ours(row: Row, current: bytes | None, since: float) -> bool:
 
 @dataclass
 class Answers:
-    """The store's answers for the keys it was asked for.
+    """The store's answers for the keys it was asked for, and after `Checks.check` those that somebody `changed`.
 
     `digests`: of its values, None for a missing key; `raw`: those that came as bytes without JSON around them,
     which anything between here and there may have made up; `unasked`: the store was not to be had for them,
@@ -74,6 +74,7 @@ class Answers:
     raw: set[KeyRef] = field(default_factory=set)
     unasked: set[KeyRef] = field(default_factory=set)
     alone: set[KeyRef] = field(default_factory=set)
+    changed: set[KeyRef] = field(default_factory=set)
     failure: StoreError | None = None
     answered: int = 0  # requests
     failed: int = 0
@@ -243,8 +244,7 @@ class Digests:
             self.doubts.answered((namespace, key) for key in entries)
             now = self._now()
             for key, entry in entries.items():
-                is_there = entry is not None and not is_expired(entry.expiration, now)
-                answers.digests[namespace, key] = digest(entry.value) if entry and is_there else None
+                answers.digests[namespace, key] = _digest_of(entry, now)
             for part in _parts([key for key in keys if key not in entries], SINGLES):
                 await self._read_singly(namespace, part, answers)  # the answer does not tell plainly
         return []
@@ -286,8 +286,7 @@ class Digests:
                 answers.answered += 1
                 self._times.note(way.seconds)
                 self.doubts.answered([place])
-                is_there = value is not None and not is_expired(value.expiration, self._now())
-                answers.digests[place] = digest(value.value) if value and is_there else None
+                answers.digests[place] = _digest_of(value, self._now())
                 answers.raw.add(place)
                 if value is not None:
                     self._reading.learn(place, value.value)
@@ -305,22 +304,6 @@ class Digests:
             raise NoAnswerError(f"get: no answer within {seconds:g} s, and none before")
 
 
-@dataclass
-class Verdicts:
-    """The results of a check: the changes whose values somebody `changed`, and those still `open`.
-
-    `failure` says why these are open, `wait_until` (monotonic) when the server may be asked again; `answered`:
-    it said something of some key; `alone`: those of the open ones that failed by themselves.
-    """
-
-    changed: set[KeyRef]
-    open: set[KeyRef]
-    failure: StoreError | None
-    wait_until: float
-    answered: bool
-    alone: set[KeyRef]
-
-
 class Checks:
     """Finds the changes that would overwrite another client's value."""
 
@@ -336,37 +319,34 @@ class Checks:
         self._now = now
         self._window = window
 
-    async def check(self, changes: Collection[Change], ahead: Sequence[Change] = ()) -> Verdicts:
-        """Ask the store; `ahead` as for `Digests.read`.
+    async def check(self, changes: Collection[Change], ahead: Sequence[Change] = ()) -> Answers:
+        """Ask the store; `ahead` as for `Digests.read`. Of the answers `changed` is set, and `alone` is believed.
 
         Another client's value that came raw is asked for once more before it is believed.
         """
         answers = await self.digests.read(changes, ahead)
         strange = self._strange(changes, answers)
-        doubtful = [change for change in strange if _place(change) in answers.raw]
+        doubtful = [change for change in strange if change.place in answers.raw]
         if doubtful:
             again = await self.digests.read(doubtful)
             for change in doubtful:
-                place = _place(change)
+                place = change.place
                 if place in again.digests and again.digests[place] != answers.digests[place]:
                     text = f"two reads of {change.key!r} had two answers"
                     again.fail(UnavailableError(text), [place])
             answers.add_failures(again)
-        changed = {_place(change) for change in strange} - answers.unasked
-        has_answers = answers.answered > 0
-        if has_answers:
+        answers.changed = {change.place for change in strange} - answers.unasked
+        if answers.answered:
             for place in answers.alone:
                 self.digests.doubts.blame(place)
-        alone = {place for place in answers.alone if self.digests.doubts.is_culprit(place)}
-        return Verdicts(
-            changed, answers.unasked, answers.failure, answers.wait_until, answered=has_answers, alone=alone
-        )
+        answers.alone = set(filter(self.digests.doubts.is_culprit, answers.alone))
+        return answers
 
     def _strange(self, changes: Iterable[Change], answers: Answers) -> list[Change]:
         """Return the changes whose key has a value that was neither read here nor came from here."""
         found, oldest = [], self._now() - self._window
         for change in changes:
-            row, place = self._row(change), _place(change)
+            row, place = self._row(change), change.place
             if row is None or place not in answers.digests:
                 continue
             if not is_ours(row, answers.digests[place], oldest):
@@ -391,8 +371,9 @@ async def _at_once(calls: Iterable[Callable[[], Awaitable[None]]]) -> None:
         raise unknown[0]
 
 
-def _place(change: Change) -> KeyRef:
-    return change.namespace, change.key
+def _digest_of(found: Entry | ValueRead | None, now: float) -> bytes | None:
+    """Return the digest of a value that is there, None for one that is missing or has expired."""
+    return None if found is None or is_expired(found.expiration, now) else digest(found.value)
 
 
 def _parts(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:

@@ -19,7 +19,7 @@ class Disguises:
     def remember(self, changes: Iterable[Change]) -> None:
         """Remember keys that were refused as text and taken as base64."""
         for change in changes:
-            self._disliked.keep((change.namespace, change.key), None)
+            self._disliked.keep(change.place, None)
 
     def wanted(self, namespace: NamespaceId, keys: Iterable[Key]) -> bool:
         """Return True if one of the keys is among them."""

@@ -55,7 +55,7 @@ class FsyncWait:
 
     def resolved(self, change: Change, error: KvfsError | None) -> None:
         """Note that a change arrived, or was refused."""
-        place = (change.namespace, change.key)
+        place = change.place
         wanted = self.outstanding.get(place)
         if wanted is None or change.seq < wanted:
             return
@@ -67,7 +67,7 @@ class FsyncWait:
 
     def moved(self, change: Change, copy: Change) -> None:
         """Note that a conflict took the change to another key, where it has to arrive."""
-        if self.outstanding.pop((change.namespace, change.key), None) is not None:
+        if self.outstanding.pop(change.place, None) is not None:
             self.outstanding[copy.namespace, copy.key] = copy.seq
 
     def fail(self, error: KvfsError) -> None:
@@ -203,7 +203,7 @@ class Fsyncs:
         """Take in the end of a sending: callers whose keys it carried learn the result, and all look again."""
         if not self.waiting:
             return
-        sent = {(change.namespace, change.key) for change in changes}
+        sent = {change.place for change in changes}
         concerned = [wait for wait in self.waiting if not sent.isdisjoint(wait.outstanding)]
         self._tell(concerned, outcome.failure or outcome.postponed)
         for wait in self.waiting:

@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from kvfs.core.bulksize import BulkSize
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import (
     BlockedError,
@@ -28,12 +29,11 @@ from kvfs.core.errors import (
     UnknownRefusalError,
 )
 from kvfs.core.expiry import EXPIRED, expiration_to_send
-from kvfs.core.model import Change, Entry, Key, KeyRef, Seq
+from kvfs.core.model import Change, Entry, Key, Seq
 from kvfs.core.packing import Batch, BatchKind, halve, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.arrivals import Arrivals
 from kvfs.sender.backoff import KeyBackoff, asked_wait
-from kvfs.sender.bounds import Limits
 from kvfs.sender.chunks import chunks, turn
 from kvfs.sender.culprits import Culprits
 from kvfs.sender.disguise import Disguises, can_be_disguised
@@ -72,7 +72,7 @@ class Poster:
         self._timeout = options.timeout
         self._reports = reports
 
-        self.limits = Limits(options)
+        self.limits = BulkSize(options.first_pairs, pairs=options.pairs, body_bytes=options.body_bytes)
         self.counts = Counts()
         self.keys = KeyBackoff(trio.current_time)
         self.quotas = Quotas(now)
@@ -110,17 +110,17 @@ class Poster:
 
     def _apart(self, batch: Batch) -> list[Batch]:
         """Split off keys that failed alone before: return the batch without them, to go first, and each of them."""
-        alone = [change for change in batch.changes if self.doubts.is_culprit(_place(change))]
+        alone = [change for change in batch.changes if self.doubts.is_culprit(change.place)]
         if not alone or len(batch.changes) == 1:
             return [batch]
-        others = tuple(change for change in batch.changes if not self.doubts.is_culprit(_place(change)))
+        others = tuple(change for change in batch.changes if not self.doubts.is_culprit(change.place))
         singles = [replace(batch, changes=(change,)) for change in alone]
         return [*singles, replace(batch, changes=others)] if others else singles
 
     def _is_doubtful(self, part: Batch, error: KvfsError) -> bool:
         """Return whether it fails again and again for a reason that the server does not give."""
         is_plain = type(error) in (UnavailableError, NoAnswerError)
-        return is_plain and self.doubts.failed([_place(change) for change in part.changes], error)
+        return is_plain and self.doubts.failed([change.place for change in part.changes], error)
 
     def _divided(self, part: Batch, error: KvfsError, outcome: Outcome) -> list[Batch]:
         self.counts.failures += 1
@@ -134,8 +134,8 @@ class Poster:
         alone, outcome.alone = outcome.alone, []
         for change, error in alone:
             if change.namespace in outcome.accepted:
-                self.doubts.blame(_place(change))
-            if self.doubts.is_culprit(_place(change)):
+                self.doubts.blame(change.place)
+            if self.doubts.is_culprit(change.place):
                 self.postpone([change], error, outcome)
             else:
                 self._fail(error, outcome)
@@ -175,7 +175,7 @@ class Poster:
 
     def _too_large(self, part: Batch, error: StoreError, outcome: Outcome) -> list[Batch]:
         self.counts.failures += 1
-        self.limits.shrink(part)
+        self.limits.shrink(len(part.changes), part.body_bytes)
         smaller = self._packed(part)
         if len(smaller) != 1:
             return smaller
@@ -278,7 +278,7 @@ class Poster:
 
     def _taken(self, part: Batch, outcome: Outcome) -> None:
         outcome.accepted.add(part.namespace)
-        self.doubts.answered(map(_place, part.changes))
+        self.doubts.answered(change.place for change in part.changes)
         self.culprits.known(part.namespace)
         if part.disguised:
             self._disguises.remember(part.changes)
@@ -325,7 +325,7 @@ class Poster:
         """Return the keys the store wants again; without an answer in time, raise an error as for a body too large."""
         with passage() as way, trio.move_on_after(self._timeout):
             left = await self._asked_for(part, [change.key for change in changes], entries)
-            self.limits.note(part, trio.current_time() - way.began)
+            self.limits.note(len(part.changes), part.body_bytes, trio.current_time() - way.began)
             return left
         text = f"no answer from the store within {self._timeout:g} s"
         raise BodyTooLargeError(text) if len(changes) > 1 else UnavailableError(text)
@@ -363,7 +363,7 @@ class Poster:
             await turn(number, shield=True)  # the store has them: milliseconds, and nothing to send twice
             self._journal.ack([change.seq for change in some], self._now())
             for change in some:
-                self.keys.succeed((change.namespace, change.key))
+                self.keys.succeed(change.place)
                 self._reports.resolved(change, None)
         outcome.done += len(taken)
         outcome.answered = outcome.answered or bool(taken)
@@ -383,15 +383,11 @@ class Poster:
             self._journal.set_error(seqs, str(error))
             self._journal.note_failure(seqs, str(error), self._now())
         for change in changes:
-            self.keys.fail((change.namespace, change.key), asked)
+            self.keys.fail(change.place, asked)
 
     def _fail(self, error: KvfsError, outcome: Outcome) -> None:
         self.counts.failures += 1
         outcome.fail(error)
-
-
-def _place(change: Change) -> KeyRef:
-    return change.namespace, change.key
 
 
 def _is_for_one_key(part: Batch, error: RateLimitedError) -> bool:

@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from kvfs.core.bulksize import BulkSize
 from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
@@ -26,7 +27,6 @@ from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.packing import Batch, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
-from kvfs.sender.bounds import Limits, body_size
 from kvfs.sender.conflicts import Checks, Digests, needs_check
 from kvfs.sender.copynames import copy_key
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
@@ -65,7 +65,7 @@ class Round:
         digests = Digests(store, now, options.reading)
         self._checks = Checks(digests, lambda change: journal.row(change.seq), now, options.settle_window)
         self._poster = Poster(journal, store, now=now, options=options, reports=reports)
-        self.limits: Limits = self._poster.limits
+        self.limits: BulkSize = self._poster.limits
         self.is_near = (
             self._poster.vouched.is_watched
         )  # the store is on this machine: a request takes moments
@@ -89,21 +89,21 @@ class Round:
 
     def claim(self, changes: Iterable[Change]) -> None:
         """Claim these keys, so that nobody else sends them."""
-        self._claimed.update((change.namespace, change.key) for change in changes)
+        self._claimed.update(change.place for change in changes)
 
     def release(self, changes: Iterable[Change]) -> None:
         """Release these keys, so that others may send them again."""
-        self._claimed.difference_update((change.namespace, change.key) for change in changes)
+        self._claimed.difference_update(change.place for change in changes)
 
     def is_claimed(self, change: Change) -> bool:
         """Return whether somebody sends the key at the moment."""
-        return (change.namespace, change.key) in self._claimed
+        return change.place in self._claimed
 
     def ready_at(self, change: Change) -> float:
         """Return from when (monotonic) the change may be sent: its key may be backed off from, or a quota used up."""
         quotas = self._poster.quotas
         ready = max(
-            self._poster.keys.ready_at((change.namespace, change.key)),
+            self._poster.keys.ready_at(change.place),
             quotas.ready_at(operation_of(change)),
         )
         return max(ready, quotas.ready_at(BilledOperation.READ)) if self._asks_first(change) else ready
@@ -235,27 +235,26 @@ class Round:
         if begun != self._others:
             self._others = begun
             self._checks.digests.forget_lists()
-        verdicts = await self._checks.check(asked, ahead)
-        outcome.checked = verdicts.answered
-        if isinstance(verdicts.failure, QuotaError):
-            self._poster.use_up(BilledOperation.READ, verdicts.failure, outcome)
-        elif verdicts.open and verdicts.open <= verdicts.alone and verdicts.failure is not None:
-            held = [change for change in asked if (change.namespace, change.key) in verdicts.open]
-            self._poster.postpone(held, verdicts.failure, outcome)
-        elif verdicts.failure is not None:
+        found = await self._checks.check(asked, ahead)
+        outcome.checked = found.answered > 0
+        if isinstance(found.failure, QuotaError):
+            self._poster.use_up(BilledOperation.READ, found.failure, outcome)
+        elif found.unasked and found.unasked <= found.alone and found.failure is not None:
+            held = [change for change in asked if change.place in found.unasked]
+            self._poster.postpone(held, found.failure, outcome)
+        elif found.failure is not None:
             self.counts.failures += 1
-            outcome.fail_check(verdicts.failure, verdicts.wait_until)
+            outcome.fail_check(found.failure, found.wait_until)
         clear = []
         for change in changes:
-            place = (change.namespace, change.key)
             if self._journal.row(change.seq) is None:
                 continue
-            if place in verdicts.changed:
+            if change.place in found.changed:
                 (self._spare if change.is_tombstone else self._keep_both)(change, outcome)
-            elif place not in verdicts.open:
+            elif change.place not in found.unasked:
                 clear.append(change)
-        strange = verdicts.changed | verdicts.open
-        vouched.note((c for c in asked if (c.namespace, c.key) not in strange), begun)
+        strange = found.changed | found.unasked
+        vouched.note((c for c in asked if c.place not in strange), begun)
         return clear
 
     def _keep_both(self, change: Change, outcome: Outcome) -> None:
@@ -331,8 +330,8 @@ class Round:
         began, rest = trio.current_time(), list(changes)
         while rest and trio.current_time() - began <= COMPARED_SECONDS:
             group = self._group(await self._packed(rest))
-            gone = {(change.namespace, change.key) for batch in group for change in batch.changes}
-            rest = [change for change in rest if (change.namespace, change.key) not in gone]
+            gone = {change.place for batch in group for change in batch.changes}
+            rest = [change for change in rest if change.place not in gone]
             if outcome.wait_until > trio.current_time():
                 await trio.sleep_until(outcome.wait_until)
             done = outcome.done
@@ -358,7 +357,7 @@ class Round:
 
         def packed() -> list[tuple[Batch, int]]:
             batches = pack(changes, pairs=limits.pairs, body_bytes=limits.body_bytes)
-            return [(batch, body_size(batch)) for batch in batches]
+            return [(batch, batch.body_bytes) for batch in batches]
 
         return await trio.to_thread.run_sync(packed) if len(changes) > PACK_IN_THREAD else packed()
 

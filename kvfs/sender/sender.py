@@ -217,7 +217,7 @@ class Sender:
         Ends when all has arrived, or what is left cannot be sent as things are (denied, quota, set aside).
         `progress` is called with how many of how many changes are settled.
         """
-        wanted = {(change.namespace, change.key) for change in self._journal.iter_pending()}
+        wanted = {change.place for change in self._journal.iter_pending()}
         self._drained.append(wanted)
         try:
             return await self._drain(wanted, progress)
@@ -230,9 +230,9 @@ class Sender:
         waits = UrgentBackoff(DRAINING)
         await trio.sleep_until(self._dispatch.backoff.asked_until)
         while True:
-            outcome = await self._send_round(lambda change: (change.namespace, change.key) in wanted)
+            outcome = await self._send_round(lambda change: change.place in wanted)
             if progress is not None:
-                left = sum((c.namespace, c.key) in wanted for c in self._journal.iter_pending())
+                left = sum(c.place in wanted for c in self._journal.iter_pending())
                 progress(total - left, total)
             if isinstance(outcome.failure, DeniedError):
                 break
@@ -282,7 +282,7 @@ class Sender:
     def _moved(self, change: Change, beside: Change) -> None:
         self._fsyncs.moved(change, beside)
         for wanted in self._drained:
-            if (change.namespace, change.key) in wanted:
+            if change.place in wanted:
                 wanted.add((beside.namespace, beside.key))
 
     # telling

@@ -39,13 +39,13 @@ class Vouched:
         if self._watch is None:
             return
         for change in changes:
-            self._seen.keep((change.namespace, change.key), begun)
+            self._seen.keep(change.place, begun)
 
     def has(self, change: Change) -> bool:
         """Return True if nobody else is known to have written to the store since; the write has to make sure of it."""
         if self._watch is None:
             return False
-        return self._seen.get((change.namespace, change.key)) == self._watch.others
+        return self._seen.get(change.place) == self._watch.others
 
     def rely(self, changes: Iterable[Change], bound: Iterable[Change], begun: int) -> None:
         """Let those of `changes` that are in `bound` be written only if nobody else has written since `begun`."""

@@ -85,7 +85,7 @@ def test_it_stays_within_its_limits(steps):
             before = limit.value
             size = max(1, int(before * part))
             getattr(limit, name)(size)
-            assert limit._least <= limit.value <= limit._most
+            assert limit._least <= limit.value <= limit.most
             if name == "fail" and size == before:
                 assert limit.value < before or before == limit._least
 

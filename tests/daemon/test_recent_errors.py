@@ -26,6 +26,8 @@ def test_threads_may_log_while_the_lines_are_read():
             thread.start()
         for _ in range(300):
             errors.text()
+        while errors.text().count(b"\n") < 50:
+            pass
     finally:
         ended.set()
         for thread in threads:

@@ -7,6 +7,7 @@ settled: the store may answer with older values for so long, and the mount canno
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -20,6 +21,8 @@ from kvfs.journal.journal import Journal
 from kvfs.journal.local import LocalAttrs, fingerprint
 from kvfs.journal.spool import Body
 from kvfs.vfs.filesystem import FileSystem
+
+SLICE: Final = 50  # writes between two checkpoints of the loop: a millisecond
 
 log = logging.getLogger("kvfs.daemon")
 
@@ -44,11 +47,19 @@ class Adopting:
         except OSError as exc:
             raise InvalidError(f"the list of writes cannot be read: {exc.strerror}") from exc
         count = 0
-        for write in writes:
+        failed: list[tuple[ToldWrite, KvfsError]] = []
+        for number, write in enumerate(writes, start=1):
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
             try:
                 count += await self._adopt(write)
             except KvfsError as exc:  # it shows when what was here has settled
-                log.warning("what a command wrote to %r shows later: %s", write.key, exc)
+                failed.append((write, exc))
+        if failed:  # on a full disk all of them
+            others = f" and {len(failed) - 1} other keys" if len(failed) > 1 else ""
+            log.warning(
+                "what a command wrote to %r%s shows later: %s", failed[0][0].key, others, failed[0][1]
+            )
         return {"count": count}
 
     async def _adopt(self, write: ToldWrite) -> bool:

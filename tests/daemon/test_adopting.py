@@ -3,12 +3,14 @@
 import os
 
 import pytest
+import trio
 from support.clock import Clock
+from support.journals import small_disk
 from support.rig import open_rig
 
 from kvfs.core.errors import InvalidError
 from kvfs.core.model import ChangeState
-from kvfs.daemon.adopting import Adopting
+from kvfs.daemon.adopting import SLICE, Adopting
 from kvfs.host.told import MOST_BYTES, ToldWrite, told_file
 
 OURS, TOLD = b"what the mount wrote", b"what a command wrote, and longer"
@@ -81,6 +83,37 @@ async def test_a_large_value_shows_at_once(mount):
     large = TOLD * 10_000
     assert await tell(mount, large, stores=False) == 1
     assert await mount.kernel.read("ns/f") == large
+
+
+async def test_others_have_their_turn_between_many_values(mount):
+    """Thousands of values show a few at a time, so that no call waits for all of them."""
+    shown, longest = 0, 0
+
+    async def watch():
+        nonlocal shown, longest
+        while True:
+            found = mount.journal.totals.settling_count
+            shown, longest = found, max(longest, found - shown)
+            await trio.lowlevel.checkpoint()
+
+    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    writes = [ToldWrite(mount.namespace, f"k{n}", mount.now(), b"x") for n in range(10 * SLICE)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        with told_file(mount.base, writes) as file:
+            assert await handler({"file": str(file)}, None) == {"count": len(writes)}
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert longest <= 2 * SLICE
+
+
+async def test_a_full_disk_costs_one_line_of_the_log(mount, expect_log):
+    """One of many values that cannot be shown now is named, and the others are counted."""
+    expect_log(r"'k0' and 9 other keys shows later: .*No space left")
+    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    writes = [ToldWrite(mount.namespace, f"k{n}", mount.now(), b"x" * 900) for n in range(10)]
+    with told_file(mount.base, writes) as file, small_disk(mount.journal.path, 0):
+        assert await handler({"file": str(file)}, None) == {"count": 0}
 
 
 async def test_a_change_that_is_not_at_the_server_stays_and_is_compared(mount):

@@ -19,6 +19,8 @@ from kvfs.core.errors import JournalLockedError
 from kvfs.history.version_segment import segments
 from kvfs.host.leftovers import remove_old_files, remove_records
 from kvfs.host.sources import HISTORY, NAME, journals, last_used, read_source, was_used
+from kvfs.host.state import is_half
+from kvfs.host.told import remove_left
 from kvfs.journal.opener import lock
 from kvfs.journal.worth import Worth, worth
 
@@ -73,7 +75,7 @@ def _look(journal: Path, now: float) -> Leftover:
 def _is_known(file: Path, journal: Path) -> bool:
     """Return whether a file goes with the journal: not the conflicts that nobody has settled, say."""
     is_ours = file.name in (NAME, HISTORY) or file.name.startswith(journal.name)
-    return is_ours or (file.is_file() and not os.path.getsize(file))
+    return is_ours or is_half(file) or (file.is_file() and not os.path.getsize(file))
 
 
 @contextmanager
@@ -95,6 +97,7 @@ def sweep(state_dir: Path, now: float) -> None:
                 _remove(one)
     remove_records(state_dir)
     remove_old_files(state_dir, now - KEPT_SECONDS)
+    remove_left(state_dir)
 
 
 def _remove(one: Leftover) -> None:

@@ -6,8 +6,9 @@ from typing import Final
 
 from kvfs.host.claims import locked
 from kvfs.host.mounts import mount_at
-from kvfs.host.state import birth, log_path, read_record, records
+from kvfs.host.state import birth, is_half, log_path, read_record, records
 
+_WITH_HALVES: Final = ("kinds", "endpoints", "copies", "sources/*")  # beside "mounts"
 _KNOWN: Final = (".json", ".sock", ".log", ".log.1", ".log.2", ".log.3", ".lock")
 
 
@@ -29,7 +30,7 @@ def remove_records(state_dir: Path) -> None:
 
 
 def remove_old_files(state_dir: Path, before: float) -> None:
-    """Remove logs of mounts, halves of records and counts of requests that nobody wrote to since then (epoch seconds).
+    """Remove logs of mounts, halves of files and counts of requests that nobody wrote to since then (epoch seconds).
 
     The log of a mount that is still there stays: call `remove_records` before.
     """
@@ -42,7 +43,8 @@ def remove_old_files(state_dir: Path, before: float) -> None:
             with suppress(OSError):
                 if path.is_file() and path.stat().st_mtime < before:
                     path.unlink()
-    for path in (state_dir / "requests").glob("*"):
+    found = [path for folder in _WITH_HALVES for path in state_dir.glob(f"{folder}/*") if is_half(path)]
+    for path in (*(state_dir / "requests").glob("*"), *found):
         with suppress(OSError):
             if path.stat().st_mtime < before:
                 path.unlink()

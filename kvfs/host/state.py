@@ -7,6 +7,7 @@ $XDG_STATE_HOME/kvfs/               0700, as everything below
            <directory>.log          its log, when it runs in the background
     kinds/<hash of account>.json    which values are binary: `host/kinds_file.py`
     requests/<hash of account>      how many requests this user's processes made of late: `requests_path`
+    told/                           what commands wrote beside a mount, until it has read that: `host/told.py`
     errors.log                      tracebacks that no terminal should see
 """
 
@@ -28,6 +29,9 @@ from kvfs.core.errors import UserError
 SYSTEM_DIR: Final = Path("/var/lib/kvfs")
 """State and store of mounts that root makes at boot, without a home."""
 
+_HALF: Final = re.compile(
+    r"\.(json|ndjson|last|namespaces)[a-z0-9_]{8}$"
+)  # behind a name mkstemp puts so many
 _LOG_NAME: Final = 120  # bytes of a directory's name in that of its log
 
 SOCKET_PATH_BYTES: Final = 107  # unix(7): sun_path holds 108 with its NUL
@@ -221,6 +225,11 @@ def write_private(path: Path, content: bytes) -> None:
         if isinstance(exc, OSError) and exc.filename is None:  # on a full disk, for instance: name the file
             exc.filename = os.fspath(path)
         raise
+
+
+def is_half(path: Path) -> bool:
+    """Return whether `write_private` made the file, and a kill kept it from its name."""
+    return _HALF.search(path.name) is not None
 
 
 def read_record(path: Path) -> MountRecord | None:

@@ -18,6 +18,7 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.sweep import DAY, EMPTY_SECONDS, KEPT_SECONDS, keep_used, leftovers, sweep
 from kvfs.host.sources import HISTORY, SourceRecord, last_used, was_used, write_source
 from kvfs.host.state import MountRecord, birth, log_path, read_record, record_path, write_record
+from kvfs.host.told import YOUNG_SECONDS, told_file
 from kvfs.journal import opener
 from kvfs.journal.journal import Journal
 from kvfs.journal.local_attributes import DirRow, LocalAttrs
@@ -119,6 +120,28 @@ def test_what_is_not_known_here_is_never_removed(tmp_path: Path, alter) -> None:
     assert [one.goes_in for one in leftovers(tmp_path, NOW)] == [None]
 
 
+def test_a_file_that_a_kill_left_half_written_keeps_no_journal(tmp_path: Path) -> None:
+    """A journal goes with such a file, as if it were not there."""
+    journal = made(tmp_path, idle=EMPTY_SECONDS + 1)
+    journal.with_name("source.json12ab_8kk").write_text('{"source')
+    sweep(tmp_path, NOW)
+    assert not journal.exists()
+
+
+def test_what_killed_commands_told_a_mount_goes(tmp_path: Path) -> None:
+    """A mount that starts removes it, and so does the next command; what a living command tells stays."""
+    with told_file(tmp_path, []) as mine:
+        for act in (lambda: sweep(tmp_path, NOW), lambda: told_file(tmp_path, []).__enter__()):
+            left = mine.with_name("left")
+            left.write_bytes(b"a value")
+            for file in (mine, left):
+                os.utime(file, (time.time() - YOUNG_SECONDS - 1,) * 2)
+            act()
+            assert mine.exists()
+            assert not left.exists()
+    assert not mine.exists()
+
+
 def test_doctor_lists_what_is_kept_and_when_it_goes(tmp_path: Path) -> None:
     """Doctor lists the things that are kept and when they go. Changes are not among them, because they never go."""
     journal = made(tmp_path, attributes)
@@ -195,18 +218,20 @@ def test_records_and_sockets_of_dead_mounts_go(tmp_path: Path) -> None:
 
 def test_old_logs_go_and_young_ones_stay(tmp_path: Path) -> None:
     """Old logs go, and so do half-written files of a killed process and counts of requests; young ones stay."""
-    for folder in ("mounts", "sources", "requests"):
-        (tmp_path / folder).mkdir()
+    for folder in ("mounts", "sources/abc", "requests", "kinds"):
+        (tmp_path / folder).mkdir(parents=True)
     names = [
         "mounts/mnt-a.log",
         "mounts/mnt-a.log.1",
         "mounts/abc.json4711",
+        "kinds/abc.json12ab_8kk",
+        "sources/abc/source.json12ab_8kk",
         "requests/abc",
         "mounts/abc.sock",
     ]
     for name in names:
         for age, ending in ((KEPT_SECONDS + DAY, "old"), (DAY, "young")):
-            file = tmp_path / name.replace("/", f"/{ending}-")
+            file = tmp_path / Path(name).with_name(f"{ending}-{Path(name).name}")
             file.touch()
             os.utime(file, (NOW - age, NOW - age))
     sweep(tmp_path, NOW)

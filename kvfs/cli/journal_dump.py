@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kvfs.journal import opener
-from kvfs.journal.recorded import Recorded
+from kvfs.journal.records import Recorded
 from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
 from kvfs.journal.segment import read_head, segments_of
@@ -26,7 +26,7 @@ def describe(path: Path) -> Described:
         "damage": replay.fault or replay.lost,
         "segments": [_segment(segment) for segment in segments_of(path)],
         "records": replay.last,
-        "changes": [_change(row) for row in sorted(recorded.index.all(), key=lambda row: row.change.seq)],
+        "changes": [_change(row) for row in sorted(recorded.index.all(), key=lambda row: row.seq)],
         "directories": _directories(recorded),
         "attributes_in_log": len(recorded.kept.unsaved),
     }
@@ -51,7 +51,7 @@ def _segment(path: Path) -> Described:
 
 
 def _change(row: Row) -> Described:
-    change, content = row.change, row.content
+    content = row.content
     where = None
     if content is not None:
         where = (
@@ -60,23 +60,23 @@ def _change(row: Row) -> Described:
             else {"segment": content.segment, "offset": content.offset}
         )
     return {
-        "seq": change.seq,
-        "state": str(change.state),
-        "kind": str(change.kind),
-        "namespace": change.namespace,
-        "key": change.key,
-        "size": change.size,
+        "seq": row.seq,
+        "state": str(row.state),
+        "kind": str(row.kind),
+        "namespace": row.namespace,
+        "key": row.key,
+        "size": row.size,
         "digest": row.digest.hex() or None,
-        "base": None if change.base is None else change.base.hex(),
+        "base": None if row.base is None else row.base.hex(),
         "content": where,
-        "metadata": None if change.metadata is None else change.metadata.decode(errors="replace"),
-        "expiration": change.expiration,
-        "recorded_at": change.recorded_at,
-        "attempted": change.attempted,
-        "acknowledged_at": change.acked_at,
+        "metadata": None if row.metadata is None else row.metadata.decode(errors="replace"),
+        "expiration": row.expiration,
+        "recorded_at": row.recorded_at,
+        "attempted": row.attempted,
+        "acknowledged_at": row.acked_at,
         "waits_for": row.waits_for,
-        "error": change.error,
-        "failed": None if change.failed is None else {"text": change.failed.text, "at": change.failed.at},
+        "error": row.error,
+        "failed": None if row.failed is None else {"text": row.failed.text, "at": row.failed.at},
     }
 
 

@@ -104,8 +104,8 @@ class ConflictLog:
     def _gone(self, operations: Sequence[LogOperation]) -> Iterable[KeyRef]:
         """Return the names that these operations take away."""
         for operation in operations:
-            if isinstance(operation, SetRow) and operation.row.change.is_tombstone:
-                yield operation.row.change.namespace, operation.row.change.key
+            if isinstance(operation, SetRow) and operation.row.is_tombstone:
+                yield operation.row.namespace, operation.row.key
             elif isinstance(operation, DropRow):
                 yield operation.namespace, operation.key
             elif isinstance(operation, DropNamespace):

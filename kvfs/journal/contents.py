@@ -10,9 +10,8 @@ import trio
 from msgspec import Struct
 
 from kvfs.core.digest import digest
-from kvfs.core.model import Seq
 from kvfs.journal.log import Log
-from kvfs.journal.rules import Content, Row, checked
+from kvfs.journal.rules import Row, checked
 from kvfs.journal.spool import Body, soon
 from kvfs.journal.spool_directory import SpoolDirectory
 
@@ -47,7 +46,7 @@ class Contents:
         content = row.content
         assert content is not None
         if content.spool is None:
-            return checked(row, self._log.read(content.segment, content.offset, row.change.size))
+            return checked(row, self._log.read(content.segment, content.offset, row.size))
         with self.files.opened(content.spool) as file:
             return checked(row, file.read())
 
@@ -93,8 +92,3 @@ class Contents:
         reading = _Reading(row.content.spool, trio.Event())
         soon(read, arrived)
         self._reading = reading  # not before, or its waiters would wait for ever
-
-
-def content_of(body: Body, seq: Seq) -> Content:
-    """Return the location that a body will have once it is recorded with the change of that number."""
-    return Content(seq, body.spool)

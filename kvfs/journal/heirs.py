@@ -11,8 +11,7 @@ from pathlib import Path
 
 from kvfs.core.errors import JournalError
 from kvfs.journal import opener
-from kvfs.journal.recorded import Recorded
-from kvfs.journal.records import SeenOp
+from kvfs.journal.records import Recorded, SeenOp
 from kvfs.journal.replay import Replay
 from kvfs.journal.segment import VERSION
 from kvfs.journal.transaction import Transactions
@@ -64,7 +63,7 @@ def _take_over(recorded: Recorded, transactions: Transactions) -> None:
     with transactions:
         for row in recorded.index.all():
             if row.attrs is not None and row.content is not None:
-                transactions.set_attrs(row.change.namespace, row.change.key, row.attrs)
+                transactions.set_attrs(*row.place, row.attrs)
         for place, attrs in kept.unsaved.items():
             transactions.set_attrs(*place, attrs)
         for namespace, directories in kept.directories.items():

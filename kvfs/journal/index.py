@@ -16,9 +16,9 @@ from sortedcontainers import SortedDict, SortedList
 
 from kvfs.core.callers import current
 from kvfs.core.generation import Generation
-from kvfs.core.model import Change, ChangeState, Key, KeyRef, NamespaceId, Seq
+from kvfs.core.model import ChangeState, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.authors import Authors
-from kvfs.journal.rules import Row, with_change
+from kvfs.journal.rules import Row
 from kvfs.journal.tally import ChangeTally
 
 __all__ = ["Index", "KeyRef"]
@@ -77,7 +77,7 @@ class Index:
         for row in self.pending.values():
             self.tally.enter(row)
         for row in (*self.pending.values(), *self.rejected.values()):
-            if row.change.error:
+            if row.error:
                 self.tally.fail(row)
 
     def next_seq(self) -> Seq:
@@ -113,53 +113,36 @@ class Index:
     # operations of the log
 
     def put(self, row: Row) -> Row | None:
-        """Put a row in its place; return the one that was there."""
-        change = row.change
-        rows = self.rows.get(change.namespace)
+        """Put the row in its place; return the one that was there."""
+        rows = self.rows.get(row.namespace)
         if rows is None:
-            rows = self._begin(change.namespace)
-        old = rows.get(change.key)
-        is_kept = False
+            rows = self._begin(row.namespace)
+        old = rows.get(row.key)
+        rows[row.key] = row
         if old is None:
-            (self.dead if row.content is None else self.live)[change.namespace].add(change.key)
-            self.generation.bump()
-        else:
-            is_kept = old.change.seq == change.seq and old.change.state is change.state
+            self._keys(row).add(row.key)
+            self.count += 1
+        elif (old.content is None) is not (row.content is None):
+            self._keys(old).remove(row.key)
+            self._keys(row).add(row.key)
+        if old is None or old.seq != row.seq:
+            self.generation.bump()  # else it is the state of a change, which answers as before
+        is_kept = old is not None and old.seq == row.seq and old.state is row.state
+        if old is not None:
             self._leave(old, is_kept=is_kept)
-            if (old.content is None) is not (row.content is None):
-                self._keys(old).remove(change.key)
-                self._keys(row).add(change.key)
-            if old.change.seq != change.seq:  # else only what became of the same change: it answers as before
-                self.generation.bump()
-        rows[change.key] = row
         self._enter(row, is_kept=is_kept)
         return old
 
-    def advance(self, old: Row, change: Change) -> Row:
-        """Replace a row's change by its next state. The number and the place in an order stay."""
-        row = with_change(old, change)
-        before, state = old.change.state, change.state
-        if state is not before:
-            del self.by_state[before][change.seq]
-            if before is ChangeState.PENDING:
-                self.pending_bytes -= change.size
-                self.tally.leave(old)
-            if old.change.error:
-                self.tally.mend(old)
-        self.by_state[state][change.seq] = row
-        self.rows[change.namespace][change.key] = row
-        return row
-
     def remove(self, row: Row) -> None:
         """Remove the row of a key."""
-        change = row.change
-        del self.rows[change.namespace][change.key]
-        self._keys(row).remove(change.key)
+        del self.rows[row.namespace][row.key]
+        self._keys(row).remove(row.key)
+        self.count -= 1
         self._leave(row)
         self.generation.bump()
 
     def _keys(self, row: Row) -> "SortedList[Key]":
-        return (self.dead if row.content is None else self.live)[row.change.namespace]
+        return (self.dead if row.content is None else self.live)[row.namespace]
 
     def _begin(self, namespace: NamespaceId) -> dict[Key, Row]:
         rows = self.rows[namespace] = {}
@@ -171,43 +154,40 @@ class Index:
 
         With `is_kept` its number was there before in the same state, and has its place already.
         """
-        change, state = row.change, row.change.state
-        self.count += 1
-        if state is ChangeState.PENDING:
-            self.pending_bytes += change.size
-            if not is_kept:
-                self.tally.enter(row)
-        if row.content is not None and row.content.spool is None:
-            self.inline_bytes += change.size
-        self.by_state[state][change.seq] = row
-        if change.seq > self.last_seq:
-            self.last_seq = change.seq
-        caller = current()
-        self.authors.note(change.seq, caller if caller is not None and caller.pid else None)
-        if change.error:
+        self.by_state[row.state][row.seq] = row
+        if row.error:
             self.tally.fail(row)
         if row.waits_for is not None:
-            self.waiting.setdefault(row.waits_for, set()).add((change.namespace, change.key))
+            self.waiting.setdefault(row.waits_for, set()).add(row.place)
+        if is_kept:
+            return
+        if row.state is ChangeState.PENDING:
+            self.pending_bytes += row.size
+            self.tally.enter(row)
+        if row.content is not None and row.content.spool is None:
+            self.inline_bytes += row.size
+        if row.seq > self.last_seq:
+            self.last_seq = row.seq
+        caller = current()
+        self.authors.note(row.seq, caller if caller is not None and caller.pid else None)
 
     def _leave(self, row: Row, *, is_kept: bool = False) -> None:
         """Take a row out of its order.
 
         With `is_kept` its number is entered again in the same state, at its place in the order.
         """
-        change, state = row.change, row.change.state
-        self.count -= 1
-        if state is ChangeState.PENDING:
-            self.pending_bytes -= change.size
-            if not is_kept:
-                self.tally.leave(row)
-        if row.content is not None and row.content.spool is None:
-            self.inline_bytes -= change.size
-        if not is_kept:
-            del self.by_state[state][change.seq]
-        if change.error:
+        if row.error:
             self.tally.mend(row)
         if row.waits_for is not None:
             places = self.waiting[row.waits_for]
-            places.discard((change.namespace, change.key))
+            places.discard(row.place)
             if not places:
                 del self.waiting[row.waits_for]
+        if is_kept:
+            return
+        del self.by_state[row.state][row.seq]
+        if row.state is ChangeState.PENDING:
+            self.pending_bytes -= row.size
+            self.tally.leave(row)
+        if row.content is not None and row.content.spool is None:
+            self.inline_bytes -= row.size

@@ -30,7 +30,7 @@ from kvfs.journal.log import Log
 from kvfs.journal.news import News
 from kvfs.journal.outbox import Outbox
 from kvfs.journal.reader import JournalReader, Totals, Unsent
-from kvfs.journal.recorded import Recorded
+from kvfs.journal.records import Recorded
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
 from kvfs.journal.side import SideTable
@@ -153,7 +153,8 @@ class Journal:
             log = Log(path, identity, reserve)
             undo.append(log.close)
             contents = Contents(log, SpoolDirectory(spool, durable=durable))
-            transactions = Transactions(log, Recorded(LocalFacts(SideTable(connection, path))), contents)
+            facts = LocalFacts(SideTable(connection, path))
+            transactions = Transactions(log, Recorded(facts, contents.files.exchange), contents)
             recover(transactions)
             if heir_of is not None:
                 inherit_log(heir_of, transactions)

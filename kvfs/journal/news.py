@@ -38,8 +38,8 @@ class News:
         for operation in operations:
             kind = type(operation)
             is_altered = is_altered or kind not in _BESIDE
-            if kind is SetRow and operation.row.change.seq > self._newest:  # type: ignore[union-attr]
-                self._newest = Seq(operation.row.change.seq)  # type: ignore[union-attr]
+            if kind is SetRow and operation.row.seq > self._newest:  # type: ignore[union-attr]
+                self._newest = Seq(operation.row.seq)  # type: ignore[union-attr]
                 self.last_change_at = self._now()
         if is_altered:
             self.generation.bump()

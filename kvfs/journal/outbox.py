@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Change, ChangeState, Failure, NamespaceId, Seq
 from kvfs.journal.records import Acknowledged, Attempted, Failed, SettledOp
-from kvfs.journal.rules import Row, with_change, with_wait
+from kvfs.journal.rules import Row
 from kvfs.journal.transaction import Transactions
 
 FAILURE_CHARS: Final = 500  # of a reason
@@ -49,15 +49,14 @@ class Outbox:
         row = self._index.pending.get(change.seq)
         if row is None or row.waits_for is None:
             return None
-        put = self._index.pending.get(row.waits_for) or self._index.rejected.get(row.waits_for)
-        return put.change if put is not None else None
+        return self._index.pending.get(row.waits_for) or self._index.rejected.get(row.waits_for)
 
     def waiting_for(self, puts: Iterable[Seq]) -> Mapping[Seq, Sequence[Seq]]:
         """Return the tombstones of renames that are not sent before one of these puts has landed, by that put."""
         found: dict[Seq, list[Seq]] = {}
         for put in self._index.waiting.keys() & set(puts):
             rows = [self._index.get(*place) for place in self._index.waiting[put]]
-            found[put] = [row.change.seq for row in rows if row is not None]
+            found[put] = [row.seq for row in rows if row is not None]
         return found
 
     # progress on the wire
@@ -68,13 +67,13 @@ class Outbox:
         Must be called before, because a crash must not forget it.
         """
         with self._transactions.of_sending():
-            if found := [row.change.seq for row in self._rows(seqs) if not row.change.attempted]:
+            if found := [row.seq for row in self._rows(seqs) if not row.attempted]:
                 self._transactions.say(Attempted(found))
 
     def ack(self, seqs: Iterable[Seq], at: float) -> None:
         """Acknowledge these, which the store took. A newer change of a key has another seq, and stays pending."""
         with self._transactions.of_sending():
-            if found := [row.change.seq for row in self._rows(seqs)]:
+            if found := [row.seq for row in self._rows(seqs)]:
                 self._transactions.say(Acknowledged(found, at))
 
     def release(self, tombstones: Iterable[Seq]) -> None:
@@ -84,13 +83,13 @@ class Outbox:
         """
         with self._transactions.of_sending():
             for row in self._rows(tombstones):
-                self._transactions.put(with_wait(row, None), row)
+                self._transactions.put(replace(row, waits_for=None), row)
 
     def set_error(self, seqs: Iterable[Seq], text: str | None) -> None:
         """Record the error of the last attempt of pending changes."""
         with suppress(JournalFullError), self._transactions:
             for row in self._rows(seqs):
-                if row.change.error != text:
+                if row.error != text:
                     self._update(row, error=text)
 
     def note_failure(self, seqs: Iterable[Seq], text: str, at: float) -> None:
@@ -100,12 +99,12 @@ class Outbox:
         """
         failure = Failure(text[:FAILURE_CHARS], at)
         with suppress(JournalFullError), self._transactions:
-            if found := [row.change.seq for row in self._rows(seqs) if _is_news(failure, row.change.failed)]:
+            if found := [row.seq for row in self._rows(seqs) if _is_news(failure, row.failed)]:
                 self._transactions.say(Failed(found, failure))
 
     def _update(self, row: Row, **fields: object) -> None:
         """Replace fields of a change, inside a transaction."""
-        self._transactions.put(with_change(row, replace(row.change, **fields)), row)
+        self._transactions.put(replace(row, **fields), row)
 
     # refused changes
 
@@ -117,11 +116,11 @@ class Outbox:
 
     def reject_namespace(self, namespace: NamespaceId, reason: str) -> list[Change]:
         """Set aside what is pending for a namespace that is gone; return it."""
-        rows = [row for row in self._index.pending.values() if row.change.namespace == namespace]
+        rows = [row for row in self._index.pending.values() if row.namespace == namespace]
         with self._transactions.of_sending():
             for row in rows:
                 self._update(row, state=ChangeState.REJECTED, error=reason)
-        return [row.change for row in rows]
+        return list(rows)
 
     # settled changes
 
@@ -131,8 +130,8 @@ class Outbox:
 
     def _settled(self, now: float, window: float) -> Iterator[Change]:
         for row in self._index.settling.values():
-            if row.change.acked_at is None or row.change.acked_at <= now - window:
-                yield row.change
+            if row.acked_at is None or row.acked_at <= now - window:
+                yield row
 
     def settle(self, now: float, window: float, limit: int | None = None) -> list[Change]:
         """Drop the `settled` ones and return them; from here on the store answers for their keys.
@@ -142,7 +141,7 @@ class Outbox:
         found = self.settled(now, window, limit)
         rows = [self._index.settling[change.seq] for change in found]
         if rows:
-            kept = (((row.change.namespace, row.change.key), row.attrs) for row in rows)
+            kept = (((row.namespace, row.key), row.attrs) for row in rows)
             self._transactions.kept.try_to_save(kept)
             with self._transactions.of_sending():
                 self._transactions.say(SettledOp([change.seq for change in found]))
@@ -151,7 +150,7 @@ class Outbox:
 
     def _restamp(self, now: float) -> None:
         """Set acknowledgements from the future to now, or a change would hide the store's answers for hours."""
-        if rows := [row for row in self._index.settling.values() if (row.change.acked_at or 0) > now + 1]:
+        if rows := [row for row in self._index.settling.values() if (row.acked_at or 0) > now + 1]:
             with self._transactions.of_sending():
                 for row in rows:
                     self._update(row, acked_at=now)

@@ -20,13 +20,12 @@ class JournalReader:
 
     def get(self, namespace: NamespaceId, key: Key) -> Change | None:
         """Return the change that answers for a key: pending, settling, rejected or local."""
-        row = self._index.get(namespace, key)
-        return row.change if row is not None else None
+        return self._index.get(namespace, key)
 
     def author(self, namespace: NamespaceId, key: Key) -> Caller | None:
         """Return the caller who changed a key since the start, if it is known; for statistics."""
         row = self._index.get(namespace, key)
-        return self._index.authors.of(row.change.seq) if row is not None else None
+        return self._index.authors.of(row.seq) if row is not None else None
 
     def value(self, change: Change) -> bytes:
         """Return the content of a put that is still the newest of its key; KeyError when it is not.
@@ -47,7 +46,7 @@ class JournalReader:
     def row_of(self, change: Change) -> Row:
         """Return the row of a put that is still the newest of its key; KeyError when it is not."""
         row = self._index.get(change.namespace, change.key)
-        if row is None or row.content is None or row.change.seq != change.seq:
+        if row is None or row.content is None or row.seq != change.seq:
             raise KeyError(change.key)
         return row
 
@@ -73,7 +72,7 @@ class JournalReader:
         From `start` on, and `most` of them at most.
         """
         rows = self._index.rows.get(namespace, {})
-        return iter([rows[key].change for key in self._index.under(namespace, prefix, start, most)])
+        return iter([rows[key] for key in self._index.under(namespace, prefix, start, most)])
 
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
         """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
@@ -92,11 +91,11 @@ class Unsent:
 
     def iter_pending(self) -> Iterator[Change]:
         """Yield what `pending` returns. The journal must not change during the iteration."""
-        return (row.change for row in self._index.pending.values())
+        return iter(self._index.pending.values())
 
     def rejected(self, most: int | None = None) -> list[Change]:
         """Return the changes that the store refused, by seq, `most` of them at most; each with its `error`."""
-        return [row.change for row in islice(self._index.rejected.values(), most)]
+        return list(islice(self._index.rejected.values(), most))
 
 
 class Totals:
@@ -138,7 +137,7 @@ class Totals:
     @property
     def oldest_acked_at(self) -> float | None:
         """Return the time at which the change that settles next was acknowledged; None when none settles."""
-        return min((row.change.acked_at or 0.0 for row in self._index.settling.values()), default=None)
+        return min((row.acked_at or 0.0 for row in self._index.settling.values()), default=None)
 
     @property
     def last_seq(self) -> Seq:
@@ -148,11 +147,11 @@ class Totals:
     def not_sent(self, most: int) -> list[Change]:
         """Return what is not at the store, `most` at most: what it refused, then what waits, each by seq."""
         rows = (*islice(self._index.rejected.values(), most), *islice(self._index.pending.values(), most))
-        return [row.change for row in rows[:most]]
+        return list(rows[:most])
 
     def errors(self, most: int) -> Iterator[tuple[str, int, list[Change]]]:
         """Yield each error of what is not at the store, how many changes have it, and `most` of them at most."""
         index = self._index
         for text, numbers in index.tally.errors.items():
             some = (index.pending.get(seq) or index.rejected[seq] for seq in islice(numbers, most))
-            yield text, len(numbers), [row.change for row in some]
+            yield text, len(numbers), list(some)

@@ -1,27 +1,66 @@
-"""The records of the log: lists of operations, each of which states a result, never an intent.
+"""The records of the log: lists of operations, and the state in memory that they alter.
 
-Replaying a record is therefore mechanical: the rules of `rules.py` may change without making an old log say
-something else. Contents are not in the operations: a `SetRow` whose content is neither in the spool nor known
-from an earlier operation has its bytes behind the operations of its record, in their order.
+Each operation states a result, never an intent. A transaction and a replay of the log apply it alike, so that the
+rules of `rules.py` may change without making an old log say something else. Nothing but an operation that is in the
+log alters the state, *because* a replay must come to the same.
+
+Contents are not in the operations: a `SetRow` whose content is neither in the spool nor known from an earlier
+operation has its bytes behind the operations of its record, in their order.
 
 The numbers of the kinds and the order of the fields are the format: a change of either takes a new
-`opening.VERSION`; a new field at the end with a default does not.
+`segment.VERSION`; a new field at the end with a default does not.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kvfs.core.model import Failure, Key, NamespaceId, Seq
+from kvfs.journal.facts import LocalFacts
+from kvfs.journal.index import Index
 from kvfs.journal.local import DirRow, LocalAttrs
-from kvfs.journal.rules import Row
+from kvfs.journal.rules import Content, Row, acknowledged
+
+
+class Recorded:
+    """Changes are in `index`, what is kept of keys without a change, directories and namespaces in `kept`.
+
+    `on_content` is told of the contents that a row had and has, where these differ.
+    """
+
+    def __init__(
+        self, kept: LocalFacts, on_content: Callable[[Content | None, Content | None], None] | None = None
+    ) -> None:
+        self.index = Index()
+        self.kept = kept
+        self._on_content = on_content
+
+    def exchange(self, old: Row | None, new: Row | None) -> None:
+        """Tell of the contents of a row that took another's place."""
+        before, after = old.content if old is not None else None, new.content if new is not None else None
+        if before is not after and self._on_content is not None:
+            self._on_content(before, after)
+
+    def remove(self, row: Row) -> None:
+        """Remove the change of a key."""
+        self.index.remove(row)
+        self.exchange(row, None)
 
 
 class SetRow(Struct, tag=0, array_like=True, frozen=True, gc=False):
     """The key has this change now, in place of the one it had."""
 
     row: Row
+
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        old = state.index.put(self.row)
+        if old is None:
+            state.kept.has_change(self.row.place)
+        state.exchange(old, self.row)
 
 
 class DropRow(Struct, tag=1, array_like=True, frozen=True, gc=False):
@@ -30,6 +69,12 @@ class DropRow(Struct, tag=1, array_like=True, frozen=True, gc=False):
     namespace: NamespaceId
     key: Key
     attrs: LocalAttrs | None = None
+
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        if (row := state.index.get(self.namespace, self.key)) is not None:
+            state.remove(row)
+        state.kept.set_file((self.namespace, self.key), self.attrs)
 
 
 class SetAttrs(Struct, tag=2, array_like=True, frozen=True, gc=False):
@@ -40,12 +85,26 @@ class SetAttrs(Struct, tag=2, array_like=True, frozen=True, gc=False):
     attrs: LocalAttrs | None
     is_visible: bool = True  # stat(2) shows something else than before
 
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        row = state.index.get(self.namespace, self.key)
+        if row is None:
+            state.kept.set_file((self.namespace, self.key), self.attrs, is_visible=self.is_visible)
+            return
+        state.index.put(replace(row, attrs=self.attrs))
+        if self.is_visible:
+            state.kept.generation.bump()
+
 
 class SetDirectory(Struct, tag=3, array_like=True, frozen=True, gc=False):
     """The directory is made, or has these attributes."""
 
     namespace: NamespaceId
     row: DirRow
+
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        state.kept.set_directory(self.namespace, self.row)
 
 
 class DropDirectory(Struct, tag=4, array_like=True, frozen=True, gc=False):
@@ -55,6 +114,10 @@ class DropDirectory(Struct, tag=4, array_like=True, frozen=True, gc=False):
     prefix: str
     start: int
 
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        state.kept.drop_directory(self.namespace, self.prefix, self.start)
+
 
 class SeenOp(Struct, tag=5, array_like=True, frozen=True, gc=False):
     """This machine saw the namespace first then (epoch seconds)."""
@@ -62,17 +125,32 @@ class SeenOp(Struct, tag=5, array_like=True, frozen=True, gc=False):
     namespace: NamespaceId
     at: int
 
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        state.kept.seen[self.namespace] = self.at
+
 
 class DropNamespace(Struct, tag=6, array_like=True, frozen=True, gc=False):
     """Nothing is kept of the namespace: changes, attributes, directories."""
 
     namespace: NamespaceId
 
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        for row in list(state.index.rows.get(self.namespace, {}).values()):
+            state.remove(row)
+        state.kept.drop_namespace(self.namespace)
+
 
 class Attempted(Struct, tag=7, array_like=True, frozen=True, gc=False):
     """A request that may carry these pending changes is about to leave."""
 
     seqs: list[Seq]
+
+    def apply(self, state: Recorded) -> None:
+        """Alter the state. KeyError for the number of a change that is not there."""
+        for seq in self.seqs:
+            state.index.put(replace(state.index.pending[seq], attempted=True))
 
 
 class Acknowledged(Struct, tag=8, array_like=True, frozen=True, gc=False):
@@ -81,11 +159,23 @@ class Acknowledged(Struct, tag=8, array_like=True, frozen=True, gc=False):
     seqs: list[Seq]
     at: float
 
+    def apply(self, state: Recorded) -> None:
+        """Alter the state. KeyError for the number of a change that is not there."""
+        for seq in self.seqs:
+            state.index.put(acknowledged(state.index.pending[seq], self.at))
+
 
 class SettledOp(Struct, tag=9, array_like=True, frozen=True, gc=False):
     """The store answers for the keys of these; their attributes are in the side table."""
 
     seqs: list[Seq]
+
+    def apply(self, state: Recorded) -> None:
+        """Alter the state. KeyError for the number of a change that is not there."""
+        for seq in self.seqs:
+            row = state.index.settling[seq]
+            state.remove(row)
+            state.kept.settled(row.place, row.attrs)
 
 
 class End(Struct, tag=10, array_like=True, frozen=True, gc=False):
@@ -93,12 +183,21 @@ class End(Struct, tag=10, array_like=True, frozen=True, gc=False):
 
     last_seq: Seq
 
+    def apply(self, state: Recorded) -> None:
+        """Alter the state."""
+        state.index.last_seq = Seq(max(state.index.last_seq, self.last_seq))
+
 
 class Failed(Struct, tag=11, array_like=True, frozen=True, gc=False):
     """A try to send these pending changes failed."""
 
     seqs: list[Seq]
     failure: Failure
+
+    def apply(self, state: Recorded) -> None:
+        """Alter the state. KeyError for the number of a change that is not there."""
+        for seq in self.seqs:
+            state.index.put(replace(state.index.pending[seq], failed=self.failure))
 
 
 LogOperation = (

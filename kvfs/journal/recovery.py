@@ -5,11 +5,13 @@ Invariant: a journal that is refused is left as it is, so nothing is altered bef
 
 import logging
 
+from msgspec.structs import replace
+
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeState
 from kvfs.journal.opener import unreadable
 from kvfs.journal.replay import Replay, kept_logs
-from kvfs.journal.rules import Row, set_aside
+from kvfs.journal.rules import Row
 from kvfs.journal.spool import PARTIAL
 from kvfs.journal.transaction import Transactions
 
@@ -30,7 +32,6 @@ def recover(transactions: Transactions) -> None:
         transactions.log.adopt(replay.segments, replay.last)
     except OSError as exc:
         raise JournalError(f"the log of the journal {path} cannot be read: {exc}") from exc
-    transactions.count_contents()
     if transactions.kept.unsaved or transactions.kept.dropped:
         transactions.kept.try_to_save()
     if (count := transactions.index.count) >= MANY:
@@ -41,6 +42,7 @@ def recover(transactions: Transactions) -> None:
         if not files.is_whole(row):
             _lose(transactions, row)
     orphans = files.orphans()
+    files.garbage.clear()  # of files that a row of the log named once; they are among the orphans
     if kept_logs(path):  # whole ones may be what is named in these
         orphans = [name for name in orphans if name.endswith(PARTIAL)]
     if orphans:
@@ -51,7 +53,7 @@ def recover(transactions: Transactions) -> None:
 def _lose(transactions: Transactions, row: Row) -> None:
     """Give up the content of a row that is gone: the store has it, or the user is told."""
     with transactions.of_sending():
-        if row.change.state is ChangeState.SETTLING:
+        if row.state is ChangeState.SETTLING:
             transactions.remove(row, row.attrs)
         else:
-            transactions.put(set_aside(row, LOST), row)
+            transactions.put(replace(row, state=ChangeState.REJECTED, error=LOST), row)

@@ -12,12 +12,12 @@ import shutil
 import time
 from pathlib import Path
 
-from kvfs.core.model import Seq
+from msgspec.structs import replace
+
 from kvfs.journal.disk import sync_directory, sync_file
 from kvfs.journal.facts import LocalFacts
-from kvfs.journal.recorded import Recorded
-from kvfs.journal.records import DecodeError, End, LogOperation, SetRow, decode
-from kvfs.journal.rules import Content, with_content
+from kvfs.journal.records import DecodeError, End, LogOperation, Recorded, SetRow, decode
+from kvfs.journal.rules import Content
 from kvfs.journal.segment import Damage, Record, SegmentReading, number_of, segments_of
 
 log = logging.getLogger("kvfs.journal")
@@ -87,15 +87,14 @@ class Replay:
                 content = operation.row.content
                 known = self._contents.setdefault(content.identity, content)
                 if known is not content:
-                    operations[index] = SetRow(with_content(operation.row, known))
+                    operations[index] = SetRow(replace(operation.row, content=known))
                 elif content.spool is None:
                     content.segment, content.offset = segment, offset
-                    offset += operation.row.change.size
-        if operations and type(last := operations[-1]) is End:
+                    offset += operation.row.size
+        if operations and type(operations[-1]) is End:
             self._is_ended = True
-            self.recorded.index.last_seq = Seq(max(self.recorded.index.last_seq, last.last_seq))
-            operations.pop()
-        self.recorded.apply(operations)
+        for operation in operations:
+            operation.apply(self.recorded)
 
     def _tell(self, index: int, record: Record) -> None:
         """Report the progress now and then, because a long log takes seconds, and a user waits for the mount."""

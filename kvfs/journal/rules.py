@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from kvfs.core.digest import DIGEST_BYTES, digest
 from kvfs.core.errors import JournalError
-from kvfs.core.model import Change, ChangeKind, ChangeState, Failure, Key, Metadata, NamespaceId, Seq
+from kvfs.core.model import Change, ChangeKind, ChangeState, Key, KeyRef, Metadata, NamespaceId, Seq
 from kvfs.journal.local import LocalAttrs
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
@@ -34,8 +34,8 @@ class Content(Struct, array_like=True, gc=False):
     offset: int = 0
 
 
-class Row(Struct, frozen=True, array_like=True, gc=False):
-    """The newest change of a key and what only this room needs of it: the unit of log, index and snapshot.
+class Row(Change, frozen=True, array_like=True, gc=False):
+    """The newest change of a key with what only this room needs of it: the unit of log, index and snapshot.
 
     `content` is None exactly for tombstones, `digest` is b"" for them.
     `may_exist`: whatever the base says, the store may hold the key because of an earlier change of ours.
@@ -50,58 +50,31 @@ class Row(Struct, frozen=True, array_like=True, gc=False):
     The log has the fields by position: a new one goes to the end and has a default.
     """
 
-    change: Change
-    content: Content | None
-    digest: bytes
-    may_exist: bool
-    ancestors: bytes
-    waits_for: Seq | None
-    since: float
+    content: Content | None = None
+    digest: bytes = b""
+    may_exist: bool = False
+    ancestors: bytes = b""
+    waits_for: Seq | None = None
+    since: float = 0.0
     attrs: LocalAttrs | None = None
     guarded: bool = False
 
     @property
+    def place(self) -> KeyRef:
+        """Return the key that has this change."""
+        return self.namespace, self.key
+
+    @property
     def awaited(self) -> bool:
         """Return True if a tombstone that waits for this put still has to: it has not landed."""
-        return self.change.state in (ChangeState.PENDING, ChangeState.REJECTED)
-
-
-def with_attrs(row: Row, attrs: LocalAttrs | None) -> Row:
-    """Return the row with these attributes."""
-    return replace(row, attrs=attrs)
-
-
-def with_change(row: Row, change: Change) -> Row:
-    """Return the row with another state of its change.
-
-    Fields go by position, which takes a third as long for thousands.
-    """
-    return Row(
-        change, row.content, row.digest, row.may_exist, row.ancestors, row.waits_for, row.since, row.attrs,
-        row.guarded,
-    )  # fmt: skip
-
-
-def with_content(row: Row, content: Content) -> Row:
-    """Return the row with the content that others have, too."""
-    return replace(row, content=content)
-
-
-def with_wait(row: Row, seq: Seq | None) -> Row:
-    """Return the row, waiting for that put; with None for none any more."""
-    return replace(row, waits_for=seq)
-
-
-def set_aside(row: Row, reason: str) -> Row:
-    """Return the row of a change that will not be sent."""
-    return with_change(row, replace(row.change, state=ChangeState.REJECTED, error=reason))
+        return self.state in (ChangeState.PENDING, ChangeState.REJECTED)
 
 
 def checked(row: Row, value: bytes) -> bytes:
     """Return `value` if it is the row's content. Raises JournalError when it is not what was recorded."""
-    if len(value) != row.change.size or digest(value) != row.digest:
+    if len(value) != row.size or digest(value) != row.digest:
         raise JournalError(
-            f"the content of {row.change.key!r} is damaged: what the disk answers is not what was recorded"
+            f"the content of {row.key!r} is damaged: what the disk answers is not what was recorded"
         )
     return value
 
@@ -123,10 +96,9 @@ class Put(Struct, frozen=True, gc=False):
 
 def store_may_hold(row: Row) -> bool:
     """Return whether the store may hold the row's key, now or once a request under way lands."""
-    change = row.change
-    if row.may_exist or change.attempted or change.is_tombstone or change.state is ChangeState.SETTLING:
+    if row.may_exist or row.attempted or row.is_tombstone or row.state is ChangeState.SETTLING:
         return True
-    return change.state is not ChangeState.LOCAL and change.base != b""
+    return row.state is not ChangeState.LOCAL and row.base != b""
 
 
 def base_over(old: Row | None, base: bytes | None) -> bytes | None:
@@ -138,9 +110,9 @@ def base_over(old: Row | None, base: bytes | None) -> bytes | None:
     """
     if old is None:
         return base
-    if old.change.state is ChangeState.SETTLING:
-        return base if old.change.by_command and base is not None else old.digest
-    return base if base and old.change.is_tombstone else old.change.base
+    if old.state is ChangeState.SETTLING:
+        return base if old.by_command and base is not None else old.digest
+    return base if base and old.is_tombstone else old.base
 
 
 def ancestors_over(old: Row | None, now: float) -> bytes:
@@ -148,17 +120,17 @@ def ancestors_over(old: Row | None, now: float) -> bytes:
     if old is None:
         return b""
     found = digests(old.ancestors)
-    if old.change.by_command:  # what a command wrote is nobody's of this mount
+    if old.by_command:  # what a command wrote is nobody's of this mount
         return old.ancestors
-    if old.change.attempted or old.change.state is ChangeState.SETTLING:
-        replaced = unread(old.change.acked_at or now) if _replaces_anything(old) else old.change.base
+    if old.attempted or old.state is ChangeState.SETTLING:
+        replaced = unread(old.acked_at or now) if _replaces_anything(old) else old.base
         found += [digest for digest in (replaced, old.digest) if digest]
     return b"".join(list(dict.fromkeys(found))[-ANCESTORS:])
 
 
 def _replaces_anything(row: Row) -> bool:
     """Return whether the change is sent whatever the store has: a stale store may go on answering that."""
-    return row.change.base is None or (row.change.is_tombstone and not row.guarded)
+    return row.base is None or (row.is_tombstone and not row.guarded)
 
 
 def unread(at: float) -> bytes:
@@ -178,70 +150,43 @@ def digests(ancestors: bytes) -> list[bytes]:
 
 def since_over(old: Row | None, now: float) -> float:
     """Return since when a key waits: one rewritten before it was ever sent waits since its first rewrite."""
-    if old is None or old.change.state is not ChangeState.PENDING or old.change.attempted:
+    if old is None or old.state is not ChangeState.PENDING or old.attempted:
         return now
     return old.since
 
 
-def first_put(put: Put, seq: Seq, now: float) -> Row:
-    """Return the row of a put where nothing was before: the way of every new file."""
-    change = Change(
-        seq, put.namespace, put.key, ChangeKind.PUT, ChangeState.LOCAL if put.local else ChangeState.PENDING,
-        put.size, put.metadata, put.expiration, put.base, False, now, None, None,
-    )  # fmt: skip
-    return Row(change, put.content, put.digest, False, b"", None, now, put.attrs)
-
-
 def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
-    """Return the row of `put` on top of `old`."""
-    if old is None:
-        return first_put(put, seq, now)
-    change = Change(
-        seq=seq,
-        namespace=put.namespace,
-        key=put.key,
-        kind=ChangeKind.PUT,
-        state=ChangeState.LOCAL if put.local and _may_stay_local(old) else ChangeState.PENDING,
-        size=put.size,
-        metadata=put.metadata,
-        expiration=put.expiration,
-        base=base_over(old, put.base),
-        attempted=False,
-        recorded_at=now,
-        acked_at=None,
-        error=None,
-    )
-    ancestors, since = ancestors_over(old, now), since_over(old, now)
-    return Row(change, put.content, put.digest, store_may_hold(old), ancestors, None, since, put.attrs)
+    """Return the row of `put` on top of `old`.
 
-
-def attempted(change: Change) -> Change:
-    """Return the change marked as attempted. All fields by position, because it takes half as long."""
-    return Change(
-        change.seq, change.namespace, change.key, change.kind, change.state, change.size, change.metadata,
-        change.expiration, change.base, True, change.recorded_at, change.acked_at, change.error,
-        change.by_command, change.failed,
+    All fields by position, because it takes a third as long, for every new file.
+    """
+    is_local = put.local and (old is None or _may_stay_local(old))
+    return Row(
+        seq, put.namespace, put.key, ChangeKind.PUT, ChangeState.LOCAL if is_local else ChangeState.PENDING,
+        put.size, put.metadata, put.expiration, base_over(old, put.base), False, now, None, None, False, None,
+        put.content, put.digest, old is not None and store_may_hold(old), ancestors_over(old, now), None,
+        since_over(old, now), put.attrs,
     )  # fmt: skip
 
 
-def failed(change: Change, failure: Failure) -> Change:
-    """Return the change with its last failed try."""
-    return replace(change, failed=failure)
-
-
-def acknowledged(change: Change, at: float) -> Change:
+def acknowledged(row: Row, at: float) -> Row:
     """Return the change as acknowledged by the store at `at` (epoch seconds)."""
-    return Change(
-        change.seq, change.namespace, change.key, change.kind, ChangeState.SETTLING, change.size,
-        change.metadata, change.expiration, change.base, True, change.recorded_at, at, None,
-    )  # fmt: skip
+    return replace(
+        row,
+        state=ChangeState.SETTLING,
+        attempted=True,
+        acked_at=at,
+        error=None,
+        failed=None,
+        by_command=False,
+    )
 
 
 def _may_stay_local(old: Row) -> bool:
     """Return whether a file may stay local: it must hide neither a key of the store, nor a tombstone for it."""
-    if old.change.state is ChangeState.LOCAL or not store_may_hold(old):
+    if old.state is ChangeState.LOCAL or not store_may_hold(old):
         return True
-    return old.change.is_tombstone and old.change.state is ChangeState.SETTLING
+    return old.is_tombstone and old.state is ChangeState.SETTLING
 
 
 def outlasts(change: Change, began: float) -> bool:
@@ -264,16 +209,11 @@ def adopted_over(
 
     It is recorded at `began`, the moment of the command's request, by which `outlasts` compares it with others.
     """
-    kind, size = (ChangeKind.DELETE, 0) if put is None else (ChangeKind.PUT, put.size)
-    metadata, expiration = (None, None) if put is None else (put.metadata, put.expiration)
-    change = Change(
-        seq, namespace, key, kind, ChangeState.SETTLING, size, metadata, expiration, None, True, began, now, None,
-        by_command=True,
+    row = tombstone_over(old, namespace, key, None, seq, now) if put is None else put_over(old, put, seq, now)
+    return replace(
+        row, state=ChangeState.SETTLING, base=None, attempted=True, recorded_at=began, acked_at=now, by_command=True,
+        may_exist=True,
     )  # fmt: skip
-    ancestors = ancestors_over(old, now)
-    if put is None:
-        return Row(change, None, b"", True, ancestors, None, now)
-    return Row(change, put.content, put.digest, True, ancestors, None, now, put.attrs)
 
 
 def needs_tombstone(old: Row | None, base: bytes | None) -> bool:
@@ -295,7 +235,7 @@ def tombstone_over(
     guarded: bool = False,
 ) -> Row:
     """Return the row of a deletion on top of `old`; `waits_for` is the put that it must not be sent before."""
-    change = Change(
+    return Row(
         seq=seq,
         namespace=namespace,
         key=key,
@@ -309,6 +249,9 @@ def tombstone_over(
         recorded_at=now,
         acked_at=None,
         error=None,
+        may_exist=True,
+        ancestors=ancestors_over(old, now),
+        waits_for=waits_for,
+        since=since_over(old, now),
+        guarded=guarded,
     )
-    ancestors, since = ancestors_over(old, now), since_over(old, now)
-    return Row(change, None, b"", True, ancestors, waits_for, since, None, guarded)

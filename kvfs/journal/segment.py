@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 from zlib import crc32
 
 ID_BYTES: Final = 16
-VERSION: Final = 5  # the version of the journal: its operations, their encoding, and the side table
+VERSION: Final = 6  # the version of the journal: its operations, their encoding, and the side table
 
 _MAGIC: Final = b"kvfs-log"
 _HEAD: Final = struct.Struct(

@@ -94,9 +94,9 @@ def write(cut: Cut, log: Log) -> tuple[Path, Moved]:
 
     def read(row: Row, content: Content) -> bytes:
         """Read a content without checking its digest, because sending checks it and reports the damage."""
-        data = log.read(content.segment, content.offset, row.change.size)
-        if len(data) < row.change.size:
-            raise JournalError(f"the content of {row.change.key!r} ends before its end in the log {log.path}")
+        data = log.read(content.segment, content.offset, row.size)
+        if len(data) < row.size:
+            raise JournalError(f"the content of {row.key!r} ends before its end in the log {log.path}")
         return data
 
     side.force(log.path)
@@ -147,7 +147,7 @@ def _write(cut: Cut, identity: bytes, read: Read, put: Callable[[bytes], None]) 
             known.add(row.content.identity)
             moved.append((row.content, at))
             contents.append(read(row, row.content))
-            at += row.change.size
+            at += row.size
         put(b"".join([record_head(number, operations, contents), operations, *contents]))
     return moved
 

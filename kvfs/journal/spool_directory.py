@@ -15,7 +15,7 @@ import trio
 from kvfs.core.digest import Buffer
 from kvfs.core.errors import JournalError
 from kvfs.journal.disk import sync_directory
-from kvfs.journal.rules import Row, checked
+from kvfs.journal.rules import Content, Row, checked
 from kvfs.journal.spool import PARTIAL, Body, Stream
 
 
@@ -61,12 +61,14 @@ class SpoolDirectory:
 
     # rows that come and go
 
-    def acquire(self, name: str) -> None:
-        """Count one row more that needs this file of the spool."""
-        self.needed[name] = self.needed.get(name, 0) + 1
+    def exchange(self, before: Content | None, after: Content | None) -> None:
+        """Note the content that a row had, and the other that it has now; a file goes with the last row of it."""
+        if after is not None and after.spool is not None:
+            self.needed[after.spool] = self.needed.get(after.spool, 0) + 1
+        if before is not None and before.spool is not None:
+            self._release(before.spool)
 
-    def release(self, name: str) -> None:
-        """Count one row less; the file goes with the last."""
+    def _release(self, name: str) -> None:
         self.needed[name] -= 1
         if not self.needed[name]:
             del self.needed[name]
@@ -129,7 +131,7 @@ class SpoolDirectory:
         if row.content is None or row.content.spool is None:
             return True
         try:
-            return (self.directory / row.content.spool).stat().st_size == row.change.size
+            return (self.directory / row.content.spool).stat().st_size == row.size
         except FileNotFoundError:
             return False
 

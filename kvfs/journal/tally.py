@@ -30,40 +30,38 @@ class ChangeTally:
 
     def enter(self, row: Row) -> None:
         """Count the row, which is pending from now on."""
-        change = row.change
-        space = self.spaces.get(change.namespace)
+        space = self.spaces.get(row.namespace)
         if space is None:
-            self.spaces[change.namespace] = [1, change.size]
+            self.spaces[row.namespace] = [1, row.size]
         else:
             space[0] += 1
-            space[1] += change.size
+            space[1] += row.size
         if row.since >= self._latest:
             self._latest = row.since
         else:
-            self._early.add((row.since, change.seq))
+            self._early.add((row.since, row.seq))
 
     def leave(self, row: Row) -> None:
         """Count the row no more, because it is not pending."""
-        change = row.change
-        space = self.spaces[change.namespace]
+        space = self.spaces[row.namespace]
         space[0] -= 1
-        space[1] -= change.size
+        space[1] -= row.size
         if self._early:
-            self._early.discard((row.since, change.seq))
+            self._early.discard((row.since, row.seq))
         if not space[0]:
-            del self.spaces[change.namespace]
+            del self.spaces[row.namespace]
             if not self.spaces:
                 self._latest = _NEVER
 
     def fail(self, row: Row) -> None:
         """Count the row, which has an error, as pending or rejected from now on."""
-        self.errors.setdefault(row.change.error or "", {})[row.change.seq] = None
+        self.errors.setdefault(row.error or "", {})[row.seq] = None
 
     def mend(self, row: Row) -> None:
         """Count the row, which had an error, as neither pending nor rejected with it any more."""
-        text = row.change.error or ""
+        text = row.error or ""
         numbers = self.errors[text]
-        del numbers[row.change.seq]
+        del numbers[row.seq]
         if not numbers:
             del self.errors[text]
 

@@ -3,29 +3,31 @@
 Invariants:
 - Nothing in memory is altered before the record is in the log, *because* then a transaction that fails leaves nothing
   to undo. Inside a transaction its own changes are seen by `get` and `attrs_of` alone.
-- Memory follows by applying the operations that the record says (`recorded`), as a replay of the log does.
+- Memory follows by applying the operations that the record says (`records`), as a replay of the log does.
 - No await between the begin of a transaction and its end.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
+
+from msgspec.structs import replace
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.contents import Contents
 from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.log import Log
-from kvfs.journal.recorded import Recorded
 from kvfs.journal.records import (
     DropDirectory,
     DropRow,
     LogOperation,
+    Recorded,
     SetAttrs,
     SetDirectory,
     SetRow,
     encode,
 )
-from kvfs.journal.rules import Content, Row, with_attrs, with_wait
+from kvfs.journal.rules import Row
 
 
 class Transactions:
@@ -45,8 +47,7 @@ class Transactions:
         self._is_doomed = False
         self._may_use_reserve = False
         self._operations: list[LogOperation] = []  # those of the transaction under way
-        self._values: list[bytes] = []
-        self._new: list[Row] = []  # whose contents these are
+        self._new: list[tuple[Row, bytes]] = []  # and its content
         self._rows: dict[KeyRef, Row | None] = {}  # the rows as they will be after it
         self._attrs: dict[KeyRef, LocalAttrs | None] = {}
         self._waiting: dict[Seq, set[KeyRef]] = {}
@@ -78,8 +79,8 @@ class Transactions:
             return
         is_doomed, self._is_doomed = self._is_doomed, False
         may_use_reserve, self._may_use_reserve = self._may_use_reserve, False
-        operations, values, new, then = self._operations, self._values, self._new, self.then
-        self._operations, self._values, self._new, self.then = [], [], [], []
+        operations, new, then = self._operations, self._new, self.then
+        self._operations, self._new, self.then = [], [], []
         if self._rows or self._attrs or self.directories:
             self._rows, self._attrs, self._waiting, self.directories = {}, {}, {}, {}
         if error is not None:
@@ -87,8 +88,11 @@ class Transactions:
         if is_doomed:
             raise JournalError("a part of the transaction failed")
         if operations:
-            self._append(operations, values, new, may_use_reserve=may_use_reserve)
-            self._apply(operations)
+            self._append(operations, new, may_use_reserve=may_use_reserve)
+            for operation in operations:
+                operation.apply(self.recorded)
+            self.kept.save_if_due()
+            self.on_commit(operations)
         for act in then:
             act()
 
@@ -115,24 +119,21 @@ class Transactions:
 
         A tombstone that waited for a put there waits for the new one, unless the old one had landed.
         """
-        change = row.change
         self._operations.append(SetRow(row))
         if value is not None:
-            self._values.append(value)
-            self._new.append(row)
-        place = (change.namespace, change.key)
+            self._new.append((row, value))
+        place = row.place
         self._rows[place] = row
         if row.waits_for is not None:
             self._waiting.setdefault(row.waits_for, set()).add(place)
-        if old is not None and row.content is not None and old.change.seq != change.seq and old.awaited:
-            self.repoint(old.change.seq, change.seq)
+        if old is not None and row.content is not None and old.seq != row.seq and old.awaited:
+            self.repoint(old.seq, row.seq)
 
     def remove(self, row: Row, attrs: LocalAttrs | None = None) -> None:
         """Remove the change of a key; `attrs` are its attributes without one."""
-        place = (row.change.namespace, row.change.key)
-        self._operations.append(DropRow(*place, attrs))
-        self._rows[place] = None
-        self._attrs[place] = attrs
+        self._operations.append(DropRow(*row.place, attrs))
+        self._rows[row.place] = None
+        self._attrs[row.place] = attrs
 
     def set_attrs(
         self, namespace: NamespaceId, key: Key, attrs: LocalAttrs | None, *, is_visible: bool = True
@@ -146,14 +147,14 @@ class Transactions:
         if row is None:
             self._attrs[place] = attrs
         else:
-            self._rows[place] = with_attrs(row, attrs)
+            self._rows[place] = replace(row, attrs=attrs)
 
     def repoint(self, old: Seq, new: Seq) -> None:
         """Let tombstones that wait for the put `old` wait for `new`, which carries its content on."""
         for place in (*self.index.waiting.get(old, ()), *self._waiting.get(old, ())):
             row = self.get(*place)
             if row is not None and row.waits_for == old:
-                self.put(with_wait(row, new), row)
+                self.put(replace(row, waits_for=new), row)
 
     def set_directory(self, namespace: NamespaceId, prefix: str, start: int, row: DirRow | None) -> None:
         """Make the directory, or give it these attributes; with None it is not made any more."""
@@ -167,60 +168,26 @@ class Transactions:
         """Add an operation that no other of the transaction has to see."""
         self._operations.append(operation)
 
-    def count_contents(self) -> None:
-        """Learn which files of the spool the rows need, and keep that up to date from now on."""
-        for row in self.index.all():
-            self._exchange(None, row.content)
-        self.recorded.on_content = self._exchange
-
-    def _exchange(self, before: Content | None, after: Content | None) -> None:
-        if after is not None and after.spool is not None:
-            self.contents.files.acquire(after.spool)
-        if before is not None and before.spool is not None:
-            self.contents.files.release(before.spool)
-
-    # the log, then memory
-
-    @property
-    def is_idle(self) -> bool:
-        """Return True if `insert` will do: no transaction is under way."""
-        return not self.depth
-
-    def insert(self, row: Row, value: bytes | None) -> None:
-        """Do a whole transaction: the put of a key without a row."""
-        operations = [SetRow(row)]
-        self._append(operations, [] if value is None else [value], [] if value is None else [row])
-        self._apply(operations)
+    # the log
 
     def _append(
-        self,
-        operations: Sequence[LogOperation],
-        values: list[bytes],
-        new: Iterable[Row],
-        *,
-        may_use_reserve: bool = False,
+        self, operations: Sequence[LogOperation], new: Sequence[tuple[Row, bytes]], *, may_use_reserve: bool
     ) -> None:
         segment, offset = self.log.append(
             encode(operations),
-            values,
+            [value for _, value in new],
             changes=self._changes_with(operations),
             may_use_reserve=may_use_reserve,
         )
-        for row in new:
-            content = row.content
-            assert content is not None
-            content.segment, content.offset = segment, offset
-            offset += row.change.size
+        for row, value in new:
+            assert row.content is not None
+            row.content.segment, row.content.offset = segment, offset
+            offset += len(value)
 
     def _changes_with(self, operations: Sequence[LogOperation]) -> int:
         """Return the most changes that there are after these operations: a rename brings thousands at once."""
         if len(operations) == 1:
             return self.index.count + 1
-        rows = [operation.row.change for operation in operations if isinstance(operation, SetRow)]
-        new = sum(self.index.get(change.namespace, change.key) is None for change in rows)
+        rows = [operation.row for operation in operations if isinstance(operation, SetRow)]
+        new = sum(self.index.get(*row.place) is None for row in rows)
         return self.index.count + max(1, new)
-
-    def _apply(self, operations: Sequence[LogOperation]) -> None:
-        self.recorded.apply(operations)
-        self.kept.save_if_due()
-        self.on_commit(operations)

@@ -18,19 +18,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
-from kvfs.journal.contents import content_of
 from kvfs.journal.local import LocalAttrs, alive, content_shown
 from kvfs.journal.records import DropNamespace
 from kvfs.journal.rules import (
+    Content,
     Put,
     Row,
     adopted_over,
-    first_put,
     needs_tombstone,
     outlasts,
     put_over,
     tombstone_over,
-    with_attrs,
 )
 from kvfs.journal.spool import Body
 from kvfs.journal.transaction import Transactions
@@ -113,67 +111,49 @@ class JournalWriter:
         attributes of the key stay.
         """
         transactions, seq = self._transactions, self._index.next_seq()
-        if attrs is None:
-            attrs = alive(transactions.attrs_of(namespace, key))
-        content = content_of(body, seq)
-        put = Put(namespace, key, body.size, content, body.digest, metadata, expiration, base, local, attrs)
-        if transactions.is_idle and self._index.get(namespace, key) is None:
-            ended = self._written(namespace, key, base, body.digest) if base != b"" else None
-            transactions.insert(first_put(put, seq, self._now()), body.value)
-        else:
-            ended = self._written(namespace, key, base, body.digest)
-            with transactions:
-                self._put(put, seq, body.value)
-        self._tell(ended)
+        with transactions:
+            self._supersede(namespace, key, How.WRITE, base, digest=body.digest)
+            if attrs is None:
+                attrs = alive(transactions.attrs_of(namespace, key))
+            put = Put(namespace, key, *_brought(body, seq), metadata, expiration, base, local, attrs)
+            self._put(put, seq, body.value)
         return seq
 
-    def _written(
-        self, namespace: NamespaceId, key: Key, base: bytes | None, digest: bytes
-    ) -> Superseded | None:
-        """Return the `_ending` of a write; of an equal content only attributes may differ."""
-        ended = self._ending(namespace, key, How.WRITE, base)
-        if ended is None or digest != (base if ended.row is None else ended.row.digest):
-            return ended
-        return replace(ended, how=How.ATTRIBUTES)
-
-    def _ending(
+    def _supersede(
         self,
         namespace: NamespaceId,
         key: Key,
         how: How,
         base: bytes | None = None,
-        other: Key = _NONE,
         *,
+        digest: bytes | None = None,
+        other: Key = _NONE,
         is_one_of_many: bool = False,
-    ) -> Superseded | None:
-        """Return the version that is about to be superseded; None if there is none, or no listener."""
+    ) -> None:
+        """Have the listener told, once the transaction is in the log, of the version that it is about to supersede.
+
+        `digest` is that of a write's content: of an equal one only attributes may differ.
+        """
         if self.on_superseded is None:
-            return None
+            return
         row, attrs = self._transactions.get(namespace, key), self._transactions.attrs_of(namespace, key)
         if base == b"" if row is None else row.content is None:
-            return None
-        return Superseded(namespace, key, row, attrs, how, other, is_one_of_many)
+            return  # there is none
+        if digest is not None and digest == (base if row is None else row.digest):
+            how = How.ATTRIBUTES
+        ended = Superseded(namespace, key, row, attrs, how, other, is_one_of_many)
+        self._transactions.then.append(partial(self._tell, ended))
 
-    def _tell(self, *ended: Superseded | None) -> None:
-        """Tell what was there; not before the transaction around this one is in the log, too."""
-        for one in ended:
-            if one is not None and self._transactions.depth:
-                self._transactions.then.append(partial(self._tell_one, one))
-            elif one is not None:
-                self._tell_one(one)
-
-    def _tell_one(self, one: Superseded) -> None:
+    def _tell(self, ended: Superseded) -> None:
         try:
             if self.on_superseded is not None:
-                self.on_superseded(one)
+                self.on_superseded(ended)
         except Exception:
             log.exception("what was replaced or deleted is not kept: a bug of kvfs, please report it")
 
-    def _put(self, put: Put, seq: Seq, value: bytes | None = None) -> Row:
+    def _put(self, put: Put, seq: Seq, value: bytes | None = None) -> None:
         old = self._transactions.get(put.namespace, put.key)
-        row = put_over(old, put, seq, self._now())
-        self._transactions.put(row, old, value)
-        return row
+        self._transactions.put(put_over(old, put, seq, self._now()), old, value)
 
     def amend(
         self,
@@ -184,26 +164,18 @@ class JournalWriter:
         expiration: int | Unchanged | None = UNCHANGED,
     ) -> Seq:
         """Give an existing put other metadata or another expiration; KeyError when there is no put."""
-        ended = self._ending(namespace, key, How.ATTRIBUTES)
+        seq = self._index.next_seq()
         with self._transactions:
             old = self._transactions.get(namespace, key)
             if old is None or old.content is None:
                 raise KeyError(key)
-            change = old.change
-            put = Put(
-                namespace,
-                key,
-                change.size,
-                old.content,
-                old.digest,
-                change.metadata if isinstance(metadata, Unchanged) else metadata,
-                change.expiration if isinstance(expiration, Unchanged) else expiration,
-                change.base,
-                local=change.state is ChangeState.LOCAL,
-                attrs=old.attrs,
-            )
-            seq = self._put(put, self._index.next_seq()).change.seq
-        self._tell(ended)
+            self._supersede(namespace, key, How.ATTRIBUTES)
+            metadata = old.metadata if isinstance(metadata, Unchanged) else metadata
+            expiration = old.expiration if isinstance(expiration, Unchanged) else expiration
+            is_local = old.state is ChangeState.LOCAL
+            carried = old.size, old.content, old.digest
+            put = Put(namespace, key, *carried, metadata, expiration, old.base, is_local, old.attrs)
+            self._put(put, seq)
         return seq
 
     def record_delete(
@@ -218,13 +190,11 @@ class JournalWriter:
         made anew is compared with `base`, too. Return None when the store need not hear of it: it never had the key
         (`base` b"", or a put never attempted).
         """
-        ended = self._ending(namespace, key, How.DELETE, base)
         transactions = self._transactions
         needs_room = needs_tombstone(transactions.get(namespace, key), base)
         with transactions if needs_room else transactions.of_sending():
-            seq = self._delete(namespace, key, base, guarded=guarded)
-        self._tell(ended)
-        return seq
+            self._supersede(namespace, key, How.DELETE, base)
+            return self._delete(namespace, key, base, guarded=guarded)
 
     def _delete(
         self,
@@ -244,13 +214,13 @@ class JournalWriter:
                 transactions.set_attrs(namespace, key, None)
             return None
         kept = content_shown(transactions.attrs_of(namespace, key))
-        if old is not None and old.change.is_tombstone and old.change.state is not ChangeState.REJECTED:
+        if old is not None and old.is_tombstone and old.state is not ChangeState.REJECTED:
             if old.attrs != kept:
                 transactions.set_attrs(namespace, key, kept)
-            return old.change.seq if old.change.state is ChangeState.PENDING else None
+            return old.seq if old.state is ChangeState.PENDING else None
         seq, now = self._index.next_seq(), self._now()
         row = tombstone_over(old, namespace, key, base, seq, now, waits_for, guarded=guarded)
-        transactions.put(with_attrs(row, kept) if kept is not None else row, old)
+        transactions.put(replace(row, attrs=kept) if kept is not None else row, old)
         return seq
 
     def move(self, namespace: NamespaceId, moves: Sequence[Move]) -> None:
@@ -261,50 +231,40 @@ class JournalWriter:
         """
         if {move.old for move in moves} & {move.new for move in moves}:
             raise ValueError("a key cannot be both moved and moved over")
-        ended: list[Superseded | None] = []
         with self._transactions:
             for move in moves:
-                ended += self._endings(namespace, move, is_one_of_many=len(moves) > 1)
+                self._supersede(namespace, move.new, How.REPLACE, move.base_new, other=move.old)
+                is_many = len(moves) > 1
+                self._supersede(namespace, move.old, How.RENAME, other=move.new, is_one_of_many=is_many)
                 self._move(namespace, move)
-        self._tell(*ended)
-
-    def _endings(
-        self, namespace: NamespaceId, move: Move, *, is_one_of_many: bool
-    ) -> Sequence[Superseded | None]:
-        if self.on_superseded is None:
-            return ()
-        replaced = self._ending(namespace, move.new, How.REPLACE, move.base_new, move.old)
-        moved = self._ending(namespace, move.old, How.RENAME, None, move.new, is_one_of_many=is_one_of_many)
-        return replaced, moved
 
     def _move(self, namespace: NamespaceId, move: Move) -> None:
         transactions, seq = self._transactions, self._index.next_seq()
         old = transactions.get(namespace, move.old)
         if move.body is not None:
-            size, content, digest = move.body.size, content_of(move.body, seq), move.body.digest
+            brought = _brought(move.body, seq)
         elif old is not None and old.content is not None:
-            size, content, digest = old.change.size, old.content, old.digest
+            brought = old.size, old.content, old.digest
         else:
             raise KeyError(move.old)
         attrs = move.attrs or transactions.attrs_of(namespace, move.old)
-        self._put(
-            Put(namespace, move.new, size, content, digest, move.metadata, move.expiration,
-                move.base_new, move.local, attrs),
-            seq, move.body.value if move.body is not None else None,
-        )  # fmt: skip
+        put = Put(
+            namespace, move.new, *brought, move.metadata, move.expiration, move.base_new, move.local, attrs
+        )
+        self._put(put, seq, move.body.value if move.body is not None else None)
         if old is not None and old.awaited:
-            transactions.repoint(old.change.seq, seq)
+            transactions.repoint(old.seq, seq)
         self._delete(namespace, move.old, move.base_old, waits_for=seq, guarded=True)
 
     def retry(self, namespace: NamespaceId, key: Key) -> Seq | None:
         """Make a rejected change pending again; return None when there is none."""
         row = self._index.get(namespace, key)
-        if row is None or row.change.state is not ChangeState.REJECTED:
+        if row is None or row.state is not ChangeState.REJECTED:
             return None
-        seq = self._index.next_seq()
-        change = replace(row.change, seq=seq, state=ChangeState.PENDING, error=None)
+        seq, now = self._index.next_seq(), self._now()
         with self._transactions:
-            self._transactions.put(replace(row, change=change, since=self._now()), row)
+            again = replace(row, seq=seq, state=ChangeState.PENDING, error=None, since=now)
+            self._transactions.put(again, row)
         return seq
 
     def discard(self, namespace: NamespaceId, key: Key) -> bool:
@@ -312,16 +272,15 @@ class JournalWriter:
 
         Where it was the new name of a rename, the old name is no longer deleted either. False without one.
         """
-        ended = self._ending(namespace, key, How.DISCARD)
         with self._transactions.of_sending():
             row = self._index.get(namespace, key)
             if row is None:
                 return False
-            waiting = [self._index.get(*place) for place in self._index.waiting.get(row.change.seq, ())]
+            self._supersede(namespace, key, How.DISCARD)
+            waiting = [self._index.get(*place) for place in self._index.waiting.get(row.seq, ())]
             for one in (*waiting, row):
                 if one is not None:
                     self._transactions.remove(one)
-        self._tell(ended)
         return True
 
     def expire(self, change: Change) -> Seq | None:
@@ -345,11 +304,9 @@ class JournalWriter:
         seq = self._index.next_seq()
         with self._transactions.of_sending():
             attrs = row.attrs or alive(self._transactions.attrs_of(change.namespace, key))
-            self._put(
-                Put(change.namespace, key, change.size, row.content, row.digest, change.metadata,
-                    change.expiration, b"", attrs=attrs),
-                seq,
-            )  # fmt: skip
+            carried = row.size, row.content, row.digest
+            put = Put(row.namespace, key, *carried, row.metadata, row.expiration, b"", attrs=attrs)
+            self._put(put, seq)
             self._transactions.repoint(change.seq, seq)
             self._transactions.remove(row)
         return seq
@@ -373,22 +330,19 @@ class JournalWriter:
         """
         with self._transactions:
             old = self._transactions.get(namespace, key)
-            if old is not None and outlasts(old.change, before):
+            if old is not None and outlasts(old, before):
                 return False
-            seq, now, put = self._index.next_seq(), self._now(), None
+            seq, put = self._index.next_seq(), None
             if body is not None:
-                content = content_of(body, seq)
-                put = Put(
-                    namespace, key, body.size, content, body.digest, metadata, expiration, None, attrs=attrs
-                )
-            row = adopted_over(old, namespace, key, put, seq, before, now)
+                put = Put(namespace, key, *_brought(body, seq), metadata, expiration, None, attrs=attrs)
+            row = adopted_over(old, namespace, key, put, seq, before, self._now())
             self._transactions.put(row, old, body.value if body is not None else None)
         return True
 
     def spare(self, change: Change) -> bool:
         """Give up a pending deletion that was meant for another value than the store has; return False without one."""
         row = self._index.pending.get(change.seq)
-        if row is None or not row.change.is_tombstone:
+        if row is None or not row.is_tombstone:
             return False
         with self._transactions.of_sending():
             self._transactions.remove(row, row.attrs)
@@ -398,3 +352,8 @@ class JournalWriter:
         """Forget everything of a namespace that was deleted, pending changes included."""
         with self._transactions.of_sending():
             self._transactions.say(DropNamespace(namespace))
+
+
+def _brought(body: Body, seq: Seq) -> tuple[int, Content, bytes]:
+    """Return size, location and digest of a content that comes with the change of that number."""
+    return body.size, Content(seq, body.spool), body.digest

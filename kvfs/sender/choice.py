@@ -78,7 +78,5 @@ class RoundChoice:
         """
         rows = [self._journal.row(change.seq) for change in chosen] if outcome.failure is not None else []
         self._set_back = frozenset(
-            row.change.seq
-            for row in rows
-            if row is not None and (row.change.attempted or not row.change.is_tombstone)
+            row.seq for row in rows if row is not None and (row.attempted or not row.is_tombstone)
         )

@@ -46,7 +46,7 @@ FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet;
 
 def needs_check(row: Row) -> bool:
     """Return True if the change may meet another client's value. One that was sent before may meet it, too."""
-    return row.change.base is not None and (row.guarded or not row.change.is_tombstone)
+    return row.base is not None and (row.guarded or not row.is_tombstone)
 
 
 def is_ours(row: Row, current: bytes | None, since: float) -> bool:
@@ -54,7 +54,7 @@ def is_ours(row: Row, current: bytes | None, since: float) -> bool:
 
     Where a value was written over unread after `since` (epoch seconds), any may be: the store may answer it yet.
     """
-    if current is None or current in (row.change.base, row.digest):
+    if current is None or current in (row.base, row.digest):
         return True
     ancestors = digests(row.ancestors)
     return current in ancestors or any(is_unread_since(ancestor, since) for ancestor in ancestors)

@@ -38,17 +38,17 @@ class Keeping:
         if row is None:
             self._note_clean(ended)
             return
-        change, how, attrs, now = row.change, ended.how, ended.attrs, self._now()
-        if change.state is ChangeState.LOCAL or is_expired(change.expiration, now):
+        how, attrs, now = ended.how, ended.attrs, self._now()
+        if row.state is ChangeState.LOCAL or is_expired(row.expiration, now):
             return  # nobody means to publish it, or it was not there any more
-        is_new = change.base == b"" and is_fresh(row.since, QUIET, now)
+        is_new = row.base == b"" and is_fresh(row.since, QUIET, now)
         if is_new and how is How.RENAME:
             return  # a temporary file got its name
-        if how is How.WRITE and not change.size and self._is_emptied(change):
+        if how is How.WRITE and not row.size and self._is_emptied(row):
             return
         version = Version(
-            now, change.namespace, change.key, how, ended.other, change.size, row.digest, change.metadata,
-            change.expiration, change.recorded_at, None,
+            now, row.namespace, row.key, how, ended.other, row.size, row.digest, row.metadata,
+            row.expiration, row.recorded_at, None,
             attrs.mode if attrs is not None else None, attrs.mtime_ns if attrs is not None else None,
         )  # fmt: skip
         content: bytes | Path | None = None

@@ -369,7 +369,7 @@ def after_clock(stage: Stage) -> None:
 
 
 def _changed(row: Row, **fields: object) -> Row:
-    return replace(row, change=replace(row.change, **fields))
+    return replace(row, **fields)
 
 
 PLAYS = (

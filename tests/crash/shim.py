@@ -226,12 +226,12 @@ def acknowledge_by_key() -> None:
     def marked(self: Outbox, seqs: Iterable[Seq]) -> None:
         seqs = list(seqs)
         rows = [row for seq in seqs if (row := self.row(seq)) is not None]
-        places.update({row.change.seq: (row.change.namespace, row.change.key) for row in rows})
+        places.update({row.seq: (row.namespace, row.key) for row in rows})
         mark(self, seqs)
 
     def acknowledged(self: Outbox, seqs: Iterable[Seq], at: float) -> None:
         found = [self._index.get(*places[seq]) for seq in seqs]
-        ack(self, [row.change.seq for row in found if row is not None], at)
+        ack(self, [row.seq for row in found if row is not None], at)
 
     Outbox.mark_attempted, Outbox.ack = marked, acknowledged
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 from support.journal_check import check_journal
 from support.journals import (
     NS,
@@ -31,7 +32,7 @@ from support.journals import (
 
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
-from kvfs.core.model import Key
+from kvfs.core.model import Change, Key
 from kvfs.journal import log, opener
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal, Move
@@ -402,10 +403,10 @@ async def test_a_snapshot_says_what_the_log_said(path):
         journal.attributes.add_dir(NS, DirRow("d/", 0, 0o755, 1, 1))
         journal.attributes.set_file_attrs(NS, Key("clean"), ATTRS)
         journal.attributes.namespace_first_seen(NS, 5.0)
-        before, rows = _state(journal), sorted(journal.under(NS, ""), key=lambda change: change.seq)
+        before, rows = _state(journal), sorted(_changes(journal), key=lambda change: change.seq)
         await snapshot(journal)
         check_journal(journal)
-        assert (_state(journal), sorted(journal.under(NS, ""), key=lambda c: c.seq)) == (before, rows)
+        assert (_state(journal), sorted(_changes(journal), key=lambda c: c.seq)) == (before, rows)
         assert len(segments(path)) == 1
         assert logged(path).recorded.kept.unsaved == {}, (
             "the side table has what is kept of keys without a change"
@@ -782,10 +783,15 @@ def _act(journal: Journal, rng: random.Random) -> None:
             raise LookupError
 
 
+def _changes(journal: Journal) -> list[Change]:
+    """Return the changes without the places of their contents: these differ after a snapshot."""
+    return [replace(change, content=None) for change in journal.under(NS, "")]
+
+
 def _state(journal: Journal) -> tuple[object, ...]:
     attributes = journal.attributes
     files = [attributes.file_attrs(NS, Key(f"{letter}{n}")) for letter in "kr" for n in range(12)]
-    return list(journal.under(NS, "")), shown(journal), files, list(attributes.dirs_under(NS, ""))
+    return _changes(journal), shown(journal), files, list(attributes.dirs_under(NS, ""))
 
 
 @pytest.mark.parametrize("seed", range(6))

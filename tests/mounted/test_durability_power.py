@@ -63,7 +63,7 @@ def found_after(copy: Path) -> Shown:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             ((source,),) = connection.execute("SELECT value FROM meta WHERE name = 'source'").fetchall()
         with Journal.open(path, source=source, now=lambda: 0.0) as journal:
-            rows = [row.change for row in journal._transactions.index.all()]
+            rows = journal._transactions.index.all()
             return {row.key: None if row.is_tombstone else _value(journal, row) for row in rows}
 
 

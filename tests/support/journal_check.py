@@ -3,6 +3,8 @@
 It compares memory with what a replay of the log, as it is on the disk now, comes to; nothing is altered.
 """
 
+from msgspec.structs import replace
+
 from kvfs.core.errors import JournalError
 from kvfs.core.model import KeyRef, NamespaceId, Seq
 from kvfs.journal.facts import LocalFacts
@@ -43,32 +45,36 @@ def faults(transactions: Transactions) -> list[str]:
 def _rows(rows: list[Row]) -> list[tuple[object, ...]]:
     """Rows without the segments that contents are in: these change with a snapshot."""
     return sorted(
-        (row.change.seq, row.change, row.content and row.content.identity, row.content and row.content.spool,
-         row.digest, row.may_exist, row.ancestors, row.waits_for, row.since, row.attrs)
+        (
+            row.seq,
+            row.content and row.content.identity,
+            row.content and row.content.spool,
+            replace(row, content=None),
+        )
         for row in rows
-    )  # fmt: skip
+    )
 
 
 def _index_faults(index: Index) -> list[str]:
     found, rows = [], index.all()
     for state, by_seq in index.by_state.items():
-        if by_seq != {row.change.seq: row for row in rows if row.change.state is state}:
+        if by_seq != {row.seq: row for row in rows if row.state is state}:
             found.append(f"index of {state} differs")
     if list(index.pending) != sorted(index.pending):
         found.append("pending is not in order")
     for namespace, by_key in index.rows.items():
-        dead = sorted(key for key, row in by_key.items() if row.change.is_tombstone)
+        dead = sorted(key for key, row in by_key.items() if row.is_tombstone)
         if list(index.dead[namespace]) != dead or list(index.live[namespace]) != sorted({*by_key} - {*dead}):
             found.append(f"sorted keys of {namespace} differ")
-    if index.pending_bytes != sum(row.change.size for row in index.pending.values()):
+    if index.pending_bytes != sum(row.size for row in index.pending.values()):
         found.append("pending_bytes differs")
-    inline = [row.change.size for row in rows if row.content is not None and row.content.spool is None]
+    inline = [row.size for row in rows if row.content is not None and row.content.spool is None]
     if (index.count, index.inline_bytes) != (len(rows), sum(inline)):
         found.append("count or inline_bytes differs")
     waiting: dict[Seq, set[KeyRef]] = {}
     for row in rows:
         if row.waits_for is not None:
-            waiting.setdefault(row.waits_for, set()).add((row.change.namespace, row.change.key))
+            waiting.setdefault(row.waits_for, set()).add((row.namespace, row.key))
     if waiting != index.waiting:
         found.append("waiting differs")
     return found + _tally_faults(index)
@@ -79,11 +85,11 @@ def _tally_faults(index: Index) -> list[str]:
     spaces: dict[NamespaceId, list[int]] = {}
     errors: dict[str, dict[Seq, None]] = {}
     for row in index.pending.values():
-        space = spaces.setdefault(row.change.namespace, [0, 0])
-        space[0], space[1] = space[0] + 1, space[1] + row.change.size
+        space = spaces.setdefault(row.namespace, [0, 0])
+        space[0], space[1] = space[0] + 1, space[1] + row.size
     for row in (*index.pending.values(), *index.rejected.values()):
-        if row.change.error:
-            errors.setdefault(row.change.error, {})[row.change.seq] = None
+        if row.error:
+            errors.setdefault(row.error, {})[row.seq] = None
     if index.tally.spaces != spaces:
         found.append("counts by namespace differ")
     if index.tally.errors != errors:
@@ -110,13 +116,13 @@ def _kept_faults(kept: LocalFacts, logged: LocalFacts) -> list[str]:
 def _content_faults(transactions: Transactions) -> list[str]:
     found, needed = [], dict[str, int]()
     for row in transactions.index.all():
-        if (row.content is None) is not row.change.is_tombstone:
-            return [f"content of {row.change.key!r} is wrong"]
+        if (row.content is None) is not row.is_tombstone:
+            return [f"content of {row.key!r} is wrong"]
         if row.content is None:
             continue
         if row.content.spool is not None:
             needed[row.content.spool] = needed.get(row.content.spool, 0) + 1
-        if row.change.error == LOST:
+        if row.error == LOST:
             continue
         try:
             transactions.contents.read(row)

@@ -14,7 +14,7 @@ from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.journal import log, opener, reserve
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal
-from kvfs.journal.recorded import Recorded
+from kvfs.journal.records import Recorded
 from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
 from kvfs.journal.segment import segments_of
@@ -66,7 +66,7 @@ def seen(path: Path) -> Iterator[sqlite3.Connection]:
         database.execute(f"CREATE TABLE changes ({', '.join(columns)})")
         for row in _read(path).index.all():
             marks = ", ".join("?" * len(columns))
-            values = [getattr(row.change, column) for column in columns]
+            values = [getattr(row, column) for column in columns]
             database.execute(f"INSERT INTO changes VALUES ({marks})", values)
         yield database
 

@@ -101,7 +101,10 @@ class Reads:
         digest = self._journal.digest(change)
         value = await self._journal.read_value(change)
         clean = Clean(value, change.metadata, change.expiration, self._known.now(), digest)
-        if self._journal.get(namespace, key) is change:  # kept for when it has settled and left the journal
+        current = self._journal.get(namespace, key)
+        if (
+            current is not None and current.seq == change.seq
+        ):  # kept for when it has settled and left the journal
             self._values.put((namespace, key), clean)
         return clean
 

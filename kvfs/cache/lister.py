@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from kvfs.cache.listings import Listings, end_of
-from kvfs.cache.spans import Span, successor
+from kvfs.cache.spans import successor
 from kvfs.core.callers import Caller, current, done_for, waits
 from kvfs.core.errors import RejectedError, StoreError, UnavailableError
 from kvfs.core.freshness import is_fresh
@@ -203,7 +203,7 @@ class Lister:
         if below is None:
             return True
         span = self._listings.span_of(namespace, below, stale=stale)
-        return span is not None and (span.reaches(successor(below)) or _any_below(span, below))
+        return span is not None and (span.knows_all(below) or span.first_below(below) is not None)
 
     async def resolve(self, namespace: NamespaceId, directory: str, key: str, below: str | None) -> None:
         """Make `knows` true, in two requests however many keys there are.
@@ -252,10 +252,6 @@ class Lister:
             assert span.high is not None
             position = span.high
         return position
-
-
-def _any_below(span: Span, below: str) -> bool:
-    return any(key.startswith(below) for key in span.first_from(below))
 
 
 def _prefixes(text: str) -> Iterator[str]:

@@ -62,8 +62,9 @@ class Listings:
 
     def span_of(self, namespace: NamespaceId, key: str, *, stale: bool = False) -> Span | None:
         """Return the span that holds `key`, if it is fresh (or of any age with `stale`)."""
-        span = self.index(namespace).span_of(key)
-        if span is None or stale or self._is_fresh(span):
+        index = self._namespaces.get(namespace)
+        span = index.span_of(key) if index is not None else None
+        if span is None or stale or is_fresh(span.known_at, self._ttl, self._now()):
             return span
         return None
 

@@ -162,6 +162,8 @@ class Readahead:
 
     def is_marked(self, namespace: NamespaceId, key: Key) -> bool:
         """Return whether `hit` has something to do."""
+        if not self._marks:
+            return False
         return any(mark <= key <= end and at.namespace == namespace for mark, end, at in self._marks)
 
     def hit(self, namespace: NamespaceId, directory: str, key: Key) -> Sequence[Key]:

@@ -40,12 +40,14 @@ class Sizes:
     def put(self, place: KeyRef, size: int, known_at: float) -> None:
         """Keep the size of a value that the store answered."""
         self.generation.bump()
+        self._known.pop(place, None)  # to be the latest
         self._known[place] = (size, known_at)
 
     def expire(self, place: KeyRef) -> None:
         """Make the size stale."""
         if place in self._known:
-            self.put(place, self._known[place][0], NEVER)
+            self.generation.bump()
+            self._known[place] = (self._known[place][0], NEVER)
 
     def drop(self, place: KeyRef) -> KnownSize | None:
         """Forget the size of a key, and return it."""

@@ -52,22 +52,16 @@ class Span:
         index = bisect_left(self.keys, key)
         return index < len(self.keys) and self.keys[index] == key
 
-    def lacks(self, key: str, below: str) -> bool:
-        """Return True if `key`, which the span holds, is absent, and so is every key that starts with `below`."""
-        keys = self.keys
-        index = bisect_left(keys, key)
-        if index < len(keys):
-            if keys[index] == key:
-                return False
-            index = bisect_left(keys, below, index)
-            if index < len(keys) and keys[index].startswith(below):
-                return False
-        return self.high is None or self.reaches(successor(below))
+    def first_below(self, prefix: str) -> str | None:
+        """Return the first key that starts with `prefix`, which the span holds; None if there is none here."""
+        index = bisect_left(self.keys, prefix)
+        if index < len(self.keys) and (key := self.keys[index]).startswith(prefix):
+            return key
+        return None
 
-    def first_from(self, text: str) -> list[str]:
-        """Return the first key at or above `text`, as a list of one or none."""
-        index = bisect_left(self.keys, text)
-        return self.keys[index : index + 1]
+    def knows_all(self, prefix: str) -> bool:
+        """Return whether the span, which holds `prefix`, holds every text that starts with it."""
+        return self.high is None or self.reaches(successor(prefix))
 
 
 class SpanIndex:

@@ -74,10 +74,12 @@ class Values:
 
     def put(self, place: KeyRef, clean: Clean) -> None:
         """Hold a value, evicting the least recently used ones beyond the bound."""
-        self.drop(place)
+        before, size = self._entries.pop(place, None), len(clean.value)
+        if before is not None:
+            self._bytes -= len(before.value) + _OVERHEAD
         self._entries[place] = clean
-        self._bytes += len(clean.value) + _OVERHEAD
-        self.sizes.put(place, len(clean.value), clean.known_at)
+        self._bytes += size + _OVERHEAD
+        self.sizes.put(place, size, clean.known_at)
         while self._bytes > self._limit and len(self._entries) > 1:
             _, evicted = self._entries.popitem(last=False)
             self._bytes -= len(evicted.value) + _OVERHEAD

@@ -108,7 +108,8 @@ class Index:
         live = self.live.get(namespace)
         if not live or live[-1] < prefix:  # most often, while names are made in order
             return False
-        return next(_under(live, prefix, prefix), None) is not None
+        first = next(live.irange(prefix), None)  # no position is asked for: these cost after a change
+        return first is not None and first.startswith(prefix)
 
     # operations of the log
 

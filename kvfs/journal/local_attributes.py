@@ -4,7 +4,7 @@ The rule: while a key has a change, its attributes are with the change; else the
 attributes of keys without a change are held in memory until the side table gets them, hundreds at a time.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -64,11 +64,11 @@ class LocalAttributes:
 
     # directories
 
-    def dirs_under(self, namespace: NamespaceId, prefix: str) -> Iterator[DirRow]:
+    def dirs_under(self, namespace: NamespaceId, prefix: str) -> list[DirRow]:
         """Return made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
         if self._transactions.directories:
-            return iter(self._merged(namespace, prefix))
-        return iter(self._under(namespace, prefix))
+            return self._merged(namespace, prefix)
+        return self._under(namespace, prefix)
 
     def _merged(self, namespace: NamespaceId, prefix: str) -> list[DirRow]:
         """Return the directories below a prefix as the transaction under way leaves them."""
@@ -93,9 +93,9 @@ class LocalAttributes:
 
     def dir(self, namespace: NamespaceId, prefix: str, start: int) -> DirRow | None:
         """Return one made directory."""
-        place = (namespace, prefix, start)
-        if place in self._transactions.directories:
-            return self._transactions.directories[place]
+        made = self._transactions.directories
+        if made and (place := (namespace, prefix, start)) in made:
+            return made[place]
         rows = self._kept.directories.get(namespace)
         return rows.get((prefix, start)) if rows else None
 
@@ -116,7 +116,7 @@ class LocalAttributes:
     def move_dirs(self, namespace: NamespaceId, old_prefix: str, new_prefix: str) -> None:
         """Rename all made directories whose prefix starts with `old_prefix`."""
         shift = len(new_prefix) - len(old_prefix)
-        rows = list(self.dirs_under(namespace, old_prefix))
+        rows = self.dirs_under(namespace, old_prefix)
         with self._transactions:
             for row in rows:
                 self.remove_dir(namespace, row.prefix, row.start)

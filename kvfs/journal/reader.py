@@ -17,6 +17,7 @@ class JournalReader:
     def __init__(self, index: Index, contents: Contents) -> None:
         self._index = index
         self._contents = contents
+        self.any_under = index.any_under
 
     def get(self, namespace: NamespaceId, key: Key) -> Change | None:
         """Return the change that answers for a key: pending, settling, rejected or local."""
@@ -73,10 +74,6 @@ class JournalReader:
         """
         rows = self._index.rows.get(namespace, {})
         return iter([rows[key] for key in self._index.under(namespace, prefix, start, most)])
-
-    def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
-        """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
-        return self._index.any_under(namespace, prefix)
 
 
 class Unsent:

@@ -7,24 +7,25 @@ waiting, and a coroutine for nothing costs more than some of them. Whoever gets 
 
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 R = TypeVar("R")
+More = TypeVarTuple("More")
 
 Answer: TypeAlias = T | Coroutine[Any, Any, T]
 """The answer of a call, or the coroutine that waits for it: to be awaited once."""
 
 
-def then(answer: Answer[T], act: Callable[[T], Answer[R]]) -> Answer[R]:
-    """Go on with an answer: now if it is there, else when it has come."""
+def then(answer: Answer[T], act: Callable[[T, *More], Answer[R]], *more: *More) -> Answer[R]:
+    """Go on with an answer, and `more`: now if it is there, else when it has come."""
     if answer.__class__ is CoroutineType:
-        return _later(answer, act)  # its class says what it is, not of what
-    return act(answer)  # type: ignore[arg-type]  # a cast would be a call
+        return _later(answer, act, *more)  # its class says what it is, not of what
+    return act(answer, *more)  # type: ignore[arg-type]  # a cast would be a call
 
 
-async def _later(coming: Coroutine[Any, Any, T], act: Callable[[T], Answer[R]]) -> R:
-    return await answered(act(await coming))
+async def _later(coming: Coroutine[Any, Any, T], act: Callable[[T, *More], Answer[R]], *more: *More) -> R:
+    return await answered(act(await coming, *more))
 
 
 async def answered(answer: Answer[T]) -> T:

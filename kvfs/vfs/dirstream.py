@@ -106,7 +106,7 @@ class DirStream:
                         raise
         self.until = min(self.until, listings.fresh_until(span))
         if self._take(span.keys):
-            if span.reaches(successor(self.ref.prefix)):
+            if span.knows_all(self.ref.prefix):
                 await self._finish()
             elif span.high is not None:
                 self._position = span.high

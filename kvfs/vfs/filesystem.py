@@ -103,20 +103,16 @@ class FileSystem:
         read: bool = True,
     ) -> Answer[tuple[File, Opened]]:
         """Do O_CREAT: return the file, and a handle on it."""
+        found = self.tree.create(parent, name, exclusive=exclusive)
+        return then(found, self._open_found, mode, truncate, append, read)
 
-        # No function is defined in here, because its annotations would be evaluated at every call.
-        return then(
-            self.tree.create(parent, name, exclusive=exclusive),
-            lambda found: (
-                self._open_new(found[0], mode=mode, append=append)
-                if found[1]
-                else self._open_existing(found[0], truncate=truncate, append=append, read=read)
-            ),
-        )
-
-    def _open_new(self, node: File, *, mode: int, append: bool) -> tuple[File, Opened]:
-        node, number = self.files.create(node.namespace, node.key, mode=mode, append=append)
-        return node, Opened(number)
+    def _open_found(
+        self, found: tuple[File, bool], mode: int, truncate: bool, append: bool, read: bool
+    ) -> Answer[tuple[File, Opened]]:
+        node, is_new = found
+        if is_new:
+            return self.files.create(node, mode=mode, append=append)
+        return self._open_existing(node, truncate=truncate, append=append, read=read)
 
     async def _open_existing(
         self, node: File, *, truncate: bool, append: bool, read: bool
@@ -141,11 +137,11 @@ class FileSystem:
     def getattr(self, ino: int) -> Answer[Attr]:
         """Do stat(2), with the exact size, which the next listing can tell."""
         node = self.inodes.get(ino)
-        return then(self.attributes.getattr(node), lambda attr: self._sized(node, attr))
+        found = self.attributes.getattr(node)
+        return then(found, self._sized, node) if self.retold.unsized else found
 
-    def _sized(self, node: Node, attr: Attr) -> Attr:
-        if self.retold.unsized:
-            self.retold.sized(node, attr)
+    def _sized(self, attr: Attr, node: Node) -> Attr:
+        self.retold.sized(node, attr)
         return attr
 
     def usage(self) -> Usage:

@@ -51,6 +51,8 @@ class Tree:
         now: Callable[[], float],
     ) -> None:
         self._overlay = overlay
+        self._known = overlay.known
+        self._naming = overlay.naming
         self._journal = overlay.journal
         self._inodes = inodes
         self._versions = versions
@@ -85,21 +87,19 @@ class Tree:
         parent = self.parent(parent_ino)
         if self.hidden.directory is not None and self.hidden.is_meant(parent, name):
             return self.hidden.find(parent, name)
-        if isinstance(parent, Root):
-            return self._namespace(parent, name)
         if not isinstance(parent, Directory) or parent.detached:
-            return self._absent(parent, name)
+            return self._namespace(parent, name) if isinstance(parent, Root) else self._absent(parent, name)
         try:
-            child = self._overlay.naming.child(parent.ref, name)
+            child = self._naming.child(parent.ref, name)
         except (InvalidError, NameTooLongError):
             if len(name) > NAME_BYTES:
                 raise
             return self._absent(parent, name)  # no key has that name: then it is not there
-        target = self._overlay.known.peek_child(parent.namespace, child)
+        target = self._known.peek_child(parent.namespace, child)
         if target is UNKNOWN:
             return self._look_up(parent, name)
         if target is None:
-            self._missed = (parent, parent.ref, name, child, self._overlay.known.stamp, self._now())
+            self._missed = (parent, parent.ref, name, child, self._known.stamp, self._now())
         return self._node(parent, name, target)
 
     async def _look_up(self, parent: Directory, name: bytes) -> Node | None:
@@ -137,10 +137,10 @@ class Tree:
         missed = self._missed
         if missed is not None and missed[2] == name and missed[0] is parent and missed[1] is parent.ref:
             _, _, _, child, stamp, at = missed
-            if stamp == self._overlay.known.stamp and 0 <= self._now() - at < _MOMENT:
+            if stamp == self._known.stamp and 0 <= self._now() - at < _MOMENT:
                 return child, None
-        child = self._overlay.naming.child(parent.ref, name)
-        target = self._overlay.known.peek_child(parent.namespace, child)
+        child = self._naming.child(parent.ref, name)
+        target = self._known.peek_child(parent.namespace, child)
         return self._asked(parent, name) if target is UNKNOWN else (child, target)
 
     async def _asked(self, parent: Directory, name: bytes) -> Resolved:
@@ -151,7 +151,7 @@ class Tree:
     async def _resolved(self, parent: Directory, name: bytes) -> Resolved:
         while True:
             ref = parent.ref
-            child = self._overlay.naming.child(ref, name)
+            child = self._naming.child(ref, name)
             target = await self._overlay.child(parent.namespace, ref, child)
             if parent.ref is ref:  # else it was renamed meanwhile: what was found is where it was
                 return child, target
@@ -165,13 +165,10 @@ class Tree:
     def create(self, parent_ino: int, name: bytes, *, exclusive: bool) -> Answer[tuple[File, bool]]:
         """Return the file of a name, and whether it is to be made; `Files` opens it either way."""
         parent = self.directory(parent_ino)
-        return then(
-            self.child(parent, name), lambda found: self._create(parent, name, *found, exclusive=exclusive)
-        )
+        return then(self.child(parent, name), self._create, parent, name, exclusive)
 
-    def _create(
-        self, parent: Directory, name: bytes, child: Child, target: Key | DirRef | None, *, exclusive: bool
-    ) -> tuple[File, bool]:
+    def _create(self, found: Resolved, parent: Directory, name: bytes, exclusive: bool) -> tuple[File, bool]:
+        child, target = found
         if isinstance(target, DirRef):
             raise IsADirectoryError_(f"{name!r} is a directory")
         if target is not None:
@@ -186,9 +183,10 @@ class Tree:
     def unlink(self, parent_ino: int, name: bytes) -> Answer[None]:
         """Delete a key; whoever has it open keeps its content."""
         parent = self.directory(parent_ino)
-        return then(self.child(parent, name), lambda found: self._unlink(parent, name, found[1]))
+        return then(self.child(parent, name), self._unlink, parent, name)
 
-    def _unlink(self, parent: Directory, name: bytes, target: Key | DirRef | None) -> None:
+    def _unlink(self, found: Resolved, parent: Directory, name: bytes) -> None:
+        _, target = found
         if target is None:
             raise NotFoundError(f"{name!r} is not there")
         if isinstance(target, DirRef):
@@ -208,7 +206,7 @@ class Tree:
         if target is not None:
             raise ExistsError(f"{name!r} exists")
         ref = child.directory
-        if ref is None and (not self._overlay.naming.separator or name == SELF.encode()):
+        if ref is None and (not self._naming.separator or name == SELF.encode()):
             raise InvalidError(f"nothing can be below {name!r}: it is a value, or names are flat")
         if ref is None or len(ref.prefix.encode()) >= KEY_BYTES:
             raise NameTooLongError(f"no key fits below {name!r}: it has {KEY_BYTES} bytes or more itself")

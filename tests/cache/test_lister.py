@@ -36,7 +36,7 @@ class Setting:
         own, inner = self.listings.span_of(self.namespace, key), self.listings.span_of(self.namespace, below)
         assert own is not None
         assert inner is not None
-        is_directory = any(k.startswith(below) for k in inner.first_from(below))
+        is_directory = inner.first_below(below) is not None
         return own.has(key), is_directory, self.store.count("list_keys") - before
 
     async def requests(self, work) -> int:

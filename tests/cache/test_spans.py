@@ -29,16 +29,14 @@ def test_the_successor_divides_what_starts_with_a_prefix_from_what_comes_later(p
 
 
 @given(KEYS, st.sets(KEYS, max_size=12), st.none() | TEXTS)
-def test_a_span_lacks_what_is_in_none_of_its_keys(key, keys, high) -> None:
-    """A span lacks a prefix if neither the key nor anything below it is in it, and it reaches far enough to say so."""
+def test_a_span_tells_what_is_below_a_prefix(prefix, keys, high) -> None:
+    """A span names the first key below a prefix, and says whether it reaches far enough to know them all."""
     held = sorted(text for text in keys if high is None or text < high)
     span = Span("", high, held, 0.0)
-    below = key + "/"
-    if not span.holds(key):
+    if not span.holds(prefix):
         return
-    known = high is None or all(below + rest < high for rest in ("", "\U0010ffff" * 9))
-    there = key in held or any(text.startswith(below) for text in held)
-    assert span.lacks(key, below) == (known and not there)
+    assert span.first_below(prefix) == next((text for text in held if text.startswith(prefix)), None)
+    assert span.knows_all(prefix) == (high is None or prefix + "\U0010ffff" * 9 < high)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import trio
 from msgspec import Struct
 
 from kvfs.core.errors import KvfsError, NotPermittedError
-from kvfs.core.model import ChangeState, Key, NamespaceId
+from kvfs.core.model import ChangeState
 from kvfs.core.times import nanoseconds
 from kvfs.vfs.answers import Answer, answered
 from kvfs.vfs.file.amending import Amending
@@ -121,27 +121,25 @@ class Files:
         change = self._journal.get(node.namespace, node.key)
         return change is None or change.state is ChangeState.SETTLING
 
-    def create(self, namespace: NamespaceId, key: Key, *, mode: int, append: bool) -> tuple[File, int]:
-        """Open a file that does not exist yet; the journal hears of it at the first flush."""
-        node = self._inodes.file(namespace, key)
+    def create(self, node: File, *, mode: int, append: bool) -> tuple[File, Opened]:
+        """Open the file of a name where nothing is; the journal hears of it at the first flush."""
+        namespace, key, now = node.namespace, node.key, self._now()
         if node.open is not None:  # its key expired or was deleted elsewhere: it is another file
             self._inodes.names.detach(node)
             node = self._inodes.file(namespace, key)
-        legacy = self.inheritance.take(namespace, key)
         # What was read under the name counts, though it was removed since; else nothing was there.
         base = self._overlay.last_seen.digest((namespace, key)) or b""
-        opened = OpenFile(self.opener.empty(), base=base, version=1, created=True)
+        opened = OpenFile(
+            self.opener.empty(), base=base, version=1, created=True, handles=1, shown=True,
+            mtime_ns=nanoseconds(now), mode=mode, known_at=now,
+        )  # fmt: skip
         opened.buffer.changed = True
+        legacy = self.inheritance.take(namespace, key)
         if legacy is not None:
             opened.metadata, opened.expiration = legacy.metadata, legacy.expiration
-        opened.mode = mode
-        opened.known_at = self._now()
-        opened.mtime_ns = nanoseconds(opened.known_at)
-        opened.handles, opened.shown = 1, True
-        node.open = opened
-        node.shown = CHANGED
+        node.open, node.shown = opened, CHANGED
         self._overlay.unsaved.created(namespace, key, opened)
-        return node, self.handles.add(FileHandle(node, append, write=True))
+        return node, Opened(self.handles.add(FileHandle(node, append, True)))
 
     def release(self, number: int) -> Answer[None]:
         """Release an open with its last reference: changes by mmap after the last flush are recorded."""

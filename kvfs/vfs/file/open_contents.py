@@ -25,7 +25,7 @@ class OpenContents:
         invalidator: Invalidator,
         now: Callable[[], float],
     ) -> None:
-        self._overlay = overlay
+        self._touched = overlay.unsaved.touched
         self._handles = handles
         self._failures = failures
         self._invalidator = invalidator
@@ -41,22 +41,26 @@ class OpenContents:
     def write(self, number: int, offset: int, data: bytes) -> int:
         """Put bytes into the content. Raises `FileTooBigError`, and from then on whenever the handle is used."""
         handle = self.usable(number)
-        shared = open_of(handle)
+        shared, node, end = open_of(handle), handle.node, offset + len(data)
         if handle.append:
-            offset = self._append_offset(handle.node, shared, offset, len(data))
-        else:
-            handle.node.end = max(handle.node.end or 0, offset + len(data))
+            offset = self._append_offset(node, shared, offset, len(data))
+        elif node.end is None or end > node.end:
+            node.end = end
         try:
             shared.buffer.write(offset, data)
         except KvfsError as exc:
             self._failures.fail(handle, shared, exc)
             raise
-        shared.version += 1
+        self._is_changed(shared)
         handle.wrote = shared.version
-        self._overlay.unsaved.touched()
-        shared.mtime_ns = nanoseconds(self._now())
-        handle.node.shown = CHANGED
+        node.shown = CHANGED
         return len(data)
+
+    def _is_changed(self, shared: OpenFile) -> None:
+        """Note that the content is another one now."""
+        shared.version += 1
+        self._touched()
+        shared.mtime_ns = nanoseconds(self._now())
 
     def _append_offset(self, node: File, shared: OpenFile, offset: int, size: int) -> int:
         """Return the offset of a write through a handle with O_APPEND.
@@ -75,9 +79,7 @@ class OpenContents:
     def resize(self, shared: OpenFile, size: int) -> None:
         """Cut a content, or fill it up with zeros."""
         shared.buffer.resize(size)
-        shared.version += 1
-        self._overlay.unsaved.touched()
-        shared.mtime_ns = nanoseconds(self._now())
+        self._is_changed(shared)
 
     def usable(self, number: int) -> FileHandle:
         """Return a file's handle. Raises `BadHandleError`, and again what a write of it raised."""

@@ -168,11 +168,11 @@ class Recorder:
         before = before or _NO_ATTRS
         if shared.base is None and value is not None and value is shared.closed:
             shared.base = body.digest
-        now = int(self._now())
+        now = self._now()
         attrs = LocalAttrs(
             mode=_MODES.setdefault(shared.mode, shared.mode) if shared.mode is not None else before.mode,
             mtime_ns=mtime_ns if mtime_ns is not None else before.mtime_ns,
-            ctime_ns=nanoseconds(self._now()),
+            ctime_ns=nanoseconds(now),
             atime_ns=before.atime_ns,
             shown=fingerprint(body.digest),
         )
@@ -190,11 +190,11 @@ class Recorder:
             shared.created = False
             self._overlay.unsaved.recorded(namespace, key)
         shared.base, shared.seen = body.digest, True  # the store has it once this is sent
-        shared.known_at = self._now()
+        shared.known_at = now
         if value is None:
             self._overlay.values.drop((namespace, key))
             return
-        clean = Clean(value, shared.metadata, shared.expiration, now, body.digest)
+        clean = Clean(value, shared.metadata, shared.expiration, int(now), body.digest)
         self._overlay.values.put((namespace, key), clean)
 
     def _base_of(self, node: File, shared: OpenFile) -> bytes | None:

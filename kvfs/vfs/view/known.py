@@ -14,7 +14,7 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.freshness import fresh_until, is_fresh, seconds_left
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
-from kvfs.journal.journal import Journal
+from kvfs.journal.journal import DirRow, Journal
 from kvfs.vfs.view.types import UNKNOWN, Unknown, View
 from kvfs.vfs.view.unsaved import Unsaved
 
@@ -34,6 +34,7 @@ class Known:
         ttl: float,
     ) -> None:
         self.journal = journal
+        self._local = journal.attributes
         self.listings = listings
         self.values = values
         self.naming = naming
@@ -59,9 +60,9 @@ class Known:
         """Return whether a key with the directory's prefix lies in it: not all do where a long name is cut."""
         return not ref.is_chunk or bool(self.naming.split_child(ref, key)[0])
 
-    def _made_below(self, namespace: NamespaceId, ref: DirRef) -> bool:
-        """Return whether a directory made here lies below another."""
-        for row in self.journal.attributes.dirs_under(namespace, ref.prefix):
+    def _is_any_below(self, rows: list[DirRow], ref: DirRef) -> bool:
+        """Return whether one of these directories, whose prefixes start with that of `ref`, lies below it."""
+        for row in rows:
             made = DirRef(row.prefix, row.start)
             while len(made.prefix) > len(ref.prefix):
                 if not ref.is_chunk or (made := self.naming.parent_of(made)) == ref:
@@ -115,35 +116,18 @@ class Known:
         self, namespace: NamespaceId, child: Child, *, stale: bool = False
     ) -> Key | DirRef | Unknown | None:
         """Like `Overlay.child`, if that needs no waiting."""
-        if not stale and child.key is not None and self._is_absent(namespace, child.key, child.directory):
-            return None
-        is_directory: bool | None = False
-        if child.directory is not None:
-            is_directory = self.has_directory(namespace, child.directory, stale=stale)
-            if is_directory:
-                return child.directory
-        view = self.peek(namespace, child.key, stale=stale) if child.key is not None else None
+        key, below = child.key, child.directory
+        is_directory = False if below is None else self.has_directory(namespace, below, stale=stale)
+        if is_directory:
+            return below
+        view = self.peek(namespace, key, stale=stale) if key is not None else None
         if view is UNKNOWN:
             return UNKNOWN
-        if view is not None and view.ours and (stale or self._is_young(namespace, child.key, view.change)):
-            return child.key  # written here, where no directory of the name was: no need to ask
+        if view is not None and view.ours and (stale or self._is_young(namespace, key, view.change)):
+            return key  # written here, where no directory of the name was: no need to ask
         if is_directory is None:
             return UNKNOWN
-        return child.key if view is not None else None
-
-    def _is_absent(self, namespace: NamespaceId, key: Key, below: DirRef | None) -> bool:
-        """Return whether neither a key nor anything below it exists, if that is quickly told: for a new name."""
-        if self.journal.get(namespace, key) is not None or self._creating:
-            return False
-        span = self.listings.span_of(namespace, key)
-        if below is None:
-            return span is not None and not span.has(key)
-        return (
-            span is not None
-            and span.lacks(key, below.prefix)
-            and not self.journal.any_under(namespace, below.prefix)
-            and next(self.journal.attributes.dirs_under(namespace, below.prefix), None) is None
-        )
+        return key if view is not None else None
 
     def _is_young(self, namespace: NamespaceId, key: Key | None, change: Change | None) -> bool:
         """Return True if what was known when a file was written, or was created (no change), still counts."""
@@ -153,18 +137,18 @@ class Known:
 
     def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
         """Return whether a directory exists: made here, or with a live key below; None when that is not known."""
-        if self.journal.attributes.has_dir(namespace, ref.prefix, ref.start):
+        if self._local.has_dir(namespace, ref.prefix, ref.start):
             return True
         return self.live_below(namespace, ref, stale=stale)
 
     def fresh_for(self, namespace: NamespaceId, ref: DirRef) -> float:
         """Return seconds for which a directory is known to be there, by its first listed key; 0: ask."""
         span = self.listings.span_of(namespace, ref.prefix)
-        first = span.first_from(ref.prefix) if span is not None else []
-        if span is None or not first or not first[0].startswith(ref.prefix):
+        first = span.first_below(ref.prefix) if span is not None else None
+        if span is None or first is None:
             return 0.0
         until = self.listings.fresh_until(span)
-        expiration = self.listings.attributes(namespace, first[0]).expiration
+        expiration = self.listings.attributes(namespace, first).expiration
         return seconds_left(until, self.ttl, self.now(), expiration)
 
     def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
@@ -172,25 +156,25 @@ class Known:
 
         `rm -r` asks after every file: the key that answered last time most often does so again.
         """
-        witness = self._witnesses.get((namespace, ref))
+        prefix, witness = ref.prefix, self._witnesses.get((namespace, ref))
         if witness is not None and isinstance(self.peek(namespace, witness, stale=stale), View):
             return True
-        if self.journal.any_under(namespace, ref.prefix):
+        if self.journal.any_under(namespace, prefix):
             for change in self.written_below(namespace, ref):
                 return self._lives(namespace, ref, change.key)
-        if self._creating and any(self._is_in(ref, key) for key in self.unsaved.below(namespace, ref.prefix)):
+        if self._creating and any(self._is_in(ref, key) for key in self.unsaved.below(namespace, prefix)):
             return True
-        if self._made_below(namespace, ref):
+        made = self._local.dirs_under(namespace, prefix)
+        if made and self._is_any_below(made, ref):
             return True
-        span = self.listings.span_of(namespace, ref.prefix, stale=stale)
+        span = self.listings.span_of(namespace, prefix, stale=stale)
         if span is None:
             return None
-        first = span.first_from(ref.prefix)
-        is_listed = bool(first) and first[0].startswith(ref.prefix)
-        for start in (witness, None) if is_listed else ():  # what lies before it went first, most likely
-            for key in self.listed_below(namespace, ref, span, start=start):
-                return self._lives(namespace, ref, key)
-        return False if span.reaches(successor(ref.prefix)) else None
+        if span.first_below(prefix) is not None:
+            for start in (witness, None):  # what lies before it went first, most likely
+                for key in self.listed_below(namespace, ref, span, start=start):
+                    return self._lives(namespace, ref, key)
+        return False if span.knows_all(prefix) else None
 
     def _lives(self, namespace: NamespaceId, ref: DirRef, key: Key) -> bool:
         """Remember a live key of a directory that was found; return True."""

@@ -10,11 +10,8 @@ class Unsaved:
 
     def __init__(self) -> None:
         self.generation = Generation()
+        self.touched = self.generation.bump  # note a change of an open file that shows in its attributes
         self.creating: dict[KeyRef, Creating] = {}
-
-    def touched(self) -> None:
-        """Note a change of an open file that shows in its attributes."""
-        self.generation.bump()
 
     def created(self, namespace: NamespaceId, key: Key, file: Creating) -> None:
         """Note that a file exists from its creation on."""

@@ -88,15 +88,14 @@ def _kept(path: Path) -> UnsentSource | None:
         )
     try:
         with opened(path, record) as journal:
-            counts = journal.statistics()
-            oldest = counts.oldest_pending_at
+            oldest = journal.totals.oldest_pending_at
             return UnsentSource(
                 path,
                 record,
                 [ChangeItem.of(change, _path(change, record), time.time()) for change in journal.pending()],
                 [RejectedItem.of(change, _path(change, record)) for change in journal.rejected()],
                 conflicts_of(journal, record),
-                counts.pending_bytes,
+                journal.pending_bytes,
                 max(0.0, time.time() - oldest) if oldest is not None else None,
             )
     except JournalLockedError:

@@ -18,7 +18,7 @@ from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.host.requests import ToldRequest, handlers_of
 from kvfs.host.told import ToldWrite, read_told
 from kvfs.journal.journal import Journal
-from kvfs.journal.local import LocalAttrs, fingerprint
+from kvfs.journal.local import LocalAttrs
 from kvfs.journal.spool import Body
 from kvfs.vfs.filesystem import FileSystem
 
@@ -70,7 +70,7 @@ class Adopting:
         now_ns = nanoseconds(self._now())
         attrs = None
         if body is not None:
-            attrs = LocalAttrs(before.mode, now_ns, now_ns, before.atime_ns, fingerprint(body.digest))
+            attrs = LocalAttrs(before.mode, now_ns, now_ns, before.atime_ns, body.digest)
         is_adopted = self._journal.writer.adopt(
             write.namespace,
             write.key,

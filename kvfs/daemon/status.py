@@ -121,26 +121,26 @@ class Reporter:
         The event loop makes it, often, so it reads counts that others keep, and looks at some hundred changes at
         most.
         """
-        counts = self._journal.statistics()
+        totals = self._journal.totals
         sender = self._sender.statistics()
         values = self._reading.values.statistics()
         listings = self._reading.listings.statistics()
-        oldest = counts.oldest_pending_at
+        oldest = totals.oldest_pending_at
         return {
             "state": "offline" if self.is_offline else "mounted",
             "pending": {
-                "count": counts.pending,
-                "bytes": counts.pending_bytes,
+                "count": totals.pending_count,
+                "bytes": totals.pending_bytes,
                 "oldest_seconds": max(0.0, time.time() - oldest) if oldest is not None else None,
             },
-            "settling": {"count": counts.settling},
-            "local": {"count": counts.local},
+            "settling": {"count": totals.settling_count},
+            "local": {"count": totals.local_count},
             "expirations": {"by_mtime": self._fs.attributes.expirations},
-            "rejected": {"count": counts.rejected, **items(self.rejected(SHOWN))},
+            "rejected": {"count": totals.rejected_count, **items(self.rejected(SHOWN))},
             "conflicts": self.conflicts.status(),
             "sender": {**asdict(sender), "state": str(sender.state)},
             "store": self._store(),
-            "reasons": self._outlook.summary(self._journal.totals),
+            "reasons": self._outlook.summary(totals),
             "renames": self._renames(),
             "requests": self._requests(),
             "keys": self._keys(),

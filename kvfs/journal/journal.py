@@ -13,12 +13,11 @@ Invariants:
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from kvfs.core.errors import JournalError, JournalFullError
-from kvfs.core.model import Change, ChangeState
+from kvfs.core.model import Change
 from kvfs.journal import opener
 from kvfs.journal.contents import Contents
 from kvfs.journal.disk import refusal
@@ -29,7 +28,7 @@ from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.log import Log
 from kvfs.journal.news import News
 from kvfs.journal.outbox import Outbox
-from kvfs.journal.reader import JournalReader, Totals, Unsent
+from kvfs.journal.reader import JournalReader, Totals
 from kvfs.journal.records import Recorded
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
@@ -45,30 +44,16 @@ __all__ = [
     "Body",
     "DirRow",
     "Journal",
-    "JournalStatistics",
     "LocalAttrs",
     "Move",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class JournalStatistics:
-    """Counts of rows by state, bytes of pending values, and the times (epoch seconds) of records."""
-
-    pending: int
-    pending_bytes: int
-    settling: int
-    rejected: int
-    local: int
-    oldest_pending_at: float | None
-    last_change_at: float | None
 
 
 class Journal:
     """Made by `Journal.open`; a context manager that closes itself.
 
     `writer` records what the file system does, `outbox` is what the sender works with, `reader` is asked by key,
-    `unsent` lists, `totals` counts, `news` tells of changes, `attributes` is what this machine keeps beside. The
+    and lists, `totals` counts, `news` tells of changes, `attributes` is what this machine keeps beside. The
     methods of these that are used most can be called on the journal.
     """
 
@@ -88,13 +73,12 @@ class Journal:
         self.attributes = LocalAttributes(transactions)
         self.totals = Totals(transactions.index)
         self.reader = reader = JournalReader(transactions.index, contents)
-        self.unsent = unsent = Unsent(transactions.index)
         self.writer = writer = JournalWriter(transactions, now)
         self.outbox = outbox = Outbox(transactions)
         self.stage, self.spool, self.stream = contents.stage, contents.files.spool, contents.files.stream
-        self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
+        self.get, self.under, self.any_under = reader.get, reader.under, transactions.index.any_under
         self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon
-        self.digest, self.rejected = reader.digest, unsent.rejected
+        self.digest, self.rejected = reader.digest, reader.rejected
         self.record_put, self.record_delete, self.amend = (
             writer.record_put,
             writer.record_delete,
@@ -103,7 +87,7 @@ class Journal:
         self.move, self.drop_namespace = writer.move, writer.drop_namespace
         self.retry, self.discard = writer.retry, writer.discard
         self.expire, self.set_beside, self.spare = writer.expire, writer.set_beside, writer.spare
-        self.pending, self.iter_pending, self.row = unsent.pending, unsent.iter_pending, outbox.row
+        self.pending, self.iter_pending, self.row = reader.pending, reader.iter_pending, outbox.row
         self.blocker, self.waiting_for, self.release = outbox.blocker, outbox.waiting_for, outbox.release
         self.mark_attempted, self.ack, self.set_error = outbox.mark_attempted, outbox.ack, outbox.set_error
         self.note_failure = outbox.note_failure
@@ -209,19 +193,6 @@ class Journal:
         """Grows whenever `get`, `under`, `any_under` or the attributes may answer otherwise than before."""
         return self._transactions.index.generation.number + self._transactions.kept.generation.number
 
-    def statistics(self) -> JournalStatistics:
-        """Count the changes by state."""
-        index = self._transactions.index
-        return JournalStatistics(
-            pending=self.totals.pending_count,
-            pending_bytes=self.totals.pending_bytes,
-            settling=self.totals.settling_count,
-            rejected=len(index.rejected),
-            local=len(index.by_state[ChangeState.LOCAL]),
-            oldest_pending_at=self.totals.oldest_pending_at,
-            last_change_at=self.news.last_change_at,
-        )
-
     # upkeep
 
     async def maintain(self) -> None:
@@ -248,4 +219,4 @@ class Journal:
             raise JournalError(f"the journal {self.path} cannot be forced to the disk: {exc}") from exc
 
     def __repr__(self) -> str:
-        return f"<Journal {self.path} {self.statistics()}>"
+        return f"<Journal {self.path}, {self.pending_count} pending>"

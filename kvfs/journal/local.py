@@ -8,13 +8,13 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-SHOWN_BYTES: Final = 8
+SHOWN_BYTES: Final = 8  # of a digest are kept of a key without a change
 
 
 class LocalAttrs(Struct, frozen=True, array_like=True, gc=False):
     """Permission bits and times (epoch nanoseconds) of a key; None: not set on this machine.
 
-    `shown` is the fingerprint of the content that the mtime was last shown with; empty: never known.
+    `shown` is the digest of the content that the mtime was last shown with, or its beginning; empty: never known.
     `is_gone`: the key was deleted here, and nothing else is kept of it: only of the latest such keys.
     """
 
@@ -47,11 +47,6 @@ class DirRow(Struct, frozen=True, array_like=True, gc=False):
     mode: int | None = None
     mtime_ns: int | None = None
     ctime_ns: int | None = None
-
-
-def fingerprint(digest: bytes) -> bytes:
-    """Return the part of a content's digest that is kept when the content is shown."""
-    return digest[:SHOWN_BYTES]
 
 
 def alive(attrs: LocalAttrs | None) -> LocalAttrs | None:

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal.local import DirRow, LocalAttrs, fingerprint
+from kvfs.journal.local import SHOWN_BYTES, DirRow, LocalAttrs
 from kvfs.journal.records import SeenOp
 from kvfs.journal.transaction import Transactions
 
-__all__ = ["DirRow", "LocalAttributes", "LocalAttrs", "fingerprint"]
+__all__ = ["DirRow", "LocalAttributes", "LocalAttrs"]
 
 _UNSET: Final = LocalAttrs()
 
@@ -49,10 +49,10 @@ class LocalAttributes:
         """
         news: list[tuple[Key, LocalAttrs, bool]] = []
         for key, digest in contents:
-            local, shown = self.file_attrs(namespace, key) or _UNSET, fingerprint(digest)
+            local, shown = self.file_attrs(namespace, key) or _UNSET, digest[:SHOWN_BYTES]
             if not local.shown:
                 news.append((key, replace(local, shown=shown), False))
-            elif local.shown != shown:
+            elif not digest.startswith(local.shown):
                 dated = replace(local, mtime_ns=now_ns, ctime_ns=now_ns, shown=shown, is_gone=False)
                 news.append((key, dated, True))
             elif local.is_gone:  # somebody made it anew

@@ -5,14 +5,14 @@ from itertools import islice
 from pathlib import Path
 
 from kvfs.core.callers import Caller
-from kvfs.core.model import Change, Key, NamespaceId, Seq
+from kvfs.core.model import Change, ChangeState, Key, NamespaceId, Seq
 from kvfs.journal.contents import Contents
 from kvfs.journal.index import Index
 from kvfs.journal.rules import Row
 
 
 class JournalReader:
-    """Changes by key, and their contents."""
+    """Changes by key, their contents, and lists of what is not at the store: what waits, and what it refused."""
 
     def __init__(self, index: Index, contents: Contents) -> None:
         self._index = index
@@ -75,13 +75,6 @@ class JournalReader:
         rows = self._index.rows.get(namespace, {})
         return iter([rows[key] for key in self._index.under(namespace, prefix, start, most)])
 
-
-class Unsent:
-    """The changes that are not at the store: what waits, and what it refused."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-
     def pending(self) -> list[Change]:
         """Return the changes to send, by seq, without values."""
         return list(self.iter_pending())
@@ -130,6 +123,11 @@ class Totals:
     def settling_count(self) -> int:
         """Return the number of acknowledged changes that still answer reads."""
         return len(self._index.settling)
+
+    @property
+    def local_count(self) -> int:
+        """Return the number of changes that stay on this machine."""
+        return len(self._index.by_state[ChangeState.LOCAL])
 
     @property
     def oldest_acked_at(self) -> float | None:

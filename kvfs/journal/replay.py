@@ -12,12 +12,13 @@ import shutil
 import time
 from pathlib import Path
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
+from kvfs.core.model import NamespaceId
 from kvfs.journal.disk import sync_directory, sync_file
 from kvfs.journal.facts import LocalFacts
 from kvfs.journal.records import DecodeError, End, LogOperation, Recorded, SetRow, decode
-from kvfs.journal.rules import Content
+from kvfs.journal.rules import Content, Row
 from kvfs.journal.segment import Damage, Record, SegmentReading, number_of, segments_of
 
 log = logging.getLogger("kvfs.journal")
@@ -44,6 +45,8 @@ class Replay:
         self._cut: list[tuple[Path, int]] = []  # segments to be read up to there only
         self._left: list[Path] = []  # segments that cannot be read at all
         self._contents: dict[int, Content] = {}  # by identity
+        self._namespaces: dict[NamespaceId, NamespaceId] = {}
+        self._modes: dict[int | None, int | None] = {}
         self._is_ended = False  # the last record of a snapshot was read
         self._records = 0
         self._told_at = time.monotonic()
@@ -80,6 +83,20 @@ class Replay:
             if self.fault:
                 return
 
+    def _share(self, row: Row) -> None:
+        """Make equal parts of a row that was just read one object, because there may be many rows."""
+        force_setattr(row, "namespace", self._namespaces.setdefault(row.namespace, row.namespace))
+        if row.since == row.recorded_at:
+            force_setattr(row, "since", row.recorded_at)
+        if row.content is not None and row.content.identity == row.seq:
+            row.content.identity = row.seq
+        if (attrs := row.attrs) is not None:
+            force_setattr(attrs, "mode", self._modes.setdefault(attrs.mode, attrs.mode))
+            if attrs.ctime_ns == attrs.mtime_ns:
+                force_setattr(attrs, "ctime_ns", attrs.mtime_ns)
+            if attrs.shown == row.digest:
+                force_setattr(attrs, "shown", row.digest)
+
     def _take(self, operations: list[LogOperation], segment: int, offset: int) -> None:
         """Take in one record whose contents begin there."""
         for index, operation in enumerate(operations):
@@ -94,6 +111,8 @@ class Replay:
         if operations and type(operations[-1]) is End:
             self._is_ended = True
         for operation in operations:
+            if type(operation) is SetRow:
+                self._share(operation.row)
             operation.apply(self.recorded)
 
     def _tell(self, index: int, record: Record) -> None:

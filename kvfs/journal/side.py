@@ -19,7 +19,7 @@ import msgspec
 
 from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import Key, KeyRef, NamespaceId
-from kvfs.journal.local import LocalAttrs
+from kvfs.journal.local import SHOWN_BYTES, LocalAttrs
 
 META: Final = """
 -- name: 'source' (identity of the account or store; another source refuses the file),
@@ -50,13 +50,13 @@ CREATE TABLE shown (
 GONE: Final = """
 -- Of keys that were deleted here, the latest: the content they were last shown with. Whoever makes one anew makes
 -- another file, and that is dated if its content is another.
-CREATE TABLE IF NOT EXISTS gone (
+CREATE TABLE gone (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     place  BLOB NOT NULL UNIQUE,
     digest BLOB NOT NULL
 )
 """
-TABLES: Final = frozenset({"meta", "files", "shown"})
+TABLES: Final = frozenset({"meta", "files", "shown", "gone"})
 
 _PUT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?)"
 _PUT_SHOWN: Final = "INSERT OR REPLACE INTO shown VALUES (?, ?, ?)"
@@ -102,8 +102,6 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA secure_delete = OFF")  # Debian's default ON writes every freed page again
-        with contextlib.suppress(sqlite3.OperationalError):  # a full disk: the next mount makes it
-            connection.execute(GONE)
     except sqlite3.Error as exc:
         raise translate(exc, path) from exc
     return connection
@@ -127,8 +125,7 @@ class SideTable:
         self._db.execute("PRAGMA busy_timeout = 0")
         self._has_files = self._ask("SELECT 1 FROM files LIMIT 1", ()) is not None  # mostly there are none
         self._has_shown = self._ask("SELECT 1 FROM shown LIMIT 1", ()) is not None
-        self._keeps_gone = self._ask("SELECT 1 FROM sqlite_master WHERE name = 'gone'", ()) is not None
-        self._has_gone = self._keeps_gone and self._ask("SELECT 1 FROM gone LIMIT 1", ()) is not None
+        self._has_gone = self._ask("SELECT 1 FROM gone LIMIT 1", ()) is not None
 
     @property
     def is_empty(self) -> bool:
@@ -156,16 +153,14 @@ class SideTable:
 
     def save(self, files: Mapping[KeyRef, LocalAttrs | None], dropped: Iterable[NamespaceId] = ()) -> None:
         """Keep all of these in one transaction, after nothing is kept of the namespaces. Raises JournalError."""
+        dropped = list(dropped)
+        firsts = [_hash(namespace, _NAMESPACE_BYTES) for namespace in dropped]
+        spans = [(first, first + b"\xff" * (_KEY_BYTES + 1)) for first in firsts]
         writes: dict[str, list[tuple[Any, ...]]] = {
-            _DROP_NAMESPACE: [],
-            _DROP_ALL_SHOWN: [],
-            _DROP_ALL_GONE: [],
+            _DROP_NAMESPACE: [(namespace,) for namespace in dropped],
+            _DROP_ALL_SHOWN: spans,
+            _DROP_ALL_GONE: spans,
         }
-        for namespace in dropped:
-            first = _hash(namespace, _NAMESPACE_BYTES)
-            writes[_DROP_NAMESPACE].append((namespace,))
-            for drop in (_DROP_ALL_SHOWN, *([_DROP_ALL_GONE] if self._keeps_gone else ())):
-                writes[drop].append((first, first + b"\xff" * (_KEY_BYTES + 1)))
         writes |= self._rows(files)
         if not any(writes.values()):
             return
@@ -189,32 +184,26 @@ class SideTable:
 
     def _rows(self, files: Mapping[KeyRef, LocalAttrs | None]) -> dict[str, list[tuple[Any, ...]]]:
         """Sort rows by statement: a long row is removed before a short one, which may stay."""
-        drops: list[tuple[Any, ...]] = []
-        drops_shown: list[tuple[Any, ...]] = []
-        puts: list[tuple[Any, ...]] = []
-        puts_shown: list[tuple[Any, ...]] = []
-        drops_gone: list[tuple[Any, ...]] = []
-        puts_gone: list[tuple[Any, ...]] = []
+        found: dict[str, list[tuple[Any, ...]]] = {
+            statement: []
+            for statement in (_DROP, _DROP_SHOWN, _DROP_GONE, _PUT, _PUT_SHOWN, _PUT_GONE, _TRIM_GONE)
+        }
         for place, attrs in files.items():
-            is_gone = attrs is not None and attrs.is_gone
-            if attrs is None or attrs.is_short:
-                if self._has_files:
-                    drops.append(place)
-            else:
-                puts.append((*place, encode(attrs)))
-            if attrs is None or is_gone:
-                if self._has_shown:
-                    drops_shown.append((short_place(*place),))
-            elif attrs.is_short:
-                puts_shown.append((short_place(*place), attrs.shown, attrs.mtime_ns))
-            if attrs is not None and is_gone and self._keeps_gone:
-                puts_gone.append((short_place(*place), attrs.shown))
+            if attrs is not None and not attrs.is_short:
+                found[_PUT].append((*place, encode(attrs)))
+            elif self._has_files:
+                found[_DROP].append(place)
+            if attrs is not None and attrs.is_short and not attrs.is_gone:
+                found[_PUT_SHOWN].append((short_place(*place), attrs.shown[:SHOWN_BYTES], attrs.mtime_ns))
+            elif self._has_shown and (attrs is None or attrs.is_gone):
+                found[_DROP_SHOWN].append((short_place(*place),))
+            if attrs is not None and attrs.is_gone:
+                found[_PUT_GONE].append((short_place(*place), attrs.shown[:SHOWN_BYTES]))
             elif self._has_gone:
-                drops_gone.append((short_place(*place),))
-        return {
-            _DROP: drops, _DROP_SHOWN: drops_shown, _DROP_GONE: drops_gone, _PUT: puts, _PUT_SHOWN: puts_shown,
-            _PUT_GONE: puts_gone, _TRIM_GONE: [(GONE_KEPT,)] if puts_gone else [],
-        }  # fmt: skip
+                found[_DROP_GONE].append((short_place(*place),))
+        if found[_PUT_GONE]:
+            found[_TRIM_GONE].append((GONE_KEPT,))
+        return found
 
     def close(self) -> None:
         """Close the file."""

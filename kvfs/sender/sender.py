@@ -250,10 +250,10 @@ class Sender:
             else:
                 await trio.sleep_until(self._next_ready)
         error = outcome.failure or self._quota_error()
-        statistics = self._journal.statistics()
-        left = statistics.pending + statistics.rejected
+        totals = self._journal.totals
+        left = totals.pending_count + totals.rejected_count
         said = str(error) if error is not None else None
-        return DrainResult(self._sent() - sent, left, statistics.rejected, said)
+        return DrainResult(self._sent() - sent, left, totals.rejected_count, said)
 
     def pending_count(self) -> int:
         """Return the number of changes that are not at the server."""

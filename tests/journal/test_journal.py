@@ -532,23 +532,18 @@ def test_how_long_a_key_waits_counts_from_its_first_rewrite(tmp_path):
         assert journal.totals.oldest_pending_at == START + 40
 
 
-def test_statistics_count_by_state(journal):
-    """Statistics count changes by state, as `kvfs status` prints them."""
+def test_totals_count_by_state(journal):
+    """Totals count changes by state, as `kvfs status` prints them."""
     put(journal, "s")
     ack_all(journal)
     put(journal, "p", b"12345")
     put(journal, "l", local=True)
     journal.reject(put(journal, "r"), "bad")
-    found = journal.statistics()
-    assert (found.pending, found.pending_bytes, found.settling, found.rejected, found.local) == (
-        1,
-        5,
-        1,
-        1,
-        1,
-    )
-    assert (found.oldest_pending_at, found.last_change_at) == (START, START)
-    assert "pending=1" in repr(journal)
+    found = journal.totals
+    assert (found.pending_count, found.pending_bytes) == (1, 5)
+    assert (found.settling_count, found.rejected_count, found.local_count) == (1, 1, 1)
+    assert (found.oldest_pending_at, journal.news.last_change_at) == (START, START)
+    assert "1 pending" in repr(journal)
 
 
 async def test_waiting_for_a_change_ends_with_one(journal, autojump_clock):

@@ -21,7 +21,7 @@ def change(mount):
             else:
                 put(mount.journal, key, value, namespace=mount.namespace, base=None)
         await mount.drain()
-        assert mount.journal.statistics().settling == 0
+        assert mount.journal.totals.settling_count == 0
 
     return change
 

@@ -75,7 +75,7 @@ async def test_nothing_is_made_in_a_namespace_that_the_store_is_deleting(autojum
         errors.append(await attempt(calls[make]))
         gate.open()
     assert isinstance(errors[0], NotFoundError)
-    assert mount.journal.statistics().pending == 0
+    assert mount.journal.pending_count == 0
     await kernel.close(file)
 
 

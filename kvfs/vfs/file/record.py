@@ -12,7 +12,7 @@ from kvfs.core.model import ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import Body
-from kvfs.journal.local_attributes import LocalAttrs, fingerprint
+from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.vfs.answers import Answer
 from kvfs.vfs.file.identity import CHANGED, Identities
 from kvfs.vfs.file.open_file import OpenFile
@@ -174,7 +174,7 @@ class Recorder:
             mtime_ns=mtime_ns if mtime_ns is not None else before.mtime_ns,
             ctime_ns=nanoseconds(now),
             atime_ns=before.atime_ns,
-            shown=fingerprint(body.digest),
+            shown=body.digest,
         )
         self._journal.record_put(
             namespace,

@@ -76,7 +76,7 @@ class Journal:
         self.writer = writer = JournalWriter(transactions, now)
         self.outbox = outbox = Outbox(transactions)
         self.stage, self.spool, self.stream = contents.stage, contents.files.spool, contents.files.stream
-        self.get, self.under, self.any_under = reader.get, reader.under, transactions.index.any_under
+        self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
         self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon
         self.digest, self.rejected = reader.digest, reader.rejected
         self.record_put, self.record_delete, self.amend = (

@@ -64,13 +64,13 @@ class Replay:
     def _read(self) -> None:
         for index, path in enumerate(self.segments):
             reading = SegmentReading(path, is_last=index == len(self.segments) - 1)
-            is_snapshot = reading.head is not None and reading.head.is_snapshot
+            is_snapshot, number = reading.head is not None and reading.head.is_snapshot, number_of(path)
             for record in reading:
                 if not is_snapshot and record.number != self.last + 1:
                     self._gap(index, record)
                     return
                 try:
-                    self._take(decode(record.operations), number_of(path), record.contents)
+                    self._take(decode(record.operations), number, record.contents)
                 except (DecodeError, KeyError, ValueError, OverflowError) as exc:
                     self.fault = f"{path.name} cannot be read ({exc!r})"
                     return

@@ -51,8 +51,6 @@ T = TypeVar("T")
 
 Moved = list[tuple[Content, int]]
 """Contents and their offsets in the snapshot."""
-Read = Callable[[Row, Content], bytes]
-"""The content of a put that is in no file of the spool."""
 
 
 class Cut(Struct):
@@ -90,41 +88,29 @@ def cut(transactions: Transactions) -> Cut:
 
 
 def write(cut: Cut, log: Log) -> tuple[Path, Moved]:
-    """Write the snapshot, and force it and the side table to the disk; for a thread. Raises JournalError."""
+    """Write the snapshot under its name, and force it and the side table to the disk; for a thread.
 
-    def read(row: Row, content: Content) -> bytes:
-        """Read a content without checking its digest, because sending checks it and reports the damage."""
-        data = log.read(content.segment, content.offset, row.size)
-        if len(data) < row.size:
-            raise JournalError(f"the content of {row.key!r} ends before its end in the log {log.path}")
-        return data
-
+    Raises JournalError.
+    """
     side.force(log.path)
-    try:
-        return write_file(cut, log.path, log.identity, read)
-    except OSError as exc:
-        raise refusal(exc, f"a snapshot of the journal {log.path} cannot be written") from exc
-
-
-def write_file(cut: Cut, path: Path, identity: bytes, read: Read) -> tuple[Path, Moved]:
-    """Write the snapshot to the disk, under its name. Raises OSError."""
-    segment = segment_path(path, cut.number)
+    segment = segment_path(log.path, cut.number)
     fresh = segment.with_name(f"{segment.name}.new")
-    fresh.unlink(missing_ok=True)
     try:
-        descriptor = os.open(
-            fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        fresh.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(fresh, flags, 0o600)
         try:
-            moved = _write(cut, identity, read, lambda data: _write_all(descriptor, data))
+            moved = _write(cut, log, lambda data: _write_all(descriptor, data))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         fresh.rename(segment)
-    except BaseException:
+        sync_directory(log.path.parent)
+    except BaseException as exc:
         fresh.unlink(missing_ok=True)
+        if isinstance(exc, OSError):
+            raise refusal(exc, f"a snapshot of the journal {log.path} cannot be written") from exc
         raise
-    sync_directory(path.parent)
     return segment, moved
 
 
@@ -134,8 +120,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _write(cut: Cut, identity: bytes, read: Read, put: Callable[[bytes], None]) -> Moved:
-    put(Head(identity, cut.last, is_snapshot=True).encode())
+def _write(cut: Cut, log: Log, put: Callable[[bytes], None]) -> Moved:
+    put(Head(log.identity, cut.last, is_snapshot=True).encode())
     at, moved, known = SEGMENT_HEAD, [], set[int]()
     for number, group in enumerate(_records(cut), start=1):
         operations, contents = encode(group), list[bytes]()
@@ -146,10 +132,18 @@ def _write(cut: Cut, identity: bytes, read: Read, put: Callable[[bytes], None]) 
                 continue
             known.add(row.content.identity)
             moved.append((row.content, at))
-            contents.append(read(row, row.content))
+            contents.append(_read(log, row, row.content))
             at += row.size
         put(b"".join([record_head(number, operations, contents), operations, *contents]))
     return moved
+
+
+def _read(log: Log, row: Row, content: Content) -> bytes:
+    """Read a content without checking its digest, because sending checks it and reports the damage."""
+    data = log.read(content.segment, content.offset, row.size)
+    if len(data) < row.size:
+        raise JournalError(f"the content of {row.key!r} ends before its end in the log {log.path}")
+    return data
 
 
 def _records(cut: Cut) -> Iterator[list[LogOperation]]:

@@ -37,7 +37,7 @@ def test_a_change_takes_little_memory_when_recorded_and_when_read_again(tmp_path
         del journal
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        with open_journal(tmp_path / "journal") as journal:
+        with open_journal(tmp_path / "journal"):
             gc.collect()
             assert tracemalloc.get_traced_memory()[0] - before < COUNT * MOST
     finally:

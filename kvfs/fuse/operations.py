@@ -186,10 +186,13 @@ class Operations(pyfuse3.Operations):
     @guarded
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> Answer[None]:
         """Reply with entries from an offset on."""
+        reply, uid, gid = pyfuse3.readdir_reply, self._uid, self._gid
 
         def tell(name: bytes, attr: Attr, offset: int, is_changed: bool) -> bool:
-            entry = convert.retold(attr, self._uid, self._gid, is_changed=is_changed)
-            return pyfuse3.readdir_reply(token, FileNameT(name), entry, offset)
+            entry = attr.told
+            if is_changed or entry is None:
+                entry = convert.retold(attr, uid, gid, is_changed=is_changed)
+            return reply(token, name, entry, offset)  # type: ignore[arg-type]  # FileNameT would be a call
 
         return self._fs.readdir.read(self._fs.handles.directory(fh), start_id, tell)
 

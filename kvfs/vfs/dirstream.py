@@ -188,29 +188,31 @@ class DirStream:
         for key in self._doubtful:
             if naming.name_of_key(key) not in self._names:
                 self.entries.append(key)
-        listed: set[object] | None = None
+        written: list[Key] = []
         for change in overlay.known.written_below(self.namespace, ref):
-            listed = set(self.entries) if listed is None else listed
-            name, below = naming.split_child(ref, change.key)
             self._lasts_until(change.expiration)
-            if name and (below is not None or not self._is_hidden(change.key, listed)):
-                self._add(name, below if below is not None else change.key)
-        for key in overlay.unsaved.below(self.namespace, ref.prefix):
-            listed = set(self.entries) if listed is None else listed
+            written.append(change.key)
+        files: list[tuple[str, Key]] = []
+        for key in (*written, *overlay.unsaved.below(self.namespace, ref.prefix)):
             name, below = naming.split_child(ref, key)
-            if name and (below is not None or key not in listed):
-                self._add(name, below if below is not None else key)
+            if below is not None:
+                self._add(name, below)
+            elif name:
+                files.append((name, key))
         for row in overlay.journal.attributes.dirs_under(self.namespace, ref.prefix):
             if row.prefix != ref.prefix:
                 self._add_directory(DirRef(row.prefix, row.start))
+        listed = set(self.entries) if files else ()
+        for (
+            name,
+            key,
+        ) in files:  # last, because one that shares its name with a directory is that one's `%self`
+            if key not in listed:
+                self._add(name, key)
         own = naming.self_key(ref)
         if own is not None and await overlay.view(self.namespace, own) is not None:
             self._add(SELF, own)
         self.complete = True
-
-    def _is_hidden(self, key: Key, listed: set[object]) -> bool:
-        """Return whether a file written here shows already, or as a directory's `%self`."""
-        return key in listed or bool(self._is_directory_too(key))
 
     def _add_directory(self, made: DirRef) -> None:
         """Return the directory here in which a directory made on this machine lies, or that it is."""

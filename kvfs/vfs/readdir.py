@@ -14,11 +14,7 @@ from kvfs.vfs.retold import Retold
 from kvfs.vfs.roots import Roots
 from kvfs.vfs.tree import Parent, Tree
 from kvfs.vfs.view.overlay import UNKNOWN, Overlay
-from kvfs.vfs.view.types import Attr, SeenView
-
-Tell = Callable[[bytes, Attr, int, bool], bool]
-"""Tells the kernel of an entry: name, attributes, the offset after it, and whether these attributes may differ from
-when the same `Attr` was told last. False: there was no room, and nothing was told. It must not keep the `Attr`."""
+from kvfs.vfs.view.types import SeenView, Tell
 
 
 class Directories:
@@ -113,18 +109,19 @@ class Readdir:
                 attr = self._attributes.peek(self._inodes.get(ino))
                 if not tell(b"." * offset, attr, offset, False):
                     return None
-        index, told = max(start - 2, 0), False
-        while True:
-            index, has_told, is_full = self._again(handle, index, tell)
-            told = told or has_told
+        first, stream, now = max(start - 2, 0), handle.stream, self._now()
+        if stream is None or not stream.is_current(now):
+            index, told, _ = self._arrived(handle, first, tell)
+            return None if told or _has_arrived(handle, index) else self._first(handle, index, tell)
+        index, has_told = first, True
+        while has_told:
+            index, is_full = self._retold.tell(stream, index, now, tell)
             if is_full:
                 return None
-            is_current = handle.stream is not None and handle.stream.is_current(self._now())
-            index, has_told, is_full = self._arrived(handle, index, tell, most=1 if is_current else None)
-            told = told or has_told
-            if is_full or not (is_current and has_told):
-                break
-        return None if told or _has_arrived(handle, index) else self._first(handle, index, tell)
+            index, has_told, is_full = self._arrived(handle, index, tell, most=1)
+            if is_full:
+                return None
+        return None
 
     async def _first(self, handle: DirectoryHandle, index: int, tell: Tell) -> None:
         told = False
@@ -136,23 +133,10 @@ class Readdir:
                 return
             index, told, _ = self._arrived(handle, index, tell)
 
-    def _again(self, handle: DirectoryHandle, index: int, tell: Tell) -> tuple[int, bool, bool]:
-        """Take entries that may be told again; return the index after, if any was told, and if the answer is full."""
-        if handle.stream is None:
-            return index, False, False
-        told = False
-        for name, attr, is_changed in self._retold.entries(handle.stream, index):
-            if not tell(name, attr, index + 3, is_changed):
-                self._inodes.forget(attr.ino, 1)
-                return index, True, True
-            index += 1
-            told = True
-        return index, told, False
-
     def _arrived(
         self, handle: DirectoryHandle, index: int, tell: Tell, *, most: int | None = None
     ) -> tuple[int, bool, bool]:
-        """Take up to `most` entries, as far as they have arrived; return what `_again` does."""
+        """Take up to `most` entries that arrived; return the index after, if any was told, and if there was no room."""
         told = 0
         while told != most and _has_arrived(handle, index):
             found = self._entry(handle, index)

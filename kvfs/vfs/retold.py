@@ -4,7 +4,7 @@ A listing that is current holds live keys only, so what is left to say of a file
 number, its size, and what this machine keeps of it. The first entries of a listing keep the very answer they got.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from kvfs.core.freshness import fresh_until, seconds_left
 from kvfs.core.model import Key, NamespaceId
@@ -13,7 +13,7 @@ from kvfs.vfs.dirstream import KEPT_ENTRIES, DirStream
 from kvfs.vfs.inode.nodes import File, Node
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay, View
-from kvfs.vfs.view.types import Attr, Face, SeenView, told_size
+from kvfs.vfs.view.types import Attr, Face, SeenView, Tell, told_size
 
 _MOMENT = 0.01  # seconds between two looks at the clock
 _NOTHING = (None, None)  # metadata and expiration of most keys
@@ -33,37 +33,42 @@ class Retold:
         self._ttl = overlay.ttl
         self.unsized: dict[int, Face] = {}  # by inode number: told without a size, so the kernel asks for it
 
-    def entries(self, stream: DirStream, index: int) -> Iterator[tuple[bytes, Attr, bool]]:
-        """Yield entries from `index` on: name, attributes, and whether these differ from when they were told last.
+    def tell(self, stream: DirStream, index: int, now: float, tell: Tell) -> tuple[int, bool]:
+        """Tell entries of a current stream from `index` on; return the index after, and if there was no room for more.
 
-        Each counts as a lookup of its number. Ends before the first one that takes more than this. The caller
-        must not await between two of them, nor keep an `Attr`: the next entry may be told in the same one.
+        Each counts as a lookup of its number. It ends before the first one that takes more than this.
         """
-        now, entries, faces = self._now(), stream.entries, stream.faces
-        if not stream.is_current(now):
-            return
-        tell, split, ref = self._teller(stream, now), self._overlay.naming.split_child, stream.ref
-        start = -1 if stream.has_escapes else ref.start
-        count, faced = len(entries), len(faces)
-        while index < count:
-            face = faces[index] if index < faced else None
-            if face is None:
-                key = entries[index]
-                attr = None if isinstance(key, tuple) else tell(key)
-                if attr is None or isinstance(key, tuple):
-                    return
-                yield (key[start:] if start >= 0 else split(ref, key)[0]).encode(), attr, True
+        entries, faces, show_again = stream.entries, stream.faces, self._inodes.listed.show_again
+        faced, attr_of = len(faces), None
+        for at in range(index, len(entries)):
+            face = faces[at] if at < faced else None
+            if face is not None:
+                name, attr, is_changed = face.name, face.attr, face.until is not None
+                if is_changed and not self._still_holds(stream, at, face, now):
+                    return at, False
+                if not show_again(attr.ino):
+                    return at, False
             else:
-                is_same = face.until is None
-                if not is_same and not self._still_holds(stream, index, face, now):
-                    return
-                if not self._inodes.listed.show_again(face.attr.ino):
-                    return
-                yield face.name, face.attr, not is_same
-            index += 1
+                key = entries[at]
+                if isinstance(key, tuple):
+                    return at, False
+                attr_of = attr_of or self._attributes_of(stream, now)
+                found = attr_of(key)
+                if found is None:
+                    return at, False
+                name, attr, is_changed = self._name(stream, key), found, True
+            if not tell(name, attr, at + 3, is_changed):
+                self._inodes.forget(attr.ino, 1)
+                return at, True
+        return len(entries), False
 
-    def _teller(self, stream: DirStream, now: float) -> Callable[[Key], Attr | None]:
-        """Return a function that tells a key of this stream; None for an open file or one that must be looked at.
+    def _name(self, stream: DirStream, key: Key) -> bytes:
+        ref = stream.ref
+        name = self._overlay.naming.split_child(ref, key)[0] if stream.has_escapes else key[ref.start :]
+        return name.encode()
+
+    def _attributes_of(self, stream: DirStream, now: float) -> Callable[[Key], Attr | None]:
+        """Return a function from a key to its attributes; None for an open file or one that must be looked at.
 
         Most files have nothing of their own but a number and a size: they share one `Attr`. What is the same
         for all of them is looked up once, because this is the whole cost of a large listing.
@@ -75,7 +80,7 @@ class Retold:
         listed_key, template = self._inodes.listed.show_key, stream.template
         most, before, any_sizes = seconds_left(stream.until, ttl, now), 0, len(self._sizes) > 0
 
-        def tell(key: Key) -> Attr | None:
+        def attr_of(key: Key) -> Attr | None:
             nonlocal template, before
             listed = attributes.get(key, _NOTHING) if attributes else _NOTHING
             if listed[1] is not None or (is_changed and journal.get(namespace, key) is not None):
@@ -104,7 +109,7 @@ class Retold:
                 template.size, template.attr_timeout = sized[0], left
             return template
 
-        return tell
+        return attr_of
 
     def _singly(self, stream: DirStream, key: Key, now: float) -> Attr | None:
         """Return attributes of a file that has some of its own; None as above."""

@@ -1,6 +1,6 @@
 """Types shared by the overlay and fuse: the view of a key, a file being made, stat(2) in numbers."""
 
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, Protocol
@@ -83,6 +83,11 @@ class Attr(Struct, eq=False, gc=False):
     def ctime(self) -> int:
         """Epoch seconds."""
         return self.ctime_ns // SECOND
+
+
+Tell = Callable[[bytes, Attr, int, bool], bool]
+"""Tells the kernel of an entry: name, attributes, the offset after it, and whether these attributes may differ from
+when the same `Attr` was told last. False: there was no room, and nothing was told. It must not keep the `Attr`."""
 
 
 @dataclass(slots=True, eq=False)

@@ -136,9 +136,10 @@ class JournalWriter:
         """
         if self.on_superseded is None:
             return
-        row, attrs = self._transactions.get(namespace, key), self._transactions.attrs_of(namespace, key)
+        row = self._transactions.get(namespace, key)
         if base == b"" if row is None else row.content is None:
             return  # there is none
+        attrs = self._transactions.attrs_of(namespace, key)
         if digest is not None and digest == (base if row is None else row.digest):
             how = How.ATTRIBUTES
         ended = Superseded(namespace, key, row, attrs, how, other, is_one_of_many)

@@ -297,6 +297,69 @@ async def test_a_write_beside_attributes_that_could_not_be_forced_out_is_recorde
         assert (await mount.stored())["f"].value == b"NEW!"
 
 
+async def _cut_in_vain(mount, monkeypatch, meanwhile):
+    """A truncate of a closed large file fails at its record, when `meanwhile` is done."""
+    begun, full = trio.Event(), trio.Event()
+
+    async def full_later(value):
+        begun.set()
+        await full.wait()
+        raise JournalFullError("no room")
+
+    async def cut():
+        with pytest.raises(JournalFullError):
+            await mount.kernel.truncate("/ns/f", 600_000)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(mount.journal, "spool", full_later)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut)
+            await begun.wait()
+            found = await meanwhile()
+            full.set()
+    return found
+
+
+async def test_a_closed_file_that_could_not_be_cut_is_whole_for_who_opened_it_meanwhile(
+    mount, kernel, monkeypatch
+):
+    """A truncate of a closed file fails at its record: a program that opened it meanwhile goes on with the old size."""
+    good = b"x" * 700_000
+    await kernel.write("/ns/f", good)
+    await mount.drain()
+
+    async def open_both():
+        opened = await kernel.open("/ns/f"), await kernel.open("/ns/f", RW)
+        assert (await kernel.stat("/ns/f")).size == 600_000
+        return opened
+
+    reader, writer = await _cut_in_vain(mount, monkeypatch, open_both)
+    assert (await kernel.stat("/ns/f")).size == len(good)
+    assert await kernel.pread(reader, 0, 1 << 20) == good
+    await kernel.pwrite(writer, 0, b"NEW!")
+    await kernel.close(writer)
+    await kernel.close(reader)
+    await mount.drain()
+    assert (await mount.stored())["f"].value == b"NEW!" + good[4:]
+
+
+async def test_who_wrote_of_a_file_that_could_not_be_cut_is_told(mount, kernel, monkeypatch):
+    """A program that wrote into what a failed truncate had cut gets its error at close, for the old value stays."""
+    good = b"x" * 700_000
+    await kernel.write("/ns/f", good)
+    await mount.drain()
+
+    async def write():
+        writer = await kernel.open("/ns/f", RW)
+        await kernel.pwrite(writer, 0, b"BAD")
+        return writer
+
+    writer = await _cut_in_vain(mount, monkeypatch, write)
+    with pytest.raises(JournalFullError):
+        await kernel.close(writer)
+    assert await kernel.read("/ns/f") == good
+
+
 async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kernel):
     """The second of two writers gets the error of the first one's close too, because its bytes are not kept."""
     await kernel.write("/ns/f", b"good")

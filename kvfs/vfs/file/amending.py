@@ -3,15 +3,18 @@
 The value goes along with each of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from kvfs.core.errors import FileTooBigError, KvfsError, StaleError
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Metadata
 from kvfs.vfs.answers import answered
+from kvfs.vfs.file.failures import Failures
+from kvfs.vfs.file.handles import FileHandle
 from kvfs.vfs.file.identity import CHANGED
-from kvfs.vfs.file.open_contents import OpenContents
+from kvfs.vfs.file.open_contents import OpenContents, open_of
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.opening import Opener
 from kvfs.vfs.file.record import Recorder, is_gone
@@ -31,6 +34,7 @@ class Amending:
         opener: Opener,
         recorder: Recorder,
         contents: OpenContents,
+        failures: Failures,
         now: Callable[[], float],
     ) -> None:
         self._overlay = overlay
@@ -38,6 +42,7 @@ class Amending:
         self._opener = opener
         self._recorder = recorder
         self._contents = contents
+        self._failures = failures
         self._now = now
 
     async def truncate(self, node: File, size: int, number: int | None = None) -> None:
@@ -46,18 +51,33 @@ class Amending:
         if size > VALUE_BYTES:
             error = FileTooBigError(f"a value has at most {VALUE_BYTES:,} bytes")
             if handle is not None:
-                self._contents.fail(handle, error)
+                self._failures.fail(handle, open_of(handle), error)
             raise error
         if node.detached and node.open is None:
             self._opener.look_again(node)
             return
-        if node.open is not None:
-            self._contents.resize(node.open, size)
-            node.shown = CHANGED
-            if handle is not None:
-                handle.wrote = node.open.version
-            return
-        await self._while_open(node, lambda opened: self._contents.resize(opened, size), empty=size == 0)
+        opened = node.open
+        if opened is None:
+            opened = await (self._opener.emptied(node) if size == 0 else self._opener.load(node))
+            if node.open is None:
+                await self._truncate_closed(node, opened, size)
+                return
+            opened = node.open  # another program was quicker
+        self._contents.resize(opened, size)
+        node.shown = CHANGED
+        if handle is not None:
+            handle.wrote = opened.version
+
+    async def _truncate_closed(self, node: File, opened: OpenFile, size: int) -> None:
+        with self._held(node, opened):
+            self._contents.resize(opened, size)
+            try:
+                await answered(self._recorder.save(node))
+            except (
+                KvfsError
+            ) as exc:  # other programs may have opened it meanwhile: they get the old content again
+                self._failures.fail(FileHandle(node, write=True), opened, exc)
+                raise
         node.shown = None
 
     async def amend(self, node: File, edit: Edit) -> None:
@@ -67,15 +87,7 @@ class Amending:
         """
         shared = node.open
         if shared is not None:
-            before, version = (shared.metadata, shared.expiration), shared.version
-            wanted = edit(*before)
-            try:
-                await self._amend_shared(node, shared, edit)
-            except KvfsError:
-                # Unless this changed nothing, or another call has changed them since: then they are not ours.
-                if before != wanted == (shared.metadata, shared.expiration):
-                    self._take_back_attributes(shared, *before, version)
-                raise
+            await self._amend_shared(node, shared, edit)
             return
         if node.detached:  # the name may be another file's by now
             self._opener.look_again(node)
@@ -93,9 +105,27 @@ class Amending:
             raise StaleError("the file is gone")
         if edit(view.metadata, view.expiration) == (view.metadata, view.expiration):
             return
-        await self._while_open(node, lambda opened: self._amend_open(opened, edit), seen=True)
+        opened = await self._opener.load(node)
+        if node.open is not None:  # another program was quicker
+            await self._amend_shared(node, node.open, edit)
+            return
+        with self._held(node, opened):
+            opened.seen = True  # the content is kept
+            await self._amend_shared(node, opened, edit)
 
     async def _amend_shared(self, node: File, shared: OpenFile, edit: Edit) -> None:
+        """Amend an open file. Where that cannot be recorded, the attributes are again what they were."""
+        before, version = (shared.metadata, shared.expiration), shared.version
+        wanted = edit(*before)
+        try:
+            await self._amend_and_record(node, shared, edit)
+        except KvfsError:
+            # Unless this changed nothing, or another call has changed them since: then they are not ours.
+            if before != wanted == (shared.metadata, shared.expiration):
+                self._take_back_attributes(shared, *before, version)
+            raise
+
+    async def _amend_and_record(self, node: File, shared: OpenFile, edit: Edit) -> None:
         written = shared.written
         self._overlay.unsaved.touched()
         if self._amend_open(shared, edit) and written:
@@ -144,20 +174,15 @@ class Amending:
         shared.version += 1
         return True
 
-    async def _while_open(
-        self, node: File, act: Callable[[OpenFile], object], *, empty: bool = False, seen: bool = False
-    ) -> None:
-        """Do something to a file nobody has open, and record it at once. `seen`: it keeps the content."""
-        opened = await (self._opener.emptied(node) if empty else self._opener.load(node))
-        if node.open is None:
-            node.open = opened
-        shared = node.open
-        shared.handles += 1
-        shared.seen = shared.seen or seen
+    @staticmethod
+    @contextmanager
+    def _held(node: File, opened: OpenFile) -> Iterator[None]:
+        """Have a file open that nobody else has. Other programs may open it meanwhile, and share it then."""
+        node.open = opened
+        opened.handles += 1
         try:
-            act(shared)
-            await answered(self._recorder.save(node))
+            yield
         finally:
-            shared.handles -= 1
-            if shared.handles == 0 and node.open is shared:
+            opened.handles -= 1
+            if opened.handles == 0 and node.open is opened:
                 node.open = None

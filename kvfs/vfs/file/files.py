@@ -68,7 +68,7 @@ class Files:
         self.opener = Opener(overlay, self.versions, self.identities, now)
         self._failures = Failures(overlay, self.handles, invalidator)
         self.contents = OpenContents(overlay, self.handles, self._failures, invalidator, now)
-        self.amending = Amending(overlay, self.opener, self.recorder, self.contents, now)
+        self.amending = Amending(overlay, self.opener, self.recorder, self.contents, self._failures, now)
         self.syncing = Syncing(overlay.journal, inodes, self.handles, self.recorder, sender, options.timeout)
 
     def open(

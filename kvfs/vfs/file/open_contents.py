@@ -87,10 +87,6 @@ class OpenContents:
         handle.check()
         return handle
 
-    def fail(self, handle: FileHandle, error: KvfsError) -> None:
-        """Note that a change through the handle failed: nothing since the last good close is recorded."""
-        self._failures.fail(handle, open_of(handle), error)
-
 
 def open_of(handle: Handle) -> OpenFile:
     """Return the content that a handle works on. Raises `BadHandleError`."""

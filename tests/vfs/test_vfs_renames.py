@@ -3,12 +3,14 @@
 import os
 
 import pytest
+from support.journals import full_disk
 
 from kvfs.core.errors import (
     CrossDeviceError,
     ExistsError,
     InvalidError,
     IsADirectoryError_,
+    JournalFullError,
     NameTooLongError,
     NotADirectoryError_,
     NotEmptyError,
@@ -190,6 +192,27 @@ async def test_a_name_created_anew_after_its_file_was_renamed_away_inherits(moun
     stored = await mount.stored()
     assert values(stored) == {"f": b"new"}
     assert (stored["f"].metadata, stored["f"].expiration) == (before.metadata, before.expiration)
+
+
+async def test_a_rename_that_could_not_be_recorded_gives_nothing_to_the_file(mount, kernel):
+    """After ENOSPC at a rename the open file has its own attributes; the rename that works then gives it the others."""
+    for name in ("f", "g"):
+        await mount.other(name, b"old", TWO)
+    await kernel.rename("/ns/g", "/ns/g~")
+    for name in ("tmp", "new"):
+        await kernel.write(f"/ns/{name}", b"new")
+    files = [await kernel.open(f"/ns/{name}") for name in ("tmp", "new")]
+    for old, new in (("tmp", "f"), ("new", "g")):
+        with full_disk(mount.journal), pytest.raises(JournalFullError):
+            await kernel.rename(f"/ns/{old}", f"/ns/{new}")
+        assert await kernel.listxattr(f"/ns/{old}") == []
+        await kernel.rename(f"/ns/{old}", f"/ns/{new}")
+        assert await kernel.listxattr(f"/ns/{new}") == ["user.k"]
+    for file in files:
+        await kernel.close(file)
+    await mount.drain()
+    stored = await mount.stored()
+    assert [stored[name].metadata for name in ("f", "g")] == [TWO, TWO]
 
 
 async def test_what_was_renamed_away_long_ago_is_not_inherited(mount, kernel):

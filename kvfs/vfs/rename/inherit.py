@@ -41,11 +41,17 @@ class Inheritance:
             return
         self._left.keep((namespace, key), Legacy(metadata, expiration, self._now()))
 
-    def take(self, namespace: NamespaceId, key: Key) -> Legacy | None:
-        """Return the attributes that a file created under this name takes over; only once."""
-        legacy = self._left.pop((namespace, key), None)
+    def find(self, namespace: NamespaceId, key: Key) -> Legacy | None:
+        """Return the attributes that a file takes over which comes to be under this name."""
+        legacy = self._left.get((namespace, key))
         if legacy is None or self._now() - legacy.left_at > _SECONDS:
             return None
         if is_expired(legacy.expiration, self._now()):
             return replace(legacy, expiration=None)
+        return legacy
+
+    def take(self, namespace: NamespaceId, key: Key) -> Legacy | None:
+        """Return what `find` does, only once."""
+        legacy = self.find(namespace, key)
+        self._left.pop((namespace, key), None)
         return legacy

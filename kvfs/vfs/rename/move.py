@@ -124,7 +124,7 @@ class Moves:
         inherits: bool = False,
     ) -> Move:
         """Build the move from a value in hand. The caller must not await before it records the move."""
-        node, change = self._inodes.peek_file(namespace, key), self._journal.get(namespace, key)
+        change = self._journal.get(namespace, key)
         base = body.digest if body is not None else None
         metadata, expiration = found.metadata, found.expiration
         if isinstance(replaced, str):  # saved by replacing: what the new file was not given, it inherits
@@ -133,13 +133,10 @@ class Moves:
                 metadata = kept.metadata if metadata is None else metadata
                 expiration = kept.expiration if expiration is None else expiration
         elif (
-            inherits and change is not None and (left := self._inheritance.take(namespace, goal)) is not None
+            inherits and change is not None and (left := self._inheritance.find(namespace, goal)) is not None
         ):
             metadata = left.metadata if metadata is None else metadata  # sed -i.bak: away, then the new one
             expiration = left.expiration if expiration is None else expiration
-        if node is not None and node.open is not None and not _is_unsaved(node):  # else it knows better
-            node.open.metadata, node.open.expiration = metadata, expiration
-            self._overlay.unsaved.touched()
         is_new = replaced is None or self._overlay.unsaved.has(namespace, goal)
         base_new = self._overlay.last_seen.digest((namespace, goal)) or (b"" if is_new else None)
         return Move(
@@ -193,12 +190,16 @@ class Moves:
         node = self._inodes.peek_file(namespace, key)
         return node if node is not None and _is_unsaved(node) else None
 
-    def moved(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
+    def moved(self, namespace: NamespaceId, move: Move) -> None:
         """Let nodes and caches follow a recorded move."""
-        self._overlay.values.rename((namespace, key), (namespace, goal))
+        goal = move.new
+        self._inheritance.take(namespace, goal)  # its heir has come
+        self._overlay.values.rename((namespace, move.old), (namespace, goal))
         self._overlay.unsaved.recorded(namespace, goal)
-        node = self._inodes.peek_file(namespace, key)
+        node = self._inodes.peek_file(namespace, move.old)
         if node is not None:
+            if node.open is not None and not _is_unsaved(node):  # else it knows better
+                node.open.metadata, node.open.expiration = move.metadata, move.expiration
             self._inodes.names.move_file(node, goal)
             return
         target = self._inodes.peek_file(namespace, goal)
@@ -210,7 +211,7 @@ class Moves:
     ) -> None:
         """Let nodes and caches follow, because all of a directory's moves are in the journal."""
         for move in moves:
-            self.moved(namespace, move.old, move.new)
+            self.moved(namespace, move)
         _, directories = self._inodes.names.below(namespace, source.prefix)
         for node in directories:
             shift = len(goal.prefix) - len(source.prefix)

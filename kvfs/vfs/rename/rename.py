@@ -151,7 +151,7 @@ class Renames:
             return False
         self._moves.leave(namespace, key)
         self._journal.move(namespace, [move])
-        self._moves.moved(namespace, key, goal)
+        self._moves.moved(namespace, move)
         return True
 
     async def put_in_place(self, namespace: NamespaceId, key: Key, goal: Key) -> None:
@@ -168,7 +168,7 @@ class Renames:
                 last_seen.removed(place)
         move = await self._moves.prepare(namespace, key, goal, replaced=None)
         self._journal.move(namespace, [move])
-        self._moves.moved(namespace, key, goal)
+        self._moves.moved(namespace, move)
 
     # directories
 

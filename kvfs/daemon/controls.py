@@ -6,7 +6,6 @@ from pathlib import PurePosixPath
 from msgspec import to_builtins
 
 from kvfs.core.model import Change, ChangeState, NamespaceId
-from kvfs.daemon.outlook import NOT_TRIED, UNANSWERED
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
 from kvfs.host.control import ControlHandler, Message, Send
@@ -103,18 +102,15 @@ class Controls:
 
     def _left(self, before: SenderStatistics) -> Message:
         """Return the changes that are left, with their reasons, and the counts of what was sent since `before`."""
-        left, now = [*self._journal.rejected(), *self._journal.pending()], self._sender.statistics()
+        totals, now = self._journal.totals, self._sender.statistics()
         return {
             "left": self._reporter.left(),
-            "left_count": len(left),
-            "reasons": self._ending.outlook.reasons(left, untried=self._untried),
+            "left_count": totals.pending_count + totals.rejected_count,
+            "reasons": self._ending.outlook.summary(totals, in_flight=self._sender.in_flight_count),
             "conflicts": self._reporter.conflicts.untold(),
             "sent": now.sent + now.deleted - before.sent - before.deleted,
             "requests": now.requests - before.requests,
         }
-
-    def _untried(self, change: Change) -> str:
-        return UNANSWERED if self._sender.is_in_flight(change) else NOT_TRIED
 
     async def unmount(self, request: UnmountRequest, send: Send) -> Message:
         """End the mount: unmount, send pending changes, return what is left."""

@@ -7,6 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from kvfs.daemon.build import (
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.kernelside import KernelSide
 from kvfs.daemon.memory import keep_trimmed
-from kvfs.daemon.outlook import NOT_TRIED, Outlook
+from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.refresh import poll
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.shutdown import Ending
@@ -52,6 +53,7 @@ log = logging.getLogger("kvfs.daemon")
 
 LEFT = 3  # exit status: something could not be sent
 _OPEN_FILES = 30.0  # seconds that open files of a mount being ended may take to close
+_REASONS = 10  # in the last line of the log
 _PAUSE = 5.0  # seconds before a worker that failed goes on
 
 Worker = Callable[[], Awaitable[None]]
@@ -147,6 +149,11 @@ class Mounted:
 
     async def serve(self, ready: Callable[[], None]) -> int:
         """Serve from the mount to the last word. The exit status: 0, or 3 when something is left."""
+        with closing(self._reading.overlay.last_seen), closing(self._undo):  # also of a mount that broke off
+            await self._serve(ready)
+        return self._told_left()
+
+    async def _serve(self, ready: Callable[[], None]) -> None:
         kinds_kept = kinds_file(self._config)
         async with trio.open_nursery() as workers:
             handlers = {
@@ -178,9 +185,6 @@ class Mounted:
             if kinds_kept is not None:
                 await save_kinds(self._reading.loader.reading.kinds, kinds_kept)
             workers.cancel_scope.cancel()
-        self._reading.overlay.last_seen.close()
-        self._undo.close()
-        return self._told_left()
 
     def _work(self, kinds_kept: KindsFile | None) -> Iterator[Worker]:
         """Yield what goes on for ever beside the kernel's requests."""
@@ -202,13 +206,14 @@ class Mounted:
 
     def _told_left(self) -> int:
         """Log what could not be sent; the exit status that says so."""
-        left = self._journal.pending_count
-        if not left:
+        totals = self._journal.totals
+        if not totals.pending_count:
             return 0
-        reasons = self._ending.outlook.reasons(self._journal.pending(), untried=lambda change: NOT_TRIED)
-        words = "; ".join(f"{one['count']}: {one['reason']}" for one in reasons)
+        reasons = self._ending.outlook.summary(totals, in_flight=0)
+        words = [f"{one['count']}: {one['reason']}" for one in reasons[:_REASONS]]
+        words += ["…"] if len(reasons) > _REASONS else []
         text = "%d changes could not be sent: they stay in the journal for the next mount (%s)"
-        log.warning(text, left, words)
+        log.warning(text, totals.pending_count + totals.rejected_count, "; ".join(words))
         return LEFT
 
     def _session(self) -> "Session":

@@ -125,19 +125,17 @@ class Outlook:
             return {"state": ANSWERS, "text": "", "next_try_seconds": None}
         return {"state": found.kind, "text": found.reason, "next_try_seconds": found.seconds}
 
-    def reasons(
-        self, changes: Iterable[Change], *, untried: Callable[[Change], str] = lambda change: ""
-    ) -> list[Message]:
+    def reasons(self, changes: Iterable[Change]) -> list[Message]:
         """Return why these changes are not at the server: each reason, how many, what to do, when it is tried again.
 
-        `untried` is the reason of those that nothing keeps; with "" they are left out.
+        Those that nothing keeps are left out.
         """
         found = self.hindrance()
         general = found.reason if found is not None else ""
         counts: dict[str, int] = {}
         tries: dict[str, float] = {}
         for change in changes:
-            reason = change.error or general or _remembered(change) or untried(change)
+            reason = change.error or general or _remembered(change)
             if not reason:
                 continue
             counts[reason] = counts.get(reason, 0) + 1
@@ -151,30 +149,32 @@ class Outlook:
             for text, count in sorted(counts.items(), key=lambda item: -item[1])
         ]
 
-    def summary(self, totals: Totals) -> list[Message]:
+    def summary(self, totals: Totals, *, in_flight: int | None = None) -> list[Message]:
         """Return the `reasons` of all that is not at the server, the `SHOWN` most frequent ones, by kept counts.
 
-        Of each reason a few changes stand for all when it comes to the next try, *because* there may be a hundred
-        thousand, and the event loop must not look at them all.
+        `in_flight`: sending has ended for now, with so many changes on their way. Then those that nothing keeps are
+        told as well. Of each reason a few changes stand for all when it comes to the next try, *because* there may be
+        a hundred thousand, and the event loop must not look at them all.
         """
         found = self.hindrance()
         general = found.reason if found is not None else ""
         counts: dict[str, int] = {}
         tries: dict[str, float | None] = {}
         without = totals.pending_count + totals.rejected_count
-        for text, count, some in totals.errors(SHOWN):
+        failures = totals.failures(SHOWN) if not general else ()
+        remembered = ((_last_try(text), count, some) for text, count, some in failures)
+        for text, count, some in (*totals.errors(SHOWN), *remembered):
             counts[text], without = count, without - count
             seconds = [left for left in map(self._next_try, some) if left is not None]
             tries[text] = min(seconds, default=None)
         if general and (without or general in counts):
             counts[general] = counts.get(general, 0) + without
             tries[general] = found.seconds if found is not None else None
-        if without and not general:
-            for change in totals.not_sent(SHOWN):
-                if not change.error and (text := _remembered(change)):
-                    counts[text], tries[text] = counts.get(text, 0) + 1, self._next_try(change)
+        elif in_flight is not None:
+            unanswered = min(in_flight, without)
+            counts |= {UNANSWERED: unanswered, NOT_TRIED: without - unanswered}
         most = nlargest(SHOWN, counts.items(), key=lambda item: item[1])
-        return [_reason(text, count, tries[text]) for text, count in most]
+        return [_reason(text, count, tries.get(text)) for text, count in most if count]
 
     def explain(self, change: Change) -> str:
         """Return why one change is not at the server, in a line; "" when nothing keeps it."""
@@ -198,7 +198,11 @@ def _reason(text: str, count: int, next_try: float | None) -> Message:
 
 def _remembered(change: Change) -> str:
     """Say why the last try failed, though nothing hinders the next one as far as is known: of a mount before, say."""
-    return f"the last try failed: {change.failed.text}" if change.failed is not None else ""
+    return _last_try(change.failed.text) if change.failed is not None else ""
+
+
+def _last_try(text: str) -> str:
+    return f"the last try failed: {text}"
 
 
 async def tell_often(

@@ -25,6 +25,7 @@ from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
 
 SHOWN: Final = 100  # changes listed by name
+QUEUED: Final = 1_000  # lines of `.kvfs/queue`
 ABOUT: Final = 5  # lines of the log that `kvfs why` repeats
 
 
@@ -236,7 +237,10 @@ class Reporter:
         return {names.get(id_, str(id_)): counts.get(id_, (0, 0)) for id_ in {*names, *counts}}
 
     def _queue(self) -> Iterable[bytes]:
-        for change in [*self._journal.rejected(), *self._journal.pending()]:
+        totals = self._journal.totals
+        for change in totals.not_sent(QUEUED):
             size = "-" if change.is_tombstone else str(change.size)
             path = field(self.path_of(change))
             yield f"{change.seq}\t{change.state}\t{change.kind}\t{size}\t{path}\n".encode()
+        if (more := totals.pending_count + totals.rejected_count - QUEUED) > 0:
+            yield f"# {more} more: kvfs pending\n".encode()

@@ -77,8 +77,7 @@ class Index:
         for row in self.pending.values():
             self.tally.enter(row)
         for row in (*self.pending.values(), *self.rejected.values()):
-            if row.error:
-                self.tally.fail(row)
+            self.tally.fail(row)
 
     def next_seq(self) -> Seq:
         """Return a number above all before it."""
@@ -156,7 +155,7 @@ class Index:
         With `is_kept` its number was there before in the same state, and has its place already.
         """
         self.by_state[row.state][row.seq] = row
-        if row.error:
+        if row.error or row.failed is not None:
             self.tally.fail(row)
         if row.waits_for is not None:
             self.waiting.setdefault(row.waits_for, set()).add(row.place)
@@ -177,7 +176,7 @@ class Index:
 
         With `is_kept` its number is entered again in the same state, at its place in the order.
         """
-        if row.error:
+        if row.error or row.failed is not None:
             self.tally.mend(row)
         if row.waits_for is not None:
             places = self.waiting[row.waits_for]

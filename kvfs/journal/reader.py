@@ -146,7 +146,16 @@ class Totals:
 
     def errors(self, most: int) -> Iterator[tuple[str, int, list[Change]]]:
         """Yield each error of what is not at the store, how many changes have it, and `most` of them at most."""
+        return self._by_text(self._index.tally.errors, most)
+
+    def failures(self, most: int) -> Iterator[tuple[str, int, list[Change]]]:
+        """Yield the same of why the last try failed of what waits without an error."""
+        return self._by_text(self._index.tally.failures, most)
+
+    def _by_text(
+        self, found: Mapping[str, Mapping[Seq, None]], most: int
+    ) -> Iterator[tuple[str, int, list[Change]]]:
         index = self._index
-        for text, numbers in index.tally.errors.items():
+        for text, numbers in found.items():
             some = (index.pending.get(seq) or index.rejected[seq] for seq in islice(numbers, most))
             yield text, len(numbers), list(some)

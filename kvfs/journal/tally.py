@@ -5,6 +5,7 @@ Whoever asks how much waits, since when and why, asks often, and must not look a
 Invariants (a check of the tests recomputes them from all changes):
 - `spaces` has the count and the bytes of the pending changes of each namespace that has any.
 - `errors` has the numbers of the pending and rejected changes that have an error, by its text, and no empty text.
+- `failures` has those of the pending ones without an error whose last try failed, by the text of that.
 - `_early` has the pending changes that came after one that has waited less long: a change of a key that waited before
   it. All others came in the order of their times, so that the oldest of them is the first one that is pending.
 """
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 
 from sortedcontainers import SortedSet
 
-from kvfs.core.model import NamespaceId, Seq
+from kvfs.core.model import ChangeState, NamespaceId, Seq
 from kvfs.journal.rules import Row
 
 _NEVER = float("-inf")
@@ -25,6 +26,7 @@ class ChangeTally:
     def __init__(self) -> None:
         self.spaces: dict[NamespaceId, list[int]] = {}
         self.errors: dict[str, dict[Seq, None]] = {}
+        self.failures: dict[str, dict[Seq, None]] = {}
         self._early: SortedSet[tuple[float, Seq]] = SortedSet()
         self._latest = _NEVER  # the latest `since` of those that came since nothing was pending
 
@@ -54,16 +56,24 @@ class ChangeTally:
                 self._latest = _NEVER
 
     def fail(self, row: Row) -> None:
-        """Count the row, which has an error, as pending or rejected from now on."""
-        self.errors.setdefault(row.error or "", {})[row.seq] = None
+        """Count the row, if it is pending or rejected, by its error, or by its last try if that failed."""
+        by_text, text = self._failed(row)
+        if text:
+            by_text.setdefault(text, {})[row.seq] = None
 
     def mend(self, row: Row) -> None:
-        """Count the row, which had an error, as neither pending nor rejected with it any more."""
-        text = row.error or ""
-        numbers = self.errors[text]
-        del numbers[row.seq]
-        if not numbers:
-            del self.errors[text]
+        """Count the row no more as `fail` did, because it leaves, or says something else from now on."""
+        by_text, text = self._failed(row)
+        if text:
+            numbers = by_text[text]
+            del numbers[row.seq]
+            if not numbers:
+                del by_text[text]
+
+    def _failed(self, row: Row) -> tuple[dict[str, dict[Seq, None]], str]:
+        if row.error or row.failed is None or row.state is not ChangeState.PENDING:
+            return self.errors, row.error or ""
+        return self.failures, row.failed.text
 
     def oldest(self, pending: Mapping[Seq, Row]) -> float | None:
         """Return the least `since` of what is pending, epoch seconds; None when nothing is."""

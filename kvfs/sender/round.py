@@ -12,6 +12,7 @@ Invariants:
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import islice
 from math import ceil
@@ -23,7 +24,7 @@ from kvfs.core.bulksize import BulkSize
 from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
-from kvfs.core.model import Change, Key, KeyRef, NamespaceId
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.core.packing import Batch, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
@@ -83,9 +84,10 @@ class Round:
         self._checks.digests.requests = 0
         return counts
 
-    def is_in_flight(self, change: Change) -> bool:
-        """Return whether a request that carries the change is under way."""
-        return change.seq in self._poster.in_flight
+    @property
+    def in_flight(self) -> AbstractSet[Seq]:
+        """Return the changes that are carried by requests under way."""
+        return self._poster.in_flight
 
     def claim(self, changes: Iterable[Change]) -> None:
         """Claim these keys, so that nobody else sends them."""

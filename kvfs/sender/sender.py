@@ -296,7 +296,12 @@ class Sender:
 
     def is_in_flight(self, change: Change) -> bool:
         """Return whether a request that carries the change is on its way."""
-        return self._round.is_in_flight(change)
+        return change.seq in self._round.in_flight
+
+    @property
+    def in_flight_count(self) -> int:
+        """Return how many changes are carried by requests on their way."""
+        return len(self._round.in_flight)
 
     def next_try(self, change: Change) -> float | None:
         """Return in how many seconds a change that could not be sent is tried again.

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import trio
@@ -11,8 +12,10 @@ from kvfs.core.errors import UnavailableError
 from kvfs.core.model import Key, KeyInfo, KeyPage
 from kvfs.daemon import undo
 from kvfs.daemon.build import Stores
-from kvfs.daemon.outlook import Outlook
-from kvfs.daemon.status import SHOWN, Reporter
+from kvfs.daemon.controls import Controls
+from kvfs.daemon.outlook import NOT_TRIED, Outlook
+from kvfs.daemon.shutdown import Ending
+from kvfs.daemon.status import QUEUED, SHOWN, Reporter
 
 
 def reporter_of(rig) -> Reporter:
@@ -21,6 +24,12 @@ def reporter_of(rig) -> Reporter:
     reporter = Reporter(rig.fs, rig.journal, rig.sender, rig.reading, Stores(rig.store, rig.store), outlook)
     reporter.history = rig.undo.status
     return reporter
+
+
+def controls_of(rig, reporter: Reporter) -> Controls:
+    """The answers of the control socket, as the daemon makes them."""
+    ending = Ending(Path("mnt"), rig.sender, 60.0, reporter._outlook)
+    return Controls(rig.fs, rig.journal, rig.sender, reporter, ending)
 
 
 def steps(work: Callable[[], object]) -> int:
@@ -74,6 +83,37 @@ async def test_a_status_costs_the_same_however_much_waits(tmp_path, autojump_clo
             )  # fmt: skip
         assert costs[1] < 1.1 * costs[0]
         assert len(reporter.left()) == SHOWN
+
+
+async def test_the_rest_of_a_sync_costs_the_same_however_much_is_left(tmp_path, autojump_clock) -> None:
+    """`kvfs sync` and `.kvfs/queue` tell the rest of 12,000 changes as quickly as that of 4,000."""
+    async with open_rig(tmp_path) as rig:
+        reporter, costs = reporter_of(rig), []
+        controls, before = controls_of(rig, reporter), rig.sender.statistics()
+        for numbers in (range(4000), range(4000, 12_000)):
+            record(rig, numbers)
+            costs.append((steps(lambda: controls._left(before)), steps(lambda: list(reporter._queue()))))
+            left, count = controls._left(before), numbers.stop
+            assert left["left_count"] == count
+            assert {one["reason"]: one["count"] for one in left["reasons"]} == {
+                "too odd": count // 4, "too slow": count // 4, NOT_TRIED: count // 2
+            }  # fmt: skip
+            lines = list(reporter._queue())
+            assert len(lines) == QUEUED + 1
+            assert lines[-1] == b"# %d more: kvfs pending\n" % (count - QUEUED)
+        assert costs[1][0] < 1.1 * costs[0][0]
+        assert costs[1][1] < 1.1 * costs[0][1]
+
+
+async def test_why_the_last_try_failed_is_counted_for_all(tmp_path, autojump_clock) -> None:
+    """After a restart all 200 changes that could not be sent say so, and not only the first hundred."""
+    async with open_rig(tmp_path) as rig:
+        record(rig, range(400))
+        rig.journal.note_failure([one.seq for one in rig.journal.pending()], "away", rig.now())
+        rig.restart()
+        found = reporter_of(rig).status()["reasons"]
+        counts = {one["reason"]: one["count"] for one in found}
+        assert counts == {"too odd": 100, "too slow": 100, "the last try failed: away": 200}
 
 
 async def test_reasons_from_counts_are_those_of_all_changes(tmp_path, autojump_clock) -> None:

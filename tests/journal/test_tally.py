@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.journal_check import check_journal
+from support.journal_check import check_journal, tally_faults
 from support.journals import NS, open_journal
 
 from kvfs.core.callers import Caller
@@ -10,7 +10,7 @@ from kvfs.core.model import Key, Seq
 from kvfs.journal import authors as authors_module
 from kvfs.journal.authors import Authors
 
-WHAT = ["put", "send", "delete", "reject", "retry", "fail"]
+WHAT = ["put", "send", "delete", "reject", "retry", "fail", "fail to send"]
 STEPS = st.lists(
     st.tuples(st.sampled_from(WHAT), st.sampled_from("abcd"), st.integers(-5, 5)),
     max_size=40,
@@ -41,8 +41,11 @@ def test_the_oldest_change_is_found_whatever_came_in_between(tmp_path_factory, s
                 journal.reject(change.seq, name)
             elif what == "retry":
                 journal.retry(NS, key)
+            elif what == "fail to send":
+                journal.note_failure([change.seq], str(seconds), now[0])
             else:
                 journal.set_error([change.seq], str(seconds))
+            assert not list(tally_faults(journal._transactions.index))
             waiting = [journal.outbox.row(one.seq).since for one in journal.pending()]
             assert journal.totals.oldest_pending_at == min(waiting, default=None)
         check_journal(journal)

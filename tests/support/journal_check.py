@@ -77,23 +77,27 @@ def _index_faults(index: Index) -> list[str]:
             waiting.setdefault(row.waits_for, set()).add((row.namespace, row.key))
     if waiting != index.waiting:
         found.append("waiting differs")
-    return found + _tally_faults(index)
+    return found + tally_faults(index)
 
 
-def _tally_faults(index: Index) -> list[str]:
+def tally_faults(index: Index) -> list[str]:
+    """Return how the counts that are kept differ from those of all changes."""
     found = []
     spaces: dict[NamespaceId, list[int]] = {}
     errors: dict[str, dict[Seq, None]] = {}
+    failures: dict[str, dict[Seq, None]] = {}
     for row in index.pending.values():
         space = spaces.setdefault(row.namespace, [0, 0])
         space[0], space[1] = space[0] + 1, space[1] + row.size
     for row in (*index.pending.values(), *index.rejected.values()):
         if row.error:
             errors.setdefault(row.error, {})[row.seq] = None
+        elif row.failed is not None and row.seq in index.pending:
+            failures.setdefault(row.failed.text, {})[row.seq] = None
     if index.tally.spaces != spaces:
         found.append("counts by namespace differ")
-    if index.tally.errors != errors:
-        found.append("errors differ")
+    if (index.tally.errors, index.tally.failures) != (errors, failures):
+        found.append("errors or failures differ")
     if index.tally.oldest(index.pending) != min((row.since for row in index.pending.values()), default=None):
         found.append("the oldest pending change differs")
     return found

@@ -4,6 +4,7 @@ import heapq
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,11 +18,11 @@ from kvfs.cli.options import YES, json_option
 from kvfs.cli.output import complain, say, size_text
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
-from kvfs.data.items import Item, Problem
+from kvfs.data.items import Item, Loaded, Problem
+from kvfs.data.place import read_all
 from kvfs.data.plan import Plan
 from kvfs.data.reading import BulkValues
 
-CHUNK: Final = 1000
 SPANS: Final = (("1 h", 3600), ("1 d", 86_400), ("1 w", 604_800), ("30 d", 2_592_000))
 
 
@@ -76,14 +77,12 @@ def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> i
 async def _count(keys: SourceKeys, items: list[Item], largest: int) -> SourceUsage:
     usage, now = SourceUsage(), time.time()
     values = BulkValues(keys.store, keys.namespace, keys.kinds)
-    for start in range(0, len(items), CHUNK):
-        left = items[start : start + CHUNK]
-        while left:
-            taken = await values.take(left)
-            left = list(taken.left)
-            usage.problems += taken.problems
-            for one in taken.loaded:
-                _add(usage, one.item, one.entry.value, largest, now)
+
+    def add(loaded: Sequence[Loaded]) -> None:
+        for one in loaded:
+            _add(usage, one.item, one.entry.value, largest, now)
+
+    usage.problems = await read_all(values.take, items, add)
     return usage
 
 

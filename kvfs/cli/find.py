@@ -22,13 +22,12 @@ from kvfs.cli.options import IN_FULL, YES, json_option, option
 from kvfs.cli.output import complain, json_line, say
 from kvfs.cli.places import access_options
 from kvfs.core.content import is_text
-from kvfs.data.items import Item, Problem
+from kvfs.data.items import Item, Loaded, Problem
+from kvfs.data.place import read_all
 from kvfs.data.plan import Plan
 from kvfs.data.reading import BulkValues
 from kvfs.data.selection import Selection, parse_conditions
 from kvfs.settings import DURATION, SIZE
-
-CHUNK = 1000
 
 
 @click.command()
@@ -97,14 +96,11 @@ def _meets(item: Item, choice: Selection, wanted: dict[str, Any]) -> bool:
 
 async def _by_value(keys: SourceKeys, items: Sequence[Item], wanted: dict[str, Any]) -> Sequence[Problem]:
     values = BulkValues(keys.store, keys.namespace, keys.kinds)
-    problems: list[Problem] = []
-    left = items
-    while left:
-        taken = await values.take(left[:CHUNK])
-        left = [*taken.left, *left[CHUNK:]]
-        problems += taken.problems
-        _show([one.item for one in taken.loaded if _value_meets(one.entry.value, wanted)], wanted)
-    return problems
+
+    def show(loaded: Sequence[Loaded]) -> None:
+        _show([one.item for one in loaded if _value_meets(one.entry.value, wanted)], wanted)
+
+    return await read_all(values.take, items, show)
 
 
 def _value_meets(value: bytes, wanted: dict[str, Any]) -> bool:

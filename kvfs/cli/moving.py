@@ -32,17 +32,16 @@ from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.daemon.memory import limit_heaps
 from kvfs.data.copier import Copier
-from kvfs.data.directory import DirectoryOutput
-from kvfs.data.directoryplace import DirectoryReader, DirectoryWriter
-from kvfs.data.fileplace import FileWriter
+from kvfs.data.directory import DirectoryFiles, DirectoryOutput
 from kvfs.data.items import ProblemKind
 from kvfs.data.job import Job, remove_job
 from kvfs.data.place import Reader, Writer
 from kvfs.data.plan import Plan
 from kvfs.data.storeplace import StoreReader, StoreWriter
 from kvfs.data.streams import RecordWriter, StreamWriter, encoder_of
+from kvfs.data.threaded import ThreadedReader, ThreadedWriter
 from kvfs.host.endpoints import load_learned
-from kvfs.host.state import private_directory, state_name, write_private
+from kvfs.host.state import private_directory, state_name, write_whole
 
 SHOWN: Final = 20
 
@@ -243,7 +242,7 @@ class CopyRun:
             json.dumps({"kind": p.kind, "key": p.key, "where": p.where, "message": p.message})
             for p in self._job.problems.all()
         )
-        write_private(path, "".join(f"{line}\n" for line in lines).encode())
+        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
         return path
 
     # readers and writers
@@ -259,7 +258,7 @@ class CopyRun:
                 side.store.store, side.namespace, choice.add if prefix is None else prefix, Kinds()
             )
         if isinstance(words, DirectoryWords) and words.path.is_dir():
-            return DirectoryReader(words.path, self._started)
+            return ThreadedReader(DirectoryFiles(words.path, self._started))
         return None
 
     async def _writer(self) -> Writer:
@@ -270,13 +269,16 @@ class CopyRun:
             if side.namespace is None:
                 side.namespace = await side.store.make(words.namespace)
             return StoreWriter(side.store.store, side.namespace, first_pairs=self._first_pairs(words))
+        has_children = self._job.items.has_children
         if isinstance(words, FileWords):
-            encoder = encoder_of(words.format.name, self._job.items.has_children, self._started)
+            encoder = encoder_of(words.format.name, has_children, self._started)
             if words.path is None:
-                return FileWriter(StreamWriter(sys.stdout.buffer, encoder, words.format.compression))
-            return FileWriter(RecordWriter(words.path, encoder, words.format.compression))
-        output = DirectoryOutput(words.path, self._started, as_attributes=self._request.as_attributes)
-        return DirectoryWriter(output, self._job.items.has_children)
+                return ThreadedWriter(StreamWriter(sys.stdout.buffer, encoder, words.format.compression))
+            return ThreadedWriter(RecordWriter(words.path, encoder, words.format.compression))
+        as_attributes = self._request.as_attributes
+        return ThreadedWriter(
+            DirectoryOutput(words.path, self._started, has_children, as_attributes=as_attributes)
+        )
 
     def _first_pairs(self, words: StoreWords) -> int:
         """Return the number of pairs of the first body, by what `kvfs verify` measured of this server."""
@@ -295,7 +297,7 @@ class CopyRun:
 
     def _note_copy(self) -> None:
         if self._target.store is not None and not self._is_stdout():
-            write_private(self._history_path(), str(float(self._job.fact("started"))).encode())
+            write_whole(self._history_path(), str(float(self._job.fact("started"))).encode())
 
     def _history_path(self) -> Path:
         name = state_name(f"{identity_of(self._request.source)}\n{identity_of(self._request.target)}")

@@ -14,12 +14,12 @@ from kvfs.core.errors import UserError
 from kvfs.core.kinds import Kinds
 from kvfs.core.model import NamespaceId
 from kvfs.data.copier import CopyOptions, IfExists
-from kvfs.data.directoryplace import DirectoryReader
-from kvfs.data.fileplace import FileReader
+from kvfs.data.directory import DirectoryFiles
 from kvfs.data.place import Reader
 from kvfs.data.selection import Selection
 from kvfs.data.storeplace import StoreReader
 from kvfs.data.streams import RecordReader
+from kvfs.data.threaded import ThreadedReader
 from kvfs.host.kinds_file import KindsFile, save_kinds
 from kvfs.host.state import private_opener, state_name
 from kvfs.store.noting import Noting
@@ -158,5 +158,5 @@ def reader_of(side: CopySide, choice: Selection, kinds: Kinds, started: float) -
     if isinstance(words, FileWords):
         if words.path is None or not words.path.is_file():
             raise UserError(f"{words.text} does not exist")
-        return FileReader(RecordReader(words.path, words.format, started, words.text))
-    return DirectoryReader(words.path, started)
+        return ThreadedReader(RecordReader(words.path, words.format, started, words.text))
+    return ThreadedReader(DirectoryFiles(words.path, started))

@@ -32,13 +32,12 @@ class TarEncoder:
     `has_children` tells whether keys lie below a key, `now` is the time of the export.
     """
 
+    start = b""
+    end = bytes(2 * BLOCK)
+
     def __init__(self, has_children: Callable[[Key], bool], now: float) -> None:
         self._has_children = has_children
         self._now = int(now)
-
-    def start(self) -> bytes:
-        """Return the bytes at the beginning of a file."""
-        return b""
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
         """Yield one entry, in pieces."""
@@ -51,10 +50,6 @@ class TarEncoder:
             member.pax_headers["comment"] = f"{COMMENT}{entry.expiration}"
         header = member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
         return [header, entry.value, bytes(-len(entry.value) % BLOCK)]
-
-    def end(self) -> bytes:
-        """Return the bytes at the end of a file."""
-        return bytes(2 * BLOCK)
 
     def _mtime(self, expiration: int | None, modified: float | None) -> int:
         if expiration is not None:

@@ -21,11 +21,10 @@ from kvfs.core.model import Entry, Key
 from kvfs.data import compression, jsonentry
 from kvfs.data.items import HARMLESS, Item, Loaded, Problem
 from kvfs.data.jsonentry import JsonEntry
-from kvfs.data.place import Reader
+from kvfs.data.place import Reader, read_all
 from kvfs.data.retention import Backup, backup_of
 
 INDEX: Final = ".kvfs-index.sqlite"
-TAKE_ITEMS: Final = 1000
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS {name} (
     key BLOB PRIMARY KEY, metadata BLOB, expiration INTEGER, digest BLOB) WITHOUT ROWID"""
 
@@ -137,20 +136,21 @@ async def write_changes(
     tries again. While a row of the listing is no key, no key is gone: it may be that key's row.
     """
     found, is_whole = BackupChanges(), True
+
+    def write(loaded: Sequence[Loaded]) -> None:
+        found.changed += _write(index, loaded, file)
+
     async with aclosing(reader.scan("")) as parts:
         async for part in parts:
             found.problems += part.problems
             is_whole = is_whole and not part.problems
             items = [item for item in part.items if not is_expired(item.expiration, now())]
             known = [index.is_listed_so(item) for item in items]
-            left: Sequence[Item] = [
+            wanted = [
                 item for item, is_known in zip(items, known, strict=True) if not (listing_only and is_known)
             ]
-            while left:
-                taken = await reader.take(left[:TAKE_ITEMS])
-                left = [*taken.left, *left[TAKE_ITEMS:]]
-                found.problems += (one for one in taken.problems if one.kind not in HARMLESS)
-                found.changed += _write(index, taken.loaded, file)
+            problems = await read_all(reader.take, wanted, write)
+            found.problems += (one for one in problems if one.kind not in HARMLESS)
     gone = list(index.take_gone()) if is_whole else []
     lines = b"".join(msgspec.json.encode(_Deletion(key, True)) + b"\n" for key in gone)
     _write_member(file, [lines] if lines else [])

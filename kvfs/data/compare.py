@@ -3,22 +3,21 @@
 Both listings lie in a table on the disk, so that they may be large and in any order.
 """
 
-import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Final, Literal
 
 from msgspec import Struct
 
+from kvfs.core.digest import digest
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, Metadata
-from kvfs.data.items import Item, Problem
-from kvfs.data.place import Reader
+from kvfs.data.items import Item, Loaded, Problem
+from kvfs.data.place import TAKE_ITEMS, Reader, read_all
 from kvfs.data.selection import Selection
 from kvfs.store.wire.json import MalformedError, compact
-
-TAKE_ITEMS: Final = 1000
 
 SideName = Literal["a", "b"]
 
@@ -62,11 +61,8 @@ class Comparison:
         """Forget both."""
         self._db.close()
 
-    async def scan(
-        self, side: SideName, reader: Reader, show: Callable[[int], None] = lambda count: None
-    ) -> None:
+    async def scan(self, side: SideName, reader: Reader) -> None:
         """Read the keys of one side. The later one counts if a key occurs twice."""
-        count = 0
         async with aclosing(reader.scan("")) as parts:
             async for part in parts:
                 self.problems += part.problems
@@ -78,8 +74,6 @@ class Comparison:
                     rows,
                 )
                 self._db.execute("COMMIT")
-                count += len(rows)
-                show(count)
 
     def _is_chosen(self, side: SideName, item: Item) -> bool:
         return self._choices[side].chosen(item.key, item.metadata) and not is_expired(
@@ -96,15 +90,14 @@ class Comparison:
         after = 0
         while rows := self._db.execute(_BOTH.format(side=side, other=other), (after, TAKE_ITEMS)).fetchall():
             after = rows[-1][-1]
-            left: list[Item] = [Item(Key(row[0].decode(errors="surrogatepass")), *row[1:]) for row in rows]
-            while left:
-                taken = await reader.take(left)
-                self.problems += taken.problems
-                digests = [(_digest(one.entry.value), one.item.seq) for one in taken.loaded]
-                self._db.execute("BEGIN")
-                self._db.executemany(f"UPDATE {side} SET digest = ? WHERE seq = ?", digests)
-                self._db.execute("COMMIT")
-                left = list(taken.left)
+            items = [Item(Key(row[0].decode(errors="surrogatepass")), *row[1:]) for row in rows]
+            self.problems += await read_all(reader.take, items, partial(self._keep_digests, side))
+
+    def _keep_digests(self, side: SideName, loaded: Sequence[Loaded]) -> None:
+        digests = [(digest(one.entry.value), one.item.seq) for one in loaded]
+        self._db.execute("BEGIN")
+        self._db.executemany(f"UPDATE {side} SET digest = ? WHERE seq = ?", digests)
+        self._db.execute("COMMIT")
 
     def differences(self) -> Iterator[Difference]:
         """Yield all differences, in the order of keys."""
@@ -121,10 +114,6 @@ class Comparison:
                 metadata=metadata_a != metadata_b,
                 expiration=expiration_a != expiration_b,
             )
-
-
-def _digest(value: bytes) -> bytes:
-    return hashlib.sha256(value).digest()
 
 
 def _plain(metadata: Metadata | None) -> Metadata | None:

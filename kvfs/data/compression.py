@@ -57,12 +57,9 @@ def reading(file: BinaryIO, compression: str) -> BinaryIO:
 
 def errors() -> tuple[type[Exception], ...]:
     """Return the exceptions that a damaged file can raise."""
-    found: list[type[Exception]] = [EOFError, zlib.error, gzip.BadGzipFile]
-    for name in ("ZstdError",):
-        error = getattr(_zstd(), name, None)
-        if isinstance(error, type) and issubclass(error, Exception):
-            found.append(error)
-    return tuple(found)
+    error = getattr(_zstd(), "ZstdError", None)
+    found = (EOFError, zlib.error, gzip.BadGzipFile)
+    return found if error is None else (*found, error)
 
 
 def _zstd() -> Any:

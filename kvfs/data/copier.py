@@ -18,12 +18,11 @@ from kvfs.core.limits import BULK_PAIRS, FORBIDDEN_KEYS, KEY_BYTES, METADATA_BYT
 from kvfs.core.model import Entry, Key
 from kvfs.data.items import HARMLESS, Item, Loaded, Problem, ProblemKind
 from kvfs.data.job import Job
-from kvfs.data.place import Reader, Writer
+from kvfs.data.place import TAKE_ITEMS, Reader, Writer
 from kvfs.data.selection import Selection
 
 BATCH_BYTES: Final = 8 * 1024 * 1024  # bytes of the values in a batch, unless it is one value
 AHEAD_BYTES: Final = 16 * 1024 * 1024  # bytes of values read and not written yet, unless it is one value
-TAKE_ITEMS: Final = 1000
 DELETE_KEYS: Final = BULK_PAIRS
 
 _Piece = tuple[Sequence[Loaded], int, Sequence[Problem]]

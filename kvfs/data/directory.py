@@ -8,8 +8,9 @@ a manifest (out of a mount or an archive) is read by its extended attributes and
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -24,12 +25,15 @@ from kvfs.core.names import SELF, Naming
 from kvfs.data import jsonentry
 from kvfs.data.archive import attributes_of, metadata_from
 from kvfs.data.items import Item, Loaded, Problem, ProblemKind
+from kvfs.data.place import Scanned, Taken
 from kvfs.store.wire.json import MalformedError, decode_leniently
 from kvfs.store.wire.shapes import ABSENT
 
 MANIFEST: Final = ".kvfs-manifest.ndjson"
 HEADER: Final = b'{"kvfs":"manifest","version":1}\n'
 """The manifest's first line: without it a file of that name is a value like any other."""
+SCAN_FILES: Final = 1000
+TAKE_BYTES: Final = 4 * 1024 * 1024
 _BESIDE_MANIFEST: Final = Naming("/", frozenset({MANIFEST}))
 _ALONE: Final = Naming("/")
 _CREATE: Final = (
@@ -112,14 +116,22 @@ def _walk(place: str, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 class DirectoryFiles:
-    """The files of a directory, synchronously; `place.py` says what each call is for."""
+    """The files of a directory, as a `BlockingReader` (`data/threaded.py`)."""
 
     def __init__(self, directory: Path, now: float) -> None:
         self._directory = directory
         self._now = now
 
-    def items(self) -> Iterator[Item | Problem]:
-        """Yield every item, in order."""
+    def parts(self) -> Iterator[Scanned]:
+        """Yield every item, in order, some at a time."""
+        if not self._directory.is_dir():
+            raise UserError(f"{self._directory} is no directory")
+        found = self._items()
+        while part := list(islice(found, SCAN_FILES)):
+            items = [one for one in part if isinstance(one, Item)]
+            yield Scanned(items, [one for one in part if isinstance(one, Problem)])
+
+    def _items(self) -> Iterator[Item | Problem]:
         manifest = Manifest(self._directory) if has_manifest(self._directory) else None
         try:
             yield from manifest.problems if manifest is not None else ()
@@ -152,8 +164,30 @@ class DirectoryFiles:
         except KvfsError as exc:
             return Problem(ProblemKind.KEY, key, where, str(exc))
 
-    def load(self, item: Item) -> Loaded | Problem:
-        """Return one value."""
+    def take(self, items: Sequence[Item]) -> Taken:
+        """Return the values of the first of `items`, some megabytes of them."""
+        loaded: list[Loaded] = []
+        problems: list[Problem] = []
+        size = 0
+        for index, item in enumerate(items):
+            size += item.size or 0
+            if index and size > TAKE_BYTES:
+                return Taken(loaded, items[index:], problems)
+            found = self._load(item)
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                loaded.append(found)
+        return Taken(loaded, [], problems)
+
+    def fingerprint(self) -> str:
+        """Return nothing, because a directory changes all the time; what was found is copied as it is when read."""
+        return ""
+
+    def close(self) -> None:
+        """Do nothing, because nothing stays open."""
+
+    def _load(self, item: Item) -> Loaded | Problem:
         try:
             value = (self._directory / item.origin).read_bytes()
         except FileNotFoundError:
@@ -176,10 +210,18 @@ def _attributes(path: Path) -> Metadata | None:
 
 
 class DirectoryOutput:
-    """Writes values as files, and lines to the manifest from a position on."""
+    """Writes values as files, and lines to the manifest from a position on, as a `BlockingWriter`.
 
-    def __init__(self, directory: Path, now: float, *, as_attributes: bool = False) -> None:
+    `has_children` tells whether keys lie below a key.
+    """
+
+    pairs = 500
+
+    def __init__(
+        self, directory: Path, now: float, has_children: Callable[[Key], bool], *, as_attributes: bool = False
+    ) -> None:
         self._directory = directory
+        self._has_children = has_children
         self._now = now
         self._as_attributes = as_attributes
         self._manifest = -1
@@ -213,10 +255,15 @@ class DirectoryOutput:
             return ""
         return f"{os.lseek(self._manifest, 0, os.SEEK_CUR)} {'all' if self._says_all else 'some'}"
 
-    def write(self, loaded: Loaded, *, is_directory_too: bool) -> None:
-        """Write one entry. Raises `OSError`."""
+    def write(self, batch: Sequence[Loaded]) -> None:
+        """Write entries, and then their lines of the manifest. Raises `OSError`."""
+        for loaded in batch:
+            self._write_entry(loaded)
+        self._describe(batch)
+
+    def _write_entry(self, loaded: Loaded) -> None:
         item, entry = loaded.item, loaded.entry
-        path = self._path(item.key, is_directory_too)
+        path = self._path(item.key)
         _write_file(path, entry.value)
         if self._as_attributes:
             for name, value in attributes_of(entry.metadata):
@@ -226,8 +273,7 @@ class DirectoryOutput:
         elif item.modified is not None:
             os.utime(path, (item.modified, min(item.modified, self._now)))
 
-    def describe(self, batch: list[Loaded]) -> None:
-        """Add the manifest's lines of entries that were written."""
+    def _describe(self, batch: Sequence[Loaded]) -> None:
         if self._manifest < 0:
             return
         lines = b"".join(
@@ -238,10 +284,10 @@ class DirectoryOutput:
         while lines:
             lines = lines[os.write(self._manifest, lines) :]
 
-    def _path(self, key: Key, is_directory_too: bool) -> Path:
+    def _path(self, key: Key) -> Path:
         names = (_ALONE if self._as_attributes else _BESIDE_MANIFEST).path_of(key)
         path = self._directory.joinpath(*names)
-        if is_directory_too or path.is_dir():
+        if self._has_children(key) or path.is_dir():
             path = path / SELF
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -261,8 +307,17 @@ class DirectoryOutput:
                 place.mkdir(mode=0o700)
                 aside.rename(place / SELF)
 
-    def remove(self, key: Key, origin: str) -> None:
-        """Remove one entry, and the directories that it leaves empty. Raises `OSError`."""
+    def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
+        """Remove entries, and the directories that they leave empty."""
+        problems: list[Problem] = []
+        for key, origin in keys:
+            try:
+                self._remove(origin)
+            except OSError as exc:
+                problems.append(Problem(ProblemKind.UNREADABLE, key, origin, exc.strerror or str(exc)))
+        return problems
+
+    def _remove(self, origin: str) -> None:
         path = self._directory / origin
         path.unlink(missing_ok=True)
         for parent in path.parents:
@@ -271,11 +326,13 @@ class DirectoryOutput:
             with suppress(OSError):
                 parent.rmdir()
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Give the manifest back."""
         if self._manifest >= 0:
             os.close(self._manifest)
             self._manifest = -1
+
+    close = finish
 
 
 def _write_file(path: Path, value: bytes) -> None:

@@ -30,17 +30,12 @@ _QUOTE: Final = re.compile(rb'[\\"\n]')
 class JsonEncoder:
     """Encodes entries as the elements of one array."""
 
-    def start(self) -> bytes:
-        """Return the bytes at the beginning of a file."""
-        return b"["
+    start = b"["
+    end = b"\n]\n"
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
         """Yield one entry, in pieces."""
         return [b"\n" if is_first else b",\n", *jsonentry.encode(key, entry, one_line=False)]
-
-    def end(self) -> bytes:
-        """Return the bytes at the end of a file."""
-        return b"\n]\n"
 
 
 class _Object(msgspec.Struct, gc=False):

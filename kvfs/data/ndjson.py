@@ -14,17 +14,12 @@ PIECE: Final = 1024 * 1024  # bytes of a long line that are read at a time
 class NdjsonEncoder:
     """Encodes entries as lines."""
 
-    def start(self) -> bytes:
-        """Return the bytes at the beginning of a file."""
-        return b""
+    start = b""
+    end = b""
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
         """Yield one entry, in pieces."""
         return [*jsonentry.encode(key, entry, one_line=True), b"\n"]
-
-    def end(self) -> bytes:
-        """Return the bytes at the end of a file."""
-        return b""
 
 
 def read(file: BinaryIO, now: float) -> Iterator[JsonEntry]:

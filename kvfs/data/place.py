@@ -5,13 +5,15 @@ named items, in their order. A writer is given batches; each is at the target wh
 where a later run goes on.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from kvfs.core.model import Key
 from kvfs.data.items import Item, Loaded, Problem
+
+TAKE_ITEMS: Final = 1000  # items that are named to `take` at a time, at most
 
 
 class Scanned(Struct, frozen=True):
@@ -48,6 +50,23 @@ class Reader(Protocol):
     async def aclose(self) -> None:
         """Close what is open."""
         ...
+
+
+async def read_all(
+    take: Callable[[Sequence[Item]], Awaitable[Taken]],
+    items: Sequence[Item],
+    use: Callable[[Sequence[Loaded]], object],
+) -> list[Problem]:
+    """Take the values of all `items`, and give each part to `use`. Return the values that could not be read."""
+    problems: list[Problem] = []
+    for start in range(0, len(items), TAKE_ITEMS):
+        left = items[start : start + TAKE_ITEMS]
+        while left:
+            taken = await take(left)
+            left = taken.left
+            problems += taken.problems
+            use(taken.loaded)
+    return problems
 
 
 class Writer(Protocol):

@@ -8,32 +8,31 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn, Protocol
 
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Entry, Key
 from kvfs.data import archive, compression, jsonfile, ndjson
-from kvfs.data.items import Item, Loaded
+from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.jsonentry import JsonEntry
+from kvfs.data.place import Scanned, Taken
 
 FORMATS: Final = {".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".tar": "tar", ".tgz": "tar"}
 PIECE_BYTES: Final = 4 * 1024 * 1024  # bytes of values that are read before they are handed on
+SCAN_RECORDS: Final = 1000
+SCAN_BYTES: Final = 8 * 1024 * 1024
 
 
 class Encoder(Protocol):
-    """Makes a format of entries."""
+    """Makes a format of entries. `start` and `end` are the bytes at the beginning and at the end of a file."""
 
-    def start(self) -> bytes:
-        """Return the bytes at the beginning of a file."""
-        ...
+    start: bytes
+    end: bytes
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
         """Yield one entry, in pieces."""
-        ...
-
-    def end(self) -> bytes:
-        """Return the bytes at the end of a file."""
         ...
 
 
@@ -99,8 +98,32 @@ class RecordReader:
         except UserError as exc:
             raise UserError(f"{self._name}: {exc}") from exc
 
-    def take(self, items: Sequence[Item]) -> tuple[list[Loaded], Sequence[Item]]:
-        """Return the first of `items` with their values, some megabytes of them, and the items that are left.
+    def parts(self) -> Iterator[Scanned]:
+        """Yield the records without their values, some at a time."""
+        records, number = self.records(), 1
+        while (part := self._part(records, number)) is not None:
+            yield part
+            number += len(part.items) + len(part.problems)
+
+    def _part(self, records: Iterator[JsonEntry], first: int) -> Scanned | None:
+        items: list[Item] = []
+        problems: list[Problem] = []
+        size = 0
+        for record in islice(records, SCAN_RECORDS):
+            if record.fault:
+                problems.append(Problem(ProblemKind.MALFORMED, record.key, record.where, record.fault))
+                continue
+            key, entry, number = Key(record.key), record.entry, str(first + len(items) + len(problems))
+            length = len(entry.value)
+            items.append(Item(key, number, entry.metadata, entry.expiration, length, record.modified))
+            size += length
+            del record, entry  # a large value must not stay until the next is there
+            if size > SCAN_BYTES:
+                break
+        return Scanned(items, problems) if items or problems else None
+
+    def take(self, items: Sequence[Item]) -> Taken:
+        """Return the first of `items` with their values, some megabytes of them.
 
         Items come in the order of the file, and other records are passed over. Raises `UserError` when the file
         changed since it was scanned: the records would have other numbers.
@@ -110,7 +133,7 @@ class RecordReader:
         for index, item in enumerate(items):
             size += item.size or 0
             if index and size > PIECE_BYTES:
-                return taken, items[index:]
+                return Taken(taken, items[index:])
             record = self._record(int(item.origin))
             if record is None or record.fault:
                 self._refuse_change()
@@ -119,7 +142,7 @@ class RecordReader:
             del record
         if self.fingerprint() != self._began:
             self._refuse_change()
-        return taken, []
+        return Taken(taken, [])
 
     def _refuse_change(self) -> NoReturn:
         raise UserError(f"{self._name} changed while it was copied: say --restart to begin anew")
@@ -150,6 +173,8 @@ class RecordReader:
 class RecordWriter:
     """Writes entries to FILE.partial, from a position on; `finish` gives the file its name."""
 
+    pairs = 1000
+
     def __init__(self, path: Path, encoder: Encoder, compression_: str) -> None:
         self._path = path
         self._encoder = encoder
@@ -177,7 +202,7 @@ class RecordWriter:
         self._file.seek(offset)
         self._count = count
         if not position:
-            self._piece([self._encoder.start()])
+            self._piece([self._encoder.start])
 
     @property
     def position(self) -> str:
@@ -207,10 +232,14 @@ class RecordWriter:
             self._file.write(member.flush())
         self._file.flush()
 
+    def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
+        """Do nothing, because a file is written anew and nothing else is in it."""
+        return ()
+
     def finish(self) -> None:
         """Complete the file and give it its name."""
         assert self._file is not None
-        self._piece([self._encoder.end()])
+        self._piece([self._encoder.end])
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self.partial, self._path)
@@ -230,7 +259,7 @@ class StreamWriter(RecordWriter):
 
     def open(self, position: str) -> None:
         """Begin, always anew, because a stream cannot go on."""
-        self._piece([self._encoder.start()])
+        self._piece([self._encoder.start])
 
     @property
     def position(self) -> str:
@@ -239,7 +268,7 @@ class StreamWriter(RecordWriter):
 
     def finish(self) -> None:
         """Complete the stream."""
-        self._piece([self._encoder.end()])
+        self._piece([self._encoder.end])
 
     def close(self) -> None:
         """Do nothing, because the stream is the caller's."""

@@ -10,11 +10,11 @@ from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.data.directoryplace import DirectoryReader
-from kvfs.data.fileplace import FileReader
+from kvfs.data.directory import DirectoryFiles
 from kvfs.data.items import Loaded, Problem
 from kvfs.data.place import Reader
 from kvfs.data.streams import RecordReader, format_of
+from kvfs.data.threaded import ThreadedReader
 from kvfs.server.error_answers import Refusal
 from kvfs.server.value_routes import stored_metadata
 from kvfs.store.base import Store
@@ -100,11 +100,11 @@ async def read_seed(place: Path, now: float) -> AsyncGenerator[tuple[Key, Entry]
 def _reader(place: Path, now: float) -> Reader:
     """Return the reader of a place, as `kvfs copy` has it."""
     if place.is_dir():
-        return DirectoryReader(place, now)
+        return ThreadedReader(DirectoryFiles(place, now))
     found = format_of(place.name)
     if found is None:
         raise UserError(f"--seed: {place} is no directory and no .json, .ndjson or .tar file")
-    return FileReader(RecordReader(place, found, now, f"--seed: {place}"))
+    return ThreadedReader(RecordReader(place, found, now, f"--seed: {place}"))
 
 
 def _refuse(problems: Sequence[Problem], place: Path) -> None:

@@ -16,7 +16,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 from kvfs.core.errors import KvfsError
 from kvfs.host.profiles import config_file, profile_names
 from kvfs.host.project import find_project, read_project
-from kvfs.host.sources import SourceRecord, journals, read_source
+from kvfs.host.sources import known_sources
 from kvfs.host.state import default_state_dir, records
 
 SCHEMES: Final = ("local:", "cloudflare:", "wrangler:")
@@ -75,7 +75,10 @@ def places(incomplete: str) -> list[CompletionItem]:
 
 def kept(incomplete: str) -> list[CompletionItem]:
     """Return SOURCE or DIR of which this machine keeps changes."""
-    known = [*_plain([record.source for record in _records()], incomplete), *mounts(incomplete)]
+    known = [
+        *_plain([record.source for _, record in known_sources(default_state_dir())], incomplete),
+        *mounts(incomplete),
+    ]
     return known or [CompletionItem(incomplete, type="dir")]
 
 
@@ -89,11 +92,6 @@ KEPT: Final = Completed("text", kept)
 PROFILE: Final = Completed("text", profiles)
 
 
-def _records() -> Iterator[SourceRecord]:
-    found = (read_source(journal) for journal in journals(default_state_dir()))
-    return (record for record in found if record is not None)
-
-
 def _remembered(environ: Mapping[str, str], *, stores: bool = False) -> Iterator[str]:
     """Return sources that were mounted, and the namespaces that were listed there last.
 
@@ -101,7 +99,7 @@ def _remembered(environ: Mapping[str, str], *, stores: bool = False) -> Iterator
     environment need not be written.
     """
     own = environ.get("CLOUDFLARE_ACCOUNT_ID", "").strip()
-    for record in _records():
+    for _, record in known_sources(default_state_dir()):
         yield record.source
         is_account = record.source.startswith("cloudflare:")
         base = record.source.partition("/")[0] if is_account else record.source

@@ -1,7 +1,6 @@
 """`kvfs install`: the mount helper, systemd units, completion and man pages, put in place or taken away."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from kvfs.cli.options import DRY_RUN, path
 from kvfs.cli.output import complain, say
 from kvfs.cli.pieces import MARK, Piece, pieces
 from kvfs.core.errors import UserError
+from kvfs.host.state import write_whole
 
 
 @click.command()
@@ -59,19 +59,6 @@ def _handled(piece: Piece, root: Path | None, *, dry_run: bool, remove: bool) ->
         return True
     say(f"{'would write' if dry_run else 'wrote'} {target}")
     if not dry_run:
-        _write(target, piece)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, piece.content.encode(), piece.mode)
     return True
-
-
-def _write(target: Path, piece: Piece) -> None:
-    """Replace the file as a whole, readable by all, whatever the umask is."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(piece.content)
-            os.fchmod(file.fileno(), piece.mode)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

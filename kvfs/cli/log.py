@@ -15,7 +15,7 @@ from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import printable, say
 from kvfs.core.errors import UserError
 from kvfs.host.mounts import real_mountpoint
-from kvfs.host.sources import journals, read_source
+from kvfs.host.sources import known_sources
 from kvfs.host.state import log_path, records
 
 SHOWN: Final = 100  # lines
@@ -53,8 +53,7 @@ def _chosen(directory: Path | None, state: Path) -> Path:
         return real_mountpoint(directory)
     known = {Path(record.mountpoint) for record in records(state)}
     if not known:
-        recorded = (read_source(journal) for journal in journals(state))
-        known = {Path(record.mountpoint) for record in recorded if record is not None}
+        known = {Path(record.mountpoint) for _, record in known_sources(state)}
     found = sorted(one for one in known if log_path(one, state).exists())
     if len(found) == 1:
         return found[0]

@@ -32,7 +32,7 @@ from kvfs.config import (
     source_identity,
 )
 from kvfs.core.errors import UserError
-from kvfs.host.claims import claimed, remembered_id, resolved, state_dirs_of
+from kvfs.host.claims import claimed, remembered_id, state_dirs_of
 from kvfs.host.credentials import Credentials
 from kvfs.host.mounts import real_mountpoint
 from kvfs.host.profiles import config_file, settings_of
@@ -249,7 +249,8 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
     )
     state_dirs = state_dirs_of(config.state_dir)
     namespace, prefix = keys_wanted(config)
-    record = resolved(record, remembered_id(record.store, namespace, state_dirs), prefix)
+    namespace = remembered_id(record.store, namespace, state_dirs)
+    record = replace(record, namespace=namespace, prefix=prefix)
 
     def ready() -> None:
         if not pipe.ready():

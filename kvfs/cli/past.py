@@ -12,11 +12,11 @@ from kvfs.config import parse_source
 from kvfs.core.digest import digest
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.core.names import CONTROL, SELF, Naming, title_names
+from kvfs.core.names import SELF, title_names
 from kvfs.history.version import SAME_CONTENT, Version, VersionBatch
 from kvfs.history.version_segment import VersionSegment, segments
 from kvfs.host.requests import HistoryRequest
-from kvfs.host.sources import HISTORY, SourceRecord, journals, read_source
+from kvfs.host.sources import HISTORY, SourceRecord, known_sources
 from kvfs.host.state import SYSTEM_DIR, default_data_dir
 
 GONE: Final = "its content has left the history since"
@@ -42,12 +42,6 @@ class PastPlace:
         """Return the place in the mount."""
         return self.mountpoint.joinpath(*self.names) if self.mountpoint is not None else None
 
-    @property
-    def naming(self) -> Naming:
-        """Return the naming rules of the source's keys."""
-        reserved = frozenset({CONTROL}) if self.record.namespace else frozenset[str]()
-        return Naming(self.record.separator, reserved)
-
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -71,8 +65,7 @@ def find_place(text: str, state_dir: Path) -> PastPlace:
     place = _mounted(text, state_dir) or _of_source(text, state_dir)
     if place is not None:
         return place
-    known = [record.source for journal in journals(state_dir) if (record := read_source(journal))]
-    names = ", ".join(sorted(known)) or "none"
+    names = ", ".join(sorted(record.source for _, record in known_sources(state_dir))) or "none"
     raise UserError(f"{text} is neither in a mount nor in a source that was mounted here: {names}")
 
 
@@ -81,8 +74,8 @@ def _mounted(text: str, state_dir: Path) -> PastPlace | None:
     if found_in is None:
         return None
     mounted, mountpoint, names = found_in
-    known = [(journal, read_source(journal)) for journal in (*journals(state_dir), *journals(SYSTEM_DIR))]
-    found = [(journal, record) for journal, record in known if record and record.source == mounted.source]
+    known = known_sources(state_dir, SYSTEM_DIR)
+    found = [(journal, record) for journal, record in known if record.source == mounted.source]
     if not found:
         return None
     # another server may have had a source of that name
@@ -99,10 +92,7 @@ def _of_source(text: str, state_dir: Path) -> PastPlace | None:
     longest = 0
     mounted = reversed(living_mounts(None, state_dir))  # one that can be written to counts
     live = {one.source: Path(one.mountpoint) for one in mounted}
-    for journal in journals(state_dir):
-        record = read_source(journal)
-        if record is None:
-            continue
+    for journal, record in known_sources(state_dir):
         for written in _written(text):
             for start in (record.source, record.mountpoint):
                 names = _below(written, start)
@@ -151,7 +141,7 @@ def versions_of(place: PastPlace) -> dict[tuple[str, ...], list[Past]]:
 def _in_batch(
     place: PastPlace, segment: VersionSegment, batch: VersionBatch, current: dict[NamespaceId, str]
 ) -> Iterator[Past]:
-    naming, wanted = place.naming, place.names
+    naming, wanted = place.record.naming, place.names
     below = wanted if place.record.namespace else wanted[1:]
     literal = place.record.separator.join(below) if not any("%" in name for name in below) else ""
     start = place.record.prefix + literal
@@ -220,7 +210,7 @@ def _asked(place: PastPlace) -> HistoryRequest:
             return HistoryRequest()
         namespace, names = found[names[0]].id, names[1:]
     try:
-        key = place.naming.key_of(names) if names else ""
+        key = place.record.naming.key_of(names) if names else ""
     except KvfsError:
         return HistoryRequest()
     return HistoryRequest(namespace, place.record.prefix + key)

@@ -13,7 +13,7 @@ from kvfs.cli.daemons import ask_items, living_mounts
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
 from kvfs.core.model import Change, Key, NamespaceId
-from kvfs.core.names import CONTROL, Naming, title_names
+from kvfs.core.names import title_names
 from kvfs.host.control import Message
 from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.requests import ChangeItem, ConflictItem, RejectedItem, Request
@@ -157,9 +157,8 @@ def path_names(
     namespace: NamespaceId, key: Key, record: SourceRecord, *, is_directory_too: bool = False
 ) -> tuple[str, ...]:
     """Return the path of a key below the mount point."""
-    naming = Naming(record.separator, frozenset({CONTROL}) if record.namespace else frozenset())
     inside = key.removeprefix(record.prefix) or key
-    names = naming.path_of(Key(inside), is_directory_too=is_directory_too)
+    names = record.naming.path_of(Key(inside), is_directory_too=is_directory_too)
     return names if record.namespace else (_title(record, namespace), *names)
 
 

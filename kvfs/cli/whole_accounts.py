@@ -19,7 +19,7 @@ from kvfs.cli.sides import CopyRequest, Sides
 from kvfs.core.errors import UserError
 from kvfs.core.names import title_names, title_of
 from kvfs.data.streams import format_of
-from kvfs.host.state import private_directory, write_private
+from kvfs.host.state import private_directory, write_whole
 
 DONE: Final = ".namespaces"  # instead of the suffix of a copy: which namespaces are done
 
@@ -75,7 +75,7 @@ async def run_account(request: CopyRequest, format_: str | None) -> int:
                 return status
             if not request.dry_run:
                 done.append(title)
-                write_private(notes, json.dumps(done).encode())
+                write_whole(notes, json.dumps(done).encode())
     notes.unlink(missing_ok=True)
     return status
 

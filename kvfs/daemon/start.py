@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -27,7 +27,7 @@ from kvfs.core.model import Namespace
 from kvfs.core.names import DirRef
 from kvfs.daemon.build import Stores
 from kvfs.daemon.outlook import AWAY, kind_of
-from kvfs.host.claims import claim, resolved, state_dirs_of
+from kvfs.host.claims import claim, state_dirs_of
 from kvfs.host.credentials import TOKEN_PAGE
 from kvfs.host.sources import SourceRecord, read_source, write_source
 from kvfs.host.state import read_record, record_path
@@ -146,7 +146,7 @@ def claim_place(config: Config, start: Start) -> None:
         return  # nobody keeps a record of this mount
     namespace, ref = start.place if start.place is not None else ("", DirRef.ROOT)
     try:
-        claim(resolved(record, namespace, ref.prefix), state_dirs_of(config.state_dir))
+        claim(replace(record, namespace=namespace, prefix=ref.prefix), state_dirs_of(config.state_dir))
     except OSError as exc:
         log.warning("which keys this mount has is not kept: %s", exc.strerror)
 

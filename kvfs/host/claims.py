@@ -9,12 +9,12 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from kvfs.core.errors import UserError
-from kvfs.host.sources import journals, read_source
+from kvfs.host.sources import known_sources
 from kvfs.host.state import (
     SYSTEM_DIR,
     MountRecord,
@@ -58,9 +58,8 @@ def remembered_id(store: str, namespace: str, state_dirs: Iterable[Path]) -> str
     The text itself where nothing is known, or where it is an id.
     """
     known: dict[str, str] = {}
-    for path in (journal for directory in state_dirs for journal in journals(directory)):
-        found = read_source(path)
-        if found is not None and found.store == store:
+    for _, found in known_sources(*state_dirs):
+        if found.store == store:
             known |= {title: id_ for id_, title in found.namespaces.items()}
     return namespace if namespace in known.values() else known.get(namespace, namespace)
 
@@ -123,11 +122,6 @@ def _way_out(error: OSError) -> str:
 def state_dirs_of(state_dir: Path) -> tuple[Path, ...]:
     """Return the state directories of this user's mounts, the one in use first."""
     return (state_dir, default_state_dir(), *([SYSTEM_DIR] if os.geteuid() == 0 else []))
-
-
-def resolved(record: MountRecord, namespace: str, prefix: str) -> MountRecord:
-    """Return the record with the keys that the server's answer says."""
-    return replace(record, namespace=namespace, prefix=prefix)
 
 
 @contextmanager

@@ -232,7 +232,7 @@ class Client:
         self._connection = connection
         self._reader = connection.makefile("rb")
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self.pid, self.uid, _ = _CREDENTIALS.unpack(peer)
+        self.pid = _CREDENTIALS.unpack(peer)[0]
 
     def ask(
         self, request: Message, *, silence: float = SILENCE_SECONDS, within: float = float("inf")
@@ -290,9 +290,3 @@ def connect(path: Path) -> Iterator[Client]:
         yield client
     finally:
         client.close()
-
-
-def call(path: Path, request: Message, *, silence: float = SILENCE_SECONDS) -> Iterator[Message]:
-    """Connect, ask, and yield the answers: see `Client.ask`."""
-    with connect(path) as client:
-        yield from client.ask(request, silence=silence)

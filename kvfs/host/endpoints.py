@@ -1,11 +1,10 @@
 """The findings of `kvfs verify` about an endpoint, kept in the state directory for later mounts."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kvfs.host.state import private_directory, state_name, write_private
+from kvfs.host.state import private_directory, read_as, state_name, write_record
 
 _DIRECTORY: Final = "endpoints"
 
@@ -29,16 +28,12 @@ def save_learned(learned: Learned, state_dir: Path) -> None:
     private_directory(state_dir)
     path = _path(learned.base_url, state_dir)
     private_directory(path.parent)
-    write_private(path, json.dumps(asdict(learned)).encode())
+    write_record(learned, path)
 
 
 def load_learned(base_url: str, state_dir: Path) -> Learned | None:
     """Return the findings about an endpoint; None if there are none or the file cannot be read."""
-    try:
-        found = json.loads(_path(base_url, state_dir).read_bytes())
-        return Learned(**{**found, "differences": tuple(found["differences"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    return read_as(Learned, _path(base_url, state_dir))
 
 
 def _path(base_url: str, state_dir: Path) -> Path:

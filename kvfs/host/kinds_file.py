@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from msgspec import Struct, to_builtins
 
 from kvfs.core.errors import UserError
 from kvfs.core.kinds import Kept, Kinds
 from kvfs.core.model import NamespaceId
-from kvfs.host.state import private_directory, state_name, write_private
+from kvfs.host.state import private_directory, read_as, state_name, write_whole
 
 MOST_KEYS: Final = 100_000  # keys of an account; the newest stay
 MOST_ENDINGS: Final = 1_000  # endings of a namespace
@@ -27,6 +28,13 @@ log = logging.getLogger("kvfs.host")
 KnownKinds = dict[NamespaceId, Kept]
 
 
+class _Written(Struct):
+    """The knowledge of one namespace, as the file has it: the newest keys are last."""
+
+    binary: list[str]
+    endings: dict[str, tuple[int, int]]
+
+
 class KindsFile:
     """The knowledge of one account. `identity` is one text for an account, whichever source names it."""
 
@@ -35,20 +43,11 @@ class KindsFile:
 
     def read(self) -> KnownKinds:
         """Return all that is known. It never raises: a file that cannot be read counts as no knowledge."""
-        try:
-            found = json.loads(self._path.read_bytes())
-            return {
-                NamespaceId(namespace): Kept(
-                    {str(key): True for key in known["binary"]},
-                    {
-                        str(name): (int(texts), int(binary))
-                        for name, (texts, binary) in known["endings"].items()
-                    },
-                )
-                for namespace, known in found.items()
-            }
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}
+        found = read_as(dict[NamespaceId, _Written], self._path) or {}
+        return {
+            namespace: Kept(dict.fromkeys(known.binary, True), known.endings)
+            for namespace, known in found.items()
+        }
 
     def add(self, news: KnownKinds) -> None:
         """Add new knowledge. Raises OSError, `UserError`."""
@@ -63,19 +62,19 @@ class KindsFile:
             kept.endings |= learned.endings
             known[namespace] = kept
         private_directory(self._path.parent)
-        write_private(self._path, json.dumps(_plain(known)).encode())
+        write_whole(self._path, json.dumps(_plain(known)).encode())
 
 
-def _plain(known: KnownKinds) -> dict[str, object]:
-    """Encode as JSON, within the bounds: of the oldest namespaces the oldest keys go first."""
+def _plain(known: KnownKinds) -> object:
+    """Return what is written, within the bounds: of the oldest namespaces the oldest keys go first."""
     surplus = sum(len(kept.binary) for kept in known.values()) - MOST_KEYS
-    plain: dict[str, object] = {}
+    plain: dict[str, _Written] = {}
     for namespace, kept in known.items():
         dropped = min(max(0, surplus), len(kept.binary))
         surplus -= dropped
         endings = list(kept.endings.items())[-MOST_ENDINGS:]
-        plain[namespace] = {"binary": list(islice(kept.binary, dropped, None)), "endings": dict(endings)}
-    return plain
+        plain[namespace] = _Written(list(islice(kept.binary, dropped, None)), dict(endings))
+    return to_builtins(plain)
 
 
 def account_identity(base_url: str, account: str) -> str:

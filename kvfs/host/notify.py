@@ -17,12 +17,8 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str]) -> None:
         """`environ` is read once: NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID."""
         self._address = environ.get("NOTIFY_SOCKET", "")
-        self._watchdog = _watchdog_seconds(environ) if self._address else None
-
-    @property
-    def watchdog(self) -> float | None:
-        """Return the seconds within which it wants a sign of life; None if it wants none."""
-        return self._watchdog
+        self.watchdog = _watchdog_seconds(environ) if self._address else None
+        """The seconds within which it wants a sign of life; None if it wants none."""
 
     def ready(self, status: str) -> None:
         """Tell that the mount can be used."""

@@ -6,13 +6,16 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from kvfs.core.model import Key, NamespaceId
-from kvfs.host.state import write_private
+from kvfs.host.state import write_whole
 
 NAME: Final = "conflicts.ndjson"
 
@@ -36,32 +39,15 @@ class ConflictFile:
     def read(self) -> list[Conflict]:
         """Return the open conflicts, the oldest first. Passes over a line that a crash cut off."""
         found: dict[tuple[str, str], Conflict] = {}
-        for line in self._lines():
-            try:
-                conflict = Conflict(
-                    NamespaceId(line["namespace"]), Key(line["key"]), Key(line["copy"]), float(line["at"])
-                )
-            except (KeyError, TypeError, ValueError):
-                continue
-            place = (conflict.namespace, conflict.copy)
-            if line.get("settled"):
-                found.pop(place, None)
-            else:
-                found[place] = conflict
+        with suppress(FileNotFoundError):
+            for line in self._path.read_bytes().splitlines():
+                with suppress(ValueError, RecursionError):
+                    fields = json.loads(line)
+                    conflict = msgspec.convert(fields, Conflict)
+                    found.pop((conflict.namespace, conflict.copy), None)
+                    if not fields.get("settled"):
+                        found[conflict.namespace, conflict.copy] = conflict
         return list(found.values())
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except (FileNotFoundError, UnicodeDecodeError):
-            return
-        for line in text.splitlines():
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                yield found
 
     def append(self, conflict: Conflict, *, settled: bool = False) -> None:
         """One more, or one less. A disk that takes half of the line takes nothing of it."""
@@ -84,6 +70,6 @@ class ConflictFile:
         """Make exactly these the open ones; without any the file goes."""
         lines = [json.dumps(asdict(conflict)) for conflict in conflicts]
         if lines:
-            write_private(self._path, "".join(f"{line}\n" for line in lines).encode())
+            write_whole(self._path, "".join(f"{line}\n" for line in lines).encode())
         else:
             self._path.unlink(missing_ok=True)

@@ -3,14 +3,14 @@
 `STATE/sources/<hash of the identity>/source.json`, beside the journal. It goes with that.
 """
 
-import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvfs.core.model import Namespace, NamespaceId
-from kvfs.host.state import write_private
+from kvfs.core.names import CONTROL, Naming
+from kvfs.host.state import read_as, write_record
 
 NAME = "source.json"
 HISTORY = "history"
@@ -39,6 +39,11 @@ class SourceRecord:
         """Return the store that the source is a part of: see `store_of`."""
         return store_of(self.identity)
 
+    @property
+    def naming(self) -> Naming:
+        """Return the naming rules of the source's keys."""
+        return Naming(self.separator, frozenset({CONTROL} if self.namespace else ()))
+
     def listed(self) -> list[Namespace]:
         """Return the namespaces, as last listed."""
         return [Namespace(NamespaceId(id_), title) for id_, title in self.namespaces.items()]
@@ -52,17 +57,12 @@ def store_of(identity: str) -> str:
 
 def write_source(journal: Path, record: SourceRecord) -> None:
     """Keep a record beside its journal. Raises OSError."""
-    write_private(journal.parent / NAME, json.dumps(asdict(record)).encode())
+    write_record(record, journal.parent / NAME)
 
 
 def read_source(journal: Path) -> SourceRecord | None:
     """Return the record beside a journal; None when there is none, or none that makes sense."""
-    try:
-        found = json.loads((journal.parent / NAME).read_bytes())
-        record = SourceRecord(**{name: found[name] for name in SourceRecord.__slots__})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return record if isinstance(record.namespaces, dict) else None
+    return read_as(SourceRecord, journal.parent / NAME)
 
 
 def last_used(journal: Path) -> float:
@@ -81,5 +81,11 @@ def was_used(journal: Path) -> None:
 
 
 def journals(state_dir: Path) -> list[Path]:
-    """Yield the journals on this machine, of mounted and unmounted sources."""
+    """Return the journals on this machine, of mounted and unmounted sources."""
     return sorted((state_dir / "sources").glob("*/journal.sqlite"))
+
+
+def known_sources(*state_dirs: Path) -> list[tuple[Path, SourceRecord]]:
+    """Return the journals whose sources are known by name, with their records."""
+    found = [(journal, read_source(journal)) for directory in state_dirs for journal in journals(directory)]
+    return [(journal, record) for journal, record in found if record is not None]

@@ -18,13 +18,16 @@ import re
 import stat
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 import platformdirs
 
 from kvfs.core.errors import UserError
+
+T = TypeVar("T")
 
 SYSTEM_DIR: Final = Path("/var/lib/kvfs")
 """State and store of mounts that root makes at boot, without a home."""
@@ -182,9 +185,9 @@ def _nobody() -> int | None:
         return None
 
 
-def write_record(record: MountRecord, path: Path) -> None:
-    """Keep `record` in `path`. Raises OSError."""
-    write_private(path, json.dumps(asdict(record)).encode())
+def write_record(record: object, path: Path) -> None:
+    """Keep a record in `path`, as JSON. Raises OSError."""
+    write_whole(path, json.dumps(msgspec.to_builtins(record)).encode())
 
 
 def forget(record: MountRecord, path: Path) -> None:
@@ -213,12 +216,13 @@ def private_opener(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_CLOEXEC, 0o600)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace the file `path` (0600) as a whole: nobody sees half of it."""
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace the file `path` as a whole: nobody sees half of it. It gets `mode`, whatever the umask is."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+            os.fchmod(descriptor, mode)
         Path(name).replace(path)
     except BaseException as exc:
         Path(name).unlink(missing_ok=True)
@@ -233,11 +237,15 @@ def is_half(path: Path) -> bool:
 
 
 def read_record(path: Path) -> MountRecord | None:
-    """Return the record in `path`; None when there is none, or none that makes sense."""
-    try:
-        found = json.loads(path.read_bytes())
-        return MountRecord(**{name: found[name] for name in MountRecord.__slots__ if name in found})
-    except (OSError, ValueError, KeyError, TypeError):
+    """Return the record of a mount in `path`; None when there is none, or none that makes sense."""
+    return read_as(MountRecord, path)
+
+
+def read_as(kind: type[T], path: Path) -> T | None:
+    """Return the value that a file of JSON holds; None when there is none, or none that makes sense."""
+    try:  # with Python's parser, because a path may hold bytes that are no UTF-8
+        return msgspec.convert(json.loads(path.read_bytes()), kind)
+    except (OSError, ValueError, RecursionError):
         return None
 
 

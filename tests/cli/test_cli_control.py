@@ -14,6 +14,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.control import call
 
 from kvfs.core.errors import UserError
 from kvfs.host.control import (
@@ -25,7 +26,6 @@ from kvfs.host.control import (
     Message,
     NoDaemonError,
     Send,
-    call,
     connect,
     serve_control,
 )

@@ -236,8 +236,8 @@ def test_a_wrong_base_url_is_no_silence(tmp_path: Path, server: Served) -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A file that cannot be written is named, because `No space left on device` alone does not say where."""
     code = (
-        "import sys, pathlib; from kvfs.cli.exits import describe; from kvfs.host.state import write_private\n"
-        "try: write_private(pathlib.Path(sys.argv[1]) / 'record.json', b'x')\n"
+        "import sys, pathlib; from kvfs.cli.exits import describe; from kvfs.host.state import write_whole\n"
+        "try: write_whole(pathlib.Path(sys.argv[1]) / 'record.json', b'x')\n"
         "except OSError as exc: print(describe(exc)[0])"
     )
     done = subprocess.run(

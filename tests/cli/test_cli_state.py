@@ -17,7 +17,7 @@ from kvfs.host.state import (
     read_record,
     record_path,
     records,
-    write_private,
+    write_whole,
 )
 
 RECORD = MountRecord(mountpoint="/mnt/ü", source="local:/x", pid=42, socket="/s", since=1.5)
@@ -123,7 +123,7 @@ def test_a_later_mount_keeps_its_record(tmp_path: Path) -> None:
     path.parent.mkdir()
     later = MountRecord(mountpoint="/mnt/ü", source="local:/y", pid=43, socket="/s", since=2.5)
     with claimed(RECORD, [tmp_path]):
-        write_private(
+        write_whole(
             path,
             b'{"mountpoint": "/mnt/\xc3\xbc", "source": "local:/y", "pid": 43, "socket": "/s", "since": 2.5}',
         )

@@ -24,11 +24,12 @@ from crash.plan import LANES, Plan, Report
 from crash.points import Points
 from crash.shim import Death
 from crash.writer import DEAD, FUTURE
+from support.control import call
 from support.journals import seen
 from support.mounted import Api, environment
 from support.serving import Served, served_by_process
 
-from kvfs.host.control import ControlError, call
+from kvfs.host.control import ControlError
 from kvfs.host.state import control_path
 
 WRITER = Path(__file__).with_name("writer.py")

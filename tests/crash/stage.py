@@ -16,11 +16,12 @@ from crash.forge import Daemon, Forge
 from crash.lane import Violation
 from crash.shim import Death
 from crash.writer import DEAD
+from support.control import call
 from support.journals import seen
 from support.mounted import Api, environment
 from support.serving import Served
 
-from kvfs.host.control import ControlError, call
+from kvfs.host.control import ControlError
 from kvfs.host.state import control_path
 from kvfs.host.told import ToldWrite, told_file
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.errors import UserError
-from kvfs.host.claims import ClaimedKeys, claim, claimed, locked, remembered_id, resolved
+from kvfs.host.claims import ClaimedKeys, claim, claimed, locked, remembered_id
 from kvfs.host.leftovers import remove_records
 from kvfs.host.sources import SourceRecord, store_of, write_source
 from kvfs.host.state import MountRecord, birth, read_record, record_path, records
@@ -137,7 +137,7 @@ def test_the_answer_of_the_server_says_which_namespace_it_is(state: Path) -> Non
     claim(other("shop", namespace="id"), [state])
     mine = record("mine", namespace="Shop")
     with claimed(mine, [state]), pytest.raises(UserError, match="/mnt/shop"):
-        claim(resolved(mine, "id", ""), [state])
+        claim(replace(mine, namespace="id", prefix=""), [state])
     assert read_record(record_path(Path("/mnt/mine"), state)) is None
 
 

@@ -21,6 +21,7 @@ from model.draws import DATA, METADATA, PICK, keys
 from model.file_steps import FileSteps
 from model.name_steps import NameSteps
 from model.space import Space
+from support.control import call
 from support.mounted import Api, Mounted, mounted
 from support.serving import served_by_process
 from support.standing import wait_for
@@ -30,7 +31,6 @@ from kvfs.core.errors import KvfsError
 from kvfs.core.model import Entry
 from kvfs.core.names import Naming
 from kvfs.fuse.convert import errno_of, name_of
-from kvfs.host.control import call
 from kvfs.host.state import control_path
 
 pytestmark = pytest.mark.fuse

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.control import call
 from support.mounted import Api, mounted
 from support.pages import Row
 from support.standing import DELETES, WRITES, Namespace, Standing, changed, wait_for
 from support.vocabulary import key_of, run_code, vocabulary
 
-from kvfs.host.control import call
 from kvfs.host.state import control_path
 
 OPTIONS = ("--cache-ttl=600", "--settle=0", "--write-back=600", "--timeout=10")

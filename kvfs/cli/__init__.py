@@ -1,7 +1,8 @@
 """The command line: `kvfs COMMAND …`, one file a command (or a few that belong together).
 
 Commands are imported when they are called: `kvfs status` in a prompt should not wait for pyfuse3 and httpx.
-A command returns its exit status and raises what it cannot do; `exits.py` makes that a line and a status.
+A command returns its exit status (nothing stands for 0) and raises what it cannot do; `exits.py` makes that a line and
+a status.
 """
 
 import importlib
@@ -17,49 +18,20 @@ from click.shell_completion import CompletionItem
 
 from kvfs import __version__
 from kvfs.cli.exits import guarded
-from kvfs.cli.helping import MainGroup, with_examples
+from kvfs.cli.helping import HEADINGS, MainGroup, with_examples
 from kvfs.host.process import fill_standard_descriptors, use_utf8_names
 
-COMMANDS: Final = {
-    "mount": "mount",
-    "mount-helper": "mount_helper",
-    "umount": "umount",
-    "status": "status",
-    "top": "top",
-    "sync": "sync",
+COMMANDS: Final = ("mount-helper", *(name for names in HEADINGS.values() for name in names))
+
+_MODULES: Final = {
     "refresh": "sync",
-    "pending": "pending",
     "recover": "pending",
-    "log": "log",
-    "why": "why",
-    "rejected": "rejected",
-    "conflicts": "conflicts",
-    "history": "history",
-    "restore": "restore",
-    "journal": "journal",
-    "copy": "copy",
     "export": "copy",
     "import": "copy",
-    "diff": "diff",
-    "ls": "ls",
-    "find": "find",
-    "cat": "cat",
-    "put": "put",
-    "rm": "rm",
-    "edit": "edit",
-    "du": "du",
-    "backup": "backup",
     "restore-backup": "backup",
-    "namespaces": "namespaces",
-    "serve": "serve",
-    "doctor": "doctor",
     "debug-bundle": "bundle",
-    "config": "config",
-    "install": "install",
-    "verify": "verify",
 }
-"""Name of a command → the module in this folder that has it, under the same name."""
-
+"""The modules in this folder that are not called after their command."""
 
 COMPLETING: Final = "_KVFS_COMPLETE"
 """Set by the script of a shell that asks for completion."""
@@ -103,8 +75,9 @@ class _LazyGroup(MainGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
-        command = getattr(importlib.import_module(f"kvfs.cli.{COMMANDS[cmd_name]}"), name)
+        word = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"kvfs.cli.{_MODULES.get(cmd_name, word)}")
+        command = getattr(module, f"{word}_" if keyword.iskeyword(word) else word)
         assert isinstance(command, click.Command)
         return with_examples(command, cmd_name)
 

@@ -2,10 +2,10 @@
 
 import os
 import time
-from contextlib import AsyncExitStack, closing
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import trio
@@ -16,8 +16,8 @@ from kvfs.cli.keys import complain_of
 from kvfs.cli.moving import run_copy
 from kvfs.cli.options import DRY_RUN, YES, option, path
 from kvfs.cli.output import say, size_text
-from kvfs.cli.places import Access, FileWords, StoreWords, access_of, access_options, parse_store
-from kvfs.cli.sides import CopyRequest, Sides, keep_kinds, known_kinds, reader_of
+from kvfs.cli.places import Access, FileWords, StoreWords, access_options, parse_store
+from kvfs.cli.sides import CopyRequest, open_sides, reader_of
 from kvfs.core.errors import UserError
 from kvfs.core.measures import DAY
 from kvfs.data.backups import BackupIndex, backups_in, merge, read_backup, verify, write_changes
@@ -46,29 +46,36 @@ PARTIAL: Final = ".partial"
     "--listing-only", is_flag=True, help="Read only values whose listing changed: cheaper, and misses others."
 )
 @access_options
-def backup(source: str, directory: Path, **options: Any) -> int:
+def backup(
+    source: str,
+    directory: Path,
+    keep: str | None,
+    full_every: float,
+    is_full: bool,
+    listing_only: bool,
+    access: Access,
+) -> int:
     """Export SOURCE to a dated file in DIR: everything, or what changed since the last one."""
-    wanted = {name: options.pop(name) for name in ("keep", "full_every", "is_full", "listing_only")}
-    rules = parse_keep(wanted["keep"]) if wanted["keep"] else []
-    access = access_of(options)
+    rules = parse_keep(keep) if keep else []
     words = parse_store(source, access)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = trio.run(_back_up, words, directory, access, wanted)
+    every = timedelta.min if is_full else timedelta(seconds=full_every)
+    status = trio.run(_back_up, words, directory, access, every, listing_only)
     if status == Exit.OK and rules:
         _prune(directory, rules)
     return status
 
 
-async def _back_up(words: StoreWords, directory: Path, access: Access, wanted: dict[str, Any]) -> int:
+async def _back_up(
+    words: StoreWords, directory: Path, access: Access, every: timedelta, listing_only: bool
+) -> int:
     now = datetime.now(UTC)
-    private_directory(access.state_dir)
     with closing(BackupIndex(directory)) as index:
         found = backups_in(directory)
         newest = found[-1].name if found else ""
-        every = timedelta(seconds=wanted["full_every"])
-        if wanted["is_full"] or index.name != newest or is_due(found, now, every):
+        if index.name != newest or is_due(found, now, every):
             return await _full(words, directory, access, index, now)
-        return await _changes(words, directory, access, index, now, listing_only=wanted["listing_only"])
+        return await _changes(words, directory, access, index, now, listing_only=listing_only)
 
 
 async def _full(words: StoreWords, directory: Path, access: Access, index: BackupIndex, now: datetime) -> int:
@@ -107,10 +114,8 @@ async def _changes(
     name = name_of(now, is_full=False)
     file = directory / name
     partial = directory / f".changes{PARTIAL}"
-    async with AsyncExitStack() as stack:
-        side = await Sides(access, stack).open(words)
-        kinds = known_kinds(side, access)
-        reader = reader_of(side, Selection(strip=words.rest), kinds, time.time())
+    async with open_sides(access) as sides:
+        reader = reader_of(await sides.open(words), Selection(strip=words.rest), time.time())
         index.begin()
         try:
             with open(partial, "wb", opener=private_opener) as out:  # noqa: ASYNC230 # as quick as what is written to it
@@ -129,7 +134,6 @@ async def _changes(
             say(f"{name}: {counts[0]:,} changed, {counts[1]:,} gone, {size}, verified")
         else:
             say("nothing has changed since the last backup")
-        await keep_kinds(side, access, kinds)
     return Exit.LEFT if complain_of(changes.problems) else Exit.OK
 
 
@@ -166,10 +170,9 @@ def restore_backup(
     delete: bool,
     dry_run: bool,
     yes: bool,
-    **options: Any,
+    access: Access,
 ) -> int:
     """Write a backup back to SOURCE. Without SOURCE: list the backups, after reading each to its end."""
-    access = access_of(options)
     if not directory.is_dir():
         raise UserError(f"{directory} is no directory")
     found = backups_in(directory)
@@ -179,11 +182,8 @@ def restore_backup(
         return _list(directory, found)
     chain = chain_of(found, _chosen(found, wanted))
     words = parse_store(target, access)
-    private_directory(access.state_dir)
-    merged = (
-        private_directory(access.state_dir / "copies")
-        / f"restore-{state_name(f'{directory} {chain[-1].name}')}"
-    )
+    private_directory(access.state)
+    merged = private_directory(access.copies) / f"restore-{state_name(f'{directory} {chain[-1].name}')}"
     with open(merged, "wb", opener=private_opener) as file:
         count = merge(directory, chain, file)
     os.utime(merged, (0, 0))  # a restore that goes on must find the file as it was

@@ -16,8 +16,7 @@ from typing import Any, Final
 import click
 
 from kvfs import __version__
-from kvfs.cli.daemons import ask, daemon_of, state_of
-from kvfs.cli.exits import Exit
+from kvfs.cli.daemons import ask_mount
 from kvfs.cli.journal_dump import describe
 from kvfs.cli.options import STATE_DIR, option, path
 from kvfs.cli.output import say, size_text
@@ -29,7 +28,7 @@ from kvfs.host.control import Message
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
-from kvfs.host.requests import ErrorsRequest, MetricsRequest, Request, TopRequest
+from kvfs.host.requests import ErrorsRequest, MetricsRequest, TopRequest, name_of
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
 from kvfs.settings import PATH
@@ -78,13 +77,12 @@ def debug_bundle(
     output: Path | None,
     with_names: bool,
     token_file: Path | None,
-    state_dir: Path | None,
-) -> int:
+    state: Path,
+) -> None:
     """Collect what a report of a problem needs into one file, without values and secrets. Nothing is sent.
 
     Of DIR, or of all mounts of yours and of what is kept of others.
     """
-    state = state_of(state_dir)
     target = output or Path.cwd() / time.strftime("kvfs-debug-%Y%m%d-%H%M%S.tar.gz")
     gathered = _Gathered(state, None if directory is None else real_mountpoint(directory))
     secrets = [*secret_variables(os.environ), *_secrets_of_files(token_file)]
@@ -97,7 +95,6 @@ def debug_bundle(
         say(f"  {name:<32} {size_text(len(text.encode('utf-8', 'replace')))}")
     names = "names of keys are in it" if with_names else "names of keys are hashed"
     say(f"values, metadata and tokens are not in it, {names}; look through it before you send it")
-    return Exit.OK
 
 
 def _about(with_names: bool) -> str:
@@ -169,19 +166,18 @@ class _Gathered:
         """Collect the answers of one daemon, and the end of its log."""
         answers: Message = {}
         for request in (MetricsRequest(), ErrorsRequest(), TopRequest()):
-            answers[request.name] = _tried(partial(self._asked, mountpoint, request))
+            asking = partial(ask_mount, mountpoint, self._state, request, silence=_SILENCE)
+            answers[name_of(type(request))] = _tried(asking)
         return {
-            "metrics.txt": scrub.metrics(
-                str(answers["metrics"].get("text", answers["metrics"].get("error", "")))
-            ),
-            "errors.txt": scrub.log(str(answers["errors"].get("text", answers["errors"].get("error", "")))),
+            "metrics.txt": scrub.metrics(_text_of(answers["metrics"])),
+            "errors.txt": scrub.log(_text_of(answers["errors"])),
             "top.json": _json(scrub.value(answers["top"])),
             "log.txt": scrub.log(_end_of(log_path(mountpoint, self._state))),
         }
 
-    def _asked(self, mountpoint: Path, request: Request) -> Message:
-        with daemon_of(mountpoint, self._state) as client:
-            return ask(client, request, silence=_SILENCE)
+
+def _text_of(answer: Message) -> str:
+    return str(answer.get("text", answer.get("error", "")))
 
 
 def _names_of(record: SourceRecord) -> set[str]:

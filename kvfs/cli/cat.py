@@ -1,14 +1,12 @@
 """`kvfs cat SOURCE/KEY`: one value, byte for byte."""
 
 import sys
-from typing import Any
 
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, run_on_keys
-from kvfs.cli.places import access_options
+from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
 
 
@@ -16,21 +14,20 @@ from kvfs.core.errors import UserError
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.option("-m", "--metadata", "show_metadata", is_flag=True, help="The metadata instead of the value.")
 @access_options
-def cat(source: str, show_metadata: bool, **options: Any) -> int:
+def cat(source: str, show_metadata: bool, access: Access) -> None:
     """Write a value to standard output as it is."""
 
-    async def work(keys: SourceKeys) -> int:
+    async def work(keys: SourceKeys) -> None:
         if show_metadata:
             item = await keys.look(keys.key)
             if item is None:
                 raise UserError(f"there is no key {keys.key!r}")
             click.echo(item.metadata or b"null")
-            return Exit.OK
+            return
         read = await keys.store.get(keys.namespace, keys.key)
         if read is None:
             raise UserError(f"there is no key {keys.key!r}")
         sys.stdout.buffer.write(read.value)
         sys.stdout.buffer.flush()
-        return Exit.OK
 
-    return run_on_keys(source, options, work)
+    run_on_keys(source, access, work)

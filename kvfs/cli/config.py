@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.mount import mount
-from kvfs.cli.options import KINDS, STATE_DIR, json_option, named_profile
+from kvfs.cli.options import CONFIG, KINDS, json_option, named_profile
 from kvfs.cli.output import printable, say, say_json
 from kvfs.host.profiles import config_file, profile_names, settings_of
 
@@ -25,7 +25,7 @@ def config() -> None:
 @config.command()
 @named_profile("With the options of this profile.", variable=False)
 @json_option("One object, for programs.")
-@STATE_DIR
+@CONFIG["state_dir"]
 def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:
     """Show every option of `kvfs mount` with its value and its origin."""
     file = config_file(os.environ)

@@ -12,12 +12,12 @@ import click
 
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, mount_containing, state_of
+from kvfs.cli.daemons import ask_items, ask_mount, living_mounts, mount_containing
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.options import STATE_DIR, YES, json_option, path
-from kvfs.cli.output import complain, counted, duration_text, say, say_json, size_text
-from kvfs.cli.unsent import items_of, kept_sources
+from kvfs.cli.options import STATE_DIR, YES, grouped, json_option, path
+from kvfs.cli.output import complain, counted, duration_text, say, size_text
+from kvfs.cli.unsent import items_of, kept_sources, say_items
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at
@@ -50,19 +50,16 @@ def conflicts() -> None:
 @click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
 @json_option()
 @STATE_DIR
-def list_conflicts(source: str | None, as_json: bool, state_dir: Path | None) -> int:
+def list_conflicts(source: str | None, as_json: bool, state: Path) -> None:
     """List those that are open, of SOURCE or DIR, or of all sources, mounted or not."""
-    items = list(items_of(source, state_of(state_dir), ConflictsRequest(), lambda kept: kept.conflicts))
-    if as_json:
-        say_json(items)
-        return Exit.OK
-    for item in items:
-        place, age = item["mountpoint"] or item["source"], duration_text(max(0.0, time.time() - item["at"]))
-        sizes = f"yours {_size(item['copy_size'])}, theirs {_size(item['size'])}"
-        say(f"{place}/{item['path']}  {sizes}  {age} ago: yours is {item['copy']}")
-    if not items:
-        say("no conflict is open")
-    return Exit.OK
+    items = items_of(source, state, ConflictsRequest(), lambda kept: kept.conflicts)
+    say_items(items, _line, "no conflict is open", as_json=as_json)
+
+
+def _line(item: Message) -> str:
+    place, age = item["mountpoint"] or item["source"], duration_text(max(0.0, time.time() - item["at"]))
+    sizes = f"yours {_size(item['copy_size'])}, theirs {_size(item['size'])}"
+    return f"{place}/{item['path']}  {sizes}  {age} ago: yours is {item['copy']}"
 
 
 def _size(size: int | None) -> str:
@@ -76,18 +73,17 @@ def _of_mount(mountpoint: Path, state: Path) -> list[Message]:
 @conflicts.command("diff")
 @click.argument("target", metavar="PATH", type=path)
 @STATE_DIR
-def diff_conflict(target: Path, state_dir: Path | None) -> int:
+def diff_conflict(target: Path, state: Path) -> None:
     """Show how the two versions of PATH differ: text line by line, of other values sizes and the first byte.
 
     PATH is the name or the copy. Metadata and expiration are compared too.
     """
     mountpoint, inside = mount_containing(target)
-    found = _chosen(target, inside, _of_mount(mountpoint, state_of(state_dir)))
+    found = _chosen(target, inside, _of_mount(mountpoint, state))
     for item in found:
         theirs, mine = _side(mountpoint, item["path"]), _side(mountpoint, item["copy"])
         for line in difference(theirs, mine):
             say(line)
-    return Exit.OK
 
 
 def _side(mountpoint: Path, name: str) -> Side:
@@ -158,27 +154,30 @@ def keep() -> None:
     """Settle conflicts: `keep mine` or `keep theirs`."""
 
 
+_CONFLICTS: Final = grouped(
+    click.argument("targets", metavar="[PATH]...", type=path, nargs=-1),
+    click.option("--all", "everything", is_flag=True, help="All open conflicts, in all your mounts."),
+    STATE_DIR,
+)
+
+
 @keep.command("mine")
-@click.argument("targets", metavar="[PATH]...", type=path, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All open conflicts, in all your mounts.")
-@STATE_DIR
-def mine(targets: tuple[Path, ...], everything: bool, state_dir: Path | None) -> int:
+@_CONFLICTS
+def mine(targets: tuple[Path, ...], everything: bool, state: Path) -> int:
     """Your version becomes the value of the name, with its metadata and expiration, and the copy goes."""
-    return _settle("mine", _meant(targets, everything, state_of(state_dir)), state_of(state_dir))
+    return _settle("mine", _meant(targets, everything, state), state)
 
 
 @keep.command("theirs")
-@click.argument("targets", metavar="[PATH]...", type=path, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All open conflicts, in all your mounts.")
+@_CONFLICTS
 @YES
-@STATE_DIR
-def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state_dir: Path | None) -> int:
+def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state: Path) -> int:
     """The copy with your version goes; the name keeps theirs. Asks first when it is --all."""
-    meant = _meant(targets, everything, state_of(state_dir))
+    meant = _meant(targets, everything, state)
     count = sum(map(len, meant.values()))
     if everything and count and not yes:
         confirm(f"What was written here to {count} files will be lost. Delete it?")
-    return _settle("theirs", meant, state_of(state_dir))
+    return _settle("theirs", meant, state)
 
 
 def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Path, list[Message]]:
@@ -224,8 +223,7 @@ def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[Message]], s
         if not items or mount_at(mountpoint) is None:
             continue
         request = KeepRequest(what, [item["copy"] for item in items])
-        with daemon_of(mountpoint, state) as client:
-            answer = ask(client, request, silence=ASK_SECONDS)
+        answer = ask_mount(mountpoint, state, request, silence=ASK_SECONDS)
         count += int(answer.get("count", 0))
         for failed in answer.get("failed", []):
             complain(f"{mountpoint}/{failed['path']}: {failed['error']}; the conflict stays open")

@@ -10,7 +10,7 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.moving import run_copy
 from kvfs.cli.options import DRY_RUN, FORMAT, MATCH, PREFIX, WHERE, YES, grouped
-from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
+from kvfs.cli.places import SYNTAX, Access, StoreWords, Words, access_options, parse_words
 from kvfs.cli.sides import CopyRequest
 from kvfs.cli.whole_accounts import check_whole, is_whole, run_account
 from kvfs.core.errors import UserError
@@ -56,7 +56,7 @@ class CopyCommand(SectionedCommand):
         "Before and after": ("dry_run", "yes", "restart"),
         "The account": (
             *("token_file", "token_command", "insecure", "preview"),
-            *("rate_requests", "rate_seconds", "state_dir"),
+            *("rate_requests", "rate_seconds", "state"),
         ),
     }
 
@@ -65,21 +65,21 @@ class CopyCommand(SectionedCommand):
 @click.argument("source", metavar="FROM", type=PLACE)
 @click.argument("target", metavar="TO", type=PLACE)
 @copy_options
-def copy(source: str, target: str, format_: str | None, **values: Any) -> int:
+def copy(source: str, target: str, format_: str | None, access: Access, **values: Any) -> int:
     """Copy entries with metadata and expirations.
 
     Interrupted, killed or out of budget: the same command goes on where it was.
     """
-    return run_request(build_request(source, target, format_, values), format_)
+    return run_request(build_request(source, target, format_, access, values), format_)
 
 
 @click.command(cls=CopyCommand, epilog=EPILOG)
 @click.argument("source", metavar="SOURCE", type=PLACE)
 @click.argument("target", metavar="FILE", type=PLACE)
 @copy_options
-def export(source: str, target: str, format_: str | None, **values: Any) -> int:
+def export(source: str, target: str, format_: str | None, access: Access, **values: Any) -> int:
     """Copy a store to a file or directory: kvfs copy SOURCE FILE."""
-    request = build_request(source, target, format_, values)
+    request = build_request(source, target, format_, access, values)
     if not isinstance(request.source, StoreWords):
         raise UserError(f"{source} is no store; kvfs copy copies between files too")
     return run_request(request, format_)
@@ -89,9 +89,9 @@ def export(source: str, target: str, format_: str | None, **values: Any) -> int:
 @click.argument("source", metavar="FILE", type=PLACE)
 @click.argument("target", metavar="SOURCE", type=PLACE)
 @copy_options
-def import_(source: str, target: str, format_: str | None, **values: Any) -> int:
+def import_(source: str, target: str, format_: str | None, access: Access, **values: Any) -> int:
     """Copy a file or directory to a store: kvfs copy FILE SOURCE."""
-    request = build_request(source, target, format_, values)
+    request = build_request(source, target, format_, access, values)
     if not isinstance(request.target, StoreWords):
         raise UserError(f"{target} is no store; kvfs copy copies between files too")
     return run_request(request, format_)
@@ -105,9 +105,10 @@ def run_request(request: CopyRequest, format_: str | None) -> int:
     return trio.run(run_copy, request)
 
 
-def build_request(source: str, target: str, format_: str | None, values: dict[str, Any]) -> CopyRequest:
+def build_request(
+    source: str, target: str, format_: str | None, access: Access, values: dict[str, Any]
+) -> CopyRequest:
     """Return the request that a command line makes. Raises `UserError`."""
-    access = access_of(values)
     from_words = parse_words(source, access, format_=format_ if source == "-" or target != "-" else None)
     to_words = parse_words(target, access, format_=format_ if source != "-" else None)
     rename = parse_rename(values["rename_prefix"]) if values["rename_prefix"] else None

@@ -8,18 +8,17 @@ from pathlib import Path
 import msgspec
 
 from kvfs.cli.exits import Exit
-from kvfs.cli.output import complain, counted, duration_text, say
+from kvfs.cli.output import complain, counted, duration_text, first_of, say
 from kvfs.cli.sending import SendingProgress
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
 from kvfs.host.mounts import MOUNTINFO, Mount, is_stale, mount_at, mount_of, real_mountpoint
-from kvfs.host.requests import Request, Sending
+from kvfs.host.requests import Request, Sending, name_of
 from kvfs.host.state import (
     SYSTEM_DIR,
     MountRecord,
     control_path,
-    default_state_dir,
     lives,
     read_record,
     record_path,
@@ -27,11 +26,6 @@ from kvfs.host.state import (
 )
 
 LEFT_SHOWN = 20
-
-
-def state_of(state_dir: Path | None) -> Path:
-    """Return the state directory that an option or the default names."""
-    return state_dir or default_state_dir()
 
 
 def find_record(directory: Path, state_dir: Path) -> MountRecord | None:
@@ -126,10 +120,22 @@ def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
         raise NoDaemonError(_why_nobody_answers(directory) or str(exc)) from exc
 
 
+def ask_mount(
+    mountpoint: Path,
+    state_dir: Path,
+    request: Request,
+    *,
+    silence: float = SILENCE_SECONDS,
+    quiet: bool = False,
+) -> Message:
+    """Return the last answer of the daemon of a mount to a request, as `ask` does."""
+    with daemon_of(mountpoint, state_dir) as client:
+        return ask(client, request, silence=silence, quiet=quiet)
+
+
 def ask_items(mountpoint: Path, state_dir: Path, request: Request) -> list[Message]:
     """Return the items that the daemon of a mount answers to a request."""
-    with daemon_of(mountpoint, state_dir) as client:
-        return list(ask(client, request).get("items", []))
+    return list(ask_mount(mountpoint, state_dir, request).get("items", []))
 
 
 def _why_nobody_answers(directory: Path) -> str:
@@ -152,7 +158,7 @@ def ask(
     With `quiet` nothing is printed, because something else is being drawn.
     """
     with Waiting(f"waiting for process {client.pid}, which serves the mount", quiet=quiet):
-        return list(client.ask(request.message(), silence=silence))[-1]
+        return list(client.ask(msgspec.to_builtins(request), silence=silence))[-1]
 
 
 def ask_to_send(
@@ -166,8 +172,8 @@ def ask_to_send(
     """Send a request that makes the daemon send pending changes, and show the progress."""
     message: Message = {}
     with SendingProgress(quiet=quiet) as progress:
-        for message in client.ask(request.message(), silence=silence, within=within):
-            if message.get("event") == Sending.event:
+        for message in client.ask(msgspec.to_builtins(request), silence=silence, within=within):
+            if message.get("event") == name_of(Sending):
                 progress.update(msgspec.convert(message, Sending))
         progress.finish(message.get("sent", 0), message.get("requests", 0))
     return message
@@ -186,10 +192,8 @@ def _report_conflicts(conflicts: Message, directory: Path) -> int:
         return Exit.OK
     names = f"{counted(count, 'name')} of {directory}"
     complain(f"{names} had been changed elsewhere since they were read here; both versions are kept:")
-    for item in items[:LEFT_SHOWN]:
-        say(f"  {conflict_line(item)}")
-    if count > len(items[:LEFT_SHOWN]):
-        say(f"  … and {count - len(items[:LEFT_SHOWN])} more")
+    for line in first_of(list(map(conflict_line, items)), LEFT_SHOWN, count):
+        say(f"  {line}")
     return Exit.LEFT
 
 
@@ -207,10 +211,8 @@ def _report_left(answer: Message, directory: Path, kept: str) -> int:
     complain(f"{counted(count, 'change')} of {directory} could not be sent; {kept}:")
     for reason in answer.get("reasons", []):
         say(f"  {reason_line(reason)}")
-    for line in left[:LEFT_SHOWN]:
+    for line in first_of(left, LEFT_SHOWN, count):
         say(f"  {line}")
-    if count > len(left[:LEFT_SHOWN]):
-        say(f"  … and {count - len(left[:LEFT_SHOWN])} more")
     return Exit.LEFT
 
 

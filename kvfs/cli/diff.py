@@ -2,7 +2,7 @@
 
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import closing
 from typing import Any
 
 import click
@@ -11,16 +11,16 @@ import trio
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import FORMAT, MATCH, PREFIX, WHERE, json_option
-from kvfs.cli.output import complain, json_line, say
-from kvfs.cli.places import SYNTAX, StoreWords, Words, access_of, access_options, parse_words
-from kvfs.cli.sides import CopySide, Sides, keep_kinds, known_kinds, reader_of
+from kvfs.cli.output import complain, first_of, json_line, say
+from kvfs.cli.places import SYNTAX, Access, StoreWords, Words, access_options, parse_words
+from kvfs.cli.sides import CopySide, open_sides, reader_of
 from kvfs.core.errors import KvfsError, first_error
 from kvfs.data.compare import Comparison, Difference
 from kvfs.data.items import HARMLESS
 from kvfs.data.selection import Selection, parse_conditions
-from kvfs.host.state import private_directory
 
 TROUBLE = 2
+SHOWN = 20
 
 
 @click.command(epilog=f"A and B are {SYNTAX}. Status 0: they are the same, 1: they differ, 2: trouble.")
@@ -37,10 +37,10 @@ TROUBLE = 2
 @MATCH
 @WHERE
 @access_options
-def diff(first: str, second: str, values: bool, as_json: bool, **options: Any) -> int:
+def diff(first: str, second: str, values: bool, as_json: bool, access: Access, **options: Any) -> int:
     """Compare two places: keys, metadata, expirations, and with --values the values."""
     try:
-        return trio.run(_diff, first, second, values, as_json, options)
+        return trio.run(_diff, first, second, values, as_json, access, options)
     except BaseExceptionGroup as group:
         ours = group.subgroup(KvfsError)
         if ours is None:
@@ -51,18 +51,16 @@ def diff(first: str, second: str, values: bool, as_json: bool, **options: Any) -
     return TROUBLE
 
 
-async def _diff(first: str, second: str, values: bool, as_json: bool, options: dict[str, Any]) -> int:
-    access = access_of(options)
-    private_directory(access.state_dir)
-    private_directory(access.state_dir / "copies")
+async def _diff(
+    first: str, second: str, values: bool, as_json: bool, access: Access, options: dict[str, Any]
+) -> int:
     words = [parse_words(text, access, format_=options["format_"]) for text in (first, second)]
-    async with AsyncExitStack() as stack:
-        opening = Sides(access, stack)
+    async with open_sides(access) as opening:
         sides = [await opening.open(one) for one in words]
-        comparison = Comparison(_choice(words[0], options), _choice(words[1], options), time.time())
-        stack.callback(comparison.close)
-        await _compare(comparison, sides, options, values, access)
-        return _report(comparison, as_json=as_json, values=values)
+        choices = [_choice(one, options) for one in words]
+        with closing(Comparison(choices[0], choices[1], time.time())) as comparison:
+            await _compare(comparison, sides, choices, values=values)
+            return _report(comparison, as_json=as_json, values=values)
 
 
 def _choice(words: Words, options: dict[str, Any]) -> Selection:
@@ -75,22 +73,17 @@ def _choice(words: Words, options: dict[str, Any]) -> Selection:
 
 
 async def _compare(
-    comparison: Comparison, sides: list[CopySide], options: dict[str, Any], values: bool, access: Any
+    comparison: Comparison, sides: list[CopySide], choices: list[Selection], *, values: bool
 ) -> None:
     started = time.time()
-    kinds = [known_kinds(side, access) for side in sides]
-    readers = [
-        reader_of(side, _choice(side.words, options), known, started)
-        for side, known in zip(sides, kinds, strict=True)
-    ]
+    readers = [reader_of(side, choice, started) for side, choice in zip(sides, choices, strict=True)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(comparison.scan, "a", readers[0])
         nursery.start_soon(comparison.scan, "b", readers[1])
     if values:  # one after the other: two values of 25 MiB on their way are too much for the memory
         await comparison.read_values("a", readers[0])
         await comparison.read_values("b", readers[1])
-    for side, known, reader in zip(sides, kinds, readers, strict=True):
-        await keep_kinds(side, access, known)
+    for reader in readers:
         await reader.aclose()
 
 
@@ -102,9 +95,9 @@ def _report(comparison: Comparison, *, as_json: bool, values: bool) -> int:
             click.echo(json_line(_fields(difference)))
         else:
             say(_line(difference))
-    failures = [problem for problem in comparison.problems if problem.kind not in HARMLESS]
-    for problem in failures[:20]:
-        complain(str(problem))
+    failures = [str(problem) for problem in comparison.problems if problem.kind not in HARMLESS]
+    for line in first_of(failures, SHOWN):
+        complain(line)
     if failures:
         complain(f"{len(failures)} entries could not be compared")
         return TROUBLE

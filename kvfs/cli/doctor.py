@@ -15,7 +15,6 @@ from typing import Final, Literal
 import click
 
 from kvfs import __version__
-from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, option
 from kvfs.cli.output import counted, say, size_text
@@ -52,7 +51,7 @@ class Symptom:
     "--online", "source", metavar="SOURCE", help="Ask this Cloudflare account too; nothing is written."
 )
 @STATE_DIR
-def doctor(token_file: Path | None, source: str | None, state_dir: Path | None) -> int:
+def doctor(token_file: Path | None, source: str | None, state: Path) -> int:
     """Check whether kvfs can work on this machine. Exits with 1 when something stops it."""
     findings = [
         *versions(),
@@ -60,16 +59,16 @@ def doctor(token_file: Path | None, source: str | None, state_dir: Path | None) 
         *kernel_timeouts(Path("/proc/sys/fs/fuse")),
         *updatedb(Path("/etc/updatedb.conf")),
         *credentials(os.environ, token_file),
-        *state(state_of(state_dir)),
+        *state_place(state),
         *stale_mounts(),
-        *undo(state_of(state_dir)),
-        *unsent(state_of(state_dir)),
-        *kept(state_of(state_dir)),
+        *undo(state),
+        *unsent(state),
+        *kept(state),
     ]
     if source is not None:
         from kvfs.cli.online import online  # brings the client of the API along
 
-        looks = online(source, token_file, state_of(state_dir))
+        looks = online(source, token_file, state)
         findings += [Symptom(one.level, one.text) for one in looks]
     for finding in findings:
         say(f"{MARKS[finding.level]}  {finding.text}")
@@ -161,7 +160,7 @@ def credentials(environ: Mapping[str, str], token_file: Path | None) -> Iterator
     yield _tried(lambda: parse_base_url(base_url, insecure=True), f"requests go to {base_url}")
 
 
-def state(directory: Path) -> Iterator[Symptom]:
+def state_place(directory: Path) -> Iterator[Symptom]:
     """Report the place of the journal."""
     yield _tried(lambda: private_directory(directory), f"state is kept in {directory}")
     if directory.exists() and (free := shutil.disk_usage(directory).free) < LOW_DISK:

@@ -6,17 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.keys import SourceKeys, agree, complain_of, is_below, run_on_keys
-from kvfs.cli.moving import plan_lines
+from kvfs.cli.keys import SourceKeys, complain_of, run_on_keys
+from kvfs.cli.moving import agree_to_read
 from kvfs.cli.options import YES, json_option
-from kvfs.cli.output import complain, say, size_text
-from kvfs.cli.places import access_options
+from kvfs.cli.output import say, size_text
+from kvfs.cli.places import Access, access_options
 from kvfs.core.content import is_text
 from kvfs.data.items import Item, Loaded, Problem
 from kvfs.data.place import read_all
@@ -47,14 +47,14 @@ class SourceUsage:
 @json_option("One object of JSON.")
 @YES
 @access_options
-def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> int:
+def du(source: str, largest: int, as_json: bool, yes: bool, access: Access) -> int:
     """Count keys and bytes. The price comes first: sizes are known by reading the values."""
 
     async def work(keys: SourceKeys) -> int:
         items: list[Item] = []
         lists = 0
-        async for page in keys.listed(keys.rest):
-            items += [item for item in page if is_below(item.key, keys.rest)]
+        async for page in keys.below():
+            items += page
             lists += 1
         plan = Plan(
             len(items),
@@ -63,15 +63,12 @@ def du(source: str, largest: int, as_json: bool, yes: bool, **options: Any) -> i
             singles=keys.kinds.count(keys.namespace),
             reads_billed=keys.is_billed,
         )
-        if keys.is_billed:
-            for line in plan_lines(plan):
-                complain(line)
-        agree(plan, "Read all these values?", yes=yes)
+        agree_to_read(plan, shows=keys.is_billed, yes=yes)
         usage = await _count(keys, items, largest)
         _report(usage, as_json=as_json)
         return Exit.LEFT if complain_of(usage.problems) else Exit.OK
 
-    return run_on_keys(source, options, work)
+    return run_on_keys(source, access, work)
 
 
 async def _count(keys: SourceKeys, items: list[Item], largest: int) -> SourceUsage:

@@ -6,17 +6,17 @@ import shutil
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import trio
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, run_on_keys
 from kvfs.cli.output import complain
-from kvfs.cli.places import access_options
+from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.expiry import EXPIRED, Gone, expiration_to_send
 from kvfs.core.limits import VALUE_BYTES
@@ -30,18 +30,15 @@ FALLBACKS: Final = ("sensible-editor", "nano", "vi")
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.option("--force", is_flag=True, help="Write even if somebody changed it meanwhile.")
 @access_options
-def edit(source: str, force: bool, **options: Any) -> int:
+def edit(source: str, force: bool, access: Access) -> None:
     """Edit a value with $VISUAL or $EDITOR."""
 
-    async def work(keys: SourceKeys) -> int:
-        return await _edit(keys, force=force)
-
-    return run_on_keys(source, options, work, writes=True)
+    run_on_keys(source, access, partial(_edit, force=force), writes=True)
 
 
-async def _edit(keys: SourceKeys, *, force: bool) -> int:
+async def _edit(keys: SourceKeys, *, force: bool) -> None:
     before = await _read(keys)
-    directory = private_directory(keys.access.state_dir / "edits")
+    directory = private_directory(keys.access.state / "edits")
     file = await trio.to_thread.run_sync(_write, directory, keys.key, before.value if before else b"")
     try:
         await trio.to_thread.run_sync(_run_editor, file)
@@ -54,7 +51,6 @@ async def _edit(keys: SourceKeys, *, force: bool) -> int:
         complain(f"what you wrote is in {file}")
         raise
     shutil.rmtree(file.parent, ignore_errors=True)  # with what the editor left there, as name~
-    return Exit.OK
 
 
 async def _save(keys: SourceKeys, before: Entry | None, value: bytes, *, force: bool) -> None:

@@ -8,19 +8,11 @@ import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.keys import (
-    SourceKeys,
-    agree,
-    complain_of,
-    fields_of,
-    is_below,
-    line_of,
-    run_on_keys,
-)
-from kvfs.cli.moving import plan_lines
+from kvfs.cli.keys import SourceKeys, complain_of, fields_of, line_of, run_on_keys
+from kvfs.cli.moving import agree_to_read
 from kvfs.cli.options import IN_FULL, YES, json_option, option
-from kvfs.cli.output import complain, json_line, say
-from kvfs.cli.places import access_options
+from kvfs.cli.output import json_line, say
+from kvfs.cli.places import Access, access_options
 from kvfs.core.content import is_text
 from kvfs.data.items import Item, Loaded, Problem
 from kvfs.data.place import read_all
@@ -48,39 +40,29 @@ from kvfs.settings import DURATION, SIZE
 @json_option("A line of JSON for each.")
 @YES
 @access_options
-def find(source: str, **options: Any) -> int:
+def find(source: str, access: Access, **wanted: Any) -> int:
     """Find keys; answered from listings alone unless values are asked about."""
-    wanted = {name: options.pop(name) for name in _OWN}
     choice = Selection(match=wanted["patterns"], where=parse_conditions(wanted["meta"]))
 
     async def work(keys: SourceKeys) -> int:
         return Exit.LEFT if complain_of(await _find(keys, choice, wanted)) else Exit.OK
 
-    return run_on_keys(source, options, work)
-
-
-_OWN = (
-    *("patterns", "meta", "expires_within", "expires", "binary", "larger", "smaller"),
-    *("is_long", "with_null", "as_json", "yes"),
-)
+    return run_on_keys(source, access, work)
 
 
 async def _find(keys: SourceKeys, choice: Selection, wanted: dict[str, Any]) -> Sequence[Problem]:
     """Show the keys that fit; return the values that could not be read."""
     reads = any(wanted[name] is not None for name in ("binary", "larger", "smaller"))
     held: list[Item] = []
-    async for page in keys.listed(keys.rest):
-        found = [item for item in page if is_below(item.key, keys.rest) and _meets(item, choice, wanted)]
+    async for page in keys.below():
+        found = [item for item in page if _meets(item, choice, wanted)]
         if reads:
             held += found
         else:
             _show(found, wanted)
     if held:
         plan = Plan(len(held), singles=keys.kinds.count(keys.namespace), reads_billed=keys.is_billed)
-        if plan.must_ask_to_read and not wanted["yes"]:
-            for line in plan_lines(plan):
-                complain(line)
-        agree(plan, "Read all these values?", yes=wanted["yes"])
+        agree_to_read(plan, shows=False, yes=wanted["yes"])
         return await _by_value(keys, held, wanted)
     return ()
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -120,17 +121,10 @@ def _joined(items: Iterator[str]) -> Iterator[str]:
 
 def _items(text: str) -> Iterator[str]:
     """Yield the parts between commas; a comma in double quotes parts nothing, and the quotes are removed."""
-    item, quoted = "", False
-    for character in text:
-        if character == '"':
-            quoted = not quoted
-        elif character == "," and not quoted:
-            if item:
-                yield item
-            item = ""
-        else:
-            item += character
-    if quoted:
-        raise UserError(f"-o {text}: a double quote is not closed")
-    if item:
-        yield item
+    items = shlex.shlex(text, posix=True)
+    items.whitespace, items.quotes, items.escape, items.commenters = ",", '"', "", ""
+    items.whitespace_split = True
+    try:
+        yield from items
+    except ValueError:
+        raise UserError(f"-o {text}: a double quote is not closed") from None

@@ -5,7 +5,7 @@ from typing import ClassVar, Final
 
 import click
 
-COMMANDS: Final = {
+HEADINGS: Final = {
     "Mounts": ("mount", "umount", "status", "top", "sync", "refresh", "log", "why", "debug-bundle"),
     "Changes that are not at the server": ("pending", "recover", "rejected", "conflicts", "journal"),
     "Undo": ("history", "restore"),
@@ -15,7 +15,7 @@ COMMANDS: Final = {
     ),
     "This machine, and the API": ("doctor", "config", "install", "serve", "verify"),
 }
-"""The groups of `kvfs --help`. A command in none of them comes under the last."""
+"""Every command, in the groups of `kvfs --help`."""
 
 EXAMPLES: Final[dict[str, Sequence[str]]] = {
     "": (
@@ -120,7 +120,7 @@ class HelpGroup(click.Group):
 class MainGroup(HelpGroup):
     """The group of `kvfs` itself."""
 
-    headings = COMMANDS
+    headings = HEADINGS
 
 
 class SectionedCommand(click.Command):

@@ -9,8 +9,7 @@ import click
 
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
-from kvfs.cli.daemons import ask, daemon_of, state_of
-from kvfs.cli.exits import Exit
+from kvfs.cli.daemons import ask_mount
 from kvfs.cli.options import STATE_DIR, YES, json_option
 from kvfs.cli.output import duration_text, say, say_json, size_text
 from kvfs.cli.past import Past, PastPlace, find_place, versions_of, written
@@ -40,14 +39,11 @@ WORDS: Final = {
 @click.option("--clear", "forgets", is_flag=True, help="Forget the whole history of the source.")
 @YES
 @STATE_DIR
-def history(
-    place: str, as_json: bool, everything: bool, forgets: bool, yes: bool, state_dir: Path | None
-) -> int:
+def history(place: str, as_json: bool, everything: bool, forgets: bool, yes: bool, state: Path) -> None:
     """Show what was overwritten or deleted through the mount at PATH, or below it, and whether it is kept.
 
     The last line says what would be kept of PATH now. What was not on this machine when it was replaced is not kept.
     """
-    state = state_of(state_dir)
     found = find_place(place, state)
     if forgets:
         return _clear(found, state, yes=yes)
@@ -57,8 +53,7 @@ def history(
         key=lambda past: past.version.at,
     )
     if as_json:
-        say_json([_item(past) for past in pasts])
-        return Exit.OK
+        return say_json([_item(past) for past in pasts])
     shown = pasts if everything else pasts[-SHOWN:]
     if len(shown) < len(pasts):
         say(f"… and {len(pasts) - len(shown):,} before these: --all")
@@ -68,20 +63,18 @@ def history(
         say(f"nothing was overwritten or deleted at {place}, or it is not kept any more")
     for line in _now_lines(found, now):
         say(line)
-    return Exit.OK
+    return None
 
 
-def _clear(place: PastPlace, state: Path, *, yes: bool) -> int:
+def _clear(place: PastPlace, state: Path, *, yes: bool) -> None:
     if not yes:
         confirm(f"Forget everything that was overwritten or deleted in {place.record.source}?")
     if place.mountpoint is not None:
-        with daemon_of(place.mountpoint, state) as client:
-            ask(client, ClearHistoryRequest())
+        ask_mount(place.mountpoint, state, ClearHistoryRequest())
     else:
         kept_source(place.record.source, state)
         clear(place.directory)
     say(f"the history of {place.record.source} is empty")
-    return Exit.OK
 
 
 def what(past: Past) -> str:

@@ -8,7 +8,6 @@ from typing import Final
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.journal_dump import Described, describe
 from kvfs.cli.options import STATE_DIR, json_option
@@ -25,9 +24,9 @@ VERSION: Final = 1
 @click.option("--dump", is_flag=True, help="List every change.")
 @json_option("All of it for programs: docs/status.md.")
 @STATE_DIR
-def journal(place: str, dump: bool, as_json: bool, state_dir: Path | None) -> int:
+def journal(place: str, dump: bool, as_json: bool, state: Path) -> int:
     """Show what the journal of a source holds. PATH is that of a journal.sqlite. Nothing is altered."""
-    path = _path_of(place, state_of(state_dir))
+    path = _path_of(place, state)
     try:
         found = describe(path)
     except OSError as exc:

@@ -9,7 +9,6 @@ from typing import BinaryIO, Final
 
 import click
 
-from kvfs.cli.daemons import state_of
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import printable, say
@@ -30,9 +29,8 @@ _TAIL_BYTES: Final = 256 * 1024
     "-n", "--lines", type=click.IntRange(0), default=SHOWN, show_default=True, help="Show so many lines."
 )
 @STATE_DIR
-def log(directory: Path | None, follow: bool, lines: int, state_dir: Path | None) -> int:
+def log(directory: Path | None, follow: bool, lines: int, state: Path) -> int:
     """Show the log of the mount on DIR, also after it has ended. Without DIR: of your only mount."""
-    state = state_of(state_dir)
     file = log_path(_chosen(directory, state), state)
     if not file.exists():
         raise UserError(f"{file} does not exist: that mount ran in the foreground, or with --log-file")

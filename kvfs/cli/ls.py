@@ -1,22 +1,19 @@
 """`kvfs ls SOURCE[/PREFIX]`: namespaces, or the keys of one, as directories or all of them."""
 
 import time
-from contextlib import AsyncExitStack
-from typing import Any
+from functools import partial
 
 import click
 import trio
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.exits import Exit
-from kvfs.cli.keys import SourceKeys, fields_of, is_below, line_of, run_on_keys
+from kvfs.cli.keys import SourceKeys, fields_of, line_of, run_on_keys
 from kvfs.cli.options import IN_FULL, json_option
 from kvfs.cli.output import json_line, say
-from kvfs.cli.places import StoreWords, access_of, access_options, parse_store
-from kvfs.cli.sides import Sides
+from kvfs.cli.places import Access, access_options, parse_store
+from kvfs.cli.sides import namespaces_of
 from kvfs.core.errors import UserError
 from kvfs.data.items import Item
-from kvfs.host.state import private_directory
 
 
 @click.command()
@@ -25,39 +22,26 @@ from kvfs.host.state import private_directory
 @click.option("-R", "--recursive", is_flag=True, help="All keys below, not one level of them.")
 @json_option("A line of JSON for each.")
 @access_options
-def ls(source: str, is_long: bool, recursive: bool, as_json: bool, **options: Any) -> int:
+def ls(source: str, is_long: bool, recursive: bool, as_json: bool, access: Access) -> None:
     """List namespaces, or keys with their metadata and expirations."""
-    words = parse_store(source, access_of(dict(options)))
-    if words.namespace is None:
-        return trio.run(_namespaces, words, as_json, options)
-
-    async def work(keys: SourceKeys) -> int:
-        return await _list(keys, is_long=is_long, recursive=recursive, as_json=as_json)
-
-    return run_on_keys(source, options, work)
-
-
-async def _namespaces(words: StoreWords, as_json: bool, options: dict[str, Any]) -> int:
-    access = access_of(options)
-    private_directory(access.state_dir)
-    async with AsyncExitStack() as stack:
-        store = await Sides(access, stack).store(words.source)
-        for namespace in sorted(await store.namespaces(), key=lambda one: one.title):
-            if as_json:
-                click.echo(json_line({"id": namespace.id, "title": namespace.title}))
-            else:
-                say(f"{namespace.id}  {namespace.title}")
-    return Exit.OK
+    words = parse_store(source, access)
+    if words.namespace is not None:
+        work = partial(_list, is_long=is_long, recursive=recursive, as_json=as_json)
+        return run_on_keys(source, access, work)
+    for one in trio.run(namespaces_of, words, access):
+        if as_json:
+            click.echo(json_line({"id": one.id, "title": one.title}))
+        else:
+            say(f"{one.id}  {one.title}")
+    return None
 
 
-async def _list(keys: SourceKeys, *, is_long: bool, recursive: bool, as_json: bool) -> int:
+async def _list(keys: SourceKeys, *, is_long: bool, recursive: bool, as_json: bool) -> None:
     found, last = 0, ""
     start = len(keys.rest) if not keys.rest or keys.rest.endswith("/") else len(keys.rest) + 1
     now = time.time()
-    async for page in keys.listed(keys.rest):
+    async for page in keys.below():
         for item in page:
-            if not is_below(item.key, keys.rest):
-                continue
             found += 1
             directory = "" if recursive else _directory(item, start)
             if directory and directory == last:
@@ -66,7 +50,6 @@ async def _list(keys: SourceKeys, *, is_long: bool, recursive: bool, as_json: bo
             _show(item, directory, now, is_long=is_long, as_json=as_json)
     if not found and keys.rest:
         raise UserError(f"no key is {keys.rest!r}, or lies below it")
-    return Exit.OK
 
 
 def _directory(item: Item, start: int) -> str:

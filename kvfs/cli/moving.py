@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +20,7 @@ from kvfs.cli.sides import (
     Sides,
     check_target,
     identity_of,
-    keep_kinds,
-    known_kinds,
+    open_sides,
     reader_of,
 )
 from kvfs.config import CloudflareSource
@@ -41,28 +39,27 @@ from kvfs.data.storeplace import StoreReader, StoreWriter
 from kvfs.data.streams import RecordWriter, StreamWriter, encoder_of
 from kvfs.data.threaded import ThreadedReader, ThreadedWriter
 from kvfs.host.endpoints import load_learned
-from kvfs.host.state import private_directory, state_name, write_whole
+from kvfs.host.state import state_name, write_whole
 
 SHOWN: Final = 20
 
 
 async def run_copy(request: CopyRequest, sides: Sides | None = None) -> int:
     """Do a whole copy; return the exit status. `sides` are the stores, where several copies share them."""
+    if sides is None:
+        async with open_sides(request.access) as sides:
+            return await run_copy(request, sides)
     limit_heaps(large=256 * 1024, spare=1024 * 1024)
-    private_directory(request.access.state_dir)
-    private_directory(request.job_path.parent)
     check_target(request)
     if request.restart:
         remove_job(request.job_path)
-    async with AsyncExitStack() as stack:
-        sides = sides or Sides(request.access, stack)
-        source = await sides.open(request.source)
-        target = await sides.open(request.target, is_target=True)
-        run = CopyRun(request, source, target)
-        try:
-            return await run.run()
-        finally:
-            run.close()
+    source = await sides.open(request.source)
+    target = await sides.open(request.target, is_target=True)
+    run = CopyRun(request, source, target)
+    try:
+        return await run.run()
+    finally:
+        run.close()
 
 
 class CopyRun:
@@ -76,7 +73,6 @@ class CopyRun:
         self._job = Job.open(request.job_path)
         self._progress = MoveProgress(source.store, target.store)
         self._copier = Copier(self._job, request.options, now=time.time, show=self._progress.show)
-        self._kinds = known_kinds(source, request.access)
         self._open: Reader | Writer | None = None
 
     def close(self) -> None:
@@ -87,7 +83,7 @@ class CopyRun:
     async def run(self) -> int:
         """Do everything; return the exit status."""
         job, request = self._job, self._request
-        reader = reader_of(self._source, self._request.options.choice, self._kinds, self._started)
+        reader = reader_of(self._source, self._request.options.choice, self._started)
         try:
             self._begin(reader)
             await self._copier.scan(reader)
@@ -150,7 +146,7 @@ class CopyRun:
             unsized=unsized,
             deletes=job.there.count_surplus() if self._request.options.delete else 0,
             lists=int(job.fact("lists", "0")) if self._is_billed(self._source) else 0,
-            singles=self._kinds.count(self._source.namespace) if self._source.namespace else 0,
+            singles=self._source.kinds.count(self._source.namespace) if self._source.namespace else 0,
             reads_billed=self._is_billed(self._source),
             writes_billed=self._is_billed(self._target),
         )
@@ -160,9 +156,7 @@ class CopyRun:
         return side.store is not None and side.store.rest is not None
 
     def _say_plan(self, plan: Plan) -> None:
-        for line in plan_lines(plan):
-            say(line)
-        for line in self._problem_lines():
+        for line in (*_plan_lines(plan), *self._problem_lines()):
             say(line)
 
     def _agree(self, plan: Plan) -> None:
@@ -171,7 +165,7 @@ class CopyRun:
         if self._request.yes or self._job.fact("agreed") or not is_much:
             return
         self._progress.close()
-        for line in plan_lines(plan):
+        for line in _plan_lines(plan):
             click.echo(line, err=True)
         confirm("Go on?")
         self._job.note(agreed="yes")
@@ -195,7 +189,6 @@ class CopyRun:
             self._progress.close()
             await reader.aclose()
             await writer.aclose()
-            await keep_kinds(self._source, self._request.access, self._kinds)
         return self._report()
 
     def _stopped(self, exc: BaseException) -> int:
@@ -284,7 +277,7 @@ class CopyRun:
         """Return the number of pairs of the first body, by what `kvfs verify` measured of this server."""
         if not isinstance(words.source, CloudflareSource):
             return BULK_PAIRS
-        learned = load_learned(words.source.base_url, self._request.access.state_dir)
+        learned = load_learned(words.source.base_url, self._request.access.state)
         return first_pairs(learned.pair_seconds if learned is not None else None)
 
     # knowledge of earlier copies
@@ -301,11 +294,22 @@ class CopyRun:
 
     def _history_path(self) -> Path:
         name = state_name(f"{identity_of(self._request.source)}\n{identity_of(self._request.target)}")
-        return self._request.access.state_dir / "copies" / f"{name}.last"
+        return self._request.access.copies / f"{name}.last"
 
 
-def plan_lines(plan: Plan) -> list[str]:
-    """Return the lines of a plan in words."""
+def agree_to_read(plan: Plan, *, shows: bool, yes: bool) -> None:
+    """Ask before values are read that cost much, after the plan, which `shows` says even if it is not much.
+
+    Raises as `confirm`.
+    """
+    asks = plan.must_ask_to_read and not yes
+    for line in _plan_lines(plan) if shows or asks else ():
+        complain(line)
+    if asks:
+        confirm("Read all these values?")
+
+
+def _plan_lines(plan: Plan) -> list[str]:
     known = (
         size_text(plan.known_bytes)
         if plan.known_bytes or not plan.unsized

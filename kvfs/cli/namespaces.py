@@ -1,7 +1,6 @@
 """`kvfs namespaces [SOURCE]`: titles and ids of namespaces, and the bindings of the project that name them."""
 
 import os
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,28 @@ from rich.console import Console
 from rich.table import Table
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.exits import Exit
 from kvfs.cli.options import json_option
 from kvfs.cli.output import json_line, printable, say
-from kvfs.cli.places import Access, access_of, access_options, parse_store
-from kvfs.cli.sides import Sides
+from kvfs.cli.places import Access, access_options, parse_store
+from kvfs.cli.sides import namespaces_of
 from kvfs.core.errors import UserError
 from kvfs.core.model import Namespace
 from kvfs.host.project import Project, find_project, read_project
-from kvfs.host.state import private_directory
 
 
 @click.command()
 @click.argument("source", required=False, type=PLACE)
 @json_option("A line of JSON for each.")
 @access_options
-def namespaces(source: str | None, as_json: bool, **options: Any) -> int:
+def namespaces(source: str | None, as_json: bool, access: Access) -> None:
     """List the namespaces of SOURCE, and the bindings of this project that name them.
 
     Without SOURCE: those that the project's wrangler configuration names, and nobody is asked.
     """
     file = find_project(Path.cwd())
     project = read_project(file) if file is not None else None
-    access = access_of(options)
     if source is not None:
-        found = trio.run(_listed, source, access)
+        found = trio.run(namespaces_of, parse_store(source, access), access)
     elif project is not None:
         found = []
     else:
@@ -48,15 +44,6 @@ def namespaces(source: str | None, as_json: bool, **options: Any) -> int:
             click.echo(json_line(row))
     else:
         _draw(rows)
-    return Exit.OK
-
-
-async def _listed(source: str, access: Access) -> list[Namespace]:
-    words = parse_store(source, access)
-    private_directory(access.state_dir)
-    async with AsyncExitStack() as stack:
-        store = await Sides(access, stack).store(words.source)
-        return sorted(await store.namespaces(), key=lambda one: one.title)
 
 
 def _rows(found: list[Namespace], project: Project | None, *, everything: bool) -> list[dict[str, Any]]:

@@ -8,14 +8,11 @@ from pathlib import Path
 import trio
 
 from kvfs.cli.output import duration_text
-from kvfs.cli.own_account import account_of
-from kvfs.config import CloudflareSource, load_credentials, parse_source
+from kvfs.cli.own_account import open_account
+from kvfs.config import CloudflareSource, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.endpoints import load_learned
-from kvfs.host.state import requests_path
 from kvfs.store.rest.looks import Look, look
-from kvfs.store.rest.request import open_client
-from kvfs.store.sharing import count_requests, shared_budget
 
 TIMEOUT = 10.0
 
@@ -31,15 +28,8 @@ def online(text: str, token_file: Path | None, state_dir: Path) -> Iterator[Look
 
 async def _looks(source: CloudflareSource, token_file: Path | None) -> list[Look]:
     command = None if token_file is not None else os.environ.get("KVFS_TOKEN_COMMAND")
-    credentials = load_credentials(source, token_file, os.environ, command)
-    assert credentials is not None
-    account = await account_of(source, credentials, TIMEOUT)
-    client = open_client(source.base_url, timeout=TIMEOUT, http2=False, transport=None)
-    client.headers.update(credentials.headers())
-    with shared_budget(requests_path(source.base_url, account)) as budget:
-        count_requests(client, budget)
-        async with client:
-            return [one async for one in look(client, account)]
+    async with open_account(source, token_file, command, TIMEOUT) as (client, account):
+        return [one async for one in look(client, account)]
 
 
 def _learned(base_url: str, state_dir: Path) -> Look:

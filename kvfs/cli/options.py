@@ -13,15 +13,16 @@ from click.shell_completion import CompletionItem
 from kvfs.cli.completing import PROFILE, Completed, paths, sources
 from kvfs.config import Config
 from kvfs.core.errors import InvalidError
+from kvfs.host.state import default_state_dir
 from kvfs.settings import DURATION, FLAG, LEVEL, PATH, SOME_DURATION, Kind, setting_of
 
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Decorator(Protocol):
     """Gives a command options."""
 
-    def __call__(self, command: _Decorated, /) -> _Decorated:
+    def __call__(self, command: Decorated, /) -> Decorated:
         """The command with them."""
         ...
 
@@ -67,10 +68,14 @@ def option(
     default: Any = None,
     *,
     short: str = "",
+    into: str = "",
     variable: bool = True,
     **more: Any,
 ) -> Decorator:
-    """Make a click option of a kind, with the environment variable that goes with its name if it has one."""
+    """Make a click option of a kind, with the environment variable that goes with its name if it has one.
+
+    Its value goes into the parameter `into`, by default that of its name.
+    """
     found: dict[str, Any] = {"help": text, **more}
     if variable:
         found |= {"envvar": "KVFS_" + name.upper().replace("-", "_"), "show_envvar": True}
@@ -82,13 +87,13 @@ def option(
         # as text, because it is shown as well
         found |= {"default": None if default is None else kind.word(default)}
         found["show_default"] = bool(found["default"]) or None
-    return click.option(*([short] if short else []), f"--{name}", **found)
+    return click.option(*filter(None, (short, f"--{name}", into)), **found)
 
 
 def grouped(*decorators: Decorator) -> Decorator:
     """Make one decorator of several options, in their order."""
 
-    def decorate(command: _Decorated) -> _Decorated:
+    def decorate(command: Decorated) -> Decorated:
         for one in reversed(decorators):
             command = one(command)
         return command
@@ -96,11 +101,11 @@ def grouped(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-def _of_field(one: "dataclasses.Field[Any]") -> Decorator:
+def _of_field(one: "dataclasses.Field[Any]", **more: Any) -> Decorator:
     found = setting_of(one)
     assert found is not None
     default = None if one.default is dataclasses.MISSING else one.default
-    return option(found.kind, one.name.replace("_", "-"), found.help, default)
+    return option(found.kind, one.name.replace("_", "-"), found.help, default, **more)
 
 
 KINDS: Final = {
@@ -114,8 +119,12 @@ CONFIG: Final = {one.name: _of_field(one) for one in dataclasses.fields(Config) 
 mount_options: Final = grouped(*CONFIG.values())
 """Gives a command every option of a mount."""
 
-STATE_DIR: Final = CONFIG["state_dir"]
-"""For the commands that look for a running mount."""
+STATE_DIR: Final = _of_field(
+    Config.__dataclass_fields__["state_dir"],
+    into="state",
+    callback=lambda *found: found[-1] or default_state_dir(),
+)
+"""For the commands that look for a running mount; they get the directory as `state`."""
 
 credential_options: Final = grouped(
     option(PATH, "token-file", "Read the API token there (mode 600)."),

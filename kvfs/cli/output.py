@@ -4,7 +4,7 @@ Every text from a server or a file name passes `printable` before it reaches a t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -35,6 +35,15 @@ def json_line(fields: Mapping[str, object]) -> str:
     except UnicodeEncodeError:
         return json.dumps(fields)
     return text
+
+
+def first_of(lines: Sequence[str], most: int, count: int = 0, rest: str = "more") -> list[str]:
+    """Return the first lines, and a line that counts the others if there are any.
+
+    `count` is how many there are if `lines` are only the first of them.
+    """
+    left = max(count, len(lines)) - min(most, len(lines))
+    return [*lines[:most], *([f"… and {left:,} {rest}"] if left else [])]
 
 
 def say_json(value: object) -> None:

@@ -1,12 +1,18 @@
 """The account of a Cloudflare source that names none. The requests that find it count as the account's own."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 
-from kvfs.config import CloudflareSource
+import httpx
+
+from kvfs.config import CloudflareSource, load_credentials
 from kvfs.host.credentials import Credentials
 from kvfs.host.state import requests_path
 from kvfs.store.rest.accounts import only_account
-from kvfs.store.sharing import shared_budget
+from kvfs.store.rest.request import open_client
+from kvfs.store.sharing import count_requests, shared_budget
 
 
 async def account_of(source: CloudflareSource, credentials: Credentials, timeout: float = 30) -> str:
@@ -19,3 +25,19 @@ async def account_of(source: CloudflareSource, credentials: Credentials, timeout
         budget.made(len(answers))
         budget.told(answers[-1])
     return account
+
+
+@asynccontextmanager
+async def open_account(
+    source: CloudflareSource, token_file: Path | None, command: str | None, timeout: float
+) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """Yield a client of the API for raw requests, which count as the account's own, and the account."""
+    credentials = load_credentials(source, token_file, os.environ, command)
+    assert credentials is not None
+    account = await account_of(source, credentials, timeout)
+    client = open_client(source.base_url, timeout=timeout, http2=False, transport=None)
+    client.headers.update(credentials.headers())
+    with shared_budget(requests_path(source.base_url, account)) as budget:
+        count_requests(client, budget)
+        async with client:
+            yield client, account

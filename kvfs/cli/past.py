@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kvfs.cli.daemons import ask, daemon_of, living_mounts, recorded_path
+from kvfs.cli.daemons import ask_mount, living_mounts, recorded_path
 from kvfs.config import parse_source
 from kvfs.core.digest import digest
 from kvfs.core.errors import KvfsError, UserError
@@ -197,8 +197,7 @@ def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:
     """
     if place.mountpoint is None:
         return None
-    with daemon_of(place.mountpoint, state_dir) as client:
-        return ask(client, _asked(place))
+    return ask_mount(place.mountpoint, state_dir, _asked(place))
 
 
 def _asked(place: PastPlace) -> HistoryRequest:

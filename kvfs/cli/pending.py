@@ -8,11 +8,9 @@ from typing import Final
 import click
 
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import state_of
-from kvfs.cli.exits import Exit
 from kvfs.cli.options import QUIET, STATE_DIR, json_option, path
-from kvfs.cli.output import duration_text, json_line, say, say_json, size_text
-from kvfs.cli.unsent import UnsentSource, items_of, kept_source, names_of, opened
+from kvfs.cli.output import duration_text, json_line, say, size_text
+from kvfs.cli.unsent import UnsentSource, items_of, kept_source, names_of, opened, say_items
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.core.model import Change
@@ -29,22 +27,19 @@ INDEX: Final = "kvfs-recovered.ndjson"
 @click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
 @json_option()
 @STATE_DIR
-def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
+def pending(source: str | None, as_json: bool, state: Path) -> None:
     """Name the changes that are not at the server: of SOURCE or DIR, or of all sources, mounted or not."""
-    items = list(items_of(source, state_of(state_dir), PendingListRequest(), lambda kept: kept.pending))
-    if as_json:
-        say_json(items)
-        return Exit.OK
-    for item in items:
-        what = "delete" if item["kind"] == "delete" else f"put {size_text(float(item['size']))}"
-        reason = f": {item['error']}" if item["error"] else ""
-        seconds = item["next_try_seconds"]
-        again = f"; next try in {duration_text(seconds)}" if seconds is not None else ""
-        place = item["mountpoint"] or item["source"]
-        say(f"{place}/{item['path']}  {what}  {duration_text(item['age'])} old{reason}{again}")
-    if not items:
-        say("nothing is pending")
-    return Exit.OK
+    items = items_of(source, state, PendingListRequest(), lambda kept: kept.pending)
+    say_items(items, _pending_line, "nothing is pending", as_json=as_json)
+
+
+def _pending_line(item: Message) -> str:
+    what = "delete" if item["kind"] == "delete" else f"put {size_text(float(item['size']))}"
+    reason = f": {item['error']}" if item["error"] else ""
+    seconds = item["next_try_seconds"]
+    again = f"; next try in {duration_text(seconds)}" if seconds is not None else ""
+    place = item["mountpoint"] or item["source"]
+    return f"{place}/{item['path']}  {what}  {duration_text(item['age'])} old{reason}{again}"
 
 
 @click.command()
@@ -52,20 +47,19 @@ def pending(source: str | None, as_json: bool, state_dir: Path | None) -> int:
 @click.argument("directory", metavar="DIR", type=path)
 @QUIET
 @STATE_DIR
-def recover(source: str, directory: Path, quiet: bool, state_dir: Path | None) -> int:
+def recover(source: str, directory: Path, quiet: bool, state: Path) -> None:
     """Write what is pending for the unmounted SOURCE into ordinary files below DIR. Needs no server and no token.
 
     The journal keeps everything. DIR/kvfs-recovered.ndjson has a line a change: path, key, metadata, expiration,
     deletions too. SOURCE is a name that kvfs status shows, or its mount point.
     """
-    kept = kept_source(source, state_of(state_dir))
+    kept = kept_source(source, state)
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise UserError(f"{directory} is not empty: name a new directory")
     with Waiting("reading the journal", quiet=quiet) as waiting, opened(kept.journal, kept.record) as journal:
         count, size = _write_all(journal, kept, directory, waiting)
     say(f"wrote {count} values, {size_text(size)}, to {directory}; the journal keeps them")
-    return Exit.OK
 
 
 def _write_all(journal: Journal, kept: UnsentSource, directory: Path, waiting: Waiting) -> tuple[int, int]:

@@ -7,11 +7,12 @@ output; what ends in the name of a format is a file, anything else a directory.
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from kvfs.cli.options import CONFIG, STATE_DIR, credential_options, grouped
+from kvfs.cli.options import CONFIG, STATE_DIR, Decorated, credential_options, grouped
 from kvfs.cli.own_account import account_of
 from kvfs.cli.through import Through, find_through, key_of
 from kvfs.config import (
@@ -26,7 +27,7 @@ from kvfs.core.model import Namespace, NamespaceId
 from kvfs.core.names import title_of
 from kvfs.data.streams import FORMATS, Format, format_of
 from kvfs.host.kinds_file import account_identity
-from kvfs.host.state import default_data_dir, default_state_dir, requests_path
+from kvfs.host.state import default_data_dir, requests_path
 from kvfs.store.base import Store
 from kvfs.store.confirming import Confirming
 from kvfs.store.denials import Doubting, Refusals
@@ -90,26 +91,24 @@ class Access:
     preview: bool = False
     rate_requests: int = RATE_REQUESTS
     rate_seconds: float = float(RATE_SECONDS)
-    state_dir: Path = Path()
+    state: Path = Path()
+
+    @property
+    def copies(self) -> Path:
+        """Return the directory of what is kept of copies."""
+        return self.state / "copies"
 
 
-access_options: Final = grouped(
-    credential_options, CONFIG["rate_requests"], CONFIG["rate_seconds"], STATE_DIR
-)
-"""Gives a command the options of `Access`."""
+def access_options(command: Decorated) -> Decorated:
+    """Give a command the options of `Access`, and it as `access`."""
 
+    @wraps(command)
+    def with_access(**values: Any) -> Any:
+        found = {one.name: values.pop(one.name) for one in fields(Access)}
+        return command(access=Access(**found), **values)
 
-def access_of(values: dict[str, Any]) -> Access:
-    """Return the `Access` of a command's options, which are taken out of `values`."""
-    return Access(
-        token_file=values.pop("token_file"),
-        token_command=values.pop("token_command"),
-        insecure=values.pop("insecure"),
-        preview=values.pop("preview"),
-        rate_requests=values.pop("rate_requests"),
-        rate_seconds=values.pop("rate_seconds"),
-        state_dir=values.pop("state_dir") or default_state_dir(),
-    )
+    options = grouped(credential_options, CONFIG["rate_requests"], CONFIG["rate_seconds"], STATE_DIR)
+    return cast("Decorated", options(with_access))
 
 
 # words
@@ -129,7 +128,7 @@ def parse_words(text: str, access: Access, *, format_: str | None = None) -> Wor
                 "- is standard input or output: say --format json, ndjson or tar (and .gz or .zst)"
             )
         return FileWords(None, chosen, text)
-    through = find_through(text, access.state_dir)
+    through = find_through(text, access.state)
     if through is not None:
         return _mounted(text, through, access)
     return _path(text, chosen)

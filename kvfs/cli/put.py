@@ -3,15 +3,13 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
 from kvfs.cli.completing import PLACE
-from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, run_on_keys
 from kvfs.cli.options import option, path
-from kvfs.cli.places import access_options
+from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
 from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Entry, Metadata
@@ -32,24 +30,29 @@ from kvfs.store.wire.json import MalformedError, compact
 @click.option("--expiration", type=int, metavar="SECONDS", help="It expires then, in seconds since 1970.")
 @click.option("--keep", is_flag=True, help="Keep the metadata and expiration that it has, unless given.")
 @access_options
-def put(source: str, value: str | None, **options: Any) -> int:
+def put(
+    source: str,
+    value: str | None,
+    file: Path | None,
+    metadata: str | None,
+    ttl: float | None,
+    expiration: int | None,
+    keep: bool,
+    access: Access,
+) -> None:
     """Write a value; metadata and expiration become what is given, as in the API."""
-    wanted = {name: options.pop(name) for name in ("file", "metadata", "ttl", "expiration", "keep")}
-    metadata = parse_metadata(wanted["metadata"])
-    expiration = parse_expiration(wanted["ttl"], wanted["expiration"])
-    content = _value(value, wanted["file"])
+    given = Entry(_value(value, file), parse_metadata(metadata), parse_expiration(ttl, expiration))
 
-    async def work(keys: SourceKeys) -> int:
-        entry = Entry(content, metadata, expiration)
-        if wanted["keep"]:
+    async def work(keys: SourceKeys) -> None:
+        entry = given
+        if keep:
             entry = await _kept(keys, entry)
         fault = fault_of(keys.key, Item(keys.key, "", entry.metadata, entry.expiration, len(entry.value)))
         if fault is not None:
             raise UserError(f"{keys.key[:60]!r} cannot be written: {fault[1]}")
         await keys.store.put(keys.namespace, keys.key, entry)
-        return Exit.OK
 
-    return run_on_keys(source, options, work, writes=True)
+    run_on_keys(source, access, work, writes=True)
 
 
 async def _kept(keys: SourceKeys, entry: Entry) -> Entry:

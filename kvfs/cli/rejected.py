@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import click
 
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask, ask_items, daemon_of, living_mounts, state_of
-from kvfs.cli.exits import Exit
+from kvfs.cli.daemons import ask_items, ask_mount, living_mounts
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.options import STATE_DIR, YES, json_option
-from kvfs.cli.output import counted, say, say_json, size_text
-from kvfs.cli.unsent import items_of, kept_source, opened
+from kvfs.cli.options import STATE_DIR, YES, grouped, json_option
+from kvfs.cli.output import counted, say, size_text
+from kvfs.cli.unsent import items_of, kept_source, opened, say_items
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at, real_mountpoint
@@ -32,16 +32,14 @@ def rejected() -> None:
 @click.argument("source", metavar="[SOURCE|DIR]", required=False, type=KEPT)
 @json_option()
 @STATE_DIR
-def list_rejected(source: str | None, as_json: bool, state_dir: Path | None) -> int:
+def list_rejected(source: str | None, as_json: bool, state: Path) -> None:
     """List them, with the number that retry and discard take and the server's reason."""
-    items = list(_items(source, state_of(state_dir)))
-    if as_json:
-        say_json(items)
-        return Exit.OK
-    for item in items:
-        size, place = size_text(float(item.get("size", 0))), item["mountpoint"] or item["source"]
-        say(f"{item.get('seq')}  {place}/{item.get('path')}  {size}  {item.get('error')}")
-    return Exit.OK
+    say_items(_items(source, state), _line, "nothing is refused", as_json=as_json)
+
+
+def _line(item: Message) -> str:
+    size, place = size_text(float(item.get("size", 0))), item["mountpoint"] or item["source"]
+    return f"{item.get('seq')}  {place}/{item.get('path')}  {size}  {item.get('error')}"
 
 
 def _items(source: str | None, state: Path) -> Iterator[Message]:
@@ -67,31 +65,31 @@ def _mounted_at(text: str, state: Path) -> Path | None:
     return mountpoint if mount is not None and mount.is_kvfs else None
 
 
+_CHANGES: Final = grouped(
+    click.argument("source", metavar="SOURCE|DIR", type=KEPT),
+    click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1),
+    click.option("--all", "everything", is_flag=True, help="All that were refused."),
+    STATE_DIR,
+)
+
+
 @rejected.command("retry")
-@click.argument("source", metavar="SOURCE|DIR", type=KEPT)
-@click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that were refused.")
-@STATE_DIR
-def retry(source: str, numbers: tuple[int, ...], everything: bool, state_dir: Path | None) -> int:
+@_CHANGES
+def retry(source: str, numbers: tuple[int, ...], everything: bool, state: Path) -> None:
     """Send them again with what is pending."""
-    chosen = _chosen(source, numbers, everything, state_of(state_dir))
-    return _settle("retry", "will be sent again", source, chosen, state_of(state_dir))
+    chosen = _chosen(source, numbers, everything, state)
+    _settle("retry", "will be sent again", source, chosen, state)
 
 
 @rejected.command("discard")
-@click.argument("source", metavar="SOURCE|DIR", type=KEPT)
-@click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that were refused.")
+@_CHANGES
 @YES
-@STATE_DIR
-def discard(
-    source: str, numbers: tuple[int, ...], everything: bool, yes: bool, state_dir: Path | None
-) -> int:
+def discard(source: str, numbers: tuple[int, ...], everything: bool, yes: bool, state: Path) -> None:
     """Discard your version; the file goes back to what is on the server."""
-    chosen = _chosen(source, numbers, everything, state_of(state_dir))
+    chosen = _chosen(source, numbers, everything, state)
     if chosen and not yes:
         confirm("What was written will be lost. Discard it?")
-    return _settle("discard", "discarded", source, chosen, state_of(state_dir))
+    _settle("discard", "discarded", source, chosen, state)
 
 
 def _chosen(source: str, numbers: tuple[int, ...], everything: bool, state: Path) -> list[int]:
@@ -105,12 +103,11 @@ def _chosen(source: str, numbers: tuple[int, ...], everything: bool, state: Path
     return there if everything else list(numbers)
 
 
-def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Path) -> int:
+def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Path) -> None:
     mountpoint = _mounted_at(source, state)
     if mountpoint is not None:
-        with daemon_of(mountpoint, state) as client:
-            request = RetryRequest(numbers) if what == "retry" else DiscardRequest(numbers)
-            count = int(ask(client, request).get("count", 0))
+        request = RetryRequest(numbers) if what == "retry" else DiscardRequest(numbers)
+        count = int(ask_mount(mountpoint, state, request).get("count", 0))
     else:
         kept = kept_source(source, state)
         with opened(kept.journal, kept.record) as journal:
@@ -119,4 +116,3 @@ def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Pat
                 (journal.retry if what == "retry" else journal.discard)(change.namespace, change.key)
         count = len(changes)
     say(f"{counted(count, 'change')} {outcome}")
-    return Exit.OK

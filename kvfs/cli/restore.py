@@ -12,7 +12,7 @@ import click
 
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
-from kvfs.cli.daemons import mounted_path, state_of
+from kvfs.cli.daemons import mounted_path
 from kvfs.cli.exits import Exit
 from kvfs.cli.history import what
 from kvfs.cli.options import DRY_RUN, STATE_DIR, YES, path
@@ -51,15 +51,12 @@ class Restoring:
 @DRY_RUN
 @YES
 @STATE_DIR
-def restore(
-    place: str, moment: str | None, other: Path | None, dry_run: bool, yes: bool, state_dir: Path | None
-) -> int:
+def restore(place: str, moment: str | None, other: Path | None, dry_run: bool, yes: bool, state: Path) -> int:
     """Write back what was overwritten or deleted at PATH: the last version of a file, or a directory after rm -r.
 
     Metadata and expiration come back too. What is there now goes into the history first, so that a restore can be
     restored. Of a directory without --at all that the last deletion took away comes back, and no file is written over.
     """
-    state = state_of(state_dir)
     at = _moment(moment)
     found = find_place(place, state)
     if found.mountpoint is None and other is None:

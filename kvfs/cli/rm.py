@@ -1,18 +1,18 @@
 """`kvfs rm SOURCE/KEY`: delete a key, or everything below a prefix, after a look at what that is."""
 
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
-from kvfs.cli.exits import Exit
-from kvfs.cli.keys import SourceKeys, agree, is_below, run_on_keys
+from kvfs.cli.keys import SourceKeys, run_on_keys
 from kvfs.cli.options import DRY_RUN, MATCH, WHERE, YES
-from kvfs.cli.output import complain, counted, say
-from kvfs.cli.places import access_options
+from kvfs.cli.output import complain, counted, first_of, say
+from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
 from kvfs.core.model import Key
-from kvfs.data.plan import DELETE_PRICE, Plan
+from kvfs.data.plan import DELETE_PRICE
 from kvfs.data.selection import Selection, parse_conditions
 from kvfs.data.storeplace import StoreWriter
 
@@ -27,27 +27,32 @@ SHOWN: Final = 10
 @DRY_RUN
 @YES
 @access_options
-def rm(source: str, recursive: bool, dry_run: bool, yes: bool, **options: Any) -> int:
+def rm(
+    source: str,
+    recursive: bool,
+    match: tuple[str, ...],
+    where: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
+    access: Access,
+) -> None:
     """Delete a key, or with -r what lies below, after showing it."""
-    choice = Selection(match=options.pop("match"), where=parse_conditions(options.pop("where")))
+    choice = Selection(match=match, where=parse_conditions(where))
     if (choice.match or choice.where) and not recursive:
         raise click.UsageError("--match and --where choose among many keys: say -r")
 
-    async def work(keys: SourceKeys) -> int:
+    async def work(keys: SourceKeys) -> None:
         found = await (_below(keys, choice) if recursive else _one(keys))
-        for key in found[:SHOWN]:
-            say(f"{'would delete' if dry_run else 'delete'} {key}")
-        if len(found) > SHOWN:
-            say(f"… and {len(found) - SHOWN:,} more")
+        for line in first_of([f"{'would delete' if dry_run else 'delete'} {key}" for key in found], SHOWN):
+            say(line)
         if dry_run:
-            return Exit.OK
-        plan = Plan(0, deletes=len(found), writes_billed=keys.is_billed)
-        price = f", ${len(found) * DELETE_PRICE:.4f}" if keys.is_billed else ""
-        agree(plan, f"Delete {len(found):,} keys{price}?", yes=yes, always=recursive)
+            return
+        if recursive and not yes:
+            price = f", ${len(found) * DELETE_PRICE:.4f}" if keys.is_billed else ""
+            confirm(f"Delete {len(found):,} keys{price}?")
         await _delete(keys, found)
-        return Exit.OK
 
-    return run_on_keys(source, options, work, writes=True)
+    run_on_keys(source, access, work, writes=True)
 
 
 async def _one(keys: SourceKeys) -> list[Key]:
@@ -58,12 +63,8 @@ async def _one(keys: SourceKeys) -> list[Key]:
 
 async def _below(keys: SourceKeys, choice: Selection) -> list[Key]:
     found: list[Key] = []
-    async for page in keys.listed(keys.rest):
-        found += [
-            item.key
-            for item in page
-            if is_below(item.key, keys.rest) and choice.chosen(item.key, item.metadata)
-        ]
+    async for page in keys.below():
+        found += [item.key for item in page if choice.chosen(item.key, item.metadata)]
     if not found:
         raise UserError(f"nothing to delete: no key is {keys.rest!r}, or lies below it")
     return found

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -12,7 +13,7 @@ from kvfs.cli.places import Access, DirectoryWords, FileWords, OpenStore, StoreW
 from kvfs.config import Source
 from kvfs.core.errors import UserError
 from kvfs.core.kinds import Kinds
-from kvfs.core.model import NamespaceId
+from kvfs.core.model import Namespace, NamespaceId
 from kvfs.data.copier import CopyOptions, IfExists
 from kvfs.data.directory import DirectoryFiles
 from kvfs.data.place import Reader
@@ -21,7 +22,7 @@ from kvfs.data.storeplace import StoreReader
 from kvfs.data.streams import RecordReader
 from kvfs.data.threaded import ThreadedReader
 from kvfs.host.kinds_file import KindsFile, save_kinds
-from kvfs.host.state import private_opener, state_name
+from kvfs.host.state import private_directory, private_opener, state_name
 from kvfs.store.noting import Noting
 
 
@@ -44,7 +45,7 @@ class CopyRequest:
         """The file that records the progress of this copy; an equal request has an equal path."""
         options = repr((self.options, self.if_exists, self.as_attributes))
         name = state_name("\n".join([identity_of(self.source), identity_of(self.target), options]))
-        return self.access.state_dir / "copies" / f"{name}.sqlite"
+        return self.access.copies / f"{name}.sqlite"
 
 
 def identity_of(words: Words) -> str:
@@ -61,6 +62,8 @@ class CopySide:
     words: Words
     store: OpenStore | None = None
     namespace: NamespaceId | None = None
+    kinds: Kinds = field(default_factory=Kinds)
+    """What mounts and copies of the account have learned of binary values; it is kept when the stores are closed."""
 
 
 def check_target(request: CopyRequest) -> None:
@@ -90,6 +93,7 @@ class Sides:
         self._access = access
         self._stack = stack
         self._stores: dict[Source, OpenStore] = {}
+        self._kinds: dict[str, Kinds] = {}
 
     async def open(self, words: Words, *, is_target: bool = False) -> CopySide:
         """Open one side. Raises `UserError` for a namespace that is not there, unless it is the target."""
@@ -102,11 +106,11 @@ class Sides:
                 self._stack.callback(through.show, noting.writes)
                 opened = replace(opened, store=noting)
             if is_target and words.namespace is not None:
-                return CopySide(words, opened, await opened.find(words.namespace))
+                return CopySide(words, opened, await opened.find(words.namespace), self._kinds_of(opened))
             namespace = await opened.get(words.namespace)
             if through is not None and not is_target:
                 opened = replace(opened, store=through.over(opened.store, namespace))
-            return CopySide(words, opened, namespace)
+            return CopySide(words, opened, namespace, self._kinds_of(opened))
         if isinstance(words, FileWords) and words.path is None and not is_target:
             spooled = await _spool(self._access)
             self._stack.callback(spooled.unlink, missing_ok=True)
@@ -119,10 +123,36 @@ class Sides:
             self._stores[source] = await self._stack.enter_async_context(open_store(source, self._access))
         return self._stores[source]
 
+    def _kinds_of(self, opened: OpenStore) -> Kinds:
+        if opened.rest is None:
+            return Kinds()
+        if opened.identity not in self._kinds:
+            kinds, file = Kinds(), KindsFile(self._access.state, opened.identity)
+            kinds.recall(file.read())
+            self._kinds[opened.identity] = kinds
+            self._stack.push_async_callback(_keep_kinds, kinds, file)
+        return self._kinds[opened.identity]
+
+
+@asynccontextmanager
+async def open_sides(access: Access) -> AsyncIterator[Sides]:
+    """Yield what opens stores; they are closed at the end."""
+    private_directory(access.state)
+    private_directory(access.copies)
+    async with AsyncExitStack() as stack:
+        yield Sides(access, stack)
+
+
+async def namespaces_of(words: StoreWords, access: Access) -> list[Namespace]:
+    """Return the namespaces of a source by title."""
+    async with open_sides(access) as sides:
+        store = await sides.store(words.source)
+        return sorted(await store.namespaces(), key=lambda one: one.title)
+
 
 async def _spool(access: Access) -> Path:
     """Write standard input to a file, because it is read twice."""
-    path = access.state_dir / "copies" / f"stdin-{os.getpid()}"
+    path = access.copies / f"stdin-{os.getpid()}"
 
     def spool() -> None:
         with open(path, "xb", opener=private_opener) as file:
@@ -133,28 +163,18 @@ async def _spool(access: Access) -> Path:
     return path
 
 
-def known_kinds(side: CopySide, access: Access) -> Kinds:
-    """Return the knowledge of binary values that mounts and copies of a side's account have gathered."""
-    kinds = Kinds()
-    if side.store is not None and side.store.rest is not None:
-        kinds.recall(KindsFile(access.state_dir, side.store.identity).read())
-    return kinds
+async def _keep_kinds(kinds: Kinds, file: KindsFile) -> None:
+    with trio.CancelScope(shield=True):  # a copy that is interrupted has learned something, too
+        await save_kinds(kinds, file)
 
 
-async def keep_kinds(side: CopySide, access: Access, kinds: Kinds) -> None:
-    """Keep what was learned of kinds for later copies and mounts."""
-    if side.store is not None and side.store.rest is not None:
-        with trio.CancelScope(shield=True):  # a copy that is interrupted has learned something, too
-            await save_kinds(kinds, KindsFile(access.state_dir, side.store.identity))
-
-
-def reader_of(side: CopySide, choice: Selection, kinds: Kinds, started: float) -> Reader:
+def reader_of(side: CopySide, choice: Selection, started: float) -> Reader:
     """Return the reader of a side. Raises `UserError` for a file that is not there."""
     words = side.words
     if isinstance(words, StoreWords):
         assert side.store is not None
         assert side.namespace is not None
-        return StoreReader(side.store.store, side.namespace, choice.listed, kinds)
+        return StoreReader(side.store.store, side.namespace, choice.listed, side.kinds)
     if isinstance(words, FileWords):
         if words.path is None or not words.path.is_file():
             raise UserError(f"{words.text} does not exist")

@@ -14,14 +14,12 @@ from typing import Any, Final
 import click
 
 from kvfs.cli.daemons import (
-    ask,
+    ask_mount,
     chosen_mounts,
     conflict_line,
-    daemon_of,
     find_record,
     is_there,
     reason_line,
-    state_of,
 )
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
@@ -63,14 +61,11 @@ Status = dict[str, Any]
 @click.option("-w", "--watch", "watched", is_flag=True, help="Draw it again and again; q or Ctrl-C ends.")
 @INTERVAL
 @STATE_DIR
-def status(
-    directory: Path | None, as_json: bool, watched: bool, interval: float, state_dir: Path | None
-) -> int:
+def status(directory: Path | None, as_json: bool, watched: bool, interval: float, state: Path) -> int:
     """Show what is pending, what was refused, and how the server answers, in DIR or in all your mounts.
 
     With --watch, where the output is no terminal, one block per interval; with --json one line.
     """
-    state = state_of(state_dir)
     if watched:
         draw, watched_state = _json_line if as_json else _picture, _Watched(directory, state)
         watch(lambda: draw(watched_state.found()), interval, lines=as_json)
@@ -149,8 +144,8 @@ def status_of(mountpoint: Path, state_dir: Path, silence: float = SILENCE_SECOND
     elif mount is not None:
         known["source"] = mount.source
     try:
-        with daemon_of(mountpoint, state_dir) as client:
-            answer = ask(client, StatusRequest(), silence=silence, quiet=silence != SILENCE_SECONDS)
+        quiet = silence != SILENCE_SECONDS
+        answer = ask_mount(mountpoint, state_dir, StatusRequest(), silence=silence, quiet=quiet)
     except ControlError as exc:
         if record is None and (mount is None or not mount.is_kvfs):
             raise UserError(f"{mountpoint} is not a kvfs mount") from exc

@@ -5,13 +5,12 @@ from pathlib import Path
 import click
 
 from kvfs.cli.daemons import (
-    ask,
+    ask_mount,
     ask_to_send,
     chosen_mounts,
     daemon_of,
     mount_containing,
     report_left,
-    state_of,
 )
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import QUIET, STATE_DIR, STOP, path
@@ -23,12 +22,11 @@ from kvfs.host.requests import RefreshRequest, SyncRequest
 @STOP
 @QUIET
 @STATE_DIR
-def sync(directory: Path | None, timeout: float | None, quiet: bool, state_dir: Path | None) -> int:
+def sync(directory: Path | None, timeout: float | None, quiet: bool, state: Path) -> int:
     """Send what is pending in DIR (without it, in all your mounts), and wait until it is at the server.
 
     Exits with 3 when something could not be sent, or was changed elsewhere meanwhile: it is listed, and kept.
     """
-    state = state_of(state_dir)
     worst: int = Exit.OK
     for mountpoint in chosen_mounts(directory, state):
         with daemon_of(mountpoint, state) as client:
@@ -40,9 +38,7 @@ def sync(directory: Path | None, timeout: float | None, quiet: bool, state_dir: 
 @click.command()
 @click.argument("target", metavar="PATH", type=path)
 @STATE_DIR
-def refresh(target: Path, state_dir: Path | None) -> int:
+def refresh(target: Path, state: Path) -> None:
     """Forget what was read at and below PATH, so that the next look asks the server."""
     mountpoint, inside = mount_containing(target)
-    with daemon_of(mountpoint, state_of(state_dir)) as client:
-        ask(client, RefreshRequest(inside))
-    return Exit.OK
+    ask_mount(mountpoint, state, RefreshRequest(inside))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from kvfs.cli.daemons import ask, ask_to_send, daemon_of, recorded_path
+from kvfs.cli.daemons import ask, ask_mount, ask_to_send, daemon_of, recorded_path
 from kvfs.cli.output import complain
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, KeyRef, NamespaceId
@@ -30,8 +30,7 @@ class Through:
 
     def over(self, store: Store, namespace: NamespaceId) -> Store:
         """Return the store under the mount's pending changes. Raises `ControlError` when the daemon does not answer."""
-        with daemon_of(self.mountpoint, self.state_dir) as client:
-            answer = ask(client, PendingRequest(namespace))
+        answer = ask_mount(self.mountpoint, self.state_dir, PendingRequest(namespace))
         changes = [_change(item) for item in msgspec.convert(answer.get("items", []), list[PendingItem])]
         return PendingStore(store, namespace, changes, self._read) if changes else store
 

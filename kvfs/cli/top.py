@@ -9,8 +9,7 @@ from typing import Final
 
 import click
 
-from kvfs.cli.daemons import ask, chosen_mounts, daemon_of, state_of
-from kvfs.cli.exits import Exit
+from kvfs.cli.daemons import ask_mount, chosen_mounts
 from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
 from kvfs.cli.output import counted, duration_text, say_json
 from kvfs.cli.watch import Line, Picture, draw_once, watch
@@ -103,8 +102,8 @@ def top(
     interval: float,
     once: bool,
     as_json: bool,
-    state_dir: Path | None,
-) -> int:
+    state: Path,
+) -> None:
     """Show which processes use DIR or all your mounts: operations, latency, requests, keys and dollars.
 
     On a terminal it is drawn again and again: s sorts by something else, b groups by something else, q ends.
@@ -113,7 +112,7 @@ def top(
     kvfs top                      while it goes on
     kvfs top --once --by pid      who used up the budget since the mount?
     """
-    view = _View(directory, state_of(state_dir), by, sort)
+    view = _View(directory, state, by, sort)
     if as_json:
         found = view.asked()
         say_json({"version": VERSION, "mounts": [_as_json(*one) for one in found]})
@@ -121,7 +120,6 @@ def top(
         draw_once(view.picture(view.asked()))
     else:
         watch(view.draw, interval, view.key)
-    return Exit.OK
 
 
 class _View:
@@ -136,11 +134,10 @@ class _View:
 
     def asked(self) -> list[tuple[Path, Message]]:
         """Return the answers of the daemons. Raises `UserError`, `ControlError`."""
-        found = []
-        for mountpoint in chosen_mounts(self._directory, self._state):
-            with daemon_of(mountpoint, self._state) as client:
-                found.append((mountpoint, ask(client, TopRequest(), silence=_SILENCE)))
-        return found
+        return [
+            (mountpoint, ask_mount(mountpoint, self._state, TopRequest(), silence=_SILENCE))
+            for mountpoint in chosen_mounts(self._directory, self._state)
+        ]
 
     def draw(self) -> Picture:
         """Return the picture now; a mount that is away may come back."""

@@ -6,12 +6,12 @@ Plain `umount` and `fusermount3 -u` return at once and leave the daemon sending 
 import os
 import select
 import signal
-from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import click
 
-from kvfs.cli.daemons import ask_to_send, daemon_of, find_record, report_left, state_of
+from kvfs.cli.daemons import ask_to_send, daemon_of, find_record, report_left
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import QUIET, STATE_DIR, STOP, path
 from kvfs.cli.output import complain, say
@@ -30,14 +30,6 @@ FORCED_SILENCE = 6.0  # a living daemon says so every five seconds
 KEPT = "stay in the journal and go with the next mount"
 
 
-@dataclass(slots=True)
-class UmountBounds:
-    """The seconds for which a daemon may say nothing, and after which it must have answered."""
-
-    silence: float
-    within: float = float("inf")
-
-
 @click.command()
 @click.argument("directory", metavar="DIR", type=path)
 @STOP
@@ -45,25 +37,21 @@ class UmountBounds:
 @click.option("--force", is_flag=True, help="Kill a daemon that does not answer; the journal is kept.")
 @QUIET
 @STATE_DIR
-def umount(
-    directory: Path, timeout: float | None, lazy: bool, force: bool, quiet: bool, state_dir: Path | None
-) -> int:
+def umount(directory: Path, timeout: float | None, lazy: bool, force: bool, quiet: bool, state: Path) -> int:
     """Send what is pending and end the mount on DIR.
 
     Exits with 3 when something could not be sent: it is listed, and kept for the next mount.
     """
     mountpoint = real_mountpoint(directory)
     os.chdir("/")  # started inside the mount, this process would keep it busy
-    state = state_of(state_dir)
     mount = mount_at(mountpoint)
     request = UnmountRequest(timeout, lazy or force)
     try:
         with daemon_of(mountpoint, state) as client:
             try:
-                patience = UmountBounds(FORCED_SILENCE if force else SILENCE_SECONDS)
-                if force:
-                    patience.within = (FORCED_SECONDS if timeout is None else timeout) + GRACE_SECONDS
-                return _end(client, mountpoint, request, patience, quiet=quiet)
+                within = (FORCED_SECONDS if timeout is None else timeout) + GRACE_SECONDS
+                bounds = (FORCED_SILENCE, within) if force else (SILENCE_SECONDS, inf)
+                return _end(client, mountpoint, request, bounds, quiet=quiet)
             except ControlError as exc:
                 if exc.kind != "silent" or not force:
                     raise
@@ -82,10 +70,14 @@ def _forget(mountpoint: Path, state_dir: Path) -> None:
         Path(record.socket).unlink(missing_ok=True)
 
 
-def _end(client: Client, mountpoint: Path, request: Request, patience: UmountBounds, *, quiet: bool) -> int:
+def _end(
+    client: Client, mountpoint: Path, request: Request, bounds: tuple[float, float], *, quiet: bool
+) -> int:
+    """End the mount. `bounds` are the seconds that the daemon may say nothing, and until it must have answered."""
+    silence, within = bounds
     process = os.pidfd_open(client.pid)  # before asking: a number may be used again later
     try:
-        answer = ask_to_send(client, request, silence=patience.silence, within=patience.within, quiet=quiet)
+        answer = ask_to_send(client, request, silence=silence, within=within, quiet=quiet)
         status = report_left(answer, mountpoint, kept=f"they {KEPT}")
         with Waiting(f"waiting until process {client.pid} has ended", quiet=quiet):
             _wait_for_end(process, client.pid)

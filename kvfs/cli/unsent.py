@@ -3,13 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msgspec import Struct, to_builtins
 
 from kvfs.cli.daemons import ask_items, living_mounts
+from kvfs.cli.output import say, say_json
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
 from kvfs.core.model import Change, Key, NamespaceId
@@ -122,11 +122,19 @@ def items_of(
             yield {"source": one.record.source, "mountpoint": "", **to_builtins(held)}
 
 
-@contextmanager
-def opened(path: Path, record: SourceRecord) -> Iterator[Journal]:
-    """Open the journal of an unmounted source, under its lock. Raises `JournalError`."""
-    with Journal.open(path, source=record.identity, now=time.time) as journal:
-        yield journal
+def say_items(items: Iterable[Message], line: Callable[[Message], str], none: str, *, as_json: bool) -> None:
+    """Print items for programs, or a line for each; `none` says that there are none."""
+    found = list(items)
+    if as_json:
+        say_json(found)
+    else:
+        for text in map(line, found) if found else (none,):
+            say(text)
+
+
+def opened(path: Path, record: SourceRecord) -> Journal:
+    """Open the journal of an unmounted source, under its lock, as a context. Raises `JournalError`."""
+    return Journal.open(path, source=record.identity, now=time.time)
 
 
 def _path(change: Change, record: SourceRecord) -> str:

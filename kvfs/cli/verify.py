@@ -3,8 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,16 +18,14 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, YES, credential_options, json_option, named_profile
 from kvfs.cli.output import complain, say, say_json
-from kvfs.cli.own_account import account_of
+from kvfs.cli.own_account import open_account
 from kvfs.cli.places import Access
-from kvfs.config import CloudflareSource, Source, load_credentials, parse_source
+from kvfs.config import CloudflareSource, Source, parse_source
 from kvfs.core.errors import UserError
 from kvfs.host.endpoints import Learned, save_learned
 from kvfs.host.profiles import config_file, settings_of
-from kvfs.host.state import default_state_dir, requests_path
 from kvfs.store.miniflare.explorer import find_api
-from kvfs.store.rest.request import namespaces_path, open_client
-from kvfs.store.sharing import count_requests, shared_budget
+from kvfs.store.rest.request import namespaces_path
 from kvfs.verify.findings import Finding
 from kvfs.verify.known_differences import KNOWN
 from kvfs.verify.scratch import ScratchNamespace
@@ -69,7 +67,7 @@ def verify(
     preview: bool,
     yes: bool,
     as_json: bool,
-    state_dir: Path | None,
+    state: Path,
 ) -> int:
     """Try whether the API behind SOURCE behaves as kvfs assumes.
 
@@ -86,7 +84,7 @@ def verify(
         )
     _ask_first(yes)
     report, base_url = trio.run(_run, parsed, Access(token_file, token_command), as_json)
-    _keep(report, base_url, state_dir or default_state_dir())
+    _keep(report, base_url, state)
     if as_json:
         say_json(_as_json(report, base_url))
     else:
@@ -109,9 +107,10 @@ async def _run(source: Source, access: Access, quiet: bool) -> tuple[Report, str
         if not quiet:
             _print(finding)
 
-    with _until_signal() as stopping:
+    found: tuple[Report, str] | None = None
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stopping.wait, nursery.cancel_scope)
+            nursery.start_soon(_stop_at, signals, nursery.cancel_scope)
             async with _opened(source, access) as (client, account):
                 known = KNOWN if account is None else None
                 endpoint = Endpoint(client, namespaces_path(account))
@@ -121,9 +120,17 @@ async def _run(source: Source, access: Access, quiet: bool) -> tuple[Report, str
                 )
                 found = report, str(client.base_url).rstrip("/")
             nursery.cancel_scope.cancel()
-    if stopping.stopped:
+    if found is None:
         raise KeyboardInterrupt
     return found
+
+
+async def _stop_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    """Cancel a run at the first signal. Its shields hold, so that what it made is removed."""
+    async for _ in signals:
+        complain("stopping: removing the scratch namespace")
+        scope.cancel()
+        return
 
 
 def _removed(scratch: ScratchNamespace) -> None:
@@ -138,41 +145,12 @@ def _left(scratch: ScratchNamespace) -> None:
     )
 
 
-class _Stopping:
-    """Cancels a run on a signal. Its shields hold, so that what it made is removed."""
-
-    def __init__(self, signals: AsyncIterator[int]) -> None:
-        self.stopped = False
-        self._signals = signals
-
-    async def wait(self, scope: trio.CancelScope) -> None:
-        """Cancel the scope at the first signal."""
-        async for _ in self._signals:
-            self.stopped = True
-            complain("stopping: removing the scratch namespace")
-            scope.cancel()
-            return
-
-
-@contextmanager
-def _until_signal() -> Iterator[_Stopping]:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        yield _Stopping(signals)
-
-
 @asynccontextmanager
 async def _opened(source: Source, access: Access) -> AsyncIterator[tuple[httpx.AsyncClient, str | None]]:
     """Open a client for the source, and return its account; None for wrangler's local explorer, which has none."""
     if isinstance(source, CloudflareSource):
-        credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
-        assert credentials is not None
-        account = await account_of(source, credentials)
-        client = open_client(source.base_url, timeout=_TIMEOUT, http2=False, transport=None)
-        client.headers.update(credentials.headers())
-        with shared_budget(requests_path(source.base_url, account)) as budget:
-            count_requests(client, budget)
-            async with client:
-                yield client, account
+        async with open_account(source, access.token_file, access.token_command, _TIMEOUT) as opened:
+            yield opened
         return
     assert isinstance(source, WranglerSource)
     base = await find_api(source.origin)

@@ -4,7 +4,6 @@ The progress of each is noted, so that a repeated command goes on with the next 
 """
 
 import json
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,11 +14,11 @@ from kvfs.cli.exits import Exit
 from kvfs.cli.moving import run_copy
 from kvfs.cli.output import complain, printable
 from kvfs.cli.places import DirectoryWords, FileWords, StoreWords, Words
-from kvfs.cli.sides import CopyRequest, Sides
+from kvfs.cli.sides import CopyRequest, Sides, open_sides
 from kvfs.core.errors import UserError
 from kvfs.core.names import title_names, title_of
 from kvfs.data.streams import format_of
-from kvfs.host.state import private_directory, write_whole
+from kvfs.host.state import write_whole
 
 DONE: Final = ".namespaces"  # instead of the suffix of a copy: which namespaces are done
 
@@ -52,13 +51,10 @@ def _example(words: Words) -> str:
 
 async def run_account(request: CopyRequest, format_: str | None) -> int:
     """Copy one namespace after the other; return the worst exit status."""
-    private_directory(request.access.state_dir)
-    private_directory(request.job_path.parent)
     notes = request.job_path.with_suffix(DONE)
     done = [] if request.restart else _read(notes)
     status = int(Exit.OK)
-    async with AsyncExitStack() as stack:
-        sides = Sides(request.access, stack)
+    async with open_sides(request.access) as sides:
         parts = await _parts(request, sides, format_)
         if not parts:
             click.echo(f"{request.source.text} has no namespace")

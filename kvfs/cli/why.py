@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from kvfs.cli.daemons import ask, daemon_of, mount_containing, state_of
+from kvfs.cli.daemons import ask_mount, mount_containing
 from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, path
 from kvfs.cli.output import duration_text, say, size_text
@@ -16,11 +16,10 @@ from kvfs.host.requests import WhyRequest
 @click.command()
 @click.argument("target", metavar="PATH", type=path)
 @STATE_DIR
-def why(target: Path, state_dir: Path | None) -> int:
+def why(target: Path, state: Path) -> int:
     """Say why PATH is not at the server yet, or what failed there last: the reason, what to do, when it goes on."""
     mountpoint, inside = mount_containing(target)
-    with daemon_of(mountpoint, state_of(state_dir)) as client:
-        answer = ask(client, WhyRequest(inside))
+    answer = ask_mount(mountpoint, state, WhyRequest(inside))
     change = answer.get("change")
     if change is None:
         say(f"{inside}: nothing of it waits to be sent")

@@ -8,6 +8,7 @@ from heapq import nlargest
 from typing import Any, Final
 
 import trio
+from msgspec import to_builtins
 
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
@@ -189,7 +190,8 @@ class Outlook:
         """Return the progress of sending as an event for callers that wait for it."""
         found = self.hindrance()
         waiting, seconds = (found.text, found.seconds) if found is not None else ("", None)
-        return Sending(done, total, pending_bytes, waiting, seconds, doing).message()
+        event: Message = to_builtins(Sending(done, total, pending_bytes, waiting, seconds, doing))
+        return event
 
 
 def _reason(text: str, count: int, next_try: float | None) -> Message:

@@ -68,11 +68,11 @@ class Undo:
         age = max(0.0, self._now() - found.oldest) if found.oldest is not None else None
         return {
             "bounds": str(self._bounds),
-            "versions": found.versions + found.waiting,
-            "kept": found.kept + found.waiting_kept,
+            "versions": found.versions,
+            "kept": found.kept,
             "bytes": found.bytes,
             "oldest_seconds": age,
-            "lost": found.lost,
+            "lost": self.history.shelf.lost,
         }
 
     def handlers(self) -> Mapping[str, ControlHandler]:

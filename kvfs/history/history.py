@@ -11,7 +11,7 @@ Invariants:
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ import trio
 
 from kvfs.core.model import KeyRef, NamespaceId
 from kvfs.history.bursts import Bursts, Verdict
-from kvfs.history.shelf import INCOMING, Shelf, VersionContent
+from kvfs.history.shelf import INCOMING, HistoryTotals, Shelf, VersionContent
 from kvfs.history.version import BUSY, NO_ROOM, Version
 
 DELAY: Final = 1.0  # seconds that versions are gathered for
@@ -34,22 +34,6 @@ _BATCH: Final = 2_000  # versions that a thread writes in one go: some milliseco
 _BATCH_BYTES: Final = 16 * 1024 * 1024
 
 log = logging.getLogger("kvfs.history")
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryStatistics:
-    """Versions on the disk, those with a content, bytes, the oldest's moment; versions that were lost, that wait.
-
-    `waiting_kept` are those that wait and have their content.
-    """
-
-    versions: int
-    kept: int
-    bytes: int
-    oldest: float | None
-    lost: int
-    waiting: int
-    waiting_kept: int
 
 
 class History:
@@ -254,18 +238,14 @@ class History:
             found[str(namespace)] = self._titles.get(namespace, "")
         return found
 
-    def statistics(self) -> HistoryStatistics:
-        """Count the versions and bytes that are kept."""
+    def statistics(self) -> HistoryTotals:
+        """Count the versions that are kept, those that wait included; bytes are those on the disk."""
         totals, waiting = self.shelf.totals(), len(self._queue) + len(self._held)
-        oldest = self._oldest_waiting() if totals.oldest is None else totals.oldest
-        return HistoryStatistics(
-            totals.versions,
-            totals.kept,
-            totals.bytes,
-            oldest,
-            self.shelf.lost,
-            waiting,
-            waiting - self._empty,
+        return replace(
+            totals,
+            versions=totals.versions + waiting,
+            kept=totals.kept + waiting - self._empty,
+            oldest=self._oldest_waiting() if totals.oldest is None else totals.oldest,
         )
 
     def _oldest_waiting(self) -> float | None:

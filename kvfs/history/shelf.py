@@ -33,7 +33,7 @@ log = logging.getLogger("kvfs.history")
 
 
 @dataclass(frozen=True, slots=True)
-class ShelfTotals:
+class HistoryTotals:
     """Versions, those with a content, bytes on the disk, the moment of the oldest (epoch seconds, None: none)."""
 
     versions: int
@@ -79,12 +79,12 @@ class Shelf:
         """Return the bytes that all segments may have."""
         return self._bounds.bytes
 
-    def totals(self) -> ShelfTotals:
+    def totals(self) -> HistoryTotals:
         """Return the totals. Another thread may write meanwhile: then they may be a moment old."""
         summaries = [one.summary for one in list(self._segments) if one.summary.count]
         oldest = min((summary.oldest for summary in summaries), default=None)
         count, kept = sum(one.count for one in summaries), sum(one.kept for one in summaries)
-        return ShelfTotals(count, kept, self.size, oldest)
+        return HistoryTotals(count, kept, self.size, oldest)
 
     # writing
 
@@ -180,7 +180,7 @@ class Shelf:
             is_old = bool(current.summary.count) and now - current.summary.oldest > bounds.seconds / _SHARE
             if not is_large and not is_old:
                 return current
-            self._finish()
+            self.close()
         number = self._segments[-1].number + 1 if self._segments else 1
         segment = VersionSegment(self.directory / f"{number:08}")
         try:
@@ -192,14 +192,11 @@ class Shelf:
         self._current = segment
         return segment
 
-    def _finish(self) -> None:
+    def close(self) -> None:
+        """Complete the segment that is being written. The next version begins another."""
         if self._current is not None:
             self._current.close()
             self._current = None
-
-    def close(self) -> None:
-        """Close it; no more is written."""
-        self._finish()
 
     # bounds
 

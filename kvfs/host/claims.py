@@ -9,7 +9,6 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,27 +28,17 @@ from kvfs.host.state import (
 _LOCK: Final = ".lock"
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedKeys:
-    """Keys of a store: those of a namespace ("": of all) that start with `prefix`."""
+def overlap(one: MountRecord, other: MountRecord) -> bool:
+    """Return whether there could be a key that both mounts have.
 
-    store: str
-    namespace: str = ""
-    prefix: str = ""
-
-    def overlaps(self, other: "ClaimedKeys") -> bool:
-        """Return whether there could be a key that is among both."""
-        if self.store != other.store:
-            return False
-        if not (self.namespace and other.namespace):
-            return True
-        is_below = self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)
-        return self.namespace == other.namespace and is_below
-
-
-def keys_of(record: MountRecord) -> ClaimedKeys:
-    """Return the claim of a mount."""
-    return ClaimedKeys(record.store, record.namespace, record.prefix)
+    A mount has the keys of its store, of one namespace ("": of all), that start with its prefix.
+    """
+    if one.store != other.store:
+        return False
+    if not (one.namespace and other.namespace):
+        return True
+    is_below = one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
+    return one.namespace == other.namespace and is_below
 
 
 def remembered_id(store: str, namespace: str, state_dirs: Iterable[Path]) -> str:
@@ -83,7 +72,7 @@ def _is_in_the_way(record: MountRecord, other: MountRecord) -> bool:
         return False
     if other.journal == record.journal:
         return False  # its lock says so, and waits for one that is about to end
-    return keys_of(record).overlaps(keys_of(other)) and birth(other.pid) == other.born != 0
+    return overlap(record, other) and birth(other.pid) == other.born != 0
 
 
 def refusal(record: MountRecord, other: MountRecord) -> str:

@@ -11,10 +11,11 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -39,77 +40,49 @@ class Secret:
     words: tuple[str, ...] = field(repr=False)
 
 
-class SecretOrigin(Protocol):
-    """The origin of a secret. With `can_change` reading it again is quick and may give another."""
-
-    @property
-    def can_change(self) -> bool:
-        """See the class."""
-        ...
-
-    def read(self) -> Secret:
-        """Return the secret as it is now; may block. Raises `UserError`."""
-        ...
-
-    async def ask(self) -> Secret:
-        """Ask as `output_of` does, for the daemon: without a terminal, and its caller may be cancelled."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A secret from the environment, which stays as it is."""
+class SecretOrigin:
+    """The origin of a secret.
 
-    secret: Secret
+    `read` returns the secret as it is now, may block, and raises `UserError`. `ask` is for the daemon: it has no
+    terminal, and its caller may be cancelled; None for a secret that stays as it is. With `can_change` reading it again
+    is quick and may give another.
+    """
+
+    name: str
+    read: Callable[[], Secret] = field(repr=False)
+    ask: Callable[[], Awaitable[Secret]] | None = field(default=None, repr=False)
     can_change: bool = False
 
-    def read(self) -> Secret:
-        """See `SecretOrigin`."""
-        return self.secret
 
-    async def ask(self) -> Secret:
-        """See `SecretOrigin`."""
-        return self.secret
+def in_environment(secret: Secret) -> SecretOrigin:
+    """Return the origin of a secret from the environment."""
+    return SecretOrigin("the environment", lambda: secret)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenFile:
-    """A file with a token, private to this user. systemd gives its own to the group root as well."""
+def in_file(path: Path, forbidden: int = 0o077) -> SecretOrigin:
+    """Return a file with a token, private to this user. systemd gives its own to the group root as well."""
 
-    path: Path
-    forbidden: int = 0o077
-    can_change: bool = True
+    def read() -> Secret:
+        return bearer(read_token_file(path, forbidden=forbidden), str(path))
 
-    def read(self) -> Secret:
-        """See `SecretOrigin`."""
-        return bearer(read_token_file(self.path, forbidden=self.forbidden), str(self.path))
-
-    async def ask(self) -> Secret:
-        """See `SecretOrigin`."""
-        return await trio.to_thread.run_sync(self.read)
+    return SecretOrigin("a file", read, partial(trio.to_thread.run_sync, read), can_change=True)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCommand:
-    """A command that prints a token as its last line, as `wrangler auth token`, `op read …` and `pass …` do."""
+def from_command(words: Sequence[str]) -> SecretOrigin:
+    """Return a command that prints a token as its last line, as `wrangler auth token`, `op read …` and `pass …` do."""
 
-    words: Sequence[str]
-    can_change: bool = False  # asking may take long
-
-    def read(self) -> Secret:
-        """See `SecretOrigin`."""
-        return self._in(output_of(self.words))
-
-    async def ask(self) -> Secret:
-        """See `SecretOrigin`."""
-        return self._in(await answer_of(self.words))
-
-    def _in(self, output: str) -> Secret:
-        where = f"the output of {self.words[0]}"
+    def parse(output: str) -> Secret:
+        where = f"the output of {words[0]}"
         if output.lstrip().startswith("{"):
             return _from_json(output, where)
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         return bearer(lines[-1] if lines else "", where)
+
+    async def ask() -> Secret:
+        return parse(await answer_of(words))
+
+    return SecretOrigin("a command", lambda: parse(output_of(words)), ask)
 
 
 class Credentials:
@@ -124,12 +97,12 @@ class Credentials:
         self._asking: Question[bool] | None = None
 
     def __repr__(self) -> str:
-        return f"<Credentials from {type(self._origin).__name__}>"
+        return f"<Credentials from {self._origin.name}>"
 
     @property
     def are_in_environment(self) -> bool:
         """Return True if a process of ours finds them in the environment that it inherits."""
-        return isinstance(self._origin, Given)
+        return self._origin.ask is None
 
     @property
     def secret(self) -> Secret:
@@ -153,17 +126,18 @@ class Credentials:
 
         All who ask meanwhile wait for the same answer, each for as long as it likes.
         """
-        if isinstance(self._origin, Given):
+        if self._origin.ask is None:
             return False
+        ask_again = partial(self._ask_again, self._origin.ask)
         if not self.background.is_served:
-            return await self._ask_again()
+            return await ask_again()
         if self._asking is None or self._asking.ended.is_set():
-            self._asking = self.background.ask(self._ask_again)
+            self._asking = self.background.ask(ask_again)
         return await self._asking.answer()
 
-    async def _ask_again(self) -> bool:
+    async def _ask_again(self, ask: Callable[[], Awaitable[Secret]]) -> bool:
         try:
-            return self._take(await self._origin.ask())
+            return self._take(await ask())
         except UserError as exc:
             log.warning("%s", exc)
             return False
@@ -191,15 +165,15 @@ def find_credentials(
     if token_file is not None and command:
         raise UserError("--token-file and --token-command exclude each other")
     if token_file is not None:
-        return Credentials(TokenFile(token_file))
+        return Credentials(in_file(token_file))
     if command:
-        return Credentials(TokenCommand(_words(command)), secret)
+        return Credentials(from_command(_words(command)), secret)
     if token := environ.get("CLOUDFLARE_API_TOKEN", "").strip():
-        return Credentials(Given(bearer(token, "CLOUDFLARE_API_TOKEN")))
+        return Credentials(in_environment(bearer(token, "CLOUDFLARE_API_TOKEN")))
     if key := environ.get("CLOUDFLARE_API_KEY", "").strip():
-        return Credentials(Given(global_key(key, environ.get("CLOUDFLARE_EMAIL", "").strip())))
+        return Credentials(in_environment(global_key(key, environ.get("CLOUDFLARE_EMAIL", "").strip())))
     if (file := systemd_file(environ)) is not None:
-        return Credentials(TokenFile(file, forbidden=0o007))
+        return Credentials(in_file(file, forbidden=0o007))
     raise UserError(
         "no token: set CLOUDFLARE_API_TOKEN, or name a file with --token-file or a command with"
         f" --token-command (make a token at {TOKEN_PAGE})"

@@ -5,7 +5,7 @@ more: fields have defaults, and those that nobody knows are passed over.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,51 +19,39 @@ Timeout = Annotated[float, Meta(ge=0, le=LONGEST)] | None
 """Seconds; None stands for what the mount was told."""
 
 
-class Request(Struct, frozen=True):
-    """A request of the command line; `name` says which."""
+def _name_of(kind: str) -> str:
+    return kind.removesuffix("Request").lower()
 
-    name: ClassVar[str] = ""
 
-    def message(self) -> Message:
-        """The request as it travels."""
-        return {"request": self.name, **msgspec.to_builtins(self)}
+class Request(Struct, frozen=True, tag_field="request", tag=_name_of):
+    """A request of the command line. Its name as it travels is that of the class, if no `tag` says another."""
 
 
 class StatusRequest(Request, frozen=True):
     """The whole status: docs/status.md."""
 
-    name = "status"
-
 
 class TopRequest(Request, frozen=True):
     """The work of each process, and its cost."""
-
-    name = "top"
 
 
 class MetricsRequest(Request, frozen=True):
     """The text of `.kvfs/metrics`."""
 
-    name = "metrics"
-
 
 class ErrorsRequest(Request, frozen=True):
     """The text of `.kvfs/errors`."""
 
-    name = "errors"
-
 
 class SyncRequest(Request, frozen=True):
-    """Send what is pending; answered by `Sending` events and a `SendingReport`."""
+    """Send what is pending; answered by `Sending` events, and in the end by what is left."""
 
-    name = "sync"
     timeout: Timeout = None
 
 
 class UnmountRequest(Request, frozen=True):
     """End the mount; answered like `SyncRequest`."""
 
-    name = "unmount"
     timeout: Timeout = None
     lazy: bool = False
 
@@ -71,34 +59,27 @@ class UnmountRequest(Request, frozen=True):
 class RefreshRequest(Request, frozen=True):
     """Forget what was read at and below a path of the mount; "" is its root."""
 
-    name = "refresh"
     path: str = ""
 
 
 class WhyRequest(Request, frozen=True):
     """Why a path is not at the server."""
 
-    name = "why"
     path: str = ""
 
 
 class PendingRequest(Request, frozen=True):
     """The changes of a namespace that the server may not show yet: `PendingItem`s."""
 
-    name = "pending"
     namespace: str = ""
 
 
-class PendingListRequest(Request, frozen=True):
+class PendingListRequest(Request, frozen=True, tag="pending_list"):
     """The changes that are not at the server: `ChangeItem`s."""
 
-    name = "pending_list"
 
-
-class RejectedListRequest(Request, frozen=True):
+class RejectedListRequest(Request, frozen=True, tag="rejected_list"):
     """The changes that the server refused for ever: `RejectedItem`s."""
-
-    name = "rejected_list"
 
 
 class ChosenRequest(Request, frozen=True):
@@ -108,28 +89,21 @@ class ChosenRequest(Request, frozen=True):
     all: bool = False
 
 
-class RetryRequest(ChosenRequest, frozen=True):
+class RetryRequest(ChosenRequest, frozen=True, tag="rejected_retry"):
     """Send them again."""
 
-    name = "rejected_retry"
 
-
-class DiscardRequest(ChosenRequest, frozen=True):
+class DiscardRequest(ChosenRequest, frozen=True, tag="rejected_discard"):
     """Give them up."""
 
-    name = "rejected_discard"
 
-
-class ConflictsRequest(Request, frozen=True):
+class ConflictsRequest(Request, frozen=True, tag="conflicts_list"):
     """The open conflicts: `ConflictItem`s."""
 
-    name = "conflicts_list"
 
-
-class KeepRequest(Request, frozen=True):
+class KeepRequest(Request, frozen=True, tag="conflicts_keep"):
     """Settle the conflicts of these copies."""
 
-    name = "conflicts_keep"
     keep: Literal["mine", "theirs"]
     copies: list[str]
 
@@ -137,44 +111,35 @@ class KeepRequest(Request, frozen=True):
 class HistoryRequest(Request, frozen=True):
     """Write what was noted of the past, and tell how much of a key or prefix is at hand now."""
 
-    name = "history"
     namespace: str = ""
     key: str = ""
 
 
-class ClearHistoryRequest(Request, frozen=True):
+class ClearHistoryRequest(Request, frozen=True, tag="history_clear"):
     """Forget the whole past."""
-
-    name = "history_clear"
 
 
 class ToldRequest(Request, frozen=True):
     """Show what a command has written beside the mount: a file of `host/told.py`."""
 
-    name = "told"
     file: str = ""
 
 
 # answers
 
 
-class Sending(Struct, frozen=True):
+class Sending(Struct, frozen=True, tag_field="event", tag="progress"):
     """The progress of sending: changes done of a total, bytes left, its wait and how long that lasts.
 
     `doing` is the work before it, which has no numbers.
     """
 
-    event: ClassVar[str] = "progress"
     done: int = 0
     total: int = 0
     bytes: float = 0.0
     waiting: str = ""
     seconds: float | None = None
     doing: str = ""
-
-    def message(self) -> Message:
-        """The event as it travels."""
-        return {"event": self.event, **msgspec.to_builtins(self)}
 
 
 class ChangeItem(Struct, frozen=True):
@@ -254,7 +219,12 @@ Answering = Callable[[R, Send], Awaitable[Message]]
 
 def handlers_of(answers: Mapping[type[Any], Answering[Any]]) -> dict[str, ControlHandler]:
     """Handlers by the names of requests, of functions by the classes of requests."""
-    return {kind.name: _handler(kind, answer) for kind, answer in answers.items()}
+    return {name_of(kind): _handler(kind, answer) for kind, answer in answers.items()}
+
+
+def name_of(kind: type[Struct]) -> str:
+    """Return the name of a request as it travels."""
+    return str(kind.__struct_config__.tag)
 
 
 def _handler(kind: type[R], answer: Answering[R]) -> ControlHandler:
@@ -262,7 +232,7 @@ def _handler(kind: type[R], answer: Answering[R]) -> ControlHandler:
         try:
             request = msgspec.convert(message, kind)
         except msgspec.ValidationError as exc:
-            raise InvalidError(f"the request {kind.name} is not understood: {exc}") from exc
+            raise InvalidError(f"the request {name_of(kind)} is not understood: {exc}") from exc
         return await answer(request, send)
 
     return handle

@@ -232,7 +232,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def is_half(path: Path) -> bool:
-    """Return whether `write_private` made the file, and a kill kept it from its name."""
+    """Return whether `write_whole` made the file, and a kill kept it from its name."""
     return _HALF.search(path.name) is not None
 
 

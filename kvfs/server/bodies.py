@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 import trio
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.server.error_answers import Refusal, invalid, oversize
 from kvfs.store import codes
 from kvfs.store.wire.codec import MalformedError
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
 
 T = TypeVar("T")
 
@@ -73,56 +71,29 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
 
 
 def _parse_multipart(content_type: str, body: bytes) -> UploadedEntry:
-    parts = _Parts()
+    found: dict[str, bytes] = {}
+    ends: list[bool] = []
+
+    def keep_field(field: Field) -> None:
+        found[(field.field_name or b"").decode("latin-1")] = field.value or b""
+
+    def keep_file(file: File) -> None:
+        file.file_object.seek(0)
+        found[(file.field_name or b"").decode("latin-1")] = file.file_object.read()
+
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-        parser = MultipartParser(boundary, parts.callbacks())
+        in_memory = {"MAX_MEMORY_FILE_SIZE": MULTIPART_BODY}
+        at_end = partial(ends.append, True)
+        kind = "multipart/form-data"
+        parser = FormParser(kind, keep_field, keep_file, at_end, boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as exc:
         raise invalid("put: 'malformed multipart body'") from exc
-    if not boundary or not parts.ended:
+    if not boundary or not ends:
         raise invalid("put: 'malformed multipart body'")
-    if "value" not in parts.found:
-        raise Refusal(
-            400, codes.MULTIPART, "put: 'multipart put request does not contain required form field 'value''"
-        )
-    return UploadedEntry(parts.found["value"], parts.found.get("metadata"))
-
-
-class _Parts:
-    """Gathers the parts by name, as the parser meets them."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, bytes] = {}
-        self.ended = False
-        self._header = bytearray()
-        self._content = bytearray()
-        self._value = bytearray()
-        self._disposition = b""
-
-    def callbacks(self) -> "MultipartCallbacks":
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._content.extend(data[start:end]),
-            "on_header_end": self._header_end,
-            "on_part_data": lambda data, start, end: self._value.extend(memoryview(data)[start:end]),
-            "on_part_end": self._end,
-            "on_end": self._all_done,
-        }
-
-    def _begin(self) -> None:
-        self._value, self._disposition = bytearray(), b""
-
-    def _header_end(self) -> None:
-        if bytes(self._header).lower() == b"content-disposition":
-            self._disposition = bytes(self._content)
-        self._header, self._content = bytearray(), bytearray()
-
-    def _end(self) -> None:
-        name = parse_options_header(self._disposition)[1].get(b"name", b"")
-        self.found[name.decode("latin-1")] = bytes(self._value)
-
-    def _all_done(self) -> None:
-        self.ended = True
+    if "value" not in found:
+        text = "put: 'multipart put request does not contain required form field 'value''"
+        raise Refusal(400, codes.MULTIPART, text)
+    return UploadedEntry(found["value"], found.get("metadata"))

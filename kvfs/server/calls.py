@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,13 +24,13 @@ class Tally:
     """The facts that metrics learn of a request while it is answered. A `direct` one is left out."""
 
     operation: str
-    add_keys: Callable[[str, int], None]
+    keys: Counter
     direct: bool = False
 
     def count(self, keys: int) -> None:
         """Count keys that were touched, whatever becomes of the answer, because they are billed."""
         if keys and not self.direct:
-            self.add_keys(self.operation, keys)
+            self.keys.labels(self.operation).inc(keys)
 
 
 class Calls:

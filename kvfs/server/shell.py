@@ -25,27 +25,19 @@ log = logging.getLogger("kvfs.access")
 
 
 class Metrics:
-    """Counters of one application, in a registry of its own."""
+    """Counters of one application, in a registry of its own. Status 0: the connection died without an answer."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
+        self.requests = Counter(
             "kvfs_requests", "Requests answered", ["operation", "status"], registry=self.registry
         )
-        self._keys = Counter(
+        self.keys = Counter(
             "kvfs_keys",
             "Keys read, written or deleted, and listings, as they are billed",
             ["operation"],
             registry=self.registry,
         )
-
-    def add_request(self, operation: str, status: int) -> None:
-        """Count one request; `status` is 0 when the connection died without an answer."""
-        self._requests.labels(operation, str(status)).inc()
-
-    def add_keys(self, operation: str, keys: int) -> None:
-        """Count keys of one request, when the store has done its part."""
-        self._keys.labels(operation).inc(keys)
 
 
 class Observed:
@@ -66,13 +58,13 @@ class Observed:
 
     async def _http(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         scope["path"] = scope["raw_path"].decode("latin-1")  # keys hold %2F: segments are decoded one by one
-        scope[TALLY] = tally = Tally(self._operation_of(scope), self._metrics.add_keys)
+        scope[TALLY] = tally = Tally(self._operation_of(scope), self._metrics.keys)
         started = trio.current_time()
 
         def account(status: int, sent: int) -> None:
             milliseconds = (trio.current_time() - started) * 1000
             if not tally.direct:
-                self._metrics.add_request(tally.operation, status)
+                self._metrics.requests.labels(tally.operation, str(status)).inc()
             log.info("%s %s %s %d %.1f", scope["method"], scope["path"], status or "-", sent, milliseconds)
 
         exchange = _Exchange(receive, send, account, has_body=_has_body(scope))

@@ -77,7 +77,7 @@ async def bulk_binary(lab: Lab) -> Observation:
 @check("bulk delete", "POST bulk/delete removes keys, and succeeds for missing ones")
 async def bulk_delete(lab: Lab) -> Observation:
     key = lab.key("gone")
-    reply = await lab.endpoint.json("POST", lab.path("bulk", "delete"), [key, lab.key("never-there")])
+    reply = await lab.endpoint.send("POST", lab.path("bulk", "delete"), json=[key, lab.key("never-there")])
     after = await lab.until(lambda: lab.get(key), lambda answer: answer.status == 404)
     return Observation(f"{reply.status}; then {after.status}", reply.succeeded and after.status == 404)
 

@@ -57,5 +57,5 @@ async def too_many(lab: Lab) -> Observation:
 
 @check("bulk put of an object", "400")
 async def no_array(lab: Lab) -> Observation:
-    reply = await lab.endpoint.json("PUT", lab.path("bulk"), {"key": "x"})
+    reply = await lab.endpoint.send("PUT", lab.path("bulk"), json={"key": "x"})
     return Observation(str(reply), reply.status == 400)

@@ -64,7 +64,7 @@ async def create(endpoint: Endpoint, title: str) -> tuple[Reply, str]:
     """Make a namespace; the answer, and its id, "" if there is none. Raises `UnavailableError` without either."""
     with trio.CancelScope(shield=True):  # a namespace that was made and is not known of could not be removed
         try:
-            reply = await endpoint.json("POST", endpoint.namespaces, {"title": title})
+            reply = await endpoint.send("POST", endpoint.namespaces, json={"title": title})
         except StoreError:
             if found := await _find(endpoint, title):
                 return Reply(0, {}, b""), found

@@ -94,8 +94,7 @@ async def verify(
         report.findings.append(Finding(name, expected, seen.text, seen.holds, seen.seconds, lenient))
         told(report.findings[-1])
 
-    listeners = Listeners(note, removed, left)
-    async with _scratch(endpoint, listeners, patience, borrow=known is not None) as lab:
+    async with _scratch(endpoint, note, removed, left, patience, borrow=known is not None) as lab:
         outcomes: dict[str, Observation] = {}
         await prepare(lab)
         async with trio.open_nursery() as nursery:
@@ -117,26 +116,16 @@ async def _try(check: Check, lab: Lab, outcomes: dict[str, Observation]) -> None
 Note = Callable[[str, str, Observation], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """The listeners of a run: they hear of findings, and of scratch namespaces that were removed or are left."""
-
-    note: Note
-    removed: TellScratch
-    left: TellScratch
-
-
 @asynccontextmanager
 async def _scratch(
-    endpoint: Endpoint, listeners: Listeners, patience: float, *, borrow: bool
+    endpoint: Endpoint, note: Note, removed: TellScratch, left: TellScratch, patience: float, *, borrow: bool
 ) -> AsyncIterator[Lab]:
     """Yield a namespace of this run; with `borrow` one that is there, if none can be made. Nothing of the run stays."""
     title = new_title(time.time())
     created, identifier = await create(endpoint, title)
     found = created.result if isinstance(created.result, dict) else {}
-    listeners.note(
-        _CREATED, "answers its id and its title", Observation(_short(created), found.get("title") == title)
-    )
+    is_told = found.get("title") == title
+    note(_CREATED, "answers its id and its title", Observation(_short(created), is_told))
     if not identifier:
         if not borrow:
             raise UserError(f"cannot make a scratch namespace: {created}")
@@ -148,16 +137,16 @@ async def _scratch(
         return
     try:
         lab = Lab(endpoint, identifier, KEYS, patience)
-        titles = await _namespace_checks(lab, title, listeners.note)
-        await remove_earlier(endpoint, titles, removed=listeners.removed, left=listeners.left)
+        titles = await _namespace_checks(lab, title, note)
+        await remove_earlier(endpoint, titles, removed=removed, left=left)
         yield lab
     finally:
-        await remove(endpoint, ScratchNamespace(identifier, title), left=listeners.left)
+        await remove(endpoint, ScratchNamespace(identifier, title), left=left)
 
 
 async def _namespace_checks(lab: Lab, title: str, note: Note) -> dict[str, str]:
     """Check that it can be renamed and is listed; the titles of all namespaces by id."""
-    renamed = await lab.endpoint.json("PUT", lab.path(), {"title": f"{title}-renamed"})
+    renamed = await lab.endpoint.send("PUT", lab.path(), json={"title": f"{title}-renamed"})
     began, listed = trio.current_time(), await titles_of(lab.endpoint)
     for pause in PAUSES:
         late = trio.current_time() - began > lab.patience
@@ -183,7 +172,7 @@ async def _clean(lab: Lab) -> None:
     """Delete what the run has put into a namespace that is not its own."""
     with trio.CancelScope(shield=True), trio.move_on_after(_CLEANING):
         while rows := rows_of(await lab.list(lab.prefix)):
-            if (await lab.endpoint.json("POST", lab.path("bulk", "delete"), list(rows))).succeeded:
+            if (await lab.endpoint.send("POST", lab.path("bulk", "delete"), json=list(rows))).succeeded:
                 continue
             for key in rows:
                 await lab.delete(key)

@@ -69,55 +69,28 @@ class Endpoint:
         self._client = client
         self._slots = trio.Semaphore(AT_ONCE)
 
-    async def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str | int] | None = None,
-        body: bytes | None = None,
-        files: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        """Return the answer to a request; limits and passing refusals are waited out. Raises `UnavailableError`."""
+    async def send(self, method: str, path: str, **options: Any) -> Reply:
+        """Return the answer to a request; limits and passing refusals are waited out. Raises `UnavailableError`.
+
+        `options` are httpx's: `params`, `content`, `json`, `files`.
+        """
         reply: Reply | None = None
         for attempt in range(TRIES):
             if reply is not None:
                 await trio.sleep(_pause(reply, attempt))
-            reply = await self.once(method, path, params=params, body=body, files=files, headers=headers)
+            reply = await self.once(method, path, **options)
             if not _passes(reply):
                 return reply
         assert reply is not None
         return reply
 
-    async def json(self, method: str, path: str, value: object, **options: Any) -> Reply:
-        """Send a request with a JSON body."""
-        return await self.send(
-            method,
-            path,
-            body=msgspec.json.encode(value),
-            headers={"content-type": "application/json"},
-            **options,
-        )
-
-    async def once(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str | int] | None = None,
-        body: bytes | None = None,
-        files: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
+    async def once(self, method: str, path: str, **options: Any) -> Reply:
         """Return the first answer to a request, whatever it is. Raises `UnavailableError`."""
         async with self._slots:
             self.requests += 1
             began = trio.current_time()
             try:
-                answer = await self._client.request(
-                    method, path, params=params, content=body, files=files, headers=headers
-                )
+                answer = await self._client.request(method, path, **options)
             except httpx.HTTPError as exc:
                 raise UnavailableError(f"{method}: {type(exc).__name__}: {exc or 'no answer'}") from exc
         return Reply(answer.status_code, dict(answer.headers), answer.content, trio.current_time() - began)
@@ -170,7 +143,7 @@ class Lab:
 
     async def put(self, key: str, value: bytes, **options: Any) -> Reply:
         """Send a raw put."""
-        return await self.endpoint.send("PUT", self.path("values", key), body=value, **options)
+        return await self.endpoint.send("PUT", self.path("values", key), content=value, **options)
 
     async def get(self, key: str) -> Reply:
         """Return a value."""
@@ -186,12 +159,12 @@ class Lab:
 
     async def bulk_put(self, pairs: list[dict[str, Any]]) -> Reply:
         """Write many."""
-        return await self.endpoint.json("PUT", self.path("bulk"), pairs)
+        return await self.endpoint.send("PUT", self.path("bulk"), json=pairs)
 
     async def bulk_get(self, keys: list[str]) -> Reply:
         """Read many, with metadata."""
         body = {"keys": keys, "type": "text", "withMetadata": True}
-        return await self.endpoint.json("POST", self.path("bulk", "get"), body)
+        return await self.endpoint.send("POST", self.path("bulk", "get"), json=body)
 
     async def list(self, prefix: str, **params: str | int) -> Reply:
         """Return a page of the keys that start with `prefix`."""

@@ -7,7 +7,7 @@ import pytest
 from mounted.test_durability_disk import disk
 
 from kvfs.cli import main
-from kvfs.cli.doctor import credentials, kernel_timeouts, state, undo, unsent, updatedb
+from kvfs.cli.doctor import credentials, kernel_timeouts, state_place, undo, unsent, updatedb
 from kvfs.core.model import Key, NamespaceId
 from kvfs.host.open_conflicts import Conflict, ConflictFile
 from kvfs.host.sources import HISTORY, SourceRecord, write_source
@@ -65,7 +65,7 @@ def test_a_token_file_and_a_base_url_that_cannot_be_used(tmp_path: Path) -> None
 def test_a_state_directory_that_cannot_be_used(tmp_path: Path) -> None:
     """A state directory that cannot be used, a link for instance, is a finding."""
     (tmp_path / "link").symlink_to(tmp_path)
-    assert levels(state(tmp_path / "link"))[0] == "fail"
+    assert levels(state_place(tmp_path / "link"))[0] == "fail"
 
 
 def keep(state: Path, name: str, *, pending: int = 0, rejected: int = 0, conflicts: int = 0) -> Journal:
@@ -125,7 +125,7 @@ def test_a_disk_that_is_nearly_full_is_a_warning(tmp_path: Path) -> None:
         kept, full = undo(small)
         assert full.level == "warn"
         assert f"is free in {small}: nothing more is kept for kvfs restore" in full.text
-        assert levels(state(small)) == ["ok", "warn"]
+        assert levels(state_place(small)) == ["ok", "warn"]
 
 
 @pytest.mark.fuse

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from kvfs.cli import cli
-from kvfs.cli.helping import COMMANDS, EXAMPLES
+from kvfs.cli.helping import EXAMPLES, HEADINGS
 from kvfs.cli.mount import MountCommand, mount
 
 WIDTH = 80
@@ -40,7 +40,7 @@ def test_nothing_is_cut_off_and_nothing_runs_over(path: str) -> None:
 def test_commands_and_options_come_in_groups() -> None:
     """`kvfs` groups its commands by purpose, `kvfs mount` its options by subject, and none is left without a group."""
     text = ALL["kvfs"].get_help()
-    for title in COMMANDS:
+    for title in HEADINGS:
         assert f"\n{title}:\n" in text or title == "Undo"
     assert "\nMore:\n" not in text
     text = ALL["kvfs mount"].get_help()

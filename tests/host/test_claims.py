@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvfs.core.errors import UserError
-from kvfs.host.claims import ClaimedKeys, claim, claimed, locked, remembered_id
+from kvfs.host.claims import claim, claimed, locked, overlap, remembered_id
 from kvfs.host.leftovers import remove_records
 from kvfs.host.sources import SourceRecord, store_of, write_source
 from kvfs.host.state import MountRecord, birth, read_record, record_path, records
@@ -39,38 +39,43 @@ def other(name: str, **fields) -> MountRecord:
     return record(name, **{"pid": os.getppid(), "born": birth(os.getppid())} | fields)
 
 
+def keys(store: str, namespace: str = "", prefix: str = "") -> MountRecord:
+    """Return the record of a mount that has these keys."""
+    return MountRecord("/m", "local:/x", 1, "/s", 1.0, store=store, namespace=namespace, prefix=prefix)
+
+
 @pytest.mark.parametrize(
-    ("mine", "theirs", "overlap"),
+    ("mine", "theirs", "expected"),
     [
-        (ClaimedKeys(A), ClaimedKeys(A), True),
-        (ClaimedKeys(A), ClaimedKeys(B), False),
-        (ClaimedKeys(A), ClaimedKeys(A, "n"), True),
-        (ClaimedKeys(A, "n"), ClaimedKeys(A, "n"), True),
-        (ClaimedKeys(A, "n"), ClaimedKeys(A, "m"), False),
-        (ClaimedKeys(A, "n"), ClaimedKeys(B, "n"), False),
-        (ClaimedKeys(A, "n"), ClaimedKeys(A, "n", "pre/"), True),
-        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A), True),
-        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A, "n", "pre/deep/"), True),
-        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A, "n", "prefix/"), False),
-        (ClaimedKeys(A, "n", "pre"), ClaimedKeys(A, "n", "prefix"), True),
-        (ClaimedKeys(A, "n", "pre/"), ClaimedKeys(A, "m", "pre/"), False),
-        (ClaimedKeys(B), ClaimedKeys(B), True),
+        (keys(A), keys(A), True),
+        (keys(A), keys(B), False),
+        (keys(A), keys(A, "n"), True),
+        (keys(A, "n"), keys(A, "n"), True),
+        (keys(A, "n"), keys(A, "m"), False),
+        (keys(A, "n"), keys(B, "n"), False),
+        (keys(A, "n"), keys(A, "n", "pre/"), True),
+        (keys(A, "n", "pre/"), keys(A), True),
+        (keys(A, "n", "pre/"), keys(A, "n", "pre/deep/"), True),
+        (keys(A, "n", "pre/"), keys(A, "n", "prefix/"), False),
+        (keys(A, "n", "pre"), keys(A, "n", "prefix"), True),
+        (keys(A, "n", "pre/"), keys(A, "m", "pre/"), False),
+        (keys(B), keys(B), True),
     ],
 )
 def test_keys_overlap_where_one_could_be_among_both(
-    mine: ClaimedKeys, theirs: ClaimedKeys, overlap: bool
+    mine: MountRecord, theirs: MountRecord, expected: bool
 ) -> None:
     """Keys overlap by store, namespace and prefix, where one key could be among both."""
-    assert mine.overlaps(theirs) is overlap
+    assert overlap(mine, theirs) is expected
 
 
 @given(TEXT, TEXT, TEXT)
 def test_a_key_that_is_among_both_makes_them_overlap(mine: str, theirs: str, key: str) -> None:
     """A key among both makes two sources overlap, and the order of the two does not matter."""
-    one, two = ClaimedKeys(A, "n", mine), ClaimedKeys(A, "n", theirs)
-    assert one.overlaps(two) is two.overlaps(one)
+    one, two = keys(A, "n", mine), keys(A, "n", theirs)
+    assert overlap(one, two) is overlap(two, one)
     if key.startswith(mine) and key.startswith(theirs):
-        assert one.overlaps(two)
+        assert overlap(one, two)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from kvfs.config import (
 from kvfs.core.errors import UserError
 from kvfs.host.credentials import (
     Credentials,
-    TokenCommand,
     find_credentials,
+    from_command,
     from_text,
     read_token_file,
     to_text,
@@ -184,7 +184,7 @@ async def test_a_command_is_asked_again_and_not_in_between(tmp_path: Path) -> No
 def test_another_process_of_ours_need_not_ask_the_command() -> None:
     """The daemon gets the token that its parent had, and need not ask the command."""
     secret = from_text(to_text(find_credentials({}, None, "echo handed-on").secret))
-    found = Credentials(TokenCommand(["/no/such/program"]), secret)
+    found = Credentials(from_command(["/no/such/program"]), secret)
     assert token_of(found) == "handed-on"
 
 

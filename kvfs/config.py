@@ -90,50 +90,66 @@ class Config:
 
     source: Source
     mountpoint: Path
-    separator: str = setting(SEPARATOR, "Splits keys into directories; '' for none.", "/")
-    write_back: float = setting(DURATION, "Send changes this long after the last one.", 5.0)
-    cache_ttl: float = setting(DURATION, "How long cached data is used before asking again.", 60.0)
-    cache_size: int = setting(SIZE, "Memory for values that were read.", 256 * MIB)
-    timeout: float = setting(SOME_DURATION, "Longest wait of any call for the server, fsync included.", 30.0)
-    drain_timeout: float = setting(DURATION, "How long an ending mount goes on sending.", 60.0)
+    separator: str = setting(SEPARATOR, "Character that splits keys into directories; '' for none.", "/")
+    write_back: float = setting(DURATION, "Wait this long after a change before changes are sent.", 5.0)
+    cache_ttl: float = setting(
+        DURATION, "Use cached data for this long before the server is asked again.", 60.0
+    )
+    cache_size: int = setting(SIZE, "Keep at most this many bytes of read values in memory.", 256 * MIB)
+    timeout: float = setting(SOME_DURATION, "Let no call wait longer for the server, fsync included.", 30.0)
+    drain_timeout: float = setting(DURATION, "Let an ending mount send for at most this long.", 60.0)
     read_only: bool = setting(FLAG, "Refuse every change.", False)
     require_server: bool = setting(
-        FLAG, "Fail when the server is away, though the source was mounted before.", False
+        FLAG, "Fail when the server does not answer, even if the source was mounted before.", False
     )
-    allow_other: bool = setting(FLAG, "Let other users use the mount, as file permissions say.", False)
-    uid: int = setting(ID, "Owner of all files.  [default: you]", factory=os.getuid)
-    gid: int = setting(ID, "Group of all files.  [default: yours]", factory=os.getgid)
-    umask: int = setting(MASK, "Permission bits removed from new files.", 0o022)
-    durable_close: bool = setting(FLAG, "Closed files survive power loss too (slower).", False)
+    allow_other: bool = setting(
+        FLAG, "Let other users use the mount, as the permissions of files allow.", False
+    )
+    uid: int = setting(ID, "Show this user as the owner of all files.  [default: you]", factory=os.getuid)
+    gid: int = setting(ID, "Show this group as the group of all files.  [default: yours]", factory=os.getgid)
+    umask: int = setting(MASK, "Remove these permission bits from new files.", 0o022)
+    durable_close: bool = setting(FLAG, "Make closed files survive a power loss too (slower).", False)
     on_conflict: Literal["keep-both", "overwrite"] = setting(
-        choice("keep-both", "overwrite"), "What to do when a value changed since it was read.", "keep-both"
+        choice("keep-both", "overwrite"),
+        "Do this when somebody else changed a value that is changed here.",
+        "keep-both",
     )
-    max_pending: int = setting(SIZE, "Limit of unsent bytes; beyond it ENOSPC.", 10 * 1024 * MIB)
+    max_pending: int = setting(
+        SIZE, "Hold at most this many unsent bytes; refuse more with ENOSPC.", 10 * 1024 * MIB
+    )
     sizes: Literal["exact", "known"] = setting(
-        choice("exact", "known"), "exact reads a value to know its size; known does not.", "exact"
+        choice("exact", "known"), "exact: read a value to learn its size; known: do not.", "exact"
     )
     expiration: Literal["mtime", "attribute"] = setting(
-        choice("mtime", "attribute"), "What sets and shows when a key expires.", "mtime"
+        choice("mtime", "attribute"),
+        "Set and show when a key expires by the mtime, or by an attribute alone.",
+        "mtime",
     )
-    local_names: tuple[str, ...] = setting(PATTERNS, "Names of files that are never sent.", LOCAL_PATTERNS)
+    local_names: tuple[str, ...] = setting(PATTERNS, "Never send files with these names.", LOCAL_PATTERNS)
     history: Bounds = setting(
         BOUNDS,
-        "How much of what is overwritten or deleted is kept for kvfs restore; 0: nothing.",
+        "Keep overwritten and deleted values for kvfs restore, up to this age and size; 0: keep none.",
         DEFAULT_BOUNDS,
     )
-    poll_interval: float = setting(DURATION, "List again this often; 0: only when a program asks.", 0.0)
-    rate_requests: int = setting(COUNT, "Limit of requests in a window of time.", RATE_REQUESTS)
-    rate_seconds: float = setting(SOME_DURATION, "Length of the window.", float(RATE_SECONDS))
-    settle: float = setting(DURATION, "How long to show your version of a key after a write.", 90.0)
-    state_dir: Path = setting(
-        PATH, "Journals, sockets, logs, copies.  [default: XDG state directory]", factory=default_state_dir
+    poll_interval: float = setting(
+        DURATION, "List the keys again this often; 0: only when a program asks.", 0.0
     )
-    log_level: str = setting(LEVEL, "How much is logged.", "info")
+    rate_requests: int = setting(COUNT, "Send at most this many requests in each window.", RATE_REQUESTS)
+    rate_seconds: float = setting(SOME_DURATION, "Let a window last this long.", float(RATE_SECONDS))
+    settle: float = setting(DURATION, "Show your own version of a key for this long after a write.", 90.0)
+    state_dir: Path = setting(
+        PATH,
+        "Keep journals, sockets, logs and copies there.  [default: XDG state directory]",
+        factory=default_state_dir,
+    )
+    log_level: str = setting(LEVEL, "Log messages of this level and above.", "info")
     log_file: Path | None = setting(PATH, "Write the log there.  [default: in the state directory]")
     log_format: Literal["text", "json"] = setting(
-        choice("text", "json"), "json: one object a line, for machines.", "text"
+        choice("text", "json"), "Write the log as text, or as a JSON object a line.", "text"
     )
-    mount_flags: tuple[str, ...] = setting(FLAGS, "noexec nosuid nodev noatime.", ())
+    mount_flags: tuple[str, ...] = setting(
+        FLAGS, "Pass these words to the kernel: noexec nosuid nodev noatime.", ()
+    )
 
     @property
     def source_journal_path(self) -> Path:

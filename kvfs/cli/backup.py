@@ -38,12 +38,20 @@ PARTIAL: Final = ".partial"
     "--keep",
     metavar="RULE",
     envvar="KVFS_BACKUP_KEEP",
-    help="Delete older ones: 7d,4w keeps one of each of 7 days and 4 weeks.",
+    help="Delete older backups: 7d,4w keeps one of each of 7 days and 4 weeks.",
 )
-@option(SOME_DURATION, "full-every", "A full backup so often; changes between.", 7 * DAY, variable=False)
-@click.option("--full", "is_full", is_flag=True, help="A full backup now.")
+@option(
+    SOME_DURATION,
+    "full-every",
+    "Make a full backup after this time, and backups of changes between.",
+    7 * DAY,
+    variable=False,
+)
+@click.option("--full", "is_full", is_flag=True, help="Make a full backup now.")
 @click.option(
-    "--listing-only", is_flag=True, help="Read only values whose listing changed: cheaper, and misses others."
+    "--listing-only",
+    is_flag=True,
+    help="Read only values of new keys or changed listings: cheaper, but misses other changes.",
 )
 @access_options
 def backup(
@@ -157,9 +165,9 @@ def _prune(directory: Path, rules: list[tuple[int, str]]) -> None:
 @click.argument("directory", metavar="DIR", type=path)
 @click.argument("target", metavar="SOURCE", required=False, type=PLACE)
 @click.option(
-    "--at", "wanted", metavar="NAME", help="This backup, or the last one before a time (2026-11-29T08)."
+    "--at", "wanted", metavar="NAME", help="Use this backup, or the last one before a time (2026-11-29T08)."
 )
-@click.option("--delete", is_flag=True, help="Delete keys that the backup has not.")
+@click.option("--delete", is_flag=True, help="Delete keys that the backup does not have.")
 @DRY_RUN
 @YES
 @access_options
@@ -172,7 +180,7 @@ def restore_backup(
     yes: bool,
     access: Access,
 ) -> int:
-    """Write a backup back to SOURCE. Without SOURCE: list the backups, after reading each to its end."""
+    """Write a backup back to SOURCE. Without SOURCE, list the backups and verify each."""
     if not directory.is_dir():
         raise UserError(f"{directory} is no directory")
     found = backups_in(directory)

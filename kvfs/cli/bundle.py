@@ -65,12 +65,16 @@ BundleFiles = dict[str, str]
 @click.command(name="debug-bundle")
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
 @click.option(
-    "-o", "--output", type=path, metavar="FILE", help="Write it there.  [default: ./kvfs-debug-TIME.tar.gz]"
+    "-o",
+    "--output",
+    type=path,
+    metavar="FILE",
+    help="Write the bundle there.  [default: ./kvfs-debug-TIME.tar.gz]",
 )
 @click.option(
-    "--with-names", is_flag=True, help="Keep names of keys and namespaces; otherwise they are hashed."
+    "--with-names", is_flag=True, help="Keep the names of keys and namespaces, which are hashed otherwise."
 )
-@option(PATH, "token-file", "A token that must not be in it, besides those of the environment.")
+@option(PATH, "token-file", "Leave out the token of this file too, besides those of the environment.")
 @STATE_DIR
 def debug_bundle(
     directory: Path | None,
@@ -79,9 +83,9 @@ def debug_bundle(
     token_file: Path | None,
     state: Path,
 ) -> None:
-    """Collect what a report of a problem needs into one file, without values and secrets. Nothing is sent.
+    """Write one file for a problem report, without values and secrets. Nothing is sent.
 
-    Of DIR, or of all mounts of yours and of what is kept of others.
+    It is about DIR, or about all your mounts and everything that this machine keeps of earlier ones.
     """
     target = output or Path.cwd() / time.strftime("kvfs-debug-%Y%m%d-%H%M%S.tar.gz")
     gathered = _Gathered(state, None if directory is None else real_mountpoint(directory))

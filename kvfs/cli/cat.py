@@ -12,7 +12,9 @@ from kvfs.core.errors import UserError
 
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
-@click.option("-m", "--metadata", "show_metadata", is_flag=True, help="The metadata instead of the value.")
+@click.option(
+    "-m", "--metadata", "show_metadata", is_flag=True, help="Write the metadata instead of the value."
+)
 @access_options
 def cat(source: str, show_metadata: bool, access: Access) -> None:
     """Write a value to standard output as it is."""

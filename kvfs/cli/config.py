@@ -23,8 +23,8 @@ def config() -> None:
 
 
 @config.command()
-@named_profile("With the options of this profile.", variable=False)
-@json_option("One object, for programs.")
+@named_profile("Include the options of this profile.", variable=False)
+@json_option("Print one JSON object, for programs.")
 @CONFIG["state_dir"]
 def show(profile: str | None, as_json: bool, state_dir: Path | None) -> int:
     """Show every option of `kvfs mount` with its value and its origin."""

@@ -41,8 +41,8 @@ class Side:
 def conflicts() -> None:
     """List, compare and settle conflicts: values that another client changed while they were changed here.
 
-    Both versions are kept. The name has theirs, NAME.kvfs-conflict-HOST-TIME beside it has yours. Removing or
-    renaming that file settles the conflict as well.
+    Both versions are kept. The file NAME has theirs, and NAME.kvfs-conflict-HOST-TIME beside it has yours. You can
+    also settle the conflict by removing or renaming that file.
     """
 
 
@@ -51,7 +51,7 @@ def conflicts() -> None:
 @json_option()
 @STATE_DIR
 def list_conflicts(source: str | None, as_json: bool, state: Path) -> None:
-    """List those that are open, of SOURCE or DIR, or of all sources, mounted or not."""
+    """List open conflicts of SOURCE or DIR, or of all sources, mounted or not."""
     items = items_of(source, state, ConflictsRequest(), lambda kept: kept.conflicts)
     say_items(items, _line, "no conflict is open", as_json=as_json)
 
@@ -74,9 +74,9 @@ def _of_mount(mountpoint: Path, state: Path) -> list[Message]:
 @click.argument("target", metavar="PATH", type=path)
 @STATE_DIR
 def diff_conflict(target: Path, state: Path) -> None:
-    """Show how the two versions of PATH differ: text line by line, of other values sizes and the first byte.
+    """Show how the two versions of PATH differ: lines of text, or sizes and the first different byte.
 
-    PATH is the name or the copy. Metadata and expiration are compared too.
+    PATH is the file or its copy. Metadata and expiration are compared too.
     """
     mountpoint, inside = mount_containing(target)
     found = _chosen(target, inside, _of_mount(mountpoint, state))
@@ -156,7 +156,7 @@ def keep() -> None:
 
 _CONFLICTS: Final = grouped(
     click.argument("targets", metavar="[PATH]...", type=path, nargs=-1),
-    click.option("--all", "everything", is_flag=True, help="All open conflicts, in all your mounts."),
+    click.option("--all", "everything", is_flag=True, help="Take all open conflicts in all your mounts."),
     STATE_DIR,
 )
 
@@ -164,7 +164,7 @@ _CONFLICTS: Final = grouped(
 @keep.command("mine")
 @_CONFLICTS
 def mine(targets: tuple[Path, ...], everything: bool, state: Path) -> int:
-    """Your version becomes the value of the name, with its metadata and expiration, and the copy goes."""
+    """Keep your version: the file gets it, with its metadata and expiration, and the copy is removed."""
     return _settle("mine", _meant(targets, everything, state), state)
 
 
@@ -172,7 +172,7 @@ def mine(targets: tuple[Path, ...], everything: bool, state: Path) -> int:
 @_CONFLICTS
 @YES
 def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state: Path) -> int:
-    """The copy with your version goes; the name keeps theirs. Asks first when it is --all."""
+    """Keep their version: the copy with yours is removed. With --all the command asks first."""
     meant = _meant(targets, everything, state)
     count = sum(map(len, meant.values()))
     if everything and count and not yes:

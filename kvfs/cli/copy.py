@@ -24,21 +24,34 @@ EPILOG: Final = f"FROM and TO are {SYNTAX}."
 copy_options: Final = grouped(
     *(FORMAT, PREFIX, MATCH, WHERE),
     click.option(
-        "--sample", type=click.IntRange(1), metavar="N", help="Only N of the keys, the same at each run."
+        "--sample",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Take only N of the keys; each run takes the same ones.",
     ),
-    click.option("--rename-prefix", metavar="OLD=NEW", help="Keys that begin with OLD begin with NEW."),
     click.option(
-        "--if-exists", type=click.Choice(_IF_EXISTS), help="When a key is there.  [default: overwrite]"
+        "--rename-prefix", metavar="OLD=NEW", help="Give keys that begin with OLD the beginning NEW."
     ),
-    click.option("--delete", is_flag=True, help="Delete at TO what FROM has not."),
-    click.option("--expired", type=click.Choice(("drop", "keep")), help="What has expired.  [default: drop]"),
     click.option(
-        "--metadata", type=click.Choice(("manifest", "xattrs")), help="In directories.  [default: manifest]"
+        "--if-exists",
+        type=click.Choice(_IF_EXISTS),
+        help="Do this with a key that TO has already.  [default: overwrite]",
     ),
-    click.option("--strict", is_flag=True, help="Write nothing when anything cannot be copied."),
-    click.option("--skip-bad", is_flag=True, help="Go on without what is malformed."),
+    click.option("--delete", is_flag=True, help="Delete keys at TO that FROM does not have."),
+    click.option(
+        "--expired",
+        type=click.Choice(("drop", "keep")),
+        help="Drop or keep keys that have expired.  [default: drop]",
+    ),
+    click.option(
+        "--metadata",
+        type=click.Choice(("manifest", "xattrs")),
+        help="Write metadata of a directory in one file or as xattrs.  [default: manifest]",
+    ),
+    click.option("--strict", is_flag=True, help="Write nothing if any key cannot be copied."),
+    click.option("--skip-bad", is_flag=True, help="Leave malformed entries out, and copy the others."),
     *(DRY_RUN, YES),
-    click.option("--restart", is_flag=True, help="Begin anew, although an earlier run can be gone on with."),
+    click.option("--restart", is_flag=True, help="Begin again, even if an earlier run could continue."),
     access_options,
 )
 """Gives a command the options of a copy."""
@@ -68,7 +81,7 @@ class CopyCommand(SectionedCommand):
 def copy(source: str, target: str, format_: str | None, access: Access, **values: Any) -> int:
     """Copy entries with metadata and expirations.
 
-    Interrupted, killed or out of budget: the same command goes on where it was.
+    If the copy is interrupted, repeat the command: it continues where it stopped.
     """
     return run_request(build_request(source, target, format_, access, values), format_)
 

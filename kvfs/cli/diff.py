@@ -23,15 +23,17 @@ TROUBLE = 2
 SHOWN = 20
 
 
-@click.command(epilog=f"A and B are {SYNTAX}. Status 0: they are the same, 1: they differ, 2: trouble.")
+@click.command(
+    epilog=f"A and B are {SYNTAX}. The exit status is 0 if they are equal, 1 if they differ, 2 after an error."
+)
 @click.argument("first", metavar="A", type=PLACE)
 @click.argument("second", metavar="B", type=PLACE)
 @click.option(
     "--values",
     is_flag=True,
-    help="Read and compare values too; without it listings are all that is asked for.",
+    help="Read and compare values too; without it kvfs only lists keys.",
 )
-@json_option("A line of JSON for each key that differs.")
+@json_option("Print a line of JSON for each key that differs.")
 @FORMAT
 @PREFIX
 @MATCH

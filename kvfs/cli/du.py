@@ -42,13 +42,17 @@ class SourceUsage:
 @click.command()
 @click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
 @click.option(
-    "--largest", type=click.IntRange(0), default=10, metavar="NUMBER", help="So many of the largest values."
+    "--largest",
+    type=click.IntRange(0),
+    default=10,
+    metavar="NUMBER",
+    help="Show this many of the largest values.",
 )
-@json_option("One object of JSON.")
+@json_option("Print one JSON object.")
 @YES
 @access_options
 def du(source: str, largest: int, as_json: bool, yes: bool, access: Access) -> int:
-    """Count keys and bytes. The price comes first: sizes are known by reading the values."""
+    """Count keys and bytes. kvfs reads every value to learn its size, and says the price first."""
 
     async def work(keys: SourceKeys) -> int:
         items: list[Item] = []

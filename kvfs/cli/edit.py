@@ -28,7 +28,7 @@ FALLBACKS: Final = ("sensible-editor", "nano", "vi")
 
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
-@click.option("--force", is_flag=True, help="Write even if somebody changed it meanwhile.")
+@click.option("--force", is_flag=True, help="Write the value even if somebody changed it meanwhile.")
 @access_options
 def edit(source: str, force: bool, access: Access) -> None:
     """Edit a value with $VISUAL or $EDITOR."""

@@ -25,23 +25,30 @@ from kvfs.settings import DURATION, SIZE
 @click.command()
 @click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
 @click.option(
-    "--key", "patterns", multiple=True, metavar="PATTERN", help="The key matches, * and ? (again: or)."
+    "--key",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Find keys that match (* and ?); repeat it for more patterns.",
 )
 @click.option(
-    "--meta", multiple=True, metavar="CONDITION", help="Metadata meets it: role=admin, n>5 (again: and)."
+    "--meta",
+    multiple=True,
+    metavar="CONDITION",
+    help="Find keys whose metadata meets this: role=admin, n>5; repeat it for more conditions.",
 )
-@option(DURATION, "expires-within", "It expires so soon: 15m, 2h, 1d.", variable=False)
-@click.option("--expires/--never-expires", default=None, help="It has an expiration, or has none.")
-@click.option("--binary/--text", default=None, help="The value is binary, or text (reads values).")
-@option(SIZE, "larger", "The value has more bytes (reads values).", variable=False)
-@option(SIZE, "smaller", "The value has fewer bytes (reads values).", variable=False)
+@option(DURATION, "expires-within", "Find keys that expire within this time: 15m, 2h, 1d.", variable=False)
+@click.option("--expires/--never-expires", default=None, help="Find keys with an expiration, or without one.")
+@click.option("--binary/--text", default=None, help="Find binary values, or text (reads values).")
+@option(SIZE, "larger", "Find values with more bytes (reads values).", variable=False)
+@option(SIZE, "smaller", "Find values with fewer bytes (reads values).", variable=False)
 @IN_FULL
-@click.option("-0", "--null", "with_null", is_flag=True, help="End keys with NUL, for xargs -0.")
-@json_option("A line of JSON for each.")
+@click.option("-0", "--null", "with_null", is_flag=True, help="End each key with NUL, for xargs -0.")
+@json_option("Print a line of JSON for each.")
 @YES
 @access_options
 def find(source: str, access: Access, **wanted: Any) -> int:
-    """Find keys; answered from listings alone unless values are asked about."""
+    """Find keys. kvfs only lists keys, unless an option asks about values."""
     choice = Selection(match=wanted["patterns"], where=parse_conditions(wanted["meta"]))
 
     async def work(keys: SourceKeys) -> int:

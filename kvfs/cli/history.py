@@ -35,7 +35,7 @@ WORDS: Final = {
 )
 @click.argument("place", metavar="PATH|SOURCE[/PATH]", type=PLACE)
 @json_option()
-@click.option("--all", "everything", is_flag=True, help=f"All of it, not only the last {SHOWN}.")
+@click.option("--all", "everything", is_flag=True, help=f"Show all versions, not only the last {SHOWN}.")
 @click.option("--clear", "forgets", is_flag=True, help="Forget the whole history of the source.")
 @YES
 @STATE_DIR

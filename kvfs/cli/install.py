@@ -14,19 +14,21 @@ from kvfs.host.state import write_whole
 
 
 @click.command()
-@click.option("--user", is_flag=True, help="For you alone, in your home; no root needed, no fstab.")
+@click.option(
+    "--user", is_flag=True, help="Install for you alone, in your home; needs no root, without fstab."
+)
 @DRY_RUN
-@click.option("--remove", is_flag=True, help="Take them away again.")
+@click.option("--remove", is_flag=True, help="Remove the installed files.")
 @click.option("--root", type=path, help="Put everything below this directory (for packages).")
 @click.pass_context
 def install(ctx: click.Context, user: bool, dry_run: bool, remove: bool, root: Path | None) -> int:
     """Put the mount helper, systemd units, completion and man pages in place.
 
     \b
-    kvfs install --dry-run       which files would be written
+    kvfs install --dry-run       show which files it would write
     sudo kvfs install            for mount -t kvfs, fstab and systemctl
     kvfs install --user          for systemctl --user, without root
-    kvfs install --remove        takes them away
+    kvfs install --remove        remove the files
     """
     if not user and root is None and os.geteuid() != 0 and not dry_run:
         raise UserError(

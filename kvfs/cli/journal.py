@@ -22,10 +22,10 @@ VERSION: Final = 1
 @click.command()
 @click.argument("place", metavar="SOURCE|PATH", type=PLACE)
 @click.option("--dump", is_flag=True, help="List every change.")
-@json_option("All of it for programs: docs/status.md.")
+@json_option("Print one JSON object, as docs/status.md describes it.")
 @STATE_DIR
 def journal(place: str, dump: bool, as_json: bool, state: Path) -> int:
-    """Show what the journal of a source holds. PATH is that of a journal.sqlite. Nothing is altered."""
+    """Show what the journal of a source holds, and change nothing. PATH is a file named journal.sqlite."""
     path = _path_of(place, state)
     try:
         found = describe(path)

@@ -24,13 +24,18 @@ _TAIL_BYTES: Final = 256 * 1024
 
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they are written.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0), default=SHOWN, show_default=True, help="Show so many lines."
+    "-n",
+    "--lines",
+    type=click.IntRange(0),
+    default=SHOWN,
+    show_default=True,
+    help="Show this many of the last lines.",
 )
 @STATE_DIR
 def log(directory: Path | None, follow: bool, lines: int, state: Path) -> int:
-    """Show the log of the mount on DIR, also after it has ended. Without DIR: of your only mount."""
+    """Show the log of the mount on DIR, also after it has ended. Without DIR, show that of your only mount."""
     file = log_path(_chosen(directory, state), state)
     if not file.exists():
         raise UserError(f"{file} does not exist: that mount ran in the foreground, or with --log-file")

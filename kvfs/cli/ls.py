@@ -19,8 +19,8 @@ from kvfs.data.items import Item
 @click.command()
 @click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
 @IN_FULL
-@click.option("-R", "--recursive", is_flag=True, help="All keys below, not one level of them.")
-@json_option("A line of JSON for each.")
+@click.option("-R", "--recursive", is_flag=True, help="List all keys below, instead of one level.")
+@json_option("Print a line of JSON for each.")
 @access_options
 def ls(source: str, is_long: bool, recursive: bool, as_json: bool, access: Access) -> None:
     """List namespaces, or keys with their metadata and expirations."""

@@ -136,12 +136,12 @@ def option_names() -> dict[str, bool]:
 )
 @click.argument("source", type=SOURCE)
 @click.argument("directory", metavar="DIR", type=path)
-@click.option("-f", "--foreground", is_flag=True, help="Stay; the log goes to the terminal.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to the terminal.")
 @credential_options
-@named_profile("Options, SOURCE and DIR of this profile.")
-@click.option("-o", "in_fstab", metavar="A,B=C", expose_value=False, help="Options by name, as in fstab.")
+@named_profile("Use options, SOURCE and DIR of this profile.")
+@click.option("-o", "in_fstab", metavar="A,B=C", expose_value=False, help="Set options by name, as in fstab.")
 @mount_options
-@click.option("--quiet", is_flag=True, help="Say nothing but what goes wrong.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--tell", is_flag=True, hidden=True)
 @click.option("--ready-fd", type=click.IntRange(0, 1 << 20), hidden=True)
 @click.option("--secret-fd", type=click.IntRange(0, 1 << 20), hidden=True)
@@ -160,7 +160,7 @@ def mount(
     secret_fd: int | None,
     **values: Any,
 ) -> int:
-    """Mount SOURCE on the empty directory DIR; returns when it can be used."""
+    """Mount SOURCE on the empty directory DIR, and return when it can be used."""
     with ReadyPipe(ready_fd, tells=tell) as pipe:
         parsed = parse_source(source, os.environ, insecure=insecure, preview=preview)
         values |= _quicker(parsed)

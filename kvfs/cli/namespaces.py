@@ -21,12 +21,12 @@ from kvfs.host.project import Project, find_project, read_project
 
 @click.command()
 @click.argument("source", required=False, type=PLACE)
-@json_option("A line of JSON for each.")
+@json_option("Print a line of JSON for each.")
 @access_options
 def namespaces(source: str | None, as_json: bool, access: Access) -> None:
     """List the namespaces of SOURCE, and the bindings of this project that name them.
 
-    Without SOURCE: those that the project's wrangler configuration names, and nobody is asked.
+    Without SOURCE, list those that the project's wrangler configuration names. kvfs then sends no request.
     """
     file = find_project(Path.cwd())
     project = read_project(file) if file is not None else None

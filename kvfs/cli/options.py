@@ -127,34 +127,42 @@ STATE_DIR: Final = _of_field(
 """For the commands that look for a running mount; they get the directory as `state`."""
 
 credential_options: Final = grouped(
-    option(PATH, "token-file", "Read the API token there (mode 600)."),
-    option(Kind("COMMAND", str), "token-command", "Take the token that COMMAND prints."),
-    option(FLAG, "insecure", "Allow a token over plain http to another machine."),
-    option(FLAG, "preview", "Take the preview_id of cloudflare:@BINDING.", variable=False),
+    option(PATH, "token-file", "Read the API token from this file (mode 600)."),
+    option(Kind("COMMAND", str), "token-command", "Use the token that COMMAND prints."),
+    option(FLAG, "insecure", "Allow to send a token over plain http to another machine."),
+    option(FLAG, "preview", "Use the preview_id of cloudflare:@BINDING.", variable=False),
 )
 """How the account behind a source is reached."""
 
-LOG_LEVEL: Final = option(LEVEL, "log-level", "How much is logged.", "info")
+LOG_LEVEL: Final = option(LEVEL, "log-level", "Log messages of this level and above.", "info")
 YES: Final = option(FLAG, "yes", "Do not ask.", short="-y", variable=False)
 QUIET: Final = option(FLAG, "quiet", "Show no progress.", variable=False)
 DRY_RUN: Final = option(
-    FLAG, "dry-run", "Say what it would do, and write nothing.", short="-n", variable=False
+    FLAG, "dry-run", "Say what the command would do, and write nothing.", short="-n", variable=False
 )
 STOP: Final = option(
-    DURATION, "timeout", "Stop sending after this long.  [default: as mounted]", variable=False
+    DURATION, "timeout", "Stop sending after this time.  [default: that of the mount]", variable=False
 )
-INTERVAL: Final = option(SOME_DURATION, "interval", "How often it is drawn.", 1.0, variable=False)
+INTERVAL: Final = option(SOME_DURATION, "interval", "Draw again after this time.", 1.0, variable=False)
 FORMAT: Final = click.option(
-    "--format", "format_", metavar="FORMAT", help="json, ndjson or tar, with .gz or .zst."
+    "--format", "format_", metavar="FORMAT", help="Read or write json, ndjson or tar, with .gz or .zst."
 )
-PREFIX: Final = click.option("--prefix", default="", help="Only keys that begin so.")
+PREFIX: Final = click.option("--prefix", default="", help="Take only keys that begin with this text.")
 MATCH: Final = click.option(
-    "--match", multiple=True, metavar="PATTERN", help="Only keys that match, * and ? (again: or)."
+    "--match",
+    multiple=True,
+    metavar="PATTERN",
+    help="Take only keys that match (* and ?); repeat it for more patterns.",
 )
 WHERE: Final = click.option(
-    "--where", multiple=True, metavar="CONDITION", help="Only where metadata meets it (again: and)."
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Take only keys whose metadata meets this; repeat it for more conditions.",
 )
-IN_FULL: Final = click.option("-l", "--long", "is_long", is_flag=True, help="With expirations and metadata.")
+IN_FULL: Final = click.option(
+    "-l", "--long", "is_long", is_flag=True, help="Show expirations and metadata too."
+)
 
 
 def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator:
@@ -164,7 +172,7 @@ def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator
     return click.option("--profile", type=PROFILE, metavar="NAME", help=text, **more)
 
 
-def json_option(text: str = "One JSON array, as documented in docs/status.md.") -> Decorator:
+def json_option(text: str = "Print one JSON array, as docs/status.md describes it.") -> Decorator:
     """Make `--json`, whose output `text` tells."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 

@@ -28,7 +28,7 @@ INDEX: Final = "kvfs-recovered.ndjson"
 @json_option()
 @STATE_DIR
 def pending(source: str | None, as_json: bool, state: Path) -> None:
-    """Name the changes that are not at the server: of SOURCE or DIR, or of all sources, mounted or not."""
+    """List changes that the server does not have yet, of SOURCE or DIR, or of all sources, mounted or not."""
     items = items_of(source, state, PendingListRequest(), lambda kept: kept.pending)
     say_items(items, _pending_line, "nothing is pending", as_json=as_json)
 
@@ -48,7 +48,7 @@ def _pending_line(item: Message) -> str:
 @QUIET
 @STATE_DIR
 def recover(source: str, directory: Path, quiet: bool, state: Path) -> None:
-    """Write what is pending for the unmounted SOURCE into ordinary files below DIR. Needs no server and no token.
+    """Write pending changes of the unmounted SOURCE into ordinary files below DIR. No server or token is needed.
 
     The journal keeps everything. DIR/kvfs-recovered.ndjson has a line a change: path, key, metadata, expiration,
     deletions too. SOURCE is a name that kvfs status shows, or its mount point.

@@ -23,12 +23,14 @@ from kvfs.store.wire.json import MalformedError, compact
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
 @click.argument("value", required=False)
 @click.option(
-    "--file", "-f", "file", type=path, help="Take the value from a file.  [default: standard input]"
+    "--file", "-f", "file", type=path, help="Read the value from a file.  [default: standard input]"
 )
-@click.option("--metadata", metavar="JSON", help="Its metadata.")
-@option(DURATION, "ttl", "It expires in so long: 15m, 2h, 1d.", variable=False)
-@click.option("--expiration", type=int, metavar="SECONDS", help="It expires then, in seconds since 1970.")
-@click.option("--keep", is_flag=True, help="Keep the metadata and expiration that it has, unless given.")
+@click.option("--metadata", metavar="JSON", help="Set this metadata.")
+@option(DURATION, "ttl", "Let the key expire after this time: 15m, 2h, 1d.", variable=False)
+@click.option(
+    "--expiration", type=int, metavar="SECONDS", help="Let the key expire at this time (seconds since 1970)."
+)
+@click.option("--keep", is_flag=True, help="Keep the present metadata and expiration, unless given.")
 @access_options
 def put(
     source: str,
@@ -40,7 +42,7 @@ def put(
     keep: bool,
     access: Access,
 ) -> None:
-    """Write a value; metadata and expiration become what is given, as in the API."""
+    """Write a value. Metadata and expiration that are not given are removed, as in the API."""
     given = Entry(_value(value, file), parse_metadata(metadata), parse_expiration(ttl, expiration))
 
     async def work(keys: SourceKeys) -> None:

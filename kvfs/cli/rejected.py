@@ -24,7 +24,7 @@ from kvfs.host.state import records
 def rejected() -> None:
     """List, retry or discard changes that the server refused, of sources that are mounted or not.
 
-    Their content stays readable in the mount until then.
+    Until you retry or discard a change, its content stays readable in the mount.
     """
 
 
@@ -33,7 +33,7 @@ def rejected() -> None:
 @json_option()
 @STATE_DIR
 def list_rejected(source: str | None, as_json: bool, state: Path) -> None:
-    """List them, with the number that retry and discard take and the server's reason."""
+    """List refused changes: the number that retry and discard take, and the server's reason."""
     say_items(_items(source, state), _line, "nothing is refused", as_json=as_json)
 
 
@@ -68,7 +68,7 @@ def _mounted_at(text: str, state: Path) -> Path | None:
 _CHANGES: Final = grouped(
     click.argument("source", metavar="SOURCE|DIR", type=KEPT),
     click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1),
-    click.option("--all", "everything", is_flag=True, help="All that were refused."),
+    click.option("--all", "everything", is_flag=True, help="Take all changes that were refused."),
     STATE_DIR,
 )
 
@@ -76,7 +76,7 @@ _CHANGES: Final = grouped(
 @rejected.command("retry")
 @_CHANGES
 def retry(source: str, numbers: tuple[int, ...], everything: bool, state: Path) -> None:
-    """Send them again with what is pending."""
+    """Send refused changes again."""
     chosen = _chosen(source, numbers, everything, state)
     _settle("retry", "will be sent again", source, chosen, state)
 
@@ -85,7 +85,7 @@ def retry(source: str, numbers: tuple[int, ...], everything: bool, state: Path) 
 @_CHANGES
 @YES
 def discard(source: str, numbers: tuple[int, ...], everything: bool, yes: bool, state: Path) -> None:
-    """Discard your version; the file goes back to what is on the server."""
+    """Discard refused changes: the file shows the value of the server again."""
     chosen = _chosen(source, numbers, everything, state)
     if chosen and not yes:
         confirm("What was written will be lost. Discard it?")

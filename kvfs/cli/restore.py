@@ -46,8 +46,8 @@ class Restoring:
     " a look first: --dry-run, or --to OTHER."
 )
 @click.argument("place", metavar="PATH|SOURCE[/PATH]", type=PLACE)
-@click.option("--at", "moment", metavar="TIME", help=f"As it was at TIME: {FORMS}.")
-@click.option("--to", "other", metavar="OTHER", type=path, help="Write it there instead.")
+@click.option("--at", "moment", metavar="TIME", help=f"Restore the state at TIME: {FORMS}.")
+@click.option("--to", "other", metavar="OTHER", type=path, help="Write to OTHER instead.")
 @DRY_RUN
 @YES
 @STATE_DIR

@@ -21,7 +21,12 @@ SHOWN: Final = 10
 
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
-@click.option("-r", "--recursive", is_flag=True, help="Everything below KEY too (all of SOURCE without KEY).")
+@click.option(
+    "-r",
+    "--recursive",
+    is_flag=True,
+    help="Delete everything below KEY too (without KEY: all keys of SOURCE).",
+)
 @MATCH
 @WHERE
 @DRY_RUN
@@ -36,7 +41,7 @@ def rm(
     yes: bool,
     access: Access,
 ) -> None:
-    """Delete a key, or with -r what lies below, after showing it."""
+    """Delete a key, or with -r all keys below it too. kvfs shows them first."""
     choice = Selection(match=match, where=parse_conditions(where))
     if (choice.match or choice.where) and not recursive:
         raise click.UsageError("--match and --where choose among many keys: say -r")

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@option(PATH, "store", "The store.  [default: that of a bare local:]")
-@option(FLAG, "ephemeral", "A store and a token of its own, forgotten at the end.")
+@option(PATH, "store", "Serve this store.  [default: that of local:]")
+@option(FLAG, "ephemeral", "Use a new store and a new token, and remove them at the end.")
 @option(
     Kind("[TITLE=]PLACE", str),
     "seed",
-    "Fill a namespace: a directory, JSON, NDJSON (again: more).",
+    "Fill a namespace from a directory or file first; repeat it for more.",
     multiple=True,
 )
-@option(Kind("HOST:PORT", str), "listen", "Where; port 0 takes a free one.", "127.0.0.1:8787")
+@option(Kind("HOST:PORT", str), "listen", "Listen there; port 0 takes a free port.", "127.0.0.1:8787")
 @option(FLAG, "print-env", 'Serve in the background: eval "$(kvfs serve --print-env)".')
-@option(PATH, "token-file", "The token, made if need be.  [default: in the state directory]")
-@option(Kind("SPEC", str), "faults", "Misbehave as docs/server.md says; '' only opens the control.")
+@option(PATH, "token-file", "Read the token there, or make one.  [default: in the state directory]")
+@option(Kind("SPEC", str), "faults", "Misbehave as docs/server.md says; '' lets clients set the faults.")
 @option(FLAG, "strict", "Refuse ids and credentials that the API would refuse.")
-@option(FLAG, "allow-any-host", "Listen where other machines can reach it.")
+@option(FLAG, "allow-any-host", "Allow an address that other machines can reach.")
 @LOG_LEVEL
 def serve(
     store: Path | None,

@@ -57,14 +57,14 @@ Status = dict[str, Any]
 
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
-@json_option("For programs: docs/status.md says what it holds.")
-@click.option("-w", "--watch", "watched", is_flag=True, help="Draw it again and again; q or Ctrl-C ends.")
+@json_option("Print one JSON object, as docs/status.md describes it.")
+@click.option("-w", "--watch", "watched", is_flag=True, help="Draw it again and again; q or Ctrl-C ends it.")
 @INTERVAL
 @STATE_DIR
 def status(directory: Path | None, as_json: bool, watched: bool, interval: float, state: Path) -> int:
     """Show what is pending, what was refused, and how the server answers, in DIR or in all your mounts.
 
-    With --watch, where the output is no terminal, one block per interval; with --json one line.
+    With --watch and an output that is no terminal, print a block each interval, with --json a line.
     """
     if watched:
         draw, watched_state = _json_line if as_json else _picture, _Watched(directory, state)

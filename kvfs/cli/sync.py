@@ -25,7 +25,7 @@ from kvfs.host.requests import RefreshRequest, SyncRequest
 def sync(directory: Path | None, timeout: float | None, quiet: bool, state: Path) -> int:
     """Send what is pending in DIR (without it, in all your mounts), and wait until it is at the server.
 
-    Exits with 3 when something could not be sent, or was changed elsewhere meanwhile: it is listed, and kept.
+    The exit status is 3 if changes could not be sent, or met changes of others. They are listed, and kept.
     """
     worst: int = Exit.OK
     for mountpoint in chosen_mounts(directory, state):

@@ -86,14 +86,22 @@ _ORDER: Final[dict[str, Callable[[TopRow], tuple[float, ...]]]] = {
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
 @click.option(
-    "--by", type=click.Choice(GROUPS), default="command", show_default=True, help="One row for each."
+    "--by",
+    type=click.Choice(GROUPS),
+    default="command",
+    show_default=True,
+    help="Show a row for each command, process or user.",
 )
 @click.option(
-    "--sort", type=click.Choice(SORTS), default="requests", show_default=True, help="What comes first."
+    "--sort",
+    type=click.Choice(SORTS),
+    default="requests",
+    show_default=True,
+    help="Sort the rows by this, the highest first.",
 )
 @INTERVAL
 @click.option("--once", is_flag=True, help="Draw once, and end.")
-@json_option("For programs, by process: docs/status.md.")
+@json_option("Print one JSON object by process, as docs/status.md describes it.")
 @STATE_DIR
 def top(
     directory: Path | None,
@@ -109,7 +117,7 @@ def top(
     On a terminal it is drawn again and again: s sorts by something else, b groups by something else, q ends.
 
     \b
-    kvfs top                      while it goes on
+    kvfs top                      draw until q is pressed
     kvfs top --once --by pid      who used up the budget since the mount?
     """
     view = _View(directory, state, by, sort)

@@ -33,14 +33,16 @@ KEPT = "stay in the journal and go with the next mount"
 @click.command()
 @click.argument("directory", metavar="DIR", type=path)
 @STOP
-@click.option("--lazy", is_flag=True, help="Detach even if it is busy: open files stay usable until closed.")
+@click.option(
+    "--lazy", is_flag=True, help="Detach a busy mount too; open files stay usable until they are closed."
+)
 @click.option("--force", is_flag=True, help="Kill a daemon that does not answer; the journal is kept.")
 @QUIET
 @STATE_DIR
 def umount(directory: Path, timeout: float | None, lazy: bool, force: bool, quiet: bool, state: Path) -> int:
     """Send what is pending and end the mount on DIR.
 
-    Exits with 3 when something could not be sent: it is listed, and kept for the next mount.
+    The exit status is 3 if some changes could not be sent. They are listed, and kept for the next mount.
     """
     mountpoint = real_mountpoint(directory)
     os.chdir("/")  # started inside the mount, this process would keep it busy

@@ -53,11 +53,14 @@ def _take_profile(ctx: click.Context, _: click.Parameter, profile: str | None) -
 @click.command()
 @click.argument("source", required=False, type=PLACE)
 @named_profile(
-    "SOURCE, token and state of this profile.", is_eager=True, expose_value=False, callback=_take_profile
+    "Use SOURCE, token and state directory of this profile.",
+    is_eager=True,
+    expose_value=False,
+    callback=_take_profile,
 )
 @credential_options
 @YES
-@json_option("One JSON object, to paste into a report.")
+@json_option("Print one JSON object, to paste into a report.")
 @STATE_DIR
 def verify(
     source: str | None,
@@ -69,9 +72,9 @@ def verify(
     as_json: bool,
     state: Path,
 ) -> int:
-    """Try whether the API behind SOURCE behaves as kvfs assumes.
+    """Test if the API behind SOURCE behaves as kvfs assumes.
 
-    Makes a scratch namespace and removes it. The exit status is 1 if an assumption does not hold.
+    The command makes a scratch namespace and removes it. The exit status is 1 if an assumption does not hold.
     """
     if not source:
         raise UserError("name a SOURCE, or a --profile that has one")

@@ -69,13 +69,13 @@ def _origin(source: ParameterSource | None, param: click.Option, place: str) -> 
 
 
 def _word(row: dict[str, Any]) -> str:
-    """A value as the command line takes it."""
+    """Return a value as the command line takes it."""
     kind, value = KINDS.get(row["option"].replace("-", "_")), row["value"]
     return kind.word(value) if kind is not None and value is not None else str(value)
 
 
 def _json_value(row: dict[str, Any]) -> object:
-    """Numbers as such for programs: seconds and bytes. A mask is octal, which JSON has no numbers of."""
+    """Return a value for programs: seconds and bytes as numbers. A mask is text, because JSON has no octal numbers."""
     value = row["value"]
     return (
         value

@@ -67,11 +67,10 @@ def living_mounts(text: str | None, state_dir: Path) -> list[MountRecord]:
 
 def mount_containing(path: Path) -> tuple[Path, str]:
     """Return the mount point that `path` lies in, and the path below it; `UserError` when that is no mount of kvfs."""
-    # realpath would ask the mount itself about the last part
-    absolute = Path(os.path.realpath(path.parent)) / path.name
-    mount = mount_of(absolute)
-    if mount is None:
+    found = mounted_path(os.fspath(path))
+    if found is None:
         raise UserError(f"{path} is not in a kvfs mount")
+    absolute, mount = found
     inside = absolute.relative_to(mount.mountpoint)
     return mount.mountpoint, "" if inside == Path() else os.fspath(inside)
 

@@ -12,20 +12,9 @@ from kvfs.settings import MOUNT_FLAGS
 
 IGNORED: Final = frozenset(
     (
-        *(
-            "defaults",
-            "auto",
-            "noauto",
-            "user",
-            "nouser",
-            "users",
-            "owner",
-            "group",
-            "_netdev",
-            "nofail",
-            "rw",
-        ),
-        *("async", "exec", "suid", "dev", "atime", "relatime", "strictatime", "diratime", "loud", "silent"),
+        *("defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail"),
+        *("rw", "async", "exec", "suid", "dev", "atime", "relatime", "strictatime", "diratime"),
+        *("loud", "silent"),
     )
 )
 """Words for mount(8) and systemd, and defaults of the kernel."""

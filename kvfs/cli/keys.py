@@ -2,15 +2,15 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
 
 from kvfs.cli.output import complain, duration_text, first_of
-from kvfs.cli.places import Access, StoreWords, parse_store
+from kvfs.cli.places import Access, parse_store
 from kvfs.cli.sides import open_sides
 from kvfs.core.errors import UserError
 from kvfs.core.expiry import is_expired
@@ -64,17 +64,6 @@ class SourceKeys:
         return None
 
 
-@asynccontextmanager
-async def open_keys(words: StoreWords, access: Access, *, writes: bool = False) -> AsyncIterator[SourceKeys]:
-    """Open the namespace that a command names."""
-    async with open_sides(access) as sides:
-        side = await sides.open(words, is_target=writes)
-        assert side.store is not None
-        namespace = side.namespace or await side.store.get(words.namespace)
-        is_billed = side.store.rest is not None
-        yield SourceKeys(side.store.store, namespace, words.rest, side.kinds, is_billed, access)
-
-
 def run_on_keys(
     source: str, access: Access, work: Callable[[SourceKeys], Awaitable[T]], *, writes: bool = False
 ) -> T:
@@ -82,8 +71,14 @@ def run_on_keys(
     words = parse_store(source, access)
 
     async def run() -> T:
-        async with open_keys(words, access, writes=writes) as keys:
-            return await work(keys)
+        async with open_sides(access) as sides:
+            side = await sides.open(words, is_target=writes)
+            assert side.store is not None
+            namespace = side.namespace or await side.store.get(words.namespace)
+            is_billed = side.store.rest is not None
+            return await work(
+                SourceKeys(side.store.store, namespace, words.rest, side.kinds, is_billed, access)
+            )
 
     return trio.run(run)
 

@@ -23,7 +23,7 @@ class Decorator(Protocol):
     """Gives a command options."""
 
     def __call__(self, command: Decorated, /) -> Decorated:
-        """The command with them."""
+        """Return the command with them."""
         ...
 
 

@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Final, cast
 
+from kvfs.cli.completing import STORES
 from kvfs.cli.options import CONFIG, STATE_DIR, Decorated, credential_options, grouped
 from kvfs.cli.own_account import account_of
 from kvfs.cli.through import Through, find_through, key_of
@@ -43,7 +44,6 @@ SYNTAX: Final = (
     "a store (cloudflare:[ACCOUNT]/NAMESPACE[/PREFIX], local:[FILE]/NAMESPACE[/PREFIX]), a directory,"
     " FILE.json, FILE.ndjson, FILE.tar, each also .gz or .zst, or - with --format"
 )
-STORE_SUFFIXES: Final = (".sqlite", ".sqlite3", ".db", ".kvfs")
 ANSWER_SECONDS: Final = 30.0  # without progress; a bulk write is given longer (`store/rest`)
 PATIENCE: Final = 4000.0  # seconds that one call may wait for the budget, or for a server that comes back
 ATTEMPTS: Final = 12
@@ -179,7 +179,7 @@ def _local(text: str, rest: str) -> StoreWords:
     parts = os.path.expanduser(rest).split("/")
     for end in range(1, len(parts) + 1):
         file = Path(os.path.abspath("/".join(parts[:end]) or "/"))
-        if file.is_file() or (parts[end - 1].endswith(STORE_SUFFIXES) and not file.is_dir()):
+        if file.is_file() or (parts[end - 1].endswith(STORES) and not file.is_dir()):
             if not file.parent.is_dir():
                 raise UserError(
                     f"{file.parent} does not exist: make it first, or name another FILE in local:FILE"

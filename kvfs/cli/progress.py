@@ -8,8 +8,8 @@ import click
 
 from kvfs.cli.output import duration_text, size_text
 from kvfs.cli.places import OpenStore
+from kvfs.core.prices import dollars
 from kvfs.data.copier import CopyProgress
-from kvfs.data.plan import dollars
 
 if TYPE_CHECKING:  # rich is for those commands that draw
     from rich.progress import Progress as Bar

@@ -16,7 +16,7 @@ from kvfs.cli.daemons import mounted_path
 from kvfs.cli.exits import Exit
 from kvfs.cli.history import what
 from kvfs.cli.options import DRY_RUN, STATE_DIR, YES, path
-from kvfs.cli.output import complain, counted, say, size_text
+from kvfs.cli.output import complain, counted, first_of, say, size_text
 from kvfs.cli.past import Past, PastPlace, content_of, find_place, versions_of, written
 from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.names import SELF
@@ -111,23 +111,16 @@ def _of_file(place: PastPlace, pasts: dict[tuple[str, ...], list[Past]], at: flo
     past: Past | None
     if at is None:
         past = found[-1]
-        if not past.version.is_kept:
-            raise UserError(f"{_not_kept(place, past)}{_way_out(found)}")
     else:
         past = _past_of(found, as_of([one.version for one in found], at))
         if past is None:
             raise UserError(
                 f"{place.text} was not changed after {time_text(at)}, or was made later: kvfs history {place.text}"
             )
-        if not past.version.is_kept:
-            raise UserError(f"{_not_kept(place, past)}{_way_out(found)}")
+    if not past.version.is_kept:
+        was = f"what was {what(past)} at {time_text(past.version.at)}"
+        raise UserError(f"{place.text}: {was} is not kept: {past.version.why}{_way_out(found)}")
     return {place.names: past}
-
-
-def _not_kept(place: PastPlace, past: Past) -> str:
-    return (
-        f"{place.text}: what was {what(past)} at {time_text(past.version.at)} is not kept: {past.version.why}"
-    )
 
 
 def _way_out(found: list[Past]) -> str:
@@ -183,10 +176,9 @@ def _todo(
 
 def _without_present(todo: list[Restoring]) -> list[Restoring]:
     present = [one for one in todo if one.target.exists()]
-    for one in present[:SHOWN]:
-        complain(f"{one.target} exists and is left as it is: restore it by its own name")
-    if len(present) > SHOWN:
-        complain(f"… and {len(present) - SHOWN} more")
+    lines = [f"{one.target} exists and is left as it is: restore it by its own name" for one in present]
+    for line in first_of(lines, SHOWN):
+        complain(line)
     return [one for one in todo if one not in present]
 
 
@@ -254,18 +246,19 @@ def _set_attributes(file: int | Path, version: Version, target: Path, *, is_kvfs
         if version.metadata is not None or version.expiration is not None:
             complain(f"{target}: metadata and expiration are left out, because it is no kvfs mount")
         return
-    if version.metadata is not None:
-        os.setxattr(file, METADATA, version.metadata)
+    expiration = version.expiration
+    if expiration is not None and expiration - time.time() <= LEAST_LIFE:
+        complain(
+            f"{target}: its expiration was {time_text(expiration)} and has passed; it is restored without one"
+        )
+        expiration = None
+    _set_or_remove(file, METADATA, version.metadata)
+    _set_or_remove(file, EXPIRATION, None if expiration is None else str(expiration).encode())
+
+
+def _set_or_remove(file: int | Path, name: str, value: bytes | None) -> None:
+    if value is not None:
+        os.setxattr(file, name, value)
     else:
         with suppress(OSError):
-            os.removexattr(file, METADATA)
-    if version.expiration is None:
-        with suppress(OSError):
-            os.removexattr(file, EXPIRATION)
-    elif version.expiration - time.time() <= LEAST_LIFE:
-        with suppress(OSError):
-            os.removexattr(file, EXPIRATION)
-        when = time_text(version.expiration)
-        complain(f"{target}: its expiration was {when} and has passed; it is restored without one")
-    else:
-        os.setxattr(file, EXPIRATION, str(version.expiration).encode())
+            os.removexattr(file, name)

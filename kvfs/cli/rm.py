@@ -12,7 +12,7 @@ from kvfs.cli.output import complain, counted, first_of, say
 from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
 from kvfs.core.model import Key
-from kvfs.data.plan import DELETE_PRICE
+from kvfs.core.prices import dollars
 from kvfs.data.selection import Selection, parse_conditions
 from kvfs.data.storeplace import StoreWriter
 
@@ -53,7 +53,7 @@ def rm(
         if dry_run:
             return
         if recursive and not yes:
-            price = f", ${len(found) * DELETE_PRICE:.4f}" if keys.is_billed else ""
+            price = f", ${dollars({'deleted': len(found)}):.4f}" if keys.is_billed else ""
             confirm(f"Delete {len(found):,} keys{price}?")
         await _delete(keys, found)
 

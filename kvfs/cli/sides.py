@@ -42,7 +42,7 @@ class CopyRequest:
 
     @property
     def job_path(self) -> Path:
-        """The file that records the progress of this copy; an equal request has an equal path."""
+        """Return the file that records the progress of this copy; an equal request has an equal path."""
         options = repr((self.options, self.if_exists, self.as_attributes))
         name = state_name("\n".join([identity_of(self.source), identity_of(self.target), options]))
         return self.access.copies / f"{name}.sqlite"

@@ -241,9 +241,13 @@ def _counted(group: Status) -> str:
     count = group.get("count", 0)
     if not count:
         return "nothing"
+    return f"{counted(count, 'change')}, {_size_and_age(group)}"
+
+
+def _size_and_age(group: Status) -> str:
     age = group.get("oldest_seconds")
     oldest = f", the oldest {duration_text(age)} old" if age is not None else ""
-    return f"{counted(count, 'change')}, {size_text(group.get('bytes', 0))}{oldest}"
+    return f"{size_text(group.get('bytes', 0))}{oldest}"
 
 
 def _rejected_rows(group: Status) -> Iterator[tuple[str, str]]:
@@ -267,10 +271,8 @@ def _history_rows(group: Status) -> Iterator[tuple[str, str]]:
     """Yield rows for the versions that `kvfs restore` can bring back."""
     versions, kept = group.get("versions", 0), group.get("kept", 0)
     if versions:
-        age = group.get("oldest_seconds")
-        oldest = f", the oldest {duration_text(age)} old" if age is not None else ""
         without = f"; {versions - kept:,} without their content" if versions > kept else ""
-        yield "history", f"{kept:,} versions, {size_text(group.get('bytes', 0))}{oldest}{without}"
+        yield "history", f"{kept:,} versions, {_size_and_age(group)}{without}"
     if lost := group.get("lost", 0):
         yield "", f"{lost:,} versions are not kept, because the disk has no room: kvfs doctor"
 

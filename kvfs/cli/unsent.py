@@ -41,7 +41,7 @@ class UnsentSource:
 
     @property
     def command(self) -> str:
-        """The command that sends the changes."""
+        """Return the command that sends the changes."""
         return f"kvfs mount {self.record.source} {self.record.mountpoint}"
 
 

@@ -21,9 +21,9 @@ LINE_SECONDS: Final = 10.0
 
 
 class Waiting:
-    r"""The word of one wait. While it is entered, `text` says what is waited for; `say` changes it.
+    """The word of one wait. While it is entered, `text` says what is waited for; `say` changes it.
 
-    With `quiet` it says nothing.\n\nA thread shows it, because the caller is busy waiting. Only one may be entered at
+    With `quiet` it says nothing. A thread shows it, because the caller is busy waiting. Only one may be entered at
     a time.
     """
 

@@ -45,9 +45,9 @@ def draw_once(lines: Picture) -> None:
 def watch(
     draw: Draw, interval: float, on_key: Callable[[str], None] = lambda key: None, *, lines: bool = False
 ) -> None:
-    r"""Draw every `interval` seconds until the user ends it.
+    """Draw every `interval` seconds until the user ends it.
 
-    Other keys go to `on_key`, and a picture follows at once.\n\nWith `lines` the pictures are lines for programs, on a
+    Other keys go to `on_key`, and a picture follows at once. With `lines` the pictures are lines for programs, on a
     terminal too.
 
     `draw` must not raise for a daemon that is away: it says so in the picture.

@@ -11,13 +11,13 @@ import msgspec
 
 from kvfs.core.callers import Callers
 from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.prices import BILLED, dollars
 from kvfs.core.text import field, one_line
 from kvfs.daemon.build import ReadParts, Stores
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.metrics import Measured, MountMetrics
 from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.usage import MountUsage
-from kvfs.data.plan import BILLED, dollars
 from kvfs.host.control import Message
 from kvfs.host.requests import ChangeItem, RejectedItem, items
 from kvfs.journal.journal import Journal

@@ -6,7 +6,7 @@ import trio
 
 from kvfs.core.callers import Caller, Callers
 from kvfs.core.durations import BUCKETS, Durations, count, no_durations, seconds, settle, total
-from kvfs.data.plan import BILLED, dollars
+from kvfs.core.prices import BILLED, dollars
 from kvfs.host.control import Message
 
 

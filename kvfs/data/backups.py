@@ -66,7 +66,7 @@ class BackupIndex:
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM held")
         self._db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", map(_row, found))
-        self._name(backup)
+        self.commit(backup)
         return self.count()
 
     def begin(self) -> None:
@@ -76,17 +76,14 @@ class BackupIndex:
         self._db.execute("DELETE FROM temp.seen")
 
     def commit(self, backup: str) -> None:
-        """Describe the changes, because they are in a file."""
-        self._name(backup)
+        """Describe the changes, because they are in the file of this backup."""
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('backup', ?)", (backup,))
+        self._db.execute("COMMIT")
 
     def roll_back(self) -> None:
         """Forget the changes, because they are in no file."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-
-    def _name(self, backup: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('backup', ?)", (backup,))
-        self._db.execute("COMMIT")
 
     def count(self) -> int:
         """Count the keys."""

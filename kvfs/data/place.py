@@ -74,12 +74,12 @@ class Writer(Protocol):
 
     @property
     def pairs(self) -> int:
-        """The number of entries that a batch should have now."""
+        """Return the number of entries that a batch should have now."""
         ...
 
     @property
     def position(self) -> str:
-        """The position from which a later run goes on."""
+        """Return the position from which a later run goes on."""
         ...
 
     async def open(self, position: str) -> None:

@@ -1,34 +1,16 @@
 """The price of a move, before it begins: requests, minutes under the API's limit, dollars at list price."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
 from kvfs.core.bulksize import FIRST_PAIRS
 from kvfs.core.limits import BULK_GET_KEYS, BULK_PAIRS, RATE_REQUESTS, RATE_SECONDS
-
-# Dollars (paid plan, developers.cloudflare.com/kv/platform/pricing)
-READ_PRICE: Final = 0.5e-6  # a key read
-WRITE_PRICE: Final = 5e-6  # a key written
-DELETE_PRICE: Final = 5e-6  # a key deleted
-LIST_PRICE: Final = 5e-6  # a request that lists
-
-BILLED: Final[Mapping[str, float]] = {
-    "read": READ_PRICE,
-    "written": WRITE_PRICE,
-    "deleted": DELETE_PRICE,
-    "lists": LIST_PRICE,
-}
+from kvfs.core.prices import dollars
 
 ASK_KEYS: Final = 10_000  # more keys written than these are asked about
 ASK_DOLLARS: Final = 0.05
 SECONDS_A_REQUEST: Final = 0.25  # the time of a bulk request, several at a time, without the wait for a limit
-
-
-def dollars(billed: Mapping[str, float]) -> float:
-    """Return the price of keys `read`, `written` and `deleted`, and of `lists`."""
-    return sum(billed.get(kind, 0) * price for kind, price in BILLED.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +47,11 @@ class Plan:
 
     @property
     def dollars(self) -> float:
-        """The price of the keys and of the lists that made this plan."""
-        read = self.keys * READ_PRICE if self.reads_billed else 0.0
-        written = self.keys * WRITE_PRICE + self.deletes * DELETE_PRICE if self.writes_billed else 0.0
-        return read + written + self.lists * LIST_PRICE
+        """Return the price of the keys and of the lists that made this plan."""
+        billed = {"lists": self.lists, "read": self.keys if self.reads_billed else 0}
+        if self.writes_billed:
+            billed |= {"written": self.keys, "deleted": self.deletes}
+        return dollars(billed)
 
     @property
     def must_ask(self) -> bool:

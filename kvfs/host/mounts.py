@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from kvfs.core.errors import UserError
+from kvfs.host.process import command_of
 
 FSTYPE: Final = "fuse.kvfs"
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
@@ -122,7 +123,7 @@ def holders(mount: Mount) -> list[Holder]:
         if name.isdigit() and int(name) != os.getpid():
             what = next(_uses(Path("/proc", name), mount), None)
             if what is not None:
-                found.append(Holder(int(name), _command(name), what))
+                found.append(Holder(int(name), command_of(int(name)) or "?", what))
     return found
 
 
@@ -149,13 +150,6 @@ def _uses(process: Path, mount: Mount) -> Iterator[str]:
 def _lies_in(path: str, mount: Mount) -> bool:
     root = os.fspath(mount.mountpoint)
     return path == root or path.startswith(root.rstrip("/") + "/")
-
-
-def _command(pid: str) -> str:
-    try:
-        return Path("/proc", pid, "comm").read_text(errors="replace").strip()
-    except OSError:
-        return "?"
 
 
 def fusermount() -> str:

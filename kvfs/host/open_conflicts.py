@@ -50,7 +50,7 @@ class ConflictFile:
         return list(found.values())
 
     def append(self, conflict: Conflict, *, settled: bool = False) -> None:
-        """One more, or one less. A disk that takes half of the line takes nothing of it."""
+        """Add a conflict, or with `settled` take one away. A disk that takes half of the line takes nothing of it."""
         line = json.dumps(asdict(conflict) | ({"settled": True} if settled else {})).encode() + b"\n"
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

@@ -157,7 +157,7 @@ class ChangeItem(Struct, frozen=True):
 
     @classmethod
     def of(cls, change: Change, path: str, now: float, next_try: float | None = None) -> Self:
-        """The change at a path of the mount."""
+        """Return the item of a change at a path of the mount."""
         age = max(0.0, now - change.recorded_at)
         return cls(
             change.seq,
@@ -182,7 +182,7 @@ class RejectedItem(Struct, frozen=True):
 
     @classmethod
     def of(cls, change: Change, path: str) -> Self:
-        """The change at a path of the mount."""
+        """Return the item of a change at a path of the mount."""
         return cls(change.seq, path, change.size, change.error or "")
 
 
@@ -207,7 +207,7 @@ class PendingItem(Struct, frozen=True):
 
 
 def items(found: "list[Any]") -> Message:
-    """The answer that holds some items."""
+    """Return the answer that holds some items."""
     return {"items": msgspec.to_builtins(found)}
 
 
@@ -218,7 +218,7 @@ Answering = Callable[[R, Send], Awaitable[Message]]
 
 
 def handlers_of(answers: Mapping[type[Any], Answering[Any]]) -> dict[str, ControlHandler]:
-    """Handlers by the names of requests, of functions by the classes of requests."""
+    """Return handlers by the names of requests, made of functions by the classes of requests."""
     return {name_of(kind): _handler(kind, answer) for kind, answer in answers.items()}
 
 

@@ -212,7 +212,7 @@ def birth(pid: int) -> int:
 
 
 def private_opener(name: str, flags: int) -> int:
-    """The opener of `open` for files that only this user can read."""
+    """Open a file for `open`, so that only this user can read it."""
     return os.open(name, flags | os.O_CLOEXEC, 0o600)
 
 

@@ -50,7 +50,7 @@ _decode = msgspec.json.Decoder(
 
 @contextmanager
 def told_file(state_dir: Path, writes: Sequence[ToldWrite]) -> Iterator[Path]:
-    """A file with these writes, a line of JSON each, while it is needed. Raises OSError, `UserError`."""
+    """Yield a file with these writes, a line of JSON each, which goes at the end. Raises OSError, `UserError`."""
     remove_left(state_dir)
     descriptor, name = tempfile.mkstemp(dir=private_directory(state_dir / _DIRECTORY))
     with open(descriptor, "wb") as file:

@@ -15,15 +15,7 @@ from kvfs.server.fault_rules import FAULTS, Faults, Rule
 
 _TIMED: Final = frozenset({"stall", "slow_drip", "stale", "key_rate"})
 _COUNTED: Final = frozenset(
-    {
-        "rate_budget",
-        "ratelimit",
-        "torn_bulk",
-        "short_bulk",
-        "gzip_bomb",
-        "endless_cursor",
-        "free_plan",
-    }
+    ("rate_budget", "ratelimit", "torn_bulk", "short_bulk", "gzip_bomb", "endless_cursor", "free_plan")
 )
 
 WORDS: Final = (

@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from kvfs.core.errors import StoreError, UserError
+from kvfs.core.prices import dollars
 from kvfs.verify import bulk_checks, delays, refusal_checks, value_checks
 from kvfs.verify.findings import CHECKS, Check, Finding, Observation
 from kvfs.verify.scratch import (
@@ -27,15 +28,10 @@ from kvfs.verify.wire import PAUSES, Endpoint, Lab, Reply, rows_of
 MODULES: Final = (value_checks, bulk_checks, refusal_checks, delays)
 """Their import registers the checks, in this order."""
 
-REQUESTS, WRITTEN, READ, DELETED, LISTED = 50, 110, 30, 10, 10
-"""What a run takes at most on an endpoint that answers as kvfs assumes; a stale one is asked a few times more."""
+REQUESTS: Final = 50
+COUNTS: Final = {"written": 110, "read": 30, "deleted": 10, "lists": 10}
+"""The most that a run takes on an endpoint that answers as kvfs assumes; a stale one is asked a few times more."""
 
-_PRICES: Final = {
-    "written": 5.0,
-    "deleted": 5.0,
-    "listed": 5.0,
-    "read": 0.5,
-}  # dollars a million: /kv/platform/pricing
 PATIENCE: Final = 75.0  # seconds that a read may be stale, with something to spare
 _CLEANING: Final = 30.0  # seconds
 _CREATED, _LISTED, _RENAMED = "creating a namespace", "listing namespaces", "renaming a namespace"
@@ -50,25 +46,24 @@ class Report:
 
     @property
     def differences(self) -> list[Finding]:
-        """The assumptions that do not hold."""
+        """Return the assumptions that do not hold."""
         return [finding for finding in self.findings if finding.differs]
 
     @property
     def stale_seconds(self) -> float:
-        """The longest that a read stayed stale."""
+        """Return the longest time that a read stayed stale."""
         fresh = (finding for finding in self.findings if finding.name in delays.TIMED)
         return max((finding.seconds for finding in fresh if finding.seconds is not None), default=0.0)
 
     @property
     def pair_seconds(self) -> float | None:
-        """The seconds that a bulk put takes for a pair; None if that is not known."""
+        """Return the seconds that a bulk put takes for a pair; None if that is not known."""
         return next((found.seconds for found in self.findings if found.name == bulk_checks.SPEED), None)
 
 
 def price() -> float:
     """Return the most that a run costs, in dollars, on a paid plan that has used up its allowance."""
-    counts = {"written": WRITTEN, "deleted": DELETED, "listed": LISTED, "read": READ}
-    return sum(count * _PRICES[name] for name, count in counts.items()) / 1_000_000
+    return dollars(COUNTS)
 
 
 async def verify(

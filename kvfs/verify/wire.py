@@ -29,7 +29,7 @@ class Reply:
 
     @property
     def envelope(self) -> dict[str, Any]:
-        """The JSON object of the answer; empty if it is none."""
+        """Return the JSON object of the answer; empty if it is none."""
         try:
             found = msgspec.json.decode(self.body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -38,7 +38,7 @@ class Reply:
 
     @property
     def result(self) -> Any:
-        """`result` of the envelope."""
+        """Return `result` of the envelope."""
         return self.envelope.get("result")
 
     @property
@@ -48,7 +48,7 @@ class Reply:
 
     @property
     def code(self) -> int:
-        """The first error code; 0 without one."""
+        """Return the first error code; 0 without one."""
         for error in self.envelope.get("errors") or []:
             if isinstance(error, dict) and isinstance(error.get("code"), int | float):
                 return int(error["code"])

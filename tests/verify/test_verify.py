@@ -56,10 +56,12 @@ async def test_our_own_server_is_as_kvfs_assumes(server):
     assert report.requests <= verification.REQUESTS
     assert report.pair_seconds is not None
     keys = await server.keys()
-    assert sum(keys[name] for name in ("put_value", "bulk_put")) <= verification.WRITTEN
-    assert sum(keys[name] for name in ("get_value", "bulk_get", "get_metadata")) <= verification.READ
-    assert keys["list_keys"] <= verification.LISTED
-    assert sum(keys[name] for name in ("delete_value", "bulk_delete")) <= verification.DELETED
+    assert sum(keys[name] for name in ("put_value", "bulk_put")) <= verification.COUNTS["written"]
+    assert (
+        sum(keys[name] for name in ("get_value", "bulk_get", "get_metadata")) <= verification.COUNTS["read"]
+    )
+    assert keys["list_keys"] <= verification.COUNTS["lists"]
+    assert sum(keys[name] for name in ("delete_value", "bulk_delete")) <= verification.COUNTS["deleted"]
     assert await namespaces(server) == []
 
 

@@ -14,7 +14,7 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.keys import complain_of
 from kvfs.cli.moving import run_copy
-from kvfs.cli.options import DRY_RUN, YES, option, path
+from kvfs.cli.options import DRY_RUN, YES, flag, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.cli.places import Access, FileWords, StoreWords, access_options, parse_store
 from kvfs.cli.sides import CopyRequest, open_sides, reader_of
@@ -47,11 +47,9 @@ PARTIAL: Final = ".partial"
     7 * DAY,
     variable=False,
 )
-@click.option("--full", "is_full", is_flag=True, help="Make a full backup now.")
-@click.option(
-    "--listing-only",
-    is_flag=True,
-    help="Read only values of new keys or changed listings: cheaper, but misses other changes.",
+@flag("--full", "is_full", "Make a full backup now.")
+@flag(
+    "--listing-only", "Read only values of new keys or changed listings: cheaper, but misses other changes."
 )
 @access_options
 def backup(
@@ -167,7 +165,7 @@ def _prune(directory: Path, rules: list[tuple[int, str]]) -> None:
 @click.option(
     "--at", "wanted", metavar="NAME", help="Use this backup, or the last one before a time (2026-11-29T08)."
 )
-@click.option("--delete", is_flag=True, help="Delete keys that the backup does not have.")
+@flag("--delete", "Delete keys that the backup does not have.")
 @DRY_RUN
 @YES
 @access_options

@@ -18,7 +18,7 @@ import click
 from kvfs import __version__
 from kvfs.cli.daemons import ask_mount
 from kvfs.cli.journal_dump import describe
-from kvfs.cli.options import STATE_DIR, option, path
+from kvfs.cli.options import STATE_DIR, flag, option, path
 from kvfs.cli.output import say, size_text
 from kvfs.cli.pieces import own_command
 from kvfs.cli.scrub import Scrubber, secret_variables
@@ -71,9 +71,7 @@ BundleFiles = dict[str, str]
     metavar="FILE",
     help="Write the bundle there.  [default: ./kvfs-debug-TIME.tar.gz]",
 )
-@click.option(
-    "--with-names", is_flag=True, help="Keep the names of keys and namespaces, which are hashed otherwise."
-)
+@flag("--with-names", "Keep the names of keys and namespaces, which are hashed otherwise.")
 @option(PATH, "token-file", "Leave out the token of this file too, besides those of the environment.")
 @STATE_DIR
 def debug_bundle(

@@ -6,15 +6,14 @@ import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.keys import SourceKeys, run_on_keys
+from kvfs.cli.options import flag
 from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
 
 
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
-@click.option(
-    "-m", "--metadata", "show_metadata", is_flag=True, help="Write the metadata instead of the value."
-)
+@flag("-m", "--metadata", "show_metadata", "Write the metadata instead of the value.")
 @access_options
 def cat(source: str, show_metadata: bool, access: Access) -> None:
     """Write a value to standard output as it is."""

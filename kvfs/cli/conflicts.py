@@ -15,7 +15,7 @@ from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask_items, ask_mount, living_mounts, mount_containing
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.options import STATE_DIR, YES, grouped, json_option, path
+from kvfs.cli.options import STATE_DIR, YES, flag, grouped, json_option, path
 from kvfs.cli.output import complain, counted, duration_text, say, size_text
 from kvfs.cli.unsent import items_of, kept_sources, say_items
 from kvfs.core.errors import UserError
@@ -156,7 +156,7 @@ def keep() -> None:
 
 _CONFLICTS: Final = grouped(
     click.argument("targets", metavar="[PATH]...", type=path, nargs=-1),
-    click.option("--all", "everything", is_flag=True, help="Take all open conflicts in all your mounts."),
+    flag("--all", "everything", "Take all open conflicts in all your mounts."),
     STATE_DIR,
 )
 

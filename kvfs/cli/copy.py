@@ -9,7 +9,7 @@ import trio
 from kvfs.cli.completing import PLACE
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.moving import run_copy
-from kvfs.cli.options import DRY_RUN, FORMAT, MATCH, PREFIX, WHERE, YES, grouped
+from kvfs.cli.options import DRY_RUN, FORMAT, MATCH, PREFIX, WHERE, YES, flag, grouped
 from kvfs.cli.places import SYNTAX, Access, StoreWords, Words, access_options, parse_words
 from kvfs.cli.sides import CopyRequest
 from kvfs.cli.whole_accounts import check_whole, is_whole, run_account
@@ -37,7 +37,7 @@ copy_options: Final = grouped(
         type=click.Choice(_IF_EXISTS),
         help="Do this with a key that TO has already.  [default: overwrite]",
     ),
-    click.option("--delete", is_flag=True, help="Delete keys at TO that FROM does not have."),
+    flag("--delete", "Delete keys at TO that FROM does not have."),
     click.option(
         "--expired",
         type=click.Choice(("drop", "keep")),
@@ -48,10 +48,10 @@ copy_options: Final = grouped(
         type=click.Choice(("manifest", "xattrs")),
         help="Write metadata of a directory in one file or as xattrs.  [default: manifest]",
     ),
-    click.option("--strict", is_flag=True, help="Write nothing if any key cannot be copied."),
-    click.option("--skip-bad", is_flag=True, help="Leave malformed entries out, and copy the others."),
+    flag("--strict", "Write nothing if any key cannot be copied."),
+    flag("--skip-bad", "Leave malformed entries out, and copy the others."),
     *(DRY_RUN, YES),
-    click.option("--restart", is_flag=True, help="Begin again, even if an earlier run could continue."),
+    flag("--restart", "Begin again, even if an earlier run could continue."),
     access_options,
 )
 """Gives a command the options of a copy."""

@@ -10,7 +10,7 @@ import trio
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import FORMAT, MATCH, PREFIX, WHERE, json_option
+from kvfs.cli.options import FORMAT, MATCH, PREFIX, WHERE, flag, json_option
 from kvfs.cli.output import complain, first_of, json_line, say
 from kvfs.cli.places import SYNTAX, Access, StoreWords, Words, access_options, parse_words
 from kvfs.cli.sides import CopySide, open_sides, reader_of
@@ -28,11 +28,7 @@ SHOWN = 20
 )
 @click.argument("first", metavar="A", type=PLACE)
 @click.argument("second", metavar="B", type=PLACE)
-@click.option(
-    "--values",
-    is_flag=True,
-    help="Read and compare values too; without it kvfs only lists keys.",
-)
+@flag("--values", "Read and compare values too; without it kvfs only lists keys.")
 @json_option("Print a line of JSON for each key that differs.")
 @FORMAT
 @PREFIX

@@ -15,6 +15,7 @@ import trio
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.keys import SourceKeys, run_on_keys
+from kvfs.cli.options import flag
 from kvfs.cli.output import complain
 from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import KvfsError, UserError
@@ -28,7 +29,7 @@ FALLBACKS: Final = ("sensible-editor", "nano", "vi")
 
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
-@click.option("--force", is_flag=True, help="Write the value even if somebody changed it meanwhile.")
+@flag("--force", "Write the value even if somebody changed it meanwhile.")
 @access_options
 def edit(source: str, force: bool, access: Access) -> None:
     """Edit a value with $VISUAL or $EDITOR."""

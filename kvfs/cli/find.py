@@ -10,7 +10,7 @@ from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.keys import SourceKeys, complain_of, fields_of, line_of, run_on_keys
 from kvfs.cli.moving import agree_to_read
-from kvfs.cli.options import IN_FULL, YES, json_option, option
+from kvfs.cli.options import IN_FULL, YES, flag, json_option, option
 from kvfs.cli.output import json_line, say
 from kvfs.cli.places import Access, access_options
 from kvfs.core.content import is_text
@@ -43,7 +43,7 @@ from kvfs.settings import DURATION, SIZE
 @option(SIZE, "larger", "Find values with more bytes (reads values).", variable=False)
 @option(SIZE, "smaller", "Find values with fewer bytes (reads values).", variable=False)
 @IN_FULL
-@click.option("-0", "--null", "with_null", is_flag=True, help="End each key with NUL, for xargs -0.")
+@flag("-0", "--null", "with_null", "End each key with NUL, for xargs -0.")
 @json_option("Print a line of JSON for each.")
 @YES
 @access_options

@@ -10,7 +10,7 @@ import click
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
 from kvfs.cli.daemons import ask_mount
-from kvfs.cli.options import STATE_DIR, YES, json_option
+from kvfs.cli.options import STATE_DIR, YES, flag, json_option
 from kvfs.cli.output import duration_text, say, say_json, size_text
 from kvfs.cli.past import Past, PastPlace, find_place, versions_of, written
 from kvfs.cli.unsent import kept_source
@@ -35,8 +35,8 @@ WORDS: Final = {
 )
 @click.argument("place", metavar="PATH|SOURCE[/PATH]", type=PLACE)
 @json_option()
-@click.option("--all", "everything", is_flag=True, help=f"Show all versions, not only the last {SHOWN}.")
-@click.option("--clear", "forgets", is_flag=True, help="Forget the whole history of the source.")
+@flag("--all", "everything", f"Show all versions, not only the last {SHOWN}.")
+@flag("--clear", "forgets", "Forget the whole history of the source.")
 @YES
 @STATE_DIR
 def history(place: str, as_json: bool, everything: bool, forgets: bool, yes: bool, state: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import DRY_RUN, path
+from kvfs.cli.options import DRY_RUN, flag, path
 from kvfs.cli.output import complain, say
 from kvfs.cli.pieces import MARK, Piece, pieces
 from kvfs.core.errors import UserError
@@ -14,11 +14,9 @@ from kvfs.host.state import write_whole
 
 
 @click.command()
-@click.option(
-    "--user", is_flag=True, help="Install for you alone, in your home; needs no root, without fstab."
-)
+@flag("--user", "Install for you alone, in your home; needs no root, without fstab.")
 @DRY_RUN
-@click.option("--remove", is_flag=True, help="Remove the installed files.")
+@flag("--remove", "Remove the installed files.")
 @click.option("--root", type=path, help="Put everything below this directory (for packages).")
 @click.pass_context
 def install(ctx: click.Context, user: bool, dry_run: bool, remove: bool, root: Path | None) -> int:

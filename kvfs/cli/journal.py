@@ -10,7 +10,7 @@ import click
 from kvfs.cli.completing import PLACE
 from kvfs.cli.exits import Exit
 from kvfs.cli.journal_dump import Described, describe
-from kvfs.cli.options import STATE_DIR, json_option
+from kvfs.cli.options import STATE_DIR, flag, json_option
 from kvfs.cli.output import duration_text, say, say_json, size_text
 from kvfs.config import Config, parse_source
 from kvfs.core.errors import UserError
@@ -21,7 +21,7 @@ VERSION: Final = 1
 
 @click.command()
 @click.argument("place", metavar="SOURCE|PATH", type=PLACE)
-@click.option("--dump", is_flag=True, help="List every change.")
+@flag("--dump", "List every change.")
 @json_option("Print one JSON object, as docs/status.md describes it.")
 @STATE_DIR
 def journal(place: str, dump: bool, as_json: bool, state: Path) -> int:

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 import click
 
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import STATE_DIR, path
+from kvfs.cli.options import STATE_DIR, flag, path
 from kvfs.cli.output import printable, say
 from kvfs.core.errors import UserError
 from kvfs.host.mounts import real_mountpoint
@@ -24,7 +24,7 @@ _TAIL_BYTES: Final = 256 * 1024
 
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they are written.")
+@flag("-f", "--follow", "Go on with new lines as they are written.")
 @click.option(
     "-n",
     "--lines",

@@ -8,7 +8,7 @@ import trio
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.keys import SourceKeys, fields_of, line_of, run_on_keys
-from kvfs.cli.options import IN_FULL, json_option
+from kvfs.cli.options import IN_FULL, flag, json_option
 from kvfs.cli.output import json_line, say
 from kvfs.cli.places import Access, access_options, parse_store
 from kvfs.cli.sides import namespaces_of
@@ -19,7 +19,7 @@ from kvfs.data.items import Item
 @click.command()
 @click.argument("source", metavar="SOURCE[/PREFIX]", type=PLACE)
 @IN_FULL
-@click.option("-R", "--recursive", is_flag=True, help="List all keys below, instead of one level.")
+@flag("-R", "--recursive", "List all keys below, instead of one level.")
 @json_option("Print a line of JSON for each.")
 @access_options
 def ls(source: str, is_long: bool, recursive: bool, as_json: bool, access: Access) -> None:

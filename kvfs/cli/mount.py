@@ -15,7 +15,7 @@ from kvfs.cli.exits import Exit
 from kvfs.cli.fstab import expanded
 from kvfs.cli.helping import SectionedCommand
 from kvfs.cli.logs import set_up_logging
-from kvfs.cli.options import SOURCE, credential_options, mount_options, named_profile, path
+from kvfs.cli.options import SOURCE, credential_options, flag, mount_options, named_profile, path
 from kvfs.cli.output import say
 from kvfs.cli.premount import check_fuse, check_mountpoint, check_pyfuse3, check_source_outside
 from kvfs.cli.spawn import ReadyPipe, received_secret, start_in_background
@@ -136,12 +136,12 @@ def option_names() -> dict[str, bool]:
 )
 @click.argument("source", type=SOURCE)
 @click.argument("directory", metavar="DIR", type=path)
-@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to the terminal.")
+@flag("-f", "--foreground", "Stay in the foreground, and log to the terminal.")
 @credential_options
 @named_profile("Use options, SOURCE and DIR of this profile.")
 @click.option("-o", "in_fstab", metavar="A,B=C", expose_value=False, help="Set options by name, as in fstab.")
 @mount_options
-@click.option("--quiet", is_flag=True, help="Print errors only.")
+@flag("--quiet", "Print errors only.")
 @click.option("--tell", is_flag=True, hidden=True)
 @click.option("--ready-fd", type=click.IntRange(0, 1 << 20), hidden=True)
 @click.option("--secret-fd", type=click.IntRange(0, 1 << 20), hidden=True)

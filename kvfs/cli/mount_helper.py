@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from kvfs.cli.fstab import expanded
+from kvfs.cli.options import flag
 from kvfs.core.errors import UserError
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -23,12 +24,12 @@ DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 @click.argument("source")
 @click.argument("directory", metavar="DIR")
 @click.option("-o", "texts", multiple=True, help="Options as in fstab.")
-@click.option("-f", "fake", is_flag=True, help="Check the words, and mount nothing.")
-@click.option("-s", "sloppy", is_flag=True, help="Pass over unknown options.")
+@flag("-f", "fake", "Check the words, and mount nothing.")
+@flag("-s", "sloppy", "Pass over unknown options.")
 @click.option("-n", is_flag=True, expose_value=False, help="For mount(8).")
 @click.option("-v", is_flag=True, expose_value=False, help="For mount(8).")
 @click.option("-w", is_flag=True, expose_value=False, help="For mount(8).")
-@click.option("-r", "read_only", is_flag=True, help="Read only.")
+@flag("-r", "read_only", "Read only.")
 @click.option("-N", "namespace", help="For mount(8).")
 @click.option("-t", "kind", help="For mount(8).")
 def mount_helper(

@@ -90,6 +90,12 @@ def option(
     return click.option(*filter(None, (short, f"--{name}", into)), **found)
 
 
+def flag(*words: str) -> Decorator:
+    """Make a switch of its names and, last, its help."""
+    *names, text = words
+    return click.option(*names, is_flag=True, help=text)
+
+
 def grouped(*decorators: Decorator) -> Decorator:
     """Make one decorator of several options, in their order."""
 
@@ -160,9 +166,7 @@ WHERE: Final = click.option(
     metavar="CONDITION",
     help="Take only keys whose metadata meets this; repeat it for more conditions.",
 )
-IN_FULL: Final = click.option(
-    "-l", "--long", "is_long", is_flag=True, help="Show expirations and metadata too."
-)
+IN_FULL: Final = flag("-l", "--long", "is_long", "Show expirations and metadata too.")
 
 
 def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator:
@@ -174,7 +178,7 @@ def named_profile(text: str, *, variable: bool = True, **more: Any) -> Decorator
 
 def json_option(text: str = "Print one JSON array, as docs/status.md describes it.") -> Decorator:
     """Make `--json`, whose output `text` tells."""
-    return click.option("--json", "as_json", is_flag=True, help=text)
+    return flag("--json", "as_json", text)
 
 
 def config_arguments(config: Config) -> list[str]:

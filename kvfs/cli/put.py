@@ -8,7 +8,7 @@ import click
 
 from kvfs.cli.completing import PLACE
 from kvfs.cli.keys import SourceKeys, run_on_keys
-from kvfs.cli.options import option, path
+from kvfs.cli.options import flag, option, path
 from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
 from kvfs.core.limits import EXPIRATION_SECONDS
@@ -30,7 +30,7 @@ from kvfs.store.wire.json import MalformedError, compact
 @click.option(
     "--expiration", type=int, metavar="SECONDS", help="Let the key expire at this time (seconds since 1970)."
 )
-@click.option("--keep", is_flag=True, help="Keep the present metadata and expiration, unless given.")
+@flag("--keep", "Keep the present metadata and expiration, unless given.")
 @access_options
 def put(
     source: str,

@@ -10,7 +10,7 @@ from kvfs.cli.asking import confirm
 from kvfs.cli.completing import KEPT
 from kvfs.cli.daemons import ask_items, ask_mount, living_mounts
 from kvfs.cli.helping import HelpGroup
-from kvfs.cli.options import STATE_DIR, YES, grouped, json_option
+from kvfs.cli.options import STATE_DIR, YES, flag, grouped, json_option
 from kvfs.cli.output import counted, say, size_text
 from kvfs.cli.unsent import items_of, kept_source, opened, say_items
 from kvfs.core.errors import UserError
@@ -68,7 +68,7 @@ def _mounted_at(text: str, state: Path) -> Path | None:
 _CHANGES: Final = grouped(
     click.argument("source", metavar="SOURCE|DIR", type=KEPT),
     click.argument("numbers", metavar="[NUMBER]...", type=int, nargs=-1),
-    click.option("--all", "everything", is_flag=True, help="Take all changes that were refused."),
+    flag("--all", "everything", "Take all changes that were refused."),
     STATE_DIR,
 )
 

@@ -7,7 +7,7 @@ import click
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import PLACE
 from kvfs.cli.keys import SourceKeys, run_on_keys
-from kvfs.cli.options import DRY_RUN, MATCH, WHERE, YES
+from kvfs.cli.options import DRY_RUN, MATCH, WHERE, YES, flag
 from kvfs.cli.output import complain, counted, first_of, say
 from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
@@ -21,12 +21,7 @@ SHOWN: Final = 10
 
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
-@click.option(
-    "-r",
-    "--recursive",
-    is_flag=True,
-    help="Delete everything below KEY too (without KEY: all keys of SOURCE).",
-)
+@flag("-r", "--recursive", "Delete everything below KEY too (without KEY: all keys of SOURCE).")
 @MATCH
 @WHERE
 @DRY_RUN

@@ -22,7 +22,7 @@ from kvfs.cli.daemons import (
     reason_line,
 )
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
+from kvfs.cli.options import INTERVAL, STATE_DIR, flag, json_option, path
 from kvfs.cli.output import counted, duration_text, say_json, size_text
 from kvfs.cli.unsent import UnsentSource, kept_sources
 from kvfs.cli.watch import Line, Picture, draw_once, watch
@@ -58,7 +58,7 @@ Status = dict[str, Any]
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path, required=False)
 @json_option("Print one JSON object, as docs/status.md describes it.")
-@click.option("-w", "--watch", "watched", is_flag=True, help="Draw it again and again; q or Ctrl-C ends it.")
+@flag("-w", "--watch", "watched", "Draw it again and again; q or Ctrl-C ends it.")
 @INTERVAL
 @STATE_DIR
 def status(directory: Path | None, as_json: bool, watched: bool, interval: float, state: Path) -> int:

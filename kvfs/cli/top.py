@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from kvfs.cli.daemons import ask_mount, chosen_mounts
-from kvfs.cli.options import INTERVAL, STATE_DIR, json_option, path
+from kvfs.cli.options import INTERVAL, STATE_DIR, flag, json_option, path
 from kvfs.cli.output import counted, duration_text, say_json
 from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
@@ -100,7 +100,7 @@ _ORDER: Final[dict[str, Callable[[TopRow], tuple[float, ...]]]] = {
     help="Sort the rows by this, the highest first.",
 )
 @INTERVAL
-@click.option("--once", is_flag=True, help="Draw once, and end.")
+@flag("--once", "Draw once, and end.")
 @json_option("Print one JSON object by process, as docs/status.md describes it.")
 @STATE_DIR
 def top(

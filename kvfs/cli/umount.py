@@ -13,7 +13,7 @@ import click
 
 from kvfs.cli.daemons import ask_to_send, daemon_of, find_record, report_left
 from kvfs.cli.exits import Exit
-from kvfs.cli.options import QUIET, STATE_DIR, STOP, path
+from kvfs.cli.options import QUIET, STATE_DIR, STOP, flag, path
 from kvfs.cli.output import complain, say
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
@@ -33,10 +33,8 @@ KEPT = "stay in the journal and go with the next mount"
 @click.command()
 @click.argument("directory", metavar="DIR", type=path)
 @STOP
-@click.option(
-    "--lazy", is_flag=True, help="Detach a busy mount too; open files stay usable until they are closed."
-)
-@click.option("--force", is_flag=True, help="Kill a daemon that does not answer; the journal is kept.")
+@flag("--lazy", "Detach a busy mount too; open files stay usable until they are closed.")
+@flag("--force", "Kill a daemon that does not answer; the journal is kept.")
 @QUIET
 @STATE_DIR
 def umount(directory: Path, timeout: float | None, lazy: bool, force: bool, quiet: bool, state: Path) -> int:

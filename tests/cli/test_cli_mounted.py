@@ -244,7 +244,7 @@ def test_refused_changes_wait_for_the_user(shell: Shell, server: Served) -> None
     with Api(server) as api:
         shell.ok("mount", "--write-back=0", "cloudflare:", shell.mnt)
         (shell.mnt / "notes").mkdir()
-        assert shell.ok("rejected", "list", shell.mnt) == ""
+        assert shell.ok("rejected", "list", shell.mnt) == "nothing is refused\n"
         api.set_faults({"fault": "status", "status": 400, "code": 10012, "method": "PUT"})
         (shell.mnt / "notes" / "a").write_text("refused")
         (shell.mnt / "notes" / "b").write_text("refused")

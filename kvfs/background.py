@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import trio
 
+from kvfs.core.callers import current, done_for, waits
 from kvfs.core.errors import KvfsError, UnavailableError
 
 log = logging.getLogger("kvfs")
@@ -70,5 +71,7 @@ class Background:
         """Begin a question; it is answered whether anybody waits or not."""
         assert self._nursery is not None, "nobody serves"
         asked = Question[T]()
-        self._nursery.start_soon(asked.answer_by, question)
+        waits()
+        with done_for(current()):  # it may take longer than the call of the asker
+            self._nursery.start_soon(asked.answer_by, question)
         return asked

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import trio
 
 from kvfs.cache.values import Clean
-from kvfs.core.callers import Caller, current, waits
-from kvfs.core.errors import StoreError
+from kvfs.core.callers import Caller, call_ends, current, waits
+from kvfs.core.errors import OutOfTimeError, StoreError
 
 
 @dataclass(slots=True, eq=False)
@@ -24,12 +24,18 @@ class Flight:
     caller: Caller | None = field(default_factory=current)
 
     async def arrival(self) -> Clean | None:
-        """Return the value, or None if the key does not exist. Raise what the store raised."""
+        """Return the value, or None if the key does not exist.
+
+        Raises what the store raised, and `OutOfTimeError` at the end of the system call that waits.
+        """
         if not self.has_ended:
             waits()
             if self.ended is None:
                 self.ended = trio.Event()
-            await self.ended.wait()
+            with trio.move_on_at(call_ends()):
+                await self.ended.wait()
+            if not self.has_ended:  # it goes on, for the next one
+                raise OutOfTimeError("no answer within the time of the call")
         if self.error is not None:
             raise copy.copy(self.error)  # every waiter its own: a traceback grows with each raise
         return self.clean

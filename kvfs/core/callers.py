@@ -174,13 +174,17 @@ class Callers:
 
 
 class Call:
-    """An operation that may wait. `has_waited` is true once it waited for the store."""
+    """An operation that may wait. `has_waited` is true once it waited for the store.
 
-    __slots__ = ("caller", "has_waited")
+    `until` is the moment (trio's time) by which it is to be answered.
+    """
 
-    def __init__(self, caller: Caller) -> None:
+    __slots__ = ("caller", "has_waited", "until")
+
+    def __init__(self, caller: Caller, until: float = float("inf")) -> None:
         self.caller = caller
         self.has_waited = False
+        self.until = until
 
 
 Shares = Mapping[Caller, int]
@@ -217,6 +221,27 @@ def waits() -> None:
     found = calling.get()
     if isinstance(found, Call):
         found.has_waited = True
+
+
+def call_ends() -> float:
+    """Return the moment (trio's time) by which the operation that runs now is to be answered.
+
+    Infinity for work that no operation waits for.
+    """
+    found = calling.get()
+    return found.until if isinstance(found, Call) else float("inf")
+
+
+def left_of_call(most: float, now: float) -> float:
+    """Return the seconds that the operation that runs now has left at `now` (trio's time), but not more than `most`."""
+    return max(0.0, min(most, call_ends() - now))
+
+
+def prolong_call(until: float) -> None:
+    """Let the operation that runs now be answered as late as `until`, because it makes progress."""
+    found = calling.get()
+    if isinstance(found, Call):
+        found.until = max(found.until, until)
 
 
 @contextmanager

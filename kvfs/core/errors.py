@@ -7,6 +7,7 @@
     │   │   ├── RateLimitedError      429: everybody waits
     │   │   ├── UncertainError        a bulk answer whose counts do not add up: ask, or send all again
     │   │   ├── BodyTooLargeError     413, 524 and time-outs of big bodies: retry in smaller pieces
+    │   │   ├── OutOfTimeError        the caller's own time was over: it says nothing about the service
     │   │   ├── UnreachableError      no answer at all: it says nothing about what was asked
     │   │   │   ├── NoAnswerError     not in time: the service is away, or stuck on this one request
     │   │   │   └── NotSentError      there was no connection
@@ -76,6 +77,10 @@ class UncertainError(UnavailableError):
 
 class BodyTooLargeError(UnavailableError):
     """The request was too much for the server (413, 524): the same in smaller pieces may pass."""
+
+
+class OutOfTimeError(UnavailableError):
+    """The system call that asked had no time left to wait for the answer. The service may be well."""
 
 
 class UnreachableError(UnavailableError):

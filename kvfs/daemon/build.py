@@ -133,7 +133,7 @@ def layered(
     refusals = Refusals(token, patience=config.timeout)
     limited = Limiting(store, budget, Priority.FOREGROUND)
     foreground = Doubting(limited, refusals)
-    retrying = Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout)
+    retrying = Retrying(foreground, attempts=_ATTEMPTS, deadline=config.timeout, stays=True)
     reading = Paying(Confirming(Breaking(retrying, breaker)))
     upload = Doubting(Limiting(store, budget, Priority.UPLOAD), refusals)
     writing = Paying(Confirming(Breaking(upload, breaker, patient=True)))

@@ -221,6 +221,7 @@ class Mounted:
         operations = self._kernel.operations(
             self._fs, uid=self._config.uid, gid=self._config.gid, callers=self._callers
         )
+        operations.hindrance = self._ending.outlook.words
         return self._kernel.session(
             self._config.mountpoint,
             operations,

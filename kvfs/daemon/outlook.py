@@ -126,6 +126,10 @@ class Outlook:
             return {"state": ANSWERS, "text": "", "next_try_seconds": None}
         return {"state": found.kind, "text": found.reason, "next_try_seconds": found.seconds}
 
+    def words(self) -> str:
+        """Return why requests wait or fail at the moment; "" when they do not, as far as is known."""
+        return str(self.server()["text"])
+
     def reasons(self, changes: Iterable[Change]) -> list[Message]:
         """Return why these changes are not at the server: each reason, how many, what to do, when it is tried again.
 

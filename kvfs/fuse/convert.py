@@ -41,6 +41,7 @@ ERRNO: Final[dict[type[errors.KvfsError], int]] = {
     errors.NamespaceNotFoundError: errno.ENOENT,
     errors.TitleExistsError: errno.EEXIST,
     errors.RejectedError: errno.EIO,
+    errors.OutOfTimeError: errno.ETIMEDOUT,
     errors.UnavailableError: errno.EIO,
     errors.JournalFullError: errno.ENOSPC,
     errors.KvfsError: errno.EIO,
@@ -64,7 +65,6 @@ def name_of(number: int) -> str:
 NOT_SUPPORTED: Final = errno.ENOTSUP
 INPUT_OUTPUT: Final = errno.EIO
 READ_ONLY: Final = errno.EROFS
-TIMED_OUT: Final = errno.ETIMEDOUT
 NOT_PERMITTED: Final = errno.EPERM
 INVALID: Final = errno.EINVAL
 

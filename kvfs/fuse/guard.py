@@ -16,8 +16,9 @@ import trio
 
 from kvfs.core.callers import LOOKS, Call, Callers, calling, door
 from kvfs.core.durations import SKIP, add, add_timed
-from kvfs.core.errors import FileError, KvfsError
+from kvfs.core.errors import FileError, KvfsError, OutOfTimeError, TimedOutError
 from kvfs.fuse import convert
+from kvfs.fuse.system_calls import FAILED, SystemCalls
 from kvfs.fuse.words import words
 from kvfs.vfs.answers import Answer
 from kvfs.vfs.filesystem import FileSystem
@@ -34,10 +35,14 @@ PlainHandler = Callable[Concatenate[Ops, P], Answer[R]]
 
 
 class _Door(Protocol):
-    """The part of a handler's object that the guard needs: the callers of the mount, and the bound in seconds."""
+    """The part of a handler's object that the guard needs.
+
+    `hindrance` returns why requests to the store wait at the moment, in words; "" when they do not.
+    """
 
     callers: Callers
-    bound: float
+    system_calls: SystemCalls
+    hindrance: Callable[[], str]
 
 
 @overload
@@ -47,7 +52,8 @@ def guarded(handler: PlainHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]: ...
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a handler of `Operations`: a function that answers, or hands out the coroutine that waits.
 
-    What waits is bounded by `bound`, *because* a program that waits in a handler cannot even be killed.
+    What waits is bounded by what the caller's system call has left, *because* a program that waits in a handler
+    cannot even be killed.
     """
     return _guarded(handler, is_bounded=True)
 
@@ -68,10 +74,12 @@ def _guarded(handler: PlainHandler[Ops, P, R], *, is_bounded: bool) -> FuseHandl
     @functools.wraps(handler)
     async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
         callers: Callers = self.callers  # type: ignore[attr-defined]  # of Operations
+        thread = 0
         if not is_by_context:
             caller = callers.held.get(args[0]) or callers.own  # type: ignore[call-overload]  # a handle
         elif (context := args[-1]) is not None:
-            caller = callers.by_thread.get(context.pid) or callers.meet(context.pid, context.uid)  # type: ignore[attr-defined]
+            thread = context.pid  # type: ignore[attr-defined]
+            caller = callers.by_thread.get(thread) or callers.meet(thread, context.uid)  # type: ignore[attr-defined]
         else:  # only without a kernel
             caller = callers.own
         try:
@@ -92,16 +100,17 @@ def _guarded(handler: PlainHandler[Ops, P, R], *, is_bounded: bool) -> FuseHandl
                 times[SKIP] = skip  # it is timed for itself
                 began, call = clock(), Call(caller)
                 calling.set(call)
-                if is_bounded:
-                    return await _in_time(self, handler, args, found)  # type: ignore[arg-type]
-                return await found  # type: ignore[no-any-return]  # its class says what it is, not of what
+                waiting = _Waiting(self, operation, thread, args, call)  # type: ignore[arg-type]
+                return await waiting.answer(found, is_bounded=is_bounded)
+            if (calls := self.system_calls).latest and thread in calls.latest:  # type: ignore[attr-defined]
+                calls.passed(thread, operation, args, found, trio.current_time())
             return found  # type: ignore[return-value]
         except pyfuse3.FUSEError:
             door.caller = None
             raise
         except Exception as exc:
             door.caller = None
-            raise _told(self, handler, args, exc) from exc
+            raise _told(self, handler, args, exc) from exc  # type: ignore[arg-type]
         finally:
             if call is not None:
                 _ended(call, operation, clock() - began)
@@ -113,14 +122,31 @@ def _guarded(handler: PlainHandler[Ops, P, R], *, is_bounded: bool) -> FuseHandl
     return guard
 
 
-async def _in_time(
-    self: _Door, handler: Callable[..., Any], args: tuple[Any, ...], coming: Coroutine[Any, Any, R]
-) -> R:
-    """Await an answer within the bound. A deadline costs as much as a whole lookup."""
-    with trio.move_on_after(self.bound + SLACK):
-        return await coming
-    log.warning("%s: ETIMEDOUT: no answer within %g s", _words(self, handler, args), self.bound)
-    raise pyfuse3.FUSEError(convert.TIMED_OUT)
+class _Waiting:
+    """A request that waits, as a part of a system call. A deadline costs as much as a whole lookup."""
+
+    __slots__ = ("_args", "_calls", "_operation", "_whole")
+
+    def __init__(self, door: _Door, operation: str, thread: int, args: tuple[Any, ...], call: Call) -> None:
+        self._calls = door.system_calls
+        self._operation, self._args = operation, args
+        self._whole = self._calls.begin(thread, operation, args, trio.current_time())
+        call.until = self._whole.until
+
+    async def answer(self, coming: Coroutine[Any, Any, R], *, is_bounded: bool) -> R:
+        """Await the answer. With `is_bounded` it comes in time, or `TimedOutError` is raised."""
+        answer: object = FAILED
+        try:
+            if not is_bounded:
+                answer = found = await coming
+                return found
+            with trio.move_on_at(self._whole.until + SLACK):
+                answer = found = await coming
+                return found
+            raise TimedOutError(f"no answer within {self._calls.bound:g} s")
+        finally:
+            now = trio.current_time()
+            self._calls.end(self._whole, self._operation, self._args, answer, now)
 
 
 def unseen(handler: PlainHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
@@ -131,7 +157,7 @@ def unseen(handler: PlainHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
         try:
             return handler(self, *args, **kwargs)  # type: ignore[return-value]
         except Exception as exc:
-            raise _told(self, handler, args, exc) from exc
+            raise _told(self, handler, args, exc) from exc  # type: ignore[arg-type]
 
     return guard
 
@@ -149,7 +175,7 @@ def _ended(call: Call, operation: str, spent: int) -> None:
 
 
 def _told(
-    operations: object, handler: Callable[..., Any], args: tuple[Any, ...], error: Exception
+    operations: _Door, handler: Callable[..., Any], args: tuple[Any, ...], error: Exception
 ) -> pyfuse3.FUSEError:
     """Convert an error for the kernel, and report it to the log and to listeners."""
     if isinstance(error, KvfsError):
@@ -162,12 +188,15 @@ def _told(
 
 
 def _tell(
-    operations: object, handler: Callable[..., Any], args: tuple[Any, ...], number: int, error: KvfsError
+    operations: _Door, handler: Callable[..., Any], args: tuple[Any, ...], number: int, error: KvfsError
 ) -> None:
     """Log trouble with the store, which is the user's business; an ordinary refusal is only the caller's."""
-    level = logging.DEBUG if isinstance(error, FileError) else logging.WARNING
+    is_late = isinstance(error, TimedOutError | OutOfTimeError)
+    level = logging.DEBUG if isinstance(error, FileError) and not is_late else logging.WARNING
     if log.isEnabledFor(level):
-        log.log(level, "%s: %s: %s", _words(operations, handler, args), convert.name_of(number), error)
+        reason = operations.hindrance() if is_late else ""
+        said = f"{error}: {reason}" if reason else str(error)
+        log.log(level, "%s: %s: %s", _words(operations, handler, args), convert.name_of(number), said)
 
 
 def _words(operations: object, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyfuse3
 from pyfuse3 import (
@@ -24,6 +24,7 @@ from pyfuse3 import (
 from kvfs.core.callers import Callers, current, door
 from kvfs.fuse import convert
 from kvfs.fuse.guard import guarded, unbounded, unseen
+from kvfs.fuse.system_calls import SystemCalls
 from kvfs.vfs.answers import Answer, then
 from kvfs.vfs.file.files import Opened
 from kvfs.vfs.filesystem import FileSystem
@@ -51,7 +52,8 @@ class Operations(pyfuse3.Operations):
         self._gid = gid
         self._read_only = fs.options.read_only
         self._absent = convert.absent(fs.tree.absences.seconds)
-        self.bound = fs.options.timeout
+        self.system_calls = SystemCalls(fs.options.timeout)
+        self.hindrance: Callable[[], str] = lambda: ""
 
     def _entry(self, node: Node) -> EntryAttributes:
         """Return attributes as known, and count one lookup more: the last thing before the return."""

@@ -120,7 +120,7 @@ class Fsyncs:
             if not wait.done and wait.failure is not None:
                 raise copy(wait.failure) from wait.failure
             if not wait.done:
-                raise TimedOutError(f"no answer from the store within {timeout:g} s")
+                raise TimedOutError(f"no answer from the store within {timeout:.3g} s")
 
     @contextmanager
     def _wait(self, keys: Collection[KeyRef]) -> Iterator[FsyncWait]:

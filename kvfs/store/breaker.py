@@ -24,6 +24,7 @@ from kvfs.core.errors import (
     BodyTooLargeError,
     NoAnswerError,
     NotSentError,
+    OutOfTimeError,
     RateLimitedError,
     StoreError,
     UnavailableError,
@@ -137,7 +138,7 @@ class Breaker:
 
         `is_cut`: it was given less than its time.
         """
-        if isinstance(error, RateLimitedError | BodyTooLargeError):
+        if isinstance(error, RateLimitedError | BodyTooLargeError | OutOfTimeError):
             return
         if isinstance(error, BlockedError | UnknownRefusalError):
             self.refused(error, subject)

@@ -7,11 +7,13 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
+from kvfs.core.callers import call_ends
 from kvfs.core.errors import (
     BlockedError,
     BodyTooLargeError,
     NamespaceNotFoundError,
     NoAnswerError,
+    OutOfTimeError,
     RateLimitedError,
     TitleExistsError,
     UnavailableError,
@@ -22,6 +24,7 @@ from kvfs.core.errors import (
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.store.base import Store
 from kvfs.store.bulkread import may_be_one_key
+from kvfs.store.ratelimit import TELLING
 from kvfs.store.wrapper import Around, StoreCall
 
 A = TypeVar("A")
@@ -29,6 +32,7 @@ T = TypeVar("T")
 
 FIRST_WAIT: Final = 0.25  # seconds at most before the second attempt; doubles with each
 LONGEST_WAIT: Final = 20.0  # seconds at most between two attempts, unless the server asks for more
+ENOUGH: Final = 0.5  # the part of its time after which a call that has no answer tells of the service
 FEW: Final = 2  # attempts for what the same request will hardly cure
 
 log = logging.getLogger("kvfs.store")
@@ -39,7 +43,11 @@ class Retrying(Around):
 
     The waits grow exponentially, with jitter; `retry_after` comes on top when the server asked for it. When
     the next attempt would lie beyond the deadline, or none is left, the last error is raised as it is; a call
-    that has no answer by the deadline is cancelled and raises `UnavailableError`.
+    that has no answer by the deadline is cancelled and raises `UnavailableError`. The deadline is never later than
+    the end of the system call that is waited for: a call that had less than `ENOUGH` of its time raises
+    `OutOfTimeError`, which says nothing about the service.
+    With `stays`, a call that was refused for its rate waits until the deadline before it fails, because a program
+    that fails at once would go on and fail at everything.
     Never repeated: what the server refuses, a certificate that is not accepted, and `BodyTooLargeError`, which
     wants smaller pieces, as does a bulk get of several keys that had no answer or was stopped. Repeated once: what a
     firewall stopped, an unknown refusal, and a bulk get of several keys that was answered with an error, because one
@@ -47,10 +55,17 @@ class Retrying(Around):
     """
 
     def __init__(
-        self, store: Store, *, attempts: int, deadline: float, silences: float = float("inf")
+        self,
+        store: Store,
+        *,
+        attempts: int,
+        deadline: float,
+        silences: float = float("inf"),
+        stays: bool = False,
     ) -> None:
         super().__init__(store)
         self._attempts = attempts
+        self._stays = stays
         self._silences = silences
         self._deadline = deadline
 
@@ -77,7 +92,8 @@ class Retrying(Around):
                 raise
 
     async def _call(self, call: StoreCall[T]) -> T:
-        deadline = trio.current_time() + self._deadline
+        begun = trio.current_time()
+        deadline = min(begun + self._deadline, call_ends())
         last: UnavailableError | None = None
         with trio.move_on_at(deadline):
             for attempt in range(1, self._attempts + 1):
@@ -86,7 +102,10 @@ class Retrying(Around):
                 except UnavailableError as exc:
                     wait = _wait(exc, attempt)
                     attempts = min(self._attempts, self._attempts_for(exc, call))
-                    if attempt >= attempts or trio.current_time() + wait >= deadline:
+                    is_beyond = trio.current_time() + wait >= deadline
+                    if is_beyond and self._stays and isinstance(exc, RateLimitedError):
+                        await trio.sleep_until(max(deadline - TELLING, trio.current_time()))
+                    if attempt >= attempts or is_beyond:
                         raise
                     last = exc
                 log.warning(
@@ -96,7 +115,12 @@ class Retrying(Around):
                 )
                 await trio.sleep(wait)
         because = f"; before that: {last}" if last else ""
-        raise _kind_after(last)(f"{call.operation}: no answer within {self._deadline:g} s{because}") from last
+        seconds = deadline - begun
+        if last is None and seconds <= 0:
+            raise OutOfTimeError(f"{call.operation}: the time of the call is over")
+        is_short = last is None and seconds < ENOUGH * self._deadline
+        kind = OutOfTimeError if is_short else _kind_after(last)
+        raise kind(f"{call.operation}: no answer within {seconds:.3g} s{because}") from last
 
     def _attempts_for(self, error: UnavailableError, call: StoreCall[T]) -> float:
         """Return how often a call that failed so may be made at most."""

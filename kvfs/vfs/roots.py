@@ -3,7 +3,10 @@
 import re
 from collections.abc import Callable, Iterable
 
+import trio
+
 from kvfs.cache.namespace_table import NamespaceTable
+from kvfs.core.callers import left_of_call
 from kvfs.core.errors import ExistsError, InvalidError, NotEmptyError, NotFoundError, TitleExistsError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Key, KeyPage, Namespace, NamespaceId
@@ -74,7 +77,7 @@ class Roots:
         rows = self._overlay.journal.under(namespace, "")
         pending = [(namespace, change.key) for change in rows if change.acked_at is None]
         if pending:
-            await self._sender.send_now(pending, self._timeout)
+            await self._sender.send_now(pending, left_of_call(self._timeout, trio.current_time()))
 
         def gone(key: Key) -> bool:
             change = self._overlay.journal.get(namespace, key)

@@ -12,14 +12,17 @@ from kvfs.core.callers import Callers
 from kvfs.fuse import convert
 from kvfs.fuse.guard import guarded, unbounded
 from kvfs.fuse.operations import Operations
+from kvfs.fuse.system_calls import SystemCalls
 from kvfs.vfs.answers import Answer
 
 
 class Handlers:
     """A handler class in place of `Operations`."""
 
-    bound = 1.0
-    callers = Callers()
+    def __init__(self) -> None:
+        self.callers = Callers()
+        self.system_calls = SystemCalls(1.0)
+        self.hindrance = lambda: "the limit is used up"
 
     @guarded
     async def fail(self, error: BaseException) -> None:

@@ -9,6 +9,7 @@ from kvfs.core.errors import (
     BodyTooLargeError,
     NoAnswerError,
     NotSentError,
+    OutOfTimeError,
     RateLimitedError,
     RejectedError,
     UnavailableError,
@@ -39,10 +40,12 @@ async def test_after_a_failure_nobody_asks_for_a_moment(store, autojump_clock):
 
 
 @pytest.mark.parametrize(
-    "error", [RateLimitedError("429"), BodyTooLargeError("413"), RejectedError("400")], ids=str
+    "error",
+    [RateLimitedError("429"), BodyTooLargeError("413"), RejectedError("400"), OutOfTimeError("over")],
+    ids=str,
 )
 async def test_an_answer_is_no_outage(store, autojump_clock, error):
-    """An answer that refuses is no outage, because the server is there."""
+    """An answer that refuses is no outage, because the server is there; nor is it if nobody had time for an answer."""
     breaking = Breaking(store, Breaker(5))
     store.fail("list_namespaces", error, times=1)
     with pytest.raises(type(error)):

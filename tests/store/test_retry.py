@@ -8,11 +8,14 @@ import trio
 from support.faults import FaultStore
 from support.inline import open_inline
 
+from kvfs.core.callers import Call, Caller, calling
 from kvfs.core.errors import (
     BodyTooLargeError,
     DeniedError,
     NamespaceNotFoundError,
+    NoAnswerError,
     NotTextError,
+    OutOfTimeError,
     QuotaError,
     RateLimitedError,
     RejectedError,
@@ -212,3 +215,45 @@ async def test_every_retry_is_one_line_in_the_log(faults, namespace, autojump_cl
     assert len(caplog.records) == 2
     assert caplog.messages[0].startswith("put failed (down), attempt 1 of 5; the next in 0.")
     assert "secret" not in caplog.text
+
+
+@pytest.fixture
+def left():
+    """Tell how many seconds the system call has left that the test makes."""
+    return lambda seconds: calling.set(Call(Caller(1, 0, "test"), trio.current_time() + seconds))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kind", "said"),
+    [
+        (200, NoAnswerError, "no answer within 100 s"),
+        (60, NoAnswerError, "no answer within 60 s"),
+        (40, OutOfTimeError, "no answer within 40 s"),
+        (0, OutOfTimeError, "the time of the call is over"),
+        (-1, OutOfTimeError, "the time of the call is over"),
+    ],
+)
+async def test_a_request_ends_with_the_system_call_that_waits(
+    faults, namespace, autojump_clock, left, seconds, kind, said
+):
+    """A request takes no longer than the system call has left; one of little time tells nothing of the server."""
+    faults.block("get")
+    left(seconds)
+    start = trio.current_time()
+
+    with pytest.raises(kind, match=said):
+        await retrying(faults).get(namespace, KEY)
+
+    assert trio.current_time() - start == max(0, min(seconds, DEADLINE))
+
+
+async def test_who_stays_waits_for_the_limit_to_the_end(faults, namespace, autojump_clock):
+    """A mount's call that is refused for its rate fails when its time is over, not at once; the reason is the same."""
+    faults.fail("get", RateLimitedError("slow down", retry_after=300))
+    start = trio.current_time()
+
+    with pytest.raises(RateLimitedError, match="slow down"):
+        await Retrying(faults, attempts=5, deadline=DEADLINE, stays=True).get(namespace, KEY)
+
+    assert DEADLINE - 0.1 <= trio.current_time() - start < DEADLINE
+    assert faults.count("get") == 1

@@ -43,6 +43,7 @@ class Rig:
         self._settle = settle
         self._on_conflict = OnConflict(on_conflict)
         self.place = None
+        self.layers = None  # the store → `Stores`, as the daemon makes them for the API
         self.breaking = True  # False: what failed a moment ago is asked again at once, and nothing takes time
 
     def open(self) -> None:
@@ -53,9 +54,12 @@ class Rig:
         self.store = FaultStore(self.backend)
         self.journal = Journal.open(self.base / "journal.db", source="test", now=self.now)
         self._closing.append(self.journal)
-        breaker = Breaker()
-        reading = Breaking(self.store, breaker) if self.breaking else self.store
-        stores = Stores(reading, self.store, breaker=breaker)
+        if self.layers is not None:
+            stores = self.layers(self.store)
+        else:
+            breaker = Breaker()
+            reading = Breaking(self.store, breaker) if self.breaking else self.store
+            stores = Stores(reading, self.store, breaker=breaker)
         self.reading = build_reading(
             self.config, stores, self.journal, at_root=self.place is not None, now=self.now
         )
@@ -63,7 +67,7 @@ class Rig:
         self.controls = None
         self.sender = Sender(
             self.journal,
-            self.store,
+            stores.writing,
             now=self.now,
             options=SenderOptions(
                 settle_window=self._settle, on_conflict=self._on_conflict, delay=self.config.write_back,

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+import trio
+
+from kvfs.core.callers import left_of_call
 from kvfs.core.model import Change, ChangeState, Key, NamespaceId
 from kvfs.journal.journal import Journal
 from kvfs.vfs.answers import answered
@@ -50,7 +53,7 @@ class Syncing:
         if change.state is ChangeState.LOCAL:
             await self._journal.make_durable(None if change.is_tombstone else change)
             return
-        await self._sender.send_now([(namespace, key)], self._timeout)
+        await self._sender.send_now([(namespace, key)], left_of_call(self._timeout, trio.current_time()))
 
     async def sync_directory(self, handle: DirectoryHandle) -> None:
         """Do fsync(2) of a directory: return when all changes below it are in the store."""
@@ -66,7 +69,7 @@ class Syncing:
                 keys[change.state].append((change.namespace, change.key))
         for some in keys.values():  # an earlier refusal must not keep the rest from being sent
             if some:
-                await self._sender.send_now(some, self._timeout)
+                await self._sender.send_now(some, left_of_call(self._timeout, trio.current_time()))
 
     def state_of(self, change: Change) -> str:
         """Return the state of a change in the user's words."""

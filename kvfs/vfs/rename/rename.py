@@ -33,7 +33,7 @@ from kvfs.vfs.view.overlay import Overlay
 
 log = logging.getLogger("kvfs.vfs")
 
-SLACK: Final = 5.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
+SLACK: Final = 1.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Renames:
         self._roots = roots
         self._moves = moves
         self._now = now
-        self._patience = timeout + SLACK
+        self._timeout = timeout
         self.under_way: list[RenameProgress] = []  # renames of directories
 
     async def rename(
@@ -78,7 +78,7 @@ class Renames:
 
         Raises `CrossDeviceError` across namespaces, `TimedOutError` when nothing arrives for too long.
         """
-        progress = RenameProgress(old_name, new_name, self._patience)
+        progress = RenameProgress(old_name, new_name, self._timeout, SLACK)
         try:
             with progress.scope:
                 await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)

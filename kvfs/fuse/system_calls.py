@@ -1,0 +1,156 @@
+"""System calls: one of a program may be several requests of the kernel, which have one time together.
+
+The kernel looks names up, and asks for attributes, before it does what a program called: so one `unlink` is a LOOKUP
+and an UNLINK, and `--timeout` is a promise to the program. The kernel does not say which requests belong together.
+They come from one thread, at once after each other, and name what the one before found. Where it may be so, a request
+has what is left of the time of the call; and never less than `SHARE` of the bound, because it may be a call of its own.
+
+A call may also have waited before the daemon hears of it. With most versions of libfuse the kernel makes the requests
+for the names in one directory one after the other: while one waits for the server, those of other threads wait in the
+kernel. The one that comes at the very moment when such a request is answered was waiting behind it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+SHARE: Final = 0.15  # of the bound: the least time of a request; one call may last so much longer
+GAP: Final = 0.25  # seconds within which the kernel sends the next request of a call, on a busy machine
+QUEUED: Final = 0.002  # seconds within which the kernel sends a request that waited for another one
+NOTABLE: Final = 0.1  # seconds; a call that waited less may begin anew
+_MOST: Final = 512  # threads that are remembered
+
+FAILED: Final = object()
+"""The answer of a request that failed."""
+
+_LOOKUP: Final = "lookup"
+_LEADING: Final = frozenset({_LOOKUP, "getattr"})  # the kernel makes these by itself, too
+_NAMING: Final = frozenset({_LOOKUP, "mkdir", "rmdir", "unlink", "create", "mknod", "symlink", "rename"})
+
+
+@dataclass(slots=True, eq=False)
+class SystemCall:
+    """One call, as far as it is known. Moments are trio's times.
+
+    `until` is when its present request is to be answered, `last` the latest that any of it may be. `names` are what
+    the last request found: inodes, and names as pairs of a directory's inode and the name. `parent` is where.
+    """
+
+    begun: float
+    until: float
+    last: float
+    thread: int = 0
+    ended: float = float("-inf")
+    operation: str = ""
+    names: frozenset[object] = frozenset()
+    parent: object = None
+    has_failed: bool = False
+    is_repeated: bool = False
+
+    def goes_on(self, operation: str, args: tuple[Any, ...]) -> bool:
+        """Return whether a request is, by what it names, the next one of this call.
+
+        A name in the kernel's cache whose LOOKUP failed is looked up once more by the same call.
+        """
+        wanted = _named(operation, args)
+        if self.has_failed:
+            return operation == _LOOKUP and not self.is_repeated and not self.names.isdisjoint(wanted)
+        if not self.names.isdisjoint(wanted):
+            return True
+        return operation != _LOOKUP and self.parent == args[0]
+
+
+class SystemCalls:
+    """The calls whose last request waited, by thread. No await may come between its lines."""
+
+    def __init__(self, bound: float) -> None:
+        """`bound` is the number of seconds for which a call waits."""
+        self.bound = bound
+        self.latest: dict[int, SystemCall] = {}
+        self._in_directory: dict[object, SystemCall] = {}  # whose request for a name there waited last
+
+    def begin(self, thread: int, operation: str, args: tuple[Any, ...], now: float) -> SystemCall:
+        """Return the call that a request begins or goes on with; thread 0 is nobody's."""
+        call = self.latest.pop(thread, None) if self.latest else None
+        if call is not None and now - call.ended <= GAP:
+            least = now + SHARE * self.bound
+            if call.goes_on(operation, args):
+                call.until = max(call.until, min(least, call.last))
+                call.is_repeated = call.has_failed
+                return call
+            if operation == _LOOKUP and not call.has_failed:
+                # of a rename's other name, or of another call
+                call.until = max(call.until, least)
+                call.last = max(call.last, call.until)
+                return call
+        if (ahead := self._ahead(thread, operation, args, now)) is not None:
+            until = ahead.until if ahead.has_failed else max(ahead.until, now + SHARE * self.bound)
+            return SystemCall(ahead.begun, until, max(ahead.last, until), thread)
+        return SystemCall(now, now + self.bound, now + (1 + SHARE) * self.bound, thread)
+
+    def _ahead(self, thread: int, operation: str, args: tuple[Any, ...], now: float) -> SystemCall | None:
+        """Return the call of another thread that a request has waited for in the kernel."""
+        if not self._in_directory or operation not in _NAMING or not thread:
+            return None
+        for directory in _directories(operation, args):
+            ahead = self._in_directory.get(directory)
+            if ahead is not None and ahead.thread != thread and now - ahead.ended <= QUEUED:
+                return ahead
+        return None
+
+    def end(
+        self, call: SystemCall, operation: str, args: tuple[Any, ...], answer: object, now: float
+    ) -> None:
+        """Note that a request of the call was answered, with `FAILED` if it failed."""
+        thread = call.thread
+        if not thread or now - call.begun < NOTABLE:
+            return
+        call.operation, call.ended, call.has_failed = operation, now, answer is FAILED
+        if operation in _NAMING:
+            self._in_directory = _some(self._in_directory, now)
+            self._in_directory |= dict.fromkeys(_directories(operation, args), replace(call))
+        if operation not in _LEADING or (call.has_failed and (operation != _LOOKUP or call.is_repeated)):
+            return
+        call.is_repeated = False
+        call.names, call.parent = _found(operation, args, answer), args[0]
+        self.latest = _some(self.latest, now)
+        self.latest[thread] = call
+
+    def passed(self, thread: int, operation: str, args: tuple[Any, ...], answer: object, now: float) -> None:
+        """Note a request of a thread that is remembered, which was answered at once."""
+        known = self.latest.get(thread)
+        call = self.begin(thread, operation, args, now)
+        if call is known:
+            self.end(call, operation, args, answer, now)
+
+
+def _some(calls: dict[Any, SystemCall], now: float) -> dict[Any, SystemCall]:
+    """Return these calls, or where there are very many, those that may go on."""
+    if len(calls) < _MOST:
+        return calls
+    found = {place: call for place, call in calls.items() if now - call.ended <= GAP}
+    return found if len(found) < _MOST else {}
+
+
+def _directories(operation: str, args: tuple[Any, ...]) -> tuple[object, ...]:
+    """Return the directories in which a request names something."""
+    return (args[0], args[2]) if operation == "rename" else (args[0],)
+
+
+def _named(operation: str, args: tuple[Any, ...]) -> frozenset[object]:
+    """Return what a request names."""
+    if operation not in _NAMING:
+        return frozenset(args[:1])
+    named: set[object] = {args[0], (args[0], args[1])}
+    if operation == "rename":
+        named |= {args[2], (args[2], args[3])}
+    return frozenset(named)
+
+
+def _found(operation: str, args: tuple[Any, ...], answer: object) -> frozenset[object]:
+    """Return what the next request of the call would name."""
+    if operation != _LOOKUP:
+        return frozenset(args[:1])
+    found: set[object] = {(args[0], args[1])}
+    if inode := getattr(answer, "st_ino", 0):
+        found.add(inode)
+    return frozenset(found)

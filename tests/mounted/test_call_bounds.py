@@ -1,0 +1,70 @@
+"""One system call has one time, however many requests the kernel makes of it, over a real mount and a real server."""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.mounted import Api, mounted
+from support.serving import Served
+
+pytestmark = pytest.mark.fuse
+
+TIMEOUT = 2.0
+LATEST = TIMEOUT * 1.15 + 1.3  # seconds, on a busy machine
+SLOW = 1.9  # seconds for an answer: one comes in time, two do not
+OPTIONS = (f"--timeout={TIMEOUT:g}", "--cache-ttl=60", "--settle=0", "--write-back=600")
+
+CALLS: dict[str, Callable[[Path], object]] = {
+    "stat": lambda d: (d / "f").stat(),
+    "open": lambda d: os.close(os.open(d / "f", os.O_RDONLY)),
+    "create": lambda d: (d / "new").write_bytes(b"1"),
+    "unlink": lambda d: (d / "f").unlink(),
+    "rename": lambda d: (d / "f").rename(d / "g"),
+    "rmdir": lambda d: (d / "below").rmdir(),
+    "setxattr": lambda d: os.setxattr(d / "f", "user.a", b"2"),
+    "listdir": lambda d: os.listdir(d),
+}
+
+
+def timed(call: Callable[[Path], object], directory: Path) -> tuple[int, float]:
+    """Return the errno (0: success) and the seconds a call took."""
+    begun, number = time.monotonic(), 0
+    try:
+        call(directory)
+    except OSError as exc:
+        number = exc.errno or -1
+    return number, time.monotonic() - begun
+
+
+def test_a_call_ends_by_its_bound_whatever_its_requests_wait_for(tmp_path: Path, server: Served) -> None:
+    """A slow server or a used-up limit does not make a call last longer than its bound, and the log says why."""
+    with Api(server) as api, mounted(tmp_path, "cloudflare:", *OPTIONS, served=server) as mount:
+        for title in ("slow", *CALLS):  # one each: the kernel looks names in one directory up in turn
+            namespace = api.result("POST", "", json={"title": title})["id"]
+            api.bulk_put(namespace, [{"key": key, "value": "value"} for key in ("f", "below/deep")])
+        mount.kvfs("refresh", str(mount.path))
+        os.listdir(mount.path)
+
+        api.set_faults({"fault": "latency", "seconds": SLOW})
+        number, seconds = timed(CALLS["open"], mount.path / "slow")
+        assert (number, seconds < LATEST) == (errno.ETIMEDOUT, True), seconds
+        until = time.monotonic() + 10
+        while timed(CALLS["open"], mount.path / "slow")[0] and time.monotonic() < until:
+            pass  # the value was on its way
+        assert (mount.path / "slow" / "f").read_bytes() == b"value"
+
+        api.set_faults({"fault": "rate_budget", "count": 0, "seconds": 300})
+        with ThreadPoolExecutor(len(CALLS)) as pool:
+            told = list(pool.map(lambda name: timed(CALLS[name], mount.path / name), CALLS))
+        for name, (number, seconds) in zip(CALLS, told, strict=True):
+            assert (name, number) in ((name, errno.EIO), (name, errno.ETIMEDOUT))
+            assert TIMEOUT - 0.2 <= seconds <= LATEST, name
+        log = mount.log.read_text()
+        assert "open of 'slow/f': ETIMEDOUT: no answer within" in log
+        assert "EIO: the API asked to wait: the next request is possible in" in log
+        api.set_faults()
+        mount.kill()  # it would wait for the end of the window

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from crash.plan import LATENCY, MIXED, rules_of
+from crash.plan import LATENCY
+from crash.temper import Rule, explained, lifted, rules, staleness
 from support.mounted import Api, Mounted, mounted
 from support.serving import served_by_process
-
-from kvfs.server.fault_words import parse_faults
 
 WORKER = Path(__file__).with_name("worker.py")
 WORKERS = 8
@@ -56,7 +55,8 @@ def sample(mount: Mounted) -> Sample:
 
 def soak(directory: Path, seconds: float, *, faults: bool, words: str = "", seed: int = 0) -> list[str]:
     """Run the soak; return a list of faults, empty when all was well. `seed`: another one makes other work."""
-    settle = max(2.0, parse_faults(words).stale_seconds() + 1.0)
+    temper = rules(words, seconds) if faults else []
+    settle = max(2.0, staleness(temper) + 1.0)
     with (
         served_by_process(directory, faults=f"seed={seed + 1}") as served,
         Api(served) as api,
@@ -64,29 +64,35 @@ def soak(directory: Path, seconds: float, *, faults: bool, words: str = "", seed
     ):
         (mount.path / "ns").mkdir()
         before = sample(mount)
-        chosen = rules_of(words) if words else MIXED
-        api.set_faults(*(chosen if faults else []), LATENCY)
-        samples, problems = work(mount, seconds, seed)
+        api.set_faults(*temper, LATENCY)
+        samples, problems = work(mount, api, seconds, seed, temper)
         api.set_faults()
         problems += judge(samples, before)
-        mount.sync(timeout=420)  # the requests of five minutes may be used up
+        mount.sync(timeout=420)  # the API may have asked for five minutes
         return problems + left(mount, api, before, settle)
 
 
-def work(mount: Mounted, seconds: float, seed: int) -> tuple[list[Sample], list[str]]:
-    """Run eight workers, and look at the daemon now and then."""
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-I", "-S", WORKER, mount.path / f"ns/{n}", str(seed * WORKERS + n), str(seconds)],
-            cwd="/", stdout=subprocess.PIPE, text=True,
-        )
-        for n in range(WORKERS)
-    ]  # fmt: skip
+def start(
+    mount: Mounted, number: int, seconds: float, seed: int, temper: list[Rule]
+) -> subprocess.Popen[str]:
+    """Start one worker, which may see the errors that the server's temper explains."""
+    errnos = ",".join(map(str, sorted(explained(temper))))
+    words = [mount.path / f"ns/{number}", str(seed * WORKERS + number), str(seconds), errnos]
+    command = [sys.executable, "-I", "-S", WORKER, *words]
+    return subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, text=True)
+
+
+def work(
+    mount: Mounted, api: Api, seconds: float, seed: int, temper: list[Rule]
+) -> tuple[list[Sample], list[str]]:
+    """Run eight workers, and look at the daemon now and then; lift the limit of requests for their tidying."""
+    workers = [start(mount, number, seconds, seed, temper) for number in range(WORKERS)]
     samples, problems = [], []
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(min(10.0, seconds / 30))
         samples.append(sample(mount))
+    api.set_faults(*lifted(temper), LATENCY)
     calls = 0
     for number, process in enumerate(workers):
         said, _ = process.communicate(timeout=300)

@@ -1,7 +1,7 @@
 """One process of the soak: mixed work in a folder of its own, every call timed (`python -I -S worker.py …`).
 
-Arguments: FOLDER SEED SECONDS. Prints one line of JSON: calls, errors by errno, the longest call and its name,
-and what went wrong. It leaves nothing behind.
+Arguments: FOLDER SEED SECONDS ERRNOS (numbers, with commas between them, that may be seen). Prints one line of JSON:
+calls, errors by errno, the longest call and its name, and what went wrong. It leaves nothing behind.
 """
 
 import errno
@@ -16,14 +16,14 @@ from collections import Counter, deque
 FILES = 40
 PAST = 10  # calls of a name that are told when it is wrong
 SIZES = ((0, 100, 5_000, 200_000, 1_500_000), (5, 60, 25, 8, 2))
-UNREACHABLE = {errno.EIO, errno.ETIMEDOUT, errno.EAGAIN}  # of a server that fails: may be, in time
 
 
 class Worker:
     """Does mixed work, and knows what it wrote; a file whose last call failed may be as before or after."""
 
-    def __init__(self, folder: str, seed: int) -> None:
+    def __init__(self, folder: str, seed: int, explained: set[int]) -> None:
         self._folder = folder
+        self._explained = explained  # by the temper of the server
         self._random = random.Random(seed)
         self._known: dict[str, bytes] = {}
         self._past: dict[str, deque[str]] = {}  # the last calls of each name, oldest first
@@ -57,9 +57,7 @@ class Worker:
                 kind(name)
             except OSError as exc:
                 self._note(name, f"{kind.__name__} failed: {exc.strerror}")
-                if exc.errno not in UNREACHABLE:
-                    self.wrong.append(f"{kind.__name__} {name}: {exc}{self._history(name)}")
-                self.errors[errno.errorcode.get(exc.errno, "?")] += 1
+                self._failed(f"{kind.__name__} {name}", exc, self._history(name))
                 self._known.pop(name, None)
         self._again(self._remove_all)
 
@@ -69,8 +67,13 @@ class Worker:
                 act()
                 return
             except OSError as exc:
-                self.errors[errno.errorcode.get(exc.errno, "?")] += 1
+                self._failed("tidying up", exc)
         self.wrong.append("cannot tidy up")
+
+    def _failed(self, what: str, error: OSError, history: str = "") -> None:
+        self.errors[errno.errorcode.get(error.errno, "?")] += 1
+        if error.errno not in self._explained:
+            self.wrong.append(f"{what}: {error}{history}")
 
     def _remove_all(self) -> None:
         for directory, names, files in os.walk(self._folder, topdown=False, onerror=_raise):
@@ -186,7 +189,9 @@ def _raise(error: OSError) -> None:
 
 
 if __name__ == "__main__":
-    worker = Worker(sys.argv[1], int(sys.argv[2]))
+    worker = Worker(
+        sys.argv[1], int(sys.argv[2]), {int(number) for number in sys.argv[4].split(",") if number}
+    )
     worker.run(float(sys.argv[3]))
     answer = {
         "calls": worker.calls,

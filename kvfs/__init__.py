@@ -11,6 +11,7 @@ fuse/             The kernel's face: unpack, one call, pack. It decides nothing
 history/          Undo: values that were overwritten or deleted through the mount, for a while
 host/             This machine: its state directory, its mounts, and the socket of a daemon
 journal/          Changes that the store has not got yet
+kept/             Facts that this machine keeps of keys beside their values: modes, times, …
 sender/           Journal → store: what is pending is sent, repeated, compared and set aside
 server/           The REST face: Cloudflare's routes over any `Store`. It decides nothing
 store/            Stores of entries: one protocol (`base.Store`), many implementations

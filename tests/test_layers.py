@@ -19,12 +19,13 @@ OURS = {
     "core": {"core"},
     "data": {"core", "store.base", "store.bulkread", "store.passage", "store.wire", "store.wrapper", "data"},
     "store": {"core", "patches", "store", "warmthread"},
-    "journal": {"core", "journal", "warmthread"},
+    "kept": {"core", "kept"},
+    "journal": {"core", "kept", "journal", "warmthread"},
     "history": {"core", "history"},
     "sender": {"core", "store.base", "store.bulkread", "store.passage", "journal", "sender"},
     "host": {"background", "core", "host"},
     "cache": {"background", "core", "store.base", "store.bulkread", "cache"},
-    "vfs": {"core", "store.base", "journal", "history", "sender", "cache", "vfs"},
+    "vfs": {"core", "store.base", "kept", "journal", "history", "sender", "cache", "vfs"},
     "fuse": {"core", "patches", "vfs", "fuse"},
     "verify": {"core", "store.codes", "verify"},
     "server": {
@@ -43,6 +44,7 @@ ASSEMBLY = {"server/serving.py": {"store.embedded"}, "server/seeding.py": {"data
 OUTSIDE = {
     "core": {"blake3", "msgspec"},  # for records: as frozen as dataclasses, and made in a tenth of the time
     "store": {"httpcore", "httpx", "msgspec", "trio"},
+    "kept": {"msgspec", "sortedcontainers"},
     "journal": {"blake3", "msgspec", "sortedcontainers", "trio"},
     "history": {"msgspec", "trio"},
     "sender": {"trio"},
@@ -69,7 +71,7 @@ NOT_IN_CORE = {
 }
 # Standard modules with a home.
 HOMES = {
-    "sqlite3": {"store", "journal", "data", "vfs/view/lastseen.py"},
+    "sqlite3": {"store", "kept", "data", "vfs/view/lastseen.py"},
     # The kernel's word for a dead mount (ENOTCONN) has no exception class: mounts.py must name it.
     # A full disk has none either: journal/disk.py tells it from a disk that fails.
     "errno": {"fuse/convert.py", "host/mounts.py", "journal/disk.py"},

@@ -8,7 +8,8 @@ from kvfs.journal import opener
 from kvfs.journal.records import Recorded
 from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
-from kvfs.journal.segment import read_head, segments_of
+from kvfs.journal.segment import VERSION, read_head, segments_of
+from kvfs.kept import sidefile
 
 Described = dict[str, Any]
 
@@ -16,13 +17,11 @@ Described = dict[str, Any]
 def describe(path: Path) -> Described:
     """Describe the journal at `path`, as docs/status.md says. It only reads. Raises JournalUnreadableError, OSError."""
     opener.check(path, None)
-    with contextlib.closing(opener.read_only(path)) as connection:
-        source = opener.meta(connection, "source")
     replay = _read(path)
     recorded = replay.recorded
     return {
         "path": str(path),
-        "source": source,
+        "source": sidefile.source_of(path, VERSION),
         "damage": replay.fault or replay.lost,
         "segments": [_segment(segment) for segment in segments_of(path)],
         "records": replay.last,

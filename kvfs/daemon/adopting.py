@@ -18,8 +18,8 @@ from kvfs.host.control import ControlHandler, Message, Send
 from kvfs.host.requests import ToldRequest, handlers_of
 from kvfs.host.told import ToldWrite, read_told
 from kvfs.journal.journal import Journal
-from kvfs.journal.local import LocalAttrs
 from kvfs.journal.spool import Body
+from kvfs.kept.local import LocalAttrs
 from kvfs.vfs.filesystem import FileSystem
 
 SLICE: Final = 50  # writes between two checkpoints of the loop: a millisecond

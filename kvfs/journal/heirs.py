@@ -4,17 +4,15 @@ Somebody may have the other one open, so it is only read. Its changes are not ta
 once.
 """
 
-import contextlib
 import logging
-import sqlite3
 from pathlib import Path
 
 from kvfs.core.errors import JournalError
-from kvfs.journal import opener
 from kvfs.journal.records import Recorded, SeenOp
 from kvfs.journal.replay import Replay
 from kvfs.journal.segment import VERSION
 from kvfs.journal.transaction import Transactions
+from kvfs.kept import sidefile
 
 log = logging.getLogger("kvfs.journal")
 
@@ -24,10 +22,8 @@ def is_heir(path: Path, other: Path | None, source: str) -> bool:
     if other is None or path.exists() or not other.exists():
         return False
     try:
-        with contextlib.closing(opener.read_only(other)) as theirs:
-            is_same = opener.meta(theirs, "source") == source
-            return is_same and opener.pragma(theirs, "user_version") == VERSION
-    except opener.DAMAGE as exc:
+        return sidefile.source_of(other, VERSION) == source
+    except sidefile.DAMAGE as exc:
         log.warning("modes and times that %s keeps are not taken over: %s", other, exc)
         return False
 
@@ -35,16 +31,8 @@ def is_heir(path: Path, other: Path | None, source: str) -> bool:
 def inherit_side(other: Path, path: Path) -> None:
     """Keep what the side table of the other journal has; nobody may have this one open yet."""
     try:
-        with (
-            contextlib.closing(opener.read_only(other)) as theirs,
-            contextlib.closing(sqlite3.connect(path, isolation_level=None)) as ours,
-        ):
-            ours.execute("BEGIN IMMEDIATE")
-            for table in ("files", "shown"):
-                rows = theirs.execute(f"SELECT * FROM {table}")
-                ours.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
-            ours.execute("COMMIT")
-    except opener.DAMAGE as exc:
+        sidefile.inherit(other, path)
+    except sidefile.DAMAGE as exc:
         log.warning("modes and times that %s keeps are not taken over: %s", other, exc)
 
 

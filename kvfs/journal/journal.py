@@ -21,9 +21,7 @@ from kvfs.core.model import Change
 from kvfs.journal import opener
 from kvfs.journal.contents import Contents
 from kvfs.journal.disk import refusal
-from kvfs.journal.facts import LocalFacts
 from kvfs.journal.heirs import inherit_log, inherit_side, is_heir
-from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.log import Log
 from kvfs.journal.news import News
@@ -32,12 +30,14 @@ from kvfs.journal.reader import JournalReader, Totals
 from kvfs.journal.records import Recorded
 from kvfs.journal.recovery import recover
 from kvfs.journal.reserve import OPENING, Reserve
-from kvfs.journal.side import SideTable
 from kvfs.journal.spool import Body
 from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
 from kvfs.journal.writer import UNCHANGED, JournalWriter, Move
+from kvfs.kept.facts import LocalFacts
+from kvfs.kept.local import DirRow, LocalAttrs
+from kvfs.kept.side import SideTable
 
 __all__ = [
     "UNCHANGED",
@@ -132,13 +132,13 @@ class Journal:
             opener.remove_leftovers(path)
             spool = path.with_name(path.name + ".spool")
             spool.mkdir(mode=0o700, exist_ok=True)
-            connection, identity = opener.connect(path)
-            undo.append(connection.close)
-            log = Log(path, identity, reserve)
+            side = SideTable(path)
+            undo.append(side.close)
+            log = Log(path, side.identity, reserve)
             undo.append(log.close)
             contents = Contents(log, SpoolDirectory(spool, durable=durable))
-            facts = LocalFacts(SideTable(connection, path))
-            transactions = Transactions(log, Recorded(facts, contents.files.exchange), contents)
+            recorded = Recorded(LocalFacts(side), contents.files.exchange)
+            transactions = Transactions(log, recorded, contents)
             recover(transactions)
             if heir_of is not None:
                 inherit_log(heir_of, transactions)

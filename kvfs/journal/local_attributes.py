@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal.local import SHOWN_BYTES, DirRow, LocalAttrs
 from kvfs.journal.records import SeenOp
 from kvfs.journal.transaction import Transactions
+from kvfs.kept.local import SHOWN_BYTES, DirRow, LocalAttrs
 
 __all__ = ["DirRow", "LocalAttributes", "LocalAttrs"]
 

@@ -9,19 +9,13 @@ import fcntl
 import json
 import os
 import secrets
-import sqlite3
-import time
+from functools import partial
 from pathlib import Path
-from typing import Final
 
 from kvfs.core.errors import JournalLockedError, JournalUnreadableError
-from kvfs.journal import side
 from kvfs.journal.disk import sync_directory
 from kvfs.journal.segment import ID_BYTES, VERSION, read_head, segments_of
-
-APPLICATION_ID: Final = 0x6B766A31  # "kvj1": tells our journal from any other SQLite file
-CHECK_SECONDS: Final = 3.0  # the integrity check of a huge side table ends here, undecided counts as sound
-DAMAGE: Final = (sqlite3.Error, ValueError, TypeError, KeyError)  # exceptions of reading a garbled file
+from kvfs.kept import sidefile
 
 
 def lock(path: Path, mountpoint: str) -> int:
@@ -73,64 +67,20 @@ def prepare(path: Path, source: str, created: float) -> None:
     fresh = path.with_name(path.name + ".new")
     for leftover in (fresh, Path(f"{fresh}-journal")):
         leftover.unlink(missing_ok=True)
-    os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    try:
-        with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-            _create(connection, source, created)
-    except sqlite3.Error as exc:
-        raise side.translate(exc, path) from exc
+    meta = {"source": source, "created": str(int(created)), "id": secrets.token_hex(ID_BYTES)}
+    sidefile.create(fresh, VERSION, meta)
     fresh.replace(path)
     sync_directory(path.parent)
 
 
-def _create(connection: sqlite3.Connection, source: str, created: float) -> None:
-    connection.executescript(
-        f"BEGIN; {side.META}; {side.FILES}; {side.SHOWN}; {side.GONE}; PRAGMA user_version = {VERSION}; COMMIT;"
-    )
-    meta = [("source", source), ("created", str(int(created))), ("id", secrets.token_hex(ID_BYTES))]
-    connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-
 def check(path: Path, source: str | None) -> None:
-    """Refuse a file that is no sound journal of `source` (None: of any).
-
-    It only reads: even SQLite's log is unchanged.
-    """
-    deadline = time.monotonic() + CHECK_SECONDS
-    try:
-        with contextlib.closing(read_only(path)) as connection:
-            connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-            reason = _fault(connection, source) or _stranger(path, connection) or _damage(connection)
-    except DAMAGE as exc:
-        if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
-            return
-        reason = f"it is damaged ({exc})"
-    if reason is not None:
+    """Refuse a file that is no sound journal of `source` (None: of any). It only reads."""
+    if (reason := sidefile.fault(path, VERSION, source, partial(_stranger, path))) is not None:
         raise unreadable(path, reason)
 
 
-def _fault(connection: sqlite3.Connection, source: str | None) -> str | None:
-    """Why this file cannot be our journal of `source`, or None."""
-    if pragma(connection, "application_id") != APPLICATION_ID:
-        return "it is not a journal of kvfs"
-    version = pragma(connection, "user_version")
-    if version > VERSION:
-        return f"it was written by a newer kvfs (journal version {version}, this one knows {VERSION})"
-    if version < VERSION:
-        return f"it was written by an older kvfs (journal version {version}, this one knows {VERSION})"
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if lacking := side.TABLES - names:
-        return f"it lacks {', '.join(sorted(lacking))}"
-    found = meta(connection, "source")
-    if source is not None and found != source:
-        return f"it belongs to {found if found is not None else 'nobody'!r}, not to {source!r}"
-    return None
-
-
-def _stranger(path: Path, connection: sqlite3.Connection) -> str | None:
-    """Return why a file beside the journal is not its log, or None."""
-    mine = identity(connection)
+def _stranger(path: Path, mine: bytes) -> str | None:
+    """Return why a file beside the journal of that identity is not its log, or None."""
     for segment in segments_of(path):
         head = read_head(segment)
         if head is None:
@@ -142,28 +92,6 @@ def _stranger(path: Path, connection: sqlite3.Connection) -> str | None:
     return None
 
 
-def _damage(connection: sqlite3.Connection) -> str | None:
-    """Describe the damage inside the file, or return None. It takes long for a large one."""
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return None if verdict == "ok" else f"it is damaged ({verdict})"
-
-
-def meta(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return a value of the file's table `meta`."""
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    return str(row[0]) if row else None
-
-
-def identity(connection: sqlite3.Connection) -> bytes:
-    """Return the random identity of this journal; empty where the file does not say."""
-    return bytes.fromhex(meta(connection, "id") or "")
-
-
-def pragma(connection: sqlite3.Connection, name: str) -> int:
-    """Return a number that SQLite keeps of the file."""
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
 def unreadable(path: Path, reason: str) -> JournalUnreadableError:
     """Return the refusal of a journal, with the way out."""
     return JournalUnreadableError(
@@ -171,21 +99,6 @@ def unreadable(path: Path, reason: str) -> JournalUnreadableError:
         f"is left as it is. Move it, {path}-wal and {path}-log.* away together to start with an empty one, or "
         "use the kvfs version and the source that wrote it."
     )
-
-
-def read_only(path: Path) -> sqlite3.Connection:
-    """Open a connection that cannot alter the file."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-
-
-def connect(path: Path) -> tuple[sqlite3.Connection, bytes]:
-    """Open the loop's connection to the side table, and return the journal's id."""
-    connection = side.connect(path)
-    try:
-        return connection, identity(connection)
-    except sqlite3.Error as exc:
-        connection.close()
-        raise side.translate(exc, path) from exc
 
 
 def remove_leftovers(path: Path) -> None:

@@ -19,10 +19,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kvfs.core.model import Failure, Key, NamespaceId, Seq
-from kvfs.journal.facts import LocalFacts
 from kvfs.journal.index import Index
-from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.rules import Content, Row, acknowledged
+from kvfs.kept.facts import LocalFacts
+from kvfs.kept.local import DirRow, LocalAttrs
 
 
 class Recorded:

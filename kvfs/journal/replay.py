@@ -16,10 +16,10 @@ from msgspec.structs import force_setattr, replace
 
 from kvfs.core.model import NamespaceId
 from kvfs.journal.disk import sync_directory, sync_file
-from kvfs.journal.facts import LocalFacts
 from kvfs.journal.records import DecodeError, End, LogOperation, Recorded, SetRow, decode
 from kvfs.journal.rules import Content, Row
 from kvfs.journal.segment import Damage, Record, SegmentReading, number_of, segments_of
+from kvfs.kept.facts import LocalFacts
 
 log = logging.getLogger("kvfs.journal")
 

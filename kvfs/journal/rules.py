@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from kvfs.core.digest import DIGEST_BYTES, digest
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Change, ChangeKind, ChangeState, Key, KeyRef, Metadata, NamespaceId, Seq
-from kvfs.journal.local import LocalAttrs
+from kvfs.kept.local import LocalAttrs
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness
 _UNREAD: Final = bytes(DIGEST_BYTES // 2)  # how no digest begins: see `unread`

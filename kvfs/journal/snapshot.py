@@ -19,9 +19,7 @@ from msgspec import Struct
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import KeyRef, NamespaceId, Seq
-from kvfs.journal import side
 from kvfs.journal.disk import refusal, sync_directory
-from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.log import Log
 from kvfs.journal.records import (
     DropNamespace,
@@ -36,6 +34,8 @@ from kvfs.journal.records import (
 from kvfs.journal.rules import Content, Row
 from kvfs.journal.segment import RECORD_HEAD, SEGMENT_HEAD, Head, record_head, segment_path
 from kvfs.journal.transaction import Transactions
+from kvfs.kept import side
+from kvfs.kept.local import DirRow, LocalAttrs
 
 SNAPSHOT_BYTES = (
     8 * 1024 * 1024

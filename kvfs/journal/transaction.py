@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from kvfs.core.errors import JournalError
 from kvfs.core.model import Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.contents import Contents
-from kvfs.journal.local import DirRow, LocalAttrs
 from kvfs.journal.log import Log
 from kvfs.journal.records import (
     DropDirectory,
@@ -28,6 +27,7 @@ from kvfs.journal.records import (
     encode,
 )
 from kvfs.journal.rules import Row
+from kvfs.kept.local import DirRow, LocalAttrs
 
 
 class Transactions:

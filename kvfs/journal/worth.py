@@ -1,13 +1,12 @@
 """The worth of a journal that nobody has open: changes, something this machine keeps, or nothing."""
 
-from contextlib import closing
 from enum import Enum
 from pathlib import Path
 
 from kvfs.core.errors import JournalError
-from kvfs.journal.opener import DAMAGE, pragma, read_only
 from kvfs.journal.replay import Replay, kept_logs
 from kvfs.journal.segment import VERSION
+from kvfs.kept import sidefile
 
 
 class Worth(Enum):
@@ -21,13 +20,11 @@ class Worth(Enum):
 def worth(path: Path) -> Worth:
     """Return the worth of the journal there. The caller must hold its lock; nothing of it is altered."""
     try:
-        with closing(read_only(path)) as database:
-            if pragma(database, "user_version") != VERSION:
-                return Worth.CHANGES  # only the kvfs that wrote it can tell
-            tables = ("files", "shown")
-            has_side = any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)
+        if sidefile.source_of(path, VERSION) is None:
+            return Worth.CHANGES  # of another format: only the kvfs that wrote it can tell
+        has_side = sidefile.has_rows(path)
         replay = Replay(path)
-    except (JournalError, OSError, *DAMAGE):
+    except (JournalError, OSError, *sidefile.DAMAGE):
         return Worth.CHANGES
     if replay.fault or replay.lost or kept_logs(path):
         return Worth.CHANGES

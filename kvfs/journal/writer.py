@@ -18,7 +18,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
-from kvfs.journal.local import LocalAttrs, alive, content_shown
 from kvfs.journal.records import DropNamespace
 from kvfs.journal.rules import (
     Content,
@@ -32,6 +31,7 @@ from kvfs.journal.rules import (
 )
 from kvfs.journal.spool import Body
 from kvfs.journal.transaction import Transactions
+from kvfs.kept.local import LocalAttrs, alive, content_shown
 
 
 class Unchanged(Enum):

@@ -31,7 +31,7 @@ from kvfs.core.freshness import fresh_until, seconds_left
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.times import SECOND, nanoseconds, within_range
-from kvfs.journal.local_attributes import DirRow, LocalAttrs
+from kvfs.kept.local import DirRow, LocalAttrs
 from kvfs.vfs.answers import Answer, answered
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.file.open_file import OpenFile

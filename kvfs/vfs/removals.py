@@ -6,7 +6,7 @@ from kvfs.core.errors import NotEmptyError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.core.times import nanoseconds
-from kvfs.journal.local_attributes import DirRow
+from kvfs.kept.local import DirRow
 from kvfs.vfs.inode.nodes import Directory
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay

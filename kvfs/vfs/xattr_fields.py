@@ -13,7 +13,7 @@ from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.measures import parse_duration
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, Metadata, NamespaceId
 from kvfs.core.times import nanoseconds
-from kvfs.journal.local_attributes import LocalAttrs
+from kvfs.kept.local import LocalAttrs
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import Directory, File, Node
 from kvfs.vfs.view.overlay import Overlay, View

@@ -21,9 +21,9 @@ from kvfs.host.state import MountRecord, birth, log_path, read_record, record_pa
 from kvfs.host.told import YOUNG_SECONDS, told_file
 from kvfs.journal import opener
 from kvfs.journal.journal import Journal
-from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import segments_of
 from kvfs.journal.worth import Worth
+from kvfs.kept.local import DirRow, LocalAttrs
 
 NS = NamespaceId("n" * 32)
 NOW = 1_800_000_000.0

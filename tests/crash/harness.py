@@ -172,7 +172,7 @@ class Harness:
         return {
             "kvfs.journal.snapshot.SNAPSHOT_BYTES": self._random.choice([0, 3_000, 30_000, 8_000_000]),
             "kvfs.journal.snapshot.END_BYTES": self._random.choice([0, 64_000]),
-            "kvfs.journal.facts.SAVE_COUNT": self._random.choice([1, 20, 1024]),
+            "kvfs.kept.facts.SAVE_COUNT": self._random.choice([1, 20, 1024]),
         }
 
     def _log(self) -> str:

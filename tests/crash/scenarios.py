@@ -22,7 +22,7 @@ from kvfs.journal.segment import Head, read_head, record_head, segments_of
 
 LARGE = b"large " * 60_000  # goes to the spool
 INLINE = b"inline " * 16_000  # stays in the journal
-CULPRITS, SNAPSHOT, KEPT = "kvfs.sender.culprits", "kvfs.journal.snapshot", "kvfs.journal.facts"
+CULPRITS, SNAPSHOT, KEPT = "kvfs.sender.culprits", "kvfs.journal.snapshot", "kvfs.kept.facts"
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from kvfs.core.model import Seq
-from kvfs.journal import disk, log, opener, replay, reserve, side, snapshot, spool, spool_directory
+from kvfs.journal import disk, log, opener, replay, reserve, snapshot, spool, spool_directory
 from kvfs.journal.outbox import Outbox
+from kvfs.kept import side, sidefile
 from kvfs.sender.round import Round
 
 CRASH_AT = "KVFS_CRASH_AT"
@@ -165,7 +166,8 @@ def _come_to(point: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-JOURNAL = str(Path(opener.__file__).parent)
+JOURNAL = {str(Path(module.__file__).parent) for module in (opener, side)}
+"""The folders of the journal and of what is kept beside it."""
 
 
 def operation() -> str:
@@ -175,7 +177,7 @@ def operation() -> str:
         frame = frame.f_back
     while frame is not None:
         folder, name = os.path.split(frame.f_code.co_filename)
-        inside = folder == JOURNAL
+        inside = folder in JOURNAL
         if found and not inside and last.startswith("Transactions."):
             inside = True  # the caller of `with journal.transaction()`
         if inside:
@@ -199,7 +201,7 @@ def die(death: Death, notes: str) -> None:
     Watched.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     names = dict(vars(sqlite3))
     names["connect"] = partial(sqlite3.connect, factory=Watched)
-    for module in (opener, side):
+    for module in (side, sidefile):
         module.sqlite3 = types.SimpleNamespace(**names)
     calls = {
         name: _watched(getattr(os, name), name) for name in ("ftruncate", "truncate", "fsync", "fdatasync")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvfs.journal import opener
+from kvfs import journal, kept
 
 CALLS = re.compile(
     r".*\.(execute|executemany|executescript)"  # a statement
@@ -16,8 +16,8 @@ CALLS = re.compile(
 """What alters a file or its name, or forces it out."""
 UNREACHABLE: dict[str, str] = {
     "spool_directory.py SpoolDirectory._force": "a content is written anew only after a sync of it failed",
-    "heirs.py inherit_side": "it fills the journal of a mount to read only, and a play has one journal",
-    "worth.py worth": "it reads a journal that no mount has open, and a play has one journal",
+    "sidefile.py inherit": "it fills the journal of a mount to read only, and a play has one journal",
+    "sidefile.py has_rows": "it reads a journal that no mount has open, and a play has one journal",
     "side.py SideTable._roll_back": "SQLite itself rolls back what fails for want of room",
     "spool_directory.py SpoolDirectory._sync": "fsync of a local file alone forces a single content out",
 }
@@ -47,7 +47,9 @@ class Site:
 def all_sites() -> list[Site]:
     """Return all sites, in the order of the source."""
     found = []
-    for path in sorted(Path(opener.__file__).parent.glob("*.py")):
+    for path in (
+        file for room in (journal, kept) for file in sorted(Path(room.__file__).parent.glob("*.py"))
+    ):
         for function, node in _calls(ast.parse(path.read_text()), ""):
             found.append(Site(path.name, function, node.lineno, node.end_lineno))
     return found
@@ -66,7 +68,7 @@ def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, ast.Call]]:
 def operations() -> set[str]:
     """Return the functions of the journal that open a transaction of their own."""
     found: set[str] = set()
-    for path in Path(opener.__file__).parent.glob("*.py"):
+    for path in Path(journal.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 functions = [one for one in node.body if isinstance(one, ast.FunctionDef)]

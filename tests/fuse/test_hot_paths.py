@@ -13,8 +13,8 @@ from support.rig import Rig, open_rig
 
 from kvfs.fuse import convert
 from kvfs.fuse.operations import Operations
-from kvfs.journal import facts
-from kvfs.journal.local import LocalAttrs
+from kvfs.kept import facts
+from kvfs.kept.local import LocalAttrs
 from kvfs.vfs.answers import answered
 
 NAMES = [b"one", b"two", b"three"]

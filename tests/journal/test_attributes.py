@@ -5,10 +5,10 @@ from support.journals import NS, START, ack_all, delete, open_journal, put, side
 
 from kvfs.core.digest import digest
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal import facts as memory
-from kvfs.journal import side
-from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.worth import Worth, worth
+from kvfs.kept import facts as memory
+from kvfs.kept import side
+from kvfs.kept.local import DirRow, LocalAttrs
 
 A, B = Key("a"), Key("b")
 OTHER = NamespaceId("other")

@@ -7,7 +7,7 @@ from support.journals import NS, START, open_journal
 
 from kvfs.core.model import Key
 from kvfs.journal.journal import Journal
-from kvfs.journal.local_attributes import LocalAttrs
+from kvfs.kept.local import LocalAttrs
 
 COUNT = 5_000
 MOST = 660  # bytes, with a name of 20 characters

@@ -10,8 +10,8 @@ from kvfs.core.digest import digest
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeKind, ChangeState, Key, NamespaceId
 from kvfs.journal.journal import Move
-from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.outbox import FAILURE_CHARS
+from kvfs.kept.local import LocalAttrs
 
 A, B, C = Key("a"), Key("b"), Key("c")
 ATTRS = LocalAttrs(0o640, 100, 101, None)

@@ -35,12 +35,12 @@ from support.journals import (
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
-from kvfs.journal import facts as kept
 from kvfs.journal.journal import Journal
-from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.segment import VERSION, segments_of
 from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.worth import Worth, worth
+from kvfs.kept import facts as kept
+from kvfs.kept.local import LocalAttrs
 
 BIG = bytes(range(256)) * 1024  # twice the inline limit
 

@@ -33,11 +33,12 @@ from support.journals import (
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
 from kvfs.core.model import Change, Key
-from kvfs.journal import log, opener
+from kvfs.journal import log
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal, Move
-from kvfs.journal.local_attributes import DirRow, LocalAttrs
 from kvfs.journal.segment import ID_BYTES, SEGMENT_HEAD, VERSION, Head, SegmentReading, segments_of
+from kvfs.kept import side
+from kvfs.kept.local import DirRow, LocalAttrs
 
 RECORDS = 40
 ATTRS = LocalAttrs(0o600, 1, 2)
@@ -298,7 +299,7 @@ def test_a_damaged_log_that_cannot_be_put_away_stays(path, monkeypatch, expect_l
 @pytest.mark.parametrize("seconds", [3.0, 0.0])
 def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, seconds, monkeypatch):
     """The log of another journal is refused and left alone, also by a quick check, because it may be an only copy."""
-    monkeypatch.setattr("kvfs.journal.opener.CHECK_SECONDS", seconds)
+    monkeypatch.setattr("kvfs.kept.sidefile.CHECK_SECONDS", seconds)
     crashed, _ = written(path)
     file = segments_of(crashed)[0]
     head = {
@@ -323,7 +324,7 @@ def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, secon
 def identity(path: Path) -> bytes:
     """Return a journal's id."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return opener.identity(connection)
+        return side.identity(connection)
 
 
 def test_a_log_without_its_journal_is_not_forgotten(path):
@@ -799,8 +800,8 @@ async def test_killed_at_any_moment_it_is_as_it_was(path, monkeypatch, seed):
     """A kill at any moment leaves the same state, with the records in one segment, in many, or in a snapshot."""
     rng = random.Random(seed)
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 5_000, 200_000]))
-    monkeypatch.setattr("kvfs.journal.facts.CACHED_FILES", 3)
-    monkeypatch.setattr("kvfs.journal.facts.SAVE_COUNT", rng.choice([1, 9, 1000]))
+    monkeypatch.setattr("kvfs.kept.facts.CACHED_FILES", 3)
+    monkeypatch.setattr("kvfs.kept.facts.SAVE_COUNT", rng.choice([1, 9, 1000]))
     with open_journal(path) as journal:
         for step in range(150):
             _act(journal, rng)
@@ -887,7 +888,7 @@ async def test_after_a_power_cut_it_is_as_it_was_at_some_moment_since_the_last_d
     """After a power cut the journal is that of one moment since the last durable close, whatever reached the disk."""
     rng = random.Random(seed)
     monkeypatch.setattr(snapshots, "SNAPSHOT_BYTES", rng.choice([0, 3_000]))
-    monkeypatch.setattr("kvfs.journal.facts.SAVE_COUNT", rng.choice([1, 7]))
+    monkeypatch.setattr("kvfs.kept.facts.SAVE_COUNT", rng.choice([1, 7]))
     states: list[tuple[int, object]] = []
     step = durable = 0
     disk = Disk(path)

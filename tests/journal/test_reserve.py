@@ -12,13 +12,13 @@ from support.journals import NS, START, keys, open_journal, put, segments, shown
 
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, Seq
-from kvfs.journal import facts as keeping
 from kvfs.journal.journal import Journal
-from kvfs.journal.local_attributes import LocalAttrs
 from kvfs.journal.records import Acknowledged, Attempted, SettledOp, encode
 from kvfs.journal.reserve import BASE, CHANGE_BYTES, OPENING, STARTING, Reserve, make_way
 from kvfs.journal.segment import record_head
 from kvfs.journal.writer import Move
+from kvfs.kept import facts as keeping
+from kvfs.kept.local import LocalAttrs
 
 DISK = BASE + 1024 * 1024
 VALUE = b"x" * 20_000

@@ -16,7 +16,7 @@ from kvfs.core.digest import digest
 from kvfs.core.errors import DeniedError, NotTextError, RateLimitedError, UnavailableError
 from kvfs.core.limits import KEY_BYTES
 from kvfs.core.model import ChangeKind, Entry, Key, ValueRead
-from kvfs.journal.local_attributes import LocalAttrs
+from kvfs.kept.local import LocalAttrs
 from kvfs.sender.copynames import copy_key
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender

@@ -7,13 +7,13 @@ from msgspec.structs import replace
 
 from kvfs.core.errors import JournalError
 from kvfs.core.model import KeyRef, NamespaceId, Seq
-from kvfs.journal.facts import LocalFacts
 from kvfs.journal.index import Index
 from kvfs.journal.journal import Journal
 from kvfs.journal.recovery import LOST
 from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
 from kvfs.journal.transaction import Transactions
+from kvfs.kept.facts import LocalFacts
 
 
 def check_journal(journal: Journal) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import trio
 
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.journal import log, opener, reserve
+from kvfs.journal import log, reserve
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal
 from kvfs.journal.records import Recorded
 from kvfs.journal.replay import Replay
 from kvfs.journal.rules import Row
-from kvfs.journal.segment import segments_of
+from kvfs.journal.segment import VERSION, segments_of
+from kvfs.kept import sidefile
 
 NS = NamespaceId("n" * 32)
 START = 1_800_000_000.0
@@ -82,8 +83,7 @@ def _read(path: Path) -> Recorded:
 
 def source_of(path: Path) -> str:
     """Return the identity of the account or store that a journal is for."""
-    with closing(opener.read_only(path)) as database:
-        return opener.meta(database, "source") or ""
+    return sidefile.source_of(path, VERSION) or ""
 
 
 def alter(path: Path, change: Callable[[Row], Row]) -> None:

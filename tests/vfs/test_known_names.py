@@ -17,7 +17,7 @@ from kvfs.core.limits import FORBIDDEN_KEYS, KEY_BYTES
 from kvfs.core.model import Key, KeyInfo, KeyPage, NamespaceId
 from kvfs.core.names import CONTROL, Child, DirRef, Naming
 from kvfs.journal.journal import Journal
-from kvfs.journal.local_attributes import DirRow
+from kvfs.kept.local import DirRow
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.view.known import Known

@@ -12,7 +12,7 @@ from kvfs.core.model import ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
 from kvfs.journal.journal import Body
-from kvfs.journal.local_attributes import LocalAttrs
+from kvfs.kept.local import LocalAttrs
 from kvfs.vfs.answers import Answer
 from kvfs.vfs.file.identity import CHANGED, Identities
 from kvfs.vfs.file.open_file import OpenFile

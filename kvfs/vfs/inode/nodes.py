@@ -7,7 +7,7 @@ from msgspec import Struct
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.core.times import FIRST
-from kvfs.journal.local import DirRow
+from kvfs.kept.local import DirRow
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.view.types import Attr
 

@@ -19,7 +19,7 @@ import msgspec
 
 from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import Key, KeyRef, NamespaceId
-from kvfs.journal.local import SHOWN_BYTES, LocalAttrs
+from kvfs.kept.local import SHOWN_BYTES, LocalAttrs
 
 META: Final = """
 -- name: 'source' (identity of the account or store; another source refuses the file),
@@ -94,7 +94,7 @@ def translate(error: sqlite3.Error, path: Path) -> JournalError:
     return JournalError(f"the journal {path} failed: {error}")
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     """Open a connection with explicit transactions, a write-ahead log, and checkpoints left to `force`."""
     try:
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
@@ -105,6 +105,17 @@ def connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as exc:
         raise translate(exc, path) from exc
     return connection
+
+
+def meta(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return a value of the file's table `meta`."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def identity(connection: sqlite3.Connection) -> bytes:
+    """Return the random identity of this journal; empty where the file does not say."""
+    return bytes.fromhex(meta(connection, "id") or "")
 
 
 def short_place(namespace: NamespaceId, key: Key) -> bytes:
@@ -119,13 +130,23 @@ def _hash(text: str, size: int) -> bytes:
 class SideTable:
     """The side table of one journal. All but `force` is the loop's, and never waits for it."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._db = connection
+    def __init__(self, path: Path) -> None:
+        """Open the file. Raises JournalError."""
         self._path = path
-        self._db.execute("PRAGMA busy_timeout = 0")
-        self._has_files = self._ask("SELECT 1 FROM files LIMIT 1", ()) is not None  # mostly there are none
-        self._has_shown = self._ask("SELECT 1 FROM shown LIMIT 1", ()) is not None
-        self._has_gone = self._ask("SELECT 1 FROM gone LIMIT 1", ()) is not None
+        self._db = _connect(path)
+        try:
+            self._db.execute("PRAGMA busy_timeout = 0")
+            self.identity = identity(self._db)
+            self._has_files = (
+                self._ask("SELECT 1 FROM files LIMIT 1", ()) is not None
+            )  # mostly there are none
+            self._has_shown = self._ask("SELECT 1 FROM shown LIMIT 1", ()) is not None
+            self._has_gone = self._ask("SELECT 1 FROM gone LIMIT 1", ()) is not None
+        except BaseException as exc:
+            self._db.close()
+            if isinstance(exc, sqlite3.Error):
+                raise translate(exc, path) from exc
+            raise
 
     @property
     def is_empty(self) -> bool:

@@ -17,8 +17,8 @@ from sortedcontainers import SortedDict
 from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.generation import Generation
 from kvfs.core.model import KeyRef, NamespaceId
-from kvfs.journal.local import DirRow, LocalAttrs
-from kvfs.journal.side import SideBusyError, SideTable
+from kvfs.kept.local import DirRow, LocalAttrs
+from kvfs.kept.side import SideBusyError, SideTable
 
 SAVE_COUNT: Final = 1024  # this many are worth a transaction of SQLite, which takes three milliseconds
 CACHED_FILES: Final = 65_536

@@ -2,7 +2,9 @@
 
 A caller that gives up (an fsync whose bound has passed, a drain) does not take the request with it: the server
 would go on with it anyway, and another would be sent beside it. Only where the store is on this machine, an fsync of
-a few changes carries out its sending itself, *because* a task of its own costs more than the request.
+a few changes carries out its sending itself, *because* a task of its own costs more than the request. That one ends
+with its caller, and others who wait for its changes look again: a request that has begun there is waited for, and waits
+for no lock beyond the caller's deadline.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,6 +89,7 @@ class Dispatch:
             self.urgent_since.append(since)
 
         async def work() -> None:
+            outcome = None
             try:
                 outcome = await self.round.send(changes, urgent=urgent)
             finally:
@@ -96,17 +99,20 @@ class Dispatch:
                     self.urgent_since.remove(since)
                 if ended is not None:
                     ended.set()
+                if outcome is None:  # its caller has given up, and others may have left it to him
+                    self._tell(changes, Outcome())
             self._learn(outcome, urgent)
-            for listener in (note, *self.listeners):
-                listener(changes, outcome)
+            note(changes, outcome)
+            self._tell(changes, outcome)
 
-        if urgent and self.round.is_near and len(changes) <= FEW:
-            with trio.CancelScope(shield=True):
-                await work()
-        elif self._nursery is None:
+        if self._nursery is None or (urgent and self.round.is_near and len(changes) <= FEW):
             await work()
         else:
             self._nursery.start_soon(work)
+
+    def _tell(self, changes: Sequence[Change], outcome: Outcome) -> None:
+        for listener in self.listeners:
+            listener(changes, outcome)
 
     def _learn(self, outcome: Outcome, urgent: bool) -> None:
         """Slow down after a failure, go on after a success; report it when it is news."""

@@ -1,10 +1,12 @@
 """The connections to the embedded store: threads, transactions, and SQLite's errors as ours."""
 
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -19,10 +21,11 @@ T = TypeVar("T")
 
 READERS: Final = 4
 
+_BUSY_TIMEOUT: Final = "PRAGMA busy_timeout = {:.0f}"
 _ROW_BYTES: Final = 1024  # bytes of the WAL that a changed row takes beside its value, about
 
 _REASONS: Final = {
-    sqlite3.SQLITE_BUSY: f"is busy: another process has been writing for more than {BUSY_SECONDS:g} s",
+    sqlite3.SQLITE_BUSY: "is busy: another process has been writing for too long",
     sqlite3.SQLITE_LOCKED: "is busy",
     sqlite3.SQLITE_FULL: "cannot grow: no room left on its disk",
     sqlite3.SQLITE_READONLY: "cannot be written: the file or its disk is read-only",
@@ -37,7 +40,8 @@ class Connections:
     """One connection that writes and a few that read, each used by one thread at a time, none on the loop.
 
     The limiters hand out exactly as many turns as there are connections. A call that is cancelled while its
-    thread runs waits for it: transactions are short, and the connection is in a known state afterwards.
+    thread runs waits for it: transactions are short, and the connection is in a known state afterwards. What other
+    processes have locked is waited for until the caller's deadline, and for `BUSY_SECONDS` at most.
     """
 
     def __init__(self, path: Path, writer: sqlite3.Connection, readers: list[sqlite3.Connection]) -> None:
@@ -70,7 +74,7 @@ class Connections:
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run `query` in a thread, on one snapshot of the database."""
-        return await trio.to_thread.run_sync(self._read, query, limiter=self._reading)
+        return await trio.to_thread.run_sync(self._read, query, _until(), limiter=self._reading)
 
     async def write(
         self, change: Callable[[sqlite3.Connection], T], size: int = 0, others: int | None = None
@@ -79,20 +83,22 @@ class Connections:
 
         Raises `OvertakenError` instead if somebody else has written since `others` was what it says.
         """
-        return await self._writing.run(partial(self._write, change, size, others))
+        return await self._writing.run(partial(self._write, change, size, others, _until()))
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, query: Callable[[sqlite3.Connection], T], until: float = inf) -> T:
         connection = self._idle.popleft()
         try:
-            with self._errors_as_ours(), connection:
+            with self._errors_as_ours(), _patient(connection, until), connection:
                 connection.execute("BEGIN")
                 return query(connection)
         finally:
             self._idle.append(connection)
 
-    def _write(self, change: Callable[[sqlite3.Connection], T], size: int, others: int | None) -> T:
+    def _write(
+        self, change: Callable[[sqlite3.Connection], T], size: int, others: int | None, until: float = inf
+    ) -> T:
         rows = self._writer.total_changes
-        with self._errors_as_ours(), self._writer:  # commits, or rolls back
+        with self._errors_as_ours(), _patient(self._writer, until), self._writer:  # commits, or rolls back
             self._writer.execute("BEGIN IMMEDIATE")
             self._look_for_others()
             if others is not None and others != self.others:
@@ -117,3 +123,22 @@ class Connections:
         except sqlite3.DatabaseError as exc:
             reason = _REASONS.get(exc.sqlite_errorcode & 0xFF, f"failed: {exc}")
             raise UnavailableError(f"the store {self._path} {reason}") from exc
+
+
+def _until() -> float:
+    """Return the moment (monotonic) until which the caller waits."""
+    return time.monotonic() + trio.current_effective_deadline() - trio.current_time()
+
+
+@contextmanager
+def _patient(connection: sqlite3.Connection, until: float) -> Iterator[None]:
+    """Wait for locks of other processes no longer than until that moment (monotonic)."""
+    left = until - time.monotonic()
+    if left >= BUSY_SECONDS:
+        yield
+        return
+    connection.execute(_BUSY_TIMEOUT.format(1000 * max(0.0, left)))
+    try:
+        yield
+    finally:
+        connection.execute(_BUSY_TIMEOUT.format(1000 * BUSY_SECONDS))

@@ -53,6 +53,7 @@ class WarmThread:
         self._name = name
         self._jobs: SimpleQueue[_Job[object] | None] | None = None
         self._turn = trio.Lock()
+        self._waiter = trio.CapacityLimiter(1)  # of its own: those of trio may all be waiting for a disk
         self._is_quick = True  # the last piece of work was
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -66,7 +67,7 @@ class WarmThread:
             job = self._begin(work)
             if not (self._is_quick and job.done.acquire(timeout=PATIENCE)):
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(job.done.acquire)
+                    await trio.to_thread.run_sync(job.done.acquire, limiter=self._waiter)
             self._is_quick = job.seconds < PATIENCE
         finally:
             self._turn.release()

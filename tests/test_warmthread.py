@@ -1,6 +1,7 @@
 """A thread for work of microseconds: done on the spot, and never at the loop's expense for long."""
 
 import threading
+import time
 
 import pytest
 import trio
@@ -94,3 +95,25 @@ async def test_a_call_that_is_cancelled_waits_for_its_work(thread: WarmThread, m
             may_end.set()
     assert done == ["first"]
     assert await thread.run(lambda: 1) == 1
+
+
+async def test_threads_that_wait_for_a_disk_keep_nobody_waiting_here(thread: WarmThread, monkeypatch) -> None:
+    """All the threads of trio may be taken: a commit ends all the same."""
+    monkeypatch.setattr(warmthread, "PATIENCE", 0.000_001)
+    limiter, ended = trio.to_thread.current_default_thread_limiter(), trio.Event()
+    others = [object() for _ in range(int(limiter.available_tokens))]
+    for other in others:
+        limiter.acquire_on_behalf_of_nowait(other)
+
+    async def work() -> None:
+        await thread.run(lambda: time.sleep(0.01))
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        with trio.move_on_after(3):
+            await ended.wait()
+        is_ended = ended.is_set()
+        for other in others:
+            limiter.release_on_behalf_of(other)
+    assert is_ended

@@ -1,7 +1,7 @@
 """Noting: a Store around a Store that remembers what was written through it, as far as that is little."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
 from msgspec import Struct
@@ -24,7 +24,10 @@ class NotedWrite(Struct, frozen=True, gc=False):
 
 
 class Noting(Around):
-    """Remembers the last write of each key, of so many keys and bytes; what is beyond that is not remembered."""
+    """Remembers the last write of each key, of so many keys and bytes; what is beyond that is not remembered.
+
+    Nor is a key whose last write failed, *because* nobody knows which of its values the store has.
+    """
 
     def __init__(self, store: Store, now: Callable[[], float] = time.time) -> None:
         super().__init__(store)
@@ -34,6 +37,8 @@ class Noting(Around):
 
     async def _call(self, call: StoreCall[T]) -> T:
         at = self._now()
+        if call.is_write:
+            self._forget(call.namespace, call.keys)
         answer = await call()
         if call.is_write:
             entries: dict[Key, Entry | None] = dict.fromkeys(call.keys)
@@ -44,18 +49,21 @@ class Noting(Around):
             self._note(call.namespace, entries, answer, at)
         return answer
 
+    def _forget(self, namespace: NamespaceId, keys: Iterable[Key]) -> None:
+        for key in keys:
+            before = self.writes.pop((namespace, key), None)
+            self._bytes -= _size(before.entry) if before is not None else 0
+
     def _note(
         self, namespace: NamespaceId, entries: Mapping[Key, Entry | None], left: object, at: float
     ) -> None:
         """`left` are the keys that the store wants again, if it is a set."""
+        self._forget(namespace, entries)  # another write of it may have ended meanwhile
         for key, entry in entries.items():
-            place = (namespace, key)
-            before = self.writes.pop(place, None)
-            self._bytes -= _size(before.entry) if before is not None else 0
             if isinstance(left, frozenset) and key in left:
                 continue
             if len(self.writes) < MOST_KEYS and self._bytes + _size(entry) <= MOST_BYTES:
-                self.writes[place] = NotedWrite(entry, at)
+                self.writes[namespace, key] = NotedWrite(entry, at)
                 self._bytes += _size(entry)
 
 

@@ -74,9 +74,10 @@ def is_urgent() -> bool:
 
 
 def queued() -> None:
-    """Note that the request being made may have to wait for its turn."""
+    """Note that the request being made may have to wait for its turn; it may be in a queue already."""
     for way in _ways():
-        way._left, way.scope.deadline = way.scope.deadline - trio.current_time(), inf
+        if way.scope.deadline < inf:
+            way._left, way.scope.deadline = way.scope.deadline - trio.current_time(), inf
 
 
 def began() -> None:

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from kvfs.core.errors import RateLimitedError, UnavailableError
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Entry, Key
-from kvfs.store.passage import passage, urgently
+from kvfs.store.passage import began, passage, queued, urgently
 from kvfs.store.ratelimit import (
     FIRST_BLOCK,
     LONGEST_BLOCK,
@@ -396,3 +396,15 @@ async def test_a_request_tells_when_it_was_let_through(faults, autojump_clock):
         await limiting.list_namespaces()
     assert trio.current_time() - way.began == 2
     assert trio.current_time() - asked == 62
+
+
+async def test_a_deadline_survives_a_second_wait_in_the_queue(autojump_clock):
+    """The time in the queue does not count for a caller's deadline, which holds again once the request begins."""
+    with passage() as way, way.scope:
+        way.scope.deadline = trio.current_time() + 3
+        for _ in range(2):  # as after a wait that ended without a request
+            queued()
+            await trio.sleep(10)
+        began()
+        await trio.sleep(10)
+    assert trio.current_time() == 23

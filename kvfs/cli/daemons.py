@@ -10,11 +10,12 @@ import msgspec
 from kvfs.cli.exits import Exit
 from kvfs.cli.output import complain, counted, duration_text, first_of, say
 from kvfs.cli.sending import SendingProgress
+from kvfs.cli.versions import understood
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
 from kvfs.host.mounts import MOUNTINFO, Mount, is_stale, mount_at, mount_of, real_mountpoint
-from kvfs.host.requests import Request, Sending, name_of
+from kvfs.host.requests import SHAPES, Request, Sending, SendingReport, name_of
 from kvfs.host.state import (
     SYSTEM_DIR,
     MountRecord,
@@ -154,10 +155,14 @@ def ask(
 ) -> Message:
     """Return the last answer to a request; events before it are passed over.
 
-    With `quiet` nothing is printed, because something else is being drawn.
+    With `quiet` nothing is printed, because something else is being drawn. Raises `ControlError`, also for an answer
+    that has not the form of `SHAPES`.
     """
-    with Waiting(f"waiting for process {client.pid}, which serves the mount", quiet=quiet):
-        return list(client.ask(msgspec.to_builtins(request), silence=silence))[-1]
+    waiting = Waiting(f"waiting for process {client.pid}, which serves the mount", quiet=quiet)
+    with understood(client), waiting:
+        (*_, answer) = client.ask(msgspec.to_builtins(request), silence=silence)
+        msgspec.convert(answer, SHAPES.get(type(request), Message))
+    return answer
 
 
 def ask_to_send(
@@ -168,13 +173,14 @@ def ask_to_send(
     within: float = float("inf"),
     quiet: bool = False,
 ) -> Message:
-    """Send a request that makes the daemon send pending changes, and show the progress."""
+    """Send a request that makes the daemon send pending changes, and show the progress. Raises as `ask`."""
     message: Message = {}
-    with SendingProgress(quiet=quiet) as progress:
+    with understood(client), SendingProgress(quiet=quiet) as progress:
         for message in client.ask(msgspec.to_builtins(request), silence=silence, within=within):
             if message.get("event") == name_of(Sending):
                 progress.update(msgspec.convert(message, Sending))
-        progress.finish(message.get("sent", 0), message.get("requests", 0))
+        report = msgspec.convert(message, SendingReport)
+        progress.finish(report.sent, report.requests)
     return message
 
 

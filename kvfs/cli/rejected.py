@@ -19,6 +19,8 @@ from kvfs.host.mounts import mount_at, real_mountpoint
 from kvfs.host.requests import DiscardRequest, RejectedListRequest, RetryRequest
 from kvfs.host.state import records
 
+MOST_NUMBERS: Final = 10_000  # of changes in one request, which is a line of so many bytes at most
+
 
 @click.group(cls=HelpGroup, no_args_is_help=False)  # the help would be more than one line of complaint
 def rejected() -> None:
@@ -106,8 +108,9 @@ def _chosen(source: str, numbers: tuple[int, ...], everything: bool, state: Path
 def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Path) -> None:
     mountpoint = _mounted_at(source, state)
     if mountpoint is not None:
-        request = RetryRequest(numbers) if what == "retry" else DiscardRequest(numbers)
-        count = int(ask_mount(mountpoint, state, request).get("count", 0))
+        starts = range(0, len(numbers), MOST_NUMBERS)
+        some = (numbers[start : start + MOST_NUMBERS] for start in starts)
+        count = sum(_asked(mountpoint, state, what, few) for few in some)
     else:
         kept = kept_source(source, state)
         with opened(kept.journal, kept.record) as journal:
@@ -116,3 +119,12 @@ def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Pat
                 (journal.retry if what == "retry" else journal.discard)(change.namespace, change.key)
         count = len(changes)
     say(f"{counted(count, 'change')} {outcome}")
+    if count < len(numbers):
+        left = counted(len(numbers) - count, "change")
+        raise UserError(f"{left} had changed meanwhile: kvfs rejected list {source} shows what is left")
+
+
+def _asked(mountpoint: Path, state: Path, what: str, numbers: list[int]) -> int:
+    """Have the daemon settle some; return how many it did."""
+    request = RetryRequest(numbers) if what == "retry" else DiscardRequest(numbers)
+    return int(ask_mount(mountpoint, state, request).get("count", 0))

@@ -12,7 +12,7 @@ from kvfs.core.errors import KvfsError, UserError
 from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.core.names import Naming
 from kvfs.data.overlaid import PendingChange, PendingStore
-from kvfs.host.control import Client, ControlError
+from kvfs.host.control import Client
 from kvfs.host.requests import PendingItem, PendingRequest, RefreshRequest, SyncRequest, ToldRequest
 from kvfs.host.told import ToldWrite, told_file
 from kvfs.store.base import Store
@@ -49,17 +49,19 @@ class Through:
 
     def show(self, written: Mapping[KeyRef, NotedWrite]) -> None:
         """Make the mount show what was written, and look anew at everything else."""
-        with daemon_of(self.mountpoint, self.state_dir) as client:
-            if written:
-                self._tell(client, written)
-            ask(client, RefreshRequest())
+        try:
+            with daemon_of(self.mountpoint, self.state_dir) as client:
+                try:
+                    if written:
+                        self._tell(client, written)
+                finally:
+                    ask(client, RefreshRequest())
+        except (OSError, KvfsError) as exc:  # all is written: the mount shows it when it looks by itself
+            complain(f"{self.mountpoint} shows what was written later: {exc}")
 
     def _tell(self, client: Client, written: Mapping[KeyRef, NotedWrite]) -> None:
-        try:
-            with told_file(self.state_dir, [_told(*pair) for pair in written.items()]) as file:
-                ask(client, ToldRequest(str(file)))
-        except (OSError, ControlError) as exc:  # the mount shows it when its own value has settled
-            complain(f"{self.mountpoint} shows what was written later: {exc}")
+        with told_file(self.state_dir, [_told(*pair) for pair in written.items()]) as file:
+            ask(client, ToldRequest(str(file)))
 
 
 def _told(place: KeyRef, write: NotedWrite) -> ToldWrite:

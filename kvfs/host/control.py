@@ -226,10 +226,11 @@ class _Sender:
 
 
 class Client:
-    """One connection to a daemon. `pid` is the process at the other end."""
+    """One connection to a daemon. `pid` is the process at the other end, `path` its socket."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self.path: str = connection.getpeername()
         self._reader = connection.makefile("rb")
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         self.pid = _CREDENTIALS.unpack(peer)[0]

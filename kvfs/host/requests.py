@@ -5,7 +5,7 @@ more: fields have defaults, and those that nobody knows are passed over.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,7 +24,10 @@ def _name_of(kind: str) -> str:
 
 
 class Request(Struct, frozen=True, tag_field="request", tag=_name_of):
-    """A request of the command line. Its name as it travels is that of the class, if no `tag` says another."""
+    """A request of the command line. Its name as it travels is that of the class, if no `tag` says another.
+
+    `SHAPES` has the forms of answers.
+    """
 
 
 class StatusRequest(Request, frozen=True):
@@ -204,6 +207,91 @@ class PendingItem(Struct, frozen=True):
     deleted: bool
     metadata: str | None = None
     expiration: int | None = None
+
+
+ItemT = TypeVar("ItemT")
+
+
+class ItemList(Struct, Generic[ItemT], frozen=True):
+    """An answer that holds some items."""
+
+    items: list[ItemT] = []
+
+
+class Counted(Struct, frozen=True):
+    """An answer that says how many."""
+
+    count: int = 0
+
+
+class FailedItem(Struct, frozen=True):
+    """A conflict that could not be settled."""
+
+    path: str
+    error: str
+
+
+class KeepReport(Counted, frozen=True):
+    """An answer to a `KeepRequest`."""
+
+    failed: list[FailedItem] = []
+
+
+class ReasonItem(Struct, frozen=True):
+    """A reason, and how many changes have it."""
+
+    count: int = 0
+    reason: str = "?"
+    advice: str | None = None
+    next_try_seconds: float | None = None
+
+
+class LeftItem(Struct, frozen=True):
+    """A change that is left."""
+
+    path: str = "?"
+    error: str | None = None
+    age: float | None = None
+
+
+class ConflictReport(Counted, frozen=True):
+    """Conflicts that were not reported before."""
+
+    items: list[Message] = []
+
+
+class SendingReport(Struct, frozen=True):
+    """An answer to a request that sends: see `Controls`."""
+
+    left: list[LeftItem | str] = []
+    left_count: int = 0
+    reasons: list[ReasonItem] = []
+    conflicts: ConflictReport = ConflictReport()
+    sent: int = 0
+    requests: int = 0
+
+
+class WhyReport(Struct, frozen=True):
+    """An answer to a `WhyRequest`."""
+
+    change: ChangeItem | None = None
+    reasons: list[ReasonItem] = []
+    log: list[str] = []
+
+
+SHAPES: Final[Mapping[type[Request], Any]] = {
+    SyncRequest: SendingReport,
+    UnmountRequest: SendingReport,
+    WhyRequest: WhyReport,
+    PendingRequest: ItemList[PendingItem],
+    PendingListRequest: ItemList[ChangeItem],
+    RejectedListRequest: ItemList[RejectedItem],
+    ConflictsRequest: ItemList[ConflictItem],
+    RetryRequest: Counted,
+    DiscardRequest: Counted,
+    KeepRequest: KeepReport,
+}
+"""The forms of answers; those of other requests may hold anything."""
 
 
 def items(found: "list[Any]") -> Message:

@@ -58,12 +58,8 @@ def list_conflicts(source: str | None, as_json: bool, state: Path) -> None:
 
 def _line(item: Message) -> str:
     place, age = item["mountpoint"] or item["source"], duration_text(max(0.0, time.time() - item["at"]))
-    sizes = f"yours {_size(item['copy_size'])}, theirs {_size(item['size'])}"
+    sizes = f"yours {size_text(item['copy_size'])}, theirs {size_text(item['size'])}"
     return f"{place}/{item['path']}  {sizes}  {age} ago: yours is {item['copy']}"
-
-
-def _size(size: int | None) -> str:
-    return size_text(size) if size is not None else "?"
 
 
 def _of_mount(mountpoint: Path, state: Path) -> list[Message]:

@@ -85,8 +85,7 @@ def what(past: Past) -> str:
 
 def _line(past: Past, place: PastPlace) -> str:
     version = past.version
-    size = size_text(version.size) if version.size >= 0 else "?"
-    words = f"{time_text(version.at)}  {size:>10}  {what(past)}"
+    words = f"{time_text(version.at)}  {size_text(version.size):>10}  {what(past)}"
     if len(past.names) > len(place.names):
         words = f"{words}  {'/'.join(past.names[len(place.names) :])}"
     if version.why:

@@ -56,8 +56,10 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
-def size_text(size: float) -> str:
-    """Return a size like `300 B`, `1.2 KiB`, `25.0 MiB`."""
+def size_text(size: float | None) -> str:
+    """Return a size like `300 B`, `1.2 KiB`, `25.0 MiB`; `?` for one that is not known (None, or below 0)."""
+    if size is None or size < 0:
+        return "?"
     for unit, length in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
         if size >= length:
             return f"{size / length:.1f} {unit}"

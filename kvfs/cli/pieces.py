@@ -127,7 +127,8 @@ def pieces(cli: click.Group, *, user: bool) -> Iterator[Piece]:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") if user else Path("/etc")
     command = shlex.join(own_command())
     if not user:
-        yield Piece(Path("/sbin/mount.kvfs"), _script(f"{command} mount-helper"), 0o755)
+        script = f'#!/bin/sh\n# {MARK}: for mount(8) and fstab(5)\nexec {command} mount-helper "$@"\n'
+        yield Piece(Path("/sbin/mount.kvfs"), script, 0o755)
     units = config / "systemd" / ("user" if user else "system")
     unit = _UNIT.format(
         mark=MARK,
@@ -157,10 +158,6 @@ def own_command() -> list[str]:
     """Return the words that start this very kvfs, wherever it is installed."""
     script = Path(sys.executable).with_name("kvfs")
     return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "kvfs"]
-
-
-def _script(command: str) -> str:
-    return f'#!/bin/sh\n# {MARK}: for mount(8) and fstab(5)\nexec {command} "$@"\n'
 
 
 def _zsh(cli: click.Group) -> str:

@@ -51,11 +51,8 @@ def _items(source: str | None, state: Path) -> Iterator[Message]:
         yield from items_of(source, state, RejectedListRequest(), lambda kept: kept.rejected)
         return
     for item in ask_items(mountpoint, state, RejectedListRequest()):
-        yield {"source": _source_of(mountpoint, state), "mountpoint": str(mountpoint), **item}
-
-
-def _source_of(mountpoint: Path, state: Path) -> str:
-    return next((one.source for one in records(state) if one.mountpoint == str(mountpoint)), "")
+        source = next((one.source for one in records(state) if one.mountpoint == str(mountpoint)), "")
+        yield {"source": source, "mountpoint": str(mountpoint), **item}
 
 
 def _mounted_at(text: str, state: Path) -> Path | None:

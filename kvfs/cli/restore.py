@@ -74,9 +74,10 @@ def restore(place: str, moment: str | None, other: Path | None, dry_run: bool, y
     if dry_run:
         for one in todo:
             when = time_text(one.past.version.at)
-            say(f"would restore {one.target}  {_size(one.past.version)}  {what(one.past)} {when}")
+            say(f"would restore {one.target}  {size_text(one.past.version.size)}  {what(one.past)} {when}")
         return Exit.OK
-    is_same = other is None or _is_inside(other, found)
+    mountpoint = found.mountpoint
+    is_same = other is None or (mountpoint is not None and other.is_relative_to(mountpoint))
     is_kvfs = is_same or mounted_path(str(other)) is not None
     is_kept = is_same and now is not None and bool(now.get("keeps", True))
     present = [one.target for one in todo if one.target.exists()]
@@ -182,10 +183,6 @@ def _without_present(todo: list[Restoring]) -> list[Restoring]:
     return [one for one in todo if one not in present]
 
 
-def _is_inside(other: Path, place: PastPlace) -> bool:
-    return place.mountpoint is not None and other.is_relative_to(place.mountpoint)
-
-
 # writing
 
 
@@ -203,16 +200,12 @@ def _restore(todo: list[Restoring], *, is_kvfs: bool) -> int:
         if count <= SHOWN:
             version = one.past.version
             until = f"until it was {what(one.past)} at {time_text(version.at)}"
-            say(f"restored {one.target}: {_size(version)}, as it was {until}")
+            say(f"restored {one.target}: {size_text(version.size)}, as it was {until}")
     if count > SHOWN:
         say(f"… and {count - SHOWN:,} more: {size_text(size)} in all")
     if left:
         complain(f"{counted(left, 'file is', 'files are')} not restored")
     return Exit.LEFT if left else Exit.OK
-
-
-def _size(version: Version) -> str:
-    return size_text(version.size) if version.size >= 0 else "?"
 
 
 def _write(one: Restoring, *, is_kvfs: bool) -> int:

@@ -48,9 +48,8 @@ class Scrubber:
     def __init__(self, secrets: Iterable[str], names: Collection[str], *, with_names: bool) -> None:
         self._with_names = with_names
         self._salt = os.urandom(16)
-        self._secrets = _longest_first(
-            form for secret in secrets if len(secret) >= LEAST_SECRET for form in _forms(secret)
-        )
+        forms = {form for secret in secrets if len(secret) >= LEAST_SECRET for form in _forms(secret)}
+        self._secrets = sorted((form for form in forms if len(form) >= LEAST_SECRET), key=len, reverse=True)
         known = sorted(names, key=len, reverse=True)[:MOST_NAMES]
         self._names = {
             spelt: self.name(name) for name in known if len(name) >= LEAST_NAME for spelt in _spellings(name)
@@ -116,10 +115,6 @@ def _is_done(path: str) -> bool:
     """Return True if every name of a path is a hash already."""
     parts = path.split("/")
     return all(not part or part == GONE or re.fullmatch(r"name-[0-9a-f]{12}", part) for part in parts)
-
-
-def _longest_first(texts: Iterable[str]) -> list[str]:
-    return sorted({text for text in texts if len(text) >= LEAST_SECRET}, key=len, reverse=True)
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -32,10 +32,9 @@ class Through:
         """Return the store under the mount's pending changes. Raises `ControlError` when the daemon does not answer."""
         answer = ask_mount(self.mountpoint, self.state_dir, PendingRequest(namespace))
         changes = [_change(item) for item in msgspec.convert(answer.get("items", []), list[PendingItem])]
-        return PendingStore(store, namespace, changes, self._read) if changes else store
-
-    def _read(self, path: str) -> bytes:
-        return (self.mountpoint / path).read_bytes()
+        if not changes:
+            return store
+        return PendingStore(store, namespace, changes, lambda path: (self.mountpoint / path).read_bytes())
 
     def send_pending(self) -> None:
         """Send pending changes, so that they do not overwrite what is written now. Raises `UserError`."""

@@ -52,9 +52,9 @@ class PendingStore(Around):
             return KeyPage((), _closed(page.cursor, after))
         last = page.keys[-1].key if page.cursor is not None else None
         keys = {line.key: line for line in page.keys if line.key not in self._changes}
-        keys |= {
-            change.key: _line(change) for change in self._between(prefix, after, last) if not change.deleted
-        }
+        for change in self._between(prefix, after, last):
+            if not change.deleted:
+                keys[change.key] = KeyInfo(change.key, change.metadata, change.expiration)
         merged = tuple(keys[key] for key in sorted(keys))
         return KeyPage(merged, None if last is None else _closed(page.cursor, last))
 
@@ -95,10 +95,6 @@ class PendingStore(Around):
         except OSError as exc:
             raise KvfsError(f"{change.path}: {exc.strerror}") from exc
         return Entry(value, change.metadata, change.expiration)
-
-
-def _line(change: PendingChange) -> KeyInfo:
-    return KeyInfo(change.key, change.metadata, change.expiration)
 
 
 def _opened(cursor: str | None) -> tuple[str | None, str]:

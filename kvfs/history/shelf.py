@@ -147,7 +147,7 @@ class Shelf:
                 version.why = LARGE
                 continue
             if not version.digest:
-                version.digest = self._digest(value if value is not None else _read(content))
+                version.digest = self._digest(content if isinstance(content, bytes) else content.read_bytes())
             if version.how is How.ATTRIBUTES:
                 version.offset = SAME_CONTENT
                 continue
@@ -266,10 +266,6 @@ class Shelf:
 def free_needed(size: int) -> int:
     """Return the bytes that a disk of this size must have free, or history gives way."""
     return min(_MOST_FREE, size // _FREE_SHARE)
-
-
-def _read(content: Path | bytes) -> bytes:
-    return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def clear(directory: Path) -> None:

@@ -7,7 +7,7 @@ an account does by itself.
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from kvfs.core.errors import InvalidError, UserError
 from kvfs.core.measures import parse_duration
@@ -57,7 +57,8 @@ def parse_faults(text: str) -> Faults:
             raise UserError(f"--faults: {word!r}: {exc}") from exc
     named = {rule.fault for rule in rules}
     rules += [rule for rule in preset if rule.fault not in named]
-    return Faults((_jittery(rule, jitter) for rule in rules), seed=seed)
+    shaken = (replace(rule, jitter=jitter) if rule.fault == "latency" else rule for rule in rules)
+    return Faults(shaken, seed=seed)
 
 
 def _preset(value: str) -> Iterator[Rule]:
@@ -91,7 +92,3 @@ def _rule(name: str, value: str) -> Rule:
     if name in _COUNTED and (chance or argument.isdecimal()):
         return Rule(name, count=int(argument), probability=float(chance or 1))
     return Rule(name, probability=float(argument or 1))
-
-
-def _jittery(rule: Rule, jitter: float) -> Rule:
-    return msgspec.structs.replace(rule, jitter=jitter) if rule.fault == "latency" else rule

@@ -26,16 +26,13 @@ _ODD_KEY: Final = re.compile(r"[\x00-\x1f\x7f^]|\.\.\.")
 
 async def _firewall(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
     text = (armed.rule.text or FIREWALL_TEXT).encode()
+    query = unquote_to_bytes(scope["query_string"].replace(b"+", b" "))
     body, receive_again = await take_body(scope, receive)
-    if text in body or text in unquote_to_bytes(scope["path"]) or text in _query(scope):
+    if text in body or text in unquote_to_bytes(scope["path"]) or text in query:
         blocked = page("Attention Required! | Cloudflare - Sorry, you have been blocked", 403)
         await blocked(scope, receive, send)
         return
     await app(scope, receive_again, send)
-
-
-def _query(scope: Scope) -> bytes:
-    return unquote_to_bytes(scope["query_string"].replace(b"+", b" "))
 
 
 async def _pair_cost(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:

@@ -71,13 +71,10 @@ async def create(endpoint: Endpoint, title: str) -> tuple[Reply, str]:
             raise
         result = reply.result if isinstance(reply.result, dict) else {}
         identifier = str(result.get("id", "")) if reply.succeeded else ""
-        if not identifier and _may_be_made(reply):  # by an attempt before, whose answer was lost
+        may_be_made = reply.succeeded or reply.status >= 500 or reply.code == codes.TITLE_EXISTS
+        if not identifier and may_be_made:  # by an attempt before, whose answer was lost
             identifier = await _find(endpoint, title)
     return reply, identifier
-
-
-def _may_be_made(reply: Reply) -> bool:
-    return reply.succeeded or reply.status >= 500 or reply.code == codes.TITLE_EXISTS
 
 
 async def _find(endpoint: Endpoint, title: str) -> str:

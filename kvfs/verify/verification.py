@@ -23,7 +23,7 @@ from kvfs.verify.scratch import (
     titles_of,
 )
 from kvfs.verify.setting import prepare
-from kvfs.verify.wire import PAUSES, Endpoint, Lab, Reply, rows_of
+from kvfs.verify.wire import PAUSES, Endpoint, Lab, rows_of
 
 MODULES: Final = (value_checks, bulk_checks, refusal_checks, delays)
 """Their import registers the checks, in this order."""
@@ -120,7 +120,7 @@ async def _scratch(
     created, identifier = await create(endpoint, title)
     found = created.result if isinstance(created.result, dict) else {}
     is_told = found.get("title") == title
-    note(_CREATED, "answers its id and its title", Observation(_short(created), is_told))
+    note(_CREATED, "answers its id and its title", Observation(str(created), is_told))
     if not identifier:
         if not borrow:
             raise UserError(f"cannot make a scratch namespace: {created}")
@@ -171,7 +171,3 @@ async def _clean(lab: Lab) -> None:
                 continue
             for key in rows:
                 await lab.delete(key)
-
-
-def _short(reply: Reply) -> str:
-    return "HTTP 200" if reply.succeeded else str(reply)

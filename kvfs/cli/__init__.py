@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from kvfs import __version__
 from kvfs.cli.exits import guarded
-from kvfs.cli.helping import HEADINGS, MainGroup, with_examples
+from kvfs.cli.helping import HEADINGS, HelpGroup, with_examples
 from kvfs.host.process import fill_standard_descriptors, use_utf8_names
 
 COMMANDS: Final = ("mount-helper", *(name for names in HEADINGS.values() for name in names))
@@ -50,8 +50,10 @@ _MEANT: Final = {
 }
 
 
-class _LazyGroup(MainGroup):
+class _LazyGroup(HelpGroup):
     """A group whose commands are imported when they are asked for."""
+
+    headings = HEADINGS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

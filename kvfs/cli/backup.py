@@ -121,7 +121,7 @@ async def _changes(
     file = directory / name
     partial = directory / f".changes{PARTIAL}"
     async with open_sides(access) as sides:
-        reader = reader_of(await sides.open(words), Selection(strip=words.rest), time.time())
+        reader = reader_of(await sides.open(words), words.rest, time.time())
         index.begin()
         try:
             with open(partial, "wb", opener=private_opener) as out:  # noqa: ASYNC230 # as quick as what is written to it

@@ -74,7 +74,7 @@ async def _compare(
     comparison: Comparison, sides: list[CopySide], choices: list[Selection], *, values: bool
 ) -> None:
     started = time.time()
-    readers = [reader_of(side, choice, started) for side, choice in zip(sides, choices, strict=True)]
+    readers = [reader_of(side, choice.listed, started) for side, choice in zip(sides, choices, strict=True)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(comparison.scan, "a", readers[0])
         nursery.start_soon(comparison.scan, "b", readers[1])

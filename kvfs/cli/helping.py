@@ -117,12 +117,6 @@ class HelpGroup(click.Group):
                     formatter.write_dl([(name, rows[name]) for name in names])
 
 
-class MainGroup(HelpGroup):
-    """The group of `kvfs` itself."""
-
-    headings = HEADINGS
-
-
 class SectionedCommand(click.Command):
     """A command with so many options that they come in groups: `sections`, by the names of parameters."""
 

@@ -26,18 +26,17 @@ from kvfs.cli.sides import (
 from kvfs.config import CloudflareSource
 from kvfs.core.bulksize import first_pairs
 from kvfs.core.errors import KvfsError, UserError, first_error
-from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_PAIRS
 from kvfs.daemon.memory import limit_heaps
 from kvfs.data.copier import Copier
-from kvfs.data.directory import DirectoryFiles, DirectoryOutput
+from kvfs.data.directory import DirectoryOutput
 from kvfs.data.items import ProblemKind
 from kvfs.data.job import Job, remove_job
 from kvfs.data.place import Reader, Writer
 from kvfs.data.plan import Plan
-from kvfs.data.storeplace import StoreReader, StoreWriter
+from kvfs.data.storeplace import StoreWriter
 from kvfs.data.streams import RecordWriter, StreamWriter, encoder_of
-from kvfs.data.threaded import ThreadedReader, ThreadedWriter
+from kvfs.data.threaded import ThreadedWriter
 from kvfs.host.endpoints import load_learned
 from kvfs.host.state import state_name, write_whole
 
@@ -83,7 +82,7 @@ class CopyRun:
     async def run(self) -> int:
         """Do everything; return the exit status."""
         job, request = self._job, self._request
-        reader = reader_of(self._source, self._request.options.choice, self._started)
+        reader = reader_of(self._source, self._request.options.choice.listed, self._started)
         try:
             self._begin(reader)
             await self._copier.scan(reader)
@@ -114,7 +113,7 @@ class CopyRun:
                 f"{self._request.source.text} changed since the copy began: say --restart to begin anew"
             )
         if job.fact("written"):
-            left, _, _ = job.left()
+            left, _, _ = job.items.counts(job.done)
             done = int(job.fact("written"))
             complain(f"going on where it stopped: {done:,} of {done + left:,} keys are copied")
 
@@ -139,7 +138,7 @@ class CopyRun:
 
     def _plan(self) -> Plan:
         job = self._job
-        keys, known, unsized = job.left()
+        keys, known, unsized = job.items.counts(job.done)
         return Plan(
             keys=keys,
             known_bytes=known,
@@ -242,17 +241,11 @@ class CopyRun:
 
     def _target_reader(self) -> Reader | None:
         side, choice = self._target, self._request.options.choice
-        words = side.words
-        if isinstance(words, StoreWords):
-            if side.store is None or side.namespace is None:
-                return None
-            prefix = choice.moved_prefix
-            return StoreReader(
-                side.store.store, side.namespace, choice.add if prefix is None else prefix, Kinds()
-            )
-        if isinstance(words, DirectoryWords) and words.path.is_dir():
-            return ThreadedReader(DirectoryFiles(words.path, self._started))
-        return None
+        is_there = side.namespace is not None
+        if isinstance(side.words, DirectoryWords):
+            is_there = side.words.path.is_dir()
+        prefix = choice.moved_prefix
+        return reader_of(side, choice.add if prefix is None else prefix, self._started) if is_there else None
 
     async def _writer(self) -> Writer:
         side, words = self._target, self._target.words

@@ -17,7 +17,6 @@ from kvfs.core.model import Namespace, NamespaceId
 from kvfs.data.copier import CopyOptions, IfExists
 from kvfs.data.directory import DirectoryFiles
 from kvfs.data.place import Reader
-from kvfs.data.selection import Selection
 from kvfs.data.storeplace import StoreReader
 from kvfs.data.streams import RecordReader
 from kvfs.data.threaded import ThreadedReader
@@ -168,13 +167,16 @@ async def _keep_kinds(kinds: Kinds, file: KindsFile) -> None:
         await save_kinds(kinds, file)
 
 
-def reader_of(side: CopySide, choice: Selection, started: float) -> Reader:
-    """Return the reader of a side. Raises `UserError` for a file that is not there."""
+def reader_of(side: CopySide, prefix: str, started: float) -> Reader:
+    """Return the reader of a side, if it is a store of the keys that begin with `prefix`.
+
+    Raises `UserError` for a file that is not there.
+    """
     words = side.words
     if isinstance(words, StoreWords):
         assert side.store is not None
         assert side.namespace is not None
-        return StoreReader(side.store.store, side.namespace, choice.listed, side.kinds)
+        return StoreReader(side.store.store, side.namespace, prefix, side.kinds)
     if isinstance(words, FileWords):
         if words.path is None or not words.path.is_file():
             raise UserError(f"{words.text} does not exist")

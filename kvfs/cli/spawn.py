@@ -20,7 +20,7 @@ from kvfs.cli.options import config_arguments
 from kvfs.cli.output import say
 from kvfs.cli.waiting import Waiting
 from kvfs.config import Config
-from kvfs.core.errors import KvfsError, UserError
+from kvfs.core.errors import UserError
 from kvfs.host.credentials import VARIABLES, Credentials, Secret, from_text, to_text
 from kvfs.host.state import log_path
 
@@ -64,10 +64,6 @@ class ReadyPipe:
             os.write(self._descriptor, line.encode() + b"\n")
             os.close(self._descriptor)
         self._descriptor = None
-
-
-class DaemonError(KvfsError):
-    """The daemon ended before it was ready; the text is the daemon's last message."""
 
 
 def received_secret(descriptor: int) -> Secret:
@@ -117,7 +113,7 @@ def start_in_background(
     status = process.wait()
     if not line:
         raise UserError(f"the daemon ended before it was ready (status {status}): see {log}")
-    raise DaemonError(json.loads(line)["error"])
+    raise UserError(json.loads(line)["error"])
 
 
 def _last_line(answers: TextIO, config: Config, *, quiet: bool) -> str:

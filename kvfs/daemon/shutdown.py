@@ -48,7 +48,7 @@ class Ending:
                 self._quiet = trio.Event()
 
     async def unmount(self, *, lazy: bool) -> None:
-        """Unmount. Raises `BusyError`, which names the processes that hold the mount."""
+        """Unmount. Raises `UserError`, which names the processes that hold the mount."""
         if self.has_let_go:
             return  # taken away before: what is pending is still being sent
         await trio.to_thread.run_sync(partial(unmount, self._mountpoint, lazy=lazy))

@@ -164,7 +164,7 @@ class Copier:
     async def move(self, reader: Reader, writer: Writer) -> None:
         """Copy the items that are left. Raises what the places raise; then the job knows how far it came."""
         job, progress = self._job, self.progress
-        left, _, _ = job.left()
+        left, _, _ = job.items.counts(job.done)
         progress.phase, progress.total = "copying", left + int(job.fact("written", "0"))
         progress.written = int(job.fact("written", "0"))
         progress.size = int(job.fact("bytes", "0"))
@@ -178,7 +178,7 @@ class Copier:
 
     async def _read(self, reader: Reader, send: trio.MemorySendChannel[_Piece | None]) -> None:
         async with send:
-            for items in self._job.todo(TAKE_ITEMS):
+            for items in self._job.items.todo(self._job.done, TAKE_ITEMS):
                 left: Sequence[Item] = items
                 while left:
                     await self._make_room(left[0], send)

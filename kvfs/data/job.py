@@ -115,14 +115,6 @@ class Job:
         """Note that all items up to this number are at the target, or became problems."""
         return int(self.fact("done", "0"))
 
-    def left(self) -> tuple[int, int, int]:
-        """Return the number of items left to write, their known bytes, and the number of unknown sizes."""
-        return self.items.counts(self.done)
-
-    def todo(self, most: int) -> Iterator[list[Item]]:
-        """Yield the items left to move, in order, at most so many at a time."""
-        return self.items.todo(self.done, most)
-
     def finish(self, seq: int, position: str, problems: Iterable[Problem], **facts: object) -> None:
         """Note that all items up to `seq` are done; the target's writer would go on at `position`."""
         with self._transaction():

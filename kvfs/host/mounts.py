@@ -23,10 +23,6 @@ MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 
 
-class BusyError(UserError):
-    """A mount cannot be unmounted because it is in use."""
-
-
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A line of mountinfo. `device` is "major:minor"; `uid` is a FUSE mount's owner, None for others."""
@@ -161,7 +157,7 @@ def fusermount() -> str:
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """Unmount, at once from the tree when `lazy`; `BusyError` or `UserError` when that fails."""
+    """Unmount, at once from the tree when `lazy`; `UserError` when that fails."""
     command = [fusermount(), "-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)]
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"}
@@ -170,7 +166,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         return
     reason = done.stderr.strip() or f"fusermount3 ended with {done.returncode}"
     if "busy" in reason.lower():
-        raise BusyError(busy_message(mountpoint))
+        raise UserError(busy_message(mountpoint))
     raise UserError(f"cannot unmount {mountpoint}: {reason}")
 
 

@@ -48,9 +48,7 @@ PARTIAL: Final = ".partial"
     variable=False,
 )
 @flag("--full", "is_full", "Make a full backup now.")
-@flag(
-    "--listing-only", "Read only values of new keys or changed listings: cheaper, but misses other changes."
-)
+@flag("--listing-only", "Read only values of new keys and changed listings; misses other changes.")
 @access_options
 def backup(
     source: str,

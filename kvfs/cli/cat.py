@@ -13,7 +13,7 @@ from kvfs.core.errors import UserError
 
 @click.command()
 @click.argument("source", metavar="SOURCE/KEY", type=PLACE)
-@flag("-m", "--metadata", "show_metadata", "Write the metadata instead of the value.")
+@flag("-m", "--metadata", "show_metadata", "Write the metadata, not the value.")
 @access_options
 def cat(source: str, show_metadata: bool, access: Access) -> None:
     """Write a value to standard output as it is."""

@@ -24,10 +24,7 @@ EPILOG: Final = f"FROM and TO are {SYNTAX}."
 copy_options: Final = grouped(
     *(FORMAT, PREFIX, MATCH, WHERE),
     click.option(
-        "--sample",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Take only N of the keys; each run takes the same ones.",
+        "--sample", type=click.IntRange(1), metavar="N", help="Take only N keys; each run takes the same."
     ),
     click.option(
         "--rename-prefix", metavar="OLD=NEW", help="Give keys that begin with OLD the beginning NEW."
@@ -35,7 +32,7 @@ copy_options: Final = grouped(
     click.option(
         "--if-exists",
         type=click.Choice(_IF_EXISTS),
-        help="Do this with a key that TO has already.  [default: overwrite]",
+        help="Do this with a key that TO has.  [default: overwrite]",
     ),
     flag("--delete", "Delete keys at TO that FROM does not have."),
     click.option(

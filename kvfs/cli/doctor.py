@@ -47,9 +47,7 @@ class Symptom:
 
 @click.command()
 @option(PATH, "token-file", "Check this token file too.")
-@click.option(
-    "--online", "source", metavar="SOURCE", help="Check this Cloudflare account too; nothing is written."
-)
+@click.option("--online", "source", metavar="SOURCE", help="Check this account too; nothing is written.")
 @STATE_DIR
 def doctor(token_file: Path | None, source: str | None, state: Path) -> int:
     """Check whether kvfs can work on this machine. The exit status is 1 if something stops it."""

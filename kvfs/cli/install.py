@@ -14,7 +14,7 @@ from kvfs.host.state import write_whole
 
 
 @click.command()
-@flag("--user", "Install for you alone, in your home; needs no root, without fstab.")
+@flag("--user", "Install for you alone, in your home, without root.")
 @DRY_RUN
 @flag("--remove", "Remove the installed files.")
 @click.option("--root", type=path, help="Put everything below this directory (for packages).")

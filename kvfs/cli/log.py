@@ -9,7 +9,6 @@ from typing import BinaryIO, Final
 
 import click
 
-from kvfs.cli.exits import Exit
 from kvfs.cli.options import STATE_DIR, flag, path
 from kvfs.cli.output import printable, say
 from kvfs.core.errors import UserError
@@ -34,7 +33,7 @@ _TAIL_BYTES: Final = 256 * 1024
     help="Show this many of the last lines.",
 )
 @STATE_DIR
-def log(directory: Path | None, follow: bool, lines: int, state: Path) -> int:
+def log(directory: Path | None, follow: bool, lines: int, state: Path) -> None:
     """Show the log of the mount on DIR, also after it has ended. Without DIR, show that of your only mount."""
     file = log_path(_chosen(directory, state), state)
     if not file.exists():
@@ -47,7 +46,6 @@ def log(directory: Path | None, follow: bool, lines: int, state: Path) -> int:
                 say(raw)
             sys.stdout.flush()
             time.sleep(_LOOK_SECONDS)
-    return Exit.OK
 
 
 def _chosen(directory: Path | None, state: Path) -> Path:

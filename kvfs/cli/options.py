@@ -155,16 +155,10 @@ FORMAT: Final = click.option(
 )
 PREFIX: Final = click.option("--prefix", default="", help="Take only keys that begin with this text.")
 MATCH: Final = click.option(
-    "--match",
-    multiple=True,
-    metavar="PATTERN",
-    help="Take only keys that match (* and ?); repeat it for more patterns.",
+    "--match", multiple=True, metavar="PATTERN", help="Take only keys that match (* and ?); may be repeated."
 )
 WHERE: Final = click.option(
-    "--where",
-    multiple=True,
-    metavar="CONDITION",
-    help="Take only keys whose metadata meets this; repeat it for more conditions.",
+    "--where", multiple=True, metavar="CONDITION", help="Take only keys with such metadata; may be repeated."
 )
 IN_FULL: Final = flag("-l", "--long", "is_long", "Show expirations and metadata too.")
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @option(
     Kind("[TITLE=]PLACE", str),
     "seed",
-    "Fill a namespace from a directory or file first; repeat it for more.",
+    "Fill a namespace from a directory or file; may be repeated.",
     multiple=True,
 )
 @option(Kind("HOST:PORT", str), "listen", "Listen there; port 0 takes a free port.", "127.0.0.1:8787")

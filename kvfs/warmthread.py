@@ -56,6 +56,11 @@ class WarmThread:
         self._waiter = trio.CapacityLimiter(1)  # of its own: those of trio may all be waiting for a disk
         self._is_quick = True  # the last piece of work was
 
+    @property
+    def is_busy(self) -> bool:
+        """Return True while a piece of work is under way."""
+        return self._turn.locked()
+
     async def run(self, work: Callable[[], T]) -> T:
         """Return what `work` does, once a thread has done it. A call that is cancelled meanwhile waits for it."""
         await trio.lowlevel.checkpoint_if_cancelled()

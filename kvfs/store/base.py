@@ -97,6 +97,22 @@ class Watch(Protocol):
         """Return the store with writes that raise `OvertakenError`, and do nothing, once `others` has changed."""
         ...
 
+    @property
+    def is_prompt(self) -> bool:
+        """True for a store in memory, whose writes wait for no disk."""
+        ...
+
+    def put_now(self, namespace: NamespaceId, key: Key, entry: Entry, others: int | None) -> None:
+        """Put one entry into a prompt store; with `others` as the store of `unless_others` does.
+
+        Raises UnavailableError, and does nothing, if somebody else is writing.
+        """
+        ...
+
+    async def put_soon(self, namespace: NamespaceId, key: Key, entry: Entry, others: int | None) -> None:
+        """Do `put_now` in any store: wait for the disk, but for no other writer."""
+        ...
+
 
 @runtime_checkable
 class Watched(Store, Protocol):

@@ -36,6 +36,11 @@ class InlineConnections(Connections):
         await trio.lowlevel.checkpoint()
         return self._write(change, size, others)
 
+    async def write_soon(self, change, size=0, others=None):
+        """Run `change` here."""
+        await trio.lowlevel.checkpoint()
+        self.write_now(change, size, others)
+
 
 @contextmanager
 def inline_threads() -> Iterator[None]:

@@ -38,6 +38,11 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._run, name="kvfs-checkpoint", daemon=True)
         self._thread.start()
 
+    @property
+    def is_behind(self) -> bool:
+        """True if `note` may soon have to wait."""
+        return self._length + self._grown >= MOST_BYTES // 2
+
     def note(self, count: int) -> None:
         """Note that the WAL has grown by about so many bytes. Blocks where it is too long; not inside a transaction."""
         with self._changed:

@@ -14,6 +14,7 @@ import trio
 
 from kvfs.core.errors import OvertakenError, UnavailableError
 from kvfs.store.embedded.checkpoint import Checkpointer
+from kvfs.store.embedded.inmemory import is_in_memory
 from kvfs.store.embedded.schema import BUSY_SECONDS, connect, prepare
 from kvfs.warmthread import WarmThread
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 READERS: Final = 4
 
 _BUSY_TIMEOUT: Final = "PRAGMA busy_timeout = {:.0f}"
+_AT_ONCE: Final = -inf  # the moment until which a lock is waited for
 _ROW_BYTES: Final = 1024  # bytes of the WAL that a changed row takes beside its value, about
 
 _REASONS: Final = {
@@ -54,6 +56,7 @@ class Connections:
         self.others = 0  # times that a write found that somebody else had written since the one before
         self._version = 0  # SQLite's word for it: another one whenever another connection has written
         self._writing = WarmThread("kvfs-store")
+        self.is_in_memory = is_in_memory(path)
         self._reading = trio.CapacityLimiter(len(readers))
 
     @classmethod
@@ -84,6 +87,29 @@ class Connections:
         Raises `OvertakenError` instead if somebody else has written since `others` was what it says.
         """
         return await self._writing.run(partial(self._write, change, size, others, _until()))
+
+    def write_now(
+        self, change: Callable[[sqlite3.Connection], None], size: int = 0, others: int | None = None
+    ) -> None:
+        """Run `change` as `write` does, but here, and wait for no other writer: raise `UnavailableError` then.
+
+        Only a store in memory is so quick that the loop may wait for it.
+        """
+        self._refuse_busy()
+        if self._checkpointer.is_behind:
+            raise UnavailableError(f"the store {self._path} is busy with its WAL")
+        self._write(change, size, others, _AT_ONCE)
+
+    async def write_soon(
+        self, change: Callable[[sqlite3.Connection], None], size: int = 0, others: int | None = None
+    ) -> None:
+        """Do `write_now` in a thread, because a disk is waited for."""
+        self._refuse_busy()
+        await self._writing.run(partial(self._write, change, size, others, _AT_ONCE))
+
+    def _refuse_busy(self) -> None:
+        if self._writing.is_busy:
+            raise UnavailableError(f"the store {self._path} is busy")
 
     def _read(self, query: Callable[[sqlite3.Connection], T], until: float = inf) -> T:
         connection = self._idle.popleft()

@@ -4,7 +4,7 @@ Keys are UTF-8 bytes here, `number` is `namespaces.number`, `now` is epoch secon
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, TitleExistsError
@@ -39,6 +39,11 @@ PUT_KEY = """
 PUT_VALUE = """
     INSERT OR REPLACE INTO contents (id, value)
     SELECT content, ? FROM keys WHERE namespace = ? AND key = ?"""
+FIND_ROW = """
+    SELECT number, content, size, metadata, expiration FROM namespaces JOIN keys ON namespace = number
+    WHERE account = ? AND id = ? AND key = ?"""
+SET_KEY = "UPDATE keys SET size = ?, metadata = ?, expiration = ? WHERE namespace = ? AND key = ?"
+SET_VALUE = "UPDATE contents SET value = ? WHERE id = ?"
 DELETE_KEY = "DELETE FROM keys WHERE namespace = ? AND key = ?"  # the trigger removes the value
 EXPIRED = "SELECT namespace, key FROM keys WHERE expiration <= ? LIMIT ?"
 ORPHANS = "SELECT namespace, key FROM keys WHERE namespace = ? LIMIT ?"
@@ -125,6 +130,12 @@ def purge(db: sqlite3.Connection, work: int, now: float) -> None:
     sweep(db, limit)
 
 
+def purged(db: sqlite3.Connection, *, change: Callable[[sqlite3.Connection], None], now: float) -> None:
+    """Do a change of some keys, and `purge`."""
+    purge(db, PURGE_KEYS, now)
+    change(db)
+
+
 def list_keys(
     db: sqlite3.Connection, number: int, *, first: bytes, beyond: bytes, limit: int, now: float
 ) -> list[KeyInfo]:
@@ -189,6 +200,27 @@ def put_all(
         ),
     )
     db.executemany(PUT_VALUE, ((entry.value, number, key) for key, entry in entries))
+
+
+def put_one(
+    db: sqlite3.Connection, *, place: tuple[str, NamespaceId, bytes], entry: Entry, now: float
+) -> None:
+    """Replace one entry of a key, which its account and namespace come before. Raises `NamespaceNotFoundError`.
+
+    Of a key that is there only what differs is written, half the pages of `put_all`, which takes many at once. The
+    caller has to `purge` now and then.
+    """
+    account, namespace, key = place
+    found = db.execute(FIND_ROW, (account, namespace, key)).fetchone() if namespace.isascii() else None
+    if found is None:
+        put_all(db, find_namespace(db, "put", account, namespace), entries=((key, entry),), now=now)
+        return
+    number, content, *before = found
+    row = [len(entry.value), present_metadata(entry.metadata), entry.expiration]
+    if row != before:
+        db.execute(SET_KEY, (*row, number, key))
+    if db.execute(SET_VALUE, (entry.value, content)).rowcount != 1:
+        db.execute(PUT_VALUE, (entry.value, number, key))
 
 
 def delete_all(db: sqlite3.Connection, number: int, *, keys: Sequence[bytes], now: float) -> None:

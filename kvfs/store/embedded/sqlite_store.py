@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 SWEEP_KEYS: Final = 1000  # keys of a deleted namespace removed in one transaction: some ten milliseconds
 SWEEP_PAUSE: Final = 0.01  # seconds between two of them, in which other processes get their turn
+PURGE_EACH: Final = 16  # single puts
 SWEEP_BITES: Final = (
     50  # what a larger namespace leaves, later writes remove: the caller waits a second or so
 )
@@ -68,6 +69,7 @@ class SqliteWatch:
         self._connections = connections
         self._account = account
         self._now = now
+        self._puts = 0
 
     @property
     def others(self) -> int:
@@ -77,6 +79,26 @@ class SqliteWatch:
     def unless_others(self, others: int) -> "SqliteStore":
         """See `Watch`."""
         return SqliteStore(self._connections, self._account, self._now, others)
+
+    @property
+    def is_prompt(self) -> bool:
+        """See `Watch`."""
+        return self._connections.is_in_memory
+
+    def put_now(self, namespace: NamespaceId, key: Key, entry: Entry, others: int | None) -> None:
+        """See `Watch`."""
+        self._connections.write_now(self._put(namespace, key, entry), len(entry.value), others)
+
+    async def put_soon(self, namespace: NamespaceId, key: Key, entry: Entry, others: int | None) -> None:
+        """See `Watch`."""
+        await self._connections.write_soon(self._put(namespace, key, entry), len(entry.value), others)
+
+    def _put(self, namespace: NamespaceId, key: Key, entry: Entry) -> Callable[[sqlite3.Connection], None]:
+        checks.check_entry("put", entry)
+        place = (self._account, namespace, checks.key_bytes("put", key))
+        self._puts += 1
+        put = partial(queries.put_one, place=place, entry=entry, now=self._now())
+        return put if self._puts % PURGE_EACH else partial(queries.purged, change=put, now=self._now())
 
 
 class SqliteStore:

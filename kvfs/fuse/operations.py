@@ -205,9 +205,9 @@ class Operations(pyfuse3.Operations):
         self._fs.handles.remove(fh)
 
     @guarded
-    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+    def fsyncdir(self, fh: FileHandleT, datasync: bool) -> Answer[None]:
         """Wait until all changes below the directory are in the store."""
-        await self._fs.files.syncing.sync_directory(self._fs.handles.directory(fh))
+        return self._fs.files.syncing.sync_directory(self._fs.handles.directory(fh))
 
     # files
 
@@ -268,9 +268,9 @@ class Operations(pyfuse3.Operations):
         return self._fs.files.flush(fh)
 
     @guarded
-    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+    def fsync(self, fh: FileHandleT, datasync: bool) -> Answer[None]:
         """Return when the content is on the server, or raise why not."""
-        await self._fs.files.syncing.fsync(fh)
+        return self._fs.files.syncing.fsync(fh)
 
     @guarded
     def release(self, fh: FileHandleT) -> Answer[None]:

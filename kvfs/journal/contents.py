@@ -1,4 +1,6 @@
-"""Contents of puts: small ones in the log, large ones in files beside it (the spool). None is kept in memory.
+"""Contents of puts: small ones in the log, large ones in files beside it (the spool).
+
+In memory is only the small one that was staged last, *because* an fsync sends it at once.
 
 Invariant: what is read is what was recorded. Every content is compared with its digest, *because* a disk may answer
 something else, and that must not be sent as what somebody wrote.
@@ -31,6 +33,7 @@ class Contents:
         self.files = files
         self._log = log
         self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
+        self._staged: Body | None = None
         files.on_gone = self._let_go
 
     def _let_go(self, name: str) -> None:
@@ -39,7 +42,8 @@ class Contents:
 
     def stage(self, value: bytes) -> Body:
         """Make a body of a small content, kept in memory until it is recorded."""
-        return Body(len(value), digest(value), bytes(value), None)
+        self._staged = staged = Body(len(value), digest(value), bytes(value), None)
+        return staged
 
     def read(self, row: Row) -> bytes:
         """Return the content of a put; from a file it may take milliseconds. Raises JournalError."""
@@ -49,6 +53,13 @@ class Contents:
             return checked(row, self._log.read(content.segment, content.offset, row.size))
         with self.files.opened(content.spool) as file:
             return checked(row, file.read())
+
+    def newest(self, row: Row) -> bytes:
+        """Return the content as `read` does; that which was staged last from memory, as it was recorded."""
+        staged = self._staged
+        if staged is not None and staged.value is not None and staged.digest == row.digest:
+            return staged.value
+        return self.read(row)
 
     async def read_async(self, row: Row) -> bytes:
         """Return the content, a spooled one by a thread. It stays readable though the row goes meanwhile."""

@@ -75,6 +75,7 @@ class Journal:
         self.reader = reader = JournalReader(transactions.index, contents)
         self.writer = writer = JournalWriter(transactions, now)
         self.outbox = outbox = Outbox(transactions)
+        self.newest = contents.newest
         self.stage, self.spool, self.stream = contents.stage, contents.files.spool, contents.files.stream
         self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
         self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon

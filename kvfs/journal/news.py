@@ -20,6 +20,7 @@ class News:
         self.generation = Generation()
         self.last_change_at: float | None = None  # epoch seconds
         self.watch: Callable[[Sequence[LogOperation]], None] | None = None
+        self.on_change: Callable[[], None] = lambda: None  # called after a new change was recorded
         self._totals = totals
         self._now = now
         self._note = note
@@ -34,7 +35,7 @@ class News:
         self._note()
         if self.watch is not None:
             self.watch(operations)
-        is_altered = False
+        is_altered, newest = False, self._newest
         for operation in operations:
             kind = type(operation)
             is_altered = is_altered or kind not in _BESIDE
@@ -44,6 +45,8 @@ class News:
         if is_altered:
             self.generation.bump()
             self._wake()
+            if self._newest != newest:
+                self.on_change()
 
     def _wake(self) -> None:
         if self._awaited:

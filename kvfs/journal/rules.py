@@ -119,13 +119,15 @@ def ancestors_over(old: Row | None, now: float) -> bytes:
     """Return the values that a stale store may answer once `old` is replaced: our own, and those they replaced."""
     if old is None:
         return b""
-    found = digests(old.ancestors)
     if old.by_command:  # what a command wrote is nobody's of this mount
         return old.ancestors
+    found = old.ancestors
     if old.attempted or old.state is ChangeState.SETTLING:
         replaced = unread(old.acked_at or now) if _replaces_anything(old) else old.base
-        found += [digest for digest in (replaced, old.digest) if digest]
-    return b"".join(list(dict.fromkeys(found))[-ANCESTORS:])
+        for digest in (replaced, old.digest):
+            if digest and not is_among(digest, found):
+                found += digest
+    return found[-ANCESTORS * DIGEST_BYTES :]
 
 
 def _replaces_anything(row: Row) -> bool:
@@ -141,6 +143,14 @@ def unread(at: float) -> bytes:
 def is_unread_since(ancestor: bytes, moment: float) -> bool:
     """Return whether this is what `unread` made, of a value that was still there at that moment (epoch seconds)."""
     return ancestor.startswith(_UNREAD) and int.from_bytes(ancestor[len(_UNREAD) :]) >= moment
+
+
+def is_among(digest: bytes, ancestors: bytes) -> bool:
+    """Return whether a digest is one of `Row.ancestors`, without splitting them: a database has many of each file."""
+    at = ancestors.find(digest)
+    while at % DIGEST_BYTES and at >= 0:
+        at = ancestors.find(digest, at + 1)
+    return at >= 0
 
 
 def digests(ancestors: bytes) -> list[bytes]:

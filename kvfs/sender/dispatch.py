@@ -43,6 +43,16 @@ class Dispatch:
         self._under_way = 0
 
     @property
+    def is_calm(self) -> bool:
+        """True if the last sendings met no failure, so that nothing waits for its time."""
+        return self.backoff.kind is None and self.urgency.retry_at == float("-inf")
+
+    def tell(self, changes: Sequence[Change], outcome: Outcome) -> None:
+        """Tell the listeners of a sending, which may have gone past `begin`."""
+        for listener in self.listeners:
+            listener(changes, outcome)
+
+    @property
     def is_busy(self) -> bool:
         """True while something is being sent."""
         return self._under_way > 0
@@ -100,19 +110,15 @@ class Dispatch:
                 if ended is not None:
                     ended.set()
                 if outcome is None:  # its caller has given up, and others may have left it to him
-                    self._tell(changes, Outcome())
+                    self.tell(changes, Outcome())
             self._learn(outcome, urgent)
             note(changes, outcome)
-            self._tell(changes, outcome)
+            self.tell(changes, outcome)
 
         if self._nursery is None or (urgent and self.round.is_near and len(changes) <= FEW):
             await work()
         else:
             self._nursery.start_soon(work)
-
-    def _tell(self, changes: Sequence[Change], outcome: Outcome) -> None:
-        for listener in self.listeners:
-            listener(changes, outcome)
 
     def _learn(self, outcome: Outcome, urgent: bool) -> None:
         """Slow down after a failure, go on after a success; report it when it is news."""

@@ -1,6 +1,6 @@
 """The waits of fsync, and how fsyncs are sent: at once, together, and past the loop's back-off."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Final
@@ -10,6 +10,7 @@ import trio
 from kvfs.core.errors import DeniedError, KvfsError, RejectedError, TimedOutError
 from kvfs.core.model import Change, ChangeState, KeyRef, Seq
 from kvfs.journal.journal import Journal
+from kvfs.sender.atonce import AtOnce
 from kvfs.sender.dispatch import Dispatch
 from kvfs.sender.outcome import Outcome
 
@@ -97,8 +98,9 @@ class FsyncWait:
 class Fsyncs:
     """The callers that wait in an fsync, and their shared sending."""
 
-    def __init__(self, journal: Journal, dispatch: Dispatch) -> None:
+    def __init__(self, journal: Journal, dispatch: Dispatch, now: Callable[[], float]) -> None:
         self._journal = journal
+        self.at_once = AtOnce(journal, dispatch, now)
         self._dispatch = dispatch
         self._round = dispatch.round
         self.waiting: list[FsyncWait] = []

@@ -34,6 +34,10 @@ class Quotas:
         self._now = now
         self._used_up: dict[BilledOperation, tuple[float, QuotaError]] = {}
 
+    def __bool__(self) -> bool:
+        """Return True while any allowance is used up."""
+        return bool(self._used_up)
+
     def use_up(self, operation: BilledOperation, error: QuotaError) -> bool:
         """Note that the store called an allowance used up; return True when that is news."""
         news = operation not in self._used_up

@@ -12,7 +12,6 @@ Invariants:
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import islice
 from math import ceil
@@ -24,7 +23,7 @@ from kvfs.core.bulksize import BulkSize
 from kvfs.core.errors import JournalError, QuotaError, StoreError
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS
-from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.packing import Batch, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.backoff import may_go_on
@@ -65,11 +64,9 @@ class Round:
         self._reports = reports
         digests = Digests(store, now, options.reading)
         self._checks = Checks(digests, lambda change: journal.row(change.seq), now, options.settle_window)
-        self._poster = Poster(journal, store, now=now, options=options, reports=reports)
-        self.limits: BulkSize = self._poster.limits
-        self.is_near = (
-            self._poster.vouched.is_watched
-        )  # the store is on this machine: a request takes moments
+        self.poster = Poster(journal, store, now=now, options=options, reports=reports)
+        self.limits: BulkSize = self.poster.limits
+        self.is_near = self.poster.vouched.is_watched  # the store is on this machine: a request takes moments
         self._claimed: set[KeyRef] = set()
         self._others = 0  # what the store said of others when names were listed: see `Vouched`
         self._copies: deque[KeyRef] = deque(
@@ -79,15 +76,10 @@ class Round:
     @property
     def counts(self) -> Counts:
         """Return the counts so far."""
-        counts = self._poster.counts
+        counts = self.poster.counts
         counts.requests += self._checks.digests.requests
         self._checks.digests.requests = 0
         return counts
-
-    @property
-    def in_flight(self) -> AbstractSet[Seq]:
-        """Return the changes that are carried by requests under way."""
-        return self._poster.in_flight
 
     def claim(self, changes: Iterable[Change]) -> None:
         """Claim these keys, so that nobody else sends them."""
@@ -103,29 +95,30 @@ class Round:
 
     def ready_at(self, change: Change) -> float:
         """Return from when (monotonic) the change may be sent: its key may be backed off from, or a quota used up."""
-        quotas = self._poster.quotas
+        quotas = self.poster.quotas
         ready = max(
-            self._poster.keys.ready_at(change.place),
+            self.poster.keys.ready_at(change.place),
             quotas.ready_at(operation_of(change)),
         )
-        return max(ready, quotas.ready_at(BilledOperation.READ)) if self._asks_first(change) else ready
+        return max(ready, quotas.ready_at(BilledOperation.READ)) if self.asks_first(change) else ready
 
     def quota_error(self, change: Change) -> QuotaError | None:
         """Return the store's error about the allowance of the change, while that is used up."""
-        quotas = self._poster.quotas
+        quotas = self.poster.quotas
         error = quotas.error(operation_of(change))
-        return error or (quotas.error(BilledOperation.READ) if self._asks_first(change) else None)
+        return error or (quotas.error(BilledOperation.READ) if self.asks_first(change) else None)
 
     def quota_until(self) -> float | None:
         """Return the time (monotonic) at which an allowance comes back; None when none is used up."""
-        return self._poster.quotas.until()
+        return self.poster.quotas.until()
 
     def forget_waits(self) -> None:
         """Forget all waits, because a caller asked for everything to be tried now."""
-        self._poster.keys.forget()
-        self._poster.quotas.forget()
+        self.poster.keys.forget()
+        self.poster.quotas.forget()
 
-    def _asks_first(self, change: Change) -> bool:
+    def asks_first(self, change: Change) -> bool:
+        """Return whether the change is compared with the store before it is written."""
         if self._options.on_conflict is OnConflict.OVERWRITE:
             return False
         row = self._journal.row(change.seq)
@@ -138,15 +131,15 @@ class Round:
 
     async def _send(self, changes: Sequence[Change]) -> Outcome:
         outcome = Outcome()
-        self._poster.doubts.begin()
+        self.poster.doubts.begin()
         try:
             puts = self._unexpired([change for change in changes if not change.is_tombstone], outcome)
             await self._compare_and_send(puts, outcome)
             if len(puts) < len(changes) and not outcome.is_over:
                 tombstones = self._unblocked((c for c in changes if c.is_tombstone), outcome)
                 await self._compare_and_send(tombstones, outcome)
-            await self._poster.culprits.judge(outcome)
-            self._poster.judge_alone(outcome)
+            await self.poster.culprits.judge(outcome)
+            self.poster.judge_alone(outcome)
         except (StoreError, JournalError) as exc:
             self.counts.failures += 1
             outcome.fail(exc)
@@ -227,8 +220,8 @@ class Round:
         A put becomes a copy beside its key, for the next round; a deletion is given up. Those that could not be
         asked for stay for the next round too, and hold up nobody.
         """
-        vouched, begun = self._poster.vouched, self._poster.vouched.begin()
-        compared = [change for change in changes if self._asks_first(change)]
+        vouched, begun = self.poster.vouched, self.poster.vouched.begin()
+        compared = [change for change in changes if self.asks_first(change)]
         is_bound = outcome.overtakings < OVERTAKEN
         vouched.rely(changes, compared if is_bound else (), begun)
         asked = [change for change in compared if not (is_bound and vouched.has(change))]
@@ -240,10 +233,10 @@ class Round:
         found = await self._checks.check(asked, ahead)
         outcome.checked = found.answered > 0
         if isinstance(found.failure, QuotaError):
-            self._poster.use_up(BilledOperation.READ, found.failure, outcome)
+            self.poster.use_up(BilledOperation.READ, found.failure, outcome)
         elif found.unasked and found.unasked <= found.alone and found.failure is not None:
             held = [change for change in asked if change.place in found.unasked]
-            self._poster.postpone(held, found.failure, outcome)
+            self.poster.postpone(held, found.failure, outcome)
         elif found.failure is not None:
             self.counts.failures += 1
             outcome.fail_check(found.failure, found.wait_until)
@@ -347,11 +340,11 @@ class Round:
         One alone without a task of its own, which would cost an fsync two turns of the loop.
         """
         if len(group) == 1:
-            await self._poster.post(group[0], outcome)
+            await self.poster.post(group[0], outcome)
             return
         async with trio.open_nursery() as nursery:
             for batch in group:
-                nursery.start_soon(self._poster.post, batch, outcome)
+                nursery.start_soon(self.poster.post, batch, outcome)
 
     async def _packed(self, changes: Sequence[Change]) -> list[tuple[Batch, int]]:
         """Return the batches with their sizes."""

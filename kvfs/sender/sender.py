@@ -69,7 +69,8 @@ class Sender:
         self._choice = RoundChoice(journal, self._round)
         self._dispatch = Dispatch(self._round, on_event)
         self._dispatch.listeners.append(self._learned)
-        self._fsyncs = Fsyncs(journal, self._dispatch)
+        self._fsyncs = Fsyncs(journal, self._dispatch, now)
+        self.send_at_once = self._fsyncs.at_once.send
 
         self._lock = trio.Lock()
         self._drained: list[set[KeyRef]] = []  # the keys that each drain under way waits for
@@ -79,6 +80,7 @@ class Sender:
         self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
         self._next_ready = FOREVER  # when (monotonic) something that could not be sent may be
         self._settle_at: float | None = None  # when (monotonic) the next change has settled
+        journal.news.on_change = self._noted
 
     # the loop
 
@@ -98,10 +100,19 @@ class Sender:
                 await self._send_through(self._journal.totals.last_seq)
 
     async def _wait_for_work(self) -> None:
-        if self._journal.pending_count and self._exhausted is None and self._dispatch.backoff.kind is None:
+        if self._exhausted is None and self._dispatch.backoff.kind is None:
             await self._journal.news.wait_full(self._round.limits.round_pairs, self._round.limits.round_bytes)
         else:
             await self._journal.news.wait_changed()
+
+    def _noted(self) -> None:
+        """Take in a new change: the loop wakes in time for it.
+
+        It is not woken for each, *because* an fsync sends most of what a database writes, at the cost of a wake.
+        """
+        nap = self._nap
+        if nap is not None and nap.deadline > trio.current_time() + self._options.delay:
+            nap.deadline = min(nap.deadline, trio.current_time() + self._pause())
 
     def _pause(self) -> float:
         return max(0.0, min(self._until_send(), self._until_settled()))
@@ -296,12 +307,12 @@ class Sender:
 
     def is_in_flight(self, change: Change) -> bool:
         """Return whether a request that carries the change is on its way."""
-        return change.seq in self._round.in_flight
+        return change.seq in self._round.poster.in_flight
 
     @property
     def in_flight_count(self) -> int:
         """Return how many changes are carried by requests on their way."""
-        return len(self._round.in_flight)
+        return len(self._round.poster.in_flight)
 
     def next_try(self, change: Change) -> float | None:
         """Return in how many seconds a change that could not be sent is tried again.

@@ -21,35 +21,35 @@ class Vouched:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._watch = store.watch if isinstance(store, Watched) else None
+        self.watch = store.watch if isinstance(store, Watched) else None
         self._seen = Latest[KeyRef, int](REMEMBERED)
         self._relied = Latest[Seq, int](REMEMBERED)  # the count of others that a change was decided on
 
     @property
     def is_watched(self) -> bool:
         """Return True if the store is on this machine and knows who writes to it."""
-        return self._watch is not None
+        return self.watch is not None
 
     def begin(self) -> int:
         """Return a mark before a write or a comparison begins, for `note` after it."""
-        return self._watch.others if self._watch is not None else 0
+        return self.watch.others if self.watch is not None else 0
 
     def note(self, changes: Iterable[Change], begun: int) -> None:
         """Note that these keys were written by us, or hold a value that we know."""
-        if self._watch is None:
+        if self.watch is None:
             return
         for change in changes:
             self._seen.keep(change.place, begun)
 
     def has(self, change: Change) -> bool:
         """Return True if nobody else is known to have written to the store since; the write has to make sure of it."""
-        if self._watch is None:
+        if self.watch is None:
             return False
-        return self._seen.get(change.place) == self._watch.others
+        return self._seen.get(change.place) == self.watch.others
 
     def rely(self, changes: Iterable[Change], bound: Iterable[Change], begun: int) -> None:
         """Let those of `changes` that are in `bound` be written only if nobody else has written since `begun`."""
-        if self._watch is None:
+        if self.watch is None:
             return
         for change in changes:
             self._relied.pop(change.seq, None)
@@ -62,4 +62,4 @@ class Vouched:
         Not the present count of others decides, *because* another write of ours may have found them since.
         """
         relied = [self._relied[change.seq] for change in part.changes if change.seq in self._relied]
-        return self._watch.unless_others(min(relied)) if self._watch is not None and relied else self._store
+        return self.watch.unless_others(min(relied)) if self.watch is not None and relied else self._store

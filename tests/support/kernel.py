@@ -249,7 +249,7 @@ class FakeKernel(KernelCache, WholeFiles):
 
     async def fsync(self, file: File) -> None:
         """fsync(2)."""
-        await self.fs.files.syncing.fsync(file.number)
+        await answered(self.fs.files.syncing.fsync(file.number))
 
     async def flush(self, file: File) -> None:
         """Do what close(2) of one of several descriptors does."""

@@ -133,19 +133,19 @@ async def test_fsync_of_the_root_sends_what_was_changed_in_every_namespace(autoj
     await kernel.mkdir("/second")
     await kernel.write("/ns/f", b"1")
     await kernel.write("/second/g", b"2")
-    await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    await answered(mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO)))
     assert mount.journal.pending() == []
     assert mount.store.count("bulk_put") == 2
-    await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+    await answered(mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO)))
     assert mount.store.count("bulk_put") == 2, "what is there already costs nothing"
     await kernel.write("/ns/f", b"3")
     mount.store.fail("bulk_put", RejectedError("never"))
     with pytest.raises(RejectedError):
-        await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+        await answered(mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO)))
     mount.store.clear()
     await kernel.write("/second/g", b"4")
     with pytest.raises(RejectedError):
-        await mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO))
+        await answered(mount.fs.files.syncing.sync_directory(DirectoryHandle(ROOT_INO, ROOT_INO)))
     assert [change.key for change in mount.journal.pending()] == [], (
         "what was refused keeps nothing else back"
     )

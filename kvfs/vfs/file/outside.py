@@ -3,11 +3,16 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from kvfs.core.model import Change, Key, NamespaceId
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId
+from kvfs.vfs.answers import Answer
 
 
 class Uploader(Protocol):
     """The part of the sender that fsync needs."""
+
+    def send_at_once(self, place: KeyRef) -> Answer[bool]:
+        """Return True if the store has this key now; False if `send_now` has to see to it."""
+        ...
 
     async def send_now(self, keys: Collection[tuple[NamespaceId, Key]], timeout: float) -> None:
         """Return when the store has these keys, or raise why not."""

@@ -1,13 +1,13 @@
 """fsync(2): wait until the store has what was changed, or say why it has not."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 import trio
 
 from kvfs.core.callers import left_of_call
-from kvfs.core.model import Change, ChangeState, Key, NamespaceId
+from kvfs.core.model import Change, ChangeState, Key, KeyRef, NamespaceId
 from kvfs.journal.journal import Journal
-from kvfs.vfs.answers import answered
+from kvfs.vfs.answers import Answer, answered
 from kvfs.vfs.file.handles import DirectoryHandle, FileHandle, HandleTable
 from kvfs.vfs.file.outside import Uploader
 from kvfs.vfs.file.record import Recorder
@@ -34,29 +34,45 @@ class Syncing:
         self._sender = sender
         self._timeout = timeout
 
-    async def fsync(self, number: int) -> None:
+    def fsync(self, number: int) -> Answer[None]:
         """Return when the store has what this file holds, or raise why it has not."""
         handle = self._handles.get(number)
         if not isinstance(handle, FileHandle):
-            return
+            return None
         handle.check()
-        await answered(self._recorder.save(handle.node))
-        handle.check()
-        if not handle.node.detached:
-            await self._sync_key(handle.node.namespace, handle.node.key)
+        saving = self._recorder.save(handle.node)
+        return self._sync(handle) if saving is None else self._saved(handle, saving)
 
-    async def _sync_key(self, namespace: NamespaceId, key: Key) -> None:
-        """Wait until one key's change has left for good; a local file only needs the disk."""
-        change = self._journal.get(namespace, key)
+    async def _saved(self, handle: FileHandle, saving: Awaitable[None]) -> None:
+        await saving
+        await answered(self._sync(handle))
+
+    def _sync(self, handle: FileHandle) -> Answer[None]:
+        """Wait until the file's change has left for good; a local file only needs the disk."""
+        handle.check()
+        node = handle.node
+        if node.detached:
+            return None
+        change = self._journal.get(node.namespace, node.key)
         if change is None or change.state is ChangeState.SETTLING:
-            return
+            return None
         if change.state is ChangeState.LOCAL:
-            await self._journal.make_durable(None if change.is_tombstone else change)
-            return
-        await self._sender.send_now([(namespace, key)], left_of_call(self._timeout, trio.current_time()))
+            return self._journal.make_durable(None if change.is_tombstone else change)
+        place = (node.namespace, node.key)
+        sent = self._sender.send_at_once(place)
+        return None if sent is True else self._send(place, sent)
 
-    async def sync_directory(self, handle: DirectoryHandle) -> None:
+    async def _send(self, place: KeyRef, sent: Answer[bool]) -> None:
+        if not await answered(sent):
+            await self._sender.send_now([place], left_of_call(self._timeout, trio.current_time()))
+
+    def sync_directory(self, handle: DirectoryHandle) -> Answer[None]:
         """Do fsync(2) of a directory: return when all changes below it are in the store."""
+        if not self._journal.pending_count and not self._journal.rejected(1):
+            return None
+        return self._sync_directory(handle)
+
+    async def _sync_directory(self, handle: DirectoryHandle) -> None:
         journal, node = self._journal, self._inodes.get(handle.ino)
         changes: Iterable[Change] = ()
         if isinstance(node, Root):

@@ -101,8 +101,13 @@ def room_of(file: Path) -> str:
     return first if first in OURS else ""
 
 
-def imports_of(file: Path) -> Iterator[str]:
+@cache
+def imports_of(file: Path) -> tuple[str, ...]:
     """Return dotted names of the modules a file imports, those for types alone included."""
+    return tuple(_imported(file))
+
+
+def _imported(file: Path) -> Iterator[str]:
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -310,14 +315,25 @@ RIDDLES = re.compile(
 )
 
 
+Defined = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
 @pytest.mark.parametrize("root", [PACKAGE, ROOT / "tests"], ids=lambda root: root.name)
 def test_docstrings_begin_with_a_subject_or_a_verb(root: Path) -> None:
     """A docstring that begins with `What` or `The same` sends its reader to the code, which it should spare."""
-    defined = (ast.Module, ast.ClassDef, *FUNCTIONS)
     found = [
         f"{file.relative_to(root)}: {text.splitlines()[0]}"
         for file in sorted(root.rglob("*.py"))
-        for node in ast.walk(tree_of(file))
-        if isinstance(node, defined) and RIDDLES.match(text := ast.get_docstring(node) or "")
+        for node in definitions(tree_of(file))
+        if RIDDLES.match(text := ast.get_docstring(node) or "")
     ]
     assert found == []
+
+
+def definitions(node: ast.AST) -> Iterator[Defined]:
+    """Yield the module, its classes and functions, nested ones too, without a look into expressions."""
+    if isinstance(node, Defined):
+        yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from definitions(child)

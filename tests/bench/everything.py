@@ -26,6 +26,7 @@ FILES, QUICK_FILES = 500, 50
 ROUNDS, MINUTES = 5, 20.0
 FLOOR_SECONDS = 40.0
 KINDS = ("kvfs", "rclone", "sdk", "wrangler", "memfs", "ext4")
+SDK_MODES = ("singly", "threads", "bulk")
 
 
 _PACED = (
@@ -44,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=float, default=MINUTES, help=f"what is quick is repeated until then ({MINUTES:g})"
     )
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="what is measured")
+    parser.add_argument(
+        "--sdk", nargs="+", choices=SDK_MODES, default=list(SDK_MODES), help="the scripts over the SDK"
+    )
     parser.add_argument("--delays", nargs="+", type=float, default=list(DELAYS), help="seconds (0 0.05)")
     parser.add_argument(
         "--workloads", nargs="+", choices=list(FILE_WORK), default=[], metavar="NAME", help="only these"
@@ -105,7 +109,7 @@ def _subjects(
         if "rclone" in only and rclone:
             found += [Rclone(material, relay, delay, mode) for mode in MODES]
         if "sdk" in only:
-            found += [Sdk(material, served, relay, delay, mode) for mode in ("singly", "threads", "bulk")]
+            found += [Sdk(material, served, relay, delay, mode) for mode in words.sdk]
         if "wrangler" in only and wrangler:
             found.append(Wrangler(material, served, relay, delay, wrangler))
     found += [Memory(material)] if "memfs" in only else []

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from bench import page
+from bench.clients import Sdk
+from bench.filesystems import Kvfs
 from bench.material import make
 from bench.measuring import Cost, Run, measured
 from bench.page import Setting
@@ -22,7 +23,7 @@ from bench.relay import relaying
 from bench.remote import relayed
 from bench.report import Report, counted, rows
 from bench.suite import Suite
-from bench.workloads import MEANING, Phase
+from bench.workloads import MEANING, Phase, phases_of
 from support.mounted import REPOSITORY, Api
 from support.serving import served_by_process
 
@@ -51,52 +52,85 @@ BULK = {
 """What the SDK's bulk calls cost: less, no program can do that does not know the names."""
 
 
-def test_a_tiny_run_comes_out_as_json_markdown_and_plots(tmp_path: Path) -> None:
+PLOTS = ("wall-10ms.svg", "requests.svg", "cpu.svg", "floor.svg")
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the results of a tiny run: two workloads of every subject that is in Python."""
+    out = tmp_path_factory.mktemp("tiny")
+    words = ["--workloads", "create", "read", "--only", "kvfs", "sdk", "memfs", "ext4", "--sdk", "bulk"]
+    _bench("run", "--quick", "--files", "20", *words, "--delays", "0.01", "--out", out, "--cpu-files", "20")
+    return out
+
+
+def test_a_tiny_run_comes_out_as_json_markdown_and_plots(tiny_run: Path) -> None:
     """Every subject that is in Python does its work, and the numbers of the page are in the JSON."""
-    words = ["--workloads", *WORKLOADS, "--only", "kvfs", "sdk", "memfs", "ext4", "--delays", "0.01"]
-    _bench("run", "--quick", "--files", "20", *words, "--out", tmp_path, "--cpu-files", "20")
-    document = json.loads((tmp_path / "results.json").read_text())
+    document = json.loads((tiny_run / "results.json").read_text())
     found = {(row["subject"], row["workload"]): row for row in document["rows"]}
-    assert all((name, work) in found for name in ("kvfs", "memfs", "ext4") for work in WORKLOADS)
+    subjects = ("kvfs", "SDK bulk", "memfs", "ext4")
+    assert all((name, work) in found for name in subjects for work in ("create", "read"))
     assert all(row["wall"] > 0 for row in document["rows"])
-    _same_work(found)
     assert document["sdk_start"] > 0
     assert found["SDK bulk", "create"]["wall"] > found["SDK bulk", "create"]["start"] > 0
+    assert found["SDK bulk", "create"]["kinds"] == BULK["create"]
     assert found["kvfs", "create"]["running"] == found["kvfs", "create"]["wall"]
     assert found["kvfs", "read"]["peak"] > 10_000_000
     assert found["ext4", "create"]["requests"] == 0
     assert [row["task"] for row in document["cpu"]], "no distance to the floor"
-    page = (tmp_path / "results.md").read_text()
-    assert "| cp -r |" in page
+    page = (tiny_run / "results.md").read_text()
+    assert "| grep -r |" in page
     assert "are starting Python and importing it" in page
     assert document["machine"]["kvfs"] in page
-    for plot in ("wall-10ms.svg", "requests.svg", "cpu.svg", "floor.svg"):
+    for plot in PLOTS:
         assert f"({plot})" in page
-        assert ElementTree.parse(tmp_path / plot).getroot().tag.endswith("svg")
+        assert ElementTree.parse(tiny_run / plot).getroot().tag.endswith("svg")
     assert "readme.svg" not in page, "that one is the README's"
-    drawn = [
-        tmp_path / name for name in ("wall-10ms.svg", "requests.svg", "cpu.svg", "floor.svg", "readme.svg")
-    ]
+
+
+def test_charts_are_drawn_again_from_the_results(tiny_run: Path) -> None:
+    """Charts that are drawn again from the same numbers are the same files."""
+    drawn = [tiny_run / name for name in (*PLOTS, "readme.svg")]
     before = [file.read_bytes() for file in drawn]
     for file in drawn:
         file.unlink()
-    _bench("charts", "--out", tmp_path)
-    assert [file.read_bytes() for file in drawn] == before, "the same numbers make the same file"
+    _bench("charts", "--out", tiny_run)
+    assert [file.read_bytes() for file in drawn] == before
 
 
-def _same_work(found: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Compare requests: those of kvfs beside the fewest, which the SDK's bulk calls make."""
-    assert {work: found["SDK bulk", work]["kinds"] for work in BULK} == BULK
-    kinds = {work: found["kvfs", work]["kinds"] for work in WORKLOADS}
+def _requests(
+    directory: Path, subject: type[Kvfs | Sdk], works: Sequence[str], *mode: str
+) -> dict[str, Counter[str]]:
+    """Return the requests of each workload, by kind; every subject must do its work."""
+    (directory / "server").mkdir(parents=True)
+    material = make(directory / "material", 20)
+    with served_by_process(directory / "server") as served, relaying(0.0) as relay:
+        suite = Suite(
+            material, [subject(material, served, relay, 0.0, *mode)], directory, phases=phases_of(works)
+        )
+        suite.run(1, time.monotonic() + 100)
+    assert not suite.problems
+    return {work: runs[0].requests for (_, _, work), runs in suite.found.items()}
+
+
+def test_the_sdk_makes_the_fewest_requests_there_can_be(tmp_path: Path) -> None:
+    """The SDK's bulk calls make the fewest requests, and without them a value saved is a request."""
+    assert _requests(tmp_path / "bulk", Sdk, list(BULK), "bulk") == BULK
+    found = _requests(tmp_path / "singly", Sdk, ["save, unchecked"], "singly")
+    assert found == {"save, unchecked": {"put": 5}}
+
+
+def test_kvfs_makes_few_requests_more_than_the_fewest(tmp_path: Path) -> None:
+    """Requests of kvfs are those of the SDK's bulk calls, and a few by which it learns of other clients' changes."""
+    kinds = _requests(tmp_path, Kvfs, WORKLOADS)
     assert kinds["delete"] == BULK["delete"]
     assert kinds["create"] == {**BULK["create"], "bulk get": 1}  # whether somebody else made one of the names
     for work in ("rename", "rename files"):  # the same, and whether somebody else changed what is taken away
         assert kinds[work] == {**BULK[work], "bulk get": 3}
     assert kinds["create, into"] == {"list": 1, "bulk get": 1, "bulk put": 1}
-    assert kinds["read"] == {"list": 1, "bulk get": found["kvfs", "read"]["requests"] - 1}
+    assert kinds["read"] == {"list": 1, "bulk get": kinds["read"].total() - 1}
     assert kinds["save"] == {"bulk get": 5, "bulk put": 5}
     assert kinds["save, unchecked"] == {"bulk put": 5}
-    assert found["SDK singly", "save, unchecked"]["kinds"] == {"put": 5}
 
 
 def test_commits_are_measured_in_memory_on_the_disk_and_through_the_api() -> None:

@@ -257,7 +257,7 @@ METHODS = {
     "Store": 13,  # one for each call of the API, as have the stores that do it all themselves
     "RestStore": 13,
     "SqliteStore": 13,
-    "Controls": 14,  # one for each request of the command line
+    "Controls": 13,  # one for each request of the command line
 }
 PARAMETERS: dict[str, int] = {}
 

@@ -5,7 +5,7 @@ settled: the store may answer with older values for so long, and the mount canno
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,8 @@ import trio
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import InvalidError, KvfsError
 from kvfs.core.times import nanoseconds
-from kvfs.host.control import ControlHandler, Message, Send
-from kvfs.host.requests import ToldRequest, handlers_of
+from kvfs.host.control import Message, Send
+from kvfs.host.requests import ToldRequest
 from kvfs.host.told import ToldWrite, read_told
 from kvfs.journal.journal import Journal
 from kvfs.journal.spool import Body
@@ -35,10 +35,6 @@ class Adopting:
         self._journal = journal
         self._window = window
         self._now = now
-
-    def handlers(self) -> Mapping[str, ControlHandler]:
-        """By the name of the request."""
-        return handlers_of({ToldRequest: self.told})
 
     async def told(self, request: ToldRequest, send: Send) -> Message:
         """Show what a command of this machine has written: `file` names it. Counts what is shown now."""

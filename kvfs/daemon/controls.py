@@ -1,6 +1,6 @@
 """The requests that the control socket of a running mount answers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from msgspec import to_builtins
@@ -8,7 +8,7 @@ from msgspec import to_builtins
 from kvfs.core.model import Change, ChangeState, NamespaceId
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
-from kvfs.host.control import ControlHandler, Message, Send
+from kvfs.host.control import Message, Send
 from kvfs.host.requests import (
     ChangeItem,
     ChosenRequest,
@@ -26,7 +26,6 @@ from kvfs.host.requests import (
     TopRequest,
     UnmountRequest,
     WhyRequest,
-    handlers_of,
     items,
 )
 from kvfs.journal.journal import Journal
@@ -37,7 +36,7 @@ from kvfs.vfs.filesystem import FileSystem
 
 
 class Controls:
-    """Handlers by request; see `kvfs/host/requests.py` for what they get and answer."""
+    """Handlers for the control socket; see `kvfs/host/requests.py` for what they get and answer."""
 
     def __init__(
         self,
@@ -55,26 +54,6 @@ class Controls:
         self._sender = sender
         self._reporter = reporter
         self._ending = ending
-
-    def handlers(self) -> Mapping[str, ControlHandler]:
-        """Return the handlers by the name of the request."""
-        return handlers_of(
-            {
-                StatusRequest: self.status,
-                TopRequest: self.top,
-                MetricsRequest: self.metrics,
-                ErrorsRequest: self.errors,
-                SyncRequest: self.sync,
-                UnmountRequest: self.unmount,
-                RefreshRequest: self.refresh,
-                PendingRequest: self.pending,
-                PendingListRequest: self.pending_list,
-                WhyRequest: self.why,
-                RejectedListRequest: self.rejected_list,
-                RetryRequest: self.rejected_retry,
-                DiscardRequest: self.rejected_discard,
-            }
-        )
 
     async def status(self, request: StatusRequest, send: Send) -> Message:
         """Return the whole status."""
@@ -167,20 +146,17 @@ class Controls:
         """Send refused changes again."""
         chosen = self._chosen(request)
         for change in chosen:
-            self._journal.retry(change.namespace, change.key)
+            self._journal.retry(*change.place)
         return {"count": len(chosen)}
 
     async def rejected_discard(self, request: DiscardRequest, send: Send) -> Message:
         """Discard refused changes: the store's own answer counts again."""
         chosen = self._chosen(request)
         for change in chosen:
-            self._discard(change)
+            self._journal.discard(*change.place)
+            self._fs.forgetting.given_up(*change.place)
         return {"count": len(chosen)}
 
     def _chosen(self, request: ChosenRequest) -> list[Change]:
         wanted = set(request.seqs)
         return [c for c in self._journal.rejected() if request.all or c.seq in wanted]
-
-    def _discard(self, change: Change) -> None:
-        self._journal.discard(change.namespace, change.key)
-        self._fs.forgetting.given_up(change.namespace, change.key)

@@ -6,7 +6,7 @@ kernel … → unmounted, from either side → drain → workers end
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import trio
 
 from kvfs.config import Config
 from kvfs.core.errors import KvfsError
-from kvfs.core.model import Change, Namespace
+from kvfs.core.model import Namespace
 from kvfs.daemon.adopting import Adopting
 from kvfs.daemon.build import (
     ReadParts,
@@ -41,6 +41,7 @@ from kvfs.daemon.sweep import keep_swept
 from kvfs.daemon.undo import Undo
 from kvfs.host.control import serve_control
 from kvfs.host.kinds_file import KindsFile, keep_kinds, save_kinds
+from kvfs.host.requests import handlers_of
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import Event, EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -102,7 +103,7 @@ class Mounted:
                 on_conflict=OnConflict(config.on_conflict),
                 reading=self._reading.loader.reading,
             ),
-            on_settled=self._settled,
+            on_settled=lambda changes: settle_into(self._reading, changes, time.time()),
             on_event=self._event,
         )
         self._fs: FileSystem = build_filesystem(config, self._reading, self._sender, self._invalidator, place)
@@ -156,12 +157,7 @@ class Mounted:
     async def _serve(self, ready: Callable[[], None]) -> None:
         kinds_kept = kinds_file(self._config)
         async with trio.open_nursery() as workers:
-            handlers = {
-                **self._controls.handlers(),
-                **self._resolving.handlers(),
-                **self._adopting.handlers(),
-                **self._undo.handlers(),
-            }
+            handlers = handlers_of(self._controls, self._resolving, self._adopting, self._undo)
             await workers.start(serve_control, self._config.control_path, handlers)
             for work in self._work(kinds_kept):
                 workers.start_soon(_kept_going, work)
@@ -181,7 +177,8 @@ class Mounted:
             self._ending.served()
             self._supervised.ending()
             with draining:
-                await self._finish()
+                await self._ending.said()  # who asked for the end is answered
+                await self._ending.drain(self._ending.left)
             if kinds_kept is not None:
                 await save_kinds(self._reading.loader.reading.kinds, kinds_kept)
             workers.cancel_scope.cancel()
@@ -264,14 +261,6 @@ class Mounted:
             return
         log.warning("files are still open: the mount ends without them")
         session.stop()
-
-    async def _finish(self) -> None:
-        """Drain before the end. Wait until all who asked for the end were answered."""
-        await self._ending.said()
-        await self._ending.drain(self._ending.left)
-
-    def _settled(self, changes: Sequence[Change]) -> None:
-        settle_into(self._reading, changes, time.time())
 
     def _event(self, event: Event) -> None:
         """Log a line for each event that a user may want to know, with the path."""

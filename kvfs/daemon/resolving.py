@@ -9,9 +9,9 @@ from kvfs.core.errors import KvfsError, NotFoundError, NotPermittedError, TimedO
 from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.status import Reporter
-from kvfs.host.control import ControlHandler, Message, Send
+from kvfs.host.control import Message, Send
 from kvfs.host.open_conflicts import Conflict
-from kvfs.host.requests import ConflictItem, ConflictsRequest, KeepRequest, handlers_of, items
+from kvfs.host.requests import ConflictItem, ConflictsRequest, KeepRequest, items
 from kvfs.vfs.filesystem import FileSystem
 
 LOOK_SECONDS: Final = 3.0  # for the sizes: what cannot be told by then is not
@@ -27,10 +27,6 @@ class Resolving:
         self._reporter = reporter
         self._log: ConflictLog = reporter.conflicts
         fs.xattrs.conflict_of = self.others_of
-
-    def handlers(self) -> Mapping[str, ControlHandler]:
-        """Return the handlers by the name of the request."""
-        return handlers_of({ConflictsRequest: self.list, KeepRequest: self.keep})
 
     def others_of(self, namespace: NamespaceId, key: Key) -> str:
         """Return the paths of the other sides of a key, a line each."""

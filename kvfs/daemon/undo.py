@@ -1,7 +1,7 @@
 """The history of a mount: its parts put together, and its requests of the control socket."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -15,8 +15,8 @@ from kvfs.core.names import DirRef
 from kvfs.daemon.build import ReadParts
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
-from kvfs.host.control import ControlHandler, Message, Send
-from kvfs.host.requests import ClearHistoryRequest, HistoryRequest, handlers_of
+from kvfs.host.control import Message, Send
+from kvfs.host.requests import ClearHistoryRequest, HistoryRequest
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.superseded import Keeping
 from kvfs.vfs.view.overlay import View
@@ -74,10 +74,6 @@ class Undo:
             "oldest_seconds": age,
             "lost": self.history.shelf.lost,
         }
-
-    def handlers(self) -> Mapping[str, ControlHandler]:
-        """Return the handlers by the name of the request."""
-        return handlers_of({HistoryRequest: self.written, ClearHistoryRequest: self.clear})
 
     async def written(self, request: HistoryRequest, send: Send) -> Message:
         """Write all that was noted, so that it can be read; return how much of a key or prefix is at hand now."""

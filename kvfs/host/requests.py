@@ -305,9 +305,15 @@ R = TypeVar("R", bound=Request)
 Answering = Callable[[R, Send], Awaitable[Message]]
 
 
-def handlers_of(answers: Mapping[type[Any], Answering[Any]]) -> dict[str, ControlHandler]:
-    """Return handlers by the names of requests, made of functions by the classes of requests."""
-    return {name_of(kind): _handler(kind, answer) for kind, answer in answers.items()}
+def handlers_of(*owners: object) -> dict[str, ControlHandler]:
+    """Return handlers by the names of requests: the public methods of these objects that take a `request`."""
+    found: dict[str, ControlHandler] = {}
+    for owner in owners:
+        for name, method in vars(type(owner)).items():
+            kind = getattr(method, "__annotations__", {}).get("request")
+            if kind is not None and not name.startswith("_"):
+                found[name_of(kind)] = _handler(kind, getattr(owner, name))
+    return found
 
 
 def name_of(kind: type[Struct]) -> str:

@@ -11,6 +11,7 @@ from support.rig import open_rig
 from kvfs.core.errors import InvalidError
 from kvfs.core.model import ChangeState
 from kvfs.daemon.adopting import SLICE, Adopting
+from kvfs.host.requests import handlers_of
 from kvfs.host.told import MOST_BYTES, ToldWrite, told_file
 
 OURS, TOLD = b"what the mount wrote", b"what a command wrote, and longer"
@@ -31,7 +32,7 @@ async def tell(mount, value, key="f", *, stores=True, ago=0.0, metadata=None):
     """A command has written this (None: deleted it), and says so; with `stores` the store shows it already."""
     if stores:
         await mount.other(key, value, metadata)
-    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    handler = handlers_of(Adopting(mount.fs, mount.journal, SETTLE, mount.now))["told"]
     write = ToldWrite(mount.namespace, key, mount.now() - ago, value, metadata)
     with told_file(mount.base, [write]) as file:
         return (await handler({"file": str(file)}, None))["count"]
@@ -96,7 +97,7 @@ async def test_others_have_their_turn_between_many_values(mount):
             shown, longest = found, max(longest, found - shown)
             await trio.lowlevel.checkpoint()
 
-    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    handler = handlers_of(Adopting(mount.fs, mount.journal, SETTLE, mount.now))["told"]
     writes = [ToldWrite(mount.namespace, f"k{n}", mount.now(), b"x") for n in range(10 * SLICE)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
@@ -110,7 +111,7 @@ async def test_others_have_their_turn_between_many_values(mount):
 async def test_a_full_disk_costs_one_line_of_the_log(mount, expect_log):
     """One of many values that cannot be shown now is named, and the others are counted."""
     expect_log(r"'k0' and 9 other keys shows later: .*No space left")
-    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    handler = handlers_of(Adopting(mount.fs, mount.journal, SETTLE, mount.now))["told"]
     writes = [ToldWrite(mount.namespace, f"k{n}", mount.now(), b"x" * 900) for n in range(10)]
     with told_file(mount.base, writes) as file, small_disk(mount.journal.path, 0):
         assert await handler({"file": str(file)}, None) == {"count": 0}
@@ -188,7 +189,7 @@ async def test_it_survives_a_crash(mount):
 
 async def test_what_is_no_list_of_writes_is_refused(mount, tmp_path):
     """Garbage, a directory, nothing, a file that is too large."""
-    handler = Adopting(mount.fs, mount.journal, SETTLE, mount.now).handlers()["told"]
+    handler = handlers_of(Adopting(mount.fs, mount.journal, SETTLE, mount.now))["told"]
     (tmp_path / "garbage").write_bytes(b"\xc1")
     (tmp_path / "large").touch()
     os.truncate(tmp_path / "large", MOST_BYTES + 1)

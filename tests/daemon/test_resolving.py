@@ -5,6 +5,7 @@ from support.rig import open_rig
 from kvfs.core.model import Key
 from kvfs.daemon.resolving import Resolving
 from kvfs.daemon.status import Reporter
+from kvfs.host.requests import handlers_of
 from kvfs.sender.events import Event, EventKind
 from kvfs.vfs.answers import answered
 
@@ -17,7 +18,7 @@ async def test_a_server_that_takes_too_long_leaves_the_conflict_open(tmp_path, a
         await answered(rig.fs.tree.lookup(1, b"ns"))
         reporter = Reporter(rig.fs, rig.journal, rig.sender, rig.reading, None, None)
         reporter.conflicts.note(Event(EventKind.CONFLICT, "", rig.namespace, Key("page"), Key("copy")))
-        handlers = Resolving(rig.fs, reporter).handlers()
+        handlers = handlers_of(Resolving(rig.fs, reporter))
         rig.store.delay("*", 2.0)
         answer = await handlers["conflicts_keep"]({"keep": "mine", "copies": ["ns/copy"]}, None)
         assert answer == {"count": 0, "failed": [{"path": "ns/page", "error": "no answer within 3 s"}]}

@@ -27,6 +27,7 @@ from kvfs.daemon.shutdown import Ending
 from kvfs.host.control import _last_answer
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import parse_mountinfo
+from kvfs.host.requests import handlers_of
 from kvfs.host.state import read_record
 from kvfs.journal.opener import lock
 from kvfs.server.tokens import load_or_create_token
@@ -161,7 +162,7 @@ def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_fact
             ending = Ending(base / "mnt", rig.sender, 1.0)
             reporter = Reporter()
             reporter.conflicts = ConflictLog(lambda namespace, key: key, rig.now, rig.journal)
-            handlers = Controls(rig.fs, rig.journal, rig.sender, reporter, ending).handlers()
+            handlers = handlers_of(Controls(rig.fs, rig.journal, rig.sender, reporter, ending))
             for line in lines:
                 with trio.fail_after(3600):
                     answer = await _last_answer(

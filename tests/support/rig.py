@@ -19,6 +19,7 @@ from kvfs.core.model import Entry
 from kvfs.daemon.build import Stores, build_filesystem, build_reading, settle_into
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.undo import Undo
+from kvfs.host.requests import handlers_of
 from kvfs.journal.journal import Journal
 from kvfs.sender.events import EventKind, OnConflict, SenderOptions
 from kvfs.sender.sender import Sender
@@ -93,7 +94,7 @@ class Rig:
 
     async def decide(self, what: str) -> None:
         """Retry all rejected changes, or discard them."""
-        await self.controls.handlers()[f"rejected_{what}"]({"all": True}, None)
+        await handlers_of(self.controls)[f"rejected_{what}"]({"all": True}, None)
 
     def now_at(self, clock: trio.abc.Clock) -> float:
         """Return `now` inside a run with this clock."""

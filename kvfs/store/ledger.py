@@ -147,8 +147,9 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, requests: int, window: float, machine: Callable[[], Machine] = here
+        self, path: Path | None, requests: int, window: float, machine: Callable[[], Machine] = here
     ) -> None:
+        """With None for a path it counts with nobody."""
         found = machine()
         # constants
         self.now = found.now
@@ -161,12 +162,14 @@ class Ledger:
         self.reserved = 0
         self.blocked_until = 0.0
         self.told = Told()
-        self.is_alone = False
+        self.is_alone = path is None
         self._descriptor = -1
         self._at = float("-inf")  # when the file was looked at
         self._unsaid: Counter[int] = Counter()  # requests of ours that ended, by second, and nobody knows
         self._ours: Counter[int] = Counter()  # the others that the file says
         self._others: list[tuple[float, int]] = []  # until when tokens of others count, and how many
+        if path is None:
+            return
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(path, flags, 0o600)
@@ -179,7 +182,6 @@ class Ledger:
 
     # calls that need no look at the file
 
-    @property
     def has_token(self) -> bool:
         """Return True if a request may start without a look at the file."""
         return self.is_alone or (self.reserved > 0 and self.now() - self._at < LEASE)

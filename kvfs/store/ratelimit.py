@@ -80,7 +80,7 @@ class Budget:
         self._requests = requests
         self._window = window
         self._concurrency = concurrency
-        self._ledger = ledger
+        self._ledger = ledger if ledger is not None else Ledger(None, requests, window)
         # state
         self._in_flight = 0
         self._ended: deque[float] = deque()  # when requests ended, of those that still count; ascending
@@ -108,7 +108,7 @@ class Budget:
         finally:
             self._in_flight -= 1
             self._ended.append(trio.current_time())
-            if self._ledger is not None and self._ledger.end():
+            if self._ledger.end():
                 self._share(wants=False)
             self._give_turns()
 
@@ -124,16 +124,14 @@ class Budget:
                 self._refusals += 1
             seconds = min(FIRST_BLOCK * 2.0 ** (self._refusals - 1), self._window) if self._refusals else 0.0
         self._blocked_until = max(self._blocked_until, now + min(max(seconds, 0.0), LONGEST_BLOCK))
-        if self._ledger is not None:
-            self._ledger.block(self._blocked_until - now)
+        self._ledger.block(self._blocked_until - now)
         return self._blocked_until - now
 
     def made(self, count: int) -> None:
         """Count requests that were made without asking, as if they ended now."""
         self._ended.extend([trio.current_time()] * count)
-        if self._ledger is not None:
-            for _ in range(count):
-                self._ledger.end()
+        for _ in range(count):
+            self._ledger.end()
 
     def accepted(self) -> None:
         """Note that a request was not refused for its rate."""
@@ -149,16 +147,16 @@ class Budget:
         now, seconds = trio.current_time(), min(seconds, LONGEST_BLOCK)
         # those under way may be not counted there yet
         told = max(0, left - max(0, self._in_flight - 1))
-        if self._ledger is not None and (told < SCARCE or abs(told - self._told_left(now)) > NEWS):
+        if told < SCARCE or abs(told - self._told_left(now)) > NEWS:
             self._ledger.tell(left, seconds, self._quota, self._in_flight)
             self._adopt(now)
-        if self._ledger is None or self._ledger.is_alone:
+        if self._ledger.is_alone:
             self._told, self._told_until = told, now + seconds
 
     def statistics(self) -> BudgetStatistics:
         """Return the present state."""
         now = trio.current_time()
-        if self._ledger is not None and self._ledger.is_old():
+        if self._ledger.is_old():
             self._share(wants=False)
         self._forget_old(now)
         waiting = sum(map(len, self._waiting.values()))
@@ -177,8 +175,7 @@ class Budget:
 
     def close(self) -> None:
         """Close it: other processes may have the tokens set aside for this one."""
-        if self._ledger is not None:
-            self._ledger.close(self._in_flight)
+        self._ledger.close(self._in_flight)
 
     async def _wait_for_turn(self, priority: Priority) -> None:
         waiter = _Waiter(priority)
@@ -200,8 +197,7 @@ class Budget:
         except BaseException:
             if waiter.granted:
                 self._in_flight -= 1  # it was never made
-                if self._ledger is not None:
-                    self._ledger.give_back()
+                self._ledger.give_back()
             else:
                 self._waiting[priority].remove(waiter)
             self._give_turns()
@@ -218,13 +214,12 @@ class Budget:
         now = trio.current_time()
         self._forget_old(now)
         while now >= self._blocked_until and (waiter := self._next_in_turn() or self._next_after_a_look()):
-            if not self._has_token():
+            if not self._ledger.has_token():
                 self._share(wants=True)
-                if not self._has_token():
+                if not self._ledger.has_token():
                     break
                 continue  # now that the others' requests are known
-            if self._ledger is not None:
-                self._ledger.take()
+            self._ledger.take()
             self._waiting[waiter.priority].popleft()
             self._count_turn(waiter.priority)
             self._in_flight += 1
@@ -242,7 +237,7 @@ class Budget:
             told = self._told_until if now < self._told_until else math.inf
             alarm = min(self._allows(1), told)
         self._next = alarm
-        if first is not None and self._ledger is not None and not self._ledger.is_alone:
+        if first is not None and not self._ledger.is_alone:
             alarm = min(alarm, now + LOOK)  # the others may give back what they do not use
         if first is not None and (first is not self._timekeeper or alarm < self._alarm):
             first.woken.set()
@@ -250,7 +245,7 @@ class Budget:
 
     def _allows(self, freed: int) -> float:
         """Return the time when `freed` more requests leave the window; infinity while they are in flight."""
-        if not self._others or self._ledger is None:
+        if not self._others:
             return self._ended[freed - 1] + self._window if freed <= len(self._ended) else math.inf
         ahead = trio.current_time() - self._ledger.now()
         ours = [(ended + self._window, 1) for ended in self._ended]
@@ -295,7 +290,7 @@ class Budget:
 
     def _next_after_a_look(self) -> _Waiter | None:
         """Return the waiter that may go now that others have given back tokens that they did not use."""
-        if self._ledger is None or not self._ledger.is_old() or not any(self._waiting.values()):
+        if not self._ledger.is_old() or not any(self._waiting.values()):
             return None
         self._share(wants=False)
         return self._next_in_turn() if trio.current_time() >= self._blocked_until else None
@@ -318,14 +313,12 @@ class Budget:
     def _forget_old(self, now: float) -> None:
         while self._ended and self._ended[0] + self._window <= now:
             self._ended.popleft()
-        if self._ledger is not None:
-            self._others = sum(count for _, count in self._ledger.others())
+        self._others = sum(count for _, count in self._ledger.others())
 
     # with other processes
 
     def _share(self, *, wants: bool) -> None:
         """Tell the others, and learn of them; with `wants` also take tokens."""
-        assert self._ledger is not None
         self._ledger.renew(self._in_flight, wants=wants)
         now = trio.current_time()
         self._adopt(now)
@@ -334,7 +327,6 @@ class Budget:
     def _adopt(self, now: float) -> None:
         """Adopt the count that the API told to other processes."""
         ledger = self._ledger
-        assert ledger is not None
         ahead = now - ledger.now()
         if ledger.blocked_until > ledger.now():
             self._blocked_until = max(self._blocked_until, ledger.blocked_until + ahead)
@@ -342,9 +334,6 @@ class Budget:
         if told.until > ledger.now():
             self._told, self._told_until = told.left + ledger.reserved, told.until + ahead
             self._quota = told.quota
-
-    def _has_token(self) -> bool:
-        return self._ledger is None or self._ledger.has_token
 
 
 def ratelimit_of(text: str) -> tuple[int, float] | None:

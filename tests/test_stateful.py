@@ -25,7 +25,7 @@ class Machine(FileSteps, NameSteps, WorldSteps, ConflictSteps):
 
 
 Machine.TestCase.settings = settings(
-    max_examples=max(1, STEPS // 100) if STEPS else 40,
+    max_examples=max(1, STEPS // 100) if STEPS else 30,
     stateful_step_count=int(os.environ.get("KVFS_SPAN", "100" if STEPS else "40")),
     deadline=None,
     suppress_health_check=list(HealthCheck),

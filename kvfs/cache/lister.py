@@ -7,7 +7,7 @@ wrappers do.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -76,22 +76,19 @@ class Lister:
 
     async def _page(self, place: PrefixRef, start: _Stopped | None) -> None:
         """Fetch the page of a listing at `start`, None for the first, and take it in."""
-        with self._listings.settled.asking() as moment:
-            await self._page_of(place, start, moment)
-
-    async def _page_of(self, place: PrefixRef, start: _Stopped | None, moment: int) -> None:
         namespace, prefix = place
         cursor, low = (start.cursor, start.at) if start is not None else (None, prefix)
-        try:
-            page = await self._store.list_keys(namespace, prefix=prefix, cursor=cursor, limit=LIST_KEYS)
-        except RejectedError:
-            if start is None:
-                raise
-            self._stopped.pop(place, None)  # the cursor got too old: from the start, then
-            return
-        if page.cursor is not None and page.cursor == cursor:
-            raise UnavailableError("list keys: the server answers the cursor it was asked with")
-        self._listings.learn(namespace, prefix, page, low=low, moment=moment)
+        with self._listings.settled.asking() as moment:
+            try:
+                page = await self._store.list_keys(namespace, prefix=prefix, cursor=cursor, limit=LIST_KEYS)
+            except RejectedError:
+                if start is None:
+                    raise
+                self._stopped.pop(place, None)  # the cursor got too old: from the start, then
+                return
+            if page.cursor is not None and page.cursor == cursor:
+                raise UnavailableError("list keys: the server answers the cursor it was asked with")
+            self._listings.learn(namespace, prefix, page, low=low, moment=moment)
         if start is None:
             self._large.keep(place, page.cursor is not None)
         if page.cursor is None:
@@ -118,8 +115,8 @@ class Lister:
         … or a larger one that fits one page: it costs no more, and answers the neighbours too.
         """
         best, at = (namespace, prefix), prefix
-        for shorter in _prefixes(prefix):
-            place = (namespace, shorter)
+        for end in range(len(prefix) + 1):
+            place = (namespace, prefix[:end])
             if self._large.get(place) is False:
                 return place
             stopped = self._resumable(place, position, at)
@@ -252,8 +249,3 @@ class Lister:
             assert span.high is not None
             position = span.high
         return position
-
-
-def _prefixes(text: str) -> Iterator[str]:
-    """Yield the prefixes of `text`, from the empty one to `text` itself."""
-    return (text[:end] for end in range(len(text) + 1))

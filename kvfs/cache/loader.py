@@ -18,6 +18,7 @@ from kvfs.cache.listings import Listings
 from kvfs.cache.readahead import Readahead
 from kvfs.cache.scans import Scans
 from kvfs.cache.values import Clean, Values
+from kvfs.core.callers import Caller
 from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
 from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, KeyRef, NamespaceId
@@ -75,7 +76,7 @@ class Loader:
         )
         self.scans = Scans(now, self._is_wanted)  # to be told which directories are read
         # mutable state. Invariant: every place in a queue or request has a flight; a flight ends by _finish.
-        self.flights = self._flights = dict[KeyRef, Flight]()  # for others to look at
+        self._flights: dict[KeyRef, Flight] = {}
         self._awaited: dict[KeyRef, None] = {}
         self._ahead: dict[KeyRef, None] = {}
         self._divided: deque[_Request] = deque()
@@ -131,6 +132,11 @@ class Loader:
     def is_marked(self, place: KeyRef) -> bool:
         """Return whether `touch` has something to do."""
         return self._readahead.is_marked(*place)
+
+    def caller_of(self, namespace: NamespaceId, key: Key) -> Caller | None:
+        """Return for whom a key is being fetched; None if nobody is known."""
+        flight = self._flights.get((namespace, key))
+        return flight.caller if flight is not None else None
 
     def _is_wanted(self, place: KeyRef) -> bool:
         return place not in self._flights and self._values.get(place) is None and not self._shadowed(*place)
@@ -261,8 +267,7 @@ class Loader:
         else:  # a value read singly comes without its metadata
             metadata = await self._store.get_metadata(namespace, key)
         entry = Entry(read.value, metadata, read.expiration)
-        arrived = self._arrived((namespace, key), entry, moment, is_proof=read.tells_expiration)
-        if arrived:
+        if arrived := self._arrived((namespace, key), entry, moment, is_proof=read.tells_expiration):
             self.on_contents(namespace, arrived)
 
     def _again(self, place: KeyRef) -> None:
@@ -287,8 +292,7 @@ class Loader:
             else:
                 self._give_up(request.rest, error)
             return
-        parts = self.reading.parts_after(error, request.namespace, request.keys)
-        if parts:
+        if parts := self.reading.parts_after(error, request.namespace, request.keys):
             self._divide(request, parts, one_tells=isinstance(error, NotTextError))
         else:
             self._give_up([request, *request.rest], error)
@@ -381,14 +385,12 @@ class Loader:
 
     def _fail(self, places: Sequence[KeyRef], error: StoreError) -> None:
         for place in places:
-            flight = self._flights.get(place)
-            if flight is not None:
+            if (flight := self._flights.get(place)) is not None:
                 flight.error = error
             self._finish(place)
 
     def _finish(self, place: KeyRef, clean: Clean | None = None) -> None:
-        flight = self._flights.pop(place, None)
-        if flight is not None:
+        if (flight := self._flights.pop(place, None)) is not None:
             flight.clean, flight.has_ended = clean, True
             if flight.ended is not None:
                 flight.ended.set()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Final
 
 from kvfs.core.durations import SUM, Durations, no_durations, settle, total
@@ -27,6 +28,7 @@ CommandOf = Callable[[int], str | None]
 """The command of a process; None when it is gone. It must not wait for the mount."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Caller:
     """The counts of one process. `processes` is how many it stands for, `pid` 0 where that is not one.
 
@@ -34,31 +36,20 @@ class Caller:
     `requests`, `read`, `written`, `deleted` and `lists`; a request that several share is divided.
     """
 
-    __slots__ = (
-        "calls",
-        "command",
-        "has_waited",
-        "heir",
-        "mark",
-        "pid",
-        "processes",
-        "spent",
-        "times",
-        "uid",
-        "waits",
-    )
+    pid: int
+    uid: int
+    command: str
+    processes: int = field(default=1, kw_only=True)
+    times: dict[str, Durations] = field(init=False, default_factory=dict)
+    waits: int = field(init=False, default=0)
+    spent: defaultdict[str, float] = field(init=False, default_factory=lambda: defaultdict(float))
+    heir: "Caller | None" = field(init=False, default=None)  # counts in its place by now
+    calls: int = field(init=False)  # up to `LOOKS`
+    # nanoseconds when it was last asked whether it still does anything
+    mark: int = field(init=False, default=-1)
 
-    def __init__(self, pid: int, uid: int, command: str, *, processes: int = 1) -> None:
-        self.pid = pid
-        self.uid = uid
-        self.command = command
-        self.processes = processes
-        self.times: dict[str, Durations] = {}
-        self.waits = 0
-        self.spent: defaultdict[str, float] = defaultdict(float)
-        self.heir: Caller | None = None  # counts in its place by now
-        self.calls = 1 if pid else LOOKS  # up to that
-        self.mark = -1  # nanoseconds when it was last asked whether it still does anything
+    def __post_init__(self) -> None:
+        self.calls = 1 if self.pid else LOOKS
 
     def __repr__(self) -> str:
         return f"<Caller {self.command} ({self.pid})>"
@@ -173,34 +164,30 @@ class Callers:
 # for whom the task that runs does its work
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """An operation that may wait. `has_waited` is true once it waited for the store.
 
     `until` is the moment (trio's time) by which it is to be answered.
     """
 
-    __slots__ = ("caller", "has_waited", "until")
-
-    def __init__(self, caller: Caller, until: float = float("inf")) -> None:
-        self.caller = caller
-        self.has_waited = False
-        self.until = until
+    caller: Caller
+    until: float = float("inf")
+    has_waited: bool = field(init=False, default=False)
 
 
 Shares = Mapping[Caller, int]
 """How many keys of a request are for whom."""
 
 
+@dataclass(slots=True, eq=False)
 class Door:
     """The caller of the handler that answers right now, without waiting, because a `ContextVar` would cost too much.
 
     Code that sets it must take it back before anything else of the process can run.
     """
 
-    __slots__ = ("caller",)
-
-    def __init__(self) -> None:
-        self.caller: Caller | None = None
+    caller: Caller | None = None
 
 
 door: Final = Door()

@@ -44,12 +44,8 @@ def parse_units(text: str) -> float | None:
     parts = _PART.findall(words)
     if not parts or _PART.sub("", words):
         return None
-    return sum(_seconds(number, unit) for number, unit in parts)
-
-
-def _seconds(number: str, unit: str) -> float:
     # a product with 0.001 would not read back as what was written
-    return float(number) / 1000 if unit == "ms" else float(number) * UNITS[unit]
+    return sum(float(n) / 1000 if unit == "ms" else float(n) * UNITS[unit] for n, unit in parts)
 
 
 def parse_size(text: str) -> int:

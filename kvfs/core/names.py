@@ -232,7 +232,8 @@ class Naming:
         if piece is None:
             raise InvalidError(f"{name!r} is not how any key's name is written")
         key = Key(directory.prefix + piece)
-        if directory.is_chunk and self._names_from(directory, key) != (*self._chunk_names(directory), name):
+        names = (*self._chunk_names(directory), name)
+        if directory.is_chunk and self.encode_component(key[directory.start :]) != names:
             raise InvalidError(f"{name!r} does not go on where the name above was cut")
         size = len(key.encode())
         if size > KEY_BYTES:
@@ -313,9 +314,6 @@ class Naming:
 
     def _last_start(self, key: str) -> int:
         return key.rfind(self.separator) + 1 if self.separator else 0
-
-    def _names_from(self, directory: DirRef, key: str) -> tuple[str, ...]:
-        return self.encode_component(key[directory.start :])
 
     def _chunk_names(self, ref: DirRef) -> tuple[str, ...]:
         if not ref.is_chunk:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from kvfs.cache.flights import Flight
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
 from kvfs.cache.loader import Loader
@@ -16,7 +15,6 @@ from kvfs.cache.patience import StalePatience
 from kvfs.cache.values import Clean, Values
 from kvfs.config import CloudflareSource, Config
 from kvfs.core import bulksize
-from kvfs.core.callers import Caller
 from kvfs.core.errors import UnavailableError, UserError
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, Naming
@@ -192,7 +190,7 @@ def build_reading(
         loader.reading.kinds.recall(file.read())
     lister = Lister(stores.reading, listings, now)
     if stores.readers is not None:
-        stores.readers.payer = lambda namespace, key: _caller_of(loader.flights.get((namespace, key)))
+        stores.readers.payer = loader.caller_of
     if stores.writers is not None:
         stores.writers.payer = journal.reader.author
     known = Known(journal, listings, values, naming, now, config.cache_ttl)
@@ -201,10 +199,6 @@ def build_reading(
     table = NamespaceTable(stores.reading, config.cache_ttl, now)
     table.patience = overlay.haste.patience = StalePatience(config.timeout, stores.breaker.is_open)
     return ReadParts(table, listings, values, loader, overlay)
-
-
-def _caller_of(flight: Flight | None) -> Caller | None:
-    return flight.caller if flight is not None else None
 
 
 def build_filesystem(

@@ -143,7 +143,7 @@ class Reporter:
             "store": self._store(),
             "reasons": self._outlook.summary(totals),
             "renames": self._renames(),
-            "requests": self._requests(),
+            "requests": dict(self._stores.rest.billing.requests) if self._stores.rest is not None else {},
             "keys": self._keys(),
             "budget": self._budget(),
             "cache": {
@@ -176,9 +176,6 @@ class Reporter:
             "is_local": self._stores.rest is None,
             **self._outlook.server(),
         }
-
-    def _requests(self) -> dict[str, int]:
-        return dict(self._stores.rest.billing.requests) if self._stores.rest is not None else {}
 
     def _keys(self) -> Message:
         """Return keys as they are billed, the requests that bulk calls saved, and the price at list."""

@@ -36,7 +36,11 @@ class Arrivals:
         is waited for; after `patience` seconds without any more the rest counts as not arrived.
         """
         arrived: set[Key] = set()
-        asked = [key for key, entry in sent.items() if _may_be_asked(entry)]
+        asked = [
+            key
+            for key, entry in sent.items()
+            if entry is None or (len(entry.value) <= ASKED_BYTES and is_text(entry.value))
+        ]
         for start in range(0, len(asked), BULK_GET_KEYS):
             found = await self._chunk(namespace, asked[start : start + BULK_GET_KEYS], sent, patience)
             arrived |= found
@@ -72,7 +76,3 @@ class Arrivals:
         except StoreError:
             return None  # among other reasons when an older value is binary
         return {key for key in keys if key in entries and entries[key] == sent[key]}
-
-
-def _may_be_asked(entry: Entry | None) -> bool:
-    return entry is None or (len(entry.value) <= ASKED_BYTES and is_text(entry.value))

@@ -41,6 +41,7 @@ from kvfs.store.passage import Passage, passage
 
 ALONE_SECONDS: Final = 2.0  # for a key that failed alone before, where other answers do not take longer
 WIDEST: Final = 6  # bulk gets at once: more would leave those who open files no room
+_UNKNOWN: Final = (0.0, False)  # a name that was not listed
 FRESH_SECONDS: Final = 60.0  # a list is believed so long of names not sent yet; KV's may be as old as that
 
 
@@ -148,7 +149,9 @@ class Digests:
             near = [change for change in ahead if change.namespace == namespace]
             made = {change.key: change.seq for change in [*near, *changes] if self._is_to_list(change)}
             await self._list(namespace, made, changes, answers)
-        free = [change for change in changes if not change.attempted and self._is_free(change.seq)]
+        free = [
+            change for change in changes if not change.attempted and self._listed.get(change.seq, _UNKNOWN)[1]
+        ]
         absent = {(namespace, change.key) for change in free}
         answers.digests |= dict.fromkeys(absent)
         told = absent | answers.unasked
@@ -156,9 +159,6 @@ class Digests:
 
     def _is_to_list(self, change: Change) -> bool:
         return change.base == b"" and not change.attempted and change.seq not in self._listed
-
-    def _is_free(self, seq: Seq) -> bool:
-        return seq in self._listed and self._listed[seq][1]
 
     async def _list(
         self, namespace: NamespaceId, made: Mapping[Key, Seq], changes: Sequence[Change], answers: Answers

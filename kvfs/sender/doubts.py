@@ -59,11 +59,10 @@ class Doubts:
             self._failed.keep(place, None)
         if isinstance(error, NoAnswerError):
             return not is_service
-        return failed_before and not is_service and self._is_time()
-
-    def _is_time(self) -> bool:
-        # 0: something was answered in this try
-        return self._tries in (0, FIRST_TRY) or self._tries % EVERY == 0
+        is_time = (
+            self._tries in (0, FIRST_TRY) or self._tries % EVERY == 0
+        )  # 0: something was answered in this try
+        return failed_before and not is_service and is_time
 
     def blame(self, place: KeyRef) -> None:
         """Note that the key failed alone while others were answered."""

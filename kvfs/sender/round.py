@@ -178,7 +178,8 @@ class Round:
         """
         began, rest = trio.current_time(), list(changes)
         while rest and trio.current_time() - began <= COMPARED_SECONDS:
-            size, done = self._compared_together(), outcome.done
+            size = ceil(self.limits.pairs / BULK_GET_KEYS) * BULK_GET_KEYS  # about a body
+            done = outcome.done
             some, rest = rest[:size], rest[size:]
             clear = await self._without_conflicts(some, self._ahead(some, rest), outcome)
             if outcome.failure is not None and not may_go_on(outcome.failure):
@@ -200,10 +201,6 @@ class Round:
         now = trio.current_time()
         pending = (change for change in changes if self._journal.row(change.seq) is not None)
         return [change for change in pending if self.ready_at(change) <= now]
-
-    def _compared_together(self) -> int:
-        """Return how many changes are compared together: about a body."""
-        return ceil(self.limits.pairs / BULK_GET_KEYS) * BULK_GET_KEYS
 
     def _ahead(self, some: Sequence[Change], rest: Sequence[Change]) -> list[Change]:
         """Return the changes that follow, up to a full page, because one list tells of a page of new names."""

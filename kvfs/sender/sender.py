@@ -5,6 +5,7 @@ One round runs at a time, and fsyncs beside it: no key is on its way twice, beca
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from typing import Final
 
 import trio
@@ -336,14 +337,5 @@ class Sender:
         if state is None:
             state = SenderState.SENDING if self._dispatch.is_busy else SenderState.IDLE
         return SenderStatistics(
-            state=state,
-            sent=counts.sent,
-            deleted=counts.deleted,
-            requests=counts.requests,
-            failures=counts.failures,
-            rejected=counts.rejected,
-            conflicts=counts.conflicts,
-            expired=counts.expired,
-            last_error=self._dispatch.last_error,
-            retry_at=retry_at,
+            state=state, last_error=self._dispatch.last_error, retry_at=retry_at, **asdict(counts)
         )

@@ -126,7 +126,7 @@ async def test_what_is_fetched_is_fetched_for_who_waits_or_reads_on(world: World
     fetch = world.rig.reading.loader._store.bulk_get
 
     async def bulk_get(namespace: str, some: list[Key]) -> object:
-        asked.update(world.rig.reading.loader.flights[namespace, key].caller for key in some)
+        asked.update(world.rig.reading.loader.caller_of(namespace, key) for key in some)
         return await fetch(namespace, some)
 
     world.rig.reading.loader._store.bulk_get = bulk_get

@@ -50,26 +50,18 @@ async def open_sqlite(
             await trio.to_thread.run_sync(connections.close)
 
 
-class SqliteAccounts:
-    """The stores on one file: each account has namespaces of its own."""
-
-    def __init__(self, connections: Connections, now: Callable[[], float]) -> None:
-        self._connections = connections
-        self._now = now
-
-    def for_account(self, account: str) -> "SqliteStore":
-        """Return the store of one account."""
-        return SqliteStore(self._connections, account, self._now)
-
-
-class SqliteWatch:
-    """See `Watch`: other processes that write to the file."""
+class SqliteViews:
+    """Other views of one file: each account has namespaces of its own, and a `Watch` sees who else writes to it."""
 
     def __init__(self, connections: Connections, account: str, now: Callable[[], float]) -> None:
         self._connections = connections
         self._account = account
         self._now = now
         self._puts = 0
+
+    def for_account(self, account: str) -> "SqliteStore":
+        """Return the store of one account."""
+        return SqliteStore(self._connections, account, self._now)
 
     @property
     def others(self) -> int:
@@ -121,8 +113,7 @@ class SqliteStore:
         self._account = account
         self._now = now
         self._others = others  # the count given to `unless_others`
-        self.accounts = SqliteAccounts(connections, now)
-        self.watch = SqliteWatch(connections, account, now)
+        self.accounts = self.watch = SqliteViews(connections, account, now)
 
     def __repr__(self) -> str:
         return f"<SqliteStore account={self._account!r}>"

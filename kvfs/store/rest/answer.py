@@ -168,15 +168,11 @@ def _permanent(status: int, error: codec.ApiError) -> type[StoreError] | None:
         return NamespaceNotFoundError
     if meaning is Meaning.TITLE:
         return TitleExistsError
-    if meaning is not Meaning.CONTENT or status in (408, 413, 425) or not _is_verdict(status):
+    is_understood = 200 <= status < 300 or 400 <= status < 500
+    if meaning is not Meaning.CONTENT or status in (408, 413, 425) or not is_understood:
         return None
     is_binary = error.code == codes.BULK_GET and "non-text" in error.message.lower()
     return NotTextError if is_binary else RejectedError
-
-
-def _is_verdict(status: int) -> bool:
-    """True for statuses of a request that was understood."""
-    return 200 <= status < 300 or 400 <= status < 500
 
 
 def _transient(status: int, code: int, *, known: bool) -> type[UnavailableError]:

@@ -153,3 +153,16 @@ async def test_the_age_counts_from_the_answer_that_is_shown(mount, kernel):
     assert await kernel.getxattr("/ns/f", "user.kvfs.age") == b"0"
     await kernel.close(file)
     assert await kernel.getxattr("/ns/f", "user.kvfs.age") == b"0"
+
+
+async def test_a_new_file_shows_the_same_before_its_close_and_after(mount, kernel):
+    """Mode, size and times of a file that was just made do not change when the journal takes it."""
+    file = await kernel.open("/ns/f", os.O_RDWR | os.O_CREAT, 0o640)
+    await kernel.pwrite(file, 0, b"value")
+    before = await kernel.fstat(file)
+    await kernel.flush(file)
+    after = await kernel.fstat(file)
+    assert (before.mode, before.size) == (0o640, 5)
+    assert before.attr_timeout == before.entry_timeout > 0
+    shown = [name for name in before.__struct_fields__ if name != "told"]
+    assert [getattr(before, name) for name in shown] == [getattr(after, name) for name in shown]

@@ -70,13 +70,8 @@ class Moves:
         """Like `prepare` for a free name, if nothing has to be waited for; else None."""
         if self._unsaved(namespace, key) is not None:
             return None
-        change = self._journal.get(namespace, key)
-        if change is not None and not change.is_tombstone:
-            return self._move(namespace, key, goal, change, None, replaced=None)
-        clean = self._overlay.reads.at_hand(namespace, key, ahead=False)  # all of them are wanted
-        if clean is None or len(clean.value) > INLINE_BYTES:
-            return None
-        return self._move(namespace, key, goal, clean, self._journal.stage(clean.value), replaced=None)
+        source = self._source_at_hand(namespace, key)
+        return self._move(namespace, key, goal, *source, replaced=None) if source is not None else None
 
     def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
         """Have the value fetched that a move waits for; return False where more than that is needed."""
@@ -158,13 +153,23 @@ class Moves:
         """
         with self._settled.asking():
             while True:
-                change, stamp = self._journal.get(namespace, key), self.stamp(namespace, key)
-                if change is not None and not change.is_tombstone:
-                    return change, None
+                if (source := self._source_at_hand(namespace, key)) is not None:
+                    return source
+                stamp = self.stamp(namespace, key)
                 clean = await self._overlay.reads.content(namespace, key)
                 body = await self._files.recorder.body_of(clean.value)
                 if self.holds(namespace, key, stamp):
                     return clean, body
+
+    def _source_at_hand(self, namespace: NamespaceId, key: Key) -> tuple[Change | Clean, Body | None] | None:
+        """Return what `_source` does, if nothing has to be waited for; else None."""
+        change = self._journal.get(namespace, key)
+        if change is not None and not change.is_tombstone:
+            return change, None
+        clean = self._overlay.reads.at_hand(namespace, key, ahead=False)  # of a directory all are wanted
+        if clean is None or len(clean.value) > INLINE_BYTES:
+            return None
+        return clean, self._journal.stage(clean.value)
 
     def stamp(self, namespace: NamespaceId, key: Key) -> Stamp:
         """Return the key's current version. Valid only inside `Settled.asking()`."""

@@ -115,7 +115,10 @@ class Known:
     def peek_child(
         self, namespace: NamespaceId, child: Child, *, stale: bool = False
     ) -> Key | DirRef | Unknown | None:
-        """Like `Overlay.child`, if that needs no waiting."""
+        """Return what a name leads to: a directory wins over a file of an equal name. UNKNOWN: ask the store.
+
+        This is the one rule; `Overlay.child` asks the store until it has an answer.
+        """
         key, below = child.key, child.directory
         is_directory = False if below is None else self.has_directory(namespace, below, stale=stale)
         if is_directory:

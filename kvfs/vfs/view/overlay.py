@@ -58,7 +58,7 @@ class Overlay:
     # one name
 
     async def child(self, namespace: NamespaceId, ref: DirRef, child: Child) -> Key | DirRef | None:
-        """Resolve a name below a directory: a directory wins over a file of an equal name."""
+        """Return what `Known.peek_child` says of a name below a directory, asking the store if need be."""
         stale = False
         for _ in range(2):
             found = self.known.peek_child(namespace, child, stale=stale)

@@ -12,7 +12,7 @@ from kvfs.cache.values import Clean
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
 from kvfs.core.freshness import is_fresh
-from kvfs.core.model import Key, KeyRef, NamespaceId
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.vfs.view.haste import Haste
 from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.types import View
@@ -65,21 +65,16 @@ class Reads:
 
     def at_hand(self, namespace: NamespaceId, key: Key, *, ahead: bool = True) -> Clean | None:
         """Return the content without waiting, else None; `ahead`: a value read ahead stays marked as such."""
-        place = (namespace, key)
         change = self._journal.get(namespace, key)
-        held = self._values.get(place, stale=change is not None)
-        if held is None:
-            return None
-        now = self._known.now()
         if change is not None:
-            if change.is_tombstone or is_expired(change.expiration, now):
-                return None
-            if held.expiration == change.expiration and held.metadata == change.metadata:
-                return held
-            return Clean(held.value, change.metadata, change.expiration, now, held.digest)
-        if is_expired(held.expiration, now):
-            return None
-        if self._known.is_listed_anew(place):
+            return None if self._is_gone(change) else self._held_of(change)
+        place = (namespace, key)
+        held = self._values.get(place)
+        if (
+            held is None
+            or is_expired(held.expiration, self._known.now())
+            or self._known.is_listed_anew(place)
+        ):
             return None
         if ahead:
             self.touch(namespace, key)
@@ -93,11 +88,10 @@ class Reads:
         change = self._journal.get(namespace, key)
         if change is None:
             return await self._load(namespace, key, hurried=hurried)
-        if change.is_tombstone or is_expired(change.expiration, self._known.now()):
+        if self._is_gone(change):
             raise NotFoundError(f"{key!r} is gone")
-        held = self._values.get((namespace, key), stale=True)
-        if held is not None:
-            return Clean(held.value, change.metadata, change.expiration, self._known.now(), held.digest)
+        if (held := self._held_of(change)) is not None:
+            return held
         digest = self._journal.digest(change)
         value = await self._journal.read_value(change)
         clean = Clean(value, change.metadata, change.expiration, self._known.now(), digest)
@@ -107,6 +101,17 @@ class Reads:
         ):  # kept for when it has settled and left the journal
             self._values.put((namespace, key), clean)
         return clean
+
+    def _is_gone(self, change: Change) -> bool:
+        """Return whether nothing is at the key of a change any more."""
+        return change.is_tombstone or is_expired(change.expiration, self._known.now())
+
+    def _held_of(self, change: Change) -> Clean | None:
+        """Return the content of a put, with its attributes, if the cache has it."""
+        held = self._values.get((change.namespace, change.key), stale=True)
+        if held is None or (held.expiration == change.expiration and held.metadata == change.metadata):
+            return held
+        return Clean(held.value, change.metadata, change.expiration, self._known.now(), held.digest)
 
     def ask(self, namespace: NamespaceId, key: Key, then: Callable[[Flight], None]) -> bool:
         """Have fetched what `content` would wait for, with others, and call `then` with it.

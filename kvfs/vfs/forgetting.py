@@ -102,21 +102,18 @@ class Forgetting:
     def forget_kernel_name(self, namespace: NamespaceId, key: Key) -> None:
         """Make the kernel look the name of a key up anew."""
         naming = self._overlay.naming
-        parent = self._inodes.peek_directory(namespace, naming.parent_of_key(key))
-        if parent is not None and self._is_held(parent):
-            self._invalidator.entry(parent.ino, naming.name_of_key(key).encode())
-        prefix = key + naming.separator
-        inside = self._inodes.peek_directory(namespace, DirRef(prefix, len(prefix)))
-        if inside is not None and naming.separator and self._is_held(inside):
-            self._invalidator.entry(inside.ino, SELF.encode())
+        self._forget_entry(namespace, naming.parent_of_key(key), naming.name_of_key(key))
+        if naming.separator:
+            prefix = key + naming.separator
+            self._forget_entry(namespace, DirRef(prefix, len(prefix)), SELF)
 
     def directory_vanished(self, directory: Directory) -> None:
         """Make the kernel look the name up anew of a directory that somebody still has open."""
-        naming = self._overlay.naming
-        parent = self._inodes.peek_directory(directory.namespace, naming.parent_of(directory.ref))
-        if parent is not None and self._is_held(parent):
-            self._invalidator.entry(parent.ino, naming.name_in_parent(directory.ref).encode())
+        naming, ref = self._overlay.naming, directory.ref
+        self._forget_entry(directory.namespace, naming.parent_of(ref), naming.name_in_parent(ref))
 
-    def _is_held(self, directory: Directory) -> bool:
-        """Return True if the kernel may remember names in a directory; the root it never looks up."""
-        return directory.lookups > 0 or directory is self._inodes.root
+    def _forget_entry(self, namespace: NamespaceId, parent: DirRef, name: str) -> None:
+        """Make the kernel forget a name in a directory, if it may remember any; the root it never looks up."""
+        node = self._inodes.peek_directory(namespace, parent)
+        if node is not None and (node.lookups > 0 or node is self._inodes.root):
+            self._invalidator.entry(node.ino, name.encode())

@@ -1,7 +1,9 @@
 """The root of an account: its namespaces as directories. Changes here are immediate, never written back."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -15,6 +17,8 @@ from kvfs.vfs.file.outside import Uploader
 from kvfs.vfs.inode.nodes import Directory
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay
+
+T = TypeVar("T")
 
 
 class Roots:
@@ -56,14 +60,7 @@ class Roots:
 
     async def create(self, name: bytes) -> Directory:
         """Do mkdir: make a namespace. Raises `ExistsError`, `InvalidError`, `NameTooLongError`."""
-        title = title_of(name.decode(errors="surrogateescape"))
-        if await self.lookup(name) is not None:
-            raise ExistsError(f"there is a namespace {title!r}")
-        try:
-            created = await self._table.create(title)
-        except TitleExistsError as exc:
-            self._table.forget()
-            raise ExistsError(f"there is a namespace {title!r}") from exc
+        created = await self._titled(name, self._table.create)
         # It was born empty: nobody need ask what is in it.
         self._overlay.listings.learn(created.id, "", KeyPage((), None))
         return self._node(created)
@@ -117,16 +114,18 @@ class Roots:
     async def rename(self, old: bytes, new: bytes) -> None:
         """Do mv: give another title."""
         node = await self._existing(old)
-        title = title_of(new.decode(errors="surrogateescape"))
-        if old == new:
-            return
-        if await self.lookup(new) is not None:
-            raise ExistsError(f"there is a namespace {title!r}")
-        try:
-            await self._table.rename(node.namespace, title)
-        except TitleExistsError as exc:
-            self._table.forget()
-            raise ExistsError(f"there is a namespace {title!r}") from exc
+        if old != new:
+            await self._titled(new, partial(self._table.rename, node.namespace))
+
+    async def _titled(self, name: bytes, act: Callable[[str], Awaitable[T]]) -> T:
+        """Do what gives a namespace the title of a name. Raises `ExistsError` when another one has it."""
+        title = title_of(name.decode(errors="surrogateescape"))
+        if await self.lookup(name) is None:
+            try:
+                return await act(title)
+            except TitleExistsError:
+                self._table.forget()
+        raise ExistsError(f"there is a namespace {title!r}")
 
     async def _existing(self, name: bytes) -> Directory:
         node = await self.lookup(name)

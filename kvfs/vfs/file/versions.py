@@ -82,7 +82,7 @@ class Versions:
             return  # another program writes there: its content is saved, as after a replacement by rename
         shared.base = b"" if name != node.key else None
         shared.superseded, shared.seen = False, True
-        self._inodes.names.attach(node, name)
+        self._inodes.names.move_file(node, name)
         self._overlay.unsaved.touched()
 
     def _clean(self, node: File) -> OpenFile | None:

@@ -29,21 +29,14 @@ class NodeNames:
             del self._directories[node.namespace, node.ref]
         self._registry.drop_unused(node)
 
-    def attach(self, node: File, key: Key) -> None:
-        """Give a file that lost its name another one; the node that had it is detached."""
-        target = self._registry.known_file(node.namespace, key)
-        if target is not None and target is not node:
-            self.detach(target)
-        node.detached, node.key = False, key
-        self._files[node.namespace, key] = node
-
     def move_file(self, node: File, key: Key) -> None:
-        """Make the file another key of its namespace; the node that had that name is detached."""
+        """Make the file another key of its namespace, also one that lost its name; the node that had it is detached."""
         target = self._registry.known_file(node.namespace, key)
         if target is not None and target is not node:
             self.detach(target)
-        self._files.pop((node.namespace, node.key), None)
-        node.key = key
+        if not node.detached:  # else its old name may be another's
+            self._files.pop((node.namespace, node.key), None)
+        node.detached, node.key = False, key
         self._files[node.namespace, key] = node
 
     def move_directory(self, node: Directory, ref: DirRef) -> None:

@@ -20,8 +20,9 @@ from kvfs.data.place import Reader
 from kvfs.data.storeplace import StoreReader
 from kvfs.data.streams import RecordReader
 from kvfs.data.threaded import ThreadedReader
+from kvfs.host.held import STDIN, held_file
 from kvfs.host.kinds_file import KindsFile, save_kinds
-from kvfs.host.state import private_directory, private_opener, state_name
+from kvfs.host.state import private_directory, state_name
 from kvfs.store.noting import Noting
 
 
@@ -111,8 +112,7 @@ class Sides:
                 opened = replace(opened, store=through.over(opened.store, namespace))
             return CopySide(words, opened, namespace, self._kinds_of(opened))
         if isinstance(words, FileWords) and words.path is None and not is_target:
-            spooled = await _spool(self._access)
-            self._stack.callback(spooled.unlink, missing_ok=True)
+            spooled = await _spool(self._access, self._stack)
             return CopySide(FileWords(spooled, words.format, words.text))
         return CopySide(words)
 
@@ -149,14 +149,14 @@ async def namespaces_of(words: StoreWords, access: Access) -> list[Namespace]:
         return sorted(await store.namespaces(), key=lambda one: one.title)
 
 
-async def _spool(access: Access) -> Path:
+async def _spool(access: Access, stack: AsyncExitStack) -> Path:
     """Write standard input to a file, because it is read twice."""
-    path = access.copies / f"stdin-{os.getpid()}"
+    file, path = stack.enter_context(held_file(access.copies, STDIN))
 
     def spool() -> None:
-        with open(path, "xb", opener=private_opener) as file:
-            while chunk := sys.stdin.buffer.read(1024 * 1024):
-                file.write(chunk)
+        while chunk := sys.stdin.buffer.read(1024 * 1024):
+            file.write(chunk)
+        file.flush()
 
     await trio.to_thread.run_sync(spool)
     return path

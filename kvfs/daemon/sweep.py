@@ -17,10 +17,11 @@ import trio
 
 from kvfs.core.errors import JournalLockedError
 from kvfs.history.version_segment import segments
+from kvfs.host.held import STDIN, remove_left
 from kvfs.host.leftovers import remove_old_files, remove_records
 from kvfs.host.sources import HISTORY, NAME, journals, last_used, read_source, was_used
 from kvfs.host.state import is_half
-from kvfs.host.told import remove_left
+from kvfs.host.told import DIRECTORY as TOLD
 from kvfs.journal.opener import lock
 from kvfs.journal.worth import Worth, worth
 
@@ -97,7 +98,8 @@ def sweep(state_dir: Path, now: float) -> None:
                 _remove(one)
     remove_records(state_dir)
     remove_old_files(state_dir, now - KEPT_SECONDS)
-    remove_left(state_dir)
+    remove_left(state_dir / TOLD)
+    remove_left(state_dir / "copies", STDIN)
 
 
 def _remove(one: Leftover) -> None:

@@ -16,9 +16,9 @@ from kvfs.cli.doctor import kept
 from kvfs.core.errors import JournalLockedError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.sweep import DAY, EMPTY_SECONDS, KEPT_SECONDS, keep_used, leftovers, sweep
+from kvfs.host.held import STDIN, YOUNG_SECONDS, held_file
 from kvfs.host.sources import HISTORY, SourceRecord, last_used, was_used, write_source
 from kvfs.host.state import MountRecord, birth, log_path, read_record, record_path, write_record
-from kvfs.host.told import YOUNG_SECONDS, told_file
 from kvfs.journal import opener
 from kvfs.journal.journal import Journal
 from kvfs.journal.segment import segments_of
@@ -128,17 +128,22 @@ def test_a_file_that_a_kill_left_half_written_keeps_no_journal(tmp_path: Path) -
     assert not journal.exists()
 
 
-def test_what_killed_commands_told_a_mount_goes(tmp_path: Path) -> None:
-    """A mount that starts removes it, and so does the next command; what a living command tells stays."""
-    with told_file(tmp_path, []) as mine:
-        for act in (lambda: sweep(tmp_path, NOW), lambda: told_file(tmp_path, []).__enter__()):
-            left = mine.with_name("left")
-            left.write_bytes(b"a value")
-            for file in (mine, left):
+@pytest.mark.parametrize(("folder", "prefix"), [("told", ""), ("copies", STDIN)])
+def test_what_killed_commands_left_goes(tmp_path: Path, folder: str, prefix: str) -> None:
+    """A mount that starts removes what they told a mount or read, and so does the next command.
+
+    What a living command has stays.
+    """
+    with held_file(tmp_path / folder, prefix) as (_, mine):
+        for act in (sweep, lambda state, now: held_file(state / folder, prefix).__enter__()):
+            left, other = mine.with_name(f"{prefix}left"), mine.with_name("a copy to go on with")
+            for file in (mine, left, other):
+                file.touch()
                 os.utime(file, (time.time() - YOUNG_SECONDS - 1,) * 2)
-            act()
+            act(tmp_path, NOW)
             assert mine.exists()
             assert not left.exists()
+            assert other.exists() is bool(prefix)
     assert not mine.exists()
 
 

@@ -15,6 +15,7 @@ import trio
 from support.standing import wait_for
 
 from kvfs.core.errors import UserError
+from kvfs.core.model import Entry
 from kvfs.server.seeding import Seed, read_seed
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,13 @@ async def test_what_a_copy_has_written_is_read_whole(tmp_path):
         assert sorted(await sown(tmp_path / name, time.time())) == expected, name
 
 
+async def test_what_wrangler_prints_is_a_seed(tmp_path):
+    """The output of `wrangler kv bulk get` is seeded, as `kvfs import` reads it."""
+    file = tmp_path / "seed.json"
+    file.write_text('{"k": {"value": "v", "metadata": {"n": 1}}}')
+    assert await sown(file) == [("k", Entry(b"v", b'{"n":1}'))]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -159,6 +167,7 @@ async def test_what_a_copy_has_written_is_read_whole(tmp_path):
         ("seed.json", '[{"key":"","value":""}]', "cannot be a key"),
         ("seed.json", '[{"key":"k","value":"!","base64":true}]', "base64"),
         ("seed.json", '[{"key":"k","value":"","metadata":"%s"}]' % ("x" * 1024), "Metadata length"),
+        ("seed.json", '[{"key":"k","value":"","expiration_ttl":59}]', "less than 60 seconds"),
         ("seed.ndjson", '{"key":"k","value":""}\nnonsense\n', r"seed\.ndjson: line 2: "),
         ("seed.csv", "k,v", r"\.ndjson"),
     ],

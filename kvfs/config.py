@@ -148,7 +148,7 @@ class Config:
         choice("text", "json"), "Write the log as text, or as a JSON object a line.", "text"
     )
     mount_flags: tuple[str, ...] = setting(
-        FLAGS, "Pass these words to the kernel: noexec nosuid nodev noatime.", ()
+        FLAGS, "Pass these words to the kernel: noexec nosuid nodev noatime nodiratime.", ()
     )
 
     @property

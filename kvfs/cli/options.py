@@ -135,7 +135,7 @@ STATE_DIR: Final = _of_field(
 credential_options: Final = grouped(
     option(PATH, "token-file", "Read the API token from this file (mode 600)."),
     option(Kind("COMMAND", str), "token-command", "Use the token that COMMAND prints."),
-    option(FLAG, "insecure", "Allow to send a token over plain http to another machine."),
+    option(FLAG, "insecure", "Allow sending a token over plain http to another machine."),
     option(FLAG, "preview", "Use the preview_id of cloudflare:@BINDING.", variable=False),
 )
 """How the account behind a source is reached."""

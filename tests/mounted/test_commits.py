@@ -1,8 +1,10 @@
 """Commits of SQLite in a mount: their cost, counted in syncs of the disk and in requests, never in time."""
 
 import sqlite3
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -68,3 +70,38 @@ def requests(server: Served) -> int:
     text = httpx.get(f"{server.root}/metrics", headers=server.headers, trust_env=False).text
     lines = (line for line in text.splitlines() if line.startswith("kvfs_requests_total"))
     return sum(int(float(line.split()[-1])) for line in lines)
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_what_was_committed_survives_kill_9(tmp_path: Path, where: str) -> None:
+    """A daemon killed amid commits on a local store loses none that had ended, and the store has what was fsynced."""
+    if where == "memory" and not Path("/dev/shm").is_mount():
+        pytest.skip("no file system of memory is here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if where == "memory" else tmp_path) as directory:
+        source, committed = f"local:{directory}/store.sqlite", 0
+        for delay in (0.31, 0.17):
+            with mounted(tmp_path, source) as mount:
+                (mount.path / "ns").mkdir(exist_ok=True)
+                killer = threading.Timer(delay, mount.kill)
+                with suppress(sqlite3.OperationalError), closing(connected(mount.path / "ns/db")) as base:
+                    assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                    base.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY)")
+                    assert base.execute("SELECT count(*) FROM t").fetchone()[0] in (committed, committed + 1)
+                    killer.start()
+                    while True:
+                        committed = base.execute("INSERT INTO t VALUES (NULL) RETURNING n").fetchone()[0]
+                killer.join()
+        (tmp_path / "elsewhere").mkdir()
+        with mounted(
+            tmp_path / "elsewhere", source
+        ) as mount:  # it knows what the store has, and no unlink since
+            with closing(connected(mount.path / "ns/db")) as base:
+                assert abs(base.execute("SELECT count(*) FROM t").fetchone()[0] - committed) <= 1
+                assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert {path.name for path in (mount.path / "ns").iterdir()} <= {"db", "db-journal"}
+    assert committed > 10, "it was killed amid commits"
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """Return a connection that commits each statement."""
+    return sqlite3.connect(path, isolation_level=None)

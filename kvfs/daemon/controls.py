@@ -144,18 +144,27 @@ class Controls:
 
     async def rejected_retry(self, request: RetryRequest, send: Send) -> Message:
         """Send refused changes again."""
-        chosen = self._chosen(request)
-        for change in chosen:
-            self._journal.retry(*change.place)
-        return {"count": len(chosen)}
+        return await self._with_each(request, lambda change: self._journal.retry(*change.place))
 
     async def rejected_discard(self, request: DiscardRequest, send: Send) -> Message:
         """Discard refused changes: the store's own answer counts again."""
-        chosen = self._chosen(request)
-        for change in chosen:
-            self._journal.discard(*change.place)
-            self._fs.forgetting.given_up(*change.place)
-        return {"count": len(chosen)}
+        return await self._with_each(request, self._discard)
+
+    def _discard(self, change: Change) -> None:
+        self._journal.discard(*change.place)
+        self._fs.forgetting.given_up(*change.place)
+
+    async def _with_each(self, request: ChosenRequest, act: Callable[[Change], object]) -> Message:
+        """Do this with each chosen change, a few at a time; those that were written anew meanwhile stay."""
+        count = 0
+        for number, some in enumerate(chunks(self._chosen(request))):
+            await turn(number)
+            for change in some:
+                now = self._journal.get(*change.place)
+                if now is not None and now.seq == change.seq:
+                    act(change)
+                    count += 1
+        return {"count": count}
 
     def _chosen(self, request: ChosenRequest) -> list[Change]:
         wanted = set(request.seqs)

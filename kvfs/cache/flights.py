@@ -3,12 +3,17 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
 from kvfs.cache.values import Clean
 from kvfs.core.callers import Caller, call_ends, current, waits
 from kvfs.core.errors import OutOfTimeError, StoreError
+
+GRACE: Final = (
+    0.3  # seconds after the end of a call in which the store's own, better explained error may still come
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +37,7 @@ class Flight:
             waits()
             if self.ended is None:
                 self.ended = trio.Event()
-            with trio.move_on_at(call_ends()):
+            with trio.move_on_at(call_ends() + GRACE):
                 await self.ended.wait()
             if not self.has_ended:  # it goes on, for the next one
                 raise OutOfTimeError("no answer within the time of the call")

@@ -41,7 +41,6 @@ ERRNO: Final[dict[type[errors.KvfsError], int]] = {
     errors.NamespaceNotFoundError: errno.ENOENT,
     errors.TitleExistsError: errno.EEXIST,
     errors.RejectedError: errno.EIO,
-    errors.OutOfTimeError: errno.ETIMEDOUT,
     errors.UnavailableError: errno.EIO,
     errors.JournalFullError: errno.ENOSPC,
     errors.KvfsError: errno.EIO,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 SHARE: Final = 0.15  # of the bound: the least time of a request; one call may last so much longer
-GAP: Final = 0.25  # seconds within which the kernel sends the next request of a call, on a busy machine
+GAP: Final = 0.5  # seconds within which the kernel sends the next request of a call, on a busy machine
 QUEUED: Final = 0.002  # seconds within which the kernel sends a request that waited for another one
 NOTABLE: Final = 0.1  # seconds; a call that waited less may begin anew
 _MOST: Final = 512  # threads that are remembered

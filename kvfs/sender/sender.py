@@ -112,7 +112,8 @@ class Sender:
         It is not woken for each, *because* an fsync sends most of what a database writes, at the cost of a wake.
         """
         nap = self._nap
-        if nap is not None and nap.deadline > trio.current_time() + self._options.delay:
+        soonest = min(self._options.delay, self._options.settle_window)  # what a command wrote settles alone
+        if nap is not None and nap.deadline > trio.current_time() + soonest:
             nap.deadline = min(nap.deadline, trio.current_time() + self._pause())
 
     def _pause(self) -> float:

@@ -270,3 +270,21 @@ async def test_the_loop_sleeps_while_a_database_commits(
         await trio.sleep(200)
         assert setting.journal.get(setting.namespace, A) is None
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_command_wrote_settles_in_its_time(autojump_clock, setting):
+    """A command's write beside the mount settles in its time, also while a change waits for a long write-back."""
+    sender, journal = setting.sender(delay=600, settle_window=1), setting.journal
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.run)
+        await trio.sleep(1)
+        put(journal, "a", b"1", namespace=setting.namespace)
+        await trio.sleep(5)
+        body, now = journal.stage(b"2"), simulated_now()
+        journal.writer.adopt(
+            setting.namespace, B, body, metadata=None, expiration=None, attrs=None, before=now
+        )
+        assert journal.get(setting.namespace, B) is not None
+        await trio.sleep(5)
+        assert journal.get(setting.namespace, B) is None
+        nursery.cancel_scope.cancel()

@@ -3,11 +3,16 @@
 The kernel looks names up, and asks for attributes, before it does what a program called: so one `unlink` is a LOOKUP
 and an UNLINK, and `--timeout` is a promise to the program. The kernel does not say which requests belong together.
 They come from one thread, at once after each other, and name what the one before found. Where it may be so, a request
-has what is left of the time of the call; and never less than `SHARE` of the bound, because it may be a call of its own.
+has what is left of the time of the call. It has `SHARE` of the bound at least, because it may be a call of its own, but
+all of them together never have more than the bound and `SHARE` of it.
+
+Programs make calls of their own as quickly. So what was answered at once never prolongs the moment in which a call may
+go on, the same request again begins another call, and so does a fourth name that nothing led to (`_STRAYS`).
 
 A call may also have waited before the daemon hears of it. With most versions of libfuse the kernel makes the requests
 for the names in one directory one after the other: while one waits for the server, those of other threads wait in the
-kernel. The one that comes at the very moment when such a request is answered was waiting behind it.
+kernel. The one that comes at the very moment when such a request is answered was waiting behind it: each thread once,
+and only for a moment, *because* threads that fail together would let each other fail for ever.
 """
 
 from dataclasses import dataclass, replace
@@ -18,6 +23,7 @@ GAP: Final = 0.5  # seconds within which the kernel sends the next request of a 
 QUEUED: Final = 0.002  # seconds within which the kernel sends a request that waited for another one
 NOTABLE: Final = 0.1  # seconds; a call that waited less may begin anew
 _MOST: Final = 512  # threads that are remembered
+_STRAYS: Final = 3  # names that nothing leads to in one call: a rename's second path, and its two names
 
 FAILED: Final = object()
 """The answer of a request that failed."""
@@ -28,11 +34,20 @@ _NAMING: Final = frozenset({_LOOKUP, "mkdir", "rmdir", "unlink", "create", "mkno
 
 
 @dataclass(slots=True, eq=False)
+class Queue:
+    """Threads of which each waited in the kernel for the one before; `since` is when the first was answered."""
+
+    since: float
+    threads: set[int]
+
+
+@dataclass(slots=True, eq=False)
 class SystemCall:
     """One call, as far as it is known. Moments are trio's times.
 
     `until` is when its present request is to be answered, `last` the latest that any of it may be. `names` are what
-    the last request found: inodes, and names as pairs of a directory's inode and the name. `parent` is where.
+    the last request found: inodes, and names as pairs of a directory's inode and the name. `parent` is where, and
+    `asked` what it was: its operation, and what it named. `queue` are the threads that waited for each other.
     """
 
     begun: float
@@ -40,11 +55,13 @@ class SystemCall:
     last: float
     thread: int = 0
     ended: float = float("-inf")
-    operation: str = ""
+    asked: object = None
     names: frozenset[object] = frozenset()
     parent: object = None
     has_failed: bool = False
     is_repeated: bool = False
+    strays: int = 0
+    queue: "Queue | None" = None
 
     def goes_on(self, operation: str, args: tuple[Any, ...]) -> bool:
         """Return whether a request is, by what it names, the next one of this call.
@@ -54,6 +71,8 @@ class SystemCall:
         wanted = _named(operation, args)
         if self.has_failed:
             return operation == _LOOKUP and not self.is_repeated and not self.names.isdisjoint(wanted)
+        if self.asked == (operation, wanted):
+            return False
         if not self.names.isdisjoint(wanted):
             return True
         return operation != _LOOKUP and self.parent == args[0]
@@ -77,15 +96,22 @@ class SystemCalls:
                 call.until = max(call.until, min(least, call.last))
                 call.is_repeated = call.has_failed
                 return call
-            if operation == _LOOKUP and not call.has_failed:
-                # of a rename's other name, or of another call
+            if self._may_be_stray(call, operation, args):
+                call.strays += 1
                 call.until = max(call.until, least)
                 call.last = max(call.last, call.until)
                 return call
         if (ahead := self._ahead(thread, operation, args, now)) is not None:
             until = ahead.until if ahead.has_failed else max(ahead.until, now + SHARE * self.bound)
-            return SystemCall(ahead.begun, until, max(ahead.last, until), thread)
+            return SystemCall(ahead.begun, until, max(ahead.last, until), thread, queue=ahead.queue)
         return SystemCall(now, now + self.bound, now + (1 + SHARE) * self.bound, thread)
+
+    @staticmethod
+    def _may_be_stray(call: SystemCall, operation: str, args: tuple[Any, ...]) -> bool:
+        """Return whether this may be a name of a rename that nothing led to, as it may be one of another call."""
+        if operation != _LOOKUP or call.has_failed or call.strays >= _STRAYS:
+            return False
+        return call.asked != (operation, _named(operation, args))
 
     def _ahead(self, thread: int, operation: str, args: tuple[Any, ...], now: float) -> SystemCall | None:
         """Return the call of another thread that a request has waited for in the kernel."""
@@ -93,7 +119,10 @@ class SystemCalls:
             return None
         for directory in _directories(operation, args):
             ahead = self._in_directory.get(directory)
-            if ahead is not None and ahead.thread != thread and now - ahead.ended <= QUEUED:
+            if ahead is None or now - ahead.ended > QUEUED:
+                continue
+            queue = ahead.queue
+            if queue is not None and thread not in queue.threads and now - queue.since <= GAP:
                 return ahead
         return None
 
@@ -104,23 +133,35 @@ class SystemCalls:
         thread = call.thread
         if not thread or now - call.begun < NOTABLE:
             return
-        call.operation, call.ended, call.has_failed = operation, now, answer is FAILED
+        call.ended, call.has_failed = now, answer is FAILED
         if operation in _NAMING:
+            if call.queue is None or now - call.queue.since > GAP + NOTABLE:  # it has waited itself
+                call.queue = Queue(now, set())
+            call.queue.threads.add(thread)
             self._in_directory = _some(self._in_directory, now)
             self._in_directory |= dict.fromkeys(_directories(operation, args), replace(call))
+            call.queue = None
+        self._lead_on(call, operation, args, answer, now)
+
+    def _lead_on(
+        self, call: SystemCall, operation: str, args: tuple[Any, ...], answer: object, now: float
+    ) -> None:
+        """Note what the next request of the call would name, if there may be one."""
         if operation not in _LEADING or (call.has_failed and (operation != _LOOKUP or call.is_repeated)):
             return
         call.is_repeated = False
+        call.asked = operation, _named(operation, args)
         call.names, call.parent = _found(operation, args, answer), args[0]
         self.latest = _some(self.latest, now)
-        self.latest[thread] = call
+        self.latest[call.thread] = call
 
     def passed(self, thread: int, operation: str, args: tuple[Any, ...], answer: object, now: float) -> None:
         """Note a request of a thread that is remembered, which was answered at once."""
         known = self.latest.get(thread)
         call = self.begin(thread, operation, args, now)
         if call is known:
-            self.end(call, operation, args, answer, now)
+            call.has_failed = False
+            self._lead_on(call, operation, args, answer, now)
 
 
 def _some(calls: dict[Any, SystemCall], now: float) -> dict[Any, SystemCall]:

@@ -255,6 +255,26 @@ async def test_a_call_waits_for_the_limit_up_to_its_bound(world, autojump_clock,
     assert BOUND - 0.1 <= seconds <= BOUND
 
 
+async def test_a_program_that_walks_for_long_waits_for_a_store_that_stalls(world, autojump_clock):
+    """Names that are looked up one after the other are calls of their own, though each waits: none is short of time."""
+    titles = [f"n{number}" for number in range(30)]
+    for title in titles:
+        await world.rig.backend.bulk_put(
+            (await world.rig.backend.create_namespace(title)).id, {"f": Entry(b"1")}
+        )
+    slowness, program, begun = 0.07 * BOUND, Program(world.ops, 5, ""), trio.current_time()
+
+    async def slow(call):
+        await trio.sleep(slowness)
+
+    world.store.before("*", slow)
+    for title in titles:
+        slowness = (0.6 if title == titles[-1] else 0.07) * BOUND
+        inode = (await world.ops.lookup(pyfuse3.ROOT_INODE, title.encode(), program.ctx)).st_ino
+        assert (await world.ops.lookup(inode, b"f", program.ctx)).st_ino
+    assert trio.current_time() - begun > 2 * BOUND
+
+
 # the rule by which requests belong together
 
 
@@ -381,3 +401,83 @@ def test_a_request_that_waited_for_one_that_was_answered_has_a_part_of_the_bound
         calls.end(call, *LOOKED_UP, Found(7), 100.0 + seconds)
         behind = calls.begin(thread + 10, "unlink", (1, b"g", None), 100.0 + seconds)
         assert behind.until - (100.0 + seconds) == pytest.approx(left)
+
+
+# calls of their own that follow each other quickly
+
+
+def test_a_program_that_looks_again_and_again_has_its_whole_time_after_a_while():
+    """A request that waited counts for what follows at once; answers without a wait in between do not prolong that."""
+    calls = SystemCalls(BOUND)
+    calls.end(calls.begin(5, *LOOKED_UP, 100.0), *LOOKED_UP, Found(7), 103.0)
+    for moment in range(200):
+        calls.passed(5, "getattr", (7, None), True, 103.0 + moment / 10)
+        calls.passed(5, *LOOKED_UP, Found(7), 103.0 + moment / 10)
+    for operation, args in (LOOKED_UP, ("getattr", (7, None)), ("lookup", (1, b"g", None))):
+        assert calls.begin(5, operation, args, 123.0).until == 123.0 + BOUND
+        calls.end(calls.begin(5, *LOOKED_UP, 100.0), *LOOKED_UP, Found(7), 103.0)
+
+
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        lambda step: ("lookup", (1, b"%d" % step, None)),
+        lambda step: ("lookup", (step, b"f", None)),
+        lambda step: LOOKED_UP,
+        lambda step: ("getattr", (7, None)),
+    ],
+    ids=["names of a directory", "names of many", "one name", "attributes of one file"],
+)
+def test_a_program_that_asks_the_store_for_long_is_not_short_of_time(name_of):
+    """Each of many short waits in a row is a call of its own, and has most of the bound for a store that stalls."""
+    calls, now = SystemCalls(BOUND), 100.0
+    for step in range(2000):
+        operation, args = name_of(step)
+        call = calls.begin(5, operation, args, now)
+        assert call.until - now > BOUND / 2
+        now += 0.3
+        calls.end(call, operation, args, Found(10_000 + step), now)
+
+
+def test_what_is_answered_at_once_lets_no_other_thread_wait_less():
+    """Only who waits in the kernel behind a request that waited has a part of the bound."""
+    calls = SystemCalls(BOUND)
+    calls.end(calls.begin(5, *LOOKED_UP, 100.0), *LOOKED_UP, Found(7), 109.9)
+    now = 109.9 + GAP / 2
+    calls.passed(5, "lookup", (1, b"g", None), Found(8), now)
+    assert calls.begin(6, "lookup", (1, b"h", None), now).until == now + BOUND
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+def test_threads_that_failed_together_have_their_time_again(threads):
+    """Each thread fails once behind one that failed late; what it calls then has its whole time."""
+    calls = SystemCalls(BOUND)
+    call = calls.begin(1, *LOOKED_UP, 100.0)
+    now, at_once = call.until, 0
+    calls.end(call, *LOOKED_UP, FAILED, now)
+    for step in range(10 * threads):
+        now += QUEUED / 4
+        thread = 2 + step % threads
+        name = ("lookup", (1, b"%d" % step, None))
+        call = calls.begin(thread, *name, now)
+        if call.until > now:
+            continue
+        at_once += 1
+        calls.end(call, *name, FAILED, now)
+    assert at_once <= threads
+
+
+def test_processes_that_come_and_go_do_not_fail_for_ever():
+    """New threads, of which none waited, fail behind each other for a moment only."""
+    calls = SystemCalls(BOUND)
+    call = calls.begin(1, *LOOKED_UP, 100.0)
+    now = begun = call.until
+    calls.end(call, *LOOKED_UP, FAILED, now)
+    for thread in range(2, 10_000):
+        now += QUEUED / 2
+        name = ("lookup", (1, b"%d" % thread, None))
+        call = calls.begin(thread, *name, now)
+        if call.until > now:
+            break
+        calls.end(call, *name, FAILED, now)
+    assert now - begun <= GAP + QUEUED

@@ -10,7 +10,14 @@ import trio.testing
 from support.clock import Clock
 from support.rig import open_rig
 
-from kvfs.core.errors import FileTooBigError, JournalError, JournalFullError, NoSpaceError, NotFoundError
+from kvfs.core.errors import (
+    FileTooBigError,
+    JournalError,
+    JournalFullError,
+    NoSpaceError,
+    NotFoundError,
+    TimedOutError,
+)
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.vfs.answers import answered
 
@@ -358,6 +365,102 @@ async def test_who_wrote_of_a_file_that_could_not_be_cut_is_told(mount, kernel, 
     with pytest.raises(JournalFullError):
         await kernel.close(writer)
     assert await kernel.read("/ns/f") == good
+
+
+async def _give_up(mount, monkeypatch, call, meanwhile):
+    """A call has its time-out while a large content is being recorded, when `meanwhile` is done."""
+    begun, scope = trio.Event(), trio.CancelScope()
+
+    async def slow(value):
+        begun.set()
+        await trio.sleep_forever()
+
+    async def given_up():
+        with scope:
+            await call()
+
+    with monkeypatch.context() as disk:
+        disk.setattr(mount.journal, "spool", slow)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(given_up)
+            await begun.wait()
+            found = await meanwhile()
+            scope.cancel()
+    assert scope.cancelled_caught
+    return found
+
+
+async def test_a_truncate_that_was_given_up_cuts_nothing_later(mount, kernel, monkeypatch):
+    """A truncate of a closed file has its time-out: who opened it meanwhile has it whole, and who wrote is told."""
+    good = b"x" * 700_000
+    await kernel.write("/ns/f", good)
+    await mount.drain()
+
+    async def open_all():
+        writer, later = await kernel.open("/ns/f", RW), await kernel.open("/ns/f", RW)
+        await kernel.pwrite(writer, 0, b"BAD")
+        return writer, later
+
+    writer, later = await _give_up(mount, monkeypatch, lambda: kernel.truncate("/ns/f", 600_000), open_all)
+    assert (await kernel.stat("/ns/f")).size == len(good)
+    with pytest.raises(TimedOutError):
+        await kernel.close(writer)
+    await kernel.pwrite(later, 0, b"NEW!")
+    await kernel.close(later)
+    await mount.drain()
+    assert (await mount.stored())["f"].value == b"NEW!" + good[4:]
+
+
+async def test_attributes_that_were_given_up_do_not_come_with_a_later_close(mount, kernel, monkeypatch):
+    """A setxattr of a large file has its time-out: who has the file open does not record what it set."""
+    good = b"x" * 700_000
+    await kernel.write("/ns/f", good)
+    await mount.drain()
+
+    async def open_it():
+        return await kernel.open("/ns/f", RW)
+
+    file = await _give_up(mount, monkeypatch, lambda: kernel.setxattr("/ns/f", "user.a", b"1"), open_it)
+    assert await kernel.xattrs("/ns/f") == {}
+    await kernel.pwrite(file, 0, b"NEW!")
+    await kernel.close(file)
+    await mount.drain()
+    stored = (await mount.stored())["f"]
+    assert (stored.value, stored.metadata) == (b"NEW!" + good[4:], None)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_no_attributes_of_two_calls_that_failed_are_kept(mount, kernel, monkeypatch, order):
+    """Two setxattr of one open file fail, whichever first: neither field stays, nor comes with a later close."""
+    await kernel.write("/ns/f", b"x" * 700_000)
+    await kernel.setxattr("/ns/f", "user.old", b"1")
+    await mount.drain()
+    file = await kernel.open("/ns/f", RW)
+    gates = [trio.Event(), trio.Event()]
+    count = itertools.count()
+
+    async def full_later(value):
+        await gates[next(count)].wait()
+        raise JournalFullError("no room")
+
+    async def set_one(name):
+        with pytest.raises(JournalFullError):
+            await kernel.setxattr("/ns/f", name, b"1")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(mount.journal, "spool", full_later)
+        async with trio.open_nursery() as nursery:
+            for name in ("user.a", "user.b"):
+                nursery.start_soon(set_one, name)
+                await trio.testing.wait_all_tasks_blocked()
+            for which in order:
+                gates[which].set()
+                await trio.testing.wait_all_tasks_blocked()
+    assert await kernel.xattrs("/ns/f") == {"user.old": b"1"}
+    await kernel.pwrite(file, 0, b"NEW!")
+    await kernel.close(file)
+    await mount.drain()
+    assert (await mount.stored())["f"].metadata == b'{"old":1}'
 
 
 async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kernel):

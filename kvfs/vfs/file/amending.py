@@ -4,9 +4,12 @@ The value goes along with each of them.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-from kvfs.core.errors import FileTooBigError, KvfsError, StaleError
+import trio
+
+from kvfs.core.errors import FileTooBigError, KvfsError, StaleError, TimedOutError
 from kvfs.core.expiry import is_expired
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Metadata
@@ -23,6 +26,18 @@ from kvfs.vfs.view.overlay import Overlay
 
 Edit = Callable[[Metadata | None, int | None], tuple[Metadata | None, int | None]]
 """Metadata and expiration as they are → as they shall be."""
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """An edit of an open file that is being recorded: the attributes before and after it, and the versions."""
+
+    shared: OpenFile
+    edit: Edit
+    before: tuple[Metadata | None, int | None]
+    wanted: tuple[Metadata | None, int | None]
+    version: int
+    made: int
 
 
 class Amending:
@@ -44,6 +59,7 @@ class Amending:
         self._contents = contents
         self._failures = failures
         self._now = now
+        self._attempts: list[_Attempt] = []  # in the order in which they were made
 
     async def truncate(self, node: File, size: int, number: int | None = None) -> None:
         """Set the size of an open or closed file, through a handle or by name; a closed one is recorded at once."""
@@ -73,10 +89,10 @@ class Amending:
             self._contents.resize(opened, size)
             try:
                 await answered(self._recorder.save(node))
-            except (
-                KvfsError
-            ) as exc:  # other programs may have opened it meanwhile: they get the old content again
-                self._failures.fail(FileHandle(node, write=True), opened, exc)
+            except (KvfsError, trio.Cancelled) as exc:
+                # other programs may have opened it meanwhile: they get the old content again
+                error = exc if isinstance(exc, KvfsError) else TimedOutError("a truncate took too long")
+                self._failures.fail(FileHandle(node, write=True), opened, error)
                 raise
         node.shown = None
 
@@ -117,13 +133,15 @@ class Amending:
         """Amend an open file. Where that cannot be recorded, the attributes are again what they were."""
         before, version = (shared.metadata, shared.expiration), shared.version
         wanted = edit(*before)
+        attempt = _Attempt(shared, edit, before, wanted, version, version + (wanted != before))
+        self._attempts.append(attempt)
         try:
             await self._amend_and_record(node, shared, edit)
-        except KvfsError:
-            # Unless this changed nothing, or another call has changed them since: then they are not ours.
-            if before != wanted == (shared.metadata, shared.expiration):
-                self._take_back_attributes(shared, *before, version)
+        except (KvfsError, trio.Cancelled):
+            self._take_back(attempt)
             raise
+        finally:
+            self._attempts.remove(attempt)
 
     async def _amend_and_record(self, node: File, shared: OpenFile, edit: Edit) -> None:
         written = shared.written
@@ -133,15 +151,28 @@ class Amending:
         elif not written and not shared.created:
             await answered(self._recorder.save(node))
 
-    def _take_back_attributes(
-        self, shared: OpenFile, metadata: Metadata | None, expiration: int | None, version: int
-    ) -> None:
-        """Take attributes back that could not be recorded, because the caller was told that nothing changed."""
-        if not shared.dirty:  # they were, and only the disk did not force them out
+    def _take_back(self, failed: _Attempt) -> None:
+        """Take attributes back that could not be recorded, because the caller was told that nothing changed.
+
+        Edits that are being recorded beside stay, and count from now on as made without this one.
+        """
+        shared, attributes, version = failed.shared, failed.before, failed.version
+        others = [attempt for attempt in self._attempts if attempt.shared is shared]
+        later = others[others.index(failed) + 1 :]
+        if not shared.dirty:  # they were recorded, and only the disk did not force them out
             return
-        shared.metadata, shared.expiration = metadata, expiration
-        if shared.version == version + 1:  # else somebody has written meanwhile
+        if attributes == failed.wanted or others[-1].wanted != (shared.metadata, shared.expiration):
+            return  # this changed nothing, or something else has changed them since: then they are not ours
+        if shared.version == failed.made:  # else somebody has written meanwhile
             shared.version = version
+        for attempt in later:
+            if attempt.version == failed.made:
+                attempt.version = version
+            attempt.before = attributes
+            with suppress(KvfsError):  # it suits these attributes no more
+                attributes = attempt.edit(*attributes)
+            attempt.wanted = attributes
+        shared.metadata, shared.expiration = attributes
         self._overlay.unsaved.touched()
 
     async def _amend_written(self, node: File, shared: OpenFile) -> None:

@@ -463,6 +463,47 @@ async def test_no_attributes_of_two_calls_that_failed_are_kept(mount, kernel, mo
     assert (await mount.stored())["f"].metadata == b'{"old":1}'
 
 
+async def test_a_new_file_whose_deletion_could_not_be_recorded_is_still_there(mount, kernel, monkeypatch):
+    """Another client made the name that is being made here: where the deletion fails, ours is there."""
+    await kernel.write("/ns/f", b"1")
+    await mount.drain()
+    file = await kernel.open("/ns/new", RW | os.O_CREAT)
+    await mount.other("new", b"theirs")
+    mount.now.advance(600)
+    assert "new" in await kernel.listdir("/ns")
+
+    def full(*_, **__):
+        raise JournalFullError("no room")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(mount.journal, "record_delete", full)
+        with pytest.raises(JournalFullError):
+            await kernel.unlink("/ns/new")
+    await mount.other("new", None)
+    mount.now.advance(600)
+    assert "new" in await kernel.listdir("/ns")
+    await kernel.unlink("/ns/new")
+    await kernel.close(file)
+    assert "new" not in await kernel.listdir("/ns")
+
+
+async def test_a_file_whose_rename_failed_leaves_nothing_to_the_next_of_its_name(mount, kernel, monkeypatch):
+    """A file that could not be renamed away, and was deleted later, passes no attributes on to a new one."""
+    await kernel.write("/ns/f", b"1")
+    await kernel.setxattr("/ns/f", "user.a", b"1")
+
+    def full(*_, **__):
+        raise JournalFullError("no room")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(mount.journal, "move", full)
+        with pytest.raises(JournalFullError):
+            await kernel.rename("/ns/f", "/ns/g")
+    await kernel.unlink("/ns/f")
+    await kernel.write("/ns/f", b"2")
+    assert await kernel.xattrs("/ns/f") == {}
+
+
 async def test_who_wrote_what_another_close_could_not_record_is_told(mount, kernel):
     """The second of two writers gets the error of the first one's close too, because its bytes are not kept."""
     await kernel.write("/ns/f", b"good")

@@ -17,6 +17,7 @@ from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import File
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay, View
+from kvfs.vfs.view.types import SeenView
 
 
 class Stamp(Struct, frozen=True):
@@ -44,9 +45,12 @@ class Moves:
         self._inheritance = files.inheritance
         self._now = now
 
-    def leave(self, namespace: NamespaceId, key: Key) -> None:
-        """Remember the attributes of a file renamed away, because it may be about to be written anew."""
-        view = self._overlay.known.peek(namespace, key, stale=True)
+    def shown(self, namespace: NamespaceId, key: Key) -> SeenView:
+        """Return what is known of a file, to be told to `leave` once it is renamed away."""
+        return self._overlay.known.peek(namespace, key, stale=True)
+
+    def leave(self, namespace: NamespaceId, key: Key, view: SeenView) -> None:
+        """Remember the attributes of a file that was renamed away, because it may be about to be written anew."""
         if isinstance(view, View):
             self._inheritance.leave(namespace, key, view.metadata, view.expiration)
 

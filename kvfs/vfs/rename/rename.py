@@ -149,8 +149,9 @@ class Renames:
         move = await self._moves.prepare(namespace, key, goal, replaced=new.target, inherits=True)
         if not (old.holds and new.holds):
             return False
-        self._moves.leave(namespace, key)
+        left = self._moves.shown(namespace, key)
         self._journal.move(namespace, [move])
+        self._moves.leave(namespace, key, left)
         self._moves.moved(namespace, move)
         return True
 

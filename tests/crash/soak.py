@@ -27,6 +27,7 @@ OPTIONS = (
 ROOM = 96  # MiB that values, bodies and requests under way may take at any moment, beside what a daemon is
 GROWTH = 12  # MiB that it may take more of in the last third than in the one before: bodies come and go
 WARM = 15 * 60.0  # seconds of a run whose last two thirds are warm: the rate's window (300 s) is full then
+FAILED = 0.05  # of the calls may fail: with a limit that is used up for minutes, each failure takes --timeout
 DESCRIPTORS = 20  # that may be open for requests under way
 
 
@@ -69,7 +70,8 @@ def soak(directory: Path, seconds: float, *, faults: bool, words: str = "", seed
         api.set_faults()
         problems += judge(samples, before)
         mount.sync(timeout=420)  # the API may have asked for five minutes
-        return problems + left(mount, api, before, settle)
+        problems += left(mount, api, before, settle)
+        return problems + unforeseen(mount.log.read_text())
 
 
 def start(
@@ -93,7 +95,7 @@ def work(
         time.sleep(min(10.0, seconds / 30))
         samples.append(sample(mount))
     api.set_faults(*lifted(temper), LATENCY)
-    calls = 0
+    calls = failed = 0
     for number, process in enumerate(workers):
         said, _ = process.communicate(timeout=300)
         if process.returncode:
@@ -101,11 +103,13 @@ def work(
             continue
         answer = json.loads(said)
         calls += answer["calls"]
+        failed += sum(answer["errors"].values())
         took, call = answer["longest"]
         print(f"worker {number}: {answer['calls']} calls, longest {call} {took:.2f} s, {answer['errors']}")
         problems += [f"worker {number}: {wrong}" for wrong in answer["wrong"]]
         if took > BOUND:
             problems.append(f"worker {number}: {call} took {took:.1f} s")
+    problems += too_many(failed, calls)
     print(f"{calls} calls in {seconds:.0f} s; sender: {mount.status()['sender']}")
     return samples, problems
 
@@ -136,6 +140,20 @@ def judge(samples: list[Sample], before: Sample) -> list[str]:
     if more > fewer + DESCRIPTORS:
         problems.append(f"descriptors went from {fewer:.0f} to {more:.0f}")
     return problems
+
+
+def too_many(failed: int, calls: int) -> list[str]:
+    """Return a complaint if so many calls failed that the server's temper does not explain it, whatever the errnos."""
+    return [f"{failed} of {calls} calls failed"] if failed > FAILED * calls else []
+
+
+def unforeseen(log: str) -> list[str]:
+    """Return what the daemon's log says of bugs. A program sees EIO then, as for a server that fails."""
+    lines = log.splitlines()
+    bugs = [line for line in lines if "a bug of kvfs" in line]
+    if not bugs and any(line.startswith("Traceback (most recent call last)") for line in lines):
+        bugs = ["a traceback"]
+    return [f"{len(bugs)} unforeseen errors are in the log, such as: {bugs[0]}"] if bugs else []
 
 
 def left(mount: Mounted, api: Api, before: Sample, settle: float) -> list[str]:

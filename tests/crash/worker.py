@@ -15,6 +15,11 @@ from collections import Counter, deque
 
 FILES = 40
 PAST = 10  # calls of a name that are told when it is wrong
+LOCAL = (
+    "read",
+    "write",
+    "close",
+)  # calls of an open file need no server: nothing of it explains their errors
 SIZES = ((0, 100, 5_000, 200_000, 1_500_000), (5, 60, 25, 8, 2))
 
 
@@ -31,11 +36,12 @@ class Worker:
         self.calls = 0
         self.errors: Counter[str] = Counter()
         self.longest = (0.0, "")
+        self.last = ""  # the call made last
         self.wrong: list[str] = []
 
     def timed(self, call, *arguments):
         """Time one call of the kernel."""
-        begun = time.monotonic()
+        begun, self.last = time.monotonic(), call.__name__
         try:
             return call(*arguments)
         finally:
@@ -72,8 +78,8 @@ class Worker:
 
     def _failed(self, what: str, error: OSError, history: str = "") -> None:
         self.errors[errno.errorcode.get(error.errno, "?")] += 1
-        if error.errno not in self._explained:
-            self.wrong.append(f"{what}: {error}{history}")
+        if error.errno not in self._explained or self.last in LOCAL:
+            self.wrong.append(f"{what}, at {self.last}: {error}{history}")
 
     def _remove_all(self) -> None:
         for directory, names, files in os.walk(self._folder, topdown=False, onerror=_raise):
@@ -120,8 +126,11 @@ class Worker:
             if self._random.random() < 0.05:
                 self.timed(os.fsync, descriptor)
                 self._note(name, "fsync")
-        finally:
-            self.timed(os.close, descriptor)
+        except OSError:
+            failed, _ = self.last, self.timed(os.close, descriptor)
+            self.last = failed
+            raise
+        self.timed(os.close, descriptor)
 
     def read(self, name: str) -> None:
         if name not in self._known:

@@ -4,8 +4,9 @@ import errno
 from pathlib import Path
 
 import pytest
-from crash.soak import Sample, judge, soak
+from crash.soak import Sample, judge, soak, too_many, unforeseen
 from crash.temper import explained, lifted, rules, staleness
+from crash.worker import Worker
 
 pytestmark = pytest.mark.fuse
 
@@ -56,3 +57,40 @@ def test_a_short_run_meets_windows_in_proportion(
     assert staleness(found) == stale
     assert "rate_budget" not in [rule["fault"] for rule in lifted(found)]
     assert len(lifted(found)) == len(found) - 1
+
+
+@pytest.mark.parametrize(
+    ("log", "wrong"),
+    [
+        ("WARNING open of 'ns/f': EIO: the API is away\n", 0),
+        (
+            "ERROR open of 'ns/f' failed: a bug of kvfs, please report it\nTraceback (most recent call last):\n",
+            1,
+        ),
+        ("ERROR a control request failed\nTraceback (most recent call last):\n", 1),
+    ],
+)
+def test_a_soak_sees_bugs_that_a_program_takes_for_errors_of_the_server(log: str, wrong: int) -> None:
+    """A bug in a handler is an EIO for the program, as an outage is: the log tells them apart."""
+    assert len(unforeseen(log)) == wrong
+
+
+@pytest.mark.parametrize(("failed", "wrong"), [(0, 0), (950, 0), (1100, 1), (20_000, 1)])
+def test_a_soak_sees_a_daemon_that_goes_on_failing(failed: int, wrong: int) -> None:
+    """Errors that the temper explains are the exception: a daemon that answers nothing else is not well."""
+    assert len(too_many(failed, 20_000)) == wrong
+
+
+def test_nothing_of_the_server_explains_an_error_of_an_open_file(tmp_path: Path) -> None:
+    """An open may fail because of the server; the file that it opened is read, written and closed without it."""
+    worker = Worker(str(tmp_path), 0, {errno.EIO})
+
+    def fails() -> None:
+        raise OSError(errno.EIO, "failed")
+
+    for name, wrong in (("open", 0), ("fsync", 0), ("write", 1), ("read", 2), ("close", 3)):
+        fails.__name__ = name
+        with pytest.raises(OSError, match="failed") as caught:
+            worker.timed(fails)
+        worker._failed("work", caught.value)
+        assert len(worker.wrong) == wrong

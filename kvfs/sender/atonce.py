@@ -56,16 +56,20 @@ class AtOnce:
         in_flight = self._poster.in_flight
         self._round.claim((change,))
         in_flight.add(change.seq)
+        has_arrived = False
         try:
             entry = self._entry(change)
             await watch.put_soon(change.namespace, change.key, entry, relied)
             self._arrived(change, begun)
+            has_arrived = True
         except (StoreError, JournalError):
-            return False
+            pass
         finally:
             in_flight.discard(change.seq)
             self._round.release((change,))
-        return True
+            if not has_arrived:  # its caller may have given up, and others have left it to him
+                self._dispatch.tell((change,), Outcome())
+        return has_arrived
 
     def _is_plain(self, change: Change, place: KeyRef) -> bool:
         """Return True if nothing of the general way concerns the change."""

@@ -288,3 +288,58 @@ async def test_what_a_command_wrote_settles_in_its_time(autojump_clock, setting)
         await trio.sleep(5)
         assert journal.get(setting.namespace, B) is None
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("sender", ["disk"], indirect=True)
+async def test_who_left_the_key_to_it_looks_again_when_it_failed(
+    autojump_clock, setting, sender, written, at_once, monkeypatch
+):
+    """Others send the key at once where the disk failed after a while and the caller of the short way has given up."""
+    await sent_before(setting, sender, written)
+    entered, opened = trio.Event(), trio.Event()
+
+    async def failing(self, *args):
+        entered.set()
+        await opened.wait()
+        raise UnavailableError("its disk reports an error")
+
+    monkeypatch.setattr(type(setting.backend._connections), "write_soon", failing)
+    written("a", b"2", b"1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at_once, "a")  # its caller has no time left after it
+        await entered.wait()
+        assert await sender.send_once() == 0
+        began = trio.current_time()
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(sender.send_now, [(setting.namespace, A)], 30)
+            await trio.testing.wait_all_tasks_blocked()
+            opened.set()
+        assert trio.current_time() - began < 1
+    assert await stored(setting.backend, setting.namespace) == {A: Entry(b"2")}
+
+
+@pytest.mark.parametrize("sender", ["disk"], indirect=True)
+async def test_what_failed_at_once_is_sent_without_a_new_change(
+    autojump_clock, setting, sender, written, at_once, monkeypatch
+):
+    """The loop passes over a key that an fsync writes at the moment; when that failed, it sends the key itself."""
+    await sent_before(setting, sender, written)
+    entered, opened = trio.Event(), trio.Event()
+
+    async def failing(self, *args):
+        entered.set()
+        await opened.wait()
+        raise UnavailableError("its disk reports an error")
+
+    monkeypatch.setattr(type(setting.backend._connections), "write_soon", failing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.run)
+        await trio.sleep(1)
+        written("a", b"2", b"1")
+        nursery.start_soon(at_once, "a")  # its caller has no time left after it
+        await entered.wait()
+        await trio.sleep(10)  # the loop has looked meanwhile
+        opened.set()
+        await trio.sleep(60)
+        assert await stored(setting.backend, setting.namespace) == {A: Entry(b"2")}
+        nursery.cancel_scope.cancel()

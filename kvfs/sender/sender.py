@@ -111,8 +111,9 @@ class Sender:
 
         It is not woken for each, *because* an fsync sends most of what a database writes, at the cost of a wake.
         """
-        nap = self._nap
-        soonest = min(self._options.delay, self._options.settle_window)  # what a command wrote settles alone
+        nap, options = self._nap, self._options
+        # a long write-back is cut short by the greatest age, and what a command wrote settles alone
+        soonest = min(options.delay, options.max_age, options.settle_window)
         if nap is not None and nap.deadline > trio.current_time() + soonest:
             nap.deadline = min(nap.deadline, trio.current_time() + self._pause())
 

@@ -343,3 +343,19 @@ async def test_what_failed_at_once_is_sent_without_a_new_change(
         await trio.sleep(60)
         assert await stored(setting.backend, setting.namespace) == {A: Entry(b"2")}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_long_write_back_does_not_put_off_what_is_old_enough(autojump_clock, setting, written):
+    """With a `--write-back` above the greatest age a change goes at that age, though the loop sleeps until later."""
+    sender = setting.sender(delay=600, max_age=30, settle_window=90)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.run)
+        await trio.lowlevel.checkpoint()
+        await sent_before(setting, sender, written)
+        written("a", b"2", b"1")
+        assert await answered(sender.send_at_once((setting.namespace, A)))
+        await trio.sleep(40)  # the loop sleeps until that has settled
+        written("b", b"1")
+        await trio.sleep(32)
+        assert await stored(setting.backend, setting.namespace) == {A: Entry(b"2"), B: Entry(b"1")}
+        nursery.cancel_scope.cancel()

@@ -19,12 +19,19 @@ from kvfs.store.base import Watch
 
 
 class AtOnce:
-    """Sends single puts that are recorded in the journal."""
+    """Sends single puts that are recorded in the journal. `resolved` is told of those that arrived."""
 
-    def __init__(self, journal: Journal, dispatch: Dispatch, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        dispatch: Dispatch,
+        now: Callable[[], float],
+        resolved: Callable[[Change, None], None],
+    ) -> None:
         self._journal = journal
         self._dispatch = dispatch
         self._now = now
+        self._resolved = resolved
         self._round = dispatch.round
         self._poster = dispatch.round.poster
 
@@ -102,4 +109,5 @@ class AtOnce:
         self._poster.culprits.known(change.namespace)
         self._journal.ack((change.seq,), self._now())
         self._poster.counts.sent += 1
+        self._resolved(change, None)
         self._dispatch.tell((change,), Outcome(done=1, answered=True))

@@ -100,7 +100,7 @@ class Fsyncs:
 
     def __init__(self, journal: Journal, dispatch: Dispatch, now: Callable[[], float]) -> None:
         self._journal = journal
-        self.at_once = AtOnce(journal, dispatch, now)
+        self.at_once = AtOnce(journal, dispatch, now, self.resolved)
         self._dispatch = dispatch
         self._round = dispatch.round
         self.waiting: list[FsyncWait] = []

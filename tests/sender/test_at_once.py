@@ -359,3 +359,34 @@ async def test_a_long_write_back_does_not_put_off_what_is_old_enough(autojump_cl
         await trio.sleep(32)
         assert await stored(setting.backend, setting.namespace) == {A: Entry(b"2"), B: Entry(b"1")}
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("sender", ["disk"], indirect=True)
+async def test_who_waits_for_what_arrived_does_not_wait_for_a_newer_change(
+    autojump_clock, setting, sender, written, at_once, monkeypatch
+):
+    """Fsyncs of a content end when it has arrived, also if the store does not take a newer one recorded meanwhile."""
+    await sent_before(setting, sender, written)
+    entered, opened = trio.Event(), trio.Event()
+    connections = type(setting.backend._connections)
+    method = connections.write_soon
+
+    async def slow(self, *args):
+        entered.set()
+        await opened.wait()
+        await method(self, *args)
+
+    async def failing(self, *args, **options):
+        raise UnavailableError("no")
+
+    monkeypatch.setattr(connections, "write_soon", slow)
+    monkeypatch.setattr(type(setting.backend), "bulk_put", failing)
+    written("a", b"2", b"1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at_once, "a")
+        await entered.wait()
+        nursery.start_soon(sender.send_now, [(setting.namespace, A)], 5)
+        await trio.testing.wait_all_tasks_blocked()
+        written("a", b"3", b"2")
+        opened.set()
+    assert await stored(setting.backend, setting.namespace) == {A: Entry(b"2")}

@@ -100,11 +100,11 @@ class AtOnce:
         assert row is not None, "it is pending"
         value = self._journal.newest(row)
         self._journal.mark_attempted((change.seq,))
-        self._poster.counts.requests += 1
         return Entry(value, change.metadata, None)
 
     def _arrived(self, change: Change, begun: int) -> None:
         """Acknowledge the change, and tell who waits for it, or for time to pass."""
+        self._poster.counts.requests += 1
         self._poster.vouched.note((change,), begun)
         self._poster.culprits.known(change.namespace)
         self._journal.ack((change.seq,), self._now())

@@ -156,14 +156,15 @@ async def test_what_somebody_else_wrote_is_compared_first(
 
 
 async def test_another_process_that_is_writing_is_not_waited_for(setting, sender, written, at_once, tmp_path):
-    """While another process holds the store, the short way gives up at once, and nothing has changed."""
+    """While another process holds the store, the short way gives up at once: nothing is changed or counted."""
     await sent_before(setting, sender, written)
     written("a", b"2", b"1")
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    began = time.monotonic()
+    began, requests = time.monotonic(), sender.statistics().requests
     assert not await at_once("a")
     assert time.monotonic() - began < 1
+    assert sender.statistics().requests == requests
     assert setting.journal.get(setting.namespace, A).state is ChangeState.PENDING
     other.close()
     assert await at_once("a")

@@ -119,7 +119,8 @@ class Change(Struct, frozen=True, array_like=True, gc=False):
     `by_command`: a command of this machine wrote it at the store, and no program of this mount has read or written it.
     `error` is about this change alone; `failed` is the last try of a request with it that failed, whatever the reason.
 
-    The journal's log has the fields by position: a new one goes to the end and has a default.
+    The journal's log has the fields by position, and those of `rules.Row` behind them: a new one goes to the end of
+    that class, and a new one here needs a new version of the journal.
     """
 
     seq: Seq

@@ -76,6 +76,7 @@ class Sender:
         self._lock = trio.Lock()
         self._drained: list[set[KeyRef]] = []  # the keys that each drain under way waits for
         self._exhausted: int | None = None  # the journal's generation at which nothing could be sent
+        self._ended = 0  # sendings that have ended, those of others too
         self._quiet = Countdown(options.delay)
         self._age = Countdown(options.max_age)
         self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
@@ -161,11 +162,13 @@ class Sender:
             backoff = self._dispatch.backoff
             if patient and backoff.error is not None and trio.current_time() < backoff.retry_at:
                 return Outcome(failure=backoff.error)
-            generation = self._journal.news.generation.number
+            generation, ended = self._journal.news.generation.number, self._ended
             changes = self._choice.choose(accept)
             outcome = await self._dispatch.carry_out(changes)
             self._choice.learn(changes, outcome)
-            outcome.idle = outcome.is_quiet and generation == self._journal.news.generation.number
+            is_alone = self._ended <= ended + 1  # else a key that was passed over may be free now
+            is_unchanged = generation == self._journal.news.generation.number
+            outcome.idle = outcome.is_quiet and is_unchanged and is_alone
             self._next_ready = min(self._choice.next_ready, outcome.next_try)
             if outcome.idle and not self._choice.passed_over:
                 self._exhausted = generation
@@ -177,6 +180,7 @@ class Sender:
         Where all went well the loop sleeps on, at most until something is due: to wake it for each fsync would cost
         as much as the fsync.
         """
+        self._ended += 1
         was_exhausted, self._exhausted = self._exhausted is not None, None
         nap = self._nap
         if nap is None:

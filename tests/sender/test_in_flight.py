@@ -7,6 +7,7 @@ from support.journals import put, stored
 
 from kvfs.core.errors import TimedOutError
 from kvfs.core.model import Entry, Key
+from kvfs.sender.outcome import Outcome
 
 
 @pytest.fixture
@@ -116,3 +117,25 @@ async def test_a_drain_waits_for_what_an_fsync_sends(autojump_clock, setting, wr
         await sender.send_now([(setting.namespace, Key("a"))], 1)
     result = await sender.drain()
     assert (result.left, setting.store.count("bulk_put")) == (0, 1)
+
+
+async def test_a_key_that_is_given_back_while_the_loop_looks_is_sent(autojump_clock, setting, monkeypatch):
+    """A key that the loop passed over is sent by it though it was given back before its look had ended."""
+    sender = setting.sender()
+    rounds, send = sender._round, sender._round.send
+    put(setting.journal, "a", b"1", namespace=setting.namespace)
+    (change,) = setting.journal.pending()
+    rounds.claim([change])  # as an fsync does, whose caller then gives up
+
+    async def given_back(changes, **options):
+        if rounds.is_claimed(change) and not changes:
+            rounds.release([change])
+            sender._dispatch.tell([change], Outcome())
+        return await send(changes, **options)
+
+    monkeypatch.setattr(rounds, "send", given_back)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.run)
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert await stored(setting.backend, setting.namespace) == {"a": Entry(b"1")}

@@ -37,16 +37,22 @@ from kvfs.workers import WranglerSource
 _TIMEOUT = 130.0  # seconds: a bulk write may take the API a hundred
 
 
-_OF_PROFILES: Final = ("token-file", "token-command", "insecure", "state-dir")
+_OF_PROFILES: Final = {
+    "token-file": "token_file",
+    "token-command": "token_command",
+    "insecure": "insecure",
+    "state-dir": "state",
+}
+"""The options of a profile that count here, and the parameters that they become."""
 
 
 def _take_profile(ctx: click.Context, _: click.Parameter, profile: str | None) -> str | None:
     """Make the profile's values the defaults of the other options; the rest of the profile is for mounts."""
     if profile:
         settings = settings_of(config_file(os.environ), profile)
-        found = {name: settings.values[name] for name in _OF_PROFILES if name in settings.values}
-        found |= {"source": settings.source} if settings.source else {}
-        ctx.default_map = {name.replace("-", "_"): value for name, value in found.items()}
+        values = settings.values
+        ctx.default_map = {into: values[name] for name, into in _OF_PROFILES.items() if name in values}
+        ctx.default_map |= {"source": settings.source} if settings.source else {}
     return profile
 
 

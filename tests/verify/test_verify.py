@@ -303,6 +303,18 @@ def test_a_profile_and_a_token_command_serve_as_for_a_mount(cloudflare, tmp_path
     assert "--profile" in capsys.readouterr().err
 
 
+def test_the_state_directory_of_a_profile_gets_what_was_learned(cloudflare, tmp_path, monkeypatch):
+    """The findings about an endpoint go where mounts of the same profile look for them."""
+    monkeypatch.delenv("KVFS_STATE_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file, state = tmp_path / "kvfs" / "config.toml", tmp_path / "state of the profile"
+    file.parent.mkdir()
+    file.write_text(f'[profile.mine]\nsource = "cloudflare:{ACCOUNT}"\nstate-dir = "{state}"\n')
+    assert main(["verify", "--yes", "--profile", "mine"]) == 0
+    assert len(list((state / "endpoints").glob("*.json"))) == 1
+
+
 @pytest.mark.parametrize("source", ["local:", "wrangler:"])
 def test_a_source_without_an_api_is_refused(tmp_path, monkeypatch, capsys, source):
     """A source without an API is refused, with the kinds that have one."""

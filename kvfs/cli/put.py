@@ -43,7 +43,10 @@ def put(
     access: Access,
 ) -> None:
     """Write a value. Metadata and expiration that are not given are removed, as in the API."""
-    given = Entry(_value(value, file), parse_metadata(metadata), parse_expiration(ttl, expiration))
+    new_metadata, expires = parse_metadata(metadata), parse_expiration(ttl, expiration)
+    given = Entry(
+        _value(value, file), new_metadata, expires
+    )  # the last, because somebody may have to type it
 
     async def work(keys: SourceKeys) -> None:
         entry = given

@@ -176,6 +176,15 @@ def test_put_says_what_kv_cannot_keep(words, message, kvfs, shop, tmp_path):
     assert dump(tmp_path / "a.sqlite") == ENTRIES
 
 
+@pytest.mark.parametrize("rest", [("--metadata", "{"), ("--ttl", "2h", "--expiration", "4000000000")])
+def test_put_refuses_its_options_before_it_reads_a_value(rest, kvfs, shop, monkeypatch):
+    """`put` refuses wrong options at once, and lets nobody type a value for nothing."""
+    typed = io.TextIOWrapper(io.BytesIO(b"a value"))
+    monkeypatch.setattr("sys.stdin", typed)
+    assert kvfs("put", f"{shop}/k", *rest, ok=False).status == 2
+    assert typed.buffer.tell() == 0
+
+
 # rm
 
 

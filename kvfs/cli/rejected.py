@@ -92,14 +92,14 @@ def discard(source: str, numbers: tuple[int, ...], everything: bool, yes: bool, 
 
 
 def _chosen(source: str, numbers: tuple[int, ...], everything: bool, state: Path) -> list[int]:
-    """Return the numbers that were meant, each of a change that is there."""
+    """Return the numbers that were meant, each once, of changes that are there."""
     if not numbers and not everything:
         raise click.UsageError("name the NUMBERs that `kvfs rejected list` shows, or --all")
     there = [int(item["seq"]) for item in _items(source, state)]
     if missing := [number for number in numbers if number not in there]:
         words = ", ".join(map(str, missing))
         raise UserError(f"{words}: not in `kvfs rejected list {source}`, which has {len(there)} changes")
-    return there if everything else list(numbers)
+    return there if everything else list(dict.fromkeys(numbers))
 
 
 def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Path) -> None:

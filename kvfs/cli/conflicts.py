@@ -24,6 +24,7 @@ from kvfs.host.mounts import mount_at
 from kvfs.host.requests import ConflictsRequest, KeepRequest
 
 ASK_SECONDS: Final = 60.0  # settling may have to read what the server has
+MOST_COPIES: Final = 25  # in one request, which is a line of so many bytes at most, and names are long
 ATTRIBUTES: Final = {"metadata": "user.kvfs.metadata", "expiration": "user.kvfs.expiration"}
 
 
@@ -218,12 +219,14 @@ def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[Message]], s
     for mountpoint, items in meant.items():
         if not items or mount_at(mountpoint) is None:
             continue
-        request = KeepRequest(what, [item["copy"] for item in items])
-        answer = ask_mount(mountpoint, state, request, silence=ASK_SECONDS)
-        count += int(answer.get("count", 0))
-        for failed in answer.get("failed", []):
-            complain(f"{mountpoint}/{failed['path']}: {failed['error']}; the conflict stays open")
-            status = Exit.FAILED
+        copies = [item["copy"] for item in items]
+        for start in range(0, len(copies), MOST_COPIES):
+            request = KeepRequest(what, copies[start : start + MOST_COPIES])
+            answer = ask_mount(mountpoint, state, request, silence=ASK_SECONDS)
+            count += int(answer.get("count", 0))
+            for failed in answer.get("failed", []):
+                complain(f"{mountpoint}/{failed['path']}: {failed['error']}; the conflict stays open")
+                status = Exit.FAILED
     kept = "your version is the value now" if what == "mine" else "your version is gone"
     say(f"{counted(count, 'conflict')} settled: {kept}")
     return status

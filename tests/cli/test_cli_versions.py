@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from kvfs import __version__
-from kvfs.cli import daemons, rejected, through
+from kvfs.cli import conflicts, daemons, rejected, through
 from kvfs.cli.daemons import ask, ask_to_send
+from kvfs.cli.exits import Exit
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.host.control import ControlError, connect, serve_control
@@ -133,6 +134,29 @@ async def test_thousands_of_numbers_are_settled_in_several_requests(serving, mou
         await in_thread(settle)
     assert got == numbers
     assert "25,000 changes will be sent again" in capsys.readouterr().out
+
+
+async def test_thousands_of_conflicts_are_settled_in_several_requests(
+    serving, mounted, tmp_path, monkeypatch, capsys
+):
+    """Names are long, and a request is a line of bounded length."""
+    names, got = ["\U0001f600" * 512 + f"/{number:0500}" for number in range(300)], []
+
+    def keep(request):
+        got.extend(request["copies"])
+        failed = [{"path": request["copies"][0], "error": "busy"}]
+        return {"count": len(request["copies"]) - 1, "failed": failed}
+
+    monkeypatch.setattr(conflicts, "mount_at", lambda directory: True)
+    async with serving(conflicts_keep=keep) as path:
+        mounted(path)
+        meant = {Path("/mnt"): [{"path": name, "copy": name} for name in names]}
+        assert await in_thread(conflicts._settle, "theirs", meant, tmp_path) == Exit.FAILED
+    shown = capsys.readouterr()
+    assert got == names
+    left = shown.err.count("stays open")
+    assert left > 1
+    assert f"{len(names) - left} conflicts settled" in shown.out
 
 
 async def test_a_daemon_that_does_less_than_asked_is_noticed(serving, mounted, tmp_path):

@@ -68,14 +68,15 @@ class Job:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN")
+        """Commit what is done inside, or nothing of it. Raises `UserError` when the disk does not take it."""
         try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a full disk may have ended it already
-                self._db.execute("ROLLBACK")
-            raise
+            with self._db:
+                self._db.execute("BEGIN")
+                yield
+        except sqlite3.OperationalError as exc:
+            raise UserError(
+                f"{self._path} cannot be written ({exc}): make room on its disk; the same command goes on from there"
+            ) from exc
 
     # facts
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from support.moves import dump_store, fill, fill_store, sample
 from support.serving import Served, served_by_process
 
 from kvfs.core.content import is_text
+from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key
+from kvfs.data.items import Item
+from kvfs.data.job import Job
 from kvfs.store.embedded.sqlite_store import open_sqlite
 
 READ_BATCH = (
@@ -256,3 +260,18 @@ def test_progress_is_private(moves):
     [job] = [path for path in places[0].iterdir() if path.suffix == ".sqlite"]
     assert os.stat(job).st_mode & 0o077 == 0
     assert os.stat(places[0]).st_mode & 0o077 == 0
+
+
+def test_a_copy_without_room_for_its_notes_says_so(tmp_path):
+    """A full state directory is named as such, and the copy can go on when there is room."""
+    job = Job.open(tmp_path / "job.sqlite")
+    items = [Item(Key(f"{number:0500}"), "") for number in range(100)]
+    with closing(job._db) as db:
+        [(pages,)] = db.execute("PRAGMA page_count").fetchall()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(UserError, match=r"job\.sqlite cannot be written \(.*full\)"):
+            job.add(items, scanned="x")
+        assert job.fact("scanned") == ""
+        db.execute("PRAGMA max_page_count = 1000")
+        job.add(items, scanned="x")
+        assert job.items.counts(0)[0] == len(items)

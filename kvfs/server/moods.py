@@ -74,8 +74,8 @@ class _Late:
 
 
 async def _denied(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-    code = armed.random.choice(_PASSING)
-    raise recorded(armed.rule.code or code, armed.rule.status)
+    passing = recorded(armed.random.choice(_PASSING))
+    raise recorded(armed.rule.code or passing.code, armed.rule.status or passing.status)
 
 
 async def _code(armed: Armed, app: App, scope: Scope, receive: Receive, send: AsgiSend) -> None:

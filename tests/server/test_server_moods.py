@@ -76,6 +76,14 @@ async def test_a_passing_denial_has_either_form(server, http, base):
     assert (await http.get(f"{base}/keys")).status_code == 200
 
 
+async def test_a_passing_denial_with_a_code_of_its_own_is_a_denial(server, http, base):
+    """A code that is given changes the envelope alone: the answer is still 401 or 403."""
+    await server.set_faults({"fault": "denied", "code": 12345, "times": 1})
+    answer = await http.get(f"{base}/keys")
+    assert answer.status_code in (401, 403)
+    assert answer.json()["errors"][0]["code"] == 12345
+
+
 @pytest.mark.parametrize(
     ("words", "status", "code"),
     [

@@ -114,6 +114,6 @@ def _items(text: str) -> Iterator[str]:
     items.whitespace, items.quotes, items.escape, items.commenters = ",", '"', "", ""
     items.whitespace_split = True
     try:
-        yield from items
+        yield from filter(None, items)
     except ValueError:
         raise UserError(f"-o {text}: a double quote is not closed") from None

@@ -24,6 +24,7 @@ OPTIONS = {
         ("defaults,_netdev,nofail,x-systemd.automount,x-systemd.requires=a.service,comment=hello", []),
         ("cache_ttl=15m", ["--cache-ttl=15m"]),
         ("cache-ttl=15m,,ro", ["--cache-ttl=15m", "--read-only"]),
+        ('cache-ttl=15m,"",ro', ["--cache-ttl=15m", "--read-only"]),
         ("read_only", ["--read-only"]),
         ("read_only=false", []),
         ('local_names="*.a, *.b",rw', ["--local-names=*.a, *.b"]),

@@ -29,13 +29,13 @@ from kvfs.settings import DURATION, SIZE
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="Find keys that match (* and ?); may be repeated.",
+    help="Find keys that match (* and ?); with several, any one.",
 )
 @click.option(
     "--meta",
     multiple=True,
     metavar="CONDITION",
-    help="Find keys with such metadata: role=admin, n>5; may be repeated.",
+    help="Find keys with such metadata: role=admin, n>5; with several, all.",
 )
 @option(DURATION, "expires-within", "Find keys that expire within this time: 15m, 2h, 1d.", variable=False)
 @click.option("--expires/--never-expires", default=None, help="Find keys with an expiration, or without one.")

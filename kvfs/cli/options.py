@@ -155,10 +155,16 @@ FORMAT: Final = click.option(
 )
 PREFIX: Final = click.option("--prefix", default="", help="Take only keys that begin with this text.")
 MATCH: Final = click.option(
-    "--match", multiple=True, metavar="PATTERN", help="Take only keys that match (* and ?); may be repeated."
+    "--match",
+    multiple=True,
+    metavar="PATTERN",
+    help="Take only keys that match (* and ?); with several, any one.",
 )
 WHERE: Final = click.option(
-    "--where", multiple=True, metavar="CONDITION", help="Take only keys with such metadata; may be repeated."
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Take only keys with such metadata; with several, all of them.",
 )
 IN_FULL: Final = flag("-l", "--long", "is_long", "Show expirations and metadata too.")
 

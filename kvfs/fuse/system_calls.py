@@ -10,9 +10,10 @@ Programs make calls of their own as quickly. So what was answered at once never 
 go on, the same request again begins another call, and so does a fourth name that nothing led to (`_STRAYS`).
 
 A call may also have waited before the daemon hears of it. With most versions of libfuse the kernel makes the requests
-for the names in one directory one after the other: while one waits for the server, those of other threads wait in the
-kernel. The one that comes at the very moment when such a request is answered was waiting behind it: each thread once,
-and only for a moment, *because* threads that fail together would let each other fail for ever.
+for the names in one directory one after the other, and one at a time of all the renames in a mount that lead from one
+directory to another: while one waits for the server, those of other threads wait in the kernel. The one that comes at
+the very moment when such a request is answered was waiting behind it: each thread once, and only for a moment,
+*because* threads that fail together would let each other fail for ever.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 SHARE: Final = 0.15  # of the bound: the least time of a request; one call may last so much longer
 GAP: Final = 0.5  # seconds within which the kernel sends the next request of a call, on a busy machine
-QUEUED: Final = 0.002  # seconds within which the kernel sends a request that waited for another one
+QUEUED: Final = 0.02  # seconds within which the kernel sends a request that waited for another one
 NOTABLE: Final = 0.1  # seconds; a call that waited less may begin anew
 _MOST: Final = 512  # threads that are remembered
 _STRAYS: Final = 3  # names that nothing leads to in one call: a rename's second path, and its two names
@@ -31,6 +32,9 @@ FAILED: Final = object()
 _LOOKUP: Final = "lookup"
 _LEADING: Final = frozenset({_LOOKUP, "getattr"})  # the kernel makes these by itself, too
 _NAMING: Final = frozenset({_LOOKUP, "mkdir", "rmdir", "unlink", "create", "mknod", "symlink", "rename"})
+_MOVES: Final = (
+    object()
+)  # stands for the place in which all renames from one directory to another are made in turn
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +51,8 @@ class SystemCall:
 
     `until` is when its present request is to be answered, `last` the latest that any of it may be. `names` are what
     the last request found: inodes, and names as pairs of a directory's inode and the name. `parent` is where, and
-    `asked` what it was: its operation, and what it named. `queue` are the threads that waited for each other.
+    `asked` what it was: its operation, and what it named. `queue` are the threads that waited for each other, and
+    `behind` the place in which it waited for one of them.
     """
 
     begun: float
@@ -62,6 +67,7 @@ class SystemCall:
     is_repeated: bool = False
     strays: int = 0
     queue: "Queue | None" = None
+    behind: object = None
 
     def goes_on(self, operation: str, args: tuple[Any, ...]) -> bool:
         """Return whether a request is, by what it names, the next one of this call.
@@ -85,7 +91,7 @@ class SystemCalls:
         """`bound` is the number of seconds for which a call waits."""
         self.bound = bound
         self.latest: dict[int, SystemCall] = {}
-        self._in_directory: dict[object, SystemCall] = {}  # whose request for a name there waited last
+        self._last_in: dict[object, SystemCall] = {}  # place → whose request there waited last
 
     def begin(self, thread: int, operation: str, args: tuple[Any, ...], now: float) -> SystemCall:
         """Return the call that a request begins or goes on with; thread 0 is nobody's."""
@@ -101,9 +107,11 @@ class SystemCalls:
                 call.until = max(call.until, least)
                 call.last = max(call.last, call.until)
                 return call
-        if (ahead := self._ahead(thread, operation, args, now)) is not None:
-            until = ahead.until if ahead.has_failed else max(ahead.until, now + SHARE * self.bound)
-            return SystemCall(ahead.begun, until, max(ahead.last, until), thread, queue=ahead.queue)
+        for place in _places(operation, args) if thread and self._last_in else ():
+            if (ahead := self._ahead(thread, place, now)) is not None:
+                until = ahead.until if ahead.has_failed else max(ahead.until, now + SHARE * self.bound)
+                last = max(ahead.last, until)
+                return SystemCall(ahead.begun, until, last, thread, queue=ahead.queue, behind=place)
         return SystemCall(now, now + self.bound, now + (1 + SHARE) * self.bound, thread)
 
     @staticmethod
@@ -113,18 +121,15 @@ class SystemCalls:
             return False
         return call.asked != (operation, _named(operation, args))
 
-    def _ahead(self, thread: int, operation: str, args: tuple[Any, ...], now: float) -> SystemCall | None:
-        """Return the call of another thread that a request has waited for in the kernel."""
-        if not self._in_directory or operation not in _NAMING or not thread:
+    def _ahead(self, thread: int, place: object, now: float) -> SystemCall | None:
+        """Return the call of another thread for which a request in that place has waited in the kernel."""
+        ahead = self._last_in.get(place)
+        if ahead is None or now - ahead.ended > QUEUED:
             return None
-        for directory in _directories(operation, args):
-            ahead = self._in_directory.get(directory)
-            if ahead is None or now - ahead.ended > QUEUED:
-                continue
-            queue = ahead.queue
-            if queue is not None and thread not in queue.threads and now - queue.since <= GAP:
-                return ahead
-        return None
+        queue = ahead.queue
+        return (
+            ahead if queue is not None and thread not in queue.threads and now - queue.since <= GAP else None
+        )
 
     def end(
         self, call: SystemCall, operation: str, args: tuple[Any, ...], answer: object, now: float
@@ -138,9 +143,10 @@ class SystemCalls:
             if call.queue is None or now - call.queue.since > GAP + NOTABLE:  # it has waited itself
                 call.queue = Queue(now, set())
             call.queue.threads.add(thread)
-            self._in_directory = _some(self._in_directory, now)
-            self._in_directory |= dict.fromkeys(_directories(operation, args), replace(call))
-            call.queue = None
+            places = {*_turns(operation, args), *((call.behind,) if call.behind is not None else ())}
+            self._last_in = _some(self._last_in, now)
+            self._last_in |= dict.fromkeys(places, replace(call))
+            call.queue = call.behind = None
         self._lead_on(call, operation, args, answer, now)
 
     def _lead_on(
@@ -172,9 +178,18 @@ def _some(calls: dict[Any, SystemCall], now: float) -> dict[Any, SystemCall]:
     return found if len(found) < _MOST else {}
 
 
-def _directories(operation: str, args: tuple[Any, ...]) -> tuple[object, ...]:
-    """Return the directories in which a request names something."""
-    return (args[0], args[2]) if operation == "rename" else (args[0],)
+def _turns(operation: str, args: tuple[Any, ...]) -> tuple[object, ...]:
+    """Return the places in which the kernel makes no other request meanwhile: directories, and all moves."""
+    if operation != "rename" or args[0] == args[2]:
+        return (args[0],)
+    return args[0], args[2], _MOVES
+
+
+def _places(operation: str, args: tuple[Any, ...]) -> tuple[object, ...]:
+    """Return the places in which a request may have waited for its turn. A LOOKUP may be the first of a move."""
+    if operation not in _NAMING:
+        return ()
+    return (*_turns(operation, args), _MOVES) if operation == _LOOKUP else _turns(operation, args)
 
 
 def _named(operation: str, args: tuple[Any, ...]) -> frozenset[object]:

@@ -393,6 +393,26 @@ def test_a_request_that_waited_in_the_kernel_has_no_more_time_than_the_one_it_wa
         assert calls.begin(99, operation, args, now + pause).until == now + pause + BOUND
 
 
+@pytest.mark.parametrize("names_are_looked_up", [False, True])
+def test_renames_between_directories_that_wait_for_each_other_end_together(names_are_looked_up):
+    """The kernel makes one of them at a time in a whole mount, so the next one has waited as long as the first."""
+    calls, now = SystemCalls(BOUND), 100.0
+    for thread in range(1, 30):
+        move = ("rename", (10 * thread, b"f", 10 * thread + 1, b"f", 0, None))
+        name = ("lookup", (10 * thread, b"f", None))
+        asked = name if names_are_looked_up and thread > 1 else move
+        call = calls.begin(thread, *asked, now)
+        now = max(now, call.until) + QUEUED / 10
+        calls.end(call, *asked, FAILED, now)
+        if call.until > 100.0 + BOUND:
+            break
+    assert now - 100.0 < BOUND + 0.1
+    within = ("rename", (7, b"f", 7, b"g", 0, None))
+    assert calls.begin(99, *within, now).until == now + BOUND
+    between = ("rename", (7, b"f", 8, b"f", 0, None))
+    assert calls.begin(98, *between, now + 2 * QUEUED).until == now + 2 * QUEUED + BOUND
+
+
 def test_a_request_that_waited_for_one_that_was_answered_has_a_part_of_the_bound():
     """A request that waited behind a name that was found has the rest of its time, and at least a part of the bound."""
     calls = SystemCalls(BOUND)

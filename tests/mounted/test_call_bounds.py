@@ -30,6 +30,14 @@ CALLS: dict[str, Callable[[Path], object]] = {
 }
 
 
+MOVES = 6  # renames from one directory to another, of which the kernel makes one at a time
+
+
+def move(number: int) -> Callable[[Path], object]:
+    """Return a rename whose value the mount has to read first."""
+    return lambda d: (d / f"from{number}/f").rename(d / f"to{number}/f")
+
+
 def timed(call: Callable[[Path], object], directory: Path) -> tuple[int, float]:
     """Return the errno (0: success) and the seconds a call took."""
     begun, number = time.monotonic(), 0
@@ -46,8 +54,14 @@ def test_a_call_ends_by_its_bound_whatever_its_requests_wait_for(tmp_path: Path,
         for title in ("slow", *CALLS):  # one each: the kernel looks names in one directory up in turn
             namespace = api.result("POST", "", json={"title": title})["id"]
             api.bulk_put(namespace, [{"key": key, "value": "value"} for key in ("f", "below/deep")])
+        namespace = api.result("POST", "", json={"title": "moves"})["id"]
+        keys = [key for number in range(MOVES) for key in (f"from{number}/f", f"to{number}/g")]
+        api.bulk_put(namespace, [{"key": key, "value": "value"} for key in keys])
         mount.kvfs("refresh", str(mount.path))
         os.listdir(mount.path)
+        for number in range(MOVES):  # their names are known then, but not their values
+            os.listdir(mount.path / "moves" / f"from{number}")
+            os.listdir(mount.path / "moves" / f"to{number}")
 
         api.set_faults({"fault": "latency", "seconds": SLOW})
         number, seconds = timed(CALLS["open"], mount.path / "slow")
@@ -58,9 +72,11 @@ def test_a_call_ends_by_its_bound_whatever_its_requests_wait_for(tmp_path: Path,
         assert (mount.path / "slow" / "f").read_bytes() == b"value"
 
         api.set_faults({"fault": "rate_budget", "count": 0, "seconds": 300})
-        with ThreadPoolExecutor(len(CALLS)) as pool:
-            told = list(pool.map(lambda name: timed(CALLS[name], mount.path / name), CALLS))
-        for name, (number, seconds) in zip(CALLS, told, strict=True):
+        calls = {name: (call, mount.path / name) for name, call in CALLS.items()}
+        calls |= {f"move {number}": (move(number), mount.path / "moves") for number in range(MOVES)}
+        with ThreadPoolExecutor(len(calls)) as pool:
+            told = list(pool.map(lambda call: timed(*call), calls.values()))
+        for name, (number, seconds) in zip(calls, told, strict=True):
             assert (name, number) in ((name, errno.EIO), (name, errno.ETIMEDOUT))
             assert TIMEOUT - 0.2 <= seconds <= LATEST, name
         log = mount.log.read_text()

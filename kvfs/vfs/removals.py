@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from kvfs.core.errors import KvfsError, NotEmptyError
+from kvfs.core.errors import NotEmptyError
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.core.times import nanoseconds
@@ -24,18 +24,12 @@ class Removals:
     def delete_key(self, namespace: NamespaceId, key: Key) -> None:
         """Record the deletion and part the node from its name."""
         node = self._inodes.peek_file(namespace, key)
-        made = node.open if node is not None and node.open is not None and node.open.created else None
-        if made is not None:
+        is_new = node is not None and node.open is not None and node.open.created
+        # Somebody else may have made the key in the meantime: then that goes too.
+        if not is_new or self._overlay.known.peek(namespace, key, stale=True) is not None:
+            self._journal.record_delete(namespace, key, base=self._overlay.last_seen.digest((namespace, key)))
+        if is_new:  # not before, because a deletion that could not be recorded leaves the file there
             self._overlay.unsaved.recorded(namespace, key)
-        try:
-            # Somebody else may have made the key in the meantime: then that goes too.
-            if made is None or self._overlay.known.peek(namespace, key, stale=True) is not None:
-                base = self._overlay.last_seen.digest((namespace, key))
-                self._journal.record_delete(namespace, key, base=base)
-        except KvfsError:
-            if made is not None:  # both are still there
-                self._overlay.unsaved.created(namespace, key, made)
-            raise
         # Where no tombstone says so either, it must not seem to be there.
         self._overlay.values.drop((namespace, key))
         if node is not None:

@@ -5,19 +5,18 @@ one, everything works at the price of some requests. Mounts and copies of an acc
 it learned to what is there. The last writer of two at one moment wins, which costs the same few requests.
 """
 
-import json
 import logging
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import trio
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
 from kvfs.core.errors import UserError
 from kvfs.core.kinds import Kept, Kinds
 from kvfs.core.model import NamespaceId
-from kvfs.host.state import private_directory, read_as, state_name, write_whole
+from kvfs.host.state import private_directory, read_as, state_name, write_record
 
 MOST_KEYS: Final = 100_000  # keys of an account; the newest stay
 MOST_ENDINGS: Final = 1_000  # endings of a namespace
@@ -62,19 +61,19 @@ class KindsFile:
             kept.endings |= learned.endings
             known[namespace] = kept
         private_directory(self._path.parent)
-        write_whole(self._path, json.dumps(_plain(known)).encode())
+        write_record(_bounded(known), self._path)
 
 
-def _plain(known: KnownKinds) -> object:
+def _bounded(known: KnownKinds) -> dict[str, _Written]:
     """Return what is written, within the bounds: of the oldest namespaces the oldest keys go first."""
     surplus = sum(len(kept.binary) for kept in known.values()) - MOST_KEYS
-    plain: dict[str, _Written] = {}
+    bounded: dict[str, _Written] = {}
     for namespace, kept in known.items():
         dropped = min(max(0, surplus), len(kept.binary))
         surplus -= dropped
         endings = list(kept.endings.items())[-MOST_ENDINGS:]
-        plain[namespace] = _Written(list(islice(kept.binary, dropped, None)), dict(endings))
-    return to_builtins(plain)
+        bounded[namespace] = _Written(list(islice(kept.binary, dropped, None)), dict(endings))
+    return bounded
 
 
 def account_identity(base_url: str, account: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.mounted import Api, mounted
 from support.serving import Served
+from support.timed import timed
 
 pytestmark = pytest.mark.fuse
 
@@ -36,16 +37,6 @@ MOVES = 6  # renames from one directory to another, of which the kernel makes on
 def move(number: int) -> Callable[[Path], object]:
     """Return a rename whose value the mount has to read first."""
     return lambda d: (d / f"from{number}/f").rename(d / f"to{number}/f")
-
-
-def timed(call: Callable[[Path], object], directory: Path) -> tuple[int, float]:
-    """Return the errno (0: success) and the seconds a call took."""
-    begun, number = time.monotonic(), 0
-    try:
-        call(directory)
-    except OSError as exc:
-        number = exc.errno or -1
-    return number, time.monotonic() - begun
 
 
 def test_a_call_ends_by_its_bound_whatever_its_requests_wait_for(tmp_path: Path, server: Served) -> None:

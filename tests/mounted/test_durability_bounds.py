@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.mounted import Api, mounted
 from support.serving import Served, served_by_process
+from support.timed import timed
 
 pytestmark = pytest.mark.fuse
 
@@ -80,16 +81,6 @@ def server(tmp_path: Path) -> Iterator[Served]:
         keys = [f"{place}/{name}" for place in range(len(CALLS)) for name in ("f", "below/deep")]
         api.bulk_put(namespace, [{"key": key, "value": "value", "metadata": {"a": 1}} for key in keys])
         yield served
-
-
-def timed(call: Callable[[Path], object], directory: Path) -> tuple[int, float]:
-    """Return the errno (0: success) and the seconds a call took."""
-    begun, number = time.monotonic(), 0
-    try:
-        call(directory)
-    except OSError as exc:
-        number = exc.errno or -1
-    return number, time.monotonic() - begun
 
 
 def test_every_call_is_bounded(tmp_path: Path, server: Served) -> None:

@@ -57,6 +57,23 @@ async def sent_before(setting, sender, written) -> None:
     assert setting.journal.get(setting.namespace, A).state is ChangeState.SETTLING
 
 
+def held_disk(setting, monkeypatch, error: Exception | None = None) -> tuple[trio.Event, trio.Event]:
+    """Have the short way wait for its disk, which then writes or fails; return its arrival, and what lets it go on."""
+    entered, opened = trio.Event(), trio.Event()
+    connections = type(setting.backend._connections)
+    method = connections.write_soon
+
+    async def held(self, *args):
+        entered.set()
+        await opened.wait()
+        if error is not None:
+            raise error
+        await method(self, *args)
+
+    monkeypatch.setattr(connections, "write_soon", held)
+    return entered, opened
+
+
 async def test_a_put_is_written_and_acknowledged(
     autojump_clock, setting, sender, written, at_once, monkeypatch
 ):
@@ -216,16 +233,7 @@ async def test_one_body_with_a_key_is_on_its_way_at_a_time(
 ):
     """While a disk is waited for the key is claimed; a newer change of it stays pending when the older arrived."""
     await sent_before(setting, sender, written)
-    entered, opened = trio.Event(), trio.Event()
-    connections = type(setting.backend._connections)
-    method = connections.write_soon
-
-    async def slow(self, *args):
-        entered.set()
-        await opened.wait()
-        await method(self, *args)
-
-    monkeypatch.setattr(connections, "write_soon", slow)
+    entered, opened = held_disk(setting, monkeypatch)
     first = written("a", b"2", b"1")
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + 60
@@ -297,14 +305,7 @@ async def test_who_left_the_key_to_it_looks_again_when_it_failed(
 ):
     """Others send the key at once where the disk failed after a while and the caller of the short way has given up."""
     await sent_before(setting, sender, written)
-    entered, opened = trio.Event(), trio.Event()
-
-    async def failing(self, *args):
-        entered.set()
-        await opened.wait()
-        raise UnavailableError("its disk reports an error")
-
-    monkeypatch.setattr(type(setting.backend._connections), "write_soon", failing)
+    entered, opened = held_disk(setting, monkeypatch, UnavailableError("its disk reports an error"))
     written("a", b"2", b"1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(at_once, "a")  # its caller has no time left after it
@@ -325,14 +326,7 @@ async def test_what_failed_at_once_is_sent_without_a_new_change(
 ):
     """The loop passes over a key that an fsync writes at the moment; when that failed, it sends the key itself."""
     await sent_before(setting, sender, written)
-    entered, opened = trio.Event(), trio.Event()
-
-    async def failing(self, *args):
-        entered.set()
-        await opened.wait()
-        raise UnavailableError("its disk reports an error")
-
-    monkeypatch.setattr(type(setting.backend._connections), "write_soon", failing)
+    entered, opened = held_disk(setting, monkeypatch, UnavailableError("its disk reports an error"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.run)
         await trio.sleep(1)
@@ -368,19 +362,11 @@ async def test_who_waits_for_what_arrived_does_not_wait_for_a_newer_change(
 ):
     """Fsyncs of a content end when it has arrived, also if the store does not take a newer one recorded meanwhile."""
     await sent_before(setting, sender, written)
-    entered, opened = trio.Event(), trio.Event()
-    connections = type(setting.backend._connections)
-    method = connections.write_soon
-
-    async def slow(self, *args):
-        entered.set()
-        await opened.wait()
-        await method(self, *args)
+    entered, opened = held_disk(setting, monkeypatch)
 
     async def failing(self, *args, **options):
         raise UnavailableError("no")
 
-    monkeypatch.setattr(connections, "write_soon", slow)
     monkeypatch.setattr(type(setting.backend), "bulk_put", failing)
     written("a", b"2", b"1")
     async with trio.open_nursery() as nursery:

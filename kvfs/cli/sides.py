@@ -63,7 +63,7 @@ class CopySide:
     store: OpenStore | None = None
     namespace: NamespaceId | None = None
     kinds: Kinds = field(default_factory=Kinds)
-    """What mounts and copies of the account have learned of binary values; it is kept when the stores are closed."""
+    """It says which values mounts and copies of the account found to be binary. Closing the stores saves it."""
 
 
 def check_target(request: CopyRequest) -> None:

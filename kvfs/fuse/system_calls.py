@@ -66,7 +66,7 @@ class SystemCall:
     has_failed: bool = False
     is_repeated: bool = False
     strays: int = 0
-    queue: "Queue | None" = None
+    queue: Queue | None = None
     behind: object = None
 
     def goes_on(self, operation: str, args: tuple[Any, ...]) -> bool:

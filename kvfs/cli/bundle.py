@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from msgspec import to_builtins
 
 from kvfs import __version__
 from kvfs.cli.daemons import ask_mount
@@ -28,7 +29,7 @@ from kvfs.host.control import Message
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
-from kvfs.host.requests import ErrorsRequest, MetricsRequest, TopRequest, name_of
+from kvfs.host.requests import ErrorsRequest, MetricsRequest, Request, TopRequest, name_of
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
 from kvfs.settings import PATH
@@ -128,7 +129,7 @@ class _Gathered:
             if only is None or (record is not None and record.mountpoint == str(only))
         ]
         self._described = {journal: _tried(partial(describe, journal)) for journal, _ in self._journals}
-        self._status = [_tried(partial(status_of, mount, state, _SILENCE)) for mount in self._mounts]
+        self._status = [_tried(partial(self._status_of, mount)) for mount in self._mounts]
 
     def names(self) -> set[str]:
         """Return all names that are known: keys, titles and prefixes."""
@@ -168,14 +169,20 @@ class _Gathered:
         """Collect the answers of one daemon, and the end of its log."""
         answers: Message = {}
         for request in (MetricsRequest(), ErrorsRequest(), TopRequest()):
-            asking = partial(ask_mount, mountpoint, self._state, request, silence=_SILENCE)
-            answers[name_of(type(request))] = _tried(asking)
+            answers[name_of(type(request))] = _tried(partial(self._asked, mountpoint, request))
         return {
             "metrics.txt": scrub.metrics(_text_of(answers["metrics"])),
             "errors.txt": scrub.log(_text_of(answers["errors"])),
             "top.json": _json(scrub.value(answers["top"])),
             "log.txt": scrub.log(_end_of(log_path(mountpoint, self._state))),
         }
+
+    def _asked(self, mountpoint: Path, request: Request[Any]) -> Message:
+        answer: Message = to_builtins(ask_mount(mountpoint, self._state, request, silence=_SILENCE))
+        return answer
+
+    def _status_of(self, mountpoint: Path) -> Message:
+        return status_of(mountpoint, self._state, _SILENCE).as_json()
 
 
 def _text_of(answer: Message) -> str:

@@ -12,7 +12,7 @@ import click
 
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask_items, ask_mount, living_mounts, mount_containing
+from kvfs.cli.daemons import ask_mount, living_mounts, mount_containing
 from kvfs.cli.exits import Exit
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, YES, flag, grouped, json_option, path
@@ -21,6 +21,7 @@ from kvfs.cli.unsent import items_of, kept_sources, say_items
 from kvfs.core.errors import UserError
 from kvfs.host.control import Message
 from kvfs.host.mounts import mount_at
+from kvfs.host.replies import ConflictItem
 from kvfs.host.requests import ConflictsRequest, KeepRequest
 
 ASK_SECONDS: Final = 60.0  # settling may have to read what the server has
@@ -63,8 +64,8 @@ def _line(item: Message) -> str:
     return f"{place}/{item['path']}  {sizes}  {age} ago: yours is {item['copy']}"
 
 
-def _of_mount(mountpoint: Path, state: Path) -> list[Message]:
-    return ask_items(mountpoint, state, ConflictsRequest())
+def _of_mount(mountpoint: Path, state: Path) -> list[ConflictItem]:
+    return ask_mount(mountpoint, state, ConflictsRequest()).items
 
 
 @conflicts.command("diff")
@@ -78,7 +79,7 @@ def diff_conflict(target: Path, state: Path) -> None:
     mountpoint, inside = mount_containing(target)
     found = _chosen(target, inside, _of_mount(mountpoint, state))
     for item in found:
-        theirs, mine = _side(mountpoint, item["path"]), _side(mountpoint, item["copy"])
+        theirs, mine = _side(mountpoint, item.path), _side(mountpoint, item.copy)
         for line in difference(theirs, mine):
             say(line)
 
@@ -177,11 +178,11 @@ def theirs(targets: tuple[Path, ...], everything: bool, yes: bool, state: Path) 
     return _settle("theirs", meant, state)
 
 
-def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Path, list[Message]]:
+def _meant(targets: tuple[Path, ...], everything: bool, state: Path) -> dict[Path, list[ConflictItem]]:
     """Return the conflicts that were named, by mount point. Raises `UserError` for a name that has none."""
     if bool(targets) == everything:
         raise click.UsageError("name the PATHs that `kvfs conflicts list` shows, or --all")
-    found: dict[Path, list[Message]] = {}
+    found: dict[Path, list[ConflictItem]] = {}
     if everything:
         mounted = [Path(one.mountpoint) for one in living_mounts(None, state)]
         return {mountpoint: _of_mount(mountpoint, state) for mountpoint in mounted}
@@ -204,14 +205,14 @@ def _mount_of(target: Path, state: Path) -> tuple[Path, str]:
         raise
 
 
-def _chosen(target: Path, inside: str, items: list[Message]) -> list[Message]:
-    found = [item for item in items if inside in (item["path"], item["copy"])]
+def _chosen(target: Path, inside: str, items: list[ConflictItem]) -> list[ConflictItem]:
+    found = [item for item in items if inside in (item.path, item.copy)]
     if not found:
         raise UserError(f"{target} has no open conflict: kvfs conflicts list shows those there are")
     return found
 
 
-def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[Message]], state: Path) -> int:
+def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[ConflictItem]], state: Path) -> int:
     """Have the daemons settle them; say how many were settled, and which were not."""
     if what == "mine":
         _check_single(meant)
@@ -219,24 +220,24 @@ def _settle(what: Literal["mine", "theirs"], meant: dict[Path, list[Message]], s
     for mountpoint, items in meant.items():
         if not items or mount_at(mountpoint) is None:
             continue
-        copies = [item["copy"] for item in items]
+        copies = [item.copy for item in items]
         for start in range(0, len(copies), MOST_COPIES):
             request = KeepRequest(what, copies[start : start + MOST_COPIES])
             answer = ask_mount(mountpoint, state, request, silence=ASK_SECONDS)
-            count += int(answer.get("count", 0))
-            for failed in answer.get("failed", []):
-                complain(f"{mountpoint}/{failed['path']}: {failed['error']}; the conflict stays open")
+            count += answer.count
+            for failed in answer.failed:
+                complain(f"{mountpoint}/{failed.path}: {failed.error}; the conflict stays open")
                 status = Exit.FAILED
     kept = "your version is the value now" if what == "mine" else "your version is gone"
     say(f"{counted(count, 'conflict')} settled: {kept}")
     return status
 
 
-def _check_single(meant: dict[Path, list[Message]]) -> None:
+def _check_single(meant: dict[Path, list[ConflictItem]]) -> None:
     """Refuse a name with several versions of yours, because a name has one value and the user must say which."""
     for mountpoint, items in meant.items():
-        paths = [item["path"] for item in items]
+        paths = [item.path for item in items]
         for name in paths:
             if paths.count(name) > 1:
-                copies = ", ".join(item["copy"] for item in items if item["path"] == name)
+                copies = ", ".join(item.copy for item in items if item.path == name)
                 raise UserError(f"{mountpoint}/{name} has several versions of yours: name one of {copies}")

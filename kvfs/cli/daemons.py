@@ -13,9 +13,10 @@ from kvfs.cli.sending import SendingProgress
 from kvfs.cli.versions import understood
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
+from kvfs.host import replies
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
 from kvfs.host.mounts import MOUNTINFO, Mount, is_stale, mount_at, mount_of, real_mountpoint
-from kvfs.host.requests import SHAPES, Request, Sending, SendingReport, name_of
+from kvfs.host.requests import A, Request, form_of, name_of
 from kvfs.host.state import (
     SYSTEM_DIR,
     MountRecord,
@@ -123,19 +124,14 @@ def daemon_of(directory: Path, state_dir: Path) -> Iterator[Client]:
 def ask_mount(
     mountpoint: Path,
     state_dir: Path,
-    request: Request,
+    request: Request[A],
     *,
     silence: float = SILENCE_SECONDS,
     quiet: bool = False,
-) -> Message:
+) -> A:
     """Return the last answer of the daemon of a mount to a request, as `ask` does."""
     with daemon_of(mountpoint, state_dir) as client:
         return ask(client, request, silence=silence, quiet=quiet)
-
-
-def ask_items(mountpoint: Path, state_dir: Path, request: Request) -> list[Message]:
-    """Return the items that the daemon of a mount answers to a request."""
-    return list(ask_mount(mountpoint, state_dir, request).get("items", []))
 
 
 def _why_nobody_answers(directory: Path) -> str:
@@ -150,91 +146,80 @@ def _why_nobody_answers(directory: Path) -> str:
     return f"no daemon of this state directory serves {directory}: name the one it was mounted with (--state-dir)"
 
 
-def ask(
-    client: Client, request: Request, *, silence: float = SILENCE_SECONDS, quiet: bool = False
-) -> Message:
+def ask(client: Client, request: Request[A], *, silence: float = SILENCE_SECONDS, quiet: bool = False) -> A:
     """Return the last answer to a request; events before it are passed over.
 
     With `quiet` nothing is printed, because something else is being drawn. Raises `ControlError`, also for an answer
-    that has not the form of `SHAPES`.
+    that has another form than this version's.
     """
     waiting = Waiting(f"waiting for process {client.pid}, which serves the mount", quiet=quiet)
     with understood(client), waiting:
         (*_, answer) = client.ask(msgspec.to_builtins(request), silence=silence)
-        msgspec.convert(answer, SHAPES.get(type(request), Message))
-    return answer
+        return msgspec.convert(answer, form_of(type(request)))
 
 
 def ask_to_send(
     client: Client,
-    request: Request,
+    request: Request[replies.SendingReport],
     *,
     silence: float = SILENCE_SECONDS,
     within: float = float("inf"),
     quiet: bool = False,
-) -> Message:
+) -> replies.SendingReport:
     """Send a request that makes the daemon send pending changes, and show the progress. Raises as `ask`."""
     message: Message = {}
     with understood(client), SendingProgress(quiet=quiet) as progress:
         for message in client.ask(msgspec.to_builtins(request), silence=silence, within=within):
-            if message.get("event") == name_of(Sending):
-                progress.update(msgspec.convert(message, Sending))
-        report = msgspec.convert(message, SendingReport)
+            if message.get("event") == name_of(replies.Sending):
+                progress.update(msgspec.convert(message, replies.Sending))
+        report = msgspec.convert(message, replies.SendingReport)
         progress.finish(report.sent, report.requests)
-    return message
+    return report
 
 
-def report_left(answer: Message, directory: Path, *, kept: str) -> int:
+def report_left(answer: replies.SendingReport, directory: Path, *, kept: str) -> int:
     """List conflicts not reported before and changes that could not be sent; return the exit status that says so."""
-    return max(
-        _report_conflicts(answer.get("conflicts", {}), directory), _report_left(answer, directory, kept)
-    )
+    return max(_report_conflicts(answer.conflicts, directory), _report_left(answer, directory, kept))
 
 
-def _report_conflicts(conflicts: Message, directory: Path) -> int:
-    count, items = int(conflicts.get("count", 0)), conflicts.get("items", [])
-    if count == 0:
+def _report_conflicts(found: replies.ConflictReport, directory: Path) -> int:
+    if found.count == 0:
         return Exit.OK
-    names = f"{counted(count, 'name')} of {directory}"
+    names = f"{counted(found.count, 'name')} of {directory}"
     complain(f"{names} had been changed elsewhere since they were read here; both versions are kept:")
-    for line in first_of(list(map(conflict_line, items)), LEFT_SHOWN, count):
+    for line in first_of(list(map(conflict_line, found.items)), LEFT_SHOWN, found.count):
         say(f"  {line}")
     return Exit.LEFT
 
 
-def conflict_line(item: Message) -> str:
+def conflict_line(item: replies.FoundConflict) -> str:
     """Describe a conflict: `path` has the other client's version, `copy` this mount's."""
-    path, copy = item.get("path", "?"), item.get("copy")
-    return f"{path}: yours is {copy}" if copy else f"{path} stays: what you renamed has its new name"
+    if item.copy:
+        return f"{item.path}: yours is {item.copy}"
+    return f"{item.path} stays: what you renamed has its new name"
 
 
-def _report_left(answer: Message, directory: Path, kept: str) -> int:
-    left = [_left_line(item) for item in answer.get("left", [])]
-    count = int(answer.get("left_count", len(left)))
-    if count == 0:
+def _report_left(answer: replies.SendingReport, directory: Path, kept: str) -> int:
+    if answer.left_count == 0:
         return Exit.OK
-    complain(f"{counted(count, 'change')} of {directory} could not be sent; {kept}:")
-    for reason in answer.get("reasons", []):
+    complain(f"{counted(answer.left_count, 'change')} of {directory} could not be sent; {kept}:")
+    for reason in answer.reasons:
         say(f"  {reason_line(reason)}")
-    for line in first_of(left, LEFT_SHOWN, count):
+    for line in first_of(list(map(_left_line, answer.left)), LEFT_SHOWN, answer.left_count):
         say(f"  {line}")
     return Exit.LEFT
 
 
-def reason_line(reason: Message) -> str:
+def reason_line(reason: replies.ReasonItem) -> str:
     """Return a line like `3 changes: REASON; what to do; tried again in 5 s`."""
-    count = int(reason.get("count", 0))
-    words = [f"{counted(count, 'change')}: {reason.get('reason', '?')}"]
-    words += [str(reason["advice"])] if reason.get("advice") else []
-    seconds = reason.get("next_try_seconds")
-    words += [f"tried again in {duration_text(float(seconds))}"] if seconds is not None else []
+    words = [f"{counted(reason.count, 'change')}: {reason.reason}"]
+    words += [reason.advice] if reason.advice else []
+    seconds = reason.next_try_seconds
+    words += [f"tried again in {duration_text(seconds)}"] if seconds is not None else []
     return "; ".join(words)
 
 
-def _left_line(item: object) -> str:
-    """Return the line of an item: a path, or an object with `path` and perhaps `error` and `age` (seconds)."""
-    if not isinstance(item, dict):
-        return str(item)
-    age = f" ({duration_text(float(item['age']))} old)" if item.get("age") is not None else ""
-    error = f": {item['error']}" if item.get("error") else ""
-    return f"{item.get('path', '?')}{age}{error}"
+def _left_line(item: replies.LeftItem) -> str:
+    age = f" ({duration_text(item.age)} old)" if item.age is not None else ""
+    error = f": {item.error}" if item.error else ""
+    return f"{item.path}{age}{error}"

@@ -17,6 +17,7 @@ from kvfs.cli.unsent import kept_source
 from kvfs.core.model import How
 from kvfs.history.moments import time_text
 from kvfs.history.shelf import clear
+from kvfs.host.replies import AtHand
 from kvfs.host.requests import ClearHistoryRequest
 
 SHOWN: Final = 200
@@ -115,18 +116,18 @@ def _item(past: Past) -> dict[str, Any]:
     }
 
 
-def _now_lines(place: PastPlace, now: dict[str, Any] | None) -> Iterator[str]:
+def _now_lines(place: PastPlace, now: AtHand | None) -> Iterator[str]:
     """Yield the lines that say whether the present value would be kept if it were overwritten or deleted."""
     if now is None:
         yield f"{place.record.source} is not mounted"
         return
-    if now["bounds"] == "0":
+    if now.bounds == "0":
         yield f"{place.mountpoint} keeps no history (--history 0)"
         return
-    if not now.get("keeps", True):
+    if not now.keeps:
         yield f"{place.mountpoint} keeps no history: it is read-only, or kvfs log says why not"
         return
-    at_hand, away = int(now["at_hand"]), int(now["away"])
+    at_hand, away = now.at_hand, now.away
     if at_hand + away == 1:
         yield (
             "now: it would be kept"

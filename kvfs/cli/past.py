@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from kvfs.cli.daemons import ask_mount, living_mounts, recorded_path
 from kvfs.config import parse_source
@@ -15,6 +15,7 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, title_names
 from kvfs.history.version import SAME_CONTENT, Version, VersionBatch
 from kvfs.history.version_segment import VersionSegment, segments
+from kvfs.host.replies import AtHand
 from kvfs.host.requests import HistoryRequest
 from kvfs.host.sources import HISTORY, SourceRecord, known_sources
 from kvfs.host.state import SYSTEM_DIR, default_data_dir
@@ -190,7 +191,7 @@ def content_of(past: Past, others: list[Past], now: bytes | None) -> bytes:
 # knowledge of the daemon
 
 
-def written(place: PastPlace, state_dir: Path) -> dict[str, Any] | None:
+def written(place: PastPlace, state_dir: Path) -> AtHand | None:
     """Have the daemon write the versions it noted.
 
     Return its knowledge of the place, None while the source is not mounted.

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Final
 
 import click
+from msgspec import to_builtins
 
 from kvfs.cli.asking import confirm
 from kvfs.cli.completing import KEPT
-from kvfs.cli.daemons import ask_items, ask_mount, living_mounts
+from kvfs.cli.daemons import ask_mount, living_mounts
 from kvfs.cli.helping import HelpGroup
 from kvfs.cli.options import STATE_DIR, YES, flag, grouped, json_option
 from kvfs.cli.output import counted, say, size_text
@@ -40,8 +41,8 @@ def list_rejected(source: str | None, as_json: bool, state: Path) -> None:
 
 
 def _line(item: Message) -> str:
-    size, place = size_text(float(item.get("size", 0))), item["mountpoint"] or item["source"]
-    return f"{item.get('seq')}  {place}/{item.get('path')}  {size}  {item.get('error')}"
+    place = item["mountpoint"] or item["source"]
+    return f"{item['seq']}  {place}/{item['path']}  {size_text(item['size'])}  {item['error']}"
 
 
 def _items(source: str | None, state: Path) -> Iterator[Message]:
@@ -50,9 +51,9 @@ def _items(source: str | None, state: Path) -> Iterator[Message]:
     if mountpoint is None:
         yield from items_of(source, state, RejectedListRequest(), lambda kept: kept.rejected)
         return
-    for item in ask_items(mountpoint, state, RejectedListRequest()):
+    for item in ask_mount(mountpoint, state, RejectedListRequest()).items:
         source = next((one.source for one in records(state) if one.mountpoint == str(mountpoint)), "")
-        yield {"source": source, "mountpoint": str(mountpoint), **item}
+        yield {"source": source, "mountpoint": str(mountpoint), **to_builtins(item)}
 
 
 def _mounted_at(text: str, state: Path) -> Path | None:
@@ -124,4 +125,4 @@ def _settle(what: str, outcome: str, source: str, numbers: list[int], state: Pat
 def _asked(mountpoint: Path, state: Path, what: str, numbers: list[int]) -> int:
     """Have the daemon settle some; return how many it did."""
     request = RetryRequest(numbers) if what == "retry" else DiscardRequest(numbers)
-    return int(ask_mount(mountpoint, state, request).get("count", 0))
+    return ask_mount(mountpoint, state, request).count

@@ -79,7 +79,7 @@ def restore(place: str, moment: str | None, other: Path | None, dry_run: bool, y
     mountpoint = found.mountpoint
     is_same = other is None or (mountpoint is not None and other.is_relative_to(mountpoint))
     is_kvfs = is_same or mounted_path(str(other)) is not None
-    is_kept = is_same and now is not None and bool(now.get("keeps", True))
+    is_kept = is_same and now is not None and now.keeps
     present = [one.target for one in todo if one.target.exists()]
     if present and not yes and not (is_file and is_kept):
         _ask(present, is_kept=is_kept)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from kvfs.cli.output import counted, duration_text, printable, size_text
-from kvfs.host.requests import Sending
+from kvfs.host.replies import Sending
 
 if TYPE_CHECKING:  # rich is for those commands that draw
     from rich.live import Live

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from kvfs.cli.daemons import ask, ask_mount, ask_to_send, daemon_of, recorded_path
 from kvfs.cli.output import complain
 from kvfs.core.errors import KvfsError, UserError
@@ -13,7 +11,8 @@ from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.core.names import Naming
 from kvfs.data.overlaid import PendingChange, PendingStore
 from kvfs.host.control import Client
-from kvfs.host.requests import PendingItem, PendingRequest, RefreshRequest, SyncRequest, ToldRequest
+from kvfs.host.replies import PendingItem
+from kvfs.host.requests import PendingRequest, RefreshRequest, SyncRequest, ToldRequest
 from kvfs.host.told import ToldWrite, told_file
 from kvfs.store.base import Store
 from kvfs.store.noting import NotedWrite
@@ -31,7 +30,7 @@ class Through:
     def over(self, store: Store, namespace: NamespaceId) -> Store:
         """Return the store under the mount's pending changes. Raises `ControlError` when the daemon does not answer."""
         answer = ask_mount(self.mountpoint, self.state_dir, PendingRequest(namespace))
-        changes = [_change(item) for item in msgspec.convert(answer.get("items", []), list[PendingItem])]
+        changes = list(map(_change, answer.items))
         if not changes:
             return store
         return PendingStore(store, namespace, changes, lambda path: (self.mountpoint / path).read_bytes())
@@ -40,7 +39,7 @@ class Through:
         """Send pending changes, so that they do not overwrite what is written now. Raises `UserError`."""
         with daemon_of(self.mountpoint, self.state_dir) as client:
             answer = ask_to_send(client, SyncRequest())
-        if count := int(answer.get("left_count", 0)):
+        if count := answer.left_count:
             raise UserError(
                 f"{count} changes of {self.mountpoint} are not at the server yet and would meet what is written:"
                 f" kvfs sync {self.mountpoint} says why"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import click
+from msgspec import to_builtins
+from msgspec.structs import astuple
 
 from kvfs.cli.daemons import ask_mount, chosen_mounts
 from kvfs.cli.options import INTERVAL, STATE_DIR, flag, json_option, path
@@ -16,6 +18,7 @@ from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
 from kvfs.core.errors import UserError
 from kvfs.host.control import ControlError, Message
+from kvfs.host.replies import CallerItem, TopReport
 from kvfs.host.requests import TopRequest
 
 VERSION: Final = 1
@@ -140,7 +143,7 @@ class _View:
         self._sort = sort
         self._before: dict[Path, dict[tuple[object, ...], tuple[float, int]]] = {}
 
-    def asked(self) -> list[tuple[Path, Message]]:
+    def asked(self) -> list[tuple[Path, TopReport]]:
         """Return the answers of the daemons. Raises `UserError`, `ControlError`."""
         return [
             (mountpoint, ask_mount(mountpoint, self._state, TopRequest(), silence=_SILENCE))
@@ -161,38 +164,36 @@ class _View:
         if key == "b":
             self._by = GROUPS[(GROUPS.index(self._by) + 1) % len(GROUPS)]
 
-    def picture(self, found: Iterable[tuple[Path, Message]]) -> Picture:
+    def picture(self, found: Iterable[tuple[Path, TopReport]]) -> Picture:
         """Yield a block for each mount."""
         lines = [
             line for mountpoint, answer in found for line in (*self._block(mountpoint, answer), Line(""))
         ]
         return lines[:-1]
 
-    def _block(self, mountpoint: Path, answer: Message) -> Picture:
-        rows = grouped(map(_row, answer["callers"]), self._by)
+    def _block(self, mountpoint: Path, answer: TopReport) -> Picture:
+        rows = grouped(map(_row, answer.callers), self._by)
         rows.sort(key=_ORDER[self._sort], reverse=True)
         before = self._before.get(mountpoint, {})
-        now = float(answer["now"])
-        self._before[mountpoint] = {_place(row): (now, row.operations) for row in rows}
+        self._before[mountpoint] = {_place(row): (answer.now, row.operations) for row in rows}
         lines = [Line(str(mountpoint), bold=True), Line(_summary(answer, rows)), Line(_HEAD, bold=True)]
-        return lines + [Line(_text(row, _rate(row, before, now))) for row in rows[:_MOST]]
+        return lines + [Line(_text(row, _rate(row, before, answer.now))) for row in rows[:_MOST]]
 
 
-def _row(caller: Message) -> TopRow:
+def _row(caller: CallerItem) -> TopRow:
     """Return a row of a caller from the daemon's answer."""
-    keys = caller["keys"]
     return TopRow(
-        int(caller["pid"]),
-        _user(int(caller["uid"]), str(caller["command"])),
-        str(caller["command"]),
-        int(caller["processes"]),
-        sum(caller["operations"].values()),
-        int(caller["waited"]),
-        float(caller["seconds"]),
-        tuple(caller["durations"]),
-        float(caller["requests"]),
-        (keys["read"], keys["written"], keys["deleted"], keys["lists"]),
-        float(caller["dollars"]),
+        caller.pid,
+        _user(caller.uid, caller.command),
+        caller.command,
+        caller.processes,
+        sum(caller.operations.values()),
+        caller.waited,
+        caller.seconds,
+        tuple(caller.durations),
+        caller.requests,
+        astuple(caller.keys),
+        caller.dollars,
     )
 
 
@@ -224,16 +225,15 @@ def _rate(row: TopRow, before: dict[tuple[object, ...], tuple[float, int]], now:
     return max(0.0, (row.operations - operations) / (now - then)) if now > then else 0.0
 
 
-def _summary(answer: Message, rows: list[TopRow]) -> str:
-    since = duration_text(max(0.0, answer["now"] - answer["since"]))
-    requests = sum(answer["requests"].values())
+def _summary(answer: TopReport, rows: list[TopRow]) -> str:
+    since = duration_text(max(0.0, answer.now - answer.since))
+    requests = sum(answer.requests.values())
     words = [f"{sum(row.operations for row in rows):,} operations in {since}", f"{requests:,} requests"]
-    if answer["keys"]:
-        words.append(f"${answer['keys']['dollars']:.6f} at list price")
-    if answer["budget"]:
-        words.append(f"{answer['budget']['left']:,} requests left")
-    pending = answer["pending"]["count"]
-    return ", ".join([*words, f"{counted(pending, 'change')} pending"])
+    if answer.keys:
+        words.append(f"${answer.keys.get('dollars', 0):.6f} at list price")
+    if answer.budget:
+        words.append(f"{answer.budget.get('left', 0):,} requests left")
+    return ", ".join([*words, f"{counted(answer.pending.count, 'change')} pending"])
 
 
 _COLUMNS: Final = (
@@ -275,12 +275,13 @@ def _number(number: float) -> str:
     return f"{number:,.0f}" if abs(number - round(number)) < 0.05 else f"{number:,.1f}"
 
 
-def _as_json(mountpoint: Path, answer: Message) -> Message:
+def _as_json(mountpoint: Path, answer: TopReport) -> Message:
     callers = []
-    for caller in answer["callers"]:
-        durations = caller.pop("durations")
-        caller["operations_count"] = count(durations)
-        caller["median_seconds"] = quantile(durations, 0.5)
-        caller["p99_seconds"] = quantile(durations, 0.99)
-        callers.append(caller)
-    return {"mountpoint": str(mountpoint), "since": answer["since"], "now": answer["now"], "callers": callers}
+    for caller in answer.callers:
+        shown = to_builtins(caller)
+        durations = shown.pop("durations")
+        shown["operations_count"] = count(durations)
+        shown["median_seconds"] = quantile(durations, 0.5)
+        shown["p99_seconds"] = quantile(durations, 0.99)
+        callers.append(shown)
+    return {"mountpoint": str(mountpoint), "since": answer.since, "now": answer.now, "callers": callers}

@@ -19,7 +19,7 @@ from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import UserError
 from kvfs.host.control import SILENCE_SECONDS, Client, ControlError, DaemonEndedError, NoDaemonError
 from kvfs.host.mounts import Mount, is_stale, mount_at, real_mountpoint, unmount
-from kvfs.host.requests import Request, UnmountRequest
+from kvfs.host.requests import UnmountRequest
 from kvfs.host.state import forget, lives, record_path
 
 END_SECONDS = 5.0  # for a daemon that has said its last word, or was killed
@@ -71,7 +71,7 @@ def _forget(mountpoint: Path, state_dir: Path) -> None:
 
 
 def _end(
-    client: Client, mountpoint: Path, request: Request, bounds: tuple[float, float], *, quiet: bool
+    client: Client, mountpoint: Path, request: UnmountRequest, bounds: tuple[float, float], *, quiet: bool
 ) -> int:
     """End the mount. `bounds` are the seconds that the daemon may say nothing, and until it must have answered."""
     silence, within = bounds

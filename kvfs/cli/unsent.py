@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 
-from kvfs.cli.daemons import ask_items, living_mounts
+from kvfs.cli.daemons import ask_mount, living_mounts
 from kvfs.cli.output import say, say_json
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
@@ -16,7 +16,8 @@ from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import title_names
 from kvfs.host.control import Message
 from kvfs.host.open_conflicts import ConflictFile
-from kvfs.host.requests import ChangeItem, ConflictItem, RejectedItem, Request
+from kvfs.host.replies import ChangeItem, ConflictItem, ItemList, ItemT, RejectedItem
+from kvfs.host.requests import Request
 from kvfs.host.sources import SourceRecord, journals, read_source
 from kvfs.journal.journal import Journal
 
@@ -105,7 +106,10 @@ def _kept(path: Path) -> UnsentSource | None:
 
 
 def items_of(
-    source: str | None, state_dir: Path, request: Request, kept: Callable[[UnsentSource], Iterable[Struct]]
+    source: str | None,
+    state_dir: Path,
+    request: Request[ItemList[ItemT]],
+    kept: Callable[[UnsentSource], Iterable[ItemT]],
 ) -> Iterator[Message]:
     """Yield the answers of mounts to `request`, then those of `kept` for unmounted sources: of one source, or of all.
 
@@ -113,8 +117,8 @@ def items_of(
     """
     mounted = living_mounts(source, state_dir)
     for record in mounted:
-        for item in ask_items(Path(record.mountpoint), state_dir, request):
-            yield {"source": record.source, "mountpoint": record.mountpoint, **item}
+        for item in ask_mount(Path(record.mountpoint), state_dir, request).items:
+            yield {"source": record.source, "mountpoint": record.mountpoint, **to_builtins(item)}
     if source is not None and mounted:
         return
     for one in kept_sources(state_dir) if source is None else [kept_source(source, state_dir)]:

@@ -20,24 +20,24 @@ def why(target: Path, state: Path) -> int:
     """Say why PATH is not at the server yet, or what failed there last: the reason, what to do, when it goes on."""
     mountpoint, inside = mount_containing(target)
     answer = ask_mount(mountpoint, state, WhyRequest(inside))
-    change = answer.get("change")
+    change = answer.change
     if change is None:
         say(f"{inside}: nothing of it waits to be sent")
     else:
-        what = "its deletion" if change["kind"] == "delete" else f"{size_text(float(change['size']))}"
-        say(f"{inside}: {what} {change['state']}, {duration_text(float(change['age']))} old")
-    if change is not None and change.get("failed_at") is not None:
-        say(f"  last try  {time_text(float(change['failed_at']))}")
-    for reason in answer.get("reasons", []):
-        say(f"  reason    {reason['reason']}")
-        found = re.search(r"HTTP (\d+)(?:, code (\d+))?", reason["reason"])
+        what = "its deletion" if change.kind == "delete" else size_text(change.size)
+        say(f"{inside}: {what} {change.state}, {duration_text(change.age)} old")
+    if change is not None and change.failed_at is not None:
+        say(f"  last try  {time_text(change.failed_at)}")
+    for reason in answer.reasons:
+        say(f"  reason    {reason.reason}")
+        found = re.search(r"HTTP (\d+)(?:, code (\d+))?", reason.reason)
         if found is not None:
             code = f", Cloudflare's code {found[2]}" if found[2] else ""
             say(f"  answer    HTTP status {found[1]}{code}")
-        if reason.get("advice"):
-            say(f"  way out   {reason['advice']}")
-        if reason.get("next_try_seconds") is not None:
-            say(f"  next try  in {duration_text(float(reason['next_try_seconds']))}")
-    for line in answer.get("log", []):
+        if reason.advice:
+            say(f"  way out   {reason.advice}")
+        if reason.next_try_seconds is not None:
+            say(f"  next try  in {duration_text(reason.next_try_seconds)}")
+    for line in answer.log:
         say(f"  log       {line}")
     return Exit.OK

@@ -14,7 +14,8 @@ import trio
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import InvalidError, KvfsError
 from kvfs.core.times import nanoseconds
-from kvfs.host.control import Message, Send
+from kvfs.host.control import Send
+from kvfs.host.replies import Counted
 from kvfs.host.requests import ToldRequest
 from kvfs.host.told import ToldWrite, read_told
 from kvfs.journal.journal import Journal
@@ -36,7 +37,7 @@ class Adopting:
         self._window = window
         self._now = now
 
-    async def told(self, request: ToldRequest, send: Send) -> Message:
+    async def told(self, request: ToldRequest, send: Send) -> Counted:
         """Show what a command of this machine has written: `file` names it. Counts what is shown now."""
         try:
             writes = await trio.to_thread.run_sync(read_told, Path(request.file))
@@ -56,7 +57,7 @@ class Adopting:
             log.warning(
                 "what a command wrote to %r%s shows later: %s", failed[0][0].key, others, failed[0][1]
             )
-        return {"count": count}
+        return Counted(count)
 
     async def _adopt(self, write: ToldWrite) -> bool:
         if self._now() - write.at >= self._window:

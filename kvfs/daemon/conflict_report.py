@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvfs.core.model import Key, KeyRef, NamespaceId
-from kvfs.host.control import Message
 from kvfs.host.open_conflicts import Conflict, ConflictFile
+from kvfs.host.replies import ConflictReport, Conflicts, FoundConflict
 from kvfs.journal.journal import Journal
 from kvfs.journal.records import DropNamespace, DropRow, LogOperation, SetRow
 from kvfs.sender.copynames import original_of
@@ -33,7 +33,7 @@ class ConflictLog:
         self._now = now
         self._journal = journal
         self._file = ConflictFile(journal.path)
-        self._items: deque[Message] = deque(maxlen=SHOWN)
+        self._items: deque[FoundConflict] = deque(maxlen=SHOWN)
         self._count = 0
         self._told = 0
         self._open: dict[KeyRef, Conflict] = {}  # by the copy
@@ -67,7 +67,7 @@ class ConflictLog:
             self._write(lambda: self._file.append(conflict))
             self._watch()
         copy = self._path_of(event.namespace, event.copy) if event.copy is not None else ""
-        self._items.append({"path": self._path_of(event.namespace, key), "copy": copy, "at": self._now()})
+        self._items.append(FoundConflict(self._path_of(event.namespace, key), copy, self._now()))
         self._count += 1
 
     # while they are open
@@ -119,12 +119,12 @@ class ConflictLog:
 
     # telling
 
-    def status(self) -> Message:
+    def status(self) -> Conflicts:
         """Return their number, and the latest ones."""
-        return {"count": self._count, "items": list(self._items), "open": len(self._open)}
+        return Conflicts(self._count, list(self._items), len(self._open))
 
-    def untold(self) -> Message:
+    def untold(self) -> ConflictReport:
         """Return the conflicts that were not reported yet, and mark them as reported."""
         count = self._count - self._told
         self._told = self._count
-        return {"count": count, "items": list(self._items)[-count:] if count else []}
+        return ConflictReport(count, list(self._items)[-count:] if count else [])

@@ -3,19 +3,16 @@
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from msgspec import to_builtins
-
 from kvfs.core.model import Change, ChangeState, NamespaceId
 from kvfs.daemon.shutdown import Ending
 from kvfs.daemon.status import Reporter
-from kvfs.host.control import Message, Send
+from kvfs.host import replies
+from kvfs.host.control import Send
 from kvfs.host.requests import (
-    ChangeItem,
     ChosenRequest,
     DiscardRequest,
     ErrorsRequest,
     MetricsRequest,
-    PendingItem,
     PendingListRequest,
     PendingRequest,
     RefreshRequest,
@@ -26,7 +23,6 @@ from kvfs.host.requests import (
     TopRequest,
     UnmountRequest,
     WhyRequest,
-    items,
 )
 from kvfs.journal.journal import Journal
 from kvfs.sender.chunks import chunks, turn
@@ -55,23 +51,23 @@ class Controls:
         self._reporter = reporter
         self._ending = ending
 
-    async def status(self, request: StatusRequest, send: Send) -> Message:
+    async def status(self, request: StatusRequest, send: Send) -> replies.StatusReport:
         """Return the whole status."""
         return self._reporter.status()
 
-    async def top(self, request: TopRequest, send: Send) -> Message:
+    async def top(self, request: TopRequest, send: Send) -> replies.TopReport:
         """Return the work of each process, and its cost."""
         return await self._reporter.usage.top(self._reporter.status())
 
-    async def metrics(self, request: MetricsRequest, send: Send) -> Message:
+    async def metrics(self, request: MetricsRequest, send: Send) -> replies.Text:
         """Return the text of `.kvfs/metrics`."""
-        return {"text": self._reporter.metrics().decode()}
+        return replies.Text(self._reporter.metrics().decode())
 
-    async def errors(self, request: ErrorsRequest, send: Send) -> Message:
+    async def errors(self, request: ErrorsRequest, send: Send) -> replies.Text:
         """Return the text of `.kvfs/errors`."""
-        return {"text": self._reporter.errors()}
+        return replies.Text(self._reporter.errors())
 
-    async def sync(self, request: SyncRequest, send: Send) -> Message:
+    async def sync(self, request: SyncRequest, send: Send) -> replies.SendingReport:
         """Send pending changes, with progress; return what is left."""
         timeout = self._ending.drain_timeout if request.timeout is None else request.timeout
         self._ask_again()
@@ -79,19 +75,19 @@ class Controls:
         await self._ending.drain(timeout, send)
         return self._left(before)
 
-    def _left(self, before: SenderStatistics) -> Message:
+    def _left(self, before: SenderStatistics) -> replies.SendingReport:
         """Return the changes that are left, with their reasons, and the counts of what was sent since `before`."""
         totals, now = self._journal.totals, self._sender.statistics()
-        return {
-            "left": self._reporter.left(),
-            "left_count": totals.pending_count + totals.rejected_count,
-            "reasons": self._ending.outlook.summary(totals, in_flight=self._sender.in_flight_count),
-            "conflicts": self._reporter.conflicts.untold(),
-            "sent": now.sent + now.deleted - before.sent - before.deleted,
-            "requests": now.requests - before.requests,
-        }
+        return replies.SendingReport(
+            self._reporter.left(),
+            totals.pending_count + totals.rejected_count,
+            self._ending.outlook.summary(totals, in_flight=self._sender.in_flight_count),
+            self._reporter.conflicts.untold(),
+            now.sent + now.deleted - before.sent - before.deleted,
+            now.requests - before.requests,
+        )
 
-    async def unmount(self, request: UnmountRequest, send: Send) -> Message:
+    async def unmount(self, request: UnmountRequest, send: Send) -> replies.SendingReport:
         """End the mount: unmount, send pending changes, return what is left."""
         timeout = self._ending.drain_timeout if request.timeout is None else request.timeout
         self._ask_again()
@@ -101,52 +97,56 @@ class Controls:
             await self._ending.finished(timeout, send)
             return self._left(before)
 
-    async def refresh(self, request: RefreshRequest, send: Send) -> Message:
+    async def refresh(self, request: RefreshRequest, send: Send) -> replies.Done:
         """Forget the cached knowledge at and below a path."""
         self._ask_again()
         await self._sender.settle_due(at_once=True)  # a change that settles later would hide the news
         await self._fs.forgetting.refresh(PurePosixPath(request.path).parts)
-        return {}
+        return replies.Done()
 
-    async def pending(self, request: PendingRequest, send: Send) -> Message:
+    async def pending(self, request: PendingRequest, send: Send) -> replies.ItemList[replies.PendingItem]:
         """Return the changes of a namespace that the server may not show yet."""
         changes = self._journal.under(NamespaceId(request.namespace), "")
         shown = (ChangeState.PENDING, ChangeState.SETTLING)
-        return items([self._pending_item(change) for change in changes if change.state in shown])
+        return replies.ItemList([self._pending_item(change) for change in changes if change.state in shown])
 
-    def _pending_item(self, change: Change) -> PendingItem:
+    def _pending_item(self, change: Change) -> replies.PendingItem:
         metadata = None if change.metadata is None else change.metadata.decode()
         path = self._reporter.path_of(change)
-        return PendingItem(change.key, path, change.is_tombstone, metadata, change.expiration)
+        return replies.PendingItem(change.key, path, change.is_tombstone, metadata, change.expiration)
 
-    async def pending_list(self, request: PendingListRequest, send: Send) -> Message:
+    async def pending_list(
+        self, request: PendingListRequest, send: Send
+    ) -> replies.ItemList[replies.ChangeItem]:
         """Return the changes that are not at the server, the oldest first, and when each is tried again."""
-        found: list[ChangeItem] = []
+        found: list[replies.ChangeItem] = []
         for number, some in enumerate(chunks(self._journal.pending())):
             await turn(number)
             found += map(self._reporter.item, some)
-        return items(found)
+        return replies.ItemList(found)
 
-    async def why(self, request: WhyRequest, send: Send) -> Message:
+    async def why(self, request: WhyRequest, send: Send) -> replies.WhyReport:
         """Explain why a path is not at the server, with the last lines of the log that name it."""
         found: list[Change] = []
         for number, some in enumerate(chunks([*self._journal.rejected(), *self._journal.pending()])):
             await turn(number)
             if found := [change for change in some if self._reporter.path_of(change) == request.path]:
                 break
-        item = to_builtins(self._reporter.item(found[0])) if found else None
+        item = self._reporter.item(found[0]) if found else None
         reasons = self._ending.outlook.reasons(found[:1])
-        return {"change": item, "reasons": reasons, "log": self._reporter.lines_about(request.path)}
+        return replies.WhyReport(item, reasons, self._reporter.lines_about(request.path))
 
-    async def rejected_list(self, request: RejectedListRequest, send: Send) -> Message:
+    async def rejected_list(
+        self, request: RejectedListRequest, send: Send
+    ) -> replies.ItemList[replies.RejectedItem]:
         """Return the changes that the server refused for ever."""
-        return items(self._reporter.rejected())
+        return replies.ItemList(self._reporter.rejected())
 
-    async def rejected_retry(self, request: RetryRequest, send: Send) -> Message:
+    async def rejected_retry(self, request: RetryRequest, send: Send) -> replies.Counted:
         """Send refused changes again."""
         return await self._with_each(request, lambda change: self._journal.retry(*change.place))
 
-    async def rejected_discard(self, request: DiscardRequest, send: Send) -> Message:
+    async def rejected_discard(self, request: DiscardRequest, send: Send) -> replies.Counted:
         """Discard refused changes: the store's own answer counts again."""
         return await self._with_each(request, self._discard)
 
@@ -154,7 +154,7 @@ class Controls:
         self._journal.discard(*change.place)
         self._fs.forgetting.given_up(*change.place)
 
-    async def _with_each(self, request: ChosenRequest, act: Callable[[Change], object]) -> Message:
+    async def _with_each(self, request: ChosenRequest, act: Callable[[Change], object]) -> replies.Counted:
         """Do this with each chosen change, a few at a time; those that were written anew meanwhile stay."""
         count = 0
         for number, some in enumerate(chunks(self._chosen(request))):
@@ -164,7 +164,7 @@ class Controls:
                 if now is not None and now.seq == change.seq:
                     act(change)
                     count += 1
-        return {"count": count}
+        return replies.Counted(count)
 
     def _chosen(self, request: ChosenRequest) -> list[Change]:
         wanted = set(request.seqs)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import to_builtins
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from kvfs import __version__
 from kvfs.core.durations import BUCKETS, Durations, count, seconds, upper
 from kvfs.host.control import Message
+from kvfs.host.replies import StatusReport
 
 BOUNDS: Final = range(0, 27, 2)
 """Buckets of `core.durations` that are told: bounds of 1 µs, 4 µs, … 67 s."""
@@ -53,7 +55,7 @@ class Measured:
     """The sources of the numbers. `pending` is count and bytes by the name of a namespace."""
 
     source: str
-    status: Callable[[], Message]
+    status: Callable[[], StatusReport]
     pending: Callable[[], Mapping[str, tuple[int, int]]]
     operations: Callable[[], Mapping[str, Durations]]
     requests: Callable[[], Mapping[str, Durations]]
@@ -78,7 +80,7 @@ class MountMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield one family of metrics after the other."""
-        status = self._measured.status()
+        status: Message = to_builtins(self._measured.status())
         status["offline"] = status["state"] == "offline"
         info = InfoMetricFamily("kvfs_mount", "What is mounted, by which version")
         info.add_metric([], {"source": _label(self._measured.source), "version": __version__})

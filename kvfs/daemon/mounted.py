@@ -207,7 +207,7 @@ class Mounted:
         if not totals.pending_count:
             return 0
         reasons = self._ending.outlook.summary(totals, in_flight=0)
-        words = [f"{one['count']}: {one['reason']}" for one in reasons[:_REASONS]]
+        words = [f"{one.count}: {one.reason}" for one in reasons[:_REASONS]]
         words += ["…"] if len(reasons) > _REASONS else []
         text = "%d changes could not be sent: they stay in the journal for the next mount (%s)"
         log.warning(text, totals.pending_count + totals.rejected_count, "; ".join(words))

@@ -13,7 +13,7 @@ from msgspec import to_builtins
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
 from kvfs.host.control import Message
-from kvfs.host.requests import Sending
+from kvfs.host.replies import ReasonItem, Sending
 from kvfs.journal.reader import Totals
 from kvfs.sender.events import SenderState, SenderStatistics
 from kvfs.store.budget import BudgetStatistics
@@ -115,22 +115,20 @@ class Outlook:
         kind = QUOTA if sender.state is SenderState.QUOTA else kind_of(text)[0]
         return Hindrance(kind, text, max(0.0, sender.retry_at - time.time()))
 
-    def server(self) -> Message:
+    def server(self) -> Hindrance:
         """Return the state of the server, as far as the last requests tell it."""
         found = self.hindrance()
         if found is None and (trouble := self._trouble()):
             found = Hindrance(kind_of(trouble)[0], trouble)
         if found is None and (seconds := self._silence()) > SILENT_SECONDS:
             found = Hindrance(SLOW, f"has not answered for {seconds:.0f} s")
-        if found is None:
-            return {"state": ANSWERS, "text": "", "next_try_seconds": None}
-        return {"state": found.kind, "text": found.reason, "next_try_seconds": found.seconds}
+        return found or Hindrance(ANSWERS, "")
 
     def words(self) -> str:
         """Return why requests wait or fail at the moment; "" when they do not, as far as is known."""
-        return str(self.server()["text"])
+        return self.server().reason
 
-    def reasons(self, changes: Iterable[Change]) -> list[Message]:
+    def reasons(self, changes: Iterable[Change]) -> list[ReasonItem]:
         """Return why these changes are not at the server: each reason, how many, what to do, when it is tried again.
 
         Those that nothing keeps are left out.
@@ -154,7 +152,7 @@ class Outlook:
             for text, count in sorted(counts.items(), key=lambda item: -item[1])
         ]
 
-    def summary(self, totals: Totals, *, in_flight: int | None = None) -> list[Message]:
+    def summary(self, totals: Totals, *, in_flight: int | None = None) -> list[ReasonItem]:
         """Return the `reasons` of all that is not at the server, the `SHOWN` most frequent ones, by kept counts.
 
         `in_flight`: sending has ended for now, with so many changes on their way. Then those that nothing keeps are
@@ -184,9 +182,9 @@ class Outlook:
     def explain(self, change: Change) -> str:
         """Return why one change is not at the server, in a line; "" when nothing keeps it."""
         for reason in self.reasons([change]):
-            words = [str(reason["reason"]), *([str(reason["advice"])] if reason["advice"] else [])]
-            if reason["next_try_seconds"] is not None:
-                words.append(f"tried again in {reason['next_try_seconds']:.0f} s")
+            words = [reason.reason, *([reason.advice] if reason.advice else [])]
+            if reason.next_try_seconds is not None:
+                words.append(f"tried again in {reason.next_try_seconds:.0f} s")
             return "; ".join(words)
         return ""
 
@@ -198,8 +196,8 @@ class Outlook:
         return event
 
 
-def _reason(text: str, count: int, next_try: float | None) -> Message:
-    return {"reason": text, "count": count, "advice": advice_for(text), "next_try_seconds": next_try}
+def _reason(text: str, count: int, next_try: float | None) -> ReasonItem:
+    return ReasonItem(text, count, advice_for(text), next_try)
 
 
 def _remembered(change: Change) -> str:

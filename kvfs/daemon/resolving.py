@@ -9,9 +9,10 @@ from kvfs.core.errors import KvfsError, NotFoundError, NotPermittedError, TimedO
 from kvfs.core.model import Key, NamespaceId
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.status import Reporter
-from kvfs.host.control import Message, Send
+from kvfs.host.control import Send
 from kvfs.host.open_conflicts import Conflict
-from kvfs.host.requests import ConflictItem, ConflictsRequest, KeepRequest, items
+from kvfs.host.replies import ConflictItem, FailedItem, ItemList, KeepReport
+from kvfs.host.requests import ConflictsRequest, KeepRequest
 from kvfs.vfs.filesystem import FileSystem
 
 LOOK_SECONDS: Final = 3.0  # for the sizes: what cannot be told by then is not
@@ -33,14 +34,14 @@ class Resolving:
         found = self._log.others_of(namespace, key)
         return "\n".join(self._reporter.path_at(namespace, other) for other in found)
 
-    async def list(self, request: ConflictsRequest, send: Send) -> Message:
+    async def list(self, request: ConflictsRequest, send: Send) -> ItemList[ConflictItem]:
         """Return the open conflicts, with both sizes where they are known."""
         looked: dict[tuple[str, Key], int | None] = {}
         with trio.move_on_after(LOOK_SECONDS):
             for conflict in self._log.open()[:SHOWN]:
                 for key in (conflict.copy, conflict.key):
                     looked[conflict.namespace, key] = await self._size(conflict, key)
-        return items([self._item(conflict, looked) for conflict in self._log.open()])
+        return ItemList([self._item(conflict, looked) for conflict in self._log.open()])
 
     async def _size(self, conflict: Conflict, key: Key) -> int | None:
         """Return the size of one side; a copy that is found to be gone settles its conflict."""
@@ -63,7 +64,7 @@ class Resolving:
             sizes.get((namespace, copy)),
         )
 
-    async def keep(self, request: KeepRequest, send: Send) -> Message:
+    async def keep(self, request: KeepRequest, send: Send) -> KeepReport:
         """Settle the conflicts of these copies. One that fails stays open and is reported."""
         if self._fs.options.read_only:
             raise NotPermittedError("the mount is read-only")
@@ -78,8 +79,8 @@ class Resolving:
                 await self._settle(conflict, mine=request.keep == "mine")
             except KvfsError as exc:
                 path = self._reporter.path_at(conflict.namespace, conflict.key)
-                failed.append({"path": path, "error": str(exc)})
-        return {"count": len(chosen) - len(failed), "failed": failed}
+                failed.append(FailedItem(path, str(exc)))
+        return KeepReport(len(chosen) - len(failed), failed)
 
     async def _settle(self, conflict: Conflict, *, mine: bool) -> None:
         namespace, key, copy = conflict.namespace, conflict.key, conflict.copy

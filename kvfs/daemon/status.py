@@ -18,8 +18,7 @@ from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.metrics import Measured, MountMetrics
 from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.usage import MountUsage
-from kvfs.host.control import Message
-from kvfs.host.requests import ChangeItem, RejectedItem, items
+from kvfs.host import replies
 from kvfs.journal.journal import Journal
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
@@ -83,7 +82,7 @@ class Reporter:
         self.usage: MountUsage  # of `files`, like the metrics
         self._metrics: MountMetrics
         self.is_offline = False
-        self.history: Callable[[], Message] = dict
+        self.history: Callable[[], replies.HistoryState] = replies.HistoryState
         self._errors: RecentErrors | None = None
         self.conflicts = ConflictLog(self.path_at, time.time, journal)
 
@@ -95,28 +94,30 @@ class Reporter:
         """Return the path of a key below the mount point."""
         return self._fs.paths.of_key(namespace, key)
 
-    def left(self) -> list[Message]:
+    def left(self) -> list[replies.LeftItem]:
         """Return the changes that are not at the server: path, error, age; the oldest first, at most `SHOWN`."""
         now = time.time()
         return [
-            {"path": self.path_of(c), "error": c.last_error, "age": max(0.0, now - c.recorded_at)}
+            replies.LeftItem(self.path_of(c), c.last_error, max(0.0, now - c.recorded_at))
             for c in self._journal.totals.not_sent(SHOWN)
         ]
 
-    def item(self, change: Change) -> ChangeItem:
+    def item(self, change: Change) -> replies.ChangeItem:
         """Return a change, and when it is tried again."""
-        return ChangeItem.of(change, self.path_of(change), time.time(), self._sender.next_try(change))
+        return replies.ChangeItem.of(change, self.path_of(change), time.time(), self._sender.next_try(change))
 
     def lines_about(self, path: str) -> list[str]:
         """Return the last warnings and errors that name a path, or its last part."""
         name = repr(path.rpartition("/")[2])[1:-1]
         return [line for line in self.errors().splitlines() if name and name in line][-ABOUT:]
 
-    def rejected(self, most: int | None = None) -> list[RejectedItem]:
+    def rejected(self, most: int | None = None) -> list[replies.RejectedItem]:
         """Return the changes that the server refused for ever, `most` of them at most."""
-        return [RejectedItem.of(change, self.path_of(change)) for change in self._journal.rejected(most)]
+        return [
+            replies.RejectedItem.of(change, self.path_of(change)) for change in self._journal.rejected(most)
+        ]
 
-    def status(self) -> Message:
+    def status(self) -> replies.StatusReport:
         """Return the whole status; times are seconds, sizes bytes.
 
         The event loop makes it, often, so it reads counts that others keep, and looks at some hundred changes at
@@ -127,57 +128,54 @@ class Reporter:
         values = self._reading.values.statistics()
         listings = self._reading.listings.statistics()
         oldest = totals.oldest_pending_at
-        return {
-            "state": "offline" if self.is_offline else "mounted",
-            "pending": {
-                "count": totals.pending_count,
-                "bytes": totals.pending_bytes,
-                "oldest_seconds": max(0.0, time.time() - oldest) if oldest is not None else None,
-            },
-            "settling": {"count": totals.settling_count},
-            "local": {"count": totals.local_count},
-            "expirations": {"by_mtime": self._fs.attributes.expirations},
-            "rejected": {"count": totals.rejected_count, **items(self.rejected(SHOWN))},
-            "conflicts": self.conflicts.status(),
-            "sender": {**asdict(sender), "state": str(sender.state)},
-            "store": self._store(),
-            "reasons": self._outlook.summary(totals),
-            "renames": self._renames(),
-            "requests": dict(self._stores.rest.billing.requests) if self._stores.rest is not None else {},
-            "keys": self._keys(),
-            "budget": self._budget(),
-            "cache": {
-                "bytes": values.bytes,
-                "limit": values.limit,
-                "values": values.entries,
-                "keys": listings.keys,
-            },
-            "history": self.history(),
-            "inodes": {"count": self._fs.inodes.count, "open": self._fs.handles.open_files()},
-        }
+        return replies.StatusReport(
+            state="offline" if self.is_offline else "mounted",
+            pending=replies.PendingSum(
+                totals.pending_count,
+                totals.pending_bytes,
+                max(0.0, time.time() - oldest) if oldest is not None else None,
+            ),
+            settling=replies.Counted(totals.settling_count),
+            local=replies.Counted(totals.local_count),
+            expirations=replies.Expirations(self._fs.attributes.expirations),
+            rejected=replies.Rejected(totals.rejected_count, self.rejected(SHOWN)),
+            conflicts=self.conflicts.status(),
+            sender={**asdict(sender), "state": str(sender.state)},
+            store=self._store(),
+            reasons=self._outlook.summary(totals),
+            renames=self._renames(),
+            requests=dict(self._stores.rest.billing.requests) if self._stores.rest is not None else {},
+            keys=self._keys(),
+            budget=self._budget(),
+            cache=replies.Cached(values.bytes, values.limit, values.entries, listings.keys),
+            history=self.history(),
+            inodes={"count": self._fs.inodes.count, "open": self._fs.handles.open_files()},
+        )
 
-    def _renames(self) -> list[Message]:
+    def _renames(self) -> list[replies.Renaming]:
         """Return the directories that are being renamed, with their values read. `total` is 0 while keys are listed."""
         found = []
         for one in self._fs.renames.under_way:
             if one.directories is not None:
                 namespace, source, goal = one.directories
-                paths = [self._fs.paths.of_directory(namespace, ref) for ref in (source, goal)]
-                numbers = {"done": one.done_count, "total": one.total}
-                found.append({"path": paths[0], "to": paths[1], **numbers})
+                path, to = (self._fs.paths.of_directory(namespace, ref) for ref in (source, goal))
+                found.append(replies.Renaming(path, to, one.done_count, one.total))
         return found
 
-    def _store(self) -> Message:
+    def _store(self) -> replies.Server:
         sender = self._sender.statistics()
-        return {
-            "reachable": sender.retry_at is None,
-            "error": sender.last_error or "",
-            "route": self._stores.route() if self._stores.route is not None else "",
-            "is_local": self._stores.rest is None,
-            **self._outlook.server(),
-        }
+        found = self._outlook.server()
+        return replies.Server(
+            reachable=sender.retry_at is None,
+            error=sender.last_error or "",
+            route=self._stores.route() if self._stores.route is not None else "",
+            is_local=self._stores.rest is None,
+            state=found.kind,
+            text=found.reason,
+            next_try_seconds=found.seconds,
+        )
 
-    def _keys(self) -> Message:
+    def _keys(self) -> dict[str, replies.Number]:
         """Return keys as they are billed, the requests that bulk calls saved, and the price at list."""
         if self._stores.rest is None:
             return {}
@@ -188,7 +186,7 @@ class Reporter:
             "dollars": round(dollars(billing.keys), 6),
         }
 
-    def _budget(self) -> Message:
+    def _budget(self) -> dict[str, replies.Number]:
         if self._stores.budget is None:
             return {}
         budget = self._stores.budget.statistics()

@@ -15,7 +15,8 @@ from kvfs.core.names import DirRef
 from kvfs.daemon.build import ReadParts
 from kvfs.history.history import History
 from kvfs.history.shelf import Shelf
-from kvfs.host.control import Message, Send
+from kvfs.host.control import Send
+from kvfs.host.replies import AtHand, Done, HistoryState
 from kvfs.host.requests import ClearHistoryRequest, HistoryRequest
 from kvfs.vfs.filesystem import FileSystem
 from kvfs.vfs.superseded import Keeping
@@ -60,34 +61,27 @@ class Undo:
             self._fs.overlay.journal.writer.on_superseded = None
             self.history.close()
 
-    def status(self) -> Message:
+    def status(self) -> HistoryState:
         """Return the state for `kvfs status`."""
         if self.history is None:
-            return {"bounds": "0"}
+            return HistoryState()
         found = self.history.statistics()
         age = max(0.0, self._now() - found.oldest) if found.oldest is not None else None
-        return {
-            "bounds": str(self._bounds),
-            "versions": found.versions,
-            "kept": found.kept,
-            "bytes": found.bytes,
-            "oldest_seconds": age,
-            "lost": self.history.shelf.lost,
-        }
+        lost = self.history.shelf.lost
+        return HistoryState(str(self._bounds), found.versions, found.kept, found.bytes, age, lost)
 
-    async def written(self, request: HistoryRequest, send: Send) -> Message:
+    async def written(self, request: HistoryRequest, send: Send) -> AtHand:
         """Write all that was noted, so that it can be read; return how much of a key or prefix is at hand now."""
         if self.history is not None:
             await self.history.flush()
         at_hand, away = await self._count(NamespaceId(request.namespace), request.key)
-        keeps = self.history is not None
-        return {"bounds": str(self._bounds), "keeps": keeps, "at_hand": at_hand, "away": away}
+        return AtHand(str(self._bounds), at_hand, away, self.history is not None)
 
-    async def clear(self, request: ClearHistoryRequest, send: Send) -> Message:
+    async def clear(self, request: ClearHistoryRequest, send: Send) -> Done:
         """Forget all versions."""
         if self.history is not None:
             await self.history.clear()
-        return {}
+        return Done()
 
     async def _count(self, namespace: NamespaceId, key: str) -> tuple[int, int]:
         """Count the keys that are known to be there, of one name or below it: those at hand, and the others.

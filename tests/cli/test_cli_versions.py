@@ -8,21 +8,27 @@ import pytest
 import trio
 
 from kvfs import __version__
-from kvfs.cli import conflicts, daemons, rejected, through
+from kvfs.cli import conflicts, daemons, rejected, status, through, top
 from kvfs.cli.daemons import ask, ask_to_send
 from kvfs.cli.exits import Exit
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.host.control import ControlError, connect, serve_control
+from kvfs.host.mounts import FSTYPE, Mount
+from kvfs.host.replies import ConflictItem
 from kvfs.host.requests import (
     ConflictsRequest,
+    ErrorsRequest,
+    HistoryRequest,
     KeepRequest,
     PendingListRequest,
     PendingRequest,
     RejectedListRequest,
     RetryRequest,
+    StatusRequest,
     SyncRequest,
     ToldRequest,
+    TopRequest,
     WhyRequest,
     name_of,
 )
@@ -71,6 +77,12 @@ ODD = [
     (RetryRequest(), {"count": None}),
     (WhyRequest(), {"change": {}, "reasons": 5}),
     (SyncRequest(), {"left_count": "many"}),
+    (StatusRequest(), {}),
+    (StatusRequest(), {"pending": 3}),
+    (TopRequest(), {"now": 1.0, "since": 0.0}),
+    (TopRequest(), {"callers": [{"pid": "x"}]}),
+    (ErrorsRequest(), {}),
+    (HistoryRequest(), {"bounds": 7}),
 ]
 
 
@@ -80,6 +92,19 @@ async def test_an_answer_of_another_form_is_one_line_with_both_versions(serving,
     async with serving(**{name_of(type(request_)): answer, "metrics": {"text": METRICS}}) as path:
         with pytest.raises(ControlError, match=rf"kvfs 0\.0\.9 .* kvfs {__version__} .*unmount it"):
             await in_thread(asked, path, request_)
+
+
+async def test_a_mount_of_another_version_is_not_called_dead(serving, mounted, tmp_path, monkeypatch):
+    """Its daemon lives: the status says why it is not understood, and a look at the callers says so too."""
+    monkeypatch.setattr(status, "mount_at", lambda directory: Mount(directory, FSTYPE, "local:/x", "0:99"))
+    monkeypatch.setattr(status, "is_stale", lambda directory: True)
+    async with serving(status={"state": "mounted"}, top={}, metrics={"text": METRICS}) as path:
+        mounted(path)
+        found = await in_thread(status.status_of, Path("/mnt"), tmp_path, 1.0)
+        assert (found.state, found.report) == ("silent", None)
+        assert "kvfs 0.0.9 and this" in found.as_json()["error"]
+        with pytest.raises(ControlError, match=r"kvfs 0\.0\.9 .*unmount it"):
+            await in_thread(top._View(Path("/mnt"), tmp_path, "pid", "ops").asked)
 
 
 async def test_progress_of_another_form_is_the_same(serving):
@@ -150,7 +175,7 @@ async def test_thousands_of_conflicts_are_settled_in_several_requests(
     monkeypatch.setattr(conflicts, "mount_at", lambda directory: True)
     async with serving(conflicts_keep=keep) as path:
         mounted(path)
-        meant = {Path("/mnt"): [{"path": name, "copy": name} for name in names]}
+        meant = {Path("/mnt"): [ConflictItem(name, name, 0.0) for name in names]}
         assert await in_thread(conflicts._settle, "theirs", meant, tmp_path) == Exit.FAILED
     shown = capsys.readouterr()
     assert got == names

@@ -11,6 +11,7 @@ from support.journals import NS, START, open_journal
 from kvfs.core.model import Key
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.host.open_conflicts import NAME, Conflict, ConflictFile
+from kvfs.host.replies import Conflicts
 from kvfs.journal.journal import Journal, Move
 from kvfs.sender.copynames import copy_key, original_of
 from kvfs.sender.events import Event, EventKind
@@ -51,7 +52,7 @@ def test_a_conflict_outlives_the_mount_and_names_both_sides(journal: Journal) ->
     again = log_of(journal)
     assert [(one.key, one.copy) for one in again.open()] == [(PAGE, COPY)]
     assert (again.others_of(NS, PAGE), again.others_of(NS, COPY)) == ([COPY], [PAGE])
-    assert again.status() == {"count": 0, "items": [], "open": 1}
+    assert again.status() == Conflicts(open=1)
     journal.record_delete(NS, COPY, base=None)
     assert again.open() == []
     assert not (journal.path.parent / NAME).exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import FrameType
 
 import trio
+from msgspec.structs import replace
 from support.rig import open_rig
 
 from kvfs.core.errors import UnavailableError
@@ -71,12 +72,12 @@ async def test_a_status_costs_the_same_however_much_waits(tmp_path, autojump_clo
             record(rig, numbers)
             costs.append(steps(reporter.status))
             status, most = reporter.status(), numbers.stop
-            assert (status["pending"]["count"], status["rejected"]["count"]) == (most * 3 // 4, most // 4)
+            assert (status.pending.count, status.rejected.count) == (most * 3 // 4, most // 4)
             refused = [change.seq for change in rig.journal.rejected()]
             assert len(refused) == most // 4
             assert refused == sorted(refused)
-            assert [one["seq"] for one in status["rejected"]["items"]] == refused[:SHOWN]
-            counts = {one["reason"]: one["count"] for one in status["reasons"]}
+            assert [one.seq for one in status.rejected.items] == refused[:SHOWN]
+            counts = {one.reason: one.count for one in status.reasons}
             assert counts == {"too odd": most // 4, "too slow": most // 4}
             assert reporter._pending_by_namespace()[str(rig.namespace)] == (
                 most * 3 // 4, rig.journal.pending_bytes
@@ -94,8 +95,8 @@ async def test_the_rest_of_a_sync_costs_the_same_however_much_is_left(tmp_path, 
             record(rig, numbers)
             costs.append((steps(lambda: controls._left(before)), steps(lambda: list(reporter._queue()))))
             left, count = controls._left(before), numbers.stop
-            assert left["left_count"] == count
-            assert {one["reason"]: one["count"] for one in left["reasons"]} == {
+            assert left.left_count == count
+            assert {one.reason: one.count for one in left.reasons} == {
                 "too odd": count // 4, "too slow": count // 4, NOT_TRIED: count // 2
             }  # fmt: skip
             lines = list(reporter._queue())
@@ -111,8 +112,8 @@ async def test_why_the_last_try_failed_is_counted_for_all(tmp_path, autojump_clo
         record(rig, range(400))
         rig.journal.note_failure([one.seq for one in rig.journal.pending()], "away", rig.now())
         rig.restart()
-        found = reporter_of(rig).status()["reasons"]
-        counts = {one["reason"]: one["count"] for one in found}
+        found = reporter_of(rig).status().reasons
+        counts = {one.reason: one.count for one in found}
         assert counts == {"too odd": 100, "too slow": 100, "the last try failed: away": 200}
 
 
@@ -127,9 +128,11 @@ async def test_reasons_from_counts_are_those_of_all_changes(tmp_path, autojump_c
         everything = outlook.reasons([*rig.journal.rejected(), *rig.journal.pending()])
         assert len(everything) == 3
         told = outlook.summary(rig.journal.totals)
-        for message in (*told, *everything):
-            message["next_try_seconds"] = message["next_try_seconds"] is not None
-        assert sorted(map(str, told)) == sorted(map(str, everything))
+        rough = [
+            sorted(str(replace(one, next_try_seconds=one.next_try_seconds is not None)) for one in reasons)
+            for reasons in (told, everything)
+        ]
+        assert rough[0] == rough[1]
 
 
 async def test_the_history_of_everything_lets_the_mount_go_on(tmp_path, autojump_clock, monkeypatch) -> None:

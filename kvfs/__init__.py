@@ -3,6 +3,7 @@
 The map: every room in one line (`python tests/test_map.py --write` draws it).
 
 cache/            Knowledge of the store that could be asked again
+changes/          Changes in memory: their rules, their records, the newest of each key; no I/O
 cli/              The command line: `kvfs COMMAND …`, one file a command (or a few that belong …
 core/             Rules. No I/O, no clock, no await, nothing from outside the standard library
 daemon/           One mount from start to end: the objects, the tasks, the order of starting …
@@ -10,8 +11,9 @@ data/             Data moves: entries copied and compared between stores, direct
 fuse/             The kernel's face: unpack, one call, pack. It decides nothing
 history/          Undo: values that were overwritten or deleted through the mount, for a while
 host/             This machine: its state directory, its mounts, and the socket of a daemon
-journal/          Changes that the store has not got yet
+journal/          Changes that the store has not got yet: first in the log, then in memory
 kept/             Facts that this machine keeps of keys beside their values: modes, times, …
+log/              Bytes on the disk: the log of records, files of large contents, the reserve
 sender/           Journal → store: what is pending is sent, repeated, compared and set aside
 server/           The REST face: Cloudflare's routes over any `Store`. It decides nothing
 store/            Stores of entries: one protocol (`base.Store`), many implementations

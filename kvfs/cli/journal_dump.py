@@ -4,12 +4,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from kvfs.changes.records import Recorded
+from kvfs.changes.rules import Row
 from kvfs.journal import opener
-from kvfs.journal.records import Recorded
 from kvfs.journal.replay import Replay
-from kvfs.journal.rules import Row
-from kvfs.journal.segment import VERSION, read_head, segments_of
 from kvfs.kept import sidefile
+from kvfs.log.segment import VERSION, read_head, segments_of
 
 Described = dict[str, Any]
 

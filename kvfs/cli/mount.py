@@ -232,7 +232,7 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
     from kvfs.daemon.run import run_daemon
     from kvfs.fuse.operations import Operations
     from kvfs.fuse.session import KernelInvalidator, Session
-    from kvfs.journal.reserve import STARTING, make_way
+    from kvfs.log.reserve import STARTING, make_way
 
     kernel = KernelSide(Operations, Session, KernelInvalidator)
     set_up_logging(config.log_level, config.log_file, as_json=config.log_format == "json")

@@ -19,8 +19,8 @@ from kvfs.host.replies import Counted
 from kvfs.host.requests import ToldRequest
 from kvfs.host.told import ToldWrite, read_told
 from kvfs.journal.journal import Journal
-from kvfs.journal.spool import Body
 from kvfs.kept.local import LocalAttrs
+from kvfs.log.spool import Body
 from kvfs.vfs.filesystem import FileSystem
 
 SLICE: Final = 50  # writes between two checkpoints of the loop: a millisecond

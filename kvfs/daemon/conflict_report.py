@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from kvfs.changes.records import DropNamespace, DropRow, LogOperation, SetRow
 from kvfs.core.model import Key, KeyRef, NamespaceId
 from kvfs.host.open_conflicts import Conflict, ConflictFile
 from kvfs.host.replies import ConflictReport, Conflicts, FoundConflict
 from kvfs.journal.journal import Journal
-from kvfs.journal.records import DropNamespace, DropRow, LogOperation, SetRow
 from kvfs.sender.copynames import original_of
 from kvfs.sender.events import Event
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 import trio
 from msgspec import to_builtins
 
+from kvfs.changes.totals import Totals
 from kvfs.core.limits import RATE_REQUESTS, RATE_SECONDS
 from kvfs.core.model import Change
 from kvfs.host.control import Message
 from kvfs.host.replies import ReasonItem, Sending
-from kvfs.journal.reader import Totals
 from kvfs.sender.events import SenderState, SenderStatistics
 from kvfs.store.budget import BudgetStatistics
 

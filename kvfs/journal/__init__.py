@@ -1,1 +1,1 @@
-"""Changes that the store has not got yet. Losing a row in this room loses user data."""
+"""Changes that the store has not got yet: first in the log, then in memory. Losing one loses user data."""

@@ -7,15 +7,16 @@ something else, and that must not be sent as what somebody wrote.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 from msgspec import Struct
 
+from kvfs.changes.rules import Content, Row, checked
 from kvfs.core.digest import digest
-from kvfs.journal.log import Log
-from kvfs.journal.rules import Row, checked
-from kvfs.journal.spool import Body, soon
-from kvfs.journal.spool_directory import SpoolDirectory
+from kvfs.log.log import Log
+from kvfs.log.spool import Body, soon
+from kvfs.log.spool_directory import SpoolDirectory
 
 
 class _Reading(Struct):
@@ -40,10 +41,22 @@ class Contents:
         if self._reading is not None and self._reading.name == name:
             self._reading = None
 
+    def exchange(self, before: Content | None, after: Content | None) -> None:
+        """Note the content that a row had, and the other that it has now; a file goes with the last row of it."""
+        if after is not None and after.spool is not None:
+            self.files.need(after.spool)
+        if before is not None and before.spool is not None:
+            self.files.release(before.spool)
+
     def stage(self, value: bytes) -> Body:
         """Make a body of a small content, kept in memory until it is recorded."""
         self._staged = staged = Body(len(value), digest(value), bytes(value), None)
         return staged
+
+    async def force(self, row: Row) -> None:
+        """Return once a content that is in a file is on the disk, and its name. Raises OSError, JournalError."""
+        if row.content is not None and row.content.spool is not None:
+            await self.files.force(row.content.spool, partial(checked, row))
 
     def read(self, row: Row) -> bytes:
         """Return the content of a put; from a file it may take milliseconds. Raises JournalError."""

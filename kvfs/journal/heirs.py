@@ -7,12 +7,12 @@ once.
 import logging
 from pathlib import Path
 
+from kvfs.changes.records import Recorded, SeenOp
 from kvfs.core.errors import JournalError
-from kvfs.journal.records import Recorded, SeenOp
 from kvfs.journal.replay import Replay
-from kvfs.journal.segment import VERSION
 from kvfs.journal.transaction import Transactions
 from kvfs.kept import sidefile
+from kvfs.log.segment import VERSION
 
 log = logging.getLogger("kvfs.journal")
 

@@ -16,28 +16,29 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
+from kvfs.changes.records import Recorded
+from kvfs.changes.totals import Totals
 from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import Change
 from kvfs.journal import opener
 from kvfs.journal.contents import Contents
-from kvfs.journal.disk import refusal
 from kvfs.journal.heirs import inherit_log, inherit_side, is_heir
 from kvfs.journal.local_attributes import LocalAttributes
-from kvfs.journal.log import Log
 from kvfs.journal.news import News
 from kvfs.journal.outbox import Outbox
-from kvfs.journal.reader import JournalReader, Totals
-from kvfs.journal.records import Recorded
+from kvfs.journal.reader import JournalReader
 from kvfs.journal.recovery import recover
-from kvfs.journal.reserve import OPENING, Reserve
-from kvfs.journal.spool import Body
-from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
 from kvfs.journal.writer import UNCHANGED, JournalWriter, Move
 from kvfs.kept.facts import LocalFacts
 from kvfs.kept.local import DirRow, LocalAttrs
 from kvfs.kept.side import SideTable
+from kvfs.log.disk import refusal
+from kvfs.log.log import Log
+from kvfs.log.reserve import OPENING, Reserve
+from kvfs.log.spool import Body
+from kvfs.log.spool_directory import SpoolDirectory
 
 __all__ = [
     "UNCHANGED",
@@ -138,7 +139,7 @@ class Journal:
             log = Log(path, side.identity, reserve)
             undo.append(log.close)
             contents = Contents(log, SpoolDirectory(spool, durable=durable))
-            recorded = Recorded(LocalFacts(side), contents.files.exchange)
+            recorded = Recorded(LocalFacts(side), contents.exchange)
             transactions = Transactions(log, recorded, contents)
             recover(transactions)
             if heir_of is not None:
@@ -210,7 +211,7 @@ class Journal:
         """
         try:
             if change is not None:
-                await self._transactions.contents.files.force(self.reader.row_of(change))
+                await self._transactions.contents.force(self.reader.row_of(change))
             await self._upkeep.make_durable()
         except OSError as exc:
             raise refusal(exc, f"the journal {self.path} cannot be forced to the disk") from exc

@@ -10,9 +10,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from kvfs.changes.records import SeenOp
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal.records import SeenOp
 from kvfs.journal.transaction import Transactions
 from kvfs.kept.local import SHOWN_BYTES, DirRow, LocalAttrs
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from kvfs.changes.records import DropDirectory, Failed, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
+from kvfs.changes.totals import Totals
 from kvfs.core.generation import Generation
 from kvfs.core.model import Seq
-from kvfs.journal.reader import Totals
-from kvfs.journal.records import DropDirectory, Failed, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
 
 _BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp, Failed}  # operations that alter no change
 

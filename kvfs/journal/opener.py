@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from kvfs.core.errors import JournalLockedError, JournalUnreadableError
-from kvfs.journal.disk import sync_directory
-from kvfs.journal.segment import ID_BYTES, VERSION, read_head, segments_of
 from kvfs.kept import sidefile
+from kvfs.log.disk import sync_directory
+from kvfs.log.segment import ID_BYTES, VERSION, read_head, segments_of
 
 
 def lock(path: Path, mountpoint: str) -> int:

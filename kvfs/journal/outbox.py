@@ -16,10 +16,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from kvfs.changes.records import Acknowledged, Attempted, Failed, SettledOp
+from kvfs.changes.rules import Row
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Change, ChangeState, Failure, NamespaceId, Seq
-from kvfs.journal.records import Acknowledged, Attempted, Failed, SettledOp
-from kvfs.journal.rules import Row
 from kvfs.journal.transaction import Transactions
 
 FAILURE_CHARS: Final = 500  # of a reason

@@ -7,13 +7,13 @@ import logging
 
 from msgspec.structs import replace
 
+from kvfs.changes.rules import Row
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeState
 from kvfs.journal.opener import unreadable
 from kvfs.journal.replay import Replay, kept_logs
-from kvfs.journal.rules import Row
-from kvfs.journal.spool import PARTIAL
 from kvfs.journal.transaction import Transactions
+from kvfs.log.spool import PARTIAL
 
 log = logging.getLogger("kvfs.journal")
 
@@ -39,7 +39,8 @@ def recover(transactions: Transactions) -> None:
         log.info("%s", text, extra={"doing": text})
     files = transactions.contents.files
     for row in transactions.index.all():
-        if not files.is_whole(row):
+        content = row.content
+        if content is not None and content.spool is not None and not files.is_whole(content.spool, row.size):
             _lose(transactions, row)
     orphans = files.orphans()
     files.garbage.clear()  # of files that a row of the log named once; they are among the orphans

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from msgspec.structs import force_setattr, replace
 
+from kvfs.changes.records import DecodeError, End, LogOperation, Recorded, SetRow, decode
+from kvfs.changes.rules import Content, Row
 from kvfs.core.model import NamespaceId
-from kvfs.journal.disk import sync_directory, sync_file
-from kvfs.journal.records import DecodeError, End, LogOperation, Recorded, SetRow, decode
-from kvfs.journal.rules import Content, Row
-from kvfs.journal.segment import Damage, Record, SegmentReading, number_of, segments_of
 from kvfs.kept.facts import LocalFacts
+from kvfs.log.disk import sync_directory, sync_file
+from kvfs.log.segment import Damage, Record, SegmentReading, number_of, segments_of
 
 log = logging.getLogger("kvfs.journal")
 

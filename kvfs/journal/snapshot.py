@@ -17,11 +17,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from kvfs.core.errors import JournalError
-from kvfs.core.model import KeyRef, NamespaceId, Seq
-from kvfs.journal.disk import refusal, sync_directory
-from kvfs.journal.log import Log
-from kvfs.journal.records import (
+from kvfs.changes.records import (
     DropNamespace,
     End,
     LogOperation,
@@ -31,11 +27,15 @@ from kvfs.journal.records import (
     SetRow,
     encode,
 )
-from kvfs.journal.rules import Content, Row
-from kvfs.journal.segment import RECORD_HEAD, SEGMENT_HEAD, Head, record_head, segment_path
+from kvfs.changes.rules import Content, Row
+from kvfs.core.errors import JournalError
+from kvfs.core.model import KeyRef, NamespaceId, Seq
 from kvfs.journal.transaction import Transactions
 from kvfs.kept import side
 from kvfs.kept.local import DirRow, LocalAttrs
+from kvfs.log.disk import refusal, sync_directory
+from kvfs.log.log import Log
+from kvfs.log.segment import RECORD_HEAD, SEGMENT_HEAD, Head, record_head, segment_path
 
 SNAPSHOT_BYTES = (
     8 * 1024 * 1024

@@ -12,11 +12,7 @@ from types import TracebackType
 
 from msgspec.structs import replace
 
-from kvfs.core.errors import JournalError
-from kvfs.core.model import Key, KeyRef, NamespaceId, Seq
-from kvfs.journal.contents import Contents
-from kvfs.journal.log import Log
-from kvfs.journal.records import (
+from kvfs.changes.records import (
     DropDirectory,
     DropRow,
     LogOperation,
@@ -26,8 +22,12 @@ from kvfs.journal.records import (
     SetRow,
     encode,
 )
-from kvfs.journal.rules import Row
+from kvfs.changes.rules import Row
+from kvfs.core.errors import JournalError
+from kvfs.core.model import Key, KeyRef, NamespaceId, Seq
+from kvfs.journal.contents import Contents
 from kvfs.kept.local import DirRow, LocalAttrs
+from kvfs.log.log import Log
 
 
 class Transactions:

@@ -11,9 +11,9 @@ import trio
 
 from kvfs.core.errors import JournalError
 from kvfs.journal import snapshot
-from kvfs.journal.segment import segment_path
 from kvfs.journal.snapshot import Cut, Moved
 from kvfs.journal.transaction import Transactions
+from kvfs.log.segment import segment_path
 from kvfs.warmthread import WarmThread
 
 _LOOKS = 16  # commits

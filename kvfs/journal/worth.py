@@ -5,8 +5,8 @@ from pathlib import Path
 
 from kvfs.core.errors import JournalError
 from kvfs.journal.replay import Replay, kept_logs
-from kvfs.journal.segment import VERSION
 from kvfs.kept import sidefile
+from kvfs.log.segment import VERSION
 
 
 class Worth(Enum):

@@ -17,9 +17,8 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
-from kvfs.journal.records import DropNamespace
-from kvfs.journal.rules import (
+from kvfs.changes.records import DropNamespace
+from kvfs.changes.rules import (
     Content,
     Put,
     Row,
@@ -29,9 +28,10 @@ from kvfs.journal.rules import (
     put_over,
     tombstone_over,
 )
-from kvfs.journal.spool import Body
+from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
 from kvfs.journal.transaction import Transactions
 from kvfs.kept.local import LocalAttrs, alive, content_shown
+from kvfs.log.spool import Body
 
 
 class Unchanged(Enum):

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from kvfs.changes.rules import Row, digests, is_unread_since
 from kvfs.core.answer_times import AnswerTimes
 from kvfs.core.digest import digest
 from kvfs.core.errors import (
@@ -31,7 +32,6 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.latest import Latest
 from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import Change, Entry, Key, KeyRef, NamespaceId, Seq, ValueRead
-from kvfs.journal.rules import Row, digests, is_unread_since
 from kvfs.sender.backoff import asked_wait, may_go_on
 from kvfs.sender.doubts import Doubts
 from kvfs.sender.newnames import MOST_CROWDED, Names, look_up

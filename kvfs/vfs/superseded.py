@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from kvfs.changes.rules import Row
 from kvfs.core.errors import JournalError
 from kvfs.core.expiry import is_expired
 from kvfs.core.freshness import is_fresh
@@ -15,7 +16,6 @@ from kvfs.core.model import Change, ChangeState, How, Key, KeyRef, NamespaceId
 from kvfs.history.bursts import QUIET
 from kvfs.history.history import History
 from kvfs.history.version import AWAY, BUSY, RENAMED, SAME_CONTENT, UNKNOWN_SIZE, UNREADABLE, Version
-from kvfs.journal.rules import Row
 from kvfs.journal.writer import Superseded
 from kvfs.vfs.inode.table import InodeTable
 from kvfs.vfs.view.overlay import Overlay

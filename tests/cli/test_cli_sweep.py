@@ -21,9 +21,9 @@ from kvfs.host.sources import HISTORY, SourceRecord, last_used, was_used, write_
 from kvfs.host.state import MountRecord, birth, log_path, read_record, record_path, write_record
 from kvfs.journal import opener
 from kvfs.journal.journal import Journal
-from kvfs.journal.segment import segments_of
 from kvfs.journal.worth import Worth
 from kvfs.kept.local import DirRow, LocalAttrs
+from kvfs.log.segment import segments_of
 
 NS = NamespaceId("n" * 32)
 NOW = 1_800_000_000.0

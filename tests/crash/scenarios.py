@@ -16,9 +16,9 @@ from crash.stage import Stage
 from msgspec.structs import replace
 from support.journals import alter, logged, open_journal, segments, snapshot, source_of
 
-from kvfs.journal.records import encode
-from kvfs.journal.rules import Row
-from kvfs.journal.segment import Head, read_head, record_head, segments_of
+from kvfs.changes.records import encode
+from kvfs.changes.rules import Row
+from kvfs.log.segment import Head, read_head, record_head, segments_of
 
 LARGE = b"large " * 60_000  # goes to the spool
 INLINE = b"inline " * 16_000  # stays in the journal

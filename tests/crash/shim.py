@@ -19,10 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
+from kvfs.changes import records
 from kvfs.core.model import Seq
-from kvfs.journal import disk, log, opener, replay, reserve, snapshot, spool, spool_directory
+from kvfs.journal import opener, replay, snapshot
 from kvfs.journal.outbox import Outbox
 from kvfs.kept import side, sidefile
+from kvfs.log import disk, log, reserve, spool, spool_directory
 from kvfs.sender.round import Round
 
 CRASH_AT = "KVFS_CRASH_AT"
@@ -166,8 +168,8 @@ def _come_to(point: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-JOURNAL = {str(Path(module.__file__).parent) for module in (opener, side)}
-"""The folders of the journal and of what is kept beside it."""
+JOURNAL = {str(Path(module.__file__).parent) for module in (opener, log, records, side)}
+"""The folders of the journal, of its log and its changes, and of what is kept beside it."""
 
 
 def operation() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvfs import journal, kept
+from kvfs import changes, journal, kept, log
 
 CALLS = re.compile(
     r".*\.(execute|executemany|executescript)"  # a statement
@@ -48,7 +48,9 @@ def all_sites() -> list[Site]:
     """Return all sites, in the order of the source."""
     found = []
     for path in (
-        file for room in (journal, kept) for file in sorted(Path(room.__file__).parent.glob("*.py"))
+        file
+        for room in (journal, log, changes, kept)
+        for file in sorted(Path(room.__file__).parent.glob("*.py"))
     ):
         for function, node in _calls(ast.parse(path.read_text()), ""):
             found.append(Site(path.name, function, node.lineno, node.end_lineno))

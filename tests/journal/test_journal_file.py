@@ -36,11 +36,11 @@ from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.journal.journal import Journal
-from kvfs.journal.segment import VERSION, segments_of
-from kvfs.journal.spool_directory import SpoolDirectory
 from kvfs.journal.worth import Worth, worth
 from kvfs.kept import facts as kept
 from kvfs.kept.local import LocalAttrs
+from kvfs.log.segment import VERSION, segments_of
+from kvfs.log.spool_directory import SpoolDirectory
 
 BIG = bytes(range(256)) * 1024  # twice the inline limit
 
@@ -631,7 +631,7 @@ async def test_a_spool_that_cannot_be_written_says_so(path, monkeypatch):
             await journal.spool(BIG)
         assert not isinstance(caught.value, JournalFullError)
         spool.mkdir()
-        monkeypatch.setattr("kvfs.journal.spool.Stream._take", full)
+        monkeypatch.setattr("kvfs.log.spool.Stream._take", full)
         with pytest.raises(JournalFullError, match=r"cannot write.*make room"):
             await journal.spool(BIG)
         assert list(spool.iterdir()) == []
@@ -705,7 +705,7 @@ async def test_callers_of_a_sync_share_it(path, monkeypatch):
         under_way.set()
         assert may_end.wait(30)
 
-    monkeypatch.setattr("kvfs.journal.log.Log.sync", sync)
+    monkeypatch.setattr("kvfs.log.log.Log.sync", sync)
     with open_journal(path, durable=True) as journal:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.make_durable)
@@ -722,7 +722,7 @@ async def test_callers_of_a_sync_share_it(path, monkeypatch):
 async def test_what_is_on_the_disk_is_not_forced_again(path, monkeypatch):
     """Until something else is recorded; after a sync that failed it is."""
     syncs = []
-    monkeypatch.setattr("kvfs.journal.log.Log.sync", lambda log: syncs.append(log))
+    monkeypatch.setattr("kvfs.log.log.Log.sync", lambda log: syncs.append(log))
     with open_journal(path, durable=True) as journal:
         for count in (1, 1):
             await journal.make_durable()

@@ -5,13 +5,13 @@ It compares memory with what a replay of the log, as it is on the disk now, come
 
 from msgspec.structs import replace
 
+from kvfs.changes.index import Index
+from kvfs.changes.rules import Row
 from kvfs.core.errors import JournalError
 from kvfs.core.model import KeyRef, NamespaceId, Seq
-from kvfs.journal.index import Index
 from kvfs.journal.journal import Journal
 from kvfs.journal.recovery import LOST
 from kvfs.journal.replay import Replay
-from kvfs.journal.rules import Row
 from kvfs.journal.transaction import Transactions
 from kvfs.kept.facts import LocalFacts
 

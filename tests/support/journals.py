@@ -10,15 +10,15 @@ from pathlib import Path
 
 import trio
 
+from kvfs.changes.records import Recorded
+from kvfs.changes.rules import Row
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.journal import log, reserve
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal
-from kvfs.journal.records import Recorded
 from kvfs.journal.replay import Replay
-from kvfs.journal.rules import Row
-from kvfs.journal.segment import VERSION, segments_of
 from kvfs.kept import sidefile
+from kvfs.log import log, reserve
+from kvfs.log.segment import VERSION, segments_of
 
 NS = NamespaceId("n" * 32)
 START = 1_800_000_000.0

@@ -8,7 +8,7 @@ import trio
 
 from kvfs.core.digest import digest
 from kvfs.core.model import Key
-from kvfs.journal import spool
+from kvfs.log import spool
 from kvfs.vfs.answers import answered
 from kvfs.vfs.file import identity, open_file, record
 

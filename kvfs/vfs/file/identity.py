@@ -11,7 +11,7 @@ import trio
 
 from kvfs.cache.values import Clean
 from kvfs.core.digest import INLINE_BYTES, digest
-from kvfs.journal.spool import digest_soon
+from kvfs.log.spool import digest_soon
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.outside import Invalidator
 from kvfs.vfs.inode.nodes import File

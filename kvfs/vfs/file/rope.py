@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from kvfs.core import content
-from kvfs.journal.spool import Stream
+from kvfs.log.spool import Stream
 
 PIECE: Final = 32 * 1024  # bytes: smaller ones are cheaper copied than kept
 STREAM_BYTES: Final = 512 * 1024  # a content that grew to this from nothing goes to the disk as it grows

@@ -1,7 +1,7 @@
-"""The files of the spool: how they come to be, which rows need them, and when they go.
+"""The files of the spool: how they come to be, how often each is needed, and when they go.
 
-Invariant: a file is complete before a row names it, and goes only after the record that took its last row away is on
-the disk, *because* after a power cut no row may name a file that is gone.
+Invariant: a file is complete before a record names it, and goes only after the record by which it was needed no more is
+on the disk, *because* after a power cut no record may name a file that is gone.
 """
 
 import os
@@ -14,19 +14,18 @@ import trio
 
 from kvfs.core.digest import Buffer
 from kvfs.core.errors import JournalError
-from kvfs.journal.disk import sync_directory
-from kvfs.journal.rules import Content, Row, checked
-from kvfs.journal.spool import PARTIAL, Body, Stream
+from kvfs.log.disk import sync_directory
+from kvfs.log.spool import PARTIAL, Body, Stream
 
 
 class SpoolDirectory:
-    """The spool of one journal. `garbage` are files that no row needs, to be removed."""
+    """The spool of one journal. `garbage` are files that are not needed, to be removed."""
 
     def __init__(self, directory: Path, *, durable: bool) -> None:
         self.directory = directory
         self.garbage: list[str] = []
-        self.needed: dict[str, int] = {}  # file name → rows that need it
-        self.on_gone: Callable[[str], None] = lambda name: None  # no row needs the file any more
+        self.needed: dict[str, int] = {}  # file name → how often
+        self.on_gone: Callable[[str], None] = lambda name: None  # the file is needed no more
         self._durable = durable
         self._doubtful: set[str] = set()  # a sync of these failed: see `log`
 
@@ -55,20 +54,18 @@ class SpoolDirectory:
         return body
 
     def _abandon(self, name: str) -> None:
-        """Note that a spooled body left memory: unless a row has it, its file is not needed."""
+        """Note that a spooled body left memory: unless it was recorded, its file is not needed."""
         if name not in self.needed:
             self.garbage.append(name)
 
-    # rows that come and go
+    # needs that come and go
 
-    def exchange(self, before: Content | None, after: Content | None) -> None:
-        """Note the content that a row had, and the other that it has now; a file goes with the last row of it."""
-        if after is not None and after.spool is not None:
-            self.needed[after.spool] = self.needed.get(after.spool, 0) + 1
-        if before is not None and before.spool is not None:
-            self._release(before.spool)
+    def need(self, name: str) -> None:
+        """Note that a file is needed once more."""
+        self.needed[name] = self.needed.get(name, 0) + 1
 
-    def _release(self, name: str) -> None:
+    def release(self, name: str) -> None:
+        """Note that a file is needed once less; the last time it becomes garbage."""
         self.needed[name] -= 1
         if not self.needed[name]:
             del self.needed[name]
@@ -82,7 +79,7 @@ class SpoolDirectory:
         return self.unneeded(garbage)
 
     def unneeded(self, names: list[str]) -> list[str]:
-        """Return the spool files that no row needs. A body may leave memory before another row of it exists."""
+        """Return those that are not needed. A body may leave memory before another record of it exists."""
         return [name for name in dict.fromkeys(names) if name not in self.needed]
 
     # the disk
@@ -94,17 +91,19 @@ class SpoolDirectory:
         except OSError as exc:
             raise JournalError(f"a content of the journal cannot be read: {exc}") from exc
 
-    async def force(self, row: Row) -> None:
-        """Return once a content that is in a file is on the disk, and its name. Raises OSError, JournalError."""
-        content = row.content
-        if content is not None and content.spool is not None and not self._durable:
-            await trio.to_thread.run_sync(self._force, row, content.spool)
+    async def force(self, name: str, checked: Callable[[bytes], bytes]) -> None:
+        """Return once a file and its name are on the disk. Raises OSError, or what `checked` raises.
 
-    def _force(self, row: Row, name: str) -> None:
+        `checked` must return its content, or raise when the disk answers something else.
+        """
+        if not self._durable:
+            await trio.to_thread.run_sync(self._force, name, checked)
+
+    def _force(self, name: str, checked: Callable[[bytes], bytes]) -> None:
         """Force a file; one whose sync failed is written anew, because a later sync may succeed over a hole."""
         if name in self._doubtful:
             path, fresh = self.directory / name, self.directory / f"{name}{PARTIAL}"
-            fresh.write_bytes(checked(row, path.read_bytes()))
+            fresh.write_bytes(checked(path.read_bytes()))
             fresh.chmod(0o600)
             self._sync(fresh)
             fresh.replace(path)
@@ -123,15 +122,13 @@ class SpoolDirectory:
             os.fsync(file.fileno())
 
     def orphans(self) -> list[str]:
-        """Return files in the spool that no row needs; only at open, when no body is about to be recorded."""
+        """Return files in the spool that are not needed; only at open, when no body is about to be recorded."""
         return [name for name in os.listdir(self.directory) if name not in self.needed]
 
-    def is_whole(self, row: Row) -> bool:
-        """Return whether the content is all there: a power cut may take a spooled file that was not forced out."""
-        if row.content is None or row.content.spool is None:
-            return True
+    def is_whole(self, name: str, size: int) -> bool:
+        """Return whether a file is all there: a power cut may take one that was not forced out."""
         try:
-            return (self.directory / row.content.spool).stat().st_size == row.size
+            return (self.directory / name).stat().st_size == size
         except FileNotFoundError:
             return False
 

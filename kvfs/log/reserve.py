@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from kvfs.journal.disk import is_full, no_room
+from kvfs.log.disk import is_full, no_room
 
 BASE: Final = (
     512 * 1024

@@ -14,12 +14,12 @@ from typing import Any
 
 from sortedcontainers import SortedDict, SortedList
 
+from kvfs.changes.authors import Authors
+from kvfs.changes.rules import Row
+from kvfs.changes.tally import ChangeTally
 from kvfs.core.callers import current
 from kvfs.core.generation import Generation
 from kvfs.core.model import ChangeState, Key, KeyRef, NamespaceId, Seq
-from kvfs.journal.authors import Authors
-from kvfs.journal.rules import Row
-from kvfs.journal.tally import ChangeTally
 
 __all__ = ["Index", "KeyRef"]
 

@@ -35,7 +35,7 @@ class Content(Struct, array_like=True, gc=False):
 
 
 class Row(Change, frozen=True, array_like=True, gc=False):
-    """The newest change of a key with what only this room needs of it: the unit of log, index and snapshot.
+    """The newest change of a key with what only the journal needs of it: the unit of log, index and snapshot.
 
     `content` is None exactly for tombstones, `digest` is b"" for them.
     `may_exist`: whatever the base says, the store may hold the key because of an earlier change of ours.

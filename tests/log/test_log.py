@@ -33,12 +33,12 @@ from support.journals import (
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
 from kvfs.core.model import Change, Key
-from kvfs.journal import log
 from kvfs.journal import snapshot as snapshots
 from kvfs.journal.journal import Journal, Move
-from kvfs.journal.segment import ID_BYTES, SEGMENT_HEAD, VERSION, Head, SegmentReading, segments_of
 from kvfs.kept import side
 from kvfs.kept.local import DirRow, LocalAttrs
+from kvfs.log import log
+from kvfs.log.segment import ID_BYTES, SEGMENT_HEAD, VERSION, Head, SegmentReading, segments_of
 
 RECORDS = 40
 ATTRS = LocalAttrs(0o600, 1, 2)
@@ -309,7 +309,7 @@ def test_the_log_of_another_journal_is_refused_and_left_alone(path, spoil, secon
     }[spoil]
     with monkeypatch.context() as patch:
         if spoil == "magic":
-            patch.setattr("kvfs.journal.segment._MAGIC", b"whatever")
+            patch.setattr("kvfs.log.segment._MAGIC", b"whatever")
         file.write_bytes(head.encode() + b"?" * 100)
     before = {
         found.name: found.read_bytes() for found in crashed.parent.glob("journal.db*") if found.is_file()

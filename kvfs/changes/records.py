@@ -8,7 +8,7 @@ Contents are not in the operations: a `SetRow` whose content is neither in the s
 operation has its bytes behind the operations of its record, in their order.
 
 The numbers of the kinds and the order of the fields are the format: a change of either takes a new
-`segment.VERSION`; a new field at the end with a default does not.
+`VERSION` (`log/segment`); a new field at the end with a default does not.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kvfs.changes.index import Index
+from kvfs.changes.rules import Content, Row, acknowledged
 from kvfs.core.model import Failure, Key, NamespaceId, Seq
-from kvfs.journal.index import Index
-from kvfs.journal.rules import Content, Row, acknowledged
 from kvfs.kept.facts import LocalFacts
 from kvfs.kept.local import DirRow, LocalAttrs
 

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from support.journal_check import check_journal, tally_faults
 from support.journals import NS, open_journal
 
+from kvfs.changes import authors as authors_module
+from kvfs.changes.authors import Authors
 from kvfs.core.callers import Caller
 from kvfs.core.model import Key, Seq
-from kvfs.journal import authors as authors_module
-from kvfs.journal.authors import Authors
 
 WHAT = ["put", "send", "delete", "reject", "retry", "fail", "fail to send"]
 STEPS = st.lists(

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 from sortedcontainers import SortedSet
 
+from kvfs.changes.rules import Row
 from kvfs.core.model import ChangeState, NamespaceId, Seq
-from kvfs.journal.rules import Row
 
 _NEVER = float("-inf")
 

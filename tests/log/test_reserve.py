@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from support.journal_check import check_journal
 from support.journals import NS, START, keys, open_journal, put, segments, shown, small_disk
 
+from kvfs.changes.records import Acknowledged, Attempted, SettledOp, encode
 from kvfs.core.errors import JournalFullError
 from kvfs.core.model import Key, Seq
 from kvfs.journal.journal import Journal
-from kvfs.journal.records import Acknowledged, Attempted, SettledOp, encode
-from kvfs.journal.reserve import BASE, CHANGE_BYTES, OPENING, STARTING, Reserve, make_way
-from kvfs.journal.segment import record_head
 from kvfs.journal.writer import Move
 from kvfs.kept import facts as keeping
 from kvfs.kept.local import LocalAttrs
+from kvfs.log.reserve import BASE, CHANGE_BYTES, OPENING, STARTING, Reserve, make_way
+from kvfs.log.segment import record_head
 
 DISK = BASE + 1024 * 1024
 VALUE = b"x" * 20_000

@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from kvfs.core.errors import JournalError
-from kvfs.journal.disk import is_full, not_forced, refusal, sync_directory
-from kvfs.journal.reserve import Reserve
-from kvfs.journal.segment import Head, number_of, record_head, segment_path
+from kvfs.log.disk import is_full, not_forced, refusal, sync_directory
+from kvfs.log.reserve import Reserve
+from kvfs.log.segment import Head, number_of, record_head, segment_path
 
 _PARTS = 512  # contents of a record that are written as they are: a call takes 1,024 pieces
 

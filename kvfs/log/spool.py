@@ -20,9 +20,9 @@ import trio
 from msgspec import Struct
 
 from kvfs.core.digest import Buffer, Digester, digest
-from kvfs.journal.disk import refusal, sync_directory
+from kvfs.log.disk import refusal, sync_directory
 
-PARTIAL: Final = ".tmp"  # ends the name of a file that is not complete: no row has it
+PARTIAL: Final = ".tmp"  # ends the name of a file that is not complete: no record names it
 _BATCH: Final = 1024 * 1024  # bytes that are worth waking a thread for
 
 

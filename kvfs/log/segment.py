@@ -6,7 +6,7 @@ Invariants:
   counts all the same where another follows: it was written once, and only that content is lost (its digest says so).
 - Records are numbered without a gap, across segments. A snapshot's own records are numbered from 1; its head names
   the last record of the log that it includes, so that the segment after it follows on.
-- A record is its operations, then the contents that these bring (`records`): a content can be read by its offset.
+- A record is its operations, then the contents that these bring: a content can be read by its offset.
 """
 
 import os

@@ -1,9 +1,11 @@
 """The mount itself: mount, serve, unmount, and what the kernel is told to forget."""
 
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial, wraps
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final
 
 import pyfuse3
@@ -23,7 +25,14 @@ _LOOP: Final[_Loop | None] = getattr(pyfuse3, "_session_loop", None)  # `main` l
 
 
 class KernelInvalidator:
-    """Makes the kernel forget. All ways are safe from inside a handler; see `vfs/file/outside.py` for the wish."""
+    """Makes the kernel forget. All ways are safe from inside a handler; see `vfs/file/outside.py` for the wish.
+
+    Names have a thread, *because* the kernel forgets one only when no request in its directory is under way.
+    pyfuse3's own thread for that does not tell when it is done.
+    """
+
+    def __init__(self) -> None:
+        self._names: SimpleQueue[Callable[[], object]] | None = None
 
     def attributes(self, ino: int) -> None:
         """Invalidate the attributes only: this takes no page lock, so it cannot wait for a reader of ours."""
@@ -41,8 +50,27 @@ class KernelInvalidator:
             log.debug("invalidating inode %d: %s", ino, exc)
 
     def entry(self, parent: int, name: bytes) -> None:
-        """Invalidate a dentry in pyfuse3's own thread: inside a LOOKUP of the same directory it would wait for ever."""
-        pyfuse3.invalidate_entry_async(pyfuse3.InodeT(parent), pyfuse3.FileNameT(name), ignore_enoent=True)
+        """Invalidate a dentry in the thread: inside a LOOKUP of the same directory it would wait for ever."""
+        if self._names is None:
+            self._names = SimpleQueue()
+            threading.Thread(target=_run, args=(self._names,), name="names", daemon=True).start()
+        self._names.put(partial(pyfuse3.invalidate_entry, pyfuse3.InodeT(parent), pyfuse3.FileNameT(name)))
+
+    async def entries_forgotten(self) -> None:
+        """Wait for the thread. The caller must not be a request of the kernel."""
+        if self._names is not None:
+            done, token = trio.Event(), trio.lowlevel.current_trio_token()
+            self._names.put(partial(token.run_sync_soon, done.set))
+            await done.wait()
+
+
+def _run(calls: "SimpleQueue[Callable[[], object]]") -> None:
+    """Make calls for ever."""
+    while True:
+        try:
+            calls.get()()
+        except (OSError, trio.RunFinishedError) as exc:  # the kernel did not know the name (any more)
+            log.debug("invalidating a name: %s", exc)
 
 
 class Session:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import trio
+
 from kvfs.cache.namespace_table import NamespaceTable
 from kvfs.core.errors import NotFoundError
 from kvfs.core.model import Key, NamespaceId
@@ -64,6 +66,14 @@ class Forgetting:
             self._invalidator.attributes(node.ino)
         self.forget_kernel_name(namespace, key)
         self._forget_absences()
+
+    async def reach_kernel(self, seconds: float) -> None:
+        """Return when the kernel has forgotten what it was told to, or after `seconds`.
+
+        A name stays while a request in its directory is under way: so no request of the kernel may await this.
+        """
+        with trio.move_on_after(seconds):
+            await self._invalidator.entries_forgotten()
 
     def _forget_absences(self) -> None:
         for parent, name in self._tree.absences.take():

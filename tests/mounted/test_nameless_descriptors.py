@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,23 @@ def use(fd: int) -> None:
     os.ftruncate(fd, 3)
     assert os.pread(fd, 100, 0) == b"The"
     os.fsync(fd)
+
+
+def test_a_refresh_returns_when_the_kernel_has_forgotten(world: Standing, here: Path) -> None:
+    """`kvfs refresh` returns when the kernel forgot a name, also if a rename in the directory waits for the store."""
+    namespace, path = world.api.namespace(here.name), here / "f"
+    world.api.bulk_put(namespace, [{"key": key, "value": "theirs"} for key in ("f", "slow")])
+    world.mount.kvfs("refresh", str(here))
+    with path.open("rb"), ThreadPoolExecutor(1) as pool:
+        world.api.delete(namespace, "f")
+        world.api.set_faults({"fault": "stuck_key", "key": "slow", "seconds": 1.5})
+        renamed = pool.submit(
+            (here / "slow").rename, here / "moved"
+        )  # the kernel locks the directory meanwhile
+        world.mount.kvfs("refresh", str(here))
+        assert not path.exists()
+        renamed.result()
+    world.api.set_faults()
 
 
 def test_a_directory_that_was_removed_takes_times_and_mode_by_its_descriptor(here: Path) -> None:

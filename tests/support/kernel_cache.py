@@ -82,6 +82,9 @@ class KernelCache:
         """notify_inval_entry."""
         self.entries.pop((parent, name), None)
 
+    async def entries_forgotten(self) -> None:
+        """Nothing: an entry is forgotten at once."""
+
     # names
 
     def _believe(self, attr: Attr) -> Attr:

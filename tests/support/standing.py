@@ -88,7 +88,7 @@ def standing(*options: str) -> Iterator[Standing]:
         scratch = directory / "scratch"
         scratch.mkdir()
         with (
-            served_by_process(directory) as served,
+            served_by_process(directory, faults="") as served,
             Api(served) as api,
             mounted(directory, "cloudflare:", *options, served=served) as mount,
         ):

@@ -28,7 +28,7 @@ class Uploader(Protocol):
 
 
 class Invalidator(Protocol):
-    """Makes the kernel forget; only `contents` waits for it."""
+    """Makes the kernel forget. Only the calls that are to be awaited wait for it."""
 
     def attributes(self, ino: int) -> None:
         """Make the kernel forget size and times of an inode."""
@@ -40,4 +40,8 @@ class Invalidator(Protocol):
 
     def entry(self, parent: int, name: bytes) -> None:
         """Make the kernel forget a dentry, absence included."""
+        ...
+
+    async def entries_forgotten(self) -> None:
+        """Return when the kernel has forgotten all names that `entry` was called for."""
         ...

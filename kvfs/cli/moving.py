@@ -54,30 +54,30 @@ async def run_copy(request: CopyRequest, sides: Sides | None = None) -> int:
         remove_job(request.job_path)
     source = await sides.open(request.source)
     target = await sides.open(request.target, is_target=True)
-    run = CopyRun(request, source, target)
-    try:
-        return await run.run()
-    finally:
-        run.close()
+    with Job.open(request.job_path) as job:
+        run = CopyRun(request, source, target, job)
+        try:
+            return await run.run()
+        finally:
+            run.close()
 
 
 class CopyRun:
     """One run of a copy, new or gone on with."""
 
-    def __init__(self, request: CopyRequest, source: CopySide, target: CopySide) -> None:
+    def __init__(self, request: CopyRequest, source: CopySide, target: CopySide, job: Job) -> None:
         self._request = request
         self._source = source
         self._target = target
         self._started = time.time()
-        self._job = Job.open(request.job_path)
+        self._job = job
         self._progress = MoveProgress(source.store, target.store)
         self._copier = Copier(self._job, request.options, now=time.time, show=self._progress.show)
         self._open: Reader | Writer | None = None
 
     def close(self) -> None:
-        """Give the lock of the job back."""
+        """Remove the progress."""
         self._progress.close()
-        self._job.__exit__()
 
     async def run(self) -> int:
         """Do everything; return the exit status."""

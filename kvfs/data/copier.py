@@ -243,9 +243,10 @@ class Copier:
         self, writer: Writer, batch: list[Loaded], reached: int, problems: list[Problem]
     ) -> None:
         found = await writer.write(batch) if batch else ()
-        progress, size = self.progress, _size(batch)
-        progress.written += len(batch) - len(found)
-        progress.size += size
+        progress, size, refused = self.progress, _size(batch), {problem.key for problem in found}
+        written = [loaded for loaded in batch if loaded.item.key not in refused]
+        progress.written += len(written)
+        progress.size += _size(written)
         self._job.finish(
             reached, writer.position, [*problems, *found], written=progress.written, bytes=progress.size
         )

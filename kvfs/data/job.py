@@ -11,11 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from kvfs.core.errors import UserError
+from kvfs.core.errors import UserError, first_error
 from kvfs.data.items import Item, Problem
 from kvfs.data.jobtables import DDL, ItemTable, ProblemTable, TargetTable
 
 VERSION: Final = "1"
+_CURES: Final = {
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_IOERR: "look after its disk",
+    sqlite3.SQLITE_READONLY: "look at its owner and mode, and if its disk is read-only",
+    sqlite3.SQLITE_CANTOPEN: "look at its directory's owner and mode",
+}
+"""Troubles of the disk after which the state is as good as before."""
 
 
 class Job:
@@ -32,7 +39,7 @@ class Job:
     def open(cls, path: Path) -> "Job":
         """Open the job in the file at `path`, made (mode 0600) if there is none.
 
-        Raises `UserError` when it is in use.
+        Raises `UserError` when it is in use, damaged or cannot be written, `OSError` when it cannot be made.
         """
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
@@ -47,19 +54,21 @@ class Job:
                     db.execute(statement)
                 db.execute("INSERT INTO facts VALUES ('version', ?)", (VERSION,))
             db.execute("COMMIT")
-        except sqlite3.OperationalError as exc:
-            db.close()
-            raise UserError("the same command is running already: wait for it to end") from exc
         except sqlite3.DatabaseError as exc:
             db.close()
-            raise UserError(f"{path} cannot be read ({exc}): say --restart to begin anew") from exc
+            raise _told(path, exc) from exc
         return cls(path, db)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         self._db.close()
+        error = first_error(exc) if isinstance(exc, BaseExceptionGroup) else exc
+        if isinstance(error, sqlite3.DatabaseError) and hasattr(
+            error, "sqlite_errorcode"
+        ):  # else it is a bug
+            raise _told(self._path, error) from exc
 
     def remove(self) -> None:
         """Forget the copy, because it is done, or is to begin anew."""
@@ -73,10 +82,8 @@ class Job:
             with self._db:
                 self._db.execute("BEGIN")
                 yield
-        except sqlite3.OperationalError as exc:
-            raise UserError(
-                f"{self._path} cannot be written ({exc}): make room on its disk; the same command goes on from there"
-            ) from exc
+        except sqlite3.DatabaseError as exc:
+            raise _told(self._path, exc) from exc
 
     # facts
 
@@ -127,3 +134,13 @@ def remove_job(path: Path) -> None:
     """Forget a copy that nobody works on."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _told(path: Path, error: sqlite3.DatabaseError) -> UserError:
+    """Say what a copy's state suffers from, and the way out."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return UserError("the same command is running already: wait for it to end")
+    if (cure := _CURES.get(code)) is not None:
+        return UserError(f"{path} cannot be written ({error}): {cure}; the same command goes on from there")
+    return UserError(f"{path} cannot be read ({error}): say --restart to begin anew")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -275,3 +276,56 @@ def test_a_copy_without_room_for_its_notes_says_so(tmp_path):
         db.execute("PRAGMA max_page_count = 1000")
         job.add(items, scanned="x")
         assert job.items.counts(0)[0] == len(items)
+
+
+def no_room(path: Path) -> None:
+    """Make every write to a file fail in this process."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def in_use(path: Path) -> None:
+    """Have another process hold the state."""
+    locks.append(Job.open(path))
+
+
+locks: list[Job] = []
+
+TROUBLES = [
+    (in_use, "the same command is running already"),
+    (
+        no_room,
+        r"job\.sqlite cannot be written \(disk I/O error\): look after its disk; the same command goes on",
+    ),
+    (lambda path: path.write_bytes(b"rubbish" * 200), r"cannot be read \(.*\): say --restart"),
+]
+
+
+@pytest.mark.parametrize(("trouble", "said"), TROUBLES)
+def test_a_state_that_cannot_be_opened_is_named_with_the_way_out(
+    trouble: Callable[[Path], None], said: str, tmp_path: Path
+) -> None:
+    """A copy's state that is in use, damaged, or on a disk that fails is told from the others."""
+    path, limit = tmp_path / "job.sqlite", resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        trouble(path)
+        with pytest.raises(UserError, match=said):
+            Job.open(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        while locks:
+            locks.pop().remove()
+
+
+def test_a_state_that_is_damaged_behind_its_beginning_is_named_with_the_way_out(tmp_path: Path) -> None:
+    """Damage that is met in the middle of a copy names the file and the way out, too."""
+    path = tmp_path / "job.sqlite"
+    with Job.open(path) as job:
+        job.add([Item(Key(f"{number:0500}"), "") for number in range(100)])
+    with path.open("r+b") as file:
+        file.seek(8 * 4096)
+        file.write(b"rubbish" * 8000)
+    with (
+        pytest.raises(UserError, match=r"job\.sqlite cannot be read \(.*\): say --restart"),
+        Job.open(path) as job,
+    ):
+        list(job.items.todo(0, 10))

@@ -1,5 +1,6 @@
 """Writing to a store: bodies that fit the server, texts that a firewall refuses, and deletes, over a real server."""
 
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -8,9 +9,12 @@ from support.moves import dump_store, fill_store
 from support.serving import served
 
 from kvfs.core.bulksize import QUICK, BulkSize, first_pairs
+from kvfs.core.kinds import Kinds
 from kvfs.core.model import Entry, Key
+from kvfs.data.copier import Copier, CopyOptions
 from kvfs.data.items import Item, Loaded, ProblemKind
-from kvfs.data.storeplace import StoreWriter
+from kvfs.data.job import Job
+from kvfs.data.storeplace import StoreReader, StoreWriter
 from kvfs.store.embedded.sqlite_store import open_sqlite
 from kvfs.store.ratelimit import Budget, Limiting
 
@@ -120,3 +124,22 @@ def test_only_the_measure_that_was_too_much_shrinks():
     size.note(450, 1_000, QUICK / 2)
     assert size.is_quick
     assert size.pairs > 450
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_what_was_refused_counts_as_not_copied(tmp_path, arrives):
+    """The keys and the bytes that a copy says it copied are those that arrived."""
+    entries = {Key("UNION SELECT"): Entry(b"1234567")} | ({Key("k"): Entry(b"123")} if arrives else {})
+    async with (
+        rest(tmp_path, "firewall") as (_, store, namespace),
+        open_sqlite(tmp_path / "a.sqlite") as source,
+    ):
+        await fill_store(source, "from", entries)
+        [origin] = await source.list_namespaces()
+        with Job.open(tmp_path / "job") as job:
+            copier = Copier(job, CopyOptions(), now=time.time)
+            reader = StoreReader(source, origin.id, "", Kinds())
+            await copier.scan(reader)
+            await copier.move(reader, StoreWriter(store, namespace))
+            assert (copier.progress.written, copier.progress.size) == ((1, 3) if arrives else (0, 0))
+            assert job.fact("bytes") == str(copier.progress.size)

@@ -4,8 +4,9 @@ Each replaces one name. The daemon and the server apply them when they start; an
 library is not made as expected, nothing is replaced: it works as it comes, slower or with the fault named here.
 """
 
+import sys
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,12 @@ PYFUSE3_LOOP: Final = Patch("pyfuse3", ("3.5.0",), "_session_loop", ("main",))
 
 HTTPCORE_READS: Final = Patch("httpcore", ("1.0.7", "1.0.9"), "READ_NUM_BYTES")
 """Of `httpcore.AsyncHTTP11Connection`. As it comes, a large value takes four times as many turns of the loop."""
+
+HTTPX_COMMAND: Final = Patch("httpx", ("0.28.1",), "_main", ("main",))
+"""Of `httpx`: its own command line. As it comes, an import of httpx loads it, and rich and pygments with it."""
+
+
+def leave_out_command_of_httpx() -> None:
+    """Let httpx be imported as if rich were not installed. Must be called before it is imported."""
+    modules = cast("dict[str, Any]", sys.modules)
+    modules.setdefault(f"httpx.{HTTPX_COMMAND.name}", None)

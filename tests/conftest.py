@@ -1,6 +1,7 @@
 """Checks around every test: warnings in kvfs's log must be announced, and no mount may be left behind."""
 
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from kvfs.host.mounts import MOUNTINFO, parse_mountinfo
 ExpectLog = Callable[[str], None]
 TESTS = Path(__file__).parent
 WAITING = {"mounted", "docs", "cli", "data", "plugin", "test_stateful.py", "test_without_fuse.py"}
+
+# The programs that the tests start keep what they compile: some thousand of them would compile all of kvfs anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("kvfs", deadline=None)  # a busy machine is no failure of a property
 settings.load_profile("kvfs")

@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 
 import httpcore
+import httpx
 import hypercorn.trio.run
 import pyfuse3
 import pytest
@@ -18,6 +19,7 @@ OWNERS = [
     (patches.PYFUSE3_TRIO, pyfuse3),
     (patches.PYFUSE3_LOOP, pyfuse3),
     (patches.HTTPCORE_READS, httpcore.AsyncHTTP11Connection),
+    (patches.HTTPX_COMMAND, httpx),
 ]
 
 

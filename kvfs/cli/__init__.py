@@ -10,6 +10,7 @@ import keyword
 import os
 import re
 import sys
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final
 
@@ -18,10 +19,11 @@ from click.shell_completion import CompletionItem
 
 from kvfs import __version__
 from kvfs.cli.exits import guarded
-from kvfs.cli.helping import HEADINGS, HelpGroup, with_examples
-from kvfs.host.process import fill_standard_descriptors, use_utf8_names
+from kvfs.cli.helping import SUMMARIES, HelpGroup, with_examples
+from kvfs.host.process import collect_rarely, fill_standard_descriptors, use_utf8_names
+from kvfs.patches import leave_out_command_of_httpx
 
-COMMANDS: Final = ("mount-helper", *(name for names in HEADINGS.values() for name in names))
+COMMANDS: Final = ("mount-helper", *(name for names in SUMMARIES.values() for name in names))
 
 _MODULES: Final = {
     "refresh": "sync",
@@ -51,9 +53,11 @@ _MEANT: Final = {
 
 
 class _LazyGroup(HelpGroup):
-    """A group whose commands are imported when they are asked for."""
+    """A group whose commands are imported when they are asked for, and not for its help."""
 
-    headings = HEADINGS
+    def summaries(self, ctx: click.Context) -> Mapping[str, Mapping[str, str]]:
+        """Return the summaries of all commands, without their modules."""
+        return SUMMARIES
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -69,10 +73,10 @@ class _LazyGroup(HelpGroup):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return commands by their names alone: to say more of each, all of them would have to be imported."""
-        names = [name for name in COMMANDS if name.startswith(incomplete) and name != "mount-helper"]
-        options = click.Command.shell_complete(self, ctx, incomplete)
-        return [*map(CompletionItem, names), *options]
+        """Return commands with their summaries, without their modules."""
+        known = [item for commands in SUMMARIES.values() for item in commands.items()]
+        named = [CompletionItem(name, help=text) for name, text in known if name.startswith(incomplete)]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -100,6 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         fill_standard_descriptors()
         use_utf8_names()
+        collect_rarely()
+        leave_out_command_of_httpx()
     if COMPLETING in os.environ:
         return int(importlib.import_module("kvfs.cli.completing").answer(cli))
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

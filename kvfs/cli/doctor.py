@@ -77,7 +77,7 @@ def versions() -> Iterator[Symptom]:
     """Report the programs and libraries that take part."""
     yield Symptom("ok", f"kvfs {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
     try:
-        check_pyfuse3()
+        check_pyfuse3(load=True)
         yield Symptom("ok", f"pyfuse3 {metadata.version('pyfuse3')}, trio {metadata.version('trio')}")
     except KvfsError as exc:
         yield Symptom("fail", str(exc))

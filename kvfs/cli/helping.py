@@ -5,17 +5,63 @@ from typing import ClassVar, Final
 
 import click
 
-HEADINGS: Final = {
-    "Mounts": ("mount", "umount", "status", "top", "sync", "refresh", "log", "why", "debug-bundle"),
-    "Changes that are not at the server": ("pending", "recover", "rejected", "conflicts", "journal"),
-    "Undo": ("history", "restore"),
-    "Data, without a mount": (
-        *("copy", "export", "import", "diff", "ls", "find", "cat", "put", "rm", "edit", "du"),
-        *("backup", "restore-backup", "namespaces"),
-    ),
-    "This machine, and the API": ("doctor", "config", "install", "serve", "verify"),
+SUMMARIES: Final[Mapping[str, Mapping[str, str]]] = {
+    "Mounts": {
+        "mount": "Mount SOURCE on the empty directory DIR, and return when it can be used.",
+        "umount": "Send what is pending and end the mount on DIR.",
+        "status": "Show what is pending, what was refused, and how the server answers, "
+        "in DIR or in all your mounts.",
+        "top": "Show which processes use DIR or all your mounts: operations, latency, "
+        "requests, keys and dollars.",
+        "sync": "Send what is pending in DIR (without it, in all your mounts), and "
+        "wait until it is at the server.",
+        "refresh": "Forget what was read at and below PATH, so that the next look asks the server.",
+        "log": "Show the log of the mount on DIR, also after it has ended.",
+        "why": "Say why PATH is not at the server yet, or what failed there last: the "
+        "reason, what to do, when it goes on.",
+        "debug-bundle": "Write one file for a problem report, without values and secrets.",
+    },
+    "Changes that are not at the server": {
+        "pending": "List changes that the server does not have yet, of SOURCE or DIR, or "
+        "of all sources, mounted or not.",
+        "recover": "Write pending changes of the unmounted SOURCE into ordinary files below DIR.",
+        "rejected": "List, retry or discard changes that the server refused, of sources "
+        "that are mounted or not.",
+        "conflicts": "List, compare and settle conflicts: values that another client "
+        "changed while they were changed here.",
+        "journal": "Show what the journal of a source holds, and change nothing.",
+    },
+    "Undo": {
+        "history": "Show what was overwritten or deleted through the mount at PATH, or "
+        "below it, and whether it is kept.",
+        "restore": "Write back what was overwritten or deleted at PATH: the last version "
+        "of a file, or a directory after rm -r.",
+    },
+    "Data, without a mount": {
+        "copy": "Copy entries with metadata and expirations.",
+        "export": "Copy a store to a file or directory: kvfs copy SOURCE FILE.",
+        "import": "Copy a file or directory to a store: kvfs copy FILE SOURCE.",
+        "diff": "Compare two places: keys, metadata, expirations, and with --values the values.",
+        "ls": "List namespaces, or keys with their metadata and expirations.",
+        "find": "Find keys. kvfs only lists keys, unless an option asks about values.",
+        "cat": "Write a value to standard output as it is.",
+        "put": "Write a value.",
+        "rm": "Delete a key, or with -r all keys below it too. kvfs shows them first.",
+        "edit": "Edit a value with $VISUAL or $EDITOR.",
+        "du": "Count keys and bytes. kvfs reads every value to learn its size, and says the price first.",
+        "backup": "Export SOURCE to a dated file in DIR: everything, or what changed since the last one.",
+        "restore-backup": "Write a backup back to SOURCE.",
+        "namespaces": "List the namespaces of SOURCE, and the bindings of this project that name them.",
+    },
+    "This machine, and the API": {
+        "doctor": "Check whether kvfs can work on this machine.",
+        "config": "Show the options of a mount, and where each comes from.",
+        "install": "Put the mount helper, systemd units, completion and man pages in place.",
+        "serve": "Serve the REST API of Workers KV over an embedded store, until SIGTERM or Ctrl-C.",
+        "verify": "Test if the API behind SOURCE behaves as kvfs assumes.",
+    },
 }
-"""Every command, in the groups of `kvfs --help`."""
+"""Every command and its summary, the first sentence of its docstring, in the groups of `kvfs --help`."""
 
 EXAMPLES: Final[dict[str, Sequence[str]]] = {
     "": (
@@ -97,24 +143,20 @@ def with_examples(command: click.Command, words: str) -> click.Command:
 
 
 class HelpGroup(click.Group):
-    """A group whose help has every summary in full, under the headings of `headings`."""
+    """A group whose help has every summary in full, under its headings."""
 
-    headings: ClassVar[Mapping[str, Sequence[str]]] = {}
+    def summaries(self, ctx: click.Context) -> Mapping[str, Mapping[str, str]]:
+        """Return the commands with their whole first sentences, under the headings of the help."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        return {
+            "Commands": {name: one.get_short_help_str(1000) for name, one in found if one and not one.hidden}
+        }
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with their whole first sentences."""
-        rows = {}
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                rows[name] = command.get_short_help_str(limit=1000)
-        named = [(title, [name for name in names if name in rows]) for title, names in self.headings.items()]
-        known = {name for _, names in named for name in names}
-        rest = [name for name in rows if name not in known]
-        for title, names in [*named, ("Commands" if not named else "More", rest)]:
-            if names:
-                with formatter.section(title):
-                    formatter.write_dl([(name, rows[name]) for name in names])
+        for title, commands in self.summaries(ctx).items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
 
 
 class SectionedCommand(click.Command):

@@ -168,7 +168,7 @@ def mount(
         credentials = load_credentials(parsed, token_file, os.environ, token_command, secret)
         parsed = with_account(parsed, credentials, quiet=quiet or ready_fd is not None)
         config = build_config(source=parsed, mountpoint=real_mountpoint(directory), **values)
-        check_pyfuse3()
+        check_pyfuse3(load=foreground or ready_fd is not None)
         check_mountpoint(config)
         check_source_outside(config)
         check_fuse(allow_other=config.allow_other)

@@ -9,10 +9,12 @@ import httpx
 
 from kvfs.config import CloudflareSource, load_credentials
 from kvfs.host.credentials import Credentials
+from kvfs.host.renewing import Renewing
 from kvfs.host.state import requests_path
+from kvfs.store.ratelimit import Budget, Priority
 from kvfs.store.rest.accounts import only_account
 from kvfs.store.rest.request import open_client
-from kvfs.store.sharing import count_requests, shared_budget
+from kvfs.store.sharing import shared_budget
 
 
 async def account_of(source: CloudflareSource, credentials: Credentials, timeout: float = 30) -> str:
@@ -20,7 +22,7 @@ async def account_of(source: CloudflareSource, credentials: Credentials, timeout
     if source.account:
         return source.account
     answers: list[Mapping[str, str]] = []
-    account = await only_account(source.base_url, credentials, timeout, answers.append)
+    account = await only_account(source.base_url, Renewing(credentials), timeout, answers.append)
     with shared_budget(requests_path(source.base_url, account)) as budget:
         budget.made(len(answers))
         budget.told(answers[-1])
@@ -38,6 +40,19 @@ async def open_account(
     client = open_client(source.base_url, timeout=timeout, http2=False, transport=None)
     client.headers.update(credentials.headers())
     with shared_budget(requests_path(source.base_url, account)) as budget:
-        count_requests(client, budget)
+        _count_requests(client, budget)
         async with client:
             yield client, account
+
+
+def _count_requests(client: httpx.AsyncClient, budget: Budget) -> None:
+    """Have each request of a client that has no `Limiting` wait for its turn, as somebody's who waits for it."""
+
+    async def ask(request: httpx.Request) -> None:
+        async with budget.request(Priority.FOREGROUND):
+            pass  # counted from now on; who uses such a client makes one at a time
+
+    async def learn(response: httpx.Response) -> None:
+        budget.told(response.headers)
+
+    client.event_hooks = {"request": [ask], "response": [learn]}

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,7 +18,9 @@ from kvfs.host.control import Message
 from kvfs.host.requests import PendingListRequest
 from kvfs.host.sources import SourceRecord
 from kvfs.host.state import private_opener
-from kvfs.journal.journal import Journal
+
+if TYPE_CHECKING:
+    from kvfs.journal.journal import Journal
 
 INDEX: Final = "kvfs-recovered.ndjson"
 
@@ -62,7 +64,7 @@ def recover(source: str, directory: Path, quiet: bool, state: Path) -> None:
     say(f"wrote {count} values, {size_text(size)}, to {directory}; the journal keeps them")
 
 
-def _write_all(journal: Journal, kept: UnsentSource, directory: Path, waiting: Waiting) -> tuple[int, int]:
+def _write_all(journal: "Journal", kept: UnsentSource, directory: Path, waiting: Waiting) -> tuple[int, int]:
     changes = [*journal.pending(), *journal.rejected()]
     above = {names[:depth] for change in changes if not change.is_tombstone
              for names in [names_of(change, kept.record)] for depth in range(1, len(names))}  # fmt: skip

@@ -10,11 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvfs.cli.completing import STORES
 from kvfs.cli.options import CONFIG, STATE_DIR, Decorated, credential_options, grouped
-from kvfs.cli.own_account import account_of
 from kvfs.cli.through import Through, find_through, key_of
 from kvfs.config import (
     LocalSource,
@@ -28,17 +27,18 @@ from kvfs.core.model import Namespace, NamespaceId
 from kvfs.core.names import title_of
 from kvfs.data.streams import FORMATS, Format, format_of
 from kvfs.host.kinds_file import account_identity
+from kvfs.host.renewing import Renewing
 from kvfs.host.state import default_data_dir, requests_path
 from kvfs.store.base import Store
 from kvfs.store.confirming import Confirming
 from kvfs.store.denials import Doubting, Refusals
-from kvfs.store.embedded.sqlite_store import open_sqlite
 from kvfs.store.ratelimit import Budget, Limiting, Priority
-from kvfs.store.rest.client import RestStore, open_rest
-from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
 from kvfs.store.sharing import shared_budget
 from kvfs.workers import WranglerSource
+
+if TYPE_CHECKING:
+    from kvfs.store.rest.client import RestStore
 
 SYNTAX: Final = (
     "a store (cloudflare:[ACCOUNT]/NAMESPACE[/PREFIX], local:[FILE]/NAMESPACE[/PREFIX]), a directory,"
@@ -219,7 +219,7 @@ class OpenStore:
     store: Store
     name: str
     identity: str
-    rest: RestStore | None = None
+    rest: "RestStore | None" = None
     budget: Budget | None = None
 
     async def namespaces(self) -> list[Namespace]:
@@ -263,6 +263,8 @@ class OpenStore:
 async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]:
     """Open the store of a source, within the API's limit of requests, and patient with it."""
     if isinstance(source, LocalSource):
+        from kvfs.store.embedded.sqlite_store import open_sqlite
+
         async with open_sqlite(source.file) as embedded:
             yield OpenStore(embedded, f"local:{source.file}", f"local:{source.file}")
         return
@@ -272,6 +274,10 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         async with open_wrangler(source, ANSWER_SECONDS) as wrangler:
             yield OpenStore(wrangler, str(source), str(source))
         return
+    from kvfs.cli.own_account import account_of  # brings httpx along
+    from kvfs.store.rest.client import open_rest
+    from kvfs.store.rest.odd_keys import OddKeys
+
     credentials = load_credentials(source, access.token_file, os.environ, access.token_command)
     assert credentials is not None
     account = await account_of(source, credentials)
@@ -287,7 +293,7 @@ async def open_store(source: Source, access: Access) -> AsyncIterator[OpenStore]
         )
         rest = await stack.enter_async_context(opening)
         limited = Limiting(OddKeys(rest), budget, Priority.FOREGROUND)
-        doubting = Doubting(limited, Refusals(credentials))
+        doubting = Doubting(limited, Refusals(Renewing(credentials)))
         store = Confirming(patient(doubting))
         identity = account_identity(source.base_url, account)
         yield OpenStore(store, f"cloudflare:{account}", identity, rest, budget)

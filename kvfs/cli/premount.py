@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -78,10 +79,13 @@ def check_fuse(*, allow_other: bool, device: Path = DEVICE, fuse_conf: Path = FU
         raise UserError(f"--allow-other needs a line “user_allow_other” in {fuse_conf}")
 
 
-def check_pyfuse3() -> None:
-    """Refuse when the library that speaks FUSE is not installed or cannot be loaded; all else works without."""
+def check_pyfuse3(*, load: bool) -> None:
+    """Refuse when the library that speaks FUSE is not installed or, with `load`, cannot be loaded."""
     try:
-        importlib.import_module("pyfuse3")
+        if load:
+            importlib.import_module("pyfuse3")
+        elif find_spec("pyfuse3") is None:
+            raise ModuleNotFoundError
     except ImportError as exc:
         reason = "is not installed" if isinstance(exc, ModuleNotFoundError) else f"cannot be loaded ({exc})"
         raise UserError(

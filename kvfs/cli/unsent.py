@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import to_builtins
 
@@ -19,7 +20,9 @@ from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.replies import ChangeItem, ConflictItem, ItemList, ItemT, RejectedItem
 from kvfs.host.requests import Request
 from kvfs.host.sources import SourceRecord, journals, read_source
-from kvfs.journal.journal import Journal
+
+if TYPE_CHECKING:
+    from kvfs.journal.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,10 @@ def say_items(items: Iterable[Message], line: Callable[[Message], str], none: st
             say(text)
 
 
-def opened(path: Path, record: SourceRecord) -> Journal:
+def opened(path: Path, record: SourceRecord) -> "Journal":
     """Open the journal of an unmounted source, under its lock, as a context. Raises `JournalError`."""
+    from kvfs.journal.journal import Journal  # most often nothing is left to read
+
     return Journal.open(path, source=record.identity, now=time.time)
 
 
@@ -145,7 +150,7 @@ def _path(change: Change, record: SourceRecord) -> str:
     return "/".join(names_of(change, record))
 
 
-def conflicts_of(journal: Journal, record: SourceRecord) -> list[ConflictItem]:
+def conflicts_of(journal: "Journal", record: SourceRecord) -> list[ConflictItem]:
     """Return conflicts that are open as far as this machine knows."""
     found = []
     for conflict in ConflictFile(journal.path).read():

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvfs.cache.lister import Lister
 from kvfs.cache.listings import Listings
@@ -21,18 +21,15 @@ from kvfs.core.names import CONTROL, Naming
 from kvfs.host.credentials import Credentials
 from kvfs.host.endpoints import Learned, load_learned
 from kvfs.host.kinds_file import KindsFile, account_identity
+from kvfs.host.renewing import Renewing
 from kvfs.host.state import requests_path
 from kvfs.journal.journal import Journal
 from kvfs.store.base import Store
 from kvfs.store.breaker import PAUSE, PROBE, Breaker, Breaking
 from kvfs.store.confirming import Confirming
 from kvfs.store.denials import Doubting, Refusals, Renewable
-from kvfs.store.embedded.sqlite_store import open_sqlite
-from kvfs.store.miniflare.miniflare_store import WranglerStore, open_explorer
 from kvfs.store.paying import Paying
 from kvfs.store.ratelimit import Budget, Limiting, Priority
-from kvfs.store.rest.client import RestStore, open_rest
-from kvfs.store.rest.odd_keys import OddKeys
 from kvfs.store.retry import Retrying
 from kvfs.store.sharing import shared_budget
 from kvfs.vfs.file.outside import Invalidator, Uploader
@@ -42,6 +39,9 @@ from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.lastseen import LastSeen
 from kvfs.vfs.view.overlay import Overlay
 from kvfs.workers import WranglerSource, configured_namespaces
+
+if TYPE_CHECKING:
+    from kvfs.store.rest.client import RestStore
 
 log = logging.getLogger("kvfs.daemon")
 
@@ -56,14 +56,14 @@ class Stores:
 
     reading: Store
     writing: Store
-    rest: RestStore | None = None
+    rest: "RestStore | None" = None
     budget: Budget | None = None
     breaker: Breaker = field(default_factory=Breaker)
     refusals: Refusals | None = None
     first: Store | None = None
     """`reading` with the patience of somebody who waits for a mount."""
-    credentials: Credentials | None = None
-    """To be served, if there are any."""
+    renewing: Renewing | None = None
+    """To be served, if there are credentials."""
     readers: Paying | None = None
     """Of `reading`, if requests are paid for."""
     writers: Paying | None = None
@@ -83,12 +83,14 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(config: Config, credentials: Credentials | None) -> AsyncIterator[Stores]:
-    """Open the store of a source, ready for use."""
+    """Open the store of a source, ready for use. Each kind of source imports its own libraries only."""
     if isinstance(config.source, WranglerSource):
         async with open_wrangler(config.source, config.timeout) as found:
             yield Stores(found, found, route=getattr(found, "describe", None))
         return
     if not isinstance(config.source, CloudflareSource):
+        from kvfs.store.embedded.sqlite_store import open_sqlite
+
         async with open_sqlite(config.source.file) as embedded:
             yield Stores(embedded, embedded)
         return
@@ -105,6 +107,11 @@ async def open_stores(config: Config, credentials: Credentials | None) -> AsyncI
 async def _cloudflare_stores(
     config: Config, source: CloudflareSource, credentials: Credentials, budget: Budget
 ) -> AsyncIterator[Stores]:
+    from kvfs.store.rest.client import open_rest
+    from kvfs.store.rest.odd_keys import OddKeys
+    from kvfs.store.rest.request import read_in_large_pieces
+
+    read_in_large_pieces()
     breaker = Breaker(min(PAUSE, config.timeout), min(PROBE, config.timeout / 6))
 
     def told(headers: Mapping[str, str]) -> None:
@@ -118,9 +125,9 @@ async def _cloudflare_stores(
         timeout=config.timeout,
         on_answer=told,
     ) as rest:
-        yield replace(
-            layered(OddKeys(rest), config, credentials, budget, breaker), rest=rest, credentials=credentials
-        )
+        renewing = Renewing(credentials)
+        stores = layered(OddKeys(rest), config, renewing, budget, breaker)
+        yield replace(stores, rest=rest, renewing=renewing)
 
 
 def layered(
@@ -144,6 +151,8 @@ def layered(
 @asynccontextmanager
 async def open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator[Store]:
     """Open the store that the Workers of a project see: local state, or a dev server by its URL."""
+    from kvfs.store.miniflare.miniflare_store import WranglerStore, open_explorer
+
     if source.state is None:
         try:
             async with open_explorer(source.origin, timeout) as explorer:

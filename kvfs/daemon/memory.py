@@ -7,10 +7,11 @@ from typing import Final
 
 import trio
 
+from kvfs.host.process import collect_rarely
+
 ARENAS: Final = 2  # heaps of the C library
 PERIOD: Final = 60.0  # seconds between two looks for memory to give back
 LARGE: Final = 1024 * 1024  # bytes from which on memory is mapped for itself, and given back when it is free
-COLLECTED: Final = (30_000, 10, 10)  # containers more than before, and rounds, until it looks at older ones
 SPARE: Final = 64 * 1024 * 1024  # free bytes kept at the end of a heap: more than a value comes in as pieces
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h of glibc
 _M_MMAP_THRESHOLD: Final = -3
@@ -33,13 +34,12 @@ def limit_heaps(*, large: int = LARGE, spare: int = SPARE) -> None:
 
 
 def look_less_for_cycles() -> None:
-    """Let Python look for cycles among new objects after tens of thousands; must be called when all is imported.
+    """Let Python look for cycles rarely, and never at objects of now; must be called when all is imported.
 
-    By default it looks after two thousand, and again at the rest, so a burst of new files, which stay, was looked at
-    three times. Objects that exist already live as long as the process, and are not looked at again.
+    Objects that exist already live as long as the process.
     """
     gc.freeze()
-    gc.set_threshold(*COLLECTED)
+    collect_rarely()
 
 
 def trim_heaps() -> None:

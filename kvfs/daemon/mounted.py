@@ -39,7 +39,7 @@ from kvfs.daemon.status import Reporter, Watching
 from kvfs.daemon.supervised import Supervised
 from kvfs.daemon.sweep import keep_swept
 from kvfs.daemon.undo import Undo
-from kvfs.host.control import serve_control
+from kvfs.host.control_server import serve_control
 from kvfs.host.kinds_file import KindsFile, keep_kinds, save_kinds
 from kvfs.host.requests import handlers_of
 from kvfs.journal.journal import Journal
@@ -190,8 +190,8 @@ class Mounted:
         yield reading.overlay.lister.run
         if self._stores.rest is not None:  # a store on this machine is waited for
             yield reading.overlay.haste.patience.background.serve
-        if self._stores.credentials is not None:
-            yield self._stores.credentials.background.serve
+        if self._stores.renewing is not None:
+            yield self._stores.renewing.background.serve
         yield from (self._sender.run, self._journal.maintain, keep_trimmed, self._undo.run)
         if config.poll_interval > 0:
             yield partial(poll, reading, self._fs, config.poll_interval)

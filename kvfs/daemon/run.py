@@ -29,7 +29,6 @@ from kvfs.host.credentials import Credentials
 from kvfs.host.process import command_of, process_of, raise_file_limit
 from kvfs.host.sources import was_used
 from kvfs.journal.journal import Journal
-from kvfs.store.rest.request import read_in_large_pieces
 
 log = logging.getLogger("kvfs.daemon")
 
@@ -52,8 +51,6 @@ def run_daemon(
     """
     raise_file_limit()
     limit_heaps()
-    read_in_large_pieces()
-    look_less_for_cycles()
     sys.setswitchinterval(_SWITCH)
     return trio.run(_daemon, config, credentials, ready, kernel, tell)
 
@@ -76,6 +73,7 @@ async def _daemon(
         stack.callback(was_used, journal.path)
         calling.set(callers.own)  # the default caller; not before the journal is read
         stores = await stack.enter_async_context(open_stores(config, credentials))
+        look_less_for_cycles()  # all is imported by now
         doing(f"asking {host_of(config)}")
         start = await find_start(config, stores)
         claim_place(config, start)

@@ -15,7 +15,6 @@ from kvfs.core.prices import BILLED, dollars
 from kvfs.core.text import field, one_line
 from kvfs.daemon.build import ReadParts, Stores
 from kvfs.daemon.conflict_report import ConflictLog
-from kvfs.daemon.metrics import Measured, MountMetrics
 from kvfs.daemon.outlook import Outlook
 from kvfs.daemon.usage import MountUsage
 from kvfs.host import replies
@@ -79,8 +78,8 @@ class Reporter:
         self._reading = reading
         self._stores = stores
         self._outlook = outlook
-        self.usage: MountUsage  # of `files`, like the metrics
-        self._metrics: MountMetrics
+        self.usage: MountUsage  # of `files`, like the source
+        self._source: str
         self.is_offline = False
         self.history: Callable[[], replies.HistoryState] = replies.HistoryState
         self._errors: RecentErrors | None = None
@@ -200,30 +199,30 @@ class Reporter:
 
     def metrics(self) -> bytes:
         """Return all numbers in the format of Prometheus."""
-        return self._metrics.text()
+        from kvfs.daemon.metrics import Measured, MountMetrics  # most mounts are never asked
 
-    def files(self, watching: Watching) -> dict[str, Callable[[], bytes]]:
-        """Return the contents of `.kvfs/`; called once, before anything else is asked."""
-        self._errors = watching.errors
-        self.usage = MountUsage(watching.callers)
-        self._metrics = MountMetrics(self._measured(watching.source))
-        return {
-            "status": lambda: msgspec.json.format(msgspec.json.encode(self.status()), indent=2) + b"\n",
-            "queue": lambda: b"".join(self._queue()),
-            "errors": watching.errors.text,
-            "metrics": self.metrics,
-        }
-
-    def _measured(self, source: str) -> Measured:
         rest = self._stores.rest
-        return Measured(
-            source,
+        measured = Measured(
+            self._source,
             self.status,
             self._pending_by_namespace,
             self.usage.by_operation,
             lambda: rest.billing.times if rest is not None else {},
             self.usage.waited,
         )
+        return MountMetrics(measured).text()
+
+    def files(self, watching: Watching) -> dict[str, Callable[[], bytes]]:
+        """Return the contents of `.kvfs/`; called once, before anything else is asked."""
+        self._errors = watching.errors
+        self.usage = MountUsage(watching.callers)
+        self._source = watching.source
+        return {
+            "status": lambda: msgspec.json.format(msgspec.json.encode(self.status()), indent=2) + b"\n",
+            "queue": lambda: b"".join(self._queue()),
+            "errors": watching.errors.text,
+            "metrics": self.metrics,
+        }
 
     def _pending_by_namespace(self) -> dict[str, tuple[int, int]]:
         """Return count and bytes by the name of a namespace, of those that the mount shows and those with changes."""

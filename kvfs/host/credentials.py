@@ -2,7 +2,7 @@
 
 In this order, the first that is there: `--token-file`, `--token-command`, `CLOUDFLARE_API_TOKEN`,
 `CLOUDFLARE_API_KEY` with `CLOUDFLARE_EMAIL`, the systemd credential `kvfs-token`. A file is read again, and a
-command asked again, after the API refused what it gave.
+command asked again, after the API refused what it gave (`host/renewing.py`).
 """
 
 import json
@@ -11,17 +11,13 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-import trio
-
-from kvfs.background import Background, Question
 from kvfs.core.errors import UserError
-from kvfs.host.tokencommand import answer_of, output_of
+from kvfs.host.tokencommand import output_of
 
 TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
 VARIABLES: Final = ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_API_KEY", "CLOUDFLARE_EMAIL")
@@ -44,20 +40,22 @@ class Secret:
 class SecretOrigin:
     """The origin of a secret.
 
-    `read` returns the secret as it is now, may block, and raises `UserError`. `ask` is for the daemon: it has no
-    terminal, and its caller may be cancelled; None for a secret that stays as it is. With `can_change` reading it again
-    is quick and may give another.
+    `read` returns the secret as it is now, may block, and raises `UserError`. `command` are the words of a command that
+    `read` runs at the terminal; `parse` reads what it printed. With `can_change` reading it again is quick and may give
+    another. With `is_fixed` it never gives another.
     """
 
     name: str
     read: Callable[[], Secret] = field(repr=False)
-    ask: Callable[[], Awaitable[Secret]] | None = field(default=None, repr=False)
     can_change: bool = False
+    is_fixed: bool = False
+    command: Sequence[str] = field(default=(), repr=False)
+    parse: Callable[[str], Secret] | None = field(default=None, repr=False)
 
 
 def in_environment(secret: Secret) -> SecretOrigin:
     """Return the origin of a secret from the environment."""
-    return SecretOrigin("the environment", lambda: secret)
+    return SecretOrigin("the environment", lambda: secret, is_fixed=True)
 
 
 def in_file(path: Path, forbidden: int = 0o077) -> SecretOrigin:
@@ -66,7 +64,7 @@ def in_file(path: Path, forbidden: int = 0o077) -> SecretOrigin:
     def read() -> Secret:
         return bearer(read_token_file(path, forbidden=forbidden), str(path))
 
-    return SecretOrigin("a file", read, partial(trio.to_thread.run_sync, read), can_change=True)
+    return SecretOrigin("a file", read, can_change=True)
 
 
 def from_command(words: Sequence[str]) -> SecretOrigin:
@@ -79,10 +77,7 @@ def from_command(words: Sequence[str]) -> SecretOrigin:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         return bearer(lines[-1] if lines else "", where)
 
-    async def ask() -> Secret:
-        return parse(await answer_of(words))
-
-    return SecretOrigin("a command", lambda: parse(output_of(words)), ask)
+    return SecretOrigin("a command", lambda: parse(output_of(words)), command=words, parse=parse)
 
 
 class Credentials:
@@ -90,19 +85,17 @@ class Credentials:
 
     def __init__(self, origin: SecretOrigin, secret: Secret | None = None) -> None:
         """`secret` is the origin's answer to another process of ours, so that it is not asked again."""
-        self._origin = origin
+        self.origin = origin
         self._secret = secret if secret is not None else origin.read()
         self._known = dict.fromkeys(self._secret.words)
-        self.background = Background()
-        self._asking: Question[bool] | None = None
 
     def __repr__(self) -> str:
-        return f"<Credentials from {self._origin.name}>"
+        return f"<Credentials from {self.origin.name}>"
 
     @property
     def are_in_environment(self) -> bool:
         """Return True if a process of ours finds them in the environment that it inherits."""
-        return self._origin.ask is None
+        return self.origin.is_fixed
 
     @property
     def secret(self) -> Secret:
@@ -119,37 +112,17 @@ class Credentials:
 
     def has_changed(self) -> bool:
         """Look, without waiting, if the origin has another secret by now, which is used from then on."""
-        return self._origin.can_change and self._read_again()
-
-    async def renew(self) -> bool:
-        """Ask the origin again; return True when it has another secret, which is used from then on.
-
-        All who ask meanwhile wait for the same answer, each for as long as it likes.
-        """
-        if self._origin.ask is None:
-            return False
-        ask_again = partial(self._ask_again, self._origin.ask)
-        if not self.background.is_served:
-            return await ask_again()
-        if self._asking is None or self._asking.ended.is_set():
-            self._asking = self.background.ask(ask_again)
-        return await self._asking.answer()
-
-    async def _ask_again(self, ask: Callable[[], Awaitable[Secret]]) -> bool:
-        try:
-            return self._take(await ask())
-        except UserError as exc:
-            log.warning("%s", exc)
-            return False
+        return self.origin.can_change and self._read_again()
 
     def _read_again(self) -> bool:
         try:
-            return self._take(self._origin.read())
+            return self.take(self.origin.read())
         except UserError as exc:
             log.warning("%s", exc)
             return False
 
-    def _take(self, secret: Secret) -> bool:
+    def take(self, secret: Secret) -> bool:
+        """Use this secret from now on; return True when it is another."""
         if secret == self._secret:
             return False
         self._known |= dict.fromkeys(secret.words)

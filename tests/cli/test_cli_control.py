@@ -18,8 +18,6 @@ from support.control import call
 
 from kvfs.core.errors import UserError
 from kvfs.host.control import (
-    CONNECTIONS,
-    REQUEST_BYTES,
     ControlError,
     ControlHandler,
     DaemonEndedError,
@@ -27,8 +25,8 @@ from kvfs.host.control import (
     NoDaemonError,
     Send,
     connect,
-    serve_control,
 )
+from kvfs.host.control_server import CONNECTIONS, REQUEST_BYTES, serve_control
 
 in_thread = trio.to_thread.run_sync
 
@@ -140,7 +138,7 @@ async def test_a_bug_in_a_handler_is_logged_and_not_told(
     tmp_path: Path, expect_log: Callable[[str], None]
 ) -> None:
     """The client learns where to look for a bug's traceback, and the daemon goes on."""
-    expect_log("ERROR kvfs.host.control: a control request failed")
+    expect_log("ERROR kvfs.host.control_server: a control request failed")
     async with serving(tmp_path / "s"):
         with pytest.raises(ControlError, match="internal error") as caught:
             await ask(tmp_path / "s", {"request": "crash"})
@@ -248,7 +246,7 @@ async def test_a_daemon_that_works_long_says_that_it_is_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that works long says so, and a client waits long for it, and briefly for one that hangs."""
-    monkeypatch.setattr("kvfs.host.control.ALIVE_SECONDS", 0.01)
+    monkeypatch.setattr("kvfs.host.control_server.ALIVE_SECONDS", 0.01)
     release = trio.Event()
 
     async def long(request: Message, send: Send) -> Message:

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from kvfs.cli import cli
-from kvfs.cli.helping import EXAMPLES, HEADINGS
+from kvfs.cli.helping import EXAMPLES, SUMMARIES
 from kvfs.cli.mount import MountCommand, mount
 
 WIDTH = 80
@@ -40,15 +40,24 @@ def test_nothing_is_cut_off_and_nothing_runs_over(path: str) -> None:
 def test_commands_and_options_come_in_groups() -> None:
     """`kvfs` groups its commands by purpose, `kvfs mount` its options by subject, and none is left without a group."""
     text = ALL["kvfs"].get_help()
-    for title in HEADINGS:
+    for title in SUMMARIES:
         assert f"\n{title}:\n" in text or title == "Undo"
-    assert "\nMore:\n" not in text
     text = ALL["kvfs mount"].get_help()
     for title in MountCommand.sections:
         assert f"\n{title}:\n" in text
     others = text.partition("Other options:\n")[2].split("\n\n")[0]
     assert others.split()[-6:] == ["--help", "Show", "this", "message", "and", "exit."]
     assert others.count("\n") == 0
+
+
+def test_the_summaries_are_those_of_the_commands() -> None:
+    """The summaries of `kvfs --help` are the commands' own, though the help loads no command."""
+    own = {
+        path.removeprefix("kvfs "): context.command.get_short_help_str(1000)
+        for path, context in ALL.items()
+        if path.count(" ") == 1
+    }
+    assert {name: text for names in SUMMARIES.values() for name, text in names.items()} == own
 
 
 def test_options_name_their_variables() -> None:

@@ -13,7 +13,8 @@ from kvfs.cli.daemons import ask, ask_to_send
 from kvfs.cli.exits import Exit
 from kvfs.core.errors import UserError
 from kvfs.core.model import Entry, Key, NamespaceId
-from kvfs.host.control import ControlError, connect, serve_control
+from kvfs.host.control import ControlError, connect
+from kvfs.host.control_server import serve_control
 from kvfs.host.mounts import FSTYPE, Mount
 from kvfs.host.replies import ConflictItem
 from kvfs.host.requests import (

@@ -24,7 +24,7 @@ from kvfs.core.errors import JournalLockedError, KvfsError, UserError
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.shutdown import Ending
-from kvfs.host.control import _last_answer
+from kvfs.host.control_server import _last_answer
 from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import parse_mountinfo
 from kvfs.host.requests import handlers_of

@@ -26,6 +26,7 @@ from kvfs.host.credentials import (
     read_token_file,
     to_text,
 )
+from kvfs.host.renewing import Renewing
 
 
 def private_file(folder: Path, content: str, name: str = "token") -> Path:
@@ -154,7 +155,7 @@ async def test_a_file_is_read_again_after_a_refusal(tmp_path: Path) -> None:
     file.write_text("second-token")
     assert found.has_changed()
     assert token_of(found) == "second-token"
-    assert not await found.renew()
+    assert not await Renewing(found).renew()
     assert set(found.secrets()) == {"first-token", "second-token"}
 
 
@@ -166,7 +167,7 @@ async def test_a_file_that_is_gone_or_unsafe_leaves_the_token_as_it_is(tmp_path:
     file.chmod(0o644)
     assert not found.has_changed()
     file.unlink()
-    assert not await found.renew()
+    assert not await Renewing(found).renew()
     assert token_of(found) == "first-token"
 
 
@@ -177,7 +178,7 @@ async def test_a_command_is_asked_again_and_not_in_between(tmp_path: Path) -> No
     assert not found.has_changed()
     assert token_of(found) == "1"
     with trio.fail_after(10):
-        assert await found.renew()
+        assert await Renewing(found).renew()
     assert token_of(found) == "2"
 
 
@@ -191,7 +192,7 @@ def test_another_process_of_ours_need_not_ask_the_command() -> None:
 def test_credentials_do_not_show_the_token() -> None:
     """The repr of credentials hides the token, because a repr ends in logs and tracebacks."""
     found = find_credentials({"CLOUDFLARE_API_TOKEN": "s3cret-word"}, None, None)
-    assert "s3cret-word" not in f"{found!r} {found} {found.secret!r} {found._origin!r}"
+    assert "s3cret-word" not in f"{found!r} {found} {found.secret!r} {found.origin!r}"
 
 
 def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -233,14 +234,15 @@ async def test_who_gives_up_leaves_the_command_to_the_others(tmp_path: Path) -> 
     )
     script.chmod(0o700)
     found = find_credentials({}, None, str(script))
+    renewing = Renewing(found)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(found.background.serve)
+        nursery.start_soon(renewing.background.serve)
         await wait_all_tasks_blocked()
         with trio.move_on_after(0.2) as scope:
-            await found.renew()
+            await renewing.renew()
         assert scope.cancelled_caught
         with trio.fail_after(20):
-            assert await found.renew()
+            assert await renewing.renew()
         assert token_of(found) == "2"
         nursery.cancel_scope.cancel()
 
@@ -252,14 +254,15 @@ async def test_a_command_that_hangs_ends_with_the_daemon(tmp_path: Path, served:
     script.write_text(f"#!/bin/sh\nif [ -e {pid} ]; then sleep 100 & echo $! > {pid}; wait; fi\necho first\n")
     script.chmod(0o700)
     found = find_credentials({}, None, str(script))
+    renewing = Renewing(found)
     pid.touch()
     begun = trio.current_time()
     with trio.move_on_after(60) as scope:
         async with trio.open_nursery() as nursery:
             if served:
-                nursery.start_soon(found.background.serve)
+                nursery.start_soon(renewing.background.serve)
                 await wait_all_tasks_blocked()
-            nursery.start_soon(found.renew)
+            nursery.start_soon(renewing.renew)
             await trio.to_thread.run_sync(wait_for, pid.read_text)
             scope.cancel()
     assert trio.current_time() - begun < 30

@@ -116,8 +116,9 @@ def mounted(
 
 
 def environment(directory: Path, served: Served | None) -> dict[str, str]:
-    """Return everything that kvfs asks the environment for."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("CLOUDFLARE_", "KVFS_", "XDG_"))}
+    """Return everything that kvfs asks the environment for. Python keeps what it compiles, as where it is installed."""
+    dropped = ("CLOUDFLARE_", "KVFS_", "XDG_", "PYTHONDONTWRITEBYTECODE")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     env |= {
         "XDG_STATE_HOME": str(directory / "state"),
         "XDG_DATA_HOME": str(directory / "data"),

@@ -6,40 +6,22 @@ Invariant: what is read is what was recorded. Every content is compared with its
 something else, and that must not be sent as what somebody wrote.
 """
 
-from collections.abc import Callable
 from functools import partial
-
-import trio
-from msgspec import Struct
 
 from kvfs.changes.rules import Content, Row, checked
 from kvfs.core.digest import digest
 from kvfs.log.log import Log
-from kvfs.log.spool import Body, soon
+from kvfs.log.spool import Body
 from kvfs.log.spool_directory import SpoolDirectory
 
 
-class _Reading(Struct):
-    """A content that a thread is reading, or has read."""
-
-    name: str
-    done: trio.Event
-    value: bytes | None = None
-
-
 class Contents:
-    """Reads contents, small ones from the log, large ones from `files`."""
+    """Keeps contents and reads them, small ones in the log, large ones in `files`."""
 
     def __init__(self, log: Log, files: SpoolDirectory) -> None:
         self.files = files
         self._log = log
-        self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
         self._staged: Body | None = None
-        files.on_gone = self._let_go
-
-    def _let_go(self, name: str) -> None:
-        if self._reading is not None and self._reading.name == name:
-            self._reading = None
 
     def exchange(self, before: Content | None, after: Content | None) -> None:
         """Note the content that a row had, and the other that it has now; a file goes with the last row of it."""
@@ -73,46 +55,3 @@ class Contents:
         if staged is not None and staged.value is not None and staged.digest == row.digest:
             return staged.value
         return self.read(row)
-
-    async def read_async(self, row: Row) -> bytes:
-        """Return the content, a spooled one by a thread. It stays readable though the row goes meanwhile."""
-        assert row.content is not None
-        if row.content.spool is None:
-            return self.read(row)
-        with self.files.opened(row.content.spool) as file:  # before any checkpoint: the file is there now
-            if (value := await self._being_read(row.content.spool)) is not None:
-                return value
-            return await trio.to_thread.run_sync(lambda: checked(row, file.read()))
-
-    async def _being_read(self, name: str) -> bytes | None:
-        """Return the result of a `read_soon` of this name, if one is under way; only once."""
-        reading = self._reading
-        if reading is None or reading.name != name:
-            return None
-        await reading.done.wait()
-        if self._reading is reading:
-            self._reading = None
-        return reading.value
-
-    def read_soon(self, row: Row, then: Callable[[bytes], object]) -> None:
-        """Have a thread read a spooled content; the loop calls `then` with it, if it can be read.
-
-        As a rule it is sent soon after: `read_async` need not read it again.
-        """
-        assert row.content is not None
-        assert row.content.spool is not None
-        file = self.files.opened(row.content.spool)
-
-        def read() -> bytes:
-            with file:
-                return checked(row, file.read())
-
-        def arrived(value: bytes | None) -> None:
-            reading.value = value
-            reading.done.set()
-            if value is not None:
-                then(value)
-
-        reading = _Reading(row.content.spool, trio.Event())
-        soon(read, arrived)
-        self._reading = reading  # not before, or its waiters would wait for ever

@@ -4,11 +4,23 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import trio
+from msgspec import Struct
+
 from kvfs.changes.index import Index
-from kvfs.changes.rules import Row
+from kvfs.changes.rules import Row, checked
 from kvfs.core.callers import Caller
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.journal.contents import Contents
+from kvfs.log.spool import soon
+
+
+class _Reading(Struct):
+    """A content that a thread is reading, or has read."""
+
+    name: str
+    done: trio.Event
+    value: bytes | None = None
 
 
 class JournalReader:
@@ -17,7 +29,9 @@ class JournalReader:
     def __init__(self, index: Index, contents: Contents) -> None:
         self._index = index
         self._contents = contents
+        self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
         self.any_under = index.any_under
+        contents.files.on_gone = self._let_go
 
     def get(self, namespace: NamespaceId, key: Key) -> Change | None:
         """Return the change that answers for a key: pending, settling, rejected or local."""
@@ -37,12 +51,53 @@ class JournalReader:
         return self._contents.read(self.row_of(change))
 
     async def read_value(self, change: Change) -> bytes:
-        """Return the content, a large one read in a thread; raise as `value` does."""
-        return await self._contents.read_async(self.row_of(change))
+        """Return the content, a large one by a thread, even if the change goes meanwhile; raise as `value` does."""
+        row = self.row_of(change)
+        assert row.content is not None
+        if (name := row.content.spool) is None:
+            return self._contents.read(row)
+        with self._contents.files.opened(name) as file:  # before any checkpoint: the file is there now
+            if (value := await self._being_read(name)) is not None:
+                return value
+            return await trio.to_thread.run_sync(lambda: checked(row, file.read()))
+
+    async def _being_read(self, name: str) -> bytes | None:
+        """Return the result of a `read_soon` of this name, if one is under way; only once."""
+        reading = self._reading
+        if reading is None or reading.name != name:
+            return None
+        await reading.done.wait()
+        if self._reading is reading:
+            self._reading = None
+        return reading.value
 
     def read_soon(self, change: Change, then: Callable[[bytes], object]) -> None:
-        """Have a thread read a large content: `then` gets it, if it can be read. KeyError as for `value`."""
-        self._contents.read_soon(self.row_of(change), then)
+        """Have a thread read a large content; the loop calls `then` with it, if it can be read. KeyError as `value`.
+
+        As a rule it is sent soon after: `read_value` need not read it again.
+        """
+        row = self.row_of(change)
+        assert row.content is not None
+        assert row.content.spool is not None
+        file = self._contents.files.opened(row.content.spool)
+
+        def read() -> bytes:
+            with file:
+                return checked(row, file.read())
+
+        def arrived(value: bytes | None) -> None:
+            reading.value = value
+            reading.done.set()
+            if value is not None:
+                then(value)
+
+        reading = _Reading(row.content.spool, trio.Event())
+        soon(read, arrived)
+        self._reading = reading  # not before, or its waiters would wait for ever
+
+    def _let_go(self, name: str) -> None:
+        if self._reading is not None and self._reading.name == name:
+            self._reading = None
 
     def row_of(self, change: Change) -> Row:
         """Return the row of a put that is still the newest of its key; KeyError when it is not."""

@@ -17,23 +17,19 @@ from kvfs.log.segment import VERSION
 log = logging.getLogger("kvfs.journal")
 
 
-def is_heir(path: Path, other: Path | None, source: str) -> bool:
-    """Return whether there is nothing yet at `path`, and something of the same source at `other`."""
-    if other is None or path.exists() or not other.exists():
-        return False
+def inherit_side(other: Path, path: Path, source: str) -> bool:
+    """Keep what the side table of the other journal has; return whether there is one, of that source.
+
+    Nobody may have this one open yet.
+    """
+    is_there = False
     try:
-        return sidefile.source_of(other, VERSION) == source
+        is_there = other.exists() and sidefile.source_of(other, VERSION) == source
+        if is_there:
+            sidefile.inherit(other, path)
     except sidefile.DAMAGE as exc:
         log.warning("modes and times that %s keeps are not taken over: %s", other, exc)
-        return False
-
-
-def inherit_side(other: Path, path: Path) -> None:
-    """Keep what the side table of the other journal has; nobody may have this one open yet."""
-    try:
-        sidefile.inherit(other, path)
-    except sidefile.DAMAGE as exc:
-        log.warning("modes and times that %s keeps are not taken over: %s", other, exc)
+    return is_there
 
 
 def inherit_log(other: Path, transactions: Transactions) -> None:

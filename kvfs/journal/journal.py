@@ -22,7 +22,7 @@ from kvfs.core.errors import JournalError, JournalFullError
 from kvfs.core.model import Change
 from kvfs.journal import opener
 from kvfs.journal.contents import Contents
-from kvfs.journal.heirs import inherit_log, inherit_side, is_heir
+from kvfs.journal.heirs import inherit_log, inherit_side
 from kvfs.journal.local_attributes import LocalAttributes
 from kvfs.journal.news import News
 from kvfs.journal.outbox import Outbox
@@ -30,24 +30,13 @@ from kvfs.journal.reader import JournalReader
 from kvfs.journal.recovery import recover
 from kvfs.journal.transaction import Transactions
 from kvfs.journal.upkeep import Upkeep
-from kvfs.journal.writer import UNCHANGED, JournalWriter, Move
+from kvfs.journal.writer import JournalWriter
 from kvfs.kept.facts import LocalFacts
-from kvfs.kept.local import DirRow, LocalAttrs
 from kvfs.kept.side import SideTable
 from kvfs.log.disk import refusal
 from kvfs.log.log import Log
 from kvfs.log.reserve import OPENING, Reserve
-from kvfs.log.spool import Body
 from kvfs.log.spool_directory import SpoolDirectory
-
-__all__ = [
-    "UNCHANGED",
-    "Body",
-    "DirRow",
-    "Journal",
-    "LocalAttrs",
-    "Move",
-]
 
 
 class Journal:
@@ -63,16 +52,12 @@ class Journal:
         self._transactions = transactions
         self._upkeep = upkeep
         self._close: list[Callable[[], None]] = []
-        self.tidy = upkeep.tidy  # one round of `maintain`
-        self._join_parts(transactions, now)
-
-        self.news = News(self.totals, now, upkeep.note)
-        transactions.on_commit = self.news.committed
-
-    def _join_parts(self, transactions: Transactions, now: Callable[[], float]) -> None:
-        contents = transactions.contents
+        self.maintain, self.tidy = upkeep.maintain, upkeep.tidy
         self.attributes = LocalAttributes(transactions)
         self.totals = Totals(transactions.index)
+        self.news = News(self.totals, now, upkeep.note)
+        transactions.on_commit = self.news.committed
+        contents = transactions.contents
         self.reader = reader = JournalReader(transactions.index, contents)
         self.writer = writer = JournalWriter(transactions, now)
         self.outbox = outbox = Outbox(transactions)
@@ -81,12 +66,8 @@ class Journal:
         self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
         self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon
         self.digest, self.rejected = reader.digest, reader.rejected
-        self.record_put, self.record_delete, self.amend = (
-            writer.record_put,
-            writer.record_delete,
-            writer.amend,
-        )
-        self.move, self.drop_namespace = writer.move, writer.drop_namespace
+        self.record_put, self.record_delete = writer.record_put, writer.record_delete
+        self.amend, self.move, self.drop_namespace = writer.amend, writer.move, writer.drop_namespace
         self.retry, self.discard = writer.retry, writer.discard
         self.expire, self.set_beside, self.spare = writer.expire, writer.set_beside, writer.spare
         self.pending, self.iter_pending, self.row = reader.pending, reader.iter_pending, outbox.row
@@ -117,21 +98,16 @@ class Journal:
         JournalError when the directory cannot be used.
         """
         path = path.absolute()
+        undo: list[Callable[[], None]] = []
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = opener.lock(path, mountpoint)
-        except OSError as exc:
-            raise JournalError(f"the journal {path} cannot be opened: {exc}") from exc
-        undo = [lambda: os.close(lock)]
-        try:
+            undo.append(lambda: os.close(lock))
             reserve = Reserve(path)
             undo.append(reserve.close)
             reserve.make_way(OPENING)
-            heir_of = heir_of if is_heir(path, heir_of, source) else None
-            opener.prepare(path, source, now())
-            if heir_of is not None:
-                inherit_side(heir_of, path)
-            opener.remove_leftovers(path)
+            is_new = opener.prepare(path, source, now())
+            is_heir = is_new and heir_of is not None and inherit_side(heir_of, path, source)
             spool = path.with_name(path.name + ".spool")
             spool.mkdir(mode=0o700, exist_ok=True)
             side = SideTable(path)
@@ -142,7 +118,7 @@ class Journal:
             recorded = Recorded(LocalFacts(side), contents.exchange)
             transactions = Transactions(log, recorded, contents)
             recover(transactions)
-            if heir_of is not None:
+            if heir_of is not None and is_heir:
                 inherit_log(heir_of, transactions)
             reserve.refill(transactions.index.count)
         except BaseException as exc:
@@ -194,14 +170,6 @@ class Journal:
     def changes(self) -> int:
         """Grows whenever `get`, `under`, `any_under` or the attributes may answer otherwise than before."""
         return self._transactions.index.generation.number + self._transactions.kept.generation.number
-
-    # upkeep
-
-    async def maintain(self) -> None:
-        """Write snapshots and remove unneeded files, in threads, as they come due, for ever."""
-        while True:
-            await self._upkeep.wait_due()
-            await self._upkeep.tidy()
 
     async def make_durable(self, change: Change | None = None) -> None:
         """Wait until all recorded before the call survives a power cut; concurrent callers share a sync.

@@ -16,8 +16,6 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.journal.transaction import Transactions
 from kvfs.kept.local import SHOWN_BYTES, DirRow, LocalAttrs
 
-__all__ = ["DirRow", "LocalAttributes", "LocalAttrs"]
-
 _UNSET: Final = LocalAttrs()
 
 
@@ -66,16 +64,11 @@ class LocalAttributes:
 
     def dirs_under(self, namespace: NamespaceId, prefix: str) -> list[DirRow]:
         """Return made directories whose prefix starts with `prefix`, itself included, in order, as they are now."""
-        if self._transactions.directories:
-            return self._merged(namespace, prefix)
-        return self._under(namespace, prefix)
-
-    def _merged(self, namespace: NamespaceId, prefix: str) -> list[DirRow]:
-        """Return the directories below a prefix as the transaction under way leaves them."""
-        rows: dict[tuple[str, int], DirRow | None] = {
-            (row.prefix, row.start): row for row in self._under(namespace, prefix)
-        }
-        for (of, name, start), row in self._transactions.directories.items():
+        found, made = self._under(namespace, prefix), self._transactions.directories
+        if not made:
+            return found
+        rows: dict[tuple[str, int], DirRow | None] = {(row.prefix, row.start): row for row in found}
+        for (of, name, start), row in made.items():  # as the transaction under way leaves them
             if of == namespace and name.startswith(prefix):
                 rows[name, start] = row
         return [row for _, row in sorted(rows.items(), key=lambda item: item[0]) if row is not None]

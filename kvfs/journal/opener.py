@@ -57,11 +57,11 @@ def _locked(path: Path, owner: bytes) -> JournalLockedError:
     return JournalLockedError(f"the journal {path} is in use by {who}", pid=pid, mountpoint=mountpoint)
 
 
-def prepare(path: Path, source: str, created: float) -> None:
-    """Make the file if there is none, in one step under another name; else check it."""
+def prepare(path: Path, source: str, created: float) -> bool:
+    """Make the file if there is none, in one step under another name, and return True; else check it."""
     if path.exists():
         check(path, source)
-        return
+        return False
     if logs := segments_of(path):
         raise unreadable(path, f"it is gone, but {logs[0].name} is still there")
     fresh = path.with_name(path.name + ".new")
@@ -71,6 +71,7 @@ def prepare(path: Path, source: str, created: float) -> None:
     sidefile.create(fresh, VERSION, meta)
     fresh.replace(path)
     sync_directory(path.parent)
+    return True
 
 
 def check(path: Path, source: str | None) -> None:
@@ -99,9 +100,3 @@ def unreadable(path: Path, reason: str) -> JournalUnreadableError:
         f"is left as it is. Move it, {path}-wal and {path}-log.* away together to start with an empty one, or "
         "use the kvfs version and the source that wrote it."
     )
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove the files of an unfinished snapshot. Raises OSError."""
-    for leftover in path.parent.glob(f"{path.name}-log.*.new"):
-        leftover.unlink()

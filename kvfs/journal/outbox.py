@@ -9,7 +9,7 @@ Invariants:
 - An acknowledged change answers reads until it settles, *because* the store may answer an older value for a while.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -126,12 +126,9 @@ class Outbox:
 
     def settled(self, now: float, window: float, limit: int | None = None) -> list[Change]:
         """Return acknowledged changes that have answered reads for `window` seconds, `limit` of them at most."""
-        return list(islice(self._settled(now, window), limit))
-
-    def _settled(self, now: float, window: float) -> Iterator[Change]:
-        for row in self._index.settling.values():
-            if row.acked_at is None or row.acked_at <= now - window:
-                yield row
+        settling, before = self._index.settling.values(), now - window
+        found = (row for row in settling if row.acked_at is None or row.acked_at <= before)
+        return list(islice(found, limit))
 
     def settle(self, now: float, window: float, limit: int | None = None) -> list[Change]:
         """Drop the `settled` ones and return them; from here on the store answers for their keys.

@@ -28,6 +28,8 @@ def recover(transactions: Transactions) -> None:
         replay = Replay(path, transactions.recorded)
         if replay.fault is not None:
             raise unreadable(path, replay.fault)
+        for unfinished in path.parent.glob(f"{path.name}-log.*.new"):  # a snapshot
+            unfinished.unlink()
         replay.put_away()
         transactions.log.adopt(replay.segments, replay.last)
     except OSError as exc:
@@ -39,8 +41,7 @@ def recover(transactions: Transactions) -> None:
         log.info("%s", text, extra={"doing": text})
     files = transactions.contents.files
     for row in transactions.index.all():
-        content = row.content
-        if content is not None and content.spool is not None and not files.is_whole(content.spool, row.size):
+        if row.content is not None and (name := row.content.spool) and not files.is_whole(name, row.size):
             _lose(transactions, row)
     orphans = files.orphans()
     files.garbage.clear()  # of files that a row of the log named once; they are among the orphans
@@ -48,7 +49,7 @@ def recover(transactions: Transactions) -> None:
         orphans = [name for name in orphans if name.endswith(PARTIAL)]
     if orphans:
         transactions.log.sync()
-        transactions.contents.files.unlink(orphans)
+        files.unlink(orphans)
 
 
 def _lose(transactions: Transactions, row: Row) -> None:

@@ -45,7 +45,6 @@ MOST_ROW_BYTES = 4096  # the most that a row may take, with long names, metadata
 END_BYTES = 64 * 1024  # the bound at the end of a mount
 SHORT_BYTES = 16 * 1024  # the bound on a full disk
 _GROUP = 64  # rows a record
-_SLICE = 1000  # contents whose place changes between two checkpoints of the loop
 
 T = TypeVar("T")
 
@@ -66,13 +65,7 @@ class Cut(Struct):
     dropped: list[NamespaceId] = []
 
 
-def is_due(transactions: Transactions, least: int | None = None, row_bytes: int = ROW_BYTES) -> bool:
-    """Return whether so much of the log is dead that a snapshot is worth it."""
-    alive = living(transactions, row_bytes)
-    return transactions.log.size > alive + max(alive, SNAPSHOT_BYTES if least is None else least)
-
-
-def living(transactions: Transactions, row_bytes: int = ROW_BYTES) -> int:
+def living(transactions: Transactions, row_bytes: int) -> int:
     """Return about how many bytes a snapshot would have, if a row takes so many."""
     index, kept = transactions.index, transactions.kept
     return index.inline_bytes + row_bytes * (index.count + len(kept.directories) + len(kept.unsaved))
@@ -160,11 +153,3 @@ def _records(cut: Cut) -> Iterator[list[LogOperation]]:
 
 def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def adopt(cut: Cut, moved: Moved) -> Iterator[None]:
-    """Move contents to the snapshot from now on; the loop may do other work between two slices."""
-    for some in _groups(moved, _SLICE):
-        for content, offset in some:
-            content.segment, content.offset = cut.number, offset
-        yield

@@ -17,6 +17,7 @@ from kvfs.log.segment import segment_path
 from kvfs.warmthread import WarmThread
 
 _LOOKS = 16  # commits
+_SLICE = 1000  # contents whose place changes between two checkpoints of the loop
 
 log = logging.getLogger("kvfs.journal")
 
@@ -51,26 +52,24 @@ class Upkeep:
         return True
 
     def _wants_snapshot(self) -> bool:
+        """Return whether much of the log is dead; on a full disk any dead record is worth a snapshot that fits."""
+        size, alive = self._log.size, self._living()
         if self._log.reserve.is_short:
-            return self._wants_room()
-        is_due = snapshot.is_due(self._transactions, row_bytes=self._row_bytes)
-        return self._log.size >= self._floor and is_due
+            return size > alive + snapshot.SHORT_BYTES and alive < self._too_large / 2
+        return size >= self._floor and size > alive + max(alive, snapshot.SNAPSHOT_BYTES)
 
     def _living(self) -> int:
         return snapshot.living(self._transactions, self._row_bytes)
 
-    def _wants_room(self) -> bool:
-        """Return whether the disk is full and a snapshot can be written: then any dead record is worth one."""
-        size = self._living()
-        return self._log.size > size + snapshot.SHORT_BYTES and size < self._too_large / 2
-
-    async def wait_due(self) -> None:
-        """Wait until there is something to do."""
-        await self._due.wait()
-        self._due = trio.Event()
+    async def maintain(self) -> None:
+        """Do `tidy` as it comes due, for ever."""
+        while True:
+            await self._due.wait()
+            self._due = trio.Event()
+            await self.tidy()
 
     async def tidy(self) -> None:
-        """Write a snapshot if it is worth it, and remove files of the spool that no row needs.
+        """Write a snapshot if it is worth it, and remove files of the spool that no row needs, in threads.
 
         Raises JournalError, OSError when the disk refuses.
         """
@@ -106,8 +105,10 @@ class Upkeep:
             with self._with_room():
                 moved = await trio.to_thread.run_sync(self._written, cut)
             self._measure_rows(cut, contents)
-            for _ in snapshot.adopt(cut, moved):
-                await trio.lowlevel.checkpoint()
+            for index, (content, offset) in enumerate(moved, start=1):
+                content.segment, content.offset = cut.number, offset
+                if index % _SLICE == 0:
+                    await trio.lowlevel.checkpoint()
             await trio.to_thread.run_sync(self._log.retire, cut.number)
             self._floor, self._too_large = 0, math.inf
             self._refill()
@@ -136,13 +137,12 @@ class Upkeep:
         self._thread.close()
         try:
             self._transactions.kept.not_saved()
-            if self._log.is_doubtful or snapshot.is_due(self._transactions, snapshot.END_BYTES):
+            alive = self._living()
+            if self._log.is_doubtful or self._log.size > alive + max(alive, snapshot.END_BYTES):
                 cut = snapshot.cut(self._transactions)
                 with self._with_room():
-                    moved = self._written(cut)
-                for _ in snapshot.adopt(cut, moved):
-                    pass
-                self._log.retire(cut.number)
+                    self._written(cut)
+                self._log.retire(cut.number)  # nobody asks for a content any more
             if self._contents.files.garbage:
                 self._log.sync()
                 self._contents.files.unlink(self._contents.files.take_garbage())

@@ -12,7 +12,8 @@ from kvfs.core.model import Key
 from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.host.open_conflicts import NAME, Conflict, ConflictFile
 from kvfs.host.replies import Conflicts
-from kvfs.journal.journal import Journal, Move
+from kvfs.journal.journal import Journal
+from kvfs.journal.writer import Move
 from kvfs.sender.copynames import copy_key, original_of
 from kvfs.sender.events import Event, EventKind
 

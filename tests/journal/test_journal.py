@@ -9,8 +9,8 @@ from support.journals import NS, START, ack_all, delete, keys, open_journal, put
 from kvfs.core.digest import digest
 from kvfs.core.errors import JournalError
 from kvfs.core.model import ChangeKind, ChangeState, Key, NamespaceId
-from kvfs.journal.journal import Move
 from kvfs.journal.outbox import FAILURE_CHARS
+from kvfs.journal.writer import Move
 from kvfs.kept.local import LocalAttrs
 
 A, B, C = Key("a"), Key("b"), Key("c")

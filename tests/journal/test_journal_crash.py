@@ -23,7 +23,7 @@ import trio
 from support.journals import NS, START, open_journal
 from kvfs.core.model import Key
 from kvfs.core.digest import INLINE_BYTES
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from pathlib import Path
 
 async def main(path, seed):

@@ -17,7 +17,7 @@ from support.journals import NS, START, open_journal
 
 from kvfs.core.digest import digest
 from kvfs.core.model import ChangeState, Key
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.kept.local import LocalAttrs
 
 KEYS = st.sampled_from([Key(name) for name in ("a", "b", "d/\0")])

@@ -12,7 +12,7 @@ from support.journal_check import check_journal
 from support.journals import NS, START, open_journal, snapshot
 
 from kvfs.core.model import Key, NamespaceId
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.kept.local import DirRow, LocalAttrs
 
 OTHER = NamespaceId("o" * 32)

@@ -34,7 +34,8 @@ from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalUnreadableError
 from kvfs.core.model import Change, Key
 from kvfs.journal import snapshot as snapshots
-from kvfs.journal.journal import Journal, Move
+from kvfs.journal.journal import Journal
+from kvfs.journal.writer import Move
 from kvfs.kept import side
 from kvfs.kept.local import DirRow, LocalAttrs
 from kvfs.log import log

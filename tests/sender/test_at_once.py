@@ -12,7 +12,7 @@ from support.journals import START, delete, failing_disk, put, simulated_now, st
 from kvfs.core.digest import INLINE_BYTES, digest
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import ChangeState, Entry, Key
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.sender.events import OnConflict
 from kvfs.sender.sender import Sender
 from kvfs.vfs.answers import answered

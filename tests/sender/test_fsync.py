@@ -16,7 +16,7 @@ from kvfs.core.errors import (
     UnavailableError,
 )
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.sender.events import OnConflict
 
 

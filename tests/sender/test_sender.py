@@ -7,7 +7,7 @@ from support.journals import START, delete, keys, open_journal, put, simulated_n
 from kvfs.core.digest import digest
 from kvfs.core.errors import UnavailableError
 from kvfs.core.model import ChangeState, Entry, Key
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.sender.events import EventKind, SenderOptions, SenderState
 from kvfs.sender.sender import Sender
 

@@ -11,7 +11,7 @@ from support.journals import open_journal, put, simulated_now, stored
 from kvfs.core.digest import digest
 from kvfs.core.errors import BodyTooLargeError, KvfsError, NamespaceNotFoundError, RateLimitedError
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.sender.events import EventKind, SenderOptions
 from kvfs.sender.sender import Sender
 

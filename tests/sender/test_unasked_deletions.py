@@ -5,7 +5,7 @@ from support.journals import START, put, stored
 
 from kvfs.core.digest import digest
 from kvfs.core.model import Entry, Key
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.sender.events import EventKind, OnConflict
 
 A, B = Key("a"), Key("b")

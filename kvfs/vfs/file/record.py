@@ -11,8 +11,8 @@ from kvfs.core.errors import NoSpaceError
 from kvfs.core.model import ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
-from kvfs.journal.journal import Body
 from kvfs.kept.local import LocalAttrs
+from kvfs.log.spool import Body
 from kvfs.vfs.answers import Answer
 from kvfs.vfs.file.identity import CHANGED, Identities
 from kvfs.vfs.file.open_file import OpenFile

@@ -17,7 +17,8 @@ from kvfs.core.errors import NameTooLongError, NotFoundError
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
-from kvfs.journal.journal import Body, Move
+from kvfs.journal.writer import Move
+from kvfs.log.spool import Body
 from kvfs.vfs.rename.move import Moves, Stamp
 from kvfs.vfs.view.overlay import Overlay
 

@@ -11,7 +11,8 @@ from kvfs.core.errors import NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.core.names import DirRef
-from kvfs.journal.journal import Body, Move
+from kvfs.journal.writer import Move
+from kvfs.log.spool import Body
 from kvfs.vfs.answers import answered
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import File

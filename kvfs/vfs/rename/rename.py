@@ -21,7 +21,7 @@ from kvfs.core.errors import (
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
-from kvfs.journal.journal import Move
+from kvfs.journal.writer import Move
 from kvfs.kept.local import DirRow
 from kvfs.vfs.answers import answered
 from kvfs.vfs.inode.nodes import Directory, Root

@@ -14,7 +14,8 @@ from kvfs.core.expiry import is_expired
 from kvfs.core.freshness import fresh_until, is_fresh, seconds_left
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId
 from kvfs.core.names import Child, DirRef, Naming
-from kvfs.journal.journal import DirRow, Journal
+from kvfs.journal.journal import Journal
+from kvfs.kept.local import DirRow
 from kvfs.vfs.view.types import UNKNOWN, Unknown, View
 from kvfs.vfs.view.unsaved import Unsaved
 

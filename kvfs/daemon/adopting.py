@@ -21,6 +21,7 @@ from kvfs.host.told import ToldWrite, read_told
 from kvfs.journal.journal import Journal
 from kvfs.kept.local import LocalAttrs
 from kvfs.log.spool import Body
+from kvfs.sender.chunks import chunks, turn
 from kvfs.vfs.filesystem import FileSystem
 
 SLICE: Final = 50  # writes between two checkpoints of the loop: a millisecond
@@ -45,13 +46,13 @@ class Adopting:
             raise InvalidError(f"the list of writes cannot be read: {exc.strerror}") from exc
         count = 0
         failed: list[tuple[ToldWrite, KvfsError]] = []
-        for number, write in enumerate(writes, start=1):
-            if number % SLICE == 0:
-                await trio.lowlevel.checkpoint()
-            try:
-                count += await self._adopt(write)
-            except KvfsError as exc:  # it shows when what was here has settled
-                failed.append((write, exc))
+        for number, some in enumerate(chunks(writes, SLICE)):
+            await turn(number)
+            for write in some:
+                try:
+                    count += await self._adopt(write)
+                except KvfsError as exc:  # it shows when what was here has settled
+                    failed.append((write, exc))
         if failed:  # on a full disk all of them
             others = f" and {len(failed) - 1} other keys" if len(failed) > 1 else ""
             log.warning(

@@ -76,6 +76,10 @@ class ConflictLog:
         """Return all that are open, the oldest first."""
         return sorted(self._open.values(), key=lambda conflict: conflict.at)
 
+    def is_open(self, conflict: Conflict) -> bool:
+        """Return whether nobody has settled it yet."""
+        return self._open.get((conflict.namespace, conflict.copy)) is conflict
+
     def others_of(self, namespace: NamespaceId, key: Key) -> list[Key]:
         """Return the other sides of a key: its copies, or the key that it is a copy of."""
         if (conflict := self._open.get((namespace, key))) is not None:

@@ -1,7 +1,8 @@
 """The requests that the control socket of a running mount answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from kvfs.core.model import Change, ChangeState, NamespaceId
 from kvfs.daemon.shutdown import Ending
@@ -29,6 +30,8 @@ from kvfs.sender.chunks import chunks, turn
 from kvfs.sender.events import SenderStatistics
 from kvfs.sender.sender import Sender
 from kvfs.vfs.filesystem import FileSystem
+
+T = TypeVar("T")
 
 
 class Controls:
@@ -114,7 +117,7 @@ class Controls:
         """Return the changes of a namespace that the server may not show yet."""
         changes = self._journal.under(NamespaceId(request.namespace), "")
         shown = (ChangeState.PENDING, ChangeState.SETTLING)
-        return replies.ItemList([self._pending_item(change) for change in changes if change.state in shown])
+        return await _items((change for change in changes if change.state in shown), self._pending_item)
 
     def _pending_item(self, change: Change) -> replies.PendingItem:
         metadata = None if change.metadata is None else change.metadata.decode()
@@ -125,11 +128,7 @@ class Controls:
         self, request: PendingListRequest, send: Send
     ) -> replies.ItemList[replies.ChangeItem]:
         """Return the changes that are not at the server, the oldest first, and when each is tried again."""
-        found: list[replies.ChangeItem] = []
-        for number, some in enumerate(chunks(self._journal.pending())):
-            await turn(number)
-            found += map(self._reporter.item, some)
-        return replies.ItemList(found)
+        return await _items(self._journal.pending(), self._reporter.item)
 
     async def why(self, request: WhyRequest, send: Send) -> replies.WhyReport:
         """Explain why a path is not at the server, with the last lines of the log that name it."""
@@ -146,7 +145,7 @@ class Controls:
         self, request: RejectedListRequest, send: Send
     ) -> replies.ItemList[replies.RejectedItem]:
         """Return the changes that the server refused for ever."""
-        return replies.ItemList(self._reporter.rejected())
+        return await _items(self._journal.rejected(), self._reporter.rejected_item)
 
     async def rejected_retry(self, request: RetryRequest, send: Send) -> replies.Counted:
         """Send refused changes again."""
@@ -177,3 +176,12 @@ class Controls:
     def _chosen(self, request: ChosenRequest) -> list[Change]:
         wanted = set(request.seqs)
         return [c for c in self._journal.rejected() if request.all or c.seq in wanted]
+
+
+async def _items(changes: Iterable[Change], item_of: Callable[[Change], T]) -> replies.ItemList[T]:
+    """Return the answer that holds an item for each change, made a few at a time."""
+    found: list[T] = []
+    for number, some in enumerate(chunks(changes)):
+        await turn(number)
+        found += map(item_of, some)
+    return replies.ItemList(found)

@@ -13,6 +13,7 @@ from kvfs.host.control import Send
 from kvfs.host.open_conflicts import Conflict
 from kvfs.host.replies import ConflictItem, FailedItem, ItemList, KeepReport
 from kvfs.host.requests import ConflictsRequest, KeepRequest
+from kvfs.sender.chunks import turn
 from kvfs.vfs.filesystem import FileSystem
 
 LOOK_SECONDS: Final = 3.0  # for the sizes: what cannot be told by then is not
@@ -68,15 +69,14 @@ class Resolving:
         """Settle the conflicts of these copies. One that fails stays open and is reported."""
         if self._fs.options.read_only:
             raise NotPermittedError("the mount is read-only")
-        chosen = [
-            one
-            for one in self._log.open()
-            if self._reporter.path_at(one.namespace, one.copy) in request.copies
-        ]
+        wanted = set(request.copies)
+        chosen = [c for c in self._log.open() if self._reporter.path_at(c.namespace, c.copy) in wanted]
         failed = []
-        for conflict in chosen:
+        for number, conflict in enumerate(chosen):
+            await turn(number)
             try:
-                await self._settle(conflict, mine=request.keep == "mine")
+                if self._log.is_open(conflict):  # or somebody settled it meanwhile
+                    await self._settle(conflict, mine=request.keep == "mine")
             except KvfsError as exc:
                 path = self._reporter.path_at(conflict.namespace, conflict.key)
                 failed.append(FailedItem(path, str(exc)))

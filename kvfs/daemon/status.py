@@ -110,11 +110,9 @@ class Reporter:
         name = repr(path.rpartition("/")[2])[1:-1]
         return [line for line in self.errors().splitlines() if name and name in line][-ABOUT:]
 
-    def rejected(self, most: int | None = None) -> list[replies.RejectedItem]:
-        """Return the changes that the server refused for ever, `most` of them at most."""
-        return [
-            replies.RejectedItem.of(change, self.path_of(change)) for change in self._journal.rejected(most)
-        ]
+    def rejected_item(self, change: Change) -> replies.RejectedItem:
+        """Return a change that the server refused for ever."""
+        return replies.RejectedItem.of(change, self.path_of(change))
 
     def status(self) -> replies.StatusReport:
         """Return the whole status; times are seconds, sizes bytes.
@@ -127,6 +125,7 @@ class Reporter:
         values = self._reading.values.statistics()
         listings = self._reading.listings.statistics()
         oldest = totals.oldest_pending_at
+        rejected = [self.rejected_item(change) for change in self._journal.rejected(SHOWN)]
         return replies.StatusReport(
             state="offline" if self.is_offline else "mounted",
             pending=replies.PendingSum(
@@ -137,7 +136,7 @@ class Reporter:
             settling=replies.Counted(totals.settling_count),
             local=replies.Counted(totals.local_count),
             expirations=replies.Expirations(self._fs.attributes.expirations),
-            rejected=replies.Rejected(totals.rejected_count, self.rejected(SHOWN)),
+            rejected=replies.Rejected(totals.rejected_count, rejected),
             conflicts=self.conflicts.status(),
             sender={**asdict(sender), "state": str(sender.state)},
             store=self._store(),

@@ -1,27 +1,19 @@
-"""Many changes a few at a time, so that nobody else waits for long."""
+"""Many things a few at a time, so that nobody else waits for long."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import inf
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 import trio
 
-from kvfs.core.model import Change
-
+T = TypeVar("T")
 CHUNK: Final = 500  # rows of the journal touched between two checkpoints: a millisecond or two
 
 
-def chunks(changes: Iterable[Change], *, most_bytes: float = inf) -> Iterator[Sequence[Change]]:
-    """Yield the changes in their order, so many at a time."""
-    some: list[Change] = []
-    size = 0
-    for change in changes:
-        if len(some) >= CHUNK or (some and size + change.size > most_bytes):
-            yield some
-            some, size = [], 0
-        some.append(change)
-        size += change.size
-    if some:
+def chunks(items: Iterable[T], most: int = CHUNK) -> Iterator[Sequence[T]]:
+    """Yield the items in their order, so many at a time."""
+    left = iter(items)
+    while some := list(islice(left, most)):
         yield some
 
 

@@ -34,7 +34,7 @@ from kvfs.core.packing import Batch, BatchKind, halve, pack
 from kvfs.journal.journal import Journal
 from kvfs.sender.arrivals import Arrivals
 from kvfs.sender.backoff import KeyBackoff, asked_wait
-from kvfs.sender.chunks import chunks, turn
+from kvfs.sender.chunks import CHUNK, chunks, turn
 from kvfs.sender.culprits import Culprits
 from kvfs.sender.disguise import Disguises, can_be_disguised
 from kvfs.sender.doubts import Doubts
@@ -299,24 +299,27 @@ class Poster:
         """Return the entries of changes that are still the newest of their keys and readable, and which they are."""
         entries: dict[Key, Entry] = {}
         taken = []
-        for number, some in enumerate(chunks(list(changes), most_bytes=READ_BYTES)):
-            await turn(number)
-            for change in some:
-                try:
-                    if change.size <= INLINE_BYTES:
-                        value = self._journal.value(change)
-                    else:
-                        value = await self._journal.read_value(change)
-                except KeyError:
-                    continue  # a newer change came
-                except JournalError as exc:  # its file is gone
-                    self.culprits.refuse(change, exc, outcome)
-                    continue
-                expiration = expiration_to_send(change.expiration, self._now())
-                if expiration is EXPIRED:
-                    continue  # the next round sees to it
-                entries[change.key] = Entry(value, change.metadata, expiration)
-                taken.append(change)
+        left = READ_BYTES
+        for change in list(changes):
+            left -= max(change.size, READ_BYTES // CHUNK)
+            if left < 0:
+                await turn(1)
+                left = READ_BYTES
+            try:
+                if change.size <= INLINE_BYTES:
+                    value = self._journal.value(change)
+                else:
+                    value = await self._journal.read_value(change)
+            except KeyError:
+                continue  # a newer change came
+            except JournalError as exc:  # its file is gone
+                self.culprits.refuse(change, exc, outcome)
+                continue
+            expiration = expiration_to_send(change.expiration, self._now())
+            if expiration is EXPIRED:
+                continue  # the next round sees to it
+            entries[change.key] = Entry(value, change.metadata, expiration)
+            taken.append(change)
         return entries, taken
 
     async def _request(

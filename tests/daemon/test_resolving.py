@@ -1,5 +1,6 @@
 """`kvfs conflicts keep`: a conflict that cannot be settled in time stays open, and is reported."""
 
+import trio
 from support.rig import open_rig
 
 from kvfs.core.model import Key
@@ -26,3 +27,27 @@ async def test_a_server_that_takes_too_long_leaves_the_conflict_open(tmp_path, a
         assert {key: entry.value for key, entry in (await rig.stored()).items()} == {
             "page": b"theirs", "copy": b"mine"
         }  # fmt: skip
+
+
+async def test_a_copy_that_is_taken_away_meanwhile_is_not_deleted_again(tmp_path):
+    """While many conflicts are settled others have their turn, and what they put there stays."""
+    async with open_rig(tmp_path) as rig:
+        reporter = Reporter(rig.fs, rig.journal, rig.sender, rig.reading, None, None)
+        for number in range(3):
+            await rig.kernel.write(f"ns/copy{number}", b"mine")
+            reporter.conflicts.note(
+                Event(EventKind.CONFLICT, "", rig.namespace, Key(f"page{number}"), Key(f"copy{number}"))
+            )
+        handlers = handlers_of(Resolving(rig.fs, reporter))
+
+        async def take_away():
+            await rig.kernel.unlink("ns/copy2")
+            await rig.kernel.write("ns/copy2", b"another")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_away)
+            copies = [f"ns/copy{number}" for number in range(3)]
+            answer = await handlers["conflicts_keep"]({"keep": "theirs", "copies": copies}, None)
+        assert answer == {"count": 3, "failed": []}
+        assert await rig.kernel.listdir("ns") == ["copy2"]
+        assert await rig.kernel.read("ns/copy2") == b"another"
